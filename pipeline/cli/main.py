@@ -1,0 +1,34 @@
+"""The `pipeline` command: assembles the subcommands and turns expected errors into text and exit codes.
+
+Exit codes: 0 done, 1 the thing asked about is wrong, 2 usage, 3 cannot reach Kafka.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from pipeline.errors import PipelineError
+
+app = typer.Typer(
+    name="pipeline",
+    help="Exactly-once stream processing in Python on Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except PipelineError as error:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print("error:", style="bold red", end=" ")
+        console.print(error.message, markup=False)
+        if error.hint:
+            console.print(f"  -> {error.hint}", markup=False)
+        sys.exit(error.exit_code)

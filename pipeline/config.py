@@ -1,0 +1,171 @@
+"""The settings of one process: flags over PIPELINE_* variables over pipeline.toml over defaults.
+
+`load_settings` is called once, at the edge; every component is handed only the part it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+
+__all__ = ["KafkaSettings", "Settings", "WorkerSettings", "load_settings"]
+
+# Properties the guarantees rest on, with the reason given to whoever tries to set one.
+OWNED_PROPERTIES: Mapping[str, str] = {
+    "acks": "a commit must be on every in-sync replica",
+    "auto.offset.reset": "where a task starts is recorded in its journal",
+    "enable.auto.commit": "positions live in the journal",
+    "enable.auto.offset.store": "positions live in the journal",
+    "enable.idempotence": "outputs must not be doubled by a retry",
+    "enable.partition.eof": "the worker does its own end detection",
+    "group.id": "it is derived from the app and the group",
+    "group.instance.id": "workers are dynamic members",
+    "isolation.level": "uncommitted records must not be read",
+    "max.in.flight": "ordering and idempotence depend on it",
+    "max.in.flight.requests.per.connection": "ordering and idempotence depend on it",
+    "message.timeout.ms": "it must stay below the transaction timeout",
+    "partitioner": "keys are placed as the Java client places them",
+    "retry.backoff.ms": "the defence against a silently repeated commit is timed by it",
+    "retry.backoff.max.ms": "the defence against a silently repeated commit is timed by it",
+    "transaction.timeout.ms": "restore waits for it",
+    "transactional.id": "it is the fence of a task",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """How to reach Kafka. `properties` are librdkafka properties, passed through; they may hold secrets."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker may use and how often it commits."""
+
+    state_dir: Path = Path(".pipeline/state")
+    worker_id: str = ""
+    commit_interval_ms: int = 100
+    max_records_per_commit: int = 50_000
+    max_bytes_per_commit: int = 16 * 1024 * 1024
+    max_poll_records: int = 4_000
+    poll_timeout_ms: int = 5
+    cache_entries: int = 200_000
+    block_cache_bytes: int = 64 * 1024 * 1024
+    start: str = "earliest"
+    replication_factor: int = 0
+    transaction_timeout_ms: int = 20_000
+    retry_backoff_ms: int = 100
+    mirror_interval_s: float = 3.0
+    check_interval_s: float = 5.0
+    stop_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.start not in {"earliest", "latest"}:
+            raise ConfigError(
+                f"worker.start is {self.start!r}; it must be 'earliest' or 'latest'",
+                hint="set it under [worker] in pipeline.toml, or PIPELINE_START",
+            )
+        for name in (
+            "commit_interval_ms",
+            "max_records_per_commit",
+            "max_bytes_per_commit",
+            "max_poll_records",
+            "cache_entries",
+            "transaction_timeout_ms",
+            "retry_backoff_ms",
+        ):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"worker.{name} must be above 0")
+        if self.commit_interval_ms >= self.transaction_timeout_ms:
+            raise ConfigError("worker.commit_interval_ms must be below worker.transaction_timeout_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one process."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    worker: WorkerSettings = WorkerSettings()
+
+
+def load_settings(
+    overrides: Mapping[str, object] | None = None,
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Build the settings. `overrides` are flags by field name; those that are None are not set.
+
+    Raises ConfigError with the file, the name and the reason.
+    """
+    environ = os.environ if environ is None else environ
+    path = file if file is not None else Path("pipeline.toml")
+    document = _read_toml(path, required=file is not None)
+    kafka = {str(k): str(v) for k, v in _section(document, "kafka", path).items()}
+    worker: dict[str, object] = dict(_section(document, "worker", path))
+    unknown = sorted(set(document) - {"kafka", "worker"})
+    if unknown:
+        raise ConfigError(f"{path}: unknown section [{unknown[0]}]", hint="sections are [kafka] and [worker]")
+    known = {f.name: f for f in fields(WorkerSettings)}
+    for name in worker:
+        if name not in known:
+            raise ConfigError(f"{path}: [worker] has no setting {name!r}", hint=f"known: {', '.join(known)}")
+    for name in known:
+        variable = f"PIPELINE_{name.upper()}"
+        if variable in environ:
+            worker[name] = environ[variable]
+    flags = {k: v for k, v in (overrides or {}).items() if v is not None}
+    bootstrap = str(
+        flags.pop("bootstrap_servers", None)
+        or environ.get("PIPELINE_KAFKA")
+        or kafka.pop("bootstrap.servers", None)
+        or KafkaSettings.bootstrap_servers
+    )
+    kafka.pop("bootstrap.servers", None)
+    for name, reason in OWNED_PROPERTIES.items():
+        if name in kafka:
+            raise ConfigError(f"{path}: [kafka] {name} cannot be set: {reason}", hint="remove it")
+    worker.update(flags)
+    return Settings(
+        kafka=KafkaSettings(bootstrap_servers=bootstrap, properties=kafka),
+        worker=WorkerSettings(**{name: _typed(name, value) for name, value in worker.items()}),  # type: ignore[arg-type]
+    )
+
+
+def _read_toml(path: Path, *, required: bool) -> dict[str, object]:
+    if not required and not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _section(document: Mapping[str, object], name: str, path: Path) -> Mapping[str, object]:
+    section = document.get(name, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"{path}: {name} must be a section, [{name}]")
+    return section
+
+
+def _typed(name: str, value: object) -> object:
+    default = getattr(WorkerSettings, name, None)
+    kinds: dict[str, type] = {f.name: type(f.default) for f in fields(WorkerSettings)}
+    kind = kinds.get(name, type(default))
+    try:
+        if issubclass(kind, Path):
+            return Path(str(value)).expanduser()
+        if kind in {int, float}:
+            return kind(str(value))
+        return str(value)
+    except ValueError as error:
+        raise ConfigError(f"worker.{name} is {value!r}; it must be a number") from error

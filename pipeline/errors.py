@@ -1,0 +1,85 @@
+"""Every error the package raises on purpose: one class per reaction.
+
+A message says what happened, where, and what to do next. Adapters translate their client's exceptions into
+these classes; the worker loop and the command line are the two places that react to them.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AbortableError",
+    "ConfigError",
+    "CorruptStateError",
+    "FatalTaskError",
+    "FencedError",
+    "HandlerError",
+    "InputError",
+    "InvariantError",
+    "PipelineError",
+    "RetriableError",
+    "UnknownOutcomeError",
+    "UnreachableError",
+]
+
+
+class PipelineError(Exception):
+    """Base of every expected failure. `hint` is the next thing to do: a command or a runbook."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  -> {self.hint}" if self.hint else self.message
+
+
+class ConfigError(PipelineError):
+    """A setting, a declaration or a topic's configuration is wrong. Reaction: refuse to start."""
+
+
+class InputError(PipelineError):
+    """What the user asked to read (a file, a line, a key) is wrong. Reaction: stop, say where."""
+
+
+class UnreachableError(PipelineError):
+    """Kafka does not answer. Reaction: wait and try again while running; exit 3 when starting."""
+
+    exit_code = 3
+
+
+class HandlerError(PipelineError):
+    """A record that its handler or its codec cannot take, under the policy `stop`. Reaction: stop the task.
+
+    Everything before the record is committed; the record left nothing behind.
+    """
+
+
+class FatalTaskError(PipelineError):
+    """A check of the protocol failed or a limit cannot be met. Reaction: stop the task, repair nothing."""
+
+
+class CorruptStateError(PipelineError):
+    """The local state cannot be trusted or written. Reaction: stop the task; restore from the journal."""
+
+
+class FencedError(PipelineError):
+    """A newer owner has taken the task. Reaction: drop the task, touch nothing durable."""
+
+
+class RetriableError(PipelineError):
+    """The same call may simply be made again."""
+
+
+class AbortableError(PipelineError):
+    """The open transaction cannot commit. Reaction: abort, renew, rewind to the last entry."""
+
+
+class UnknownOutcomeError(PipelineError):
+    """A commit may or may not have happened. Reaction: renew, and let the journal decide."""
+
+
+class InvariantError(Exception):
+    """A bug in this package, never a condition of the world. Reaction: crash loudly, report it."""

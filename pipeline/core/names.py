@@ -1,0 +1,90 @@
+"""Durable names: what a task and the things it owns in Kafka and on disk are called. Pure.
+
+These strings outlive any release: a changed one is a lost journal. They are built here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from pipeline.errors import ConfigError
+
+__all__ = ["EVENT_ID_HEADER", "LOADS_TOPIC", "GroupId", "TaskId", "TopicPartition", "check_name"]
+
+EVENT_ID_HEADER = "event-id"
+LOADS_TOPIC = "pipeline.loads"
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class GroupId(NamedTuple):
+    """One handler group of one app."""
+
+    app: str
+    group: str
+
+    @property
+    def consumer_group(self) -> str:
+        """The Kafka group that mirrors this group's positions for lag tools."""
+        return f"{self.app}.{self.group}"
+
+    @property
+    def journal_topic(self) -> str:
+        return f"{self.app}.{self.group}.journal"
+
+    @property
+    def dead_letter_topic(self) -> str:
+        return f"{self.app}.{self.group}.dead-letters"
+
+    @property
+    def genesis_transactional_id(self) -> str:
+        return f"{self.app}.{self.group}.genesis"
+
+
+class TaskId(NamedTuple):
+    """The unit of ownership: one partition number across a group's input topics."""
+
+    app: str
+    group: str
+    partition: int
+
+    @property
+    def group_id(self) -> GroupId:
+        return GroupId(self.app, self.group)
+
+    @property
+    def journal(self) -> TopicPartition:
+        return TopicPartition(self.group_id.journal_topic, self.partition)
+
+    @property
+    def transactional_id(self) -> str:
+        """Static: a successor's init under this id is the fence."""
+        return f"{self.app}.{self.group}.{self.partition}"
+
+    def __str__(self) -> str:
+        return f"{self.app}/{self.group}/{self.partition}"
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name` when it can be part of a durable name.
+
+    Dots are refused because they separate the parts: app `a.b` and group `c` would share a journal with
+    app `a` and group `b.c`.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{kind} name {name!r} cannot be used: 1 to 80 letters, digits, '-' or '_'",
+            hint=f"rename the {kind}",
+        )
+    return name

@@ -1,0 +1,348 @@
+"""What the runtime needs from the world, as protocols; adapters and in-memory fakes provide it.
+
+Every method states which errors of `pipeline.errors` it may raise; anything else that escapes is a bug.
+The same contract tests (tests/contracts) run on the fakes and on the real thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.errors import PipelineError
+
+__all__ = [
+    "Clock",
+    "Cluster",
+    "Executor",
+    "JournalBounds",
+    "JournalReader",
+    "Logger",
+    "Output",
+    "PartitionFailure",
+    "Pending",
+    "Polled",
+    "Producers",
+    "Random",
+    "Record",
+    "Source",
+    "Sources",
+    "Step",
+    "Steps",
+    "Store",
+    "Stores",
+    "TopicInfo",
+    "TopicSpec",
+    "TransactionalProducer",
+]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Record(Protocol):
+    """One consumed record. The Kafka client's message type fits as it is, so no record is copied."""
+
+    def topic(self) -> Any: ...
+    def partition(self) -> Any: ...
+    def offset(self) -> Any: ...
+    def key(self) -> Any: ...
+    def value(self) -> Any: ...
+    def headers(self) -> Any: ...
+    def timestamp(self) -> tuple[int, int]: ...
+
+
+class Output(NamedTuple):
+    """One record to produce. `timestamp_ms` 0 or above; headers may be empty."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic to create. `replication` 0 means min(3, number of brokers)."""
+
+    name: str
+    partitions: int
+    replication: int = 0
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic as the cluster has it. `topic_id` changes when a topic is deleted and created again."""
+
+    name: str
+    topic_id: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+class Cluster(Protocol):
+    """Metadata and administration. All calls may raise UnreachableError or ConfigError (not authorised)."""
+
+    def cluster_id(self) -> str: ...
+
+    def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
+        """The topics that exist, by name; a missing topic is absent from the answer."""
+        ...
+
+    def create(self, specs: Sequence[TopicSpec]) -> None:
+        """Create topics and return when they can be written. One that exists already is left as it is."""
+        ...
+
+    def delete(self, topics: Sequence[str]) -> None:
+        """Delete topics and return when they are gone. One that does not exist is ignored."""
+        ...
+
+    def committed(self, consumer_group: str) -> dict[TopicPartition, int]:
+        """Positions that the consumer group has committed; empty when it has none."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionFailure:
+    """A partition that cannot be read any further."""
+
+    partition: TopicPartition
+    error: PipelineError
+
+
+class Polled(NamedTuple):
+    """What one poll returned: records in offset order per partition, and partitions that failed."""
+
+    records: Sequence[Record]
+    failures: Sequence[PartitionFailure] = ()
+
+
+class Source(Protocol):
+    """The input of one handler group: reads committed records only, holds no decisions about positions."""
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Add partitions, each read from its position on."""
+        ...
+
+    def unassign(self, partitions: Iterable[TopicPartition]) -> None: ...
+
+    def poll(self, max_records: int, timeout_s: float) -> Polled:
+        """Up to `max_records` records; returns at once with what is there, else waits up to `timeout_s`.
+
+        A position below or above what the partition still holds is a PartitionFailure (FatalTaskError).
+        A broker that is away is no error here: the answer is empty until it is back.
+        """
+        ...
+
+    def rewind(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions from these positions again; nothing fetched earlier is returned any more."""
+        ...
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None: ...
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
+
+    def bounds(self, partition: TopicPartition) -> tuple[int, int]:
+        """(first offset still there, position after the last committed record). May raise UnreachableError."""
+        ...
+
+    def mirror(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Commit positions to the consumer group for lag tools: best effort, never waits, never raises."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Sources(Protocol):
+    """Opens the input of a consumer group."""
+
+    def open(self, consumer_group: str) -> Source: ...
+
+
+class TransactionalProducer(Protocol):
+    """One transactional producer under one static transactional id. One thread at a time.
+
+    Calls, in order: `init` once, then any number of: `begin`, `send`*, `append`, `flush`, `commit` (or
+    `abort` instead of the rest). Every call may raise FencedError (a newer owner), AbortableError (the
+    transaction must be aborted), UnknownOutcomeError (renew: close, open a new one, `init`, ask the journal),
+    UnreachableError (only `init`: nothing happened, call again).
+    """
+
+    def init(self) -> None:
+        """Fence every older producer of this id and end its open transaction."""
+        ...
+
+    def begin(self) -> None: ...
+
+    def send(self, outputs: Sequence[Output]) -> None:
+        """Enqueue all outputs. A client that takes fewer than it was given must not pass for success."""
+        ...
+
+    def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
+        """Enqueue an entry's chunks, in order, to exactly this partition."""
+        ...
+
+    def flush(self) -> int:
+        """Wait until every record is delivered; the offset of the first appended chunk."""
+        ...
+
+    def commit(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None:
+        """Release the client without waiting for anything undelivered. Never raises."""
+        ...
+
+
+class Producers(Protocol):
+    """Opens transactional producers."""
+
+    def open(self, transactional_id: str) -> TransactionalProducer: ...
+
+
+class JournalBounds(NamedTuple):
+    """A journal partition's ends, asked from the broker and never from a cache.
+
+    `start`: first offset that still exists. `stable_end`: the end for committed readers. `end`: the end for
+    all readers. `stable_end < end` while a transaction is open.
+    """
+
+    start: int
+    stable_end: int
+    end: int
+
+
+class JournalReader(Protocol):
+    """Reads committed chunks of journals. May raise UnreachableError."""
+
+    def bounds(self, journal: TopicPartition) -> JournalBounds: ...
+
+    def read(self, journal: TopicPartition, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """(offset, chunk) of every committed record in [start, end), in order.
+
+        Ends when the reader's position reaches `end`, since markers occupy offsets. Raises RetriableError
+        when `start` is below what the journal still holds.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """The applied state of one task. Any failure to write or read raises CorruptStateError."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys with this prefix in byte order, as of one moment. Never the position."""
+        ...
+
+    def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
+        """Write all values (None deletes) and the applied position, atomically."""
+        ...
+
+    def position(self) -> bytes | None:
+        """The applied position as last written; None in an empty store."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Stores(Protocol):
+    """Opens, lists and destroys the local states of tasks."""
+
+    def open(self, task: TaskId) -> Store:
+        """Open or create. Raises CorruptStateError; ConfigError when another process has it open."""
+        ...
+
+    def exists(self, task: TaskId) -> bool: ...
+
+    def destroy(self, task: TaskId) -> None: ...
+
+    def set_aside(self, task: TaskId) -> str:
+        """Move a state that cannot be used out of the way, unchanged; where it is now."""
+        ...
+
+
+class Clock(Protocol):
+    """Time. Nothing in the runtime asks the operating system itself."""
+
+    def monotonic_s(self) -> float: ...
+
+    def wall_ms(self) -> int: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class Random(Protocol):
+    """Randomness. Seeded in tests."""
+
+    def token(self, size: int) -> bytes: ...
+
+    def uniform(self, low: float, high: float) -> float: ...
+
+
+class Pending(Protocol[T_co]):
+    """A step under way."""
+
+    def done(self) -> bool: ...
+
+    def result(self) -> T_co:
+        """Wait for the step; its value, or raise what it raised."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs steps beside the processing thread: threads in production, a seeded scheduler in tests."""
+
+    def submit(self, step: Callable[[], T]) -> Pending[T]: ...
+
+    def close(self) -> None:
+        """Wait for the steps under way and end."""
+        ...
+
+
+class Logger(Protocol):
+    """Structured log: an event and its fields. Never a secret, never once per record."""
+
+    def info(self, event: str, **fields: Any) -> Any: ...
+    def warning(self, event: str, **fields: Any) -> Any: ...
+    def error(self, event: str, **fields: Any) -> Any: ...
+
+
+class Step(Enum):
+    """The named points of the protocol where a crash must be harmless."""
+
+    BEFORE_BEGIN = "before_begin"
+    AFTER_OUTPUTS = "after_outputs"
+    AFTER_ENTRY = "after_entry"
+    AFTER_FLUSH = "after_flush"
+    DURING_COMMIT = "during_commit"
+    AFTER_COMMIT = "after_commit"
+    BEFORE_APPLY = "before_apply"
+    AFTER_APPLY = "after_apply"
+    BEFORE_RETIRE = "before_retire"
+    AFTER_FENCE = "after_fence"
+    DURING_REPLAY = "during_replay"
+    AFTER_REPLAY = "after_replay"
+    BEFORE_ACQUIRE = "before_acquire"
+    AFTER_ACQUIRE = "after_acquire"
+    BEFORE_GENESIS = "before_genesis"
+    AFTER_GENESIS = "after_genesis"
+
+
+class Steps(Protocol):
+    """Told when a named step is reached: nothing in production; tests crash there."""
+
+    def reached(self, step: Step, task: TaskId) -> None: ...

@@ -151,7 +151,7 @@ class Source(Protocol):
     def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
 
     def bounds(self, partition: TopicPartition) -> tuple[int, int]:
-        """(first offset still there, position after the last committed record). May raise UnreachableError."""
+        """(first offset still there, position after the last committed one). May raise UnreachableError."""
         ...
 
     def mirror(self, positions: Mapping[TopicPartition, int]) -> None:

@@ -15,6 +15,8 @@ from pipeline.errors import ConfigError
 
 __all__ = ["KafkaSettings", "Settings", "WorkerSettings", "load_settings"]
 
+DEFAULT_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
+
 # Properties the guarantees rest on, with the reason given to whoever tries to set one.
 OWNED_PROPERTIES: Mapping[str, str] = {
     "acks": "a commit must be on every in-sync replica",
@@ -41,7 +43,7 @@ OWNED_PROPERTIES: Mapping[str, str] = {
 class KafkaSettings:
     """How to reach Kafka. `properties` are librdkafka properties, passed through; they may hold secrets."""
 
-    bootstrap_servers: str = "127.0.0.1:9092"
+    bootstrap_servers: str = DEFAULT_BOOTSTRAP_SERVERS
     properties: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -126,7 +128,7 @@ def load_settings(
         flags.pop("bootstrap_servers", None)
         or environ.get("PIPELINE_KAFKA")
         or kafka.pop("bootstrap.servers", None)
-        or KafkaSettings.bootstrap_servers
+        or DEFAULT_BOOTSTRAP_SERVERS
     )
     kafka.pop("bootstrap.servers", None)
     for name, reason in OWNED_PROPERTIES.items():
@@ -158,9 +160,7 @@ def _section(document: Mapping[str, object], name: str, path: Path) -> Mapping[s
 
 
 def _typed(name: str, value: object) -> object:
-    default = getattr(WorkerSettings, name, None)
-    kinds: dict[str, type] = {f.name: type(f.default) for f in fields(WorkerSettings)}
-    kind = kinds.get(name, type(default))
+    kind = next(type(f.default) for f in fields(WorkerSettings) if f.name == name)
     try:
         if issubclass(kind, Path):
             return Path(str(value)).expanduser()

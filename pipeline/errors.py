@@ -17,6 +17,7 @@ __all__ = [
     "InvariantError",
     "PipelineError",
     "RetriableError",
+    "SupersededError",
     "UnknownOutcomeError",
     "UnreachableError",
 ]
@@ -67,6 +68,10 @@ class CorruptStateError(PipelineError):
 
 class FencedError(PipelineError):
     """A newer owner has taken the task. Reaction: drop the task, touch nothing durable."""
+
+
+class SupersededError(PipelineError):
+    """Somebody else owned the task in between. Reaction: drop its overlays, plan the restore, acquire."""
 
 
 class RetriableError(PipelineError):

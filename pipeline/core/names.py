@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pipeline.errors import ConfigError
 
-__all__ = ["EVENT_ID_HEADER", "LOADS_TOPIC", "GroupId", "TaskId", "TopicPartition", "check_name"]
+__all__ = ["EVENT_ID_HEADER", "LOADS_TOPIC", "GroupId", "TaskId", "TopicPartition", "check_name", "load_transactional_id"]
 
 EVENT_ID_HEADER = "event-id"
 LOADS_TOPIC = "pipeline.loads"
@@ -88,3 +88,8 @@ def check_name(kind: str, name: str) -> str:
             hint=f"rename the {kind}",
         )
     return name
+
+
+def load_transactional_id(load: str) -> str:
+    """The fence of a load: of two loaders under one name, the older one can write nothing more."""
+    return f"pipeline.load.{load}"

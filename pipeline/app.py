@@ -1,0 +1,194 @@
+"""What the user declares: an App with topics, tables, handlers and resources. Declarations only; nothing runs.
+
+Every name given here is part of a durable name, so none is ever inferred. A mistake raises ConfigError when
+it is declared, not when the first record arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeVar, overload
+
+from typing_extensions import TypeForm
+
+from pipeline.codecs import Codec, CodecName, resolve_value
+from pipeline.context import Context
+from pipeline.core.names import GroupId, check_name
+from pipeline.declarations import Resource, TableDef, Topic
+from pipeline.errors import ConfigError
+from pipeline.event import Batch, Event
+from pipeline.keys import resolve_key
+
+__all__ = ["App", "Binding", "Group", "OnError"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+R = TypeVar("R")
+
+OnError = Literal["stop", "skip", "dead_letter"]
+MAIN_GROUP = "main"
+
+
+class Binding:
+    """One handler of one input topic. `batch`: it takes a Batch."""
+
+    __slots__ = ("batch", "function", "on_error", "topic")
+
+    def __init__(
+        self, topic: Topic[Any, Any], function: Callable[..., None], on_error: OnError, batch: bool
+    ) -> None:
+        self.topic = topic
+        self.function = function
+        self.on_error = on_error
+        self.batch = batch
+
+
+class _Handler(Protocol[K, V]):
+    def __call__(
+        self, function: Callable[[Event[K, V], Context], None], /
+    ) -> Callable[[Event[K, V], Context], None]: ...
+
+
+class _BatchHandler(Protocol[K, V]):
+    def __call__(
+        self, function: Callable[[Batch[K, V], Context], None], /
+    ) -> Callable[[Batch[K, V], Context], None]: ...
+
+
+class Group:
+    """Handlers that share tables and whose input topics are co-partitioned."""
+
+    def __init__(self, app: App, name: str) -> None:
+        self._app = app
+        self.name = check_name("group", name)
+        self.bindings: list[Binding] = []
+        self.tables: dict[str, TableDef[Any, Any]] = {}
+
+    @property
+    def id(self) -> GroupId:
+        return GroupId(self._app.app_name, self.name)
+
+    @property
+    def inputs(self) -> list[Topic[Any, Any]]:
+        """Input topics in the order of their first handler."""
+        return list(dict.fromkeys(binding.topic for binding in self.bindings))
+
+    def table(
+        self,
+        name: str,
+        *,
+        key: TypeForm[K],
+        value: TypeForm[V],
+        codec: Codec[V] | CodecName | None = None,
+    ) -> TableDef[K, V]:
+        """Declare a table. Its keys live where their records do: a task sees its own partition's only."""
+        check_name("table", name)
+        where = f"table {self.name}.{name}"
+        if name in self.tables:
+            raise ConfigError(f"{where} is declared twice")
+        table: TableDef[K, V] = TableDef(
+            self.name,
+            name,
+            resolve_key(key, where, tombstones=False),
+            resolve_value(value, codec, where, tombstones=False),
+        )
+        self.tables[name] = table
+        return table
+
+    def handler(self, topic: Topic[K, V], *, on_error: OnError = "stop") -> _Handler[K, V]:
+        """Register a function for each record of `topic`. Several handlers of a topic run in this order.
+
+        on_error: what to do with a record that raises: `stop` its task, `skip` it, or send it to the group's
+        dead-letter topic. In each case the record leaves nothing else behind.
+        """
+
+        def register(
+            function: Callable[[Event[K, V], Context], None],
+        ) -> Callable[[Event[K, V], Context], None]:
+            self._bind(Binding(topic, function, on_error, batch=False))
+            return function
+
+        return register
+
+    def batch_handler(self, topic: Topic[K, V], *, on_error: OnError = "stop") -> _BatchHandler[K, V]:
+        """Register a function for batches of `topic`. On error a batch is undone and halved."""
+
+        def register(
+            function: Callable[[Batch[K, V], Context], None],
+        ) -> Callable[[Batch[K, V], Context], None]:
+            self._bind(Binding(topic, function, on_error, batch=True))
+            return function
+
+        return register
+
+    def _bind(self, binding: Binding) -> None:
+        if binding.on_error not in {"stop", "skip", "dead_letter"}:
+            raise ConfigError(
+                f"group {self.name}: on_error is {binding.on_error!r}; it must be stop, skip or dead_letter"
+            )
+        if not self._app.owns(binding.topic):
+            raise ConfigError(f"group {self.name}: topic {binding.topic.name} belongs to another app")
+        others = [b for b in self.bindings if b.topic is binding.topic]
+        if others and (binding.batch or others[0].batch):
+            raise ConfigError(
+                f"group {self.name}: topic {binding.topic.name} has a batch handler; it must be the only one"
+            )
+        self.bindings.append(binding)
+
+
+class App(Group):
+    """A stream-processing application; it is itself the handler group `main`."""
+
+    def __init__(self, name: str) -> None:
+        self.app_name = check_name("app", name)
+        self.topics: dict[str, Topic[Any, Any]] = {}
+        self._groups: dict[str, Group] = {}
+        super().__init__(self, MAIN_GROUP)
+
+    @overload
+    def topic(
+        self, name: str, *, key: TypeForm[K], value: TypeForm[V], codec: Codec[V] | CodecName | None = None
+    ) -> Topic[K, V]: ...
+
+    @overload
+    def topic(
+        self, name: str, *, value: TypeForm[V], codec: Codec[V] | CodecName | None = None
+    ) -> Topic[None, V]: ...
+
+    def topic(self, name: str, *, key: Any = None, value: Any, codec: Any = None) -> Topic[Any, Any]:
+        """Declare a topic. Without `key` its records have none, and any that arrives is ignored."""
+        where = f"topic {name}"
+        if not name or len(name) > 249 or name in {".", ".."} or set(name) - _TOPIC_LETTERS:
+            raise ConfigError(f"{where}: not a topic name Kafka accepts (letters, digits, '.', '_' and '-')")
+        if name in self.topics:
+            raise ConfigError(f"{where} is declared twice")
+        topic: Topic[Any, Any] = Topic(
+            name,
+            resolve_key(key, where, tombstones=True),
+            resolve_value(value, codec, where, tombstones=True),
+        )
+        self.topics[name] = topic
+        return topic
+
+    def owns(self, topic: Topic[Any, Any]) -> bool:
+        return self.topics.get(topic.name) is topic
+
+    def group(self, name: str) -> Group:
+        """Declare another handler group, with tables, positions and commits of its own."""
+        if name == MAIN_GROUP or name in self._groups:
+            raise ConfigError(f"group {name} is declared twice")
+        group = Group(self, name)
+        self._groups[name] = group
+        return group
+
+    def resource(self, factory: Callable[[], R]) -> Resource[R]:
+        """Declare a resource: `ctx.resource(r)` gives what `factory()` returned in this worker."""
+        return Resource(factory)
+
+    @property
+    def groups(self) -> list[Group]:
+        """Groups that have handlers, `main` first."""
+        return [group for group in (self, *self._groups.values()) if group.bindings]
+
+
+_TOPIC_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")

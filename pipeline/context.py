@@ -1,0 +1,104 @@
+"""What a handler acts through: tables, outputs and resources of its task, valid during the call only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pipeline.declarations import Resource, TableDef, Topic
+from pipeline.errors import ConfigError
+from pipeline.table import Table
+
+__all__ = ["Context", "Sender"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+R = TypeVar("R")
+
+# name, key encoder, value encoder, largest key + value in bytes
+Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], bytes | None], int]
+
+
+class Context:
+    """Handed to each handler call. Do not keep it: what is written after the call belongs to no record."""
+
+    __slots__ = ("_outputs", "_resources", "_senders", "_tables", "message")
+
+    def __init__(
+        self,
+        tables: Mapping[TableDef[Any, Any], Table[Any, Any]],
+        senders: Mapping[Topic[Any, Any], Sender],
+        resources: Callable[[Resource[Any]], Any],
+    ) -> None:
+        self._tables = tables
+        self._senders = senders
+        self._resources = resources
+        self._outputs: list[Any] = []
+        self.message: Any = None
+
+    def table(self, table: TableDef[K, V], /) -> Table[K, V]:
+        """The task's part of a table of this group."""
+        try:
+            return self._tables[table]
+        except KeyError:
+            raise ConfigError(
+                f"table {table.group}.{table.name} does not belong to the group of this handler",
+                hint="use a table declared on the handler's own group; groups exchange data through topics",
+            ) from None
+
+    def send(
+        self,
+        topic: Topic[K, V],
+        key: K,
+        value: V,
+        *,
+        headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
+        """Produce a record with this commit. It carries its input's timestamp unless one is given.
+
+        Key and value are checked and encoded here, so a bad one belongs to the record at hand. Raises
+        TypeError, ValueError (also when the topic would refuse the size) or msgspec.ValidationError.
+        """
+        try:
+            name, encode_key, encode_value, most = self._senders[topic]
+        except (KeyError, TypeError):
+            raise ConfigError(
+                f"{topic!r} is not declared by this app",
+                hint="declare it with app.topic(...) and send to that",
+            ) from None
+        key_data = encode_key(key)
+        data = encode_value(value)
+        if (data is not None and len(data) > most) or headers:
+            _check_size(name, key_data, data, headers, most)
+        if timestamp_ms is None:
+            timestamp_ms = max(self.message.timestamp()[1], 0)
+        self._outputs.append((name, key_data, data, timestamp_ms, headers))
+
+    def resource(self, resource: Resource[R], /) -> R:
+        """The worker's instance of a resource; made on first use."""
+        result: R = self._resources(resource)
+        return result
+
+    def take_outputs(self) -> list[Any]:
+        """The outputs so far; a new list is open from here on. For the runtime."""
+        outputs = self._outputs
+        self._outputs = []
+        return outputs
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The outputs of the open commit. For the runtime."""
+        return self._outputs
+
+
+def _check_size(
+    topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]], most: int
+) -> None:
+    size = len(key or b"") + len(value or b"")
+    for name, content in headers:
+        if type(name) is not str or type(content) is not bytes:
+            raise TypeError(f"a header is (str, bytes), not {(name, content)!r}")
+        size += len(name) + len(content) + 8
+    if size > most:
+        raise ValueError(f"a record of {size} bytes is over the limit of topic {topic} ({most} bytes)")

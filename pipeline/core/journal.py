@@ -1,0 +1,231 @@
+"""The journal's format: entries, their hash chain, and the chunks they travel in. Pure.
+
+An entry is one step in the life of a task. Its body is msgpack; its chain value is
+blake2b(previous chain value + body), so two histories that differ anywhere differ in every later value. On
+the wire an entry is one or more chunks, each a Kafka record below the broker's size limit, all in one
+transaction and one partition, hence adjacent for a committed reader:
+
+    magic "XJ" | version u8 | kind u8 | index u32 | count u32 | seq u64 | chain 16 bytes | crc32 u32 | payload
+
+Everything is checked when it is written and when it is read.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from enum import IntEnum
+from hashlib import blake2b
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline.errors import FatalTaskError, InvariantError
+
+__all__ = [
+    "CHAIN_SIZE",
+    "NO_CHAIN",
+    "Entry",
+    "Identity",
+    "InputFacts",
+    "JournalEntry",
+    "Kind",
+    "assemble",
+    "encode_entry",
+    "make_journal_entry",
+]
+
+VERSION = 1
+CHAIN_SIZE = 16
+NO_CHAIN = bytes(CHAIN_SIZE)
+
+_MAGIC = b"XJ"
+_HEADER = struct.Struct(">2sBBIIQ16sI")
+
+
+class Kind(IntEnum):
+    """What an entry says. Every kind takes a seq and is applied."""
+
+    GENESIS = 1
+    ACQUIRE = 2
+    COMMIT = 3
+    CHECKPOINT = 4
+    RELEASE = 5
+
+
+class InputFacts(msgspec.Struct, frozen=True, array_like=True):
+    """An input topic as it was when the task was taken. `topic_id` tells a recreated topic apart."""
+
+    topic_id: str
+    partitions: int
+
+
+class Identity(msgspec.Struct, frozen=True, array_like=True):
+    """What a task's history belongs to: carried by genesis and acquire entries and by the applied position.
+
+    `inputs` by topic name; `tables`: schema fingerprint by table name; `topology`: fingerprint of handlers'
+    input topics.
+    """
+
+    cluster_id: str
+    partitioner: str
+    inputs: dict[str, InputFacts]
+    tables: dict[str, str]
+    topology: str
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One entry's body.
+
+    `positions`: next input offset to read, by topic (the partition is the task's own). `delta`: new value by
+    full key, None for a delete; values are absolute, so applying twice is harmless. `wall_ms`: commit time.
+    `stream_time_ms`: reserved for windows. `nonce` is unique to process and attempt.
+    """
+
+    kind: Kind
+    seq: int
+    owner: str
+    nonce: bytes
+    positions: dict[str, int]
+    delta: dict[bytes, bytes | None] = {}
+    identity: Identity | None = None
+    wall_ms: int = 0
+    stream_time_ms: int = -1
+    extra: dict[str, bytes] = {}
+
+
+class JournalEntry(NamedTuple):
+    """An entry in its place: `offset` of its first chunk, `next_offset` after its last, and its chain value."""
+
+    entry: Entry
+    offset: int
+    next_offset: int
+    chain: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Entry)
+
+
+def encode_entry(entry: Entry, previous_chain: bytes, max_chunk_bytes: int) -> tuple[list[bytes], bytes]:
+    """(chunks, chain value) of `entry` behind the entry whose chain value is `previous_chain`.
+
+    Each chunk holds at most `max_chunk_bytes` of payload.
+    """
+    if entry.seq < 1 or len(previous_chain) != CHAIN_SIZE or (entry.seq == 1) != (previous_chain == NO_CHAIN):
+        raise InvariantError(f"entry {entry.seq} cannot follow chain {previous_chain.hex()}")
+    body = _encoder.encode(entry)
+    chain = _next_chain(previous_chain, body)
+    payloads = [body[i : i + max_chunk_bytes] for i in range(0, len(body), max_chunk_bytes)]
+    count = len(payloads)
+    chunks = []
+    for index, payload in enumerate(payloads):
+        header = _HEADER.pack(
+            _MAGIC,
+            VERSION,
+            entry.kind,
+            index,
+            count,
+            entry.seq,
+            chain,
+            _checksum(index, count, chain, payload),
+        )
+        chunks.append(header + payload)
+    return chunks, chain
+
+
+def make_journal_entry(entry: Entry, chain: bytes, offset: int, chunks: int) -> JournalEntry:
+    """An entry just committed, in the place the producer reported."""
+    return JournalEntry(entry, offset, offset + chunks, chain)
+
+
+def assemble(
+    chunks: Iterable[tuple[int, bytes]], where: str, previous: JournalEntry | None = None
+) -> Iterator[JournalEntry]:
+    """Entries from (offset, chunk) pairs in offset order, verified pairwise.
+
+    `previous` is the entry before the first chunk, when it is known; without it the first entry's chain is
+    believed unless its seq is 1. Checks: magic, version, checksum, chunks whole and adjacent, seq contiguous,
+    chain right, positions not falling, offsets rising. Raises FatalTaskError naming `where` and the offset.
+    """
+    parts: list[bytes] = []
+    start = 0
+    last_offset = -1
+    current: tuple[int, bytes, int] | None = None
+    for offset, chunk in chunks:
+        if offset <= last_offset:
+            raise _bad(where, offset, f"offset does not rise (after {last_offset})")
+        index, count, seq, chain, payload = _parse_chunk(chunk, where, offset)
+        if current is None:
+            if index != 0:
+                raise _bad(where, offset, f"entry {seq} starts with chunk {index}")
+            current, start = (seq, chain, count), offset
+        elif current != (seq, chain, count) or index != len(parts) or offset != last_offset + 1:
+            raise _bad(where, offset, f"chunk {index} of entry {seq} does not belong to entry {current[0]}")
+        last_offset = offset
+        parts.append(payload)
+        if len(parts) == count:
+            previous = _verify(b"".join(parts), seq, chain, start, offset + 1, previous, where)
+            yield previous
+            parts, current = [], None
+    if current is not None:
+        raise _bad(where, last_offset, f"entry {current[0]} ends after chunk {len(parts)} of {current[2]}")
+
+
+def _verify(
+    body: bytes, seq: int, chain: bytes, start: int, end: int, previous: JournalEntry | None, where: str
+) -> JournalEntry:
+    try:
+        entry = _decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise _bad(where, start, f"entry {seq} cannot be decoded: {error}") from error
+    if entry.seq != seq:
+        raise _bad(where, start, f"entry says seq {entry.seq}, its chunk {seq}")
+    if previous is not None:
+        if seq != previous.entry.seq + 1:
+            raise _bad(where, start, f"seq {seq} follows {previous.entry.seq}")
+        if chain != _next_chain(previous.chain, body):
+            raise _bad(
+                where, start, f"entry {seq} does not continue entry {previous.entry.seq}: the chain differs"
+            )
+        check_positions(previous.entry.positions, entry.positions, where, start)
+    elif seq == 1 and chain != _next_chain(NO_CHAIN, body):
+        raise _bad(where, start, "the chain of entry 1 is wrong")
+    return JournalEntry(entry, start, end, chain)
+
+
+def check_positions(before: Mapping[str, int], after: Mapping[str, int], where: str, offset: int) -> None:
+    """Input positions never fall and never disappear."""
+    for topic, position in before.items():
+        if after.get(topic, -1) < position:
+            raise _bad(where, offset, f"the position of {topic} falls from {position} to {after.get(topic)}")
+
+
+def _parse_chunk(chunk: bytes, where: str, offset: int) -> tuple[int, int, int, bytes, bytes]:
+    if len(chunk) < _HEADER.size:
+        raise _bad(where, offset, f"a record of {len(chunk)} bytes is no journal chunk")
+    magic, version, _kind, index, count, seq, chain, crc = _HEADER.unpack_from(chunk)
+    if magic != _MAGIC:
+        raise _bad(where, offset, "the record is no journal chunk")
+    if version != VERSION:
+        raise _bad(where, offset, f"format version {version} is unknown to this release (it knows {VERSION})")
+    payload = chunk[_HEADER.size :]
+    if crc != _checksum(index, count, chain, payload):
+        raise _bad(where, offset, f"the checksum of chunk {index} of entry {seq} is wrong")
+    return index, count, seq, chain, payload
+
+
+def _checksum(index: int, count: int, chain: bytes, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(chain + index.to_bytes(4, "big") + count.to_bytes(4, "big")))
+
+
+def _next_chain(previous: bytes, body: bytes) -> bytes:
+    return blake2b(previous + body, digest_size=CHAIN_SIZE).digest()
+
+
+def _bad(where: str, offset: int, what: str) -> FatalTaskError:
+    return FatalTaskError(
+        f"the journal {where} is damaged at offset {offset}: {what}",
+        hint="stop the worker and follow runbooks/journal-check-failed.md",
+    )

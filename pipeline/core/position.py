@@ -1,0 +1,74 @@
+"""The applied position: where in its history the local state of a task stands. Pure.
+
+It is written into RocksDB in the same write batch as the delta it belongs to, so state and position never
+disagree. Format: version u8 | crc32 u32 | msgpack.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import msgspec
+
+from pipeline.core.journal import Identity, JournalEntry
+from pipeline.errors import CorruptStateError, InvariantError
+
+__all__ = ["AppliedPosition", "after", "decode_position", "encode_position"]
+
+VERSION = 1
+
+
+class AppliedPosition(msgspec.Struct, frozen=True, array_like=True):
+    """`offset`/`next_offset` bound the last applied entry in the journal; `chain` is its chain value.
+
+    `positions`: next input offset to read, by topic. `identity`: from the last genesis or acquire entry.
+    """
+
+    seq: int
+    offset: int
+    next_offset: int
+    chain: bytes
+    positions: dict[str, int]
+    identity: Identity
+    stream_time_ms: int = -1
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AppliedPosition)
+
+
+def after(previous: AppliedPosition | None, applied: JournalEntry) -> AppliedPosition:
+    """The position once `applied` is in the state that stood at `previous`."""
+    entry = applied.entry
+    identity = entry.identity or (previous.identity if previous else None)
+    if identity is None:
+        raise InvariantError(f"entry {entry.seq} is applied to a state without identity")
+    if previous is not None and entry.seq != previous.seq + 1:
+        raise InvariantError(f"entry {entry.seq} is applied to a state at {previous.seq}")
+    return AppliedPosition(
+        seq=entry.seq,
+        offset=applied.offset,
+        next_offset=applied.next_offset,
+        chain=applied.chain,
+        positions=entry.positions,
+        identity=identity,
+        stream_time_ms=entry.stream_time_ms,
+    )
+
+
+def encode_position(position: AppliedPosition) -> bytes:
+    """Bytes for the store."""
+    body = _encoder.encode(position)
+    return bytes([VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body
+
+
+def decode_position(data: bytes, where: str) -> AppliedPosition:
+    """The position, verified. Raises CorruptStateError naming `where`."""
+    if len(data) < 5 or data[0] != VERSION:
+        raise CorruptStateError(f"the applied position in {where} has an unknown format")
+    if zlib.crc32(data[5:]) != int.from_bytes(data[1:5], "big"):
+        raise CorruptStateError(f"the checksum of the applied position in {where} is wrong")
+    try:
+        return _decoder.decode(data[5:])
+    except msgspec.DecodeError as error:
+        raise CorruptStateError(f"the applied position in {where} cannot be decoded: {error}") from error

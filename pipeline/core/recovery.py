@@ -1,0 +1,228 @@
+"""Decisions of recovery as tables in pure code: genesis, restore, and the outcome of a commit.
+
+Each function maps facts to one plan or one error; nothing here reads or writes. The rows are numbered, and
+tests/core/test_recovery.py covers every one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from pipeline.core.journal import Identity, JournalEntry, Kind
+from pipeline.core.position import AppliedPosition
+from pipeline.errors import ConfigError, FatalTaskError
+
+__all__ = [
+    "GenesisPlan",
+    "JournalFacts",
+    "Outcome",
+    "RestorePlan",
+    "Start",
+    "check_identity",
+    "plan_genesis",
+    "plan_restore",
+    "resolve_outcome",
+]
+
+
+class GenesisPlan(Enum):
+    """What a starting worker does about a group's genesis."""
+
+    CREATE = "create the journal and write genesis"
+    WRITE = "write genesis"
+    PRESENT = "nothing"
+
+
+def plan_genesis(
+    where: str,
+    *,
+    journal_exists: bool,
+    with_genesis: int,
+    written: int,
+    partitions: int,
+    traces: Sequence[str],
+) -> GenesisPlan:
+    """Decide whether a group is new, known, or has lost its journal.
+
+    `with_genesis`: journal partitions whose first committed entry is a genesis, or that stand beyond it
+    because older entries were truncated; `written`: partitions that hold or held any committed entry;
+    `traces`: places that show that the group existed before (local states, committed offsets).
+    Genesis of all partitions is one transaction, so a crash leaves all of them or none.
+
+        row  journal  genesis   written  traces   plan
+        1    no       -         -        none     CREATE
+        2    no       -         -        some     error: the journal is lost
+        3    yes      all       all      any      PRESENT
+        4    yes      none      none     none     WRITE (created, then crashed before genesis)
+        5    yes      none      none     some     error: the journal is lost
+        6    yes      otherwise                   error: some partitions lost their entries
+    """
+    hint = "restore the journal topic, or start over on purpose: runbooks/journal-lost.md"
+    if not journal_exists:
+        if not traces:
+            return GenesisPlan.CREATE
+        raise FatalTaskError(
+            f"{where} existed before ({traces[0]}), but its journal topic is gone", hint=hint
+        )
+    if with_genesis == partitions:
+        return GenesisPlan.PRESENT
+    if with_genesis == 0 and written == 0:
+        if not traces:
+            return GenesisPlan.WRITE
+        raise FatalTaskError(f"{where} existed before ({traces[0]}), but its journal is empty", hint=hint)
+    raise FatalTaskError(
+        f"{where}: {partitions - with_genesis} of {partitions} journal partitions have no genesis entry",
+        hint=hint,
+    )
+
+
+class Start(Enum):
+    """Where a restore starts."""
+
+    LOCAL = "local state"
+    EMPTY = "an empty state"
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """Replay entries from `offset` on, after `position`. `set_aside`: why the local state cannot be used."""
+
+    start: Start
+    offset: int
+    position: AppliedPosition | None
+    set_aside: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFacts:
+    """What the journal says: its first committed entry, its last, and the entry at the local state's offset."""
+
+    first: JournalEntry | None
+    at_local: JournalEntry | None
+    stable_end: int
+
+
+def plan_restore(
+    where: str, local: AppliedPosition | None, damage: str | None, cluster_id: str, journal: JournalFacts
+) -> RestorePlan:
+    """Choose the state that a restore starts from. `damage`: why a local state could not be read.
+
+    row  local                                      journal begins   plan
+    1    at an entry of this journal, chain equal   anywhere         LOCAL
+    2    of this cluster, beyond the journal's end  anywhere         error: the journal lost its tail
+    3    another history (chain, cluster)           at genesis       EMPTY, local set aside
+    4    unreadable                                 at genesis       EMPTY, local set aside
+    5    none                                       at genesis       EMPTY
+    6    none, unreadable or another history        later            error: nothing to restore from
+    7    any                                        no entry at all  error: the journal is lost
+    """
+    if journal.first is None:
+        raise FatalTaskError(f"the journal of {where} holds no entry", hint="follow runbooks/journal-lost.md")
+    unusable = damage
+    if local is not None and unusable is None:
+        found = journal.at_local
+        if local.identity.cluster_id != cluster_id:
+            unusable = f"it belongs to Kafka cluster {local.identity.cluster_id}, this is {cluster_id}"
+        elif found is not None and found.entry.seq == local.seq and found.chain == local.chain:
+            return RestorePlan(Start.LOCAL, local.next_offset, local)
+        elif local.next_offset > journal.stable_end:
+            raise FatalTaskError(
+                f"the journal of {where} ends at offset {journal.stable_end}, but the local state has applied entry "
+                f"{local.seq} at offset {local.offset}: Kafka lost committed records",
+                hint="follow runbooks/journal-tail-lost.md before anything is processed",
+            )
+        else:
+            unusable = f"its entry {local.seq} is not the one that this journal has at offset {local.offset}"
+    if journal.first.entry.kind is Kind.GENESIS:
+        return RestorePlan(Start.EMPTY, journal.first.offset, None, set_aside=unusable)
+    raise FatalTaskError(
+        f"nothing to restore {where} from: the journal begins at entry {journal.first.entry.seq}, and "
+        + (f"the local state cannot be used: {unusable}" if unusable else "there is no local state"),
+        hint="follow runbooks/nothing-to-restore-from.md",
+    )
+
+
+class Outcome(Enum):
+    """What became of a commit."""
+
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    SUPERSEDED = "superseded"
+
+
+def resolve_outcome(
+    where: str, head: JournalEntry, nonce: bytes | None, found: Sequence[JournalEntry]
+) -> tuple[Outcome, JournalEntry]:
+    """What the journal says about our last attempt, after a fence: `found` are the entries from `head` on.
+
+    `head` is the last entry that we know committed, `nonce` that of the attempt in doubt (None: no attempt).
+
+        row  found                   outcome
+        1    head                    ABORTED
+        2    head, ours              COMMITTED
+        3    head, another's...      SUPERSEDED: drop everything, plan the restore
+        4    not beginning with head error: the journal lost its tail
+    """
+    if not found or found[0].chain != head.chain or found[0].offset != head.offset:
+        raise FatalTaskError(
+            f"the journal of {where} no longer holds entry {head.entry.seq} at offset {head.offset}, which was "
+            "committed: Kafka lost committed records",
+            hint="follow runbooks/journal-tail-lost.md before anything is processed",
+        )
+    if len(found) == 1:
+        return Outcome.ABORTED, head
+    if len(found) == 2 and nonce is not None and found[1].entry.nonce == nonce:
+        return Outcome.COMMITTED, found[1]
+    return Outcome.SUPERSEDED, found[-1]
+
+
+def check_identity(where: str, before: Identity, now: Identity) -> None:
+    """Refuse to continue a history with topics or schemas that it does not fit. Raises ConfigError.
+
+    Allowed: another input topic, another table. Refused: another cluster, a topic that was deleted and
+    created again, a partition count that changed, an input or table that is gone, a table's changed schema.
+    """
+    if before.cluster_id != now.cluster_id:
+        raise ConfigError(
+            f"{where} belongs to Kafka cluster {before.cluster_id}, this is {now.cluster_id}",
+            hint="connect to its own cluster",
+        )
+    if before.partitioner != now.partitioner:
+        raise ConfigError(
+            f"{where} was partitioned by {before.partitioner}, this release uses {now.partitioner}"
+        )
+    for topic, facts in before.inputs.items():
+        current = now.inputs.get(topic)
+        if current is None:
+            raise ConfigError(
+                f"{where} used to read {topic}, and no handler does now",
+                hint="bring the handler back, or give the app a new name",
+            )
+        if current.topic_id != facts.topic_id:
+            raise ConfigError(
+                f"{where}: topic {topic} was deleted and created again; positions in the old one mean nothing in it",
+                hint="follow runbooks/topic-recreated.md",
+            )
+        if current.partitions != facts.partitions:
+            raise ConfigError(
+                f"{where}: topic {topic} had {facts.partitions} partitions and has {current.partitions}: keys have "
+                "moved away from their state",
+                hint="follow runbooks/partitions-changed.md",
+            )
+    _check_tables(where, before.tables, now.tables)
+
+
+def _check_tables(where: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    for table, fingerprint in before.items():
+        if table not in now:
+            raise ConfigError(
+                f"{where}: table {table} has state, and the app no longer declares it",
+                hint="declare it again, or give the app a new name",
+            )
+        if now[table] != fingerprint:
+            raise ConfigError(
+                f"{where}: the schema of table {table} changed\n  was {fingerprint}\n  now {now[table]}",
+                hint="keep the old schema, or give the app a new name",
+            )

@@ -1,0 +1,102 @@
+"""What a handler is given: one Event, or a Batch of them.
+
+Nothing here copies a record: everything but key and value is read from the client's message when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from typing import Any, Generic, TypeVar, overload
+
+import msgspec
+
+from pipeline.core.names import EVENT_ID_HEADER
+
+__all__ = ["Batch", "Event"]
+
+K_co = TypeVar("K_co", covariant=True)
+V_co = TypeVar("V_co", covariant=True)
+
+
+class Event(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False):
+    """One record of a topic. Valid for as long as you keep it."""
+
+    key: K_co
+    value: V_co
+    _message: Any
+
+    @property
+    def timestamp_ms(self) -> int:
+        """Milliseconds since the epoch; -1 when the record has no timestamp."""
+        return int(self._message.timestamp()[1])
+
+    @property
+    def topic(self) -> str:
+        return str(self._message.topic())
+
+    @property
+    def partition(self) -> int:
+        return int(self._message.partition())
+
+    @property
+    def offset(self) -> int:
+        return int(self._message.offset())
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        return self._message.headers() or ()
+
+    @property
+    def id(self) -> bytes | None:
+        """The event id its producer gave it; None without one."""
+        for name, value in self.headers:
+            if name == EVENT_ID_HEADER:
+                return value
+        return None
+
+    def effect_key(self, n: int = 0) -> str:
+        """A stable idempotency key of this record's `n`-th effect: 32 hex digits, equal in every replay."""
+        place = f"{self.topic}\x00{self.partition}\x00{self.offset}\x00{n}"
+        return blake2b(place.encode(), digest_size=16).hexdigest()
+
+
+class Batch(Sequence[Event[K_co, V_co]]):
+    """Records of one topic and task, in order. Events are made when they are asked for."""
+
+    __slots__ = ("_keys", "_messages", "_values")
+
+    def __init__(self, messages: Sequence[Any], keys: Sequence[K_co], values: Sequence[V_co]) -> None:
+        self._messages = messages
+        self._keys = keys
+        self._values = values
+
+    @property
+    def keys(self) -> Sequence[K_co]:
+        return self._keys
+
+    @property
+    def values(self) -> Sequence[V_co]:
+        return self._values
+
+    @property
+    def timestamps_ms(self) -> Sequence[int]:
+        return [message.timestamp()[1] for message in self._messages]
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @overload
+    def __getitem__(self, index: int) -> Event[K_co, V_co]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Batch[K_co, V_co]: ...
+
+    def __getitem__(self, index: int | slice) -> Event[K_co, V_co] | Batch[K_co, V_co]:
+        if isinstance(index, slice):
+            return Batch(self._messages[index], self._keys[index], self._values[index])
+        return Event(self._keys[index], self._values[index], self._messages[index])
+
+    def __iter__(self) -> Iterator[Event[K_co, V_co]]:
+        make: Callable[..., Event[K_co, V_co]] = Event
+        return map(make, self._keys, self._values, self._messages)

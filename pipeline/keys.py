@@ -1,0 +1,176 @@
+"""Keys as bytes, in one canonical form per type: equal keys are equal bytes, in Kafka and in RocksDB.
+
+str is UTF-8; bytes are raw; int is 8 bytes, big-endian, signed (the Java client's long); tuples and frozen
+Structs are a compact JSON array of their fields. Floats, dicts and lists are refused: they have no one form.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import GenericAlias
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from pipeline.codecs import schema_of
+from pipeline.errors import ConfigError
+
+__all__ = ["KeyCodec", "resolve_key"]
+
+K = TypeVar("K")
+
+_LONG = struct.Struct(">q")
+_PARTS = (msgspec.inspect.StrType, msgspec.inspect.IntType, msgspec.inspect.BoolType)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCodec(Generic[K]):
+    """A resolved key codec.
+
+    `encode` and `decode` raise TypeError or ValueError; `prefix` gives the bytes that every key with this
+    prefix begins with: a shorter str or bytes, or a tuple of the first fields.
+    """
+
+    encode: Callable[[K], bytes | None]
+    decode: Callable[[bytes | None], K]
+    prefix: Callable[[K], bytes]
+    allows_none: bool
+    schema: str
+
+
+def resolve_key(declared: Any, where: str, *, tombstones: bool) -> KeyCodec[Any]:
+    """The codec of a key type. `tombstones`: a null key is allowed where the type says `| None` (topics)."""
+    info = _inspect(declared, where)
+    if isinstance(info, msgspec.inspect.NoneType):
+        return KeyCodec(_only_none, lambda _data: None, _no_prefix, True, "none")
+    allows_none = False
+    if isinstance(info, msgspec.inspect.UnionType):
+        rest = [t for t in info.types if not isinstance(t, msgspec.inspect.NoneType)]
+        if len(rest) != 1 or len(rest) == len(info.types) or not tombstones:
+            raise _refused(declared, where)
+        allows_none, info = True, rest[0]
+    codec = _codec(info, declared, where)
+    if not allows_none:
+        return codec
+    encode, decode = codec.encode, codec.decode
+    return KeyCodec(
+        lambda key: None if key is None else encode(key),
+        lambda data: None if data is None else decode(data),
+        codec.prefix,
+        True,
+        codec.schema,
+    )
+
+
+def _codec(info: Any, declared: Any, where: str) -> KeyCodec[Any]:
+    i = msgspec.inspect
+    if isinstance(info, i.StrType):
+        # The unbound C methods check the type themselves: a key that is no str, or a null, raises TypeError.
+        decode_str: Callable[[Any], str] = bytes.decode
+        return KeyCodec(str.encode, decode_str, str.encode, False, "str")
+    if isinstance(info, i.BytesType):
+        return KeyCodec(_bytes, _bytes, _bytes, False, "bytes")
+    if isinstance(info, i.IntType):
+        return KeyCodec(_encode_int, _decode_int, _no_prefix, False, "int")
+    if isinstance(info, i.TupleType) and all(isinstance(t, _PARTS) for t in info.item_types):
+        return _array(_tuple_of(info.item_types), tuple, tuple, schema_of(_tuple_of(info.item_types)))
+    if (
+        isinstance(info, i.StructType)
+        and info.cls.__struct_config__.frozen
+        and info.cls.__struct_config__.eq
+        and all(isinstance(f.type, _PARTS) for f in info.fields)
+    ):
+        cls = info.cls
+        parts = _tuple_of([f.type for f in info.fields])
+        return _array(parts, msgspec.structs.astuple, lambda values: cls(*values), schema_of(cls), cls)
+    raise _refused(declared, where)
+
+
+def _tuple_of(infos: Iterable[Any]) -> Any:
+    """The tuple type of inspected parts."""
+    return GenericAlias(tuple, tuple(_python(info) for info in infos))
+
+
+def _python(info: Any) -> type:
+    i = msgspec.inspect
+    if isinstance(info, i.BoolType):
+        return bool
+    return int if isinstance(info, i.IntType) else str
+
+
+def _array(
+    parts: Any,
+    take: Callable[[Any], tuple[Any, ...]],
+    make: Callable[[Any], Any],
+    schema: str,
+    cls: type = tuple,
+) -> KeyCodec[Any]:
+    encoder, decoder = msgspec.json.Encoder(), msgspec.json.Decoder(parts)
+
+    def encode(key: Any) -> bytes:
+        if type(key) is not cls:
+            raise TypeError(f"expected a key of type {cls.__name__}, got {type(key).__name__}")
+        data = encoder.encode(take(key))
+        if decoder.decode(data) != take(key):
+            raise TypeError(f"the key {key!r} does not keep its value when it is encoded")
+        return data
+
+    def decode(data: bytes | None) -> Any:
+        if data is None:
+            raise TypeError("a null key where the type does not allow None")
+        return make(decoder.decode(data))
+
+    def prefix(key: Any) -> bytes:
+        values = list(key) if isinstance(key, tuple) else list(take(key))
+        if len(values) == len(parts.__args__):
+            return encoder.encode(values)
+        return encoder.encode(values)[:-1] + (b"," if values else b"")
+
+    return KeyCodec(encode, decode, prefix, False, schema)
+
+
+def _encode_int(key: Any) -> bytes:
+    if type(key) is not int:
+        raise TypeError(f"expected a key of type int, got {type(key).__name__}")
+    try:
+        return _LONG.pack(key)
+    except struct.error as error:
+        raise ValueError(f"the key {key} does not fit into 64 bits") from error
+
+
+def _decode_int(data: bytes | None) -> int:
+    if data is None or len(data) != 8:
+        raise TypeError("an int key is 8 bytes")
+    value: int = _LONG.unpack(data)[0]
+    return value
+
+
+def _bytes(key: Any) -> bytes:
+    if type(key) is not bytes:
+        raise TypeError(f"expected a key of type bytes, got {'null' if key is None else type(key).__name__}")
+    return key
+
+
+def _only_none(key: Any) -> None:
+    if key is not None:
+        raise TypeError("the topic is declared without a key")
+
+
+def _no_prefix(key: Any) -> bytes:
+    raise TypeError(f"keys of this type have no prefixes: {key!r}")
+
+
+def _inspect(declared: Any, where: str) -> Any:
+    try:
+        return msgspec.inspect.type_info(declared)
+    except (TypeError, NotImplementedError) as error:
+        raise _refused(declared, where) from error
+
+
+def _refused(declared: Any, where: str) -> ConfigError:
+    return ConfigError(
+        f"{where}: {declared} cannot be a key",
+        hint="use str, bytes, int, or a tuple or frozen Struct of str, int and bool",
+    )

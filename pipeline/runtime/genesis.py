@@ -1,0 +1,147 @@
+"""Genesis: what the first start of a group creates, and what every later start verifies.
+
+    1 create the journal topic (and the dead-letter topic), check the journal's configuration
+    2 fence other first starts
+    3 look: is this group new, known, or has it lost its journal (core.recovery.plan_genesis)
+    4 write one genesis entry to every journal partition, in one transaction
+
+A crash between 1 and 4 leaves an empty journal, which the next start takes for what it is; after 4, a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
+from pipeline.core.names import GroupId, TaskId
+from pipeline.core.recovery import GenesisPlan, plan_genesis
+from pipeline.errors import AbortableError, ConfigError, FatalTaskError, UnknownOutcomeError
+from pipeline.ports import Step, TopicInfo, TopicSpec
+from pipeline.runtime.journal import first_entry
+from pipeline.runtime.publisher import CHUNK_BYTES, NONCE_BYTES
+from pipeline.runtime.world import World
+
+__all__ = ["JOURNAL_CONFIG", "ensure_genesis"]
+
+JOURNAL_CONFIG: Mapping[str, str] = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "unclean.leader.election.enable": "false",
+}
+MAX_ATTEMPTS = 5
+
+
+def ensure_genesis(
+    group: GroupId, partitions: int, identity: Identity, replication: int, *, dead_letters: bool, world: World
+) -> None:
+    """Make sure that every task of `group` has a genesis entry.
+
+    Raises FatalTaskError when the group existed before and its journal does not, ConfigError when the journal
+    has the wrong configuration or number of partitions, UnreachableError.
+    """
+    where = f"group {group.app}/{group.group}"
+    tasks = [TaskId(group.app, group.group, partition) for partition in range(partitions)]
+    journal = world.cluster.describe([group.journal_topic]).get(group.journal_topic)
+    if journal is None:
+        plan_genesis(
+            where,
+            journal_exists=False,
+            with_genesis=0,
+            written=0,
+            partitions=partitions,
+            traces=_traces(tasks, world),
+        )
+        journal = _create_journal(group, partitions, replication, world)  # 1
+    _check_journal(where, journal, partitions)
+    if dead_letters:
+        world.cluster.create([TopicSpec(group.dead_letter_topic, partitions, replication)])
+    for _ in range(MAX_ATTEMPTS):
+        if _plan(where, tasks, world) is GenesisPlan.PRESENT:
+            return
+        producer = world.producers.open(group.genesis_transactional_id)
+        try:
+            producer.init()  # 2
+            if _plan(where, tasks, world) is GenesisPlan.PRESENT:  # 3
+                return
+            world.steps.reached(Step.BEFORE_GENESIS, tasks[0])
+            producer.begin()
+            for task in tasks:  # 4
+                entry = Entry(
+                    kind=Kind.GENESIS,
+                    seq=1,
+                    owner="",
+                    nonce=world.random.token(NONCE_BYTES),
+                    positions={},
+                    identity=identity,
+                    wall_ms=world.clock.wall_ms(),
+                )
+                producer.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])
+            producer.flush()
+            producer.commit()
+            world.steps.reached(Step.AFTER_GENESIS, tasks[0])
+            world.log.info("genesis_written", app=group.app, group=group.group, tasks=partitions)
+        except (AbortableError, UnknownOutcomeError) as error:
+            world.log.warning("genesis_uncertain", app=group.app, group=group.group, error=error.message)
+        else:
+            return
+        finally:
+            producer.close()
+    raise FatalTaskError(f"{where}: its genesis could not be written", hint="check the log for the reason")
+
+
+def _traces(tasks: list[TaskId], world: World) -> list[str]:
+    traces = [f"a local state of task {task}" for task in tasks if world.stores.exists(task)]
+    group = tasks[0].group_id.consumer_group
+    if world.cluster.committed(group):
+        traces.append(f"committed offsets of consumer group {group}")
+    return traces
+
+
+def _plan(where: str, tasks: list[TaskId], world: World) -> GenesisPlan:
+    with_genesis = written = 0
+    reader = world.journals()
+    try:
+        for task in tasks:
+            bounds = reader.bounds(task.journal)
+            first = first_entry(task, reader, bounds.start, bounds.stable_end)
+            if first is not None:
+                written += 1
+                with_genesis += first.entry.kind is Kind.GENESIS or bounds.start > 0
+    finally:
+        reader.close()
+    traces = _traces(tasks, world) if with_genesis == 0 else []
+    return plan_genesis(
+        where,
+        journal_exists=True,
+        with_genesis=with_genesis,
+        written=written,
+        partitions=len(tasks),
+        traces=traces,
+    )
+
+
+def _create_journal(group: GroupId, partitions: int, replication: int, world: World) -> TopicInfo:
+    name = group.journal_topic
+    world.cluster.create([TopicSpec(name, partitions, replication, JOURNAL_CONFIG)])
+    journal = world.cluster.describe([name]).get(name)
+    if journal is None:
+        raise FatalTaskError(
+            f"topic {name} was created and is not there", hint="check the brokers, then start again"
+        )
+    return journal
+
+
+def _check_journal(where: str, journal: TopicInfo, partitions: int) -> None:
+    if journal.partitions != partitions:
+        raise ConfigError(
+            f"{where}: its journal {journal.name} has {journal.partitions} partitions, its input {partitions}",
+            hint="follow runbooks/partitions-changed.md",
+        )
+    for name, wanted in JOURNAL_CONFIG.items():
+        actual = journal.config.get(name, wanted)
+        if actual != wanted:
+            raise ConfigError(
+                f"{where}: topic {journal.name} has {name}={actual}; the journal is the authority and needs {wanted}",
+                hint=f"kafka-configs.sh --alter --topic {journal.name} --add-config {name}={wanted}",
+            )

@@ -1,0 +1,55 @@
+"""Reading a task's journal: its settled end, and verified entries between two offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from pipeline.config import WorkerSettings
+from pipeline.core.journal import JournalEntry, assemble
+from pipeline.core.names import TaskId
+from pipeline.errors import FatalTaskError
+from pipeline.ports import JournalReader
+from pipeline.runtime.world import World
+
+__all__ = ["first_entry", "read_entries", "settled_end"]
+
+# The coordinator looks for timed-out transactions this often.
+COORDINATOR_SCAN_S = 10.0
+
+
+def read_entries(
+    task: TaskId, reader: JournalReader, start: int, end: int, previous: JournalEntry | None
+) -> Iterator[JournalEntry]:
+    """Committed entries in [start, end), verified as continuing `previous` where that is given."""
+    return assemble(reader.read(task.journal, start, end), str(task.journal), previous)
+
+
+def first_entry(task: TaskId, reader: JournalReader, start: int, end: int) -> JournalEntry | None:
+    """The first committed entry at or after `start`; None when there is none below `end`."""
+    return next(read_entries(task, reader, start, end, None), None) if start < end else None
+
+
+def settled_end(
+    task: TaskId, reader: JournalReader, world: World, settings: WorkerSettings, fence: Callable[[], None]
+) -> int:
+    """The journal's end once committed readers and all readers agree on it.
+
+    After our init no transaction of this task can be open, so a difference passes; one that outlives the
+    transaction time-out and the coordinator's scan is fenced once more, and only then called hanging.
+    """
+    patience_s = settings.transaction_timeout_ms / 1000 + COORDINATOR_SCAN_S + 5.0
+    for attempt in range(2):
+        deadline = world.clock.monotonic_s() + patience_s
+        while True:
+            bounds = reader.bounds(task.journal)
+            if bounds.stable_end >= bounds.end:
+                return bounds.end
+            if world.clock.monotonic_s() >= deadline:
+                break
+            world.clock.sleep(0.05)
+        if attempt == 0:
+            fence()
+    raise FatalTaskError(
+        f"a transaction hangs in {task.journal}: committed readers end at {bounds.stable_end}, the log at {bounds.end}",
+        hint="find and abort it with kafka-transactions.sh find-hanging, then start the worker again",
+    )

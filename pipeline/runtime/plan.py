@@ -1,0 +1,115 @@
+"""What a worker is to run, checked against the cluster once at start: one GroupPlan a handler group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from pipeline.app import App, Group
+from pipeline.context import Sender
+from pipeline.core.journal import Identity, InputFacts
+from pipeline.core.names import GroupId, TaskId, TopicPartition
+from pipeline.declarations import Topic
+from pipeline.errors import ConfigError
+from pipeline.ports import TopicInfo
+from pipeline.runtime.world import World
+from pipeline.table import table_prefix
+
+__all__ = ["PARTITIONER", "GroupPlan", "inputs_changed", "plan_groups"]
+
+PARTITIONER = "murmur2_random"
+DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
+# Room for the batch and record headers that a broker counts against max.message.bytes.
+RECORD_OVERHEAD_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """One group as this worker runs it."""
+
+    group: Group
+    partitions: int
+    identity: Identity
+
+    @property
+    def id(self) -> GroupId:
+        return self.group.id
+
+    @property
+    def tasks(self) -> list[TaskId]:
+        return [TaskId(self.id.app, self.id.group, partition) for partition in range(self.partitions)]
+
+    @property
+    def dead_letters(self) -> bool:
+        return any(binding.on_error == "dead_letter" for binding in self.group.bindings)
+
+    def partitions_of(self, partition: int) -> list[TopicPartition]:
+        """The input partitions of one task."""
+        return [TopicPartition(topic.name, partition) for topic in self.group.inputs]
+
+
+def plan_groups(
+    app: App, groups: Sequence[Group], world: World
+) -> tuple[list[GroupPlan], Mapping[Topic[Any, Any], Sender]]:
+    """Check declarations against the cluster. Raises ConfigError naming what does not fit; UnreachableError."""
+    if not groups:
+        raise ConfigError(f"app {app.app_name} has no handlers", hint="register one with @app.handler(topic)")
+    cluster_id = world.cluster.cluster_id()
+    topics = world.cluster.describe(list(app.topics))
+    missing = [name for name in app.topics if name not in topics]
+    if missing:
+        raise ConfigError(
+            f"app {app.app_name}: no topic {', '.join(missing)} in the cluster",
+            hint="declare it in topics/ and run: pipeline topics apply",
+        )
+    plans = [GroupPlan(group, *_shape(app, group, topics, cluster_id)) for group in groups]
+    return plans, {topic: _sender(topic, topics[topic.name]) for topic in app.topics.values()}
+
+
+def inputs_changed(plan: GroupPlan, now: Mapping[str, TopicInfo]) -> str | None:
+    """Why the group must not go on with its inputs as they are now; None when nothing changed."""
+    for name, facts in plan.identity.inputs.items():
+        current = now.get(name)
+        if current is None:
+            return f"topic {name} was deleted"
+        if current.topic_id != facts.topic_id:
+            return f"topic {name} was deleted and created again"
+        if current.partitions != facts.partitions:
+            return f"topic {name} had {facts.partitions} partitions and has {current.partitions}"
+    return None
+
+
+def _shape(app: App, group: Group, topics: Mapping[str, TopicInfo], cluster_id: str) -> tuple[int, Identity]:
+    inputs = group.inputs
+    counts = {topic.name: topics[topic.name].partitions for topic in inputs}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise ConfigError(
+            f"app {app.app_name}, group {group.name}: its input topics must have equally many partitions: {listed}",
+            hint="read them in separate groups, or create the topics alike",
+        )
+    prefixes: dict[bytes, str] = {}
+    for name in group.tables:
+        other = prefixes.setdefault(table_prefix(name), name)
+        if other != name:
+            raise ConfigError(
+                f"tables {other} and {name} of group {group.name} cannot be told apart on disk",
+                hint="rename one",
+            )
+    shape = ";".join(sorted(f"{t.name}:{t.key.schema}->{t.value.schema}" for t in inputs))
+    return next(iter(counts.values())), Identity(
+        cluster_id=cluster_id,
+        partitioner=PARTITIONER,
+        inputs={t.name: InputFacts(topics[t.name].topic_id, topics[t.name].partitions) for t in inputs},
+        tables={name: table.fingerprint for name, table in group.tables.items()},
+        topology=blake2b(shape.encode(), digest_size=8).hexdigest(),
+    )
+
+
+def _sender(topic: Topic[Any, Any], info: TopicInfo) -> Sender:
+    limit = int(info.config.get("max.message.bytes", DEFAULT_MAX_MESSAGE_BYTES))
+    encode_key: Callable[[Any], bytes | None] = topic.key.encode
+    encode_value: Callable[[Any], bytes | None] = topic.value.encode
+    return topic.name, encode_key, encode_value, limit - RECORD_OVERHEAD_BYTES

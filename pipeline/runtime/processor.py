@@ -1,0 +1,169 @@
+"""Runs handlers over records of one task, and leaves nothing of a record whose handler raises.
+
+Every table write is noted in the undo log, every output has its place in the open list; a record (or a batch)
+that raises is taken back from both before its policy is applied. Processing thread only.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.app import Binding, Group, OnError
+from pipeline.context import Context
+from pipeline.core.names import TaskId
+from pipeline.declarations import Topic
+from pipeline.errors import CorruptStateError, HandlerError, InvariantError, PipelineError
+from pipeline.event import Batch, Event
+from pipeline.ports import Logger, Record
+from pipeline.table import TaskOverlay
+
+__all__ = ["PoisonError", "Processor", "Rejected"]
+
+
+class PoisonError(Exception):
+    """A record that stops its task. `offset`: its place; everything before it in its topic is processed."""
+
+    def __init__(self, offset: int, error: PipelineError) -> None:
+        super().__init__(error.message)
+        self.offset = offset
+        self.error = error
+
+
+@dataclass(slots=True)
+class Rejected:
+    """Records that were passed over, by policy."""
+
+    skipped: int = 0
+    dead_lettered: int = 0
+
+
+class Processor:
+    """The handlers of one group, bound to one task's tables and outputs."""
+
+    def __init__(
+        self, task: TaskId, group: Group, context: Context, overlay: TaskOverlay, log: Logger
+    ) -> None:
+        self._task = task
+        self._context = context
+        self._undo = overlay.undo
+        self._log = log
+        self._dead_letter_topic = group.id.dead_letter_topic
+        self._routes: dict[str, tuple[Topic[Any, Any], list[Binding]]] = {
+            topic.name: (topic, [b for b in group.bindings if b.topic is topic]) for topic in group.inputs
+        }
+        self.rejected = Rejected()
+
+    def process(self, topic_name: str, records: Sequence[Record]) -> None:
+        """Run the handlers of a topic over records of it, in order. Raises PoisonError, CorruptStateError."""
+        topic, bindings = self._routes[topic_name]
+        if bindings[0].batch:
+            self._run_batch(topic, bindings[0], records)
+        else:
+            self._run_records(topic, bindings, records)
+
+    def _run_records(
+        self, topic: Topic[Any, Any], bindings: list[Binding], records: Sequence[Record]
+    ) -> None:
+        context, undo, outputs = self._context, self._undo, self._context.outputs
+        decode_key, decode_value = topic.key.decode, topic.value.decode
+        single = bindings[0].function if len(bindings) == 1 else None
+        binding = bindings[0]
+        remaining = iter(records)
+        mark = len(outputs)
+        while True:
+            try:
+                if single is not None:
+                    for record in remaining:
+                        context.message = record
+                        mark = len(outputs)
+                        single(Event(decode_key(record.key()), decode_value(record.value()), record), context)
+                        undo.clear()
+                else:
+                    for record in remaining:
+                        context.message = record
+                        mark = len(outputs)
+                        binding = bindings[0]
+                        event: Event[Any, Any] = Event(
+                            decode_key(record.key()), decode_value(record.value()), record
+                        )
+                        for binding in bindings:
+                            binding.function(event, context)
+                        undo.clear()
+            except (CorruptStateError, InvariantError):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever user code raises belongs to its record
+                self._take_back(mark)
+                self._reject(context.message, binding, error)
+            else:
+                return
+
+    def _run_batch(self, topic: Topic[Any, Any], binding: Binding, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        context = self._context
+        mark = len(context.outputs)
+        context.message = max(records, key=_timestamp)
+        try:
+            keys = [topic.key.decode(record.key()) for record in records]
+            values = [topic.value.decode(record.value()) for record in records]
+            binding.function(Batch(records, keys, values), context)
+            self._undo.clear()
+        except (CorruptStateError, InvariantError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever user code raises belongs to its batch
+            self._take_back(mark)
+            if len(records) == 1:
+                self._reject(records[0], binding, error)
+                return
+            middle = len(records) // 2
+            self._run_batch(topic, binding, records[:middle])
+            self._run_batch(topic, binding, records[middle:])
+
+    def _take_back(self, mark: int) -> None:
+        """Undo the writes and outputs of the record at hand."""
+        undo = self._undo
+        while undo:
+            table, key, before = undo.pop()
+            table.undo(key, before)
+        del self._context.outputs[mark:]
+
+    def _reject(self, record: Record, binding: Binding, error: Exception) -> None:
+        policy: OnError = "stop" if isinstance(error, PipelineError) else binding.on_error
+        where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
+        name = getattr(binding.function, "__qualname__", str(binding.function))
+        reason = f"{type(error).__name__}: {error.message if isinstance(error, PipelineError) else error}"
+        if policy == "stop":
+            place = "".join(traceback.format_exception(error)[-2:]).strip()
+            raise PoisonError(
+                record.offset(),
+                HandlerError(
+                    f"task {self._task}: the record {where} cannot be processed by {name}: {reason}\n{place}",
+                    hint="mend the handler or the record and start the worker again; it goes on from this record. "
+                    "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md",
+                ),
+            ) from error
+        if policy == "skip":
+            self.rejected.skipped += 1
+        else:
+            self.rejected.dead_lettered += 1
+            self._context.outputs.append(self._dead_letter(record, name, error))
+        self._log.warning("record_rejected", policy=policy, task=str(self._task), record=where, error=reason)
+
+    def _dead_letter(self, record: Record, handler: str, error: Exception) -> Any:
+        """The original record with where it came from and why, in the same commit as its position."""
+        headers = [(name, value if value is not None else b"") for name, value in record.headers() or ()]
+        headers += [
+            ("dead-letter-topic", str(record.topic()).encode()),
+            ("dead-letter-partition", str(record.partition()).encode()),
+            ("dead-letter-offset", str(record.offset()).encode()),
+            ("dead-letter-handler", handler.encode()),
+            ("dead-letter-error", f"{type(error).__name__}: {error}"[:2000].encode()),
+        ]
+        timestamp_ms = max(record.timestamp()[1], 0)
+        return (self._dead_letter_topic, record.key(), record.value(), timestamp_ms, headers)
+
+
+_timestamp: Callable[[Record], int] = lambda record: record.timestamp()[1]  # noqa: E731

@@ -1,0 +1,247 @@
+"""Publishes the commits of one task: the only writer of its journal, outputs and store.
+
+`publish` is the commit protocol after the seal; a numbered step below is a numbered comment in the body.
+
+    1 renew, when the last transaction did not end cleanly and quickly
+    2 begin
+    3 produce the outputs and the entry
+    4 flush: everything delivered, the entry beyond the last one and its marker
+    5 commit, timed alone: the commit point
+    6 apply: delta and applied position in one write batch
+
+A crash before 5 leaves an open transaction that the successor's init aborts; a crash after it leaves an entry
+that restore applies. An outcome that is not known is resolved by `renew`: a new producer, init, and the
+journal's end. A sealed commit is immutable, so an aborted one is simply published again, under a new nonce.
+Called from one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from pipeline.config import WorkerSettings
+from pipeline.core.journal import (
+    Entry,
+    Identity,
+    JournalEntry,
+    Kind,
+    encode_entry,
+    make_journal_entry,
+)
+from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition, after, encode_position
+from pipeline.core.recovery import Outcome, resolve_outcome
+from pipeline.errors import (
+    AbortableError,
+    FatalTaskError,
+    InvariantError,
+    SupersededError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+from pipeline.ports import Step, Store, TransactionalProducer
+from pipeline.runtime.journal import read_entries, settled_end
+from pipeline.runtime.world import World
+
+__all__ = ["Commit", "Publisher", "without_delta"]
+
+NONCE_BYTES = 12
+MAX_ATTEMPTS = 5
+# librdkafka resends EndTxn after its back-off (jitter 20 %) and reports one clean commit; a commit that took
+# this share of the back-off may have been sent twice, and the late one could end the next transaction.
+RENEW_SHARE = 0.7
+CHUNK_BYTES = 512 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A sealed commit: nothing in it changes any more. `outputs` as ports.Output, already encoded."""
+
+    kind: Kind
+    positions: Mapping[str, int]
+    delta: Mapping[bytes, bytes | None] = field(default_factory=dict)
+    outputs: Sequence[Any] = ()
+    identity: Identity | None = None
+
+
+def without_delta(entry: JournalEntry) -> JournalEntry:
+    """The entry as a head to continue from; its delta would only hold memory."""
+    return entry._replace(entry=msgspec.structs.replace(entry.entry, delta={}))
+
+
+class Publisher:
+    """Owns the task's producer and its place in the journal (`head`, `applied`)."""
+
+    def __init__(self, task: TaskId, owner: str, world: World, settings: WorkerSettings) -> None:
+        self._task = task
+        self._owner = owner
+        self._world = world
+        self._settings = settings
+        self._producer: TransactionalProducer | None = None
+        self._store: Store | None = None
+        self._head: JournalEntry | None = None
+        self.applied: AppliedPosition | None = None
+        self._renew_due = False
+        self._stopping = False
+        self.renewals = 0
+
+    def fence(self) -> None:
+        """Fence every older owner of the task. Waits while Kafka is away, until `stop_waiting`."""
+        self._close_producer()
+        pause = 0.1
+        while True:
+            producer = self._world.producers.open(self._task.transactional_id)
+            try:
+                producer.init()
+            except UnreachableError as error:
+                producer.close()
+                if self._stopping:
+                    raise
+                self._world.log.warning("kafka_unreachable", task=str(self._task), error=error.message)
+                self._world.clock.sleep(pause)
+                pause = min(pause * 2, 5.0)
+            except BaseException:
+                producer.close()
+                raise
+            else:
+                self._producer = producer
+                return
+
+    def take(self, store: Store, head: JournalEntry, applied: AppliedPosition) -> None:
+        """Continue after `head`, which `store` has applied."""
+        self._store = store
+        self._head = without_delta(head)
+        self.applied = applied
+
+    def publish(self, commit: Commit) -> AppliedPosition:
+        """Publish and apply; the position afterwards.
+
+        Raises FencedError, SupersededError, UnreachableError (only after `stop_waiting`), FatalTaskError
+        (aborted again and again, or a check failed) and CorruptStateError (the store cannot be written).
+        """
+        last_error = ""
+        for _ in range(MAX_ATTEMPTS):
+            nonce = self._world.random.token(NONCE_BYTES)
+            try:
+                if self._renew_due:  # 1
+                    self._renew(None)
+                entry = self._attempt(commit, nonce)
+            except AbortableError as error:
+                last_error = error.message
+                self._abort()
+                resolved = self._renew(nonce)
+            except UnknownOutcomeError as error:
+                last_error = error.message
+                resolved = self._renew(nonce)
+            else:
+                return self._apply(commit, entry)
+            if resolved is not None:
+                return self._apply(commit, resolved)
+            self._world.log.warning("commit_aborted", task=str(self._task), error=last_error)
+        raise FatalTaskError(
+            f"task {self._task}: a commit was aborted {MAX_ATTEMPTS} times in a row: {last_error}",
+            hint="mend the cause and start the worker again; nothing is lost",
+        )
+
+    def stop_waiting(self) -> None:
+        """From now on an unreachable Kafka is an error instead of a reason to wait."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """Close producer and store. Anything unpublished is left to the next owner."""
+        self._close_producer()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _attempt(self, commit: Commit, nonce: bytes) -> JournalEntry:
+        producer, head, steps, task = self._producer, self._head, self._world.steps, self._task
+        if producer is None or head is None:
+            raise InvariantError(f"task {task} publishes before it was restored")
+        entry = Entry(
+            kind=commit.kind,
+            seq=head.entry.seq + 1,
+            owner=self._owner,
+            nonce=nonce,
+            positions=dict(commit.positions),
+            delta=commit.delta if isinstance(commit.delta, dict) else dict(commit.delta),
+            identity=commit.identity,
+            wall_ms=self._world.clock.wall_ms(),
+        )
+        chunks, chain = encode_entry(entry, head.chain, CHUNK_BYTES)
+        steps.reached(Step.BEFORE_BEGIN, task)
+        producer.begin()  # 2
+        if commit.outputs:
+            producer.send(commit.outputs)  # 3
+        steps.reached(Step.AFTER_OUTPUTS, task)
+        producer.append(task.journal, chunks)
+        steps.reached(Step.AFTER_ENTRY, task)
+        offset = producer.flush()  # 4
+        steps.reached(Step.AFTER_FLUSH, task)
+        if offset <= head.next_offset:
+            self._abort()
+            raise FatalTaskError(
+                f"the journal of task {task} gave offset {offset} to entry {entry.seq}; it must be above "
+                f"{head.next_offset}, where entry {head.entry.seq}'s marker is: Kafka lost committed records",
+                hint="follow runbooks/journal-tail-lost.md before anything is processed",
+            )
+        steps.reached(Step.DURING_COMMIT, task)
+        started = self._world.clock.monotonic_s()
+        producer.commit()  # 5
+        elapsed_s = self._world.clock.monotonic_s() - started
+        steps.reached(Step.AFTER_COMMIT, task)
+        self._renew_due = elapsed_s * 1000 >= RENEW_SHARE * self._settings.retry_backoff_ms
+        return make_journal_entry(entry, chain, offset, len(chunks))
+
+    def _apply(self, commit: Commit, entry: JournalEntry) -> AppliedPosition:
+        if self._store is None:
+            raise InvariantError(f"task {self._task} applies before it was restored")
+        position = after(self.applied, entry)
+        self._world.steps.reached(Step.BEFORE_APPLY, self._task)
+        self._store.apply(commit.delta, encode_position(position))  # 6
+        self._world.steps.reached(Step.AFTER_APPLY, self._task)
+        self._head = without_delta(entry)
+        self.applied = position
+        return position
+
+    def _renew(self, nonce: bytes | None) -> JournalEntry | None:
+        """A new producer, init, and the journal's word on the attempt `nonce`: its entry if it committed.
+
+        These belong together: an init without the look would take the task back from an owner that came
+        in between and continue from a state that is no longer the last.
+        """
+        if self._head is None:
+            raise InvariantError(f"task {self._task} renews before it was restored")
+        self.renewals += 1
+        self.fence()
+        reader = self._world.journals()
+        try:
+            end = settled_end(self._task, reader, self._world, self._settings, self.fence)
+            found = list(read_entries(self._task, reader, self._head.offset, end, None))
+        finally:
+            reader.close()
+        outcome, entry = resolve_outcome(str(self._task), self._head, nonce, found)
+        self._renew_due = False
+        if outcome is Outcome.SUPERSEDED:
+            raise SupersededError(
+                f"task {self._task}: {entry.entry.owner} committed entry {entry.entry.seq} meanwhile"
+            )
+        return entry if outcome is Outcome.COMMITTED else None
+
+    def _abort(self) -> None:
+        if self._producer is None:
+            return
+        try:
+            self._producer.abort()
+        except (AbortableError, UnknownOutcomeError, UnreachableError) as error:
+            # The renew that always follows an abort fences this producer and ends its transaction.
+            self._world.log.warning("abort_unclean", task=str(self._task), error=error.message)
+
+    def _close_producer(self) -> None:
+        if self._producer is not None:
+            self._producer.close()
+            self._producer = None

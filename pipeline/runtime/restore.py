@@ -1,0 +1,173 @@
+"""Restore: make a task's local state equal to its journal's end, and acquire the task.
+
+    1 fence: init first, then read
+    2 the journal's end, settled
+    3 choose the state to start from (core.recovery.plan_restore)
+    4 replay what follows it, in order, storing the applied position on the way
+    5 commit the acquire entry
+
+A crash at any step leaves the journal as it was and a local state at some applied position; the next restore
+starts from that. No handler runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.config import WorkerSettings
+from pipeline.core.journal import Identity, JournalEntry, Kind
+from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition, after, decode_position, encode_position
+from pipeline.core.recovery import JournalFacts, RestorePlan, check_identity, plan_restore
+from pipeline.errors import CorruptStateError, FatalTaskError, InvariantError, RetriableError
+from pipeline.ports import JournalReader, Step, Store
+from pipeline.runtime.journal import first_entry, read_entries, settled_end
+from pipeline.runtime.publisher import Commit, Publisher
+from pipeline.runtime.world import World
+
+__all__ = ["Restored", "restore"]
+
+REPLAY_BATCH_BYTES = 4 * 1024 * 1024
+MAX_PLANS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A task that is live: its publisher owns the fence, `store` stands at `applied`."""
+
+    publisher: Publisher
+    store: Store
+    applied: AppliedPosition
+    replayed: int
+    start: str
+    seconds: float
+
+
+def restore(
+    task: TaskId,
+    owner: str,
+    identity: Identity,
+    start_positions: Callable[[str], int],
+    world: World,
+    settings: WorkerSettings,
+) -> Restored:
+    """Restore and acquire `task`. `start_positions`: where to begin a topic that has no position yet.
+
+    Raises FencedError, FatalTaskError, ConfigError, CorruptStateError, UnreachableError.
+    """
+    began = world.clock.monotonic_s()
+    publisher = Publisher(task, owner, world, settings)
+    reader = world.journals()
+    try:
+        publisher.fence()  # 1
+        world.steps.reached(Step.AFTER_FENCE, task)
+        for _ in range(MAX_PLANS):
+            end = settled_end(task, reader, world, settings, publisher.fence)  # 2
+            store, plan, head = _choose(task, reader, end, identity.cluster_id, world)  # 3
+            try:
+                applied, head, replayed = _replay(task, reader, end, store, plan, head, world)  # 4
+            except RetriableError:
+                store.close()  # truncation overtook the replay: plan again
+                continue
+            except BaseException:
+                store.close()
+                raise
+            publisher.take(store, head, applied)
+            check_identity(f"task {task}", applied.identity, identity)
+            world.steps.reached(Step.BEFORE_ACQUIRE, task)
+            missing = [topic for topic in identity.inputs if topic not in applied.positions]
+            positions = {**applied.positions, **{topic: start_positions(topic) for topic in missing}}
+            applied = publisher.publish(Commit(Kind.ACQUIRE, positions, identity=identity))  # 5
+            world.steps.reached(Step.AFTER_ACQUIRE, task)
+            return Restored(
+                publisher, store, applied, replayed, plan.start.value, world.clock.monotonic_s() - began
+            )
+        raise FatalTaskError(
+            f"the journal of task {task} was truncated under {MAX_PLANS} restores in a row",
+            hint="check its retention: runbooks/journal-lost.md",
+        )
+    except BaseException:
+        publisher.close()
+        raise
+    finally:
+        reader.close()
+
+
+def _choose(
+    task: TaskId, reader: JournalReader, end: int, cluster_id: str, world: World
+) -> tuple[Store, RestorePlan, JournalEntry | None]:
+    """Open the store that the restore starts from, with the entry that it stands at."""
+    store: Store | None = None
+    local: AppliedPosition | None = None
+    damage: str | None = None
+    try:
+        store = world.stores.open(task)
+        data = store.position()
+        local = decode_position(data, f"the state of task {task}") if data is not None else None
+    except CorruptStateError as error:
+        damage = error.message
+    try:
+        start = reader.bounds(task.journal).start
+        at_local = _entry_at(task, reader, local, start, end)
+        # A local state that fits needs no look at the journal's beginning, however far back that is.
+        fits = at_local is not None and local is not None and at_local.chain == local.chain
+        first = at_local if fits else first_entry(task, reader, start, end)
+        plan = plan_restore(str(task), local, damage, cluster_id, JournalFacts(first, at_local, end))
+    except BaseException:
+        if store is not None:
+            store.close()
+        raise
+    if plan.set_aside is not None:
+        if store is not None:
+            store.close()
+        place = world.stores.set_aside(task)
+        world.log.warning("local_state_set_aside", task=str(task), reason=plan.set_aside, kept_at=place)
+        store = world.stores.open(task)
+    if store is None:
+        raise InvariantError(f"task {task}: a plan without a store")
+    return store, plan, at_local if plan.position is not None else None
+
+
+def _entry_at(
+    task: TaskId, reader: JournalReader, local: AppliedPosition | None, start: int, end: int
+) -> JournalEntry | None:
+    """The journal's entry exactly where the local state says its last one is."""
+    if local is None or not start <= local.offset < end:
+        return None
+    try:
+        entry = first_entry(task, reader, local.offset, local.next_offset)
+    except FatalTaskError:
+        return None  # no entry begins here: another history; a replay verifies every entry it applies
+    return entry if entry is not None and entry.offset == local.offset else None
+
+
+def _replay(
+    task: TaskId,
+    reader: JournalReader,
+    end: int,
+    store: Store,
+    plan: RestorePlan,
+    head: JournalEntry | None,
+    world: World,
+) -> tuple[AppliedPosition, JournalEntry, int]:
+    applied = plan.position
+    writes: dict[bytes, bytes | None] = {}
+    size = 0
+    replayed = 0
+    for entry in read_entries(task, reader, plan.offset, end, head):
+        applied = after(applied, entry)
+        head = entry
+        replayed += 1
+        writes.update(entry.entry.delta)
+        size += entry.next_offset - entry.offset + sum(map(len, entry.entry.delta)) * 2
+        if size >= REPLAY_BATCH_BYTES:
+            store.apply(writes, encode_position(applied))
+            world.steps.reached(Step.DURING_REPLAY, task)
+            writes, size = {}, 0
+    if applied is None or head is None:
+        raise InvariantError(f"task {task}: nothing was replayed into an empty state")
+    if replayed:
+        store.apply(writes, encode_position(applied))
+    world.steps.reached(Step.AFTER_REPLAY, task)
+    return applied, head, replayed

@@ -1,0 +1,198 @@
+"""One live task: handlers over an open overlay, at most one sealed commit under way.
+
+Life of an overlay, one writer (the processing thread) except where noted:
+
+    open --seal--> sealed --publish+apply (commit thread)--> applied --retire--> gone, in the store
+
+    OPEN --interval, records or bytes reached, nothing under way--> SEALED; a new overlay is open at once
+
+Backlog: records offered while both an overlay is full and a commit is under way wait in `_backlog`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.app import Group
+from pipeline.config import WorkerSettings
+from pipeline.context import Context, Sender
+from pipeline.core.journal import Kind
+from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition
+from pipeline.declarations import TableDef, Topic
+from pipeline.errors import FatalTaskError, InvariantError, PipelineError
+from pipeline.ports import Pending, Record, Step
+from pipeline.runtime.processor import PoisonError, Processor, Rejected
+from pipeline.runtime.publisher import Commit, Publisher
+from pipeline.runtime.restore import Restored
+from pipeline.runtime.world import World
+from pipeline.table import Table, TaskOverlay
+
+__all__ = ["Task"]
+
+
+class Task:
+    """Processing-thread side of a task. Created live, from what a restore returned."""
+
+    def __init__(
+        self,
+        task: TaskId,
+        group: Group,
+        restored: Restored,
+        senders: Mapping[Topic[Any, Any], Sender],
+        resources: Any,
+        world: World,
+        settings: WorkerSettings,
+    ) -> None:
+        self.id = task
+        self._world = world
+        self._settings = settings
+        self._publisher: Publisher = restored.publisher
+        self._overlay = TaskOverlay()
+        self._tables: dict[TableDef[Any, Any], Table[Any, Any]] = {
+            definition: Table(definition, restored.store, self._overlay)
+            for definition in group.tables.values()
+        }
+        self.context = Context(self._tables, senders, resources)
+        self._processor = Processor(task, group, self.context, self._overlay, world.log)
+        self.applied: AppliedPosition = restored.applied
+        self._positions: dict[str, int] = dict(restored.applied.positions)
+        self._open_records = 0
+        self._open_bytes = 0
+        self._open_since_s = 0.0
+        self._under_way: Pending[AppliedPosition] | None = None
+        self._sealed_records = 0
+        self._backlog: deque[tuple[str, Sequence[Record]]] = deque()
+        self.backlog_records = 0
+        self.poison: PipelineError | None = None
+        self.records = 0
+        self.outputs = 0
+        self.commits = 0
+
+    @property
+    def full(self) -> bool:
+        """The open overlay is at its limit; more must wait until it can be sealed."""
+        return (
+            self._open_records >= self._settings.max_records_per_commit
+            or self._open_bytes + self._overlay.written_bytes >= self._settings.max_bytes_per_commit
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Nothing open, nothing under way, nothing waiting."""
+        return not (
+            self._open_records or self._under_way is not None or (self._backlog and self.poison is None)
+        )
+
+    @property
+    def positions(self) -> Mapping[str, int]:
+        """Next offset to process, by topic; ahead of `applied.positions` by what is not yet committed."""
+        return self._positions
+
+    @property
+    def rejected(self) -> Rejected:
+        return self._processor.rejected
+
+    def offer(self, topic: str, records: Sequence[Record]) -> None:
+        """Process records of this task's partition of `topic`, now or when there is room."""
+        if self.poison is not None:
+            return
+        if self._backlog or self.full:
+            self._backlog.append((topic, records))
+            self.backlog_records += len(records)
+        else:
+            self._process(topic, records)
+
+    def advance(self, *, seal: bool = False) -> bool:
+        """Retire what was applied, process what waited, seal when it is due (or `seal`).
+
+        True when anything moved. Raises whatever ended the commit under way.
+        """
+        moved = False
+        if self._under_way is not None and self._under_way.done():
+            self._retire(self._under_way.result())
+            moved = True
+        while self._backlog and not self.full and self.poison is None:
+            topic, records = self._backlog.popleft()
+            self.backlog_records -= len(records)
+            self._process(topic, records)
+            moved = True
+        if self._under_way is None and self._open_records and (seal or self._due()):
+            self._under_way = self._world.executor.submit(self._seal())
+            moved = True
+        return moved
+
+    def wait(self) -> None:
+        """Wait for the commit under way and retire it. Raises whatever ended it."""
+        if self._under_way is not None:
+            self._retire(self._under_way.result())
+
+    def stop_waiting(self) -> None:
+        """From now on an unreachable Kafka ends the commit under way."""
+        self._publisher.stop_waiting()
+
+    def close(self) -> None:
+        """Close producer and store; what is not committed is forgotten."""
+        self._publisher.close()
+
+    def _due(self) -> bool:
+        if self.full or self.poison is not None:
+            return True
+        return (
+            self._world.clock.monotonic_s() - self._open_since_s
+        ) * 1000 >= self._settings.commit_interval_ms
+
+    def _process(self, topic: str, records: Sequence[Record]) -> None:
+        first = records[0].offset()
+        if first < self._positions[topic]:
+            raise InvariantError(
+                f"task {self.id}: {topic} gave offset {first}, below the position {self._positions[topic]}"
+            )
+        if not self._open_records:
+            self._open_since_s = self._world.clock.monotonic_s()
+        outputs_before = len(self.context.outputs)
+        try:
+            self._processor.process(topic, records)
+            position = records[-1].offset() + 1
+            done = len(records)
+        except PoisonError as poison:
+            self.poison = poison.error
+            position = poison.offset
+            done = sum(record.offset() < poison.offset for record in records)
+        if done:
+            self._positions[topic] = position
+            self._open_records += done
+            self.records += done
+        new = self.context.outputs[outputs_before:]
+        self._open_bytes += sum(len(output[2] or b"") for output in new) + 64 * (done + len(new))
+
+    def _seal(self) -> Any:
+        """Make the open overlay an immutable commit; processing goes on over a new one."""
+        delta: dict[bytes, bytes | None] = {}
+        for table in self._tables.values():
+            delta.update(table.take_writes())
+        outputs = self.context.take_outputs()
+        commit = Commit(Kind.COMMIT, dict(self._positions), delta, outputs)
+        self._overlay.sealed = delta
+        self._overlay.written_bytes = 0
+        self._sealed_records = self._open_records
+        self.outputs += len(outputs)
+        self._open_records = 0
+        self._open_bytes = 0
+        publisher = self._publisher
+        return lambda: publisher.publish(commit)
+
+    def _retire(self, applied: AppliedPosition) -> None:
+        """The sealed overlay is in the store: reads fall through to it from here on."""
+        self._world.steps.reached(Step.BEFORE_RETIRE, self.id)
+        if applied.seq != self.applied.seq + 1:
+            raise FatalTaskError(f"task {self.id}: entry {applied.seq} was applied after {self.applied.seq}")
+        self.applied = applied
+        self._overlay.sealed = {}
+        self._under_way = None
+        self._sealed_records = 0
+        self.commits += 1
+        for table in self._tables.values():
+            table.trim(self._settings.cache_entries)

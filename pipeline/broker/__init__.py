@@ -1,1 +1,19 @@
+"""A real Apache Kafka on this machine, without Java or Docker, for development, demonstrations and tests."""
 
+from __future__ import annotations
+
+from pipeline.broker.errors import BrokerError
+from pipeline.broker.local import LocalKafka, NodeStatus, Status
+from pipeline.broker.places import cache_dir, default_data_dir
+from pipeline.broker.progress import Progress, Report
+
+__all__ = [
+    "BrokerError",
+    "LocalKafka",
+    "NodeStatus",
+    "Progress",
+    "Report",
+    "Status",
+    "cache_dir",
+    "default_data_dir",
+]

@@ -10,6 +10,7 @@ import sys
 import typer
 from rich.console import Console
 
+from pipeline.cli.broker import broker_app
 from pipeline.errors import PipelineError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(broker_app, name="broker")
 
 
 def main() -> None:

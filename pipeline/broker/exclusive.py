@@ -1,0 +1,42 @@
+"""Only one process at a time installs into a directory, starts in it or stops what runs in it.
+
+The lock is the kernel's (flock) and dies with its holder, so a crash leaves nothing to clean up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.broker.errors import BrokerError
+from pipeline.broker.places import explain_os_errors
+from pipeline.broker.progress import Progress, Report, silent
+
+__all__ = ["exclusive"]
+
+_POLL_S = 0.05
+
+
+@contextmanager
+def exclusive(lock: Path, *, timeout_s: float, report: Report = silent) -> Iterator[None]:
+    """Hold `lock` during the block. Raises BrokerError when another process keeps it for `timeout_s`."""
+    with explain_os_errors(lock):
+        file = lock.open("ab")
+    with file:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                report(Progress("waiting for another process that is doing the same"))
+            if time.monotonic() >= deadline:
+                raise BrokerError(
+                    f"another process has held {lock} for {timeout_s:.0f} s",
+                    hint=f"see which one with `fuser {lock}`, end it, and try again",
+                )
+            time.sleep(_POLL_S)
+        yield

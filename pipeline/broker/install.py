@@ -1,0 +1,194 @@
+"""Apache Kafka's jars on this machine: exactly the files that the lock file names, or an error.
+
+The lock file ships inside this package and names every jar with its size and SHA-256. What is promised:
+
+1. A jar is in `lib/` only after its sum was compared: it is downloaded elsewhere, compared, then renamed.
+2. The seal is written last, and holds each jar's size and modification time. A start that finds both unchanged
+   trusts them (a few ms); anything else is hashed again.
+3. Two processes never install at the same time (a lock), and a download cut short goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from pipeline.broker.errors import BrokerError
+from pipeline.broker.exclusive import exclusive
+from pipeline.broker.maven import fetch_jar
+from pipeline.broker.places import explain_os_errors, make_dir, write_atomically
+from pipeline.broker.progress import Progress, Report, silent
+
+__all__ = ["Fetch", "Jar", "Lock", "ensure_installed", "shipped_lock"]
+
+_LOCK_FILE = "kafka-4.3.1.lock.json"
+_DOWNLOADS = 6
+_WAIT_S = 600.0
+_SPARE_BYTES = 100_000_000
+
+Fetch = Callable[[str, Path], Path]
+
+
+class Jar(msgspec.Struct, frozen=True):
+    """One pinned file. `coordinate` is `group:artifact:version`."""
+
+    coordinate: str
+    file: str
+    size: int
+    sha256: str
+
+
+class Lock(msgspec.Struct, frozen=True):
+    """The whole distribution."""
+
+    kafka_version: str
+    jars: tuple[Jar, ...]
+
+    @property
+    def digest(self) -> str:
+        """Names the directory, so that another lock never meets this one's files."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]
+
+
+class _Stamp(msgspec.Struct, frozen=True):
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    root: Path
+
+    @property
+    def lib(self) -> Path:
+        return self.root / "lib"
+
+    @property
+    def seal(self) -> Path:
+        return self.root / "verified.json"
+
+
+def shipped_lock() -> Lock:
+    """The lock file of this package."""
+    content = resources.files("pipeline.broker").joinpath(_LOCK_FILE).read_bytes()
+    return msgspec.json.decode(content, type=Lock)
+
+
+def ensure_installed(
+    cache: Path, lock: Lock, *, fetch: Fetch = fetch_jar, report: Report = silent
+) -> tuple[Path, ...]:
+    """Return the paths of the jars, in the lock's order, after installing what is missing.
+
+    Raises BrokerError: no network, a wrong sum, no space, a directory that cannot be written.
+    """
+    place = _Place(cache / f"kafka-{lock.kafka_version}-{lock.digest}")
+    paths = tuple(place.lib / jar.file for jar in lock.jars)
+    if _sealed(place, paths):
+        return paths
+    make_dir(place.lib)
+    with exclusive(place.root / ".lock", timeout_s=_WAIT_S, report=report):
+        missing = [jar for jar in lock.jars if not _present(place.lib / jar.file, jar, report)]
+        if missing:
+            _check_space(place.root, missing)
+            _download(place, lock, missing, fetch, report)
+        stamps = {path.name: _stamp(path) for path in paths}
+        write_atomically(place.seal, msgspec.json.encode(stamps))
+    return paths
+
+
+def _sealed(place: _Place, paths: Sequence[Path]) -> bool:
+    try:
+        sealed = msgspec.json.decode(place.seal.read_bytes(), type=dict[str, _Stamp])
+        return sealed == {path.name: _stamp(path) for path in paths}
+    except (OSError, msgspec.MsgspecError):
+        return False
+
+
+def _stamp(path: Path) -> _Stamp:
+    status = path.stat()
+    return _Stamp(size=status.st_size, modified_ns=status.st_mtime_ns)
+
+
+def _present(path: Path, jar: Jar, report: Report) -> bool:
+    if not path.exists():
+        return False
+    report(Progress("checking the sums of Apache Kafka's files"))
+    if _sum(path) != jar.sha256:
+        # It was right when it was put here, so it was changed since: never run it, never hide it.
+        raise BrokerError(
+            f"{path} is not the file that was installed: its SHA-256 is not {jar.sha256}",
+            hint=f"find out who changed it; then `rm -r {path.parent.parent}` and start again to install anew",
+        )
+    return True
+
+
+def _download(place: _Place, lock: Lock, missing: Sequence[Jar], fetch: Fetch, report: Report) -> None:
+    incoming = place.root / "incoming"
+    with explain_os_errors(incoming):
+        # What a killed download left here may be half a file that jgo would take for a whole one.
+        shutil.rmtree(incoming, ignore_errors=True)
+        incoming.mkdir()
+    step = f"downloading Apache Kafka {lock.kafka_version} (once)"
+    total = sum(jar.size for jar in missing)
+    done = 0
+    report(Progress(step, done, total))
+    pool = ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="download")
+    try:
+        fetching = {pool.submit(_fetch_one, jar, incoming, place.lib, fetch): jar for jar in missing}
+        for future in as_completed(fetching):
+            future.result()
+            done += fetching[future].size
+            report(Progress(step, done, total))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        shutil.rmtree(incoming, ignore_errors=True)
+
+
+def _fetch_one(jar: Jar, incoming: Path, lib: Path, fetch: Fetch) -> None:
+    # jgo reports every failure of the network or the repository as one of these two.
+    try:
+        with explain_os_errors(incoming):
+            path = fetch(jar.coordinate, incoming)
+    except (OSError, RuntimeError) as error:
+        raise BrokerError(
+            f"cannot download {jar.file}: {_first_line(error)}",
+            hint="the first start needs the network (45 MB from Maven's central repository, through the proxy "
+            "that HTTPS_PROXY names, if any); or copy the cache directory of a machine that has it "
+            f"({lib.parent})",
+        ) from error
+    found = _sum(path)
+    if found != jar.sha256:
+        raise BrokerError(
+            f"the downloaded {jar.file} has the wrong sum and was thrown away\n"
+            f"  expected SHA-256 {jar.sha256}\n  received SHA-256 {found}",
+            hint="something on the way changes downloads (a proxy, a mirror): try another network",
+        )
+    with explain_os_errors(lib):
+        path.replace(lib / jar.file)
+
+
+def _sum(path: Path) -> str:
+    with explain_os_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_space(root: Path, missing: Sequence[Jar]) -> None:
+    needed = sum(jar.size for jar in missing) + _SPARE_BYTES
+    free = shutil.disk_usage(root).free
+    if free < needed:
+        raise BrokerError(
+            f"{free / 1e6:.0f} MB are free on the disk of {root}; installing Kafka needs {needed / 1e6:.0f} MB",
+            hint="free some space, or set PIPELINE_CACHE_DIR to a directory on another disk",
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:200] or os.strerror(getattr(error, "errno", None) or 0)

@@ -1,0 +1,136 @@
+"""From a written state to a cluster that serves: format the storage, start the processes, wait for the answers."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from pipeline.broker.errors import BrokerError
+from pipeline.broker.node import SCRATCH, JavaRuntime, format_command, properties, run_command
+from pipeline.broker.places import explain_os_errors, make_dir
+from pipeline.broker.probe import view_of
+from pipeline.broker.processes import end, is_node, spawn
+from pipeline.broker.progress import Progress, Report
+from pipeline.broker.state import BrokerState, NodeState, node_dir, write_state
+
+__all__ = ["LOG", "last_lines", "prepare", "run", "wait_until_serving"]
+
+LOG = "broker.log"
+
+_FORMAT_S = 60.0
+_SERVE_S = 90.0
+_POLL_S = 0.05
+_GRACE_S = 5.0
+_SHOWN_LINES = 15
+
+
+def prepare(
+    runtime: JavaRuntime, data_dir: Path, state: BrokerState, nodes: Sequence[NodeState], report: Report
+) -> BrokerState:
+    """Write the settings of these nodes, and format the storage of a new cluster."""
+    for node in nodes:
+        directory = node_dir(data_dir, node.id)
+        make_dir(directory / SCRATCH)
+        log = directory / LOG
+        with explain_os_errors(directory):
+            text = properties(state, node, directory / "data")
+            (directory / "server.properties").write_text(text, encoding="utf-8")
+            if log.exists():
+                # One older log is kept: the one of the run that may have crashed.
+                log.replace(log.with_suffix(".log.1"))
+    if state.formatted:
+        return state
+    report(Progress("formatting the storage"))
+    with ThreadPoolExecutor(len(state.nodes)) as pool:
+        list(pool.map(lambda node: _format(runtime, data_dir, state, node), state.nodes))
+    state = msgspec.structs.replace(state, formatted=True)
+    write_state(data_dir, state)
+    return state
+
+
+def run(
+    runtime: JavaRuntime, data_dir: Path, state: BrokerState, nodes: Sequence[NodeState], report: Report
+) -> None:
+    """Start these nodes and wait until the cluster serves; on any failure, or Ctrl-C, end them again."""
+    report(Progress("starting Kafka" if len(nodes) == 1 else f"starting {len(nodes)} Kafka nodes"))
+    started: dict[int, int] = {}
+    try:
+        for node in nodes:
+            directory = node_dir(data_dir, node.id)
+            started[node.id] = spawn(run_command(runtime, len(state.nodes), directory), directory / LOG)
+            write_state(data_dir, state.with_pids(started))
+        wait_until_serving(data_dir, state, started)
+    except BaseException:
+        end({pid: node_dir(data_dir, node_id) for node_id, pid in started.items()}, grace_s=_GRACE_S)
+        write_state(data_dir, state.with_pids(dict.fromkeys(started, 0)))
+        raise
+
+
+def wait_until_serving(data_dir: Path, state: BrokerState, started: Mapping[int, int]) -> None:
+    """Wait until every node knows every node. Raises BrokerError when one of `started` (id -> pid) ends first."""
+    everyone = frozenset(node.id for node in state.nodes)
+    waiting = list(state.nodes)
+    deadline = time.monotonic() + _SERVE_S
+    while waiting:
+        for node_id, pid in started.items():
+            if not is_node(pid, node_dir(data_dir, node_id)):
+                raise _died(node_dir(data_dir, node_id) / LOG, node_id)
+        view = view_of(waiting[0].port)
+        if view is not None and view.cluster_id == state.cluster_id and view.node_ids == everyone:
+            waiting.pop(0)
+            continue
+        if time.monotonic() >= deadline:
+            log = node_dir(data_dir, waiting[0].id) / LOG
+            raise BrokerError(
+                f"node {waiting[0].id} does not serve on port {waiting[0].port} after {_SERVE_S:.0f} s\n"
+                f"{last_lines(log, _SHOWN_LINES)}",
+                hint=f"the whole log: {log}",
+            )
+        time.sleep(_POLL_S)
+
+
+def last_lines(log: Path, count: int) -> str:
+    """The end of a log; empty when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 400 * count))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-count:])
+
+
+def _format(runtime: JavaRuntime, data_dir: Path, state: BrokerState, node: NodeState) -> None:
+    settings = node_dir(data_dir, node.id) / "server.properties"
+    try:
+        done = subprocess.run(  # noqa: S603 - the command is ours from its first word to its last
+            format_command(runtime, state, settings),
+            capture_output=True,
+            text=True,
+            timeout=_FORMAT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BrokerError(f"formatting {settings.parent} took over {_FORMAT_S:.0f} s") from error
+    if done.returncode != 0:
+        output = (done.stdout + done.stderr).strip().splitlines()[-_SHOWN_LINES:]
+        raise BrokerError(
+            f"Kafka's storage tool could not format {settings.parent} (exit {done.returncode})\n"
+            + "\n".join(output),
+            hint="add --fresh to begin anew (it deletes the records of this broker)",
+        )
+
+
+def _died(log: Path, node_id: int) -> BrokerError:
+    tail = last_lines(log, _SHOWN_LINES)
+    hint = f"the whole log: {log}"
+    if "No space left on device" in tail:
+        hint = f"the disk is full: free some space, or choose another with --data-dir ({hint})"
+    elif "insufficient memory" in tail or "OutOfMemoryError" in tail:
+        hint = f"not enough memory: end other programs, or raise the container's limit ({hint})"
+    return BrokerError(f"node {node_id} ended while it started; its last words:\n{tail}", hint=hint)

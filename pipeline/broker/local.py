@@ -1,0 +1,242 @@
+"""A real Apache Kafka on this machine: start it, stop it, kill it, ask how it is.
+
+    nothing --start--> running --stop--> stopped --start--> running (the same records and cluster id)
+                          |                 ^
+                          +--kill, crash----+   (a start brings back the nodes that are missing)
+
+Promises: a start that returns has a cluster whose nodes all answer and know each other; one that fails leaves no
+process behind; only processes that were started from the same data directory are ever ended.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from pipeline.broker import checks, launch
+from pipeline.broker.errors import BrokerError
+from pipeline.broker.exclusive import exclusive
+from pipeline.broker.install import Lock, ensure_installed, shipped_lock
+from pipeline.broker.maven import own_java
+from pipeline.broker.node import JavaRuntime
+from pipeline.broker.places import cache_dir, make_dir
+from pipeline.broker.ports import choose_ports
+from pipeline.broker.probe import view_of
+from pipeline.broker.processes import end, kill
+from pipeline.broker.progress import Progress, Report, silent
+from pipeline.broker.state import (
+    LOCK,
+    BrokerState,
+    NodeState,
+    erase,
+    node_dir,
+    pid_of,
+    read_state,
+    write_state,
+)
+
+__all__ = ["LocalKafka", "NodeStatus", "Status"]
+
+_LOCK_WAIT_S = 120.0
+_STOP_GRACE_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node. `pid` is 0 when it does not run; `answers` when it serves clients."""
+
+    id: int
+    port: int
+    pid: int
+    answers: bool
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The cluster of a data directory; without nodes when none was ever started in it."""
+
+    data_dir: Path
+    kafka_version: str = ""
+    cluster_id: str = ""
+    bootstrap_servers: str = ""
+    nodes: tuple[NodeStatus, ...] = ()
+
+    @property
+    def running(self) -> bool:
+        """Whether every node serves clients."""
+        return bool(self.nodes) and all(node.answers for node in self.nodes)
+
+
+class LocalKafka:
+    """The cluster that lives in `data_dir`.
+
+    Node n listens on `port + n - 1`; without a port, free ones are chosen at the first start and kept. Every
+    method raises BrokerError, with what to do about it.
+    """
+
+    def __init__(self, data_dir: Path, port: int | None = None, nodes: int = 1) -> None:
+        if nodes not in {1, 3}:
+            raise BrokerError(f"a local Kafka has 1 or 3 nodes, not {nodes}", hint="--nodes 1 or --nodes 3")
+        if port is not None and not 1 <= port <= 65_535 - 2:
+            raise BrokerError(f"{port} is not a port", hint="choose one from 1024 to 65533 with --port")
+        self.data_dir = data_dir.expanduser().absolute()
+        self._port = port
+        self._nodes = nodes
+
+    def __enter__(self) -> LocalKafka:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """What a client connects to: `127.0.0.1:9092`, or three of them."""
+        return self._known().bootstrap_servers
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster's id; it lasts as long as its records do."""
+        return self._known().cluster_id
+
+    def start(self, *, fresh: bool = False, report: Report = silent) -> bool:
+        """Bring up every node that does not run, and wait until the cluster serves clients.
+
+        `fresh` deletes the records of an earlier, stopped cluster first. Returns False when nothing was to do.
+
+        1. Install or check the jars.
+        2. Agree with what the data directory holds, or refuse.
+        3. Check memory, disk and ports.
+        4. Write the state, then format the storage by it.
+        5. Start the processes and write their ids down.
+        6. Wait until all answer; on any failure end what step 5 started.
+        """
+        lock = shipped_lock()
+        runtime = JavaRuntime(own_java(), ensure_installed(cache_dir(), lock, report=report))
+        make_dir(self.data_dir)
+        with self._exclusive(report):
+            state = self._agreed_state(lock, fresh=fresh)
+            missing = [node for node in state.nodes if not pid_of(self.data_dir, node)]
+            if not missing:
+                launch.wait_until_serving(self.data_dir, state, started={})
+                return False
+            checks.require_memory(len(missing), len(state.nodes))
+            checks.require_disk(self.data_dir)
+            checks.require_free_ports(missing)
+            write_state(self.data_dir, state)
+            state = launch.prepare(runtime, self.data_dir, state, missing, report)
+            launch.run(runtime, self.data_dir, state, missing, report)
+            return True
+
+    def stop(self, report: Report = silent) -> bool:
+        """End every node, gently first. Returns False when none ran."""
+        if read_state(self.data_dir) is None:
+            return False
+        with self._exclusive(report):
+            state = self._known()
+            running = self._running(state)
+            if running:
+                report(Progress("stopping"))
+                end(
+                    {pid: node_dir(self.data_dir, id_) for id_, pid in running.items()}, grace_s=_STOP_GRACE_S
+                )
+            write_state(self.data_dir, state.with_pids({node.id: 0 for node in state.nodes}))
+            return bool(running)
+
+    def kill(self, node: int = 1) -> None:
+        """SIGKILL one node, as a crash would. `start` brings it back."""
+        pid = self._running(self._known()).get(node)
+        if pid is None:
+            raise BrokerError(f"node {node} of the broker in {self.data_dir} does not run")
+        kill({pid: node_dir(self.data_dir, node)})
+
+    def status(self) -> Status:
+        """How the cluster is now. Asks each node; takes at most a second or so for one that hangs."""
+        state = read_state(self.data_dir)
+        if state is None:
+            return Status(self.data_dir)
+        return Status(
+            self.data_dir,
+            state.kafka_version,
+            state.cluster_id,
+            state.bootstrap_servers,
+            tuple(self._node_status(state, node) for node in state.nodes),
+        )
+
+    def _node_status(self, state: BrokerState, node: NodeState) -> NodeStatus:
+        pid = pid_of(self.data_dir, node)
+        view = view_of(node.port) if pid else None
+        return NodeStatus(
+            id=node.id,
+            port=node.port,
+            pid=pid,
+            answers=view is not None and view.cluster_id == state.cluster_id,
+            log=node_dir(self.data_dir, node.id) / launch.LOG,
+        )
+
+    def _agreed_state(self, lock: Lock, *, fresh: bool) -> BrokerState:
+        if fresh:
+            checks.require_stopped(self.data_dir)
+            erase(self.data_dir)
+        state = read_state(self.data_dir)
+        if state is None:
+            checks.require_empty(self.data_dir)
+            return self._new_state(lock)
+        checks.require_same_nodes(self.data_dir, state, self._nodes)
+        if self._running(state):
+            checks.require_same_port(self.data_dir, state, self._port)
+            return state
+        return msgspec.structs.replace(state, nodes=self._with_ports(state.nodes))
+
+    def _new_state(self, lock: Lock) -> BrokerState:
+        nodes = tuple(NodeState(id=n + 1, port=0, controller_port=0) for n in range(self._nodes))
+        return BrokerState.new(lock.kafka_version, _cluster_id(), self._with_ports(nodes))
+
+    def _with_ports(self, nodes: tuple[NodeState, ...]) -> tuple[NodeState, ...]:
+        """Client ports as asked, or as they were, or new; controller ports new, since nobody remembers them."""
+        if self._port is not None:
+            ports = [self._port + n for n in range(len(nodes))]
+        elif nodes[0].port:
+            ports = [node.port for node in nodes]
+        else:
+            ports = choose_ports(len(nodes))
+        controllers = choose_ports(len(nodes), avoid=ports)
+        return tuple(
+            msgspec.structs.replace(node, port=port, controller_port=controller)
+            for node, port, controller in zip(nodes, ports, controllers, strict=True)
+        )
+
+    def _running(self, state: BrokerState) -> Mapping[int, int]:
+        pids = {node.id: pid_of(self.data_dir, node) for node in state.nodes}
+        return {id_: pid for id_, pid in pids.items() if pid}
+
+    def _known(self) -> BrokerState:
+        state = read_state(self.data_dir)
+        if state is None:
+            raise BrokerError(
+                f"no broker was ever started in {self.data_dir}",
+                hint=f"pipeline broker start --data-dir {self.data_dir}",
+            )
+        return state
+
+    def _exclusive(self, report: Report) -> AbstractContextManager[None]:
+        return exclusive(self.data_dir / LOCK, timeout_s=_LOCK_WAIT_S, report=report)
+
+
+def _cluster_id() -> str:
+    """16 random bytes in the form that Kafka gives them; never one that looks like an option."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text

@@ -1,0 +1,78 @@
+"""Where the local broker keeps things on this machine.
+
+One directory per user, so that `start` and `stop` agree whatever directory they are typed in:
+`$PIPELINE_CACHE_DIR`, or `exactly-once-pipeline` below `$XDG_CACHE_HOME` or `~/.cache`. Everything in it can be
+had again by starting a broker, except the records of the development brokers themselves.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.broker.errors import BrokerError
+
+__all__ = ["cache_dir", "default_data_dir", "explain_os_errors", "make_dir", "write_atomically"]
+
+
+def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """The root of all that the local broker keeps."""
+    environ = os.environ if environ is None else environ
+    own = environ.get("PIPELINE_CACHE_DIR")
+    if own:
+        return Path(own).expanduser().absolute()
+    xdg = environ.get("XDG_CACHE_HOME", "")
+    # The XDG rules say that a relative path is to be ignored.
+    base = Path(xdg) if xdg.startswith("/") else Path("~/.cache").expanduser()
+    return base / "exactly-once-pipeline"
+
+
+def default_data_dir(port: int, environ: Mapping[str, str] | None = None) -> Path:
+    """The data directory of the broker whose first node listens on `port`."""
+    return cache_dir(environ) / "brokers" / str(port)
+
+
+def make_dir(path: Path) -> Path:
+    """Create a directory and its parents, or say why that cannot be."""
+    with explain_os_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise BrokerError(
+            f"{path} cannot be written by this user",
+            hint="choose another directory with --data-dir or PIPELINE_CACHE_DIR, or mend its permissions",
+        )
+    return path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    with explain_os_errors(path):
+        staged.write_bytes(content)
+        staged.replace(path)
+
+
+@contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses below `path` into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise BrokerError(
+                f"the disk of {path} is full",
+                hint="free some space, or choose another disk with --data-dir or PIPELINE_CACHE_DIR",
+            ) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise BrokerError(
+                f"{path} cannot be written by this user ({error.strerror})",
+                hint="choose another directory with --data-dir or PIPELINE_CACHE_DIR, or mend its permissions",
+            ) from error
+        if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+            raise BrokerError(
+                f"{path} is not a directory", hint="choose another with --data-dir or PIPELINE_CACHE_DIR"
+            ) from error
+        raise

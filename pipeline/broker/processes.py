@@ -1,0 +1,150 @@
+"""Processes of the local broker: started apart from this one, recognised later, ended by their own id only.
+
+A node's process carries its directory on its command line (`-Dpipeline.broker.node=DIR`). That mark, read back
+from /proc, decides whether a recorded process id is still ours: ids are reused after a reboot or a crash.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pipeline.broker.errors import BrokerError
+from pipeline.broker.places import explain_os_errors
+
+__all__ = ["end", "find_node", "is_node", "kill", "mark", "marked_dir", "spawn", "wait_gone"]
+
+_MARK = "-Dpipeline.broker.node="
+_POLL_S = 0.02
+_KILL_S = 10.0
+# Java settings of the user's shell are meant for other programs; they could break ours or print to its log.
+_NOT_INHERITED = {"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH"}
+
+
+def mark(node_dir: Path) -> str:
+    """The argument by which a node's process is recognised."""
+    return f"{_MARK}{node_dir}"
+
+
+def marked_dir(command: Sequence[str]) -> Path | None:
+    """The directory of the node whose command line this is; None when it is none of ours."""
+    return next((Path(word.removeprefix(_MARK)) for word in command if word.startswith(_MARK)), None)
+
+
+def spawn(command: Sequence[str], log: Path) -> int:
+    """Start a process in a session of its own, its output appended to `log`, and return its id.
+
+    It outlives this process, its terminal and a Ctrl-C in it.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        with explain_os_errors(log):
+            return os.posix_spawn(
+                command[0],
+                list(command),
+                {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o644),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,
+            )
+    except OSError as error:
+        raise BrokerError(f"cannot start {command[0]}: {error.strerror}") from error
+
+
+def is_node(pid: int, node_dir: Path) -> bool:
+    """Whether `pid` is alive and is the process of this node."""
+    if pid <= 0:
+        return False
+    return mark(node_dir) in _command(pid)
+
+
+def find_node(node_dir: Path) -> int:
+    """The id of the node's process, whoever started it; 0 when there is none.
+
+    It finds a broker whose starter was killed before it could write the id down.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        if mark(node_dir) in _command(int(process.name)):
+            return int(process.name)
+    return 0
+
+
+def end(processes: Mapping[int, Path], *, grace_s: float) -> None:
+    """End these nodes, given as process id -> directory: SIGTERM, then SIGKILL when `grace_s` have passed."""
+    for pid, node_dir in processes.items():
+        _signal(pid, node_dir, signal.SIGTERM)
+    if not wait_gone(processes, timeout_s=grace_s):
+        kill(processes)
+
+
+def kill(processes: Mapping[int, Path]) -> None:
+    """SIGKILL these nodes and wait until they are gone."""
+    for pid, node_dir in processes.items():
+        _signal(pid, node_dir, signal.SIGKILL)
+    if not wait_gone(processes, timeout_s=_KILL_S):
+        raise BrokerError(
+            f"a broker process survives SIGKILL ({', '.join(map(str, processes))})",
+            hint="it hangs in the kernel, usually on a disk: see `dmesg`",
+        )
+
+
+def wait_gone(processes: Mapping[int, Path], *, timeout_s: float) -> bool:
+    """Wait until none of the processes is left; False when the time is over first."""
+    deadline = time.monotonic() + timeout_s
+    while not all(_is_gone(pid, node_dir) for pid, node_dir in processes.items()):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _signal(pid: int, node_dir: Path, number: signal.Signals) -> None:
+    if not is_node(pid, node_dir):
+        return
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return  # it has just ended by itself
+    except PermissionError as error:
+        raise BrokerError(
+            f"process {pid} belongs to another user and cannot be ended",
+            hint="stop it as the user who started it",
+        ) from error
+
+
+def _command(pid: int) -> Sequence[str]:
+    try:
+        content = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ()
+    # Empty once a process has begun to end.
+    return content.decode(errors="surrogateescape").split("\0") if content else ()
+
+
+def _is_gone(pid: int, node_dir: Path) -> bool:
+    """Whether the node's process has let go of everything, its ports among it.
+
+    The command line vanishes first, the files and sockets with the last thread: only then is it gone.
+    """
+    command = _command(pid)
+    if command:
+        return mark(node_dir) not in command
+    _reap(pid)
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "Z" and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
+    except OSError:
+        return True
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return  # an earlier process of ours started it: init reaps it

@@ -1,0 +1,117 @@
+"""`broker.json`: what a data directory holds, and which processes serve it.
+
+It is written atomically, and before what it describes: the cluster id before the storage is formatted with it.
+A recorded process id is a hint only; `pid_of` asks the machine.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from pipeline.broker.errors import BrokerError
+from pipeline.broker.places import explain_os_errors, write_atomically
+from pipeline.broker.processes import find_node, is_node
+
+__all__ = [
+    "LOCK",
+    "MAX_NODES",
+    "BrokerState",
+    "NodeState",
+    "erase",
+    "node_dir",
+    "pid_of",
+    "read_state",
+    "write_state",
+]
+
+LOCK = ".lock"
+MAX_NODES = 3
+
+_VERSION = 1
+_FILE = "broker.json"
+
+
+class NodeState(msgspec.Struct, frozen=True):
+    """One node. `pid` is 0 when it was never started or was stopped on purpose."""
+
+    id: int
+    port: int
+    controller_port: int
+    pid: int = 0
+
+
+class BrokerState(msgspec.Struct, frozen=True):
+    """One cluster on this machine. `formatted` once the storage of every node carries the cluster id."""
+
+    version: int
+    kafka_version: str
+    cluster_id: str
+    formatted: bool
+    nodes: tuple[NodeState, ...]
+
+    @staticmethod
+    def new(kafka_version: str, cluster_id: str, nodes: tuple[NodeState, ...]) -> BrokerState:
+        """The state of a cluster that is about to be formatted."""
+        return BrokerState(_VERSION, kafka_version, cluster_id, formatted=False, nodes=nodes)
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """What a client connects to."""
+        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def with_pids(self, pids: dict[int, int]) -> BrokerState:
+        """The same with these process ids, by node id; the other nodes keep theirs."""
+        nodes = tuple(msgspec.structs.replace(n, pid=pids.get(n.id, n.pid)) for n in self.nodes)
+        return msgspec.structs.replace(self, nodes=nodes)
+
+
+def node_dir(data_dir: Path, node_id: int) -> Path:
+    """Where one node keeps its settings, its log and its records."""
+    return data_dir / f"node-{node_id}"
+
+
+def pid_of(data_dir: Path, node: NodeState) -> int:
+    """The process that serves this node now; 0 when there is none, whatever was recorded."""
+    where = node_dir(data_dir, node.id)
+    return node.pid if is_node(node.pid, where) else find_node(where)
+
+
+def read_state(data_dir: Path) -> BrokerState | None:
+    """The state of a data directory, None when no broker was ever started in it."""
+    path = data_dir / _FILE
+    try:
+        with explain_os_errors(path):
+            content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        state = msgspec.json.decode(content, type=BrokerState)
+    except msgspec.MsgspecError as error:
+        raise BrokerError(
+            f"{path} cannot be understood: {error}",
+            hint="`pipeline broker start --fresh` begins anew and deletes the records of this broker",
+        ) from error
+    if state.version != _VERSION:
+        raise BrokerError(
+            f"{path} is of version {state.version}; this release knows version {_VERSION}",
+            hint="use the release that wrote it, or `pipeline broker start --fresh` (deletes its records)",
+        )
+    return state
+
+
+def write_state(data_dir: Path, state: BrokerState) -> None:
+    """Replace the state."""
+    write_atomically(data_dir / _FILE, msgspec.json.format(msgspec.json.encode(state)))
+
+
+def erase(data_dir: Path) -> None:
+    """Delete the state and the records of a stopped cluster, and nothing else in the directory."""
+    with explain_os_errors(data_dir):
+        (data_dir / _FILE).unlink(missing_ok=True)
+        for node_id in range(1, MAX_NODES + 1):
+            directory = node_dir(data_dir, node_id)
+            if directory.exists():
+                shutil.rmtree(directory)

@@ -1,0 +1,165 @@
+"""`pipeline broker`: a real Apache Kafka on this machine, for development."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from pipeline.broker import BrokerError, LocalKafka, Progress, Report, Status, default_data_dir
+
+__all__ = ["broker_app"]
+
+broker_app = typer.Typer(
+    name="broker",
+    help="A real Apache Kafka on this machine, for development; neither Java nor Docker is needed.",
+    no_args_is_help=True,
+)
+
+_PORT = 9092
+_POLL_S = 0.2
+
+_Port = Annotated[int, typer.Option(help="Port of the first node; the others follow it.", min=1, max=65533)]
+_DataDir = Annotated[
+    Path | None, typer.Option(help="Where records and logs are kept. Default: the user's cache, by port.")
+]
+
+
+@broker_app.command()
+def start(
+    port: _Port = _PORT,
+    nodes: Annotated[
+        int | None, typer.Option(help="1 or 3 (replicated). Default: as it was, 1 for a new one.")
+    ] = None,
+    data_dir: _DataDir = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the records of an earlier broker first.")
+    ] = False,
+) -> None:
+    """Start it, or bring back what is missing of it. The first start downloads Kafka (45 MB)."""
+    kafka = _kafka(port, data_dir, nodes=nodes, fresh=fresh)
+    began = time.monotonic()
+    with _progress() as report:
+        started = kafka.start(fresh=fresh, report=report)
+    took = f"started in {time.monotonic() - began:.1f} s" if started else "was running already"
+    _say(f"Kafka {took}: {kafka.bootstrap_servers}")
+    _say(f"  cluster {kafka.cluster_id}, records and logs in {kafka.data_dir}")
+
+
+@broker_app.command()
+def stop(port: _Port = _PORT, data_dir: _DataDir = None) -> None:
+    """Stop it. Its records stay; the next start serves them."""
+    kafka = _kafka(port, data_dir)
+    with _progress() as report:
+        stopped = kafka.stop(report)
+    _say("stopped" if stopped else f"no broker runs in {kafka.data_dir}")
+
+
+@broker_app.command()
+def status(
+    port: _Port = _PORT,
+    data_dir: _DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say whether it serves clients. Exit 0 when every node does, else 1."""
+    found = _kafka(port, data_dir).status()
+    if as_json:
+        typer.echo(json.dumps(_as_dict(found)))
+    elif not found.nodes:
+        typer.echo(f"no broker was ever started in {found.data_dir}")
+    else:
+        typer.echo(
+            f"Apache Kafka {found.kafka_version} at {found.bootstrap_servers}, cluster {found.cluster_id}"
+        )
+        for node in found.nodes:
+            process = f"process {node.pid}" if node.pid else "not running"
+            serving = ", serving" if node.answers else ", not serving yet" if node.pid else ""
+            typer.echo(f"  node {node.id}  port {node.port}  {process}{serving}  log {node.log}")
+    if not found.running:
+        raise typer.Exit(1)
+
+
+@broker_app.command()
+def logs(
+    port: _Port = _PORT,
+    data_dir: _DataDir = None,
+    node: Annotated[int, typer.Option(help="Which node.")] = 1,
+    lines: Annotated[int, typer.Option(help="How many of the last lines.", min=0)] = 50,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as the log grows, until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Print the end of a node's log."""
+    found = _kafka(port, data_dir).status()
+    log = next((n.log for n in found.nodes if n.id == node and n.log.exists()), None)
+    if log is None:
+        raise BrokerError(
+            f"node {node} has no log in {found.data_dir}",
+            hint="see `pipeline broker status`, then --port or --node",
+        )
+    with log.open(encoding="utf-8", errors="replace") as file:
+        for line in file.readlines()[-lines:] if lines else ():
+            typer.echo(line, nl=False)
+        while follow:
+            grown = file.read()
+            typer.echo(grown, nl=False)
+            if not grown:
+                time.sleep(_POLL_S)
+
+
+def _kafka(port: int, data_dir: Path | None, *, nodes: int | None = None, fresh: bool = False) -> LocalKafka:
+    where = data_dir or default_data_dir(port)
+    if nodes is None and not fresh:
+        nodes = len(LocalKafka(where, port).status().nodes)
+    return LocalKafka(where, port, nodes or 1)
+
+
+def _as_dict(found: Status) -> dict[str, object]:
+    return {
+        "running": found.running,
+        "bootstrap_servers": found.bootstrap_servers,
+        "cluster_id": found.cluster_id,
+        "kafka_version": found.kafka_version,
+        "data_dir": str(found.data_dir),
+        "nodes": [
+            {"id": n.id, "port": n.port, "pid": n.pid, "serving": n.answers, "log": str(n.log)}
+            for n in found.nodes
+        ],
+    }
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """A bar on a terminal; elsewhere one line for each step."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def report_line(progress: Progress) -> None:
+            if progress.step not in seen:
+                seen.add(progress.step)
+                _say(f"{progress}")
+
+        yield report_line
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Bar(*columns, BarColumn(), DownloadColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("checking", total=None)
+
+        def report_bar(progress: Progress) -> None:
+            total = progress.total_bytes or None
+            bar.update(task, description=progress.step, completed=progress.done_bytes, total=total)
+
+        yield report_bar
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,0 +1,167 @@
+"""Properties of every Kafka client this package opens.
+
+Three layers, later ones win: our tuning, the user's `[kafka]` properties, and what the guarantees rest on.
+The client's own log goes to the logger `pipeline.kafka`, never to stderr.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaException
+
+from pipeline.config import KafkaSettings
+from pipeline.errors import ConfigError
+from pipeline.kafka.errors import error_of
+
+__all__ = ["LOGGER", "ProducerLimits", "admin", "consumer", "journal", "open_client", "producer"]
+
+LOGGER = logging.getLogger("pipeline.kafka")
+
+ClientT = TypeVar("ClientT")
+Properties = dict[str, Any]
+
+_DEFAULT_MESSAGE_BYTES = 1_000_000  # below the broker's default of 1,048,588
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerLimits:
+    """What bounds a transactional producer.
+
+    `message_bytes` holds `max.message.bytes` of every topic written to. The smallest bounds a batch, which
+    the broker measures whole; the largest bounds a record.
+    """
+
+    transaction_timeout_ms: int = 20_000
+    retry_backoff_ms: int = 100
+    message_bytes: Mapping[str, int] | None = None
+
+    @property
+    def message_timeout_ms(self) -> int:
+        """Below the transaction's, so that an undeliverable record aborts before the broker does."""
+        return self.transaction_timeout_ms * 3 // 4
+
+    @property
+    def largest_message(self) -> int:
+        return max((self.message_bytes or {}).values(), default=_DEFAULT_MESSAGE_BYTES)
+
+    @property
+    def largest_batch(self) -> int:
+        smallest = min((self.message_bytes or {}).values(), default=_DEFAULT_MESSAGE_BYTES)
+        # The rest is for the batch header and for what the client's estimate leaves out.
+        return max(1, min(_DEFAULT_MESSAGE_BYTES, smallest - min(4096, smallest // 8)))
+
+
+def consumer(settings: KafkaSettings, consumer_group: str) -> Properties:
+    """A consumer of inputs: committed records only, positions owned by the caller."""
+    return _layers(
+        settings,
+        tuning={
+            # A full queue makes the fetcher sleep this long; the default of 1000 halves the throughput.
+            "fetch.queue.backoff.ms": "3",
+            # One request per broker is under way at a time: a rewound partition waits for the last one.
+            "fetch.wait.max.ms": "100",
+            "fetch.message.max.bytes": "1048576",
+            "queued.min.messages": "50000",
+            "queued.max.messages.kbytes": "32768",
+        },
+        owned={
+            "group.id": consumer_group,
+            "enable.auto.commit": "false",
+            "enable.auto.offset.store": "false",
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": "false",
+            "allow.auto.create.topics": "false",
+        },
+    )
+
+
+def journal(settings: KafkaSettings) -> Properties:
+    """A consumer that reads a stretch of a journal once, as fast as it can, and notices the end."""
+    return _layers(
+        settings,
+        tuning={
+            "fetch.queue.backoff.ms": "3",
+            # The end is known only from an empty answer, so this is what every read waits at least.
+            "fetch.wait.max.ms": "10",
+            "fetch.message.max.bytes": "8388608",
+            "fetch.max.bytes": "67108864",
+            "queued.min.messages": "100000",
+            "queued.max.messages.kbytes": "65536",
+        },
+        owned={
+            "group.id": "pipeline.journal-reader",  # the client wants one; nothing is ever committed to it
+            "enable.auto.commit": "false",
+            "enable.auto.offset.store": "false",
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": "true",
+            "allow.auto.create.topics": "false",
+        },
+    )
+
+
+def producer(settings: KafkaSettings, transactional_id: str, limits: ProducerLimits) -> Properties:
+    """The producer of one task."""
+    return _layers(
+        settings,
+        tuning={
+            "linger.ms": "5",  # `flush` sends at once whatever lingers
+            "compression.type": "lz4",
+            "queue.buffering.max.messages": "200000",
+            "queue.buffering.max.kbytes": "262144",
+            # How long a record for a topic that does not exist holds up its transaction.
+            "topic.metadata.propagation.max.ms": str(min(5000, limits.message_timeout_ms)),
+        },
+        owned={
+            "transactional.id": transactional_id,
+            "enable.idempotence": "true",
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "transaction.timeout.ms": str(limits.transaction_timeout_ms),
+            "message.timeout.ms": str(limits.message_timeout_ms),
+            "retry.backoff.ms": str(limits.retry_backoff_ms),
+            "retry.backoff.max.ms": str(limits.retry_backoff_ms),
+            "message.max.bytes": str(limits.largest_message),
+            "batch.size": str(limits.largest_batch),
+        },
+    )
+
+
+def admin(settings: KafkaSettings) -> Properties:
+    """A client for metadata and administration."""
+    return _layers(settings, tuning={}, owned={"allow.auto.create.topics": "false"})
+
+
+def open_client(client: Callable[[Properties], ClientT], properties: Properties) -> ClientT:
+    """Open a client. Raises ConfigError naming the property that it refuses."""
+    try:
+        return client(properties)
+    except KafkaException as error:
+        raise ConfigError(
+            f"the Kafka client refuses its settings: {error_of(error).str()}",
+            hint="check [kafka] in pipeline.toml",
+        ) from error
+
+
+def _layers(settings: KafkaSettings, *, tuning: Mapping[str, str], owned: Mapping[str, str]) -> Properties:
+    return {
+        "client.id": "pipeline",
+        "socket.keepalive.enable": "true",
+        "reconnect.backoff.max.ms": "1000",  # the default of 10 s would outlast a broker's restart
+        **tuning,
+        **settings.properties,
+        **owned,
+        "bootstrap.servers": settings.bootstrap_servers,
+        "logger": LOGGER,
+        "error_cb": _global_error,
+    }
+
+
+def _global_error(error: object) -> None:
+    """Errors of no single call: brokers that come and go. The calls they break report them themselves."""
+    LOGGER.info("kafka client: %s", error)

@@ -1,0 +1,165 @@
+"""Metadata and administration of one Kafka cluster: `KafkaCluster`.
+
+Answers come from the brokers, never from a cache, and a topic counts as created or deleted only when the
+cluster shows it so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from pipeline.config import KafkaSettings
+from pipeline.core.names import TopicPartition
+from pipeline.errors import UnreachableError
+from pipeline.kafka import clients
+from pipeline.kafka.errors import error_of, request_failure
+from pipeline.ports import TopicInfo, TopicSpec
+
+__all__ = ["KafkaCluster"]
+
+_REQUEST_TIMEOUT_S = 10.0
+_VISIBLE_TIMEOUT_S = 30.0
+_VISIBLE_POLL_S = 0.02
+_MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
+
+
+class KafkaCluster:
+    """`ports.Cluster` on one admin client. Calls may come from several threads."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._servers = settings.bootstrap_servers
+        self._admin = clients.open_client(AdminClient, clients.admin(settings))
+
+    def cluster_id(self) -> str:
+        return str(self._describe_cluster().cluster_id)
+
+    def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
+        """The topics that exist, by name, with id and configuration."""
+        found = self._descriptions(topics)
+        if not found:
+            return {}
+        resources = {ConfigResource(ResourceType.TOPIC, name): name for name in found}
+        answers = self._admin.describe_configs(list(resources), request_timeout=_REQUEST_TIMEOUT_S)
+        configs: dict[str, dict[str, str]] = {}
+        for resource, future in answers.items():
+            # Deleted between the two requests: missing, as if it had been a moment earlier.
+            entries = self._answer(future, f"configuration of {resource.name}", ignore=_MISSING)
+            if entries is not None:
+                configs[resource.name] = {name: entry.value for name, entry in entries.items()}
+        return {
+            name: TopicInfo(
+                name=name,
+                topic_id=str(topic.topic_id),
+                partitions=len(topic.partitions),
+                replication=min((len(p.replicas) for p in topic.partitions), default=0),
+                config=configs[name],
+            )
+            for name, topic in found.items()
+            if name in configs
+        }
+
+    def create(self, specs: Sequence[TopicSpec]) -> None:
+        """Create topics and return when every partition has a leader."""
+        if not specs:
+            return
+        replication = 0
+        if any(spec.replication == 0 for spec in specs):
+            replication = min(3, len(self._describe_cluster().nodes))
+        wanted = [
+            NewTopic(
+                spec.name,
+                num_partitions=spec.partitions,
+                replication_factor=spec.replication or replication,
+                config=dict(spec.config),
+            )
+            for spec in specs
+        ]
+        futures = self._admin.create_topics(
+            wanted, request_timeout=_REQUEST_TIMEOUT_S, operation_timeout=_REQUEST_TIMEOUT_S
+        )
+        for name, future in futures.items():
+            exists = frozenset({KafkaError.TOPIC_ALREADY_EXISTS})
+            self._answer(future, f"creation of topic {name}", ignore=exists)
+        names = [spec.name for spec in specs]
+        self._wait(lambda: self._writable(names), f"topics {', '.join(names)} to have leaders")
+
+    def delete(self, topics: Sequence[str]) -> None:
+        """Delete topics and return when they are gone."""
+        if not topics:
+            return
+        futures = self._admin.delete_topics(
+            list(topics), request_timeout=_REQUEST_TIMEOUT_S, operation_timeout=_REQUEST_TIMEOUT_S
+        )
+        for name, future in futures.items():
+            self._answer(future, f"deletion of topic {name}", ignore=_MISSING)
+        self._wait(lambda: not self._descriptions(topics), f"topics {', '.join(topics)} to be gone")
+
+    def committed(self, consumer_group: str) -> dict[TopicPartition, int]:
+        """Positions that the consumer group has committed."""
+        futures = self._admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(consumer_group)], request_timeout=_REQUEST_TIMEOUT_S
+        )
+        unknown = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
+        answer = self._answer(futures[consumer_group], f"offsets of group {consumer_group}", ignore=unknown)
+        if answer is None:
+            return {}
+        return {
+            TopicPartition(p.topic, p.partition): p.offset for p in answer.topic_partitions if p.offset >= 0
+        }
+
+    def close(self) -> None:
+        """Nothing is held that outlives the process; the client ends when it is forgotten."""
+
+    def _describe_cluster(self) -> Any:
+        return self._answer(self._admin.describe_cluster(request_timeout=_REQUEST_TIMEOUT_S), "cluster")
+
+    def _descriptions(self, topics: Sequence[str]) -> dict[str, Any]:
+        """The client's descriptions of those topics that exist."""
+        if not topics:
+            return {}
+        futures = self._admin.describe_topics(
+            TopicCollection(list(topics)), request_timeout=_REQUEST_TIMEOUT_S
+        )
+        found = {
+            name: self._answer(future, f"description of topic {name}", ignore=_MISSING)
+            for name, future in futures.items()
+        }
+        return {name: topic for name, topic in found.items() if topic is not None}
+
+    def _writable(self, topics: Sequence[str]) -> bool:
+        found = self._descriptions(topics)
+        return len(found) == len(set(topics)) and all(
+            topic.partitions and all(p.leader is not None and p.leader.id >= 0 for p in topic.partitions)
+            for topic in found.values()
+        )
+
+    def _answer(self, future: Future[Any], what: str, *, ignore: frozenset[int] = frozenset()) -> Any:
+        """The future's value; None for an error that is an answer, too."""
+        self._admin.poll(0)  # hands the client's log on
+        try:
+            return future.result(timeout=_REQUEST_TIMEOUT_S + 5)
+        except KafkaException as exception:
+            error = error_of(exception)
+            if error.code() in ignore:
+                return None
+            raise request_failure(error, f"{what} on {self._servers}") from exception
+        except TimeoutError as error:
+            raise UnreachableError(f"{what} on {self._servers}: no answer") from error
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + _VISIBLE_TIMEOUT_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise UnreachableError(f"waited {_VISIBLE_TIMEOUT_S:.0f} s for {what} on {self._servers}")
+            time.sleep(_VISIBLE_POLL_S)

@@ -1,0 +1,121 @@
+"""The one place where the Kafka client's errors become the package's: one class per reaction.
+
+librdkafka sorts the failures of a transaction into fatal, abortable and retriable. Only three of its answers
+are certain: the id was fenced, the transaction failed before its end was asked for, or the same call may be
+made again. Whatever is left is an unknown outcome, and the journal decides.
+"""
+
+from __future__ import annotations
+
+from confluent_kafka import KafkaError, KafkaException
+
+from pipeline.errors import (
+    AbortableError,
+    ConfigError,
+    FatalTaskError,
+    FencedError,
+    PipelineError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+
+__all__ = ["error_of", "is_fencing", "partition_failure", "request_failure", "transaction_failure"]
+
+# A newer owner bumped the epoch. The broker may also have done it itself, after a transaction time-out.
+_FENCING = frozenset(
+    {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001
+)
+_UNREACHABLE = frozenset(
+    {
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+        KafkaError._RESOLVE,  # noqa: SLF001
+        KafkaError._WAIT_COORD,  # noqa: SLF001
+        KafkaError._WAIT_CACHE,  # noqa: SLF001
+        KafkaError._NODE_UPDATE,  # noqa: SLF001
+        KafkaError._DESTROY,  # noqa: SLF001
+    }
+)
+_REFUSED = frozenset(
+    {
+        KafkaError._AUTHENTICATION,  # noqa: SLF001
+        KafkaError._SSL,  # noqa: SLF001
+        KafkaError._INVALID_ARG,  # noqa: SLF001
+        KafkaError._UNSUPPORTED_FEATURE,  # noqa: SLF001
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.INVALID_PARTITIONS,
+        KafkaError.INVALID_REPLICATION_FACTOR,
+        KafkaError.INVALID_TRANSACTION_TIMEOUT,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.UNSUPPORTED_VERSION,
+    }
+)
+_OUT_OF_RANGE = frozenset(
+    {
+        KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError._LOG_TRUNCATION,  # noqa: SLF001
+    }
+)
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    """The client's error object inside its exception."""
+    error = exception.args[0]
+    return error if isinstance(error, KafkaError) else KafkaError(KafkaError._FAIL, str(error))  # noqa: SLF001
+
+
+def is_fencing(error: KafkaError) -> bool:
+    return error.code() in _FENCING
+
+
+def transaction_failure(error: KafkaError, what: str, *, ending: bool = False) -> PipelineError:
+    """The reaction to a failed transactional call; `what` names the call and the transactional id.
+
+    `ending`: the call asks the coordinator to end the transaction. An abortable error is then no proof that
+    nothing was committed, because librdkafka also answers so when its own request, perhaps repeated, was
+    refused. The exception is _INCONSISTENT, raised before the request is sent: a delivery had failed.
+    """
+    reason = f"{what}: {error.str()} ({error.name()})"
+    code = error.code()
+    if code in _FENCING:
+        return FencedError(f"{reason}: a newer producer has this transactional id")
+    if code in _REFUSED and not ending:
+        return ConfigError(reason, hint="check the permissions of this client and the broker's limits")
+    if error.txn_requires_abort() and (not ending or code == KafkaError._INCONSISTENT):  # noqa: SLF001
+        return AbortableError(reason)
+    return UnknownOutcomeError(reason)
+
+
+def request_failure(error: KafkaError, what: str) -> PipelineError:
+    """The reaction to a failed request that changes no record: metadata, offsets, administration."""
+    reason = f"{what}: {error.str()} ({error.name()})"
+    code = error.code()
+    if code in _REFUSED:
+        return ConfigError(reason, hint="check the [kafka] settings and the permissions of this client")
+    if code in _UNREACHABLE or error.retriable() or not error.fatal():
+        return UnreachableError(reason, hint="check that Kafka runs and that bootstrap.servers is right")
+    return FatalTaskError(reason)
+
+
+def partition_failure(error: KafkaError, where: str, position: int) -> PipelineError | None:
+    """Why a partition cannot be read any further; None for what the client mends by itself."""
+    code = error.code()
+    if code in _OUT_OF_RANGE:
+        return FatalTaskError(
+            f"{where}: position {position} is outside what the partition holds: {error.str()}",
+            hint="retention removed records before they were processed, or the topic was truncated",
+        )
+    if code in _UNREACHABLE or error.retriable():
+        return None
+    if code in _REFUSED:
+        return ConfigError(f"{where}: {error.str()} ({error.name()})", hint="grant READ on the topic")
+    return FatalTaskError(f"{where} cannot be read: {error.str()} ({error.name()})")

@@ -1,0 +1,143 @@
+"""Reads journals: `KafkaJournalReader`.
+
+Ends are asked from the broker with both isolation levels, because a cached end may be old, and a restore
+that trusts it stops short or waits for ever. A read ends by position: a transaction's marker occupies the
+offset after its records, so the last record before the end is never at end - 1.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from pipeline.config import KafkaSettings
+from pipeline.core.names import TopicPartition
+from pipeline.errors import FatalTaskError, RetriableError, UnreachableError
+from pipeline.kafka import clients
+from pipeline.kafka.errors import error_of, partition_failure, request_failure
+from pipeline.ports import JournalBounds
+
+__all__ = ["KafkaJournalReader"]
+
+_REQUEST_TIMEOUT_S = 10.0
+_BATCH = 2_000
+_POLL_S = 0.05
+_SHORT_TIMEOUT_S = 10.0  # how long a journal may end below where its reader was told to stop
+_SILENCE_TIMEOUT_S = 30.0  # how long nothing at all may arrive
+
+
+class KafkaJournalReader:
+    """`ports.JournalReader`. Threads may share it: every read under way has a consumer of its own."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._admin = clients.open_client(AdminClient, clients.admin(settings))
+        self._lock = threading.Lock()
+        self._idle: list[Consumer] = []
+        self._closed = False
+
+    def bounds(self, journal: TopicPartition) -> JournalBounds:
+        """The stable end is asked last before the end, so that it is never above it."""
+        earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        start = self._offset(journal, earliest, IsolationLevel.READ_UNCOMMITTED)
+        stable_end = self._offset(journal, latest, IsolationLevel.READ_COMMITTED)
+        end = self._offset(journal, latest, IsolationLevel.READ_UNCOMMITTED)
+        return JournalBounds(start=start, stable_end=stable_end, end=end)
+
+    def read(self, journal: TopicPartition, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """(offset, chunk) of every committed record in [start, end), in order."""
+        if start >= end:
+            return
+        consumer = self._take()
+        try:
+            consumer.assign([ClientPartition(journal.topic, journal.partition, start)])
+            yield from _records(consumer, journal, start, end)
+        except KafkaException as error:
+            raise request_failure(error_of(error), f"reading {journal}") from error
+        finally:
+            self._give_back(consumer)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for consumer in idle:
+            consumer.close()
+
+    def _offset(self, journal: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel) -> int:
+        partition = ClientPartition(*journal)
+        futures = self._admin.list_offsets(
+            {partition: spec}, isolation_level=isolation, request_timeout=_REQUEST_TIMEOUT_S
+        )
+        self._admin.poll(0)  # hands the client's log on
+        try:
+            answer: Any = futures[partition].result(timeout=_REQUEST_TIMEOUT_S + 5)
+        except KafkaException as error:
+            raise request_failure(error_of(error), f"bounds of {journal}") from error
+        except TimeoutError as error:
+            raise UnreachableError(f"bounds of {journal}: no answer") from error
+        return int(answer.offset)
+
+    def _take(self) -> Consumer:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return clients.open_client(Consumer, clients.journal(self._settings))
+
+    def _give_back(self, consumer: Consumer) -> None:
+        consumer.unassign()
+        with self._lock:
+            if not self._closed:
+                self._idle.append(consumer)
+                return
+        consumer.close()
+
+
+def _records(
+    consumer: Consumer, journal: TopicPartition, start: int, end: int
+) -> Iterator[tuple[int, bytes]]:
+    position, ended_at = start, -1  # the next offset; where the journal was last seen to end
+    heard = time.monotonic()
+    while position < end:
+        messages = consumer.consume(_BATCH, 0) or consumer.consume(1, _POLL_S)
+        if messages:
+            heard = time.monotonic()
+        for message in messages:
+            error, offset = message.error(), message.offset()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001
+                _raise(error, journal, position)
+            elif offset is None:
+                continue
+            elif error is not None:
+                position, ended_at = max(position, offset), offset
+            elif offset >= end:
+                return
+            else:
+                position = offset + 1
+                yield offset, message.value() or b""
+        if not messages:
+            _check_silence(journal, position, end, ended_at, time.monotonic() - heard)
+
+
+def _check_silence(journal: TopicPartition, position: int, end: int, ended_at: int, silent_s: float) -> None:
+    """Waiting has an end: a journal may have lost its tail since the caller asked for its bounds."""
+    if ended_at == position and silent_s > _SHORT_TIMEOUT_S:
+        raise RetriableError(f"{journal} ends at {position}, below the {end} it was to be read to")
+    if silent_s > _SILENCE_TIMEOUT_S:
+        raise UnreachableError(f"{journal}: nothing arrives at position {position}, to be read to {end}")
+
+
+def _raise(error: KafkaError, journal: TopicPartition, position: int) -> None:
+    failure = partition_failure(error, str(journal), position)
+    if failure is None:
+        clients.LOGGER.info("%s: %s", journal, error)
+    elif isinstance(failure, FatalTaskError):
+        raise RetriableError(failure.message)
+    else:
+        raise failure

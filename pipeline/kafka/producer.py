@@ -1,0 +1,249 @@
+"""Writes one task's transactions: `KafkaProducers` opens, `KafkaTransactionalProducer` writes.
+
+Promises that no record is lost on the way in: everything enqueued is delivered when `flush` returns, or
+`flush` raises. Records are enqueued without a delivery callback, which would cost a Python call each: a
+transactional client refuses to go on after any failed delivery, and `flush` asks it. One thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from pipeline.config import KafkaSettings
+from pipeline.core.names import TopicPartition
+from pipeline.errors import (
+    AbortableError,
+    FatalTaskError,
+    InvariantError,
+    PipelineError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+from pipeline.kafka import clients
+from pipeline.kafka.clients import ProducerLimits
+from pipeline.kafka.errors import error_of, is_fencing, transaction_failure
+from pipeline.ports import Output
+
+__all__ = ["KafkaProducers", "KafkaTransactionalProducer"]
+
+_INIT_TIMEOUT_S = 30.0
+_ROOM_POLL_S = 0.005
+
+
+class KafkaProducers:
+    """Opens transactional producers on one cluster. `limits` must know every topic that is written to."""
+
+    def __init__(self, settings: KafkaSettings, limits: ProducerLimits | None = None) -> None:
+        self._settings = settings
+        self._limits = limits or ProducerLimits()
+
+    def open(self, transactional_id: str) -> KafkaTransactionalProducer:
+        """A producer that has not fenced anybody yet. Raises ConfigError."""
+        properties = clients.producer(self._settings, transactional_id, self._limits)
+        return KafkaTransactionalProducer(clients.open_client(Producer, properties), transactional_id)
+
+
+class KafkaTransactionalProducer:
+    """`ports.TransactionalProducer` on one client."""
+
+    def __init__(self, producer: Producer, transactional_id: str) -> None:
+        self._producer = producer
+        self._id = transactional_id
+        self._sent: list[Sequence[Output]] = []  # kept to name the record a broker refused
+        self._offsets: list[int] = []  # of the delivered chunks, in the order of delivery
+        self._chunks = 0
+        self._chunk_error: KafkaError | None = None
+
+    def init(self) -> None:
+        """Fence every older producer of this id and end its open transaction."""
+        try:
+            self._producer.init_transactions(_INIT_TIMEOUT_S)
+        except KafkaException as exception:
+            error = error_of(exception)
+            if error.retriable():
+                raise UnreachableError(f"init of {self._id}: {error.str()} ({error.name()})") from exception
+            raise transaction_failure(error, f"init of {self._id}") from exception
+
+    def begin(self) -> None:
+        self._forget()
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as exception:
+            raise self._failure(exception, "begin") from exception
+
+    def send(self, outputs: Sequence[Output]) -> None:
+        """Enqueue all outputs, waiting for room when the client's queue is full."""
+        self._sent.append(outputs)
+        produce = self._producer.produce
+        try:
+            for output in outputs:
+                topic, key, value, timestamp_ms, headers = output
+                try:
+                    if headers:
+                        produce(topic, value, key, -1, None, None, timestamp_ms, list(headers))
+                    else:
+                        produce(topic, value, key, -1, None, None, timestamp_ms)
+                except BufferError:
+                    self._send_when_there_is_room(output)
+        except KafkaException as exception:
+            raise self._enqueue_failure(exception, output) from exception
+
+    def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
+        """Enqueue an entry's chunks, in order, to exactly this partition."""
+        for chunk in chunks:
+            self._chunks += 1
+            while True:
+                try:
+                    self._producer.produce(
+                        journal.topic, chunk, partition=journal.partition, on_delivery=self._chunk_delivered
+                    )
+                    break
+                except BufferError:
+                    self._serve(self._producer.poll, _ROOM_POLL_S)
+                except KafkaException as exception:
+                    refused = Output(journal.topic, None, chunk, 0)
+                    raise self._enqueue_failure(exception, refused) from exception
+
+    def flush(self) -> int:
+        """Wait until every record is delivered; the offset of the first appended chunk, -1 without any.
+
+        1. Wait. Ends by itself: undelivered records expire before the transaction does.
+        2. Ask the client whether a delivery has failed.
+        3. Check that the chunks lie in the journal one after the other.
+        """
+        self._serve(self._producer.flush)
+        self._check_healthy()
+        if self._chunk_error is not None:
+            raise AbortableError(f"{self._id}: a journal record was not delivered: {self._chunk_error.str()}")
+        left, offsets = len(self._producer), self._offsets
+        if left or len(offsets) != self._chunks:
+            raise AbortableError(
+                f"{self._id}: after flush {left} records wait, {len(offsets)} of {self._chunks} chunks delivered"
+            )
+        if not offsets:
+            return -1
+        first = offsets[0]
+        if first < 0 or offsets != list(range(first, first + len(offsets))):
+            raise FatalTaskError(
+                f"{self._id}: the chunks of one entry lie at {offsets}: somebody else writes to the journal"
+            )
+        return first
+
+    def commit(self) -> None:
+        self._end("commit")
+
+    def abort(self) -> None:
+        self._end("abort")
+
+    def close(self) -> None:
+        """Drop what is undelivered and release the client, without a word to the broker.
+
+        The client's own `close` flushes and aborts first and so hangs as long as brokers are away; merely
+        forgetting it stops its threads. An open transaction is left to the successor's `init`.
+        """
+        producer = self.__dict__.pop("_producer", None)
+        if producer is None:
+            return
+        try:
+            producer.purge(in_queue=True, in_flight=True, blocking=True)
+            producer.poll(0)  # the purged records' callbacks refer to this object
+        except (KafkaException, RuntimeError, SystemError) as error:
+            clients.LOGGER.info("producer of %s closed with %s", self._id, error)
+        self._forget()
+
+    def _end(self, call: str) -> None:
+        end = self._producer.commit_transaction if call == "commit" else self._producer.abort_transaction
+        while True:
+            try:
+                end()  # no time-out: one would leave the outcome open for no gain
+                break
+            except KafkaException as exception:
+                if not error_of(exception).retriable():
+                    raise self._failure(exception, call, ending=True) from exception
+        self._forget()
+
+    def _send_when_there_is_room(self, output: Output) -> None:
+        topic, key, value, timestamp_ms, headers = output
+        while True:
+            # Ends by itself: expired records leave the queue, and the client then refuses the next one.
+            self._serve(self._producer.poll, _ROOM_POLL_S)
+            try:
+                self._producer.produce(topic, value, key, -1, None, None, timestamp_ms, list(headers))
+            except BufferError:
+                continue
+            return
+
+    def _chunk_delivered(self, error: KafkaError | None, message: Message) -> None:
+        offset = message.offset()
+        if error is not None or offset is None:
+            self._chunk_error = error
+        else:
+            self._offsets.append(offset)
+
+    def _serve(self, call: Callable[..., object], *arguments: float) -> None:
+        """Make a call that runs callbacks. The client raises from it when it has met a fatal error.
+
+        That exception becomes a SystemError when a delivery callback happens to run after it. Either way
+        the client remembers the error, and `_check_healthy` asks for it.
+        """
+        try:
+            call(*arguments)
+        except (KafkaException, SystemError) as exception:
+            self._check_healthy()
+            raise UnknownOutcomeError(f"{self._id}: the Kafka client failed: {exception}") from exception
+
+    def _check_healthy(self) -> None:
+        """Raise what the client knows to be wrong with the open transaction.
+
+        It has no call to ask for that, but `begin_transaction` inside a transaction answers: _STATE when all
+        is well, changing nothing, and otherwise the error that the transaction has met.
+        """
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as exception:
+            error = error_of(exception)
+            if error.code() == KafkaError._STATE and not error.txn_requires_abort():  # noqa: SLF001
+                return
+            raise self._failure(exception, "flush") from exception
+        raise InvariantError(f"{self._id}: flushed outside of a transaction")
+
+    def _enqueue_failure(self, exception: KafkaException, output: Output) -> PipelineError:
+        """Why one record was not taken. A transaction that has failed already says why itself."""
+        error = error_of(exception)
+        if error.code() in {KafkaError._STATE, KafkaError._FATAL}:  # noqa: SLF001
+            self._check_healthy()
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return AbortableError(
+                f"{self._id}: a record of {_size(output)} bytes for topic {output.topic} is too large",
+                hint=f"raise max.message.bytes of {output.topic} or send smaller records",
+            )
+        if is_fencing(error):
+            return transaction_failure(error, f"send of {self._id}")
+        return AbortableError(f"{self._id}: a record for topic {output.topic} was refused: {error.str()}")
+
+    def _failure(self, exception: KafkaException, call: str, *, ending: bool = False) -> PipelineError:
+        failure = transaction_failure(error_of(exception), f"{call} of {self._id}", ending=ending)
+        if isinstance(failure, AbortableError):
+            # The client names at most the topic. The guilty record is one of these.
+            return AbortableError(f"{failure.message}; largest records sent: {self._largest_per_topic()}")
+        return failure
+
+    def _largest_per_topic(self) -> str:
+        largest: dict[str, int] = {}
+        for outputs in self._sent:
+            for output in outputs:
+                largest[output.topic] = max(largest.get(output.topic, 0), _size(output))
+        return ", ".join(f"{topic} {size} bytes" for topic, size in sorted(largest.items()))
+
+    def _forget(self) -> None:
+        self._sent.clear()
+        self._offsets.clear()
+        self._chunks = 0
+        self._chunk_error = None
+
+
+def _size(output: Output) -> int:
+    headers = sum(len(name) + len(value) for name, value in output.headers)
+    return len(output.key or b"") + len(output.value or b"") + headers

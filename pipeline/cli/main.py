@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 
 from pipeline.cli.broker import broker_app
+from pipeline.cli.produce import produce
+from pipeline.cli.topics import topics_app
 from pipeline.errors import PipelineError
 
 app = typer.Typer(
@@ -21,6 +23,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(broker_app, name="broker")
+app.add_typer(topics_app, name="topics")
+app.command("produce")(produce)
 
 
 def main() -> None:

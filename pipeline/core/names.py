@@ -10,7 +10,15 @@ from typing import NamedTuple
 
 from pipeline.errors import ConfigError
 
-__all__ = ["EVENT_ID_HEADER", "LOADS_TOPIC", "GroupId", "TaskId", "TopicPartition", "check_name", "load_transactional_id"]
+__all__ = [
+    "EVENT_ID_HEADER",
+    "LOADS_TOPIC",
+    "GroupId",
+    "TaskId",
+    "TopicPartition",
+    "check_name",
+    "load_transactional_id",
+]
 
 EVENT_ID_HEADER = "event-id"
 LOADS_TOPIC = "pipeline.loads"

@@ -1,0 +1,43 @@
+"""What the subcommands share: the option that says where Kafka is, and output for people and for programs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from pipeline.config import KafkaSettings, load_settings
+
+__all__ = ["JsonOption", "KafkaOption", "kafka_settings", "print_json", "say"]
+
+KafkaOption = Annotated[
+    str | None,
+    typer.Option(
+        "--kafka",
+        metavar="HOST:PORT",
+        help="Kafka's bootstrap servers. Default: $PIPELINE_KAFKA, pipeline.toml, 127.0.0.1:9092.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+def kafka_settings(bootstrap_servers: str | None) -> KafkaSettings:
+    """The settings with the flag over everything else. Raises ConfigError.
+
+    The Kafka client's own log is silenced: a command ends with one plain error, not with a dozen retries.
+    """
+    logging.getLogger("pipeline.kafka").setLevel(logging.CRITICAL)
+    return load_settings({"bootstrap_servers": bootstrap_servers}).kafka
+
+
+def print_json(document: Any) -> None:
+    """One line of JSON on standard output."""
+    typer.echo(msgspec.json.encode(document).decode())
+
+
+def say(text: str) -> None:
+    """A line for people, on standard error: standard output holds data only."""
+    typer.echo(text, err=True)

@@ -1,0 +1,319 @@
+"""Loads one file into one topic, exactly once, over ports.
+
+The protocol:
+
+1. Fence: open the load's transactional producer and `init`: an older loader of the name can commit no more.
+2. Recall: read the last committed position of the name from `pipeline.loads`, up to its end as of now.
+3. Plan: start, continue, or refuse (the table in `pipeline.client.load`).
+4. Check: hash the file's beginning again up to the position; a changed one is refused.
+5. Read: the next batch of records, while the last one is being committed.
+6. Commit: begin, send the records and the position after them, flush, commit.
+7. Renew, when 6 failed or its outcome is unknown, and after a commit slow enough that the client may have
+   sent it twice: close, 1, 2, and the position found decides. Steps 5 to 7 until the file ends.
+
+A crash anywhere leaves the last committed position and exactly the records before it. Being fenced is final.
+Positions are read up to the end that all readers see, and waited for: reading only up to the stable end would
+miss our own last commit behind another load's open transaction, and load its records twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.client.lines import Lines
+from pipeline.client.load import (
+    LoadPosition,
+    LoadRequest,
+    LoadStep,
+    Outcome,
+    advance,
+    check_prefix,
+    decode_position,
+    encode_position,
+    judge,
+    plan,
+    taken,
+)
+from pipeline.client.rows import Batch, MissingKey, RowLimits, Rows, open_rows
+from pipeline.core.names import LOADS_TOPIC, TopicPartition, load_transactional_id
+from pipeline.errors import (
+    AbortableError,
+    ConfigError,
+    FatalTaskError,
+    FencedError,
+    InputError,
+    InvariantError,
+    RetriableError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+from pipeline.ports import (
+    Clock,
+    Cluster,
+    Executor,
+    JournalReader,
+    Output,
+    Pending,
+    Producers,
+    Random,
+    TopicInfo,
+    TopicSpec,
+    TransactionalProducer,
+)
+
+__all__ = ["LOADS_SPEC", "LoadWorld", "Loader", "find_topic"]
+
+LOADS_SPEC = TopicSpec(
+    LOADS_TOPIC,
+    partitions=1,
+    config={"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"},
+)
+LOADS = TopicPartition(LOADS_TOPIC, 0)
+
+_ATTEMPTS = 5  # at one transaction, before its reason is given to the user
+_AWAY_S = 60.0  # how long Kafka may be away in the middle of a load
+_STABLE_S = 60.0  # longer than the transaction of a load that died lives on
+_POLL_S = 0.1
+# A repeated request waits the back-off, less the client's jitter of 20 %; a commit this slow may be one.
+_SLOW_COMMIT = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class LoadWorld:
+    """What a loader needs: real adapters in production, fakes in tests."""
+
+    cluster: Cluster
+    producers: Producers
+    reader: JournalReader
+    clock: Clock
+    random: Random
+    executor: Executor
+    retry_backoff_ms: int
+
+
+def find_topic(cluster: Cluster, topic: str) -> TopicInfo:
+    """The topic to load into; creates the topic of positions. Raises ConfigError when it cannot be used."""
+    found = cluster.describe([topic, LOADS_TOPIC])
+    if topic == LOADS_TOPIC:
+        raise ConfigError(f"{LOADS_TOPIC} holds the positions of loads; nothing can be loaded into it")
+    if topic not in found:
+        raise ConfigError(
+            f"there is no topic {topic!r}",
+            hint=f"declare it in topics/{topic}.yaml and run: pipeline topics apply",
+        )
+    loads = found.get(LOADS_TOPIC)
+    if loads is None:
+        cluster.create([LOADS_SPEC])
+        loads = cluster.describe([LOADS_TOPIC])[LOADS_TOPIC]
+    if loads.partitions != 1 or loads.config.get("cleanup.policy") != "compact":
+        raise ConfigError(
+            f"{LOADS_TOPIC} must have 1 partition and cleanup.policy=compact; it has {loads.partitions}"
+            f" and {loads.config.get('cleanup.policy')}",
+            hint="loads would forget how far they have come; set cleanup.policy=compact again",
+        )
+    return found[topic]
+
+
+class Loader:
+    """One run of one load. Use it once, from one thread."""
+
+    def __init__(
+        self,
+        world: LoadWorld,
+        request: LoadRequest,
+        lines: Lines,
+        *,
+        missing_key: MissingKey,
+        limits: RowLimits,
+    ) -> None:
+        self._world = world
+        self._request = request
+        self._lines = lines
+        self._missing_key = missing_key
+        self._limits = limits
+        self._committed: LoadPosition | None = None  # the last one of the name, of any run
+        self._run = 1
+        self._producer: TransactionalProducer | None = None
+        self.continued: LoadPosition | None = None
+        self.already_done = False
+
+    def run(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
+        """Load what is not loaded yet; the last position. `progress` is told each committed position.
+
+        Raises InputError (the file, or its use under this name), FencedError, UnreachableError, ConfigError.
+        """
+        try:
+            self._fence()
+            self._committed = self._recall()
+            rows = self._begin()
+            if self.already_done and self._committed is not None:
+                return self._committed
+            return self._load(rows, progress)
+        finally:
+            self._close()
+
+    def _begin(self) -> Rows:
+        """Steps 3 and 4; the reader stands behind the position."""
+        position = self.continued = plan(self._committed, self._request)
+        self._run = self._run_of(position)
+        decided = position.text_columns if position is not None else None
+        rows = open_rows(
+            self._lines, self._request.topic, self._request.options, self._missing_key, self._limits, decided
+        )
+        if position is not None:
+            check_prefix(position, self._lines.skip_to(position.offset, position.line))
+            if position.finished:
+                self.already_done = self._lines.at_end()
+                if not self.already_done and not self._lines.ends_line:
+                    raise InputError(
+                        f"load {self._request.name!r} cannot be continued: its last line, {position.line:,},"
+                        f" had no end, and {self._request.file} goes on behind it",
+                        hint="give another --name, or --restart",
+                    )
+        return rows
+
+    def _run_of(self, position: LoadPosition | None) -> int:
+        if position is not None:
+            return position.run
+        return self._committed.run + 1 if self._committed is not None else 1
+
+    def _load(self, rows: Rows, progress: Callable[[LoadPosition], None]) -> LoadPosition:
+        """Steps 5 to 7: reading is one batch ahead of committing."""
+        pending: Pending[LoadPosition] | None = None
+        try:
+            while True:
+                batch = rows.read(self._world.clock.wall_ms())
+                if pending is not None:
+                    progress(pending.result())
+                    pending = None
+                if batch.finished:
+                    self._check_topic()
+                if batch.error is None or batch.outputs or batch.skipped:
+                    pending = self._world.executor.submit(self._step(batch, rows.text_columns))
+                if batch.error is not None:
+                    if pending is not None:
+                        progress(pending.result())
+                    raise batch.error
+                if batch.finished and pending is not None:
+                    last = pending.result()
+                    progress(last)
+                    return last
+        except BaseException:
+            if pending is not None:
+                pending.result()
+            raise
+
+    def _check_topic(self) -> None:
+        """Before saying that all is loaded: the topic is still the one that the records went to."""
+        found = self._world.cluster.describe([self._request.topic]).get(self._request.topic)
+        if found is None or found.topic_id != self._request.topic_id:
+            raise ConfigError(
+                f"topic {self._request.topic!r} was deleted while it was being loaded",
+                hint="create it again and load it afresh with --restart",
+            )
+
+    def _step(self, batch: Batch, text_columns: tuple[str, ...] | None) -> Callable[[], LoadPosition]:
+        def commit() -> LoadPosition:
+            step = LoadStep(len(batch.outputs), batch.skipped, batch.end, batch.finished, text_columns)
+            self._committed = self._commit(batch, step)
+            return self._committed
+
+        return commit
+
+    def _fence(self) -> None:
+        """Step 1, waiting for a Kafka that is away."""
+        deadline = self._world.clock.monotonic_s() + _AWAY_S
+        while True:
+            self._close()
+            self._producer = self._world.producers.open(load_transactional_id(self._request.name))
+            try:
+                self._producer.init()
+            except (UnreachableError, RetriableError, UnknownOutcomeError, AbortableError):
+                # Nothing was written: whatever init left open is ended by the next one.
+                if self._committed is None or self._world.clock.monotonic_s() > deadline:
+                    raise
+                self._world.clock.sleep(_POLL_S)
+            else:
+                return
+
+    def _recall(self) -> LoadPosition | None:
+        """Step 2."""
+        reader, clock, name = self._world.reader, self._world.clock, self._request.name
+        bounds = reader.bounds(LOADS)
+        target = bounds.end
+        deadline = clock.monotonic_s() + _STABLE_S
+        while bounds.stable_end < target:
+            if clock.monotonic_s() > deadline:
+                raise UnreachableError(
+                    f"{LOADS} has had an open transaction for {_STABLE_S:.0f} s; positions cannot be read",
+                    hint="try again; if it stays, look for a hanging transaction: kafka-transactions.sh find-hanging",
+                )
+            clock.sleep(_POLL_S)
+            bounds = reader.bounds(LOADS)
+        last: LoadPosition | None = None
+        for _, data in reader.read(LOADS, bounds.start, target):
+            position = decode_position(data, name) if data else None
+            if position is not None:
+                last = position
+        return last
+
+    def _commit(self, batch: Batch, step: LoadStep) -> LoadPosition:
+        """Steps 6 and 7, until the batch is committed."""
+        previous = self._committed
+        for attempt in range(1, _ATTEMPTS + 1):
+            nonce = self._world.random.token(12).hex()
+            position = advance(previous, self._request, self._run, step, nonce)
+            confirmed = False
+            try:
+                if not self._transact(batch, position):
+                    return position
+            except FencedError as error:
+                raise taken(self._request.name) from error
+            except (AbortableError, RetriableError, UnknownOutcomeError):
+                if attempt == _ATTEMPTS:
+                    raise
+            else:
+                confirmed = True
+            outcome = judge(previous, position, self._renew())
+            if outcome is Outcome.COMMITTED:
+                return position
+            if outcome is Outcome.TAKEN:
+                raise taken(self._request.name)
+            if confirmed:
+                raise FatalTaskError(
+                    f"load {self._request.name!r}: Kafka confirmed transaction {position.seq} and has lost it",
+                    hint="check the brokers: acknowledged records may be missing",
+                )
+        raise InvariantError("a commit ended without an outcome")
+
+    def _transact(self, batch: Batch, position: LoadPosition) -> bool:
+        """Step 6. Whether the commit was so slow that step 7 must follow."""
+        producer, clock = self._producer, self._world.clock
+        if producer is None:
+            raise InvariantError("a transaction without a producer")
+        own = Output(LOADS_TOPIC, position.name.encode(), encode_position(position), clock.wall_ms())
+        producer.begin()
+        producer.send(batch.outputs)
+        producer.send([own])
+        producer.flush()
+        started_s = clock.monotonic_s()
+        producer.commit()
+        return (clock.monotonic_s() - started_s) * 1000 >= _SLOW_COMMIT * self._world.retry_backoff_ms
+
+    def _renew(self) -> LoadPosition | None:
+        """Step 7."""
+        self._fence()
+        deadline = self._world.clock.monotonic_s() + _AWAY_S
+        while True:
+            try:
+                return self._recall()
+            except (UnreachableError, RetriableError):
+                if self._world.clock.monotonic_s() > deadline:
+                    raise
+                self._world.clock.sleep(_POLL_S)
+
+    def _close(self) -> None:
+        if self._producer is not None:
+            self._producer.close()
+            self._producer = None

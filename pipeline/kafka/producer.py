@@ -52,7 +52,7 @@ class KafkaTransactionalProducer:
         self._producer = producer
         self._id = transactional_id
         self._sent: list[Sequence[Output]] = []  # kept to name the record a broker refused
-        self._offsets: list[int] = []  # of the delivered chunks, in the order of delivery
+        self._offsets: dict[int, list[int]] = {}  # of the delivered chunks, by partition, as delivered
         self._chunks = 0
         self._chunk_error: KafkaError | None = None
 
@@ -88,7 +88,7 @@ class KafkaTransactionalProducer:
                 except BufferError:
                     self._send_when_there_is_room(output)
         except KafkaException as exception:
-            raise self._enqueue_failure(exception, output) from exception
+            raise self._enqueue_failure(exception, Output(*output)) from exception
 
     def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
         """Enqueue an entry's chunks, in order, to exactly this partition."""
@@ -117,19 +117,18 @@ class KafkaTransactionalProducer:
         self._check_healthy()
         if self._chunk_error is not None:
             raise AbortableError(f"{self._id}: a journal record was not delivered: {self._chunk_error.str()}")
-        left, offsets = len(self._producer), self._offsets
-        if left or len(offsets) != self._chunks:
+        left, delivered = len(self._producer), sum(map(len, self._offsets.values()))
+        if left or delivered != self._chunks:
             raise AbortableError(
-                f"{self._id}: after flush {left} records wait, {len(offsets)} of {self._chunks} chunks delivered"
+                f"{self._id}: after flush {left} records wait, {delivered} of {self._chunks} chunks delivered"
             )
-        if not offsets:
-            return -1
-        first = offsets[0]
-        if first < 0 or offsets != list(range(first, first + len(offsets))):
-            raise FatalTaskError(
-                f"{self._id}: the chunks of one entry lie at {offsets}: somebody else writes to the journal"
-            )
-        return first
+        for offsets in self._offsets.values():
+            first = offsets[0]
+            if first < 0 or offsets != list(range(first, first + len(offsets))):
+                raise FatalTaskError(
+                    f"{self._id}: the chunks of one entry lie at {offsets}: somebody else writes to the journal"
+                )
+        return next((offsets[0] for offsets in self._offsets.values()), -1)
 
     def commit(self) -> None:
         self._end("commit")
@@ -176,11 +175,11 @@ class KafkaTransactionalProducer:
             return
 
     def _chunk_delivered(self, error: KafkaError | None, message: Message) -> None:
-        offset = message.offset()
-        if error is not None or offset is None:
+        offset, partition = message.offset(), message.partition()
+        if error is not None or offset is None or partition is None:
             self._chunk_error = error
         else:
-            self._offsets.append(offset)
+            self._offsets.setdefault(partition, []).append(offset)
 
     def _serve(self, call: Callable[..., object], *arguments: float) -> None:
         """Make a call that runs callbacks. The client raises from it when it has met a fatal error.
@@ -234,7 +233,8 @@ class KafkaTransactionalProducer:
         largest: dict[str, int] = {}
         for outputs in self._sent:
             for output in outputs:
-                largest[output.topic] = max(largest.get(output.topic, 0), _size(output))
+                named = Output(*output)  # the hot path sends plain tuples
+                largest[named.topic] = max(largest.get(named.topic, 0), _size(named))
         return ", ".join(f"{topic} {size} bytes" for topic, size in sorted(largest.items()))
 
     def _forget(self) -> None:

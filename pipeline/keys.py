@@ -15,9 +15,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from pipeline.codecs import schema_of
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, InputError
 
-__all__ = ["KeyCodec", "resolve_key"]
+__all__ = ["KeyCodec", "parse_key", "resolve_key"]
 
 K = TypeVar("K")
 
@@ -62,6 +62,27 @@ def resolve_key(declared: Any, where: str, *, tombstones: bool) -> KeyCodec[Any]
         True,
         codec.schema,
     )
+
+
+def parse_key(codec: KeyCodec[K], text: str) -> K:
+    """A key as a person types it: the text itself, a number, or a JSON array of the fields. Raises InputError."""
+    data = text.encode()
+    if codec.schema == "int":
+        try:
+            data = _LONG.pack(int(text))
+        except (ValueError, struct.error) as error:
+            raise InputError(f"{text!r} is no 64-bit number, and the table's keys are") from error
+    elif codec.schema not in {"str", "bytes"}:
+        try:
+            data = msgspec.json.encode(msgspec.json.decode(text))
+        except msgspec.DecodeError as error:
+            raise InputError(
+                f"{text!r} is no JSON array of the key's fields", hint='as in ["AA","JFK"]'
+            ) from error
+    try:
+        return codec.decode(data)
+    except (TypeError, ValueError, msgspec.DecodeError) as error:
+        raise InputError(f"{text!r} cannot be a key of this table: {error}") from error
 
 
 def _codec(info: Any, declared: Any, where: str) -> KeyCodec[Any]:

@@ -32,6 +32,7 @@ __all__ = [
     "JournalEntry",
     "Kind",
     "assemble",
+    "begins_entry",
     "encode_entry",
     "make_journal_entry",
 ]
@@ -133,6 +134,11 @@ def encode_entry(entry: Entry, previous_chain: bytes, max_chunk_bytes: int) -> t
         )
         chunks.append(header + payload)
     return chunks, chain
+
+
+def begins_entry(chunk: bytes) -> bool:
+    """Whether this is the first chunk of an entry: where a look into the middle of a journal may begin."""
+    return len(chunk) >= _HEADER.size and _HEADER.unpack_from(chunk)[3] == 0
 
 
 def make_journal_entry(entry: Entry, chain: bytes, offset: int, chunks: int) -> JournalEntry:

@@ -134,8 +134,25 @@ class Task:
         self._publisher.stop_waiting()
 
     def close(self) -> None:
-        """Close producer and store; what is not committed is forgotten."""
-        self._publisher.close()
+        """Close producer and store; what is not committed is forgotten.
+
+        A commit under way still uses both, so they are closed behind it.
+        """
+        pending = self._under_way
+        if pending is None or pending.done():
+            self._publisher.close()
+            return
+        self._publisher.stop_waiting()
+
+        def close_behind() -> None:
+            try:
+                pending.result()
+            except PipelineError as error:
+                self._world.log.info("commit_ended", task=str(self.id), reason=error.message)
+            finally:
+                self._publisher.close()
+
+        self._world.executor.submit(close_behind)
 
     def _due(self) -> bool:
         if self.full or self.poison is not None:

@@ -1,0 +1,115 @@
+"""`pipeline journal show`: what a task committed, entry by entry."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json
+from pipeline.core.journal import JournalEntry, assemble, begins_entry
+from pipeline.core.names import GroupId, TaskId
+from pipeline.errors import InputError
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+
+__all__ = ["journal_app"]
+
+journal_app = typer.Typer(help="Look into journals.", no_args_is_help=True)
+
+# An entry and its marker take two offsets; entries in several chunks take more.
+OFFSETS_PER_ENTRY = 2
+
+
+@journal_app.callback()
+def _group() -> None:
+    """Keep `show` a subcommand of its own."""
+
+
+@journal_app.command()
+def show(
+    app: Annotated[str, typer.Argument(metavar="APP", help="The app's name.")],
+    group: Annotated[str, typer.Option(help="The handler group.")] = "main",
+    partition: Annotated[int | None, typer.Option(help="One task; default: all.")] = None,
+    last: Annotated[
+        int, typer.Option(help="About this many of the newest entries of each task; 0 for all.")
+    ] = 10,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show journal entries: sequence number, kind, owner, input positions, and how much each wrote."""
+    settings = kafka_settings(kafka)
+    group_id = GroupId(app, group)
+    cluster = KafkaCluster(settings)
+    topic = cluster.describe([group_id.journal_topic]).get(group_id.journal_topic)
+    if topic is None:
+        raise InputError(
+            f"there is no journal {group_id.journal_topic} in this Kafka",
+            hint="give the app's name, not MODULE:APP, and its group with --group",
+        )
+    chosen = range(topic.partitions) if partition is None else [partition]
+    if partition is not None and not 0 <= partition < topic.partitions:
+        raise InputError(f"{group_id.journal_topic} has partitions 0 to {topic.partitions - 1}")
+    reader = KafkaJournalReader(settings)
+    rows: list[dict[str, Any]] = []
+    try:
+        for number in chosen:
+            rows += _entries(reader, TaskId(app, group, number), last)
+    finally:
+        reader.close()
+        cluster.close()
+    if json:
+        for row in rows:
+            print_json(row)
+        return
+    table = Table("task", "seq", "offset", "kind", "owner", "positions", "writes", "chain", box=None)
+    for row in rows:
+        positions = ", ".join(f"{name} {position}" for name, position in row["positions"].items())
+        cells = (
+            row["task"],
+            row["seq"],
+            row["offset"],
+            row["kind"],
+            row["owner"],
+            positions,
+            row["writes"],
+            row["chain"],
+        )
+        table.add_row(*map(str, cells))
+    Console(highlight=False).print(table)
+
+
+def _entries(reader: KafkaJournalReader, task: TaskId, last: int) -> list[dict[str, Any]]:
+    bounds = reader.bounds(task.journal)
+    where = str(task.journal)
+    span = last * OFFSETS_PER_ENTRY if last else bounds.stable_end
+    while True:
+        start = max(bounds.start, bounds.stable_end - span)
+        chunks = (
+            list(reader.read(task.journal, start, bounds.stable_end)) if start < bounds.stable_end else []
+        )
+        # A look into the middle may begin inside an entry of several chunks: begin at a first chunk.
+        while chunks and not begins_entry(chunks[0][1]):
+            chunks.pop(0)
+        entries = list(assemble(chunks, where))
+        if not last or len(entries) >= last or start == bounds.start:
+            return [_row(task, entry) for entry in (entries[-last:] if last else entries)]
+        span *= 4
+
+
+def _row(task: TaskId, entry: JournalEntry) -> dict[str, Any]:
+    body = entry.entry
+    return {
+        "task": str(task),
+        "seq": body.seq,
+        "offset": entry.offset,
+        "kind": body.kind.name.lower(),
+        "owner": body.owner,
+        "positions": body.positions,
+        "writes": len(body.delta),
+        "wall_ms": body.wall_ms,
+        "nonce": body.nonce.hex(),
+        "chain": entry.chain.hex(),
+    }

@@ -1,0 +1,133 @@
+"""`pipeline table show`: the applied state of a table on this machine, read only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.app import App
+from pipeline.cli.lookup import find_app
+from pipeline.cli.options import print_json
+from pipeline.config import load_settings
+from pipeline.core.names import TaskId
+from pipeline.core.position import decode_position
+from pipeline.declarations import TableDef
+from pipeline.errors import ConfigError, InputError
+from pipeline.keys import parse_key
+from pipeline.state.rocks import RocksStores
+from pipeline.table import table_prefix
+
+__all__ = ["table_app"]
+
+table_app = typer.Typer(help="Look into tables.", no_args_is_help=True)
+
+
+@table_app.callback()
+def _group() -> None:
+    """Keep `show` a subcommand of its own."""
+
+
+@table_app.command()
+def show(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A table, or GROUP.TABLE.")],
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="Only this key; JSON for tuples.")
+    ] = None,
+    app: Annotated[
+        str, typer.Option("--app", metavar="MODULE:APP", envvar="PIPELINE_APP", help="The app it belongs to.")
+    ] = "",
+    state_dir: Annotated[Path | None, typer.Option(help="Where the worker keeps its state.")] = None,
+    most: Annotated[
+        int, typer.Option("--max", help="Rows at most; 0 for all. Default: 50, with --json all.")
+    ] = -1,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
+) -> None:
+    """Show a table as it was last applied, also while the worker runs."""
+    if not app:
+        raise ConfigError("which app does the table belong to?", hint="add --app MODULE:APP")
+    found = find_app(app)
+    definition = _find_table(found, table)
+    settings = load_settings({"state_dir": state_dir})
+    stores = RocksStores(settings.worker.state_dir, settings.worker.block_cache_bytes)
+    directory = settings.worker.state_dir / found.app_name / definition.group
+    partitions = sorted(int(d.name) for d in directory.glob("*") if d.name.isdigit())
+    if not partitions:
+        raise InputError(
+            f"no state of group {definition.group} under {directory}",
+            hint="give the worker's --state-dir; a table exists once a worker has run",
+        )
+    limit = most if most >= 0 else (0 if json else 50)
+    shown = Table("partition", "key", "value", box=None)
+    count = 0
+    for partition, row_key, value in _rows(stores, found, definition, partitions, key):
+        count += 1
+        if limit and count > limit:
+            break
+        if json:
+            print_json({"partition": partition, "key": row_key, "value": value})
+        else:
+            shown.add_row(str(partition), str(row_key), msgspec.json.encode(value).decode())
+    if json:
+        return
+    Console(highlight=False).print(shown)
+    if limit and count > limit:
+        typer.echo(f"the first {limit} rows; --max 0 shows all", err=True)
+    if count == 0:
+        typer.echo("no rows" if key is None else f"no key {key!r}", err=True)
+
+
+def _rows(
+    stores: RocksStores, app: App, definition: TableDef[Any, Any], partitions: list[int], key: str | None
+) -> Iterator[tuple[int, Any, Any]]:
+    prefix = table_prefix(definition.name)
+    for partition in partitions:
+        store = stores.open_read_only(TaskId(app.app_name, definition.group, partition))
+        try:
+            data = store.position()
+            if data is not None:
+                _check_schema(definition, decode_position(data, f"partition {partition}").identity.tables)
+            if key is None:
+                for full_key, value in store.scan(prefix):
+                    yield (
+                        partition,
+                        definition.key.decode(full_key[len(prefix) :]),
+                        definition.value.decode(value),
+                    )
+            else:
+                wanted = definition.key.encode(parse_key(definition.key, key))
+                value_data = store.get(prefix + (wanted or b""))
+                if value_data is not None:
+                    yield partition, definition.key.decode(wanted), definition.value.decode(value_data)
+        finally:
+            store.close()
+
+
+def _check_schema(definition: TableDef[Any, Any], stored: dict[str, str]) -> None:
+    fingerprint = stored.get(definition.name)
+    if fingerprint is not None and fingerprint != definition.fingerprint:
+        raise ConfigError(
+            f"table {definition.name} was written with another schema:\n  was {fingerprint}"
+            f"\n  now {definition.fingerprint}",
+            hint="show it with the version of the app that wrote it",
+        )
+
+
+def _find_table(app: App, name: str) -> TableDef[Any, Any]:
+    group_name, _, table_name = name.rpartition(".")
+    found = [
+        definition
+        for group in app.groups
+        for definition in group.tables.values()
+        if definition.name == table_name and group_name in {"", definition.group}
+    ]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(f"{d.group}.{d.name}" for group in app.groups for d in group.tables.values())
+    what = "several groups have a table" if found else f"app {app.app_name} has no table"
+    raise InputError(f"{what} {name}", hint=f"its tables: {known or 'none'}")

@@ -1,0 +1,89 @@
+"""`pipeline worker MODULE:APP`: run a worker until SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.cli.logs import configure_logs
+from pipeline.cli.lookup import find_app
+from pipeline.config import load_settings
+from pipeline.errors import PipelineError
+from pipeline.runtime.worker import Progress
+from pipeline.wiring import build_worker, run_worker, with_worker_id
+
+__all__ = ["worker"]
+
+
+def worker(
+    target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as in flights.app:app.")],
+    kafka: Annotated[str | None, typer.Option(help="HOST:PORT of Kafka.", envvar="PIPELINE_KAFKA")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Where tasks keep their state.")] = None,
+    worker_id: Annotated[str | None, typer.Option(help="This worker's name; default: the host's.")] = None,
+    commit_interval_ms: Annotated[int | None, typer.Option(help="Time between commits of a task.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file; default: pipeline.toml.")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run a worker that owns every task of an app, until SIGTERM or Ctrl-C."""
+    configure_logs(log_level)
+    settings = load_settings(
+        {
+            "bootstrap_servers": kafka,
+            "state_dir": state_dir,
+            "worker_id": worker_id,
+            "commit_interval_ms": commit_interval_ms,
+        },
+        file=config,
+    )
+    app = find_app(target)
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            os._exit(130)  # a second Ctrl-C: leave at once; the next start aborts what is open
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    running = build_worker(app, settings)
+    line = _ProgressLine() if sys.stderr.isatty() else None
+    try:
+        run_worker(running, stop, with_worker_id(settings.worker), line)
+    except PipelineError as error:
+        # Threads may still wait for a broker that is away, and would keep the process from ending.
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"error: {error}", markup=False, style=None
+        )
+        sys.stderr.flush()
+        os._exit(error.exit_code)
+
+
+class _ProgressLine:
+    """One line on the terminal, rewritten each second."""
+
+    def __init__(self) -> None:
+        self._last = (time.monotonic(), 0)
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        before, records = self._last
+        rate = (progress.records - records) / max(now - before, 1e-9)
+        self._last = (now, progress.records)
+        tasks = f"{progress.live} live"
+        if progress.restoring:
+            tasks += f", {progress.restoring} restoring"
+        if progress.failed:
+            tasks += f", {progress.failed} FAILED"
+        sys.stderr.write(
+            f"\r\x1b[K{progress.records:,} records  {rate:,.0f}/s  {progress.outputs:,} outputs  "
+            f"{progress.commits:,} commits  tasks: {tasks}"
+        )
+        sys.stderr.flush()

@@ -1,0 +1,122 @@
+"""Puts the real parts together: settings and an app in, a worker on Kafka and RocksDB out."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from pipeline.app import App
+from pipeline.config import Settings, WorkerSettings
+from pipeline.errors import FatalTaskError, PipelineError
+from pipeline.kafka.clients import ProducerLimits
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.kafka.producer import KafkaProducers
+from pipeline.kafka.source import KafkaSources
+from pipeline.ports import Logger, Steps
+from pipeline.runtime.system import SystemClock, SystemRandom, ThreadExecutor
+from pipeline.runtime.worker import Progress, Worker
+from pipeline.runtime.world import NoSteps, World
+from pipeline.state.rocks import RocksStores
+
+__all__ = ["build_worker", "build_world", "producer_limits", "run_worker"]
+
+PROGRESS_INTERVAL_S = 1.0
+
+
+def producer_limits(settings: Settings, message_bytes: dict[str, int]) -> ProducerLimits:
+    """What bounds the producers of this process. `message_bytes`: max.message.bytes by topic."""
+    return ProducerLimits(
+        transaction_timeout_ms=settings.worker.transaction_timeout_ms,
+        retry_backoff_ms=settings.worker.retry_backoff_ms,
+        message_bytes=message_bytes,
+    )
+
+
+def build_world(
+    app: App, settings: Settings, *, steps: Steps | None = None, log: Logger | None = None
+) -> World:
+    """Adapters for `app`'s cluster. Raises UnreachableError, ConfigError."""
+    cluster = KafkaCluster(settings.kafka)
+    topics = cluster.describe(list(app.topics))
+    limits = {
+        name: int(info.config["max.message.bytes"])
+        for name, info in topics.items()
+        if "max.message.bytes" in info.config
+    }
+    logger: Logger = log if log is not None else structlog.get_logger("pipeline")
+    return World(
+        cluster=cluster,
+        sources=KafkaSources(settings.kafka),
+        producers=KafkaProducers(settings.kafka, producer_limits(settings, limits)),
+        journals=lambda: KafkaJournalReader(settings.kafka),
+        stores=RocksStores(settings.worker.state_dir, settings.worker.block_cache_bytes),
+        clock=SystemClock(),
+        random=SystemRandom(),
+        executor=ThreadExecutor(),
+        log=logger,
+        steps=steps if steps is not None else NoSteps(),
+    )
+
+
+def build_worker(app: App, settings: Settings, *, steps: Steps | None = None) -> Worker:
+    """A worker on the real parts, not yet started."""
+    worker_settings = with_worker_id(settings.worker)
+    return Worker(app, build_world(app, settings, steps=steps), worker_settings)
+
+
+def with_worker_id(settings: WorkerSettings) -> WorkerSettings:
+    """The settings with a worker id: the host's name unless one is given."""
+    return settings if settings.worker_id else replace(settings, worker_id=socket.gethostname())
+
+
+def run_worker(
+    worker: Worker,
+    stop: threading.Event,
+    settings: WorkerSettings,
+    report: Callable[[Progress], None] | None = None,
+) -> None:
+    """Run until `stop` is set or every task has failed; then commit what is open and leave.
+
+    `report` is called about once a second. Raises the first failure when any task has failed.
+    """
+    worker.start()
+    # What lives now lives as long as the process; nothing per record is tracked by the collector.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
+    while not stop.is_set() and not worker.finished:
+        worker.step()
+        if report is not None and time.monotonic() >= next_report_s:
+            next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
+            report(worker.progress())
+    stopper = threading.Thread(target=_stop_and_close, args=(worker,), daemon=True, name="pipeline-stop")
+    stopper.start()
+    stopper.join(settings.stop_timeout_s)
+    if stopper.is_alive():
+        raise FatalTaskError(
+            f"the worker could not commit within {settings.stop_timeout_s:.0f} s and left",
+            hint="nothing is lost: the next start goes on from the last commit",
+        )
+    if worker.failures:
+        raise _summary(list(worker.failures.values()))
+
+
+def _stop_and_close(worker: Worker) -> None:
+    worker.stop()
+    worker.close()
+
+
+def _summary(failures: list[PipelineError]) -> PipelineError:
+    first = failures[0]
+    if len(failures) == 1:
+        return first
+    others = "\n".join(f"also: {failure.message}" for failure in failures[1:])
+    return type(first)(f"{first.message}\n{others}", hint=first.hint)

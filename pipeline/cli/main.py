@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from pipeline.cli.broker import broker_app
+from pipeline.cli.consume import consume
 from pipeline.cli.produce import produce
 from pipeline.cli.topics import topics_app
 from pipeline.errors import PipelineError
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
 app.command("produce")(produce)
+app.command("consume")(consume)
 
 
 def main() -> None:

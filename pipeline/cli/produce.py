@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json, say
+from pipeline.client.limits import DEFAULT_RECORD_BYTES, record_bytes, row_limits
 from pipeline.client.lines import Lines
 from pipeline.client.load import LoadOptions, LoadPosition, LoadRequest
 from pipeline.client.loader import Loader, LoadWorld, find_topic
 from pipeline.client.opening import STANDARD_INPUT, file_format, open_bytes, unpacked_bytes
-from pipeline.client.rows import RowLimits
 from pipeline.config import KafkaSettings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.kafka.clients import ProducerLimits
@@ -31,8 +31,6 @@ from pipeline.runtime.system import SystemClock, SystemRandom, ThreadExecutor
 
 __all__ = ["produce"]
 
-_DEFAULT_RECORD_BYTES = 1_048_588
-_RECORD_OVERHEAD_BYTES = 1_024  # headers, and the batch around the record
 # Far above what a commit takes, so that a slow one is told from one that the client sent twice.
 _RETRY_BACKOFF_MS = 500
 _REPORT_S = 2.0
@@ -120,10 +118,9 @@ def produce(
     request = LoadRequest(
         name=load, topic=topic, topic_id=target.topic_id, file=shown, options=options, restart=restart
     )
-    largest = _record_bytes(target)
-    limits = RowLimits(batch_rows=batch, record_bytes=largest - _RECORD_OVERHEAD_BYTES)
+    limits = row_limits(target.config, batch, SystemClock().wall_ms())
     _tune_garbage_collection()
-    with _world(settings, cluster, topic, largest) as world:
+    with _world(settings, cluster, target) as world:
         loader = Loader(world, request, lines, missing_key=on_missing_key.value, limits=limits)
         report = _Report(loader, unpacked_bytes(file), quiet=json)
         try:
@@ -145,10 +142,10 @@ def _tune_garbage_collection() -> None:
 
 
 @contextmanager
-def _world(settings: KafkaSettings, cluster: KafkaCluster, topic: str, largest: int) -> Iterator[LoadWorld]:
+def _world(settings: KafkaSettings, cluster: KafkaCluster, topic: TopicInfo) -> Iterator[LoadWorld]:
     limits = ProducerLimits(
         retry_backoff_ms=_RETRY_BACKOFF_MS,
-        message_bytes={topic: largest, LOADS_TOPIC: _DEFAULT_RECORD_BYTES},
+        message_bytes={topic.name: record_bytes(topic.config), LOADS_TOPIC: DEFAULT_RECORD_BYTES},
     )
     reader = KafkaJournalReader(settings)
     executor = ThreadExecutor(1)
@@ -166,10 +163,6 @@ def _world(settings: KafkaSettings, cluster: KafkaCluster, topic: str, largest: 
         executor.close()
         reader.close()
         cluster.close()
-
-
-def _record_bytes(topic: TopicInfo) -> int:
-    return int(topic.config.get("max.message.bytes", _DEFAULT_RECORD_BYTES))
 
 
 class _Report:

@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 
 from pipeline.errors import InputError
 
-__all__ = ["Numbers", "Timestamps", "is_number", "text_columns", "timestamp_ms"]
+__all__ = ["MAX_TIMESTAMP_MS", "Numbers", "Timestamps", "is_number", "text_columns", "timestamp_ms"]
 
 _MAX_REMEMBERED = 100_000
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,15})?")
 _WHOLE = re.compile(r"-?[0-9]{1,15}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MAX_TIMESTAMP_MS = 253_402_300_799_999  # the end of the year 9999
+MAX_TIMESTAMP_MS = 253_402_300_799_999  # the end of the year 9999
 
 Cell = str | int | float | None
 
@@ -91,7 +91,7 @@ def timestamp_ms(value: object) -> int:
         number = value
     else:
         raise InputError(f"{value!r} is no timestamp: give epoch milliseconds or ISO 8601")
-    if not 0 <= number <= _MAX_TIMESTAMP_MS:
+    if not 0 <= number <= MAX_TIMESTAMP_MS:
         raise InputError(f"the timestamp {value!r} lies outside the years 1970 to 9999")
     return number
 

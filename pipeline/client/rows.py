@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from pipeline.client.cells import Numbers, Timestamps, text_columns, timestamp_ms
+from pipeline.client.cells import MAX_TIMESTAMP_MS, Numbers, Timestamps, text_columns, timestamp_ms
 from pipeline.client.lines import Lines, Mark
 from pipeline.client.load import LoadOptions
 from pipeline.core.names import EVENT_ID_HEADER
@@ -33,11 +33,13 @@ _MAX_CELL_CHARS = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class RowLimits:
-    """Where a batch ends, and the largest record the topic takes."""
+    """Where a batch ends, and what the topic takes: the largest record, the oldest and the newest time."""
 
     batch_rows: int = 10_000
     batch_bytes: int = 8 * 1024 * 1024
     record_bytes: int = 1_000_000
+    oldest_ms: int = 0
+    newest_ms: int = MAX_TIMESTAMP_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class _Rows:
         outputs: list[Output] = []
         pending = self._lines.pending
         limits = self._limits
+        record_bytes, oldest_ms, newest_ms = limits.record_bytes, limits.oldest_ms, limits.newest_ms
         good = size = self._skipped = 0
         finished = False
         error: InputError | None = None
@@ -89,11 +92,8 @@ class _Rows:
             for output in self._iterator:
                 if output is not None:
                     bytes_ = len(output.value or b"") + len(output.key or b"")
-                    if bytes_ > limits.record_bytes:
-                        raise InputError(
-                            f"the record has {bytes_:,} bytes; topic {self._topic!r} takes"
-                            f" {limits.record_bytes:,} at most (max.message.bytes)"
-                        )
+                    if bytes_ > record_bytes or not oldest_ms <= output.timestamp_ms <= newest_ms:
+                        raise self._unfit(output, bytes_)
                     outputs.append(output)
                     size += bytes_
                 good = len(pending)
@@ -117,6 +117,24 @@ class _Rows:
         return InputError(
             f"{self._lines.name}, line {self._lines.line + ahead + 1}: {what}",
             hint="everything before this line is loaded; mend the line and run the same command again",
+        )
+
+    def _unfit(self, output: Output, size: int) -> InputError:
+        limits = self._limits
+        if size > limits.record_bytes:
+            return InputError(
+                f"the record has {size:,} bytes; topic {self._topic!r} takes {limits.record_bytes:,} at most"
+                " (max.message.bytes)"
+            )
+        if output.timestamp_ms < limits.oldest_ms:
+            return InputError(
+                f"its time is older than topic {self._topic!r} keeps records for (retention.ms,"
+                " message.timestamp.before.max.ms): Kafka would delete or refuse it. Set them, or leave out"
+                " --timestamp"
+            )
+        return InputError(
+            f"its time lies further in the future than topic {self._topic!r} allows"
+            " (message.timestamp.after.max.ms)"
         )
 
     def _no_key(self) -> bytes | None:

@@ -1,0 +1,164 @@
+"""`pipeline consume`: committed records of a topic, for people and for programs."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+import typer
+
+from pipeline.cli.options import KafkaOption, kafka_settings, print_json
+from pipeline.client.reading import last_committed, read_topic
+from pipeline.core.names import TopicPartition
+from pipeline.errors import ConfigError, InputError
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.kafka.source import KafkaSources
+from pipeline.ports import JournalBounds, Record
+from pipeline.runtime.system import SystemClock
+
+__all__ = ["consume"]
+
+_GROUP = "pipeline.consume"  # the client wants one; nothing is ever committed to it
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Place(StrEnum):
+    """Where reading begins."""
+
+    BEGINNING = "beginning"
+    END = "end"
+
+
+def consume(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="An existing topic.")],
+    begin: Annotated[Place, typer.Option("--from", help="Where to begin.")] = Place.BEGINNING,
+    most: Annotated[
+        int | None, typer.Option("--max", metavar="N", help="Stop after N records.", min=1)
+    ] = None,
+    partition: Annotated[int | None, typer.Option(help="Only this partition.", min=0)] = None,
+    key: Annotated[str | None, typer.Option(help="Only records with this key.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Do not stop at the end: wait for more.")] = False,
+    kafka: KafkaOption = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a record, one record a line.")
+    ] = False,
+) -> None:
+    """Show the committed records of a topic: partition, offset, time, key, value."""
+    if begin is Place.END and not follow:
+        raise typer.BadParameter("--from end shows what comes from now on: give --follow, too")
+    settings = kafka_settings(kafka)
+    wanted = key.encode() if key is not None else None
+    show = _show_json if json else _show_line
+    left = most
+    with (
+        closing(KafkaJournalReader(settings)) as reader,
+        closing(KafkaSources(settings).open(_GROUP)) as source,
+    ):
+        bounds = _bounds(KafkaCluster(settings), reader, topic, partition)
+        starts = {p: b.start if begin is Place.BEGINNING else b.stable_end for p, b in bounds.items()}
+        lasts = None if follow else _lasts(reader, bounds)
+        try:
+            for record in read_topic(source, SystemClock(), starts, lasts):
+                if wanted is not None and record.key() != wanted:
+                    continue
+                show(record)
+                if left is not None:
+                    left -= 1
+                    if left == 0:
+                        break
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+def _bounds(
+    cluster: KafkaCluster, reader: KafkaJournalReader, topic: str, partition: int | None
+) -> Mapping[TopicPartition, JournalBounds]:
+    with closing(cluster):
+        found = cluster.describe([topic]).get(topic)
+    if found is None:
+        raise ConfigError(
+            f"there is no topic {topic!r}",
+            hint=f"declare it in topics/{topic}.yaml and run: pipeline topics apply",
+        )
+    if partition is not None and partition >= found.partitions:
+        raise InputError(
+            f"topic {topic!r} has no partition {partition}: they are 0 to {found.partitions - 1}"
+        )
+    numbers = range(found.partitions) if partition is None else (partition,)
+    return {place: reader.bounds(place) for place in (TopicPartition(topic, number) for number in numbers)}
+
+
+def _lasts(
+    reader: KafkaJournalReader, bounds: Mapping[TopicPartition, JournalBounds]
+) -> Mapping[TopicPartition, int]:
+    found = {
+        place: last_committed(reader, place, each.start, each.stable_end) for place, each in bounds.items()
+    }
+    return {place: last for place, last in found.items() if last is not None}
+
+
+def _show_line(record: Record) -> None:
+    place = typer.style(f"{record.partition()} {record.offset():>8}", dim=True)
+    typer.echo(
+        f"{place}  {_time(record)}  {typer.style(_readable(record.key()), bold=True)}  {_readable(record.value())}"
+    )
+
+
+def _show_json(record: Record) -> None:
+    document: dict[str, object] = {
+        "topic": record.topic(),
+        "partition": record.partition(),
+        "offset": record.offset(),
+        "timestamp": _time(record),
+        **_text_field("key", record.key()),
+        **_json_field("value", record.value()),
+    }
+    headers: dict[str, object] = {}
+    for name, value in record.headers() or ():
+        headers.update(_text_field(name, value))
+    if headers:
+        document["headers"] = headers
+    print_json(document)
+
+
+def _json_field(name: str, data: bytes | None) -> dict[str, object]:
+    """JSON as it is; else text; else base64 under a name that says so."""
+    if data is not None:
+        with suppress(msgspec.DecodeError):
+            msgspec.json.decode(data)
+            return {name: msgspec.Raw(data)}
+    return _text_field(name, data)
+
+
+def _text_field(name: str, data: bytes | None) -> dict[str, object]:
+    if data is None:
+        return {name: None}
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": b64encode(data).decode()}
+
+
+def _readable(data: bytes | None) -> str:
+    """Text on one line, which cannot move the cursor or colour the terminal; hex for what is no text."""
+    if data is None:
+        return "(null)"
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return f"0x{data.hex()}"
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _time(record: Record) -> str | None:
+    kind, milliseconds = record.timestamp()
+    if not kind:
+        return None
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

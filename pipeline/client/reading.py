@@ -1,0 +1,77 @@
+"""Reads committed records of a topic for people: over ports, up to its end or for ever.
+
+The end is exact. A transaction's marker occupies an offset, so the last record is rarely at the end; its
+offset is looked up first, and reading stops there however long the broker takes to answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pipeline.core.names import TopicPartition
+from pipeline.errors import UnreachableError
+from pipeline.ports import Clock, JournalReader, Record, Source
+
+__all__ = ["last_committed", "read_topic"]
+
+_POLL_RECORDS = 2_000
+_POLL_S = 0.5
+_SILENCE_S = 30.0  # with records still to come
+_FIRST_SPAN = 64
+
+
+def last_committed(reader: JournalReader, partition: TopicPartition, start: int, end: int) -> int | None:
+    """The offset of the last committed record in [start, end); None when there is none.
+
+    Looks at the end first, and further back only while it finds nothing but markers and aborted records.
+    """
+    span = _FIRST_SPAN
+    while end > start:
+        begin = max(start, end - span)
+        last: int | None = None
+        for offset, _ in reader.read(partition, begin, end):
+            last = offset
+        if last is not None:
+            return last
+        end, span = begin, span * 4
+    return None
+
+
+def read_topic(
+    source: Source,
+    clock: Clock,
+    starts: Mapping[TopicPartition, int],
+    lasts: Mapping[TopicPartition, int] | None,
+) -> Iterator[Record]:
+    """Records from `starts` on, in order per partition, up to and including the offsets `lasts`.
+
+    Without `lasts` it goes on for ever. Raises what makes a partition unreadable, and UnreachableError when
+    records are still to come and none does.
+    """
+    left = dict(lasts) if lasts is not None else None
+    source.assign(
+        {partition: start for partition, start in starts.items() if left is None or partition in left}
+    )
+    heard_s = clock.monotonic_s()
+    while left is None or left:
+        polled = source.poll(_POLL_RECORDS, _POLL_S)
+        for failure in polled.failures:
+            raise failure.error
+        if polled.records:
+            heard_s = clock.monotonic_s()
+        elif left is not None and clock.monotonic_s() - heard_s > _SILENCE_S:
+            raise UnreachableError(
+                f"nothing arrives any more, and {', '.join(map(str, left))} is not read to its end"
+            )
+        for record in polled.records:
+            if left is None:
+                yield record
+                continue
+            partition = TopicPartition(record.topic(), record.partition())
+            last = left.get(partition)
+            if last is None:
+                continue  # written after the end was looked up
+            if record.offset() >= last:
+                del left[partition]
+            if record.offset() <= last:
+                yield record

@@ -1,1 +1,13 @@
+"""Kafka, disk, time and threads in memory, for tests of pipelines and of this package's own runtime."""
 
+from pipeline.testing.clock import ManualClock as ManualClock
+from pipeline.testing.clock import SeededRandom as SeededRandom
+from pipeline.testing.executor import DeferredExecutor as DeferredExecutor
+from pipeline.testing.executor import InlineExecutor as InlineExecutor
+from pipeline.testing.faults import Faults as Faults
+from pipeline.testing.memory_clients import MemoryCluster as MemoryCluster
+from pipeline.testing.memory_clients import MemoryJournalReader as MemoryJournalReader
+from pipeline.testing.memory_clients import MemoryProducers as MemoryProducers
+from pipeline.testing.memory_clients import MemorySources as MemorySources
+from pipeline.testing.memory_log import MemoryBroker as MemoryBroker
+from pipeline.testing.memory_store import MemoryStores as MemoryStores

@@ -1,0 +1,273 @@
+"""The runtime's ports on one `MemoryBroker`: cluster, sources, producers, journal reader.
+
+They behave as the Kafka adapters do where the two can be told apart: the same contract tests run on both.
+Nothing waits: an empty poll returns at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from pipeline.core.names import TopicPartition
+from pipeline.errors import AbortableError, FatalTaskError, InvariantError, RetriableError, UnreachableError
+from pipeline.ports import JournalBounds, Output, PartitionFailure, Polled, TopicInfo, TopicSpec
+from pipeline.testing.memory_log import MemoryBroker, MemoryRecord, MissingTopicError, OversizedError
+
+__all__ = [
+    "MemoryCluster",
+    "MemoryJournalReader",
+    "MemoryProducer",
+    "MemoryProducers",
+    "MemorySource",
+    "MemorySources",
+]
+
+
+class MemoryCluster:
+    """`ports.Cluster`."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    def cluster_id(self) -> str:
+        return self._broker.cluster_id
+
+    def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
+        with self._broker.faults.at("describe"):
+            found = {name: self._broker.describe(name) for name in topics}
+            return {name: info for name, info in found.items() if info is not None}
+
+    def create(self, specs: Sequence[TopicSpec]) -> None:
+        with self._broker.faults.at("create"):
+            for spec in specs:
+                self._broker.create(spec)
+
+    def delete(self, topics: Sequence[str]) -> None:
+        with self._broker.faults.at("delete"):
+            for name in topics:
+                self._broker.delete(name)
+
+    def committed(self, consumer_group: str) -> dict[TopicPartition, int]:
+        return self._broker.offsets(consumer_group)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class MemorySources:
+    """`ports.Sources`."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    def open(self, consumer_group: str) -> MemorySource:
+        return MemorySource(self._broker, consumer_group)
+
+
+class MemorySource:
+    """`ports.Source`. Partitions take turns, so that a busy one does not hide the others."""
+
+    def __init__(self, broker: MemoryBroker, group: str) -> None:
+        self._broker = broker
+        self._group = group
+        self._positions: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
+        self._failed: set[TopicPartition] = set()
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        again = self._positions.keys() & positions.keys()
+        if again:
+            raise InvariantError(f"assigned twice: {sorted(again)}")
+        self._positions.update(positions)
+
+    def unassign(self, partitions: Iterable[TopicPartition]) -> None:
+        for partition in partitions:
+            self._positions.pop(partition, None)
+            self._paused.discard(partition)
+            self._failed.discard(partition)
+
+    def poll(self, max_records: int, timeout_s: float) -> Polled:  # noqa: ARG002 (nothing to wait for)
+        records: list[MemoryRecord] = []
+        failures: list[PartitionFailure] = []
+        with self._broker.faults.at("poll", self._group):
+            for partition in list(self._positions):
+                if partition in self._paused or partition in self._failed or len(records) == max_records:
+                    continue
+                found = self._read(partition, max_records - len(records), failures)
+                if found:
+                    # To the back of the queue.
+                    del self._positions[partition]
+                    self._positions[partition] = found[-1].offset() + 1
+                    records.extend(found)
+        return Polled(records, failures)
+
+    def rewind(self, positions: Mapping[TopicPartition, int]) -> None:
+        unknown = positions.keys() - self._positions.keys()
+        if unknown:
+            raise InvariantError(f"rewound without being assigned: {sorted(unknown)}")
+        self._positions.update(positions)
+        self._failed.difference_update(positions)
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        self._paused.update(p for p in partitions if p in self._positions)
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        self._paused.difference_update(partitions)
+
+    def bounds(self, partition: TopicPartition) -> tuple[int, int]:
+        start, stable_end, _end = _bounds(self._broker, partition)
+        return start, stable_end
+
+    def mirror(self, positions: Mapping[TopicPartition, int]) -> None:
+        self._broker.commit_offsets(self._group, positions)
+
+    def close(self) -> None:
+        self._positions.clear()
+        self._paused.clear()
+
+    def _read(
+        self, partition: TopicPartition, limit: int, failures: list[PartitionFailure]
+    ) -> list[MemoryRecord]:
+        position = self._positions[partition]
+        try:
+            start, _stable_end, end = self._broker.bounds(partition)
+        except MissingTopicError:
+            return []  # a deleted topic is silent, as it is for real; the cluster's description tells
+        if not start <= position <= end:
+            self._failed.add(partition)
+            error = FatalTaskError(
+                f"{partition}: position {position} is outside what it holds, {start} to {end}"
+            )
+            failures.append(PartitionFailure(partition, error))
+            return []
+        return self._broker.read(partition, position, limit=limit)
+
+
+class MemoryProducers:
+    """`ports.Producers`."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    def open(self, transactional_id: str) -> MemoryProducer:
+        return MemoryProducer(self._broker, transactional_id)
+
+
+class MemoryProducer:
+    """`ports.TransactionalProducer`. As with the real client, records reach the broker with `flush`."""
+
+    def __init__(self, broker: MemoryBroker, transactional_id: str) -> None:
+        self._broker = broker
+        self._id = transactional_id
+        self._epoch: int | None = None
+        self._open = False
+        self._failed: AbortableError | None = None
+        self._queue: list[tuple[Output, int | None]] = []
+
+    def init(self) -> None:
+        with self._broker.faults.at("init", self._id):
+            self._epoch = self._broker.init(self._id)
+
+    def begin(self) -> None:
+        if self._epoch is None or self._open:
+            raise InvariantError(f"{self._id}: begin before init or inside a transaction")
+        with self._broker.faults.at("begin", self._id):
+            self._open = True
+
+    def send(self, outputs: Sequence[Output]) -> None:
+        self._check_open()
+        with self._broker.faults.at("send", self._id):
+            self._queue.extend((output, None) for output in outputs)
+
+    def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
+        self._check_open()
+        with self._broker.faults.at("append", self._id):
+            self._queue.extend((Output(journal.topic, None, c, 0), journal.partition) for c in chunks)
+
+    def flush(self) -> int:
+        """The offset of the first appended chunk, -1 without any."""
+        self._check_open()
+        with self._broker.faults.at("flush", self._id):
+            return self._deliver()
+
+    def commit(self) -> None:
+        self._check_open()
+        with self._broker.faults.at("commit", self._id):
+            self._deliver()
+            self._broker.end(self._id, self._checked_epoch(), commit=True)
+            self._open = False
+
+    def abort(self) -> None:
+        if not self._open:
+            raise InvariantError(f"{self._id}: abort outside of a transaction")
+        with self._broker.faults.at("abort", self._id):
+            self._queue.clear()
+            self._failed = None
+            self._broker.end(self._id, self._checked_epoch(), commit=False)
+            self._open = False
+
+    def close(self) -> None:
+        """An open transaction stays open on the broker until the successor's `init`."""
+        self._queue.clear()
+        self._open = False
+        self._epoch = None
+
+    def _deliver(self) -> int:
+        queue, self._queue = self._queue, []
+        if not queue:
+            return -1
+        try:
+            written = self._broker.write(self._id, self._checked_epoch(), queue)
+        except (MissingTopicError, OversizedError) as error:
+            self._failed = AbortableError(f"{self._id}: {error}")
+            raise self._failed from error
+        chunks = [
+            offset for (_, number), (_, offset) in zip(queue, written, strict=True) if number is not None
+        ]
+        return chunks[0] if chunks else -1
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise InvariantError(f"{self._id}: outside of a transaction")
+        if self._failed is not None:
+            raise self._failed
+
+    def _checked_epoch(self) -> int:
+        if self._epoch is None:
+            raise InvariantError(f"{self._id}: used before init or after close")
+        return self._epoch
+
+
+class MemoryJournalReader:
+    """`ports.JournalReader`."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    def bounds(self, journal: TopicPartition) -> JournalBounds:
+        with self._broker.faults.at("bounds", str(journal)):
+            return JournalBounds(*_bounds(self._broker, journal))
+
+    def read(self, journal: TopicPartition, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        if start >= end:
+            return
+        with self._broker.faults.at("read", str(journal)):
+            first, stable_end, _end = _bounds(self._broker, journal)
+            if start < first:
+                raise RetriableError(f"{journal}: {start} is below what it holds, from {first} on")
+            for record in self._broker.read(journal, start):
+                if record.offset() >= end:
+                    return
+                yield record.offset(), record.value() or b""
+            if stable_end < end:
+                raise RetriableError(f"{journal} ends at {stable_end}, below the {end} it was to be read to")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _bounds(broker: MemoryBroker, partition: TopicPartition) -> tuple[int, int, int]:
+    try:
+        return broker.bounds(partition)
+    except MissingTopicError as error:
+        raise UnreachableError(f"bounds of {partition}: {error}") from error

@@ -1,0 +1,158 @@
+"""Task states in memory: `MemoryStores`. They outlive the handles, as files outlive a process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.core.names import TaskId
+from pipeline.errors import ConfigError, CorruptStateError, InvariantError
+from pipeline.testing.faults import Faults
+
+__all__ = ["MemoryStore", "MemoryStores"]
+
+_FIRST_USER_KEY = b"\x00\x00\x00\x01"
+_KEPT_BATCHES = 64  # how far back `crash` can lose what was applied
+
+
+@dataclass(slots=True)
+class _State:
+    values: dict[bytes, bytes] = field(default_factory=dict)
+    position: bytes | None = None
+    # What each of the last batches replaced, so that a machine's crash can take them back.
+    replaced: deque[tuple[dict[bytes, bytes | None], bytes | None]] = field(
+        default_factory=lambda: deque(maxlen=_KEPT_BATCHES)
+    )
+    corrupt: bool = False
+
+
+class MemoryStores:
+    """`ports.Stores` in memory, with the ways a disk fails."""
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self._states: dict[TaskId, _State] = {}
+        self._open: dict[TaskId, MemoryStore] = {}
+        self._aside: dict[str, _State] = {}
+
+    def open(self, task: TaskId) -> MemoryStore:
+        if task in self._open:
+            raise ConfigError(f"the state of task {task} is open already")
+        with self.faults.at("open", str(task)):
+            state = self._states.setdefault(task, _State())
+            if state.corrupt:
+                raise CorruptStateError(f"the state of task {task} is corrupt")
+            store = MemoryStore(self, task, state)
+        self._open[task] = store
+        return store
+
+    def exists(self, task: TaskId) -> bool:
+        return task in self._states
+
+    def destroy(self, task: TaskId) -> None:
+        self._refuse_while_open(task)
+        self._states.pop(task, None)
+
+    def set_aside(self, task: TaskId) -> str:
+        self._refuse_while_open(task)
+        number = 1
+        while (place := f"memory:{task}.aside-{number}") in self._aside:
+            number += 1
+        self._aside[place] = self._states.pop(task)
+        return place
+
+    def fail_next(
+        self, call: str, error: BaseException, *, after: bool = False, task: TaskId | None = None
+    ) -> None:
+        """Let the next `open`, `get`, `scan` or `apply` raise `error`, before it acts or `after`."""
+        self.faults.order(call, error, after=after, where=None if task is None else str(task))
+
+    def crash(self, *, lost_batches: int = 0) -> None:
+        """End the process: every handle is dead, every lock free, what was applied is still there.
+
+        `lost_batches`: the machine went down, too, and took that many of each task's last batches with it.
+        """
+        for store in self._open.values():
+            store.kill()
+        self._open.clear()
+        for state in self._states.values():
+            for _ in range(min(lost_batches, len(state.replaced))):
+                values, position = state.replaced.pop()
+                _write(state, values)
+                state.position = position
+
+    def corrupt(self, task: TaskId) -> None:
+        """Damage the state at rest: it cannot be opened any more."""
+        self._states[task].corrupt = True
+
+    def contents(self, task: TaskId) -> dict[bytes, bytes]:
+        """What is stored, for a test to compare; empty when there is nothing."""
+        state = self._states.get(task)
+        return dict(state.values) if state else {}
+
+    def release(self, task: TaskId) -> None:
+        """A handle was closed."""
+        self._open.pop(task, None)
+
+    def _refuse_while_open(self, task: TaskId) -> None:
+        if task in self._open:
+            raise ConfigError(f"the state of task {task} is open")
+
+
+class MemoryStore:
+    """`ports.Store`: one handle on one state."""
+
+    def __init__(self, stores: MemoryStores, task: TaskId, state: _State) -> None:
+        self._stores = stores
+        self._task = task
+        self._state: _State | None = state
+
+    def get(self, key: bytes) -> bytes | None:
+        with self._stores.faults.at("get", str(self._task)):
+            return self._alive().values.get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        with self._stores.faults.at("get", str(self._task)):
+            values = self._alive().values
+            return [values.get(key) for key in keys]
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        with self._stores.faults.at("scan", str(self._task)):
+            values = self._alive().values
+            return iter(sorted(item for item in values.items() if item[0].startswith(prefix)))
+
+    def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
+        state = self._alive()
+        for key in writes:
+            if key < _FIRST_USER_KEY:
+                raise InvariantError(f"key {key!r} has no table id")
+        with self._stores.faults.at("apply", str(self._task)):
+            state.replaced.append(({key: state.values.get(key) for key in writes}, state.position))
+            _write(state, writes)
+            state.position = position
+
+    def position(self) -> bytes | None:
+        return self._alive().position
+
+    def close(self) -> None:
+        if self._state is not None:
+            self._stores.release(self._task)
+            self._state = None
+
+    def kill(self) -> None:
+        """The process that held this handle is gone."""
+        self._state = None
+
+    def _alive(self) -> _State:
+        if self._state is None:
+            raise InvariantError(f"the state of task {self._task} is used after it was closed")
+        return self._state
+
+
+def _write(state: _State, writes: Mapping[bytes, bytes | None]) -> None:
+    for key, value in writes.items():
+        if value is None:
+            state.values.pop(key, None)
+        else:
+            state.values[key] = value

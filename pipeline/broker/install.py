@@ -27,7 +27,7 @@ from pipeline.broker.maven import fetch_jar
 from pipeline.broker.places import explain_os_errors, make_dir, write_atomically
 from pipeline.broker.progress import Progress, Report, silent
 
-__all__ = ["Fetch", "Jar", "Lock", "ensure_installed", "shipped_lock"]
+__all__ = ["Fetch", "Jar", "Lock", "ensure_installed", "install_dir", "shipped_lock"]
 
 _LOCK_FILE = "kafka-4.3.1.lock.json"
 _DOWNLOADS = 6
@@ -82,6 +82,11 @@ def shipped_lock() -> Lock:
     return msgspec.json.decode(content, type=Lock)
 
 
+def install_dir(cache: Path, lock: Lock) -> Path:
+    """Where this distribution lives below the cache directory."""
+    return cache / f"kafka-{lock.kafka_version}-{lock.digest}"
+
+
 def ensure_installed(
     cache: Path, lock: Lock, *, fetch: Fetch = fetch_jar, report: Report = silent
 ) -> tuple[Path, ...]:
@@ -89,7 +94,7 @@ def ensure_installed(
 
     Raises BrokerError: no network, a wrong sum, no space, a directory that cannot be written.
     """
-    place = _Place(cache / f"kafka-{lock.kafka_version}-{lock.digest}")
+    place = _Place(install_dir(cache, lock))
     paths = tuple(place.lib / jar.file for jar in lock.jars)
     if _sealed(place, paths):
         return paths

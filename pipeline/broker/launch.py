@@ -14,18 +14,20 @@ from pipeline.broker.errors import BrokerError
 from pipeline.broker.node import SCRATCH, JavaRuntime, format_command, properties, run_command
 from pipeline.broker.places import explain_os_errors, make_dir
 from pipeline.broker.probe import view_of
-from pipeline.broker.processes import end, is_node, spawn
+from pipeline.broker.processes import end, is_gone, spawn
 from pipeline.broker.progress import Progress, Report
 from pipeline.broker.state import BrokerState, NodeState, node_dir, write_state
 
-__all__ = ["LOG", "last_lines", "prepare", "run", "wait_until_serving"]
+__all__ = ["LOG", "last_lines", "prepare", "run", "stop", "wait_until_serving"]
 
 LOG = "broker.log"
+DATA = "data"
 
 _FORMAT_S = 60.0
 _SERVE_S = 90.0
 _POLL_S = 0.05
-_GRACE_S = 5.0
+_FAILED_GRACE_S = 5.0
+_STOP_GRACE_S = 20.0
 _SHOWN_LINES = 15
 
 
@@ -38,7 +40,7 @@ def prepare(
         make_dir(directory / SCRATCH)
         log = directory / LOG
         with explain_os_errors(directory):
-            text = properties(state, node, directory / "data")
+            text = properties(state, node, directory / DATA)
             (directory / "server.properties").write_text(text, encoding="utf-8")
             if log.exists():
                 # One older log is kept: the one of the run that may have crashed.
@@ -55,8 +57,11 @@ def prepare(
 
 def run(
     runtime: JavaRuntime, data_dir: Path, state: BrokerState, nodes: Sequence[NodeState], report: Report
-) -> None:
-    """Start these nodes and wait until the cluster serves; on any failure, or Ctrl-C, end them again."""
+) -> Mapping[int, int]:
+    """Start these nodes and wait until the cluster serves; on any failure, or Ctrl-C, end them again.
+
+    Returns the process ids by node id.
+    """
     report(Progress("starting Kafka" if len(nodes) == 1 else f"starting {len(nodes)} Kafka nodes"))
     started: dict[int, int] = {}
     try:
@@ -66,9 +71,27 @@ def run(
             write_state(data_dir, state.with_pids(started))
         wait_until_serving(data_dir, state, started)
     except BaseException:
-        end({pid: node_dir(data_dir, node_id) for node_id, pid in started.items()}, grace_s=_GRACE_S)
+        end({pid: node_dir(data_dir, node_id) for node_id, pid in started.items()}, grace_s=_FAILED_GRACE_S)
         write_state(data_dir, state.with_pids(dict.fromkeys(started, 0)))
         raise
+    return started
+
+
+def stop(data_dir: Path, pids: Mapping[int, int]) -> None:
+    """End these nodes (id -> process id) and wait until they are gone."""
+    nodes = {pid: node_dir(data_dir, node_id) for node_id, pid in pids.items()}
+    if len(nodes) == 1:
+        end(nodes, grace_s=_STOP_GRACE_S)
+    else:
+        end(nodes, grace_s=_STOP_GRACE_S, harmless=_closed)
+
+
+def _closed(directory: Path) -> bool:
+    """Whether the node has flushed and closed its records: it leaves this mark then, and removes it when it starts.
+
+    What follows is the controllers' farewell: the last of several wait 5 s for a majority that has left.
+    """
+    return (directory / DATA / ".kafka_cleanshutdown").exists()
 
 
 def wait_until_serving(data_dir: Path, state: BrokerState, started: Mapping[int, int]) -> None:
@@ -78,7 +101,7 @@ def wait_until_serving(data_dir: Path, state: BrokerState, started: Mapping[int,
     deadline = time.monotonic() + _SERVE_S
     while waiting:
         for node_id, pid in started.items():
-            if not is_node(pid, node_dir(data_dir, node_id)):
+            if is_gone(pid, node_dir(data_dir, node_id)):
                 raise _died(node_dir(data_dir, node_id) / LOG, node_id)
         view = view_of(waiting[0].port)
         if view is not None and view.cluster_id == state.cluster_id and view.node_ids == everyone:

@@ -10,8 +10,6 @@ process behind; only processes that were started from the same data directory ar
 
 from __future__ import annotations
 
-import base64
-import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,19 +21,21 @@ import msgspec
 from pipeline.broker import checks, launch
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.exclusive import exclusive
-from pipeline.broker.install import Lock, ensure_installed, shipped_lock
-from pipeline.broker.maven import own_java
+from pipeline.broker.install import Lock, ensure_installed, install_dir, shipped_lock
+from pipeline.broker.maven import java_version, own_java
 from pipeline.broker.node import JavaRuntime
 from pipeline.broker.places import cache_dir, make_dir
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.probe import view_of
-from pipeline.broker.processes import end, kill
+from pipeline.broker.processes import kill
 from pipeline.broker.progress import Progress, Report, silent
+from pipeline.broker.quickstart import with_quick_start
 from pipeline.broker.state import (
     LOCK,
     BrokerState,
     NodeState,
     erase,
+    new_cluster_id,
     node_dir,
     pid_of,
     read_state,
@@ -45,7 +45,6 @@ from pipeline.broker.state import (
 __all__ = ["LocalKafka", "NodeStatus", "Status"]
 
 _LOCK_WAIT_S = 120.0
-_STOP_GRACE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ class LocalKafka:
 
         `fresh` deletes the records of an earlier, stopped cluster first. Returns False when nothing was to do.
 
-        1. Install or check the jars.
+        1. Install or check the jars, and what makes starts quick.
         2. Agree with what the data directory holds, or refuse.
         3. Check memory, disk and ports.
         4. Write the state, then format the storage by it.
@@ -123,7 +122,7 @@ class LocalKafka:
         6. Wait until all answer; on any failure end what step 5 started.
         """
         lock = shipped_lock()
-        runtime = JavaRuntime(own_java(), ensure_installed(cache_dir(), lock, report=report))
+        runtime = _runtime(lock, report)
         make_dir(self.data_dir)
         with self._exclusive(report):
             state = self._agreed_state(lock, fresh=fresh)
@@ -148,9 +147,7 @@ class LocalKafka:
             running = self._running(state)
             if running:
                 report(Progress("stopping"))
-                end(
-                    {pid: node_dir(self.data_dir, id_) for id_, pid in running.items()}, grace_s=_STOP_GRACE_S
-                )
+                launch.stop(self.data_dir, running)
             write_state(self.data_dir, state.with_pids({node.id: 0 for node in state.nodes}))
             return bool(running)
 
@@ -201,7 +198,7 @@ class LocalKafka:
 
     def _new_state(self, lock: Lock) -> BrokerState:
         nodes = tuple(NodeState(id=n + 1, port=0, controller_port=0) for n in range(self._nodes))
-        return BrokerState.new(lock.kafka_version, _cluster_id(), self._with_ports(nodes))
+        return BrokerState.new(lock.kafka_version, new_cluster_id(), self._with_ports(nodes))
 
     def _with_ports(self, nodes: tuple[NodeState, ...]) -> tuple[NodeState, ...]:
         """Client ports as asked, or as they were, or new; controller ports new, since nobody remembers them."""
@@ -234,9 +231,13 @@ class LocalKafka:
         return exclusive(self.data_dir / LOCK, timeout_s=_LOCK_WAIT_S, report=report)
 
 
-def _cluster_id() -> str:
-    """16 random bytes in the form that Kafka gives them; never one that looks like an option."""
-    while True:
-        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        if not text.startswith("-"):
-            return text
+def _runtime(lock: Lock, report: Report) -> JavaRuntime:
+    java = own_java()  # first: without it there is no use in downloading anything
+    runtime = JavaRuntime(java, ensure_installed(cache_dir(), lock, report=report))
+    return with_quick_start(
+        runtime,
+        install_dir(cache_dir(), lock),
+        kafka_version=lock.kafka_version,
+        java_version=java_version(),
+        report=report,
+    )

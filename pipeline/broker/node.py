@@ -7,7 +7,6 @@ is cheap start-up: few internal partitions, small buffers, no delay for joining 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +18,18 @@ __all__ = ["OVERHEAD_MB", "SCRATCH", "JavaRuntime", "format_command", "heap_mb",
 
 # Where Java unpacks its native libraries: the system's directory may be mounted without execution.
 SCRATCH = "scratch"
+_GC = "G1"
 # Beyond the heap: code, threads, direct buffers; measured at 150 MB, with room.
 OVERHEAD_MB = 200
 
 
 @dataclass(frozen=True, slots=True)
 class JavaRuntime:
-    """What every command line starts with."""
+    """What every command line starts with. `options` are quickstart.py's."""
 
     java: Path
     jars: tuple[Path, ...]
+    options: tuple[str, ...] = ()
 
     @property
     def classpath(self) -> str:
@@ -80,7 +81,7 @@ def properties(state: BrokerState, node: NodeState, log_dir: Path) -> str:
 def format_command(runtime: JavaRuntime, state: BrokerState, settings: Path) -> list[str]:
     """Prepares a node's storage. Safe to repeat: a directory that is formatted already is left alone."""
     return [
-        *_java(runtime, ["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]),
+        *_java(runtime, "-Xmx128m", "-XX:TieredStopAtLevel=1"),
         "kafka.tools.StorageTool",
         "format",
         "--ignore-formatted",
@@ -91,7 +92,7 @@ def format_command(runtime: JavaRuntime, state: BrokerState, settings: Path) -> 
 
 def run_command(runtime: JavaRuntime, nodes: int, directory: Path) -> list[str]:
     """Runs the node whose `server.properties` is in `directory`."""
-    options = [
+    options = (
         mark(directory),
         f"-Xmx{heap_mb(nodes)}m",
         "-XX:+ExitOnOutOfMemoryError",
@@ -100,10 +101,19 @@ def run_command(runtime: JavaRuntime, nodes: int, directory: Path) -> list[str]:
         "-Dorg.slf4j.simpleLogger.showDateTime=true",
         "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
         "-Dorg.slf4j.simpleLogger.showThreadName=false",
-    ]
-    return [*_java(runtime, options), "kafka.Kafka", str(directory / "server.properties")]
+    )
+    return [*_java(runtime, *options), "kafka.Kafka", str(directory / "server.properties")]
 
 
-def _java(runtime: JavaRuntime, options: Sequence[str]) -> list[str]:
-    always = ["-Djava.awt.headless=true", "-XX:-UsePerfData", "--enable-native-access=ALL-UNNAMED"]
-    return [str(runtime.java), *always, *options, "-cp", runtime.classpath]
+def _java(runtime: JavaRuntime, *options: str) -> list[str]:
+    always = (
+        "-Djava.awt.headless=true",
+        "-XX:-UsePerfData",
+        "--enable-native-access=ALL-UNNAMED",
+        f"-XX:+Use{_GC}GC",
+        # Java 25 fails to match some of the code stubs that it recorded, and warns about each.
+        "-XX:+UnlockDiagnosticVMOptions",
+        "-XX:-AOTAdapterCaching",
+        "-XX:-AOTStubCaching",
+    )
+    return [str(runtime.java), *always, *runtime.options, *options, "-cp", runtime.classpath]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.places import explain_os_errors
 
-__all__ = ["end", "find_node", "is_node", "kill", "mark", "marked_dir", "spawn", "wait_gone"]
+__all__ = ["end", "find_node", "is_gone", "is_node", "kill", "mark", "marked_dir", "spawn"]
 
 _MARK = "-Dpipeline.broker.node="
 _POLL_S = 0.02
@@ -64,6 +64,23 @@ def is_node(pid: int, node_dir: Path) -> bool:
     return mark(node_dir) in _command(pid)
 
 
+def is_gone(pid: int, node_dir: Path) -> bool:
+    """Whether the node's process has let go of everything, its ports among it.
+
+    An empty command line alone does not say so: it is empty for a moment after the start, and again from the
+    beginning of the end, while the files and sockets last until the last thread.
+    """
+    command = _command(pid)
+    if command:
+        return mark(node_dir) not in command
+    _reap(pid)
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "Z" and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
+    except OSError:
+        return True
+
+
 def find_node(node_dir: Path) -> int:
     """The id of the node's process, whoever started it; 0 when there is none.
 
@@ -75,33 +92,35 @@ def find_node(node_dir: Path) -> int:
     return 0
 
 
-def end(processes: Mapping[int, Path], *, grace_s: float) -> None:
-    """End these nodes, given as process id -> directory: SIGTERM, then SIGKILL when `grace_s` have passed."""
+def end(
+    processes: Mapping[int, Path], *, grace_s: float, harmless: Callable[[Path], bool] = lambda _: False
+) -> None:
+    """End these nodes, given as process id -> directory: SIGTERM, then SIGKILL when `grace_s` have passed.
+
+    Or earlier, once every one of them is gone or `harmless(directory)` says that nothing of it can be lost.
+    """
     for pid, node_dir in processes.items():
         _signal(pid, node_dir, signal.SIGTERM)
-    if not wait_gone(processes, timeout_s=grace_s):
-        kill(processes)
+    deadline = time.monotonic() + grace_s
+    while not all(is_gone(pid, where) or harmless(where) for pid, where in processes.items()):
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(_POLL_S)
+    kill(processes)
 
 
 def kill(processes: Mapping[int, Path]) -> None:
     """SIGKILL these nodes and wait until they are gone."""
     for pid, node_dir in processes.items():
         _signal(pid, node_dir, signal.SIGKILL)
-    if not wait_gone(processes, timeout_s=_KILL_S):
-        raise BrokerError(
-            f"a broker process survives SIGKILL ({', '.join(map(str, processes))})",
-            hint="it hangs in the kernel, usually on a disk: see `dmesg`",
-        )
-
-
-def wait_gone(processes: Mapping[int, Path], *, timeout_s: float) -> bool:
-    """Wait until none of the processes is left; False when the time is over first."""
-    deadline = time.monotonic() + timeout_s
-    while not all(_is_gone(pid, node_dir) for pid, node_dir in processes.items()):
+    deadline = time.monotonic() + _KILL_S
+    while not all(is_gone(pid, where) for pid, where in processes.items()):
         if time.monotonic() >= deadline:
-            return False
+            raise BrokerError(
+                f"a broker process survives SIGKILL ({', '.join(map(str, processes))})",
+                hint="it hangs in the kernel, usually on a disk: see `dmesg`",
+            )
         time.sleep(_POLL_S)
-    return True
 
 
 def _signal(pid: int, node_dir: Path, number: signal.Signals) -> None:
@@ -123,24 +142,7 @@ def _command(pid: int) -> Sequence[str]:
         content = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return ()
-    # Empty once a process has begun to end.
     return content.decode(errors="surrogateescape").split("\0") if content else ()
-
-
-def _is_gone(pid: int, node_dir: Path) -> bool:
-    """Whether the node's process has let go of everything, its ports among it.
-
-    The command line vanishes first, the files and sockets with the last thread: only then is it gone.
-    """
-    command = _command(pid)
-    if command:
-        return mark(node_dir) not in command
-    _reap(pid)
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state == "Z" and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
-    except OSError:
-        return True
 
 
 def _reap(pid: int) -> None:

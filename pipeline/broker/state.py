@@ -6,7 +6,9 @@ A recorded process id is a hint only; `pid_of` asks the machine.
 
 from __future__ import annotations
 
+import base64
 import shutil
+import uuid
 from pathlib import Path
 
 import msgspec
@@ -21,6 +23,7 @@ __all__ = [
     "BrokerState",
     "NodeState",
     "erase",
+    "new_cluster_id",
     "node_dir",
     "pid_of",
     "read_state",
@@ -115,3 +118,11 @@ def erase(data_dir: Path) -> None:
             directory = node_dir(data_dir, node_id)
             if directory.exists():
                 shutil.rmtree(directory)
+
+
+def new_cluster_id() -> str:
+    """16 random bytes in the form that Kafka gives them; never one that looks like an option."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text

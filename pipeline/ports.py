@@ -183,7 +183,10 @@ class TransactionalProducer(Protocol):
     def begin(self) -> None: ...
 
     def send(self, outputs: Sequence[Output]) -> None:
-        """Enqueue all outputs. A client that takes fewer than it was given must not pass for success."""
+        """Enqueue all outputs; plain tuples in the order of Output are as good, and cheaper to make.
+
+        A client that takes fewer than it was given must not pass for success.
+        """
         ...
 
     def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:

@@ -2,9 +2,12 @@
 
 from pipeline.testing.clock import ManualClock as ManualClock
 from pipeline.testing.clock import SeededRandom as SeededRandom
+from pipeline.testing.driver import SimulatedCrash as SimulatedCrash
+from pipeline.testing.driver import TestDriver as TestDriver
 from pipeline.testing.executor import DeferredExecutor as DeferredExecutor
 from pipeline.testing.executor import InlineExecutor as InlineExecutor
 from pipeline.testing.faults import Faults as Faults
+from pipeline.testing.guard import StaleHandleError as StaleHandleError
 from pipeline.testing.memory_clients import MemoryCluster as MemoryCluster
 from pipeline.testing.memory_clients import MemoryJournalReader as MemoryJournalReader
 from pipeline.testing.memory_clients import MemoryProducers as MemoryProducers

@@ -177,7 +177,7 @@ class MemoryProducer:
     def send(self, outputs: Sequence[Output]) -> None:
         self._check_open()
         with self._broker.faults.at("send", self._id):
-            self._queue.extend((output, None) for output in outputs)
+            self._queue.extend((Output(*output), None) for output in outputs)
 
     def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
         self._check_open()

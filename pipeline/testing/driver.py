@@ -1,0 +1,260 @@
+"""TestDriver: runs an app in memory, with the real runtime on in-memory ports, and can crash and restart it.
+
+    driver = TestDriver(app)
+    driver.send(flights, "AA", Flight(...))
+    driver.run()
+    assert driver.outputs(delays)[0].value.flights == 1
+
+Deterministic: one thread, a manual clock, seeded randomness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import structlog
+
+from pipeline.app import App
+from pipeline.config import WorkerSettings
+from pipeline.core.names import EVENT_ID_HEADER, GroupId, TaskId
+from pipeline.declarations import TableDef, Topic
+from pipeline.errors import InvariantError
+from pipeline.event import Event
+from pipeline.ports import Executor, Logger, Output, Step, TopicSpec
+from pipeline.runtime.worker import Worker
+from pipeline.runtime.world import World
+from pipeline.table import table_prefix
+from pipeline.testing.clock import ManualClock, SeededRandom
+from pipeline.testing.executor import DeferredExecutor, InlineExecutor
+from pipeline.testing.guard import guarded
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
+from pipeline.testing.memory_log import MemoryBroker
+from pipeline.testing.memory_store import MemoryStores
+
+__all__ = ["SimulatedCrash", "TestDriver"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MAX_STEPS = 100_000
+
+
+class SimulatedCrash(BaseException):
+    """The process is gone, at a named step."""
+
+
+class _CrashAt:
+    """`ports.Steps` that ends the simulated process where it was told to."""
+
+    def __init__(self) -> None:
+        self.armed: dict[Step, int] = {}
+        self.seen: list[Step] = []
+
+    def reached(self, step: Step, task: TaskId) -> None:
+        self.seen.append(step)
+        if step in self.armed:
+            self.armed[step] -= 1
+            if self.armed[step] == 0:
+                del self.armed[step]
+                raise SimulatedCrash(f"{task} at {step.value}")
+
+
+class TestDriver:
+    """An app on an in-memory Kafka and disk. Topics that the app declares are created.
+
+    `partitions`: of each topic. `seed`: of nonces, jitter and, with `deferred`, of the order in which commits
+    and restores run beside the processing. Raises ConfigError as a worker's start does.
+    """
+
+    __test__ = False
+
+    def __init__(self, app: App, *, partitions: int = 1, seed: int = 0, deferred: bool = False) -> None:
+        self.app = app
+        self.broker = MemoryBroker()
+        self.stores = MemoryStores()
+        self.clock = ManualClock()
+        self.settings = WorkerSettings(worker_id="test")
+        self.crashed = False
+        self._random = SeededRandom(seed)
+        self._seed = seed
+        self._deferred = deferred
+        self._steps = _CrashAt()
+        self._worker: Worker | None = None
+        self._executor: Executor = InlineExecutor()
+        for topic in app.topics.values():
+            self.broker.create(TopicSpec(topic.name, partitions))
+
+    def send(
+        self,
+        topic: Topic[K, V],
+        key: K,
+        value: V,
+        *,
+        timestamp_ms: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        event_id: bytes | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """Produce an input record, placed by its key as Kafka does unless `partition` is given."""
+        if event_id is not None:
+            headers = [*headers, (EVENT_ID_HEADER, event_id)]
+        self.send_raw(
+            topic,
+            topic.key.encode(key),
+            topic.value.encode(value),
+            timestamp_ms=timestamp_ms,
+            headers=headers,
+            partition=partition,
+        )
+
+    def send_raw(
+        self,
+        topic: Topic[Any, Any],
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        timestamp_ms: int | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+    ) -> None:
+        """Produce bytes as they are, also such as the topic's type does not allow."""
+        when = self.clock.wall_ms() if timestamp_ms is None else timestamp_ms
+        self.broker.produce(Output(topic.name, key, value, when, headers), partition=partition)
+
+    def run(self) -> None:
+        """Start the worker if none runs, and process until nothing is left to do.
+
+        Ends early, with `crashed` set, when a step that `crash_at` named is reached. Raises the first failure
+        of a task, as `pipeline worker` would end with it.
+        """
+        if self.crashed:
+            raise InvariantError("the worker has crashed: restart() it first")
+        try:
+            worker = self._running()
+            quiet = 0
+            for _ in range(MAX_STEPS):
+                moved = worker.step()
+                if isinstance(self._executor, DeferredExecutor):
+                    moved |= self._executor.run_one()
+                # What is open is committed when the interval has passed.
+                self.clock.advance(self.settings.commit_interval_ms / 1000)
+                quiet = 0 if moved or not worker.idle else quiet + 1
+                if quiet > 1:
+                    break
+            else:
+                raise InvariantError(f"the app is still busy after {MAX_STEPS} steps")
+        except SimulatedCrash:
+            self.crash()
+            return
+        for failure in worker.failures.values():
+            raise failure
+
+    def crash(self) -> None:
+        """End the process as SIGKILL does: what is not committed is gone, what is on disk stays."""
+        if isinstance(self._executor, DeferredExecutor):
+            self._executor.drop()
+        self._worker = None
+        self.stores.crash()
+        self.crashed = True
+
+    def crash_at(self, step: Step, *, nth: int = 1) -> None:
+        """Let the process end at the `nth` time from now that `step` is reached."""
+        self._steps.armed[step] = nth
+
+    def restart(self, *, empty_disk: bool = False, app: App | None = None) -> None:
+        """Start a new process, of another version of the app if given; `run` makes it work.
+
+        `empty_disk`: the local state is gone, too.
+        """
+        if self._worker is not None:
+            self.crash()
+        if empty_disk:
+            self.stores = MemoryStores()
+        if app is not None:
+            self.app = app
+        self.crashed = False
+
+    def stop(self) -> None:
+        """Stop the worker as SIGTERM does: commit what is open and leave. Raises the first failure."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        worker.stop()
+        worker.close()
+        for failure in worker.failures.values():
+            raise failure
+
+    def outputs(self, topic: Topic[K, V]) -> list[Event[K, V]]:
+        """Committed records of a topic, partition by partition, in order."""
+        decode_key, decode_value = topic.key.decode, topic.value.decode
+        return [
+            Event(decode_key(record.key()), decode_value(record.value()), record)
+            for record in self.broker.records(topic.name)
+        ]
+
+    def dead_letters(self, group: str = "main") -> list[Event[bytes | None, bytes | None]]:
+        """Committed dead letters of a group, as bytes."""
+        name = GroupId(self.app.app_name, group).dead_letter_topic
+        if self.broker.describe(name) is None:
+            return []
+        return [Event(record.key(), record.value(), record) for record in self.broker.records(name)]
+
+    def table(self, table: TableDef[K, V]) -> dict[K, V]:
+        """The applied rows of a table over all tasks. Keys present in several tasks: the last one's."""
+        result: dict[K, V] = {}
+        for rows in self.table_by_partition(table).values():
+            result.update(rows)
+        return result
+
+    def table_by_partition(self, table: TableDef[K, V]) -> dict[int, dict[K, V]]:
+        """The applied rows of a table, task by task."""
+        prefix = table_prefix(table.name)
+        skip = len(prefix)
+        result: dict[int, dict[K, V]] = {}
+        for task in self._tasks(table.group):
+            rows = self.stores.contents(task)
+            result[task.partition] = {
+                table.key.decode(key[skip:]): table.value.decode(value)
+                for key, value in sorted(rows.items())
+                if key.startswith(prefix)
+            }
+        return result
+
+    def _tasks(self, group: str) -> list[TaskId]:
+        found = next(g for g in self.app.groups if g.name == group)
+        info = self.broker.describe(found.inputs[0].name)
+        count = info.partitions if info is not None else 0
+        return [TaskId(self.app.app_name, group, partition) for partition in range(count)]
+
+    def _running(self) -> Worker:
+        if self._worker is None:
+            self._executor = DeferredExecutor(self._seed) if self._deferred else InlineExecutor()
+            worker = Worker(self.app, self._world(), replace(self.settings), guarded(self.app.groups))
+            self._worker = worker
+            worker.start()
+        return self._worker
+
+    def _world(self) -> World:
+        return World(
+            cluster=MemoryCluster(self.broker),
+            sources=MemorySources(self.broker),
+            producers=MemoryProducers(self.broker),
+            journals=lambda: MemoryJournalReader(self.broker),
+            stores=self.stores,
+            clock=self.clock,
+            random=self._random,
+            executor=self._executor,
+            log=_quiet_log(),
+            steps=self._steps,
+        )
+
+
+def _quiet_log() -> Logger:
+    logger: Logger = structlog.wrap_logger(structlog.testing.CapturingLogger(), processors=[_as_fields])
+    return logger
+
+
+def _as_fields(_logger: Any, _method: str, fields: Any) -> Any:
+    return ((), dict(fields))

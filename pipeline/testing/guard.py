@@ -1,0 +1,100 @@
+"""Catches handles that a handler keeps after its call: what is written through them belongs to no record."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipeline.app import Binding, Group
+from pipeline.context import Context
+from pipeline.errors import InvariantError, PipelineError
+
+__all__ = ["StaleHandleError", "guarded"]
+
+
+class StaleHandleError(PipelineError):
+    """A Context or Table was used after the handler call it was given to."""
+
+
+class _Handle:
+    """Stands before a Context or a Table and refuses everything once the call is over.
+
+    Everything it hands out that is a handle itself (a Table, an iterator over items) is guarded, too.
+    """
+
+    def __init__(self, target: Any, call: _Call) -> None:
+        self._target = target
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        self._call.check()
+        return getattr(self._target, name)
+
+    def table(self, definition: Any) -> Any:
+        self._call.check()
+        return _Handle(self._target.table(definition), self._call)
+
+    def items(self, **prefix: Any) -> Any:
+        self._call.check()
+        for item in self._target.items(**prefix):
+            self._call.check()
+            yield item
+
+    def __getitem__(self, key: Any) -> Any:
+        self._call.check()
+        return self._target[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._call.check()
+        self._target[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        self._call.check()
+        del self._target[key]
+
+    def __contains__(self, key: object) -> bool:
+        self._call.check()
+        return key in self._target
+
+
+class _Call:
+    """One handler call."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.over = False
+
+    def check(self) -> None:
+        if self.over:
+            raise StaleHandleError(
+                f"{self.name} kept a context or table after its call and used it",
+                hint="ask the context of each call for its tables; keep keys and values, not handles",
+            )
+
+
+def guarded(groups: Sequence[Group]) -> list[Group]:
+    """The same groups with every handler behind a guard."""
+    if not all(isinstance(group, Group) for group in groups):
+        raise InvariantError("only groups can be guarded")
+    result = []
+    for group in groups:
+        twin = copy.copy(group)
+        twin.bindings = [_guard(binding) for binding in group.bindings]
+        result.append(twin)
+    return result
+
+
+def _guard(binding: Binding) -> Binding:
+    function: Callable[..., None] = binding.function
+    name = getattr(function, "__qualname__", str(function))
+
+    def call(given: Any, context: Context) -> None:
+        current = _Call(name)
+        try:
+            function(given, _Handle(context, current))
+        finally:
+            current.over = True
+
+    call.__qualname__ = name
+    return Binding(binding.topic, call, binding.on_error, binding.batch)

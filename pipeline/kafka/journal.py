@@ -29,6 +29,15 @@ _REQUEST_TIMEOUT_S = 10.0
 _BATCH = 2_000
 _POLL_S = 0.05
 _SHORT_TIMEOUT_S = 10.0  # how long a journal may end below where its reader was told to stop
+_NO_LEADER_YET = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
+)
 _SILENCE_TIMEOUT_S = 30.0  # how long nothing at all may arrive
 
 
@@ -71,6 +80,17 @@ class KafkaJournalReader:
             consumer.close()
 
     def _offset(self, journal: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel) -> int:
+        """Asked again while the partition has no settled leader, as just after its creation."""
+        deadline = time.monotonic() + _REQUEST_TIMEOUT_S
+        while True:
+            try:
+                return self._offset_once(journal, spec, isolation)
+            except KafkaException as error:
+                if error_of(error).code() not in _NO_LEADER_YET or time.monotonic() > deadline:
+                    raise request_failure(error_of(error), f"bounds of {journal}") from error
+                time.sleep(_POLL_S)
+
+    def _offset_once(self, journal: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel) -> int:
         partition = ClientPartition(*journal)
         futures = self._admin.list_offsets(
             {partition: spec}, isolation_level=isolation, request_timeout=_REQUEST_TIMEOUT_S
@@ -78,8 +98,6 @@ class KafkaJournalReader:
         self._admin.poll(0)  # hands the client's log on
         try:
             answer: Any = futures[partition].result(timeout=_REQUEST_TIMEOUT_S + 5)
-        except KafkaException as error:
-            raise request_failure(error_of(error), f"bounds of {journal}") from error
         except TimeoutError as error:
             raise UnreachableError(f"bounds of {journal}: no answer") from error
         return int(answer.offset)

@@ -110,7 +110,10 @@ class Lines:
         """
         self.take(len(self.pending))
         while self._ahead and self._offset < offset:
-            self.pending.append(self._ahead.popleft())
+            next_line, room = self._ahead.popleft(), offset - self._offset
+            if len(next_line) > room:
+                self._ahead.appendleft(next_line[room:])
+            self.pending.append(next_line[:room])
             self.take(1)
         while self._offset < offset:
             block = self._read(self._stream.read, min(_BLOCK_BYTES, offset - self._offset))

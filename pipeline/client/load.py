@@ -137,7 +137,7 @@ def decode_position(data: bytes, name: str) -> LoadPosition | None:
     """
     try:
         envelope = msgspec.json.decode(data, type=_Envelope)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _corrupt(name, f"a record of it cannot be read: {error}") from error
     if envelope.name != name:
         return None
@@ -151,7 +151,7 @@ def decode_position(data: bytes, name: str) -> LoadPosition | None:
         raise _corrupt(name, "the checksum of its position is wrong")
     try:
         position = msgspec.json.decode(body, type=LoadPosition)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _corrupt(name, f"its position cannot be read: {error}") from error
     fault = _fault(position)
     if fault or position.name != name:

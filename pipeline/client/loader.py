@@ -44,6 +44,7 @@ from pipeline.errors import (
     FencedError,
     InputError,
     InvariantError,
+    PipelineError,
     RetriableError,
     UnknownOutcomeError,
     UnreachableError,
@@ -144,12 +145,14 @@ class Loader:
         Raises InputError (the file, or its use under this name), FencedError, UnreachableError, ConfigError.
         """
         try:
-            self._fence()
+            self._fence(wait_s=0)
             self._committed = self._recall()
             rows = self._begin()
             if self.already_done and self._committed is not None:
                 return self._committed
             return self._load(rows, progress)
+        except FencedError as error:
+            raise taken(self._request.name) from error
         finally:
             self._close()
 
@@ -221,17 +224,16 @@ class Loader:
 
         return commit
 
-    def _fence(self) -> None:
-        """Step 1, waiting for a Kafka that is away."""
-        deadline = self._world.clock.monotonic_s() + _AWAY_S
+    def _fence(self, wait_s: float) -> None:
+        """Step 1, waiting that long for a Kafka that is away. Nothing has been written before it returns."""
+        deadline = self._world.clock.monotonic_s() + wait_s
         while True:
             self._close()
             self._producer = self._world.producers.open(load_transactional_id(self._request.name))
             try:
                 self._producer.init()
             except (UnreachableError, RetriableError, UnknownOutcomeError, AbortableError):
-                # Nothing was written: whatever init left open is ended by the next one.
-                if self._committed is None or self._world.clock.monotonic_s() > deadline:
+                if self._world.clock.monotonic_s() >= deadline:
                     raise
                 self._world.clock.sleep(_POLL_S)
             else:
@@ -261,31 +263,39 @@ class Loader:
     def _commit(self, batch: Batch, step: LoadStep) -> LoadPosition:
         """Steps 6 and 7, until the batch is committed."""
         previous = self._committed
-        for attempt in range(1, _ATTEMPTS + 1):
+        reason: PipelineError | None = None
+        for _ in range(_ATTEMPTS):
             nonce = self._world.random.token(12).hex()
             position = advance(previous, self._request, self._run, step, nonce)
-            confirmed = False
             try:
-                if not self._transact(batch, position):
-                    return position
-            except FencedError as error:
-                raise taken(self._request.name) from error
-            except (AbortableError, RetriableError, UnknownOutcomeError):
-                if attempt == _ATTEMPTS:
-                    raise
+                slow = self._transact(batch, position)
+            except (AbortableError, RetriableError, UnknownOutcomeError) as error:
+                reason, confirmed = error, False
             else:
+                if not slow:
+                    return position
                 confirmed = True
             outcome = judge(previous, position, self._renew())
             if outcome is Outcome.COMMITTED:
                 return position
             if outcome is Outcome.TAKEN:
-                raise taken(self._request.name)
+                raise FencedError(f"load {self._request.name!r} has gone on without this loader")
             if confirmed:
                 raise FatalTaskError(
                     f"load {self._request.name!r}: Kafka confirmed transaction {position.seq} and has lost it",
                     hint="check the brokers: acknowledged records may be missing",
                 )
-        raise InvariantError("a commit ended without an outcome")
+        raise self._given_up(previous, step, reason)
+
+    def _given_up(
+        self, previous: LoadPosition | None, step: LoadStep, reason: PipelineError | None
+    ) -> AbortableError:
+        first = previous.line + 1 if previous is not None and previous.run == self._run else 1
+        return AbortableError(
+            f"{self._request.file}, lines {first} to {step.end.line}: not committed in {_ATTEMPTS} attempts:"
+            f" {reason.message if reason else 'no reason given'}",
+            hint="what precedes these lines is loaded; run the same command again to continue",
+        )
 
     def _transact(self, batch: Batch, position: LoadPosition) -> bool:
         """Step 6. Whether the commit was so slow that step 7 must follow."""
@@ -303,7 +313,7 @@ class Loader:
 
     def _renew(self) -> LoadPosition | None:
         """Step 7."""
-        self._fence()
+        self._fence(_AWAY_S)
         deadline = self._world.clock.monotonic_s() + _AWAY_S
         while True:
             try:

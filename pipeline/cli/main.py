@@ -12,8 +12,11 @@ from rich.console import Console
 
 from pipeline.cli.broker import broker_app
 from pipeline.cli.consume import consume
+from pipeline.cli.journal import journal_app
 from pipeline.cli.produce import produce
+from pipeline.cli.table import table_app
 from pipeline.cli.topics import topics_app
+from pipeline.cli.worker import worker
 from pipeline.errors import PipelineError
 
 app = typer.Typer(
@@ -23,6 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command("worker")(worker)
+app.add_typer(table_app, name="table")
+app.add_typer(journal_app, name="journal")
 app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
 app.command("produce")(produce)

@@ -52,7 +52,8 @@ class KafkaTransactionalProducer:
         self._producer = producer
         self._id = transactional_id
         self._sent: list[Sequence[Output]] = []  # kept to name the record a broker refused
-        self._offsets: dict[int, list[int]] = {}  # of the delivered chunks, by partition, as delivered
+        # Offsets of the delivered chunks, as delivered, by partition in the order of the first `append`.
+        self._offsets: dict[tuple[str | None, int | None], list[int]] = {}
         self._chunks = 0
         self._chunk_error: KafkaError | None = None
 
@@ -92,6 +93,7 @@ class KafkaTransactionalProducer:
 
     def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
         """Enqueue an entry's chunks, in order, to exactly this partition."""
+        self._offsets.setdefault(journal, [])
         for chunk in chunks:
             self._chunks += 1
             while True:
@@ -122,13 +124,14 @@ class KafkaTransactionalProducer:
             raise AbortableError(
                 f"{self._id}: after flush {left} records wait, {delivered} of {self._chunks} chunks delivered"
             )
-        for offsets in self._offsets.values():
+        entries = [offsets for offsets in self._offsets.values() if offsets]
+        for offsets in entries:
             first = offsets[0]
             if first < 0 or offsets != list(range(first, first + len(offsets))):
                 raise FatalTaskError(
                     f"{self._id}: the chunks of one entry lie at {offsets}: somebody else writes to the journal"
                 )
-        return next((offsets[0] for offsets in self._offsets.values()), -1)
+        return entries[0][0] if entries else -1
 
     def commit(self) -> None:
         self._end("commit")
@@ -175,11 +178,11 @@ class KafkaTransactionalProducer:
             return
 
     def _chunk_delivered(self, error: KafkaError | None, message: Message) -> None:
-        offset, partition = message.offset(), message.partition()
-        if error is not None or offset is None or partition is None:
+        offset = message.offset()
+        if error is not None or offset is None:
             self._chunk_error = error
         else:
-            self._offsets.setdefault(partition, []).append(offset)
+            self._offsets[message.topic(), message.partition()].append(offset)
 
     def _serve(self, call: Callable[..., object], *arguments: float) -> None:
         """Make a call that runs callbacks. The client raises from it when it has met a fatal error.

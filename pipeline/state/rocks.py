@@ -22,7 +22,6 @@ from rocksdict import (
     Options,
     Rdict,
     RdictIter,
-    ReadOptions,
     WriteBatch,
 )
 
@@ -155,16 +154,12 @@ class RocksView:
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Keys with this prefix in byte order, as of this call; never the position."""
-        options = ReadOptions()
-        after = _after(prefix)
-        if after is not None:
-            options.set_iterate_upper_bound(after)
         try:
-            iterator = self._database.iter(options)
+            iterator = self._database.iter()
             iterator.seek(max(prefix, _FIRST_USER_KEY))
         except Exception as error:
             raise _use_failure(self._path, "scanned", error) from error
-        scan = _Scan(iterator, self._path)
+        scan = _Scan(iterator, prefix, self._path)
         self._scans.add(scan)
         return scan
 
@@ -204,10 +199,14 @@ class RocksStore(RocksView):
 
 
 class _Scan:
-    """An iterator that tells the end from an unreadable block, which the client's own `items` does not."""
+    """An iterator that tells the end from an unreadable block, which the client's own `items` does not.
 
-    def __init__(self, iterator: RdictIter, path: Path) -> None:
+    It compares prefixes itself: the client frees an upper bound while its iterator still uses it.
+    """
+
+    def __init__(self, iterator: RdictIter, prefix: bytes, path: Path) -> None:
         self._iterator: RdictIter | None = iterator
+        self._prefix = prefix
         self._path = path
 
     def __iter__(self) -> _Scan:
@@ -219,10 +218,13 @@ class _Scan:
             raise StopIteration
         try:
             if iterator.valid():
-                item = (iterator.key(), iterator.value())
-                iterator.next()
-                return item
-            iterator.status()
+                key: bytes = iterator.key()
+                if key.startswith(self._prefix):
+                    value: bytes = iterator.value()
+                    iterator.next()
+                    return key, value
+            else:
+                iterator.status()
         except Exception as error:
             raise _use_failure(self._path, "scanned", error) from error
         self._iterator = None
@@ -250,12 +252,6 @@ def _options(cache: Cache) -> Options:
     options.set_max_log_file_size(4 * 1024 * 1024)
     options.set_stats_dump_period_sec(0)
     return options
-
-
-def _after(prefix: bytes) -> bytes | None:
-    """The first key after all those with this prefix; None when there is none."""
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
 
 
 def _locked(path: Path) -> bool:

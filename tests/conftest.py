@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +19,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.broker import LocalKafka, cache_dir
+from pipeline.broker.ports import choose_ports
+from pipeline.broker.probe import view_of
 
 _IMAGE = "apache/kafka:4.3.1"
 _CONNECT_S = 5.0
+_CONTAINER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +82,47 @@ def _sweep() -> None:
 
 
 def _require_open(servers: str) -> None:
-    host, _, port = servers.split(",", maxsplit=1)[0].rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-    except (OSError, ValueError) as error:
-        pytest.exit(f"--kafka {servers}: nothing answers there ({error})", returncode=4)
+    host, _, port = servers.partition(",")[0].rpartition(":")
+    if not port.isdigit() or view_of(int(port), host=host, timeout_s=_CONNECT_S) is None:
+        pytest.exit(f"--kafka {servers}: no Kafka answers there in the clear", returncode=4)
 
 
 @contextmanager
 def _container() -> Iterator[str]:
+    port = choose_ports(1)[0]
     try:
-        from testcontainers.kafka import KafkaContainer  # noqa: PLC0415 - only this choice needs it
+        from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - only this choice needs it
 
-        container = KafkaContainer(_IMAGE).with_kraft()
-        container.start()
+        # The port is the same on both sides, because Kafka tells its clients the one that it knows.
+        container = DockerContainer(_IMAGE).with_bind_ports(port, port)
+        container.with_envs(**_container_settings(port, container.get_container_host_ip())).start()
     except Exception as error:  # noqa: BLE001 - each engine fails in its own way; all mean the same
         pytest.exit(f"--kafka container: no container could be started ({error})", returncode=4)
     try:
-        yield str(container.get_bootstrap_server())
+        host = container.get_container_host_ip()
+        deadline = time.monotonic() + _CONTAINER_S
+        while view_of(port, host=host) is None:
+            if time.monotonic() >= deadline:
+                pytest.exit(f"--kafka container: Kafka did not serve in {_CONTAINER_S:.0f} s", returncode=4)
+            time.sleep(0.2)
+        yield f"{host}:{port}"
     finally:
         container.stop()
+
+
+def _container_settings(port: int, host: str) -> dict[str, str]:
+    return {
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": f"1@localhost:{port + 1}",
+        "KAFKA_LISTENERS": f"CLIENT://0.0.0.0:{port},CONTROLLER://localhost:{port + 1}",
+        "KAFKA_ADVERTISED_LISTENERS": f"CLIENT://{host}:{port}",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "CLIENT",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+    }

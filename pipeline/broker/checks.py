@@ -23,12 +23,23 @@ __all__ = [
     "require_same_nodes",
     "require_same_port",
     "require_stopped",
+    "require_usable_path",
 ]
 
 _DISK_MB = 200
 _CLOSING_S = 1.0
 _POLL_S = 0.02
 _FRESH = "add --fresh to begin anew (it deletes the records of this broker), or choose another --data-dir"
+
+
+def require_usable_path(path: Path) -> None:
+    """Java splits lists of paths at `:`, Kafka at `,`; neither knows a way to quote them."""
+    unusable = sorted(set(str(path)) & set(",:\\\n"))
+    if unusable:
+        raise BrokerError(
+            f"Kafka cannot use the directory {path}: its name has a {unusable[0]!r} in it",
+            hint="choose another with --data-dir or PIPELINE_CACHE_DIR",
+        )
 
 
 def require_empty(data_dir: Path) -> None:

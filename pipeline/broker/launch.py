@@ -13,7 +13,7 @@ import msgspec
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.node import SCRATCH, JavaRuntime, format_command, properties, run_command
 from pipeline.broker.places import explain_os_errors, make_dir
-from pipeline.broker.probe import view_of
+from pipeline.broker.probe import View, view_of
 from pipeline.broker.processes import end, is_gone, spawn
 from pipeline.broker.progress import Progress, Report
 from pipeline.broker.state import BrokerState, NodeState, node_dir, write_state
@@ -41,7 +41,7 @@ def prepare(
         log = directory / LOG
         with explain_os_errors(directory):
             text = properties(state, node, directory / DATA)
-            (directory / "server.properties").write_text(text, encoding="utf-8")
+            (directory / "server.properties").write_text(text, encoding="ascii")
             if log.exists():
                 # One older log is kept: the one of the run that may have crashed.
                 log.replace(log.with_suffix(".log.1"))
@@ -104,9 +104,11 @@ def wait_until_serving(data_dir: Path, state: BrokerState, started: Mapping[int,
             if is_gone(pid, node_dir(data_dir, node_id)):
                 raise _died(node_dir(data_dir, node_id) / LOG, node_id)
         view = view_of(waiting[0].port)
-        if view is not None and view.cluster_id == state.cluster_id and view.node_ids == everyone:
-            waiting.pop(0)
-            continue
+        if view is not None:
+            _require_cluster(view, state, waiting[0])
+            if view.node_ids == everyone:
+                waiting.pop(0)
+                continue
         if time.monotonic() >= deadline:
             log = node_dir(data_dir, waiting[0].id) / LOG
             raise BrokerError(
@@ -115,6 +117,14 @@ def wait_until_serving(data_dir: Path, state: BrokerState, started: Mapping[int,
                 hint=f"the whole log: {log}",
             )
         time.sleep(_POLL_S)
+
+
+def _require_cluster(view: View, state: BrokerState, node: NodeState) -> None:
+    if view.cluster_id != state.cluster_id:
+        raise BrokerError(
+            f"port {node.port} serves the cluster {view.cluster_id}, not {state.cluster_id}, which broker.json names",
+            hint="the records are another cluster's: choose its --data-dir, or add --fresh to begin anew",
+        )
 
 
 def last_lines(log: Path, count: int) -> str:

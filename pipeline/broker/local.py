@@ -86,7 +86,8 @@ class LocalKafka:
             raise BrokerError(f"a local Kafka has 1 or 3 nodes, not {nodes}", hint="--nodes 1 or --nodes 3")
         if port is not None and not 1 <= port <= 65_535 - 2:
             raise BrokerError(f"{port} is not a port", hint="choose one from 1024 to 65533 with --port")
-        self.data_dir = data_dir.expanduser().absolute()
+        # Without links: the directory is the name by which the processes are recognised.
+        self.data_dir = data_dir.expanduser().resolve()
         self._port = port
         self._nodes = nodes
 
@@ -122,6 +123,7 @@ class LocalKafka:
         6. Wait until all answer; on any failure end what step 5 started.
         """
         lock = shipped_lock()
+        checks.require_usable_path(self.data_dir)
         runtime = _runtime(lock, report)
         make_dir(self.data_dir)
         with self._exclusive(report):
@@ -233,6 +235,7 @@ class LocalKafka:
 
 def _runtime(lock: Lock, report: Report) -> JavaRuntime:
     java = own_java()  # first: without it there is no use in downloading anything
+    checks.require_usable_path(cache_dir())
     runtime = JavaRuntime(java, ensure_installed(cache_dir(), lock, report=report))
     return with_quick_start(
         runtime,

@@ -68,14 +68,22 @@ def properties(state: BrokerState, node: NodeState, log_dir: Path) -> str:
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,
         "share.coordinator.state.topic.num.partitions": 5,
-        # A killed broker may come back only when its last session is over: 9 s by default.
-        "broker.session.timeout.ms": 3_000,
+        # A killed broker may come back only when its last session is over: 9 s by default. Much less would
+        # take a broker out of service whenever this machine is busy.
+        "broker.session.timeout.ms": 5_000,
         "broker.heartbeat.interval.ms": 500,
         "group.initial.rebalance.delay.ms": 0,
         # The default of 128 MB is taken from the heap at start, a quarter of ours.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
     }
-    return "".join(f"{name}={value}\n" for name, value in settings.items())
+    return "".join(f"{name}={_escaped(str(value))}\n" for name, value in settings.items())
+
+
+def _escaped(value: str) -> str:
+    """Java reads a properties file as Latin-1, with every other character as its UTF-16 code units."""
+    units = value.encode("utf-16-be")
+    codes = (int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2))
+    return "".join(chr(code) if 32 <= code < 127 else f"\\u{code:04x}" for code in codes)
 
 
 def format_command(runtime: JavaRuntime, state: BrokerState, settings: Path) -> list[str]:

@@ -27,7 +27,10 @@ broker_app = typer.Typer(
 _PORT = 9092
 _POLL_S = 0.2
 
-_Port = Annotated[int, typer.Option(help="Port of the first node; the others follow it.", min=1, max=65533)]
+_Port = Annotated[
+    int | None,
+    typer.Option(help=f"Port of the first node; the others follow it. Default: {_PORT}.", min=1, max=65533),
+]
 _DataDir = Annotated[
     Path | None, typer.Option(help="Where records and logs are kept. Default: the user's cache, by port.")
 ]
@@ -35,7 +38,7 @@ _DataDir = Annotated[
 
 @broker_app.command()
 def start(
-    port: _Port = _PORT,
+    port: _Port = None,
     nodes: Annotated[
         int | None, typer.Option(help="1 or 3 (replicated). Default: as it was, 1 for a new one.")
     ] = None,
@@ -55,7 +58,7 @@ def start(
 
 
 @broker_app.command()
-def stop(port: _Port = _PORT, data_dir: _DataDir = None) -> None:
+def stop(port: _Port = None, data_dir: _DataDir = None) -> None:
     """Stop it. Its records stay; the next start serves them."""
     kafka = _kafka(port, data_dir)
     with _progress() as report:
@@ -65,7 +68,7 @@ def stop(port: _Port = _PORT, data_dir: _DataDir = None) -> None:
 
 @broker_app.command()
 def status(
-    port: _Port = _PORT,
+    port: _Port = None,
     data_dir: _DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
@@ -89,7 +92,7 @@ def status(
 
 @broker_app.command()
 def logs(
-    port: _Port = _PORT,
+    port: _Port = None,
     data_dir: _DataDir = None,
     node: Annotated[int, typer.Option(help="Which node.")] = 1,
     lines: Annotated[int, typer.Option(help="How many of the last lines.", min=0)] = 50,
@@ -115,11 +118,16 @@ def logs(
                 time.sleep(_POLL_S)
 
 
-def _kafka(port: int, data_dir: Path | None, *, nodes: int | None = None, fresh: bool = False) -> LocalKafka:
-    where = data_dir or default_data_dir(port)
-    if nodes is None and not fresh:
-        nodes = len(LocalKafka(where, port).status().nodes)
-    return LocalKafka(where, port, nodes or 1)
+def _kafka(
+    port: int | None, data_dir: Path | None, *, nodes: int | None = None, fresh: bool = False
+) -> LocalKafka:
+    """The broker that the options mean. What they leave open is as it was at the last start."""
+    where = data_dir or default_data_dir(port or _PORT)
+    # What is about to be deleted decides nothing, and may be unreadable.
+    known = () if fresh else LocalKafka(where).status().nodes
+    if port is None:
+        port = known[0].port if known else _PORT
+    return LocalKafka(where, port, nodes or len(known) or 1)
 
 
 def _as_dict(found: Status) -> dict[str, object]:

@@ -11,8 +11,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 
 from pipeline.broker import BrokerError, LocalKafka, Progress, Report, Status, default_data_dir
 
@@ -146,7 +144,7 @@ def _as_dict(found: Status) -> dict[str, object]:
 
 @contextmanager
 def _progress() -> Iterator[Report]:
-    """A bar on a terminal; elsewhere one line for each step."""
+    """A line that changes on a terminal; elsewhere one line for each step."""
     console = Console(stderr=True)
     if not console.is_terminal:
         seen: set[str] = set()
@@ -158,15 +156,8 @@ def _progress() -> Iterator[Report]:
 
         yield report_line
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Bar(*columns, BarColumn(), DownloadColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("checking", total=None)
-
-        def report_bar(progress: Progress) -> None:
-            total = progress.total_bytes or None
-            bar.update(task, description=progress.step, completed=progress.done_bytes, total=total)
-
-        yield report_bar
+    with console.status("checking") as shown:
+        yield lambda progress: shown.update(str(progress))
 
 
 def _say(text: str) -> None:

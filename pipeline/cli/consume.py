@@ -130,7 +130,7 @@ def _show_json(record: Record) -> None:
 def _json_field(name: str, data: bytes | None) -> dict[str, object]:
     """JSON as it is; else text; else base64 under a name that says so."""
     if data is not None:
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
             msgspec.json.decode(data)
             return {name: msgspec.Raw(data)}
     return _text_field(name, data)

@@ -32,7 +32,7 @@ from pipeline.runtime.system import SystemClock, SystemRandom, ThreadExecutor
 __all__ = ["produce"]
 
 # Far above what a commit takes, so that a slow one is told from one that the client sent twice.
-_RETRY_BACKOFF_MS = 500
+_RETRY_BACKOFF_MS = 200
 _REPORT_S = 2.0
 
 
@@ -94,6 +94,8 @@ def produce(
     Values are JSON objects. Of CSV, cells that are plain numbers become numbers, in columns that hold nothing
     else at the beginning of the file; 007, 1e5 and columns with such cells stay text.
     """
+    shown = "standard input" if file == STANDARD_INPUT else file
+    lines = Lines(open_bytes(file), shown)
     form = file_kind.value if file_kind else file_format(file)
     if form is None:
         raise typer.BadParameter(f"cannot tell the format of {file}: give --format csv or --format jsonl")
@@ -110,8 +112,6 @@ def produce(
         null=tuple(sorted(null or ())),
         text=tuple(sorted(text or ())),
     )
-    shown = "standard input" if file == STANDARD_INPUT else file
-    lines = Lines(open_bytes(file), shown)
     settings = kafka_settings(kafka)
     cluster = KafkaCluster(settings)
     target = find_topic(cluster, topic)

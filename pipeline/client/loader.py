@@ -95,9 +95,9 @@ class LoadWorld:
 
 def find_topic(cluster: Cluster, topic: str) -> TopicInfo:
     """The topic to load into; creates the topic of positions. Raises ConfigError when it cannot be used."""
-    found = cluster.describe([topic, LOADS_TOPIC])
     if topic == LOADS_TOPIC:
         raise ConfigError(f"{LOADS_TOPIC} holds the positions of loads; nothing can be loaded into it")
+    found = cluster.describe([topic, LOADS_TOPIC])
     if topic not in found:
         raise ConfigError(
             f"there is no topic {topic!r}",

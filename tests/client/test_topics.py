@@ -48,7 +48,11 @@ def test_a_declaration_is_read_with_settings_as_kafka_writes_them() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "mistake"),
     [
-        ("partitions: 4", "partitions: four", "orders.yaml:2: partitions must be a whole number from 1 to 10000"),
+        (
+            "partitions: 4",
+            "partitions: four",
+            "orders.yaml:2: partitions must be a whole number from 1 to 10000",
+        ),
         ("partitions: 4", "partitions: 0", "orders.yaml:2: partitions must be"),
         ("partitions: 4", "partitions: 10001", "orders.yaml:2: partitions must be"),
         ("partitions: 4", "partitions: [4]", "orders.yaml:2: partitions must be"),
@@ -102,7 +106,9 @@ def test_a_directory_without_declarations_is_refused(tmp_path: Path) -> None:
 def test_the_declarations_of_this_repository_are_right() -> None:
     """The demo applies them, and its records of 2013 must not fall to retention."""
     topics = read_topics(Path(__file__).parents[2] / "topics")
-    assert {"carrier-delays", "flights-by-carrier", "flights-by-tail", "tail-hops"} <= {t.name for t in topics}
+    assert {"carrier-delays", "flights-by-carrier", "flights-by-tail", "tail-hops"} <= {
+        t.name for t in topics
+    }
     assert all(topic.config.get("retention.ms") == "-1" for topic in topics)
 
 

@@ -1,0 +1,1 @@
+"""Tests of pipeline.client and of its commands."""

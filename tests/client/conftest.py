@@ -1,0 +1,125 @@
+"""The `pipeline` command as a process against the Kafka under test, and what a topic holds afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import pytest
+
+from pipeline.client.reading import last_committed, read_topic
+from pipeline.config import KafkaSettings
+from pipeline.core.names import TopicPartition
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.kafka.source import KafkaSources
+from pipeline.ports import Record, TopicSpec
+from pipeline.runtime.system import SystemClock
+
+_TIMEOUT_S = 60
+_ROOT = Path(__file__).parents[2]
+
+
+class _Kafka(Protocol):
+    @property
+    def bootstrap_servers(self) -> str: ...
+
+
+class Command:
+    """Runs `pipeline` against one Kafka, in a directory of the test's own."""
+
+    def __init__(self, servers: str, directory: Path) -> None:
+        self.settings = KafkaSettings(bootstrap_servers=servers)
+        self.directory = directory
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(
+        self, *arguments: str, stdin: int | IO[str] | None = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", *arguments],
+            cwd=self.directory,
+            env={
+                **os.environ,
+                "PIPELINE_KAFKA": self.settings.bootstrap_servers,
+                "PYTHONPATH": str(_ROOT),
+                "COLUMNS": "200",
+            },
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, *arguments: str, code: int = 0, stdin: str | None = None) -> tuple[str, str]:
+        """Standard output and error of a command that ends with `code`."""
+        process = self.start(*arguments, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL)
+        out, err = process.communicate(stdin, timeout=_TIMEOUT_S)
+        assert process.returncode == code, f"{arguments}: exit {process.returncode}\n{out}\n{err}"
+        return out, err
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json")[0])
+
+    def create(self, topic: str, partitions: int = 3, **config: str) -> None:
+        with closing(KafkaCluster(self.settings)) as cluster:
+            cluster.create(
+                [TopicSpec(topic, partitions, config={k.replace("_", "."): v for k, v in config.items()})]
+            )
+
+    def records(self, topic: str) -> list[Record]:
+        """Every committed record of the topic."""
+        with (
+            closing(KafkaCluster(self.settings)) as cluster,
+            closing(KafkaJournalReader(self.settings)) as reader,
+            closing(KafkaSources(self.settings).open("pipeline.test")) as source,
+        ):
+            count = cluster.describe([topic])[topic].partitions
+            bounds = {p: reader.bounds(p) for p in (TopicPartition(topic, number) for number in range(count))}
+            lasts = {p: last_committed(reader, p, b.start, b.stable_end) for p, b in bounds.items()}
+            known = {p: last for p, last in lasts.items() if last is not None}
+            return list(read_topic(source, SystemClock(), {p: b.start for p, b in bounds.items()}, known))
+
+    def end(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def command(kafka: _Kafka, tmp_path: Path) -> Iterator[Command]:
+    """The `pipeline` command against the Kafka under test."""
+    found = Command(kafka.bootstrap_servers, tmp_path)
+    yield found
+    found.end()
+
+
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], bool], str], None]:
+    """Wait for a condition, with a deadline."""
+
+    def wait(condition: Callable[[], bool], what: str) -> None:
+        clock = SystemClock()
+        deadline = clock.monotonic_s() + _TIMEOUT_S
+        while not condition():
+            assert clock.monotonic_s() < deadline, f"waited {_TIMEOUT_S} s for {what}"
+            clock.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

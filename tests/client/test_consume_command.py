@@ -1,0 +1,124 @@
+"""`pipeline consume` and `pipeline topics` as users run them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import KafkaSettings
+from pipeline.kafka.producer import KafkaProducers
+from pipeline.ports import Output
+
+from .conftest import Command
+
+pytestmark = pytest.mark.kafka
+
+
+def _write(settings: KafkaSettings, topic: str, values: list[bytes | None], *, commit: bool = True) -> None:
+    producer = KafkaProducers(settings).open(f"test.{topic}")
+    producer.init()
+    producer.begin()
+    producer.send(
+        [Output(topic, b"k%d" % (n % 3), value, 1_700_000_000_000 + n) for n, value in enumerate(values)]
+    )
+    producer.flush()
+    if commit:
+        producer.commit()
+    else:
+        producer.abort()
+    producer.close()
+
+
+def test_it_shows_committed_records_and_ends_at_the_end(command: Command, unique_name: str) -> None:
+    """Aborted records are nobody's data, and a marker at the end must not keep it waiting."""
+    topic = unique_name
+    command.create(topic, partitions=2)
+    out, _ = command.run("consume", topic)
+    assert out == ""
+    _write(command.settings, topic, [b'{"n":%d}' % n for n in range(30)])
+    _write(command.settings, topic, [b"aborted"] * 200, commit=False)
+    out, _ = command.run("consume", topic, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert sorted(row["value"]["n"] for row in rows) == list(range(30))
+    assert {row["topic"] for row in rows} == {topic}
+    out, _ = command.run("consume", topic, "--key", "k1", "--json")
+    assert [json.loads(line)["value"]["n"] for line in out.splitlines()] == list(range(1, 30, 3))
+    out, _ = command.run("consume", topic, "--max", "4")
+    assert len(out.splitlines()) == 4
+    partition = str(rows[0]["partition"])
+    out, _ = command.run("consume", topic, "--partition", partition)
+    assert {line.split()[0] for line in out.splitlines()} == {partition}
+
+
+def test_what_is_no_json_and_no_text_is_shown_without_harm(command: Command, unique_name: str) -> None:
+    """A value must neither break a program that reads the output nor drive a person's terminal."""
+    topic = unique_name
+    command.create(topic, partitions=1)
+    _write(command.settings, topic, [b"\xff\x00", None, b"plain", b"\x1b[31mred\n"])
+    out, _ = command.run("consume", topic, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert rows[0]["value_base64"] == "/wA="
+    assert [row.get("value") for row in rows[1:]] == [None, "plain", "\x1b[31mred\n"]
+    out, _ = command.run("consume", topic)
+    lines = out.splitlines()
+    assert len(lines) == 4
+    assert lines[0].endswith("k0  0xff00")
+    assert lines[1].endswith("(null)")
+    assert lines[3].endswith("\\x1b[31mred\\n")
+    assert "2023-11-14T22:13:20.000Z" in lines[0]
+
+
+def test_following_shows_what_comes_from_now_on(command: Command, unique_name: str) -> None:
+    """It waits past the end until it has seen what was asked for."""
+    topic = unique_name
+    command.create(topic, partitions=1)
+    _write(command.settings, topic, [b"early"])
+    process = command.start("consume", topic, "--follow", "--max", "2", "--json")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["value"] == "early"
+    _write(command.settings, topic, [b"late"])
+    out, _ = process.communicate(timeout=30)
+    assert json.loads(out)["value"] == "late"
+    assert process.returncode == 0
+    _, err = command.run("consume", topic, "--from", "end", code=2)
+    assert "--follow" in err
+
+
+def test_consume_refuses_what_is_not_there(command: Command, unique_name: str) -> None:
+    """A typo must not look like an empty topic."""
+    _, err = command.run("consume", f"{unique_name}-missing", code=1)
+    assert "there is no topic" in err
+    command.create(unique_name, partitions=2)
+    _, err = command.run("consume", unique_name, "--partition", "2", code=1)
+    assert "they are 0 to 1" in err
+
+
+def test_topics_apply_creates_reports_and_changes_nothing_that_differs(
+    command: Command, unique_name: str, tmp_path: Path
+) -> None:
+    """Adding partitions moves keys: never as a side effect of a deployment."""
+    directory = tmp_path / "topics"
+    directory.mkdir()
+    text = f"name: {unique_name}\npartitions: 3\nowner: tests\nkey: none\nvalue: none\nconfig:\n  retention.ms: -1\n"
+    (directory / f"{unique_name}.yaml").write_text(text)
+    out, _ = command.run("topics", "apply")
+    assert unique_name in out
+    assert "created" in out
+    (state,) = command.json("topics", "apply", "--dir", "topics")["topics"]
+    assert (state["state"], state["differences"]) == ("present", [])
+    (directory / f"{unique_name}.yaml").write_text(text.replace("partitions: 3", "partitions: 5"))
+    out, err = command.run("topics", "apply", "--json", code=1)
+    (state,) = json.loads(out)["topics"]
+    assert state["differences"] == [{"what": "partitions", "declared": "5", "actual": "3"}]
+    assert f"{unique_name}: partitions: declared 5, the cluster has 3" in err
+    (directory / f"{unique_name}.yaml").write_text(text.replace("partitions: 3", "partitions: three"))
+    _, err = command.run("topics", "apply", code=1)
+    assert f"topics/{unique_name}.yaml:2: partitions must be a whole number" in err
+
+
+def test_a_kafka_that_is_away_is_exit_code_3(command: Command, unused_port: int) -> None:
+    """Schedulers retry on 3 and page somebody on 1."""
+    _, err = command.run("consume", "any", "--kafka", f"127.0.0.1:{unused_port}", code=3)
+    assert "check that Kafka runs" in err

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import UnionType
@@ -40,12 +41,11 @@ class ValueCodec(Generic[V]):
     """A resolved codec.
 
     `admit` checks and encodes: (bytes, the value as a decode gives it); raises TypeError, ValueError or
-    msgspec.ValidationError. `encode` is its first half, for outputs. `decode` raises the same. With
-    `allows_none`, `encode`/`decode` map None to a null value (a tombstone) and back. `immutable`: decoded
-    values may be shared.
+    msgspec.ValidationError. `encode` is its first half. `decode` raises the same. With `allows_none` all three
+    map None to a null value (a tombstone) and back. `immutable`: decoded values may be shared.
     """
 
-    admit: Callable[[V], tuple[bytes, V]]
+    admit: Callable[[V], tuple[bytes | None, V]]
     encode: Callable[[V], bytes | None]
     decode: Callable[[bytes | None], V]
     allows_none: bool
@@ -63,24 +63,59 @@ def resolve_value(
     """
     name = codec if codec is not None else ("raw" if declared is bytes else "json")
     allows_none, checked = _split_none(declared) if tombstones else (False, declared)
-    if isinstance(name, str):
-        encode, decode = _named(name, checked, where)
-        immutable = is_immutable(checked)
-        schema = f"{name}:{schema_of(checked)}"
+    if not isinstance(name, str):
+        plain = _build(name.encode, name.decode, checked, type(name).__qualname__)
     else:
-        encode, decode = name.encode, name.decode
-        immutable = is_immutable(checked)
-        schema = f"{type(name).__qualname__}:{schema_of(checked)}"
-    admit = _checked(encode, decode, _classes(checked))
-    if allows_none:
-        return ValueCodec(admit, _none_encode(admit), _none_decode(decode), True, immutable, schema)
-    return ValueCodec(admit, _first(admit, encode, checked), decode, False, immutable, schema)
+        try:
+            plain = _shared(checked, name)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from error
+        except TypeError:  # a type that cannot be hashed
+            plain = _build(*_named(name, checked), checked, name)
+    return _with_none(plain) if allows_none else plain
 
 
-def _named(name: str, declared: Any, where: str) -> tuple[Callable[[Any], bytes], Callable[[Any], Any]]:
+@functools.cache
+def _shared(declared: Any, name: str) -> ValueCodec[Any]:
+    """One codec per type, so that a value that is set and sent is checked and encoded once."""
+    return _build(*_named(name, declared), declared, name)
+
+
+def _build(
+    encode: Callable[[Any], bytes], decode: Callable[[Any], Any], declared: Any, name: str
+) -> ValueCodec[Any]:
+    immutable = is_immutable(declared)
+    classes = _classes(declared)
+    only = next(iter(classes)) if classes is not None and len(classes) == 1 else None
+    if immutable and only is not None:
+        admit = _checked_once(encode, decode, only)
+    else:
+        admit = _checked(encode, decode, classes)
+    return ValueCodec(
+        admit, lambda value: admit(value)[0], decode, False, immutable, f"{name}:{schema_of(declared)}"
+    )
+
+
+def _with_none(plain: ValueCodec[Any]) -> ValueCodec[Any]:
+    admit, decode = plain.admit, plain.decode
+
+    def admit_or_none(value: Any) -> tuple[bytes | None, Any]:
+        return (None, None) if value is None else admit(value)
+
+    return ValueCodec(
+        admit_or_none,
+        lambda value: None if value is None else admit(value)[0],
+        lambda data: None if data is None else decode(data),
+        True,
+        plain.immutable,
+        plain.schema,
+    )
+
+
+def _named(name: str, declared: Any) -> tuple[Callable[[Any], bytes], Callable[[Any], Any]]:
     if name == "raw":
         if declared is not bytes:
-            raise ConfigError(f"{where}: the codec 'raw' carries bytes, not {_show(declared)}")
+            raise ConfigError(f"the codec 'raw' carries bytes, not {_show(declared)}")
         return bytes, _raw_decode
     try:
         if name == "json":
@@ -88,10 +123,8 @@ def _named(name: str, declared: Any, where: str) -> tuple[Callable[[Any], bytes]
         if name == "msgpack":
             return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(declared).decode
     except TypeError as error:
-        raise ConfigError(f"{where}: the type {_show(declared)} cannot be encoded: {error}") from error
-    raise ConfigError(
-        f"{where}: unknown codec {name!r}", hint="use 'json', 'msgpack', 'raw' or an object of yours"
-    )
+        raise ConfigError(f"the type {_show(declared)} cannot be encoded: {error}") from error
+    raise ConfigError(f"unknown codec {name!r}", hint="use 'json', 'msgpack', 'raw' or an object of yours")
 
 
 def _raw_decode(data: Any) -> bytes:
@@ -112,36 +145,26 @@ def _checked(
     return admit
 
 
-def _first(
-    admit: Callable[[Any], tuple[bytes, Any]], encode: Callable[[Any], bytes], declared: Any
-) -> Callable[[Any], bytes | None]:
-    if declared in {str, bytes, bool}:  # the class alone decides, so nothing is left for a decode to find
+def _checked_once(
+    encode: Callable[[Any], bytes], decode: Callable[[Any], Any], only: type
+) -> Callable[[Any], tuple[bytes, Any]]:
+    """For immutable values of one class: the object admitted last is known, and often set and sent at once."""
+    # One tuple, so that workers on several threads of a process see a value with its own bytes.
+    last: tuple[Any, tuple[bytes, Any]] = (encode, (b"", None))
 
-        def encode_plain(value: Any) -> bytes | None:
-            if type(value) is not declared:
-                raise TypeError(f"expected {declared.__name__}, got {type(value).__name__}")
-            return encode(value)
+    def admit(value: Any) -> tuple[bytes, Any]:
+        nonlocal last
+        known, admitted = last
+        if value is known:
+            return admitted
+        if type(value) is not only:
+            raise TypeError(f"expected {only.__name__}, got {type(value).__name__}")
+        data = encode(value)
+        admitted = data, decode(data)
+        last = value, admitted
+        return admitted
 
-        return encode_plain
-
-    def encode_checked(value: Any) -> bytes | None:
-        return admit(value)[0]
-
-    return encode_checked
-
-
-def _none_encode(admit: Callable[[Any], tuple[bytes, Any]]) -> Callable[[Any], bytes | None]:
-    def encode(value: Any) -> bytes | None:
-        return None if value is None else admit(value)[0]
-
-    return encode
-
-
-def _none_decode(decode: Callable[[Any], Any]) -> Callable[[bytes | None], Any]:
-    def decode_or_none(data: bytes | None) -> Any:
-        return None if data is None else decode(data)
-
-    return decode_or_none
+    return admit
 
 
 def _split_none(declared: Any) -> tuple[bool, Any]:

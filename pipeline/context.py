@@ -15,8 +15,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
 
-# name, key encoder, value encoder, largest key + value in bytes
-Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], bytes | None], int]
+# name, key encoder, value codec's `admit`, largest key + value in bytes
+Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], tuple[bytes | None, Any]], int]
 
 
 class Context:
@@ -61,18 +61,20 @@ class Context:
         TypeError, ValueError (also when the topic would refuse the size) or msgspec.ValidationError.
         """
         try:
-            name, encode_key, encode_value, most = self._senders[topic]
+            name, encode_key, admit, most = self._senders[topic]
         except (KeyError, TypeError):
             raise ConfigError(
                 f"{topic!r} is not declared by this app",
                 hint="declare it with app.topic(...) and send to that",
             ) from None
         key_data = encode_key(key)
-        data = encode_value(value)
+        data = admit(value)[0]
         if (data is not None and len(data) > most) or headers:
             _check_size(name, key_data, data, headers, most)
         if timestamp_ms is None:
-            timestamp_ms = max(self.message.timestamp()[1], 0)
+            timestamp_ms = self.message.timestamp()[1]
+            if timestamp_ms < 0:
+                timestamp_ms = 0  # a record without a timestamp; 0 lets the broker give the present
         self._outputs.append((name, key_data, data, timestamp_ms, headers))
 
     def resource(self, resource: Resource[R], /) -> R:

@@ -131,7 +131,7 @@ class Table(Generic[K, V]):
         if before is MISSING:
             self._encoded[key] = self._full_key(key)
         self._undo.append((self, key, before))
-        self._overlay.written_bytes += len(data)
+        self._overlay.written_bytes += len(data)  # type: ignore[arg-type]  # a table's codec has no tombstones
         self._open[key] = data
         self._view[key] = decoded if self._fresh is None else data
 

@@ -111,5 +111,4 @@ def _shape(app: App, group: Group, topics: Mapping[str, TopicInfo], cluster_id: 
 def _sender(topic: Topic[Any, Any], info: TopicInfo) -> Sender:
     limit = int(info.config.get("max.message.bytes", DEFAULT_MAX_MESSAGE_BYTES))
     encode_key: Callable[[Any], bytes | None] = topic.key.encode
-    encode_value: Callable[[Any], bytes | None] = topic.value.encode
-    return topic.name, encode_key, encode_value, limit - RECORD_OVERHEAD_BYTES
+    return topic.name, encode_key, topic.value.admit, limit - RECORD_OVERHEAD_BYTES

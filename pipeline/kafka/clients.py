@@ -21,6 +21,17 @@ __all__ = ["LOGGER", "ProducerLimits", "admin", "consumer", "journal", "open_cli
 
 LOGGER = logging.getLogger("pipeline.kafka")
 
+# A client warns on stderr, before it has a logger, about properties that only the other kind knows.
+_PRODUCER_ONLY = (
+    "batch.",
+    "compression.",
+    "linger.",
+    "queue.buffering.",
+    "sticky.",
+    "topic.metadata.propagation.",
+)
+_CONSUMER_ONLY = ("check.crcs", "fetch.", "group.", "heartbeat.", "max.poll.", "queued.", "session.")
+
 ClientT = TypeVar("ClientT")
 Properties = dict[str, Any]
 
@@ -59,6 +70,7 @@ def consumer(settings: KafkaSettings, consumer_group: str) -> Properties:
     """A consumer of inputs: committed records only, positions owned by the caller."""
     return _layers(
         settings,
+        without=_PRODUCER_ONLY,
         tuning={
             # A full queue makes the fetcher sleep this long; the default of 1000 halves the throughput.
             "fetch.queue.backoff.ms": "3",
@@ -84,6 +96,7 @@ def journal(settings: KafkaSettings) -> Properties:
     """A consumer that reads a stretch of a journal once, as fast as it can, and notices the end."""
     return _layers(
         settings,
+        without=_PRODUCER_ONLY,
         tuning={
             "fetch.queue.backoff.ms": "3",
             # The end is known only from an empty answer, so this is what every read waits at least.
@@ -109,6 +122,7 @@ def producer(settings: KafkaSettings, transactional_id: str, limits: ProducerLim
     """The producer of one task."""
     return _layers(
         settings,
+        without=_CONSUMER_ONLY,
         tuning={
             "linger.ms": "5",  # `flush` sends at once whatever lingers
             "compression.type": "lz4",
@@ -134,7 +148,7 @@ def producer(settings: KafkaSettings, transactional_id: str, limits: ProducerLim
 
 def admin(settings: KafkaSettings) -> Properties:
     """A client for metadata and administration."""
-    return _layers(settings, tuning={}, owned={"allow.auto.create.topics": "false"})
+    return _layers(settings, without=_PRODUCER_ONLY + _CONSUMER_ONLY, tuning={}, owned={})
 
 
 def open_client(client: Callable[[Properties], ClientT], properties: Properties) -> ClientT:
@@ -148,13 +162,15 @@ def open_client(client: Callable[[Properties], ClientT], properties: Properties)
         ) from error
 
 
-def _layers(settings: KafkaSettings, *, tuning: Mapping[str, str], owned: Mapping[str, str]) -> Properties:
+def _layers(
+    settings: KafkaSettings, *, without: tuple[str, ...], tuning: Mapping[str, str], owned: Mapping[str, str]
+) -> Properties:
     return {
         "client.id": "pipeline",
         "socket.keepalive.enable": "true",
         "reconnect.backoff.max.ms": "1000",  # the default of 10 s would outlast a broker's restart
         **tuning,
-        **settings.properties,
+        **{name: value for name, value in settings.properties.items() if not name.startswith(without)},
         **owned,
         "bootstrap.servers": settings.bootstrap_servers,
         "logger": LOGGER,

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
@@ -38,6 +39,7 @@ class KafkaCluster:
     """`ports.Cluster` on one admin client. Calls may come from several threads."""
 
     def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
         self._servers = settings.bootstrap_servers
         self._admin = clients.open_client(AdminClient, clients.admin(settings))
 
@@ -106,17 +108,30 @@ class KafkaCluster:
         self._wait(lambda: not self._descriptions(topics), f"topics {', '.join(topics)} to be gone")
 
     def committed(self, consumer_group: str) -> dict[TopicPartition, int]:
-        """Positions that the consumer group has committed."""
-        futures = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(consumer_group)], request_timeout=_REQUEST_TIMEOUT_S
-        )
-        unknown = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
-        answer = self._answer(futures[consumer_group], f"offsets of group {consumer_group}", ignore=unknown)
-        if answer is None:
-            return {}
-        return {
-            TopicPartition(p.topic, p.partition): p.offset for p in answer.topic_partitions if p.offset >= 0
-        }
+        """Positions that the consumer group has committed, asked for every partition of the cluster.
+
+        The admin client's own request for a whole group ends the process when the group's coordinator
+        happens to move (librdkafka issue 5040); a consumer's does not.
+        """
+        what = f"offsets of group {consumer_group} on {self._servers}"
+        reader = clients.open_client(Consumer, clients.consumer(self._settings, consumer_group))
+        try:
+            topics = reader.list_topics(timeout=_REQUEST_TIMEOUT_S).topics
+            partitions = [
+                ClientPartition(name, number)
+                for name, topic in topics.items()
+                if not name.startswith("__")
+                for number in topic.partitions
+            ]
+            answers = reader.committed(partitions, timeout=_REQUEST_TIMEOUT_S) if partitions else []
+        except KafkaException as error:
+            raise request_failure(error_of(error), what) from error
+        finally:
+            reader.close()
+        for answer in answers:
+            if answer.error is not None:
+                raise request_failure(answer.error, what)
+        return {TopicPartition(p.topic, p.partition): p.offset for p in answers if p.offset >= 0}
 
     def close(self) -> None:
         """Nothing is held that outlives the process; the client ends when it is forgotten."""

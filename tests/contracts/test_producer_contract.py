@@ -10,7 +10,7 @@ import pytest
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.core.partitioner import partition_of
-from pipeline.errors import AbortableError, FencedError
+from pipeline.errors import AbortableError, FencedError, UnreachableError
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.ports import Output, TransactionalProducer
 
@@ -256,3 +256,15 @@ def test_closing_does_not_wait_for_a_broker_that_is_away(unique_name: str) -> No
     began = time.monotonic()
     producer.close()
     assert time.monotonic() - began < 2
+
+
+def test_an_init_that_nobody_answers_may_be_called_again(
+    unique_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has happened yet, so waiting for Kafka is all there is to do."""
+    monkeypatch.setattr("pipeline.kafka.producer._INIT_TIMEOUT_S", 0.2)
+    producer = KafkaProducers(KafkaSettings("127.0.0.1:1")).open(unique_name)
+    for _ in range(2):
+        with pytest.raises(UnreachableError, match=unique_name):
+            producer.init()
+    producer.close()

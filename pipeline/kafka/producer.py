@@ -1,8 +1,9 @@
 """Writes one task's transactions: `KafkaProducers` opens, `KafkaTransactionalProducer` writes.
 
-Promises that no record is lost on the way in: everything enqueued is delivered when `flush` returns, or
-`flush` raises. Records are enqueued without a delivery callback, which would cost a Python call each: a
-transactional client refuses to go on after any failed delivery, and `flush` asks it. One thread at a time.
+Promises that no commit lacks a record that was enqueued. Records have no delivery callback, which would cost
+a Python call each: the transactional client itself remembers a failed delivery. `flush` asks it; what it
+tells only when the commit is asked for (a topic that does not exist) makes `commit` raise AbortableError
+before anything is sent. One thread at a time.
 """
 
 from __future__ import annotations

@@ -147,13 +147,12 @@ def _world(settings: KafkaSettings, cluster: KafkaCluster, topic: TopicInfo) -> 
         retry_backoff_ms=_RETRY_BACKOFF_MS,
         message_bytes={topic.name: record_bytes(topic.config), LOADS_TOPIC: DEFAULT_RECORD_BYTES},
     )
-    reader = KafkaJournalReader(settings)
     executor = ThreadExecutor(1)
     try:
         yield LoadWorld(
             cluster=cluster,
             producers=KafkaProducers(settings, limits),
-            reader=reader,
+            journals=lambda: KafkaJournalReader(settings),
             clock=SystemClock(),
             random=SystemRandom(),
             executor=executor,
@@ -161,7 +160,6 @@ def _world(settings: KafkaSettings, cluster: KafkaCluster, topic: TopicInfo) -> 
         )
     finally:
         executor.close()
-        reader.close()
         cluster.close()
 
 

@@ -19,6 +19,7 @@ miss our own last commit behind another load's open transaction, and load its re
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from pipeline.client.lines import Lines
@@ -82,11 +83,11 @@ _SLOW_COMMIT = 0.7
 
 @dataclass(frozen=True, slots=True)
 class LoadWorld:
-    """What a loader needs: real adapters in production, fakes in tests."""
+    """What a loader needs: real adapters in production, fakes in tests. `journals` opens a reader."""
 
     cluster: Cluster
     producers: Producers
-    reader: JournalReader
+    journals: Callable[[], JournalReader]
     clock: Clock
     random: Random
     executor: Executor
@@ -240,8 +241,19 @@ class Loader:
                 return
 
     def _recall(self) -> LoadPosition | None:
-        """Step 2."""
-        reader, clock, name = self._world.reader, self._world.clock, self._request.name
+        """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""
+        with closing(self._world.journals()) as reader:
+            last: LoadPosition | None = None
+            start, target = self._stable_bounds(reader)
+            for _, data in reader.read(LOADS, start, target):
+                position = decode_position(data, self._request.name) if data else None
+                if position is not None:
+                    last = position
+            return last
+
+    def _stable_bounds(self, reader: JournalReader) -> tuple[int, int]:
+        """Start and end of the positions, once nothing before that end is open any more."""
+        clock = self._world.clock
         bounds = reader.bounds(LOADS)
         target = bounds.end
         deadline = clock.monotonic_s() + _STABLE_S
@@ -249,16 +261,11 @@ class Loader:
             if clock.monotonic_s() > deadline:
                 raise UnreachableError(
                     f"{LOADS} has had an open transaction for {_STABLE_S:.0f} s; positions cannot be read",
-                    hint="try again; if it stays, look for a hanging transaction: kafka-transactions.sh find-hanging",
+                    hint="try again; if it stays, find it: kafka-transactions.sh find-hanging",
                 )
             clock.sleep(_POLL_S)
             bounds = reader.bounds(LOADS)
-        last: LoadPosition | None = None
-        for _, data in reader.read(LOADS, bounds.start, target):
-            position = decode_position(data, name) if data else None
-            if position is not None:
-                last = position
-        return last
+        return bounds.start, target
 
     def _commit(self, batch: Batch, step: LoadStep) -> LoadPosition:
         """Steps 6 and 7, until the batch is committed."""

@@ -66,7 +66,7 @@ class Case:
         return LoadWorld(
             cluster=MemoryCluster(self.broker),
             producers=MemoryProducers(self.broker),
-            reader=MemoryJournalReader(self.broker),
+            journals=lambda: MemoryJournalReader(self.broker),
             clock=self.clock,
             random=self.random,
             executor=self.executor(),
@@ -246,7 +246,7 @@ def test_a_name_taken_during_an_unknown_outcome_is_not_taken_back() -> None:
     loader._world = LoadWorld(
         cluster=world.cluster,
         producers=Meddling(case.broker),
-        reader=world.reader,
+        journals=world.journals,
         clock=world.clock,
         random=world.random,
         executor=world.executor,

@@ -1,0 +1,53 @@
+"""The app that worker processes under test run: a running sum per key, and a second group that counts.
+
+Names come from the environment, because every test has its own topics on a shared broker.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from pipeline import App, Context, Event
+
+PREFIX = os.environ.get("SUMS_PREFIX", "sums")
+
+
+class Amount(msgspec.Struct, frozen=True):
+    """An input."""
+
+    n: int
+
+
+class Sum(msgspec.Struct, frozen=True):
+    """An output: how many inputs a key has had, and their sum."""
+
+    count: int
+    total: int
+
+
+app = App(PREFIX)
+amounts = app.topic(f"{PREFIX}-amounts", key=str, value=Amount)
+sums = app.topic(f"{PREFIX}-sums", key=str, value=Sum)
+totals = app.table("totals", key=str, value=Sum)
+
+counting = app.group("counting")
+counts = counting.table("counts", key=str, value=int)
+
+
+@app.handler(amounts)
+def add(event: Event[str, Amount], ctx: Context) -> None:
+    """Add to the key's sum and publish it."""
+    table = ctx.table(totals)
+    before = table.get(event.key, Sum(0, 0))
+    after = Sum(before.count + 1, before.total + event.value.n)
+    table[event.key] = after
+    ctx.send(sums, event.key, after)
+
+
+@counting.handler(amounts)
+def count(event: Event[str, Amount], ctx: Context) -> None:
+    """Count the key's inputs, with no output."""
+    table = ctx.table(counts)
+    table[event.key] = table.get(event.key, 0) + 1

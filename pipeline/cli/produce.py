@@ -91,8 +91,8 @@ def produce(
 ) -> None:
     """Load a file into a topic, exactly once. Run it again after any crash: it goes on where it was.
 
-    Values are JSON objects. Of CSV, cells that are plain numbers become numbers, in columns that hold nothing
-    else at the beginning of the file; 007, 1e5 and columns with such cells stay text.
+    Values are JSON objects, of CSV with every column. A CSV column is read as numbers when its cells at the
+    beginning of the file are plain numbers, empty or null; 007, 1e5 and columns with such cells stay text.
     """
     shown = "standard input" if file == STANDARD_INPUT else file
     lines = Lines(open_bytes(file), shown)

@@ -86,13 +86,19 @@ def test_following_shows_what_comes_from_now_on(command: Command, unique_name: s
     assert "--follow" in err
 
 
-def test_consume_refuses_what_is_not_there(command: Command, unique_name: str) -> None:
-    """A typo must not look like an empty topic."""
+def test_what_is_not_there_is_refused_with_the_right_code(
+    command: Command, unique_name: str, unused_port: int
+) -> None:
+    """A typo must not look like an empty topic; schedulers retry on 3 and page somebody on 1."""
+    away = command.start("consume", "any", "--kafka", f"127.0.0.1:{unused_port}")
     _, err = command.run("consume", f"{unique_name}-missing", code=1)
     assert "there is no topic" in err
     command.create(unique_name, partitions=2)
     _, err = command.run("consume", unique_name, "--partition", "2", code=1)
     assert "they are 0 to 1" in err
+    _, err = away.communicate(timeout=60)
+    assert away.returncode == 3
+    assert "check that Kafka runs" in err
 
 
 def test_topics_apply_creates_reports_and_changes_nothing_that_differs(
@@ -116,9 +122,3 @@ def test_topics_apply_creates_reports_and_changes_nothing_that_differs(
     (directory / f"{unique_name}.yaml").write_text(text.replace("partitions: 3", "partitions: three"))
     _, err = command.run("topics", "apply", code=1)
     assert f"topics/{unique_name}.yaml:2: partitions must be a whole number" in err
-
-
-def test_a_kafka_that_is_away_is_exit_code_3(command: Command, unused_port: int) -> None:
-    """Schedulers retry on 3 and page somebody on 1."""
-    _, err = command.run("consume", "any", "--kafka", f"127.0.0.1:{unused_port}", code=3)
-    assert "check that Kafka runs" in err

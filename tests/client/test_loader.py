@@ -179,7 +179,7 @@ def test_an_error_at_any_call_is_settled_by_the_committed_position(
 @pytest.mark.parametrize("seed", range(60))
 def test_any_mixture_of_faults_and_restarts_ends_exact(seed: int) -> None:
     """Faults meet each other: a crash while renewing after an unknown outcome, and so on."""
-    case, dice = Case(seed), random.Random(seed)  # noqa: S311 (a schedule, never a secret)
+    case, dice = Case(seed), random.Random(seed)
     if seed % 2:
         case.executor = lambda: DeferredExecutor(seed)
     errors: list[Callable[[], BaseException]] = [

@@ -51,7 +51,7 @@ def test_a_load_killed_again_and_again_ends_with_every_row_exactly_once(
     command: Command, unique_name: str, tmp_path: Path, wait_until: Wait
 ) -> None:
     """The promise of the command: SIGKILL at any moment, five times over, loses and doubles nothing."""
-    rows, topic, dice = 50_000, unique_name, random.Random(7)  # noqa: S311 (moments to kill at)
+    rows, topic, dice = 50_000, unique_name, random.Random(7)
     command.create(topic)
     _csv(tmp_path / "rows.csv", rows)
     arguments = ("produce", topic, "rows.csv", "--key", "key", "--batch", "500")
@@ -83,7 +83,7 @@ def test_a_load_killed_before_and_during_its_start_is_not_harmed(
     command: Command, unique_name: str, tmp_path: Path
 ) -> None:
     """Kills do not wait for the first transaction."""
-    topic, dice = unique_name, random.Random(11)  # noqa: S311 (moments to kill at)
+    topic, dice = unique_name, random.Random(11)
     command.create(topic)
     _csv(tmp_path / "rows.csv", 2_000)
     arguments = ("produce", topic, "rows.csv", "--key", "key", "--batch", "100")

@@ -24,7 +24,7 @@ from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.errors import UnreachableError
 from pipeline.kafka import clients
-from pipeline.kafka.errors import error_of, request_failure
+from pipeline.kafka.errors import error_of, request_failure, until_settled
 from pipeline.ports import TopicInfo, TopicSpec
 
 __all__ = ["KafkaCluster"]
@@ -115,7 +115,8 @@ class KafkaCluster:
         """
         what = f"offsets of group {consumer_group} on {self._servers}"
         reader = clients.open_client(Consumer, clients.consumer(self._settings, consumer_group))
-        try:
+
+        def ask() -> list[ClientPartition]:
             topics = reader.list_topics(timeout=_REQUEST_TIMEOUT_S).topics
             partitions = [
                 ClientPartition(name, number)
@@ -123,14 +124,16 @@ class KafkaCluster:
                 if not name.startswith("__")
                 for number in topic.partitions
             ]
-            answers = reader.committed(partitions, timeout=_REQUEST_TIMEOUT_S) if partitions else []
-        except KafkaException as error:
-            raise request_failure(error_of(error), what) from error
+            found = reader.committed(partitions, timeout=_REQUEST_TIMEOUT_S) if partitions else []
+            for answer in found:
+                if answer.error is not None:
+                    raise KafkaException(answer.error)
+            return found
+
+        try:
+            answers = until_settled(ask, what)
         finally:
             reader.close()
-        for answer in answers:
-            if answer.error is not None:
-                raise request_failure(answer.error, what)
         return {TopicPartition(p.topic, p.partition): p.offset for p in answers if p.offset >= 0}
 
     def close(self) -> None:

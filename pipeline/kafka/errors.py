@@ -7,6 +7,10 @@ made again. Whatever is left is an unknown outcome, and the journal decides.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
 from confluent_kafka import KafkaError, KafkaException
 
 from pipeline.errors import (
@@ -19,7 +23,16 @@ from pipeline.errors import (
     UnreachableError,
 )
 
-__all__ = ["error_of", "is_fencing", "partition_failure", "request_failure", "transaction_failure"]
+__all__ = [
+    "error_of",
+    "is_fencing",
+    "partition_failure",
+    "request_failure",
+    "transaction_failure",
+    "until_settled",
+]
+
+T = TypeVar("T")
 
 # A newer owner bumped the epoch. The broker may also have done it itself, after a transaction time-out.
 _FENCING = frozenset(
@@ -58,6 +71,21 @@ _REFUSED = frozenset(
         KafkaError.UNSUPPORTED_VERSION,
     }
 )
+# A leader or coordinator is being found: at a broker's start, after a topic's creation, when one moves.
+_SETTLING = frozenset(
+    {
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
+)
+_SETTLE_TIMEOUT_S = 15.0
+_SETTLE_POLL_S = 0.05
 _OUT_OF_RANGE = frozenset(
     {
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
@@ -93,6 +121,19 @@ def transaction_failure(error: KafkaError, what: str, *, ending: bool = False) -
     if error.txn_requires_abort() and (not ending or code == KafkaError._INCONSISTENT):  # noqa: SLF001
         return AbortableError(reason)
     return UnknownOutcomeError(reason)
+
+
+def until_settled(ask: Callable[[], T], what: str) -> T:
+    """The answer to a request, asked again while leaders and coordinators settle, for a bounded time."""
+    deadline = time.monotonic() + _SETTLE_TIMEOUT_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as exception:
+            error = error_of(exception)
+            if error.code() not in _SETTLING or time.monotonic() > deadline:
+                raise request_failure(error, what) from exception
+            time.sleep(_SETTLE_POLL_S)
 
 
 def request_failure(error: KafkaError, what: str) -> PipelineError:

@@ -20,7 +20,7 @@ from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError, RetriableError, UnreachableError
 from pipeline.kafka import clients
-from pipeline.kafka.errors import error_of, partition_failure, request_failure
+from pipeline.kafka.errors import error_of, partition_failure, request_failure, until_settled
 from pipeline.ports import JournalBounds
 
 __all__ = ["KafkaJournalReader"]
@@ -29,15 +29,6 @@ _REQUEST_TIMEOUT_S = 10.0
 _BATCH = 2_000
 _POLL_S = 0.05
 _SHORT_TIMEOUT_S = 10.0  # how long a journal may end below where its reader was told to stop
-_NO_LEADER_YET = frozenset(
-    {
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.OFFSET_NOT_AVAILABLE,
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-    }
-)
 _SILENCE_TIMEOUT_S = 30.0  # how long nothing at all may arrive
 
 
@@ -81,14 +72,7 @@ class KafkaJournalReader:
 
     def _offset(self, journal: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel) -> int:
         """Asked again while the partition has no settled leader, as just after its creation."""
-        deadline = time.monotonic() + _REQUEST_TIMEOUT_S
-        while True:
-            try:
-                return self._offset_once(journal, spec, isolation)
-            except KafkaException as error:
-                if error_of(error).code() not in _NO_LEADER_YET or time.monotonic() > deadline:
-                    raise request_failure(error_of(error), f"bounds of {journal}") from error
-                time.sleep(_POLL_S)
+        return until_settled(lambda: self._offset_once(journal, spec, isolation), f"bounds of {journal}")
 
     def _offset_once(self, journal: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel) -> int:
         partition = ClientPartition(*journal)

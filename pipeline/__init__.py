@@ -3,12 +3,13 @@
 Everything a user imports; the rest of the package may change.
 """
 
-from pipeline.app import App, Group, OnError
+from pipeline.app import Group, OnError
 from pipeline.codecs import Codec
 from pipeline.context import Context
 from pipeline.declarations import Resource, TableDef, Topic
 from pipeline.errors import PipelineError
 from pipeline.event import Batch, Event
+from pipeline.running import App
 from pipeline.table import Table
 
 __all__ = [

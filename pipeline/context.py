@@ -73,7 +73,7 @@ class Context:
             _check_size(name, key_data, data, headers, most)
         if timestamp_ms is None:
             timestamp_ms = self.message.timestamp()[1]
-            if timestamp_ms < 0:
+            if timestamp_ms < 0:  # noqa: PLR1730 - max() is a call, and this runs for every output
                 timestamp_ms = 0  # a record without a timestamp; 0 lets the broker give the present
         self._outputs.append((name, key_data, data, timestamp_ms, headers))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import socket
 import threading
 import time
@@ -25,7 +27,7 @@ from pipeline.runtime.worker import Progress, Worker
 from pipeline.runtime.world import NoSteps, World
 from pipeline.state.rocks import RocksStores
 
-__all__ = ["build_worker", "build_world", "producer_limits", "run_worker"]
+__all__ = ["build_worker", "build_world", "run_until_signal", "run_worker", "with_worker_id"]
 
 PROGRESS_INTERVAL_S = 1.0
 
@@ -107,6 +109,28 @@ def run_worker(
         )
     if worker.failures:
         raise _summary(list(worker.failures.values()))
+
+
+def run_until_signal(
+    worker: Worker, settings: WorkerSettings, report: Callable[[Progress], None] | None = None
+) -> None:
+    """`run_worker` until SIGTERM or SIGINT. A second SIGINT leaves at once; the next start aborts what is open.
+
+    Must be called on the main thread. Raises what `run_worker` raises.
+    """
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            os._exit(130)
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        run_worker(worker, stop, settings, report)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop_and_close(worker: Worker) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +16,7 @@ from pipeline.cli.lookup import find_app
 from pipeline.config import load_settings
 from pipeline.errors import PipelineError
 from pipeline.runtime.worker import Progress
-from pipeline.wiring import build_worker, run_worker, with_worker_id
+from pipeline.wiring import build_worker, run_until_signal
 
 __all__ = ["worker"]
 
@@ -44,19 +42,10 @@ def worker(
         file=config,
     )
     app = find_app(target)
-    stop = threading.Event()
-
-    def on_signal(number: int, _frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            os._exit(130)  # a second Ctrl-C: leave at once; the next start aborts what is open
-        stop.set()
-
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
     running = build_worker(app, settings)
     line = _ProgressLine() if sys.stderr.isatty() else None
     try:
-        run_worker(running, stop, with_worker_id(settings.worker), line)
+        run_until_signal(running, settings.worker, line)
     except PipelineError as error:
         # Threads may still wait for a broker that is away, and would keep the process from ending.
         Console(stderr=True, highlight=False, soft_wrap=True).print(

@@ -158,21 +158,21 @@ def assemble(
     parts: list[bytes] = []
     start = 0
     last_offset = -1
-    current: tuple[int, bytes, int] | None = None
+    current: tuple[int, bytes, int, int] | None = None
     for offset, chunk in chunks:
         if offset <= last_offset:
             raise _bad(where, offset, f"offset does not rise (after {last_offset})")
-        index, count, seq, chain, payload = _parse_chunk(chunk, where, offset)
+        index, count, seq, chain, kind, payload = _parse_chunk(chunk, where, offset)
         if current is None:
             if index != 0:
                 raise _bad(where, offset, f"entry {seq} starts with chunk {index}")
-            current, start = (seq, chain, count), offset
-        elif current != (seq, chain, count) or index != len(parts) or offset != last_offset + 1:
+            current, start = (seq, chain, count, kind), offset
+        elif current != (seq, chain, count, kind) or index != len(parts) or offset != last_offset + 1:
             raise _bad(where, offset, f"chunk {index} of entry {seq} does not belong to entry {current[0]}")
         last_offset = offset
         parts.append(payload)
         if len(parts) == count:
-            previous = _verify(b"".join(parts), seq, chain, start, offset + 1, previous, where)
+            previous = _verify(b"".join(parts), seq, chain, kind, start, offset + 1, previous, where)
             yield previous
             parts, current = [], None
     if current is not None:
@@ -180,14 +180,21 @@ def assemble(
 
 
 def _verify(
-    body: bytes, seq: int, chain: bytes, start: int, end: int, previous: JournalEntry | None, where: str
+    body: bytes,
+    seq: int,
+    chain: bytes,
+    kind: int,
+    start: int,
+    end: int,
+    previous: JournalEntry | None,
+    where: str,
 ) -> JournalEntry:
     try:
         entry = _decoder.decode(body)
     except msgspec.DecodeError as error:
         raise _bad(where, start, f"entry {seq} cannot be decoded: {error}") from error
-    if entry.seq != seq:
-        raise _bad(where, start, f"entry says seq {entry.seq}, its chunk {seq}")
+    if entry.seq != seq or entry.kind != kind:
+        raise _bad(where, start, f"entry says seq {entry.seq}, kind {entry.kind}; its chunk {seq}, {kind}")
     if previous is not None:
         if seq != previous.entry.seq + 1:
             raise _bad(where, start, f"seq {seq} follows {previous.entry.seq}")
@@ -208,10 +215,10 @@ def check_positions(before: Mapping[str, int], after: Mapping[str, int], where: 
             raise _bad(where, offset, f"the position of {topic} falls from {position} to {after.get(topic)}")
 
 
-def _parse_chunk(chunk: bytes, where: str, offset: int) -> tuple[int, int, int, bytes, bytes]:
+def _parse_chunk(chunk: bytes, where: str, offset: int) -> tuple[int, int, int, bytes, int, bytes]:
     if len(chunk) < _HEADER.size:
         raise _bad(where, offset, f"a record of {len(chunk)} bytes is no journal chunk")
-    magic, version, _kind, index, count, seq, chain, crc = _HEADER.unpack_from(chunk)
+    magic, version, kind, index, count, seq, chain, crc = _HEADER.unpack_from(chunk)
     if magic != _MAGIC:
         raise _bad(where, offset, "the record is no journal chunk")
     if version != VERSION:
@@ -219,7 +226,7 @@ def _parse_chunk(chunk: bytes, where: str, offset: int) -> tuple[int, int, int, 
     payload = chunk[_HEADER.size :]
     if crc != _checksum(index, count, chain, payload):
         raise _bad(where, offset, f"the checksum of chunk {index} of entry {seq} is wrong")
-    return index, count, seq, chain, payload
+    return index, count, seq, chain, kind, payload
 
 
 def _checksum(index: int, count: int, chain: bytes, payload: bytes) -> int:

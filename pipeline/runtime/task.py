@@ -183,7 +183,7 @@ class Task:
             self._open_records += done
             self.records += done
         new = self.context.outputs[outputs_before:]
-        self._open_bytes += sum(len(output[2] or b"") for output in new) + 64 * (done + len(new))
+        self._open_bytes += sum([len(output[2]) for output in new if output[2]]) + 64 * (done + len(new))
 
     def _seal(self) -> Any:
         """Make the open overlay an immutable commit; processing goes on over a new one."""

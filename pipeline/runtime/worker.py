@@ -12,9 +12,10 @@ are reacted to in one place, `_react`:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import methodcaller
 from typing import Any
 
 from pipeline.app import App, Group
@@ -59,6 +60,10 @@ class _GroupRun:
     source: Source
     tasks: dict[int, Task] = field(default_factory=dict)
     paused: set[int] = field(default_factory=set)
+
+    @property
+    def topics(self) -> Sized:
+        return self.plan.identity.inputs
 
 
 class Worker:
@@ -238,10 +243,15 @@ class Worker:
             return False
         records, failures = run.source.poll(self._settings.max_poll_records, timeout_s)
         # Runs of one partition are long: the client hands records over as it fetched them.
-        for (topic, partition), group in groupby(records, key=_place):
+        if len(run.topics) == 1:
+            runs: Iterable[tuple[int, Iterable[Record]]] = groupby(records, key=_partition)
+        else:
+            runs = ((place[1], group) for place, group in groupby(records, key=_place))
+        for partition, group in runs:
             task = run.tasks.get(partition)
             if task is not None:
-                self._offer(run, task, topic, list(group))
+                batch = list(group)
+                self._offer(run, task, batch[0].topic(), batch)
         for failure in failures:
             task = run.tasks.get(failure.partition.partition)
             if task is not None:
@@ -356,6 +366,10 @@ class Worker:
         if resource not in self._resources:
             self._resources[resource] = resource.factory()
         return self._resources[resource]
+
+
+# A C function, since it is called for every record.
+_partition: Callable[[Record], int] = methodcaller("partition")
 
 
 def _place(record: Record) -> tuple[str, int]:

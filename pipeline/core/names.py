@@ -24,6 +24,8 @@ EVENT_ID_HEADER = "event-id"
 LOADS_TOPIC = "pipeline.loads"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+# Names of the package itself: `pipeline.load.<name>` fences a load, `<app>.workers` is a Kafka group.
+_RESERVED = frozenset({("app", "pipeline"), ("group", "workers")})
 
 
 class TopicPartition(NamedTuple):
@@ -95,6 +97,8 @@ def check_name(kind: str, name: str) -> str:
             f"{kind} name {name!r} cannot be used: 1 to 80 letters, digits, '-' or '_'",
             hint=f"rename the {kind}",
         )
+    if (kind, name) in _RESERVED:
+        raise ConfigError(f"{kind} name {name!r} is reserved", hint=f"rename the {kind}")
     return name
 
 

@@ -191,7 +191,8 @@ def check_identity(where: str, before: Identity, now: Identity) -> None:
         )
     if before.partitioner != now.partitioner:
         raise ConfigError(
-            f"{where} was partitioned by {before.partitioner}, this release uses {now.partitioner}"
+            f"{where} was partitioned by {before.partitioner}, this release uses {now.partitioner}",
+            hint="go back to the release that wrote it",
         )
     for topic, facts in before.inputs.items():
         current = now.inputs.get(topic)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pipeline.broker import LocalKafka, cache_dir
 from pipeline.broker.ports import choose_ports
@@ -25,6 +26,13 @@ from pipeline.broker.probe import view_of
 _IMAGE = "apache/kafka:4.3.1"
 _CONNECT_S = 5.0
 _CONTAINER_S = 60.0
+
+# Random tests: quick and different at each run for a person, the same at each run where $CI is set.
+settings.register_profile(
+    "person", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("person"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "person")
 
 
 @dataclass(frozen=True, slots=True)

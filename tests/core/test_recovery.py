@@ -1,0 +1,352 @@
+"""Decision tables of recovery, row by row; a test's name ends with the row's number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from pipeline.core.journal import Entry, Identity, InputFacts, JournalEntry, Kind
+from pipeline.core.position import AppliedPosition
+from pipeline.core.recovery import (
+    GenesisPlan,
+    JournalFacts,
+    Outcome,
+    RestorePlan,
+    Start,
+    check_identity,
+    plan_genesis,
+    plan_restore,
+    resolve_outcome,
+)
+from pipeline.errors import ConfigError, FatalTaskError, PipelineError
+
+GROUP = "group app/main"
+TASK = "app/main/0"
+IDENTITY = Identity(
+    "cluster",
+    "murmur2_random",
+    {"in": InputFacts("id-1", 4), "more": InputFacts("id-2", 4)},
+    {"t": "str->json:int", "u": "str->json:str"},
+    "topology",
+)
+
+
+def journal_entry(seq: int, kind: Kind = Kind.COMMIT, *, nonce: bytes = b"n", chain: int = 0) -> JournalEntry:
+    """Entry `seq` at offset 2 * seq, with its marker behind it."""
+    entry = Entry(kind, seq, "w", nonce, {"in": seq})
+    return JournalEntry(entry, seq * 2, seq * 2 + 1, bytes([chain or seq]) * 16)
+
+
+GENESIS = journal_entry(1, Kind.GENESIS)
+LATER = journal_entry(50, Kind.CHECKPOINT)
+
+
+def state_at(found: JournalEntry, identity: Identity = IDENTITY) -> AppliedPosition:
+    """A local state that has applied `found`."""
+    return AppliedPosition(
+        found.entry.seq, found.offset, found.next_offset, found.chain, found.entry.positions, identity
+    )
+
+
+def assert_helpful(error: PipelineError, *facts: str) -> None:
+    """The message names the facts, the hint a way on."""
+    assert all(fact in error.message for fact in facts), error.message
+    assert error.hint
+
+
+# Genesis
+
+
+def genesis(
+    *, exists: bool = True, with_genesis: int = 0, written: int = 0, traces: Sequence[str] = ()
+) -> GenesisPlan:
+    return plan_genesis(
+        GROUP, journal_exists=exists, with_genesis=with_genesis, written=written, partitions=4, traces=traces
+    )
+
+
+def test_genesis_of_a_new_group_is_created_row_1() -> None:
+    """Nothing anywhere speaks of the group: it is new."""
+    assert genesis(exists=False) is GenesisPlan.CREATE
+
+
+@pytest.mark.parametrize("trace", ["a local state of task app/main/2", "committed offsets of group app.main"])
+def test_genesis_is_refused_when_the_journal_topic_is_gone_row_2(trace: str) -> None:
+    """A lost journal must never look like a new app: all its results would be produced again."""
+    with pytest.raises(FatalTaskError) as caught:
+        genesis(exists=False, traces=[trace])
+    assert_helpful(caught.value, GROUP, trace, "its journal topic is gone")
+
+
+@pytest.mark.parametrize("traces", [[], ["a local state"]])
+def test_genesis_is_present_row_3(traces: list[str]) -> None:
+    """The usual start; traces are what one expects then."""
+    assert genesis(with_genesis=4, written=4, traces=traces) is GenesisPlan.PRESENT
+
+
+def test_genesis_is_written_after_a_crash_before_it_row_4() -> None:
+    """The topic was created and nothing else happened: going on is safe."""
+    assert genesis() is GenesisPlan.WRITE
+
+
+def test_genesis_is_refused_when_the_journal_was_emptied_row_5() -> None:
+    """A journal topic that somebody deleted and created again is as lost as one that is gone."""
+    with pytest.raises(FatalTaskError) as caught:
+        genesis(traces=["a local state of task app/main/2"])
+    assert_helpful(caught.value, GROUP, "a local state of task app/main/2", "its journal is empty")
+
+
+@pytest.mark.parametrize(
+    ("with_genesis", "written", "missing"),
+    [(3, 3, "1 of 4"), (3, 4, "1 of 4"), (0, 1, "4 of 4"), (0, 4, "4 of 4"), (1, 1, "3 of 4")],
+)
+@pytest.mark.parametrize("traces", [[], ["a local state"]])
+def test_genesis_is_refused_when_some_partitions_have_none_row_6(
+    with_genesis: int, written: int, missing: str, traces: list[str]
+) -> None:
+    """Genesis of all partitions is one transaction, so a part of it is no crash but a loss."""
+    with pytest.raises(FatalTaskError) as caught:
+        genesis(with_genesis=with_genesis, written=written, traces=traces)
+    assert_helpful(caught.value, GROUP, f"{missing} journal partitions have no genesis entry")
+
+
+# Restore
+
+
+def restore(
+    local: AppliedPosition | None,
+    *,
+    first: JournalEntry | None = GENESIS,
+    at_local: JournalEntry | None = None,
+    end: int = 100,
+    damage: str | None = None,
+) -> RestorePlan:
+    return plan_restore(TASK, local, damage, "cluster", JournalFacts(first, at_local, end))
+
+
+@pytest.mark.parametrize("first", [GENESIS, LATER])
+def test_restore_goes_on_from_the_local_state_row_1(first: JournalEntry) -> None:
+    """The quick restart: wherever the journal begins, only what follows the local state is replayed."""
+    here = journal_entry(60)
+    local = state_at(here)
+    assert restore(local, first=first, at_local=here, end=200) == RestorePlan(Start.LOCAL, 121, local)
+
+
+def test_restore_takes_a_local_state_at_the_very_end_row_1() -> None:
+    """A clean stop leaves one: nothing is to be replayed, and nothing is lost."""
+    here = journal_entry(60)
+    assert restore(state_at(here), at_local=here, end=here.next_offset).start is Start.LOCAL
+
+
+@pytest.mark.parametrize("first", [GENESIS, LATER])
+def test_restore_is_refused_beyond_the_journals_end_row_2(first: JournalEntry) -> None:
+    """The state holds commits that Kafka has lost; outputs may be lost with them."""
+    with pytest.raises(FatalTaskError) as caught:
+        restore(state_at(journal_entry(60)), first=first, end=119)
+    assert_helpful(caught.value, TASK, "ends at offset 119", "entry 60", "offset 120", "Kafka lost committed")
+
+
+def test_restore_is_refused_when_the_last_entry_is_cut_row_2() -> None:
+    """One offset short is already a lost entry."""
+    with pytest.raises(FatalTaskError, match="Kafka lost committed records"):
+        restore(state_at(journal_entry(60)), end=120)
+
+
+@pytest.mark.parametrize(
+    "at_local",
+    [journal_entry(60, chain=99), journal_entry(59, chain=60), None],
+    ids=["another chain", "another seq", "no entry there"],
+)
+def test_restore_sets_another_history_aside_row_3(at_local: JournalEntry | None) -> None:
+    """A state that diverged, say on a disk that came back, is replaced by the journal's; it is not deleted."""
+    plan = restore(state_at(journal_entry(60)), at_local=at_local, end=200)
+    assert (plan.start, plan.offset, plan.position) == (Start.EMPTY, GENESIS.offset, None)
+    assert plan.set_aside is not None
+    assert "entry 60" in plan.set_aside
+
+
+def test_restore_sets_a_state_of_another_cluster_aside_row_3() -> None:
+    """Even when offset, seq and chain agree by a copied topic: ids of topics differ there."""
+    here = journal_entry(60)
+    foreign = state_at(here, msgspec.structs.replace(IDENTITY, cluster_id="staging"))
+    plan = restore(foreign, at_local=here)
+    assert plan.start is Start.EMPTY
+    assert plan.set_aside == "it belongs to Kafka cluster staging, this is cluster"
+
+
+def test_restore_of_another_cluster_never_blames_kafka_row_3() -> None:
+    """Beyond the end of a journal that is not its own is no lost tail."""
+    foreign = state_at(journal_entry(60), msgspec.structs.replace(IDENTITY, cluster_id="staging"))
+    assert restore(foreign, end=10).start is Start.EMPTY
+
+
+def test_restore_sets_an_unreadable_state_aside_row_4() -> None:
+    """The journal is whole, so a broken disk costs time, never data."""
+    plan = restore(None, damage="its checksum is wrong")
+    assert plan == RestorePlan(Start.EMPTY, GENESIS.offset, None, set_aside="its checksum is wrong")
+
+
+def test_restore_starts_empty_row_5() -> None:
+    """A new disk: everything comes from the journal, and nothing is set aside."""
+    assert restore(None) == RestorePlan(Start.EMPTY, GENESIS.offset, None)
+
+
+@pytest.mark.parametrize(
+    ("local", "damage", "why"),
+    [
+        (None, None, "there is no local state"),
+        (None, "its checksum is wrong", "its checksum is wrong"),
+        (state_at(journal_entry(60)), None, "its entry 60 is not the one"),
+        (
+            state_at(journal_entry(60), msgspec.structs.replace(IDENTITY, cluster_id="staging")),
+            None,
+            "Kafka cluster staging",
+        ),
+    ],
+    ids=["none", "unreadable", "another history", "another cluster"],
+)
+def test_restore_is_refused_without_anything_to_start_from_row_6(
+    local: AppliedPosition | None, damage: str | None, why: str
+) -> None:
+    """A journal that begins later needs a state to begin with; starting empty would lose what was before."""
+    with pytest.raises(FatalTaskError) as caught:
+        restore(local, damage=damage, first=LATER, end=200)
+    assert_helpful(caught.value, TASK, "nothing to restore", "begins at entry 50", why)
+
+
+@pytest.mark.parametrize("local", [None, state_at(journal_entry(60))])
+@pytest.mark.parametrize("damage", [None, "its checksum is wrong"])
+def test_restore_is_refused_from_an_empty_journal_row_7(
+    local: AppliedPosition | None, damage: str | None
+) -> None:
+    """Genesis was there at the start of the worker: somebody deleted the journal since."""
+    with pytest.raises(FatalTaskError) as caught:
+        restore(local, first=None, damage=damage, end=0)
+    assert_helpful(caught.value, TASK, "holds no entry")
+
+
+# Outcome of a commit
+
+HEAD = journal_entry(7)
+
+
+def test_outcome_is_aborted_when_nothing_follows_row_1() -> None:
+    """The commit did not happen and never will: init has fenced it. It is published again."""
+    assert resolve_outcome(TASK, HEAD, b"ours", [HEAD]) == (Outcome.ABORTED, HEAD)
+
+
+def test_outcome_is_aborted_without_an_attempt_row_1() -> None:
+    """A renewal between commits finds things as they were."""
+    assert resolve_outcome(TASK, HEAD, None, [HEAD]) == (Outcome.ABORTED, HEAD)
+
+
+def test_outcome_is_committed_when_our_nonce_follows_row_2() -> None:
+    """The error was only in the answer: publishing again would double everything."""
+    ours = journal_entry(8, nonce=b"ours")
+    assert resolve_outcome(TASK, HEAD, b"ours", [HEAD, ours]) == (Outcome.COMMITTED, ours)
+
+
+@pytest.mark.parametrize(
+    ("nonce", "found"),
+    [
+        (b"ours", [journal_entry(8, nonce=b"theirs")]),
+        (b"ours", [journal_entry(8, Kind.ACQUIRE, nonce=b"theirs")]),
+        (None, [journal_entry(8, nonce=b"theirs")]),
+        (None, [journal_entry(8, nonce=b"")]),
+        (b"ours", [journal_entry(8, nonce=b"ours"), journal_entry(9, Kind.ACQUIRE, nonce=b"theirs")]),
+        (b"ours", [journal_entry(8, nonce=b"theirs"), journal_entry(9, nonce=b"ours")]),
+    ],
+    ids=[
+        "theirs",
+        "acquired",
+        "no attempt",
+        "no attempt, no nonce",
+        "ours, then theirs",
+        "theirs, then ours",
+    ],
+)
+def test_outcome_is_superseded_when_another_owner_wrote_row_3(
+    nonce: bytes | None, found: list[JournalEntry]
+) -> None:
+    """Our overlays build on a state that is no longer the last one, whoever wrote what."""
+    outcome, last = resolve_outcome(TASK, HEAD, nonce, [HEAD, *found])
+    assert (outcome, last) == (Outcome.SUPERSEDED, found[-1])
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [],
+        [journal_entry(7, chain=99)],
+        [HEAD._replace(offset=HEAD.offset + 2)],
+        [journal_entry(8, nonce=b"ours")],
+    ],
+    ids=["nothing", "another chain", "another place", "only ours"],
+)
+def test_outcome_is_refused_when_a_committed_entry_is_gone_row_4(found: list[JournalEntry]) -> None:
+    """What was acknowledged is no longer there: the journal's tail was lost."""
+    with pytest.raises(FatalTaskError) as caught:
+        resolve_outcome(TASK, HEAD, b"ours", found)
+    assert_helpful(caught.value, TASK, "entry 7", "offset 14", "Kafka lost committed records")
+
+
+# Identity
+
+
+def changed(**fields: object) -> Identity:
+    return msgspec.structs.replace(IDENTITY, **fields)
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        IDENTITY,
+        changed(inputs={**IDENTITY.inputs, "third": InputFacts("id-3", 4)}),
+        changed(tables={**IDENTITY.tables, "v": "int->json:int"}),
+        changed(topology="another handler"),
+    ],
+    ids=["equal", "another input", "another table", "topology"],
+)
+def test_a_history_goes_on_when_nothing_it_rests_on_changed(now: Identity) -> None:
+    """Apps grow: a new table or input needs no ceremony."""
+    check_identity(TASK, IDENTITY, now)
+
+
+@pytest.mark.parametrize(
+    ("now", "facts"),
+    [
+        (changed(cluster_id="staging"), ["cluster", "staging"]),
+        (changed(partitioner="crc32"), ["murmur2_random", "crc32"]),
+        (changed(inputs={"in": InputFacts("id-1", 4)}), ["used to read more"]),
+        (
+            changed(inputs={**IDENTITY.inputs, "in": InputFacts("id-9", 4)}),
+            ["topic in was deleted and created again"],
+        ),
+        (
+            changed(inputs={**IDENTITY.inputs, "in": InputFacts("id-1", 6)}),
+            ["topic in had 4 partitions and has 6"],
+        ),
+        (changed(tables={"t": "str->json:int"}), ["table u has state", "no longer declares it"]),
+        (
+            changed(tables={**IDENTITY.tables, "t": "str->json:str"}),
+            ["schema of table t changed", "was str->json:int", "now str->json:str"],
+        ),
+    ],
+    ids=["cluster", "partitioner", "input gone", "recreated", "partitions", "table gone", "schema"],
+)
+def test_a_history_is_not_continued_on_other_ground(now: Identity, facts: list[str]) -> None:
+    """Each of these would make results wrong without a single error."""
+    with pytest.raises(ConfigError) as caught:
+        check_identity(TASK, IDENTITY, now)
+    assert all(re.search(re.escape(fact), caught.value.message) for fact in [TASK, *facts])
+
+
+def test_a_refused_history_says_what_to_do() -> None:
+    """An error that stops a deployment must name the way on."""
+    for now in (changed(cluster_id="x"), changed(partitioner="x"), changed(tables={}), changed(inputs={})):
+        with pytest.raises(ConfigError) as caught:
+            check_identity(TASK, IDENTITY, now)
+        assert caught.value.hint

@@ -1,8 +1,9 @@
 """A task's part of a table, as a handler sees it: a mapping over overlays over the applied state.
 
-Reads fall through `view` (decoded values), the open overlay (written since the last seal), the sealed overlay
-(being committed) and the store (applied). Invariant: `view[key]` is what the other three would give, so it can
-be dropped or evicted at any moment; nothing is ever only there. Used by the processing thread alone.
+Each key in memory has one slot, which holds its decoded value and, while it is dirty, the bytes to commit.
+Reads that find no slot fall through the sealed overlay (being committed) to the store (applied). Invariant: a
+clean slot holds what sealed overlay and store would give, so it can be dropped at any moment; a dirty one
+stays until it is sealed. Used by the processing thread alone.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 
 from pipeline.declarations import TableDef
 
-__all__ = ["MISSING", "ReadableStore", "Table", "TaskOverlay", "table_prefix"]
+__all__ = ["ReadableStore", "Table", "TaskOverlay", "table_prefix"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 
-MISSING: Any = object()
-_ABSENT: Any = object()
+_MISSING: Any = object()
+_ABSENT: Any = object()  # the key is known to have no value
+_UNREAD: Any = object()  # nothing is known of the key yet
+
+# A slot is a list, the cheapest mutable thing: [value, bytes to commit, full key, dirty].
+_VALUE, _DATA, _FULL_KEY, _DIRTY = 0, 1, 2, 3
+Slot = list[Any]
 
 
 class ReadableStore(Protocol):
@@ -37,7 +43,8 @@ class ReadableStore(Protocol):
 class TaskOverlay:
     """What all tables of a task share: the sealed overlay, by full key, and the open record's undo log.
 
-    `written_bytes`: encoded values written since the last seal, overwritten ones included.
+    The undo log holds (table, slot, value, bytes, dirty) as they were before each write. `written_bytes`:
+    encoded values written since the last seal, overwritten ones included.
     """
 
     __slots__ = ("sealed", "undo", "written_bytes")
@@ -45,7 +52,13 @@ class TaskOverlay:
     def __init__(self) -> None:
         self.written_bytes = 0
         self.sealed: Mapping[bytes, bytes | None] = {}
-        self.undo: list[tuple[Table[Any, Any], Any, Any]] = []
+        self.undo: list[tuple[Table[Any, Any], Slot, Any, Any, bool]] = []
+
+    def take_back(self) -> None:
+        """Undo every write of the record at hand, the last one first."""
+        while self.undo:
+            table, slot, value, data, dirty = self.undo.pop()
+            table.restore(slot, value, data, dirty=dirty)
 
 
 def table_prefix(name: str) -> bytes:
@@ -67,15 +80,14 @@ class Table(Generic[K, V]):
     __slots__ = (
         "_admit",
         "_decode",
+        "_dirty",
         "_encode_key",
-        "_encoded",
         "_fresh",
-        "_open",
         "_overlay",
         "_prefix",
+        "_slots",
         "_store",
         "_undo",
-        "_view",
         "definition",
     )
 
@@ -84,15 +96,14 @@ class Table(Generic[K, V]):
         self._prefix = table_prefix(definition.name)
         self._admit = definition.value.admit
         self._decode = definition.value.decode
-        # Mutable values are kept encoded and decoded at each read.
+        # The value of a mutable type is kept as bytes and decoded at each read.
         self._fresh: Callable[[Any], V] | None = None if definition.value.immutable else self._decode
         self._encode_key: Callable[[Any], bytes | None] = definition.key.encode
         self._store = store
         self._overlay = overlay
         self._undo = overlay.undo
-        self._view: dict[Any, Any] = {}
-        self._open: dict[Any, bytes | None] = {}
-        self._encoded: dict[Any, bytes] = {}
+        self._slots: dict[Any, Slot] = {}
+        self._dirty: list[Slot] = []
 
     @overload
     def get(self, key: K) -> V | None: ...
@@ -105,45 +116,49 @@ class Table(Generic[K, V]):
 
     def get(self, key: K, default: Any = None) -> Any:
         """The value of `key`, or `default`."""
-        value = self._view.get(key, MISSING)
-        if value is MISSING:
-            value = self._load(key)
+        slot = self._slots.get(key)
+        value = self._read(key, slot) if slot is None or slot[_VALUE] is _UNREAD else slot[_VALUE]
         if value is _ABSENT:
             return default
         return value if self._fresh is None else self._fresh(value)
 
     def __getitem__(self, key: K) -> V:
-        value = self._view.get(key, MISSING)
-        if value is MISSING:
-            value = self._load(key)
-        if value is _ABSENT:
+        value: Any = self.get(key, _MISSING)
+        if value is _MISSING:
             raise KeyError(key)
-        result: V = value if self._fresh is None else self._fresh(value)
+        result: V = value
         return result
 
     def __contains__(self, key: object) -> bool:
-        value = self._view.get(key, MISSING)
-        return (self._load(key) if value is MISSING else value) is not _ABSENT
+        slot = self._slots.get(key)
+        value = self._read(key, slot) if slot is None or slot[_VALUE] is _UNREAD else slot[_VALUE]
+        return value is not _ABSENT
 
     def __setitem__(self, key: K, value: V) -> None:
         data, decoded = self._admit(value)
-        before = self._open.get(key, MISSING)
-        if before is MISSING:
-            self._encoded[key] = self._full_key(key)
-        self._undo.append((self, key, before))
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._add_slot(key)
+        dirty = slot[_DIRTY]
+        self._undo.append((self, slot, slot[_VALUE], slot[_DATA], dirty))
         self._overlay.written_bytes += len(data)  # type: ignore[arg-type]  # a table's codec has no tombstones
-        self._open[key] = data
-        self._view[key] = decoded if self._fresh is None else data
+        slot[_VALUE] = decoded if self._fresh is None else data
+        slot[_DATA] = data
+        if not dirty:
+            slot[_DIRTY] = True
+            self._dirty.append(slot)
 
     def __delitem__(self, key: K) -> None:
         if key not in self:
             raise KeyError(key)
-        before = self._open.get(key, MISSING)
-        if before is MISSING:
-            self._encoded[key] = self._full_key(key)
-        self._undo.append((self, key, before))
-        self._open[key] = None
-        self._view[key] = _ABSENT
+        slot = self._slots[key]
+        dirty = slot[_DIRTY]
+        self._undo.append((self, slot, slot[_VALUE], slot[_DATA], dirty))
+        slot[_VALUE] = _ABSENT
+        slot[_DATA] = None
+        if not dirty:
+            slot[_DIRTY] = True
+            self._dirty.append(slot)
 
     def update(self, values: Mapping[K, V]) -> None:
         """Set several values."""
@@ -152,18 +167,20 @@ class Table(Generic[K, V]):
 
     def get_many(self, keys: Sequence[K]) -> dict[K, V]:
         """The values of those keys that have one; what is not in memory is read from disk in one call."""
-        unknown = [key for key in dict.fromkeys(keys) if key not in self._view]
-        full_keys = [self._full_key(key) for key in unknown]
-        stored = [
-            (key, full_key)
-            for key, full_key in zip(unknown, full_keys, strict=True)
-            if key not in self._open and full_key not in self._overlay.sealed
-        ]
-        found = self._store.get_many([full_key for _, full_key in stored])
-        for (key, _), data in zip(stored, found, strict=True):
-            self._remember(key, data)
-        values = ((key, self.get(key, MISSING)) for key in dict.fromkeys(keys))
-        return {key: value for key, value in values if value is not MISSING}
+        unread = []
+        for key in dict.fromkeys(keys):
+            slot = self._slots.get(key)
+            if slot is None or slot[_VALUE] is _UNREAD:
+                slot = slot or self._add_slot(key)
+                if slot[_FULL_KEY] in self._overlay.sealed:
+                    self._read(key, slot)
+                else:
+                    unread.append(slot)
+        found = self._store.get_many([slot[_FULL_KEY] for slot in unread]) if unread else []
+        for slot, data in zip(unread, found, strict=True):
+            slot[_VALUE] = self._kept(data)
+        values = ((key, self.get(key, _MISSING)) for key in dict.fromkeys(keys))
+        return {key: value for key, value in values if value is not _MISSING}
 
     def items(self, *, prefix: K | None = None) -> Iterator[tuple[K, V]]:
         """Keys and values of this task in the order of the keys' bytes, as of now.
@@ -172,66 +189,66 @@ class Table(Generic[K, V]):
         """
         start = self._prefix + (b"" if prefix is None else self.definition.key.prefix(prefix))
         changed = {k: v for k, v in self._overlay.sealed.items() if k.startswith(start)}
-        for key, data in self._open.items():
-            if self._encoded[key].startswith(start):
-                changed[self._encoded[key]] = data
-        skip = len(self._prefix)
-        decode_key = self.definition.key.decode
-        for full_key, data in _merge(self._store.scan(start), sorted(changed.items())):
-            yield decode_key(full_key[skip:]), self._decode(data)
+        for slot in self._dirty:
+            if slot[_FULL_KEY].startswith(start):
+                changed[slot[_FULL_KEY]] = slot[_DATA]
+        return self._decoded(_merge(self._store.scan(start), sorted(changed.items())))
 
-    def undo(self, key: Any, before: Any) -> None:
-        """Take back one write of the open record: `before` is what the open overlay held."""
-        if before is MISSING:
-            del self._open[key]
-            del self._encoded[key]
-        else:
-            self._open[key] = before
-        self._view.pop(key, None)
+    def restore(self, slot: Slot, value: Any, data: Any, *, dirty: bool) -> None:
+        """Take back the last write: the slot as it was. For the runtime."""
+        slot[_VALUE] = value
+        slot[_DATA] = data
+        if not dirty:
+            slot[_DIRTY] = False
+            self._dirty.pop()  # writes are taken back in reverse, so this slot is the last
 
     def take_writes(self) -> dict[bytes, bytes | None]:
-        """The open overlay by full key; a new one is open from here on."""
-        encoded = self._encoded
-        writes = {encoded[key]: data for key, data in self._open.items()}
-        self._open = {}
-        self._encoded = {}
+        """The writes since the last call, by full key; their slots are clean from here on. For the runtime."""
+        writes = {}
+        for slot in self._dirty:
+            writes[slot[_FULL_KEY]] = slot[_DATA]
+            slot[_DATA] = None
+            slot[_DIRTY] = False
+        self._dirty = []
         return writes
 
-    @property
-    def open_writes(self) -> int:
-        """Number of keys in the open overlay."""
-        return len(self._open)
-
     def trim(self, most: int) -> None:
-        """Evict the oldest half of the view when it holds more than `most` values."""
-        view = self._view
-        if len(view) > most:
-            for key in list(islice(view, len(view) - most // 2)):
-                del view[key]
+        """Drop the oldest clean slots when there are more than `most`. For the runtime."""
+        slots = self._slots
+        if len(slots) > most:
+            oldest = islice(slots.items(), len(slots) - most // 2)
+            for key in [key for key, slot in oldest if not slot[_DIRTY]]:
+                del slots[key]
 
-    def _full_key(self, key: Any) -> bytes:
+    def _add_slot(self, key: Any) -> Slot:
         encoded = self._encode_key(key)
         if encoded is None:
             raise TypeError("a table's key cannot be None")
-        return self._prefix + encoded
+        slot = [_UNREAD, None, self._prefix + encoded, False]
+        self._slots[key] = slot
+        return slot
 
-    def _load(self, key: Any) -> Any:
-        data: Any = self._open.get(key, MISSING)
-        if data is MISSING:
-            full_key = self._full_key(key)
-            data = self._overlay.sealed.get(full_key, MISSING)
-            if data is MISSING:
-                data = self._store.get(full_key)
-        return self._remember(key, data)
-
-    def _remember(self, key: Any, data: bytes | None) -> Any:
-        value: Any
-        if data is None:
-            value = _ABSENT
-        else:
-            value = self._decode(data) if self._fresh is None else data
-        self._view[key] = value
+    def _read(self, key: Any, slot: Slot | None) -> Any:
+        """The value of a slot that was not read yet, from the sealed overlay or the store."""
+        if slot is None:
+            slot = self._add_slot(key)
+        data: Any = self._overlay.sealed.get(slot[_FULL_KEY], _MISSING)
+        if data is _MISSING:
+            data = self._store.get(slot[_FULL_KEY])
+        value = slot[_VALUE] = self._kept(data)
         return value
+
+    def _kept(self, data: bytes | None) -> Any:
+        """What a slot keeps of stored bytes."""
+        if data is None:
+            return _ABSENT
+        return self._decode(data) if self._fresh is None else data
+
+    def _decoded(self, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[K, V]]:
+        skip = len(self._prefix)
+        decode_key = self.definition.key.decode
+        for full_key, data in pairs:
+            yield decode_key(full_key[skip:]), self._decode(data)
 
 
 def _merge(

@@ -48,6 +48,7 @@ class Processor:
     ) -> None:
         self._task = task
         self._context = context
+        self._overlay = overlay
         self._undo = overlay.undo
         self._log = log
         self._dead_letter_topic = group.id.dead_letter_topic
@@ -124,10 +125,7 @@ class Processor:
 
     def _take_back(self, mark: int) -> None:
         """Undo the writes and outputs of the record at hand."""
-        undo = self._undo
-        while undo:
-            table, key, before = undo.pop()
-            table.undo(key, before)
+        self._overlay.take_back()
         del self._context.outputs[mark:]
 
     def _reject(self, record: Record, binding: Binding, error: Exception) -> None:

@@ -8,8 +8,8 @@ restart would see.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import UnionType
@@ -18,14 +18,13 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, Union, get_origin
 import msgspec
 
 from pipeline.errors import ConfigError
+from pipeline.shapes import PLAIN, is_flat, is_immutable, may_hide_nan, schema_of, show
 
-__all__ = ["Codec", "CodecName", "ValueCodec", "is_immutable", "resolve_value", "schema_of"]
+__all__ = ["Codec", "CodecName", "ValueCodec", "resolve_value"]
 
 V = TypeVar("V")
 
 CodecName = Literal["json", "msgpack", "raw"]
-
-_PLAIN: frozenset[type] = frozenset({int, str, bytes, bool, float})
 
 
 class Codec(Protocol[V]):
@@ -41,7 +40,7 @@ class ValueCodec(Generic[V]):
     """A resolved codec.
 
     `admit` checks and encodes: (bytes, the value as a decode gives it); raises TypeError, ValueError or
-    msgspec.ValidationError. `encode` is its first half. `decode` raises the same. With `allows_none` all three
+    OverflowError. `encode` is its first half. `decode` raises the same. With `allows_none` all three
     map None to a null value (a tombstone) and back. `immutable`: decoded values may be shared.
     """
 
@@ -61,10 +60,10 @@ def resolve_value(
     Without a codec, bytes are taken raw and everything else as JSON. `tombstones`: a None value is a null
     record value (topics), not an encoded null (tables).
     """
-    name = codec if codec is not None else ("raw" if declared is bytes else "json")
     allows_none, checked = _split_none(declared) if tombstones else (False, declared)
+    name = codec if codec is not None else ("raw" if checked is bytes else "json")
     if not isinstance(name, str):
-        plain = _build(name.encode, name.decode, checked, type(name).__qualname__)
+        plain = _build(_giving_bytes(name), name.decode, checked, type(name).__qualname__)
     else:
         try:
             plain = _shared(checked, name)
@@ -87,7 +86,7 @@ def _build(
     immutable = is_immutable(declared)
     classes = _classes(declared)
     only = next(iter(classes)) if classes is not None and len(classes) == 1 else None
-    if immutable and only is not None:
+    if only is not None and is_flat(declared):
         admit = _checked_once(encode, decode, only)
     else:
         admit = _checked(encode, decode, classes)
@@ -115,15 +114,16 @@ def _with_none(plain: ValueCodec[Any]) -> ValueCodec[Any]:
 def _named(name: str, declared: Any) -> tuple[Callable[[Any], bytes], Callable[[Any], Any]]:
     if name == "raw":
         if declared is not bytes:
-            raise ConfigError(f"the codec 'raw' carries bytes, not {_show(declared)}")
+            raise ConfigError(f"the codec 'raw' carries bytes, not {show(declared)}")
         return bytes, _raw_decode
     try:
         if name == "json":
-            return msgspec.json.Encoder().encode, msgspec.json.Decoder(declared).decode
+            encode, decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(declared).decode
+            return (_refusing_nan(encode) if may_hide_nan(declared) else encode), decode
         if name == "msgpack":
             return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(declared).decode
     except TypeError as error:
-        raise ConfigError(f"the type {_show(declared)} cannot be encoded: {error}") from error
+        raise ConfigError(f"the type {show(declared)} cannot be encoded: {error}") from error
     raise ConfigError(f"unknown codec {name!r}", hint="use 'json', 'msgpack', 'raw' or an object of yours")
 
 
@@ -131,6 +131,38 @@ def _raw_decode(data: Any) -> bytes:
     if type(data) is not bytes:
         raise TypeError("a null value where the type does not allow None")
     return data
+
+
+def _giving_bytes(codec: Codec[Any]) -> Callable[[Any], bytes]:
+    """A user's encode, found out at the record when it returns anything but bytes."""
+
+    def encode(value: Any) -> bytes:
+        data = codec.encode(value)
+        if type(data) is not bytes:
+            raise TypeError(f"{type(codec).__qualname__}.encode returned {type(data).__name__}, not bytes")
+        return data
+
+    return encode
+
+
+def _refusing_nan(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """For types that allow None in the place of a float: msgspec writes NaN and infinity as null."""
+
+    def checked(value: Any) -> bytes:
+        data = encode(value)
+        if b"null" in data and _has_nan(msgspec.to_builtins(value)):
+            raise ValueError("NaN and infinity have no form in JSON; use the codec 'msgpack'")
+        return data
+
+    return checked
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_has_nan, value)) or any(map(_has_nan, value.values()))
+    return isinstance(value, list | tuple | set | frozenset) and any(map(_has_nan, value))
 
 
 def _checked(
@@ -148,7 +180,7 @@ def _checked(
 def _checked_once(
     encode: Callable[[Any], bytes], decode: Callable[[Any], Any], only: type
 ) -> Callable[[Any], tuple[bytes, Any]]:
-    """For immutable values of one class: the object admitted last is known, and often set and sent at once."""
+    """For flat values of one class: the object admitted last is known, and often set and sent at once."""
     # One tuple, so that workers on several threads of a process see a value with its own bytes.
     last: tuple[Any, tuple[bytes, Any]] = (encode, (b"", None))
 
@@ -189,9 +221,11 @@ def _classes(declared: Any) -> frozenset[type] | None:
     classes = set()
     for member in members:
         if isinstance(member, type) and (
-            member in _PLAIN or issubclass(member, msgspec.Struct) or dataclasses.is_dataclass(member)
+            member in PLAIN or issubclass(member, msgspec.Struct) or dataclasses.is_dataclass(member)
         ):
             classes.add(member)
+            if member is float:
+                classes.add(int)  # as type checkers have it
         elif member is type(None):
             classes.add(type(None))
         else:
@@ -199,102 +233,5 @@ def _classes(declared: Any) -> frozenset[type] | None:
     return frozenset(classes)
 
 
-def is_immutable(declared: Any) -> bool:
-    """Whether no value of this type can change: decided recursively, so a frozen Struct with a list is not."""
-    try:
-        return _immutable(msgspec.inspect.type_info(declared), set())
-    except (TypeError, NotImplementedError):
-        return False
-
-
-_SCALARS = (
-    msgspec.inspect.NoneType,
-    msgspec.inspect.BoolType,
-    msgspec.inspect.IntType,
-    msgspec.inspect.FloatType,
-    msgspec.inspect.StrType,
-    msgspec.inspect.BytesType,
-    msgspec.inspect.DateTimeType,
-    msgspec.inspect.DateType,
-    msgspec.inspect.TimeType,
-    msgspec.inspect.TimeDeltaType,
-    msgspec.inspect.UUIDType,
-    msgspec.inspect.DecimalType,
-    msgspec.inspect.EnumType,
-    msgspec.inspect.LiteralType,
-)
-
-
-def _immutable(info: Any, seen: set[type]) -> bool:  # noqa: PLR0911 - one return per kind of type
-    i = msgspec.inspect
-    if isinstance(info, _SCALARS):
-        return True
-    if isinstance(info, i.UnionType):
-        return all(_immutable(t, seen) for t in info.types)
-    if isinstance(info, i.TupleType):
-        return all(_immutable(t, seen) for t in info.item_types)
-    if isinstance(info, i.VarTupleType | i.FrozenSetType):
-        return _immutable(info.item_type, seen)
-    if isinstance(info, i.Metadata):
-        return _immutable(info.type, seen)
-    if isinstance(info, i.StructType | i.DataclassType):
-        cls: Any = info.cls
-        if cls in seen:
-            return True
-        frozen = (
-            cls.__struct_config__.frozen
-            if isinstance(info, i.StructType)
-            else cls.__dataclass_params__.frozen
-        )
-        return bool(frozen) and all(_immutable(f.type, seen | {cls}) for f in info.fields)
-    return False
-
-
-def schema_of(declared: Any) -> str:
-    """A canonical description of a type: equal descriptions read each other's bytes."""
-    try:
-        return _schema(msgspec.inspect.type_info(declared), ())
-    except (TypeError, NotImplementedError):
-        return _show(declared)
-
-
-def _schema(info: Any, outer: tuple[type, ...]) -> str:  # noqa: PLR0911 - one return per kind of type
-    i = msgspec.inspect
-    name: str = type(info).__name__.removesuffix("Type").lower()
-    if isinstance(info, i.StructType | i.DataclassType):
-        if info.cls in outer:
-            return f"^{len(outer) - outer.index(info.cls)}"
-        inner = (*outer, info.cls)
-        fields = ",".join(
-            f"{f.encode_name}:{_schema(f.type, inner)}{'' if f.required else '='}" for f in info.fields
-        )
-        tag = f"#{info.tag}" if isinstance(info, i.StructType) and info.tag is not None else ""
-        shape = "[]" if isinstance(info, i.StructType) and info.array_like else "{}"
-        return f"{shape[0]}{tag}{fields}{shape[1]}"
-    if isinstance(info, i.UnionType):
-        return "|".join(sorted(_schema(t, outer) for t in info.types))
-    if isinstance(info, i.TupleType):
-        return f"tuple({','.join(_schema(t, outer) for t in info.item_types)})"
-    if isinstance(info, i.CollectionType):
-        return f"{name}({_schema(info.item_type, outer)})"
-    if isinstance(info, i.DictType):
-        return f"dict({_schema(info.key_type, outer)},{_schema(info.value_type, outer)})"
-    if isinstance(info, i.Metadata):
-        return _schema(info.type, outer)
-    if isinstance(info, i.EnumType):
-        return f"enum({','.join(sorted(str(m.value) for m in _members(info.cls)))})"
-    if isinstance(info, i.LiteralType):
-        return f"literal({','.join(sorted(map(str, info.values)))})"
-    return name
-
-
-def _members(cls: type[enum.Enum]) -> list[enum.Enum]:
-    return list(cls)
-
-
 def _names(classes: frozenset[type]) -> str:
     return " or ".join(sorted(c.__name__ for c in classes))
-
-
-def _show(declared: Any) -> str:
-    return declared.__name__ if isinstance(declared, type) else str(declared)

@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from pipeline.codecs import schema_of
 from pipeline.errors import ConfigError, InputError
+from pipeline.shapes import schema_of
 
 __all__ = ["KeyCodec", "parse_key", "resolve_key"]
 

@@ -44,6 +44,8 @@ def resolve_key(declared: Any, where: str, *, tombstones: bool) -> KeyCodec[Any]
     """The codec of a key type. `tombstones`: a null key is allowed where the type says `| None` (topics)."""
     info = _inspect(declared, where)
     if isinstance(info, msgspec.inspect.NoneType):
+        if not tombstones:
+            raise _refused(declared, where)
         return KeyCodec(_only_none, lambda _data: None, _no_prefix, True, "none")
     allows_none = False
     if isinstance(info, msgspec.inspect.UnionType):
@@ -105,8 +107,16 @@ def _codec(info: Any, declared: Any, where: str) -> KeyCodec[Any]:
     ):
         cls = info.cls
         parts = _tuple_of([f.type for f in info.fields])
-        return _array(parts, msgspec.structs.astuple, lambda values: cls(*values), schema_of(cls), cls)
+        return _array(parts, msgspec.structs.astuple, _maker(cls), schema_of(cls), cls)
     raise _refused(declared, where)
+
+
+def _maker(cls: Any) -> Callable[[Any], Any]:
+    """Makes a Struct of its fields' values, in order."""
+    names = cls.__struct_fields__
+    if cls.__match_args__ == names:
+        return lambda values: cls(*values)
+    return lambda values: cls(**dict(zip(names, values, strict=True)))  # some fields take keywords only
 
 
 def _tuple_of(infos: Iterable[Any]) -> Any:
@@ -144,16 +154,21 @@ def _array(
         return make(decoder.decode(data))
 
     def prefix(key: Any) -> bytes:
-        values = list(key) if isinstance(key, tuple) else list(take(key))
-        if len(values) == len(parts.__args__):
-            return encoder.encode(values)
-        return encoder.encode(values)[:-1] + (b"," if values else b"")
+        values = key if isinstance(key, tuple) else take(key)
+        if not values:
+            return b"["
+        if len(values) > len(parts.__args__):
+            raise TypeError(f"a key has {len(parts.__args__)} fields, not {len(values)}: {key!r}")
+        msgspec.convert(values, GenericAlias(tuple, parts.__args__[: len(values)]))
+        whole = len(values) == len(parts.__args__)
+        return encoder.encode(values) if whole else encoder.encode(values)[:-1] + b","
 
     return KeyCodec(encode, decode, prefix, False, schema)
 
 
 def _encode_int(key: Any) -> bytes:
-    if type(key) is not int:
+    # A bool or an IntEnum equals an int, so what a dict takes for one key is one key here, too.
+    if not isinstance(key, int):
         raise TypeError(f"expected a key of type int, got {type(key).__name__}")
     try:
         return _LONG.pack(key)

@@ -69,12 +69,11 @@ def _add_delay(values: list[Fields], row: dict[str, str]) -> None:
 
 def _add_hop(values: list[Fields], row: dict[str, str]) -> None:
     last: Fields = values[-1] if values else {"n": 0, "dest": "", "miles": 0}
-    values.append(
-        {
-            "n": int(str(last["n"])) + 1,
-            "came_from": last["dest"],
-            "origin": row["origin"],
-            "dest": row["dest"],
-            "miles": int(str(last["miles"])) + int(row["distance"]),
-        }
-    )
+    hop: Fields = {
+        "n": int(str(last["n"])) + 1,
+        "came_from": last["dest"],
+        "origin": row["origin"],
+        "dest": row["dest"],
+        "miles": int(str(last["miles"])) + int(row["distance"]),
+    }
+    values.append(hop)

@@ -174,6 +174,7 @@ class _Demo:
             if worker.poll() is not None:
                 raise DemoError(f"the worker ended by itself; {self._log('worker')}")
             if time.monotonic() - self._began > DEADLINE_S:
+                worker.send_signal(signal.SIGUSR1)  # its log then says where it is
                 raise DemoError(
                     f"after {DEADLINE_S:.0f} s only {self._live.count} of {expected.output_count} outputs are there"
                 )

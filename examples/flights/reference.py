@@ -57,7 +57,8 @@ def fold(archive: Path) -> Expected:
 
 
 def _add_delay(values: list[Fields], row: dict[str, str]) -> None:
-    total = dict(values[-1]) if values else {"flights": 0, "departed": 0, "minutes": 0, "worst": 0}
+    total: Fields = {"flights": 0, "departed": 0, "minutes": 0, "worst": 0}
+    total.update(values[-1] if values else {})
     total["flights"] = int(str(total["flights"])) + 1
     if row["dep_delay"] != "NA":
         minutes = int(row["dep_delay"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -30,8 +32,12 @@ def worker(
     config: Annotated[Path | None, typer.Option(help="Settings file; default: pipeline.toml.")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Run a worker that owns every task of an app, until SIGTERM or Ctrl-C."""
+    """Run a worker that owns every task of an app, until SIGTERM or Ctrl-C.
+
+    SIGUSR1 prints the stack of every thread to standard error and changes nothing.
+    """
     configure_logs(log_level)
+    faulthandler.register(signal.SIGUSR1)  # says where every thread is: for a handler that never returns
     settings = load_settings(
         {
             "bootstrap_servers": kafka,

@@ -6,6 +6,7 @@ it is declared, not when the first record arrives.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeVar, overload
 
@@ -108,6 +109,7 @@ class Group:
             self._bind(Binding(topic, function, on_error, batch=False))
             return function
 
+        self._check_topic(topic, "handler")
         return register
 
     def batch_handler(self, topic: Topic[K, V], *, on_error: OnError = "stop") -> _BatchHandler[K, V]:
@@ -119,9 +121,23 @@ class Group:
             self._bind(Binding(topic, function, on_error, batch=True))
             return function
 
+        self._check_topic(topic, "batch_handler")
         return register
 
+    def _check_topic(self, topic: object, method: str) -> None:
+        if not isinstance(topic, Topic):
+            raise ConfigError(
+                f"group {self.name}: {topic!r} is no topic",
+                hint=f"use @app.{method}(topic) above the function",
+            )
+
     def _bind(self, binding: Binding) -> None:
+        function = binding.function
+        if any(kind(function) for kind in _NOT_RUN_BY_A_CALL):
+            raise ConfigError(
+                f"group {self.name}: {function.__qualname__} is async or a generator, and would not run",
+                hint="write a plain function",
+            )
         if binding.on_error not in {"stop", "skip", "dead_letter"}:
             raise ConfigError(
                 f"group {self.name}: on_error is {binding.on_error!r}; it must be stop, skip or dead_letter"
@@ -191,4 +207,10 @@ class App(Group):
         return [group for group in (self, *self._groups.values()) if group.bindings]
 
 
+# Calling such a function runs nothing of it.
+_NOT_RUN_BY_A_CALL = (
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+    inspect.isasyncgenfunction,
+)
 _TOPIC_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")

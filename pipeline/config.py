@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -20,6 +20,7 @@ DEFAULT_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
 # Properties the guarantees rest on, with the reason given to whoever tries to set one.
 OWNED_PROPERTIES: Mapping[str, str] = {
     "acks": "a commit must be on every in-sync replica",
+    "request.required.acks": "a commit must be on every in-sync replica",
     "auto.offset.reset": "where a task starts is recorded in its journal",
     "enable.auto.commit": "positions live in the journal",
     "enable.auto.offset.store": "positions live in the journal",
@@ -31,6 +32,10 @@ OWNED_PROPERTIES: Mapping[str, str] = {
     "max.in.flight": "ordering and idempotence depend on it",
     "max.in.flight.requests.per.connection": "ordering and idempotence depend on it",
     "message.timeout.ms": "it must stay below the transaction timeout",
+    "delivery.timeout.ms": "it must stay below the transaction timeout",
+    "message.send.max.retries": "outputs are retried until the transaction times out",
+    "retries": "outputs are retried until the transaction times out",
+    "metadata.broker.list": "say bootstrap.servers",
     "partitioner": "keys are placed as the Java client places them",
     "retry.backoff.ms": "the defence against a silently repeated commit is timed by it",
     "retry.backoff.max.ms": "the defence against a silently repeated commit is timed by it",
@@ -82,9 +87,15 @@ class WorkerSettings:
             "cache_entries",
             "transaction_timeout_ms",
             "retry_backoff_ms",
+            "mirror_interval_s",
+            "check_interval_s",
+            "stop_timeout_s",
         ):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # so that NaN is refused, too
                 raise ConfigError(f"worker.{name} must be above 0")
+        for name in ("poll_timeout_ms", "replication_factor", "block_cache_bytes"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"worker.{name} must not be below 0")
         if self.commit_interval_ms >= self.transaction_timeout_ms:
             raise ConfigError("worker.commit_interval_ms must be below worker.transaction_timeout_ms")
 
@@ -110,7 +121,7 @@ def load_settings(
     environ = os.environ if environ is None else environ
     path = file if file is not None else Path("pipeline.toml")
     document = _read_toml(path, required=file is not None)
-    kafka = {str(k): str(v) for k, v in _section(document, "kafka", path).items()}
+    kafka = dict(_properties(_section(document, "kafka", path)))
     worker: dict[str, object] = dict(_section(document, "worker", path))
     unknown = sorted(set(document) - {"kafka", "worker"})
     if unknown:
@@ -157,6 +168,15 @@ def _section(document: Mapping[str, object], name: str, path: Path) -> Mapping[s
     if not isinstance(section, dict):
         raise ConfigError(f"{path}: {name} must be a section, [{name}]")
     return section
+
+
+def _properties(section: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names with dots are sections to TOML unless they are quoted; to us they are names."""
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _properties(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _typed(name: str, value: object) -> object:

@@ -1,0 +1,196 @@
+"""Declarations: every mistake is a ConfigError where it is made, and nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipeline import App, Batch, Context, Event, Topic
+from pipeline.core.names import GroupId
+from pipeline.errors import ConfigError
+
+
+class Flight(msgspec.Struct, frozen=True):
+    carrier: str
+
+
+def ignore(event: Event[Any, Any], ctx: Context) -> None:
+    """Do nothing."""
+
+
+def ignore_batch(batch: Batch[Any, Any], ctx: Context) -> None:
+    """Do nothing."""
+
+
+@pytest.fixture
+def app() -> App:
+    return App("shop")
+
+
+@pytest.fixture
+def topic(app: App) -> Topic[str, int]:
+    return app.topic("in", key=str, value=int)
+
+
+def test_an_app_is_its_own_main_group(app: App, topic: Topic[str, int]) -> None:
+    """Small apps need no word about groups."""
+    app.handler(topic)(ignore)
+    assert app.groups == [app]
+    assert app.id == GroupId("shop", "main")
+
+
+def test_groups_run_in_the_order_of_their_declaration_and_only_with_handlers(
+    app: App, topic: Topic[str, int]
+) -> None:
+    """A group without handlers has no input, hence no tasks."""
+    second, third = app.group("second"), app.group("third")
+    app.group("empty")
+    third.handler(topic)(ignore)
+    second.handler(topic)(ignore)
+    assert app.groups == [second, third]
+    app.handler(topic)(ignore)
+    assert app.groups == [app, second, third]
+
+
+def test_a_handler_stays_a_plain_function(app: App, topic: Topic[str, int]) -> None:
+    """It can be called and tested without an app."""
+    assert app.handler(topic)(ignore) is ignore
+    assert app.group("b").batch_handler(topic)(ignore_batch) is ignore_batch
+
+
+def test_one_function_serves_several_topics(app: App, topic: Topic[str, int]) -> None:
+    """`Event[str, object]` is for that; inputs keep the order of their first handler."""
+    other = app.topic("other", key=str, value=str)
+    app.handler(other)(ignore)
+    app.handler(topic)(ignore)
+    app.handler(other)(ignore)
+    assert app.inputs == [other, topic]
+    assert [binding.topic for binding in app.bindings] == [other, topic, other]
+
+
+def test_tables_of_two_groups_may_share_a_name(app: App) -> None:
+    """The group's name is part of every durable name."""
+    one = app.table("totals", key=str, value=int)
+    other = app.group("hourly").table("totals", key=str, value=int)
+    assert (repr(one), repr(other)) == ("TableDef(main.totals)", "TableDef(hourly.totals)")
+
+
+@pytest.mark.parametrize("name", ["a.b", "", "a b", "pipeline"])
+def test_an_app_name_that_cannot_be_part_of_a_durable_name_is_refused(name: str) -> None:
+    """It is in the names of the journal, of transactional ids and of directories."""
+    with pytest.raises(ConfigError, match="app name"):
+        App(name)
+
+
+def test_names_of_groups_and_tables_are_checked(app: App) -> None:
+    """As the app's."""
+    with pytest.raises(ConfigError, match=r"group name 'a\.b'"):
+        app.group("a.b")
+    with pytest.raises(ConfigError, match="table name 'a b'"):
+        app.table("a b", key=str, value=int)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a b", "ä", "a/b", "x" * 250, "in\n"])
+def test_a_topic_name_that_kafka_refuses_is_refused(app: App, name: str) -> None:
+    """At the declaration, not at the first start."""
+    with pytest.raises(ConfigError, match="not a topic name Kafka accepts"):
+        app.topic(name, value=int)
+
+
+def test_a_topic_may_have_any_name_that_kafka_accepts(app: App) -> None:
+    """Topics exist already, named by others."""
+    assert app.topic("Orders.v2_raw-" + "x" * 235, value=int).name.startswith("Orders")
+
+
+def test_a_second_declaration_of_a_name_is_refused(app: App, topic: Topic[str, int]) -> None:
+    """Two definitions of one topic, table or group could contradict each other."""
+    app.table("t", key=str, value=int)
+    app.group("g")
+    with pytest.raises(ConfigError, match="topic in is declared twice"):
+        app.topic("in", key=str, value=int)
+    with pytest.raises(ConfigError, match=r"table main\.t is declared twice"):
+        app.table("t", key=str, value=int)
+    for name in ("g", "main"):
+        with pytest.raises(ConfigError, match=f"group {name} is declared twice"):
+            app.group(name)
+
+
+def test_a_refused_declaration_leaves_nothing_behind(app: App) -> None:
+    """The name is free for the corrected one."""
+    with pytest.raises(ConfigError):
+        app.topic("in", key=float, value=int)
+    with pytest.raises(ConfigError):
+        app.table("t", key=str, value=int, codec="raw")
+    assert app.topics == {}
+    assert app.tables == {}
+
+
+def test_an_error_names_the_declaration(app: App) -> None:
+    """An app has dozens of topics and tables."""
+    with pytest.raises(ConfigError, match=r"topic prices: .* cannot be a key"):
+        app.topic("prices", key=dict[str, int], value=int)
+    with pytest.raises(ConfigError, match=r"table hourly\.prices: .* cannot be a key"):
+        app.group("hourly").table("prices", key=float, value=int)
+    with pytest.raises(ConfigError, match="topic blobs: the codec 'raw' carries bytes, not Flight"):
+        app.topic("blobs", value=Flight, codec="raw")
+
+
+def test_an_unknown_policy_is_refused(app: App, topic: Topic[str, int]) -> None:
+    """A misspelt `dead-letter` must not mean `stop`."""
+    with pytest.raises(ConfigError, match="on_error is 'dead-letter'; it must be stop, skip or dead_letter"):
+        app.handler(topic, on_error="dead-letter")(ignore)  # type: ignore[arg-type]
+
+
+def test_a_topic_of_another_app_is_refused(app: App) -> None:
+    """Also one of the same name: its codec would be another."""
+    app.topic("in", key=str, value=int)
+    foreign = App("other").topic("in", key=str, value=str)
+    with pytest.raises(ConfigError, match="topic in belongs to another app"):
+        app.handler(foreign)(ignore)
+
+
+def test_a_batch_handler_is_alone_on_its_topic(app: App, topic: Topic[str, int]) -> None:
+    """Records and batches are undone in different units."""
+    app.handler(topic)(ignore)
+    with pytest.raises(ConfigError, match="topic in has a batch handler; it must be the only one"):
+        app.batch_handler(topic)(ignore_batch)
+    second = app.group("second")
+    second.batch_handler(topic)(ignore_batch)
+    with pytest.raises(ConfigError, match="it must be the only one"):
+        second.handler(topic)(ignore)
+    with pytest.raises(ConfigError, match="it must be the only one"):
+        second.batch_handler(topic)(ignore_batch)
+
+
+async def coroutine(event: Event[str, int], ctx: Context) -> None:
+    """Would never be awaited."""
+
+
+def generator(event: Event[str, int], ctx: Context) -> Iterator[None]:
+    """Would never be advanced."""
+    yield
+
+
+async def stream(event: Event[str, int], ctx: Context) -> AsyncIterator[None]:
+    """Would never be awaited, either."""
+    yield
+
+
+@pytest.mark.parametrize("function", [coroutine, generator, stream])
+def test_a_handler_that_would_not_run_is_refused(app: App, topic: Topic[str, int], function: Any) -> None:
+    """Calling it does nothing: every record would count as processed, and every result be missing."""
+    with pytest.raises(ConfigError, match=f"{function.__name__} is async or a generator"):
+        app.handler(topic)(function)
+    with pytest.raises(ConfigError, match="is async or a generator"):
+        app.batch_handler(topic)(function)
+
+
+def test_a_handler_without_a_topic_is_refused(app: App) -> None:
+    """`@app.handler` without parentheses would register nothing, silently."""
+    with pytest.raises(ConfigError, match=r"use @app\.handler\(topic\)"):
+        app.handler(ignore)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"use @app\.batch_handler\(topic\)"):
+        app.batch_handler(ignore_batch)  # type: ignore[arg-type]

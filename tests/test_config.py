@@ -1,0 +1,183 @@
+"""Settings: one order of precedence, checked once, with errors that name the place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import OWNED_PROPERTIES, KafkaSettings, Settings, WorkerSettings, load_settings
+from pipeline.errors import ConfigError
+
+FILE = """
+[kafka]
+"bootstrap.servers" = "file:9092"
+"security.protocol" = "SASL_SSL"
+"sasl.password" = "hunter2"
+
+[worker]
+commit_interval_ms = 300
+worker_id = "from-file"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path, FILE)
+
+
+def write(directory: Path, text: str) -> Path:
+    path = directory / "pipeline.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def load(path: Path, **overrides: object) -> Settings:
+    return load_settings(overrides, file=path, environ={})
+
+
+def test_without_anything_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo and the tests run without a file."""
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(environ={}) == Settings()
+    assert Settings().kafka.bootstrap_servers == "127.0.0.1:9092"
+
+
+def test_flags_go_over_variables_over_the_file_over_defaults(file: Path) -> None:
+    """The nearer to the command, the stronger."""
+    environ = {"PIPELINE_COMMIT_INTERVAL_MS": "200", "PIPELINE_KAFKA": "environ:9092"}
+    flags = {"commit_interval_ms": 100, "bootstrap_servers": "flag:9092", "worker_id": None}
+    assert load_settings(file=file, environ={}).worker.commit_interval_ms == 300
+    assert load_settings(file=file, environ=environ).worker.commit_interval_ms == 200
+    assert load_settings(flags, file=file, environ=environ).worker.commit_interval_ms == 100
+    servers = [
+        load_settings(flags, file=file, environ=environ).kafka.bootstrap_servers,
+        load_settings(file=file, environ=environ).kafka.bootstrap_servers,
+        load_settings(file=file, environ={}).kafka.bootstrap_servers,
+    ]
+    assert servers == ["flag:9092", "environ:9092", "file:9092"]
+    assert load_settings(flags, file=file, environ=environ).worker.worker_id == "from-file"
+
+
+def test_a_file_in_the_working_directory_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pipeline.toml` beside the program needs no flag."""
+    monkeypatch.chdir(file.parent)
+    assert load_settings(environ={}).worker.worker_id == "from-file"
+
+
+def test_properties_are_passed_to_the_client(file: Path) -> None:
+    """TLS, SASL, OAuth: everything that the guarantees do not own."""
+    assert load(file).kafka.properties == {"security.protocol": "SASL_SSL", "sasl.password": "hunter2"}
+
+
+def test_dotted_names_need_no_quotes(tmp_path: Path) -> None:
+    """TOML makes sections of them; somebody who wrote `bootstrap.servers = ...` must not land on localhost."""
+    path = write(
+        tmp_path,
+        '[kafka]\nbootstrap.servers = "file:9092"\nsecurity.protocol = "SSL"\nssl.ca.location = "/ca"\n'
+        "log.connection.close = false\n",
+    )
+    assert load(path).kafka == KafkaSettings(
+        "file:9092", {"security.protocol": "SSL", "ssl.ca.location": "/ca", "log.connection.close": "false"}
+    )
+
+
+def test_values_from_variables_get_their_type(tmp_path: Path) -> None:
+    """The environment holds text only."""
+    environ = {
+        "PIPELINE_STATE_DIR": "/var/lib/state",
+        "PIPELINE_CACHE_ENTRIES": "7",
+        "PIPELINE_MIRROR_INTERVAL_S": "0.5",
+        "PIPELINE_START": "latest",
+    }
+    worker = load_settings(file=write(tmp_path, ""), environ=environ).worker
+    assert (worker.state_dir, worker.cache_entries) == (Path("/var/lib/state"), 7)
+    assert (worker.mirror_interval_s, worker.start) == (0.5, "latest")
+
+
+def test_secrets_are_not_shown(file: Path) -> None:
+    """Settings are logged and printed by tracebacks."""
+    settings = load(file)
+    assert settings.kafka.properties["sasl.password"] == "hunter2"
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in str(settings.kafka)
+
+
+@pytest.mark.parametrize("name", sorted(OWNED_PROPERTIES))
+def test_a_property_that_the_guarantees_rest_on_is_refused(tmp_path: Path, name: str) -> None:
+    """By name and with the reason: losing exactly-once by a setting must not be possible."""
+    for spelling in (f'"{name}"', name):
+        path = write(tmp_path, f"[kafka]\n{spelling} = 1\n")
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        assert f"{path}: [kafka] {name} cannot be set: " in caught.value.message
+        assert OWNED_PROPERTIES[name] in caught.value.message
+        assert caught.value.hint == "remove it"
+
+
+@pytest.mark.parametrize(
+    "alias", ["request.required.acks", "delivery.timeout.ms", "message.send.max.retries", "retries"]
+)
+def test_other_spellings_of_an_owned_property_are_refused(tmp_path: Path, alias: str) -> None:
+    """The client knows some properties by two names."""
+    with pytest.raises(ConfigError, match=re.escape(f"[kafka] {alias} cannot be set")):
+        load(write(tmp_path, f'[kafka]\n"{alias}" = 1\n'))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[worker\n", "is not valid TOML"),
+        ("[workers]\nx = 1\n", "unknown section [workers]"),
+        ("worker = 5\n", "worker must be a section, [worker]"),
+        ("[worker]\ncommit_intervall_ms = 5\n", "[worker] has no setting 'commit_intervall_ms'"),
+        (
+            '[worker]\ncommit_interval_ms = "soon"\n',
+            "worker.commit_interval_ms is 'soon'; it must be a number",
+        ),
+        ("[worker]\ncommit_interval_ms = true\n", "worker.commit_interval_ms is True; it must be a number"),
+        ("[worker]\ncommit_interval_ms = 0\n", "worker.commit_interval_ms must be above 0"),
+        ("[worker]\nmax_poll_records = -1\n", "worker.max_poll_records must be above 0"),
+        ("[worker]\nmirror_interval_s = 0\n", "worker.mirror_interval_s must be above 0"),
+        ("[worker]\ncheck_interval_s = nan\n", "worker.check_interval_s must be above 0"),
+        ("[worker]\nstop_timeout_s = -1\n", "worker.stop_timeout_s must be above 0"),
+        ("[worker]\npoll_timeout_ms = -1\n", "worker.poll_timeout_ms must not be below 0"),
+        ("[worker]\nreplication_factor = -1\n", "worker.replication_factor must not be below 0"),
+        ('[worker]\nstart = "middle"\n', "worker.start is 'middle'; it must be 'earliest' or 'latest'"),
+        (
+            "[worker]\ncommit_interval_ms = 20000\n",
+            "worker.commit_interval_ms must be below worker.transaction_timeout_ms",
+        ),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    """At start, with section and name; never as a worker that behaves oddly."""
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text))
+    assert message in caught.value.message
+
+
+def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
+    """A mistyped --config must not mean the defaults."""
+    with pytest.raises(ConfigError, match=r"cannot read the settings file .*absent\.toml"):
+        load(tmp_path / "absent.toml")
+
+
+def test_an_unknown_setting_lists_the_known_ones(tmp_path: Path) -> None:
+    """The correct spelling is in the answer."""
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, "[worker]\ninterval = 5\n"))
+    assert "commit_interval_ms" in (caught.value.hint or "")
+
+
+def test_relations_are_checked_however_settings_are_built() -> None:
+    """`app.run` and tests build them without a file."""
+    with pytest.raises(ConfigError, match="must be below"):
+        WorkerSettings(commit_interval_ms=500, transaction_timeout_ms=500)
+
+
+def test_a_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TOML has no shell that would do it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(write(tmp_path, '[worker]\nstate_dir = "~/state"\n')).worker.state_dir == tmp_path / "state"

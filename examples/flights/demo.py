@@ -135,11 +135,12 @@ class _Demo:
         """Load and process at the same time, killing on the way; the last worker, and each recovery's seconds."""
         moments = sorted(self._chance.uniform(0.03, 0.9) for _ in range(self._kills))
         loads = [("flights-by-carrier", "carrier"), ("flights-by-tail", "tailnum")]
-        kill_load_at = self._chance.uniform(0.05, 0.5)
+        kill_load_at = self._chance.uniform(0.02, 0.3)
         self._say(
             "loading and processing; kills at " + ", ".join(f"{m:.0%}" for m in moments) + " of the outputs"
         )
-        loader = self._load(*loads.pop(0), archive)
+        load = loads.pop(0)
+        loader = self._load(*load, archive)
         worker = self._worker()
         loader_kills = 0
         recoveries: list[float] = []
@@ -151,18 +152,19 @@ class _Demo:
             if killed_at is not None and self._live.beyond(ends):
                 recoveries.append(time.monotonic() - killed_at)
                 killed_at = None
-            if loader_kills == 0 and done >= kill_load_at * 0.4 and loader.poll() is None:
+            if loader_kills == 0 and done >= kill_load_at and loader.poll() is None:
                 loader.kill()
                 loader.wait()
                 loader_kills += 1
                 self._say(f"  SIGKILL to the loader at {done:.0%}")
             if loader.poll() is not None:
                 if loader.returncode == -signal.SIGKILL:
-                    loader = self._load("flights-by-carrier", "carrier", archive)
+                    loader = self._load(*load, archive)
                 elif loader.returncode != 0:
                     raise DemoError(f"the loader failed; {self._log('loader')}")
                 elif loads:
-                    loader = self._load(*loads.pop(0), archive)
+                    load = loads.pop(0)
+                    loader = self._load(*load, archive)
             if moments and done >= moments[0] and killed_at is None:
                 moments.pop(0)
                 worker.kill()

@@ -29,6 +29,8 @@ JOURNAL_CONFIG: Mapping[str, str] = {
     "retention.bytes": "-1",
     "unclean.leader.election.enable": "false",
 }
+# A dead letter keeps its record's timestamp, so a retention by time would remove an old one at once.
+DEAD_LETTER_CONFIG: Mapping[str, str] = {"retention.ms": "-1"}
 MAX_ATTEMPTS = 5
 
 
@@ -55,7 +57,9 @@ def ensure_genesis(
         journal = _create_journal(group, partitions, replication, world)  # 1
     _check_journal(where, journal, partitions)
     if dead_letters:
-        world.cluster.create([TopicSpec(group.dead_letter_topic, partitions, replication)])
+        world.cluster.create(
+            [TopicSpec(group.dead_letter_topic, partitions, replication, DEAD_LETTER_CONFIG)]
+        )
     for _ in range(MAX_ATTEMPTS):
         if _plan(where, tasks, world) is GenesisPlan.PRESENT:
             return

@@ -158,7 +158,11 @@ class Processor:
             ("dead-letter-partition", str(record.partition()).encode()),
             ("dead-letter-offset", str(record.offset()).encode()),
             ("dead-letter-handler", handler.encode()),
-            ("dead-letter-error", f"{type(error).__name__}: {error}"[:2000].encode()),
+            # A message may quote text that has no UTF-8 form.
+            (
+                "dead-letter-error",
+                f"{type(error).__name__}: {error}"[:2000].encode(errors="backslashreplace"),
+            ),
         ]
         timestamp_ms = max(record.timestamp()[1], 0)
         return (self._dead_letter_topic, record.key(), record.value(), timestamp_ms, headers)

@@ -255,8 +255,17 @@ class Worker:
         for failure in failures:
             task = run.tasks.get(failure.partition.partition)
             if task is not None:
-                self._react(run, task.id, failure.error)
+                self._react(run, task.id, self._explained(run, task.id, failure.error))
         return bool(records)
+
+    def _explained(self, run: _GroupRun, task_id: TaskId, error: PipelineError) -> PipelineError:
+        """A position out of range has another reason when the topic is not the one it was."""
+        try:
+            now = self._world.cluster.describe(list(run.plan.identity.inputs))
+        except PipelineError:
+            return error
+        reason = inputs_changed(run.plan, now)
+        return error if reason is None else _inputs_error(task_id, reason)
 
     def _offer(self, run: _GroupRun, task: Task, topic: str, records: list[Record]) -> None:
         try:
@@ -346,11 +355,7 @@ class Worker:
             if reason is None:
                 continue
             for task in list(run.tasks.values()):
-                self._fail(
-                    run,
-                    task.id,
-                    FatalTaskError(f"task {task.id}: {reason}", hint="follow runbooks/topic-recreated.md"),
-                )
+                self._fail(run, task.id, _inputs_error(task.id, reason))
 
     def _mirrored(self, run: _GroupRun) -> dict[TopicPartition, int]:
         return {
@@ -384,6 +389,10 @@ def _counts(task: Task) -> Counter[str]:
         skipped=task.rejected.skipped,
         dead_lettered=task.rejected.dead_lettered,
     )
+
+
+def _inputs_error(task: TaskId, reason: str) -> FatalTaskError:
+    return FatalTaskError(f"task {task}: {reason}", hint="follow runbooks/topic-recreated.md")
 
 
 def _check_not_taken(task: Task, world: World) -> None:

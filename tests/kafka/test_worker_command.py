@@ -1,0 +1,150 @@
+"""`pipeline worker` as an operator meets it: clear errors, exit codes, a clean stop, two workers."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from pipeline.config import KafkaSettings
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.ports import TopicSpec
+from tests.kafka.workbench import DEADLINE_S, PARTITIONS, Workbench
+
+pytestmark = pytest.mark.kafka
+
+
+def _wait_for_log(bench: Workbench, text: str, times: int = 1) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while bench.log.read_text().count(text) < times:
+        assert time.monotonic() < deadline, f"{text!r} never appeared:\n{bench.log.read_text()}"
+
+
+def test_a_module_or_app_that_is_not_there_is_named(bench: Workbench) -> None:
+    """The first thing that everybody mistypes."""
+    missing = bench.command("worker", "no_such_module:app", "--kafka", bench.servers)
+    assert missing.returncode == 1
+    assert "no module no_such_module" in missing.stderr
+    other = bench.command("worker", "tests.kafka.sums:nothing", "--kafka", bench.servers)
+    assert other.returncode == 1
+    assert "try tests.kafka.sums:app" in other.stderr
+    assert "Traceback" not in missing.stderr + other.stderr
+
+
+def test_an_unknown_topic_is_named_with_the_command_that_creates_it(bench: Workbench) -> None:
+    """Brokers must not create topics by accident, so the worker says what is missing."""
+    cluster = KafkaCluster(KafkaSettings(bench.servers))
+    cluster.delete([f"{bench.prefix}-sums"])
+    done = bench.command("worker", "tests.kafka.sums:app", "--kafka", bench.servers)
+    assert done.returncode == 1
+    assert f"no topic {bench.prefix}-sums" in done.stderr
+    assert "pipeline topics apply" in done.stderr
+
+
+def test_a_kafka_that_is_away_at_start_is_exit_code_3(bench: Workbench) -> None:
+    """Scripts tell `wrong` from `not reachable` by the exit code."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = bench.command("worker", "tests.kafka.sums:app", "--kafka", f"127.0.0.1:{port}")
+    assert done.returncode == 3
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_poison_record_stops_its_task_and_is_passed_once_the_cause_is_mended(bench: Workbench) -> None:
+    """Everything before the record is committed, nothing of it is, and the other task goes on."""
+    bench.send(100)
+    producer = Producer({"bootstrap.servers": bench.servers})
+    producer.produce(f"{bench.prefix}-amounts", b"{broken", b"key-1", partition=0)
+    assert producer.flush(10) == 0
+    worker = bench.worker()
+    _wait_for_log(bench, "task_failed", 2)  # both groups read it
+    assert bench.stop(worker) == 1
+    log = bench.log.read_text()
+    assert f"{bench.prefix}-amounts[0] offset" in log
+    assert "runbooks/poison-record.md" in log
+    before = {key: values[-1][0] for key, values in bench.outputs().items()}
+    assert sum(before.values()) == 100
+    again = bench.worker()
+    _wait_for_log(bench, "task_failed", 4)
+    assert bench.stop(again) == 1
+    assert {key: values[-1][0] for key, values in bench.outputs().items()} == before
+
+
+def test_a_second_worker_on_the_same_state_directory_is_refused(bench: Workbench) -> None:
+    """RocksDB's lock keeps two processes of one machine apart; the message says which directory."""
+    bench.send(10)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    second = bench.command(
+        "worker", "tests.kafka.sums:app", "--kafka", bench.servers, "--state-dir", str(bench.state_dir)
+    )
+    assert second.returncode == 1
+    assert str(bench.state_dir) in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_of_two_workers_the_newer_has_the_tasks_and_the_older_leaves_and_results_stay_exact(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    """Ownership is a fence: whoever acquired last writes, and the other one says so and ends."""
+    bench.send(1_000)
+    older = bench.worker("--worker-id", "older", "--commit-interval-ms", "20")
+    bench.wait_for_outputs(older, at_least=200)
+    bench.state_dir = tmp_path / "other-state"
+    newer = bench.worker("--worker-id", "newer", "--commit-interval-ms", "20")
+    _wait_for_log(bench, "task_live", 4 * PARTITIONS)
+    bench.send(1_000)
+    assert older.wait(DEADLINE_S) == 1
+    assert "was taken over by worker newer" in bench.log.read_text()
+    bench.wait_for_outputs(newer)
+    assert bench.stop(newer) == 0
+    bench.finish()
+
+
+def test_a_topic_that_is_deleted_and_created_again_stops_the_worker(bench: Workbench) -> None:
+    """Kafka goes on serving the new topic under the old name without an error; positions would lie."""
+    bench.send(10)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    cluster = KafkaCluster(KafkaSettings(bench.servers))
+    cluster.delete([f"{bench.prefix}-amounts"])
+    cluster.create([TopicSpec(f"{bench.prefix}-amounts", PARTITIONS)])
+    assert worker.wait(DEADLINE_S) == 1
+    assert "runbooks/topic-recreated.md" in bench.log.read_text()
+    restarted = bench.command(
+        "worker", "tests.kafka.sums:app", "--kafka", bench.servers, "--state-dir", str(bench.state_dir)
+    )
+    assert restarted.returncode == 1
+    assert "deleted and created again" in restarted.stderr
+
+
+def test_a_deleted_journal_is_never_taken_for_a_new_app(bench: Workbench) -> None:
+    """It is the authority: without it the worker must not begin again at zero."""
+    bench.send(10)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    assert bench.stop(worker) == 0
+    KafkaCluster(KafkaSettings(bench.servers)).delete([f"{bench.prefix}.main.journal"])
+    done = bench.command(
+        "worker", "tests.kafka.sums:app", "--kafka", bench.servers, "--state-dir", str(bench.state_dir)
+    )
+    assert done.returncode == 1
+    assert "existed before" in done.stderr
+    assert "runbooks/journal-lost.md" in done.stderr
+
+
+def test_an_empty_disk_is_restored_from_the_journal(bench: Workbench) -> None:
+    """The local state is a cache of the journal: losing it costs time, not data."""
+    bench.send(2_000)
+    worker = bench.worker("--commit-interval-ms", "20")
+    bench.wait_for_outputs(worker)
+    worker.kill()
+    worker.wait()
+    bench.state_dir = bench.state_dir.with_name("new-disk")
+    bench.send(500)
+    bench.finish()

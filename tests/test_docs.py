@@ -1,0 +1,257 @@
+"""The documents against the code: commands, settings, programs, runbooks and links that they name exist."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from pipeline.cli.main import app as command_line
+from pipeline.config import OWNED_PROPERTIES, WorkerSettings, load_settings
+from pipeline.testing import TestDriver
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "runbooks").glob("*.md")],
+)
+# Commands that the documents say are not there. One that comes to be must leave this set, and those sentences.
+NOT_THERE = frozenset({"checkpoints", "deadletters", "doctor", "drill", "reset", "status"})
+SHELL_OPERATORS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "2>", "<"})
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def _blocks(document: Path, language: str) -> list[str]:
+    text = document.read_text(encoding="utf-8")
+    blocks = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
+    return [
+        re.sub(rf"^{indent}", "", body, flags=re.MULTILINE)
+        for indent, found, body in blocks
+        if found == language
+    ]
+
+
+def _prose(document: Path) -> str:
+    text = document.read_text(encoding="utf-8")
+    return re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def _typed_commands(document: Path) -> Iterator[list[str]]:
+    """The arguments of every `pipeline` that a reader would paste."""
+    for block in _blocks(document, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if not line.startswith("pipeline "):
+                continue
+            words = shlex.split(line, comments=True)
+            end = next((at for at, word in enumerate(words) if word in SHELL_OPERATORS), len(words))
+            yield words[1:end]
+
+
+def _mentioned_commands(document: Path) -> Iterator[list[str]]:
+    """The words after `pipeline` in running text, where arguments may be left out."""
+    for span in re.findall(r"`pipeline ([^`]+)`", _prose(document)):
+        yield re.sub(r"\s+", " ", span).split()
+
+
+def _resolve(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that the words name, and what is left for it. Raises KeyError."""
+    command: Any = get_command(command_line)
+    rest = list(words)
+    while rest and hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    return command, rest
+
+
+def _table(document: Path, heading: str) -> list[list[str]]:
+    """The cells of the first table under a heading or after a line that contains it."""
+    text = document.read_text(encoding="utf-8").split(heading, 1)[1]
+    lines = text[text.index("\n|") + 1 :].splitlines()
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return rows[2:]
+
+
+def _unquoted(cell: str) -> str:
+    return cell.strip().strip("`")
+
+
+def test_every_runbook_that_an_error_names_exists() -> None:
+    """An operator who is sent to a page at night must find it."""
+    named = {
+        name
+        for source in (ROOT / "pipeline").rglob("*.py")
+        for name in re.findall(r"runbooks/[a-z-]+\.md", source.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+@each_document
+def test_pasted_commands_are_accepted_by_the_parser(document: Path) -> None:
+    """A command line in a document that the command refuses costs the reader's trust."""
+    for words in _typed_commands(document):
+        command, rest = _resolve(words)
+        assert not hasattr(command, "commands"), words
+        command.make_context(words[0], rest)
+
+
+@each_document
+def test_mentioned_commands_and_options_exist(document: Path) -> None:
+    """Running text must not promise a command or an option that is not there."""
+    for words in _mentioned_commands(document):
+        if words[0].strip(",") in NOT_THERE or words == ["topics", "plan"]:
+            continue
+        names = [word for word in words if re.fullmatch(r"[a-z]+", word)]
+        try:
+            command, _ = _resolve(names)
+        except KeyError:
+            pytest.fail(f"there is no command: pipeline {' '.join(words)}")
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, words
+
+
+def test_what_is_said_to_be_missing_is_missing() -> None:
+    """A list of gaps that have been filled hides what the product can do."""
+    root: Any = get_command(command_line)
+    assert not NOT_THERE & set(root.commands)
+    assert "plan" not in root.commands["topics"].commands
+
+
+@each_document
+def test_make_targets_exist(document: Path) -> None:
+    """The two commands of the README are the first that anybody types."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {
+        found
+        for block in _blocks(document, "sh")
+        for found in re.findall(r"^make ([a-z]+)", block, re.MULTILINE)
+    }
+    named |= set(re.findall(r"`make ([a-z]+)`", _prose(document)))
+    assert named <= targets
+
+
+@each_document
+def test_links_between_documents_resolve(document: Path) -> None:
+    """Files and headings move; links must move with them."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", _prose(document)):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (document.parent / name).resolve() if name else document
+        assert linked.exists(), target
+        assert linked.is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in _anchors(linked), target
+
+
+def _anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", _prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_program_of_the_readme_does_what_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what everybody begins with, and its test is how everybody learns to test."""
+    program, its_test = _blocks(ROOT / "README.md", "python")
+    (tmp_path / "delays.py").write_text(program, encoding="utf-8")
+    (tmp_path / "readme_test.py").write_text(its_test, encoding="utf-8")
+    module = _import("delays", tmp_path, monkeypatch)
+    driver = TestDriver(module.app, partitions=4)
+    for carrier, delay in [("AA", 12), ("UA", -3), ("AA", None), ("B6", 47), ("AA", 5)]:
+        driver.send(module.flights, carrier, module.Flight(carrier, delay))
+    driver.send_raw(module.flights, b"AA", b'{"carrier": "AA", "dep_delay": "late"}')
+    driver.run()
+    assert driver.table(module.totals) == {
+        "AA": module.Delay(3, 17),
+        "B6": module.Delay(1, 47),
+        "UA": module.Delay(1, -3),
+    }
+    assert len(driver.outputs(module.delays)) == 5
+    assert len(driver.dead_letters()) == 1
+    tests = _import("readme_test", tmp_path, monkeypatch)
+    tests.test_a_crash_after_the_commit_changes_nothing()
+
+
+def test_the_program_that_widens_a_topic_keeps_every_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is run when something has gone wrong already, on all of a topic."""
+    (program,) = _blocks(ROOT / "runbooks" / "partitions-changed.md", "python")
+    (tmp_path / "widen.py").write_text(program, encoding="utf-8")
+    module = _import("widen", tmp_path, monkeypatch)
+    driver = TestDriver(module.app, partitions=3)
+    driver.send_raw(module.old, b"AA", b"\xff", timestamp_ms=7, headers=[("event-id", b"1")], partition=0)
+    driver.send_raw(module.old, None, None, timestamp_ms=8)
+    driver.run()
+    copied = sorted(driver.outputs(module.new), key=lambda event: event.timestamp_ms)
+    assert [(c.key, c.value, c.timestamp_ms, list(c.headers)) for c in copied] == [
+        (b"AA", b"\xff", 7, [("event-id", b"1")]),
+        (None, None, 8, []),
+    ]
+
+
+def _import(name: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a program of ours under its own name, for the time of one test."""
+    spec = spec_from_file_location(name, directory / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_worker_setting_is_documented_with_its_default() -> None:
+    """Whoever tunes a worker looks here first, and not at the code."""
+    documented = {
+        _unquoted(row[0]): _unquoted(row[1])
+        for row in _table(ROOT / "docs" / "configuration.md", "## [worker]")
+    }
+    actual = {field.name: str(field.default) for field in dataclasses.fields(WorkerSettings)}
+    actual["worker_id"] = "the host's name"
+    assert documented == actual
+
+
+def test_every_property_that_cannot_be_set_is_documented() -> None:
+    """An error gives the reason at the start; the document gives it before."""
+    rows = _table(ROOT / "docs" / "configuration.md", "What the guarantees rest on")
+    assert {_unquoted(row[0]) for row in rows} == set(OWNED_PROPERTIES)
+
+
+def test_the_example_of_a_settings_file_is_read(tmp_path: Path) -> None:
+    """It is what people copy."""
+    (example,) = _blocks(ROOT / "docs" / "configuration.md", "toml")
+    file = tmp_path / "pipeline.toml"
+    file.write_text(example, encoding="utf-8")
+    settings = load_settings(file=file, environ={})
+    assert settings.worker.commit_interval_ms == 200
+    assert settings.kafka.bootstrap_servers == "kafka-1:9092,kafka-2:9092"
+    assert settings.kafka.properties["security.protocol"] == "SASL_SSL"
+
+
+def test_events_that_want_eyes_are_logged_by_those_names() -> None:
+    """Alerts are written from that table."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "pipeline").rglob("*.py"))
+    rows = _table(ROOT / "docs" / "cli.md", "## Events in the worker's log")
+    assert rows
+    assert [row[0] for row in rows if f'"{_unquoted(row[0])}"' not in source] == []
+
+
+def test_the_tour_names_every_package() -> None:
+    """A directory that the map leaves out is one that nobody finds."""
+    tour = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    packages = [path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")]
+    assert packages
+    assert [name for name in packages if f"pipeline/{name}/" not in tour] == []

@@ -58,7 +58,7 @@ class Context:
         """Produce a record with this commit. It carries its input's timestamp unless one is given.
 
         Key and value are checked and encoded here, so a bad one belongs to the record at hand. Raises
-        TypeError, ValueError (also when the topic would refuse the size) or msgspec.ValidationError.
+        TypeError, ValueError (also when the topic would refuse the size) or OverflowError.
         """
         try:
             name, encode_key, admit, most = self._senders[topic]
@@ -69,12 +69,17 @@ class Context:
             ) from None
         key_data = encode_key(key)
         data = admit(value)[0]
-        if (data is not None and len(data) > most) or headers:
+        if headers or len(data or b"") + len(key_data or b"") > most:
+            headers = tuple(headers)  # the caller may go on using its list
             _check_size(name, key_data, data, headers, most)
         if timestamp_ms is None:
             timestamp_ms = self.message.timestamp()[1]
             if timestamp_ms < 0:  # noqa: PLR1730 - max() is a call, and this runs for every output
                 timestamp_ms = 0  # a record without a timestamp; 0 lets the broker give the present
+        elif type(timestamp_ms) is not int or timestamp_ms < 0:
+            raise ValueError(
+                f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds, 0 or above"
+            )
         self._outputs.append((name, key_data, data, timestamp_ms, headers))
 
     def resource(self, resource: Resource[R], /) -> R:
@@ -101,6 +106,6 @@ def _check_size(
     for name, content in headers:
         if type(name) is not str or type(content) is not bytes:
             raise TypeError(f"a header is (str, bytes), not {(name, content)!r}")
-        size += len(name) + len(content) + 8
+        size += len(name.encode()) + len(content) + 8
     if size > most:
         raise ValueError(f"a record of {size} bytes is over the limit of topic {topic} ({most} bytes)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pipeline.app import Binding, Group
@@ -29,7 +29,15 @@ class _Handle:
 
     def __getattr__(self, name: str) -> Any:
         self._call.check()
-        return getattr(self._target, name)
+        found = getattr(self._target, name)
+        if not callable(found):
+            return found
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            self._call.check()  # `get = table.get` may be kept, too
+            return found(*args, **kwargs)
+
+        return method
 
     def table(self, definition: Any) -> Any:
         self._call.check()
@@ -37,7 +45,10 @@ class _Handle:
 
     def items(self, **prefix: Any) -> Any:
         self._call.check()
-        for item in self._target.items(**prefix):
+        return self._checked(self._target.items(**prefix))
+
+    def _checked(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
             self._call.check()
             yield item
 

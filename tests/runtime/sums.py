@@ -1,0 +1,59 @@
+"""The app that the runtime tests run: a running sum per key, published and kept."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pipeline import App, Context, Event, TableDef, Topic
+from pipeline.core.names import TaskId
+from pipeline.testing import TestDriver
+
+
+class Sum(msgspec.Struct, frozen=True):
+    """How many inputs a key has had, and their sum."""
+
+    count: int
+    total: int
+
+
+class Sums:
+    """The app with its handles, and what it must have produced for what was sent."""
+
+    def __init__(self, *, partitions: int = 1, deferred: bool = False, seed: int = 0) -> None:
+        self.app = App("sums")
+        self.numbers: Topic[str, int] = self.app.topic("numbers", key=str, value=int)
+        self.sums: Topic[str, Sum] = self.app.topic("sums", key=str, value=Sum)
+        self.totals: TableDef[str, Sum] = self.app.table("totals", key=str, value=Sum)
+        self.app.handler(self.numbers)(self._add)
+        self.driver = TestDriver(self.app, partitions=partitions, deferred=deferred, seed=seed)
+        self.sent: list[tuple[str, int]] = []
+
+    @property
+    def task(self) -> TaskId:
+        return TaskId("sums", "main", 0)
+
+    def send(self, *numbers: int, key: str = "a") -> None:
+        """Produce inputs of one key."""
+        for number in numbers:
+            self.driver.send(self.numbers, key, number)
+            self.sent.append((key, number))
+
+    def check(self) -> None:
+        """Every output, in order per key, and the table equal a fold over what was sent."""
+        expected: dict[str, list[Sum]] = {}
+        for key, number in self.sent:
+            values = expected.setdefault(key, [])
+            before = values[-1] if values else Sum(0, 0)
+            values.append(Sum(before.count + 1, before.total + number))
+        found: dict[str, list[Sum]] = {}
+        for event in self.driver.outputs(self.sums):
+            found.setdefault(event.key, []).append(event.value)
+        assert found == expected
+        assert self.driver.table(self.totals) == {key: values[-1] for key, values in expected.items()}
+
+    def _add(self, event: Event[str, int], ctx: Context) -> None:
+        table = ctx.table(self.totals)
+        before = table.get(event.key, Sum(0, 0))
+        after = Sum(before.count + 1, before.total + event.value)
+        table[event.key] = after
+        ctx.send(self.sums, event.key, after)

@@ -65,17 +65,25 @@ class TestDriver:
     """An app on an in-memory Kafka and disk. Topics that the app declares are created.
 
     `partitions`: of each topic. `seed`: of nonces, jitter and, with `deferred`, of the order in which commits
-    and restores run beside the processing. Raises ConfigError as a worker's start does.
+    and restores run beside the processing. `settings`: the worker's, for its intervals and limits.
     """
 
     __test__ = False
 
-    def __init__(self, app: App, *, partitions: int = 1, seed: int = 0, deferred: bool = False) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        partitions: int = 1,
+        seed: int = 0,
+        deferred: bool = False,
+        settings: WorkerSettings | None = None,
+    ) -> None:
         self.app = app
         self.broker = MemoryBroker()
         self.stores = MemoryStores()
         self.clock = ManualClock()
-        self.settings = WorkerSettings(worker_id="test")
+        self.settings = settings if settings is not None else WorkerSettings(worker_id="test")
         self.crashed = False
         self._random = SeededRandom(seed)
         self._seed = seed
@@ -151,6 +159,10 @@ class TestDriver:
         for failure in worker.failures.values():
             raise failure
 
+    def step(self) -> bool:
+        """One turn of the worker without letting time pass: processed records stay open. True when it moved."""
+        return self._running().step()
+
     def crash(self) -> None:
         """End the process as SIGKILL does: what is not committed is gone, what is on disk stays."""
         if isinstance(self._executor, DeferredExecutor):
@@ -185,6 +197,13 @@ class TestDriver:
         worker.close()
         for failure in worker.failures.values():
             raise failure
+
+    def recreate(self, topic: Topic[Any, Any]) -> None:
+        """Delete a topic and create it again, empty, with as many partitions."""
+        info = self.broker.describe(topic.name)
+        partitions = info.partitions if info is not None else 1
+        self.broker.delete(topic.name)
+        self.broker.create(TopicSpec(topic.name, partitions))
 
     def outputs(self, topic: Topic[K, V]) -> list[Event[K, V]]:
         """Committed records of a topic, partition by partition, in order."""

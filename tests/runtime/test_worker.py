@@ -32,7 +32,7 @@ START_STEPS = {
 REPLAY_ONLY = {Step.DURING_REPLAY}  # reached by replays of many megabytes; see test_restore.py
 
 
-@pytest.mark.parametrize("step", sorted(set(Step) - START_STEPS - REPLAY_ONLY, key=lambda s: s.value))
+@pytest.mark.parametrize("step", [s for s in Step if s not in START_STEPS | REPLAY_ONLY])
 @pytest.mark.parametrize("empty_disk", [False, True])
 def test_a_crash_at_each_commit_step_leaves_results_exact(step: Step, empty_disk: bool) -> None:
     """Whatever combination of transaction, entry and state a crash leaves, the restart mends it, every time."""
@@ -50,7 +50,7 @@ def test_a_crash_at_each_commit_step_leaves_results_exact(step: Step, empty_disk
     sums.check()
 
 
-@pytest.mark.parametrize("step", sorted(START_STEPS, key=lambda s: s.value))
+@pytest.mark.parametrize("step", [s for s in Step if s in START_STEPS])
 def test_a_crash_at_each_step_of_the_start_leaves_results_exact(step: Step) -> None:
     """Genesis and restore are steps like any other: a crash in them is followed by another start."""
     sums = Sums(partitions=3)
@@ -65,7 +65,7 @@ def test_a_crash_at_each_step_of_the_start_leaves_results_exact(step: Step) -> N
     sums.check()
 
 
-@pytest.mark.parametrize("call", ["begin", "send", "append", "flush"])
+@pytest.mark.parametrize("call", ["send", "append", "flush"])
 def test_an_aborted_commit_is_published_again(call: str) -> None:
     """A sealed commit does not change, so after the abort and a look at the journal it simply goes again."""
     sums = Sums()
@@ -264,7 +264,7 @@ def test_a_journal_with_another_retention_is_refused() -> None:
     topic = sums.driver.broker._topic("sums.main.journal")
     topic.config["retention.ms"] = "604800000"
     sums.driver.restart()
-    with pytest.raises(ConfigError, match="retention.ms=604800000"):
+    with pytest.raises(ConfigError, match=r"retention\.ms=604800000"):
         sums.driver.run()
 
 
@@ -287,13 +287,12 @@ def test_a_changed_table_schema_is_refused_with_both_schemas() -> None:
     sums = Sums()
     sums.send(1)
     sums.driver.run()
-    sums.driver.restart()
     other = Sums()
     other.app.tables.clear()
     changed = other.app.table("totals", key=str, value=int)
     assert changed.name == "totals"
+    sums.driver.restart(app=other.app)
     with pytest.raises(ConfigError, match=r"the schema of table totals changed") as caught:
-        sums.driver.restart(app=other.app)
         sums.driver.run()
     assert "count:int" in str(caught.value)
 

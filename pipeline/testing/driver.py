@@ -91,8 +91,8 @@ class TestDriver:
         self._steps = _CrashAt()
         self._worker: Worker | None = None
         self._executor: Executor = InlineExecutor()
-        for topic in app.topics.values():
-            self.broker.create(TopicSpec(topic.name, partitions))
+        self._partitions = partitions
+        self._create_topics()
 
     def send(
         self,
@@ -186,15 +186,23 @@ class TestDriver:
             self.stores = MemoryStores()
         if app is not None:
             self.app = app
+            self._create_topics()
         self.crashed = False
 
     def stop(self) -> None:
-        """Stop the worker as SIGTERM does: commit what is open and leave. Raises the first failure."""
+        """Stop the worker as SIGTERM does: commit what is open and leave. Raises the first failure.
+
+        Ends early, with `crashed` set, when a step that `crash_at` named is reached.
+        """
         worker, self._worker = self._worker, None
         if worker is None:
             return
-        worker.stop()
-        worker.close()
+        try:
+            worker.stop()
+            worker.close()
+        except SimulatedCrash:
+            self.crash()
+            return
         for failure in worker.failures.values():
             raise failure
 
@@ -251,9 +259,13 @@ class TestDriver:
         if self._worker is None:
             self._executor = DeferredExecutor(self._seed) if self._deferred else InlineExecutor()
             worker = Worker(self.app, self._world(), replace(self.settings), guarded(self.app.groups))
-            self._worker = worker
             worker.start()
+            self._worker = worker
         return self._worker
+
+    def _create_topics(self) -> None:
+        for topic in self.app.topics.values():
+            self.broker.create(TopicSpec(topic.name, self._partitions))
 
     def _world(self) -> World:
         return World(

@@ -189,14 +189,14 @@ class _Demo:
     def _verdict(self, expected: Expected, fresh: Live, recoveries: list[float], seconds: float) -> int:
         table = Table(title=None, box=None, pad_edge=False)
         for heading in (
-            "compared with the fold",
+            "against the fold",
             "expected",
             "found",
             "lost",
             "duplicated",
-            "keys out of order",
+            "keys off",
         ):
-            table.add_column(heading, justify="left" if heading.startswith("compared") else "right")
+            table.add_column(heading, justify="left" if heading.startswith("against") else "right")
         lost = doubled = wrong = 0
         for topic in OUTPUTS:
             wanted = expected.outputs[topic]
@@ -205,7 +205,7 @@ class _Demo:
                 missing, extra = _difference(wanted, found)
                 disorder = sum(wanted.get(key) != found.get(key) for key in wanted.keys() | found.keys())
                 table.add_row(
-                    f"{topic}, {who} reader",
+                    f"{topic} ({who})",
                     *map(_number, (_size(wanted), _size(found), missing, extra, disorder)),
                 )
                 lost, doubled, wrong = max(lost, missing), max(doubled, extra), wrong + disorder

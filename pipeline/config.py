@@ -21,6 +21,7 @@ DEFAULT_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
 OWNED_PROPERTIES: Mapping[str, str] = {
     "acks": "a commit must be on every in-sync replica",
     "request.required.acks": "a commit must be on every in-sync replica",
+    "batch.size": "it must fit into the smallest max.message.bytes of the topics written to",
     "auto.offset.reset": "where a task starts is recorded in its journal",
     "enable.auto.commit": "positions live in the journal",
     "enable.auto.offset.store": "positions live in the journal",
@@ -31,6 +32,7 @@ OWNED_PROPERTIES: Mapping[str, str] = {
     "isolation.level": "uncommitted records must not be read",
     "max.in.flight": "ordering and idempotence depend on it",
     "max.in.flight.requests.per.connection": "ordering and idempotence depend on it",
+    "message.max.bytes": "it follows max.message.bytes of the topics written to",
     "message.timeout.ms": "it must stay below the transaction timeout",
     "delivery.timeout.ms": "it must stay below the transaction timeout",
     "message.send.max.retries": "outputs are retried until the transaction times out",

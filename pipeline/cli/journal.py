@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json
+from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json, table_console
 from pipeline.core.journal import JournalEntry, assemble, begins_entry
 from pipeline.core.names import GroupId, TaskId
 from pipeline.errors import InputError
@@ -78,7 +77,7 @@ def show(
             row["chain"],
         )
         table.add_row(*map(str, cells))
-    Console(highlight=False).print(table)
+    table_console().print(table)
 
 
 def _entries(reader: KafkaJournalReader, task: TaskId, last: int) -> list[dict[str, Any]]:

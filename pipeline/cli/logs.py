@@ -29,6 +29,15 @@ def configure_logs(level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(
-        stream=sys.stderr, level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s"
-    )
+    handler = _IntoStructlog(level=max(number, logging.WARNING))
+    logging.basicConfig(handlers=[handler], level=handler.level, force=True)
+
+
+class _IntoStructlog(logging.Handler):
+    """What libraries log becomes an event like our own, so that every line has one form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = logging.ERROR if record.levelno >= logging.ERROR else record.levelno
+        structlog.get_logger("pipeline").log(
+            level, "library", logger=record.name, message=record.getMessage()
+        )

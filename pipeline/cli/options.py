@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from rich.console import Console
 
 from pipeline.config import KafkaSettings, load_settings
 
-__all__ = ["JsonOption", "KafkaOption", "kafka_settings", "print_json", "say"]
+__all__ = ["JsonOption", "KafkaOption", "kafka_settings", "print_json", "say", "table_console"]
 
 KafkaOption = Annotated[
     str | None,
@@ -21,6 +22,7 @@ KafkaOption = Annotated[
         show_default=False,
     ),
 ]
+_PIPED_WIDTH = 240
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -41,3 +43,9 @@ def print_json(document: Any) -> None:
 def say(text: str) -> None:
     """A line for people, on standard error: standard output holds data only."""
     typer.echo(text, err=True)
+
+
+def table_console() -> Console:
+    """A console for tables on standard output: as wide as the terminal, and never cut where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)

@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.app import App
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import print_json
+from pipeline.cli.options import print_json, table_console
 from pipeline.config import load_settings
 from pipeline.core.names import TaskId
 from pipeline.core.position import decode_position
@@ -75,7 +74,7 @@ def show(
             shown.add_row(str(partition), str(row_key), msgspec.json.encode(value).decode())
     if json:
         return
-    Console(highlight=False).print(shown)
+    table_console().print(shown)
     if limit and count > limit:
         typer.echo(f"the first {limit} rows; --max 0 shows all", err=True)
     if count == 0:

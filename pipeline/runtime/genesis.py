@@ -147,5 +147,6 @@ def _check_journal(where: str, journal: TopicInfo, partitions: int) -> None:
         if actual != wanted:
             raise ConfigError(
                 f"{where}: topic {journal.name} has {name}={actual}; the journal is the authority and needs {wanted}",
-                hint=f"kafka-configs.sh --alter --topic {journal.name} --add-config {name}={wanted}",
+                hint=f"kafka-configs.sh --bootstrap-server HOST:PORT --alter --topic {journal.name} "
+                f"--add-config {name}={wanted}",
             )

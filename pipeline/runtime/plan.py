@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.app import App, Group
 from pipeline.context import Sender
@@ -17,7 +17,7 @@ from pipeline.ports import TopicInfo
 from pipeline.runtime.world import World
 from pipeline.table import table_prefix
 
-__all__ = ["PARTITIONER", "GroupPlan", "inputs_changed", "plan_groups"]
+__all__ = ["PARTITIONER", "GroupPlan", "InputChange", "inputs_changed", "plan_groups"]
 
 PARTITIONER = "murmur2_random"
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
@@ -68,16 +68,26 @@ def plan_groups(
     return plans, {topic: _sender(topic, topics[topic.name]) for topic in app.topics.values()}
 
 
-def inputs_changed(plan: GroupPlan, now: Mapping[str, TopicInfo]) -> str | None:
+class InputChange(NamedTuple):
+    """Why a group must not go on with its inputs, and the page that says what to do."""
+
+    reason: str
+    runbook: str
+
+
+def inputs_changed(plan: GroupPlan, now: Mapping[str, TopicInfo]) -> InputChange | None:
     """Why the group must not go on with its inputs as they are now; None when nothing changed."""
+    recreated, moved = "runbooks/topic-recreated.md", "runbooks/partitions-changed.md"
     for name, facts in plan.identity.inputs.items():
         current = now.get(name)
         if current is None:
-            return f"topic {name} was deleted"
+            return InputChange(f"topic {name} was deleted", recreated)
         if current.topic_id != facts.topic_id:
-            return f"topic {name} was deleted and created again"
+            return InputChange(f"topic {name} was deleted and created again", recreated)
         if current.partitions != facts.partitions:
-            return f"topic {name} had {facts.partitions} partitions and has {current.partitions}"
+            return InputChange(
+                f"topic {name} had {facts.partitions} partitions and has {current.partitions}", moved
+            )
     return None
 
 

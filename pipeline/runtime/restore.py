@@ -102,9 +102,10 @@ def _choose(
     local: AppliedPosition | None = None
     damage: str | None = None
     try:
-        store = world.stores.open(task)
-        data = store.position()
-        local = decode_position(data, f"the state of task {task}") if data is not None else None
+        if world.stores.exists(task):  # a restore that fails leaves no new directory behind
+            store = world.stores.open(task)
+            data = store.position()
+            local = decode_position(data, f"the state of task {task}") if data is not None else None
     except CorruptStateError as error:
         damage = error.message
     try:
@@ -123,9 +124,9 @@ def _choose(
             store.close()
         place = world.stores.set_aside(task)
         world.log.warning("local_state_set_aside", task=str(task), reason=plan.set_aside, kept_at=place)
-        store = world.stores.open(task)
+        store = None
     if store is None:
-        raise InvariantError(f"task {task}: a plan without a store")
+        store = world.stores.open(task)
     return store, plan, at_local if plan.position is not None else None
 
 

@@ -27,7 +27,7 @@ from pipeline.errors import FatalTaskError, FencedError, PipelineError, Supersed
 from pipeline.ports import Pending, Record, Source, TopicInfo
 from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.journal import read_entries
-from pipeline.runtime.plan import GroupPlan, inputs_changed, plan_groups
+from pipeline.runtime.plan import GroupPlan, InputChange, inputs_changed, plan_groups
 from pipeline.runtime.restore import Restored, restore
 from pipeline.runtime.task import Task
 from pipeline.runtime.world import World
@@ -196,8 +196,13 @@ class Worker:
         plan, world, settings = run.plan, self._world, self._settings
 
         def start_position(topic: str) -> int:
-            first, end = run.source.bounds(TopicPartition(topic, task.partition))
-            return first if settings.start == "earliest" else end
+            # Not from the source: it is being polled, and answers on this thread only between polls.
+            reader = world.journals()
+            try:
+                bounds = reader.bounds(TopicPartition(topic, task.partition))
+            finally:
+                reader.close()
+            return bounds.start if settings.start == "earliest" else bounds.stable_end
 
         def step() -> Restored:
             if wait_s:
@@ -264,8 +269,8 @@ class Worker:
             now = self._world.cluster.describe(list(run.plan.identity.inputs))
         except PipelineError:
             return error
-        reason = inputs_changed(run.plan, now)
-        return error if reason is None else _inputs_error(task_id, reason)
+        change = inputs_changed(run.plan, now)
+        return error if change is None else _inputs_error(task_id, change)
 
     def _offer(self, run: _GroupRun, task: Task, topic: str, records: list[Record]) -> None:
         try:
@@ -351,11 +356,11 @@ class Worker:
 
     def _judge_inputs(self, now: dict[str, TopicInfo]) -> None:
         for run in self._runs:
-            reason = inputs_changed(run.plan, now)
-            if reason is None:
+            change = inputs_changed(run.plan, now)
+            if change is None:
                 continue
             for task in list(run.tasks.values()):
-                self._fail(run, task.id, _inputs_error(task.id, reason))
+                self._fail(run, task.id, _inputs_error(task.id, change))
 
     def _mirrored(self, run: _GroupRun) -> dict[TopicPartition, int]:
         return {
@@ -391,8 +396,8 @@ def _counts(task: Task) -> Counter[str]:
     )
 
 
-def _inputs_error(task: TaskId, reason: str) -> FatalTaskError:
-    return FatalTaskError(f"task {task}: {reason}", hint="follow runbooks/topic-recreated.md")
+def _inputs_error(task: TaskId, change: InputChange) -> FatalTaskError:
+    return FatalTaskError(f"task {task}: {change.reason}", hint=f"follow {change.runbook}")
 
 
 def _check_not_taken(task: Task, world: World) -> None:

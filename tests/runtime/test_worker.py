@@ -346,3 +346,32 @@ def test_a_fence_in_the_middle_of_a_commit_leaves_nothing_behind() -> None:
     sums.driver.run()
     assert [e.value for e in sums.driver.outputs(sums.sums)] == [Sum(1, 1), Sum(2, 3)]
     sums.check()
+
+
+def test_an_acquire_in_between_is_not_taken_for_our_own_commit() -> None:
+    """One entry more than before may be somebody else's: only the nonce tells."""
+    sums = Sums()
+    sums.send(1)
+    sums.driver.run()
+    other = Sums()
+    other.driver.broker = sums.driver.broker
+    other.driver.stores = MemoryStores()
+    other.driver.run()  # acquires; there is nothing else to do
+    sums.driver.broker.fail_next("begin", UnknownOutcomeError("ordered"), where="sums.main.0")
+    sums.send(2, 3)
+    sums.driver.run()
+    sums.check()
+
+
+def test_a_state_of_another_history_is_set_aside() -> None:
+    """A directory copied from elsewhere may stand at the same seq and offset; the chain tells it apart."""
+    sums, other = Sums(), Sums(seed=1)
+    for history, number in ((sums, 1), (other, 1000)):
+        history.send(number)
+        history.driver.run()
+        history.driver.crash()
+    sums.driver.stores = other.driver.stores
+    sums.driver.restart()
+    sums.send(2)
+    sums.driver.run()
+    sums.check()

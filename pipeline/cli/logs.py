@@ -37,7 +37,7 @@ class _IntoStructlog(logging.Handler):
     """What libraries log becomes an event like our own, so that every line has one form."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = logging.ERROR if record.levelno >= logging.ERROR else record.levelno
+        level = min(logging.ERROR, record.levelno)
         structlog.get_logger("pipeline").log(
             level, "library", logger=record.name, message=record.getMessage()
         )

@@ -1,0 +1,173 @@
+"""A test of the tests: each row breaks one rule of the protocol on purpose, and a named test must fail.
+
+The package is copied, one piece of its text is replaced, and the named tests run on the copy. A row whose text
+is no longer found fails, too, so that the table follows the code.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WORKER = "tests/runtime/test_worker.py"
+
+
+class Broken(NamedTuple):
+    """`text` in `file` becomes `instead`; `test` (a node id, or -k expression behind a space) must fail."""
+
+    rule: str
+    file: str
+    text: str
+    instead: str
+    test: str
+
+
+ROWS = [
+    Broken(
+        "apply before the commit",
+        "runtime/publisher.py",
+        "        steps.reached(Step.DURING_COMMIT, task)\n",
+        "        self._apply(commit, make_journal_entry(entry, chain, offset, len(chunks)))\n"
+        "        steps.reached(Step.DURING_COMMIT, task)\n",
+        f"{WORKER} crash_at_each_commit_step",
+    ),
+    Broken(
+        "no renewal after a doubtful commit: do it again",
+        "runtime/publisher.py",
+        "                last_error = error.message\n                resolved = self._renew(nonce)\n            else:",
+        "                last_error = error.message\n                resolved = None\n            else:",
+        f"{WORKER} unknown_outcome",
+    ),
+    Broken(
+        "no renewal after a doubtful commit: take it for done",
+        "core/recovery.py",
+        "    if len(found) == 1:\n        return Outcome.ABORTED, head\n",
+        "    if len(found) == 1:\n        return Outcome.COMMITTED, head\n",
+        f"{WORKER} unknown_outcome",
+    ),
+    Broken(
+        "the nonce is ignored",
+        "core/recovery.py",
+        "nonce is not None and found[1].entry.nonce == nonce",
+        "nonce is not None",
+        f"{WORKER} in_between",
+    ),
+    Broken(
+        "the journal's new entries are ignored after a renewal",
+        "core/recovery.py",
+        "    return Outcome.SUPERSEDED, found[-1]\n",
+        "    return Outcome.ABORTED, head\n",
+        f"{WORKER} between_a_doubtful",
+    ),
+    Broken(
+        "the chain of a local state is ignored",
+        "core/recovery.py",
+        "found.entry.seq == local.seq and found.chain == local.chain",
+        "found.entry.seq == local.seq",
+        f"{WORKER} another_history",
+    ),
+    Broken(
+        "a local state beyond the journal's end is accepted",
+        "core/recovery.py",
+        "        elif local.next_offset > journal.stable_end:",
+        "        elif False:",
+        f"{WORKER} lost_its_tail",
+    ),
+    Broken(
+        "an app that lost its journal is taken for a new one",
+        "runtime/genesis.py",
+        "    return traces\n",
+        "    return []\n",
+        f"{WORKER} journal_topic_that_is_gone",
+    ),
+    Broken(
+        "a topic recreated under a running worker goes unnoticed",
+        "runtime/plan.py",
+        "        if current.topic_id != facts.topic_id:",
+        "        if False:",
+        f"{WORKER} created_again",
+    ),
+    Broken(
+        "positions of the restored entry are ignored",
+        "runtime/restore.py",
+        "positions = {**applied.positions, **",
+        "positions = {**dict.fromkeys(applied.positions, 0), **",
+        f"{WORKER} crash_at_each_commit_step",
+    ),
+    Broken(
+        "a read at the start of the journal ends one entry early",
+        "runtime/restore.py",
+        "read_entries(task, reader, plan.offset, end, head)",
+        "read_entries(task, reader, plan.offset, end - 2, head)",
+        f"{WORKER} crash_at_each_commit_step",
+    ),
+    Broken(
+        "a record that raises keeps what it wrote",
+        "table.py",
+        "            table.restore(slot, value, data, dirty=dirty)",
+        "            pass",
+        "tests/runtime/test_processor.py",
+    ),
+    Broken(
+        "a later mutation reaches the stored value",
+        "codecs.py",
+        "    immutable = is_immutable(declared)\n",
+        "    immutable = True\n",
+        "tests/test_table.py",
+    ),
+    Broken(
+        "the low offset of an entry after a lost tail is ignored",
+        "runtime/publisher.py",
+        "        if offset <= head.next_offset:",
+        "        if False:",
+        f"{WORKER} under_a_running_worker_stops",
+    ),
+    Broken(
+        "a slow commit does not renew the producer",
+        "runtime/publisher.py",
+        "RENEW_SHARE = 0.7",
+        "RENEW_SHARE = 1e9",
+        "tests/runtime/test_publisher.py silent_retry",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=[row.rule.replace(" ", "-") for row in ROWS])
+def test_a_broken_rule_is_noticed(broken: Broken, tmp_path: Path) -> None:
+    """Tests that pass whatever the protocol does would be worth nothing."""
+    for folder in ("pipeline", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    source = tmp_path / "pipeline" / broken.file
+    text = source.read_text(encoding="utf-8")
+    assert text.count(broken.text) == 1, f"{broken.file} no longer holds {broken.text!r}"
+    source.write_text(text.replace(broken.text, broken.instead), encoding="utf-8")
+    path, _, chosen = broken.test.partition(" ")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            path,
+            *(["-k", chosen] if chosen else []),
+        ],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1, f"pytest said {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
+    assert " failed" in done.stdout

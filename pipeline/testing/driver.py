@@ -137,8 +137,6 @@ class TestDriver:
         Ends early, with `crashed` set, when a step that `crash_at` named is reached. Raises the first failure
         of a task, as `pipeline worker` would end with it.
         """
-        if self.crashed:
-            raise InvariantError("the worker has crashed: restart() it first")
         try:
             worker = self._running()
             quiet = 0
@@ -160,8 +158,15 @@ class TestDriver:
             raise failure
 
     def step(self) -> bool:
-        """One turn of the worker without letting time pass: processed records stay open. True when it moved."""
-        return self._running().step()
+        """One turn of the worker without letting time pass: processed records stay open. True when it moved.
+
+        Ends early, with `crashed` set, when a step that `crash_at` named is reached.
+        """
+        try:
+            return self._running().step()
+        except SimulatedCrash:
+            self.crash()
+            return True
 
     def crash(self) -> None:
         """End the process as SIGKILL does: what is not committed is gone, what is on disk stays."""
@@ -256,6 +261,8 @@ class TestDriver:
         return [TaskId(self.app.app_name, group, partition) for partition in range(count)]
 
     def _running(self) -> Worker:
+        if self.crashed:
+            raise InvariantError("the worker has crashed: restart() it first")
         if self._worker is None:
             self._executor = DeferredExecutor(self._seed) if self._deferred else InlineExecutor()
             worker = Worker(self.app, self._world(), replace(self.settings), guarded(self.app.groups))

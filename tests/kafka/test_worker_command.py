@@ -62,6 +62,7 @@ def test_a_poison_record_stops_its_task_and_is_passed_once_the_cause_is_mended(b
     producer.produce(f"{bench.prefix}-amounts", b"{broken", b"key-1", partition=0)
     assert producer.flush(10) == 0
     worker = bench.worker()
+    bench.wait_for_outputs(worker)
     _wait_for_log(bench, "task_failed", 2)  # both groups read it
     assert bench.stop(worker) == 1
     log = bench.log.read_text()

@@ -41,6 +41,7 @@ class KafkaJournalReader:
         self._lock = threading.Lock()
         self._idle: list[Consumer] = []
         self._closed = False
+        self._known: set[str] = set()
 
     def bounds(self, journal: TopicPartition) -> JournalBounds:
         """The stable end is asked last before the end, so that it is never above it."""
@@ -75,6 +76,11 @@ class KafkaJournalReader:
         return until_settled(lambda: self._offset_once(journal, spec, isolation), f"bounds of {journal}")
 
     def _offset_once(self, journal: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel) -> int:
+        if journal.topic not in self._known:
+            # Where the leader is not in the client's cache, its look-up now and then misses the answer that it
+            # waits for and asks again after 3 s. A plain metadata request fills the cache at once.
+            self._admin.list_topics(journal.topic, timeout=_REQUEST_TIMEOUT_S)
+            self._known.add(journal.topic)
         partition = ClientPartition(*journal)
         futures = self._admin.list_offsets(
             {partition: spec}, isolation_level=isolation, request_timeout=_REQUEST_TIMEOUT_S

@@ -91,7 +91,14 @@ def follow(batch: Batch[str, Sum], ctx: Context) -> None:
         ctx.send(reports, event.key, made if made.count % 3 else None)
 
 
-def faults() -> st.SearchStrategy[tuple[str, PipelineError, bool]]:
+Inputs = list[tuple[str, int]]
+INPUTS = st.lists(
+    st.tuples(st.sampled_from(KEYS), st.sampled_from([1, 2, 3, POISON])), min_size=1, max_size=8
+)
+Fault = tuple[str, PipelineError, bool]
+
+
+def faults() -> st.SearchStrategy[Fault]:
     """(call, error, whether the call had its effect before it failed)."""
     unknown = UnknownOutcomeError("no answer")
     abort = AbortableError("must be aborted")
@@ -141,11 +148,25 @@ class RandomHistories(RuleBasedStateMachine):
         self.driver = TestDriver(app, partitions=PARTITIONS, deferred=deferred, seed=seed, settings=limits)
 
     @rule(
-        inputs=st.lists(
-            st.tuples(st.sampled_from(KEYS), st.sampled_from([1, 2, 3, POISON])), min_size=1, max_size=8
-        )
+        inputs=INPUTS,
+        faults=st.lists(faults(), max_size=3),
+        crash=st.none() | st.tuples(st.sampled_from(Step), st.integers(1, 4)),
+        disk_dies_too=st.booleans(),
     )
-    def send(self, inputs: list[tuple[str, int]]) -> None:
+    def run_into_trouble(
+        self, inputs: Inputs, faults: list[Fault], crash: tuple[Step, int] | None, disk_dies_too: bool
+    ) -> None:
+        """A live worker gets inputs, and things go wrong before they are done."""
+        self.run()
+        self.send(inputs)
+        for fault in faults:
+            self.fail(fault)
+        if crash is not None:
+            self.crash_at(*crash, disk_dies_too=disk_dies_too)
+        self.run()
+
+    @rule(inputs=INPUTS)
+    def send(self, inputs: Inputs) -> None:
         for key, value in inputs:
             self.driver.send(numbers, key, value)
             self.sent[key].append(value)
@@ -190,7 +211,7 @@ class RandomHistories(RuleBasedStateMachine):
         self.driver.restart(empty_disk=empty_disk)
 
     @rule(fault=faults())
-    def fail(self, fault: tuple[str, PipelineError, bool]) -> None:
+    def fail(self, fault: Fault) -> None:
         call, error, after = fault
         self.driver.broker.fail_next(call, error, after=after)
 
@@ -259,5 +280,5 @@ class RandomHistories(RuleBasedStateMachine):
 
 TestRandomHistories = RandomHistories.TestCase
 TestRandomHistories.settings = settings(
-    max_examples=150, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=120, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -12,10 +12,8 @@ are reacted to in one place, `_react`:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Sized
-from dataclasses import dataclass, field
-from itertools import groupby
-from operator import methodcaller
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.app import App, Group
@@ -24,12 +22,14 @@ from pipeline.core.journal import Kind
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.declarations import Resource
 from pipeline.errors import FatalTaskError, FencedError, PipelineError, SupersededError, UnreachableError
-from pipeline.ports import Pending, Record, Source, TopicInfo
+from pipeline.ports import Pending, Record
 from pipeline.runtime.genesis import ensure_genesis
+from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.journal import read_entries
-from pipeline.runtime.plan import GroupPlan, InputChange, inputs_changed, plan_groups
+from pipeline.runtime.plan import plan_groups
 from pipeline.runtime.restore import Restored, restore
 from pipeline.runtime.task import Task
+from pipeline.runtime.upkeep import Upkeep
 from pipeline.runtime.world import World
 
 __all__ = ["Progress", "Worker"]
@@ -54,18 +54,6 @@ class Progress:
     failed: int
 
 
-@dataclass(slots=True)
-class _GroupRun:
-    plan: GroupPlan
-    source: Source
-    tasks: dict[int, Task] = field(default_factory=dict)
-    paused: set[int] = field(default_factory=set)
-
-    @property
-    def topics(self) -> Sized:
-        return self.plan.identity.inputs
-
-
 class Worker:
     """Runs every task of an app. `start`, then `step` until `stop`, then `close`."""
 
@@ -76,12 +64,10 @@ class Worker:
         self._groups = list(groups) if groups is not None else app.groups
         self._world = world
         self._settings = settings
-        self._runs: list[_GroupRun] = []
+        self._runs: list[GroupRun] = []
         self._restoring: dict[TaskId, Pending[Restored]] = {}
         self._resources: dict[Resource[Any], Any] = {}
-        self._check: Pending[dict[str, TopicInfo]] | None = None
-        self._next_check_s = 0.0
-        self._next_mirror_s = 0.0
+        self._upkeep = Upkeep(self._runs, world, settings)
         self._quiet = False
         self._stopping = False
         self._ended = Counter[str]()
@@ -104,13 +90,10 @@ class Worker:
                 world=self._world,
             )
         for plan in plans:
-            run = _GroupRun(plan, self._world.sources.open(plan.id.consumer_group))
+            run = GroupRun(plan, self._world.sources.open(plan.id.consumer_group))
             self._runs.append(run)
             for task in plan.tasks:
                 self._begin_restore(run, task, wait_s=0.0)
-        now = self._world.clock.monotonic_s()
-        self._next_check_s = now + self._settings.check_interval_s
-        self._next_mirror_s = now + self._settings.mirror_interval_s
 
     def step(self) -> bool:
         """One turn: take restored tasks live, poll, process, seal, retire. True when anything moved."""
@@ -122,8 +105,9 @@ class Worker:
             moved |= self._poll(run, timeout_s)
             for task in list(run.tasks.values()):
                 moved |= self._advance(run, task)
-            self._balance(run)
-        self._timers()
+            run.balance(2 * self._settings.max_poll_records)
+        for run, task_id, error in self._upkeep.turn():
+            self._fail(run, task_id, error)
         self._quiet = not moved
         return moved
 
@@ -152,7 +136,7 @@ class Worker:
                         raise task.poison
                 except PipelineError as error:
                     self._fail(run, task.id, error)
-            run.source.mirror(self._mirrored(run))
+            run.mirror()
 
     def close(self) -> None:
         """Release every client and store. Call after `stop`, or instead of it to leave at once."""
@@ -190,7 +174,7 @@ class Worker:
         )
 
     def _begin_restore(
-        self, run: _GroupRun, task: TaskId, wait_s: float, fenced_after: Task | None = None
+        self, run: GroupRun, task: TaskId, wait_s: float, fenced_after: Task | None = None
     ) -> None:
         """Restore beside the processing thread. `fenced_after`: first look whether another worker has it."""
         plan, world, settings = run.plan, self._world, self._settings
@@ -227,10 +211,8 @@ class Worker:
             task = Task(
                 task_id, run.plan.group, restored, self._senders, self._resource, self._world, self._settings
             )
-            run.tasks[task_id.partition] = task
-            run.source.assign(
-                {tp: restored.applied.positions[tp.topic] for tp in run.plan.partitions_of(task_id.partition)}
-            )
+            run.add(task)
+            self._fences.pop(task_id, None)
             self._world.log.info(
                 "task_live",
                 task=str(task_id),
@@ -241,44 +223,29 @@ class Worker:
             )
         return moved
 
-    def _poll(self, run: _GroupRun, timeout_s: float) -> bool:
+    def _poll(self, run: GroupRun, timeout_s: float) -> bool:
         if not run.tasks:
             if timeout_s:
                 self._world.clock.sleep(timeout_s)
             return False
         records, failures = run.source.poll(self._settings.max_poll_records, timeout_s)
-        # Runs of one partition are long: the client hands records over as it fetched them.
-        if len(run.topics) == 1:
-            runs: Iterable[tuple[int, Iterable[Record]]] = groupby(records, key=_partition)
-        else:
-            runs = ((place[1], group) for place, group in groupby(records, key=_place))
-        for partition, group in runs:
+        for partition, batch in run.batches(records):
             task = run.tasks.get(partition)
             if task is not None:
-                batch = list(group)
-                self._offer(run, task, batch[0].topic(), batch)
+                self._offer(run, task, batch)
         for failure in failures:
             task = run.tasks.get(failure.partition.partition)
             if task is not None:
-                self._react(run, task.id, self._explained(run, task.id, failure.error))
+                self._react(run, task.id, self._upkeep.explain(run, task.id, failure.error))
         return bool(records)
 
-    def _explained(self, run: _GroupRun, task_id: TaskId, error: PipelineError) -> PipelineError:
-        """A position out of range has another reason when the topic is not the one it was."""
+    def _offer(self, run: GroupRun, task: Task, records: list[Record]) -> None:
         try:
-            now = self._world.cluster.describe(list(run.plan.identity.inputs))
-        except PipelineError:
-            return error
-        change = inputs_changed(run.plan, now)
-        return error if change is None else _inputs_error(task_id, change)
-
-    def _offer(self, run: _GroupRun, task: Task, topic: str, records: list[Record]) -> None:
-        try:
-            task.offer(topic, records)
+            task.offer(records[0].topic(), records)
         except PipelineError as error:
             self._react(run, task.id, error)
 
-    def _advance(self, run: _GroupRun, task: Task) -> bool:
+    def _advance(self, run: GroupRun, task: Task) -> bool:
         try:
             moved = task.advance()
             if task.poison is not None and task.idle:
@@ -288,18 +255,7 @@ class Worker:
             return True
         return moved
 
-    def _balance(self, run: _GroupRun) -> None:
-        """Pause the partitions of tasks that cannot keep up, resume those that have caught up."""
-        limit = 2 * self._settings.max_poll_records
-        for partition, task in run.tasks.items():
-            if partition not in run.paused and task.backlog_records > limit:
-                run.paused.add(partition)
-                run.source.pause(run.plan.partitions_of(partition))
-            elif partition in run.paused and task.backlog_records == 0:
-                run.paused.discard(partition)
-                run.source.resume(run.plan.partitions_of(partition))
-
-    def _react(self, run: _GroupRun, task_id: TaskId, error: PipelineError) -> None:
+    def _react(self, run: GroupRun, task_id: TaskId, error: PipelineError) -> None:
         task = run.tasks.get(task_id.partition)
         self._drop(run, task_id)
         if self._stopping:
@@ -309,7 +265,8 @@ class Worker:
             self._begin_restore(run, task_id, wait_s=0.0)
         elif isinstance(error, FencedError):
             self._world.log.warning("task_fenced", task=str(task_id), reason=error.message)
-            self._fences[task_id] = self._fences.get(task_id, 0) + 1
+            # A live task learns from the journal who has it; two workers that restore at once have no entry yet.
+            self._fences[task_id] = self._fences.get(task_id, 0) + (task is None)
             if self._fences[task_id] > MAX_FENCES:
                 self._fail(run, task_id, error)
             else:
@@ -321,69 +278,24 @@ class Worker:
         else:
             self._fail(run, task_id, error)
 
-    def _fail(self, run: _GroupRun, task_id: TaskId, error: PipelineError) -> None:
+    def _fail(self, run: GroupRun, task_id: TaskId, error: PipelineError) -> None:
         self._drop(run, task_id)
         self.failures[task_id] = error
         self._world.log.error("task_failed", task=str(task_id), reason=error.message, next=error.hint)
 
-    def _drop(self, run: _GroupRun, task_id: TaskId) -> None:
-        task = run.tasks.pop(task_id.partition, None)
-        if task is None:
-            return
-        run.source.unassign(run.plan.partitions_of(task_id.partition))
-        run.paused.discard(task_id.partition)
-        self._ended.update(_counts(task))
-        task.close()
+    def _drop(self, run: GroupRun, task_id: TaskId) -> None:
+        task = run.remove(task_id.partition)
+        if task is not None:
+            self._ended.update(_counts(task))
+            task.close()
 
-    def _timers(self) -> None:
-        now = self._world.clock.monotonic_s()
-        if now >= self._next_mirror_s:
-            self._next_mirror_s = now + self._settings.mirror_interval_s
-            for run in self._runs:
-                if run.tasks:
-                    run.source.mirror(self._mirrored(run))
-        if self._check is not None and self._check.done():
-            check, self._check = self._check, None
-            try:
-                self._judge_inputs(check.result())
-            except UnreachableError as error:
-                self._world.log.info("topics_not_checked", reason=error.message)
-        if now >= self._next_check_s and self._check is None:
-            self._next_check_s = now + self._settings.check_interval_s
-            names = sorted({name for run in self._runs for name in run.plan.identity.inputs})
-            cluster = self._world.cluster
-            self._check = self._world.executor.submit(lambda: cluster.describe(names))
-
-    def _judge_inputs(self, now: dict[str, TopicInfo]) -> None:
-        for run in self._runs:
-            change = inputs_changed(run.plan, now)
-            if change is None:
-                continue
-            for task in list(run.tasks.values()):
-                self._fail(run, task.id, _inputs_error(task.id, change))
-
-    def _mirrored(self, run: _GroupRun) -> dict[TopicPartition, int]:
-        return {
-            tp: task.applied.positions[tp.topic]
-            for partition, task in run.tasks.items()
-            for tp in run.plan.partitions_of(partition)
-        }
-
-    def _run_of(self, task: TaskId) -> _GroupRun:
+    def _run_of(self, task: TaskId) -> GroupRun:
         return next(run for run in self._runs if run.plan.id.group == task.group)
 
     def _resource(self, resource: Resource[Any]) -> Any:
         if resource not in self._resources:
             self._resources[resource] = resource.factory()
         return self._resources[resource]
-
-
-# A C function, since it is called for every record.
-_partition: Callable[[Record], int] = methodcaller("partition")
-
-
-def _place(record: Record) -> tuple[str, int]:
-    return record.topic(), record.partition()
 
 
 def _counts(task: Task) -> Counter[str]:
@@ -394,10 +306,6 @@ def _counts(task: Task) -> Counter[str]:
         skipped=task.rejected.skipped,
         dead_lettered=task.rejected.dead_lettered,
     )
-
-
-def _inputs_error(task: TaskId, change: InputChange) -> FatalTaskError:
-    return FatalTaskError(f"task {task}: {change.reason}", hint=f"follow {change.runbook}")
 
 
 def _check_not_taken(task: Task, world: World) -> None:

@@ -67,7 +67,7 @@ def test_a_partition_is_read_from_its_position_in_order(world: World) -> None:
 def test_after_a_rewind_nothing_fetched_earlier_is_returned(world: World) -> None:
     """After an abort the input starts again at the last entry: a stale record would be processed twice."""
     first, second = _filled(world)
-    source, chance = world.source(), random.Random(7)  # noqa: S311 (a schedule)
+    source, chance = world.source(), random.Random(7)
     source.assign({first: 0, second: 0})
     positions = {0: 0, 1: 0}
     for _ in range(60):

@@ -1,0 +1,74 @@
+"""One handler group as a worker runs it: its input, and the tasks that are live on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import methodcaller
+
+from pipeline.ports import Record, Source
+from pipeline.runtime.plan import GroupPlan
+from pipeline.runtime.task import Task
+
+__all__ = ["GroupRun"]
+
+
+class GroupRun:
+    """Keeps the source's assignment equal to the live tasks. Processing thread only."""
+
+    def __init__(self, plan: GroupPlan, source: Source) -> None:
+        self.plan = plan
+        self.source = source
+        self.tasks: dict[int, Task] = {}
+        self._paused: set[int] = set()
+
+    def add(self, task: Task) -> None:
+        """A task is live: read its partitions from where it stands."""
+        partitions = self.plan.partitions_of(task.id.partition)
+        self.tasks[task.id.partition] = task
+        self.source.assign({tp: task.applied.positions[tp.topic] for tp in partitions})
+
+    def remove(self, partition: int) -> Task | None:
+        """A task is live no more; it is not closed. None when it was not live."""
+        task = self.tasks.pop(partition, None)
+        if task is not None:
+            self.source.unassign(self.plan.partitions_of(partition))
+            self._paused.discard(partition)
+        return task
+
+    def batches(self, records: Sequence[Record]) -> Iterator[tuple[int, list[Record]]]:
+        """(partition, records of one topic) in order. Runs are long: records come as they were fetched."""
+        if len(self.plan.identity.inputs) == 1:
+            for partition, run in groupby(records, key=_partition):
+                yield partition, list(run)
+        else:
+            for (_, partition), run in groupby(records, key=_place):
+                yield partition, list(run)
+
+    def balance(self, limit: int) -> None:
+        """Pause the partitions of tasks with more than `limit` records waiting, resume those with none."""
+        for partition, task in self.tasks.items():
+            if partition not in self._paused and task.backlog_records > limit:
+                self._paused.add(partition)
+                self.source.pause(self.plan.partitions_of(partition))
+            elif partition in self._paused and task.backlog_records == 0:
+                self._paused.discard(partition)
+                self.source.resume(self.plan.partitions_of(partition))
+
+    def mirror(self) -> None:
+        """Commit the applied positions to the consumer group, for lag tools."""
+        positions = {
+            tp: task.applied.positions[tp.topic]
+            for partition, task in self.tasks.items()
+            for tp in self.plan.partitions_of(partition)
+        }
+        if positions:
+            self.source.mirror(positions)
+
+
+# A C function, since it is called for every record.
+_partition: Callable[[Record], int] = methodcaller("partition")
+
+
+def _place(record: Record) -> tuple[str, int]:
+    return record.topic(), record.partition()

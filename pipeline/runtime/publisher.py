@@ -50,7 +50,10 @@ from pipeline.runtime.world import World
 __all__ = ["Commit", "Publisher", "without_delta"]
 
 NONCE_BYTES = 12
-MAX_ATTEMPTS = 5
+# A commit that Kafka refuses is refused at once, each time; one that fails slowly meets an outage, which passes.
+MAX_QUICK_ATTEMPTS = 5
+QUICK_S = 5.0
+RETRY_PAUSE_S = 0.1
 # librdkafka resends EndTxn after its back-off (jitter 20 %) and reports one clean commit; a commit that took
 # this share of the back-off may have been sent twice, and the late one could end the next transaction.
 RENEW_SHARE = 0.7
@@ -123,8 +126,10 @@ class Publisher:
         Raises FencedError, SupersededError, UnreachableError (only after `stop_waiting`), FatalTaskError
         (aborted again and again, or a check failed) and CorruptStateError (the store cannot be written).
         """
-        last_error = ""
-        for _ in range(MAX_ATTEMPTS):
+        clock = self._world.clock
+        quick = 0
+        while True:
+            began = clock.monotonic_s()
             nonce = self._world.random.token(NONCE_BYTES)
             try:
                 if self._renew_due:  # 1
@@ -142,10 +147,15 @@ class Publisher:
             if resolved is not None:
                 return self._apply(commit, resolved)
             self._world.log.warning("commit_aborted", task=str(self._task), error=last_error)
-        raise FatalTaskError(
-            f"task {self._task}: a commit was aborted {MAX_ATTEMPTS} times in a row: {last_error}",
-            hint="mend the cause and start the worker again; nothing is lost",
-        )
+            quick = quick + 1 if clock.monotonic_s() - began < QUICK_S else 0
+            if quick == MAX_QUICK_ATTEMPTS:
+                raise FatalTaskError(
+                    f"task {self._task}: a commit was aborted {quick} times in a row: {last_error}",
+                    hint="mend the cause and start the worker again; nothing is lost",
+                )
+            if self._stopping:
+                raise UnreachableError(f"task {self._task}: the last commit did not go through: {last_error}")
+            clock.sleep(RETRY_PAUSE_S * quick)
 
     def stop_waiting(self) -> None:
         """From now on an unreachable Kafka is an error instead of a reason to wait."""

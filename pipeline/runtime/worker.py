@@ -5,7 +5,7 @@ are reacted to in one place, `_react`:
 
     superseded            restore the task again, from the journal
     fenced                wait, look who did it, restore or leave the task to them
-    unreachable           restore again, after a pause
+    outage or doubt       restore again, after a pause: the journal says what happened
     anything else         the task has failed; the others go on
 """
 
@@ -21,7 +21,16 @@ from pipeline.config import WorkerSettings
 from pipeline.core.journal import Kind
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.declarations import Resource
-from pipeline.errors import FatalTaskError, FencedError, PipelineError, SupersededError, UnreachableError
+from pipeline.errors import (
+    AbortableError,
+    FatalTaskError,
+    FencedError,
+    PipelineError,
+    RetriableError,
+    SupersededError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
 from pipeline.ports import Pending, Record
 from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.group_run import GroupRun
@@ -38,6 +47,7 @@ __all__ = ["Progress", "Worker"]
 FENCED_WAIT_S = (1.5, 3.0)
 MAX_FENCES = 3
 UNREACHABLE_WAIT_S = (0.5, 1.5)
+_RESTORE_AGAIN = (UnreachableError, UnknownOutcomeError, AbortableError, RetriableError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +282,8 @@ class Worker:
             else:
                 wait_s = self._world.random.uniform(*FENCED_WAIT_S)
                 self._begin_restore(run, task_id, wait_s, fenced_after=task)
-        elif isinstance(error, UnreachableError):
-            self._world.log.warning("kafka_unreachable", task=str(task_id), reason=error.message)
+        elif isinstance(error, _RESTORE_AGAIN):
+            self._world.log.warning("task_restarts", task=str(task_id), reason=error.message)
             self._begin_restore(run, task_id, wait_s=self._world.random.uniform(*UNREACHABLE_WAIT_S))
         else:
             self._fail(run, task_id, error)

@@ -122,6 +122,26 @@ def test_kafka_away_while_committing_is_waited_for() -> None:
     sums.check()
 
 
+@pytest.mark.parametrize("call", ["init", "bounds", "read"])
+@pytest.mark.parametrize("error", [UnreachableError("away"), UnknownOutcomeError("lost")])
+@pytest.mark.parametrize("happened", [True, False])
+def test_an_outage_while_a_doubtful_commit_is_resolved_loses_and_doubles_nothing(
+    call: str, error: PipelineError, happened: bool
+) -> None:
+    """Outages come in the middle of recoveries, too: the task is restored, and the journal decides again."""
+    sums = Sums()
+    sums.send(1)
+    sums.driver.run()
+    sums.driver.broker.fail_next("commit", UnknownOutcomeError("ordered"), after=happened)
+    sums.driver.broker.fail_next(call, error)
+    sums.send(2)
+    sums.driver.run()
+    assert sums.driver.broker.faults.left() == []
+    sums.send(3)
+    sums.driver.run()
+    sums.check()
+
+
 def test_a_fence_that_was_only_a_time_out_is_recovered_from() -> None:
     """The client says fenced also when the broker timed a transaction out; nobody else has the task."""
     sums = Sums()

@@ -35,7 +35,7 @@ class KeyCodec(Generic[K]):
 
     encode: Callable[[K], bytes | None]
     decode: Callable[[bytes | None], K]
-    prefix: Callable[[K], bytes]
+    prefix: Callable[[Any], bytes]
     allows_none: bool
     schema: str
 

@@ -182,7 +182,7 @@ class Table(Generic[K, V]):
         values = ((key, self.get(key, _MISSING)) for key in dict.fromkeys(keys))
         return {key: value for key, value in values if value is not _MISSING}
 
-    def items(self, *, prefix: K | None = None) -> Iterator[tuple[K, V]]:
+    def items(self, *, prefix: K | tuple[Any, ...] | None = None) -> Iterator[tuple[K, V]]:
         """Keys and values of this task in the order of the keys' bytes, as of now.
 
         `prefix`: only keys that begin with it (str, bytes, or the first fields of a tuple).

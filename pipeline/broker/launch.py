@@ -16,9 +16,10 @@ from pipeline.broker.places import explain_os_errors, make_dir
 from pipeline.broker.probe import View, view_of
 from pipeline.broker.processes import end, is_gone, spawn
 from pipeline.broker.progress import Progress, Report
+from pipeline.broker.sessions import CLEAN_MARK, end_sessions, stopped_uncleanly
 from pipeline.broker.state import BrokerState, NodeState, node_dir, write_state
 
-__all__ = ["LOG", "last_lines", "prepare", "run", "stop", "wait_until_serving"]
+__all__ = ["LOG", "end_crash", "last_lines", "prepare", "run", "stop", "wait_until_serving"]
 
 LOG = "broker.log"
 DATA = "data"
@@ -53,6 +54,13 @@ def prepare(
     state = msgspec.structs.replace(state, formatted=True)
     write_state(data_dir, state)
     return state
+
+
+def end_crash(runtime: JavaRuntime, data_dir: Path, state: BrokerState, report: Report) -> None:
+    """Where no node runs and one was not stopped cleanly: make it as after a clean stop, for the coordinators."""
+    crashed = [node for node in state.nodes if stopped_uncleanly(node_dir(data_dir, node.id) / DATA)]
+    if crashed:
+        end_sessions(runtime, data_dir, state, report)
 
 
 def run(
@@ -91,7 +99,7 @@ def _closed(directory: Path) -> bool:
 
     What follows is the controllers' farewell: the last of several wait 5 s for a majority that has left.
     """
-    return (directory / DATA / ".kafka_cleanshutdown").exists()
+    return (directory / DATA / CLEAN_MARK).exists()
 
 
 def wait_until_serving(data_dir: Path, state: BrokerState, started: Mapping[int, int]) -> None:

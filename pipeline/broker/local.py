@@ -118,7 +118,7 @@ class LocalKafka:
         1. Install or check the jars, and what makes starts quick.
         2. Agree with what the data directory holds, or refuse.
         3. Check memory, disk and ports.
-        4. Write the state, then format the storage by it.
+        4. Write the state; after a crash, end the old sessions; format the storage.
         5. Start the processes and write their ids down.
         6. Wait until all answer; on any failure end what step 5 started.
         """
@@ -136,6 +136,8 @@ class LocalKafka:
             checks.require_disk(self.data_dir)
             checks.require_free_ports(missing)
             write_state(self.data_dir, state)
+            if len(missing) == len(state.nodes):
+                launch.end_crash(runtime, self.data_dir, state, report)
             state = launch.prepare(runtime, self.data_dir, state, missing, report)
             launch.run(runtime, self.data_dir, state, missing, report)
             return True

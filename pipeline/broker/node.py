@@ -7,6 +7,7 @@ is cheap start-up: few internal partitions, small buffers, no delay for joining 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,16 @@ from pipeline.broker.ports import HOST
 from pipeline.broker.processes import mark
 from pipeline.broker.state import BrokerState, NodeState
 
-__all__ = ["OVERHEAD_MB", "SCRATCH", "JavaRuntime", "format_command", "heap_mb", "properties", "run_command"]
+__all__ = [
+    "OVERHEAD_MB",
+    "SCRATCH",
+    "JavaRuntime",
+    "controller_properties",
+    "format_command",
+    "heap_mb",
+    "properties",
+    "run_command",
+]
 
 # Where Java unpacks its native libraries: the system's directory may be mounted without execution.
 SCRATCH = "scratch"
@@ -42,21 +52,27 @@ def heap_mb(nodes: int) -> int:
     return 512 if nodes == 1 else 400
 
 
+def controller_properties(state: BrokerState, node: NodeState, log_dir: Path) -> str:
+    """The text of `server.properties` for this node's controller alone, which counts a silent broker as gone soon."""
+    settings = _controller(state, node, log_dir) | {
+        "process.roles": "controller",
+        "listeners": f"CONTROLLER://{HOST}:{node.controller_port}",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT",
+        "broker.session.timeout.ms": 1_000,
+    }
+    return _text(settings)
+
+
 def properties(state: BrokerState, node: NodeState, log_dir: Path) -> str:
     """The text of `server.properties`."""
     replicas = min(3, len(state.nodes))
     in_sync = 2 if replicas == 3 else 1
-    voters = ",".join(f"{n.id}@{HOST}:{n.controller_port}" for n in state.nodes)
-    settings = {
+    settings = _controller(state, node, log_dir) | {
         "process.roles": "broker,controller",
-        "node.id": node.id,
-        "controller.quorum.voters": voters,
         "listeners": f"CLIENT://{HOST}:{node.port},CONTROLLER://{HOST}:{node.controller_port}",
         "advertised.listeners": f"CLIENT://{HOST}:{node.port}",
         "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "CLIENT",
-        "controller.listener.names": "CONTROLLER",
-        "log.dirs": log_dir,
         "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,
         "min.insync.replicas": in_sync,
@@ -68,14 +84,29 @@ def properties(state: BrokerState, node: NodeState, log_dir: Path) -> str:
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,
         "share.coordinator.state.topic.num.partitions": 5,
-        # A killed broker may come back only when its last session is over: 9 s by default. Much less would
-        # take a broker out of service whenever this machine is busy.
+        # A killed node may come back among others only when its last session is over: 9 s by default. Much
+        # less would take a broker out of service whenever this machine is busy.
         "broker.session.timeout.ms": 5_000,
         "broker.heartbeat.interval.ms": 500,
         "group.initial.rebalance.delay.ms": 0,
         # The default of 128 MB is taken from the heap at start, a quarter of ours.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
     }
+    return _text(settings)
+
+
+def _controller(state: BrokerState, node: NodeState, log_dir: Path) -> dict[str, object]:
+    """What a node's controller needs, alone or beside its broker."""
+    voters = ",".join(f"{n.id}@{HOST}:{n.controller_port}" for n in state.nodes)
+    return {
+        "node.id": node.id,
+        "controller.quorum.voters": voters,
+        "controller.listener.names": "CONTROLLER",
+        "log.dirs": log_dir,
+    }
+
+
+def _text(settings: Mapping[str, object]) -> str:
     return "".join(f"{name}={_escaped(str(value))}\n" for name, value in settings.items())
 
 

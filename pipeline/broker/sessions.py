@@ -1,0 +1,105 @@
+"""After a crash of every node: end their old sessions before a broker starts.
+
+Kafka believes for `broker.session.timeout.ms` that a killed broker lives. One that starts within that time loads
+its transaction coordinator from a picture in which it leads its partitions, and tries to finish the transactions
+that the crash interrupted. Then the old session ends, the partitions have no leader, and Kafka 4.3 takes that for
+deleted: it skips the markers for good (KAFKA-20734). Readers wait for ever at a transaction that was committed,
+and an abort of the next one drops its records.
+
+With the controllers alone the sessions end while no coordinator runs.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.broker.errors import BrokerError
+from pipeline.broker.node import JavaRuntime, controller_properties, run_command
+from pipeline.broker.places import explain_os_errors
+from pipeline.broker.processes import end, is_gone, spawn
+from pipeline.broker.progress import Progress, Report
+from pipeline.broker.state import BrokerState, node_dir, write_state
+
+__all__ = ["CLEAN_MARK", "are_over", "end_sessions", "stopped_uncleanly"]
+
+# Left by a broker that has flushed and closed its records; removed when it starts.
+CLEAN_MARK = ".kafka_cleanshutdown"
+_LOG = "sessions.log"
+_WAIT_S = 60.0
+_GRACE_S = 2.0
+_POLL_S = 0.05
+
+_REGISTERED = re.compile(r"Replayed (?:initial )?RegisterBrokerRecord .*?\(brokerId=(\d+),.*?\bfenced=(\w+)")
+_CHANGED = re.compile(
+    r"Replayed BrokerRegistrationChangeRecord .*?\(brokerId=(\d+), brokerEpoch=(\d+), fenced=(-?1)\b"
+)
+_ACTIVE = "Performing controller activation"
+
+
+def stopped_uncleanly(data: Path) -> bool:
+    """Whether the node with these records ran and was not stopped. Kafka writes its checkpoints as it runs."""
+    return (data / "recovery-point-offset-checkpoint").exists() and not (data / CLEAN_MARK).exists()
+
+
+def are_over(logs: Sequence[str]) -> bool:
+    """Whether the controllers with these logs agree that no broker is alive.
+
+    The active one knows all that was agreed on before it became active. What it decided since is agreed on when
+    the others have it, too.
+    """
+    return any(_ended_by(log, logs) for log in logs)
+
+
+def _ended_by(log: str, logs: Sequence[str]) -> bool:
+    before, active, since = log.rpartition(_ACTIVE)
+    if not active:
+        return False
+    alive: dict[str, bool] = {}
+    for line in before.splitlines() + since.splitlines():
+        if found := _REGISTERED.search(line):
+            alive[found[1]] = found[2] == "false"
+        elif found := _CHANGED.search(line):
+            alive[found[1]] = found[3] == "-1"
+    decided = set(_CHANGED.findall(since))
+    return not any(alive.values()) and all(decided <= set(_CHANGED.findall(other)) for other in logs)
+
+
+def end_sessions(runtime: JavaRuntime, data_dir: Path, state: BrokerState, report: Report) -> None:
+    """Run the controllers of a stopped cluster until each of them counts every broker as gone."""
+    report(Progress("Kafka was not stopped cleanly: ending its old sessions"))
+    logs = {node.id: node_dir(data_dir, node.id) / _LOG for node in state.nodes}
+    started: dict[int, int] = {}
+    try:
+        for node in state.nodes:
+            directory = node_dir(data_dir, node.id)
+            with explain_os_errors(directory):
+                text = controller_properties(state, node, directory / "data")
+                (directory / "server.properties").write_text(text, encoding="ascii")
+                logs[node.id].unlink(missing_ok=True)
+            started[node.id] = spawn(run_command(runtime, len(state.nodes), directory), logs[node.id])
+            write_state(data_dir, state.with_pids(started))
+        _wait(data_dir, started, list(logs.values()))
+    finally:
+        end({pid: node_dir(data_dir, node) for node, pid in started.items()}, grace_s=_GRACE_S)
+        write_state(data_dir, state.with_pids(dict.fromkeys(started, 0)))
+
+
+def _wait(data_dir: Path, started: dict[int, int], logs: Sequence[Path]) -> None:
+    deadline = time.monotonic() + _WAIT_S
+    while not are_over([_text(log) for log in logs]):
+        ended = any(is_gone(pid, node_dir(data_dir, node)) for node, pid in started.items())
+        if ended or time.monotonic() >= deadline:
+            what = "ended" if ended else f"took over {_WAIT_S:.0f} s"
+            raise BrokerError(
+                f"Kafka was not stopped cleanly, and ending its old sessions {what}",
+                hint=f"its log: {logs[0]}; --fresh begins anew (it deletes the records of this broker)",
+            )
+        time.sleep(_POLL_S)
+
+
+def _text(log: Path) -> str:
+    with explain_os_errors(log):
+        return log.read_text(errors="replace")

@@ -261,7 +261,7 @@ class Loader:
             if clock.monotonic_s() > deadline:
                 raise UnreachableError(
                     f"{LOADS} has had an open transaction for {_STABLE_S:.0f} s; positions cannot be read",
-                    hint="try again; if it stays, find it: kafka-transactions.sh find-hanging",
+                    hint="try again; if it stays: runbooks/hanging-transaction.md",
                 )
             clock.sleep(_POLL_S)
             bounds = reader.bounds(LOADS)

@@ -51,5 +51,5 @@ def settled_end(
             fence()
     raise FatalTaskError(
         f"a transaction hangs in {task.journal}: committed readers end at {bounds.stable_end}, the log at {bounds.end}",
-        hint="find and abort it with kafka-transactions.sh find-hanging, then start the worker again",
+        hint="find out what Kafka decided on it before you abort it: runbooks/hanging-transaction.md",
     )

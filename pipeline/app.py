@@ -81,17 +81,26 @@ class Group:
         key: TypeForm[K],
         value: TypeForm[V],
         codec: Codec[V] | CodecName | None = None,
+        upgrade: Callable[[Any], V] | None = None,
     ) -> TableDef[K, V]:
-        """Declare a table. Its keys live where their records do: a task sees its own partition's only."""
+        """Declare a table. Its keys live where their records do: a task sees its own partition's only.
+
+        upgrade: makes a value of today's type from one that was stored under another. It gets what the JSON
+        or msgpack says (a dict for a Struct), or bytes from any other codec. Without it a changed type is
+        refused at start. It runs once for each row, before any handler; what it returns is committed as one.
+        """
         check_name("table", name)
         where = f"table {self.name}.{name}"
         if name in self.tables:
             raise ConfigError(f"{where} is declared twice")
+        if upgrade is not None and not callable(upgrade):
+            raise ConfigError(f"{where}: upgrade is {upgrade!r}; it must be a function of the old value")
         table: TableDef[K, V] = TableDef(
             self.name,
             name,
             resolve_key(key, where, tombstones=False),
             resolve_value(value, codec, where, tombstones=False),
+            upgrade,
         )
         self.tables[name] = table
         return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pipeline.codecs import ValueCodec
 from pipeline.keys import KeyCodec
@@ -32,18 +32,31 @@ class Topic(Generic[K, V]):
 class TableDef(Generic[K, V]):
     """A table of a group; `ctx.table(definition)` gives the task's part of it. Compared by identity."""
 
-    __slots__ = ("group", "key", "name", "value")
+    __slots__ = ("group", "key", "name", "upgrade", "value")
 
-    def __init__(self, group: str, name: str, key: KeyCodec[K], value: ValueCodec[V]) -> None:
+    def __init__(
+        self,
+        group: str,
+        name: str,
+        key: KeyCodec[K],
+        value: ValueCodec[V],
+        upgrade: Callable[[Any], V] | None = None,
+    ) -> None:
         self.group = group
         self.name = name
         self.key = key
         self.value = value
+        self.upgrade = upgrade
 
     @property
     def fingerprint(self) -> str:
         """Changes when stored bytes would be read differently."""
-        return f"{self.key.schema}->{self.value.schema}"
+        return f"{self.key_fingerprint}{self.value.schema}"
+
+    @property
+    def key_fingerprint(self) -> str:
+        """What the fingerprint begins with."""
+        return f"{self.key.schema}->"
 
     def __repr__(self) -> str:
         return f"TableDef({self.group}.{self.name})"

@@ -225,7 +225,7 @@ class JournalBounds(NamedTuple):
 
 
 class JournalReader(Protocol):
-    """Reads committed chunks of journals. May raise UnreachableError."""
+    """Reads committed chunks of journals, and knows where partitions begin and end. May raise UnreachableError."""
 
     def bounds(self, journal: TopicPartition) -> JournalBounds: ...
 
@@ -235,6 +235,14 @@ class JournalReader(Protocol):
         Ends when the reader's position reaches `end`, since markers occupy offsets. Raises RetriableError
         when `start` is below what the journal still holds.
         """
+        ...
+
+    def stable_ends(self, journals: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The stable end of each, asked for all at once."""
+        ...
+
+    def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
+        """The offset of the first record, or marker, of this time or later; the stable end without any."""
         ...
 
     def close(self) -> None: ...
@@ -253,6 +261,10 @@ class Store(Protocol):
 
     def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
         """Write all values (None deletes) and the applied position, atomically."""
+        ...
+
+    def clear(self, position: bytes) -> None:
+        """Remove every value and write the applied position, atomically."""
         ...
 
     def position(self) -> bytes | None:

@@ -8,18 +8,16 @@ import typer
 from rich.table import Table
 
 from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json, table_console
-from pipeline.core.journal import JournalEntry, assemble, begins_entry
+from pipeline.core.journal import JournalEntry
 from pipeline.core.names import GroupId, TaskId
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.runtime.journal import last_entries
 
 __all__ = ["journal_app"]
 
 journal_app = typer.Typer(help="Look into journals.", no_args_is_help=True)
-
-# An entry and its marker take two offsets; entries in several chunks take more.
-OFFSETS_PER_ENTRY = 2
 
 
 @journal_app.callback()
@@ -82,20 +80,8 @@ def show(
 
 def _entries(reader: KafkaJournalReader, task: TaskId, last: int) -> list[dict[str, Any]]:
     bounds = reader.bounds(task.journal)
-    where = str(task.journal)
-    span = last * OFFSETS_PER_ENTRY if last else bounds.stable_end
-    while True:
-        start = max(bounds.start, bounds.stable_end - span)
-        chunks = (
-            list(reader.read(task.journal, start, bounds.stable_end)) if start < bounds.stable_end else []
-        )
-        # A look into the middle may begin inside an entry of several chunks: begin at a first chunk.
-        while chunks and not begins_entry(chunks[0][1]):
-            chunks.pop(0)
-        entries = list(assemble(chunks, where))
-        if not last or len(entries) >= last or start == bounds.start:
-            return [_row(task, entry) for entry in (entries[-last:] if last else entries)]
-        span *= 4
+    count = last or max(1, bounds.stable_end)
+    return [_row(task, entry) for entry in last_entries(task.journal, reader, bounds, count)]
 
 
 def _row(task: TaskId, entry: JournalEntry) -> dict[str, Any]:

@@ -46,13 +46,17 @@ _HEADER = struct.Struct(">2sBBIIQ16sI")
 
 
 class Kind(IntEnum):
-    """What an entry says. Every kind takes a seq and is applied."""
+    """What an entry says. Every kind takes a seq and is applied.
+
+    RESET forgets everything before it: the state is empty, and the positions are what it says.
+    """
 
     GENESIS = 1
     ACQUIRE = 2
     COMMIT = 3
     CHECKPOINT = 4
     RELEASE = 5
+    RESET = 6
 
 
 class InputFacts(msgspec.Struct, frozen=True, array_like=True):
@@ -202,14 +206,15 @@ def _verify(
             raise _bad(
                 where, start, f"entry {seq} does not continue entry {previous.entry.seq}: the chain differs"
             )
-        check_positions(previous.entry.positions, entry.positions, where, start)
+        if entry.kind is not Kind.RESET:
+            check_positions(previous.entry.positions, entry.positions, where, start)
     elif seq == 1 and chain != _next_chain(NO_CHAIN, body):
         raise _bad(where, start, "the chain of entry 1 is wrong")
     return JournalEntry(entry, start, end, chain)
 
 
 def check_positions(before: Mapping[str, int], after: Mapping[str, int], where: str, offset: int) -> None:
-    """Input positions never fall and never disappear."""
+    """Input positions never fall and never disappear, but by a reset."""
     for topic, position in before.items():
         if after.get(topic, -1) < position:
             raise _bad(where, offset, f"the position of {topic} falls from {position} to {after.get(topic)}")

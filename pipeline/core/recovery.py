@@ -26,6 +26,9 @@ __all__ = [
     "resolve_outcome",
 ]
 
+NO_UPGRADES: Mapping[str, str] = {}
+_START_OVER = "start over with `pipeline reset`"
+
 
 class GenesisPlan(Enum):
     """What a starting worker does about a group's genesis."""
@@ -178,11 +181,17 @@ def resolve_outcome(
     return Outcome.SUPERSEDED, found[-1]
 
 
-def check_identity(where: str, before: Identity, now: Identity) -> None:
+def check_identity(
+    where: str, before: Identity, now: Identity, upgrades: Mapping[str, str] = NO_UPGRADES
+) -> list[str]:
     """Refuse to continue a history with topics or schemas that it does not fit. Raises ConfigError.
 
-    Allowed: another input topic, another table. Refused: another cluster, a topic that was deleted and
-    created again, a partition count that changed, an input or table that is gone, a table's changed schema.
+    Allowed: another input topic, another table, and another schema of a table whose values can be upgraded.
+    Refused: another cluster, a topic that was deleted and created again, a partition count that changed, an
+    input or table that is gone, a table's changed schema otherwise.
+
+    `upgrades`: by name of the table, how the fingerprint must begin for its values to be upgraded (the schema
+    of its keys). Returns the tables to upgrade.
     """
     if before.cluster_id != now.cluster_id:
         raise ConfigError(
@@ -199,7 +208,7 @@ def check_identity(where: str, before: Identity, now: Identity) -> None:
         if current is None:
             raise ConfigError(
                 f"{where} used to read {topic}, and no handler does now",
-                hint="bring the handler back, or give the app a new name",
+                hint=f"bring the handler back, or {_START_OVER}",
             )
         if current.topic_id != facts.topic_id:
             raise ConfigError(
@@ -212,18 +221,31 @@ def check_identity(where: str, before: Identity, now: Identity) -> None:
                 "moved away from their state",
                 hint="follow runbooks/partitions-changed.md",
             )
-    _check_tables(where, before.tables, now.tables)
+    return _check_tables(where, before.tables, now.tables, upgrades)
 
 
-def _check_tables(where: str, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+def _check_tables(
+    where: str, before: Mapping[str, str], now: Mapping[str, str], upgrades: Mapping[str, str]
+) -> list[str]:
+    changed = []
     for table, fingerprint in before.items():
         if table not in now:
             raise ConfigError(
                 f"{where}: table {table} has state, and the app no longer declares it",
-                hint="declare it again, or give the app a new name",
+                hint=f"declare it again, or {_START_OVER}",
             )
-        if now[table] != fingerprint:
+        if now[table] == fingerprint:
+            continue
+        if table not in upgrades:
             raise ConfigError(
                 f"{where}: the schema of table {table} changed\n  was {fingerprint}\n  now {now[table]}",
-                hint="keep the old schema, or give the app a new name",
+                hint=f"keep the old schema, give the table an upgrade= function, or {_START_OVER}",
             )
+        if not fingerprint.startswith(upgrades[table]):
+            raise ConfigError(
+                f"{where}: the key of table {table} changed, and only values can be upgraded\n"
+                f"  was {fingerprint}\n  now {now[table]}",
+                hint=f"keep the old key, or {_START_OVER}",
+            )
+        changed.append(table)
+    return changed

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
@@ -51,6 +51,17 @@ class KafkaJournalReader:
         end = self._offset(journal, latest, IsolationLevel.READ_UNCOMMITTED)
         return JournalBounds(start=start, stable_end=stable_end, end=end)
 
+    def stable_ends(self, journals: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The stable end of each, asked for all at once."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        return self._offsets(journals, latest, IsolationLevel.READ_COMMITTED)
+
+    def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
+        """The offset of the first record with this timestamp or a later one; the stable end without any."""
+        spec = OffsetSpec.for_timestamp(timestamp_ms)
+        found = self._offset(partition, spec, IsolationLevel.READ_COMMITTED)
+        return found if found >= 0 else self.bounds(partition).stable_end
+
     def read(self, journal: TopicPartition, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         """(offset, chunk) of every committed record in [start, end), in order."""
         if start >= end:
@@ -73,24 +84,35 @@ class KafkaJournalReader:
 
     def _offset(self, journal: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel) -> int:
         """Asked again while the partition has no settled leader, as just after its creation."""
-        return until_settled(lambda: self._offset_once(journal, spec, isolation), f"bounds of {journal}")
+        return self._offsets([journal], spec, isolation)[journal]
 
-    def _offset_once(self, journal: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel) -> int:
-        if journal.topic not in self._known:
+    def _offsets(
+        self, journals: Sequence[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel
+    ) -> dict[TopicPartition, int]:
+        where = f"bounds of {', '.join(sorted(set(map(str, journals)))[:3])}"
+        return until_settled(lambda: self._offsets_once(journals, spec, isolation, where), where)
+
+    def _offsets_once(
+        self, journals: Sequence[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel, where: str
+    ) -> dict[TopicPartition, int]:
+        for topic in {journal.topic for journal in journals} - self._known:
             # Where the leader is not in the client's cache, its look-up now and then misses the answer that it
             # waits for and asks again after 3 s. A plain metadata request fills the cache at once.
-            self._admin.list_topics(journal.topic, timeout=_REQUEST_TIMEOUT_S)
-            self._known.add(journal.topic)
-        partition = ClientPartition(*journal)
+            self._admin.list_topics(topic, timeout=_REQUEST_TIMEOUT_S)
+            self._known.add(topic)
+        asked = {ClientPartition(*journal): journal for journal in journals}
         futures = self._admin.list_offsets(
-            {partition: spec}, isolation_level=isolation, request_timeout=_REQUEST_TIMEOUT_S
+            dict.fromkeys(asked, spec), isolation_level=isolation, request_timeout=_REQUEST_TIMEOUT_S
         )
         self._admin.poll(0)  # hands the client's log on
-        try:
-            answer: Any = futures[partition].result(timeout=_REQUEST_TIMEOUT_S + 5)
-        except TimeoutError as error:
-            raise UnreachableError(f"bounds of {journal}: no answer") from error
-        return int(answer.offset)
+        answers: dict[TopicPartition, int] = {}
+        for partition, future in futures.items():
+            try:
+                answer: Any = future.result(timeout=_REQUEST_TIMEOUT_S + 5)
+            except TimeoutError as error:
+                raise UnreachableError(f"{where}: no answer") from error
+            answers[asked[partition]] = int(answer.offset)
+        return answers
 
     def _take(self) -> Consumer:
         with self._lock:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import JournalEntry, assemble
-from pipeline.core.names import TaskId
+from pipeline.core.journal import JournalEntry, assemble, begins_entry
+from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import FatalTaskError
-from pipeline.ports import JournalReader
+from pipeline.ports import JournalBounds, JournalReader
 from pipeline.runtime.world import World
 
-__all__ = ["first_entry", "read_entries", "settled_end"]
+__all__ = ["first_entry", "last_entries", "read_entries", "settled_end"]
 
 # The coordinator looks for timed-out transactions this often.
 COORDINATOR_SCAN_S = 10.0
+# An entry and its marker take two; entries in several chunks take more.
+OFFSETS_PER_ENTRY = 2
 
 
 def read_entries(
@@ -27,6 +29,23 @@ def read_entries(
 def first_entry(task: TaskId, reader: JournalReader, start: int, end: int) -> JournalEntry | None:
     """The first committed entry at or after `start`; None when there is none below `end`."""
     return next(read_entries(task, reader, start, end, None), None) if start < end else None
+
+
+def last_entries(
+    journal: TopicPartition, reader: JournalReader, bounds: JournalBounds, count: int
+) -> list[JournalEntry]:
+    """The last `count` committed entries of a journal, or as many as it holds."""
+    span = count * OFFSETS_PER_ENTRY
+    while True:
+        start = max(bounds.start, bounds.stable_end - span)
+        chunks = list(reader.read(journal, start, bounds.stable_end)) if start < bounds.stable_end else []
+        # A look into the middle may begin inside an entry of several chunks: begin at a first chunk.
+        while chunks and not begins_entry(chunks[0][1]):
+            chunks.pop(0)
+        entries = list(assemble(chunks, str(journal)))
+        if len(entries) >= count or start == bounds.start:
+            return entries[-count:]
+        span *= 4
 
 
 def settled_end(

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -43,7 +43,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Step, Store, TransactionalProducer
+from pipeline.ports import Step, TransactionalProducer
 from pipeline.runtime.journal import read_entries, settled_end
 from pipeline.runtime.world import World
 
@@ -58,6 +58,14 @@ RETRY_PAUSE_S = 0.1
 # this share of the back-off may have been sent twice, and the late one could end the next transaction.
 RENEW_SHARE = 0.7
 CHUNK_BYTES = 512 * 1024
+
+
+class AppliedTo(Protocol):
+    """What a publisher needs of a store."""
+
+    def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,7 @@ class Publisher:
         self._world = world
         self._settings = settings
         self._producer: TransactionalProducer | None = None
-        self._store: Store | None = None
+        self._store: AppliedTo | None = None
         self._head: JournalEntry | None = None
         self.applied: AppliedPosition | None = None
         self._renew_due = False
@@ -114,7 +122,7 @@ class Publisher:
                 self._producer = producer
                 return
 
-    def take(self, store: Store, head: JournalEntry, applied: AppliedPosition) -> None:
+    def take(self, store: AppliedTo, head: JournalEntry, applied: AppliedPosition) -> None:
         """Continue after `head`, which `store` has applied."""
         self._store = store
         self._head = without_delta(head)

@@ -4,7 +4,7 @@
     2 the journal's end, settled
     3 choose the state to start from (core.recovery.plan_restore)
     4 replay what follows it, in order, storing the applied position on the way
-    5 commit the acquire entry
+    5 commit the acquire entry, which carries the rows of tables whose type has changed
 
 A crash at any step leaves the journal as it was and a local state at some applied position; the next restore
 starts from that. No handler runs.
@@ -12,18 +12,21 @@ starts from that. No handler runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import Identity, JournalEntry, Kind
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition, after, decode_position, encode_position
 from pipeline.core.recovery import JournalFacts, RestorePlan, check_identity, plan_restore
+from pipeline.declarations import TableDef
 from pipeline.errors import CorruptStateError, FatalTaskError, InvariantError, RetriableError
 from pipeline.ports import JournalReader, Step, Store
 from pipeline.runtime.journal import first_entry, read_entries, settled_end
 from pipeline.runtime.publisher import Commit, Publisher
+from pipeline.runtime.upgrade import upgraded_rows
 from pipeline.runtime.world import World
 
 __all__ = ["Restored", "restore"]
@@ -51,8 +54,11 @@ def restore(
     start_positions: Callable[[str], int],
     world: World,
     settings: WorkerSettings,
+    tables: Mapping[str, TableDef[Any, Any]],
 ) -> Restored:
     """Restore and acquire `task`. `start_positions`: where to begin a topic that has no position yet.
+
+    `tables`: the group's, by name.
 
     Raises FencedError, FatalTaskError, ConfigError, CorruptStateError, UnreachableError.
     """
@@ -74,11 +80,14 @@ def restore(
                 store.close()
                 raise
             publisher.take(store, head, applied)
-            check_identity(f"task {task}", applied.identity, identity)
+            upgrades = {name: t.key_fingerprint for name, t in tables.items() if t.upgrade is not None}
+            changed = check_identity(f"task {task}", applied.identity, identity, upgrades)
+            before = applied.identity.tables
+            rows = upgraded_rows(task, store, [tables[name] for name in changed], before, world)
             world.steps.reached(Step.BEFORE_ACQUIRE, task)
             missing = [topic for topic in identity.inputs if topic not in applied.positions]
             positions = {**applied.positions, **{topic: start_positions(topic) for topic in missing}}
-            applied = publisher.publish(Commit(Kind.ACQUIRE, positions, identity=identity))  # 5
+            applied = publisher.publish(Commit(Kind.ACQUIRE, positions, rows, identity=identity))  # 5
             world.steps.reached(Step.AFTER_ACQUIRE, task)
             return Restored(
                 publisher, store, applied, replayed, plan.start.value, world.clock.monotonic_s() - began
@@ -160,6 +169,9 @@ def _replay(
         applied = after(applied, entry)
         head = entry
         replayed += 1
+        if entry.entry.kind is Kind.RESET:
+            store.clear(encode_position(applied))
+            writes, size = {}, 0
         writes.update(entry.entry.delta)
         size += entry.next_offset - entry.offset + sum(map(len, entry.entry.delta)) * 2
         if size >= REPLAY_BATCH_BYTES:

@@ -117,7 +117,7 @@ class Worker:
                 moved |= self._advance(run, task)
             run.balance(2 * self._settings.max_poll_records)
         for run, task_id, error in self._upkeep.turn():
-            self._fail(run, task_id, error)
+            self._react(run, task_id, error)
         self._quiet = not moved
         return moved
 
@@ -203,7 +203,9 @@ class Worker:
                 world.clock.sleep(wait_s)
             if fenced_after is not None:
                 _check_not_taken(fenced_after, world)
-            return restore(task, settings.worker_id, plan.identity, start_position, world, settings)
+            return restore(
+                task, settings.worker_id, plan.identity, start_position, world, settings, plan.group.tables
+            )
 
         self._restoring[task] = world.executor.submit(step)
 

@@ -32,6 +32,7 @@ __all__ = ["RocksStore", "RocksStores", "RocksView"]
 
 _POSITION = b"\x00\x00\x00\x00position"
 _FIRST_USER_KEY = b"\x00\x00\x00\x01"  # table ids are four bytes and never zero
+_LAST_TABLE = b"\xff\xff\xff\xff"
 _READ_ONLY_ATTEMPTS = 50
 _WRITE_BUFFER_BYTES = 16 * 1024 * 1024
 _WAL_BYTES = 64 * 1024 * 1024
@@ -191,6 +192,18 @@ class RocksStore(RocksView):
                 batch.delete(key)
             else:
                 batch.put(key, value)
+        batch.put(_POSITION, position)
+        try:
+            self._database.write(batch)
+        except Exception as error:
+            raise _use_failure(self._path, "written", error) from error
+
+    def clear(self, position: bytes) -> None:
+        """Remove every value and write the position, atomically."""
+        batch = WriteBatch(raw_mode=True)
+        batch.delete_range(_FIRST_USER_KEY, _LAST_TABLE)
+        for key, _ in self.scan(_LAST_TABLE):  # a range excludes its end
+            batch.delete(key)
         batch.put(_POSITION, position)
         try:
             self._database.write(batch)

@@ -23,6 +23,7 @@ from pipeline.declarations import TableDef, Topic
 from pipeline.errors import InvariantError
 from pipeline.event import Event
 from pipeline.ports import Executor, Logger, Output, Step, TopicSpec
+from pipeline.runtime.reset import plan_reset, reset_task, start_at
 from pipeline.runtime.worker import Worker
 from pipeline.runtime.world import World
 from pipeline.table import table_prefix
@@ -210,6 +211,17 @@ class TestDriver:
             return
         for failure in worker.failures.values():
             raise failure
+
+    def reset(self, *start: str, group: str = "main", partition: int | None = None) -> None:
+        """What `pipeline reset` does, to all tasks of a group or one; a worker that runs goes on from there.
+
+        `start`: as `--from` takes it, `[TOPIC=]earliest|latest|OFFSET|TIME`; default: earliest.
+        """
+        groups = [found for found in self.app.groups if found.name == group]
+        world = self._world()
+        for task in list(plan_reset(self.app, groups, partition, start_at(start or ("earliest",)), world)):
+            reset_task(task, "reset", world, self.settings)
+        self.clock.advance(self.settings.check_interval_s)  # an idle worker looks for it this often
 
     def recreate(self, topic: Topic[Any, Any]) -> None:
         """Delete a topic and create it again, empty, with as many partitions."""

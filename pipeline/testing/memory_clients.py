@@ -248,6 +248,15 @@ class MemoryJournalReader:
         with self._broker.faults.at("bounds", str(journal)):
             return JournalBounds(*_bounds(self._broker, journal))
 
+    def stable_ends(self, journals: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return {journal: self.bounds(journal).stable_end for journal in journals}
+
+    def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
+        with self._broker.faults.at("bounds", str(partition)):
+            first, stable_end, _ = _bounds(self._broker, partition)
+            records = self._broker.read(partition, first)
+            return next((r.offset() for r in records if r.timestamp()[1] >= timestamp_ms), stable_end)
+
     def read(self, journal: TopicPartition, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         if start >= end:
             return

@@ -132,6 +132,9 @@ class MemoryStore:
             _write(state, writes)
             state.position = position
 
+    def clear(self, position: bytes) -> None:
+        self.apply(dict.fromkeys(self._alive().values), position)
+
     def position(self) -> bytes | None:
         return self._alive().position
 

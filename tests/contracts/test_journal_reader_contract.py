@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.core.names import TopicPartition
 from pipeline.errors import RetriableError, UnreachableError
+from pipeline.ports import Output
 
 from .conftest import World
 
@@ -92,3 +93,28 @@ def test_a_journal_that_does_not_exist_is_an_error(world: World) -> None:
     """It must not look empty: an empty journal means a new task."""
     with pytest.raises(UnreachableError):
         world.reader.bounds(TopicPartition(f"{world.prefix}-missing", 0))
+
+
+def test_an_offset_is_found_by_its_time(world: World) -> None:
+    """A reset may begin at a time: the first record from then on, or the end when none is."""
+    place, producer = TopicPartition(world.topic("input", retention_ms="-1"), 0), world.producer()
+    producer.begin()
+    producer.send([Output(place.topic, b"k", b"x", 1_000 * number) for number in range(1, 5)])
+    producer.flush()
+    producer.commit()
+    world.stable(place)
+    assert world.reader.offset_at(place, 0) == 0
+    assert world.reader.offset_at(place, 2_000) == 1
+    assert world.reader.offset_at(place, 2_001) == 2
+    # A marker has a time, too: that of its commit.
+    assert 4 <= world.reader.offset_at(place, 4_001) <= world.reader.bounds(place).stable_end
+
+
+def test_many_ends_are_asked_for_at_once(world: World) -> None:
+    """A worker looks at the journals of all its idle tasks every few seconds."""
+    first, second = TopicPartition(topic := world.topic("journals", 2), 0), TopicPartition(topic, 1)
+    producer = world.producer()
+    world.write(producer, first, b"a")
+    world.stable(first)
+    ends = world.reader.stable_ends([first, second])
+    assert ends == {first: world.reader.bounds(first).stable_end, second: 0}

@@ -249,3 +249,18 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     blocked.write_text("")
     with pytest.raises(ConfigError, match=str(blocked)):
         RocksStores(blocked, 8 << 20).open(TASK)
+
+
+def test_a_cleared_store_is_empty_but_for_its_position(stores: Stores) -> None:
+    """A reset forgets the rows of every table, in one step with where it stands, and what follows is kept."""
+    store = stores.open(TASK)
+    keys = [TABLE, TABLE + b"a", b"\x00\x00\x00\x02a", b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\xff" * 20]
+    store.apply(dict.fromkeys(keys, b"old"), b"p1")
+    store.clear(b"p2")
+    assert (list(store.scan(b"")), store.position()) == ([], b"p2")
+    assert store.get_many(keys) == [None] * len(keys)
+    store.apply({TABLE + b"a": b"new"}, b"p3")
+    store.close()
+    again = stores.open(TASK)
+    assert (list(again.scan(b"")), again.position()) == ([(TABLE + b"a", b"new")], b"p3")
+    again.close()

@@ -76,7 +76,7 @@ def _live(broker: MemoryBroker, clock: ManualClock, producers: MemoryProducers) 
         steps=NoSteps(),
     )
     settings = replace(WorkerSettings(), worker_id="w", retry_backoff_ms=100)
-    return restore(TASK, "w", IDENTITY, lambda _topic: 0, world, settings)
+    return restore(TASK, "w", IDENTITY, lambda _topic: 0, world, settings, {})
 
 
 def _commit(number: int) -> Commit:

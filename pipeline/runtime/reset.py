@@ -1,0 +1,228 @@
+"""Reset: forget a task's state on purpose, and handle its input again from chosen positions.
+
+    1 fence the task: whoever runs it can commit nothing any more
+    2 the journal's end, settled, and the last entry
+    3 commit a RESET entry: the state is empty, the positions are the chosen ones, the history goes on
+
+A crash before 3 leaves the task as it was, fenced, and its worker takes it up again; after 3 every restore, with
+whatever local state, comes to the RESET entry and starts empty from there. A worker that runs meanwhile restores
+the task by itself. The entry carries today's topics and schemas, so a reset is also the way past a change that
+`core.recovery.check_identity` refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipeline.app import App, Group
+from pipeline.config import WorkerSettings
+from pipeline.core.journal import JournalEntry, Kind
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.position import AppliedPosition
+from pipeline.errors import FatalTaskError, FencedError, InputError, SupersededError
+from pipeline.ports import JournalReader
+from pipeline.runtime.journal import last_entries, settled_end
+from pipeline.runtime.plan import GroupPlan, plan_groups
+from pipeline.runtime.publisher import Commit, Publisher
+from pipeline.runtime.world import World
+
+__all__ = ["InputReset", "StartAt", "TaskReset", "plan_reset", "reset_task", "start_at"]
+
+MAX_ATTEMPTS = 3
+
+# Where an input partition is to be read from; given the reader that knows its bounds.
+StartAt = Callable[[JournalReader, TopicPartition], int]
+
+
+def start_at(choices: Sequence[str]) -> StartAt:
+    """Where inputs are to be read from, as people write it: `[TOPIC=]earliest|latest|OFFSET|TIME`.
+
+    TIME is ISO 8601 with an offset from UTC: the first record with that timestamp or a later one. A choice with
+    a topic is for that topic, one without for all others. Raises InputError.
+    """
+    chosen: dict[str, StartAt] = {}
+    for choice in choices:
+        topic, equals, where = choice.rpartition("=")
+        if topic in chosen:
+            raise InputError(
+                f"{choice!r}: that was said twice" if equals else "there is one start for all inputs"
+            )
+        chosen[topic] = _where(where)
+
+    def start(reader: JournalReader, partition: TopicPartition) -> int:
+        found = chosen.get(partition.topic, chosen.get(""))
+        if found is None:
+            raise InputError(
+                f"nothing says where to begin in topic {partition.topic}", hint="add TOPIC=earliest"
+            )
+        return found(reader, partition)
+
+    return start
+
+
+def _where(text: str) -> StartAt:
+    if text == "earliest":
+        return lambda reader, partition: reader.bounds(partition).start
+    if text == "latest":
+        return lambda reader, partition: reader.bounds(partition).stable_end
+    if text.isdecimal():
+        offset = int(text)
+        return lambda _reader, _partition: offset
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"{text!r} is no place to begin", hint="earliest, latest, an offset, or 2026-01-31T00:00:00Z"
+        ) from None
+    if when.tzinfo is None:
+        raise InputError(f"{text!r} leaves its time zone open", hint=f"{text}Z for UTC, or {text}+02:00")
+    timestamp_ms = round(when.timestamp() * 1000)
+    return lambda reader, partition: reader.offset_at(partition, timestamp_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class InputReset:
+    """One input partition of a task. Offsets; `position` is None where the task never read it."""
+
+    topic: str
+    partition: int
+    position: int | None
+    start: int
+
+    @property
+    def again(self) -> int:
+        """Offsets below the position that will be handled again (markers among them)."""
+        return max(0, (self.position or 0) - self.start)
+
+    @property
+    def skipped(self) -> int:
+        """Offsets that will never be handled."""
+        return 0 if self.position is None else max(0, self.start - self.position)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReset:
+    """What a reset would do to one task; `outputs`: the topics that its handlers may have written to."""
+
+    task: TaskId
+    plan: GroupPlan
+    seq: int
+    inputs: tuple[InputReset, ...]
+    outputs: tuple[str, ...]
+
+
+def plan_reset(
+    app: App, groups: Sequence[Group], partition: int | None, start: StartAt, world: World
+) -> Iterator[TaskReset]:
+    """What a reset would do to each task of `groups`, or to `partition` of each. Changes nothing.
+
+    Raises ConfigError, InputError (a start outside of what the input holds), UnreachableError, FatalTaskError
+    (the group has no journal).
+    """
+    plans, _ = plan_groups(app, groups, world)
+    reader = world.journals()
+    try:
+        for plan in plans:
+            _require_journal(plan, world)
+            if partition is not None and not 0 <= partition < plan.partitions:
+                raise InputError(f"group {plan.id.group} has partitions 0 to {plan.partitions - 1}")
+            read = {topic.name for topic in plan.group.inputs}
+            outputs = tuple(name for name in app.topics if name not in read) or tuple(app.topics)
+            for task in plan.tasks:
+                if partition is None or task.partition == partition:
+                    yield _plan_task(task, plan, outputs, start, reader)
+    finally:
+        reader.close()
+
+
+def reset_task(reset: TaskReset, owner: str, world: World, settings: WorkerSettings) -> int:
+    """Do it; the number of the RESET entry.
+
+    Raises FencedError when workers take the task back again and again, UnreachableError, FatalTaskError.
+    """
+    positions = {entry.topic: entry.start for entry in reset.inputs}
+    attempt = 0
+    while True:
+        attempt += 1
+        publisher = Publisher(reset.task, owner, world, settings)
+        reader = world.journals()
+        try:
+            publisher.stop_waiting()
+            publisher.fence()  # 1
+            settled_end(reset.task, reader, world, settings, publisher.fence)  # 2
+            head = _last(reset.task, reader)
+            publisher.take(_NoStore(), head, _applied(head, reset))
+            commit = Commit(Kind.RESET, positions, identity=reset.plan.identity)
+            return publisher.publish(commit).seq  # 3
+        except (FencedError, SupersededError):
+            if attempt == MAX_ATTEMPTS:
+                raise
+        finally:
+            reader.close()
+            publisher.close()
+
+
+class _NoStore:
+    """The state is wherever the task's worker is; its next restore reads the entry there."""
+
+    def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
+        """Nothing to keep."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _require_journal(plan: GroupPlan, world: World) -> None:
+    topic = plan.id.journal_topic
+    found = world.cluster.describe([topic]).get(topic)
+    if found is None:
+        raise FatalTaskError(
+            f"group {plan.id.app}/{plan.id.group} has no journal ({topic}): there is nothing to reset",
+            hint="start a worker; if the group existed before: runbooks/journal-lost.md",
+        )
+    if found.partitions != plan.partitions:
+        raise FatalTaskError(
+            f"the journal {topic} has {found.partitions} partitions, the group's input {plan.partitions}",
+            hint="follow runbooks/partitions-changed.md",
+        )
+
+
+def _plan_task(
+    task: TaskId, plan: GroupPlan, outputs: tuple[str, ...], start: StartAt, reader: JournalReader
+) -> TaskReset:
+    last = _last(task, reader)
+    inputs = []
+    for partition in plan.partitions_of(task.partition):
+        bounds = reader.bounds(partition)
+        chosen = start(reader, partition)
+        if not bounds.start <= chosen <= bounds.stable_end:
+            raise InputError(
+                f"{partition} holds offsets {bounds.start} to {bounds.stable_end}; {chosen} is not among them",
+                hint="choose an offset from there, a time, earliest or latest",
+            )
+        position = last.entry.positions.get(partition.topic)
+        inputs.append(InputReset(partition.topic, partition.partition, position, chosen))
+    return TaskReset(task, plan, last.entry.seq, tuple(inputs), outputs)
+
+
+def _last(task: TaskId, reader: JournalReader) -> JournalEntry:
+    entries = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
+    if not entries:
+        raise FatalTaskError(
+            f"the journal of task {task} holds no entry",
+            hint="start a worker; if the group existed before: runbooks/journal-lost.md",
+        )
+    return entries[0]
+
+
+def _applied(head: JournalEntry, reset: TaskReset) -> AppliedPosition:
+    return AppliedPosition(
+        seq=head.entry.seq,
+        offset=head.offset,
+        next_offset=head.next_offset,
+        chain=head.chain,
+        positions=head.entry.positions,
+        identity=reset.plan.identity,
+    )

@@ -74,6 +74,7 @@ class WorkerSettings:
     mirror_interval_s: float = 3.0
     check_interval_s: float = 5.0
     stop_timeout_s: float = 30.0
+    handler_warning_s: float = 10.0
 
     def __post_init__(self) -> None:
         if self.start not in {"earliest", "latest"}:
@@ -92,6 +93,7 @@ class WorkerSettings:
             "mirror_interval_s",
             "check_interval_s",
             "stop_timeout_s",
+            "handler_warning_s",
         ):
             if not getattr(self, name) > 0:  # so that NaN is refused, too
                 raise ConfigError(f"worker.{name} must be above 0")

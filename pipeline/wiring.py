@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import signal
 import socket
 import threading
 import time
@@ -26,6 +24,7 @@ from pipeline.runtime.system import SystemClock, SystemRandom, ThreadExecutor
 from pipeline.runtime.worker import Progress, Worker
 from pipeline.runtime.world import NoSteps, World
 from pipeline.state.rocks import RocksStores
+from pipeline.watching import Watch, heard_signals
 
 __all__ = ["build_worker", "build_world", "run_until_signal", "run_worker", "with_worker_id"]
 
@@ -88,20 +87,21 @@ def run_worker(
 
     `report` is called about once a second. Raises the first failure when any task has failed.
     """
-    worker.start()
-    # What lives now lives as long as the process; nothing per record is tracked by the collector.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
-    next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
-    while not stop.is_set() and not worker.finished:
-        worker.step()
-        if report is not None and time.monotonic() >= next_report_s:
-            next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
-            report(worker.progress())
+    with Watch(lambda: worker.at_work, stop, settings, worker.world.clock, worker.world.log) as watch:
+        worker.start()
+        # What lives now lives as long as the process; nothing per record is tracked by the collector.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
+        next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
+        while not stop.is_set() and not worker.finished:
+            worker.step()
+            if report is not None and time.monotonic() >= next_report_s:
+                next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
+                report(worker.progress())
     stopper = threading.Thread(target=_stop_and_close, args=(worker,), daemon=True, name="pipeline-stop")
     stopper.start()
-    stopper.join(settings.stop_timeout_s)
+    stopper.join(watch.left_s)
     if stopper.is_alive():
         raise FatalTaskError(
             f"the worker could not commit within {settings.stop_timeout_s:.0f} s and left",
@@ -116,21 +116,12 @@ def run_until_signal(
 ) -> None:
     """`run_worker` until SIGTERM or SIGINT. A second SIGINT leaves at once; the next start aborts what is open.
 
-    Must be called on the main thread. Raises what `run_worker` raises.
+    Must be called on the main thread. Raises what `run_worker` raises. A worker that does not come to an end
+    within `stop_timeout_s` of the signal, because a handler does not return, ends the process with 1.
     """
     stop = threading.Event()
-
-    def on_signal(number: int, _frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            os._exit(130)
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with heard_signals(stop):
         run_worker(worker, stop, settings, report)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _stop_and_close(worker: Worker) -> None:

@@ -18,6 +18,7 @@ from pipeline.declarations import Topic
 from pipeline.errors import CorruptStateError, HandlerError, InvariantError, PipelineError
 from pipeline.event import Batch, Event
 from pipeline.ports import Logger, Record
+from pipeline.runtime.watchdog import AtWork
 from pipeline.table import TaskOverlay
 
 __all__ = ["PoisonError", "Processor", "Rejected"]
@@ -56,14 +57,29 @@ class Processor:
             topic.name: (topic, [b for b in group.bindings if b.topic is topic]) for topic in group.inputs
         }
         self.rejected = Rejected()
+        self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
+
+    @property
+    def at_work(self) -> AtWork | None:
+        """The record at hand and its handlers; None between batches. Any thread may ask."""
+        running, record = self._running, self._context.message
+        if running is None or record is None:
+            return None
+        bindings, count = running
+        return AtWork(self._task, [_name(binding) for binding in bindings], record, count)
 
     def process(self, topic_name: str, records: Sequence[Record]) -> None:
         """Run the handlers of a topic over records of it, in order. Raises PoisonError, CorruptStateError."""
         topic, bindings = self._routes[topic_name]
-        if bindings[0].batch:
-            self._run_batch(topic, bindings[0], records)
-        else:
-            self._run_records(topic, bindings, records)
+        try:
+            if bindings[0].batch:
+                self._run_batch(topic, bindings[0], records)
+            else:
+                self._context.message = None  # the last record of the batch before is done
+                self._running = bindings, 1
+                self._run_records(topic, bindings, records)
+        finally:
+            self._running = None
 
     def _run_records(
         self, topic: Topic[Any, Any], bindings: list[Binding], records: Sequence[Record]
@@ -107,6 +123,7 @@ class Processor:
         context = self._context
         mark = len(context.outputs)
         context.message = max(records, key=_timestamp)
+        self._running = [binding], len(records)
         try:
             keys = [topic.key.decode(record.key()) for record in records]
             values = [topic.value.decode(record.value()) for record in records]
@@ -131,7 +148,7 @@ class Processor:
     def _reject(self, record: Record, binding: Binding, error: Exception) -> None:
         policy: OnError = "stop" if isinstance(error, PipelineError) else binding.on_error
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
-        name = getattr(binding.function, "__qualname__", str(binding.function))
+        name = _name(binding)
         reason = f"{type(error).__name__}: {error.message if isinstance(error, PipelineError) else error}"
         if policy == "stop":
             place = "".join(traceback.format_exception(error)[-2:]).strip()
@@ -166,6 +183,10 @@ class Processor:
         ]
         timestamp_ms = max(record.timestamp()[1], 0)
         return (self._dead_letter_topic, record.key(), record.value(), timestamp_ms, headers)
+
+
+def _name(binding: Binding) -> str:
+    return str(getattr(binding.function, "__qualname__", binding.function))
 
 
 _timestamp: Callable[[Record], int] = lambda record: record.timestamp()[1]  # noqa: E731

@@ -27,6 +27,7 @@ from pipeline.ports import Pending, Record, Step
 from pipeline.runtime.processor import PoisonError, Processor, Rejected
 from pipeline.runtime.publisher import Commit, Publisher
 from pipeline.runtime.restore import Restored
+from pipeline.runtime.watchdog import AtWork
 from pipeline.runtime.world import World
 from pipeline.table import Table, TaskOverlay
 
@@ -94,6 +95,11 @@ class Task:
     @property
     def rejected(self) -> Rejected:
         return self._processor.rejected
+
+    @property
+    def at_work(self) -> AtWork | None:
+        """The record that a handler of this task is at. Any thread may ask."""
+        return self._processor.at_work
 
     def offer(self, topic: str, records: Sequence[Record]) -> None:
         """Process records of this task's partition of `topic`, now or when there is room."""

@@ -39,6 +39,7 @@ from pipeline.runtime.plan import plan_groups
 from pipeline.runtime.restore import Restored, restore
 from pipeline.runtime.task import Task
 from pipeline.runtime.upkeep import Upkeep
+from pipeline.runtime.watchdog import AtWork
 from pipeline.runtime.world import World
 
 __all__ = ["Progress", "Worker"]
@@ -130,6 +131,17 @@ class Worker:
     def idle(self) -> bool:
         """Nothing is being restored, open or under way (input may be waiting)."""
         return not self._restoring and all(task.idle for run in self._runs for task in run.tasks.values())
+
+    @property
+    def world(self) -> World:
+        """The ports that it runs on."""
+        return self._world
+
+    @property
+    def at_work(self) -> AtWork | None:
+        """The record that a handler is at; None outside of handlers. For a watchdog on another thread."""
+        tasks = [task for run in list(self._runs) for task in list(run.tasks.values())]
+        return next((at for task in tasks if (at := task.at_work) is not None), None)
 
     def stop(self) -> None:
         """Commit what is open and leave. Raises nothing: what cannot be committed is left to the next start."""

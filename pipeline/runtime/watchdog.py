@@ -1,0 +1,100 @@
+"""Notices a handler that does not return: `Watchdog`, which looks from another thread.
+
+Processing costs nothing for it but two stores a batch: the record at hand is in the context anyway, and the
+same record seen again after a while is one whose handler has not returned. Nothing is interrupted, because
+nothing can be: user code ends by itself or with the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.core.names import TaskId
+from pipeline.ports import Clock, Logger, Record
+
+__all__ = ["AtWork", "Watchdog"]
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """What the processing thread is at: the handlers of a topic, and the first record that they have not done."""
+
+    task: TaskId
+    handlers: Sequence[str]
+    record: Record
+    records: int
+
+    @property
+    def handler(self) -> str:
+        return ", ".join(self.handlers)
+
+    @property
+    def place(self) -> str:
+        return f"{self.record.topic()}[{self.record.partition()}] offset {self.record.offset()}"
+
+
+class Watchdog:
+    """Warns when a handler is at one record, or one batch, for `warn_after_s`; again each time that doubles.
+
+    `at_work`: what the processing thread is at, None when it is in no handler. `stack`: where that thread is.
+    """
+
+    def __init__(
+        self,
+        at_work: Callable[[], AtWork | None],
+        stack: Callable[[], str],
+        warn_after_s: float,
+        clock: Clock,
+        log: Logger,
+    ) -> None:
+        self._at_work = at_work
+        self._stack = stack
+        self._warn_after_s = warn_after_s
+        self._clock = clock
+        self._log = log
+        self._seen: AtWork | None = None
+        self._since_s = 0.0
+        self._next_s = 0.0
+        self._warned = False
+
+    @property
+    def interval_s(self) -> float:
+        """How often to look: a warning comes at most this much late."""
+        return min(1.0, self._warn_after_s / 4)
+
+    def look(self) -> None:
+        """Look once. Seconds count from the first look that found the record."""
+        now = self._clock.monotonic_s()
+        found = self._at_work()
+        if self._seen is None or found is None or found.record is not self._seen.record:
+            self._returned(now)
+            self._seen, self._since_s, self._next_s = found, now, now + self._warn_after_s
+        elif now >= self._next_s:
+            seconds = now - self._since_s
+            self._next_s = now + max(seconds, self._warn_after_s)
+            self._warned = True
+            self._log.warning(
+                "handler_has_not_returned",
+                task=str(found.task),
+                handler=found.handler,
+                topic=found.record.topic(),
+                partition=found.record.partition(),
+                offset=found.record.offset(),
+                records=found.records,
+                seconds=round(seconds, 1),
+                next="no task of this worker goes on before it returns; SIGTERM ends the worker after "
+                "stop_timeout_s, and the record is handled again: runbooks/handler-hangs.md",
+                stack=self._stack(),
+            )
+
+    def _returned(self, now: float) -> None:
+        if self._warned and self._seen is not None:
+            self._log.info(
+                "handler_returned",
+                task=str(self._seen.task),
+                handler=self._seen.handler,
+                record=self._seen.place,
+                seconds=round(now - self._since_s, 1),
+            )
+        self._warned = False

@@ -1,0 +1,129 @@
+"""What stands beside the processing thread: it hears signals, looks at handlers, and ends a process that hangs.
+
+User code cannot be interrupted, and a handler that never returns keeps the processing thread for ever, also
+from Python's own signal handlers when it is inside a C library. So signals are heard on a thread of their own,
+and a worker that was told to stop and does not is ended from there. That is a crash like any other: what was
+not committed did not happen, and the next start handles it again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pipeline.config import WorkerSettings
+from pipeline.ports import Clock, Logger
+from pipeline.runtime.watchdog import AtWork, Watchdog
+
+__all__ = ["Watch", "heard_signals"]
+
+_SHOWN_FRAMES = 30
+_LEFT = 1
+_INTERRUPTED = 130
+
+
+class Watch:
+    """Looks after the thread that makes it, from `with` to its end."""
+
+    def __init__(
+        self,
+        at_work: Callable[[], AtWork | None],
+        stop: threading.Event,
+        settings: WorkerSettings,
+        clock: Clock,
+        log: Logger,
+    ) -> None:
+        thread = threading.get_ident()
+        self._at_work = at_work
+        self._stop = stop
+        self._timeout_s = settings.stop_timeout_s
+        self._log = log
+        self._dog = Watchdog(at_work, lambda: _stack_of(thread), settings.handler_warning_s, clock, log)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True, name="pipeline-watch")
+        self._deadline_s: float | None = None
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def left_s(self) -> float:
+        """What is left of `stop_timeout_s`; all of it while nobody has said stop."""
+        if self._deadline_s is None:
+            return self._timeout_s
+        return max(0.0, self._deadline_s - time.monotonic())
+
+    def _look(self) -> None:
+        while not self._ended.wait(self._dog.interval_s):
+            self._dog.look()
+            if self._stop.is_set():
+                if self._deadline_s is None:
+                    self._deadline_s = time.monotonic() + self._timeout_s
+                elif time.monotonic() >= self._deadline_s:
+                    self._leave()
+
+    def _leave(self) -> None:
+        at = self._at_work()
+        doing = f"handler {at.handler} has not returned from {at.place}" if at else "it is still busy"
+        self._log.error(
+            "worker_left",
+            reason=f"the worker was told to stop {self._timeout_s:g} s ago, and {doing}",
+            next="nothing is lost: the next start goes on from the last commit. runbooks/handler-hangs.md",
+        )
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(_LEFT)
+
+
+@contextmanager
+def heard_signals(stop: threading.Event) -> Iterator[None]:
+    """Set `stop` at SIGTERM or SIGINT, whatever the main thread is doing; a second SIGINT ends the process.
+
+    Main thread only. The C part of Python's signal handling writes the number to a socket at once; the part
+    that is written in Python would wait until the main thread comes back from C.
+    """
+    hearing, heard = socket.socketpair()
+    heard.setblocking(False)
+
+    def listen() -> None:
+        while numbers := hearing.recv(16):
+            for number in numbers:
+                if number == signal.SIGINT and stop.is_set():
+                    os._exit(_INTERRUPTED)
+                if number in {signal.SIGINT, signal.SIGTERM}:
+                    stop.set()
+
+    listener = threading.Thread(target=listen, daemon=True, name="pipeline-signals")
+    listener.start()
+    fd_before = signal.set_wakeup_fd(heard.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, _heard) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(fd_before)
+        heard.close()
+        listener.join()
+        hearing.close()
+
+
+def _heard(_number: int, _frame: object) -> None:
+    """The listener has it; this only keeps the default, which would end the process."""
+
+
+def _stack_of(thread: int) -> str:
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to another thread's stack
+    return "".join(traceback.format_stack(frame, _SHOWN_FRAMES)) if frame is not None else ""

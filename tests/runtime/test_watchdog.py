@@ -1,0 +1,137 @@
+"""A handler that does not return is noticed from another thread, named, and said to have come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import structlog
+
+from pipeline import App, Batch, Context, Event, Topic
+from pipeline.runtime.watchdog import Watchdog
+from pipeline.testing import TestDriver
+
+
+class Rig:
+    """An app whose handlers look at themselves, as the watching thread would, while time goes by."""
+
+    def __init__(self) -> None:
+        self.app = App("app")
+        self.numbers: Topic[str, int] = self.app.topic("numbers", key=str, value=int)
+        self.driver = TestDriver(self.app)
+        self.log = structlog.testing.CapturingLogger()
+        self._dog: Watchdog | None = None
+
+    @property
+    def dog(self) -> Watchdog:
+        if self._dog is None:
+            worker, clock = self.driver._worker, self.driver.clock
+            assert worker is not None
+            self._dog = Watchdog(lambda: worker.at_work, lambda: "the stack", 10.0, clock, self.log)
+        return self._dog
+
+    def wait(self, *seconds: float) -> None:
+        """Look, and look again after each of these times."""
+        self.dog.look()
+        for time_s in seconds:
+            self.driver.clock.advance(time_s)
+            self.dog.look()
+
+    def run(self, *values: int) -> None:
+        for value in values:
+            self.driver.send(self.numbers, "k", value)
+        self.driver.run()
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        return [call.kwargs for call in self.log.calls if call.args == (event,)]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def handle(rig: Rig, at: Callable[[int], None]) -> None:
+    @rig.app.handler(rig.numbers)
+    def slow(event: Event[str, int], ctx: Context) -> None:
+        at(event.value)
+
+
+def test_a_handler_that_hangs_is_named_with_its_record_and_its_stack(rig: Rig) -> None:
+    """Without it the worker looks alive and does nothing, and nobody can tell which record it is."""
+    handle(rig, lambda value: rig.wait(9.9, 0.2) if value == 3 else None)
+    rig.run(1, 2, 3)
+    [warning] = rig.said("handler_has_not_returned")
+    assert warning.pop("handler").endswith("slow")
+    hint = warning.pop("next")
+    assert "SIGTERM" in hint
+    assert "runbooks/handler-hangs.md" in hint
+    assert warning == {
+        "task": "app/main/0",
+        "topic": "numbers",
+        "partition": 0,
+        "offset": 2,
+        "records": 1,
+        "seconds": 10.1,
+        "stack": "the stack",
+    }
+
+
+def test_it_is_said_again_each_time_the_time_doubles(rig: Rig) -> None:
+    """A log that repeats itself every second is as unreadable as one that says it once at midnight."""
+    handle(rig, lambda _: rig.wait(*[1.0] * 50))
+    rig.run(1)
+    assert [warning["seconds"] for warning in rig.said("handler_has_not_returned")] == [10.0, 20.0, 40.0]
+
+
+def test_a_handler_that_comes_back_is_said_to_have(rig: Rig) -> None:
+    """Otherwise the alert stays open for a record that was done long ago."""
+    handle(rig, lambda value: rig.wait(12.0) if value == 1 else rig.wait())
+    rig.run(1, 2)
+    [back] = rig.said("handler_returned")
+    assert back["record"] == "numbers[0] offset 0"
+    assert back["seconds"] == 12.0
+
+
+def test_many_quick_records_are_no_slow_handler(rig: Rig) -> None:
+    """A batch of thousands may take longer than the limit; each of its records does not."""
+    handle(rig, lambda _: rig.wait(6.0))
+    rig.run(*range(10))
+    assert rig.said("handler_has_not_returned") == []
+
+
+def test_nothing_is_at_work_between_batches(rig: Rig) -> None:
+    """The last record stays in the context; an idle worker is no hanging handler."""
+    handle(rig, lambda _: None)
+    rig.run(1)
+    rig.wait(60.0)
+    assert rig.log.calls == []
+
+
+def test_a_batch_handler_is_named_with_the_number_of_its_records(rig: Rig) -> None:
+    """Ten seconds may be right for a thousand records; whoever reads the warning must be able to tell."""
+
+    @rig.app.batch_handler(rig.numbers)
+    def all_at_once(batch: Batch[str, int], ctx: Context) -> None:
+        rig.wait(11.0)
+
+    rig.run(1, 2, 3)
+    [warning] = rig.said("handler_has_not_returned")
+    assert warning["handler"].endswith("all_at_once")
+    assert warning["records"] == 3
+
+
+def test_all_handlers_of_the_record_are_named(rig: Rig) -> None:
+    """The stack says which of them it is."""
+    handle(rig, lambda _: None)
+
+    @rig.app.handler(rig.numbers)
+    def second(event: Event[str, int], ctx: Context) -> None:
+        rig.wait(11.0)
+
+    rig.run(1)
+    [warning] = rig.said("handler_has_not_returned")
+    first, _, last = warning["handler"].partition(", ")
+    assert first.endswith("slow")
+    assert last.endswith("second")

@@ -14,7 +14,7 @@ from typing_extensions import TypeForm
 
 from pipeline.codecs import Codec, CodecName, resolve_value
 from pipeline.context import Context
-from pipeline.core.names import GroupId, check_name
+from pipeline.core.names import GroupId, check_name, held_by_the_pipeline
 from pipeline.declarations import Resource, TableDef, Topic
 from pipeline.errors import ConfigError
 from pipeline.event import Batch, Event
@@ -185,6 +185,9 @@ class App(Group):
         where = f"topic {name}"
         if not name or len(name) > 249 or name in {".", ".."} or set(name) - _TOPIC_LETTERS:
             raise ConfigError(f"{where}: not a topic name Kafka accepts (letters, digits, '.', '_' and '-')")
+        held = held_by_the_pipeline(name)
+        if held:
+            raise ConfigError(f"{where} {held}", hint="declare a topic of your own")
         if name in self.topics:
             raise ConfigError(f"{where} is declared twice")
         topic: Topic[Any, Any] = Topic(

@@ -194,3 +194,16 @@ def test_a_handler_without_a_topic_is_refused(app: App) -> None:
         app.handler(ignore)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"use @app\.batch_handler\(topic\)"):
         app.batch_handler(ignore_batch)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["shop.main.journal", "other.main.journal", "pipeline.loads"])
+def test_a_topic_of_the_pipeline_cannot_be_declared(app: App, name: str) -> None:
+    """An output to a journal, this app's or another's, would end its tasks for good."""
+    with pytest.raises(ConfigError, match=f"topic {name} is "):
+        app.topic(name, value=bytes)
+    assert app.topics == {}
+
+
+def test_dead_letters_can_be_declared(app: App) -> None:
+    """An app that mends and sends them again reads them as any topic."""
+    assert app.topic("shop.main.dead-letters", key=bytes | None, value=bytes | None)

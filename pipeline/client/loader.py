@@ -37,7 +37,7 @@ from pipeline.client.load import (
     taken,
 )
 from pipeline.client.rows import Batch, MissingKey, RowLimits, Rows, open_rows
-from pipeline.core.names import LOADS_TOPIC, TopicPartition, load_transactional_id
+from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipeline, load_transactional_id
 from pipeline.errors import (
     AbortableError,
     ConfigError,
@@ -96,8 +96,11 @@ class LoadWorld:
 
 def find_topic(cluster: Cluster, topic: str) -> TopicInfo:
     """The topic to load into; creates the topic of positions. Raises ConfigError when it cannot be used."""
-    if topic == LOADS_TOPIC:
-        raise ConfigError(f"{LOADS_TOPIC} holds the positions of loads; nothing can be loaded into it")
+    held = held_by_the_pipeline(topic)
+    if held:
+        raise ConfigError(
+            f"{topic} {held}; nothing can be loaded into it", hint="load into a topic of your own"
+        )
     found = cluster.describe([topic, LOADS_TOPIC])
     if topic not in found:
         raise ConfigError(

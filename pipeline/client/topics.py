@@ -24,6 +24,7 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.core.names import held_by_the_pipeline
 from pipeline.errors import ConfigError
 from pipeline.ports import TopicInfo, TopicSpec
 
@@ -184,6 +185,9 @@ class _Reader:
         name = self._text(node, "name")
         if node is not None and name and (not _NAME.fullmatch(name) or name in {".", ".."}):
             self._wrong(node, f"{name!r} is no topic name: up to 249 letters, digits, '.', '_' or '-'")
+        held = held_by_the_pipeline(name)
+        if node is not None and held:
+            self._wrong(node, f"{name!r} {held}")
         return name
 
     def _number(self, node: yaml.Node | None, name: str, most: int) -> int:

@@ -17,6 +17,7 @@ __all__ = [
     "TaskId",
     "TopicPartition",
     "check_name",
+    "held_by_the_pipeline",
     "load_transactional_id",
 ]
 
@@ -26,6 +27,7 @@ LOADS_TOPIC = "pipeline.loads"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 # Names of the package itself: `pipeline.load.<name>` fences a load, `<app>.workers` is a Kafka group.
 _RESERVED = frozenset({("app", "pipeline"), ("group", "workers")})
+_JOURNAL = re.compile(rf"{_NAME.pattern}\.{_NAME.pattern}\.journal")
 
 
 class TopicPartition(NamedTuple):
@@ -100,6 +102,18 @@ def check_name(kind: str, name: str) -> str:
     if (kind, name) in _RESERVED:
         raise ConfigError(f"{kind} name {name!r} is reserved", hint=f"rename the {kind}")
     return name
+
+
+def held_by_the_pipeline(topic: str) -> str | None:
+    """What nobody else may write to, in words: a journal, or a topic of the package. None for other topics.
+
+    One foreign record ends a journal for good. Dead letters are none of these: nothing is rebuilt from them.
+    """
+    if _JOURNAL.fullmatch(topic):
+        return "is the name of a journal, which only its workers may write"
+    if topic.startswith("pipeline."):
+        return "is a name that the pipeline keeps for itself"
+    return None
 
 
 def load_transactional_id(load: str) -> str:

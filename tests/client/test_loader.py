@@ -415,8 +415,10 @@ def test_topics_that_cannot_be_loaded_into_are_refused() -> None:
         find_topic(cluster, "nope")
     assert missing.value.hint is not None
     assert "pipeline topics apply" in missing.value.hint
-    with pytest.raises(ConfigError, match="holds the positions"):
-        find_topic(cluster, LOADS_TOPIC)
+    broker.create(TopicSpec("shop.main.journal", 1))
+    for own in (LOADS_TOPIC, "shop.main.journal"):
+        with pytest.raises(ConfigError, match="nothing can be loaded into it"):
+            find_topic(cluster, own)
     broker.create(TopicSpec(LOADS_TOPIC, 1))
     broker.create(TopicSpec("t", 1))
     with pytest.raises(ConfigError, match=r"cleanup\.policy=compact"):

@@ -63,6 +63,16 @@ def test_a_declaration_is_read_with_settings_as_kafka_writes_them() -> None:
         ("owner: sales", "owner: sales\nretention: 5", "orders.yaml:5: there is no field 'retention'"),
         ("name: orders", "name: or ders", "orders.yaml:1: 'or ders' is no topic name"),
         ("name: orders", "name: ..", "orders.yaml:1: '..' is no topic name"),
+        (
+            "name: orders",
+            "name: shop.main.journal",
+            "orders.yaml:1: 'shop.main.journal' is the name of a journal",
+        ),
+        (
+            "name: orders",
+            "name: pipeline.loads",
+            "orders.yaml:1: 'pipeline.loads' is a name that the pipeline",
+        ),
         ("config:", "config: x\nnothing:", "orders.yaml:7: config must be a list of settings"),
         ("retention.ms: -1", "retention.ms: [1]", "orders.yaml:8: config retention.ms must be a text"),
         ("owner: sales", "owner: 'sales", "orders.yaml:1: not valid YAML"),

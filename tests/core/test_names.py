@@ -14,6 +14,7 @@ from pipeline.core.names import (
     TaskId,
     TopicPartition,
     check_name,
+    held_by_the_pipeline,
     load_transactional_id,
 )
 from pipeline.errors import ConfigError
@@ -96,3 +97,17 @@ def test_a_refused_name_is_shown_with_the_rule(name: str) -> None:
         check_name("app", name)
     assert repr(name) in caught.value.message
     assert caught.value.hint == "rename the app"
+
+
+@given(names.filter(lambda name: usable("app", name)), names.filter(lambda name: usable("group", name)))
+def test_every_journal_is_held_by_the_pipeline_and_no_dead_letters_are(app: str, group: str) -> None:
+    """One record of somebody else's in a journal ends its task for good; dead letters are read by apps."""
+    assert held_by_the_pipeline(GroupId(app, group).journal_topic)
+    assert held_by_the_pipeline(GroupId(app, group).dead_letter_topic) is None
+
+
+def test_only_names_of_the_pipeline_are_held() -> None:
+    """Topics of others exist already, and may be called almost anything."""
+    assert held_by_the_pipeline(LOADS_TOPIC)
+    for topic in ("journal", "my.journal", "a.b.c.journal", "a.b.journals", "pipeline", "pipelines.a"):
+        assert held_by_the_pipeline(topic) is None

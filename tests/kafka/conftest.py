@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KafkaUnderTest
+from tests.kafka.proxy import Proxy
 from tests.kafka.workbench import Workbench
 
 
@@ -17,3 +18,11 @@ def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[W
     workbench = Workbench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
     yield workbench
     workbench.close()
+
+
+@pytest.fixture
+def proxy(kafka: KafkaUnderTest) -> Iterator[Proxy]:
+    """A way to the broker on which requests can be late and answers lost."""
+    proxy = Proxy(kafka.bootstrap_servers)
+    yield proxy
+    proxy.close()

@@ -1,0 +1,220 @@
+"""Requests that come late, and answers that never come: what a network may do to a transaction.
+
+The Kafka client sends a request again when its connection is lost, and tells nobody. The first one may still be
+on its way, and a transactional id keeps its epoch from one transaction to the next, so a broker cannot tell a
+late EndTxn from the one that the next transaction is waiting for. Here such requests are late on purpose.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+
+import pytest
+
+from pipeline.config import KafkaSettings, WorkerSettings
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.kafka.producer import KafkaProducers
+from pipeline.ports import Output, Step, TopicSpec
+from pipeline.runtime import publisher
+from pipeline.runtime.world import NoSteps
+from tests.conftest import KafkaUnderTest
+from tests.kafka.in_process import InProcess, sums_app
+from tests.kafka.proxy import Api, Fault, Proxy
+from tests.kafka.workbench import Workbench
+
+pytestmark = pytest.mark.kafka
+
+ROUNDS = 4  # at least as many commits of each task, after its acquire
+PER_ROUND = 100
+# INVALID_PRODUCER_EPOCH and PRODUCER_FENCED.
+FENCED = {47, 90}
+
+
+class Late:
+    """`ports.Steps` that lets a late request of a task arrive in the middle of its next transaction.
+
+    The next transaction is the first to begin after the request was held, once the task is live. The request
+    arrives when the outputs are on the broker, the entry's partition belongs to the transaction, and the entry
+    itself is on its way. `verdict` is what the broker said to it.
+    """
+
+    def __init__(self, proxy: Proxy, task: TaskId, request: Fault) -> None:
+        self._proxy = proxy
+        self._task = task
+        self._request = request
+        self._entry: Fault | None = None
+        self._live = False
+        self._outputs_before: int | None = None
+        self.verdict: int | None = None
+
+    def reached(self, step: Step, task: TaskId) -> None:
+        if task != self._task or self.verdict is not None:
+            return
+        if step is Step.AFTER_ACQUIRE:
+            self._live = True
+        elif step is Step.BEFORE_BEGIN and self._live and self._request.fired:
+            self._outputs_before = self._outputs()
+        elif step is Step.AFTER_OUTPUTS and self._outputs_before is not None:
+            before = self._outputs_before
+            self._proxy.wait_until(lambda: self._outputs() > before, "the outputs to be on the broker")
+            self._entry = self._proxy.hold(
+                Api.PRODUCE, self._task.transactional_id.encode(), self._task.journal.topic.encode()
+            )
+        elif step is Step.AFTER_ENTRY and self._entry is not None:
+            self._entry.wait_until_fired()
+            self._request.release()
+            self.verdict = self._request.answer()
+            self._entry.release()
+
+    def _outputs(self) -> int:
+        names = self._task.transactional_id.encode(), f"{self._task.app}-sums".encode()
+        return len(self._proxy.answered(Api.PRODUCE, *names))
+
+
+class Case:
+    """One worker on the proxy, and the transactional id of its first task."""
+
+    def __init__(self, bench: Workbench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._bench = bench
+        self._proxy = proxy
+        self._app = sums_app(bench.prefix, monkeypatch)
+        self.task = TaskId(bench.prefix, "main", 0)
+        self.id = self.task.transactional_id.encode()
+        self.journal = self.task.journal.topic.encode()
+        self.outputs = f"{bench.prefix}-sums".encode()
+        self.log = ""
+
+    def run(self, late: Fault | None = None, transaction_timeout_ms: int = 20_000) -> int | None:
+        """Process every round to its end; what the broker said to the late request."""
+        settings = WorkerSettings(
+            state_dir=self._bench.state_dir,
+            worker_id="behind-proxy",
+            commit_interval_ms=20,
+            transaction_timeout_ms=transaction_timeout_ms,
+        )
+        steps = Late(self._proxy, self.task, late) if late is not None else NoSteps()
+        with closing(InProcess(self._app, self._bench, self._proxy.servers, steps, settings)) as worker:
+            worker.process(PER_ROUND, ROUNDS)
+            self.log = worker.log
+        return steps.verdict if isinstance(steps, Late) else None
+
+    def inits(self) -> int:
+        """How often the task was fenced for the worker: one acquire, and every renewal."""
+        return sum(exchange.error == 0 for exchange in self._proxy.answered(Api.INIT_PRODUCER_ID, self.id))
+
+
+@pytest.fixture
+def case(bench: Workbench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Case:
+    """The sums app behind the proxy."""
+    return Case(bench, proxy, monkeypatch)
+
+
+def test_a_late_commit_request_commits_the_half_of_the_next_transaction_that_is_there(
+    kafka: KafkaUnderTest, proxy: Proxy, unique_name: str
+) -> None:
+    """What the renewal is for. Should this fail, client and broker have learned to tell them apart (KIP-890)."""
+    direct = KafkaSettings(kafka.bootstrap_servers)
+    output, journal = TopicPartition(f"{unique_name}-out", 0), TopicPartition(f"{unique_name}-journal", 0)
+    with closing(KafkaCluster(direct)) as cluster:
+        cluster.create([TopicSpec(output.topic, 1), TopicSpec(journal.topic, 1)])
+    producers = KafkaProducers(KafkaSettings(proxy.servers))
+    late = proxy.hold(Api.END_TXN, cut=True)
+    with closing(producers.open(unique_name)) as producer:
+        producer.init()
+        producer.begin()
+        producer.send([Output(output.topic, b"k", b"first", 0)])
+        producer.append(journal, [b"entry of first"])
+        producer.flush()
+        producer.commit()  # returns as if nothing had been: the client has asked twice
+        assert late.fired
+        before = len(proxy.answered(Api.PRODUCE))
+        producer.begin()
+        producer.send([Output(output.topic, b"k", b"second", 0)])
+        proxy.wait_until(lambda: len(proxy.answered(Api.PRODUCE)) > before, "the second output to be there")
+        late.release()
+        assert late.answer() == 0
+    with closing(producers.open(unique_name)) as successor:
+        successor.init()  # ends whatever is open
+    with closing(KafkaJournalReader(direct)) as reader:
+        seen = {
+            partition: [value for _, value in reader.read(partition, 0, reader.bounds(partition).stable_end)]
+            for partition in (output, journal)
+        }
+    assert seen == {output: [b"first", b"second"], journal: [b"entry of first"]}
+
+
+def test_without_renewal_a_late_commit_request_doubles_outputs(
+    case: Case, bench: Workbench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same through the worker whose defence is off: so the test below would notice if it were."""
+    monkeypatch.setattr(publisher, "RENEW_SHARE", math.inf)
+    late = proxy.hold(Api.END_TXN, case.id, nth=2, cut=True)
+    assert case.run(late) == 0
+    found, expected = bench.outputs(), bench.expected()
+    assert sum(map(len, found.values())) > len(bench.sent)
+    assert {key: sorted(set(values)) for key, values in found.items()} == expected
+
+
+def test_a_commit_request_that_comes_late_is_fenced_by_the_renewal(
+    case: Case, bench: Workbench, proxy: Proxy
+) -> None:
+    """The client reports a clean commit. That it took as long as a repetition takes is the only trace."""
+    late = proxy.hold(Api.END_TXN, case.id, nth=2, cut=True)
+    assert case.run(late) in FENCED
+    assert case.inits() >= 2
+    bench.check()
+
+
+def test_a_renewal_request_that_comes_late_costs_a_restore_and_nothing_else(
+    case: Case, bench: Workbench, proxy: Proxy
+) -> None:
+    """It raises the epoch under the worker's own producer: fenced by its own ghost, it takes itself back."""
+    late = proxy.hold(Api.INIT_PRODUCER_ID, case.id, cut=True)
+    assert case.run(late) is not None
+    assert "task_fenced" in case.log
+    bench.check()
+
+
+@pytest.mark.parametrize("what", ["outputs", "entry"])
+def test_records_that_were_sent_again_are_not_added_to_the_next_transaction_when_the_first_come_late(
+    case: Case, bench: Workbench, proxy: Proxy, what: str
+) -> None:
+    """No renewal has come between: here the sequence numbers of the idempotent producer are the defence."""
+    topic, nth = (case.outputs, 1) if what == "outputs" else (case.journal, 2)
+    late = proxy.hold(Api.PRODUCE, case.id, topic, nth=nth, cut=True)
+    assert case.run(late) is not None
+    bench.check()
+
+
+def test_a_partition_that_is_added_to_a_transaction_late_changes_nothing(
+    case: Case, bench: Workbench, proxy: Proxy
+) -> None:
+    """The late request may open a transaction by itself, or join one that has the partition already."""
+    late = proxy.hold(Api.ADD_PARTITIONS_TO_TXN, case.id, nth=2, cut=True)
+    assert case.run(late) is not None
+    bench.check()
+
+
+def test_records_that_outlive_their_transaction_are_refused_when_they_arrive(
+    case: Case, bench: Workbench, proxy: Proxy
+) -> None:
+    """They expired in the client, the transaction was aborted and published again: these belong to nothing."""
+    late = proxy.hold(Api.PRODUCE, case.id, case.outputs)
+    assert case.run(late, transaction_timeout_ms=4_000) in FENCED
+    assert "commit_aborted" in case.log
+    bench.check()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_commit_whose_answer_is_lost_counts_once(
+    case: Case, bench: Workbench, proxy: Proxy, times: int
+) -> None:
+    """The commit has happened and the client asks for it again, perhaps more than once."""
+    lost = [proxy.lose_answer(Api.END_TXN, case.id, nth=2) for _ in range(times)]
+    case.run()
+    assert [fault.answer() for fault in lost] == [0] * times
+    assert case.inits() >= 2
+    bench.check()

@@ -1,0 +1,253 @@
+"""As much of Kafka's wire format as the proxy needs: request headers, and a few fields of a few answers.
+
+A frame is a request or an answer without the length before it. The format is the protocol guide's
+(kafka.apache.org/protocol). From a version on that differs by API ("flexible") lengths are varints and
+structures end in tagged fields.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+__all__ = [
+    "Address",
+    "Api",
+    "Request",
+    "coordinator_of",
+    "error_code",
+    "read_frame",
+    "readdressed",
+    "send_frame",
+]
+
+Address = tuple[str, int]
+# Where an address starts and ends in an answer, and what it says.
+Place = tuple[int, int, Address]
+
+
+class Api(IntEnum):
+    """The requests that tests speak of."""
+
+    PRODUCE = 0
+    METADATA = 3
+    FIND_COORDINATOR = 10
+    INIT_PRODUCER_ID = 22
+    ADD_PARTITIONS_TO_TXN = 24
+    END_TXN = 26
+
+
+_FLEXIBLE_FROM = {
+    Api.PRODUCE: 9,
+    Api.METADATA: 9,
+    Api.FIND_COORDINATOR: 3,
+    Api.INIT_PRODUCER_ID: 2,
+    Api.ADD_PARTITIONS_TO_TXN: 3,
+    Api.END_TXN: 3,
+}
+_TRANSACTION = 1  # the kind of coordinator
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as the client sent it."""
+
+    api: int
+    version: int
+    correlation: int
+    frame: bytes
+
+    @classmethod
+    def of(cls, frame: bytes) -> Request:
+        """Read the header."""
+        api, version, correlation = struct.unpack_from(">hhi", frame)
+        return cls(api, version, correlation, frame)
+
+    def matches(self, api: Api, containing: Iterable[bytes]) -> bool:
+        """Whether it is of this kind and names all of these: topics and transactional ids stand in the clear."""
+        return self.api == api and all(name in self.frame for name in containing)
+
+    @property
+    def flexible(self) -> bool:
+        """Whether the answer is in the newer format."""
+        return self.api in _FLEXIBLE_FROM and self.version >= _FLEXIBLE_FROM[Api(self.api)]
+
+
+def read_frame(connection: socket.socket) -> bytes | None:
+    """The next frame; None at the end of the connection."""
+    size = _read(connection, 4)
+    return None if size is None else _read(connection, int.from_bytes(size))
+
+
+def send_frame(connection: socket.socket, frame: bytes) -> None:
+    """Send one frame."""
+    connection.sendall(struct.pack(">i", len(frame)) + frame)
+
+
+def error_code(request: Request, answer: bytes) -> int:
+    """The broker's word on a request; on its first partition where each has its own."""
+    reader = _Reader(answer, flexible=request.flexible)
+    reader.header()
+    if request.api == Api.PRODUCE:
+        return _first_partition(reader)
+    reader.int32()  # throttle time
+    if request.api == Api.ADD_PARTITIONS_TO_TXN:
+        return _first_partition(reader)
+    return reader.int16()
+
+
+def coordinator_of(servers: str, transactional_id: str) -> int:
+    """The node that coordinates the id's transactions, as the first of `servers` that knows says; -1: none does."""
+    name = transactional_id.encode()
+    header = struct.pack(">hhih", Api.FIND_COORDINATOR, 1, 1, -1)
+    frame = header + struct.pack(">h", len(name)) + name + struct.pack(">b", _TRANSACTION)
+    for server in servers.split(","):
+        host, _, port = server.rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), _TIMEOUT_S) as connection:
+                send_frame(connection, frame)
+                answer = read_frame(connection)
+        except OSError:
+            continue
+        reader = _Reader(answer or b"", flexible=False)
+        if answer is not None and error_code(Request.of(frame), answer) == 0:
+            reader.header()
+            reader.skip(6)  # throttle time, error
+            reader.string()
+            return reader.int32()
+    return -1
+
+
+def readdressed(request: Request, answer: bytes, address_of: Callable[[Address], Address]) -> bytes:
+    """The answer with every broker's address replaced by what `address_of` says."""
+    if request.api == Api.METADATA:
+        find = _metadata_places
+    elif request.api == Api.FIND_COORDINATOR:
+        find = _coordinator_places
+    else:
+        return answer
+    reader = _Reader(answer, flexible=request.flexible)
+    reader.header()
+    parts, at = [], 0
+    for start, end, address in find(reader, request.version):
+        if address[1] > 0:  # where there is no coordinator there is no address
+            parts += [answer[at:start], reader.encoded(address_of(address))]
+            at = end
+    return b"".join([*parts, answer[at:]])
+
+
+class _Reader:
+    """Reads the fields of an answer one after the other."""
+
+    def __init__(self, frame: bytes, *, flexible: bool) -> None:
+        self._frame = frame
+        self._flexible = flexible
+        self._at = 0
+
+    def skip(self, size: int) -> None:
+        self._at += size
+
+    def header(self) -> None:
+        self.skip(4)  # correlation id
+        self.tags()
+
+    def int16(self) -> int:
+        return int(self._number(">h", 2))
+
+    def int32(self) -> int:
+        return int(self._number(">i", 4))
+
+    def string(self) -> str:
+        """A string, which may be null; null is empty here."""
+        size = self._varint() - 1 if self._flexible else self.int16()
+        self._at += max(size, 0)
+        return self._frame[self._at - max(size, 0) : self._at].decode()
+
+    def count(self) -> int:
+        """The length of an array, which follows."""
+        return self._varint() - 1 if self._flexible else self.int32()
+
+    def tags(self) -> None:
+        if self._flexible:
+            for _ in range(self._varint()):
+                self._varint()
+                self.skip(self._varint())
+
+    def place(self) -> Place:
+        """A host and a port."""
+        start = self._at
+        address = self.string(), self.int32()
+        return start, self._at, address
+
+    def encoded(self, address: Address) -> bytes:
+        """A host and a port as they stand in this frame. Short hosts only: the length is one byte of a varint."""
+        host = address[0].encode()
+        size = bytes([len(host) + 1]) if self._flexible else struct.pack(">h", len(host))
+        return size + host + struct.pack(">i", address[1])
+
+    def _number(self, form: str, size: int) -> int:
+        self._at += size
+        (value,) = struct.unpack_from(form, self._frame, self._at - size)
+        return int(value)
+
+    def _varint(self) -> int:
+        value, shift = 0, 0
+        while True:
+            byte = self._frame[self._at]
+            self._at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+
+def _first_partition(reader: _Reader) -> int:
+    reader.count()
+    reader.string()  # the topic
+    reader.count()
+    reader.int32()  # the partition
+    return reader.int16()
+
+
+def _metadata_places(reader: _Reader, version: int) -> Iterator[Place]:
+    if version >= 3:
+        reader.int32()  # throttle time
+    for _ in range(reader.count()):
+        reader.int32()  # node id
+        yield reader.place()
+        if version >= 1:
+            reader.string()  # rack
+        reader.tags()
+
+
+def _coordinator_places(reader: _Reader, version: int) -> Iterator[Place]:
+    if version >= 1:
+        reader.int32()  # throttle time
+    if version >= 4:
+        for _ in range(reader.count()):
+            reader.string()  # key
+            reader.int32()  # node id
+            yield reader.place()
+            reader.int16()  # error
+            reader.string()  # its text
+            reader.tags()
+        return
+    reader.int16()  # error
+    if version >= 1:
+        reader.string()  # its text
+    reader.int32()  # node id
+    yield reader.place()
+
+
+def _read(connection: socket.socket, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            return None
+        data += part
+    return bytes(data)

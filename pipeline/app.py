@@ -142,11 +142,14 @@ class Group:
 
     def _bind(self, binding: Binding) -> None:
         function = binding.function
+        if not callable(function):
+            raise ConfigError(f"group {self.name}: the handler {function!r} is no function")
         if any(kind(function) for kind in _NOT_RUN_BY_A_CALL):
             raise ConfigError(
                 f"group {self.name}: {function.__qualname__} is async or a generator, and would not run",
                 hint="write a plain function",
             )
+        _check_arguments(self.name, function)
         if binding.on_error not in {"stop", "skip", "dead_letter"}:
             raise ConfigError(
                 f"group {self.name}: on_error is {binding.on_error!r}; it must be stop, skip or dead_letter"
@@ -159,6 +162,22 @@ class Group:
                 f"group {self.name}: topic {binding.topic.name} has a batch handler; it must be the only one"
             )
         self.bindings.append(binding)
+
+
+def _check_arguments(group: str, function: Callable[..., None]) -> None:
+    """Found here, a missing argument stops the start; later it would fail every record."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # some builtins have none to look at
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise ConfigError(
+            f"group {group}: {name}{signature} cannot be called with an event (or a batch) and a context: {error}",
+            hint="give it two parameters, as in def handle(event, ctx)",
+        ) from None
 
 
 class App(Group):

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pipeline.declarations import Resource, TableDef, Topic
 from pipeline.errors import ConfigError
+from pipeline.refusals import REFUSALS, refuse_key, refuse_value
 from pipeline.table import Table
 
 __all__ = ["Context", "Sender"]
@@ -40,7 +41,9 @@ class Context:
         """The task's part of a table of this group."""
         try:
             return self._tables[table]
-        except KeyError:
+        except (KeyError, TypeError):
+            if not isinstance(table, TableDef):
+                raise ConfigError(f"ctx.table takes what app.table(...) returned, not {table!r}") from None
             raise ConfigError(
                 f"table {table.group}.{table.name} does not belong to the group of this handler",
                 hint="use a table declared on the handler's own group; groups exchange data through topics",
@@ -58,17 +61,24 @@ class Context:
         """Produce a record with this commit. It carries its input's timestamp unless one is given.
 
         Key and value are checked and encoded here, so a bad one belongs to the record at hand. Raises
-        TypeError, ValueError (also when the topic would refuse the size) or OverflowError.
+        TypeError, ValueError (also when the topic would refuse the size) or OverflowError; ConfigError for
+        what is no topic of the app, which stops the task whatever `on_error` says.
         """
         try:
             name, encode_key, admit, most = self._senders[topic]
         except (KeyError, TypeError):
             raise ConfigError(
                 f"{topic!r} is not declared by this app",
-                hint="declare it with app.topic(...) and send to that",
+                hint="ctx.send takes what app.topic(...) returned",
             ) from None
-        key_data = encode_key(key)
-        data = admit(value)[0]
+        try:
+            key_data = encode_key(key)
+        except REFUSALS as error:
+            refuse_key(error, f"topic {name}", topic.key, key)
+        try:
+            data = admit(value)[0]
+        except REFUSALS as error:
+            refuse_value(error, f"topic {name}")
         if headers or len(data or b"") + len(key_data or b"") > most:
             headers = tuple(headers)  # the caller may go on using its list
             _check_size(name, key_data, data, headers, most)
@@ -84,6 +94,8 @@ class Context:
 
     def resource(self, resource: Resource[R], /) -> R:
         """The worker's instance of a resource; made on first use."""
+        if not isinstance(resource, Resource):
+            raise ConfigError(f"ctx.resource takes what app.resource(...) returned, not {resource!r}")
         result: R = self._resources(resource)
         return result
 

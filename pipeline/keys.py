@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import GenericAlias
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.shapes import schema_of
+from pipeline.shapes import schema_of, show
 
 __all__ = ["KeyCodec", "parse_key", "resolve_key"]
 
@@ -54,9 +54,17 @@ def resolve_key(declared: Any, where: str, *, tombstones: bool) -> KeyCodec[Any]
             raise _refused(declared, where)
         allows_none, info = True, rest[0]
     codec = _codec(info, declared, where)
-    if not allows_none:
-        return codec
     encode, decode = codec.encode, codec.decode
+    if not tombstones:
+        return codec
+    if not allows_none:
+
+        def decode_given(data: bytes | None) -> Any:
+            if data is None:
+                raise TypeError(f"the record has no key; {where} declares key={show(declared)}")
+            return decode(data)
+
+        return replace(codec, decode=decode_given)
     return KeyCodec(
         lambda key: None if key is None else encode(key),
         lambda data: None if data is None else decode(data),

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from pipeline.declarations import TableDef
+from pipeline.refusals import REFUSALS, refuse_key, refuse_value
 
 __all__ = ["ReadableStore", "Table", "TaskOverlay", "table_prefix"]
 
@@ -135,7 +136,10 @@ class Table(Generic[K, V]):
         return value is not _ABSENT
 
     def __setitem__(self, key: K, value: V) -> None:
-        data, decoded = self._admit(value)
+        try:
+            data, decoded = self._admit(value)
+        except REFUSALS as error:
+            refuse_value(error, f"table {self.definition.group}.{self.definition.name}")
         slot = self._slots.get(key)
         if slot is None:
             slot = self._add_slot(key)
@@ -221,7 +225,11 @@ class Table(Generic[K, V]):
                 del slots[key]
 
     def _add_slot(self, key: Any) -> Slot:
-        encoded = self._encode_key(key)
+        try:
+            encoded = self._encode_key(key)
+        except REFUSALS as error:
+            definition = self.definition
+            refuse_key(error, f"table {definition.group}.{definition.name}", definition.key, key)
         if encoded is None:
             raise TypeError("a table's key cannot be None")
         slot = [_UNREAD, None, self._prefix + encoded, False]

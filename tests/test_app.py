@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -207,3 +208,36 @@ def test_a_topic_of_the_pipeline_cannot_be_declared(app: App, name: str) -> None
 def test_dead_letters_can_be_declared(app: App) -> None:
     """An app that mends and sends them again reads them as any topic."""
     assert app.topic("shop.main.dead-letters", key=bytes | None, value=bytes | None)
+
+
+def too_few(event: Event[str, int]) -> None:
+    """Takes one argument."""
+
+
+def too_many(event: Event[str, int], ctx: Context, more: int) -> None:
+    """Takes three."""
+
+
+@pytest.mark.parametrize("function", [too_few, too_many, partial(too_few)])
+def test_a_handler_that_cannot_be_called_is_refused(app: App, topic: Topic[str, int], function: Any) -> None:
+    """It would fail every record, and under `dead_letter` empty the topic into the dead letters."""
+    with pytest.raises(ConfigError, match="cannot be called with an event"):
+        app.handler(topic, on_error="dead_letter")(function)
+    with pytest.raises(ConfigError, match="cannot be called with an event"):
+        app.batch_handler(topic)(function)
+    with pytest.raises(ConfigError, match="the handler None is no function"):
+        app.handler(topic)(None)  # type: ignore[arg-type]
+    assert app.bindings == []
+
+
+class Stateful:
+    def __call__(self, event: Event[str, int], ctx: Context) -> None:
+        """Take what every handler takes."""
+
+
+@pytest.mark.parametrize("function", [Stateful(), partial(too_many, more=1), ignore, print])
+def test_whatever_takes_an_event_and_a_context_is_a_handler(
+    app: App, topic: Topic[str, int], function: Any
+) -> None:
+    """Functions are wrapped, bound and given defaults."""
+    assert app.handler(topic)(function) is function

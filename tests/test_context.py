@@ -174,3 +174,60 @@ def test_a_resource_is_what_its_factory_made(ctx: Context) -> None:
     resource: Resource[Iterator[int]] = app.resource(pool)
     made = ctx.resource(resource)
     assert next(made) == 1
+
+
+@pytest.mark.parametrize("mistake", ["totals", None, ["totals"], totals_out])
+def test_what_is_no_table_and_no_resource_stops_whatever_the_policy_is(ctx: Context, mistake: Any) -> None:
+    """A mistake in the program is in every record: as dead letters they would be the whole topic."""
+    with pytest.raises(ConfigError, match=r"ctx\.table takes what app\.table\(\.\.\.\) returned, not"):
+        ctx.table(mistake)
+    with pytest.raises(ConfigError, match=r"ctx\.resource takes what app\.resource\(\.\.\.\) returned, not"):
+        ctx.resource(mistake)
+
+
+def test_a_refused_output_is_named_by_its_topic(ctx: Context) -> None:
+    """A handler sends to several topics, and its error may be read in a dead letter only."""
+    keyed: Topic[Any, Any] = totals_out
+    without: Topic[Any, Any] = unkeyed
+    with pytest.raises(TypeError, match=r"^topic totals: expected Total, got int$"):
+        ctx.send(keyed, "a", 5)
+    with pytest.raises(msgspec.ValidationError, match=r"^topic totals: Expected `int`, got `str`"):
+        ctx.send(keyed, "a", Total("1"))  # type: ignore[arg-type]
+    for key in (5, None, b"a"):
+        with pytest.raises(
+            TypeError, match=rf"^topic totals: expected a key of type str, got {type(key).__name__}$"
+        ):
+            ctx.send(keyed, key, Total(1))
+    with pytest.raises(TypeError, match=r"^topic unkeyed: the topic is declared without a key$"):
+        ctx.send(without, "a", 1)
+
+
+def test_a_refused_row_is_named_by_its_table(ctx: Context) -> None:
+    """As an output is."""
+    table: Table[Any, Any] = ctx.table(totals)
+    with pytest.raises(TypeError, match=r"^table main\.totals: expected Total, got int$"):
+        table["a"] = 5
+    with pytest.raises(TypeError, match=r"^table main\.totals: expected a key of type str, got int$"):
+        table.get(5)
+    assert "a" not in table
+
+
+def test_an_error_of_a_users_codec_is_raised_as_it_is() -> None:
+    """A handler may catch it by its class."""
+
+    class TooOldError(ValueError):
+        def __init__(self, year: int, age: int) -> None:
+            super().__init__(f"{year} is {age} years ago")
+
+    class Years:
+        def encode(self, value: int) -> bytes:
+            raise TooOldError(value, 100)
+
+        def decode(self, data: bytes) -> int:
+            return int(data)
+
+    years = App("years").topic("years", value=int, codec=Years())
+    ctx = Context({}, {years: sender(years)}, lambda resource: resource.factory())
+    with pytest.raises(TooOldError, match="1913 is 100 years ago") as caught:
+        ctx.send(years, None, 1913)
+    assert caught.value.__notes__ == ["in topic years"]

@@ -194,6 +194,15 @@ def test_bytes_that_are_no_key_are_refused(declared: Any, data: bytes | None) ->
         topic_key(declared).decode(data)
 
 
+@pytest.mark.parametrize("declared", [str, bytes, int, tuple[str, int], Route], ids=repr)
+def test_a_record_without_its_key_is_told_by_the_declaration(declared: Any) -> None:
+    """`pipeline produce` without --key, or a producer in a hurry: the usual first error of an app."""
+    codec = resolve_key(declared, "topic flights", tombstones=True)
+    with pytest.raises(TypeError, match="the record has no key; topic flights declares key=") as caught:
+        codec.decode(None)
+    assert getattr(declared, "__name__", "") in str(caught.value)
+
+
 def test_a_null_key_is_allowed_where_the_type_says_so() -> None:
     """Topics of other producers have records without a key."""
     codec = topic_key(str | None)

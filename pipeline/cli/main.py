@@ -14,6 +14,7 @@ from pipeline.cli.broker import broker_app
 from pipeline.cli.consume import consume
 from pipeline.cli.journal import journal_app
 from pipeline.cli.produce import produce
+from pipeline.cli.reset import reset
 from pipeline.cli.table import table_app
 from pipeline.cli.topics import topics_app
 from pipeline.cli.worker import worker
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("worker")(worker)
+app.command("reset")(reset)
 app.add_typer(table_app, name="table")
 app.add_typer(journal_app, name="journal")
 app.add_typer(broker_app, name="broker")

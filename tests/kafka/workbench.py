@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as ClientPartition
 
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import TopicSpec
 
@@ -44,7 +46,11 @@ class Workbench:
     def send(self, count: int, keys: int = 20) -> None:
         """Produce `count` more inputs, spread over keys."""
         producer = Producer(
-            {"bootstrap.servers": self.servers, "partitioner": "murmur2_random", "acks": "all"}
+            {
+                "bootstrap.servers": self.servers,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,  # a retry must not overtake what came before it
+            }
         )
         for _ in range(count):
             number = len(self.sent)
@@ -104,16 +110,30 @@ class Workbench:
         self.check()
 
     def outputs(self) -> dict[str, list[tuple[int, int]]]:
-        """Committed outputs by key, in order: (count, total)."""
+        """Outputs by key, in order, up to where they are committed now: (count, total)."""
         found: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        with self._reader() as read:
-            quiet = 0
-            while quiet < 5:
-                records = read()
-                quiet = 0 if records else quiet + 1
-                for key, value in records:
-                    document = msgspec.json.decode(value)
-                    found[key].append((document["count"], document["total"]))
+        places = [TopicPartition(f"{self.prefix}-sums", p) for p in range(PARTITIONS)]
+        ends = KafkaJournalReader(self._kafka)
+        consumer = Consumer(
+            {"bootstrap.servers": self.servers, "group.id": "reader", "isolation.level": "read_committed"}
+        )
+        try:
+            left = {place: end for place, end in ends.stable_ends(places).items() if end}
+            consumer.assign([ClientPartition(*place, 0) for place in left])
+            deadline = time.monotonic() + DEADLINE_S
+            while left:
+                assert time.monotonic() < deadline, f"outputs cannot be read: {left}"
+                for message in consumer.consume(10_000, 0.1):
+                    assert message.error() is None, message.error()
+                    document = msgspec.json.decode(message.value() or b"")
+                    found[(message.key() or b"").decode()].append((document["count"], document["total"]))
+                for at in consumer.position([ClientPartition(*place) for place in left]):
+                    place = TopicPartition(at.topic, at.partition)
+                    if at.offset >= left[place]:
+                        del left[place]
+        finally:
+            consumer.close()
+            ends.close()
         return dict(found)
 
     def expected(self) -> dict[str, list[tuple[int, int]]]:

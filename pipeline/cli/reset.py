@@ -1,0 +1,127 @@
+"""`pipeline reset MODULE:APP`: forget the state of tasks, and handle their input again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pipeline.app import App, Group
+from pipeline.cli.lookup import find_app
+from pipeline.cli.options import JsonOption, KafkaOption, print_json, say, table_console
+from pipeline.config import load_settings
+from pipeline.errors import InputError, PipelineError
+from pipeline.runtime.reset import TaskReset, plan_reset, reset_task, start_at
+from pipeline.wiring import build_world, with_worker_id
+
+__all__ = ["reset"]
+
+
+def reset(
+    target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as in flights.app:app.")],
+    group: Annotated[str | None, typer.Option(help="One handler group; default: all.")] = None,
+    partition: Annotated[
+        int | None, typer.Option(help="One task of each group; default: all.", min=0)
+    ] = None,
+    start: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="[TOPIC=]WHERE",
+            help="earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z. Once for each topic, "
+            "or once for all.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would happen, and change nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Forget the state of tasks, and handle their input again from a chosen place.
+
+    Outputs of records that are handled again are produced again. Workers may run: each task is fenced first, and
+    its worker goes on from the new place within seconds.
+    """
+    app = find_app(target)
+    settings = load_settings({"bootstrap_servers": kafka})
+    world = build_world(app, settings)
+    chosen = start_at(start or ["earliest"])
+    resets = list(plan_reset(app, _groups(app, group), partition, chosen, world))
+    if json:
+        for planned in resets:
+            print_json(_document(planned, dry_run=dry_run))
+    else:
+        table_console().print(_table(resets))
+    say(_consequences(resets))
+    if dry_run:
+        return
+    _confirm(len(resets), yes=yes)
+    owner = f"reset by {with_worker_id(settings.worker).worker_id}"
+    for done, planned in enumerate(resets):
+        try:
+            seq = reset_task(planned, owner, world, settings.worker)
+        except PipelineError as error:
+            raise type(error)(
+                f"{error.message}\n{done} of {len(resets)} tasks were reset before that",
+                hint=error.hint or "run the command again for the rest, with --group and --partition",
+            ) from error
+        say(f"task {planned.task} is reset, as entry {seq} of its journal")
+
+
+def _groups(app: App, name: str | None) -> list[Group]:
+    found = [group for group in app.groups if name in {None, group.name}]
+    if not found:
+        known = ", ".join(group.name for group in app.groups)
+        raise InputError(f"app {app.app_name} has no group {name}", hint=f"its groups: {known or 'none'}")
+    return found
+
+
+def _confirm(tasks: int, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        say("error: nobody is here to be asked; add --yes")
+        raise typer.Exit(2)
+    if not typer.confirm(f"Reset {tasks} task{'s' * (tasks != 1)}?", err=True):
+        raise typer.Exit(1)
+
+
+def _table(resets: Sequence[TaskReset]) -> Table:
+    table = Table("task", "topic", "position", "from", "handled again", "never handled", box=None)
+    for planned in resets:
+        for place in planned.inputs:
+            position = "-" if place.position is None else str(place.position)
+            cells = (place.topic, position, place.start, place.again, place.skipped)
+            table.add_row(str(planned.task), *map(str, cells))
+    return table
+
+
+def _document(planned: TaskReset, *, dry_run: bool) -> dict[str, object]:
+    inputs = [
+        {"topic": i.topic, "position": i.position, "from": i.start, "again": i.again, "never": i.skipped}
+        for i in planned.inputs
+    ]
+    return {
+        "task": str(planned.task),
+        "seq": planned.seq,
+        "inputs": inputs,
+        "outputs": list(planned.outputs),
+        "dry_run": dry_run,
+    }
+
+
+def _consequences(resets: Sequence[TaskReset]) -> str:
+    tables = sorted({f"{r.task.group}.{name}" for r in resets for name in r.plan.group.tables})
+    outputs = sorted({name for r in resets for name in r.outputs})
+    again = sum(place.again for r in resets for place in r.inputs)
+    lines = [f"forgotten: the rows of {', '.join(tables)}" if tables else "there are no tables to forget"]
+    if again:
+        lines.append(
+            f"produced again: what the handlers send for these records, to any of {', '.join(outputs)}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,90 @@
+"""`pipeline reset` against a real Kafka, with workers that run, that are stopped, and that were killed."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import msgspec
+import pytest
+
+from tests.kafka.workbench import DEADLINE_S, PARTITIONS, Workbench
+
+pytestmark = pytest.mark.kafka
+
+
+def _reset(bench: Workbench, *arguments: str) -> tuple[int, list[dict[str, object]], str]:
+    done = bench.command("reset", "tests.kafka.sums:app", "--kafka", bench.servers, "--json", *arguments)
+    return done.returncode, [msgspec.json.decode(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def _wait_for_counts(bench: Workbench, total: int) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while sum(int(str(n)) for n in bench.table("counting.counts").values()) != total:
+        assert time.monotonic() < deadline, bench.log.read_text()
+
+
+def test_a_running_worker_takes_a_reset_up_by_itself(bench: Workbench) -> None:
+    """An operator need not stop anything: the tasks are fenced, and the worker handles their input again."""
+    bench.send(500)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    _wait_for_counts(bench, 500)
+
+    code, planned, said = _reset(bench, "--dry-run")
+    assert code == 0, said
+    assert {row["task"] for row in planned} == {
+        f"{bench.prefix}/{group}/{p}" for group in ("main", "counting") for p in range(PARTITIONS)
+    }
+    assert "produced again" in said
+    assert f"{bench.prefix}-sums" in said
+    assert bench.outputs() == bench.expected()
+
+    code, _, said = _reset(bench, "--yes")
+    assert code == 0, said
+    bench.wait_for_outputs(worker, at_least=1_000)
+    _wait_for_counts(bench, 500)
+    assert bench.stop(worker) == 0, bench.log.read_text()
+    once = bench.expected()
+    assert bench.outputs() == {key: values * 2 for key, values in once.items()}
+    assert bench.table("totals") == {
+        key: {"count": values[-1][0], "total": values[-1][1]} for key, values in once.items()
+    }
+
+
+def test_a_reset_after_a_kill_is_what_the_next_start_finds(bench: Workbench) -> None:
+    """Whatever the local state held, the journal says that it is forgotten, and from where to go on."""
+    bench.send(500)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    worker.kill()
+    assert worker.wait() == -signal.SIGKILL
+
+    code, planned, said = _reset(bench, "--group", "main", "--from", "latest", "--yes")
+    assert code == 0, said
+    assert len(planned) == PARTITIONS
+    before = bench.expected()
+    sent = bench.sent
+    bench.sent = []
+    bench.send(300)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker, at_least=800)
+    after = bench.expected()
+    bench.sent = sent + bench.sent
+    _wait_for_counts(bench, 800)  # the other group was not reset
+    assert bench.stop(worker) == 0, bench.log.read_text()
+    assert bench.outputs() == {key: before.get(key, []) + after.get(key, []) for key in before | after}
+
+
+def test_a_reset_asks_before_it_forgets(bench: Workbench) -> None:
+    """Without a terminal nobody can be asked, so `--yes` says it; a wrong group or place changes nothing."""
+    bench.send(50)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    assert bench.stop(worker) == 0
+    assert _reset(bench)[0] == 2
+    code, _, said = _reset(bench, "--group", "other", "--yes")
+    assert (code, "its groups: main, counting" in said) == (1, True)
+    code, _, said = _reset(bench, "--from", "999999", "--yes")
+    assert (code, "is not among them" in said) == (1, True)
+    bench.finish()

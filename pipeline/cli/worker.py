@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,28 +16,45 @@ from rich.console import Console
 
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
-from pipeline.config import load_settings
+from pipeline.cli.options import KafkaOption, say
+from pipeline.config import WorkerSettings, load_settings
 from pipeline.errors import PipelineError
 from pipeline.runtime.worker import Progress
 from pipeline.wiring import build_worker, run_until_signal
 
 __all__ = ["worker"]
 
+_DEFAULTS = WorkerSettings()
+
+
+class LogLevel(StrEnum):
+    """From which level on the worker logs."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
 
 def worker(
     target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as in flights.app:app.")],
-    kafka: Annotated[str | None, typer.Option(help="HOST:PORT of Kafka.", envvar="PIPELINE_KAFKA")] = None,
-    state_dir: Annotated[Path | None, typer.Option(help="Where tasks keep their state.")] = None,
-    worker_id: Annotated[str | None, typer.Option(help="This worker's name; default: the host's.")] = None,
-    commit_interval_ms: Annotated[int | None, typer.Option(help="Time between commits of a task.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings file; default: pipeline.toml.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    kafka: KafkaOption = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help=f"Where tasks keep their state. Default: {_DEFAULTS.state_dir}.")
+    ] = None,
+    worker_id: Annotated[str | None, typer.Option(help="This worker's name. Default: the host's.")] = None,
+    commit_interval_ms: Annotated[
+        int | None,
+        typer.Option(help=f"Time between commits of a task. Default: {_DEFAULTS.commit_interval_ms}.", min=1),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file. Default: pipeline.toml.")] = None,
+    log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = LogLevel.INFO,
 ) -> None:
     """Run a worker that owns every task of an app, until SIGTERM or Ctrl-C.
 
     SIGUSR1 prints the stack of every thread to standard error and changes nothing.
     """
-    configure_logs(log_level)
+    configure_logs(log_level.value)
     faulthandler.register(signal.SIGUSR1)  # says where every thread is: for a handler that never returns
     settings = load_settings(
         {
@@ -53,12 +71,17 @@ def worker(
     try:
         run_until_signal(running, settings.worker, line)
     except PipelineError as error:
+        if line is not None:
+            line.end()
         # Threads may still wait for a broker that is away, and would keep the process from ending.
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"error: {error}", markup=False, style=None
         )
         sys.stderr.flush()
         os._exit(error.exit_code)
+    if line is not None:
+        line.end()
+        say("stopped")
 
 
 class _ProgressLine:
@@ -66,12 +89,20 @@ class _ProgressLine:
 
     def __init__(self) -> None:
         self._last = (time.monotonic(), 0)
+        self._shown = False
+
+    def end(self) -> None:
+        """What is printed next begins a line of its own."""
+        if self._shown:
+            sys.stderr.write("\n")
+            self._shown = False
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         before, records = self._last
         rate = (progress.records - records) / max(now - before, 1e-9)
         self._last = (now, progress.records)
+        self._shown = True
         tasks = f"{progress.live} live"
         if progress.restoring:
             tasks += f", {progress.restoring} restoring"

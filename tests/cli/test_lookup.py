@@ -1,0 +1,72 @@
+"""MODULE:APP: whatever is wrong with it is said in the user's own terms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+APP = "from pipeline import App\napp = App('delays')\nother = App('other')\n"
+
+
+def _error(pipeline: Run, target: str) -> str:
+    return pipeline("table", "show", "totals", "--app", target, code=1).stderr
+
+
+def test_a_syntax_error_is_one_line_with_its_place(pipeline: Run, tmp_path: Path) -> None:
+    """The forty frames that found it are nobody's mistake."""
+    (tmp_path / "badsyntax.py").write_text(APP + "totals = app.table(\n")
+    assert _error(pipeline, "badsyntax:app") == "error: badsyntax.py:4: '(' was never closed\n"
+
+
+def test_an_error_of_the_module_shows_its_own_frames_only(pipeline: Run, tmp_path: Path) -> None:
+    """Also where it imports another module of the user's, and where it ends in this package."""
+    (tmp_path / "outer.py").write_text("import inner\n")
+    (tmp_path / "inner.py").write_text("def fail():\n    return 1 / 0\n\nfail()\n")
+    error = _error(pipeline, "outer:app")
+    assert error.startswith("error: outer cannot be imported:")
+    assert [line.strip() for line in error.splitlines() if "File" in line] == [
+        'File "outer.py", line 1, in <module>',
+        'File "inner.py", line 4, in <module>',
+        'File "inner.py", line 2, in fail',
+    ]
+    assert error.endswith("ZeroDivisionError: division by zero\n")
+    (tmp_path / "called.py").write_text(APP + "app.topic('flights')\n")
+    error = _error(pipeline, "called:app")
+    assert 'File "called.py", line 4, in <module>' in error
+    assert "importlib" not in error
+    assert "pipeline/app.py" not in error
+
+
+def test_a_declaration_that_is_refused_is_no_traceback(pipeline: Run, tmp_path: Path) -> None:
+    """Its message says what is wrong and where."""
+    (tmp_path / "delays.py").write_text(APP + "app.topic('a b', value=int)\n")
+    assert _error(pipeline, "delays:app").startswith("error: topic a b: not a topic name")
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "hint"),
+    [
+        ("delays", "'delays' does not name an app", "write MODULE:APP"),
+        ("dleays:app", "there is no module dleays", "run the command where"),
+        ("delays:ap", "module delays has no ap", "try delays:app"),
+        ("delays:othr", "module delays has no othr", "try delays:other"),
+        ("delays:App", "delays:App is the class App, not an App", "try delays:app"),
+        ("delays:app.table", "delays:app.table is of type method, not an App", "try delays:app"),
+        ("empty:app", "module empty has no app", "empty defines no App"),
+        ("needs:app", "needs needs the module no_such_module, which is not installed", ""),
+    ],
+)
+def test_a_mistyped_target_is_answered_with_the_next_thing_to_try(
+    pipeline: Run, tmp_path: Path, target: str, error: str, hint: str
+) -> None:
+    """It is the first argument that everybody types."""
+    (tmp_path / "delays.py").write_text(APP)
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "needs.py").write_text("import no_such_module\n")
+    found = _error(pipeline, target)
+    assert error in found
+    assert hint in found
+    assert "Traceback" not in found

@@ -23,7 +23,7 @@ from pipeline.core.names import TaskId
 from pipeline.ports import Step
 from pipeline.runtime.world import World
 
-__all__ = ["STAGES", "Event", "Part", "Timeline", "parts", "read_events", "watched"]
+__all__ = ["STAGES", "Event", "Part", "Record", "Timeline", "parts", "read_record", "watched"]
 
 T = TypeVar("T")
 
@@ -74,6 +74,13 @@ class Event(msgspec.Struct, frozen=True):
     partition: int = -1
 
 
+class Record(msgspec.Struct, frozen=True):
+    """One process until its tasks had committed. `cpu_s`: of all its threads."""
+
+    events: list[Event]
+    cpu_s: float
+
+
 class Part(NamedTuple):
     """A stage's seconds."""
 
@@ -105,13 +112,13 @@ class Timeline:
         """Write the events, whole or not at all, and collect no more."""
         self.open = False
         draft = file.with_suffix(".draft")
-        draft.write_bytes(msgspec.json.encode(self._events))
+        draft.write_bytes(msgspec.json.encode(Record(self._events, time.process_time())))
         draft.rename(file)
 
 
-def read_events(file: Path) -> list[Event]:
+def read_record(file: Path) -> Record:
     """What `Timeline.finish` wrote."""
-    return msgspec.json.decode(file.read_bytes(), type=list[Event])
+    return msgspec.json.decode(file.read_bytes(), type=Record)
 
 
 def watched(world: World, timeline: Timeline) -> World:
@@ -224,7 +231,8 @@ def parts(events: Sequence[Event], partition: int, spawned_s: float, seen_s: flo
     ]
     found: dict[str, Part] = {}
     began_s = spawned_s
-    for stage, (ended_s, thread) in zip(STAGES, ends, strict=True):
+    for stage, (end_s, thread) in zip(STAGES, ends, strict=True):
+        ended_s = min(end_s, seen_s)  # a reader may know of a commit before our thread is running again
         kafka_s = _waiting(events, thread, began_s, ended_s)
         if stage == STAGES[-1]:
             kafka_s = ended_s - began_s

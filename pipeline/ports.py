@@ -277,6 +277,17 @@ class Store(Protocol):
 class Stores(Protocol):
     """Opens, lists and destroys the local states of tasks."""
 
+    def claim(self, app: str) -> None:
+        """Take the states of an app for this worker, before anybody else's work is disturbed.
+
+        Raises ConfigError when another worker has them, or when they could not be written.
+        """
+        ...
+
+    def release(self, app: str) -> None:
+        """Give up a claim; nothing happens when there is none. The end of the process does it, too."""
+        ...
+
     def open(self, task: TaskId) -> Store:
         """Open or create. Raises CorruptStateError; ConfigError when another process has it open."""
         ...

@@ -90,6 +90,8 @@ class Worker:
 
         Raises ConfigError, FatalTaskError (a group lost its journal), UnreachableError.
         """
+        # First of all: a start that must fail for that reason would fence the worker that is well.
+        self._world.stores.claim(self._app.app_name)
         plans, self._senders = plan_groups(self._app, self._groups, self._world)
         for plan in plans:
             ensure_genesis(
@@ -179,6 +181,7 @@ class Worker:
                 resource.close()
         self._resources.clear()
         self._world.executor.close()
+        self._world.stores.release(self._app.app_name)
 
     def progress(self) -> Progress:
         """Counts for people and metrics."""

@@ -8,6 +8,7 @@ that loses its last batches replays them. Any failure to read or write is raised
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from pipeline.errors import ConfigError, CorruptStateError, InvariantError, Pipe
 
 __all__ = ["RocksStore", "RocksStores", "RocksView"]
 
+_CLAIM = ".worker"
 _POSITION = b"\x00\x00\x00\x00position"
 _FIRST_USER_KEY = b"\x00\x00\x00\x01"  # table ids are four bytes and never zero
 _LAST_TABLE = b"\xff\xff\xff\xff"
@@ -45,6 +47,39 @@ class RocksStores:
         self._root = state_dir
         self._cache = Cache(block_cache_bytes)
         self._open: weakref.WeakValueDictionary[Path, RocksStore] = weakref.WeakValueDictionary()
+        self._claims: dict[str, weakref.finalize[..., RocksStores]] = {}
+
+    def claim(self, app: str) -> None:
+        """Lock `<state_dir>/<app>`. Raises ConfigError when another worker has it, or it is not writable."""
+        if app in self._claims:
+            return
+        path = self._root / app / _CLAIM
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot use the state directory {self._root}: {error.strerror} ({error.filename})",
+                hint="choose a directory that this user can write, with --state-dir or worker.state_dir",
+            ) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(file, 20, 0).decode().strip()
+            os.close(file)
+            raise ConfigError(
+                f"the state directory {self._root} is in use by another worker of app {app}"
+                + (f", process {holder}" if holder else ""),
+                hint="stop that worker first",
+            ) from error
+        os.ftruncate(file, 0)
+        os.pwrite(file, str(os.getpid()).encode(), 0)
+        self._claims[app] = weakref.finalize(self, os.close, file)
+
+    def release(self, app: str) -> None:
+        claim = self._claims.pop(app, None)
+        if claim is not None:
+            claim()
 
     def path(self, task: TaskId) -> Path:
         return self._root / task.app / task.group / str(task.partition)
@@ -282,7 +317,7 @@ def _locked(path: Path) -> bool:
 def _lock_failure(path: Path, task: TaskId) -> ConfigError:
     return ConfigError(
         f"the state {path} of task {task} is open in another process or already in this one",
-        hint="stop the other worker, or give each worker its own worker.state_dir",
+        hint="stop the other process first",
     )
 
 

@@ -36,6 +36,14 @@ class MemoryStores:
         self._open: dict[TaskId, MemoryStore] = {}
         self._aside: dict[str, _State] = {}
 
+    def claim(self, app: str) -> None:
+        """Nobody else has this memory."""
+        with self.faults.at("claim", app):
+            return
+
+    def release(self, app: str) -> None:
+        """Nothing is held."""
+
     def open(self, task: TaskId) -> MemoryStore:
         if task in self._open:
             raise ConfigError(f"the state of task {task} is open already")
@@ -91,7 +99,7 @@ class MemoryStores:
         state = self._states.get(task)
         return dict(state.values) if state else {}
 
-    def release(self, task: TaskId) -> None:
+    def closed(self, task: TaskId) -> None:
         """A handle was closed."""
         self._open.pop(task, None)
 
@@ -140,7 +148,7 @@ class MemoryStore:
 
     def close(self) -> None:
         if self._state is not None:
-            self._stores.release(self._task)
+            self._stores.closed(self._task)
             self._state = None
 
     def kill(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -35,6 +36,15 @@ while True:
     store.apply(writes, value)
     if batch == 20:
         print("writing", flush=True)
+"""
+
+CLAIMER = """
+from pathlib import Path
+from pipeline.state.rocks import RocksStores
+stores = RocksStores(Path({!r}), 1 << 20)
+stores.claim("app")
+print("claimed", flush=True)
+input()
 """
 
 
@@ -264,3 +274,42 @@ def test_a_cleared_store_is_empty_but_for_its_position(stores: Stores) -> None:
     again = stores.open(TASK)
     assert (list(again.scan(b"")), again.position()) == ([(TABLE + b"a", b"new")], b"p3")
     again.close()
+
+
+def test_states_are_claimed_by_one_worker(tmp_path: Path) -> None:
+    """A second worker that comes by mistake is refused before it fences the first one's tasks."""
+    first, second = RocksStores(tmp_path, 8 << 20), RocksStores(tmp_path, 8 << 20)
+    first.claim("app")
+    first.claim("app")
+    second.claim("other-app")
+    with pytest.raises(ConfigError, match=rf"in use by another worker of app app, process {os.getpid()}"):
+        second.claim("app")
+    first.release("app")
+    second.claim("app")
+
+
+def test_a_killed_worker_holds_no_claim(tmp_path: Path) -> None:
+    """The next start must not need anybody to clean up."""
+    code = CLAIMER.format(str(tmp_path))
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "claimed\n"
+        stores = RocksStores(tmp_path, 8 << 20)
+        with pytest.raises(ConfigError, match=f"process {other.pid}"):
+            stores.claim("app")
+        other.kill()
+        other.wait()
+        stores.claim("app")
+
+
+def test_a_place_that_cannot_hold_states_is_refused_once(tmp_path: Path) -> None:
+    """One message for the worker, not one for each of its tasks."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(
+        ConfigError, match=r"cannot use the state directory .*file: Not a directory"
+    ) as caught:
+        RocksStores(tmp_path / "file", 8 << 20).claim("app")
+    assert "--state-dir" in (caught.value.hint or "")

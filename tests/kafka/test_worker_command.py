@@ -149,3 +149,20 @@ def test_an_empty_disk_is_restored_from_the_journal(bench: Workbench) -> None:
     bench.state_dir = bench.state_dir.with_name("new-disk")
     bench.send(500)
     bench.finish()
+
+
+def test_a_second_worker_on_the_same_state_is_refused_and_disturbs_nobody(bench: Workbench) -> None:
+    """It must not fence the first one's tasks before it finds out that it cannot have their state."""
+    bench.send(200)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    second = bench.command(
+        "worker", "tests.kafka.sums:app", "--kafka", bench.servers, "--state-dir", str(bench.state_dir)
+    )
+    assert second.returncode == 1
+    assert f"is in use by another worker of app {bench.prefix}, process {worker.pid}" in second.stderr
+    bench.send(200)
+    bench.wait_for_outputs(worker)
+    assert bench.stop(worker) == 0
+    assert "task_fenced" not in bench.log.read_text()
+    bench.finish()

@@ -1,4 +1,4 @@
-"""Metadata and administration of one Kafka cluster: `KafkaCluster`.
+"""Metadata and administration of one Kafka cluster: `KafkaCluster`. It is what every start asks first.
 
 Answers come from the brokers, never from a cache, and a topic counts as created or deleted only when the
 cluster shows it so.
@@ -25,6 +25,7 @@ from pipeline.core.names import TopicPartition
 from pipeline.errors import UnreachableError
 from pipeline.kafka import clients
 from pipeline.kafka.errors import error_of, request_failure, until_settled
+from pipeline.kafka.reachable import require_listener
 from pipeline.ports import TopicInfo, TopicSpec
 
 __all__ = ["KafkaCluster"]
@@ -41,7 +42,16 @@ class KafkaCluster:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._servers = settings.bootstrap_servers
-        self._admin = clients.open_client(AdminClient, clients.admin(settings))
+        self._client = clients.open_client(AdminClient, clients.admin(settings))
+        self._looked = False
+
+    @property
+    def _admin(self) -> AdminClient:
+        """The client. The first request says at once when nothing listens; later ones wait for a Kafka."""
+        if not self._looked:
+            require_listener(self._servers)
+            self._looked = True
+        return self._client
 
     def cluster_id(self) -> str:
         return str(self._describe_cluster().cluster_id)

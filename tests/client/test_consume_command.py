@@ -98,7 +98,8 @@ def test_what_is_not_there_is_refused_with_the_right_code(
     assert "they are 0 to 1" in err
     _, err = away.communicate(timeout=60)
     assert away.returncode == 3
-    assert "check that Kafka runs" in err
+    assert f"no Kafka at 127.0.0.1:{unused_port} (connection refused)" in err
+    assert "`pipeline broker start` starts one" in err
 
 
 def test_topics_apply_creates_reports_and_changes_nothing_that_differs(

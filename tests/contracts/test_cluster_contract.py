@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from pipeline.config import KafkaSettings
@@ -75,6 +77,15 @@ def test_a_cluster_that_does_not_answer_is_unreachable(monkeypatch: pytest.Monke
     cluster = KafkaCluster(KafkaSettings("127.0.0.1:1"))
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1"):
         cluster.cluster_id()
+
+
+def test_a_listener_that_is_no_kafka_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port forwarded to nowhere takes connections, and answers nothing."""
+    monkeypatch.setattr("pipeline.kafka.cluster._REQUEST_TIMEOUT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(UnreachableError, match=rf"127\.0\.0\.1:{port}"):
+            KafkaCluster(KafkaSettings(f"127.0.0.1:{port}")).cluster_id()
 
 
 def test_a_property_that_the_client_refuses_is_a_configuration_error() -> None:

@@ -1,0 +1,91 @@
+"""Looks, before a client's first request, whether anything listens where Kafka is said to be.
+
+The client keeps trying for ten seconds and then gives a reason of its own. A port that refuses a connection and a
+name that nobody knows are certain at once. Whatever is not certain is left to the client: a slow network is none
+of this module's business.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import queue
+import re
+import socket
+import threading
+import time
+
+from pipeline.errors import UnreachableError
+
+__all__ = ["require_listener"]
+
+_DEFAULT_PORT = 9092
+_TIMEOUT_S = 2.0
+_SERVER = re.compile(r"(?:\w+://)?(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d{1,5}))?")
+
+
+def require_listener(bootstrap_servers: str) -> None:
+    """Return when one of the servers takes a connection, or when that cannot be told in two seconds.
+
+    Raises UnreachableError with the reason for each server when none does.
+    """
+    servers = [_parse(text.strip()) for text in bootstrap_servers.split(",") if text.strip()]
+    known = [server for server in servers if server is not None]
+    if not known or len(known) < len(servers):
+        return  # the client knows what it cannot read, and says so
+    answers: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
+
+    def look(at: int, host: str, port: int) -> None:
+        answers.put((at, _refusal(host, port)))
+
+    for at, server in enumerate(known):
+        # Not waited for: nothing can cut a look-up of a name short.
+        threading.Thread(target=look, args=(at, *server), daemon=True).start()
+    deadline_s = time.monotonic() + _TIMEOUT_S
+    refusals: dict[int, str] = {}
+    for _ in known:
+        try:
+            at, refusal = answers.get(timeout=max(0.0, deadline_s - time.monotonic()))
+        except queue.Empty:
+            return
+        if refusal is None:
+            return
+        refusals[at] = refusal
+    raise UnreachableError(
+        "; ".join(text for _, text in sorted(refusals.items())), hint=_hint([host for host, _ in known])
+    )
+
+
+def _parse(server: str) -> tuple[str, int] | None:
+    found = _SERVER.fullmatch(server)
+    if found is None:
+        return None
+    return found["ipv6"] or found["host"], int(found["port"] or _DEFAULT_PORT)
+
+
+def _refusal(host: str, port: int) -> str | None:
+    """Why nothing at the address can be Kafka; None when something listens there, or it cannot be told."""
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        socket.create_connection((host, port), timeout=_TIMEOUT_S).close()
+    except ConnectionRefusedError:
+        return f"no Kafka at {where} (connection refused)"
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_NONAME:
+            return f"no Kafka at {where} (the name {host} is not known)"
+        return f"no Kafka at {where} (the name {host} cannot be looked up: {error.strerror})"
+    except (OSError, OverflowError, UnicodeError):
+        return None
+    return None
+
+
+def _hint(hosts: list[str]) -> str:
+    if all(map(_is_loopback, hosts)):
+        return "`pipeline broker start` starts one; or name another with --kafka or PIPELINE_KAFKA"
+    return "check --kafka, PIPELINE_KAFKA, or bootstrap.servers in pipeline.toml, and that Kafka runs"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

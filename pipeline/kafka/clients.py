@@ -7,6 +7,9 @@ The client's own log goes to the logger `pipeline.kafka`, never to stderr.
 from __future__ import annotations
 
 import logging
+import re
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,9 +20,10 @@ from pipeline.config import KafkaSettings
 from pipeline.errors import ConfigError
 from pipeline.kafka.errors import error_of
 
-__all__ = ["LOGGER", "ProducerLimits", "admin", "consumer", "journal", "open_client", "producer"]
+__all__ = ["LOGGER", "ProducerLimits", "Repeats", "admin", "consumer", "journal", "open_client", "producer"]
 
 LOGGER = logging.getLogger("pipeline.kafka")
+QUIET_S = 30.0
 
 # A client warns on stderr, before it has a logger, about properties that only the other kind knows.
 _PRODUCER_ONLY = (
@@ -36,14 +40,51 @@ ClientT = TypeVar("ClientT")
 Properties = dict[str, Any]
 
 _DEFAULT_MESSAGE_BYTES = 1_000_000  # below the broker's default of 1,048,588
+# A dead letter is an input of any size with headers that say why. The client allows no limit above the second.
+_DEAD_LETTER_BYTES = 64 * 1024
+_MOST_MESSAGE_BYTES = 1_000_000_000
+
+
+class Repeats(logging.Filter):
+    """Lets one of many like lines through, every `QUIET_S`, with the number of those that it kept back.
+
+    Each client tells of each failed connection, several times a second while a broker is away: thousands of
+    lines that hide the few that count. Lines are alike when they differ in client and duration only.
+    """
+
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._monotonic_s = monotonic_s
+        self._lock = threading.Lock()
+        self._seen: dict[str, tuple[float, int]] = {}  # until when it is quiet, and how many were kept back
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        alike = re.sub(r"\[[^]]*\]|\d+ ?ms\b", "", text)
+        now = self._monotonic_s()
+        with self._lock:
+            until, count = self._seen.get(alike, (now, 0))
+            if now < until:
+                self._seen[alike] = (until, count + 1)
+                return False
+            if len(self._seen) > 1000:
+                self._seen.clear()
+            self._seen[alike] = (now + QUIET_S, 0)
+        if count:
+            record.msg, record.args = f"{text} (and {count} lines like it before)", ()
+        return True
+
+
+LOGGER.addFilter(Repeats())
 
 
 @dataclass(frozen=True, slots=True)
 class ProducerLimits:
     """What bounds a transactional producer.
 
-    `message_bytes` holds `max.message.bytes` of every topic written to. The smallest bounds a batch, which
-    the broker measures whole; the largest bounds a record.
+    `message_bytes` holds `max.message.bytes` of the app's topics. The smallest bounds a batch, which the broker
+    measures whole. The largest bounds what the client takes at all: entries and dead letters are written, too,
+    and outputs are measured one by one where they are sent.
     """
 
     transaction_timeout_ms: int = 20_000
@@ -57,7 +98,8 @@ class ProducerLimits:
 
     @property
     def largest_message(self) -> int:
-        return max((self.message_bytes or {}).values(), default=_DEFAULT_MESSAGE_BYTES)
+        largest = max((self.message_bytes or {}).values(), default=0)
+        return min(max(largest, _DEFAULT_MESSAGE_BYTES) + _DEAD_LETTER_BYTES, _MOST_MESSAGE_BYTES)
 
     @property
     def largest_batch(self) -> int:

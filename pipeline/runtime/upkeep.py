@@ -13,10 +13,11 @@ from typing import NamedTuple
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
-from pipeline.errors import FatalTaskError, FencedError, PipelineError
+from pipeline.errors import FatalTaskError, FencedError, PipelineError, UnreachableError
 from pipeline.ports import Pending, TopicInfo
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.journal import read_entries
+from pipeline.runtime.outage import Outage
 from pipeline.runtime.plan import inputs_changed
 from pipeline.runtime.world import World
 
@@ -34,6 +35,8 @@ class Upkeep:
         self._next_check_s = now + settings.check_interval_s
         self._next_mirror_s = now + settings.mirror_interval_s
         self._check: Pending[dict[str, TopicInfo]] | None = None
+        self._asked_s = now
+        self._outage = Outage(world.clock, world.log)
         self._look: Pending[dict[TaskId, _Seen]] | None = None
         self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last look
 
@@ -45,14 +48,20 @@ class Upkeep:
             for run in self._runs:
                 run.mirror()
         found: list[tuple[GroupRun, TaskId, PipelineError]] = []
-        if self._check is not None and self._check.done():
+        if self._check is not None and not self._check.done():
+            self._outage.unanswered(self._asked_s)
+        elif self._check is not None:
             check, self._check = self._check, None
             try:
                 found = self._judge(check.result())
+                self._outage.answered()
+            except UnreachableError as error:
+                self._outage.unanswered(self._asked_s, error.message)
             except PipelineError as error:
                 self._world.log.info("topics_not_checked", reason=error.message)
         if now >= self._next_check_s and self._check is None:
             self._next_check_s = now + self._settings.check_interval_s
+            self._asked_s = now
             names = sorted({name for run in self._runs for name in run.plan.identity.inputs})
             cluster = self._world.cluster
             self._check = self._world.executor.submit(lambda: cluster.describe(names))

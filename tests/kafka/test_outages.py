@@ -1,0 +1,97 @@
+"""Kafka goes away under a worker and comes back: the worker says so, waits, goes on by itself, and is exact.
+
+The long outages are marked `outage` and run with `make test-outages`. The short ones take the same way through
+the code: their transactions time out sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.broker import LocalKafka
+from tests.kafka.troubled_bench import TroubledBench
+
+pytestmark = pytest.mark.kafka
+
+QUICK = {"PIPELINE_CHECK_INTERVAL_S": "0.5"}
+INPUTS = 10_000
+SMALL_COMMITS = {"PIPELINE_MAX_RECORDS_PER_COMMIT": "50", "PIPELINE_MAX_POLL_RECORDS": "50"}
+
+
+@pytest.fixture(scope="module")
+def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """A Kafka that nobody else uses, to be killed."""
+    with LocalKafka(tmp_path_factory.mktemp("kafka")) as own:
+        yield own
+
+
+@pytest.fixture
+def bench(own_kafka: LocalKafka, unique_name: str, tmp_path: Path) -> Iterator[TroubledBench]:
+    """Topics, state directory and processes of one test."""
+    own_kafka.start()  # the test before may have left it dead
+    made = TroubledBench(own_kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
+    made.environment = dict(SMALL_COMMITS)  # so that there are many, and the outage comes amid them
+    yield made
+    made.close()
+
+
+def _goes_away_in_mid_stream(bench: TroubledBench, own_kafka: LocalKafka, seconds: float) -> None:
+    bench.send(INPUTS)
+    worker = bench.worker("--commit-interval-ms", "20")
+    bench.wait_for_outputs(worker, at_least=1_000)
+    own_kafka.kill()
+    away = bench.wait_for_event("kafka_unreachable", seconds=seconds)
+    assert "the worker waits and goes on by itself, and nothing is lost" in away["next"]
+    assert worker.poll() is None
+    own_kafka.start()
+    bench.send(100)
+    bench.settle(worker)
+    back = bench.wait_for_event("kafka_reachable")
+    assert back["seconds"] >= seconds
+    assert bench.events("task_failed") == []
+    lines = bench.log.read_text().count("Connection refused")
+    assert lines < 100 + seconds, "the Kafka client's own complaints hide everything else"
+
+
+def test_kafka_away_in_mid_stream_is_said_and_waited_for(bench: TroubledBench, own_kafka: LocalKafka) -> None:
+    """Brokers are restarted every week; nobody should have to restart the workers after them."""
+    bench.environment |= QUICK
+    _goes_away_in_mid_stream(bench, own_kafka, 0)
+
+
+def test_an_outage_longer_than_a_transaction_may_last_is_survived(
+    bench: TroubledBench, own_kafka: LocalKafka
+) -> None:
+    """The broker comes back, aborts what was open and fences its producer; nobody else has the task."""
+    bench.environment |= QUICK | {"PIPELINE_TRANSACTION_TIMEOUT_MS": "2000"}
+    _goes_away_in_mid_stream(bench, own_kafka, 5)
+    assert bench.events("commit_aborted") + bench.events("task_restarts") + bench.events("task_fenced")
+
+
+@pytest.mark.outage
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seconds", [30, 300])
+def test_a_real_outage_is_waited_for(bench: TroubledBench, own_kafka: LocalKafka, seconds: int) -> None:
+    """With the settings as they come: longer than a transaction, and much longer than any time-out."""
+    _goes_away_in_mid_stream(bench, own_kafka, seconds)
+
+
+def test_a_worker_that_is_stopped_in_an_outage_says_what_it_could_not_do_and_loses_nothing(
+    bench: TroubledBench, own_kafka: LocalKafka
+) -> None:
+    """A deployment does not wait for Kafka; what could not be committed is handled by the next start."""
+    bench.environment |= QUICK | {"PIPELINE_STOP_TIMEOUT_S": "2"}
+    bench.send(INPUTS)
+    worker = bench.worker("--commit-interval-ms", "20")
+    bench.wait_for_outputs(worker, at_least=1_000)
+    own_kafka.kill()
+    bench.wait_for_event("kafka_unreachable")
+    assert bench.stop(worker) == 1
+    text = bench.log.read_text()
+    assert "the worker could not commit within 2 s and left" in text
+    assert "nothing is lost: the next start goes on from the last commit" in text
+    own_kafka.start()
+    bench.finish()

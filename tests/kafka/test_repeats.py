@@ -1,0 +1,44 @@
+"""The Kafka client's own lines while brokers are away: one of many, with the number of the others."""
+
+from __future__ import annotations
+
+import logging
+
+from pipeline.kafka.clients import LOGGER, QUIET_S, Repeats
+from pipeline.testing import ManualClock
+
+
+def _line(text: str) -> logging.LogRecord:
+    return logging.LogRecord("pipeline.kafka", logging.ERROR, __file__, 1, "%s", (text,), None)
+
+
+def _refused(client: int, broker: str, after_ms: int) -> logging.LogRecord:
+    return _line(
+        f"FAIL [pipeline#producer-{client}] [thrd:{broker}/bootstrap]: {broker}/bootstrap: Connect to "
+        f"ipv4#{broker} failed: Connection refused (after {after_ms}ms in state CONNECT)"
+    )
+
+
+def test_lines_that_differ_in_client_and_duration_are_said_once_with_their_number() -> None:
+    """Forty a second for as long as a broker is away hide everything else, and fill a disk."""
+    clock = ManualClock()
+    repeats = Repeats(clock.monotonic_s)
+    assert repeats.filter(_refused(1, "127.0.0.1:9092", 0))
+    assert not any(repeats.filter(_refused(client, "127.0.0.1:9092", client)) for client in range(9))
+    clock.advance(QUIET_S)
+    again = _refused(2, "127.0.0.1:9092", 0)
+    assert repeats.filter(again)
+    assert again.getMessage().endswith("(and 9 lines like it before)")
+
+
+def test_another_broker_and_another_trouble_are_other_lines() -> None:
+    """Which broker it is counts more than anything else in the line."""
+    repeats = Repeats(ManualClock().monotonic_s)
+    assert repeats.filter(_refused(1, "127.0.0.1:9092", 0))
+    assert repeats.filter(_refused(1, "127.0.0.1:9093", 0))
+    assert repeats.filter(_line("FATAL [pipeline#producer-1] [thrd:main]: fenced"))
+
+
+def test_the_clients_log_is_filtered() -> None:
+    """Whatever the program does with that log: a handler of its own gets few lines, too."""
+    assert any(isinstance(added, Repeats) for added in LOGGER.filters)

@@ -1,0 +1,81 @@
+"""A workbench for trouble: workers that run into it, and what their log says about it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from confluent_kafka import Producer
+
+from tests.kafka.workbench import DEADLINE_S, Workbench
+
+__all__ = ["TroubledBench"]
+
+
+class TroubledBench(Workbench):
+    """The app with trouble built in is `tests.kafka.troubles`; `finish` runs the mended one."""
+
+    def __init__(self, servers: str, prefix: str, directory: Path) -> None:
+        super().__init__(servers, prefix, directory)
+        self.environment: dict[str, str] = {}
+
+    def troubled_worker(
+        self, trouble: str = "", at: int = -1, policy: str = "stop", *arguments: str
+    ) -> subprocess.Popen[bytes]:
+        """A worker that runs into `trouble` at the input number `at`."""
+        self.environment |= {"TROUBLE": trouble, "TROUBLE_AT": str(at), "TROUBLE_POLICY": policy}
+        return self._spawn(
+            "-m", "pipeline", "worker", "tests.kafka.troubles:app", "--kafka", self.servers,
+            "--state-dir", str(self.state_dir), *arguments,
+        )  # fmt: skip
+
+    def refused(self) -> subprocess.CompletedProcess[str]:
+        """A start of the mended app that must be refused, to its end; without a stack trace."""
+        done = self.command(
+            "worker", "tests.kafka.sums:app", "--kafka", self.servers, "--state-dir", str(self.state_dir)
+        )
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def refused_with_failed_tasks(self) -> str:
+        """A start of the mended app whose tasks must all fail; what it says."""
+        done = self.refused()
+        assert "task_failed" in done.stderr
+        return done.stderr
+
+    def send_raw(self, key: bytes, value: bytes) -> None:
+        """Produce one record of any bytes to partition 0."""
+        producer = Producer({"bootstrap.servers": self.servers})
+        producer.produce(f"{self.prefix}-amounts", value, key, partition=0)
+        assert producer.flush(DEADLINE_S) == 0
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The events of this name in the log of all workers so far."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        found = [msgspec.json.decode(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return [event for event in found if event["event"] == name]
+
+    def wait_for_event(self, name: str, times: int = 1, *, seconds: float = 0) -> dict[str, Any]:
+        """Wait until the log has an event this many times, the last for so many `seconds`; that one."""
+        deadline = time.monotonic() + DEADLINE_S + seconds
+        while True:
+            found = self.events(name)
+            if len(found) >= times and found[-1].get("seconds", 0) >= seconds:
+                return found[-1]
+            assert time.monotonic() < deadline, f"{name} never came:\n{self.log.read_text()}"
+
+    def settle(self, worker: subprocess.Popen[bytes]) -> None:
+        """Wait until this very worker has done everything, stop it, and check."""
+        self.wait_for_outputs(worker)
+        deadline = time.monotonic() + DEADLINE_S
+        while sum(int(str(n)) for n in self.table("counting.counts").values()) < len(self.sent):
+            assert time.monotonic() < deadline, self.log.read_text()
+        assert self.stop(worker) == 0, self.log.read_text()
+        self.check()
+
+    def _environment(self) -> dict[str, str]:
+        return {**super()._environment(), **self.environment}

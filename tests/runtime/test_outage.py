@@ -1,0 +1,71 @@
+"""An outage of Kafka is said when it begins, while it lasts, and when it is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.errors import UnreachableError
+from pipeline.runtime.outage import Outage
+from pipeline.testing import ManualClock
+from tests.runtime.sums import Sums
+
+
+class Log:
+    """Keeps what is warned of."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, dict[str, Any]]] = []
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self.said.append((event, fields))
+
+    info = error = warning
+
+
+def test_a_worker_says_that_kafka_is_away_and_that_it_is_back() -> None:
+    """Whoever looks at a worker that does nothing must see at once that it is not the worker."""
+    sums = Sums()
+    sums.send(1)
+    sums.driver.run()
+    for reason in ("brokers away", "still away"):
+        sums.driver.broker.fail_next("describe", UnreachableError(reason))
+        sums.driver.clock.advance(15)
+        sums.send(2)
+        sums.driver.run()
+    sums.driver.clock.advance(15)
+    sums.driver.run()
+    worker = sums.driver._worker
+    assert worker is not None
+    log: Any = worker.world.log
+    said = [call.kwargs for call in log._logger.calls if call.kwargs["event"].startswith("kafka_")]
+    assert [(entry["event"], entry["reason"]) for entry in said] == [
+        ("kafka_unreachable", "brokers away"),
+        ("kafka_unreachable", "still away"),
+        ("kafka_reachable", "Kafka answers again"),
+    ]
+    assert "the worker waits and goes on by itself" in said[0]["next"]
+    assert 30 <= said[-1]["seconds"] < 45
+    sums.check()
+
+
+def test_a_request_without_an_answer_is_an_outage_before_it_times_out() -> None:
+    """Requests time out after ten seconds, which is long for whoever is waiting."""
+    clock, log = ManualClock(), Log()
+    outage = Outage(clock, log)
+    asked = clock.monotonic_s()
+    for _ in range(60):
+        outage.unanswered(asked)
+        clock.advance(0.25)
+    assert [fields["seconds"] for _, fields in log.said] == [3.0, 13.0]
+    assert log.said[0][1]["reason"] == "no answer for 3 s"
+
+
+def test_a_slow_answer_is_no_outage() -> None:
+    """A second is long and nothing to wake anybody for."""
+    clock, log = ManualClock(), Log()
+    outage = Outage(clock, log)
+    asked = clock.monotonic_s()
+    clock.advance(1)
+    outage.unanswered(asked)
+    outage.answered()
+    assert log.said == []

@@ -6,6 +6,8 @@ Exit codes: 0 done, 1 the thing asked about is wrong, 2 usage, 3 cannot reach Ka
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,6 +17,7 @@ from pipeline.cli.consume import consume
 from pipeline.cli.journal import journal_app
 from pipeline.cli.produce import produce
 from pipeline.cli.reset import reset
+from pipeline.cli.runbook import runbook
 from pipeline.cli.table import table_app
 from pipeline.cli.topics import topics_app
 from pipeline.cli.worker import worker
@@ -22,7 +25,6 @@ from pipeline.errors import PipelineError
 
 app = typer.Typer(
     name="pipeline",
-    help="Exactly-once stream processing in Python on Kafka.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -35,6 +37,22 @@ app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
 app.command("produce")(produce)
 app.command("consume")(consume)
+app.command("runbook")(runbook)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pipeline {version('exactly-once-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def pipeline(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Exactly-once stream processing in Python on Kafka."""
 
 
 def main() -> None:

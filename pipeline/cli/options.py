@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -11,7 +13,16 @@ from rich.console import Console
 
 from pipeline.config import KafkaSettings, load_settings
 
-__all__ = ["JsonOption", "KafkaOption", "kafka_settings", "print_json", "say", "table_console"]
+__all__ = [
+    "JsonOption",
+    "KafkaOption",
+    "counted",
+    "did_you_mean",
+    "kafka_settings",
+    "print_json",
+    "say",
+    "table_console",
+]
 
 KafkaOption = Annotated[
     str | None,
@@ -49,3 +60,14 @@ def table_console() -> Console:
     """A console for tables on standard output: as wide as the terminal, and never cut where there is none."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 record`, `1,000 records`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'flights'?` where something known looks like `name`; else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,53 @@
+"""`pipeline runbook`: the pages that errors name, wherever the package is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from pipeline.cli.options import did_you_mean
+from pipeline.errors import InputError
+
+__all__ = ["runbook", "runbooks_dir"]
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def runbook(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="As in the error: poison-record.")
+    ] = None,
+) -> None:
+    """Print the page that an error names, as runbooks/poison-record.md; without NAME, list them all."""
+    pages = {path.stem: path for path in sorted(runbooks_dir().glob("*.md"))}
+    if name is None:
+        width = max(map(len, pages))
+        for stem, path in pages.items():
+            typer.echo(f"{stem:<{width}}  {_title(path)}")
+        return
+    page = pages.get(name.removeprefix("runbooks/").removesuffix(".md"))
+    if page is None:
+        raise InputError(
+            f"there is no runbook {name!r}{did_you_mean(name, pages)}", hint="list them: pipeline runbook"
+        )
+    text = page.read_text(encoding="utf-8")
+    console = Console()
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        typer.echo(text, nl=False)
+
+
+def runbooks_dir() -> Path:
+    """Where the pages are: in the package when it was installed from a wheel, beside it in a checkout."""
+    beside = _PACKAGE.parent / "runbooks"
+    return beside if (beside / "poison-record.md").exists() else _PACKAGE / "runbooks"
+
+
+def _title(path: Path) -> str:
+    with path.open(encoding="utf-8") as page:
+        return page.readline().lstrip("# ").strip()

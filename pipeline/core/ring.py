@@ -1,0 +1,123 @@
+"""The ring: which worker runs which task. Pure; the same answer for the same facts in every process.
+
+Consistent hashing with virtual nodes (Karger et al., 1997) and bounded loads (Mirrokni, Thorup and
+Zadimoghaddam, 2016), with the tightest bound there is: a worker's load is its share rounded down or up, so
+max - min <= 1 between workers of equal weight. Under so tight a bound an assignment that depends on the members
+alone moves far more than it must when one joins or leaves, because a task that finds its worker full displaces
+others. So today's owners are a fact, too:
+
+    1 a worker keeps what it owns, up to its share
+    2 what it owns beyond that, it gives up: tasks for which it comes last on the ring
+    3 what has no owner walks the ring from its own place to the first worker with room
+
+That moves exactly what must move. With no owners at all it is plain consistent hashing with bounded loads.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from fractions import Fraction
+from hashlib import blake2b
+
+from pipeline.errors import InvariantError
+
+__all__ = ["RING_VERSION", "VIRTUAL_NODES", "Ring", "assign", "moves", "shares"]
+
+RING_VERSION = 1
+VIRTUAL_NODES = 64
+
+
+def _point(kind: str, name: str, number: int = 0) -> int:
+    """A place on the ring: 64 bits of BLAKE2b, which is the same on every machine."""
+    text = f"{kind}\0{name}\0{number}".encode()
+    return int.from_bytes(blake2b(text, digest_size=8, person=b"xj-ring").digest(), "big")
+
+
+class Ring:
+    """The places of workers. A weight of 2 takes twice as many places, and twice the share."""
+
+    def __init__(self, weights: Mapping[str, int]) -> None:
+        if any(weight < 1 for weight in weights.values()):
+            raise InvariantError("the weight of a worker is 1 or more")
+        self.weights = dict(sorted(weights.items()))
+        places = sorted(
+            (_point("worker", worker, number), worker)
+            for worker, weight in self.weights.items()
+            for number in range(VIRTUAL_NODES * weight)
+        )
+        self._points = [point for point, _ in places]
+        self._workers = [worker for _, worker in places]
+
+    def walk(self, task: str) -> Iterator[str]:
+        """Every worker once, in the order in which the walk from the task's place meets them."""
+        start = bisect_right(self._points, _point("task", task))
+        seen = set()
+        for step in range(len(self._workers)):
+            worker = self._workers[(start + step) % len(self._workers)]
+            if worker not in seen:
+                seen.add(worker)
+                yield worker
+
+
+def shares(count: int, weights: Mapping[str, int], owned: Mapping[str, int]) -> dict[str, int]:
+    """How many of `count` tasks each worker gets: its exact share, rounded down or up.
+
+    Rounded up are those with the largest fractions; among equals those that own more than the rounded-down share
+    already (so that nothing moves for the rounding alone), then by their place on the ring.
+    """
+    total = sum(weights.values())
+    exact = {worker: Fraction(count * weight, total) for worker, weight in weights.items()}
+    result = {worker: share.numerator // share.denominator for worker, share in exact.items()}
+    order = sorted(
+        weights,
+        key=lambda worker: (
+            result[worker] - exact[worker],
+            owned.get(worker, 0) <= result[worker],
+            _point("share", worker),
+            worker,
+        ),
+    )
+    for worker in order[: count - sum(result.values())]:
+        result[worker] += 1
+    return result
+
+
+def assign(
+    tasks: Collection[str], weights: Mapping[str, int], owners: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The worker of each task. `weights` by member; `owners`: who runs what now, members or not.
+
+    Raises InvariantError without any member.
+    """
+    if not weights:
+        raise InvariantError("tasks cannot be assigned to nobody")
+    ring = Ring(weights)
+    kept: dict[str, list[str]] = defaultdict(list)
+    for task in tasks:
+        owner = (owners or {}).get(task)
+        if owner in ring.weights:
+            kept[owner].append(task)
+    room = shares(len(tasks), ring.weights, {worker: len(own) for worker, own in kept.items()})
+    result: dict[str, str] = {}
+    for worker, own in kept.items():
+        if len(own) > room[worker]:
+            own.sort(key=lambda task: (_rank(ring, task, worker), _point("task", task), task))
+        for task in own[: room[worker]]:
+            result[task] = worker
+        room[worker] -= min(len(own), room[worker])
+    for task in sorted(set(tasks) - result.keys(), key=lambda task: (_point("task", task), task)):
+        worker = next(worker for worker in ring.walk(task) if room[worker])
+        result[task] = worker
+        room[worker] -= 1
+    return result
+
+
+def _rank(ring: Ring, task: str, worker: str) -> int:
+    return next(rank for rank, met in enumerate(ring.walk(task)) if met == worker)
+
+
+def moves(before: Mapping[str, str], after: Mapping[str, str]) -> int:
+    """How many tasks have another worker."""
+    return sum(after[task] != worker for task, worker in before.items())

@@ -17,6 +17,7 @@ from pipeline.cli.consume import consume
 from pipeline.cli.journal import journal_app
 from pipeline.cli.produce import produce
 from pipeline.cli.reset import reset
+from pipeline.cli.ring import ring_app
 from pipeline.cli.runbook import runbook
 from pipeline.cli.table import table_app
 from pipeline.cli.topics import topics_app
@@ -37,6 +38,7 @@ app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
 app.command("produce")(produce)
 app.command("consume")(consume)
+app.add_typer(ring_app, name="ring")
 app.command("runbook")(runbook)
 
 

@@ -1,0 +1,43 @@
+"""`pipeline ring simulate`: figures that an operator plans with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli.main import app
+
+
+def _simulate(*arguments: str) -> dict[str, dict[str, int]]:
+    done = CliRunner().invoke(app, ["ring", "simulate", "--json", *arguments])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return {row["way"]: row for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("workers", "tasks", "join", "leave"), [(3, 12, 1, 0), (10, 1_000, 0, 3), (20, 500, 4, 4)]
+)
+def test_the_ring_is_level_and_moves_what_must_move(workers: int, tasks: int, join: int, leave: int) -> None:
+    """At most a tenth more than what must move, where the other ways move most of all or lie uneven."""
+    arguments = (
+        f"--workers={workers}",
+        f"--tasks={tasks}",
+        f"--join={join}",
+        f"--leave={leave}",
+    )
+    ways = _simulate(*arguments)
+    ring = ways["this ring"]
+    assert ring["most"] - ring["least"] <= 1
+    assert ring["moved"] <= 1.1 * ring["must_move"]
+    assert ways["round-robin"]["moved"] > 2 * ring["moved"]
+    assert ways["plain consistent hashing"]["most"] > ring["most"]
+
+
+def test_somebody_must_stay() -> None:
+    """Tasks of nobody cannot be shown."""
+    done = CliRunner().invoke(app, ["ring", "simulate", "--workers=2", "--tasks=4", "--leave=2"])
+    assert done.exit_code == 2
+    assert "somebody must stay" in done.output

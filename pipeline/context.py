@@ -120,4 +120,7 @@ def _check_size(
             raise TypeError(f"a header is (str, bytes), not {(name, content)!r}")
         size += len(name.encode()) + len(content) + 8
     if size > most:
-        raise ValueError(f"a record of {size} bytes is over the limit of topic {topic} ({most} bytes)")
+        raise ValueError(
+            f"a record of {size} bytes is over the limit of topic {topic} ({most} bytes): send smaller ones, or "
+            "raise max.message.bytes of the topic and start the worker again"
+        )

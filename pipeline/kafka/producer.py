@@ -227,10 +227,18 @@ class KafkaTransactionalProducer:
         return AbortableError(f"{self._id}: a record for topic {output.topic} was refused: {error.str()}")
 
     def _failure(self, exception: KafkaException, call: str, *, ending: bool = False) -> PipelineError:
-        failure = transaction_failure(error_of(exception), f"{call} of {self._id}", ending=ending)
+        error = error_of(exception)
+        failure = transaction_failure(error, f"{call} of {self._id}", ending=ending)
         if isinstance(failure, AbortableError):
+            hint = None
+            if error.code() == KafkaError.MSG_SIZE_TOO_LARGE or "too large" in error.str():
+                hint = (
+                    "max.message.bytes of a topic is below a record, or was lowered below a batch: start the worker "
+                    "again, it reads the limits at its start, keeps batches below them, and names a record that is over"
+                )
             # The client names at most the topic. The guilty record is one of these.
-            return AbortableError(f"{failure.message}; largest records sent: {self._largest_per_topic()}")
+            sent = self._largest_per_topic()
+            return AbortableError(f"{failure.message}; largest records sent: {sent}", hint=hint)
         return failure
 
     def _largest_per_topic(self) -> str:

@@ -29,15 +29,28 @@ JOURNAL_CONFIG: Mapping[str, str] = {
     "retention.bytes": "-1",
     "unclean.leader.election.enable": "false",
 }
+# An entry's chunks must fit, whatever the cluster's own limit is.
+JOURNAL_MESSAGE_BYTES = 1_048_588
+LEAST_JOURNAL_MESSAGE_BYTES = CHUNK_BYTES + 16 * 1024
 # A dead letter keeps its record's timestamp, so a retention by time would remove an old one at once.
 DEAD_LETTER_CONFIG: Mapping[str, str] = {"retention.ms": "-1"}
+# It is its record, however large, and says in headers what was wrong with it.
+DEAD_LETTER_HEADER_BYTES = 64 * 1024
 MAX_ATTEMPTS = 5
 
 
 def ensure_genesis(
-    group: GroupId, partitions: int, identity: Identity, replication: int, *, dead_letters: bool, world: World
+    group: GroupId,
+    partitions: int,
+    identity: Identity,
+    replication: int,
+    *,
+    largest_dead_letter: int,
+    world: World,
 ) -> None:
     """Make sure that every task of `group` has a genesis entry.
+
+    `largest_dead_letter`: bytes of the largest record that may become a dead letter; 0: none is written.
 
     Raises FatalTaskError when the group existed before and its journal does not, ConfigError when the journal
     has the wrong configuration or number of partitions, UnreachableError.
@@ -56,10 +69,10 @@ def ensure_genesis(
         )
         journal = _create_journal(group, partitions, replication, world)  # 1
     _check_journal(where, journal, partitions)
-    if dead_letters:
-        world.cluster.create(
-            [TopicSpec(group.dead_letter_topic, partitions, replication, DEAD_LETTER_CONFIG)]
-        )
+    if largest_dead_letter:
+        size = str(largest_dead_letter + DEAD_LETTER_HEADER_BYTES)
+        config = {**DEAD_LETTER_CONFIG, "max.message.bytes": size}
+        world.cluster.create([TopicSpec(group.dead_letter_topic, partitions, replication, config)])
     for _ in range(MAX_ATTEMPTS):
         if _plan(where, tasks, world) is GenesisPlan.PRESENT:
             return
@@ -132,7 +145,8 @@ def _plan(where: str, tasks: list[TaskId], world: World) -> GenesisPlan:
 
 def _create_journal(group: GroupId, partitions: int, replication: int, world: World) -> TopicInfo:
     name = group.journal_topic
-    world.cluster.create([TopicSpec(name, partitions, replication, JOURNAL_CONFIG)])
+    config = {**JOURNAL_CONFIG, "max.message.bytes": str(JOURNAL_MESSAGE_BYTES)}
+    world.cluster.create([TopicSpec(name, partitions, replication, config)])
     journal = world.cluster.describe([name]).get(name)
     if journal is None:
         raise FatalTaskError(
@@ -146,6 +160,13 @@ def _check_journal(where: str, journal: TopicInfo, partitions: int) -> None:
         raise ConfigError(
             f"{where}: its journal {journal.name} has {journal.partitions} partitions, its input {partitions}",
             hint="follow runbooks/partitions-changed.md",
+        )
+    limit = int(journal.config.get("max.message.bytes", JOURNAL_MESSAGE_BYTES))
+    if limit < LEAST_JOURNAL_MESSAGE_BYTES:
+        raise ConfigError(
+            f"{where}: topic {journal.name} has max.message.bytes={limit}; entries need {LEAST_JOURNAL_MESSAGE_BYTES}",
+            hint=f"kafka-configs.sh --bootstrap-server HOST:PORT --alter --topic {journal.name} "
+            f"--add-config max.message.bytes={JOURNAL_MESSAGE_BYTES}",
         )
     for name, wanted in JOURNAL_CONFIG.items():
         actual = journal.config.get(name, wanted)

@@ -32,6 +32,7 @@ class GroupPlan:
     group: Group
     partitions: int
     identity: Identity
+    largest_input: int  # bytes of a record that an input topic may hold
 
     @property
     def id(self) -> GroupId:
@@ -42,8 +43,10 @@ class GroupPlan:
         return [TaskId(self.id.app, self.id.group, partition) for partition in range(self.partitions)]
 
     @property
-    def dead_letters(self) -> bool:
-        return any(binding.on_error == "dead_letter" for binding in self.group.bindings)
+    def largest_dead_letter(self) -> int:
+        """Bytes of the largest record that may become a dead letter; 0 when no handler asks for them."""
+        wanted = any(binding.on_error == "dead_letter" for binding in self.group.bindings)
+        return self.largest_input if wanted else 0
 
     def partitions_of(self, partition: int) -> list[TopicPartition]:
         """The input partitions of one task."""
@@ -64,7 +67,14 @@ def plan_groups(
             f"app {app.app_name}: no topic {', '.join(missing)} in the cluster",
             hint="declare it in topics/ and run: pipeline topics apply",
         )
-    plans = [GroupPlan(group, *_shape(app, group, topics, cluster_id)) for group in groups]
+    plans = [
+        GroupPlan(
+            group,
+            *_shape(app, group, topics, cluster_id),
+            max(_message_bytes(topics[topic.name]) for topic in group.inputs),
+        )
+        for group in groups
+    ]
     return plans, {topic: _sender(topic, topics[topic.name]) for topic in app.topics.values()}
 
 
@@ -119,6 +129,9 @@ def _shape(app: App, group: Group, topics: Mapping[str, TopicInfo], cluster_id: 
 
 
 def _sender(topic: Topic[Any, Any], info: TopicInfo) -> Sender:
-    limit = int(info.config.get("max.message.bytes", DEFAULT_MAX_MESSAGE_BYTES))
     encode_key: Callable[[Any], bytes | None] = topic.key.encode
-    return topic.name, encode_key, topic.value.admit, limit - RECORD_OVERHEAD_BYTES
+    return topic.name, encode_key, topic.value.admit, _message_bytes(info) - RECORD_OVERHEAD_BYTES
+
+
+def _message_bytes(info: TopicInfo) -> int:
+    return int(info.config.get("max.message.bytes", DEFAULT_MAX_MESSAGE_BYTES))

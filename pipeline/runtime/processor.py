@@ -6,9 +6,11 @@ that raises is taken back from both before its policy is applied. Processing thr
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline.app import Binding, Group, OnError
@@ -22,6 +24,9 @@ from pipeline.runtime.watchdog import AtWork
 from pipeline.table import TaskOverlay
 
 __all__ = ["PoisonError", "Processor", "Rejected"]
+
+
+_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 class PoisonError(Exception):
@@ -88,6 +93,7 @@ class Processor:
         decode_key, decode_value = topic.key.decode, topic.value.decode
         single = bindings[0].function if len(bindings) == 1 else None
         binding = bindings[0]
+        fresh = not topic.value.immutable  # a handler may change what it got; the next one gets its own
         remaining = iter(records)
         mark = len(outputs)
         while True:
@@ -107,6 +113,8 @@ class Processor:
                             decode_key(record.key()), decode_value(record.value()), record
                         )
                         for binding in bindings:
+                            if fresh and binding is not bindings[0]:
+                                event = Event(event.key, decode_value(record.value()), record)
                             binding.function(event, context)
                         undo.clear()
             except (CorruptStateError, InvariantError):
@@ -151,11 +159,10 @@ class Processor:
         name = _name(binding)
         reason = f"{type(error).__name__}: {error.message if isinstance(error, PipelineError) else error}"
         if policy == "stop":
-            place = "".join(traceback.format_exception(error)[-2:]).strip()
             raise PoisonError(
                 record.offset(),
                 HandlerError(
-                    f"task {self._task}: the record {where} cannot be processed by {name}: {reason}\n{place}",
+                    f"task {self._task}: the record {where} cannot be processed by {name}: {reason}\n{_place(error)}",
                     hint="mend the handler or the record and start the worker again; it goes on from this record. "
                     "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md",
                 ),
@@ -183,6 +190,14 @@ class Processor:
         ]
         timestamp_ms = max(record.timestamp()[1], 0)
         return (self._dead_letter_topic, record.key(), record.value(), timestamp_ms, headers)
+
+
+def _place(error: Exception) -> str:
+    """The handler's own line, the innermost one of what it called, and the error; our lines only without those."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)] or frames[-1:]
+    shown = theirs[:1] + theirs[1:][-1:]
+    return "".join(traceback.format_list(shown) + traceback.format_exception_only(error)).strip()
 
 
 def _name(binding: Binding) -> str:

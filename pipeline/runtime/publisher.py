@@ -144,11 +144,11 @@ class Publisher:
                     self._renew(None)
                 entry = self._attempt(commit, nonce)
             except AbortableError as error:
-                last_error = error.message
+                last_error, hint = error.message, error.hint
                 self._abort()
                 resolved = self._renew(nonce)
             except UnknownOutcomeError as error:
-                last_error = error.message
+                last_error, hint = error.message, error.hint
                 resolved = self._renew(nonce)
             else:
                 return self._apply(commit, entry)
@@ -159,7 +159,7 @@ class Publisher:
             if quick == MAX_QUICK_ATTEMPTS:
                 raise FatalTaskError(
                     f"task {self._task}: a commit was aborted {quick} times in a row: {last_error}",
-                    hint="mend the cause and start the worker again; nothing is lost",
+                    hint=f"{hint or 'mend the cause and start the worker again'}; nothing is lost",
                 )
             if self._stopping:
                 raise UnreachableError(f"task {self._task}: the last commit did not go through: {last_error}")

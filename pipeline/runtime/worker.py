@@ -99,7 +99,7 @@ class Worker:
                 plan.partitions,
                 plan.identity,
                 self._settings.replication_factor,
-                dead_letters=plan.dead_letters,
+                largest_dead_letter=plan.largest_dead_letter,
                 world=self._world,
             )
         for plan in plans:

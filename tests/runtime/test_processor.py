@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
+import msgspec
 import pytest
 import structlog
 from hypothesis import given
@@ -16,7 +17,7 @@ from pipeline.errors import CorruptStateError, HandlerError, InvariantError
 from pipeline.ports import Output
 from pipeline.runtime.processor import PoisonError, Processor
 from pipeline.table import TaskOverlay
-from pipeline.testing import MemoryStores
+from pipeline.testing import MemoryStores, TestDriver
 from pipeline.testing.memory_log import MemoryRecord
 
 TASK = TaskId("app", "main", 0)
@@ -90,6 +91,44 @@ def rig() -> Rig:
     return Rig()
 
 
+class Basket(msgspec.Struct):
+    """A mutable value."""
+
+    items: list[str]
+
+
+def test_a_handler_that_changes_what_it_got_changes_nothing_else() -> None:
+    """Neither the next handler's event, nor the table, nor what was sent: only what is assigned or sent counts."""
+    app = App("baskets")
+    inputs = app.topic("in", key=str, value=Basket)
+    outs = app.topic("out", key=str, value=Basket)
+    baskets = app.table("baskets", key=str, value=Basket)
+    seen: list[list[str]] = []
+
+    @app.handler(inputs)
+    def careless(event: Event[str, Basket], ctx: Context) -> None:
+        table = ctx.table(baskets)
+        kept = table.get(event.key)
+        if kept is not None:
+            seen.append(list(kept.items))
+            kept.items.append("changed after it was read")
+        ctx.send(outs, event.key, event.value)
+        table[event.key] = event.value
+        event.value.items.append("changed after it was sent and kept")
+
+    @app.handler(inputs)
+    def second(event: Event[str, Basket], ctx: Context) -> None:
+        assert len(event.value.items) == 1
+
+    driver = TestDriver(app)
+    for name in ("milk", "eggs"):
+        driver.send(inputs, "k", Basket([name]))
+        driver.run()
+    assert [event.value.items for event in driver.outputs(outs)] == [["milk"], ["eggs"]]
+    assert seen == [["milk"]]
+    assert driver.table(baskets) == {"k": Basket(["eggs"])}
+
+
 def start(rig: Rig, on_error: OnError, *, batch: bool = False) -> Rig:
     if batch:
         rig.app.batch_handler(rig.inputs, on_error=on_error)(rig.add_all)
@@ -131,6 +170,23 @@ def test_the_error_of_poison_tells_everything(rig: Rig) -> None:
     for fact in ("app/main/0", "in[0] offset 100", "Rig.add", "ValueError: unlucky", "test_processor.py"):
         assert fact in error.message
     assert "on_error='skip' or 'dead_letter'" in (error.hint or "")
+
+
+def test_the_place_of_an_error_is_in_the_handler_also_when_it_is_raised_by_this_package(rig: Rig) -> None:
+    """A line of `context.py` says nothing about which of the handler's outputs was too large."""
+
+    @rig.app.handler(rig.inputs)
+    def send_much(event: Event[str, int], ctx: Context) -> None:
+        ctx.send(rig.outs, "k" * 2_000, event.value)
+
+    rig.start()
+    with pytest.raises(PoisonError) as caught:
+        rig.process(1)
+    message = caught.value.error.message
+    assert 'ctx.send(rig.outs, "k" * 2_000, event.value)' in message
+    assert "context.py" not in message
+    for fact in ("a record of 2001 bytes", "topic out (1000 bytes)", "raise max.message.bytes of the topic"):
+        assert fact in message
 
 
 @pytest.mark.parametrize("first", [True, False])

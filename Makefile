@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 FLIGHTS := $(VENV)/.flights
 
-.PHONY: demo test test-outages lint bench clean
+.PHONY: demo test test-kills test-outages lint bench clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -14,6 +14,9 @@ demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kil
 
 test: $(INSTALLED)  ## the test suite, on a Kafka of its own
 	$(BIN)/python -m pytest $(TESTS)
+
+test-kills: $(INSTALLED)  ## three kills in a row at each step, with one task and with several
+	$(BIN)/python -m pytest tests/kafka -m kills $(TESTS)
 
 test-outages: $(INSTALLED)  ## Kafka away for 30 s, and for 5 minutes
 	$(BIN)/python -m pytest tests/kafka/test_outages.py -m outage $(TESTS)

@@ -360,11 +360,14 @@ class Step(Enum):
     AFTER_APPLY = "after_apply"
     BEFORE_RETIRE = "before_retire"
     AFTER_FENCE = "after_fence"
+    AFTER_END = "after_end"
+    AFTER_CHOICE = "after_choice"
     DURING_REPLAY = "during_replay"
     AFTER_REPLAY = "after_replay"
     BEFORE_ACQUIRE = "before_acquire"
     AFTER_ACQUIRE = "after_acquire"
     BEFORE_GENESIS = "before_genesis"
+    DURING_GENESIS = "during_genesis"
     AFTER_GENESIS = "after_genesis"
 
 

@@ -95,6 +95,7 @@ def ensure_genesis(
                 )
                 producer.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])
             producer.flush()
+            world.steps.reached(Step.DURING_GENESIS, tasks[0])
             producer.commit()
             world.steps.reached(Step.AFTER_GENESIS, tasks[0])
             world.log.info("genesis_written", app=group.app, group=group.group, tasks=partitions)

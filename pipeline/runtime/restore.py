@@ -70,8 +70,10 @@ def restore(
         world.steps.reached(Step.AFTER_FENCE, task)
         for _ in range(MAX_PLANS):
             end = settled_end(task, reader, world, settings, publisher.fence)  # 2
+            world.steps.reached(Step.AFTER_END, task)
             store, plan, head = _choose(task, reader, end, identity.cluster_id, world)  # 3
             try:
+                world.steps.reached(Step.AFTER_CHOICE, task)
                 applied, head, replayed = _replay(task, reader, end, store, plan, head, world)  # 4
             except RetriableError:
                 store.close()  # truncation overtook the replay: plan again

@@ -1,15 +1,81 @@
-"""A worker process on a real Kafka, ended by SIGKILL: outputs and tables stay exact."""
+"""A worker process on a real Kafka, ended by SIGKILL at every point of the protocol: all stays exact.
+
+After each kill, with nothing running, outputs must fit the journal's end and each table its own position; once
+a worker has recovered, outputs and tables must be those of all inputs (tests/kafka/reference.py).
+"""
 
 from __future__ import annotations
 
 import random
+import shutil
 import signal
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
 
 import pytest
 
+from pipeline.ports import Step
+from tests.conftest import KafkaUnderTest
+from tests.kafka.kill_at import DURING_APPLY
 from tests.kafka.workbench import Workbench
 
 pytestmark = pytest.mark.kafka
+
+POINTS = [*(step.name for step in Step), DURING_APPLY]
+TASKS = {"one-task": (("main",), 1), "four-tasks": (("main", "counting"), 2)}
+
+
+class Phase(Enum):
+    """When in a worker's life a point is reached."""
+
+    GENESIS = "a group's first start"
+    RESTORE = "each start"
+    REPLAY = "a start with a state that is behind"
+    COMMIT = "each commit, and in each start the acquire's"
+    RETIRE = "each commit while live"
+
+
+PHASES = {
+    "BEFORE_GENESIS": Phase.GENESIS,
+    "DURING_GENESIS": Phase.GENESIS,
+    "AFTER_GENESIS": Phase.GENESIS,
+    "AFTER_FENCE": Phase.RESTORE,
+    "AFTER_END": Phase.RESTORE,
+    "AFTER_CHOICE": Phase.RESTORE,
+    "DURING_REPLAY": Phase.REPLAY,
+    "AFTER_REPLAY": Phase.RESTORE,
+    "BEFORE_ACQUIRE": Phase.RESTORE,
+    "AFTER_ACQUIRE": Phase.RESTORE,
+    "BEFORE_BEGIN": Phase.COMMIT,
+    "AFTER_OUTPUTS": Phase.COMMIT,
+    "AFTER_ENTRY": Phase.COMMIT,
+    "AFTER_FLUSH": Phase.COMMIT,
+    "DURING_COMMIT": Phase.COMMIT,
+    "AFTER_COMMIT": Phase.COMMIT,
+    "BEFORE_APPLY": Phase.COMMIT,
+    DURING_APPLY: Phase.COMMIT,
+    "AFTER_APPLY": Phase.COMMIT,
+    "BEFORE_RETIRE": Phase.RETIRE,
+}
+
+
+@pytest.fixture(params=TASKS)
+def tasks_bench(
+    request: pytest.FixtureRequest, kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
+) -> Iterator[Workbench]:
+    """A workbench of an app with one task, then of one with several."""
+    groups, partitions = TASKS[request.param]
+    bench = Workbench(
+        kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path, groups=groups, partitions=partitions
+    )
+    yield bench
+    bench.close()
+
+
+def test_every_point_has_its_phase() -> None:
+    """A new step must be killed at, too; here is where to say when it is reached."""
+    assert sorted(PHASES) == sorted(POINTS)
 
 
 def test_kills_at_random_moments_leave_outputs_and_tables_exact(bench: Workbench) -> None:
@@ -22,32 +88,93 @@ def test_kills_at_random_moments_leave_outputs_and_tables_exact(bench: Workbench
         bench.wait_for_outputs(worker, at_least=done + chance.randrange(1, 2_500))
         worker.kill()
         assert worker.wait() == -signal.SIGKILL
+        bench.reference.check_at_rest(bench.state_dir)
     bench.send(500)
     bench.finish()
 
 
-@pytest.mark.parametrize(
-    ("step", "nth"),
-    [
-        ("AFTER_GENESIS", 1),
-        ("AFTER_ACQUIRE", 1),
-        ("AFTER_OUTPUTS", 6),
-        ("AFTER_FLUSH", 6),
-        ("AFTER_COMMIT", 6),
-        ("AFTER_APPLY", 6),
-    ],
-)
-def test_a_kill_at_a_named_step_leaves_outputs_and_tables_exact(
-    bench: Workbench, step: str, nth: int
+def test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact(
+    bench: Workbench,
 ) -> None:
-    """Each of these leaves another combination of transaction, entry and local state behind.
-
-    Two groups of two tasks acquire with four commits, so the sixth time is in the middle of processing.
-    """
-    for _ in range(1 if step == "AFTER_GENESIS" else 2):  # genesis is written once in a group's life
-        bench.send(1_000)
-        worker = bench.worker_killed_at(step, nth)
-        assert worker.wait(30) == -signal.SIGKILL, bench.log.read_text()
-    bench.send(1_000)
-    bench.send(500)
+    """Each leaves another combination of transaction, entry and state to the next, which goes on from it."""
+    bench.send(200)
+    for point in _in(Phase.COMMIT, Phase.RETIRE):
+        bench.kill_while_running(point, 1)
     bench.finish()
+
+
+def test_kills_at_each_step_of_a_start_on_one_state_leave_outputs_and_tables_exact(bench: Workbench) -> None:
+    """A worker that is killed while it recovers from a kill, over and over, with a disk that is behind."""
+    bench.send(200)
+    for point in _in(Phase.GENESIS):
+        bench.kill_while_starting(point, 1)
+    behind = _fall_behind(bench)
+    for point in _in(Phase.RESTORE, Phase.REPLAY):
+        behind()
+        bench.send(40)
+        bench.kill_while_starting(point, 1)
+    bench.finish()
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("point", POINTS)
+def test_three_kills_in_a_row_at_each_step_leave_outputs_and_tables_exact(
+    tasks_bench: Workbench, point: str
+) -> None:
+    """One kill may be survived by luck; the second meets what the first one left at the very same step."""
+    bench, phase = tasks_bench, PHASES[point]
+    bench.send(200)
+    if phase is Phase.GENESIS:
+        _kill_at_genesis(bench, point)
+    elif phase in {Phase.RESTORE, Phase.REPLAY}:
+        _kill_at_restore(bench, point)
+    else:
+        for nth in (1, 2, 3):
+            bench.kill_while_running(point, nth)
+        if phase is Phase.COMMIT:
+            for _ in range(3):
+                bench.send(40)
+                bench.kill_while_starting(point, 1)
+    bench.finish()
+
+
+def _in(*phases: Phase) -> list[str]:
+    return [point for point, phase in PHASES.items() if phase in phases]
+
+
+def _kill_at_genesis(bench: Workbench, point: str) -> None:
+    """Each group has one genesis: a kill after it can follow once in a group's life, one before it again."""
+    groups = len(bench.groups)
+    for nth in [1] * groups if point == "AFTER_GENESIS" else [1, 1, groups]:
+        bench.kill_while_starting(point, nth)
+        bench.send(40)
+
+
+def _kill_at_restore(bench: Workbench, point: str) -> None:
+    """With a disk that is behind, an empty one, and the one that the kill before has left."""
+    behind = _fall_behind(bench)
+    for prepare in (behind, lambda: shutil.rmtree(bench.state_dir), lambda: None):
+        prepare()
+        bench.send(40)
+        bench.kill_while_starting(point, 1)
+
+
+def _fall_behind(bench: Workbench) -> Callable[[], None]:
+    """Write some journal; what is returned brings back the disk as it was before that."""
+    copy = bench.state_dir.with_name("behind")
+    worker = bench.worker("--commit-interval-ms", "5")
+    bench.catch_up(worker)
+    assert bench.stop(worker) == 0, bench.log.read_text()
+    shutil.copytree(bench.state_dir, copy)
+    worker = bench.worker("--commit-interval-ms", "5")
+    for _ in range(8):
+        bench.send(40)
+        bench.catch_up(worker)
+    worker.kill()
+    worker.wait()
+
+    def bring_back() -> None:
+        shutil.rmtree(bench.state_dir)
+        shutil.copytree(copy, bench.state_dir)
+
+    return bring_back

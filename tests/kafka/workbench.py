@@ -23,24 +23,39 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import TopicSpec
+from tests.kafka.kill_at import signal_of
+from tests.kafka.reference import Reference
 
 PARTITIONS = 2
+GROUPS = ("main", "counting")
 DEADLINE_S = 60.0
 
 
 class Workbench:
     """One test's topics on the broker, its state directory, and the worker processes it starts."""
 
-    def __init__(self, servers: str, prefix: str, directory: Path) -> None:
+    def __init__(
+        self,
+        servers: str,
+        prefix: str,
+        directory: Path,
+        *,
+        groups: tuple[str, ...] = GROUPS,
+        partitions: int = PARTITIONS,
+    ) -> None:
         self.servers = servers
         self.prefix = prefix
+        self.groups = groups
+        self.partitions = partitions
         self.state_dir = directory / "state"
         self.log = directory / "worker.log"
         self.sent: list[tuple[str, int]] = []
+        self.reference = Reference(servers, prefix, groups, partitions)
+        self._trigger = directory / "trigger"
         self._children: list[subprocess.Popen[bytes]] = []
         self._kafka = KafkaSettings(servers)
         cluster = KafkaCluster(self._kafka)
-        cluster.create([TopicSpec(f"{prefix}-{name}", PARTITIONS) for name in ("amounts", "sums")])
+        cluster.create([TopicSpec(f"{prefix}-{name}", partitions) for name in ("amounts", "sums")])
         cluster.close()
 
     def send(self, count: int, keys: int = 20) -> None:
@@ -56,6 +71,7 @@ class Workbench:
             number = len(self.sent)
             key = f"key-{number * 7 % keys}"
             self.sent.append((key, number))
+            self.reference.sent(key, number)
             producer.produce(f"{self.prefix}-amounts", msgspec.json.encode({"n": number}), key)
             producer.poll(0)
         assert producer.flush(DEADLINE_S) == 0
@@ -67,9 +83,43 @@ class Workbench:
             "--state-dir", str(self.state_dir), *arguments,
         )  # fmt: skip
 
-    def worker_killed_at(self, step: str, nth: int) -> subprocess.Popen[bytes]:
-        """A worker that kills itself at a step."""
-        return self._spawn("-m", "tests.kafka.kill_at", step, str(nth), self.servers, str(self.state_dir))
+    def kill_while_running(self, point: str, nth: int) -> None:
+        """Let a worker recover and catch up, check all; then it ends itself at a point under new input; check."""
+        self._trigger.unlink(missing_ok=True)
+        worker = self._killed_at(point, nth, str(self._trigger))
+        self.catch_up(worker)
+        self._trigger.touch()
+        deadline = time.monotonic() + DEADLINE_S
+        while not _ended(worker, within_s=0.03):
+            assert time.monotonic() < deadline, f"{point} was not reached:\n{self.log.read_text()}"
+            self.send(40)
+        self._check_killed(worker, point)
+
+    def kill_while_starting(self, point: str, nth: int) -> None:
+        """A worker ends itself at a point on its way to being live, and what it leaves is checked."""
+        worker = self._killed_at(point, nth, "-")
+        assert _ended(worker, within_s=DEADLINE_S), f"{point} was not reached:\n{self.log.read_text()}"
+        self._check_killed(worker, point)
+
+    def catch_up(self, worker: subprocess.Popen[bytes]) -> None:
+        """Wait until the worker has committed and applied all that was sent, and compare with the fold."""
+        try:
+            self.reference.check_caught_up(self.state_dir, lambda: not _ended(worker, within_s=0.03))
+        except AssertionError as error:
+            error.add_note(self.log.read_text())
+            raise
+
+    def _counted(self) -> int:
+        return sum(int(str(count)) for count in self.table("counting.counts").values())
+
+    def _check_killed(self, worker: subprocess.Popen[bytes], point: str) -> None:
+        assert worker.wait() == -signal_of(point), self.log.read_text()
+        self.reference.check_at_rest(self.state_dir)
+
+    def _killed_at(self, point: str, nth: int, trigger: str) -> subprocess.Popen[bytes]:
+        return self._spawn(
+            "-m", "tests.kafka.kill_at", point, str(nth), trigger, self.servers, str(self.state_dir)
+        )
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`pipeline ...`, to its end."""
@@ -99,12 +149,12 @@ class Workbench:
         return worker.wait(DEADLINE_S)
 
     def finish(self) -> None:
-        """Run a worker until both groups have processed everything, stop it as SIGTERM does, and check."""
+        """Run a worker until all groups have processed everything, stop it as SIGTERM does, and check."""
         worker = self.worker()
         self.wait_for_outputs(worker)
         deadline = time.monotonic() + DEADLINE_S
         # The counting group has no outputs: its table, read while the worker runs, says how far it is.
-        while sum(int(str(n)) for n in self.table("counting.counts").values()) < len(self.sent):
+        while "counting" in self.groups and self._counted() < len(self.sent):
             assert time.monotonic() < deadline, self.log.read_text()
         assert self.stop(worker) == 0, self.log.read_text()
         self.check()
@@ -112,7 +162,7 @@ class Workbench:
     def outputs(self) -> dict[str, list[tuple[int, int]]]:
         """Outputs by key, in order, up to where they are committed now: (count, total)."""
         found: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        places = [TopicPartition(f"{self.prefix}-sums", p) for p in range(PARTITIONS)]
+        places = [TopicPartition(f"{self.prefix}-sums", p) for p in range(self.partitions)]
         ends = KafkaJournalReader(self._kafka)
         consumer = Consumer(
             {"bootstrap.servers": self.servers, "group.id": "reader", "isolation.level": "read_committed"}
@@ -161,13 +211,14 @@ class Workbench:
         return {row["key"]: row["value"] for row in rows}
 
     def check(self) -> None:
-        """Outputs and both tables equal the fold."""
+        """Outputs and tables, as users see them, equal the fold."""
         expected = self.expected()
         assert self.outputs() == expected
         assert self.table("totals") == {
             key: {"count": values[-1][0], "total": values[-1][1]} for key, values in expected.items()
         }
-        assert self.table("counting.counts") == {key: len(values) for key, values in expected.items()}
+        if "counting" in self.groups:
+            assert self.table("counting.counts") == {key: len(values) for key, values in expected.items()}
 
     def close(self) -> None:
         """End the processes that this test started."""
@@ -189,12 +240,12 @@ class Workbench:
         return child
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "SUMS_PREFIX": self.prefix}
+        return {**os.environ, "SUMS_PREFIX": self.prefix, "SUMS_GROUPS": " ".join(self.groups)}
 
     @contextmanager
     def _reader(self) -> Iterator[_Read]:
         source = KafkaSources(self._kafka).open(f"{self.prefix}-reader")
-        source.assign({TopicPartition(f"{self.prefix}-sums", p): 0 for p in range(PARTITIONS)})
+        source.assign({TopicPartition(f"{self.prefix}-sums", p): 0 for p in range(self.partitions)})
 
         def read() -> list[tuple[str, bytes]]:
             polled = source.poll(10_000, 0.1)
@@ -209,3 +260,11 @@ class Workbench:
 
 class _Read(Protocol):
     def __call__(self) -> list[tuple[str, bytes]]: ...
+
+
+def _ended(process: subprocess.Popen[bytes], within_s: float) -> bool:
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True

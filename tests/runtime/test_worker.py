@@ -23,8 +23,11 @@ from tests.runtime.sums import Sum, Sums
 
 START_STEPS = {
     Step.BEFORE_GENESIS,
+    Step.DURING_GENESIS,
     Step.AFTER_GENESIS,
     Step.AFTER_FENCE,
+    Step.AFTER_END,
+    Step.AFTER_CHOICE,
     Step.AFTER_REPLAY,
     Step.BEFORE_ACQUIRE,
     Step.AFTER_ACQUIRE,

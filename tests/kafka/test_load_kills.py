@@ -1,0 +1,128 @@
+"""`pipeline produce` on a real Kafka, ended by SIGKILL in the middle of a file: every row arrives exactly once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline.client.load import LoadPosition, decode_position
+from pipeline.client.loader import LOADS, find_topic
+from pipeline.config import KafkaSettings
+from pipeline.core.names import TopicPartition
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ports import TopicSpec
+from tests.conftest import KafkaUnderTest
+from tests.kafka.kill_load_at import Point
+
+pytestmark = pytest.mark.kafka
+
+ROWS = 2_000
+BATCH = 25
+PARTITIONS = 3
+DEADLINE_S = 30.0
+# How long markers may take to reach all partitions of a transaction that is decided.
+MARKERS_S = 10.0
+
+
+class Load:
+    """One file on its way to one topic."""
+
+    def __init__(self, servers: str, topic: str, directory: Path) -> None:
+        self._topic = topic
+        self._file = directory / "rows.csv"
+        self._file.write_text("key,n\n" + "".join(f"key-{n % 97},{n}\n" for n in range(ROWS)))
+        self._log = directory / "produce.log"
+        self._arguments = (
+            "produce", topic, str(self._file), "--key", "key", "--batch", str(BATCH), "--kafka", servers,
+        )  # fmt: skip
+        self._reader = KafkaJournalReader(KafkaSettings(servers))
+        cluster = KafkaCluster(KafkaSettings(servers))
+        cluster.create([TopicSpec(topic, PARTITIONS)])
+        find_topic(cluster, topic)
+        cluster.close()
+
+    def kill_at(self, point: Point, nth: int = 1) -> None:
+        """Run the load until it kills itself, and check what it leaves: whole transactions, position and all."""
+        assert self._run("tests.kafka.kill_load_at", point.name, str(nth)) == -signal.SIGKILL, self._said()
+        self.check()
+
+    def finish(self) -> None:
+        """Run the load to its end: every row is there once."""
+        assert self._run("pipeline") == 0, self._said()
+        assert self.check() == ROWS
+
+    def check(self) -> int:
+        """The topic holds the rows up to the committed position, once, in the file's order; how many."""
+        deadline = time.monotonic() + MARKERS_S
+        while True:
+            position = self._position()
+            wanted = list(range(position.records if position is not None else 0))
+            found = [self._rows(number) for number in range(PARTITIONS)]
+            if sorted(chain(*found)) == wanted or time.monotonic() > deadline:
+                break
+        assert sorted(chain(*found)) == wanted
+        assert all(rows == sorted(rows) for rows in found)
+        return len(wanted)
+
+    def close(self) -> None:
+        """Release the client."""
+        self._reader.close()
+
+    def _run(self, module: str, *arguments: str) -> int:
+        with self._log.open("ab") as log:
+            return subprocess.run(
+                [sys.executable, "-m", module, *arguments, *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                timeout=DEADLINE_S,
+                check=False,
+            ).returncode
+
+    def _said(self) -> str:
+        return self._log.read_text()
+
+    def _position(self) -> LoadPosition | None:
+        name = f"{self._topic}/{self._file.name}"
+        found = [decode_position(data, name) for data in self._values(LOADS) if data]
+        return next((position for position in reversed(found) if position is not None), None)
+
+    def _rows(self, number: int) -> list[int]:
+        return [msgspec.json.decode(data)["n"] for data in self._values(TopicPartition(self._topic, number))]
+
+    def _values(self, partition: TopicPartition) -> list[bytes]:
+        bounds = self._reader.bounds(partition)
+        return [data for _, data in self._reader.read(partition, bounds.start, bounds.stable_end)]
+
+
+@pytest.fixture
+def load(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Load]:
+    """A file that is not loaded yet."""
+    made = Load(kafka.bootstrap_servers, unique_name, tmp_path)
+    yield made
+    made.close()
+
+
+def test_kills_at_each_point_of_one_load_lose_and_double_no_row(load: Load) -> None:
+    """A job is killed in the middle of a file, started again, and killed elsewhere."""
+    for point in Point:
+        load.kill_at(point, 1 if "FENCE" in point.name else 3)
+    load.finish()
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("point", Point)
+def test_three_kills_in_a_row_at_each_point_lose_and_double_no_row(load: Load, point: Point) -> None:
+    """The second kill meets what the first one left at the very same point, at once and further on."""
+    for nth in (1, 1, 1) if "FENCE" in point.name else (4, 1, 2):
+        load.kill_at(point, nth)
+    load.finish()

@@ -136,6 +136,122 @@ ROWS = [
         "RENEW_SHARE = 1e9",
         "tests/runtime/test_publisher.py silent_retry",
     ),
+    Broken(
+        "no fence: every start has a transactional id of its own",
+        "runtime/publisher.py",
+        "self._world.producers.open(self._task.transactional_id)",
+        'self._world.producers.open(f"{self._task.transactional_id}.{self._world.random.token(4).hex()}")',
+        f"{WORKER} taken_over_by_another",
+    ),
+    Broken(
+        "a restore reads the journal's end before it fences",
+        "runtime/restore.py",
+        "        publisher.fence()  # 1\n"
+        "        world.steps.reached(Step.AFTER_FENCE, task)\n"
+        "        for _ in range(MAX_PLANS):\n"
+        "            end = settled_end(task, reader, world, settings, publisher.fence)  # 2\n",
+        "        for _ in range(MAX_PLANS):\n"
+        "            end = settled_end(task, reader, world, settings, publisher.fence)  # 2\n"
+        "            publisher.fence()  # 1\n"
+        "            world.steps.reached(Step.AFTER_FENCE, task)\n",
+        "tests/runtime/test_restore.py wakes_up",
+    ),
+    Broken(
+        "positions are taken from the consumer group's offsets",
+        "runtime/restore.py",
+        "positions = {**applied.positions, **",
+        "positions = {\n"
+        "                **applied.positions,\n"
+        "                **{\n"
+        "                    place.topic: position\n"
+        "                    for place, position in world.cluster.committed(task.group_id.consumer_group).items()\n"
+        "                    if place.partition == task.partition\n"
+        "                },\n"
+        "                **",
+        "tests/runtime/test_restore.py consumer_group",
+    ),
+    Broken(
+        "a batch that was consumed before an abort is kept",
+        "runtime/group_run.py",
+        "            self.source.unassign(self.plan.partitions_of(partition))\n",
+        "            kept, assign = dict(task.positions), self.source.assign\n"
+        "            self.source.unassign(self.plan.partitions_of(partition))\n"
+        "            self.source.assign = lambda places: assign({tp: kept[tp.topic] for tp in places})\n",
+        f"{WORKER} fence_in_the_middle",
+    ),
+    Broken(
+        "what a dropped task has written is kept",
+        "runtime/task.py",
+        "        self._overlay = TaskOverlay()\n",
+        '        self._overlay = vars(world.cluster).setdefault("kept", TaskOverlay())\n',
+        f"{WORKER} fence_in_the_middle",
+    ),
+    Broken(
+        "the seq of an entry is ignored when a journal is read",
+        "core/journal.py",
+        "        if seq != previous.entry.seq + 1:\n",
+        "        if False:\n",
+        "tests/core/test_journal.py gap_between",
+    ),
+    Broken(
+        "the chain of an entry is ignored when a journal is read",
+        "core/journal.py",
+        "        if chain != _next_chain(previous.chain, body):\n",
+        "        if False:\n",
+        "tests/core/test_journal.py another_history",
+    ),
+    Broken(
+        "positions that fall are ignored when a journal is read",
+        "core/journal.py",
+        "        if after.get(topic, -1) < position:\n",
+        "        if False:\n",
+        "tests/core/test_journal.py fall_or_vanish",
+    ),
+    Broken(
+        "a group whose journal is empty is taken for a new one whatever it left elsewhere",
+        "core/recovery.py",
+        "    if with_genesis == 0 and written == 0:\n        if not traces:\n",
+        "    if with_genesis == 0 and written == 0:\n        if True:\n",
+        "tests/core/test_recovery.py row_5",
+    ),
+    Broken(
+        "a record that the client had no room for is taken for sent",
+        "kafka/producer.py",
+        "                    self._send_when_there_is_room(output)\n",
+        "                    pass\n",
+        "tests/contracts/test_short_counts.py finds_the_queue_full",
+    ),
+    Broken(
+        "a flush that leaves records behind is taken for success",
+        "kafka/producer.py",
+        "        if left or delivered != self._chunks:\n",
+        "        if False:\n",
+        "tests/contracts/test_short_counts.py leaves_records_behind",
+    ),
+    Broken(
+        "a later position reaches a sealed commit",
+        "runtime/task.py",
+        "Commit(Kind.COMMIT, dict(self._positions), delta, outputs)",
+        "Commit(Kind.COMMIT, self._positions, delta, outputs)",
+        "tests/runtime/test_task.py after_the_seal",
+    ),
+    Broken(
+        "a later output reaches a sealed commit",
+        "runtime/task.py",
+        "outputs = self.context.take_outputs()",
+        "outputs = self.context.outputs",
+        "tests/runtime/test_task.py after_the_seal",
+    ),
+    Broken(
+        "a later write reaches a sealed commit",
+        "table.py",
+        "        slot[_VALUE] = decoded if self._fresh is None else data\n        slot[_DATA] = data\n",
+        "        slot[_VALUE] = decoded if self._fresh is None else data\n"
+        "        slot[_DATA] = data\n"
+        "        if slot[_FULL_KEY] in self._overlay.sealed:\n"
+        "            self._overlay.sealed[slot[_FULL_KEY]] = data\n",
+        "tests/test_table.py sealed_overlay",
+    ),
 ]
 
 

@@ -22,6 +22,7 @@ OWNED_PROPERTIES: Mapping[str, str] = {
     "acks": "a commit must be on every in-sync replica",
     "request.required.acks": "a commit must be on every in-sync replica",
     "batch.size": "it must fit into the smallest max.message.bytes of the topics written to",
+    "allow.auto.create.topics": "topics are declared; a typing error must not create one",
     "auto.offset.reset": "where a task starts is recorded in its journal",
     "enable.auto.commit": "positions live in the journal",
     "enable.auto.offset.store": "positions live in the journal",
@@ -134,10 +135,12 @@ def load_settings(
     for name in worker:
         if name not in known:
             raise ConfigError(f"{path}: [worker] has no setting {name!r}", hint=f"known: {', '.join(known)}")
+    sources = dict.fromkeys(worker, f"[worker] in {path}")
     for name in known:
         variable = f"PIPELINE_{name.upper()}"
         if variable in environ:
             worker[name] = environ[variable]
+            sources[name] = variable
     flags = {k: v for k, v in (overrides or {}).items() if v is not None}
     bootstrap = str(
         flags.pop("bootstrap_servers", None)
@@ -150,10 +153,24 @@ def load_settings(
         if name in kafka:
             raise ConfigError(f"{path}: [kafka] {name} cannot be set: {reason}", hint="remove it")
     worker.update(flags)
+    sources.update({name: f"--{name.replace('_', '-')}" for name in flags})
     return Settings(
         kafka=KafkaSettings(bootstrap_servers=bootstrap, properties=kafka),
-        worker=WorkerSettings(**{name: _typed(name, value) for name, value in worker.items()}),  # type: ignore[arg-type]
+        worker=_worker_settings(worker, sources),
     )
+
+
+def _worker_settings(values: Mapping[str, object], sources: Mapping[str, str]) -> WorkerSettings:
+    """The checked settings. `sources` says where each value was found, for whoever has to mend it."""
+    try:
+        return WorkerSettings(**{name: _typed(name, value) for name, value in values.items()})  # type: ignore[arg-type]
+    except ConfigError as error:
+        places = [
+            f"{name} is set by {place}"
+            for name, place in sources.items()
+            if f"worker.{name} " in error.message + " "
+        ]
+        raise ConfigError(error.message, hint="; ".join(places) or error.hint) from error
 
 
 def _read_toml(path: Path, *, required: bool) -> dict[str, object]:

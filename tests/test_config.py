@@ -181,3 +181,25 @@ def test_a_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.Monkey
     """TOML has no shell that would do it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load(write(tmp_path, '[worker]\nstate_dir = "~/state"\n')).worker.state_dir == tmp_path / "state"
+
+
+def test_a_wrong_setting_is_told_with_the_place_that_set_it(tmp_path: Path) -> None:
+    """A file, a variable and a flag may each set it, and the file may be any."""
+    path = tmp_path / "p6.toml"
+    path.write_text("[worker]\nstart = 'first'\n")
+    with pytest.raises(ConfigError, match=r"worker\.start is 'first'") as caught:
+        load(path)
+    assert caught.value.hint == f"start is set by [worker] in {path}"
+    path.write_text("[worker]\ncommit_interval_ms = 30000\n")
+    with pytest.raises(ConfigError, match="must be below") as caught:
+        load_settings(file=path, environ={"PIPELINE_TRANSACTION_TIMEOUT_MS": "1000"})
+    assert caught.value.hint == (
+        f"commit_interval_ms is set by [worker] in {path};"
+        " transaction_timeout_ms is set by PIPELINE_TRANSACTION_TIMEOUT_MS"
+    )
+    with pytest.raises(ConfigError, match="it must be a number") as caught:
+        load_settings(file=path, environ={"PIPELINE_CACHE_ENTRIES": "many"})
+    assert caught.value.hint == "cache_entries is set by PIPELINE_CACHE_ENTRIES"
+    with pytest.raises(ConfigError, match="must be above 0") as caught:
+        load(path, commit_interval_ms=0)
+    assert caught.value.hint == "commit_interval_ms is set by --commit-interval-ms"

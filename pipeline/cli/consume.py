@@ -13,9 +13,10 @@ import msgspec
 import typer
 
 from pipeline.cli.options import KafkaOption, kafka_settings, print_json
+from pipeline.client.hints import no_topic
 from pipeline.client.reading import last_committed, read_topic
 from pipeline.core.names import TopicPartition
-from pipeline.errors import ConfigError, InputError
+from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
@@ -81,11 +82,8 @@ def _bounds(
 ) -> Mapping[TopicPartition, JournalBounds]:
     with closing(cluster):
         found = cluster.describe([topic]).get(topic)
-    if found is None:
-        raise ConfigError(
-            f"there is no topic {topic!r}",
-            hint=f"declare it in topics/{topic}.yaml and run: pipeline topics apply",
-        )
+        if found is None:
+            raise no_topic(topic, cluster.topics())
     if partition is not None and partition >= found.partitions:
         raise InputError(
             f"topic {topic!r} has no partition {partition}: they are 0 to {found.partitions - 1}"

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json, table_console
 from pipeline.core.journal import JournalEntry
-from pipeline.core.names import GroupId, TaskId
+from pipeline.core.names import GroupId, TaskId, check_name
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
@@ -29,14 +29,18 @@ def _group() -> None:
 def show(
     app: Annotated[str, typer.Argument(metavar="APP", help="The app's name.")],
     group: Annotated[str, typer.Option(help="The handler group.")] = "main",
-    partition: Annotated[int | None, typer.Option(help="One task; default: all.")] = None,
+    partition: Annotated[int | None, typer.Option(help="One task; default: all.", min=0)] = None,
     last: Annotated[
-        int, typer.Option(help="About this many of the newest entries of each task; 0 for all.")
+        int, typer.Option(help="About this many of the newest entries of each task; 0 for all.", min=0)
     ] = 10,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show journal entries: sequence number, kind, owner, input positions, and how much each wrote."""
+    if ":" in app:
+        raise InputError(f"{app!r} is no app's name", hint="give the app's name, not MODULE:APP")
+    check_name("app", app)
+    check_name("group", group)
     settings = kafka_settings(kafka)
     group_id = GroupId(app, group)
     cluster = KafkaCluster(settings)

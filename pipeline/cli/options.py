@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -17,7 +15,6 @@ __all__ = [
     "JsonOption",
     "KafkaOption",
     "counted",
-    "did_you_mean",
     "kafka_settings",
     "print_json",
     "say",
@@ -65,9 +62,3 @@ def table_console() -> Console:
 def counted(count: int, what: str) -> str:
     """`1 record`, `1,000 records`."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'flights'?` where something known looks like `name`; else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json, say
+from pipeline.cli.options import JsonOption, KafkaOption, counted, kafka_settings, print_json, say
 from pipeline.client.limits import DEFAULT_RECORD_BYTES, record_bytes, row_limits
 from pipeline.client.lines import Lines
 from pipeline.client.load import LoadOptions, LoadPosition, LoadRequest
@@ -97,10 +97,11 @@ def produce(
     shown = "standard input" if file == STANDARD_INPUT else file
     lines = Lines(open_bytes(file), shown)
     form = file_kind.value if file_kind else file_format(file)
-    if form is None:
-        raise typer.BadParameter(f"cannot tell the format of {file}: give --format csv or --format jsonl")
-    if file == STANDARD_INPUT and name is None:
-        raise typer.BadParameter("standard input has no name to be continued by: give --name")
+    unnamed = file == STANDARD_INPUT and name is None
+    if form is None or unnamed:
+        needed = ["--format csv or --format jsonl"] if form is None else []
+        needed += ["--name, by which the load is continued"] if unnamed else []
+        raise typer.BadParameter(f"{shown} alone does not say enough: give {', and '.join(needed)}")
     load = name or f"{topic}/{Path(file).name}"
     if not load.isprintable() or len(load) > 200:
         raise typer.BadParameter(f"{load!r} cannot be the name of a load: up to 200 printable characters")
@@ -114,7 +115,7 @@ def produce(
     )
     settings = kafka_settings(kafka)
     cluster = KafkaCluster(settings)
-    target = find_topic(cluster, topic)
+    target = find_topic(cluster, topic, cluster.topics)
     request = LoadRequest(
         name=load, topic=topic, topic_id=target.topic_id, file=shown, options=options, restart=restart
     )
@@ -122,7 +123,7 @@ def produce(
     _tune_garbage_collection()
     with _world(settings, cluster, target) as world:
         loader = Loader(world, request, lines, missing_key=on_missing_key.value, limits=limits)
-        report = _Report(loader, unpacked_bytes(file), quiet=json)
+        report = _Report(loader, unpacked_bytes(file), quiet=json, with_keys=key is not None)
         try:
             with report.showing():
                 last = loader.run(report.progress)
@@ -166,8 +167,9 @@ def _world(settings: KafkaSettings, cluster: KafkaCluster, topic: TopicInfo) -> 
 class _Report:
     """What people see while it runs, and the account at the end."""
 
-    def __init__(self, loader: Loader, total_bytes: int | None, *, quiet: bool) -> None:
+    def __init__(self, loader: Loader, total_bytes: int | None, *, quiet: bool, with_keys: bool) -> None:
         self._loader = loader
+        self._with_keys = with_keys
         self._total_bytes = total_bytes
         self._quiet = quiet
         self._began_s = self._said_s = time.monotonic()
@@ -195,16 +197,17 @@ class _Report:
     def closing(self, last: LoadPosition) -> str:
         if self._loader.already_done:
             return (
-                f"load {last.name!r} is complete already: {last.records:,} records in topic {last.topic}."
+                f"load {last.name!r} is complete already: {counted(last.records, 'record')} in topic {last.topic}."
                 " Nothing was written (--restart would load it again)"
             )
         seconds = self._seconds()
         before = self._loader.continued
-        text = f"{self._new(last):,} records to topic {last.topic} in {seconds:.1f} s"
+        keys = "" if self._with_keys else " without keys"
+        text = f"{counted(self._new(last), 'record')}{keys} to topic {last.topic} in {seconds:.1f} s"
         text += f" ({self._new(last) / seconds:,.0f} records/s)"
         if before is not None:
-            text += f"; continued from line {before.line:,}, {last.records:,} records in all"
-        return text + (f"; {last.skipped:,} rows without a key were skipped" if last.skipped else "")
+            text += f"; continued from line {before.line:,}, {counted(last.records, 'record')} in all"
+        return text + (f"; {counted(last.skipped, 'row')} without a key skipped" if last.skipped else "")
 
     def summary(self, last: LoadPosition) -> dict[str, object]:
         before = self._loader.continued
@@ -230,7 +233,7 @@ class _Report:
             say(self._rate(position))
 
     def _rate(self, position: LoadPosition) -> str:
-        return f"{position.records:,} records, {self._new(position) / self._seconds():,.0f}/s"
+        return f"{counted(position.records, 'record')}, {self._new(position) / self._seconds():,.0f}/s"
 
     def _new(self, position: LoadPosition) -> int:
         before = self._loader.continued

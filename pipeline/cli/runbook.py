@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from pipeline.cli.options import did_you_mean
+from pipeline.client.hints import did_you_mean
 from pipeline.errors import InputError
 
 __all__ = ["runbook", "runbooks_dir"]

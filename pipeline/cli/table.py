@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pipeline.app import App
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import print_json, table_console
+from pipeline.cli.options import counted, print_json, say, table_console
 from pipeline.config import load_settings
 from pipeline.core.names import TaskId
 from pipeline.core.position import decode_position
@@ -43,8 +43,11 @@ def show(
     ] = "",
     state_dir: Annotated[Path | None, typer.Option(help="Where the worker keeps its state.")] = None,
     most: Annotated[
-        int, typer.Option("--max", help="Rows at most; 0 for all. Default: 50, with --json all.")
-    ] = -1,
+        int | None,
+        typer.Option(
+            "--max", metavar="N", help="Rows at most; 0 for all. Default: 50, with --json all.", min=0
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
 ) -> None:
     """Show a table as it was last applied, also while the worker runs."""
@@ -53,6 +56,7 @@ def show(
     found = find_app(app)
     definition = _find_table(found, table)
     settings = load_settings({"state_dir": state_dir})
+    _check_state_dir(settings.worker.state_dir)
     stores = RocksStores(settings.worker.state_dir, settings.worker.block_cache_bytes)
     directory = settings.worker.state_dir / found.app_name / definition.group
     partitions = sorted(int(d.name) for d in directory.glob("*") if d.name.isdigit())
@@ -61,7 +65,7 @@ def show(
             f"no state of group {definition.group} under {directory}",
             hint="give the worker's --state-dir; a table exists once a worker has run",
         )
-    limit = most if most >= 0 else (0 if json else 50)
+    limit = most if most is not None else (0 if json else 50)
     shown = Table("partition", "key", "value", box=None)
     count = 0
     for partition, row_key, value in _rows(stores, found, definition, partitions, key):
@@ -72,13 +76,24 @@ def show(
             print_json({"partition": partition, "key": row_key, "value": value})
         else:
             shown.add_row(str(partition), str(row_key), msgspec.json.encode(value).decode())
+    if key is not None and count == 0:
+        raise InputError(f"table {definition.name} has no key {key!r}")
     if json:
         return
     table_console().print(shown)
     if limit and count > limit:
-        typer.echo(f"the first {limit} rows; --max 0 shows all", err=True)
+        say(f"the first {counted(limit, 'row')}; --max 0 shows all")
     if count == 0:
-        typer.echo("no rows" if key is None else f"no key {key!r}", err=True)
+        say("no rows")
+
+
+def _check_state_dir(directory: Path) -> None:
+    if not directory.is_dir():
+        what = "is no directory" if directory.exists() else "is not there"
+        raise InputError(
+            f"the state directory {directory} {what}",
+            hint="run this where the worker runs, or give the worker's --state-dir",
+        )
 
 
 def _rows(

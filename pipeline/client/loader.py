@@ -18,10 +18,11 @@ miss our own last commit behind another load's open transaction, and load its re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
+from pipeline.client.hints import no_topic
 from pipeline.client.lines import Lines
 from pipeline.client.load import (
     LoadPosition,
@@ -94,8 +95,11 @@ class LoadWorld:
     retry_backoff_ms: int
 
 
-def find_topic(cluster: Cluster, topic: str) -> TopicInfo:
-    """The topic to load into; creates the topic of positions. Raises ConfigError when it cannot be used."""
+def find_topic(cluster: Cluster, topic: str, known: Callable[[], Iterable[str]] = list) -> TopicInfo:
+    """The topic to load into; creates the topic of positions. Raises ConfigError when it cannot be used.
+
+    `known` gives the names of topics that could have been meant by one that is not there.
+    """
     held = held_by_the_pipeline(topic)
     if held:
         raise ConfigError(
@@ -103,10 +107,7 @@ def find_topic(cluster: Cluster, topic: str) -> TopicInfo:
         )
     found = cluster.describe([topic, LOADS_TOPIC])
     if topic not in found:
-        raise ConfigError(
-            f"there is no topic {topic!r}",
-            hint=f"declare it in topics/{topic}.yaml and run: pipeline topics apply",
-        )
+        raise no_topic(topic, known())
     loads = found.get(LOADS_TOPIC)
     if loads is None:
         cluster.create([LOADS_SPEC])

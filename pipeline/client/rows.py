@@ -140,7 +140,9 @@ class _Rows:
     def _no_key(self) -> bytes | None:
         """Under the policies null and skip the key of a row without one. Raises InputError under error."""
         if self._missing_key == "error":
-            raise InputError(f"no {self._options.key!r} for the key (see --on-missing-key)")
+            raise InputError(
+                f"no {self._options.key!r} for the key; --on-missing-key skip, or null, lets such rows pass"
+            )
         return None
 
 

@@ -31,6 +31,7 @@ from pipeline.ports import TopicInfo, TopicSpec
 __all__ = ["KafkaCluster"]
 
 _REQUEST_TIMEOUT_S = 10.0
+_HINT_TIMEOUT_S = 2.0
 _VISIBLE_TIMEOUT_S = 30.0
 _VISIBLE_POLL_S = 0.02
 _MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
@@ -55,6 +56,15 @@ class KafkaCluster:
 
     def cluster_id(self) -> str:
         return str(self._describe_cluster().cluster_id)
+
+    def topics(self) -> list[str]:
+        """Names of topics, for hints: none when they cannot be asked for."""
+        try:
+            return [
+                name for name in self._admin.list_topics(timeout=_HINT_TIMEOUT_S).topics if name[:2] != "__"
+            ]
+        except KafkaException:
+            return []
 
     def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
         """The topics that exist, by name, with id and configuration."""

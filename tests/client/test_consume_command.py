@@ -94,6 +94,8 @@ def test_what_is_not_there_is_refused_with_the_right_code(
     _, err = command.run("consume", f"{unique_name}-missing", code=1)
     assert "there is no topic" in err
     command.create(unique_name, partitions=2)
+    _, err = command.run("consume", unique_name[1:], code=1)
+    assert f"there is no topic {unique_name[1:]!r}; did you mean {unique_name!r}?" in err
     _, err = command.run("consume", unique_name, "--partition", "2", code=1)
     assert "they are 0 to 1" in err
     _, err = away.communicate(timeout=60)

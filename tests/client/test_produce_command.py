@@ -194,6 +194,8 @@ def test_mistakes_end_with_a_sentence_and_the_right_code(
     assert "there is no topic" in err
     assert "pipeline topics apply" in err
     command.create(unique_name, max_message_bytes="2000")
+    _, err = command.run("produce", unique_name[:-1], "rows.csv", code=1)
+    assert f"did you mean {unique_name!r}?" in err
     _, err = command.run("produce", unique_name, "absent.csv", code=1)
     assert "cannot read absent.csv: No such file or directory" in err
     _, err = command.run("produce", unique_name, "rows.dat", code=2)
@@ -219,3 +221,29 @@ def test_ids_times_and_keys_reach_the_topic(command: Command, unique_name: str, 
     (record,) = command.records(unique_name)
     assert (record.key(), record.timestamp()[1]) == ("é".encode(), 1_356_998_400_000)
     assert record.headers() == [("event-id", b"id-1")]
+
+
+def test_the_account_of_a_load_tells_when_its_records_have_no_keys(
+    command: Command, unique_name: str, tmp_path: Path
+) -> None:
+    """An app that declares keys refuses each of them, and the load was the last chance to notice."""
+    command.create(unique_name)
+    (tmp_path / "rows.jsonl").write_text('{"k":"a"}\n')
+    out, _ = command.run("produce", unique_name, "rows.jsonl")
+    assert out.startswith(f"1 record without keys to topic {unique_name} in ")
+    (tmp_path / "rows.jsonl").write_text('{"k":"a"}\n{"k":"b"}\n')
+    out, _ = command.run("produce", unique_name, "rows.jsonl", "--key", "k", "--name", "keyed")
+    assert out.startswith(f"2 records to topic {unique_name} in ")
+
+
+def test_a_load_stopped_by_a_missing_key_goes_on_when_such_rows_may_pass(
+    command: Command, unique_name: str, tmp_path: Path
+) -> None:
+    """The error advises it; what is loaded already is no reason to refuse."""
+    command.create(unique_name)
+    (tmp_path / "rows.csv").write_text("k,v\na,1\n,2\nc,3\n")
+    _, err = command.run("produce", unique_name, "rows.csv", "--key", "k", "--batch", "1", code=1)
+    assert "rows.csv, line 3: no 'k' for the key; --on-missing-key skip, or null, lets such rows pass" in err
+    out, _ = command.run("produce", unique_name, "rows.csv", "--key", "k", "--on-missing-key", "skip")
+    assert "1 row without a key skipped" in out
+    assert sorted(record.key() or b"" for record in command.records(unique_name)) == [b"a", b"c"]

@@ -1,0 +1,84 @@
+"""`table show` and `journal show`, asked for what is not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline import App
+from pipeline.core.journal import Identity
+from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition, encode_position
+from pipeline.state.rocks import RocksStores
+from pipeline.table import table_prefix
+from tests.cli.conftest import Run
+
+PROGRAM = """
+from pipeline import App
+app = App("delays")
+flights = app.topic("flights", key=str, value=int)
+totals = app.table("totals", key=str, value=int)
+
+@app.handler(flights)
+def handle(event, ctx):
+    pass
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """What a worker has left behind: one row."""
+    (tmp_path / "delays.py").write_text(PROGRAM)
+    totals = App("delays").table("totals", key=str, value=int)
+    directory = tmp_path / ".pipeline" / "state"
+    store = RocksStores(directory, 8 << 20).open(TaskId("delays", "main", 0))
+    identity = Identity("cluster", "murmur2_random", {}, {"totals": totals.fingerprint}, "")
+    store.apply(
+        {table_prefix("totals") + b"AA": b"7"},
+        encode_position(AppliedPosition(2, 5, 6, bytes(8), {}, identity)),
+    )
+    store.close()
+    return directory
+
+
+SHOW = ("table", "show", "totals")
+APP = ("--app", "delays:app")
+
+
+def test_a_row_is_shown_and_one_that_is_not_there_is_an_error(pipeline: Run, state: Path) -> None:
+    """A script that asks for a key must not take nothing for an answer."""
+    assert json.loads(pipeline(*SHOW, "AA", *APP, "--json", code=0).stdout)["value"] == 7
+    for form in ((), ("--json",)):
+        missing = pipeline(*SHOW, "BB", *APP, *form, code=1)
+        assert missing.stdout == ""
+        assert "table totals has no key 'BB'" in missing.stderr
+
+
+def test_a_state_directory_that_is_none_is_said_to_be_none(pipeline: Run, state: Path) -> None:
+    """The command was run somewhere else than the worker, most often."""
+    absent = pipeline(*SHOW, *APP, "--state-dir", "elsewhere", code=1).stderr
+    assert "the state directory elsewhere is not there" in absent
+    assert "run this where the worker runs" in absent
+    file = pipeline(*SHOW, *APP, "--state-dir", "delays.py", code=1).stderr
+    assert "the state directory delays.py is no directory" in file
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*SHOW, *APP, "--max", "-5"),
+        ("journal", "show", "delays", "--last", "-3"),
+        ("journal", "show", "delays", "--partition", "-1"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(pipeline: Run, state: Path, words: tuple[str, ...]) -> None:
+    """Taken for `all`, -5 would be a surprise on a large table."""
+    assert f"Invalid value for '{words[-2]}'" in pipeline(*words, code=2).stderr
+
+
+def test_a_target_in_the_place_of_an_apps_name_is_told_apart(pipeline: Run) -> None:
+    """Every other command takes MODULE:APP."""
+    error = pipeline("journal", "show", "delays:app", code=1).stderr
+    assert "give the app's name, not MODULE:APP" in error

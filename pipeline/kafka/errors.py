@@ -85,6 +85,8 @@ _SETTLING = frozenset(
     }
 )
 _SETTLE_TIMEOUT_S = 15.0
+# A node hears of a new topic some time after the one that was asked whether it is there.
+_APPEAR_TIMEOUT_S = 3.0
 _SETTLE_POLL_S = 0.05
 _OUT_OF_RANGE = frozenset(
     {
@@ -125,15 +127,21 @@ def transaction_failure(error: KafkaError, what: str, *, ending: bool = False) -
 
 def until_settled(ask: Callable[[], T], what: str) -> T:
     """The answer to a request, asked again while leaders and coordinators settle, for a bounded time."""
-    deadline = time.monotonic() + _SETTLE_TIMEOUT_S
+    started = time.monotonic()
     while True:
         try:
             return ask()
         except KafkaException as exception:
             error = error_of(exception)
-            if error.code() not in _SETTLING or time.monotonic() > deadline:
+            if time.monotonic() - started > _patience_s(error.code()):
                 raise request_failure(error, what) from exception
             time.sleep(_SETTLE_POLL_S)
+
+
+def _patience_s(code: int) -> float:
+    if code in _SETTLING:
+        return _SETTLE_TIMEOUT_S
+    return _APPEAR_TIMEOUT_S if code == KafkaError.UNKNOWN_TOPIC_OR_PART else -1.0
 
 
 def request_failure(error: KafkaError, what: str) -> PipelineError:

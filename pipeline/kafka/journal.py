@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import OFFSET_INVALID, Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
@@ -111,6 +111,10 @@ class KafkaJournalReader:
                 answer: Any = future.result(timeout=_REQUEST_TIMEOUT_S + 5)
             except TimeoutError as error:
                 raise UnreachableError(f"{where}: no answer") from error
+            if answer.offset == OFFSET_INVALID:
+                # The client's word for a broker that did not answer in time. An end must never come of it: a
+                # journal would look empty.
+                raise UnreachableError(f"{where}: no answer")
             answers[asked[partition]] = int(answer.offset)
         return answers
 

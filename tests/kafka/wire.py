@@ -33,6 +33,7 @@ class Api(IntEnum):
     """The requests that tests speak of."""
 
     PRODUCE = 0
+    LIST_OFFSETS = 2
     METADATA = 3
     FIND_COORDINATOR = 10
     INIT_PRODUCER_ID = 22

@@ -1,0 +1,54 @@
+"""Requests about topics while a cluster settles: what to ask again, and what never to take for an answer."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from pipeline.config import KafkaSettings
+from pipeline.core.names import TopicPartition
+from pipeline.errors import UnreachableError
+from pipeline.kafka import journal
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.errors import until_settled
+from pipeline.ports import TopicSpec
+from tests.conftest import KafkaUnderTest
+from tests.kafka.proxy import Api, Proxy
+
+NO_ANSWER_S = 0.5
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR]
+)
+def test_what_a_node_has_not_heard_of_yet_is_asked_again(code: int) -> None:
+    """With several nodes a topic is there on one before it is on another: a first start failed for that."""
+    answers = [KafkaException(KafkaError(code)), 7]
+
+    def ask() -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, KafkaException):
+            raise answer
+        return answer
+
+    assert until_settled(ask, "an end") == 7
+
+
+@pytest.mark.kafka
+def test_ends_that_a_broker_does_not_tell_in_time_are_an_error_and_no_empty_journal(
+    kafka: KafkaUnderTest, proxy: Proxy, unique_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client then gives an offset, without an error. A journal that looks empty is a new app, or a loss."""
+    with closing(KafkaCluster(KafkaSettings(kafka.bootstrap_servers))) as cluster:
+        cluster.create([TopicSpec(unique_name, 1)])
+    monkeypatch.setattr(journal, "_REQUEST_TIMEOUT_S", NO_ANSWER_S)
+    late = proxy.hold(Api.LIST_OFFSETS)
+    partition = TopicPartition(unique_name, 0)
+    with closing(journal.KafkaJournalReader(KafkaSettings(proxy.servers))) as reader:
+        with pytest.raises(UnreachableError, match="no answer"):
+            reader.bounds(partition)
+        with pytest.raises(UnreachableError, match="no answer"):
+            reader.stable_ends([partition])
+    assert late.fired

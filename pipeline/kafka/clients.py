@@ -200,7 +200,7 @@ def open_client(client: Callable[[Properties], ClientT], properties: Properties)
     except KafkaException as error:
         raise ConfigError(
             f"the Kafka client refuses its settings: {error_of(error).str()}",
-            hint="check [kafka] in pipeline.toml",
+            hint="check the section [kafka] of the settings file",
         ) from error
 
 

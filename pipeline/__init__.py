@@ -1,16 +1,21 @@
 """Exactly-once stream processing in Python on Kafka.
 
-Everything a user imports; the rest of the package may change.
+Everything a user imports; the rest of the package may change. A name is loaded when it is first asked for, so that
+the command is at work before the clients of Kafka and RocksDB are.
 """
 
-from pipeline.app import Group, OnError
-from pipeline.codecs import Codec
-from pipeline.context import Context
-from pipeline.declarations import Resource, TableDef, Topic
-from pipeline.errors import PipelineError
-from pipeline.event import Batch, Event
-from pipeline.running import App
-from pipeline.table import Table
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.app import Group, OnError
+    from pipeline.codecs import Codec
+    from pipeline.context import Context
+    from pipeline.declarations import Resource, TableDef, Topic
+    from pipeline.errors import PipelineError
+    from pipeline.event import Batch, Event
+    from pipeline.running import App
+    from pipeline.table import Table
 
 __all__ = [
     "App",
@@ -26,3 +31,29 @@ __all__ = [
     "TableDef",
     "Topic",
 ]
+
+_HOMES = {
+    "App": "pipeline.running",
+    "Batch": "pipeline.event",
+    "Codec": "pipeline.codecs",
+    "Context": "pipeline.context",
+    "Event": "pipeline.event",
+    "Group": "pipeline.app",
+    "OnError": "pipeline.app",
+    "PipelineError": "pipeline.errors",
+    "Resource": "pipeline.declarations",
+    "Table": "pipeline.table",
+    "TableDef": "pipeline.declarations",
+    "Topic": "pipeline.declarations",
+}
+
+if not TYPE_CHECKING:  # a type checker would take this for a module that has every name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted(set(globals()) | set(__all__))

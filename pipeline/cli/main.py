@@ -58,7 +58,7 @@ def pipeline(
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command that was typed, and end the process with its exit code."""
     try:
         app()
     except PipelineError as error:

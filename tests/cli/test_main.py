@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
+import pipeline as package
 from tests.cli.conftest import Run
 
 
@@ -12,3 +17,40 @@ def test_it_knows_its_version(pipeline: Run) -> None:
     """The first question of every report."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert pipeline("--version", code=0).stdout == f"pipeline {project['version']}\n"
+
+
+INTERRUPTED = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from pipeline.cli.entry import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["confluent_kafka", "pipeline.wiring", "typer"])
+def test_ctrl_c_while_it_loads_leaves_no_traceback(module: str) -> None:
+    """Whoever mistyped the command stops it at once, and has done nothing wrong."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(module=module), "--version"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_every_public_name_is_there_and_no_other_is() -> None:
+    """Names are loaded when they are asked for: a wrong home would show at the user's import."""
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+        assert name in dir(package)
+    assert set(package._HOMES) == set(package.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
+        package.Nonsense  # type: ignore[attr-defined]  # noqa: B018

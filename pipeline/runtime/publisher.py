@@ -37,6 +37,7 @@ from pipeline.core.position import AppliedPosition, after, encode_position
 from pipeline.core.recovery import Outcome, resolve_outcome
 from pipeline.errors import (
     AbortableError,
+    CorruptStateError,
     FatalTaskError,
     InvariantError,
     SupersededError,
@@ -173,8 +174,12 @@ class Publisher:
         """Close producer and store. Anything unpublished is left to the next owner."""
         self._close_producer()
         if self._store is not None:
-            self._store.close()
-            self._store = None
+            store, self._store = self._store, None
+            try:
+                store.close()
+            except CorruptStateError as error:
+                # A store repeats its write error when it is closed; that must not hide what ended the task.
+                self._world.log.warning("state_not_closed", task=str(self._task), reason=error.message)
 
     def _attempt(self, commit: Commit, nonce: bytes) -> JournalEntry:
         producer, head, steps, task = self._producer, self._head, self._world.steps, self._task

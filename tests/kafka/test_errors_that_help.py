@@ -5,72 +5,324 @@ Every test reads the text that an operator gets, mends the cause, and compares o
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
 
+from pipeline.config import KafkaSettings
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.ports import TopicSpec
 from tests.conftest import KafkaUnderTest
-from tests.kafka.workbench import DEADLINE_S, Workbench
+from tests.kafka.troubled_bench import TroubledBench
+from tests.kafka.workbench import DEADLINE_S, PARTITIONS
 
 pytestmark = pytest.mark.kafka
 
 
-class Bench(Workbench):
-    """A workbench whose first worker is the app with trouble built in; `finish` runs the mended one."""
+@pytest.fixture
+def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[TroubledBench]:
+    """Topics, state directory and processes of one test."""
+    made = TroubledBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
+    yield made
+    made.close()
 
-    def __init__(self, servers: str, prefix: str, directory: Path) -> None:
-        super().__init__(servers, prefix, directory)
-        self.environment: dict[str, str] = {}
 
-    def troubled_worker(
-        self, trouble: str = "", at: int = -1, policy: str = "stop", *arguments: str
-    ) -> subprocess.Popen[bytes]:
-        """A worker that runs into `trouble` at the input number `at`."""
-        self.environment |= {"TROUBLE": trouble, "TROUBLE_AT": str(at), "TROUBLE_POLICY": policy}
-        return self._spawn(
-            "-m", "pipeline", "worker", "tests.kafka.troubles:app", "--kafka", self.servers,
-            "--state-dir", str(self.state_dir), *arguments,
-        )  # fmt: skip
+def _configure(bench: TroubledBench, topic: str, name: str, value: str) -> None:
+    """Alter a setting of a topic, and wait until the cluster shows it."""
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": bench.servers})
+    [done] = admin.incremental_alter_configs([resource]).values()
+    done.result(DEADLINE_S)
+    cluster = KafkaCluster(KafkaSettings(bench.servers))
+    while cluster.describe([topic])[topic].config[name] != value:
+        pass
 
-    def send_raw(self, key: bytes, value: bytes) -> None:
-        """Produce one record of any bytes to partition 0."""
-        producer = Producer({"bootstrap.servers": self.servers})
-        producer.produce(f"{self.prefix}-amounts", value, key, partition=0)
-        assert producer.flush(DEADLINE_S) == 0
 
-    def events(self, name: str) -> list[dict[str, object]]:
-        """The events of this name in the log of all workers so far."""
-        found = []
-        for line in self.log.read_text().splitlines():
-            if line.startswith("{"):
-                event = msgspec.json.decode(line)
-                if event["event"] == name:
-                    found.append(event)
-        return found
+# Records that cannot be processed
 
-    def wait_for_event(self, name: str, times: int = 1) -> dict[str, object]:
-        """Wait until the log has an event this many times; the last one."""
-        deadline = time.monotonic() + DEADLINE_S
-        while len(found := self.events(name)) < times:
-            assert time.monotonic() < deadline, f"{name} never came:\n{self.log.read_text()}"
-        return found[-1]
 
-    def _environment(self) -> dict[str, str]:
-        return {**super()._environment(), **self.environment}
+@pytest.mark.parametrize(
+    ("trouble", "facts"),
+    [
+        ("raises", ["ValueError: no such carrier"]),
+        ("sends elsewhere", ["'elsewhere'", "is not declared by this app"]),
+        ("sends too much", ["a record of 300", "is over the limit of topic {prefix}-sums (19744 bytes)"]),
+        ("sends too much", ["raise max.message.bytes of the topic and start the worker again"]),
+    ],
+)
+def test_a_handler_that_fails_stops_its_task_with_the_record_and_is_mended_by_the_next_start(
+    bench: TroubledBench, trouble: str, facts: list[str]
+) -> None:
+    """Its writes and outputs are taken back, so the mended handler finds everything as it was."""
+    _configure(bench, f"{bench.prefix}-sums", "max.message.bytes", "20000")
+    bench.send(100)
+    worker = bench.troubled_worker(trouble, at=60)
+    failed = bench.wait_for_event("task_failed")
+    for fact in [*facts, "cannot be processed by add", f"{bench.prefix}-amounts[", "troubles.py"]:
+        assert fact.format(prefix=bench.prefix) in failed["reason"]
+    assert failed["task"].startswith(f"{bench.prefix}/main/")
+    assert "mend the handler or the record and start the worker again" in failed["next"]
+    assert "runbooks/poison-record.md" in failed["next"]
+    assert bench.stop(worker) == 1
+    bench.finish()
+
+
+BAD_RECORDS = [(b"\xff", b'{"n": 1}'), (b"key-1", b"{broken")]
+
+
+def test_a_key_that_cannot_be_decoded_stops_its_task_and_is_passed_over_under_skip(
+    bench: TroubledBench,
+) -> None:
+    """No handler has seen it; the text names the record all the same, and skipping costs no other one."""
+    bench.send(100)
+    for key, value in BAD_RECORDS:
+        bench.send_raw(key, value)
+    bench.send(100)
+    worker = bench.troubled_worker()
+    failed = bench.wait_for_event("task_failed", times=2)  # one in each group
+    assert bench.stop(worker) == 1
+    assert f"the record {bench.prefix}-amounts[0] offset" in failed["reason"]
+    assert "UnicodeDecodeError" in failed["reason"]
+    assert "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md" in failed["next"]
+    worker = bench.troubled_worker(policy="skip")
+    bench.settle(worker)
+    rejected = bench.events("record_rejected")
+    assert len(rejected) == len(BAD_RECORDS) * 2
+    assert {event["policy"] for event in rejected} == {"skip"}
+    assert all(event["record"].startswith(f"{bench.prefix}-amounts[0] offset ") for event in rejected)
+    assert {event["error"].partition(":")[0] for event in rejected} == {"UnicodeDecodeError", "DecodeError"}
+
+
+# What is too large
+
+
+def test_topics_with_small_limits_take_everything_in_smaller_batches(bench: TroubledBench) -> None:
+    """Outputs share batches, and a commit's entry is larger than any of them: none may wedge the task."""
+    bench.send(5_000, keys=2_000)
+    for name in ("amounts", "sums"):
+        _configure(bench, f"{bench.prefix}-{name}", "max.message.bytes", "2000")
+    bench.finish()
+    assert bench.events("commit_aborted") == []
+
+
+def test_a_limit_lowered_under_a_running_worker_stops_it_with_what_to_do(bench: TroubledBench) -> None:
+    """Each record fits and the batch does not; the next start sends smaller batches."""
+    bench.send(100)
+    worker = bench.worker("--commit-interval-ms", "500")
+    bench.wait_for_outputs(worker)
+    _configure(bench, f"{bench.prefix}-sums", "max.message.bytes", "600")
+    bench.send(1_000, keys=1_000)
+    failed = bench.wait_for_event("task_failed", times=PARTITIONS)
+    assert "a commit was aborted 5 times in a row" in failed["reason"]
+    assert f"{bench.prefix}-sums" in failed["reason"]
+    assert "start the worker again, it reads the limits at its start" in failed["next"]
+    assert "nothing is lost" in failed["next"]
+    assert bench.stop(worker) == 1
+    bench.finish()
+
+
+# Topics that are not what they were
+
+
+def test_an_input_that_grew_stops_the_worker_and_keeps_what_was_committed(bench: TroubledBench) -> None:
+    """Keys have moved to partitions where nobody knows their totals: the numbers would begin again at zero."""
+    bench.environment |= {"PIPELINE_CHECK_INTERVAL_S": "0.5"}
+    bench.send(100)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    topic = f"{bench.prefix}-amounts"
+    admin = AdminClient({"bootstrap.servers": bench.servers})
+    grown = admin.create_partitions([NewPartitions(topic, 3)])
+    grown[topic].result(DEADLINE_S)
+    assert worker.wait(DEADLINE_S) == 1
+    failed = bench.wait_for_event("task_failed", times=2 * PARTITIONS)
+    assert f"topic {topic} had 2 partitions and has 3" in failed["reason"]
+    assert "runbooks/partitions-changed.md" in failed["next"]
+    again = bench.refused().stderr
+    assert f"its journal {bench.prefix}.main.journal has 2 partitions, its input 3" in again
+    assert "runbooks/partitions-changed.md" in again
+    bench.check()
+
+
+def test_a_recreated_input_keeps_what_was_committed(bench: TroubledBench) -> None:
+    """The refusal touches nothing: outputs and tables of the old topic can be read for as long as one likes."""
+    bench.environment |= {"PIPELINE_CHECK_INTERVAL_S": "0.5"}
+    bench.send(100)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    cluster = KafkaCluster(KafkaSettings(bench.servers))
+    cluster.delete([f"{bench.prefix}-amounts"])
+    cluster.create([TopicSpec(f"{bench.prefix}-amounts", PARTITIONS)])
+    assert worker.wait(DEADLINE_S) == 1
+    failed = bench.wait_for_event("task_failed")
+    assert f"topic {bench.prefix}-amounts was deleted" in failed["reason"]
+    assert "runbooks/topic-recreated.md" in failed["next"]
+    assert "deleted and created again" in bench.refused().stderr
+    bench.check()
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("retention.ms", "604800000"), ("max.message.bytes", "100000")])
+def test_a_journal_with_a_wrong_setting_is_refused_with_the_command_that_mends_it(
+    bench: TroubledBench, name: str, wrong: str
+) -> None:
+    """One would delete the only copy of the state after a week, the other refuse the first large commit."""
+    bench.send(50)
+    bench.finish()
+    journal = f"{bench.prefix}.main.journal"
+    right = KafkaCluster(KafkaSettings(bench.servers)).describe([journal])[journal].config[name]
+    _configure(bench, journal, name, wrong)
+    said = bench.refused().stderr
+    assert f"topic {journal} has {name}={wrong}" in said
+    assert f"--alter --topic {journal} --add-config {name}={right}" in said
+    _configure(bench, journal, name, right)
+    bench.send(50)
+    bench.finish()
+
+
+# The state directory
+
+
+def _files(bench: TroubledBench) -> Path:
+    """The directory of task main/0."""
+    return bench.state_dir / bench.prefix / "main" / "0"
+
+
+def _flip_a_byte(directory: Path) -> None:
+    (table,) = directory.glob("*.sst")
+    content = bytearray(table.read_bytes())
+    content[10] ^= 0xFF
+    table.write_bytes(content)
+
+
+def _empty_current(directory: Path) -> None:
+    (directory / "CURRENT").write_bytes(b"")
+
+
+def _delete_manifest(directory: Path) -> None:
+    for manifest in directory.glob("MANIFEST-*"):
+        manifest.unlink()
+
+
+@pytest.mark.parametrize("damage", [_empty_current, _delete_manifest])
+def test_a_damaged_state_is_set_aside_and_restored_from_the_journal(
+    bench: TroubledBench, damage: object
+) -> None:
+    """It is a cache: damage costs time, and the warning says where the damaged one is kept."""
+    assert callable(damage)
+    bench.send(200)
+    bench.finish()
+    damage(_files(bench))
+    bench.send(100)
+    bench.finish()
+    [warning] = bench.events("local_state_set_aside")
+    kept = Path(warning["kept_at"])
+    assert kept == _files(bench).with_name("0.aside-1")
+    assert kept.is_dir()
+    assert str(_files(bench)) in warning["reason"]
+    assert warning["task"] == f"{bench.prefix}/main/0"
+
+
+def test_a_state_directory_that_cannot_be_written_is_named_with_the_setting(bench: TroubledBench) -> None:
+    """A mount that came up read-only, or somebody's file in its place."""
+    bench.send(50)
+    bench.state_dir.write_text("in the way")
+    said = bench.refused().stderr
+    assert f"cannot use the state directory {bench.state_dir}: Not a directory" in said
+    assert "choose a directory that this user can write, with --state-dir or worker.state_dir" in said
+    bench.state_dir.unlink()
+    bench.finish()
+
+
+def _root(*command: str) -> str:
+    """Run a command of the system; what it complains of."""
+    path = shutil.which(command[0])
+    if os.geteuid() != 0 or path is None:
+        return "it takes root"
+    done = subprocess.run([path, *command[1:]], capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""
 
 
 @pytest.fixture
-def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Bench]:
-    """Topics, state directory and processes of one test."""
-    made = Bench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
+def mounted() -> Iterator[list[Path]]:
+    """Directories that a test mounted; unmounted at its end."""
+    made: list[Path] = []
     yield made
-    made.close()
+    for directory in made:
+        assert _root("umount", "-l", str(directory)) == ""
+
+
+def _mount(mounted: list[Path], directory: Path, *arguments: str) -> None:
+    complaint = _root("mount", *arguments, str(directory))
+    if complaint:
+        pytest.skip(f"nothing can be mounted here: {complaint}")
+    if directory not in mounted:
+        mounted.append(directory)
+
+
+def _fill(file: Path) -> None:
+    """Write until the disk is full."""
+    with file.open("wb", buffering=0) as ballast:
+        try:
+            while True:
+                ballast.write(bytes(4096))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+
+def test_a_state_directory_on_a_read_only_disk_is_named(bench: TroubledBench, mounted: list[Path]) -> None:
+    """Linux remounts a failing disk read-only: the worker must neither hang nor take it for damage."""
+    bench.send(100)
+    bench.finish()
+    _mount(mounted, bench.state_dir, "--bind", str(bench.state_dir))
+    _mount(mounted, bench.state_dir, "-o", "remount,bind,ro")
+    said = bench.refused().stderr
+    assert f"cannot use the state directory {bench.state_dir}: Read-only file system" in said
+    assert "choose a directory that this user can write, with --state-dir or worker.state_dir" in said
+    assert not list(bench.state_dir.rglob("*.aside-*"))
+    assert _root("umount", str(mounted.pop())) == ""
+    bench.send(100)
+    bench.finish()
+
+
+def test_a_full_disk_stops_the_task_and_the_next_start_goes_on_once_there_is_space(
+    bench: TroubledBench, mounted: list[Path]
+) -> None:
+    """What did not fit is in the journal already: it is applied when there is room."""
+    bench.state_dir.mkdir()
+    _mount(mounted, bench.state_dir, "-t", "tmpfs", "-o", "size=12m", "tmpfs")
+    bench.send(200)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    ballast = bench.state_dir / "ballast"
+    _fill(ballast)
+    bench.send(5_000, keys=5_000)
+    failed = bench.wait_for_event("task_failed", times=2)
+    assert f"the state {bench.state_dir / bench.prefix}" in failed["reason"]
+    assert "No space left on device" in failed["reason"]
+    assert failed["next"] == "free space on that disk and start the worker again"
+    if worker.poll() is None:
+        bench.stop(worker)
+    assert worker.returncode == 1
+    again = bench.refused().stderr
+    assert "No space left on device" in again
+    ballast.unlink()
+    bench.finish()
 
 
 # A handler that does not return
@@ -78,7 +330,7 @@ def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[B
 
 @pytest.mark.parametrize("trouble", ["hangs", "hangs in C"])
 def test_a_handler_that_never_returns_is_named_and_sigterm_ends_the_worker(
-    bench: Bench, trouble: str
+    bench: TroubledBench, trouble: str
 ) -> None:
     """Also inside a C library, where Python's own signal handlers would wait as long as the handler does."""
     bench.send(100)
@@ -98,7 +350,7 @@ def test_a_handler_that_never_returns_is_named_and_sigterm_ends_the_worker(
     bench.finish()
 
 
-def test_a_second_interrupt_ends_a_worker_whose_handler_hangs_at_once(bench: Bench) -> None:
+def test_a_second_interrupt_ends_a_worker_whose_handler_hangs_at_once(bench: TroubledBench) -> None:
     """Whoever sits in front of it need not wait for the time-out; a second SIGTERM is often sent by mistake."""
     bench.send(20)
     bench.environment |= {"PIPELINE_HANDLER_WARNING_S": "0.2"}

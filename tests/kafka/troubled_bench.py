@@ -41,12 +41,6 @@ class TroubledBench(Workbench):
         assert "Traceback" not in done.stderr
         return done
 
-    def refused_with_failed_tasks(self) -> str:
-        """A start of the mended app whose tasks must all fail; what it says."""
-        done = self.refused()
-        assert "task_failed" in done.stderr
-        return done.stderr
-
     def send_raw(self, key: bytes, value: bytes) -> None:
         """Produce one record of any bytes to partition 0."""
         producer = Producer({"bootstrap.servers": self.servers})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import structlog
 
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
 from pipeline.core.names import TaskId
+from pipeline.errors import CorruptStateError
 from pipeline.ports import Output, TopicSpec
 from pipeline.runtime.publisher import Commit
 from pipeline.runtime.restore import Restored, restore
@@ -97,6 +99,27 @@ def test_a_silent_retry_cannot_end_the_next_transaction() -> None:
     assert len(producers.opened) == used + 1
     assert live.publisher.renewals == 1
     assert [record.value() for record in broker.records("out")] == [b"1", b"2"]
+
+
+class FullDisk:
+    """What RocksDB does on a disk without space: the write fails, and so does the close, with another text."""
+
+    def apply(self, writes: object, position: bytes) -> None:
+        raise CorruptStateError("no space left on device")
+
+    def close(self) -> None:
+        raise CorruptStateError("writer has previous error")
+
+
+def test_a_store_that_cannot_be_closed_does_not_hide_what_ended_the_task() -> None:
+    """The worker closes a failed task; an error from there would end the process, and all other tasks with it."""
+    broker, clock = MemoryBroker(), ManualClock()
+    live = _live(broker, clock, SlowCommits(broker, clock))
+    live.publisher._store = FullDisk()
+    with pytest.raises(CorruptStateError, match="no space left on device"):
+        live.publisher.publish(_commit(1))
+    live.publisher.close()
+    assert [record.value() for record in broker.records("out")] == [b"1"]
 
 
 def test_quick_commits_keep_their_producer() -> None:

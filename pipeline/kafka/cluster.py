@@ -191,9 +191,20 @@ class KafkaCluster:
             error = error_of(exception)
             if error.code() in ignore:
                 return None
+            if error.code() == KafkaError._TIMED_OUT:  # noqa: SLF001
+                self._choose_another_broker()
             raise request_failure(error, f"{what} on {self._servers}") from exception
         except TimeoutError as error:
+            self._choose_another_broker()
             raise UnreachableError(f"{what} on {self._servers}: no answer") from error
+
+    def _choose_another_broker(self) -> None:
+        """Replace the client. It sends what is here to one broker, the last one to be called the controller.
+
+        When that one is away it waits for it alone, without asking the others who it is now, and connects
+        again and again without a pause, on a whole core.
+        """
+        self._client = clients.open_client(AdminClient, clients.admin(self._settings))
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + _VISIBLE_TIMEOUT_S

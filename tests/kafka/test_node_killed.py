@@ -1,0 +1,108 @@
+"""Three nodes, and one of them dies: what was asked of it is taken over by another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.broker import LocalKafka
+from pipeline.config import KafkaSettings
+from pipeline.errors import UnreachableError
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.ports import TopicSpec
+from tests.kafka.wire import coordinator_of
+from tests.kafka.workbench import DEADLINE_S, Workbench
+
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.timeout(300),  # three nodes start, and one starts again, on a machine that may be busy
+]
+
+AT_A_TIME = 50
+BEFORE_THE_KILL = 500
+NO_ANSWER_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """A cluster of its own: its nodes are killed. Each test starts them again."""
+    with LocalKafka(tmp_path_factory.mktemp("three-nodes"), nodes=3) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _input_flows(bench: Workbench) -> Iterator[None]:
+    """Inputs come all the time, so that there is always a transaction to interrupt."""
+    enough = threading.Event()
+
+    def send() -> None:
+        while not enough.is_set():
+            bench.send(AT_A_TIME)
+
+    sender = threading.Thread(target=send, name="sender")
+    sender.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        sender.join()
+
+
+def _wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {DEADLINE_S:.0f} s for {what}"
+
+
+def test_a_transaction_coordinator_that_is_killed_leaves_outputs_and_tables_exact(
+    cluster: LocalKafka, tmp_path: Path, unique_name: str
+) -> None:
+    """Its successor reads from a replicated log what was open, prepared or decided, and goes on from there."""
+    servers, prefix = cluster.bootstrap_servers, unique_name[-40:].strip("-")
+    with closing(Workbench(servers, prefix, tmp_path)) as bench:
+        bench.send(AT_A_TIME)
+        worker = bench.worker("--commit-interval-ms", "5")
+        bench.wait_for_outputs(worker)
+        with _input_flows(bench):
+            bench.wait_for_outputs(worker, at_least=BEFORE_THE_KILL)
+            node = coordinator_of(servers, f"{prefix}.main.0")
+            cluster.kill(node)
+            _wait_until(
+                lambda: coordinator_of(servers, f"{prefix}.main.0") not in {node, -1}, "another coordinator"
+            )
+            bench.wait_for_outputs(worker, at_least=len(bench.sent))
+        bench.wait_for_outputs(worker)
+        assert cluster.start() is True
+        assert bench.stop(worker) == 0, bench.log.read_text()
+        bench.send(AT_A_TIME)
+        bench.finish()
+
+
+def test_an_admin_client_goes_on_while_the_broker_that_it_chose_is_away(
+    cluster: LocalKafka, unique_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left alone it would wait for that one for ever, on a whole core, while the other two could answer."""
+    monkeypatch.setattr("pipeline.kafka.cluster._REQUEST_TIMEOUT_S", NO_ANSWER_S)
+    with closing(KafkaCluster(KafkaSettings(cluster.bootstrap_servers))) as client:
+        client.create([TopicSpec(unique_name, 3)])
+
+        def answers() -> bool:
+            try:
+                return bool(client.describe([unique_name]))
+            except UnreachableError:
+                return False
+
+        def waits_in_vain() -> bool:
+            started = time.monotonic()
+            return not answers() and time.monotonic() - started >= NO_ANSWER_S
+
+        cluster.kill(1)
+        # Until the session of the dead node is over the others name it, too, as the one to ask.
+        _wait_until(waits_in_vain, "the client to choose the dead node")
+        _wait_until(answers, "the client to choose another")
+        assert cluster.start() is True

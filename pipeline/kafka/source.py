@@ -23,6 +23,7 @@ __all__ = ["KafkaSource", "KafkaSources"]
 
 _REQUEST_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 2.0
+_LEARN_TIMEOUT_S = 1.0
 
 
 class KafkaSources:
@@ -45,6 +46,7 @@ class KafkaSource:
         self._consumer = consumer
         self._assigned: dict[TopicPartition, int] = {}  # where each partition was last told to start
         self._paused: set[TopicPartition] = set()
+        self._known: set[str] = set()  # topics whose leaders the client has been told
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         """Add partitions, each read from its position on."""
@@ -52,8 +54,19 @@ class KafkaSource:
         if again:
             raise InvariantError(f"assigned twice: {sorted(again)}")
         if positions:
+            self._learn({partition.topic for partition in positions})
             self._consumer.incremental_assign(_with_offsets(positions))
             self._assigned.update(positions)
+
+    def _learn(self, topics: set[str]) -> None:
+        """Have the client know the leaders: otherwise it looks for them in a scan that comes once a second."""
+        for topic in topics - self._known:
+            try:
+                self._consumer.list_topics(topic, timeout=_LEARN_TIMEOUT_S)
+            except KafkaException as error:
+                clients.LOGGER.info("leaders of %s: %s", topic, error_of(error).str())
+            else:
+                self._known.add(topic)
 
     def unassign(self, partitions: Iterable[TopicPartition]) -> None:
         gone = [p for p in partitions if p in self._assigned]

@@ -10,6 +10,7 @@ __all__ = [
     "AbortableError",
     "ConfigError",
     "CorruptStateError",
+    "DamagedStateError",
     "FatalTaskError",
     "FencedError",
     "HandlerError",
@@ -64,6 +65,10 @@ class FatalTaskError(PipelineError):
 
 class CorruptStateError(PipelineError):
     """The local state cannot be trusted or written. Reaction: stop the task; restore from the journal."""
+
+
+class DamagedStateError(CorruptStateError):
+    """What was read from the local state fails its checks. Reaction: set it aside, restore from the journal."""
 
 
 class FencedError(PipelineError):

@@ -139,15 +139,15 @@ class Task:
         """From now on an unreachable Kafka ends the commit under way."""
         self._publisher.stop_waiting()
 
-    def close(self) -> None:
+    def close(self) -> Pending[None] | None:
         """Close producer and store; what is not committed is forgotten.
 
-        A commit under way still uses both, so they are closed behind it.
+        A commit under way still uses both, so they are closed behind it, by what is returned.
         """
         pending = self._under_way
         if pending is None or pending.done():
             self._publisher.close()
-            return
+            return None
         self._publisher.stop_waiting()
 
         def close_behind() -> None:
@@ -158,7 +158,7 @@ class Task:
             finally:
                 self._publisher.close()
 
-        self._world.executor.submit(close_behind)
+        return self._world.executor.submit(close_behind)
 
     def _due(self) -> bool:
         if self.full or self.poison is not None:

@@ -4,6 +4,7 @@ Handlers of all tasks run on the thread that calls `step`; restores and commits 
 are reacted to in one place, `_react`:
 
     superseded            restore the task again, from the journal
+    damaged state         set it aside, restore the task from the journal; a second time the task has failed
     fenced                wait, look who did it, restore or leave the task to them
     outage or doubt       restore again, after a pause: the journal says what happened
     anything else         the task has failed; the others go on
@@ -23,6 +24,7 @@ from pipeline.core.names import TaskId, TopicPartition
 from pipeline.declarations import Resource
 from pipeline.errors import (
     AbortableError,
+    DamagedStateError,
     FatalTaskError,
     FencedError,
     PipelineError,
@@ -65,6 +67,14 @@ class Progress:
     failed: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Damage:
+    """A local state that cannot be read, and what closes it, when that is still under way."""
+
+    reason: str
+    closed: Pending[None] | None
+
+
 class Worker:
     """Runs every task of an app. `start`, then `step` until `stop`, then `close`."""
 
@@ -83,6 +93,7 @@ class Worker:
         self._stopping = False
         self._ended = Counter[str]()
         self._fences: dict[TaskId, int] = {}
+        self._damaged: set[TaskId] = set()
         self.failures: dict[TaskId, PipelineError] = {}
 
     def start(self) -> None:
@@ -199,9 +210,17 @@ class Worker:
         )
 
     def _begin_restore(
-        self, run: GroupRun, task: TaskId, wait_s: float, fenced_after: Task | None = None
+        self,
+        run: GroupRun,
+        task: TaskId,
+        wait_s: float,
+        fenced_after: Task | None = None,
+        damage: _Damage | None = None,
     ) -> None:
-        """Restore beside the processing thread. `fenced_after`: first look whether another worker has it."""
+        """Restore beside the processing thread. `fenced_after`: first look whether another worker has it.
+
+        `damage`: first set the state aside, once it is closed.
+        """
         plan, world, settings = run.plan, self._world, self._settings
 
         def start_position(topic: str) -> int:
@@ -218,6 +237,13 @@ class Worker:
                 world.clock.sleep(wait_s)
             if fenced_after is not None:
                 _check_not_taken(fenced_after, world)
+            if damage is not None:
+                if damage.closed is not None:
+                    damage.closed.result()
+                place = world.stores.set_aside(task)
+                world.log.warning(
+                    "local_state_set_aside", task=str(task), reason=damage.reason, kept_at=place
+                )
             return restore(
                 task, settings.worker_id, plan.identity, start_position, world, settings, plan.group.tables
             )
@@ -284,9 +310,12 @@ class Worker:
 
     def _react(self, run: GroupRun, task_id: TaskId, error: PipelineError) -> None:
         task = run.tasks.get(task_id.partition)
-        self._drop(run, task_id)
+        closed = self._drop(run, task_id)
         if self._stopping:
             self._fail(run, task_id, error)
+        elif isinstance(error, DamagedStateError) and task_id not in self._damaged:
+            self._damaged.add(task_id)  # a disk that damages it again needs a person
+            self._begin_restore(run, task_id, wait_s=0.0, damage=_Damage(error.message, closed))
         elif isinstance(error, SupersededError):
             self._world.log.warning("task_superseded", task=str(task_id), reason=error.message)
             self._begin_restore(run, task_id, wait_s=0.0)
@@ -310,11 +339,13 @@ class Worker:
         self.failures[task_id] = error
         self._world.log.error("task_failed", task=str(task_id), reason=error.message, next=error.hint)
 
-    def _drop(self, run: GroupRun, task_id: TaskId) -> None:
+    def _drop(self, run: GroupRun, task_id: TaskId) -> Pending[None] | None:
+        """Close the task, if it is live; what closes it, where that waits for a commit under way."""
         task = run.remove(task_id.partition)
-        if task is not None:
-            self._ended.update(_counts(task))
-            task.close()
+        if task is None:
+            return None
+        self._ended.update(_counts(task))
+        return task.close()
 
     def _run_of(self, task: TaskId) -> GroupRun:
         return next(run for run in self._runs if run.plan.id.group == task.group)

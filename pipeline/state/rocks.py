@@ -27,7 +27,13 @@ from rocksdict import (
 )
 
 from pipeline.core.names import TaskId
-from pipeline.errors import ConfigError, CorruptStateError, InvariantError, PipelineError
+from pipeline.errors import (
+    ConfigError,
+    CorruptStateError,
+    DamagedStateError,
+    InvariantError,
+    PipelineError,
+)
 
 __all__ = ["RocksStore", "RocksStores", "RocksView"]
 
@@ -342,8 +348,15 @@ def _open_failure(path: Path, task: TaskId, error: Exception) -> PipelineError:
 
 def _use_failure(path: Path, done: str, error: Exception) -> CorruptStateError:
     text = str(error)
+    if text.lower().startswith("corruption"):
+        return DamagedStateError(
+            f"the state {path} cannot be {done}: {text}",
+            hint="it is damaged: check the disk; with the worker stopped, move that directory away and start again",
+        )
     full = "no space left" in text.lower()
     return CorruptStateError(
         f"the state {path} cannot be {done}: {text}",
-        hint="free space on that disk and start the worker again" if full else "restore it from the journal",
+        hint="free space on that disk and start the worker again"
+        if full
+        else "check the disk and start the worker again; what was not applied is in the journal",
     )

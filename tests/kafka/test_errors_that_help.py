@@ -203,9 +203,10 @@ def _files(bench: TroubledBench) -> Path:
 
 
 def _flip_a_byte(directory: Path) -> None:
-    (table,) = directory.glob("*.sst")
+    """In the middle of the values, far from the position that a start reads."""
+    table = max(directory.glob("*.sst"), key=lambda file: file.stat().st_size)
     content = bytearray(table.read_bytes())
-    content[10] ^= 0xFF
+    content[len(content) // 3] ^= 0xFF
     table.write_bytes(content)
 
 
@@ -235,6 +236,20 @@ def test_a_damaged_state_is_set_aside_and_restored_from_the_journal(
     assert kept.is_dir()
     assert str(_files(bench)) in warning["reason"]
     assert warning["task"] == f"{bench.prefix}/main/0"
+
+
+def test_a_flipped_byte_is_found_by_the_handler_that_reads_it_and_costs_nothing(bench: TroubledBench) -> None:
+    """No start reads every block; the worker that meets it restores the task and goes on by itself."""
+    bench.send(4_000, keys=4_000)
+    bench.finish()
+    bench.finish()  # its start moves what was in the write-ahead log into a table file
+    _flip_a_byte(_files(bench))
+    bench.send(4_000, keys=4_000)
+    bench.finish()
+    [warning] = bench.events("local_state_set_aside")
+    assert f"the state {_files(bench)} cannot be read: Corruption" in warning["reason"]
+    assert Path(warning["kept_at"]).is_dir()
+    assert bench.events("task_failed") == []
 
 
 def test_a_state_directory_that_cannot_be_written_is_named_with_the_setting(bench: TroubledBench) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import KafkaOption, say
+from pipeline.cli.options import KafkaOption, counted, say
 from pipeline.config import WorkerSettings, load_settings
 from pipeline.errors import PipelineError
 from pipeline.runtime.worker import Progress
@@ -109,7 +109,7 @@ class _ProgressLine:
         if progress.failed:
             tasks += f", {progress.failed} FAILED"
         sys.stderr.write(
-            f"\r\x1b[K{progress.records:,} records  {rate:,.0f}/s  {progress.outputs:,} outputs  "
-            f"{progress.commits:,} commits  tasks: {tasks}"
+            f"\r\x1b[K{counted(progress.records, 'record')}  {rate:,.0f}/s  "
+            f"{counted(progress.outputs, 'output')}  {counted(progress.commits, 'commit')}  tasks: {tasks}"
         )
         sys.stderr.flush()

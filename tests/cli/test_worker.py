@@ -33,4 +33,5 @@ def test_the_line_on_the_terminal_is_ended_once(capsys: pytest.CaptureFixture[st
     line.end()
     shown = capsys.readouterr().err
     assert "5 records" in shown
+    assert "1 commit " in shown
     assert shown.endswith("tasks: 2 live\n")

@@ -128,6 +128,7 @@ class RandomHistories(RuleBasedStateMachine):
         super().__init__()
         self.sent: dict[str, list[int]] = defaultdict(list)
         self.disk_dies_too = False
+        self.resets: list[dict[str, int]] = []  # reports by key that were committed when it was reset
 
     @initialize(
         deferred=st.booleans(),
@@ -220,6 +221,19 @@ class RandomHistories(RuleBasedStateMachine):
         """The coordinator aborts a transaction by itself and fences its producer."""
         self.driver.broker.expire(TaskId("random", group, partition).transactional_id)
 
+    @rule()
+    def reset_the_second_group(self) -> None:
+        """Its state is forgotten, under a worker that may be in the middle of anything; its input comes again."""
+        self.driver.broker.faults._ordered.clear()
+        self.driver._steps.armed.clear()
+        try:
+            self.driver.reset(group="second")
+        except FatalTaskError as error:
+            if "no journal" not in error.message and "no entry" not in error.message:
+                raise
+        else:
+            self.resets.append({key: len(found) for key, found in self.reports_by_key().items()})
+
     @invariant()
     def committed_outputs_are_the_beginning_of_what_is_due(self) -> None:
         """At every moment, crashed or not: nothing doubled, nothing out of order, no history forked."""
@@ -269,13 +283,20 @@ class RandomHistories(RuleBasedStateMachine):
         assert self.driver.table(followed) == {
             key: Seen(len(found), found[-1].ticket) for key, found in outputs.items()
         }
+        due: dict[str, list[Seen | None]] = {}
+        for key, found in outputs.items():
+            every = [Seen(n, item.ticket) if n % 3 else None for n, item in enumerate(found, 1)]
+            before: list[Seen | None] = []
+            for reset in self.resets:
+                before += every[: reset.get(key, 0) - len(before)]
+            due[key] = before + every
+        assert self.reports_by_key() == due
+
+    def reports_by_key(self) -> dict[str, list[Seen | None]]:
         reported: dict[str, list[Seen | None]] = defaultdict(list)
         for event in self.driver.outputs(reports):
             reported[event.key].append(event.value)
-        assert reported == {
-            key: [Seen(n, item.ticket) if n % 3 else None for n, item in enumerate(found, 1)]
-            for key, found in outputs.items()
-        }
+        return reported
 
 
 TestRandomHistories = RandomHistories.TestCase

@@ -252,6 +252,27 @@ ROWS = [
         "            self._overlay.sealed[slot[_FULL_KEY]] = data\n",
         "tests/test_table.py sealed_overlay",
     ),
+    Broken(
+        "a reset keeps the rows of before",
+        "runtime/restore.py",
+        "            store.clear(encode_position(applied))\n",
+        "            pass\n",
+        "tests/runtime/test_reset.py wherever_its_state_is",
+    ),
+    Broken(
+        "an idle task does not look whether it was fenced",
+        "runtime/upkeep.py",
+        "            self._begin_look()\n",
+        "            pass\n",
+        "tests/runtime/test_reset.py handles_the_input_again",
+    ),
+    Broken(
+        "upgraded rows are not committed with the acquire entry",
+        "runtime/restore.py",
+        "Commit(Kind.ACQUIRE, positions, rows, identity=identity)",
+        "Commit(Kind.ACQUIRE, positions, identity=identity)",
+        "tests/runtime/test_upgrade.py every_row",
+    ),
 ]
 
 

@@ -264,7 +264,7 @@ ROWS = [
         "runtime/upkeep.py",
         "            self._begin_look()\n",
         "            pass\n",
-        "tests/runtime/test_reset.py handles_the_input_again",
+        "tests/runtime/test_reset.py begins_at_an_offset",
     ),
     Broken(
         "upgraded rows are not committed with the acquire entry",

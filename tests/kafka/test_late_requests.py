@@ -27,8 +27,9 @@ from tests.kafka.workbench import Workbench
 
 pytestmark = pytest.mark.kafka
 
-ROUNDS = 4  # at least as many commits of each task, after its acquire
+ROUNDS = 3  # at least as many commits of each task, after its acquire
 PER_ROUND = 100
+ABORT = b"\0"  # how such an EndTxn ends, where a commit has a 1
 # INVALID_PRODUCER_EPOCH and PRODUCER_FENCED.
 FENCED = {47, 90}
 
@@ -158,13 +159,27 @@ def test_without_renewal_a_late_commit_request_doubles_outputs(
     assert {key: sorted(set(values)) for key, values in found.items()} == expected
 
 
+@pytest.mark.parametrize("nth", [1, 2], ids=["of-an-acquire", "of-a-commit"])
 def test_a_commit_request_that_comes_late_is_fenced_by_the_renewal(
-    case: Case, bench: Workbench, proxy: Proxy
+    case: Case, bench: Workbench, proxy: Proxy, nth: int
 ) -> None:
     """The client reports a clean commit. That it took as long as a repetition takes is the only trace."""
-    late = proxy.hold(Api.END_TXN, case.id, nth=2, cut=True)
+    late = proxy.hold(Api.END_TXN, case.id, nth=nth, cut=True)
     assert case.run(late) in FENCED
     assert case.inits() >= 2
+    bench.check()
+
+
+def test_an_abort_request_that_comes_late_is_fenced_by_the_renewal(
+    case: Case, bench: Workbench, proxy: Proxy
+) -> None:
+    """After an abort there is always one: else the next transaction would lose what it has so far, and go on."""
+    proxy.hold(Api.PRODUCE, case.id, case.outputs)  # so that they expire, which aborts
+    late = proxy.hold(Api.END_TXN, case.id, nth=2, cut=True)
+    assert case.run(late, transaction_timeout_ms=4_000) in FENCED
+    assert late.exchange is not None
+    assert late.exchange.request.frame.endswith(ABORT)
+    assert "commit_aborted" in case.log
     bench.check()
 
 

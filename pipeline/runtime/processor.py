@@ -119,7 +119,7 @@ class Processor:
                         undo.clear()
             except (CorruptStateError, InvariantError):
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever user code raises belongs to its record
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever user code raises belongs to its record
                 self._take_back(mark)
                 self._reject(context.message, binding, error)
             else:
@@ -139,7 +139,7 @@ class Processor:
             self._undo.clear()
         except (CorruptStateError, InvariantError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever user code raises belongs to its batch
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever user code raises belongs to its batch
             self._take_back(mark)
             if len(records) == 1:
                 self._reject(records[0], binding, error)
@@ -153,8 +153,9 @@ class Processor:
         self._overlay.take_back()
         del self._context.outputs[mark:]
 
-    def _reject(self, record: Record, binding: Binding, error: Exception) -> None:
-        policy: OnError = "stop" if isinstance(error, PipelineError) else binding.on_error
+    def _reject(self, record: Record, binding: Binding, error: Exception | SystemExit) -> None:
+        # Our own errors are mistakes of the program, and a handler that exits means the worker, not its record.
+        policy: OnError = "stop" if isinstance(error, PipelineError | SystemExit) else binding.on_error
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         name = _name(binding)
         reason = f"{type(error).__name__}: {error.message if isinstance(error, PipelineError) else error}"
@@ -174,7 +175,7 @@ class Processor:
             self._context.outputs.append(self._dead_letter(record, name, error))
         self._log.warning("record_rejected", policy=policy, task=str(self._task), record=where, error=reason)
 
-    def _dead_letter(self, record: Record, handler: str, error: Exception) -> Any:
+    def _dead_letter(self, record: Record, handler: str, error: BaseException) -> Any:
         """The original record with where it came from and why, in the same commit as its position."""
         headers = [(name, value if value is not None else b"") for name, value in record.headers() or ()]
         headers += [
@@ -192,7 +193,7 @@ class Processor:
         return (self._dead_letter_topic, record.key(), record.value(), timestamp_ms, headers)
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """The handler's own line, the innermost one of what it called, and the error; our lines only without those."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)] or frames[-1:]

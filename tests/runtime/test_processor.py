@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
@@ -338,6 +339,23 @@ def two_handlers(rig: Rig, first: OnError, second: OnError) -> None:
 
     rig.app.handler(rig.inputs, on_error=second)(rig.add)
     rig.start()
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("policy", ["stop", "skip", "dead_letter"])
+def test_a_handler_that_exits_stops_its_task_with_its_record(rig: Rig, policy: OnError, batch: bool) -> None:
+    """`sys.exit(3)` in a handler must neither end the worker without a word nor drop the record."""
+
+    def leave(*_: object) -> NoReturn:
+        sys.exit(3)
+
+    register = rig.app.batch_handler if batch else rig.app.handler
+    register(rig.inputs, on_error=policy)(leave)
+    rig.start()
+    with pytest.raises(PoisonError) as caught:
+        rig.process(1)
+    assert "SystemExit: 3" in caught.value.error.message
+    assert "in[0] offset 100" in caught.value.error.message
 
 
 def test_handlers_of_a_topic_run_in_turn_for_each_record(rig: Rig) -> None:

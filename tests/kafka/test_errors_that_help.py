@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,16 @@ def test_topics_with_small_limits_take_everything_in_smaller_batches(bench: Trou
     assert bench.events("commit_aborted") == []
 
 
+def test_a_dead_letter_may_be_as_large_as_the_largest_input(bench: TroubledBench) -> None:
+    """It is the record with a few headers more: were it refused, one bad record would stop the task for ever."""
+    bench.send(50)
+    bench.send_raw(b"key-1", os.urandom(1_048_400))
+    bench.send(50)
+    bench.settle(bench.troubled_worker(policy="dead_letter"))
+    assert len(bench.events("record_rejected")) == 2  # by each group
+    assert bench.events("commit_aborted") == []
+
+
 def test_a_limit_lowered_under_a_running_worker_stops_it_with_what_to_do(bench: TroubledBench) -> None:
     """Each record fits and the batch does not; the next start sends smaller batches."""
     bench.send(100)
@@ -133,6 +144,28 @@ def test_a_limit_lowered_under_a_running_worker_stops_it_with_what_to_do(bench: 
     assert "start the worker again, it reads the limits at its start" in failed["next"]
     assert "nothing is lost" in failed["next"]
     assert bench.stop(worker) == 1
+    bench.finish()
+
+
+# Kafka away at the start
+
+
+def test_a_start_without_kafka_says_where_it_looked_and_the_next_one_has_lost_nothing(
+    bench: TroubledBench,
+) -> None:
+    """An address mistyped in one deployment must not cost anything in the next."""
+    bench.send(50)
+    bench.finish()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        wrong = f"127.0.0.1:{free.getsockname()[1]}"
+    done = bench.command(
+        "worker", "tests.kafka.sums:app", "--kafka", wrong, "--state-dir", str(bench.state_dir)
+    )
+    assert done.returncode == 3
+    assert f"no Kafka at {wrong} (connection refused)" in done.stderr
+    assert "name another with --kafka or PIPELINE_KAFKA" in done.stderr
+    bench.send(50)
     bench.finish()
 
 

@@ -43,9 +43,17 @@ class TroubledBench(Workbench):
 
     def send_raw(self, key: bytes, value: bytes) -> None:
         """Produce one record of any bytes to partition 0."""
-        producer = Producer({"bootstrap.servers": self.servers})
-        producer.produce(f"{self.prefix}-amounts", value, key, partition=0)
+        producer = Producer({"bootstrap.servers": self.servers, "message.max.bytes": 2_000_000})
+        refused: list[object] = []
+        producer.produce(
+            f"{self.prefix}-amounts",
+            value,
+            key,
+            partition=0,
+            on_delivery=lambda error, _: refused.append(error) if error else None,
+        )
         assert producer.flush(DEADLINE_S) == 0
+        assert refused == []
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The events of this name in the log of all workers so far."""

@@ -51,18 +51,28 @@ class Reference:
         self._prefix = prefix
         self._inputs: list[list[tuple[str, int]]] = [[] for _ in range(partitions)]
         self._tasks = [TaskId(prefix, group, number) for group in groups for number in range(partitions)]
+        self._acquired: dict[TaskId, int] = {}
 
     def sent(self, key: str, number: int) -> None:
         """Note one input."""
         self._inputs[partition_of(key.encode(), len(self._inputs))].append((key, number))
 
-    def check_at_rest(self, state_dir: Path) -> None:
-        """After a crash, with no worker: everything is what the inputs up to some position make of it."""
+    def check_at_rest(self, state_dir: Path) -> dict[TaskId, int]:
+        """After a crash, with no worker: everything is what the inputs up to some position make of it.
+
+        Returns the positions at the journals' ends.
+        """
         with _Log.opened(self._servers) as log:
             self._check(log, state_dir)
+            journals = {task: log.entries(task) for task in self._tasks}
+        self._acquired = {task: _last_acquire(entries) for task, entries in journals.items()}
+        return {task: self._end(entries) for task, entries in journals.items()}
 
     def check_caught_up(self, state_dir: Path, alive: Callable[[], bool]) -> None:
-        """Wait until a running worker has committed and applied every input; then everything is exact."""
+        """Wait until a running worker is live, and has committed and applied every input; then all is exact.
+
+        It has acquired its tasks after the last check at rest.
+        """
         deadline = time.monotonic() + DEADLINE_S
         with _Log.opened(self._servers) as log:
             waiting = list(self._tasks)
@@ -76,8 +86,8 @@ class Reference:
     def _caught_up(self, log: _Log, task: TaskId, state_dir: Path) -> bool:
         entries, state = log.entries(task), _state(state_dir, task)
         return (
-            bool(entries)
-            and self._position(entries[-1].entry.positions) == len(self._inputs[task.partition])
+            _last_acquire(entries) > self._acquired.get(task, 0)
+            and self._end(entries) == len(self._inputs[task.partition])
             and state is not None
             and state.applied.seq == entries[-1].entry.seq
         )
@@ -90,15 +100,14 @@ class Reference:
             assert not entries or (entries[0].entry.kind, entries[0].entry.seq) == (Kind.GENESIS, 1)
             if task.group == "main":
                 self._check_outputs(log, task)
-            self._check_state(task, log.entries(task), state_dir)
+            self._check_state(log, task, state_dir)
         assert all(len(some) == 1 for some in begun.values()), f"genesis of a part of the tasks: {begun}"
 
     def _check_outputs(self, log: _Log, task: TaskId) -> None:
         """Outputs fit the journal's end, once all markers of what was decided last have arrived."""
         deadline = time.monotonic() + MARKERS_S
         while True:
-            entries = log.entries(task)
-            position = self._position(entries[-1].entry.positions) if entries else 0
+            position = self._end(log.entries(task))
             wanted = _sums(self._inputs[task.partition][:position])
             read = log.committed(TopicPartition(f"{self._prefix}-sums", task.partition))
             found = [(row["count"], row["total"]) for row in (msgspec.json.decode(v) for _, v in read)]
@@ -106,17 +115,22 @@ class Reference:
                 break
         assert found == wanted, f"outputs of {task} at position {position}"
 
-    def _check_state(self, task: TaskId, entries: list[JournalEntry], state_dir: Path) -> None:
+    def _check_state(self, log: _Log, task: TaskId, state_dir: Path) -> None:
+        """The table is the fold up to its own position, which is no further than the journal's end."""
         state = _state(state_dir, task)
         if state is None:
             return
-        assert entries, f"{task} has a state, and its journal is empty"
-        assert state.applied.seq <= entries[-1].entry.seq
+        deadline = time.monotonic() + MARKERS_S
+        while (last := [entry.entry.seq for entry in log.entries(task)][-1:]) < [state.applied.seq]:
+            assert time.monotonic() < deadline, f"{task} has applied {state.applied.seq} of {last}"
         inputs = self._inputs[task.partition][: self._position(state.applied.positions)]
         folded: dict[str, object] = {}
         for (key, _), (count, total) in zip(inputs, _sums(inputs), strict=True):
             folded[key] = {"count": count, "total": total} if task.group == "main" else count
         assert state.table == folded, f"the table of {task} at position {len(inputs)}"
+
+    def _end(self, entries: list[JournalEntry]) -> int:
+        return self._position(entries[-1].entry.positions) if entries else 0
 
     def _position(self, positions: dict[str, int]) -> int:
         return positions.get(f"{self._prefix}-amounts", 0)
@@ -152,6 +166,11 @@ class _Log:
         known.extend(self._reader.read(partition, begin, end))
         self._read[partition] = (end, known)
         return known
+
+
+def _last_acquire(entries: list[JournalEntry]) -> int:
+    """Its seq; 0 without one."""
+    return max((e.entry.seq for e in entries if e.entry.kind is Kind.ACQUIRE), default=0)
 
 
 def _sums(inputs: list[tuple[str, int]]) -> list[tuple[int, int]]:

@@ -15,13 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.names import TaskId
 from pipeline.ports import Step
 from tests.conftest import KafkaUnderTest
 from tests.kafka.kill_at import DURING_APPLY
+from tests.kafka.proxy import Api, Proxy
 from tests.kafka.workbench import Workbench
 
 pytestmark = pytest.mark.kafka
 
+# INVALID_PRODUCER_EPOCH and PRODUCER_FENCED.
+FENCED = {47, 90}
 POINTS = [*(step.name for step in Step), DURING_APPLY]
 TASKS = {"one-task": (("main",), 1), "four-tasks": (("main", "counting"), 2)}
 
@@ -89,8 +93,7 @@ def test_kills_at_random_moments_leave_outputs_and_tables_exact(bench: Workbench
         worker.kill()
         assert worker.wait() == -signal.SIGKILL
         bench.reference.check_at_rest(bench.state_dir)
-    bench.send(500)
-    bench.finish()
+    _finish(bench)
 
 
 def test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact(
@@ -100,7 +103,7 @@ def test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_ex
     bench.send(200)
     for point in _in(Phase.COMMIT, Phase.RETIRE):
         bench.kill_while_running(point, 1)
-    bench.finish()
+    _finish(bench)
 
 
 def test_kills_at_each_step_of_a_start_on_one_state_leave_outputs_and_tables_exact(bench: Workbench) -> None:
@@ -113,7 +116,36 @@ def test_kills_at_each_step_of_a_start_on_one_state_leave_outputs_and_tables_exa
         behind()
         bench.send(40)
         bench.kill_while_starting(point, 1)
-    bench.finish()
+    _finish(bench)
+
+
+def test_kills_while_a_commit_request_is_on_its_way_leave_outputs_and_tables_exact(
+    bench: Workbench, proxy: Proxy
+) -> None:
+    """The network delivers it when the worker is long gone: it commits what nobody else has taken, or nothing."""
+    bench.send(100)
+    task = TaskId(bench.prefix, "main", 0)
+    for arrives in ("never", "before the next start", "after the next start"):
+        worker = bench.worker("--kafka", proxy.servers, "--commit-interval-ms", "20")
+        bench.catch_up(worker)
+        request = proxy.hold(Api.END_TXN, task.transactional_id.encode())
+        bench.send(40)
+        request.wait_until_fired()
+        worker.kill()
+        assert worker.wait() == -signal.SIGKILL
+        before = bench.reference.check_at_rest(bench.state_dir)[task]
+        if arrives == "before the next start":
+            request.release()
+            assert request.answer() == 0
+            assert bench.reference.check_at_rest(bench.state_dir)[task] > before
+        elif arrives == "after the next start":
+            successor = bench.worker()
+            bench.catch_up(successor)
+            request.release()
+            assert request.answer() in FENCED
+            assert bench.stop(successor) == 0, bench.log.read_text()
+            bench.reference.check_at_rest(bench.state_dir)
+    _finish(bench)
 
 
 @pytest.mark.kills
@@ -135,11 +167,17 @@ def test_three_kills_in_a_row_at_each_step_leave_outputs_and_tables_exact(
             for _ in range(3):
                 bench.send(40)
                 bench.kill_while_starting(point, 1)
-    bench.finish()
+    _finish(bench)
 
 
 def _in(*phases: Phase) -> list[str]:
     return [point for point, phase in PHASES.items() if phase in phases]
+
+
+def _finish(bench: Workbench) -> None:
+    """With something to do, so that the end is not reached before the worker is live."""
+    bench.send(500)
+    bench.finish()
 
 
 def _kill_at_genesis(bench: Workbench, point: str) -> None:

@@ -41,8 +41,8 @@ ROWS = [
     Broken(
         "no renewal after a doubtful commit: do it again",
         "runtime/publisher.py",
-        "                last_error = error.message\n                resolved = self._renew(nonce)\n            else:",
-        "                last_error = error.message\n                resolved = None\n            else:",
+        "                resolved = self._renew(nonce)\n            else:",
+        "                resolved = None\n            else:",
         f"{WORKER} unknown_outcome",
     ),
     Broken(

@@ -175,6 +175,7 @@ def producer(settings: KafkaSettings, transactional_id: str, limits: ProducerLim
         },
         owned={
             "transactional.id": transactional_id,
+            "allow.auto.create.topics": "false",  # it is true for producers, unlike for consumers
             "enable.idempotence": "true",
             "acks": "all",
             "partitioner": "murmur2_random",
@@ -190,7 +191,12 @@ def producer(settings: KafkaSettings, transactional_id: str, limits: ProducerLim
 
 def admin(settings: KafkaSettings) -> Properties:
     """A client for metadata and administration."""
-    return _layers(settings, without=_PRODUCER_ONLY + _CONSUMER_ONLY, tuning={}, owned={})
+    return _layers(
+        settings,
+        without=_PRODUCER_ONLY + _CONSUMER_ONLY,
+        tuning={},
+        owned={"allow.auto.create.topics": "false"},
+    )
 
 
 def open_client(client: Callable[[Properties], ClientT], properties: Properties) -> ClientT:

@@ -85,6 +85,8 @@ _SETTLING = frozenset(
     }
 )
 _SETTLE_TIMEOUT_S = 15.0
+# A topic is not there, or not yet; the second is the client's word for it.
+_APPEARING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._NOENT})  # noqa: SLF001
 # A node hears of a new topic some time after the one that was asked whether it is there.
 _APPEAR_TIMEOUT_S = 3.0
 _SETTLE_POLL_S = 0.05
@@ -141,7 +143,7 @@ def until_settled(ask: Callable[[], T], what: str) -> T:
 def _patience_s(code: int) -> float:
     if code in _SETTLING:
         return _SETTLE_TIMEOUT_S
-    return _APPEAR_TIMEOUT_S if code == KafkaError.UNKNOWN_TOPIC_OR_PART else -1.0
+    return _APPEAR_TIMEOUT_S if code in _APPEARING else -1.0
 
 
 def request_failure(error: KafkaError, what: str) -> PipelineError:

@@ -26,7 +26,7 @@ __all__ = ["Api", "Exchange", "Fault", "Proxy"]
 _HOST = "127.0.0.1"
 _DEADLINE_S = 60.0
 _CONNECT_S = 5.0
-_RECORDED = frozenset(Api) - {Api.METADATA}
+_RECORDED = frozenset(Api)
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
-"""Requests about topics while a cluster settles: what to ask again, and what never to take for an answer."""
+"""Requests about topics: what to ask again, what never to take for an answer, and what never to ask for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -9,19 +10,28 @@ from confluent_kafka import KafkaError, KafkaException
 
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
-from pipeline.errors import UnreachableError
+from pipeline.errors import AbortableError, UnreachableError
 from pipeline.kafka import journal
+from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.errors import until_settled
+from pipeline.kafka.producer import KafkaProducers
 from pipeline.ports import TopicSpec
 from tests.conftest import KafkaUnderTest
 from tests.kafka.proxy import Api, Proxy
+from tests.kafka.wire import allows_creation
 
 NO_ANSWER_S = 0.5
 
 
 @pytest.mark.parametrize(
-    "code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR]
+    "code",
+    [
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._NOENT,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    ],
 )
 def test_what_a_node_has_not_heard_of_yet_is_asked_again(code: int) -> None:
     """With several nodes a topic is there on one before it is on another: a first start failed for that."""
@@ -52,3 +62,30 @@ def test_ends_that_a_broker_does_not_tell_in_time_are_an_error_and_no_empty_jour
         with pytest.raises(UnreachableError, match="no answer"):
             reader.stable_ends([partition])
     assert late.fired
+
+
+def _read_ends(settings: KafkaSettings, missing: TopicPartition) -> None:
+    with closing(journal.KafkaJournalReader(settings)) as reader, pytest.raises(UnreachableError):
+        reader.bounds(missing)
+
+
+def _produce(settings: KafkaSettings, missing: TopicPartition) -> None:
+    limits = ProducerLimits(transaction_timeout_ms=2_000)  # how long it hopes for the topic
+    with closing(KafkaProducers(settings, limits).open(missing.topic)) as producer:
+        producer.init()
+        producer.begin()
+        producer.append(missing, [b"entry"])
+        with pytest.raises(AbortableError):
+            producer.flush()
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("use", [_read_ends, _produce])
+def test_no_client_asks_a_broker_to_create_a_topic_that_is_not_there(
+    proxy: Proxy, unique_name: str, use: Callable[[KafkaSettings, TopicPartition], None]
+) -> None:
+    """Kafka does so by default where a client allows it: a deleted journal would be there again, and empty."""
+    use(KafkaSettings(proxy.servers), TopicPartition(unique_name, 0))
+    looked = proxy.answered(Api.METADATA, unique_name.encode())
+    assert looked
+    assert not any(allows_creation(exchange.request) for exchange in looked)

@@ -17,6 +17,7 @@ __all__ = [
     "Address",
     "Api",
     "Request",
+    "allows_creation",
     "coordinator_of",
     "error_code",
     "read_frame",
@@ -121,6 +122,12 @@ def coordinator_of(servers: str, transactional_id: str) -> int:
             reader.string()
             return reader.int32()
     return -1
+
+
+def allows_creation(metadata: Request) -> bool:
+    """Whether a Metadata request lets the broker create the topics that it names. From version 11 on."""
+    assert metadata.version >= 11, metadata.version
+    return metadata.frame[-3] != 0  # behind it: whether to tell of permissions, and no tagged fields
 
 
 def readdressed(request: Request, answer: bytes, address_of: Callable[[Address], Address]) -> bytes:

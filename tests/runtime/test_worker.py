@@ -363,28 +363,6 @@ def test_a_journal_that_refuses_large_entries_is_refused_with_the_command_that_m
     assert "--add-config max.message.bytes=1048588" in (caught.value.hint or "")
 
 
-def test_inputs_with_different_numbers_of_partitions_are_refused_with_the_numbers() -> None:
-    """A task owns one partition number of all of them; a key must have the same one in each."""
-    sums = Sums(partitions=2)
-    other = sums.app.topic("other", key=str, value=int)
-    sums.driver.broker.create(TopicSpec("other", 3))
-    sums.app.handler(other)(lambda event, ctx: None)
-    with pytest.raises(ConfigError, match="must have equally many partitions: numbers has 2, other has 3") as caught:
-        sums.driver.run()
-    assert caught.value.hint == "read them in separate groups, or create the topics alike"
-
-
-def test_a_journal_that_refuses_large_entries_is_refused_with_the_command_that_mends_it() -> None:
-    """It would do until the first large commit, which then could never be made."""
-    sums = Sums()
-    sums.driver.run()
-    sums.driver.broker._topic("sums.main.journal").config["max.message.bytes"] = "100000"
-    sums.driver.restart()
-    with pytest.raises(ConfigError, match=r"max\.message\.bytes=100000") as caught:
-        sums.driver.run()
-    assert "--add-config max.message.bytes=1048588" in (caught.value.hint or "")
-
-
 def test_a_changed_table_schema_is_refused_with_both_schemas() -> None:
     """With defaults everywhere a renamed field would read as zero, silently."""
     sums = Sums()

@@ -20,7 +20,7 @@ __all__ = ["InProcess", "sums_app"]
 
 
 class InProcess:
-    """A worker of the sums app on the bench's topics and state directory. Use as a context manager."""
+    """A worker of the sums app on the bench's topics and state directory, to be closed."""
 
     def __init__(
         self, app: App, bench: Workbench, servers: str, steps: Steps, settings: WorkerSettings

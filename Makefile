@@ -18,8 +18,8 @@ test: $(INSTALLED)  ## the test suite, on a Kafka of its own
 test-kills: $(INSTALLED)  ## three kills in a row at each step, with one task and with several
 	$(BIN)/python -m pytest tests/kafka -m kills $(TESTS)
 
-test-outages: $(INSTALLED)  ## Kafka away for 30 s, and for 5 minutes
-	$(BIN)/python -m pytest tests/kafka/test_outages.py -m outage $(TESTS)
+test-outages: $(INSTALLED)  ## Kafka away for minutes; nodes of three killed
+	$(BIN)/python -m pytest tests -m outage $(TESTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

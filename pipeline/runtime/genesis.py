@@ -37,6 +37,7 @@ DEAD_LETTER_CONFIG: Mapping[str, str] = {"retention.ms": "-1"}
 # It is its record, however large, and says in headers what was wrong with it.
 DEAD_LETTER_HEADER_BYTES = 64 * 1024
 MAX_ATTEMPTS = 5
+CREATED_S = 10.0
 
 
 def ensure_genesis(
@@ -148,11 +149,15 @@ def _create_journal(group: GroupId, partitions: int, replication: int, world: Wo
     name = group.journal_topic
     config = {**JOURNAL_CONFIG, "max.message.bytes": str(JOURNAL_MESSAGE_BYTES)}
     world.cluster.create([TopicSpec(name, partitions, replication, config)])
-    journal = world.cluster.describe([name]).get(name)
-    if journal is None:
-        raise FatalTaskError(
-            f"topic {name} was created and is not there", hint="check the brokers, then start again"
-        )
+    deadline = world.clock.monotonic_s() + CREATED_S
+    while (journal := world.cluster.describe([name]).get(name)) is None:
+        # The node that answers need not be the one that created it, and hears of it a moment later.
+        if world.clock.monotonic_s() >= deadline:
+            raise FatalTaskError(
+                f"topic {name} was created and is not there after {CREATED_S:.0f} s",
+                hint="check the brokers, then start again",
+            )
+        world.clock.sleep(0.05)
     return journal
 
 

@@ -20,6 +20,7 @@ from tests.kafka.workbench import DEADLINE_S, Workbench
 
 pytestmark = [
     pytest.mark.kafka,
+    pytest.mark.outage,
     pytest.mark.timeout(300),  # three nodes start, and one starts again, on a machine that may be busy
 ]
 

@@ -62,6 +62,7 @@ def test_kafka_away_in_mid_stream_is_said_and_waited_for(bench: TroubledBench, o
     _goes_away_in_mid_stream(bench, own_kafka, 0)
 
 
+@pytest.mark.outage
 def test_an_outage_longer_than_a_transaction_may_last_is_survived(
     bench: TroubledBench, own_kafka: LocalKafka
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_real_outage_is_waited_for(bench: TroubledBench, own_kafka: LocalKafka
     _goes_away_in_mid_stream(bench, own_kafka, seconds)
 
 
+@pytest.mark.outage
 def test_a_worker_that_is_stopped_in_an_outage_says_what_it_could_not_do_and_loses_nothing(
     bench: TroubledBench, own_kafka: LocalKafka
 ) -> None:

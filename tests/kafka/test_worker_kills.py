@@ -106,6 +106,7 @@ def test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_ex
     _finish(bench)
 
 
+@pytest.mark.kills
 def test_kills_at_each_step_of_a_start_on_one_state_leave_outputs_and_tables_exact(bench: Workbench) -> None:
     """A worker that is killed while it recovers from a kill, over and over, with a disk that is behind."""
     bench.send(200)

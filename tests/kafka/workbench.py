@@ -150,14 +150,23 @@ class Workbench:
 
     def finish(self) -> None:
         """Run a worker until all groups have processed everything, stop it as SIGTERM does, and check."""
+        lived = self._lived()
         worker = self.worker()
         self.wait_for_outputs(worker)
         deadline = time.monotonic() + DEADLINE_S
+        # With nothing left to do it may not be listening to signals yet.
+        while self._lived() < lived + self.partitions * len(self.groups):
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
         # The counting group has no outputs: its table, read while the worker runs, says how far it is.
         while "counting" in self.groups and self._counted() < len(self.sent):
             assert time.monotonic() < deadline, self.log.read_text()
         assert self.stop(worker) == 0, self.log.read_text()
         self.check()
+
+    def _lived(self) -> int:
+        """How often a task has gone live."""
+        return self.log.read_text().count("task_live") if self.log.exists() else 0
 
     def outputs(self) -> dict[str, list[tuple[int, int]]]:
         """Outputs by key, in order, up to where they are committed now: (count, total)."""

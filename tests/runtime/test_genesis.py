@@ -1,0 +1,42 @@
+"""Genesis on in-memory ports, where a cluster of several nodes answers for one that has not heard yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from pipeline.errors import FatalTaskError
+from pipeline.ports import TopicInfo
+from pipeline.testing import MemoryCluster
+from tests.runtime.sums import Sums
+
+
+@pytest.mark.parametrize("heard_after", [1, 3, 10_000])
+def test_a_journal_that_a_node_has_not_heard_of_yet_is_asked_for_again(
+    heard_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node that answers is not the one that created it; but waiting for it has an end."""
+    asked = 0
+    describe = MemoryCluster.describe
+
+    def late(self: MemoryCluster, names: Iterable[str]) -> dict[str, TopicInfo]:
+        nonlocal asked
+        found = dict(describe(self, names))
+        if any(name.endswith(".journal") for name in found):
+            asked += 1
+            if asked <= heard_after:
+                return {}
+        return found
+
+    monkeypatch.setattr(MemoryCluster, "describe", late)
+    sums = Sums()
+    sums.send(1)
+    if heard_after < 100:
+        sums.driver.run()
+        sums.check()
+    else:
+        with pytest.raises(
+            FatalTaskError, match=r"sums\.main\.journal was created and is not there after 10 s"
+        ):
+            sums.driver.run()

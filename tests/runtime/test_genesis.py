@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_a_journal_that_a_node_has_not_heard_of_yet_is_asked_for_again(
     asked = 0
     describe = MemoryCluster.describe
 
-    def late(self: MemoryCluster, names: Iterable[str]) -> dict[str, TopicInfo]:
+    def late(self: MemoryCluster, names: Sequence[str]) -> dict[str, TopicInfo]:
         nonlocal asked
         found = dict(describe(self, names))
         if any(name.endswith(".journal") for name in found):

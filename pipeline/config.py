@@ -71,7 +71,7 @@ class WorkerSettings:
     start: str = "earliest"
     replication_factor: int = 0
     transaction_timeout_ms: int = 20_000
-    retry_backoff_ms: int = 100
+    retry_backoff_ms: int = 500
     mirror_interval_s: float = 3.0
     check_interval_s: float = 5.0
     stop_timeout_s: float = 30.0

@@ -88,7 +88,7 @@ class ProducerLimits:
     """
 
     transaction_timeout_ms: int = 20_000
-    retry_backoff_ms: int = 100
+    retry_backoff_ms: int = 500
     message_bytes: Mapping[str, int] | None = None
 
     @property

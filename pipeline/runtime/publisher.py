@@ -99,6 +99,7 @@ class Publisher:
         self.applied: AppliedPosition | None = None
         self._renew_due = False
         self._stopping = False
+        self._slow_commits = 0
         self.renewals = 0
 
     def fence(self) -> None:
@@ -217,8 +218,22 @@ class Publisher:
         producer.commit()  # 5
         elapsed_s = self._world.clock.monotonic_s() - started
         steps.reached(Step.AFTER_COMMIT, task)
-        self._renew_due = elapsed_s * 1000 >= RENEW_SHARE * self._settings.retry_backoff_ms
+        if elapsed_s * 1000 >= RENEW_SHARE * self._settings.retry_backoff_ms:
+            self._renew_due = True
+            self._note_slow_commit(elapsed_s)
         return make_journal_entry(entry, chain, offset, len(chunks))
+
+    def _note_slow_commit(self, elapsed_s: float) -> None:
+        """One is nothing; many make every commit slower still. Said at the 10th, the 100th, and so on."""
+        self._slow_commits += 1
+        if self._slow_commits >= 10 and str(self._slow_commits).strip("0") == "1":
+            self._world.log.warning(
+                "commits_slow",
+                task=str(self._task),
+                times=self._slow_commits,
+                last_ms=round(elapsed_s * 1000),
+                next="each costs a new producer: raise worker.retry_backoff_ms well above that",
+            )
 
     def _apply(self, commit: Commit, entry: JournalEntry) -> AppliedPosition:
         if self._store is None:

@@ -101,6 +101,21 @@ def test_a_silent_retry_cannot_end_the_next_transaction() -> None:
     assert [record.value() for record in broker.records("out")] == [b"1", b"2"]
 
 
+def test_commits_that_are_always_slow_are_said_with_what_to_do() -> None:
+    """A cluster that takes that long works, but each commit costs a producer; nobody would guess why it is slow."""
+    broker, clock = MemoryBroker(), ManualClock()
+    producers = SlowCommits(broker, clock)
+    live = _live(broker, clock, producers)
+    producers.seconds = [0.09] * 30
+    for number in range(30):
+        live.publisher.publish(_commit(number))
+    log = live.publisher._world.log
+    assert isinstance(log, structlog.testing.CapturingLogger)
+    said = [call.kwargs for call in log.calls if call.args == ("commits_slow",)]
+    assert [fields["times"] for fields in said] == [10]
+    assert "retry_backoff_ms" in said[0]["next"]
+
+
 class FullDisk:
     """What RocksDB does on a disk without space: the write fails, and so does the close, with another text."""
 

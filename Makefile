@@ -12,8 +12,8 @@ FLIGHTS := $(VENV)/.flights
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
 	$(BIN)/python -m examples.flights.demo $(DEMO)
 
-test: $(INSTALLED)  ## the test suite, on a Kafka of its own
-	$(BIN)/python -m pytest $(TESTS)
+test: $(INSTALLED)  ## the test suite, two files at a time, each side on a Kafka of its own
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 test-kills: $(INSTALLED)  ## three kills in a row at each step, with one task and with several
 	$(BIN)/python -m pytest tests/kafka -m kills $(TESTS)

@@ -32,8 +32,9 @@ from examples.flights.reference import Expected, Fields, fold
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
+from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
-from pipeline.ports import Source
+from pipeline.ports import JournalReader, Source
 
 OUTPUTS = ("carrier-delays", "tail-hops")
 PARTITIONS = 4
@@ -135,7 +136,8 @@ class _Demo:
         """Load and process at the same time, killing on the way; the last worker, and each recovery's seconds."""
         moments = sorted(self._chance.uniform(0.03, 0.9) for _ in range(self._kills))
         loads = [("flights-by-carrier", "carrier"), ("flights-by-tail", "tailnum")]
-        kill_load_at = self._chance.uniform(0.02, 0.3)
+        # By its own progress: the worker may be slow, or dead, while the loader goes on.
+        kill_load, kill_load_at = self._chance.choice(loads)[0], self._chance.uniform(0.05, 0.4)
         self._say(
             "loading and processing; kills at " + ", ".join(f"{m:.0%}" for m in moments) + " of the outputs"
         )
@@ -152,11 +154,9 @@ class _Demo:
             if killed_at is not None and self._live.beyond(ends):
                 recoveries.append(time.monotonic() - killed_at)
                 killed_at = None
-            if loader_kills == 0 and done >= kill_load_at and loader.poll() is None:
-                loader.kill()
-                loader.wait()
-                loader_kills += 1
-                self._say(f"  SIGKILL to the loader at {done:.0%}")
+            if loader_kills == 0 and load[0] == kill_load:
+                loaded = poll.loaded(kill_load) / expected.flights
+                loader_kills += loaded >= kill_load_at and self._kill_loader(loader, kill_load, loaded)
             if loader.poll() is not None:
                 if loader.returncode == -signal.SIGKILL:
                     loader = self._load(*load, archive)
@@ -185,6 +185,13 @@ class _Demo:
         if loader_kills == 0:
             raise DemoError("the loader was done before it could be killed")
         return worker, recoveries
+
+    def _kill_loader(self, loader: subprocess.Popen[bytes], topic: str, loaded: float) -> bool:
+        loader.kill()
+        if loader.wait() != -signal.SIGKILL:
+            return False  # it was done
+        self._say(f"  SIGKILL to the loader of {topic} at {loaded:.0%}")
+        return True
 
     def _verdict(self, expected: Expected, fresh: Live, recoveries: list[float], seconds: float) -> int:
         table = Table(title=None, box=None, pad_edge=False)
@@ -285,11 +292,12 @@ class _Demo:
     def _reader(self) -> Iterator[_Poll]:
         source = KafkaSources(KafkaSettings(self._servers)).open("flights-demo-reader")
         source.assign(dict.fromkeys(_output_partitions(), 0))
-
+        ends = KafkaJournalReader(KafkaSettings(self._servers))
         try:
-            yield _Poll(source)
+            yield _Poll(source, ends)
         finally:
             source.close()
+            ends.close()
 
     def _drain(self, poll: _Poll, into: Live, expected: int) -> None:
         """Read all that is committed: what is expected, and whatever may come after it."""
@@ -307,8 +315,9 @@ class _Demo:
 class _Poll:
     """Reads what is committed, a batch at a time."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, reader: JournalReader) -> None:
         self._source = source
+        self._reader = reader
 
     def __call__(self, into: Live) -> None:
         polled = self._source.poll(20_000, 0.05)
@@ -319,6 +328,10 @@ class _Poll:
             values.append(msgspec.json.decode(record.value()))
             into.positions[TopicPartition(record.topic(), record.partition())] = record.offset() + 1
         into.count += len(polled.records)
+
+    def loaded(self, topic: str) -> int:
+        """How far an input topic is loaded."""
+        return sum(self._reader.stable_ends([TopicPartition(topic, n) for n in range(PARTITIONS)]).values())
 
     def ends(self) -> dict[TopicPartition, int]:
         """The end of each output partition for committed readers, asked from the broker."""

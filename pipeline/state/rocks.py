@@ -236,11 +236,7 @@ class RocksStore(RocksView):
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        batch.put(_POSITION, position)
-        try:
-            self._database.write(batch)
-        except Exception as error:
-            raise _use_failure(self._path, "written", error) from error
+        self._write(batch, position)
 
     def clear(self, position: bytes) -> None:
         """Remove every value and write the position, atomically."""
@@ -248,6 +244,9 @@ class RocksStore(RocksView):
         batch.delete_range(_FIRST_USER_KEY, _LAST_TABLE)
         for key, _ in self.scan(_LAST_TABLE):  # a range excludes its end
             batch.delete(key)
+        self._write(batch, position)
+
+    def _write(self, batch: WriteBatch, position: bytes) -> None:
         batch.put(_POSITION, position)
         try:
             self._database.write(batch)

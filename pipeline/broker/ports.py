@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +66,19 @@ def listener_of(port: int) -> Listener | None:
         return None
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if any(str(fd.readlink()) in inodes for fd in (process / "fd").iterdir()):
+            if not inodes.isdisjoint(_open_files(process)):
                 command = (process / "cmdline").read_bytes().decode(errors="replace")
                 return Listener(int(process.name), tuple(command.rstrip("\0").split("\0")))
         except OSError:
             continue  # another user's process, or one that has just ended
     return None
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    for fd in (process / "fd").iterdir():
+        # One that was closed since hides no other: the listing of this very process always has one, its own.
+        with suppress(FileNotFoundError):
+            yield str(fd.readlink())
 
 
 def _listening_inodes(port: int) -> set[str]:

@@ -34,3 +34,13 @@ def test_who_listens_is_found() -> None:
         assert found is not None
         assert found.pid == os.getpid()
     assert listener_of(port) is None
+
+
+def test_a_file_closed_while_looking_hides_no_listener() -> None:
+    """Listing one's own open files opens one more, which is closed before its turn comes."""
+    below = socket.socket()
+    with socket.create_server((HOST, 0)) as server:
+        below.close()  # the listing takes this lower number, and stands before the server's
+        found = listener_of(server.getsockname()[1])
+        assert found is not None
+        assert found.pid == os.getpid()

@@ -78,6 +78,7 @@ class Commit:
     delta: Mapping[bytes, bytes | None] = field(default_factory=dict)
     outputs: Sequence[Any] = ()
     identity: Identity | None = None
+    extra: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def without_delta(entry: JournalEntry) -> JournalEntry:
@@ -195,6 +196,7 @@ class Publisher:
             delta=commit.delta if isinstance(commit.delta, dict) else dict(commit.delta),
             identity=commit.identity,
             wall_ms=self._world.clock.wall_ms(),
+            extra=dict(commit.extra),
         )
         chunks, chain = encode_entry(entry, head.chain, CHUNK_BYTES)
         steps.reached(Step.BEFORE_BEGIN, task)

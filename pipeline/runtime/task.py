@@ -12,7 +12,8 @@ Backlog: records offered while both an overlay is full and a commit is under way
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipeline.app import Group
@@ -31,7 +32,13 @@ from pipeline.runtime.watchdog import AtWork
 from pipeline.runtime.world import World
 from pipeline.table import Table, TaskOverlay
 
-__all__ = ["Task"]
+__all__ = ["Entered", "Task"]
+
+Entered = Callable[[AppliedPosition], None]
+
+
+def _nothing(_applied: AppliedPosition) -> None:
+    """A commit concerns nobody else."""
 
 
 class Task:
@@ -66,6 +73,9 @@ class Task:
         self._under_way: Pending[AppliedPosition] | None = None
         self._sealed_records = 0
         self._backlog: deque[tuple[str, Sequence[Record]]] = deque()
+        self._entries: deque[tuple[Commit, Entered]] = deque()
+        self._entered: Entered = _nothing
+        self._leaving = False
         self.backlog_records = 0
         self.poison: PipelineError | None = None
         self.records = 0
@@ -84,7 +94,10 @@ class Task:
     def idle(self) -> bool:
         """Nothing open, nothing under way, nothing waiting."""
         return not (
-            self._open_records or self._under_way is not None or (self._backlog and self.poison is None)
+            self._open_records
+            or self._under_way is not None
+            or self._entries
+            or (self._backlog and self.poison is None)
         )
 
     @property
@@ -103,7 +116,7 @@ class Task:
 
     def offer(self, topic: str, records: Sequence[Record]) -> None:
         """Process records of this task's partition of `topic`, now or when there is room."""
-        if self.poison is not None:
+        if self.poison is not None or self._leaving:
             return
         if self._backlog or self.full:
             self._backlog.append((topic, records))
@@ -111,11 +124,29 @@ class Task:
         else:
             self._process(topic, records)
 
+    def enter(self, kind: Kind, extra: Mapping[str, bytes], then: Entered | None = None) -> None:
+        """Let an entry of this kind, without a delta, follow the commit under way.
+
+        `then` is called with the applied position once it is committed and applied, on the processing thread.
+        """
+        self._entries.append((Commit(kind, {}, extra=extra), then or _nothing))
+
+    def leave(self) -> None:
+        """Give the task up: process nothing more, commit what is open, and end with a release entry.
+
+        It has left when it is idle. What waited is left to the next owner.
+        """
+        self._leaving = True
+        self._backlog.clear()
+        self.backlog_records = 0
+        self.enter(Kind.RELEASE, {})
+
     def advance(self, *, seal: bool = False) -> bool:
         """Retire what was applied, process what waited, seal when it is due (or `seal`).
 
         True when anything moved. Raises whatever ended the commit under way.
         """
+        seal = seal or self._leaving
         moved = False
         if self._under_way is not None and self._under_way.done():
             self._retire(self._under_way.result())
@@ -127,6 +158,13 @@ class Task:
             moved = True
         if self._under_way is None and self._open_records and (seal or self._due()):
             self._under_way = self._world.executor.submit(self._seal())
+            moved = True
+        elif self._under_way is None and self._entries and not (self._leaving and self._open_records):
+            # At the positions of the last commit: those of the open overlay are not committed yet.
+            entry, self._entered = self._entries.popleft()
+            entry = replace(entry, positions=self.applied.positions)
+            publisher = self._publisher
+            self._under_way = self._world.executor.submit(lambda: publisher.publish(entry))
             moved = True
         return moved
 
@@ -215,7 +253,9 @@ class Task:
         self.applied = applied
         self._overlay.sealed = {}
         self._under_way = None
+        self.commits += self._sealed_records > 0
         self._sealed_records = 0
-        self.commits += 1
         for table in self._tables.values():
             table.trim(self._settings.cache_entries)
+        entered, self._entered = self._entered, _nothing
+        entered(applied)

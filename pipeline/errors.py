@@ -8,8 +8,10 @@ from __future__ import annotations
 
 __all__ = [
     "AbortableError",
+    "CheckpointStoreError",
     "ConfigError",
     "CorruptStateError",
+    "DamagedCheckpointError",
     "DamagedStateError",
     "FatalTaskError",
     "FencedError",
@@ -69,6 +71,17 @@ class CorruptStateError(PipelineError):
 
 class DamagedStateError(CorruptStateError):
     """What was read from the local state fails its checks. Reaction: set it aside, restore from the journal."""
+
+
+class CheckpointStoreError(PipelineError):
+    """The checkpoint store does not answer, refuses, or is full. Reaction: go on without it, and try again later.
+
+    The operator mends the store; until then the journal grows, and a restore that needs a checkpoint waits.
+    """
+
+
+class DamagedCheckpointError(PipelineError):
+    """A checkpoint's manifest or object is missing or fails its checks. Reaction: the checkpoint before it."""
 
 
 class FencedError(PipelineError):

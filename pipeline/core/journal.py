@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from hashlib import blake2b
 from typing import NamedTuple
@@ -85,7 +85,9 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
     `positions`: next input offset to read, by topic (the partition is the task's own). `delta`: new value by
     full key, None for a delete; values are absolute, so applying twice is harmless. `wall_ms`: commit time.
-    `stream_time_ms`: reserved for windows. `nonce` is unique to process and attempt.
+    `stream_time_ms`: reserved for windows. `nonce` is unique to process and attempt. `checkpoint`: offset of the
+    last CHECKPOINT entry before this one, -1 without any: a journal's last entry tells where to find it.
+    `journal_bytes`: of all entries before this one, as they were written.
     """
 
     kind: Kind
@@ -98,15 +100,28 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     wall_ms: int = 0
     stream_time_ms: int = -1
     extra: dict[str, bytes] = {}
+    checkpoint: int = -1
+    journal_bytes: int = 0
 
 
 class JournalEntry(NamedTuple):
-    """An entry in its place: `offset` of its first chunk, `next_offset` after its last, and its chain value."""
+    """An entry in its place: `offset` of its first chunk, `next_offset` after its last, its chain value, its bytes."""
 
     entry: Entry
     offset: int
     next_offset: int
     chain: bytes
+    size: int = 0
+
+    @property
+    def checkpoint(self) -> int:
+        """The offset of the last CHECKPOINT entry up to this one; -1 without any."""
+        return self.offset if self.entry.kind is Kind.CHECKPOINT else self.entry.checkpoint
+
+    @property
+    def journal_bytes(self) -> int:
+        """Bytes of all entries up to this one."""
+        return self.entry.journal_bytes + self.size
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -145,9 +160,9 @@ def begins_entry(chunk: bytes) -> bool:
     return len(chunk) >= _HEADER.size and _HEADER.unpack_from(chunk)[3] == 0
 
 
-def make_journal_entry(entry: Entry, chain: bytes, offset: int, chunks: int) -> JournalEntry:
+def make_journal_entry(entry: Entry, chain: bytes, offset: int, chunks: Sequence[bytes]) -> JournalEntry:
     """An entry just committed, in the place the producer reported."""
-    return JournalEntry(entry, offset, offset + chunks, chain)
+    return JournalEntry(entry, offset, offset + len(chunks), chain, sum(map(len, chunks)))
 
 
 def assemble(
@@ -210,7 +225,7 @@ def _verify(
             check_positions(previous.entry.positions, entry.positions, where, start)
     elif seq == 1 and chain != _next_chain(NO_CHAIN, body):
         raise _bad(where, start, "the chain of entry 1 is wrong")
-    return JournalEntry(entry, start, end, chain)
+    return JournalEntry(entry, start, end, chain, len(body) + (end - start) * _HEADER.size)
 
 
 def check_positions(before: Mapping[str, int], after: Mapping[str, int], where: str, offset: int) -> None:

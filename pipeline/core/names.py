@@ -17,6 +17,9 @@ __all__ = [
     "TaskId",
     "TopicPartition",
     "check_name",
+    "checkpoint_manifest",
+    "checkpoint_object",
+    "checkpoint_prefix",
     "held_by_the_pipeline",
     "load_transactional_id",
 ]
@@ -102,6 +105,24 @@ def check_name(kind: str, name: str) -> str:
     if (kind, name) in _RESERVED:
         raise ConfigError(f"{kind} name {name!r} is reserved", hint=f"rename the {kind}")
     return name
+
+
+def checkpoint_prefix(cluster_id: str, task: TaskId | GroupId) -> str:
+    """Where the checkpoints of a task, or of a group's tasks, are within a store. It ends with a slash.
+
+    The cluster's id is part of it: an app of the same name on another cluster keeps its own.
+    """
+    return "/".join([cluster_id, *map(str, task)]) + "/"
+
+
+def checkpoint_manifest(seq: int, nonce: bytes) -> str:
+    """A manifest's name behind its task's prefix; in the order of the states it describes."""
+    return f"manifests/{seq:020d}-{nonce.hex()}"
+
+
+def checkpoint_object(digest: bytes, nonce: bytes) -> str:
+    """An object's name behind its task's prefix: what is in it, and which upload made it."""
+    return f"objects/{digest.hex()}-{nonce.hex()}"
 
 
 def held_by_the_pipeline(topic: str) -> str | None:

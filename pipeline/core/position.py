@@ -10,7 +10,8 @@ import zlib
 
 import msgspec
 
-from pipeline.core.journal import Identity, JournalEntry
+from pipeline.core.journal import Identity, JournalEntry, Kind
+from pipeline.core.kept import CheckpointRef, kept_checkpoints
 from pipeline.errors import CorruptStateError, InvariantError
 
 __all__ = ["AppliedPosition", "after", "decode_position", "encode_position"]
@@ -22,6 +23,8 @@ class AppliedPosition(msgspec.Struct, frozen=True, array_like=True):
     """`offset`/`next_offset` bound the last applied entry in the journal; `chain` is its chain value.
 
     `positions`: next input offset to read, by topic. `identity`: from the last genesis or acquire entry.
+    `checkpoint`: offset of the last CHECKPOINT entry, -1 without any; `checkpoints`: what it keeps, newest first.
+    `journal_bytes`: of all entries up to this one.
     """
 
     seq: int
@@ -31,6 +34,9 @@ class AppliedPosition(msgspec.Struct, frozen=True, array_like=True):
     positions: dict[str, int]
     identity: Identity
     stream_time_ms: int = -1
+    checkpoint: int = -1
+    checkpoints: tuple[CheckpointRef, ...] = ()
+    journal_bytes: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -45,6 +51,9 @@ def after(previous: AppliedPosition | None, applied: JournalEntry) -> AppliedPos
         raise InvariantError(f"entry {entry.seq} is applied to a state without identity")
     if previous is not None and entry.seq != previous.seq + 1:
         raise InvariantError(f"entry {entry.seq} is applied to a state at {previous.seq}")
+    checkpoints = previous.checkpoints if previous else ()
+    if entry.kind is Kind.CHECKPOINT:
+        checkpoints = kept_checkpoints(applied)
     return AppliedPosition(
         seq=entry.seq,
         offset=applied.offset,
@@ -53,6 +62,9 @@ def after(previous: AppliedPosition | None, applied: JournalEntry) -> AppliedPos
         positions=entry.positions,
         identity=identity,
         stream_time_ms=entry.stream_time_ms,
+        checkpoint=applied.checkpoint,
+        checkpoints=checkpoints,
+        journal_bytes=applied.journal_bytes,
     )
 
 

@@ -197,6 +197,8 @@ class Publisher:
             identity=commit.identity,
             wall_ms=self._world.clock.wall_ms(),
             extra=dict(commit.extra),
+            checkpoint=head.checkpoint,
+            journal_bytes=head.journal_bytes,
         )
         chunks, chain = encode_entry(entry, head.chain, CHUNK_BYTES)
         steps.reached(Step.BEFORE_BEGIN, task)
@@ -223,7 +225,7 @@ class Publisher:
         if elapsed_s * 1000 >= RENEW_SHARE * self._settings.retry_backoff_ms:
             self._renew_due = True
             self._note_slow_commit(elapsed_s)
-        return make_journal_entry(entry, chain, offset, len(chunks))
+        return make_journal_entry(entry, chain, offset, chunks)
 
     def _note_slow_commit(self, elapsed_s: float) -> None:
         """One is nothing; many make every commit slower still. Said at the 10th, the 100th, and so on."""

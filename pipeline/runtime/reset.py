@@ -225,4 +225,6 @@ def _applied(head: JournalEntry, reset: TaskReset) -> AppliedPosition:
         chain=head.chain,
         positions=head.entry.positions,
         identity=reset.plan.identity,
+        checkpoint=head.checkpoint,
+        journal_bytes=head.journal_bytes,
     )

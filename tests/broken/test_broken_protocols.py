@@ -34,7 +34,7 @@ ROWS = [
         "apply before the commit",
         "runtime/publisher.py",
         "        steps.reached(Step.DURING_COMMIT, task)\n",
-        "        self._apply(commit, make_journal_entry(entry, chain, offset, len(chunks)))\n"
+        "        self._apply(commit, make_journal_entry(entry, chain, offset, chunks))\n"
         "        steps.reached(Step.DURING_COMMIT, task)\n",
         f"{WORKER} crash_at_each_commit_step",
     ),

@@ -112,7 +112,7 @@ def test_what_the_producer_reports_equals_what_is_read(entries: list[Entry], max
     chain, offset, reported = NO_CHAIN, 0, []
     for item in entries:
         parts, chain = encode_entry(item, chain, max_chunk_bytes)
-        reported.append(make_journal_entry(item, chain, offset, len(parts)))
+        reported.append(make_journal_entry(item, chain, offset, parts))
         offset += len(parts) + 1
     assert reported == read(written(entries, max_chunk_bytes))
 

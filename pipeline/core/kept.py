@@ -1,0 +1,69 @@
+"""The kept checkpoints of a task, as its CHECKPOINT entries name them. Pure.
+
+A checkpoint counts from the entry on that names it, and until an entry no longer does: the journal is fenced,
+the store is not. So what is kept is part of a task's history, and every owner knows it alike. Format of
+`extra["checkpoints"]`: version u8 | msgpack; the entry's own checksum and chain cover it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from pipeline.core.journal import JournalEntry
+from pipeline.core.names import checkpoint_manifest
+from pipeline.errors import FatalTaskError
+
+__all__ = ["CHECKPOINTS", "CheckpointRef", "encode_kept", "kept_checkpoints"]
+
+CHECKPOINTS = "checkpoints"  # the key in an entry's `extra`
+VERSION = 1
+
+
+class CheckpointRef(msgspec.Struct, frozen=True, array_like=True):
+    """One registered checkpoint.
+
+    `seq`, `offset` and `chain`: of the entry that its state has applied last. `nonce`: of its manifest's name,
+    `digest`: of the manifest's bytes. `size`: bytes of its files. `journal_bytes`: of the entries up to its state.
+    """
+
+    seq: int
+    offset: int
+    chain: bytes
+    nonce: bytes
+    digest: bytes
+    size: int
+    journal_bytes: int
+    wall_ms: int
+
+    @property
+    def manifest(self) -> str:
+        """The manifest's name behind the task's prefix."""
+        return checkpoint_manifest(self.seq, self.nonce)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[CheckpointRef, ...])
+
+
+def encode_kept(kept: Sequence[CheckpointRef]) -> bytes:
+    """Bytes for a CHECKPOINT entry; newest first."""
+    return bytes([VERSION]) + _encoder.encode(tuple(kept))
+
+
+def kept_checkpoints(entry: JournalEntry) -> tuple[CheckpointRef, ...]:
+    """What a CHECKPOINT entry keeps, newest first. Raises FatalTaskError where it cannot be read."""
+    data = entry.entry.extra.get(CHECKPOINTS, b"")
+    where = f"checkpoint entry {entry.entry.seq} at offset {entry.offset}"
+    if data[:1] != bytes([VERSION]):
+        raise FatalTaskError(
+            f"{where} has a format that this release does not know",
+            hint="start the release that wrote it, or a newer one",
+        )
+    try:
+        return _decoder.decode(data[1:])
+    except msgspec.DecodeError as error:
+        raise FatalTaskError(
+            f"{where} cannot be decoded: {error}", hint="follow runbooks/journal-check-failed.md"
+        ) from error

@@ -76,6 +76,10 @@ class WorkerSettings:
     check_interval_s: float = 5.0
     stop_timeout_s: float = 30.0
     handler_warning_s: float = 10.0
+    weight: int = 1
+    membership_interval_s: float = 1.0
+    join_delay_s: float = 1.0
+    handoff_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
         if self.start not in {"earliest", "latest"}:
@@ -95,10 +99,13 @@ class WorkerSettings:
             "check_interval_s",
             "stop_timeout_s",
             "handler_warning_s",
+            "weight",
+            "membership_interval_s",
+            "handoff_timeout_s",
         ):
             if not getattr(self, name) > 0:  # so that NaN is refused, too
                 raise ConfigError(f"worker.{name} must be above 0")
-        for name in ("poll_timeout_ms", "replication_factor", "block_cache_bytes"):
+        for name in ("poll_timeout_ms", "replication_factor", "block_cache_bytes", "join_delay_s"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"worker.{name} must not be below 0")
         if self.commit_interval_ms >= self.transaction_timeout_ms:

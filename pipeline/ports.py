@@ -21,6 +21,7 @@ __all__ = [
     "JournalBounds",
     "JournalReader",
     "Logger",
+    "Members",
     "Output",
     "PartitionFailure",
     "Pending",
@@ -105,6 +106,10 @@ class Cluster(Protocol):
 
     def committed(self, consumer_group: str) -> dict[TopicPartition, int]:
         """Positions that the consumer group has committed; empty when it has none."""
+        ...
+
+    def member_ids(self, consumer_group: str) -> list[str]:
+        """The client id of each member of a consumer group, also while it is rebalancing; empty without one."""
         ...
 
     def close(self) -> None: ...
@@ -210,6 +215,26 @@ class Producers(Protocol):
     """Opens transactional producers."""
 
     def open(self, transactional_id: str) -> TransactionalProducer: ...
+
+
+class Members(Protocol):
+    """This process among the workers of its app."""
+
+    def join(self, consumer_group: str, topic: str, client_id: str, progress: Callable[[], object]) -> None:
+        """Become a dynamic member, and stay one for as long as `progress` keeps returning something new.
+
+        `topic`: one that exists; members must subscribe to something. Joining goes on beside the caller. May
+        raise ConfigError.
+        """
+        ...
+
+    def announce(self, topic: str, notes: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write (key, value) records, outside of any transaction, and wait. May raise UnreachableError."""
+        ...
+
+    def leave(self) -> None:
+        """Be a member no longer, at once. Never raises; nothing happens without a join."""
+        ...
 
 
 class JournalBounds(NamedTuple):

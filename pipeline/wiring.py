@@ -17,6 +17,7 @@ from pipeline.errors import FatalTaskError, PipelineError
 from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.kafka.members import KafkaMembers
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import Logger, Steps
@@ -56,6 +57,7 @@ def build_world(
         cluster=cluster,
         sources=KafkaSources(settings.kafka),
         producers=KafkaProducers(settings.kafka, producer_limits(settings, limits)),
+        members=KafkaMembers(settings.kafka),
         journals=lambda: KafkaJournalReader(settings.kafka),
         stores=RocksStores(settings.worker.state_dir, settings.worker.block_cache_bytes),
         clock=SystemClock(),

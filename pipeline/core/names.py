@@ -22,6 +22,8 @@ __all__ = [
     "checkpoint_prefix",
     "held_by_the_pipeline",
     "load_transactional_id",
+    "workers_group",
+    "workers_topic",
 ]
 
 EVENT_ID_HEADER = "event-id"
@@ -135,6 +137,16 @@ def held_by_the_pipeline(topic: str) -> str | None:
     if topic.startswith("pipeline."):
         return "is a name that the pipeline keeps for itself"
     return None
+
+
+def workers_group(app: str) -> str:
+    """The Kafka group whose dynamic members are the workers of an app."""
+    return f"{app}.workers"
+
+
+def workers_topic(app: str) -> str:
+    """Where the workers of an app tell each other what they run."""
+    return f"pipeline.workers.{app}"
 
 
 def load_transactional_id(load: str) -> str:

@@ -20,10 +20,23 @@ from pipeline.config import KafkaSettings
 from pipeline.errors import ConfigError
 from pipeline.kafka.errors import error_of
 
-__all__ = ["LOGGER", "ProducerLimits", "Repeats", "admin", "consumer", "journal", "open_client", "producer"]
+__all__ = [
+    "LOGGER",
+    "ProducerLimits",
+    "Repeats",
+    "admin",
+    "announcer",
+    "consumer",
+    "journal",
+    "member",
+    "open_client",
+    "producer",
+]
 
 LOGGER = logging.getLogger("pipeline.kafka")
 QUIET_S = 30.0
+SESSION_TIMEOUT_MS = 10_000
+STUCK_TIMEOUT_MS = 30_000
 
 # A client warns on stderr, before it has a logger, about properties that only the other kind knows.
 _PRODUCER_ONLY = (
@@ -185,6 +198,42 @@ def producer(settings: KafkaSettings, transactional_id: str, limits: ProducerLim
             "retry.backoff.max.ms": str(limits.retry_backoff_ms),
             "message.max.bytes": str(limits.largest_message),
             "batch.size": str(limits.largest_batch),
+        },
+    )
+
+
+def member(settings: KafkaSettings, consumer_group: str, client_id: str) -> Properties:
+    """A consumer that is a member of a group, and reads nothing."""
+    return _layers(
+        settings,
+        without=_PRODUCER_ONLY,
+        tuning={"heartbeat.interval.ms": "2000"},
+        owned={
+            "group.id": consumer_group,
+            "client.id": client_id,  # all that the others are told about a member
+            "session.timeout.ms": str(SESSION_TIMEOUT_MS),
+            # A handler that does not return takes its worker out of the group this soon.
+            "max.poll.interval.ms": str(STUCK_TIMEOUT_MS),
+            "partition.assignment.strategy": "range",
+            "group.protocol": "classic",
+            "enable.auto.commit": "false",
+            "enable.auto.offset.store": "false",
+            "allow.auto.create.topics": "false",
+        },
+    )
+
+
+def announcer(settings: KafkaSettings) -> Properties:
+    """A producer of a few records outside of transactions."""
+    return _layers(
+        settings,
+        without=_CONSUMER_ONLY,
+        tuning={"linger.ms": "0"},
+        owned={
+            "enable.idempotence": "true",
+            "acks": "all",
+            "allow.auto.create.topics": "false",
+            "message.timeout.ms": "5000",
         },
     )
 

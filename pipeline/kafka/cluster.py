@@ -156,6 +156,13 @@ class KafkaCluster:
             reader.close()
         return {TopicPartition(p.topic, p.partition): p.offset for p in answers if p.offset >= 0}
 
+    def member_ids(self, consumer_group: str) -> list[str]:
+        """The client id of each member of a consumer group, also while it is rebalancing."""
+        futures = self._admin.describe_consumer_groups([consumer_group], request_timeout=_REQUEST_TIMEOUT_S)
+        absent = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
+        found = self._answer(futures[consumer_group], f"members of group {consumer_group}", ignore=absent)
+        return [member.client_id for member in found.members] if found is not None else []
+
     def close(self) -> None:
         """Nothing is held that outlives the process; the client ends when it is forgotten."""
 

@@ -20,6 +20,7 @@ class GroupRun:
         self.plan = plan
         self.source = source
         self.tasks: dict[int, Task] = {}
+        self.leaving: dict[int, Task] = {}  # given up; what is open is being committed
         self._paused: set[int] = set()
 
     def add(self, task: Task) -> None:
@@ -28,8 +29,18 @@ class GroupRun:
         self.tasks[task.id.partition] = task
         self.source.assign({tp: task.applied.positions[tp.topic] for tp in partitions})
 
+    def release(self, partition: int) -> None:
+        """Begin to give a live task up: nothing more is read for it."""
+        task = self._stop_reading(partition)
+        if task is not None:
+            self.leaving[partition] = task
+            task.leave()
+
     def remove(self, partition: int) -> Task | None:
-        """A task is live no more; it is not closed. None when it was not live."""
+        """A task is live no more, nor leaving; it is not closed. None when it was neither."""
+        return self.leaving.pop(partition, None) or self._stop_reading(partition)
+
+    def _stop_reading(self, partition: int) -> Task | None:
         task = self.tasks.pop(partition, None)
         if task is not None:
             self.source.unassign(self.plan.partitions_of(partition))

@@ -29,7 +29,9 @@ from pipeline.runtime.publisher import Commit, Publisher
 from pipeline.runtime.upgrade import upgraded_rows
 from pipeline.runtime.world import World
 
-__all__ = ["Restored", "restore"]
+__all__ = ["PROCESS", "Restored", "catch_up", "restore"]
+
+PROCESS = "process"  # in an acquire entry's extra: which process of its owner
 
 REPLAY_BATCH_BYTES = 4 * 1024 * 1024
 MAX_PLANS = 5
@@ -55,10 +57,14 @@ def restore(
     world: World,
     settings: WorkerSettings,
     tables: Mapping[str, TableDef[Any, Any]],
+    *,
+    process: str = "",
+    copy: Store | None = None,
 ) -> Restored:
     """Restore and acquire `task`. `start_positions`: where to begin a topic that has no position yet.
 
-    `tables`: the group's, by name.
+    `tables`: the group's, by name. `process`: of the owner, for the acquire entry. `copy`: the task's local state,
+    open, as `catch_up` left it.
 
     Raises FencedError, FatalTaskError, ConfigError, CorruptStateError, UnreachableError.
     """
@@ -71,7 +77,8 @@ def restore(
         for _ in range(MAX_PLANS):
             end = settled_end(task, reader, world, settings, publisher.fence)  # 2
             world.steps.reached(Step.AFTER_END, task)
-            store, plan, head = _choose(task, reader, end, identity.cluster_id, world)  # 3
+            opened, copy = copy, None
+            store, plan, head = _choose(task, reader, end, identity.cluster_id, world, opened)  # 3
             try:
                 world.steps.reached(Step.AFTER_CHOICE, task)
                 applied, head, replayed = _replay(task, reader, end, store, plan, head, world)  # 4
@@ -89,7 +96,9 @@ def restore(
             world.steps.reached(Step.BEFORE_ACQUIRE, task)
             missing = [topic for topic in identity.inputs if topic not in applied.positions]
             positions = {**applied.positions, **{topic: start_positions(topic) for topic in missing}}
-            applied = publisher.publish(Commit(Kind.ACQUIRE, positions, rows, identity=identity))  # 5
+            extra = {PROCESS: process.encode()}
+            acquire = Commit(Kind.ACQUIRE, positions, rows, identity=identity, extra=extra)
+            applied = publisher.publish(acquire)  # 5
             world.steps.reached(Step.AFTER_ACQUIRE, task)
             return Restored(
                 publisher, store, applied, replayed, plan.start.value, world.clock.monotonic_s() - began
@@ -100,21 +109,54 @@ def restore(
         )
     except BaseException:
         publisher.close()
+        if copy is not None:
+            copy.close()
         raise
     finally:
         reader.close()
 
 
+def catch_up(task: TaskId, cluster_id: str, copy: Store | None, world: World) -> tuple[Store, int]:
+    """Make a copy of a task that somebody else runs equal to its journal's end as of now, without a fence.
+
+    Returns the open state and the number of entries replayed. `copy`: what the last call returned; it is closed
+    when this one fails. Raises what `restore` raises.
+    """
+    reader = world.journals()
+    try:
+        for _ in range(MAX_PLANS):
+            end = reader.bounds(task.journal).stable_end
+            opened, copy = copy, None
+            store, plan, head = _choose(task, reader, end, cluster_id, world, opened)
+            try:
+                _, _, replayed = _replay(task, reader, end, store, plan, head, world)
+            except RetriableError:
+                store.close()
+            except BaseException:
+                store.close()
+                raise
+            else:
+                return store, replayed
+        raise FatalTaskError(f"the journal of task {task} is truncated faster than it can be followed")
+    finally:
+        reader.close()
+
+
 def _choose(
-    task: TaskId, reader: JournalReader, end: int, cluster_id: str, world: World
+    task: TaskId,
+    reader: JournalReader,
+    end: int,
+    cluster_id: str,
+    world: World,
+    store: Store | None = None,
 ) -> tuple[Store, RestorePlan, JournalEntry | None]:
-    """Open the store that the restore starts from, with the entry that it stands at."""
-    store: Store | None = None
+    """Open the store that the restore starts from (or use `store`), with the entry that it stands at."""
     local: AppliedPosition | None = None
     damage: str | None = None
     try:
-        if world.stores.exists(task):  # a restore that fails leaves no new directory behind
+        if store is None and world.stores.exists(task):  # a restore that fails leaves no new directory behind
             store = world.stores.open(task)
+        if store is not None:
             data = store.position()
             local = decode_position(data, f"the state of task {task}") if data is not None else None
     except CorruptStateError as error:

@@ -1,11 +1,11 @@
-"""The worker: owns the tasks of an app, reads their inputs, and reacts to whatever ends one of them.
+"""The worker: runs its share of an app's tasks, reads their inputs, and reacts to whatever ends one of them.
 
 Handlers of all tasks run on the thread that calls `step`; restores and commits run on the executor. Errors
 are reacted to in one place, `_react`:
 
     superseded            restore the task again, from the journal
     damaged state         set it aside, restore the task from the journal; a second time the task has failed
-    fenced                wait, look who did it, restore or leave the task to them
+    fenced                wait, look who did it; then the ring says whose it is
     outage or doubt       restore again, after a pause: the journal says what happened
     anything else         the task has failed; the others go on
 """
@@ -13,30 +13,32 @@ are reacted to in one place, `_react`:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.app import App, Group
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import Kind
+from pipeline.core.membership import Action, Owner, Place
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.declarations import Resource
 from pipeline.errors import (
     AbortableError,
+    ConfigError,
     DamagedStateError,
-    FatalTaskError,
     FencedError,
+    InvariantError,
     PipelineError,
     RetriableError,
     SupersededError,
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Pending, Record
+from pipeline.ports import Pending, Record, Store
 from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.group_run import GroupRun
-from pipeline.runtime.journal import read_entries
+from pipeline.runtime.owner import owner_after
+from pipeline.runtime.ownership import Ownership
 from pipeline.runtime.plan import plan_groups
 from pipeline.runtime.restore import Restored, restore
 from pipeline.runtime.task import Task
@@ -48,7 +50,7 @@ __all__ = ["Progress", "Worker"]
 
 # A fenced task waits longer than an acquire takes before it looks who fenced it.
 FENCED_WAIT_S = (1.5, 3.0)
-MAX_FENCES = 3
+MAX_FENCES = 5
 UNREACHABLE_WAIT_S = (0.5, 1.5)
 _RESTORE_AGAIN = (UnreachableError, UnknownOutcomeError, AbortableError, RetriableError)
 
@@ -64,19 +66,12 @@ class Progress:
     dead_lettered: int
     live: int
     restoring: int
+    following: int
     failed: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Damage:
-    """A local state that cannot be read, and what closes it, when that is still under way."""
-
-    reason: str
-    closed: Pending[None] | None
-
-
 class Worker:
-    """Runs every task of an app. `start`, then `step` until `stop`, then `close`."""
+    """Runs this worker's share of an app's tasks. `start`, then `step` until `stop`, then `close`."""
 
     def __init__(
         self, app: App, world: World, settings: WorkerSettings, groups: Sequence[Group] | None = None
@@ -87,6 +82,11 @@ class Worker:
         self._settings = settings
         self._runs: list[GroupRun] = []
         self._restoring: dict[TaskId, Pending[Restored]] = {}
+        self._fenced: dict[TaskId, Pending[Owner | None]] = {}
+        self._closing: dict[TaskId, Pending[None]] = {}
+        self._ownership: Ownership | None = None
+        self._turns = 0
+        self._superseded = False
         self._resources: dict[Resource[Any], Any] = {}
         self._upkeep = Upkeep(self._runs, world, settings)
         self._quiet = False
@@ -97,7 +97,7 @@ class Worker:
         self.failures: dict[TaskId, PipelineError] = {}
 
     def start(self) -> None:
-        """Check the app against the cluster, make sure of genesis, and begin to restore every task.
+        """Check the app against the cluster, make sure of genesis, and join the other workers.
 
         Raises ConfigError, FatalTaskError (a group lost its journal), UnreachableError.
         """
@@ -113,15 +113,14 @@ class Worker:
                 largest_dead_letter=plan.largest_dead_letter,
                 world=self._world,
             )
-        for plan in plans:
-            run = GroupRun(plan, self._world.sources.open(plan.id.consumer_group))
-            self._runs.append(run)
-            for task in plan.tasks:
-                self._begin_restore(run, task, wait_s=0.0)
+        self._ownership = Ownership(self._app.app_name, plans, self._world, self._settings)
+        self._ownership.join(lambda: (self._turns, _place(self.at_work)))
+        self._runs.extend(GroupRun(plan, self._world.sources.open(plan.id.consumer_group)) for plan in plans)
 
     def step(self) -> bool:
         """One turn: take restored tasks live, poll, process, seal, retire. True when anything moved."""
-        moved = self._take_live()
+        self._turns += 1
+        moved = self._take_and_give() | self._take_live()
         timeout_s = (
             0.0 if moved or not self._quiet else self._settings.poll_timeout_ms / 1000 / len(self._runs)
         )
@@ -129,6 +128,8 @@ class Worker:
             moved |= self._poll(run, timeout_s)
             for task in list(run.tasks.values()):
                 moved |= self._advance(run, task)
+            for task in list(run.leaving.values()):
+                moved |= self._advance_leaving(run, task)
             run.balance(2 * self._settings.max_poll_records)
         for run, task_id, error in self._upkeep.turn():
             self._react(run, task_id, error)
@@ -137,13 +138,18 @@ class Worker:
 
     @property
     def finished(self) -> bool:
-        """No task is live or being restored: each has failed."""
-        return not self._restoring and not any(run.tasks for run in self._runs)
+        """Each task that it had has failed, or another process has its name."""
+        if self._superseded:
+            return True
+        busy = self._restoring or self._fenced or any(run.tasks or run.leaving for run in self._runs)
+        return bool(self.failures) and not busy
 
     @property
     def idle(self) -> bool:
-        """Nothing is being restored, open or under way (input may be waiting)."""
-        return not self._restoring and all(task.idle for run in self._runs for task in run.tasks.values())
+        """Nothing is being restored, moved, open or under way (input may be waiting)."""
+        if self._restoring or self._fenced or self._ownership is None or not self._ownership.at_rest:
+            return False
+        return all(task.idle and not run.leaving for run in self._runs for task in run.tasks.values())
 
     @property
     def world(self) -> World:
@@ -157,20 +163,22 @@ class Worker:
         return next((at for task in tasks if (at := task.at_work) is not None), None)
 
     def stop(self) -> None:
-        """Commit what is open and leave. Raises nothing: what cannot be committed is left to the next start."""
+        """Commit what is open, release every task, and leave.
+
+        Raises nothing: what cannot be committed is left to the next start.
+        """
         self._stopping = True
         for run in self._runs:
             for task in list(run.tasks.values()):
                 task.stop_waiting()
-                try:
-                    task.wait()
-                    while not task.idle:
-                        task.advance(seal=True)
-                        task.wait()
-                    if task.poison is not None:
-                        raise task.poison
-                except PipelineError as error:
-                    self._fail(run, task.id, error)
+                run.release(task.id.partition)
+        for run in self._runs:  # all at once, so that the last one's commit does not wait for the first one's
+            for task in list(run.leaving.values()):
+                self._advance_leaving(run, task)
+        for run in self._runs:
+            for task in list(run.leaving.values()):
+                while task.id.partition in run.leaving:
+                    self._wait_leaving(run, task)
             run.mirror()
 
     def close(self) -> None:
@@ -179,12 +187,16 @@ class Worker:
         for run in self._runs:
             for partition in list(run.tasks):
                 run.tasks.pop(partition).close()
+            for partition in list(run.leaving):
+                run.leaving.pop(partition).close()
         for pending in self._restoring.values():
             try:
                 pending.result().publisher.close()
             except PipelineError as error:
                 self._world.log.info("restore_ended", reason=error.message)
         self._restoring.clear()
+        if self._ownership is not None:
+            self._ownership.leave()
         for run in self._runs:
             run.source.close()
         for resource in self._resources.values():
@@ -196,7 +208,7 @@ class Worker:
 
     def progress(self) -> Progress:
         """Counts for people and metrics."""
-        live = [task for run in self._runs for task in run.tasks.values()]
+        live = [task for run in self._runs for task in (*run.tasks.values(), *run.leaving.values())]
         totals = sum(map(_counts, live), Counter(self._ended))
         return Progress(
             records=totals["records"],
@@ -206,22 +218,72 @@ class Worker:
             dead_lettered=totals["dead_lettered"],
             live=len(live),
             restoring=len(self._restoring),
+            following=self._ownership.following if self._ownership is not None else 0,
             failed=len(self.failures),
         )
+
+    def _take_and_give(self) -> bool:
+        """Begin what the ring asks for."""
+        for task in [task for task, closing in self._closing.items() if closing.done()]:
+            del self._closing[task]
+        self._learn_owners()
+        if self._ownership is None or self._stopping:
+            return False
+        try:
+            actions = self._ownership.turn(self._places())
+        except PipelineError as error:
+            self._leave_to_namesake(error)
+            return True
+        for task, action in actions.items():
+            run = self._run_of(task)
+            if action is Action.RELEASE:
+                self._world.log.info("task_leaves", task=str(task))
+                run.release(task.partition)
+            elif task not in self._closing:
+                self._begin_restore(run, task, copy_of=self._ownership.copy_of(task))
+        return bool(actions)
+
+    def _places(self) -> dict[TaskId, Place]:
+        places = dict.fromkeys(self.failures, Place.FAILED)
+        for run in self._runs:
+            places.update({task.id: Place.LIVE for task in run.tasks.values()})
+            places.update({task.id: Place.LEAVING for task in run.leaving.values()})
+        # A fenced task is as good as claimed until it is known who has it.
+        return {**places, **dict.fromkeys([*self._restoring, *self._fenced], Place.RESTORING)}
+
+    def _learn_owners(self) -> None:
+        """Fenced tasks: now it is known by whom."""
+        for task in [task for task, look in self._fenced.items() if look.done()]:
+            look = self._fenced.pop(task)
+            try:
+                owner = look.result()
+            except PipelineError as error:
+                self._react(self._run_of(task), task, error)
+                continue
+            self._own().reconsider()
+            if owner is None or owner.process == self._own().me.process:
+                continue  # the client says fenced also when the broker timed a transaction out
+            self._fences.pop(task, None)
+            self._world.log.warning("task_taken_over", task=str(task), owner=owner.worker, seq=owner.seq)
+            try:
+                self._own().lost(task, owner)
+            except ConfigError as error:
+                self._leave_to_namesake(error)
 
     def _begin_restore(
         self,
         run: GroupRun,
         task: TaskId,
-        wait_s: float,
-        fenced_after: Task | None = None,
-        damage: _Damage | None = None,
+        wait_s: float = 0.0,
+        damage: str | None = None,
+        copy_of: Callable[[], Store | None] | None = None,
     ) -> None:
-        """Restore beside the processing thread. `fenced_after`: first look whether another worker has it.
+        """Restore beside the processing thread. `damage`: first set the state aside, for this reason.
 
-        `damage`: first set the state aside, once it is closed.
+        `copy_of`: gives the copy to start from.
         """
         plan, world, settings = run.plan, self._world, self._settings
+        process, closing = self._own().me.process, self._closing.pop(task, None)
 
         def start_position(topic: str) -> int:
             # Not from the source: it is being polled, and answers on this thread only between polls.
@@ -235,17 +297,21 @@ class Worker:
         def step() -> Restored:
             if wait_s:
                 world.clock.sleep(wait_s)
-            if fenced_after is not None:
-                _check_not_taken(fenced_after, world)
+            if closing is not None:
+                closing.result()
             if damage is not None:
-                if damage.closed is not None:
-                    damage.closed.result()
                 place = world.stores.set_aside(task)
-                world.log.warning(
-                    "local_state_set_aside", task=str(task), reason=damage.reason, kept_at=place
-                )
+                world.log.warning("local_state_set_aside", task=str(task), reason=damage, kept_at=place)
             return restore(
-                task, settings.worker_id, plan.identity, start_position, world, settings, plan.group.tables
+                task,
+                settings.worker_id,
+                plan.identity,
+                start_position,
+                world,
+                settings,
+                plan.group.tables,
+                process=process,
+                copy=copy_of() if copy_of is not None else None,
             )
 
         self._restoring[task] = world.executor.submit(step)
@@ -266,6 +332,7 @@ class Worker:
             )
             run.add(task)
             self._fences.pop(task_id, None)
+            self._own().acquired(task_id, restored.applied.seq)
             self._world.log.info(
                 "task_live",
                 task=str(task_id),
@@ -308,17 +375,40 @@ class Worker:
             return True
         return moved
 
+    def _advance_leaving(self, run: GroupRun, task: Task) -> bool:
+        """A task that was given up: gone when its release entry is committed."""
+        try:
+            moved = task.advance()
+            if not task.idle:
+                return moved
+            if task.poison is not None:
+                raise task.poison
+        except PipelineError as error:
+            self._react(run, task.id, error)
+            return True
+        self._own().released(task.id, task.applied.seq)
+        self._drop(run, task.id)
+        return True
+
+    def _wait_leaving(self, run: GroupRun, task: Task) -> None:
+        try:
+            task.wait()
+        except PipelineError as error:
+            self._react(run, task.id, error)
+        else:
+            self._advance_leaving(run, task)
+
     def _react(self, run: GroupRun, task_id: TaskId, error: PipelineError) -> None:
-        task = run.tasks.get(task_id.partition)
-        closed = self._drop(run, task_id)
+        task = run.tasks.get(task_id.partition) or run.leaving.get(task_id.partition)
+        self._drop(run, task_id)
         if self._stopping:
             self._fail(run, task_id, error)
         elif isinstance(error, DamagedStateError) and task_id not in self._damaged:
             self._damaged.add(task_id)  # a disk that damages it again needs a person
-            self._begin_restore(run, task_id, wait_s=0.0, damage=_Damage(error.message, closed))
+            self._begin_restore(run, task_id, damage=error.message)
         elif isinstance(error, SupersededError):
             self._world.log.warning("task_superseded", task=str(task_id), reason=error.message)
-            self._begin_restore(run, task_id, wait_s=0.0)
+            self._begin_restore(run, task_id)
         elif isinstance(error, FencedError):
             self._world.log.warning("task_fenced", task=str(task_id), reason=error.message)
             # A live task learns from the journal who has it; two workers that restore at once have no entry yet.
@@ -326,26 +416,55 @@ class Worker:
             if self._fences[task_id] > MAX_FENCES:
                 self._fail(run, task_id, error)
             else:
-                wait_s = self._world.random.uniform(*FENCED_WAIT_S)
-                self._begin_restore(run, task_id, wait_s, fenced_after=task)
+                self._fenced[task_id] = self._look_for_owner(task_id, task)
         elif isinstance(error, _RESTORE_AGAIN):
             self._world.log.warning("task_restarts", task=str(task_id), reason=error.message)
             self._begin_restore(run, task_id, wait_s=self._world.random.uniform(*UNREACHABLE_WAIT_S))
         else:
-            self._fail(run, task_id, error)
+            self._fail(run, task_id, error, seq=task.applied.seq if task is not None else None)
 
-    def _fail(self, run: GroupRun, task_id: TaskId, error: PipelineError) -> None:
+    def _look_for_owner(self, task_id: TaskId, task: Task | None) -> Pending[Owner | None]:
+        """Who acquired it after us; longer than an acquire takes, so that it can be in the journal."""
+        wait_s, world = self._world.random.uniform(*FENCED_WAIT_S), self._world
+        applied = task.applied if task is not None else None
+
+        def look() -> Owner | None:
+            world.clock.sleep(wait_s)
+            return owner_after(task_id, applied, world)
+
+        return world.executor.submit(look)
+
+    def _fail(self, run: GroupRun, task_id: TaskId, error: PipelineError, seq: int | None = None) -> None:
+        """`seq`: of its last entry, when it was live."""
         self._drop(run, task_id)
         self.failures[task_id] = error
         self._world.log.error("task_failed", task=str(task_id), reason=error.message, next=error.hint)
+        if seq is not None:
+            self._own().released(task_id, seq)
 
-    def _drop(self, run: GroupRun, task_id: TaskId) -> Pending[None] | None:
-        """Close the task, if it is live; what closes it, where that waits for a commit under way."""
+    def _leave_to_namesake(self, error: PipelineError) -> None:
+        """Another process has this worker's id, and with it its tasks."""
+        self._superseded = True
+        for run in self._runs:
+            for task in list(run.tasks.values()):
+                self._fail(run, task.id, error)
+        if not self.failures and self._runs:
+            self._fail(self._runs[0], self._runs[0].plan.tasks[0], error)
+
+    def _drop(self, run: GroupRun, task_id: TaskId) -> None:
+        """Close the task, if it is live or leaving."""
         task = run.remove(task_id.partition)
         if task is None:
-            return None
+            return
         self._ended.update(_counts(task))
-        return task.close()
+        closing = task.close()
+        if closing is not None:
+            self._closing[task_id] = closing
+
+    def _own(self) -> Ownership:
+        if self._ownership is None:
+            raise InvariantError("the worker has not been started")
+        return self._ownership
 
     def _run_of(self, task: TaskId) -> GroupRun:
         return next(run for run in self._runs if run.plan.id.group == task.group)
@@ -366,21 +485,6 @@ def _counts(task: Task) -> Counter[str]:
     )
 
 
-def _check_not_taken(task: Task, world: World) -> None:
-    """Raise when the journal has entries after the task's last: the client also reports a time-out as a fence."""
-    reader = world.journals()
-    try:
-        end = reader.bounds(task.id.journal).stable_end
-        found = list(read_entries(task.id, reader, task.applied.offset, end, None))
-    finally:
-        reader.close()
-    others = [
-        entry.entry
-        for entry in found
-        if entry.entry.seq > task.applied.seq and entry.entry.kind is Kind.ACQUIRE
-    ]
-    if others:
-        raise FatalTaskError(
-            f"task {task.id} was taken over by worker {others[-1].owner or '(unnamed)'} with entry {others[-1].seq}",
-            hint="run one worker of this app; stop one of the two",
-        )
+def _place(at: AtWork | None) -> object:
+    """Tells records apart, so that a handler's progress is seen."""
+    return None if at is None else (at.task, at.record.offset())

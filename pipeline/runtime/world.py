@@ -12,6 +12,7 @@ from pipeline.ports import (
     Executor,
     JournalReader,
     Logger,
+    Members,
     Producers,
     Random,
     Sources,
@@ -37,6 +38,7 @@ class World:
     cluster: Cluster
     sources: Sources
     producers: Producers
+    members: Members
     journals: Callable[[], JournalReader]
     stores: Stores
     clock: Clock

@@ -13,4 +13,5 @@ from pipeline.testing.memory_clients import MemoryJournalReader as MemoryJournal
 from pipeline.testing.memory_clients import MemoryProducers as MemoryProducers
 from pipeline.testing.memory_clients import MemorySources as MemorySources
 from pipeline.testing.memory_log import MemoryBroker as MemoryBroker
+from pipeline.testing.memory_members import MemoryMembers as MemoryMembers
 from pipeline.testing.memory_store import MemoryStores as MemoryStores

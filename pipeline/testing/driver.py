@@ -32,6 +32,7 @@ from pipeline.testing.executor import DeferredExecutor, InlineExecutor
 from pipeline.testing.guard import guarded
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
 from pipeline.testing.memory_log import MemoryBroker
+from pipeline.testing.memory_members import MemoryMembers
 from pipeline.testing.memory_store import MemoryStores
 
 __all__ = ["SimulatedCrash", "TestDriver"]
@@ -291,6 +292,7 @@ class TestDriver:
             cluster=MemoryCluster(self.broker),
             sources=MemorySources(self.broker),
             producers=MemoryProducers(self.broker),
+            members=MemoryMembers(self.broker, self.clock),
             journals=lambda: MemoryJournalReader(self.broker),
             stores=self.stores,
             clock=self.clock,

@@ -17,6 +17,7 @@ from pipeline.core.partitioner import partition_of
 from pipeline.errors import ConfigError, FencedError, InvariantError
 from pipeline.ports import Output, TopicInfo, TopicSpec
 from pipeline.testing.faults import Faults
+from pipeline.testing.memory_members import MemoryGroups
 
 __all__ = ["MemoryBroker", "MemoryRecord", "MissingTopicError", "OversizedError"]
 
@@ -117,6 +118,7 @@ class MemoryBroker:
 
     def __init__(self) -> None:
         self.faults = Faults()
+        self.groups = MemoryGroups()
         self._lock = threading.RLock()
         self._topics: dict[str, _Topic] = {}
         self._producers: dict[str, _Producer] = {}

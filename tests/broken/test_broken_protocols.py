@@ -269,8 +269,8 @@ ROWS = [
     Broken(
         "upgraded rows are not committed with the acquire entry",
         "runtime/restore.py",
-        "Commit(Kind.ACQUIRE, positions, rows, identity=identity)",
-        "Commit(Kind.ACQUIRE, positions, identity=identity)",
+        "Commit(Kind.ACQUIRE, positions, rows, identity=identity, extra=extra)",
+        "Commit(Kind.ACQUIRE, positions, identity=identity, extra=extra)",
         "tests/runtime/test_upgrade.py every_row",
     ),
 ]

@@ -28,7 +28,7 @@ def test_the_line_on_the_terminal_is_ended_once(capsys: pytest.CaptureFixture[st
     line = _ProgressLine()
     line.end()
     assert capsys.readouterr().err == ""
-    line(Progress(5, 4, 1, 0, 0, 2, 0, 0))
+    line(Progress(5, 4, 1, 0, 0, 2, 0, 0, 0))
     line.end()
     line.end()
     shown = capsys.readouterr().err

@@ -50,7 +50,7 @@ def test_an_older_owner_that_wakes_up_while_a_restore_reads_can_commit_no_more()
     class WokenUp(MemoryJournalReader):
         def bounds(self, journal: TopicPartition) -> JournalBounds:
             found = super().bounds(journal)  # the restore's first look
-            if not older.driver.crashed:
+            if journal == newer.task.journal and not older.driver.crashed:
                 older.driver.clock.advance(1.0)
                 older.driver.step()  # now it is due
                 older.driver.crash()

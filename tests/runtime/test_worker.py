@@ -157,23 +157,6 @@ def test_a_fence_that_was_only_a_time_out_is_recovered_from() -> None:
     sums.check()
 
 
-def test_a_task_taken_over_by_another_worker_is_left_to_it() -> None:
-    """Fencing each other for ever would stop both; the older worker sees the acquire entry and leaves."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
-    other = Sums()
-    other.driver.broker = sums.driver.broker
-    other.driver.stores = MemoryStores()
-    other.driver.run()
-    sums.send(2)
-    with pytest.raises(FatalTaskError, match="was taken over by worker"):
-        sums.driver.run()
-    other.sent = sums.sent
-    other.driver.run()
-    other.check()
-
-
 def test_a_fence_between_a_doubtful_commit_and_the_look_at_the_journal_restores_the_task() -> None:
     """Our renewed init steals the task back from an owner in between: its entries must not be overwritten."""
     sums = Sums()

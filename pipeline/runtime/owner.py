@@ -1,0 +1,43 @@
+"""Who has a task, as its journal says."""
+
+from __future__ import annotations
+
+from pipeline.core.journal import JournalEntry, Kind
+from pipeline.core.membership import Owner
+from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition
+from pipeline.runtime.journal import last_entries, read_entries
+from pipeline.runtime.restore import PROCESS
+from pipeline.runtime.world import World
+
+__all__ = ["owner_after"]
+
+# Without a place to begin at, an acquire entry further back than this is not looked for.
+LOOK_BACK = 100
+
+
+def owner_after(task: TaskId, applied: AppliedPosition | None, world: World) -> Owner | None:
+    """The last to acquire `task` after `applied`, or lately; None when nobody did. Raises UnreachableError."""
+    reader = world.journals()
+    try:
+        bounds = reader.bounds(task.journal)
+        if applied is not None and applied.offset >= bounds.start:
+            entries = list(read_entries(task, reader, applied.offset, bounds.stable_end, None))
+        else:
+            entries = last_entries(task.journal, reader, bounds, LOOK_BACK)
+    finally:
+        reader.close()
+    found = [entry for entry in entries if applied is None or entry.entry.seq > applied.seq]
+    return owner_in(found)
+
+
+def owner_in(entries: list[JournalEntry]) -> Owner | None:
+    """Whom the last acquire entry names; released when a release entry follows."""
+    owner: Owner | None = None
+    for entry in entries:
+        kind, body = entry.entry.kind, entry.entry
+        if kind is Kind.ACQUIRE:
+            owner = Owner(body.seq, body.owner, body.extra.get(PROCESS, b"").decode())
+        elif kind is Kind.RELEASE:
+            owner = Owner(body.seq, body.owner, owner.process if owner is not None else "", released=True)
+    return owner

@@ -1,0 +1,217 @@
+"""Which tasks this worker takes and gives up: the ring's answer, carried out one step at a time.
+
+It looks at the members (`roster`), follows tasks that are to come here (`follow`), and tells the worker which to
+claim and which to release. Who may write is decided by the fence alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from pipeline.config import WorkerSettings
+from pipeline.core.membership import (
+    Action,
+    Claim,
+    Member,
+    Owner,
+    Place,
+    check_worker_id,
+    decide,
+    process_age,
+    process_name,
+    ring_parameters,
+)
+from pipeline.core.names import TaskId
+from pipeline.errors import ConfigError
+from pipeline.ports import Store
+from pipeline.runtime.follow import Followers
+from pipeline.runtime.plan import GroupPlan
+from pipeline.runtime.roster import RosterWatch
+from pipeline.runtime.world import World
+
+__all__ = ["Ownership"]
+
+# A process of the same worker id that is only a ghost is missed by Kafka sooner than this.
+GHOST_S = 15.0
+
+
+class Ownership:
+    """Processing thread only."""
+
+    def __init__(self, app: str, plans: Iterable[GroupPlan], world: World, settings: WorkerSettings) -> None:
+        self._cluster_ids = {task: plan.identity.cluster_id for plan in plans for task in plan.tasks}
+        self._world = world
+        self._settings = settings
+        self.me = Member(
+            check_worker_id(settings.worker_id),
+            process_name(world.clock.wall_ms(), world.random.token(6)),
+            settings.weight,
+            ring_parameters(self._cluster_ids),
+        )
+        self._watch = RosterWatch(app, self.me, world, settings)
+        self._followers = Followers(world)
+        self._ready_s: dict[TaskId, float] = {}
+        self._younger_since_s: float | None = None
+        self._outside = False
+        self._hurry = True
+        self._reconsider = False
+        self._at_rest = False
+
+    @property
+    def at_rest(self) -> bool:
+        """As far as this worker sees, every task is where the ring wants it."""
+        return self._at_rest and self._watch.settled
+
+    @property
+    def following(self) -> int:
+        return len(self._followers)
+
+    def join(self, progress: Callable[[], object]) -> None:
+        """Become a member. Raises ConfigError, UnreachableError."""
+        self._watch.join(progress)
+
+    def turn(self, places: Mapping[TaskId, Place]) -> dict[TaskId, Action]:
+        """What to begin now: CLAIM and RELEASE. `places`: of the tasks that are not ABSENT here.
+
+        Raises ConfigError when another process has this worker's id.
+        """
+        changed = self._watch.turn(hurry=self._hurry)
+        for task in self._followers.turn():
+            self._ready_s[task] = self._world.clock.monotonic_s()
+            self._claim(task, ready=True)
+            self._reconsider = True
+        if not (changed or self._reconsider) or not self._watch.looked:
+            return {}
+        self._reconsider = False
+        if not self._is_the_process_of_its_id():
+            return {}
+        return self._decide(places)
+
+    def _decide(self, places: Mapping[TaskId, Place]) -> dict[TaskId, Action]:
+        roster, settled = self._watch.roster, self._watch.settled
+        self._note_waiting()
+        known = {**dict.fromkeys(self._followers.tasks, Place.FOLLOWING), **places}
+        actions = decide(roster, self.me, self._cluster_ids, known, settled=settled)
+        self._hurry_while_tasks_move(known, actions)
+        for task, action in list(actions.items()):
+            if action is Action.FOLLOW:
+                del actions[task]
+                self._followers.begin(task, self._cluster_ids[task])
+                self._claim(task, ready=False)
+            elif action is Action.FORGET:
+                del actions[task]
+                self._forget(task)
+            elif action is Action.CLAIM and task not in self._followers:
+                self._claim(task, ready=False)
+        for task in self._overdue(known):
+            # Its worker does not give it up, though it is well enough to be a member: the fence is safe.
+            self._world.log.warning("task_not_released", task=str(task), next="it is taken over")
+            actions[task] = Action.CLAIM
+        return actions
+
+    def copy_of(self, task: TaskId) -> Callable[[], Store | None] | None:
+        """The followed copy of a task that is claimed now."""
+        self._ready_s.pop(task, None)
+        return self._followers.take(task)
+
+    def acquired(self, task: TaskId, seq: int) -> None:
+        self._watch.tell(task, Owner(seq, self.me.worker, self.me.process))
+        self._watch.tell(task, Claim("", ""))
+
+    def released(self, task: TaskId, seq: int) -> None:
+        """The task is not run here any more, by its release entry or by its failure."""
+        self._watch.tell(task, Owner(seq, self.me.worker, self.me.process, released=True))
+
+    def lost(self, task: TaskId, owner: Owner) -> None:
+        """The journal names another process as the owner.
+
+        Raises ConfigError when that is a younger one of this worker's id.
+        """
+        self._watch.learn(task, owner)
+        if owner.worker == self.me.worker and process_age(owner.process) > self.me.age:
+            raise _same_worker_id(self.me.worker)
+
+    def reconsider(self) -> None:
+        """A task is here no more: decide again, without waiting for the next look."""
+        self._reconsider = True
+
+    def leave(self) -> None:
+        """Stop following, say what is left to say, and be a member no longer."""
+        for task in list(self._ready_s):
+            self._claim_nothing(task)
+        self._followers.close()
+        self._watch.flush()
+        self._watch.leave()
+
+    def _hurry_while_tasks_move(
+        self, known: Mapping[TaskId, Place], actions: Mapping[TaskId, Action]
+    ) -> None:
+        moving = {Place.FOLLOWING, Place.LEAVING}
+        assigned = self._watch.roster.assignment(self._cluster_ids)
+        away = any(
+            place in moving or (place is Place.LIVE and assigned.get(task) != self.me.worker)
+            for task, place in known.items()
+        )
+        absent = any(
+            worker == self.me.worker and known.get(task, Place.ABSENT) is Place.ABSENT
+            for task, worker in assigned.items()
+        )
+        self._hurry = away or absent
+        self._at_rest = not (away or absent or actions)
+
+    def _overdue(self, known: Mapping[TaskId, Place]) -> list[TaskId]:
+        now = self._world.clock.monotonic_s()
+        return [
+            task
+            for task, ready_s in self._ready_s.items()
+            if known.get(task) is Place.FOLLOWING
+            and task in self._followers
+            and now - ready_s > self._settings.handoff_timeout_s
+        ]
+
+    def _forget(self, task: TaskId) -> None:
+        self._followers.forget(task)
+        self._ready_s.pop(task, None)
+        self._claim_nothing(task)
+
+    def _claim(self, task: TaskId, *, ready: bool) -> None:
+        self._watch.tell(task, Claim(self.me.worker, self.me.process, ready))
+
+    def _claim_nothing(self, task: TaskId) -> None:
+        claim = self._watch.roster.claims.get(task)
+        if claim is not None and claim.process == self.me.process:
+            self._watch.tell(task, Claim("", ""))
+
+    def _note_waiting(self) -> None:
+        """Say once that workers of another version must leave first."""
+        members = self._watch.roster.ring_members()
+        outside = self.me.worker not in members
+        if outside and not self._outside:
+            self._world.log.warning(
+                "waiting_for_other_version",
+                members=", ".join(members),
+                reason="they run other tasks, or another ring: another version of the app or of this package",
+                next="this worker takes tasks when the last of them has left",
+            )
+        self._outside = outside
+
+    def _is_the_process_of_its_id(self) -> bool:
+        """Whether this is the youngest process of its worker id. Raises ConfigError when it is not for too long."""
+        member = self._watch.roster.workers().get(self.me.worker)
+        now = self._world.clock.monotonic_s()
+        if member is None or member.process == self.me.process:
+            self._younger_since_s = None
+            return True
+        if self._younger_since_s is None:
+            self._younger_since_s = now
+        if now - self._younger_since_s > GHOST_S:
+            raise _same_worker_id(self.me.worker)
+        return False
+
+
+def _same_worker_id(worker: str) -> ConfigError:
+    """Two processes with one id: the younger one has the tasks."""
+    return ConfigError(
+        f"another process runs as worker {worker}, and was started later: it has this worker's tasks",
+        hint="stop one of the two, or give each an id of its own: --worker-id",
+    )

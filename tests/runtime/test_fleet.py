@@ -1,0 +1,196 @@
+"""Several workers of one app: who runs what, and that no record knows the difference."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import pytest
+
+from pipeline import Context, Event
+from pipeline.core.names import TaskId
+from pipeline.runtime.task import Task
+from tests.runtime.fleet import Fleet, Node
+from tests.runtime.sums import Sums
+
+
+def started(*workers: str, partitions: int = 12) -> Fleet:
+    """A fleet at rest that has processed something."""
+    fleet = Fleet(partitions)
+    for worker in workers:
+        fleet.start(worker)
+    fleet.send()
+    fleet.settle()
+    return fleet
+
+
+def all_live(fleet: Fleet) -> Mapping[TaskId, tuple[Node, Task]]:
+    return {task_id: (node, task) for node in fleet.nodes for task_id, task in node.live.items()}
+
+
+def test_workers_that_start_together_share_the_tasks_without_a_fight() -> None:
+    """Who sees only itself at first would take everything, and be fenced for most of it."""
+    fleet = started("a", "b", "c")
+    fleet.check()
+    assert [len(tasks) for tasks in fleet.owners().values()] == [4, 4, 4]
+    assert not any(node.said("task_fenced") for node in fleet.nodes)
+
+
+def test_a_worker_that_joins_gets_its_share_and_the_others_never_stop() -> None:
+    """Every move is a pause: only what the new worker gets may move, by a release and not by a fence."""
+    fleet = started("a", "b", "c")
+    before = all_live(fleet)
+    fleet.start("d")
+    for _ in range(60):
+        fleet.send()
+        fleet.run(0.5)
+    fleet.settle()
+    fleet.check()
+    moved = [task for task, (node, _) in all_live(fleet).items() if node.worker_id == "d"]
+    assert len(moved) == 3
+    for task_id, (node, task) in before.items():
+        if task_id not in moved:
+            assert all_live(fleet)[task_id] == (node, task)  # the very same one: it was never restored
+    assert not any(node.said("task_fenced") for node in fleet.nodes)
+
+
+def test_the_tasks_of_a_killed_worker_are_taken_over_and_the_others_never_stop() -> None:
+    """Kafka misses it after the session time-out; nothing else waits for it."""
+    fleet = started("a", "b", "c")
+    before = all_live(fleet)
+    victim = fleet.nodes[1]
+    lost = set(victim.live)
+    fleet.send()
+    fleet.run(0.1)
+    fleet.kill(victim)
+    fleet.send()
+    fleet.run(9.0)
+    assert set(all_live(fleet)) == before.keys() - lost
+    fleet.settle()
+    fleet.check()
+    for task_id in before.keys() - lost:
+        assert all_live(fleet)[task_id] == before[task_id]
+
+
+def test_a_worker_that_is_stopped_hands_its_tasks_over_at_once() -> None:
+    """It releases them and leaves the group: nobody needs to miss it first."""
+    fleet = started("a", "b")
+    fleet.stop(fleet.nodes[0])
+    fleet.send()
+    fleet.run(4.0)
+    assert len(fleet.nodes[1].live) == 12
+    fleet.settle()
+    fleet.check()
+
+
+def test_a_restarted_worker_takes_its_tasks_back_before_it_was_missed() -> None:
+    """Its ghost is still listed; a restart in place is the most common event of all."""
+    fleet = started("a", "b", "c")
+    victim = fleet.nodes[2]
+    had = set(victim.live)
+    fleet.kill(victim)
+    again = fleet.start("c", stores=victim.stores)
+    fleet.run(2.0)
+    assert set(again.live) == had
+    fleet.send()
+    fleet.settle()
+    fleet.check()
+
+
+def test_a_worker_that_wakes_up_after_its_tasks_were_taken_writes_nothing_and_rejoins() -> None:
+    """A paused machine, a long collection: it finds out by the fence, drops the tasks, and is a worker again."""
+    fleet = started("a", "b", "c")
+    zombie = fleet.nodes[0]
+    fleet.send()
+    zombie.worker.step()  # records are processed, their commits are not yet due
+    zombie.paused = True
+    fleet.run(15.0)
+    assert sum(len(node.live) for node in fleet.nodes[1:]) == 12
+    fleet.send()
+    fleet.run(1.0)
+    zombie.paused = False
+    fleet.send()
+    fleet.run(5.0)
+    fleet.settle()
+    fleet.check()
+    assert zombie.said("task_taken_over")
+
+
+def test_of_two_processes_with_one_worker_id_the_older_one_leaves() -> None:
+    """A copied configuration: two that are taken for one would fence each other for ever."""
+    fleet = started("a", "b")
+    older = fleet.nodes[0]
+    fleet.clock.advance(0.01)
+    fleet.start("a")
+    for _ in range(10):
+        fleet.send()
+        fleet.run(2.0)
+    assert older.ended
+    messages = {failure.message for failure in older.worker.failures.values()}
+    assert messages == {"another process runs as worker a, and was started later: it has this worker's tasks"}
+    fleet.settle()
+    fleet.check()
+
+
+def test_workers_of_another_version_wait_until_the_last_of_the_old_one_has_left() -> None:
+    """Two versions with different tasks compute different rings: never two answers to who runs a task."""
+    fleet = started("a", "b")
+    newer = [
+        fleet.start("c", sums=_with_another_group(fleet)),
+        fleet.start("d", sums=_with_another_group(fleet)),
+    ]
+    fleet.send()
+    fleet.run(20.0)
+    assert not any(node.live for node in newer)
+    assert newer[0].said("waiting_for_other_version")
+    for node in fleet.nodes[:2]:
+        fleet.stop(node)
+    fleet.run(5.0)
+    assert sorted(len(node.live) for node in newer) == [12, 12]
+    groups = {task.group for node in newer for task in node.live}
+    assert groups == {"main", "second"}
+
+
+def _with_another_group(fleet: Fleet) -> Sums:
+    """The same app, one version on: a second group reads the same input."""
+    sums = Sums(partitions=fleet.partitions)
+
+    @sums.app.group("second").handler(sums.numbers)
+    def look(_event: Event[str, int], _ctx: Context) -> None:
+        """Nothing to do."""
+
+    return sums
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_happens_to_workers_no_record_is_lost_or_doubled(seed: int) -> None:
+    """Joins, kills, stops, pauses and restarts in any order; at the end everything is where it belongs."""
+    chance = random.Random(seed)
+    fleet = Fleet(partitions=chance.choice([1, 3, 7]), seed=seed)
+    fleet.start("w0")
+    for number in range(1, 12):
+        awake = [node for node in fleet.nodes if not (node.paused or node.ended)]
+        paused = [node for node in fleet.nodes if node.paused]
+        match chance.choice(["start", "kill", "stop", "pause", "resume", "restart", "work", "work"]):
+            case "start" if len(awake) < 4:
+                fleet.start(f"w{number}")
+            case "kill" if awake:
+                fleet.kill(chance.choice(awake))
+            case "stop" if len(awake) > 1:
+                fleet.stop(chance.choice(awake))
+            case "pause" if awake:
+                chance.choice(awake).paused = True
+            case "resume" if paused:
+                chance.choice(paused).paused = False
+            case "restart" if awake:
+                victim = chance.choice(awake)
+                fleet.kill(victim)
+                fleet.start(victim.worker_id, stores=chance.choice([victim.stores, None]))
+        fleet.send()
+        fleet.run(chance.choice([0.05, 0.3, 1.0, 4.0, 12.0]))
+    for node in fleet.nodes:
+        node.paused = False
+    if not any(not node.ended for node in fleet.nodes):
+        fleet.start("last")
+    fleet.settle(within_s=200)
+    fleet.check()

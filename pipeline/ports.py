@@ -6,7 +6,7 @@ The same contract tests (tests/contracts) run on the fakes and on the real thing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -15,6 +15,7 @@ from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import PipelineError
 
 __all__ = [
+    "CheckpointStore",
     "Clock",
     "Cluster",
     "Executor",
@@ -29,11 +30,15 @@ __all__ = [
     "Producers",
     "Random",
     "Record",
+    "Snapshot",
+    "SnapshotFile",
     "Source",
     "Sources",
+    "Staged",
     "Step",
     "Steps",
     "Store",
+    "StoredObject",
     "Stores",
     "TopicInfo",
     "TopicSpec",
@@ -110,6 +115,10 @@ class Cluster(Protocol):
 
     def member_ids(self, consumer_group: str) -> list[str]:
         """The client id of each member of a consumer group, also while it is rebalancing; empty without one."""
+        ...
+
+    def truncate(self, partition: TopicPartition, before: int) -> None:
+        """Delete every record below the offset `before`; nothing happens when there is none."""
         ...
 
     def close(self) -> None: ...
@@ -273,6 +282,48 @@ class JournalReader(Protocol):
     def close(self) -> None: ...
 
 
+class SnapshotFile(NamedTuple):
+    """A file of a state. Two with equal tokens have the same content, for as long as the process lives."""
+
+    name: str
+    size: int
+    token: Hashable
+
+
+class Snapshot(Protocol):
+    """A state as it was at one moment, kept beside the living one until it is closed."""
+
+    @property
+    def position(self) -> bytes: ...
+
+    @property
+    def files(self) -> Sequence[SnapshotFile]: ...
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """A file's content in pieces of a few MiB. Raises CorruptStateError."""
+        ...
+
+    def close(self) -> None:
+        """Remove it. Never raises."""
+        ...
+
+
+class Staged(Protocol):
+    """A state that is being brought from elsewhere, beside the place where it will be. Any thread may write."""
+
+    def write(self, name: str, content: Iterable[bytes]) -> None:
+        """One file, whole. Raises CorruptStateError when it cannot be written, and whatever `content` raises."""
+        ...
+
+    def install(self) -> None:
+        """Put it in its place in one step; there must be no state. Raises CorruptStateError."""
+        ...
+
+    def discard(self) -> None:
+        """Remove it. Never raises; nothing happens once it is installed."""
+        ...
+
+
 class Store(Protocol):
     """The applied state of one task. Any failure to write or read raises CorruptStateError."""
 
@@ -296,6 +347,13 @@ class Store(Protocol):
         """The applied position as last written; None in an empty store."""
         ...
 
+    def snapshot(self) -> Snapshot:
+        """All of it, position included, as of one moment; beside reads and an `apply`.
+
+        Raises CorruptStateError, also when the state is empty or was closed meanwhile.
+        """
+        ...
+
     def close(self) -> None: ...
 
 
@@ -305,6 +363,7 @@ class Stores(Protocol):
     def claim(self, app: str) -> None:
         """Take the states of an app for this worker, before anybody else's work is disturbed.
 
+        Snapshots and staged states that a process has left behind are removed.
         Raises ConfigError when another worker has them, or when they could not be written.
         """
         ...
@@ -323,6 +382,41 @@ class Stores(Protocol):
 
     def set_aside(self, task: TaskId) -> str:
         """Move a state that cannot be used out of the way, unchanged; where it is now."""
+        ...
+
+    def stage(self, task: TaskId) -> Staged:
+        """Begin to bring a state; what an earlier attempt has left is removed. Raises ConfigError."""
+        ...
+
+
+class StoredObject(NamedTuple):
+    """An object in a checkpoint store. `modified_ms`: when it was last written, by the store's clock."""
+
+    name: str
+    size: int
+    modified_ms: int
+
+
+class CheckpointStore(Protocol):
+    """Objects by name, parts separated by slashes. Threads may share it.
+
+    Every call may raise CheckpointStoreError: it does not answer in time, refuses, or is full.
+    """
+
+    def put(self, name: str, content: Iterable[bytes], size: int) -> None:
+        """Write an object, whole or not at all, durably; `size` bytes. May raise whatever `content` raises."""
+        ...
+
+    def get(self, name: str) -> Iterator[bytes]:
+        """An object's content in pieces of a few MiB. Raises DamagedCheckpointError when it is not there."""
+        ...
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose names begin with `prefix`, which ends with a slash; in any order."""
+        ...
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete objects. One that is not there is ignored."""
         ...
 
 
@@ -391,6 +485,17 @@ class Step(Enum):
     AFTER_REPLAY = "after_replay"
     BEFORE_ACQUIRE = "before_acquire"
     AFTER_ACQUIRE = "after_acquire"
+    AFTER_SNAPSHOT = "after_snapshot"
+    DURING_UPLOAD = "during_upload"
+    BEFORE_MANIFEST = "before_manifest"
+    AFTER_MANIFEST = "after_manifest"
+    AFTER_CHECKPOINT = "after_checkpoint"
+    DURING_CLEANUP = "during_cleanup"
+    BEFORE_TRUNCATE = "before_truncate"
+    AFTER_TRUNCATE = "after_truncate"
+    DURING_DOWNLOAD = "during_download"
+    BEFORE_INSTALL = "before_install"
+    AFTER_INSTALL = "after_install"
     BEFORE_GENESIS = "before_genesis"
     DURING_GENESIS = "during_genesis"
     AFTER_GENESIS = "after_genesis"

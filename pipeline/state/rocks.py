@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ from pipeline.errors import (
     InvariantError,
     PipelineError,
 )
+from pipeline.state.snapshots import RocksSnapshot, RocksStaged, remove_leftovers, take_snapshot
 
 __all__ = ["RocksStore", "RocksStores", "RocksView"]
 
@@ -59,7 +61,10 @@ class RocksStores:
         self._claims: dict[str, weakref.finalize[..., RocksStores]] = {}
 
     def claim(self, app: str) -> None:
-        """Lock `<state_dir>/<app>`. Raises ConfigError when another worker has it, or it is not writable."""
+        """Lock `<state_dir>/<app>`, and remove copies that were left there.
+
+        Raises ConfigError when another worker has it, or it is not writable.
+        """
         if app in self._claims:
             return
         path = self._root / app / _CLAIM
@@ -84,6 +89,7 @@ class RocksStores:
         os.ftruncate(file, 0)
         os.pwrite(file, str(os.getpid()).encode(), 0)
         self._claims[app] = weakref.finalize(self, os.close, file)
+        remove_leftovers(path.parent)
 
     def release(self, app: str) -> None:
         claim = self._claims.pop(app, None)
@@ -162,6 +168,10 @@ class RocksStores:
             ) from error
         return str(target)
 
+    def stage(self, task: TaskId) -> RocksStaged:
+        """Begin to bring a state from elsewhere. Raises ConfigError when it cannot be written."""
+        return RocksStaged(self.path(task))
+
     def _refuse_while_open(self, task: TaskId) -> None:
         """Raise when any process has the state open, without touching it.
 
@@ -224,7 +234,13 @@ class RocksView:
 
 
 class RocksStore(RocksView):
-    """`ports.Store`: one state, for reading and writing. Reads may run beside one `apply`."""
+    """`ports.Store`: one state, for reading and writing. Reads and `snapshot` may run beside one `apply`."""
+
+    def __init__(self, database: Rdict, path: Path) -> None:
+        super().__init__(database, path)
+        self._ending = (
+            threading.Lock()
+        )  # a snapshot being taken would keep the database open, and its lock held
 
     def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
         """Write all values (None deletes) and the position, atomically."""
@@ -245,6 +261,23 @@ class RocksStore(RocksView):
         for key, _ in self.scan(_LAST_TABLE):  # a range excludes its end
             batch.delete(key)
         self._write(batch, position)
+
+    def snapshot(self) -> RocksSnapshot:
+        """All of it as of one moment. Raises CorruptStateError, also when it was closed meanwhile."""
+        with self._ending:
+            if self.closed:
+                raise CorruptStateError(f"the state {self._path} is closed")
+            try:
+                return take_snapshot(self._database, self._path, _POSITION)
+            except CorruptStateError:
+                raise
+            except Exception as error:
+                raise _use_failure(self._path, "copied", error) from error
+
+    def close(self) -> None:
+        """Release the directory. Scans under way end; a snapshot that is being taken is waited for."""
+        with self._ending:
+            super().close()
 
     def _write(self, batch: WriteBatch, position: bytes) -> None:
         batch.put(_POSITION, position)

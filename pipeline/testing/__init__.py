@@ -8,6 +8,7 @@ from pipeline.testing.executor import DeferredExecutor as DeferredExecutor
 from pipeline.testing.executor import InlineExecutor as InlineExecutor
 from pipeline.testing.faults import Faults as Faults
 from pipeline.testing.guard import StaleHandleError as StaleHandleError
+from pipeline.testing.memory_checkpoints import MemoryCheckpointStore as MemoryCheckpointStore
 from pipeline.testing.memory_clients import MemoryCluster as MemoryCluster
 from pipeline.testing.memory_clients import MemoryJournalReader as MemoryJournalReader
 from pipeline.testing.memory_clients import MemoryProducers as MemoryProducers

@@ -54,6 +54,13 @@ class MemoryCluster:
         with self._broker.faults.at("member_ids"):
             return self._broker.groups.member_ids(consumer_group)
 
+    def truncate(self, partition: TopicPartition, before: int) -> None:
+        with self._broker.faults.at("truncate", str(partition)):
+            _start, stable_end, _end = _bounds(self._broker, partition)
+            if before > stable_end:
+                raise InvariantError(f"{partition} ends at {stable_end}, below {before}")
+            self._broker.truncate(partition, before)
+
     def close(self) -> None:
         """Nothing is held."""
 

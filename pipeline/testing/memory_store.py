@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, CorruptStateError, InvariantError
+from pipeline.ports import SnapshotFile
 from pipeline.testing.faults import Faults
 
-__all__ = ["MemoryStore", "MemoryStores"]
+__all__ = ["MemorySnapshot", "MemoryStaged", "MemoryStore", "MemoryStores"]
 
 _FIRST_USER_KEY = b"\x00\x00\x00\x01"
 _KEPT_BATCHES = 64  # how far back `crash` can lose what was applied
+_FILES = 4  # that a snapshot's values are spread over, so that some are the same in the next one
+_POSITION_FILE = "CURRENT"
 
 
 @dataclass(slots=True)
@@ -70,10 +75,23 @@ class MemoryStores:
         self._aside[place] = self._states.pop(task)
         return place
 
+    def stage(self, task: TaskId) -> MemoryStaged:
+        return MemoryStaged(self, task)
+
+    def install(self, task: TaskId, files: Mapping[str, bytes]) -> None:
+        """A state has come from elsewhere."""
+        if task in self._states:
+            raise InvariantError(f"the state of task {task} is replaced by one from elsewhere")
+        values = {k: v for name, data in files.items() if name != _POSITION_FILE for k, v in _decode(data)}
+        self._states[task] = _State(values, files.get(_POSITION_FILE))
+
     def fail_next(
         self, call: str, error: BaseException, *, after: bool = False, task: TaskId | None = None
     ) -> None:
-        """Let the next `open`, `get`, `scan` or `apply` raise `error`, before it acts or `after`."""
+        """Let the next call raise `error`, before it acts or `after`.
+
+        Calls: open, get, scan, apply, snapshot; write and install of a state from elsewhere.
+        """
         self.faults.order(call, error, after=after, where=None if task is None else str(task))
 
     def crash(self, *, lost_batches: int = 0) -> None:
@@ -146,6 +164,12 @@ class MemoryStore:
     def position(self) -> bytes | None:
         return self._alive().position
 
+    def snapshot(self) -> MemorySnapshot:
+        with self._stores.faults.at("snapshot", str(self._task)):
+            if self._state is None or self._state.position is None:
+                raise CorruptStateError(f"the state of task {self._task} is closed or empty")
+            return MemorySnapshot(self._state.values, self._state.position)
+
     def close(self) -> None:
         if self._state is not None:
             self._stores.closed(self._task)
@@ -159,6 +183,49 @@ class MemoryStore:
         if self._state is None:
             raise InvariantError(f"the state of task {self._task} is used after it was closed")
         return self._state
+
+
+class MemorySnapshot:
+    """`ports.Snapshot`: values in a few files, each of which changes only with its own values."""
+
+    def __init__(self, values: Mapping[bytes, bytes], position: bytes) -> None:
+        spread: list[list[tuple[bytes, bytes]]] = [[] for _ in range(_FILES)]
+        for item in sorted(values.items()):
+            spread[sum(item[0]) % _FILES].append(item)
+        self._data = {f"{n:06d}.sst": _encoder.encode(items) for n, items in enumerate(spread)}
+        self._data[_POSITION_FILE] = position
+        self.position = position
+        self.files = [SnapshotFile(name, len(data), data) for name, data in self._data.items()]
+
+    def read(self, name: str) -> Iterator[bytes]:
+        yield self._data[name]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class MemoryStaged:
+    """`ports.Staged`."""
+
+    def __init__(self, stores: MemoryStores, task: TaskId) -> None:
+        self._stores = stores
+        self._task = task
+        self._files: dict[str, bytes] = {}
+
+    def write(self, name: str, content: Iterable[bytes]) -> None:
+        with self._stores.faults.at("write", str(self._task)):
+            self._files[name] = b"".join(content)
+
+    def install(self) -> None:
+        with self._stores.faults.at("install", str(self._task)):
+            self._stores.install(self._task, self._files)
+
+    def discard(self) -> None:
+        self._files = {}
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decode = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]]).decode
 
 
 def _write(state: _State, writes: Mapping[bytes, bytes | None]) -> None:

@@ -63,6 +63,20 @@ def test_a_group_that_has_committed_nothing_has_no_positions(world: World) -> No
     assert world.cluster.committed(f"{world.prefix}-nobody") == {}
 
 
+def test_a_journal_is_truncated_below_an_offset(world: World) -> None:
+    """The record at the offset stays: its chain value is what a checkpoint is compared with."""
+    journal, producer = world.journal(), world.producer()
+    for chunk in (b"a", b"b", b"c"):
+        world.write(producer, journal, chunk)
+    world.stable(journal)
+    world.cluster.truncate(journal, 2)
+    assert world.reader.bounds(journal).start == 2
+    assert world.chunks(journal) == [(2, b"b"), (4, b"c")]
+    world.cluster.truncate(journal, 1)  # a worker that is late
+    world.cluster.truncate(journal, 2)
+    assert world.chunks(journal) == [(2, b"b"), (4, b"c")]
+
+
 @pytest.mark.kafka
 def test_a_refused_configuration_is_named(real_servers: str, unique_name: str) -> None:
     """The user declared it; the message has to say which topic and why."""

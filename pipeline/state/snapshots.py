@@ -1,0 +1,146 @@
+"""Copies of whole states on the same disk: `RocksSnapshot` going out, `RocksStaged` coming in.
+
+Both live in hidden directories beside the states, so that SST files can be hard links and a rename is atomic.
+What a process leaves there when it dies is of no use to anybody, and is removed at the next start.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from rocksdict import AccessType, Checkpoint, Options, Rdict
+
+from pipeline.errors import ConfigError, CorruptStateError, InvariantError
+from pipeline.ports import SnapshotFile
+
+__all__ = ["RocksSnapshot", "RocksStaged", "remove_leftovers", "take_snapshot"]
+
+_SNAPSHOTS = ".checkpoints"
+_STAGED = ".restoring"
+_PIECE_BYTES = 8 * 1024 * 1024
+
+_numbers = itertools.count(1)
+
+
+class RocksSnapshot:
+    """`ports.Snapshot`: a directory of hard links."""
+
+    def __init__(self, path: Path, position: bytes, files: Sequence[SnapshotFile]) -> None:
+        self._path = path
+        self.position = position
+        self.files = files
+
+    def read(self, name: str) -> Iterator[bytes]:
+        """A file's content in pieces of a few MiB."""
+        try:
+            with (self._path / name).open("rb", buffering=0) as file:
+                while piece := file.read(_PIECE_BYTES):
+                    yield piece
+        except OSError as error:
+            raise CorruptStateError(
+                f"the snapshot {self._path / name} cannot be read: {error.strerror}"
+            ) from error
+
+    def close(self) -> None:
+        """Remove it; what cannot be removed now is at the next start."""
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def take_snapshot(database: Rdict, state: Path, position_key: bytes) -> RocksSnapshot:
+    """A snapshot of an open database. It ends before its caller closes that: a checkpoint object keeps it open.
+
+    What the client raises is passed on; nothing is left behind then.
+    """
+    path = state.parent / _SNAPSHOTS / f"{state.name}-{next(_numbers)}"
+    try:
+        path.parent.mkdir(exist_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+        Checkpoint(database).create_checkpoint(str(path))
+        # A moment may lie between any two calls, so the copy itself says where it stands.
+        files = [_file(file) for file in sorted(path.iterdir())]
+        access = AccessType.read_only(error_if_log_file_exist=False)
+        copy = Rdict(str(path), Options(raw_mode=True), access_type=access)
+        try:
+            position: bytes | None = copy.get(position_key)
+        finally:
+            copy.close()
+        if position is None:
+            raise CorruptStateError(f"the state {state} is empty")
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return RocksSnapshot(path, position, files)
+
+
+def _file(path: Path) -> SnapshotFile:
+    # A hard link shares its inode with the file it was made from, and RocksDB never writes to a file that is linked.
+    found = path.stat()
+    return SnapshotFile(
+        path.name, found.st_size, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    )
+
+
+class RocksStaged:
+    """`ports.Staged`: a directory that becomes the state."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._path = state.parent / _STAGED / state.name
+        try:
+            shutil.rmtree(self._path, ignore_errors=True)
+            self._path.mkdir(parents=True)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot create the directory {self._path}: {error.strerror}",
+                hint="make worker.state_dir writable and free some space",
+            ) from error
+
+    def write(self, name: str, content: Iterable[bytes]) -> None:
+        """One file, whole. Not synced: after a crash of the machine the state is checked, and restored again."""
+        pieces = iter(content)
+        path = self._path / name
+        try:
+            file = path.open("xb", buffering=0)
+        except OSError as error:
+            raise _write_failure(path, error) from error
+        with file:
+            for piece in pieces:
+                view = memoryview(piece)
+                try:
+                    while view:
+                        view = view[file.write(view) :]
+                except OSError as error:
+                    raise _write_failure(path, error) from error
+
+    def install(self) -> None:
+        """Rename it to where the state belongs."""
+        if (self._state / "CURRENT").exists():
+            raise InvariantError(f"{self._state} is replaced by a state from elsewhere")
+        try:
+            shutil.rmtree(
+                self._state, ignore_errors=True
+            )  # a directory without a state, from a failed opening
+            self._path.rename(self._state)
+        except OSError as error:
+            raise _write_failure(self._state, error) from error
+
+    def discard(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def remove_leftovers(app_directory: Path) -> None:
+    """Remove what other processes have left. Only for whoever has claimed the directory."""
+    for name in (_SNAPSHOTS, _STAGED):
+        for path in app_directory.glob(f"*/{name}"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_failure(path: Path, error: OSError) -> CorruptStateError:
+    return CorruptStateError(
+        f"{path} cannot be written: {error.strerror}",
+        hint="free space on that disk and start the worker again",
+    )

@@ -1,0 +1,1 @@
+"""Checkpoint stores: directories, S3, GCS, Azure. The only importer of obstore."""

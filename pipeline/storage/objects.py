@@ -1,0 +1,195 @@
+"""Keeps checkpoints in a directory or an object store, by URL: `open_checkpoint_store`.
+
+Promises that an object is there whole or not at all, and that what was put stays: a directory's files are synced
+before `put` returns, since a journal is truncated on the strength of them. Memory is bounded by a few pieces for
+each transfer, whatever an object's size. Requests are repeated for some seconds; then the store counts as away.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, from_url
+
+from pipeline.errors import CheckpointStoreError, ConfigError, DamagedCheckpointError
+from pipeline.ports import CheckpointStore, StoredObject
+
+__all__ = ["SCHEMES", "ObjectCheckpointStore", "open_checkpoint_store"]
+
+SCHEMES = ("file", "s3", "gs", "az")
+PIECE_BYTES = 8 * 1024 * 1024
+PARTS_AT_ONCE = 4  # of one upload
+
+_HINT = "follow runbooks/checkpoint-store-unavailable.md"
+_CLIENT: Any = {"connect_timeout": "5s", "read_timeout": "20s"}
+_RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
+_NO_BUCKET = ("nosuchbucket", "containernotfound", "bucket does not exist")
+# What object stores and disks say, and what it means to whoever has to mend it.
+_MEANINGS = (
+    (("no space left", "quota", "insufficientstorage", "507 "), "it is full"),
+    (
+        (
+            "permission denied",
+            "accessdenied",
+            "403 ",
+            "401 ",
+            "unauthenticated",
+            "authorization",
+            "read-only",
+        ),
+        "it refuses access",
+    ),
+    (("credential", "account must be specified"), "there are no credentials for it"),
+    (("error sending request", "timed out", "timeout", "connect", "dns"), "it does not answer"),
+)
+
+
+def open_checkpoint_store(url: str) -> CheckpointStore | None:
+    """The store at `url` (see SCHEMES); None for an empty one. Raises ConfigError, with the URL and the reason.
+
+    Credentials, regions and endpoints come from the environment, as the cloud's own tools take them; a plain-text
+    endpoint must be allowed by AWS_ALLOW_HTTP (AZURE_ALLOW_HTTP) = true.
+    """
+    if not url:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        raise ConfigError(
+            f"worker.checkpoint_store is {url!r}; it must begin with one of "
+            + ", ".join(f"{scheme}://" for scheme in SCHEMES),
+            hint="for example file:///var/lib/checkpoints, or s3://BUCKET/PREFIX",
+        )
+    if parts.username or parts.password or parts.query:
+        raise ConfigError(
+            "worker.checkpoint_store holds more than a place",
+            hint="give credentials by the environment, not in the URL",
+        )
+    if parts.scheme == "file":
+        return _directory(url, parts.netloc, Path(unquote(parts.path)))
+    try:
+        return ObjectCheckpointStore(from_url(url, client_options=_client(), retry_config=_RETRIES), url)
+    except BaseError as error:
+        raise ConfigError(f"worker.checkpoint_store {url} cannot be opened: {_first_line(error)}") from error
+
+
+def _directory(url: str, host: str, path: Path) -> ObjectCheckpointStore:
+    # A directory that is not there may be a disk that is not mounted: it is not made.
+    if host or not path.is_absolute() or path == Path("/"):
+        raise ConfigError(
+            f"worker.checkpoint_store {url} names no absolute directory",
+            hint="write file:///var/lib/checkpoints",
+        )
+    if not path.is_dir():
+        raise ConfigError(
+            f"worker.checkpoint_store {url}: there is no directory {path}",
+            hint=f"mount it, or make it: mkdir -p {path}",
+        )
+    return ObjectCheckpointStore(LocalStore(path), url, path)
+
+
+def _client() -> Any:
+    allowed = {os.environ.get(name, "").lower() for name in ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP")}
+    return {**_CLIENT, "allow_http": "true" in allowed}
+
+
+class ObjectCheckpointStore:
+    """`ports.CheckpointStore` on an obstore store. `directory`: its root, where it is one."""
+
+    def __init__(self, store: Any, url: str, directory: Path | None = None) -> None:
+        self._store = store
+        self._url = url
+        self._directory = directory
+
+    def put(self, name: str, content: Iterable[bytes], size: int) -> None:
+        """Write an object, whole or not at all, durably; `size` bytes."""
+        try:
+            if size <= PIECE_BYTES:
+                obstore.put(self._store, name, b"".join(content))
+            else:
+                pieces = iter(content)
+                obstore.put(
+                    self._store,
+                    name,
+                    pieces,
+                    use_multipart=True,
+                    chunk_size=PIECE_BYTES,
+                    max_concurrency=PARTS_AT_ONCE,
+                )
+            if self._directory is not None:
+                _sync(self._directory, name)
+        except (BaseError, OSError) as error:
+            raise self._failure(f"writing {name}", error) from error
+
+    def get(self, name: str) -> Iterator[bytes]:
+        """An object's content in pieces. Raises DamagedCheckpointError when it is not there."""
+        try:
+            yield from obstore.get(self._store, name).stream(min_chunk_size=PIECE_BYTES)
+        except (BaseError, OSError) as error:
+            if isinstance(error, FileNotFoundError) and self._gone(error) is None:
+                raise DamagedCheckpointError(
+                    f"object {name} is not in the checkpoint store {self._url}"
+                ) from error
+            raise self._failure(f"reading {name}", error) from error
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose names begin with `prefix`, which ends with a slash; in any order."""
+        try:
+            if self._directory is not None:
+                self._directory.stat()  # to the library, a directory that is not there is an empty one
+            for page in obstore.list(self._store, prefix.rstrip("/")):
+                for found in page:
+                    modified_ms = int(found["last_modified"].timestamp() * 1000)
+                    yield StoredObject(found["path"], found["size"], modified_ms)
+        except (BaseError, OSError) as error:
+            raise self._failure(f"listing {prefix}", error) from error
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete objects. One that is not there is ignored."""
+        for name in names:
+            try:
+                obstore.delete(self._store, name)
+            except FileNotFoundError:
+                continue
+            except (BaseError, OSError) as error:
+                raise self._failure(f"deleting {name}", error) from error
+
+    def _gone(self, error: Exception) -> str | None:
+        """Why nothing at all can be found, where it is not an object that is missing but the place for them."""
+        if self._directory is not None:
+            return (
+                None if self._directory.is_dir() else f"its directory {self._directory} is not there any more"
+            )
+        return "its bucket does not exist" if any(word in str(error).lower() for word in _NO_BUCKET) else None
+
+    def _failure(self, what: str, error: Exception) -> CheckpointStoreError:
+        text = str(error).lower()
+        found = next((says for words, says in _MEANINGS if any(word in text for word in words)), "it fails")
+        return CheckpointStoreError(
+            f"the checkpoint store {self._url}: {self._gone(error) or found}, {what}: {_first_line(error)}",
+            hint=_HINT,
+        )
+
+
+def _sync(root: Path, name: str) -> None:
+    """The file, and the directories that may be new, reach the disk."""
+    path = root / name
+    for place in (path, *path.parents):
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if place == root:
+            return
+
+
+def _first_line(error: Exception) -> str:
+    """What the library says, without its debug dump."""
+    return str(error).split("\n", 1)[0][:300]

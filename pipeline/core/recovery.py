@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pipeline.core.journal import Identity, JournalEntry, Kind
+from pipeline.core.kept import CheckpointRef
 from pipeline.core.position import AppliedPosition
-from pipeline.errors import ConfigError, FatalTaskError
+from pipeline.errors import CheckpointStoreError, ConfigError, FatalTaskError
 
 __all__ = [
+    "Candidate",
     "GenesisPlan",
     "JournalFacts",
     "Outcome",
@@ -85,45 +87,90 @@ class Start(Enum):
     """Where a restore starts."""
 
     LOCAL = "local state"
+    CHECKPOINT = "a checkpoint"
     EMPTY = "an empty state"
 
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """Replay entries from `offset` on, after `position`. `set_aside`: why the local state cannot be used."""
+    """Replay entries from `offset` on, after `position`.
+
+    From a `checkpoint`, `position` is what its state says once it is there; `head` is the journal's entry where it
+    stands. `set_aside`: why the local state cannot be used. `outdated`: why nobody can use it any more.
+    """
 
     start: Start
     offset: int
     position: AppliedPosition | None
     set_aside: str | None = None
+    outdated: str | None = None
+    checkpoint: CheckpointRef | None = None
+    head: JournalEntry | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class JournalFacts:
-    """What the journal says: its first committed entry, its last, and the entry at the local state's offset."""
+    """What the journal says: its first committed entry, and the one at the local state's offset; where it is."""
 
     first: JournalEntry | None
     at_local: JournalEntry | None
     stable_end: int
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A registered checkpoint, and the journal's entry at its offset. `refused`: why it cannot be used."""
+
+    ref: CheckpointRef
+    found: JournalEntry | None
+    refused: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be used, as far as that is known."""
+        if self.refused is not None:
+            return self.refused
+        if self.found is None:
+            return f"the journal has no entry at its offset {self.ref.offset}"
+        if self.found.entry.seq != self.ref.seq or self.found.chain != self.ref.chain:
+            return f"its entry {self.ref.seq} is not the one that the journal has at offset {self.ref.offset}"
+        return None
 
 
 def plan_restore(
-    where: str, local: AppliedPosition | None, damage: str | None, cluster_id: str, journal: JournalFacts
+    where: str,
+    local: AppliedPosition | None,
+    damage: str | None,
+    cluster_id: str,
+    journal: JournalFacts,
+    checkpoints: Sequence[Candidate] = (),
+    unavailable: str | None = None,
 ) -> RestorePlan:
     """Choose the state that a restore starts from. `damage`: why a local state could not be read.
 
-    row  local                                      journal begins   plan
-    1    at an entry of this journal, chain equal   anywhere         LOCAL
-    2    of this cluster, beyond the journal's end  anywhere         error: the journal lost its tail
-    3    another history (chain, cluster)           at genesis       EMPTY, local set aside
-    4    unreadable                                 at genesis       EMPTY, local set aside
-    5    none                                       at genesis       EMPTY
-    6    none, unreadable or another history        later            error: nothing to restore from
-    7    any                                        no entry at all  error: the journal is lost
+    `checkpoints`: newest first. `unavailable`: why the checkpoint store cannot be asked now.
+
+    row  local                                       checkpoint       journal begins   plan
+    1    at an entry of this journal, chain equal    whatever         anywhere         LOCAL
+    2    of this cluster, beyond the journal's end   whatever         anywhere         error: the tail is lost
+    3    another history (chain, cluster)            none usable      at genesis       EMPTY, local set aside
+    4    unreadable                                  none usable      at genesis       EMPTY, local set aside
+    5    none                                        none usable      at genesis       EMPTY
+    6    none, unreadable, another history, too old  none usable      later            error: nothing to restore from
+    7    any                                         whatever         no entry at all  error: the journal is lost
+    8    another history, unreadable                 usable           anywhere         the newest, local set aside
+    9    none                                        usable           anywhere         the newest
+    10   below the journal's beginning               usable           later            the newest, local outdated
+    11   none that fits                              cannot be asked  at genesis       as rows 3 to 5
+    12   none that fits                              cannot be asked  later            error: wait for the store
+
+    Usable: not refused, and the journal's entry at its offset has its seq and its chain value. That it was
+    registered is no proof of that: a journal may have been replaced since.
     """
     if journal.first is None:
         raise FatalTaskError(f"the journal of {where} holds no entry", hint="follow runbooks/journal-lost.md")
-    unusable = damage
+    unusable, outdated = damage, None
     if local is not None and unusable is None:
         found = journal.at_local
         if local.identity.cluster_id != cluster_id:
@@ -136,15 +183,34 @@ def plan_restore(
                 f"{local.seq} at offset {local.offset}: Kafka lost committed records",
                 hint="follow runbooks/journal-tail-lost.md before anything is processed",
             )
+        elif local.offset < journal.start:
+            outdated = f"its entry {local.seq} at offset {local.offset} is no longer in the journal"
         else:
             unusable = f"its entry {local.seq} is not the one that this journal has at offset {local.offset}"
+    usable = next((c for c in checkpoints if c.problem is None and c.found is not None), None)
+    if usable is not None and usable.found is not None and unavailable is None:
+        next_offset = usable.found.next_offset
+        return RestorePlan(Start.CHECKPOINT, next_offset, None, unusable, outdated, usable.ref, usable.found)
     if journal.first.entry.kind is Kind.GENESIS:
-        return RestorePlan(Start.EMPTY, journal.first.offset, None, set_aside=unusable)
+        return RestorePlan(Start.EMPTY, journal.first.offset, None, set_aside=unusable or outdated)
+    if usable is not None:
+        raise CheckpointStoreError(
+            f"{where} can only be restored from a checkpoint: {unavailable}",
+            hint="follow runbooks/checkpoint-store-unavailable.md",
+        )
     raise FatalTaskError(
-        f"nothing to restore {where} from: the journal begins at entry {journal.first.entry.seq}, and "
-        + (f"the local state cannot be used: {unusable}" if unusable else "there is no local state"),
+        f"nothing to restore {where} from: the journal begins at entry {journal.first.entry.seq}, "
+        + _why_not(unusable or outdated, checkpoints),
         hint="follow runbooks/nothing-to-restore-from.md",
     )
+
+
+def _why_not(unusable: str | None, checkpoints: Sequence[Candidate]) -> str:
+    reasons = [f"the local state cannot be used: {unusable}" if unusable else "there is no local state"]
+    reasons += [f"checkpoint {c.ref.seq} cannot be used: {c.problem}" for c in checkpoints]
+    if not checkpoints:
+        reasons.append("it names no checkpoint")
+    return "; ".join(reasons)
 
 
 class Outcome(Enum):

@@ -2,7 +2,7 @@
 
     1 fence: init first, then read
     2 the journal's end, settled
-    3 choose the state to start from (core.recovery.plan_restore)
+    3 choose the state to start from (runtime/choose.py)
     4 replay what follows it, in order, storing the applied position on the way
     5 commit the acquire entry, which carries the rows of tables whose type has changed
 
@@ -19,12 +19,14 @@ from typing import Any
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import Identity, JournalEntry, Kind
 from pipeline.core.names import TaskId
-from pipeline.core.position import AppliedPosition, after, decode_position, encode_position
-from pipeline.core.recovery import JournalFacts, RestorePlan, check_identity, plan_restore
+from pipeline.core.position import AppliedPosition, after, encode_position
+from pipeline.core.recovery import check_identity
 from pipeline.declarations import TableDef
-from pipeline.errors import CorruptStateError, FatalTaskError, InvariantError, RetriableError
+from pipeline.errors import FatalTaskError, InvariantError, RetriableError
 from pipeline.ports import JournalReader, Step, Store
-from pipeline.runtime.journal import first_entry, read_entries, settled_end
+from pipeline.runtime.choose import Chosen, choose
+from pipeline.runtime.journal import read_entries, settled_end
+from pipeline.runtime.progress import RestoreProgress
 from pipeline.runtime.publisher import Commit, Publisher
 from pipeline.runtime.upgrade import upgraded_rows
 from pipeline.runtime.world import World
@@ -60,15 +62,17 @@ def restore(
     *,
     process: str = "",
     copy: Store | None = None,
+    progress: RestoreProgress | None = None,
 ) -> Restored:
     """Restore and acquire `task`. `start_positions`: where to begin a topic that has no position yet.
 
     `tables`: the group's, by name. `process`: of the owner, for the acquire entry. `copy`: the task's local state,
-    open, as `catch_up` left it.
+    open, as `catch_up` left it. `progress`: kept up to date.
 
-    Raises FencedError, FatalTaskError, ConfigError, CorruptStateError, UnreachableError.
+    Raises FencedError, FatalTaskError, ConfigError, CorruptStateError, UnreachableError, CheckpointStoreError.
     """
     began = world.clock.monotonic_s()
+    progress = progress if progress is not None else RestoreProgress(task, world.clock, world.log)
     publisher = Publisher(task, owner, world, settings)
     reader = world.journals()
     try:
@@ -78,16 +82,12 @@ def restore(
             end = settled_end(task, reader, world, settings, publisher.fence)  # 2
             world.steps.reached(Step.AFTER_END, task)
             opened, copy = copy, None
-            store, plan, head = _choose(task, reader, end, identity.cluster_id, world, opened)  # 3
             try:
-                world.steps.reached(Step.AFTER_CHOICE, task)
-                applied, head, replayed = _replay(task, reader, end, store, plan, head, world)  # 4
+                chosen = choose(task, reader, end, identity.cluster_id, world, progress, opened)  # 3
+                store, plan = chosen.store, chosen.plan
+                applied, head, replayed = _replay(task, reader, end, chosen, world, progress)  # 4
             except RetriableError:
-                store.close()  # truncation overtook the replay: plan again
-                continue
-            except BaseException:
-                store.close()
-                raise
+                continue  # truncation overtook it: plan again
             publisher.take(store, head, applied)
             upgrades = {name: t.key_fingerprint for name, t in tables.items() if t.upgrade is not None}
             changed = check_identity(f"task {task}", applied.identity, identity, upgrades)
@@ -123,96 +123,46 @@ def catch_up(task: TaskId, cluster_id: str, copy: Store | None, world: World) ->
     when this one fails. Raises what `restore` raises.
     """
     reader = world.journals()
+    progress = RestoreProgress(task, world.clock, world.log)
     try:
         for _ in range(MAX_PLANS):
             end = reader.bounds(task.journal).stable_end
             opened, copy = copy, None
-            store, plan, head = _choose(task, reader, end, cluster_id, world, opened)
             try:
-                _, _, replayed = _replay(task, reader, end, store, plan, head, world)
+                chosen = choose(task, reader, end, cluster_id, world, progress, opened)
+                _, _, replayed = _replay(task, reader, end, chosen, world, progress)
             except RetriableError:
-                store.close()
-            except BaseException:
-                store.close()
-                raise
-            else:
-                return store, replayed
+                continue
+            return chosen.store, replayed
         raise FatalTaskError(f"the journal of task {task} is truncated faster than it can be followed")
     finally:
         reader.close()
 
 
-def _choose(
-    task: TaskId,
-    reader: JournalReader,
-    end: int,
-    cluster_id: str,
-    world: World,
-    store: Store | None = None,
-) -> tuple[Store, RestorePlan, JournalEntry | None]:
-    """Open the store that the restore starts from (or use `store`), with the entry that it stands at."""
-    local: AppliedPosition | None = None
-    damage: str | None = None
-    try:
-        if store is None and world.stores.exists(task):  # a restore that fails leaves no new directory behind
-            store = world.stores.open(task)
-        if store is not None:
-            data = store.position()
-            local = decode_position(data, f"the state of task {task}") if data is not None else None
-    except CorruptStateError as error:
-        damage = error.message
-    try:
-        start = reader.bounds(task.journal).start
-        at_local = _entry_at(task, reader, local, start, end)
-        # A local state that fits needs no look at the journal's beginning, however far back that is.
-        fits = at_local is not None and local is not None and at_local.chain == local.chain
-        first = at_local if fits else first_entry(task, reader, start, end)
-        plan = plan_restore(str(task), local, damage, cluster_id, JournalFacts(first, at_local, end))
-    except BaseException:
-        if store is not None:
-            store.close()
-        raise
-    if plan.set_aside is not None:
-        if store is not None:
-            store.close()
-        place = world.stores.set_aside(task)
-        world.log.warning("local_state_set_aside", task=str(task), reason=plan.set_aside, kept_at=place)
-        store = None
-    if store is None:
-        store = world.stores.open(task)
-    return store, plan, at_local if plan.position is not None else None
-
-
-def _entry_at(
-    task: TaskId, reader: JournalReader, local: AppliedPosition | None, start: int, end: int
-) -> JournalEntry | None:
-    """The journal's entry exactly where the local state says its last one is."""
-    if local is None or not start <= local.offset < end:
-        return None
-    try:
-        entry = first_entry(task, reader, local.offset, local.next_offset)
-    except FatalTaskError:
-        return None  # no entry begins here: another history; a replay verifies every entry it applies
-    return entry if entry is not None and entry.offset == local.offset else None
-
-
 def _replay(
-    task: TaskId,
-    reader: JournalReader,
-    end: int,
-    store: Store,
-    plan: RestorePlan,
-    head: JournalEntry | None,
-    world: World,
+    task: TaskId, reader: JournalReader, end: int, chosen: Chosen, world: World, progress: RestoreProgress
 ) -> tuple[AppliedPosition, JournalEntry, int]:
+    """Apply what follows; where that fails, the store is closed. Raises RetriableError and what reading raises."""
+    try:
+        world.steps.reached(Step.AFTER_CHOICE, task)
+        return _apply_entries(task, reader, end, chosen, world, progress)
+    except BaseException:
+        chosen.store.close()
+        raise
+
+
+def _apply_entries(
+    task: TaskId, reader: JournalReader, end: int, chosen: Chosen, world: World, progress: RestoreProgress
+) -> tuple[AppliedPosition, JournalEntry, int]:
+    store, plan, head = chosen
     applied = plan.position
     writes: dict[bytes, bytes | None] = {}
     size = 0
-    replayed = 0
+    progress.replaying(end - plan.offset)
     for entry in read_entries(task, reader, plan.offset, end, head):
         applied = after(applied, entry)
         head = entry
-        replayed += 1
+        progress.replayed(entry.next_offset - plan.offset)
         if entry.entry.kind is Kind.RESET:
             store.clear(encode_position(applied))
             writes, size = {}, 0
@@ -224,7 +174,7 @@ def _replay(
             writes, size = {}, 0
     if applied is None or head is None:
         raise InvariantError(f"task {task}: nothing was replayed into an empty state")
-    if replayed:
+    if progress.replayed_entries:
         store.apply(writes, encode_position(applied))
     world.steps.reached(Step.AFTER_REPLAY, task)
-    return applied, head, replayed
+    return applied, head, progress.replayed_entries

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.core.names import TaskId
 from pipeline.ports import (
+    CheckpointStore,
     Clock,
     Cluster,
     Executor,
@@ -21,7 +22,7 @@ from pipeline.ports import (
     Stores,
 )
 
-__all__ = ["NoSteps", "World"]
+__all__ = ["Checkpoints", "NoSteps", "World"]
 
 
 class NoSteps:
@@ -32,8 +33,19 @@ class NoSteps:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Where checkpoints are kept. `transfers` copies files, a few at a time; its steps wait for no other step."""
+
+    store: CheckpointStore
+    transfers: Executor
+
+
+@dataclass(frozen=True, slots=True)
 class World:
-    """Real adapters in production, fakes in tests. `journals` opens a reader for the calling thread."""
+    """Real adapters in production, fakes in tests. `journals` opens a reader for the calling thread.
+
+    `checkpoints`: None when no checkpoint store is configured.
+    """
 
     cluster: Cluster
     sources: Sources
@@ -46,3 +58,4 @@ class World:
     executor: Executor
     log: Logger
     steps: Steps
+    checkpoints: Checkpoints | None = None

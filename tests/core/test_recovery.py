@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -9,8 +10,10 @@ import msgspec
 import pytest
 
 from pipeline.core.journal import Entry, Identity, InputFacts, JournalEntry, Kind
+from pipeline.core.kept import CheckpointRef
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import (
+    Candidate,
     GenesisPlan,
     JournalFacts,
     Outcome,
@@ -21,7 +24,7 @@ from pipeline.core.recovery import (
     plan_restore,
     resolve_outcome,
 )
-from pipeline.errors import ConfigError, FatalTaskError, PipelineError
+from pipeline.errors import CheckpointStoreError, ConfigError, FatalTaskError, PipelineError
 
 GROUP = "group app/main"
 TASK = "app/main/0"
@@ -123,8 +126,18 @@ def restore(
     at_local: JournalEntry | None = None,
     end: int = 100,
     damage: str | None = None,
+    start: int = 0,
+    checkpoints: Sequence[Candidate] = (),
+    unavailable: str | None = None,
 ) -> RestorePlan:
-    return plan_restore(TASK, local, damage, "cluster", JournalFacts(first, at_local, end))
+    facts = JournalFacts(first, at_local, end, start)
+    return plan_restore(TASK, local, damage, "cluster", facts, checkpoints, unavailable)
+
+
+def checkpoint(found: JournalEntry, /, **changed: object) -> Candidate:
+    """A registered checkpoint that stands at `found`, but for what is changed."""
+    ref = CheckpointRef(found.entry.seq, found.offset, found.chain, b"nonce", b"digest", 1, 2, 3)
+    return dataclasses.replace(Candidate(ref, found), **changed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("first", [GENESIS, LATER])
@@ -226,6 +239,91 @@ def test_restore_is_refused_from_an_empty_journal_row_7(
     with pytest.raises(FatalTaskError) as caught:
         restore(local, first=None, damage=damage, end=0)
     assert_helpful(caught.value, TASK, "holds no entry")
+
+
+NEWEST, OLDER = journal_entry(55), journal_entry(52)
+
+
+@pytest.mark.parametrize("first", [GENESIS, LATER])
+@pytest.mark.parametrize(
+    ("local", "damage"),
+    [
+        (state_at(journal_entry(60)), None),
+        (state_at(journal_entry(60), msgspec.structs.replace(IDENTITY, cluster_id="staging")), None),
+        (None, "its checksum is wrong"),
+    ],
+    ids=["another history", "another cluster", "unreadable"],
+)
+def test_restore_takes_the_newest_checkpoint_for_a_state_that_cannot_be_used_row_8(
+    first: JournalEntry, local: AppliedPosition | None, damage: str | None
+) -> None:
+    """Sooner done than the whole journal, where that is still there; the state is kept for whoever asks why."""
+    candidates = [checkpoint(NEWEST), checkpoint(OLDER)]
+    plan = restore(local, damage=damage, first=first, start=first.offset, end=200, checkpoints=candidates)
+    assert (plan.start, plan.offset, plan.checkpoint) == (Start.CHECKPOINT, 111, candidates[0].ref)
+    assert plan.head == NEWEST
+    assert plan.set_aside is not None
+    assert plan.outdated is None
+
+
+@pytest.mark.parametrize("first", [GENESIS, LATER])
+def test_restore_takes_the_newest_checkpoint_on_an_empty_disk_row_9(first: JournalEntry) -> None:
+    """What bounds the time of a restore."""
+    plan = restore(None, first=first, checkpoints=[checkpoint(NEWEST), checkpoint(OLDER)])
+    assert plan == RestorePlan(Start.CHECKPOINT, 111, None, checkpoint=checkpoint(NEWEST).ref, head=NEWEST)
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [
+        checkpoint(NEWEST, refused="its manifest is damaged"),
+        checkpoint(NEWEST, found=None),
+        checkpoint(NEWEST, found=journal_entry(55, chain=99)),
+        checkpoint(NEWEST, found=journal_entry(54, chain=55)),
+    ],
+    ids=["damaged", "no entry", "another chain", "another seq"],
+)
+def test_restore_takes_the_checkpoint_before_one_that_cannot_be_used_row_9(unusable: Candidate) -> None:
+    """Three are kept for this; and a checkpoint of another history would be a state that never was."""
+    assert restore(None, first=LATER, checkpoints=[unusable, checkpoint(OLDER)]).checkpoint is not None
+    assert restore(None, checkpoints=[unusable]) == RestorePlan(Start.EMPTY, GENESIS.offset, None)
+    with pytest.raises(FatalTaskError) as caught:
+        restore(None, first=LATER, checkpoints=[unusable])
+    assert_helpful(caught.value, TASK, "there is no local state", "checkpoint 55 cannot be used")
+
+
+def test_restore_leaves_a_state_that_fits_for_no_checkpoint_row_1() -> None:
+    """However old it is: copying takes longer than reading on."""
+    here = journal_entry(51)
+    newer = [checkpoint(NEWEST)]
+    assert restore(state_at(here), first=LATER, at_local=here, checkpoints=newer).start is Start.LOCAL
+
+
+def test_restore_is_refused_beyond_the_journals_end_whatever_is_kept_row_2() -> None:
+    """A checkpoint would hide that Kafka has lost what was committed."""
+    with pytest.raises(FatalTaskError, match="Kafka lost committed records"):
+        restore(state_at(journal_entry(60)), end=119, checkpoints=[checkpoint(NEWEST)])
+
+
+def test_restore_replaces_a_state_that_the_journal_has_left_behind_row_10() -> None:
+    """A worker that gets a task back after a day: its state is of this history, and of no use to anybody."""
+    plan = restore(state_at(journal_entry(40)), first=LATER, start=100, checkpoints=[checkpoint(NEWEST)])
+    assert (plan.start, plan.set_aside) == (Start.CHECKPOINT, None)
+    assert plan.outdated is not None
+    assert "no longer in the journal" in plan.outdated
+
+
+def test_restore_reads_the_whole_journal_while_the_store_is_away_row_11() -> None:
+    """Slower, and it needs nobody."""
+    plan = restore(None, checkpoints=[checkpoint(NEWEST)], unavailable="the store does not answer")
+    assert plan == RestorePlan(Start.EMPTY, GENESIS.offset, None)
+
+
+def test_restore_waits_for_the_store_where_nothing_else_is_left_row_12() -> None:
+    """An outage is no loss: the task must not fail for good."""
+    with pytest.raises(CheckpointStoreError) as caught:
+        restore(None, first=LATER, checkpoints=[checkpoint(NEWEST)], unavailable="the store does not answer")
+    assert_helpful(caught.value, TASK, "the store does not answer")
 
 
 # Outcome of a commit

@@ -20,6 +20,7 @@ from pipeline.errors import (
 )
 from pipeline.ports import Output, Step, TopicSpec
 from pipeline.testing import MemoryStores
+from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS
 from tests.runtime.sums import Sum, Sums
 
 START_STEPS = {
@@ -33,10 +34,11 @@ START_STEPS = {
     Step.BEFORE_ACQUIRE,
     Step.AFTER_ACQUIRE,
 }
-REPLAY_ONLY = {Step.DURING_REPLAY}  # reached by replays of many megabytes; see test_restore.py
+# Reached by replays of many megabytes (test_restore.py), and with a checkpoint store (test_checkpoints.py).
+ELSEWHERE = {Step.DURING_REPLAY, *CHECKPOINT_STEPS, *DOWNLOAD_STEPS}
 
 
-@pytest.mark.parametrize("step", [s for s in Step if s not in START_STEPS | REPLAY_ONLY])
+@pytest.mark.parametrize("step", [s for s in Step if s not in START_STEPS | ELSEWHERE])
 @pytest.mark.parametrize("empty_disk", [False, True])
 def test_a_crash_at_each_commit_step_leaves_results_exact(step: Step, empty_disk: bool) -> None:
     """Whatever combination of transaction, entry and state a crash leaves, the restart mends it, every time."""

@@ -1,0 +1,100 @@
+"""How far a restore is: `RestoreProgress`, for the log now and for whoever asks meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from enum import Enum
+
+from pipeline.core.names import TaskId
+from pipeline.ports import Clock, Logger
+
+__all__ = ["Phase", "RestoreProgress"]
+
+LOG_INTERVAL_S = 2.0
+
+
+class Phase(Enum):
+    """What a restore is at."""
+
+    CHOOSING = "choosing"
+    COPYING = "copying"
+    REPLAYING = "replaying"
+
+
+class RestoreProgress:
+    """The numbers of one restore. Transfers on several threads may report at once; anybody may read.
+
+    `copy_bytes`, `copied_bytes`: of a checkpoint's files. `replay_offsets`, `replayed_offsets`: of the journal;
+    markers have offsets, too. `replayed_entries`.
+    """
+
+    def __init__(self, task: TaskId, clock: Clock, log: Logger) -> None:
+        self._task = task
+        self._clock = clock
+        self._log = log
+        self._lock = threading.Lock()
+        self._phase_began_s = clock.monotonic_s()
+        self._next_log_s = self._phase_began_s + LOG_INTERVAL_S
+        self.phase = Phase.CHOOSING
+        self.copy_bytes = 0
+        self.copied_bytes = 0
+        self.replay_offsets = 0
+        self.replayed_offsets = 0
+        self.replayed_entries = 0
+
+    def copying(self, total_bytes: int) -> None:
+        """A checkpoint of this size is being copied, from its beginning."""
+        self._begin(Phase.COPYING)
+        self.copy_bytes, self.copied_bytes = total_bytes, 0
+
+    def copied(self, count: int) -> None:
+        """So many bytes more."""
+        with self._lock:
+            self.copied_bytes += count
+        self._log_when_due()
+
+    def replaying(self, offsets: int) -> None:
+        """So many offsets of journal are being replayed."""
+        self._begin(Phase.REPLAYING)
+        self.replay_offsets, self.replayed_offsets, self.replayed_entries = offsets, 0, 0
+
+    def replayed(self, offsets: int) -> None:
+        """One entry more, which ends so many offsets from the beginning."""
+        self.replayed_entries += 1
+        self.replayed_offsets = offsets
+        self._log_when_due()
+
+    def seconds_left(self) -> float | None:
+        """Of this phase, at its own speed so far; None while nothing can be said."""
+        done, total = {
+            Phase.CHOOSING: (0, 0),
+            Phase.COPYING: (self.copied_bytes, self.copy_bytes),
+            Phase.REPLAYING: (self.replayed_offsets, self.replay_offsets),
+        }[self.phase]
+        spent_s = self._clock.monotonic_s() - self._phase_began_s
+        return spent_s * (total - done) / done if done else None
+
+    def _begin(self, phase: Phase) -> None:
+        self.phase = phase
+        self._phase_began_s = self._clock.monotonic_s()
+
+    def _log_when_due(self) -> None:
+        now = self._clock.monotonic_s()
+        if now < self._next_log_s:
+            return
+        with self._lock:
+            if now < self._next_log_s:
+                return
+            self._next_log_s = now + LOG_INTERVAL_S
+        left = self.seconds_left()
+        self._log.info(
+            "restore_progress",
+            task=str(self._task),
+            phase=self.phase.value,
+            copied_bytes=self.copied_bytes,
+            copy_bytes=self.copy_bytes,
+            entries_replayed=self.replayed_entries,
+            replayed_offsets=self.replayed_offsets,
+            replay_offsets=self.replay_offsets,
+            seconds_left=None if left is None else round(left, 1),
+        )

@@ -1,0 +1,19 @@
+"""The named steps that only workers with a checkpoint store come by."""
+
+from __future__ import annotations
+
+from pipeline.ports import Step
+
+__all__ = ["CHECKPOINT_STEPS", "DOWNLOAD_STEPS"]
+
+CHECKPOINT_STEPS = (
+    Step.AFTER_SNAPSHOT,
+    Step.DURING_UPLOAD,
+    Step.BEFORE_MANIFEST,
+    Step.AFTER_MANIFEST,
+    Step.AFTER_CHECKPOINT,
+    Step.DURING_CLEANUP,
+    Step.BEFORE_TRUNCATE,
+    Step.AFTER_TRUNCATE,
+)
+DOWNLOAD_STEPS = (Step.DURING_DOWNLOAD, Step.BEFORE_INSTALL, Step.AFTER_INSTALL)

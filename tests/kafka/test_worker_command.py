@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
@@ -87,24 +86,6 @@ def test_a_second_worker_on_the_same_state_directory_is_refused(bench: Workbench
     assert second.returncode == 1
     assert str(bench.state_dir) in second.stderr
     assert "Traceback" not in second.stderr
-
-
-def test_of_two_workers_the_newer_has_the_tasks_and_the_older_leaves_and_results_stay_exact(
-    bench: Workbench, tmp_path: Path
-) -> None:
-    """Ownership is a fence: whoever acquired last writes, and the other one says so and ends."""
-    bench.send(1_000)
-    older = bench.worker("--worker-id", "older", "--commit-interval-ms", "20")
-    bench.wait_for_outputs(older, at_least=200)
-    bench.state_dir = tmp_path / "other-state"
-    newer = bench.worker("--worker-id", "newer", "--commit-interval-ms", "20")
-    _wait_for_log(bench, "task_live", 4 * PARTITIONS)
-    bench.send(1_000)
-    assert older.wait(DEADLINE_S) == 1
-    assert "was taken over by worker newer" in bench.log.read_text()
-    bench.wait_for_outputs(newer)
-    assert bench.stop(newer) == 0
-    bench.finish()
 
 
 def test_a_topic_that_is_deleted_and_created_again_stops_the_worker(bench: Workbench) -> None:

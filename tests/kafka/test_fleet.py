@@ -1,0 +1,158 @@
+"""Worker processes that share an app on the real broker: they join, stop, die, sleep and wake up."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import KafkaUnderTest
+from tests.kafka.fleet_bench import FleetBench, Watcher
+from tests.kafka.workbench import DEADLINE_S, Workbench
+
+pytestmark = pytest.mark.kafka
+
+PARTITIONS = 6
+
+
+@pytest.fixture
+def fleet(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[FleetBench]:
+    """Topics with six partitions, and no worker yet."""
+    prefix = unique_name[-40:].strip("-")
+    bench = Workbench(kafka.bootstrap_servers, prefix, tmp_path, groups=("main",), partitions=PARTITIONS)
+    fleet = FleetBench(bench, tmp_path)
+    yield fleet
+    fleet.close()
+
+
+def wait_for(condition: Callable[[], bool], fleet: FleetBench) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, fleet.story()
+        time.sleep(0.05)
+
+
+def test_a_worker_that_joins_gets_its_share_and_one_that_stops_gives_its_share_back(
+    fleet: FleetBench,
+) -> None:
+    """A rolling deployment is a row of these; nothing waits for a time-out, and nobody is fenced."""
+    fleet.bench.send(600)
+    first = fleet.start("first")
+    wait_for(lambda: len(first.live_tasks()) == PARTITIONS, fleet)
+    second = fleet.start("second")
+    fleet.bench.send(600)
+    fleet.wait_for_rest()
+    fleet.bench.send(600)
+    began = time.monotonic()
+    first.child.send_signal(signal.SIGTERM)
+    assert first.child.wait(DEADLINE_S) == 0
+    wait_for(lambda: len(second.live_tasks()) == PARTITIONS, fleet)
+    assert time.monotonic() - began < 9.0  # the session time-out is 10 s
+    assert not first.events("task_fenced")
+    assert not second.events("task_fenced")
+    fleet.finish()
+
+
+def test_a_worker_that_sleeps_through_the_loss_of_its_tasks_writes_nothing_and_rejoins(
+    fleet: FleetBench,
+) -> None:
+    """A zombie with an open transaction: the fence holds it, it drops its tasks, and gets its share again."""
+    zombie, other = fleet.start("zombie"), fleet.start("other")
+    fleet.bench.send(600)
+    fleet.wait_for_rest()
+    had = zombie.live_tasks()
+    fleet.bench.send(2_000)
+    zombie.child.send_signal(signal.SIGSTOP)
+    wait_for(lambda: len(other.live_tasks()) == PARTITIONS, fleet)
+    fleet.bench.send(600)
+    fleet.bench.wait_for_outputs(other.child)
+    before = fleet.bench.outputs()
+    zombie.child.send_signal(signal.SIGCONT)
+    wait_for(lambda: len(zombie.events("task_taken_over")) == len(had), fleet)
+    assert fleet.bench.outputs() == before
+    fleet.bench.send(600)
+    fleet.finish()
+
+
+def test_of_two_processes_with_one_worker_id_the_older_one_leaves_with_a_clear_error(
+    fleet: FleetBench,
+) -> None:
+    """One configuration on two hosts: they must not fence each other for ever."""
+    older = fleet.start("same", state="one")
+    fleet.bench.send(300)
+    wait_for(lambda: len(older.live_tasks()) == PARTITIONS, fleet)
+    newer = fleet.start("same", state="two")
+    fleet.bench.send(300)
+    assert older.child.wait(DEADLINE_S) == 1
+    assert "another process runs as worker same, and was started later" in older.log.read_text()
+    assert "--worker-id" in older.log.read_text()
+    wait_for(lambda: len(newer.live_tasks()) == PARTITIONS, fleet)
+    fleet.finish()
+
+
+def test_random_faults_under_load_leave_everything_exact(
+    fleet: FleetBench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kills, stops and restarts of three workers while records arrive: outputs and states equal the fold."""
+    _trouble(fleet, capsys, faults=5, seed=time.time_ns() % 100_000)
+
+
+@pytest.mark.kills
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_twenty_random_faults_under_load_leave_everything_exact(
+    fleet: FleetBench, capsys: pytest.CaptureFixture[str], seed: int | None
+) -> None:
+    """The same for longer."""
+    _trouble(fleet, capsys, faults=20, seed=seed if seed is not None else time.time_ns() % 100_000)
+
+
+def _trouble(fleet: FleetBench, capsys: pytest.CaptureFixture[str], faults: int, seed: int) -> None:
+    chance = random.Random(seed)
+    for name in ("a", "b", "c"):
+        fleet.start(name)
+    fleet.bench.send(300)
+    fleet.wait_for_rest()
+    ended = threading.Event()
+
+    def load() -> None:
+        while not ended.wait(0.05):
+            fleet.bench.send(60)
+
+    loader = threading.Thread(target=load)
+    with Watcher(fleet.bench.servers, f"{fleet.bench.prefix}-sums", PARTITIONS) as watcher:
+        loader.start()
+        try:
+            for _ in range(faults):
+                _fault(fleet, chance)
+            time.sleep(1.0)
+        finally:
+            ended.set()
+            loader.join()
+        fleet.finish()
+    here, moved = watcher.pauses(fleet)
+    with capsys.disabled():
+        print(  # noqa: T201 - a figure for people
+            f"\n{faults} faults, seed {seed}, {len(fleet.bench.sent):,} records: longest pause of a task that stayed "
+            f"{here:.2f} s, of one that was taken up again {moved:.2f} s"
+        )
+
+
+def _fault(fleet: FleetBench, chance: random.Random) -> None:
+    """One of: killed and restarted at once, killed and missed, stopped and started, on its disk or an empty one."""
+    victim = chance.choice(fleet.alive())
+    kill, at_once, empty = chance.random() < 0.6, chance.random() < 0.6, chance.random() < 0.3
+    victim.child.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+    victim.child.wait(DEADLINE_S)
+    if not at_once:
+        fleet.wait_for_rest()
+    fleet.start(victim.worker, empty_disk=empty)
+    if chance.random() < 0.7:
+        fleet.wait_for_rest()
+    else:
+        time.sleep(chance.uniform(0.0, 2.0))

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.recovery import GenesisPlan, plan_genesis
-from pipeline.errors import AbortableError, ConfigError, FatalTaskError, UnknownOutcomeError
+from pipeline.errors import AbortableError, ConfigError, FatalTaskError, FencedError, UnknownOutcomeError
 from pipeline.ports import Step, TopicInfo, TopicSpec
 from pipeline.runtime.journal import first_entry
 from pipeline.runtime.publisher import CHUNK_BYTES, NONCE_BYTES
@@ -36,7 +36,8 @@ LEAST_JOURNAL_MESSAGE_BYTES = CHUNK_BYTES + 16 * 1024
 DEAD_LETTER_CONFIG: Mapping[str, str] = {"retention.ms": "-1"}
 # It is its record, however large, and says in headers what was wrong with it.
 DEAD_LETTER_HEADER_BYTES = 64 * 1024
-MAX_ATTEMPTS = 5
+MAX_ATTEMPTS = 10
+AGAIN_S = (0.05, 0.5)
 CREATED_S = 10.0
 
 
@@ -100,8 +101,10 @@ def ensure_genesis(
             producer.commit()
             world.steps.reached(Step.AFTER_GENESIS, tasks[0])
             world.log.info("genesis_written", app=group.app, group=group.group, tasks=partitions)
-        except (AbortableError, UnknownOutcomeError) as error:
+        except (AbortableError, UnknownOutcomeError, FencedError) as error:
+            # Fenced: another worker starts for the first time, too. Either of the two will do.
             world.log.warning("genesis_uncertain", app=group.app, group=group.group, error=error.message)
+            world.clock.sleep(world.random.uniform(*AGAIN_S))
         else:
             return
         finally:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pipeline.errors import FatalTaskError
+from pipeline.errors import FatalTaskError, FencedError
 from pipeline.ports import TopicInfo
 from pipeline.testing import MemoryCluster
 from tests.runtime.sums import Sums
@@ -40,3 +40,15 @@ def test_a_journal_that_a_node_has_not_heard_of_yet_is_asked_for_again(
             FatalTaskError, match=r"sums\.main\.journal was created and is not there after 10 s"
         ):
             sums.driver.run()
+
+
+@pytest.mark.parametrize("call", ["init", "begin", "append", "flush", "commit"])
+def test_a_first_start_that_is_fenced_by_another_one_goes_on(call: str) -> None:
+    """Workers of a new app start together, and only one of them can write its genesis."""
+    sums = Sums()
+    sums.send(1)
+    where = "sums.main.genesis"
+    sums.driver.broker.fail_next(call, FencedError("another worker starts, too"), where=where)
+    sums.driver.run()
+    assert sums.driver.broker.faults.left() == []
+    sums.check()

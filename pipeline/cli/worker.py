@@ -1,4 +1,4 @@
-"""`pipeline worker MODULE:APP`: run a worker until SIGTERM."""
+"""`pipeline worker MODULE:APP`: run a worker until SIGTERM, or several under a supervisor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import faulthandler
 import os
 import signal
 import sys
-import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +16,13 @@ from rich.console import Console
 
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import KafkaOption, counted, say
+from pipeline.cli.options import KafkaOption, say
+from pipeline.cli.processes import run_processes
+from pipeline.cli.progress import ProgressLine
 from pipeline.config import WorkerSettings, load_settings
 from pipeline.errors import PipelineError
-from pipeline.runtime.worker import Progress
-from pipeline.wiring import build_worker, run_until_signal
+from pipeline.lifeline import tie
+from pipeline.wiring import build_worker, run_until_signal, with_worker_id
 
 __all__ = ["worker"]
 
@@ -43,73 +45,67 @@ def worker(
         Path | None, typer.Option(help=f"Where tasks keep their state. Default: {_DEFAULTS.state_dir}.")
     ] = None,
     worker_id: Annotated[str | None, typer.Option(help="This worker's name. Default: the host's.")] = None,
+    weight: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Share of the tasks, beside other workers' weights. Default: {_DEFAULTS.weight}.", min=1
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Run N worker processes, and start one again that ends. Default: this process is the worker.",
+            min=1,
+            max=256,
+        ),
+    ] = None,
     commit_interval_ms: Annotated[
         int | None,
         typer.Option(help=f"Time between commits of a task. Default: {_DEFAULTS.commit_interval_ms}.", min=1),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file. Default: pipeline.toml.")] = None,
     log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = LogLevel.INFO,
+    supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run a worker that owns every task of an app, until SIGTERM or Ctrl-C.
+    """Run a worker of an app, until SIGTERM or Ctrl-C. It shares the tasks with the app's other workers.
 
     SIGUSR1 prints the stack of every thread to standard error and changes nothing.
     """
-    configure_logs(log_level.value)
+    report = tie(supervised) if supervised is not None else None
     faulthandler.register(signal.SIGUSR1)  # says where every thread is: for a handler that never returns
-    settings = load_settings(
-        {
-            "bootstrap_servers": kafka,
-            "state_dir": state_dir,
-            "worker_id": worker_id,
-            "commit_interval_ms": commit_interval_ms,
-        },
-        file=config,
-    )
-    app = find_app(target)
-    running = build_worker(app, settings)
-    line = _ProgressLine() if sys.stderr.isatty() else None
+    overrides = {
+        "bootstrap_servers": kafka,
+        "state_dir": state_dir,
+        "worker_id": worker_id,
+        "weight": weight,
+        "commit_interval_ms": commit_interval_ms,
+    }
+    settings = load_settings(overrides, file=config)
+    settings = replace(settings, worker=with_worker_id(settings.worker))
+    configure_logs(log_level.value, worker=settings.worker.worker_id)
+    line = ProgressLine(processes) if sys.stderr.isatty() and supervised is None else None
+    if processes is not None and supervised is None:
+        code = run_processes(processes, settings.worker, line)
+        _end_line(line)
+        raise typer.Exit(code)
+    running = build_worker(find_app(target), settings)
     try:
-        run_until_signal(running, settings.worker, line)
+        run_until_signal(running, settings.worker, report or line)
     except PipelineError as error:
-        if line is not None:
-            line.end()
+        _end_line(line)
         # Threads may still wait for a broker that is away, and would keep the process from ending.
+        who = f"worker {settings.worker.worker_id}: " if supervised is not None else ""
         Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"error: {error}", markup=False, style=None
+            f"error: {who}{error}", markup=False, style=None
         )
         sys.stderr.flush()
         os._exit(error.exit_code)
+    _end_line(line)
     if line is not None:
-        line.end()
         say("stopped")
 
 
-class _ProgressLine:
-    """One line on the terminal, rewritten each second."""
-
-    def __init__(self) -> None:
-        self._last = (time.monotonic(), 0)
-        self._shown = False
-
-    def end(self) -> None:
-        """What is printed next begins a line of its own."""
-        if self._shown:
-            sys.stderr.write("\n")
-            self._shown = False
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        before, records = self._last
-        rate = (progress.records - records) / max(now - before, 1e-9)
-        self._last = (now, progress.records)
-        self._shown = True
-        tasks = f"{progress.live} live"
-        if progress.restoring:
-            tasks += f", {progress.restoring} restoring"
-        if progress.failed:
-            tasks += f", {progress.failed} FAILED"
-        sys.stderr.write(
-            f"\r\x1b[K{counted(progress.records, 'record')}  {rate:,.0f}/s  "
-            f"{counted(progress.outputs, 'output')}  {counted(progress.commits, 'commit')}  tasks: {tasks}"
-        )
-        sys.stderr.flush()
+def _end_line(line: ProgressLine | None) -> None:
+    if line is not None:
+        line.end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cli.worker import _ProgressLine
+from pipeline.cli.progress import ProgressLine
 from pipeline.runtime.worker import Progress
 from tests.cli.conftest import Run
 
@@ -25,7 +25,7 @@ def test_the_help_says_what_is_taken_where_nothing_is_given(pipeline: Run) -> No
 
 def test_the_line_on_the_terminal_is_ended_once(capsys: pytest.CaptureFixture[str]) -> None:
     """An error that begins behind it cannot be read, and an empty line where there was none is noise."""
-    line = _ProgressLine()
+    line = ProgressLine()
     line.end()
     assert capsys.readouterr().err == ""
     line(Progress(5, 4, 1, 0, 0, 2, 0, 0, 0))
@@ -35,3 +35,19 @@ def test_the_line_on_the_terminal_is_ended_once(capsys: pytest.CaptureFixture[st
     assert "5 records" in shown
     assert "1 commit " in shown
     assert shown.endswith("tasks: 2 live\n")
+
+
+def test_processes_that_cannot_start_end_the_command_with_their_own_message(pipeline: Run) -> None:
+    """A supervisor that hides why its processes end, or tries for ever, is worse than none."""
+    done = pipeline("worker", "no_such_module:app", "--processes", "2", "--worker-id", "w", code=1)
+    assert "there is no module no_such_module" in done.stderr
+    assert '"event": "worker_given_up"' in done.stderr
+    assert '"worker": "w-1"' in done.stderr
+
+
+def test_settings_that_are_wrong_are_told_once_before_any_process_is_started(pipeline: Run) -> None:
+    """Not by each of them, again and again."""
+    refused = pipeline("worker", "delays:app", "--processes", "2", "--worker-id", "a b", code=1)
+    assert refused.stderr.count("worker id 'a b-2' cannot be used") == 1
+    pipeline("worker", "delays:app", "--processes", "0", code=2)
+    pipeline("worker", "delays:app", "--weight", "0", code=2)

@@ -1,0 +1,114 @@
+"""`pipeline worker --processes`: real processes, one of which is killed; and all of them, with their supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import KafkaUnderTest
+from tests.kafka.workbench import DEADLINE_S, Workbench
+
+pytestmark = pytest.mark.kafka
+
+PROCESSES = 3
+PARTITIONS = 4
+
+
+@pytest.fixture
+def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Workbench]:
+    """One group of four tasks, so that each of three processes has one."""
+    name = unique_name[-40:].strip("-")
+    workbench = Workbench(kafka.bootstrap_servers, name, tmp_path, groups=("main",), partitions=PARTITIONS)
+    yield workbench
+    workbench.close()
+
+
+def test_a_killed_process_comes_back_on_its_disk_and_results_are_exact(bench: Workbench) -> None:
+    """The others go on meanwhile, and the whole ends well."""
+    supervisor = _start(bench)
+    bench.send(400)
+    bench.wait_for_outputs(supervisor)
+    victim = bench.state_dir / "process.2" / bench.prefix / ".worker"
+    pid = int(victim.read_text())
+    assert pid in _children(supervisor)
+    had = _live(bench, "w-2")
+    assert had
+    os.kill(pid, signal.SIGKILL)
+    bench.send(400)
+    _until(bench, lambda: _live(bench, "w-2") == had * 2)
+    bench.send(400)
+    bench.wait_for_outputs(supervisor)
+    assert int(victim.read_text()) != pid
+    assert bench.stop(supervisor) == 0, bench.log.read_text()
+    assert bench.outputs() == bench.expected()
+    (ended,) = [line for line in _log(bench) if line["event"] == "worker_ended"]
+    assert (ended["worker"], ended["ended_with"]) == ("w-2", "SIGKILL")
+    assert all("worker" in line for line in _log(bench))
+
+
+def test_processes_end_with_their_supervisor_and_the_next_one_goes_on(bench: Workbench) -> None:
+    """Two sets of processes on one state directory would refuse each other; and N may change in between."""
+    supervisor = _start(bench)
+    bench.send(200)
+    bench.wait_for_outputs(supervisor)
+    children = _children(supervisor)
+    assert len(children) == PROCESSES
+    supervisor.kill()
+    supervisor.wait()
+    _until(bench, lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+    bench.send(200)
+    fewer = _start(bench, processes=2)
+    bench.wait_for_outputs(fewer)
+    assert bench.stop(fewer) == 0, bench.log.read_text()
+    assert bench.outputs() == bench.expected()
+
+
+def _start(bench: Workbench, processes: int = PROCESSES) -> subprocess.Popen[bytes]:
+    """And wait until every task is live and every process has one."""
+    begun = len(bench.log.read_text()) if bench.log.exists() else 0
+    supervisor = bench.worker("--processes", str(processes), "--worker-id", "w", "--commit-interval-ms", "20")
+
+    def live() -> list[dict[str, str]]:
+        lines = map(_parsed, bench.log.read_text()[begun:].splitlines())
+        return [line for line in lines if line.get("event") == "task_live"]
+
+    _until(bench, lambda: len(live()) >= PARTITIONS and len({line["worker"] for line in live()}) == processes)
+    return supervisor
+
+
+def _children(supervisor: subprocess.Popen[bytes]) -> list[int]:
+    text = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+def _live(bench: Workbench, worker: str) -> int:
+    """How often a task has gone live on it."""
+    return sum(line["event"] == "task_live" and line["worker"] == worker for line in _log(bench))
+
+
+def _log(bench: Workbench) -> list[dict[str, str]]:
+    return [line for line in map(_parsed, bench.log.read_text().splitlines()) if line]
+
+
+def _parsed(line: str) -> dict[str, str]:
+    if not line.startswith("{"):
+        return {}
+    try:
+        parsed: dict[str, str] = json.loads(line)
+    except json.JSONDecodeError:
+        return {}  # it is being written
+    return parsed
+
+
+def _until(bench: Workbench, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, bench.log.read_text()
+        time.sleep(0.05)

@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 FLIGHTS := $(VENV)/.flights
+PODMAN_COMPOSE := $(VENV)/.podman-compose
 
-.PHONY: demo test test-kills test-outages lint bench clean
+.PHONY: demo test test-kills test-outages test-containers lint bench clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -20,6 +21,9 @@ test-kills: $(INSTALLED)  ## three kills in a row at each step, with one task an
 
 test-outages: $(INSTALLED)  ## Kafka away for minutes; nodes of three killed
 	$(BIN)/python -m pytest tests -m outage $(TESTS)
+
+test-containers: $(INSTALLED) $(FLIGHTS) $(PODMAN_COMPOSE)  ## the images and docker-compose.yml, under podman: root on Debian
+	$(BIN)/python -m pytest tests/containers -m containers $(TESTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -43,4 +47,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(FLIGHTS): $(INSTALLED) examples/flights/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r examples/flights/requirements.txt
+	@touch $@
+
+$(PODMAN_COMPOSE): $(INSTALLED) tests/containers/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/containers/requirements.txt
 	@touch $@

@@ -1,0 +1,49 @@
+"""The compose file, started for a test and removed after it; a machine that cannot run containers skips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.broker.ports import choose_ports
+from tests.containers.engine import Engine, UnavailableError, find_engine
+from tests.containers.images import Images, build_images
+from tests.containers.project import Project
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """podman, installed if it was not."""
+    try:
+        return find_engine(tmp_path_factory.mktemp("engine"))
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """The images, built if they were not."""
+    try:
+        return build_images(engine, tmp_path_factory.mktemp("images"))
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def port() -> int:
+    """Where Kafka listens on this machine, on 127.0.0.1 alone."""
+    return choose_ports(1)[0]
+
+
+@pytest.fixture
+def project(engine: Engine, images: Images, port: int) -> Iterator[Project]:
+    """The compose file; nothing of it is left afterwards."""
+    try:
+        project = Project(engine, images, port)
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    try:
+        yield project
+    finally:
+        project.remove()

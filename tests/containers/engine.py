@@ -1,0 +1,154 @@
+"""podman on this machine: installed where it is missing, run under settings of our own, or a reason why not.
+
+Debian as root is what is supported. Nothing of the machine's own podman settings is read or changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Engine", "UnavailableError", "find_engine", "must"]
+
+_PACKAGES = ("podman", "runc", "netavark", "aardvark-dns", "catatonit", "debootstrap")
+_INSTALL_S = 300.0
+_MOST_FILES = 65_536
+
+
+class UnavailableError(Exception):
+    """Containers cannot be run here. Reaction: the test is skipped, with this as its reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Runs podman."""
+
+    config: Path
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What podman, and whatever starts it, is to see."""
+        return {**os.environ, "CONTAINERS_CONF": str(self.config)}
+
+    def run(self, *arguments: str, timeout_s: float = 60.0) -> str:
+        """Run a podman command; its standard output. Raises subprocess.SubprocessError."""
+        done = subprocess.run(
+            [_path("podman"), *arguments],
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise subprocess.SubprocessError(f"podman {' '.join(arguments)}: {done.stderr[-2_000:]}")
+        return done.stdout
+
+    def ids(self, kind: str, *filters: str) -> list[str]:
+        """The ids (of volumes, the names) of the containers, networks or volumes that fit all the filters."""
+        command = ["ps", "--all"] if kind == "container" else [kind, "ls"]
+        return self.run(*command, "--quiet", *(f"--filter={f}" for f in filters)).split()
+
+    def state(self, container: str) -> Any:
+        """What podman knows of a container's process: Status, ExitCode and so on."""
+        return json.loads(self.run("inspect", "--format={{json .State}}", container))
+
+    def logs(self, container: str) -> str:
+        """All that a container has printed, both streams."""
+        done = subprocess.run(
+            [_path("podman"), "logs", container],
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        return done.stdout
+
+
+def find_engine(scratch: Path) -> Engine:
+    """An engine that has run a command; its settings are in `scratch`. Raises UnavailableError."""
+    if os.geteuid() != 0:
+        raise UnavailableError("containers are run by root here, and this is not root")
+    if shutil.which("dpkg-query") is None or shutil.which("apt-get") is None:
+        raise UnavailableError("podman is set up by apt here, and this is no Debian")
+    missing = [package for package in _PACKAGES if not _installed(package)]
+    if missing:
+        _install(missing)
+    config = scratch / "containers.conf"
+    config.write_text(_settings(), encoding="utf-8")
+    engine = Engine(config)
+    try:
+        engine.run("info")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UnavailableError(f"podman does not run here: {error}") from error
+    return engine
+
+
+def must(command: Sequence[str | Path], *, timeout_s: float, what: str) -> None:
+    """Run a step of the setting up. Raises UnavailableError with the end of what it printed."""
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UnavailableError(f"{what}: {error}") from error
+    if done.returncode != 0:
+        raise UnavailableError(f"{what}: exit code {done.returncode}: {done.stdout[-500:].strip()}")
+
+
+def _settings() -> str:
+    # What a container may open is bounded by what this process may open.
+    files = min(_MOST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    return "\n".join(
+        (
+            "[containers]",
+            f'default_ulimits = ["nofile={files}:{files}", "nproc=4096:4096"]',
+            "[engine]",
+            'runtime = "runc"',
+            'cgroup_manager = "cgroupfs"',  # without systemd, too
+            'events_logger = "file"',
+            "[network]",
+            'network_backend = "netavark"',
+            "",
+        )
+    )
+
+
+def _installed(package: str) -> bool:
+    done = subprocess.run(
+        [_path("dpkg-query"), "--show", "--showformat=${db:Status-Status}", package],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.stdout == "installed"
+
+
+def _install(packages: list[str]) -> None:
+    what = f"apt cannot install {', '.join(packages)}"
+    must([_path("apt-get"), "update"], timeout_s=_INSTALL_S, what=what)
+    command = [_path("apt-get"), "install", "--yes", "--no-install-recommends", *packages]
+    must(command, timeout_s=_INSTALL_S, what=what)
+
+
+def _path(command: str) -> str:
+    return shutil.which(command) or command

@@ -1,0 +1,99 @@
+"""docker-compose.yml at work, under a name of its own: start it, find its containers, remove all that it made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from tests.containers.engine import Engine, UnavailableError
+from tests.containers.images import ROOT, Images
+
+__all__ = ["Project"]
+
+_UP_S = 240.0
+_GRACE_S = 40
+_SHOWN_LINES = 25
+
+
+class Project:
+    """One run of the compose file. `port` is Kafka's on this machine."""
+
+    def __init__(self, engine: Engine, images: Images, port: int) -> None:
+        if find_spec("podman_compose") is None:
+            raise UnavailableError("podman-compose is missing: run `make test-containers`, which installs it")
+        self._engine = engine
+        self._name = f"pipeline-test-{os.getpid()}"
+        self._label = f"label=io.podman.compose.project={self._name}"
+        self._variables = {
+            "BASE_IMAGE": images.base,
+            "KAFKA_IMAGE": images.kafka,
+            "PIPELINE_IMAGE": images.flights,
+            "KAFKA_PORT": str(port),
+        }
+
+    def up(self) -> None:
+        """Start everything, as a user does; returns when all of it has been started."""
+        options = [
+            f"--podman-path={Path(__file__).parent / 'podman'}",
+            "--in-pod=false",
+            f"--file={ROOT / 'docker-compose.yml'}",
+            f"--project-name={self._name}",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "podman_compose", *options, "up", "-d", "--no-build"],
+            env={**self._engine.environ, **self._variables},
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_UP_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+
+    def container(self, service: str) -> str:
+        """The id of a service's container."""
+        (found,) = self._engine.ids("container", self._label, f"label=io.podman.compose.service={service}")
+        return found
+
+    def logs(self, service: str) -> str:
+        """What the container of a service has printed so far."""
+        return self._engine.logs(self.container(service))
+
+    def pipeline(self, service: str, *arguments: str) -> str:
+        """Run `pipeline` inside a running container; its standard output."""
+        return self._engine.run("exec", self.container(service), "pipeline", *arguments)
+
+    def lose(self, service: str, volume: str) -> None:
+        """SIGKILL, and neither the container nor its disk ever comes back."""
+        container = self.container(service)
+        self._engine.run("kill", "--signal=KILL", container)
+        self._engine.run("rm", "--force", "--time=0", container)
+        self._engine.run("volume", "rm", f"{self._name}_{volume}")
+
+    def stop(self, service: str) -> int:
+        """SIGTERM; the exit code. What does not end by itself is killed, and its code is then 137."""
+        container = self.container(service)
+        self._engine.run("stop", f"--time={_GRACE_S}", container, timeout_s=_GRACE_S + 30)
+        return int(self._engine.state(container)["ExitCode"])
+
+    def ended_well(self, service: str) -> bool:
+        """Whether a service that has an end has reached it, with exit code 0."""
+        state = self._engine.state(self.container(service))
+        return bool(state["Status"] == "exited" and state["ExitCode"] == 0)
+
+    def remove(self) -> None:
+        """Remove, by id, every container, network and volume of this run; print what the containers said last."""
+        containers = self._engine.ids("container", self._label)
+        for container in containers:
+            last = self._engine.logs(container).splitlines()[-_SHOWN_LINES:]
+            sys.stdout.write("\n".join([f"-- {container}", *last, ""]))
+        if containers:
+            self._engine.run("rm", "--force", "--time=0", *containers)
+        for kind in ("network", "volume"):
+            for found in self._engine.ids(kind, self._label):
+                self._engine.run(kind, "rm", "--force", found)

@@ -31,7 +31,6 @@ from pipeline.ports import TopicInfo, TopicSpec
 __all__ = ["KafkaCluster"]
 
 _REQUEST_TIMEOUT_S = 10.0
-_HINT_TIMEOUT_S = 2.0
 _VISIBLE_TIMEOUT_S = 30.0
 _VISIBLE_POLL_S = 0.02
 _MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
@@ -58,13 +57,12 @@ class KafkaCluster:
         return str(self._describe_cluster().cluster_id)
 
     def topics(self) -> list[str]:
-        """Names of topics, for hints: none when they cannot be asked for."""
+        """The names of all topics but Kafka's own."""
         try:
-            return [
-                name for name in self._admin.list_topics(timeout=_HINT_TIMEOUT_S).topics if name[:2] != "__"
-            ]
-        except KafkaException:
-            return []
+            found = self._admin.list_topics(timeout=_REQUEST_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise request_failure(error_of(error), f"topics on {self._servers}") from error
+        return [name for name in found if not name.startswith("__")]
 
     def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
         """The topics that exist, by name, with id and configuration."""
@@ -158,19 +156,26 @@ class KafkaCluster:
 
     def member_ids(self, consumer_group: str) -> list[str]:
         """The client id of each member of a consumer group, also while it is rebalancing."""
-        futures = self._admin.describe_consumer_groups([consumer_group], request_timeout=_REQUEST_TIMEOUT_S)
-        absent = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
-        found = self._answer(futures[consumer_group], f"members of group {consumer_group}", ignore=absent)
-        return [member.client_id for member in found.members] if found is not None else []
+        what = f"members of group {consumer_group}"
 
-    def truncate(self, partition: TopicPartition, before: int) -> None:
-        """Delete every record below the offset `before`; nothing happens when there is none."""
-        where = f"truncation of {partition} at {before}"
-        place = ClientPartition(partition.topic, partition.partition, before)
-        futures = self._admin.delete_records(
-            [place], request_timeout=_REQUEST_TIMEOUT_S, operation_timeout=_REQUEST_TIMEOUT_S
-        )
-        self._answer(next(iter(futures.values())), where)
+        def ask() -> list[str]:
+            futures = self._admin.describe_consumer_groups(
+                [consumer_group], request_timeout=_REQUEST_TIMEOUT_S
+            )
+            self._admin.poll(0)
+            try:
+                found = futures[consumer_group].result(timeout=_REQUEST_TIMEOUT_S + 5)
+            except KafkaException as exception:
+                if error_of(exception).code() == KafkaError.GROUP_ID_NOT_FOUND:
+                    return []
+                raise
+            return [member.client_id for member in found.members]
+
+        try:
+            return until_settled(ask, f"{what} on {self._servers}")
+        except (UnreachableError, TimeoutError) as error:
+            self._choose_another_broker()
+            raise UnreachableError(f"{what} on {self._servers}: {error}") from error
 
     def close(self) -> None:
         """Nothing is held that outlives the process; the client ends when it is forgotten."""

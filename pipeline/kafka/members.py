@@ -37,7 +37,7 @@ class KafkaMembers:
     def join(self, consumer_group: str, topic: str, client_id: str, progress: Callable[[], object]) -> None:
         """Become a member, and poll from a thread of its own for as long as `progress` changes."""
         consumer = clients.open_client(Consumer, clients.member(self._settings, consumer_group, client_id))
-        consumer.subscribe([topic], on_assign=_ignore, on_revoke=_ignore, on_lost=_ignore)
+        consumer.subscribe([topic], on_assign=_take_nothing, on_revoke=_give_up, on_lost=_give_up)
         self._consumer = consumer
         self._thread = threading.Thread(
             target=self._stay, args=(consumer, progress), name="kafka-member", daemon=True
@@ -87,6 +87,10 @@ class KafkaMembers:
             clients.LOGGER.info("membership ended with %s", error)
 
 
-def _ignore(consumer: Consumer, _partitions: list[ClientPartition]) -> None:
-    """Whatever is assigned or taken: the ring decides. An answer is due, or the client would accept it."""
+def _take_nothing(consumer: Consumer, _partitions: list[ClientPartition]) -> None:
+    """Whatever is assigned: the ring decides. An answer is due, or the next rebalance would wait for it in vain."""
+    consumer.assign([])
+
+
+def _give_up(consumer: Consumer, _partitions: list[ClientPartition]) -> None:
     consumer.unassign()

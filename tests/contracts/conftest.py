@@ -15,11 +15,13 @@ from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.kafka.members import KafkaMembers
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import (
     Cluster,
     JournalReader,
+    Members,
     Producers,
     Record,
     Source,
@@ -28,11 +30,13 @@ from pipeline.ports import (
     TopicSpec,
     TransactionalProducer,
 )
+from pipeline.runtime.system import SystemClock
 from pipeline.state.rocks import RocksStores
 from pipeline.testing import (
     MemoryBroker,
     MemoryCluster,
     MemoryJournalReader,
+    MemoryMembers,
     MemoryProducers,
     MemorySources,
     MemoryStores,
@@ -59,6 +63,7 @@ class World:
     producers: Producers
     reader: JournalReader
     truncate: Callable[[TopicPartition, int], None]
+    members: Callable[[], Members]
     opened: list[Source | TransactionalProducer] = field(default_factory=list)
 
     def topic(self, name: str, partitions: int = 1, **config: str) -> str:
@@ -129,6 +134,7 @@ def _memory_world(prefix: str) -> World:
         MemoryProducers(broker),
         MemoryJournalReader(broker),
         broker.truncate,
+        lambda: MemoryMembers(broker, SystemClock()),
     )
 
 
@@ -147,6 +153,7 @@ def _kafka_world(prefix: str, servers: str) -> World:
         KafkaProducers(settings),
         KafkaJournalReader(settings),
         truncate,
+        lambda: KafkaMembers(settings),
     )
 
 
@@ -157,6 +164,14 @@ def world(request: pytest.FixtureRequest, unique_name: str) -> Iterator[World]:
         made = _memory_world(unique_name)
     else:
         made = _kafka_world(unique_name, request.getfixturevalue("kafka").bootstrap_servers)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def kafka_world(unique_name: str, real_servers: str) -> Iterator[World]:
+    """The real cluster, for what no fake can show."""
+    made = _kafka_world(unique_name, real_servers)
     yield made
     made.close()
 

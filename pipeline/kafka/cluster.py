@@ -177,6 +177,15 @@ class KafkaCluster:
             self._choose_another_broker()
             raise UnreachableError(f"{what} on {self._servers}: {error}") from error
 
+    def truncate(self, partition: TopicPartition, before: int) -> None:
+        """Delete every record below the offset `before`; nothing happens when there is none."""
+        where = f"truncation of {partition} at {before}"
+        place = ClientPartition(partition.topic, partition.partition, before)
+        futures = self._admin.delete_records(
+            [place], request_timeout=_REQUEST_TIMEOUT_S, operation_timeout=_REQUEST_TIMEOUT_S
+        )
+        self._answer(next(iter(futures.values())), where)
+
     def close(self) -> None:
         """Nothing is held that outlives the process; the client ends when it is forgotten."""
 

@@ -97,6 +97,10 @@ class Cluster(Protocol):
 
     def cluster_id(self) -> str: ...
 
+    def topics(self) -> list[str]:
+        """The names of all topics but Kafka's own."""
+        ...
+
     def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
         """The topics that exist, by name; a missing topic is absent from the answer."""
         ...

@@ -19,6 +19,7 @@ from pipeline.cli.produce import produce
 from pipeline.cli.reset import reset
 from pipeline.cli.ring import ring_app
 from pipeline.cli.runbook import runbook
+from pipeline.cli.status import status
 from pipeline.cli.table import table_app
 from pipeline.cli.topics import topics_app
 from pipeline.cli.worker import worker
@@ -31,6 +32,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("worker")(worker)
+app.command("status")(status)
 app.command("reset")(reset)
 app.add_typer(table_app, name="table")
 app.add_typer(journal_app, name="journal")

@@ -105,12 +105,21 @@ def ring_parameters(tasks: Iterable[TaskId]) -> str:
 
 
 class Owner(NamedTuple):
-    """Who has a task, by its entry `seq`. `released`: it has it no longer, and would be the first to have it back."""
+    """Who has a task, by its entry `seq`. `released`: it has it no longer, and would be the first to have it back.
+
+    `problem`: why the task failed there.
+    """
 
     seq: int
     worker: str
     process: str
     released: bool = False
+    problem: str = ""
+
+    @property
+    def order(self) -> tuple[int, bool]:
+        """Of two notes on a task the one with the higher order counts, whichever came later."""
+        return self.seq, self.released
 
 
 class Claim(NamedTuple):

@@ -21,6 +21,7 @@ __all__ = [
     "checkpoint_object",
     "checkpoint_prefix",
     "held_by_the_pipeline",
+    "journal_group",
     "load_transactional_id",
     "workers_group",
     "workers_topic",
@@ -137,6 +138,13 @@ def held_by_the_pipeline(topic: str) -> str | None:
     if topic.startswith("pipeline."):
         return "is a name that the pipeline keeps for itself"
     return None
+
+
+def journal_group(app: str, topic: str) -> str | None:
+    """The group whose journal the topic is; None when it is no journal of the app."""
+    prefix, suffix = f"{app}.", ".journal"
+    group = topic[len(prefix) : -len(suffix)]
+    return group if topic == f"{prefix}{group}{suffix}" and _NAME.fullmatch(group) else None
 
 
 def workers_group(app: str) -> str:

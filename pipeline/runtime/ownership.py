@@ -33,6 +33,7 @@ __all__ = ["Ownership"]
 
 # A process of the same worker id that is only a ghost is missed by Kafka sooner than this.
 GHOST_S = 15.0
+MAX_PROBLEM = 2_000  # characters that the others are told
 
 
 class Ownership:
@@ -118,9 +119,10 @@ class Ownership:
         self._watch.tell(task, Owner(seq, self.me.worker, self.me.process))
         self._watch.tell(task, Claim("", ""))
 
-    def released(self, task: TaskId, seq: int) -> None:
-        """The task is not run here any more, by its release entry or by its failure."""
-        self._watch.tell(task, Owner(seq, self.me.worker, self.me.process, released=True))
+    def released(self, task: TaskId, seq: int, problem: str = "") -> None:
+        """The task is not run here any more, by its release entry or for a `problem`."""
+        owner = Owner(seq, self.me.worker, self.me.process, released=True, problem=problem[:MAX_PROBLEM])
+        self._watch.tell(task, owner)
 
     def lost(self, task: TaskId, owner: Owner) -> None:
         """The journal names another process as the owner.

@@ -174,7 +174,7 @@ class RosterWatch:
             self._claims[task] = about
             return
         known = self._owners.get(task)
-        if known is None or (about.seq, about.released) >= (known.seq, known.released):
+        if known is None or about.order >= known.order:
             self._owners[task] = about
 
     def _speak(self, now: float) -> None:

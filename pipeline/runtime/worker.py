@@ -440,7 +440,7 @@ class Worker:
         self.failures[task_id] = error
         self._world.log.error("task_failed", task=str(task_id), reason=error.message, next=error.hint)
         if seq is not None:
-            self._own().released(task_id, seq)
+            self._own().released(task_id, seq, str(error))
 
     def _leave_to_namesake(self, error: PipelineError) -> None:
         """Another process has this worker's id, and with it its tasks."""

@@ -32,6 +32,9 @@ class MemoryCluster:
     def cluster_id(self) -> str:
         return self._broker.cluster_id
 
+    def topics(self) -> list[str]:
+        return self._broker.topics()
+
     def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
         with self._broker.faults.at("describe"):
             found = {name: self._broker.describe(name) for name in topics}

@@ -208,6 +208,10 @@ class MemoryBroker:
         with self._lock:
             self._topic(topic).partitions.extend(_Partition() for _ in range(count))
 
+    def topics(self) -> list[str]:
+        with self._lock:
+            return list(self._topics)
+
     def describe(self, topic: str) -> TopicInfo | None:
         with self._lock:
             found = self._topics.get(topic)

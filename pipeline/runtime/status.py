@@ -1,0 +1,208 @@
+"""How an app is doing, read from Kafka alone, so that it can be asked with every worker dead.
+
+The journals say what was committed and by whom, the members' group who is alive, and the workers' topic what they
+told each other. `lag` counts offsets, markers among them, as every lag tool does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.core.journal import JournalEntry, Kind
+from pipeline.core.membership import Claim, Member, Owner, Roster, decode_member, decode_note
+from pipeline.core.names import TaskId, TopicPartition, journal_group, workers_group, workers_topic
+from pipeline.errors import InputError
+from pipeline.ports import Cluster, JournalReader
+from pipeline.runtime.journal import last_entries
+
+__all__ = ["AppStatus", "Phase", "Problem", "TaskStatus", "WorkerStatus", "read_status"]
+
+READS_AT_ONCE = 8
+
+
+class Phase(StrEnum):
+    """Where a task is. UNOWNED: nobody runs it now; with workers alive, one of them is about to."""
+
+    LIVE = "live"
+    RESTORING = "restoring"
+    MOVING = "moving"
+    UNOWNED = "unowned"
+    FAILED = "failed"
+    NEW = "new"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """`worker`: who runs it, or ran it last. `positions`: next input offsets. `committed_ms`: of the last entry."""
+
+    task: TaskId
+    phase: Phase
+    worker: str
+    seq: int
+    lag: int
+    positions: Mapping[str, int]
+    committed_ms: int
+    next_worker: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A living worker. `waiting`: workers of another version must leave before it gets tasks."""
+
+    worker: str
+    process: str
+    weight: int
+    tasks: int
+    waiting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong, and what helps."""
+
+    text: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppStatus:
+    app: str
+    tasks: Sequence[TaskStatus]
+    workers: Sequence[WorkerStatus]
+    problems: Sequence[Problem]
+
+
+def read_status(app: str, cluster: Cluster, reader: JournalReader) -> AppStatus:
+    """One look. Raises InputError when there is no such app, UnreachableError, FatalTaskError (a damaged journal)."""
+    topics = cluster.topics()
+    journals = sorted(name for name in topics if journal_group(app, name) is not None)
+    if not journals:
+        raise InputError(
+            f"this Kafka has no app {app}",
+            hint="give the app's name, not MODULE:APP; an app is there once its first worker has started",
+        )
+    roster = _roster(app, cluster, reader, topics)
+    described = cluster.describe(journals)
+    tasks = [
+        TaskId(app, journal_group(app, name) or "", number)
+        for name in journals
+        if name in described
+        for number in range(described[name].partitions)
+    ]
+    last = _each(tasks, lambda task: _last(task, reader))
+    inputs = sorted(
+        {
+            TopicPartition(topic, task.partition)
+            for task, entry in last.items()
+            if entry is not None
+            for topic in entry.entry.positions
+            if topic in topics
+        }
+    )
+    ends = reader.stable_ends(inputs) if inputs else {}
+    found = [_task(task, last[task], roster, ends) for task in tasks]
+    workers = _workers(roster, found)
+    return AppStatus(app, found, workers, _problems(app, found, workers))
+
+
+def _roster(app: str, cluster: Cluster, reader: JournalReader, topics: Sequence[str]) -> Roster:
+    members = [decode_member(client_id) for client_id in cluster.member_ids(workers_group(app))]
+    owners: dict[TaskId, Owner] = {}
+    claims: dict[TaskId, Claim] = {}
+    topic = TopicPartition(workers_topic(app), 0)
+    if topic.topic in topics:
+        bounds = reader.bounds(topic)
+        for _, data in reader.read(topic, bounds.start, bounds.stable_end):
+            note = decode_note(app, data)
+            if note is None:
+                continue
+            task, about = note
+            if isinstance(about, Claim):
+                claims[task] = about
+            elif task not in owners or about.order >= owners[task].order:
+                owners[task] = about
+    return Roster([member for member in members if member is not None], owners, claims)
+
+
+def _each(
+    tasks: Sequence[TaskId], read: Callable[[TaskId], JournalEntry | None]
+) -> dict[TaskId, JournalEntry | None]:
+    """Several at a time: each is a request or two that mostly waits."""
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        return dict(zip(tasks, pool.map(read, tasks), strict=True))
+
+
+def _last(task: TaskId, reader: JournalReader) -> JournalEntry | None:
+    entries = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
+    return entries[-1] if entries else None
+
+
+def _task(
+    task: TaskId, last: JournalEntry | None, roster: Roster, ends: Mapping[TopicPartition, int]
+) -> TaskStatus:
+    if last is None or last.entry.kind is Kind.GENESIS:
+        seq = last.entry.seq if last is not None else 0
+        return TaskStatus(task, Phase.NEW, "", seq, 0, {}, last.entry.wall_ms if last is not None else 0)
+    entry, owner, claim = last.entry, roster.owners.get(task), roster.claims.get(task)
+    lag = sum(
+        max(0, ends.get(TopicPartition(topic, task.partition), position) - position)
+        for topic, position in entry.positions.items()
+    )
+    taker = claim.worker if claim is not None and _alive(roster, claim) else ""
+    phase, problem = Phase.UNOWNED, ""
+    if owner is not None and owner.problem:
+        phase, problem = Phase.FAILED, owner.problem
+    elif roster.is_running(task):
+        phase = Phase.MOVING if taker else Phase.LIVE
+    elif taker:
+        phase = Phase.RESTORING
+    worker = owner.worker if owner is not None else entry.owner
+    return TaskStatus(task, phase, worker, entry.seq, lag, entry.positions, entry.wall_ms, taker, problem)
+
+
+def _alive(roster: Roster, claim: Claim) -> bool:
+    return any(member.process == claim.process for member in roster.members)
+
+
+def _workers(roster: Roster, tasks: Sequence[TaskStatus]) -> list[WorkerStatus]:
+    ring = roster.ring_members()
+    running = [status.worker for status in tasks if status.phase in {Phase.LIVE, Phase.MOVING}]
+
+    def status(member: Member) -> WorkerStatus:
+        waiting = member.worker not in ring
+        return WorkerStatus(
+            member.worker, member.process, member.weight, running.count(member.worker), waiting
+        )
+
+    return [status(member) for _, member in sorted(roster.workers().items())]
+
+
+def _problems(app: str, tasks: Sequence[TaskStatus], workers: Sequence[WorkerStatus]) -> list[Problem]:
+    found = []
+    for status in tasks:
+        if status.phase is Phase.FAILED:
+            text, _, hint = status.problem.partition("\n  -> ")
+            where = f"task {status.task} failed on worker {status.worker}"
+            found.append(Problem(f"{where}: {text}", hint or "mend the cause and restart that worker"))
+    if not workers:
+        found.append(Problem(f"no worker of {app} is alive", "start one: pipeline worker MODULE:APP"))
+    elif unowned := [status for status in tasks if status.phase in {Phase.UNOWNED, Phase.NEW}]:
+        names = ", ".join(str(status.task) for status in unowned[:5]) + (" ..." if len(unowned) > 5 else "")
+        found.append(
+            Problem(
+                f"{len(unowned)} of {len(tasks)} tasks are run by nobody: {names}",
+                "a dead worker is missed after 10 s; if it stays so, look into the workers' logs",
+            )
+        )
+    if waiting := [status.worker for status in workers if status.waiting]:
+        found.append(
+            Problem(
+                f"workers of another version wait for the others to leave: {', '.join(waiting)}",
+                "stop the workers of the old version",
+            )
+        )
+    return found

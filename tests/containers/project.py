@@ -32,6 +32,7 @@ class Project:
             "KAFKA_IMAGE": images.kafka,
             "PIPELINE_IMAGE": images.flights,
             "KAFKA_PORT": str(port),
+            "TEST_NETWORK": f"10.89.{100 + os.getpid() % 150}",
         }
 
     def up(self) -> None:
@@ -40,6 +41,7 @@ class Project:
             f"--podman-path={Path(__file__).parent / 'podman'}",
             "--in-pod=false",
             f"--file={ROOT / 'docker-compose.yml'}",
+            f"--file={Path(__file__).parent / 'fixed-addresses.yml'}",
             f"--project-name={self._name}",
         ]
         done = subprocess.run(

@@ -39,6 +39,7 @@ DEAD_LETTER_HEADER_BYTES = 64 * 1024
 MAX_ATTEMPTS = 10
 AGAIN_S = (0.05, 0.5)
 CREATED_S = 10.0
+HALF_SEEN_S = 3.0
 
 
 def ensure_genesis(
@@ -121,6 +122,22 @@ def _traces(tasks: list[TaskId], world: World) -> list[str]:
 
 
 def _plan(where: str, tasks: list[TaskId], world: World) -> GenesisPlan:
+    """What to do. A loss is believed only when it stays.
+
+    Workers that start together look while one of them writes: a transaction becomes visible in one partition
+    after the other, and partitions are looked at one after the other.
+    """
+    deadline = world.clock.monotonic_s() + HALF_SEEN_S
+    while True:
+        try:
+            return _look(where, tasks, world)
+        except FatalTaskError:
+            if world.clock.monotonic_s() >= deadline:
+                raise
+        world.clock.sleep(world.random.uniform(*AGAIN_S))
+
+
+def _look(where: str, tasks: list[TaskId], world: World) -> GenesisPlan:
     with_genesis = written = 0
     reader = world.journals()
     try:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError, FencedError
-from pipeline.ports import TopicInfo
-from pipeline.testing import MemoryCluster
+from pipeline.ports import JournalBounds, TopicInfo
+from pipeline.testing import MemoryCluster, MemoryJournalReader
 from tests.runtime.sums import Sums
 
 
@@ -52,3 +53,33 @@ def test_a_first_start_that_is_fenced_by_another_one_goes_on(call: str) -> None:
     sums.driver.run()
     assert sums.driver.broker.faults.left() == []
     sums.check()
+
+
+@pytest.mark.parametrize("unseen_for", [1, 2, 10_000])
+def test_a_genesis_that_another_worker_is_writing_is_not_taken_for_a_loss(
+    unseen_for: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction becomes visible partition by partition; but an entry that stays away is lost."""
+    sums = Sums(partitions=3)
+    sums.send(1)
+    sums.driver.run()
+    sums.driver.restart(empty_disk=True)
+    looks = 0
+    bounds = MemoryJournalReader.bounds
+
+    def half_seen(self: MemoryJournalReader, journal: TopicPartition) -> JournalBounds:
+        nonlocal looks
+        found = bounds(self, journal)
+        if journal == TopicPartition("sums.main.journal", 2):
+            looks += 1
+            if looks <= unseen_for:
+                return JournalBounds(start=0, stable_end=0, end=found.end)
+        return found
+
+    monkeypatch.setattr(MemoryJournalReader, "bounds", half_seen)
+    if unseen_for < 100:
+        sums.driver.run()
+        sums.check()
+    else:
+        with pytest.raises(FatalTaskError, match="1 of 3 journal partitions have no genesis entry"):
+            sums.driver.run()

@@ -20,6 +20,7 @@ from pipeline.client.lines import Lines
 from pipeline.client.load import LoadOptions, LoadPosition, LoadRequest
 from pipeline.client.loader import Loader, LoadWorld, find_topic
 from pipeline.client.opening import STANDARD_INPUT, file_format, open_bytes, unpacked_bytes
+from pipeline.client.pace import Pace, paced_rows
 from pipeline.config import KafkaSettings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.kafka.clients import ProducerLimits
@@ -83,6 +84,9 @@ def produce(
     ] = None,
     on_missing_key: Annotated[OnMissingKey, typer.Option(help="A row without a key.")] = OnMissingKey.ERROR,
     batch: Annotated[int, typer.Option(help="Rows in a transaction.", min=1, max=100_000)] = 10_000,
+    rate: Annotated[
+        int | None, typer.Option(help="Records a second, at most. Default: as fast as it goes.", min=1)
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Load everything again, though some of it is loaded already.")
     ] = False,
@@ -119,11 +123,13 @@ def produce(
     request = LoadRequest(
         name=load, topic=topic, topic_id=target.topic_id, file=shown, options=options, restart=restart
     )
+    batch = batch if rate is None else paced_rows(rate, batch)
     limits = row_limits(target.config, batch, SystemClock().wall_ms())
     _tune_garbage_collection()
     with _world(settings, cluster, target) as world:
         loader = Loader(world, request, lines, missing_key=on_missing_key.value, limits=limits)
-        report = _Report(loader, unpacked_bytes(file), quiet=json, with_keys=key is not None)
+        pace = Pace(rate, SystemClock()) if rate is not None else None
+        report = _Report(loader, unpacked_bytes(file), pace, quiet=json, with_keys=key is not None)
         try:
             with report.showing():
                 last = loader.run(report.progress)
@@ -167,8 +173,11 @@ def _world(settings: KafkaSettings, cluster: KafkaCluster, topic: TopicInfo) -> 
 class _Report:
     """What people see while it runs, and the account at the end."""
 
-    def __init__(self, loader: Loader, total_bytes: int | None, *, quiet: bool, with_keys: bool) -> None:
+    def __init__(
+        self, loader: Loader, total_bytes: int | None, pace: Pace | None, *, quiet: bool, with_keys: bool
+    ) -> None:
         self._loader = loader
+        self._pace = pace
         self._with_keys = with_keys
         self._total_bytes = total_bytes
         self._quiet = quiet
@@ -193,6 +202,8 @@ class _Report:
 
     def progress(self, position: LoadPosition) -> None:
         self._show(position)
+        if self._pace is not None:
+            self._pace(self._new(position))
 
     def closing(self, last: LoadPosition) -> str:
         if self._loader.already_done:

@@ -27,12 +27,14 @@ class Project:
         self._engine = engine
         self._name = f"pipeline-test-{os.getpid()}"
         self._label = f"label=io.podman.compose.project={self._name}"
+        self._image = images.flights
+        self._hosts = f"kafka:10.89.{_network()}.10"
         self._variables = {
             "BASE_IMAGE": images.base,
             "KAFKA_IMAGE": images.kafka,
             "PIPELINE_IMAGE": images.flights,
             "KAFKA_PORT": str(port),
-            "TEST_NETWORK": f"10.89.{100 + os.getpid() % 150}",
+            "TEST_NETWORK": f"10.89.{_network()}",
         }
 
     def up(self) -> None:
@@ -57,6 +59,19 @@ class Project:
         )
         assert done.returncode == 0, done.stdout
 
+    def run_alone(self, worker: str) -> str:
+        """One more worker, as `docker run` starts it: no init, a volume of its own. Returns its container's id."""
+        options = [
+            f"--{self._label}",
+            f"--network={self._name}_default",
+            f"--add-host={self._hosts}",
+            "--env=PIPELINE_KAFKA=kafka:9092",
+            "--env=PIPELINE_APP=examples.flights.app:app",
+            f"--env=PIPELINE_WORKER_ID={worker}",
+        ]
+        command = ["worker", "examples.flights.app:app"]
+        return self._engine.run("run", "--detach", *options, self._image, *command).strip()
+
     def container(self, service: str) -> str:
         """The id of a service's container."""
         (found,) = self._engine.ids("container", self._label, f"label=io.podman.compose.service={service}")
@@ -66,9 +81,9 @@ class Project:
         """What the container of a service has printed so far."""
         return self._engine.logs(self.container(service))
 
-    def pipeline(self, service: str, *arguments: str) -> str:
+    def pipeline(self, container: str, *arguments: str) -> str:
         """Run `pipeline` inside a running container; its standard output."""
-        return self._engine.run("exec", self.container(service), "pipeline", *arguments)
+        return self._engine.run("exec", container, "pipeline", *arguments)
 
     def lose(self, service: str, volume: str) -> None:
         """SIGKILL, and neither the container nor its disk ever comes back."""
@@ -77,9 +92,8 @@ class Project:
         self._engine.run("rm", "--force", "--time=0", container)
         self._engine.run("volume", "rm", f"{self._name}_{volume}")
 
-    def stop(self, service: str) -> int:
+    def stop(self, container: str) -> int:
         """SIGTERM; the exit code. What does not end by itself is killed, and its code is then 137."""
-        container = self.container(service)
         self._engine.run("stop", f"--time={_GRACE_S}", container, timeout_s=_GRACE_S + 30)
         return int(self._engine.state(container)["ExitCode"])
 
@@ -95,7 +109,12 @@ class Project:
             last = self._engine.logs(container).splitlines()[-_SHOWN_LINES:]
             sys.stdout.write("\n".join([f"-- {container}", *last, ""]))
         if containers:
-            self._engine.run("rm", "--force", "--time=0", *containers)
+            self._engine.run("rm", "--force", "--time=0", "--volumes", *containers)
         for kind in ("network", "volume"):
             for found in self._engine.ids(kind, self._label):
                 self._engine.run(kind, "rm", "--force", found)
+
+
+def _network() -> int:
+    """The third number of this run's addresses: two runs at a time do not meet."""
+    return 100 + os.getpid() % 150

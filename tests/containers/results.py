@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+import yaml
 
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import Source
+from tests.containers.images import ROOT
 
 __all__ = ["OUTPUTS", "Outputs", "differences", "open_outputs", "table", "wait_until"]
 
 OUTPUTS = ("carrier-delays", "tail-hops")
-_PARTITIONS = 4
 _POLL_S = 0.2
 _QUIET_POLLS = 10
 _SHOWN_KEYS = 5
@@ -54,10 +55,15 @@ def open_outputs(servers: str) -> Iterator[Outputs]:
     """A reader of all outputs from the beginning, of committed ones only."""
     source = KafkaSources(KafkaSettings(servers)).open("containers-test-reader")
     try:
-        source.assign({TopicPartition(topic, n): 0 for topic in OUTPUTS for n in range(_PARTITIONS)})
+        source.assign({TopicPartition(topic, n): 0 for topic in OUTPUTS for n in range(_partitions(topic))})
         yield Outputs(source)
     finally:
         source.close()
+
+
+def _partitions(topic: str) -> int:
+    declared = yaml.safe_load((ROOT / "topics" / f"{topic}.yaml").read_text(encoding="utf-8"))
+    return int(declared["partitions"])
 
 
 def table(rows: str) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Records per second of a running sum, exactly-once, beside the raw client in the same process.
 
-Input: JSON events, 4 partitions. Raw: consume each record and produce it again, idempotent, no transaction,
+Input: JSON events. Raw: consume each record and produce it again, idempotent, no transaction,
 no state: what the client costs by itself. Pipeline: decode, add to a table, publish the sum, with journal and
 transactions. The two take turns, and the ratio is taken per turn, so that a drifting machine cancels out.
+
+`run_partitions` compares 64 tasks on one worker with 4, in turns: the same events, sixteen times as many commits.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import gc
 import statistics
 import tempfile
 import time
-from dataclasses import replace
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import msgspec
@@ -27,6 +29,8 @@ from pipeline.ports import TopicSpec
 from pipeline.wiring import build_worker
 
 PARTITIONS = 4
+MANY = 64
+KEPT = 0.8
 DEADLINE_S = 300.0
 
 
@@ -68,26 +72,13 @@ def run(events: int, rounds: int, keys: int) -> int:
     console = Console(highlight=False)
     table = Table("turn", "raw records/s", "pipeline records/s", "ratio", "CPU µs a record", box=None)
     ratios, rates = [], []
-    with tempfile.TemporaryDirectory(prefix="pipeline-bench-") as workspace:
-        directory = Path(workspace)
-        with LocalKafka(directory / "kafka") as kafka:
-            servers = kafka.bootstrap_servers
-            cluster = KafkaCluster(KafkaSettings(servers))
-            cluster.create([TopicSpec("payments", PARTITIONS)])
-            console.print(f"loading {events:,} events, {keys:,} keys, {PARTITIONS} partitions")
-            _load(servers, events, keys)
-            for turn in range(rounds):
-                cluster.create(
-                    [TopicSpec(f"raw-{turn}", PARTITIONS), TopicSpec(f"balances-{turn}", PARTITIONS)]
-                )
-                raw = _raw(servers, events, f"raw-{turn}")
-                rate, cpu_us = _pipeline(servers, events, f"bench-{turn}", f"balances-{turn}", directory)
-                rates.append(rate)
-                ratios.append(rate / raw)
-                table.add_row(
-                    str(turn + 1), f"{raw:,.0f}", f"{rate:,.0f}", f"{rate / raw:.2f}", f"{cpu_us:.2f}"
-                )
-            cluster.close()
+    with _Bench(events, keys, [PARTITIONS], console) as bench:
+        for turn in range(1, rounds + 1):
+            raw = bench.raw(PARTITIONS)
+            rate, cpu_us = bench.pipeline(PARTITIONS)
+            rates.append(rate)
+            ratios.append(rate / raw)
+            table.add_row(str(turn), f"{raw:,.0f}", f"{rate:,.0f}", f"{rate / raw:.2f}", f"{cpu_us:.2f}")
     console.print(table)
     console.print(
         f"throughput: {statistics.median(rates):,.0f} records/s exactly-once, "
@@ -96,20 +87,84 @@ def run(events: int, rounds: int, keys: int) -> int:
     return 0
 
 
-def _load(servers: str, events: int, keys: int) -> None:
+def run_partitions(events: int, rounds: int, keys: int) -> int:
+    """Measure and print; 1 when many partitions keep less than `KEPT` of the throughput."""
+    console = Console(highlight=False)
+    table = Table(
+        "turn", f"{PARTITIONS} partitions", "CPU µs", f"{MANY} partitions", "CPU µs", "kept", box=None
+    )
+    kept = []
+    with _Bench(events, keys, [PARTITIONS, MANY], console) as bench:
+        for turn in range(1, rounds + 1):
+            few, few_us = bench.pipeline(PARTITIONS)
+            many, many_us = bench.pipeline(MANY)
+            kept.append(many / few)
+            table.add_row(
+                str(turn), f"{few:,.0f}", f"{few_us:.2f}", f"{many:,.0f}", f"{many_us:.2f}", f"{kept[-1]:.2f}"
+            )
+    console.print(table)
+    share = statistics.median(kept)
+    console.print(
+        f"partitions: {MANY} on one worker keep {share:.2f} of the records/s of {PARTITIONS} (median of {rounds}; "
+        f"at least {KEPT})"
+    )
+    return 0 if share >= KEPT else 1
+
+
+class _Bench:
+    """A Kafka with the events loaded, once for each number of partitions."""
+
+    def __init__(self, events: int, keys: int, partitions: list[int], console: Console) -> None:
+        self._events, self._keys, self._partitions, self._console = events, keys, partitions, console
+        self._runs = 0
+
+    def __enter__(self) -> _Bench:
+        self._stack = ExitStack()
+        workspace = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pipeline-bench-"))
+        self._directory = Path(workspace)
+        self._servers = self._stack.enter_context(LocalKafka(self._directory / "kafka")).bootstrap_servers
+        self._cluster = self._stack.enter_context(closing(KafkaCluster(KafkaSettings(self._servers))))
+        for count in self._partitions:
+            self._console.print(f"loading {self._events:,} events, {self._keys:,} keys, {count} partitions")
+            self._cluster.create([TopicSpec(f"payments-{count}", count)])
+            _load(self._servers, f"payments-{count}", self._events, self._keys)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def raw(self, partitions: int) -> float:
+        """Records a second."""
+        target = self._target(partitions)
+        return _raw(self._servers, self._events, f"payments-{partitions}", target, partitions)
+
+    def pipeline(self, partitions: int) -> tuple[float, float]:
+        """(records a second, CPU µs a record)."""
+        target = self._target(partitions)
+        app = make_app(f"bench-{self._runs}", f"payments-{partitions}", target)
+        return _pipeline(self._servers, self._events, app, partitions, self._directory)
+
+    def _target(self, partitions: int) -> str:
+        self._runs += 1
+        name = f"target-{self._runs}"
+        self._cluster.create([TopicSpec(name, partitions)])
+        return name
+
+
+def _load(servers: str, topic: str, events: int, keys: int) -> None:
     producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random", "linger.ms": 20})
     for number in range(events):
         value = b'{"amount":%d,"currency":"EUR"}' % (number % 1000)
         while True:
             try:
-                producer.produce("payments", value, b"account-%d" % (number * 7919 % keys))
+                producer.produce(topic, value, b"account-%d" % (number * 7919 % keys))
                 break
             except BufferError:
                 producer.poll(0.1)
     producer.flush()
 
 
-def _raw(servers: str, events: int, target: str) -> float:
+def _raw(servers: str, events: int, source: str, target: str, partitions: int) -> float:
     consumer = Consumer(
         {
             "bootstrap.servers": servers,
@@ -129,7 +184,7 @@ def _raw(servers: str, events: int, target: str) -> float:
             "queue.buffering.max.messages": 200_000,
         }
     )
-    consumer.assign([TopicPartition("payments", p, 0) for p in range(PARTITIONS)])
+    consumer.assign([TopicPartition(source, p, 0) for p in range(partitions)])
     done = 0
     began = 0.0
     while done < events:
@@ -152,21 +207,26 @@ def _raw(servers: str, events: int, target: str) -> float:
     return rate
 
 
-def _pipeline(servers: str, events: int, name: str, target: str, directory: Path) -> tuple[float, float]:
-    settings = Settings(KafkaSettings(servers), WorkerSettings(state_dir=directory / name, worker_id="bench"))
-    worker = build_worker(make_app(name, "payments", target), replace(settings))
+def _pipeline(servers: str, events: int, app: App, partitions: int, directory: Path) -> tuple[float, float]:
+    """The clock runs once all tasks are live, and nothing is read before: a start is not what is measured."""
+    state_dir = directory / app.app_name
+    settings = Settings(KafkaSettings(servers), WorkerSettings(state_dir=state_dir, worker_id="bench"))
+    worker = build_worker(app, settings)
     worker.start()
     gc.collect()
     gc.freeze()
     thresholds = gc.get_threshold()
     gc.set_threshold(100_000, 50, 100)
-    began = cpu = 0.0
     deadline = time.monotonic() + DEADLINE_S
+    read, worker._poll = worker._poll, lambda _run, _timeout_s: False  # type: ignore[method-assign,assignment]  # noqa: SLF001
+    while worker.progress().live < partitions and time.monotonic() < deadline:
+        worker.step()
+        time.sleep(0.005)
+    worker._poll = read  # type: ignore[method-assign]  # noqa: SLF001
+    began, cpu = time.monotonic(), time.process_time()
     while time.monotonic() < deadline:
         worker.step()
         progress = worker.progress()
-        if progress.records and not began:
-            began, cpu = time.monotonic(), time.process_time()
         if progress.records >= events and worker.idle:
             break
     elapsed, cpu = time.monotonic() - began, time.process_time() - cpu

@@ -64,6 +64,7 @@ class WorkerSettings:
     commit_interval_ms: int = 100
     max_records_per_commit: int = 50_000
     max_bytes_per_commit: int = 16 * 1024 * 1024
+    max_commits_per_s: int = 200
     max_poll_records: int = 4_000
     poll_timeout_ms: int = 5
     cache_entries: int = 200_000
@@ -91,6 +92,7 @@ class WorkerSettings:
             "commit_interval_ms",
             "max_records_per_commit",
             "max_bytes_per_commit",
+            "max_commits_per_s",
             "max_poll_records",
             "cache_entries",
             "transaction_timeout_ms",

@@ -71,7 +71,7 @@ class Ownership:
         """Become a member. Raises ConfigError, UnreachableError."""
         self._watch.join(progress)
 
-    def turn(self, places: Mapping[TaskId, Place]) -> dict[TaskId, Action]:
+    def turn(self, places: Callable[[], Mapping[TaskId, Place]]) -> dict[TaskId, Action]:
         """What to begin now: CLAIM and RELEASE. `places`: of the tasks that are not ABSENT here.
 
         Raises ConfigError when another process has this worker's id.
@@ -86,7 +86,7 @@ class Ownership:
         self._reconsider = False
         if not self._is_the_process_of_its_id():
             return {}
-        return self._decide(places)
+        return self._decide(places())
 
     def _decide(self, places: Mapping[TaskId, Place]) -> dict[TaskId, Action]:
         roster, settled = self._watch.roster, self._watch.settled

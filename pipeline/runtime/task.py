@@ -25,6 +25,7 @@ from pipeline.core.position import AppliedPosition
 from pipeline.declarations import TableDef, Topic
 from pipeline.errors import FatalTaskError, InvariantError, PipelineError
 from pipeline.ports import Pending, Record, Step
+from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.processor import PoisonError, Processor, Rejected
 from pipeline.runtime.publisher import Commit, Publisher
 from pipeline.runtime.restore import Restored
@@ -53,8 +54,10 @@ class Task:
         resources: Any,
         world: World,
         settings: WorkerSettings,
+        pace: CommitPace,
     ) -> None:
         self.id = task
+        self._pace = pace
         self._world = world
         self._settings = settings
         self._publisher: Publisher = restored.publisher
@@ -182,6 +185,7 @@ class Task:
 
         A commit under way still uses both, so they are closed behind it, by what is returned.
         """
+        self._pace.forget(self.id)
         pending = self._under_way
         if pending is None or pending.done():
             self._publisher.close()
@@ -201,9 +205,8 @@ class Task:
     def _due(self) -> bool:
         if self.full or self.poison is not None:
             return True
-        return (
-            self._world.clock.monotonic_s() - self._open_since_s
-        ) * 1000 >= self._settings.commit_interval_ms
+        open_s = self._world.clock.monotonic_s() - self._open_since_s
+        return open_s * 1000 >= self._settings.commit_interval_ms and self._pace.may(self.id)
 
     def _process(self, topic: str, records: Sequence[Record]) -> None:
         first = records[0].offset()

@@ -39,6 +39,7 @@ from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.owner import owner_after
 from pipeline.runtime.ownership import Ownership
+from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.plan import plan_groups
 from pipeline.runtime.restore import Restored, restore
 from pipeline.runtime.task import Task
@@ -86,6 +87,7 @@ class Worker:
         self._closing: dict[TaskId, Pending[None]] = {}
         self._ownership: Ownership | None = None
         self._turns = 0
+        self._pace = CommitPace(world.clock, settings.max_commits_per_s)
         self._superseded = False
         self._resources: dict[Resource[Any], Any] = {}
         self._upkeep = Upkeep(self._runs, world, settings)
@@ -120,6 +122,7 @@ class Worker:
     def step(self) -> bool:
         """One turn: take restored tasks live, poll, process, seal, retire. True when anything moved."""
         self._turns += 1
+        self._pace.turn()
         moved = self._take_and_give() | self._take_live()
         timeout_s = (
             0.0 if moved or not self._quiet else self._settings.poll_timeout_ms / 1000 / len(self._runs)
@@ -230,7 +233,7 @@ class Worker:
         if self._ownership is None or self._stopping:
             return False
         try:
-            actions = self._ownership.turn(self._places())
+            actions = self._ownership.turn(self._places)
         except PipelineError as error:
             self._leave_to_namesake(error)
             return True
@@ -328,7 +331,14 @@ class Worker:
                 self._react(run, task_id, error)
                 continue
             task = Task(
-                task_id, run.plan.group, restored, self._senders, self._resource, self._world, self._settings
+                task_id,
+                run.plan.group,
+                restored,
+                self._senders,
+                self._resource,
+                self._world,
+                self._settings,
+                self._pace,
             )
             run.add(task)
             self._fences.pop(task_id, None)

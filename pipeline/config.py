@@ -81,6 +81,12 @@ class WorkerSettings:
     membership_interval_s: float = 1.0
     join_delay_s: float = 1.0
     handoff_timeout_s: float = 30.0
+    checkpoint_store: str = ""
+    checkpoint_interval_s: float = 60.0
+    checkpoint_journal_bytes: int = 64 * 1024 * 1024
+    checkpoint_journal_limit_bytes: int = 8 * 1024 * 1024 * 1024
+    checkpoint_bytes_per_s: int = 0
+    checkpoint_grace_s: float = 3600.0
 
     def __post_init__(self) -> None:
         if self.start not in {"earliest", "latest"}:
@@ -104,14 +110,29 @@ class WorkerSettings:
             "weight",
             "membership_interval_s",
             "handoff_timeout_s",
+            "checkpoint_interval_s",
+            "checkpoint_journal_bytes",
         ):
             if not getattr(self, name) > 0:  # so that NaN is refused, too
                 raise ConfigError(f"worker.{name} must be above 0")
-        for name in ("poll_timeout_ms", "replication_factor", "block_cache_bytes", "join_delay_s"):
+        for name in (
+            "poll_timeout_ms",
+            "replication_factor",
+            "block_cache_bytes",
+            "join_delay_s",
+            "checkpoint_journal_limit_bytes",
+            "checkpoint_bytes_per_s",
+            "checkpoint_grace_s",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"worker.{name} must not be below 0")
         if self.commit_interval_ms >= self.transaction_timeout_ms:
             raise ConfigError("worker.commit_interval_ms must be below worker.transaction_timeout_ms")
+        if 0 < self.checkpoint_journal_limit_bytes <= self.checkpoint_journal_bytes:
+            raise ConfigError(
+                "worker.checkpoint_journal_limit_bytes must be above worker.checkpoint_journal_bytes",
+                hint="or 0, for no limit",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,15 @@ from pipeline.kafka.source import KafkaSources
 from pipeline.ports import Logger, Steps
 from pipeline.runtime.system import SystemClock, SystemRandom, ThreadExecutor
 from pipeline.runtime.worker import Progress, Worker
-from pipeline.runtime.world import NoSteps, World
+from pipeline.runtime.world import Checkpoints, NoSteps, World
 from pipeline.state.rocks import RocksStores
+from pipeline.storage.objects import open_checkpoint_store
 from pipeline.watching import Watch, heard_signals
 
 __all__ = ["build_worker", "build_world", "run_until_signal", "run_worker", "with_worker_id"]
 
 PROGRESS_INTERVAL_S = 1.0
+TRANSFERS = 4  # files that are copied at a time
 
 
 def producer_limits(settings: Settings, message_bytes: dict[str, int]) -> ProducerLimits:
@@ -45,6 +47,7 @@ def build_world(
     app: App, settings: Settings, *, steps: Steps | None = None, log: Logger | None = None
 ) -> World:
     """Adapters for `app`'s cluster. Raises UnreachableError, ConfigError."""
+    checkpoints = open_checkpoint_store(settings.worker.checkpoint_store)
     cluster = KafkaCluster(settings.kafka)
     topics = cluster.describe(list(app.topics))
     limits = {
@@ -65,6 +68,7 @@ def build_world(
         executor=ThreadExecutor(),
         log=logger,
         steps=steps if steps is not None else NoSteps(),
+        checkpoints=Checkpoints(checkpoints, ThreadExecutor(TRANSFERS)) if checkpoints is not None else None,
     )
 
 

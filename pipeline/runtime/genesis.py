@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
-from pipeline.core.names import GroupId, TaskId
+from pipeline.core.names import GroupId, TaskId, checkpoint_prefix
 from pipeline.core.recovery import GenesisPlan, plan_genesis
 from pipeline.errors import AbortableError, ConfigError, FatalTaskError, FencedError, UnknownOutcomeError
 from pipeline.ports import Step, TopicInfo, TopicSpec
@@ -56,7 +56,8 @@ def ensure_genesis(
     `largest_dead_letter`: bytes of the largest record that may become a dead letter; 0: none is written.
 
     Raises FatalTaskError when the group existed before and its journal does not, ConfigError when the journal
-    has the wrong configuration or number of partitions, UnreachableError.
+    has the wrong configuration or number of partitions, UnreachableError, CheckpointStoreError (it cannot be told
+    whether the group is new).
     """
     where = f"group {group.app}/{group.group}"
     tasks = [TaskId(group.app, group.group, partition) for partition in range(partitions)]
@@ -118,6 +119,12 @@ def _traces(tasks: list[TaskId], world: World) -> list[str]:
     group = tasks[0].group_id.consumer_group
     if world.cluster.committed(group):
         traces.append(f"committed offsets of consumer group {group}")
+    if world.checkpoints is not None:
+        store, cluster_id = world.checkpoints.store, world.cluster.cluster_id()
+        for task in tasks:
+            if next(iter(store.objects(checkpoint_prefix(cluster_id, task))), None) is not None:
+                traces.append(f"a checkpoint of task {task}")
+                break
     return traces
 
 

@@ -22,6 +22,7 @@ class GroupRun:
         self.tasks: dict[int, Task] = {}
         self.leaving: dict[int, Task] = {}  # given up; what is open is being committed
         self._paused: set[int] = set()
+        self._held: set[int] = set()
 
     def add(self, task: Task) -> None:
         """A task is live: read its partitions from where it stands."""
@@ -45,6 +46,7 @@ class GroupRun:
         if task is not None:
             self.source.unassign(self.plan.partitions_of(partition))
             self._paused.discard(partition)
+            self._held.discard(partition)
         return task
 
     def batches(self, records: Sequence[Record]) -> Iterator[tuple[int, list[Record]]]:
@@ -56,13 +58,24 @@ class GroupRun:
             for (_, partition), run in groupby(records, key=_place):
                 yield partition, list(run)
 
+    def hold(self, partition: int) -> None:
+        """Read nothing more for a live task until `unhold`."""
+        self._held.add(partition)
+
+    def unhold(self, partition: int) -> None:
+        self._held.discard(partition)
+
     def balance(self, limit: int) -> None:
-        """Pause the partitions of tasks with more than `limit` records waiting, resume those with none."""
+        """Pause the partitions of tasks that are held or have more than `limit` records waiting.
+
+        Resume those with none that are not held.
+        """
         for partition, task in self.tasks.items():
-            if partition not in self._paused and task.backlog_records > limit:
+            held = partition in self._held
+            if partition not in self._paused and (held or task.backlog_records > limit):
                 self._paused.add(partition)
                 self.source.pause(self.plan.partitions_of(partition))
-            elif partition in self._paused and task.backlog_records == 0:
+            elif partition in self._paused and task.backlog_records == 0 and not held:
                 self._paused.discard(partition)
                 self.source.resume(self.plan.partitions_of(partition))
 

@@ -61,6 +61,7 @@ class Task:
         self._world = world
         self._settings = settings
         self._publisher: Publisher = restored.publisher
+        self.store = restored.store
         self._overlay = TaskOverlay()
         self._tables: dict[TableDef[Any, Any], Table[Any, Any]] = {
             definition: Table(definition, restored.store, self._overlay)

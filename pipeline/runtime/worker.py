@@ -24,6 +24,7 @@ from pipeline.core.names import TaskId, TopicPartition
 from pipeline.declarations import Resource
 from pipeline.errors import (
     AbortableError,
+    CheckpointStoreError,
     ConfigError,
     DamagedStateError,
     FencedError,
@@ -35,6 +36,7 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Pending, Record, Store
+from pipeline.runtime.checkpointer import Checkpointer
 from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.owner import owner_after
@@ -53,7 +55,13 @@ __all__ = ["Progress", "Worker"]
 FENCED_WAIT_S = (1.5, 3.0)
 MAX_FENCES = 5
 UNREACHABLE_WAIT_S = (0.5, 1.5)
-_RESTORE_AGAIN = (UnreachableError, UnknownOutcomeError, AbortableError, RetriableError)
+_RESTORE_AGAIN = (
+    UnreachableError,
+    UnknownOutcomeError,
+    AbortableError,
+    RetriableError,
+    CheckpointStoreError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,7 @@ class Worker:
         self._superseded = False
         self._resources: dict[Resource[Any], Any] = {}
         self._upkeep = Upkeep(self._runs, world, settings)
+        self._checkpointer = Checkpointer(self._runs, world, settings)
         self._quiet = False
         self._stopping = False
         self._ended = Counter[str]()
@@ -134,6 +143,7 @@ class Worker:
             for task in list(run.leaving.values()):
                 moved |= self._advance_leaving(run, task)
             run.balance(2 * self._settings.max_poll_records)
+        moved |= self._checkpointer.turn()
         for run, task_id, error in self._upkeep.turn():
             self._react(run, task_id, error)
         self._quiet = not moved
@@ -149,8 +159,10 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Nothing is being restored, moved, open or under way (input may be waiting)."""
+        """Nothing is being restored, moved, checkpointed, open or under way (input may be waiting)."""
         if self._restoring or self._fenced or self._ownership is None or not self._ownership.at_rest:
+            return False
+        if self._checkpointer.busy:
             return False
         return all(task.idle and not run.leaving for run in self._runs for task in run.tasks.values())
 
@@ -171,6 +183,7 @@ class Worker:
         Raises nothing: what cannot be committed is left to the next start.
         """
         self._stopping = True
+        self._checkpointer.stop()
         for run in self._runs:
             for task in list(run.tasks.values()):
                 task.stop_waiting()
@@ -187,6 +200,7 @@ class Worker:
     def close(self) -> None:
         """Release every client and store. Call after `stop`, or instead of it to leave at once."""
         self._stopping = True
+        self._checkpointer.stop()
         for run in self._runs:
             for partition in list(run.tasks):
                 run.tasks.pop(partition).close()
@@ -207,6 +221,7 @@ class Worker:
                 resource.close()
         self._resources.clear()
         self._world.executor.close()
+        self._checkpointer.close()
         self._world.stores.release(self._app.app_name)
 
     def progress(self) -> Progress:

@@ -25,11 +25,12 @@ from pipeline.event import Event
 from pipeline.ports import Executor, Logger, Output, Step, TopicSpec
 from pipeline.runtime.reset import plan_reset, reset_task, start_at
 from pipeline.runtime.worker import Worker
-from pipeline.runtime.world import World
+from pipeline.runtime.world import Checkpoints, World
 from pipeline.table import table_prefix
 from pipeline.testing.clock import ManualClock, SeededRandom
 from pipeline.testing.executor import DeferredExecutor, InlineExecutor
 from pipeline.testing.guard import guarded
+from pipeline.testing.memory_checkpoints import MemoryCheckpointStore
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
 from pipeline.testing.memory_log import MemoryBroker
 from pipeline.testing.memory_members import MemoryMembers
@@ -67,7 +68,8 @@ class TestDriver:
     """An app on an in-memory Kafka and disk. Topics that the app declares are created.
 
     `partitions`: of each topic. `seed`: of nonces, jitter and, with `deferred`, of the order in which commits
-    and restores run beside the processing. `settings`: the worker's, for its intervals and limits.
+    and restores run beside the processing. `settings`: the worker's, for its intervals and limits; with a
+    `checkpoint_store` that is not empty, whatever it says, checkpoints are made in memory.
     """
 
     __test__ = False
@@ -85,6 +87,7 @@ class TestDriver:
         self.broker = MemoryBroker()
         self.stores = MemoryStores()
         self.clock = ManualClock()
+        self.checkpoints = MemoryCheckpointStore(self.clock.wall_ms)
         self.settings = settings if settings is not None else WorkerSettings(worker_id="test")
         self.crashed = False
         self._random = SeededRandom(seed)
@@ -94,6 +97,8 @@ class TestDriver:
         self._worker: Worker | None = None
         self._executor: Executor = InlineExecutor()
         self._partitions = partitions
+        self._logged = structlog.testing.CapturingLogger()
+        self._log: Logger = structlog.wrap_logger(self._logged, processors=[_as_fields])
         self._create_topics()
 
     def send(
@@ -267,6 +272,10 @@ class TestDriver:
             }
         return result
 
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """What the workers have logged under this name, oldest first."""
+        return [call.kwargs for call in self._logged.calls if call.kwargs.get("event") == event]
+
     def _tasks(self, group: str) -> list[TaskId]:
         found = next(g for g in self.app.groups if g.name == group)
         info = self.broker.describe(found.inputs[0].name)
@@ -288,6 +297,7 @@ class TestDriver:
             self.broker.create(TopicSpec(topic.name, self._partitions))
 
     def _world(self) -> World:
+        stored = self.settings.checkpoint_store
         return World(
             cluster=MemoryCluster(self.broker),
             sources=MemorySources(self.broker),
@@ -298,14 +308,10 @@ class TestDriver:
             clock=self.clock,
             random=self._random,
             executor=self._executor,
-            log=_quiet_log(),
+            log=self._log,
             steps=self._steps,
+            checkpoints=Checkpoints(self.checkpoints, InlineExecutor()) if stored else None,
         )
-
-
-def _quiet_log() -> Logger:
-    logger: Logger = structlog.wrap_logger(structlog.testing.CapturingLogger(), processors=[_as_fields])
-    return logger
 
 
 def _as_fields(_logger: Any, _method: str, fields: Any) -> Any:

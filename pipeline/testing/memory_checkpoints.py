@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
-from pipeline.errors import DamagedCheckpointError
+from pipeline.errors import CheckpointStoreError, DamagedCheckpointError
 from pipeline.ports import StoredObject
 from pipeline.testing.faults import Faults
 
@@ -15,22 +16,26 @@ _PIECE_BYTES = 64 * 1024
 
 
 class MemoryCheckpointStore:
-    """`ports.CheckpointStore` in memory. `now_ms`: the time at which objects are written."""
+    """`ports.CheckpointStore` in memory. `now_ms`: the time at which objects are written.
+
+    `away`: while it is an error, every call raises it.
+    """
 
     def __init__(self, now_ms: Callable[[], int] = lambda: 0) -> None:
         self.faults = Faults()
+        self.away: CheckpointStoreError | None = None
         self._now_ms = now_ms
         self._lock = threading.Lock()
         self._objects: dict[str, tuple[bytes, int]] = {}
 
     def put(self, name: str, content: Iterable[bytes], size: int) -> None:  # noqa: ARG002 (any size is one piece)
-        with self.faults.at("put", name):
+        with self._at("put", name):
             data = b"".join(content)
             with self._lock:
                 self._objects[name] = (data, self._now_ms())
 
     def get(self, name: str) -> Iterator[bytes]:
-        with self.faults.at("get", name):
+        with self._at("get", name):
             with self._lock:
                 found = self._objects.get(name)
             if found is None:
@@ -40,7 +45,7 @@ class MemoryCheckpointStore:
                 yield data[at : at + _PIECE_BYTES]
 
     def objects(self, prefix: str) -> Iterator[StoredObject]:
-        with self.faults.at("objects", prefix):
+        with self._at("objects", prefix):
             with self._lock:
                 found = sorted(self._objects.items())
             for name, (data, modified_ms) in found:
@@ -49,7 +54,7 @@ class MemoryCheckpointStore:
 
     def delete(self, names: Sequence[str]) -> None:
         for name in names:
-            with self.faults.at("delete", name), self._lock:
+            with self._at("delete", name), self._lock:
                 self._objects.pop(name, None)
 
     def fail_next(
@@ -57,6 +62,13 @@ class MemoryCheckpointStore:
     ) -> None:
         """Let the next `put`, `get`, `objects` or `delete` (of the object `where`) raise `error`."""
         self.faults.order(call, error, after=after, where=where)
+
+    @contextmanager
+    def _at(self, call: str, where: str) -> Iterator[None]:
+        if self.away is not None:
+            raise self.away
+        with self.faults.at(call, where):
+            yield
 
     def names(self) -> list[str]:
         """Everything that is there, for a test to choose from."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from pipeline import App, Context, Event, TableDef, Topic
+from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.testing import TestDriver
 
@@ -19,13 +20,22 @@ class Sum(msgspec.Struct, frozen=True):
 class Sums:
     """The app with its handles, and what it must have produced for what was sent."""
 
-    def __init__(self, *, partitions: int = 1, deferred: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        partitions: int = 1,
+        deferred: bool = False,
+        seed: int = 0,
+        settings: WorkerSettings | None = None,
+    ) -> None:
         self.app = App("sums")
         self.numbers: Topic[str, int] = self.app.topic("numbers", key=str, value=int)
         self.sums: Topic[str, Sum] = self.app.topic("sums", key=str, value=Sum)
         self.totals: TableDef[str, Sum] = self.app.table("totals", key=str, value=Sum)
         self.app.handler(self.numbers)(self._add)
-        self.driver = TestDriver(self.app, partitions=partitions, deferred=deferred, seed=seed)
+        self.driver = TestDriver(
+            self.app, partitions=partitions, deferred=deferred, seed=seed, settings=settings
+        )
         self.sent: list[tuple[str, int]] = []
 
     @property

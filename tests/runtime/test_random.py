@@ -21,6 +21,7 @@ from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.errors import (
     AbortableError,
+    CheckpointStoreError,
     FatalTaskError,
     FencedError,
     PipelineError,
@@ -121,6 +122,9 @@ def faults() -> st.SearchStrategy[Fault]:
     )
 
 
+STORE_CALLS = ("put", "get", "objects", "delete")
+
+
 class RandomHistories(RuleBasedStateMachine):
     """Inputs, runs, crashes, stops and faults in any order; results are compared at the end and on the way."""
 
@@ -136,11 +140,24 @@ class RandomHistories(RuleBasedStateMachine):
         cache_entries=st.sampled_from([1, 3, 1000]),
         records_per_commit=st.sampled_from([1, 3, 1000]),
         poll_records=st.sampled_from([1, 3, 1000]),
+        checkpoint_bytes=st.none() | st.sampled_from([1, 2_000]),
+        checkpoint_grace_s=st.sampled_from([0.0, 2.0]),
     )
     def start(
-        self, deferred: bool, seed: int, cache_entries: int, records_per_commit: int, poll_records: int
+        self,
+        deferred: bool,
+        seed: int,
+        cache_entries: int,
+        records_per_commit: int,
+        poll_records: int,
+        checkpoint_bytes: int | None,
+        checkpoint_grace_s: float,
     ) -> None:
         limits = WorkerSettings(
+            checkpoint_store="" if checkpoint_bytes is None else "memory",
+            checkpoint_interval_s=1.0,
+            checkpoint_journal_bytes=checkpoint_bytes or 1,
+            checkpoint_grace_s=checkpoint_grace_s,
             worker_id="test",
             cache_entries=cache_entries,
             max_records_per_commit=records_per_commit,
@@ -216,6 +233,11 @@ class RandomHistories(RuleBasedStateMachine):
         call, error, after = fault
         self.driver.broker.fail_next(call, error, after=after)
 
+    @rule(call=st.sampled_from(STORE_CALLS), happened=st.booleans(), times=st.integers(1, 3))
+    def fail_the_checkpoint_store(self, call: str, happened: bool, times: int) -> None:
+        for _ in range(times):
+            self.driver.checkpoints.fail_next(call, CheckpointStoreError("no answer"), after=happened)
+
     @rule(group=st.sampled_from(["main", "second"]), partition=st.integers(0, PARTITIONS - 1))
     def time_out(self, group: str, partition: int) -> None:
         """The coordinator aborts a transaction by itself and fences its producer."""
@@ -225,6 +247,7 @@ class RandomHistories(RuleBasedStateMachine):
     def reset_the_second_group(self) -> None:
         """Its state is forgotten, under a worker that may be in the middle of anything; its input comes again."""
         self.driver.broker.faults._ordered.clear()
+        self.driver.checkpoints.faults._ordered.clear()
         self.driver._steps.armed.clear()
         try:
             self.driver.reset(group="second")
@@ -244,6 +267,7 @@ class RandomHistories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.driver.broker.faults._ordered.clear()
+        self.driver.checkpoints.faults._ordered.clear()
         self.driver._steps.armed.clear()
         self.driver.restart()
         self.driver.run()
@@ -256,7 +280,7 @@ class RandomHistories(RuleBasedStateMachine):
         """Do it; start again after a crash, or when faults have ended the worker as they should."""
         try:
             act()
-        except (FencedError, UnreachableError):
+        except (FencedError, UnreachableError, CheckpointStoreError):
             self.driver.restart()
         except FatalTaskError as error:
             if "aborted 5 times in a row" not in error.message and "genesis" not in error.message:

@@ -1,0 +1,293 @@
+"""Sees to it that every live task has a recent checkpoint: `Checkpointer`, called once a turn of the worker.
+
+Life of one checkpoint, one writer (the processing thread); what takes time runs on the executor:
+
+    DUE --a place is free--> UPLOADING --whole--> ENTERED --committed, applied--> CLEANING --> done
+                                 |
+                                 +--store away--> WAITING --some seconds later--> UPLOADING
+
+    a task that is dropped takes its checkpoint with it, from any state but CLEANING
+
+Uploads run beside processing and never hold it up, unless the journal has grown beyond a limit since the last
+checkpoint: then the task takes no more input until there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pipeline.config import WorkerSettings
+from pipeline.core.journal import Kind
+from pipeline.core.kept import CHECKPOINTS, encode_kept
+from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition
+from pipeline.errors import CheckpointStoreError, PipelineError
+from pipeline.ports import Pending, Step
+from pipeline.runtime.group_run import GroupRun
+from pipeline.runtime.task import Task
+from pipeline.runtime.throttle import Throttle
+from pipeline.runtime.upload import Attempt, Known, Made, clean_up
+from pipeline.runtime.world import World
+
+__all__ = ["Checkpointer"]
+
+MAX_UPLOADS = 2  # at a time: a checkpoint wants bandwidth, and 64 small ones at once are no sooner done
+TURN_S = 0.05
+RETRY_S = (3.0, 6.0)
+JITTER = (0.9, 1.1)
+
+
+@dataclass(slots=True)
+class _Checkpointing:
+    """One live task. `due_s`: when the next checkpoint is due by time; `wait_s`: not before."""
+
+    run: GroupRun
+    task: Task
+    due_s: float
+    known: Known
+    wait_s: float = 0.0
+    attempt: Attempt | None = None
+    upload: Pending[Made] | None = None
+    entered: bool = False
+    cleaning: Pending[PipelineError | None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self.upload is not None or self.entered or self.cleaning is not None
+
+
+@dataclass(slots=True)
+class _Outage:
+    since_s: float
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Checkpointer:
+    """Processing thread only. Does nothing without a checkpoint store."""
+
+    runs: Sequence[GroupRun]
+    world: World
+    settings: WorkerSettings
+    _tasks: dict[TaskId, _Checkpointing] = field(default_factory=dict)
+    _known: dict[TaskId, Known] = field(default_factory=dict)
+    _ending: list[tuple[Attempt, Pending[Made] | None]] = field(default_factory=list)
+    _held: set[TaskId] = field(default_factory=set)
+    _outage: _Outage | None = None
+    _throttle: Throttle | None = None
+    _next_s: float = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Something is being uploaded, registered or tidied up."""
+        return bool(self._ending) or any(each.busy for each in self._tasks.values())
+
+    def turn(self) -> bool:
+        """Do what is due. True when anything moved."""
+        now = self.world.clock.monotonic_s()
+        if self.world.checkpoints is None or now < self._next_s:
+            return False
+        self._next_s = now + TURN_S
+        moved = self._follow_tasks(now)
+        for each in list(self._tasks.values()):
+            moved |= self._advance(each, now)
+            self._hold_or_resume(each)
+        uploading = sum(each.upload is not None for each in self._tasks.values()) + len(self._ending)
+        for each in sorted(self._tasks.values(), key=lambda each: each.due_s):
+            if uploading >= MAX_UPLOADS:
+                break
+            if self._due(each, now):
+                self._begin(each)
+                uploading += 1
+                moved = True
+        return moved
+
+    def stop(self) -> None:
+        """Give up what is being uploaded; the steps under way end soon."""
+        for task in list(self._tasks):
+            self._drop(task)
+
+    def close(self) -> None:
+        """After `stop`, and once no step runs any more: remove what was copied, and end the transfers."""
+        for attempt, _ in self._ending:
+            attempt.close()
+        self._ending.clear()
+        if self.world.checkpoints is not None:
+            self.world.checkpoints.transfers.close()
+
+    def _follow_tasks(self, now: float) -> bool:
+        live = {task.id: (run, task) for run in self.runs for task in run.tasks.values()}
+        for task_id, each in list(self._tasks.items()):
+            if task_id not in live or live[task_id][1] is not each.task:
+                self._drop(task_id)
+        for task_id, (run, task) in live.items():
+            if task_id not in self._tasks:
+                # The first one at any moment of an interval, so that tasks that began together part.
+                due_s = now + self.world.random.uniform(0.0, self.settings.checkpoint_interval_s)
+                known = self._known.setdefault(task_id, Known())
+                self._tasks[task_id] = _Checkpointing(run, task, due_s, known)
+        ended = [item for item in self._ending if item[1] is None or item[1].done()]
+        for attempt, upload in ended:
+            self._ending.remove((attempt, upload))
+            attempt.close()
+        return bool(ended)
+
+    def _drop(self, task_id: TaskId) -> None:
+        each = self._tasks.pop(task_id)
+        self._held.discard(task_id)
+        if each.attempt is not None:
+            each.attempt.stopped = True
+            self._ending.append((each.attempt, each.upload))
+
+    def _due(self, each: _Checkpointing, now: float) -> bool:
+        applied = each.task.applied
+        if each.busy or now < each.wait_s or applied.offset == applied.checkpoint:
+            return False  # nothing has happened since a checkpoint was registered: the next one would say the same
+        return now >= each.due_s or _journal_bytes(applied) >= self.settings.checkpoint_journal_bytes
+
+    def _begin(self, each: _Checkpointing) -> None:
+        checkpoints = self.world.checkpoints
+        if checkpoints is None:
+            return
+        if self._throttle is None:
+            self._throttle = Throttle(self.settings.checkpoint_bytes_per_s, self.world.clock)
+        if each.attempt is None:
+            each.attempt = Attempt(
+                each.task.id,
+                self.settings.worker_id,
+                each.task.store,
+                checkpoints.store,
+                self.world,
+                self.settings.checkpoint_grace_s,
+                self._throttle,
+                each.known,
+            )
+        each.upload = self.world.executor.submit(each.attempt.run)
+
+    def _advance(self, each: _Checkpointing, now: float) -> bool:
+        if each.upload is not None and each.upload.done():
+            upload, each.upload = each.upload, None
+            try:
+                made = upload.result()
+            except PipelineError as error:
+                self._failed(each, error, now)
+            else:
+                self._enter(each, made)
+            return True
+        if each.cleaning is not None and each.cleaning.done():
+            cleaning, each.cleaning = each.cleaning, None
+            left = cleaning.result()
+            if left is not None:
+                self.world.log.warning(
+                    "checkpoint_not_tidied", task=str(each.task.id), reason=left.message, next=left.hint
+                )
+            return True
+        return False
+
+    def _enter(self, each: _Checkpointing, made: Made) -> None:
+        """Let the journal say that it counts."""
+        attempt, each.attempt = each.attempt, None
+        began_s = attempt.began_s if attempt is not None else 0.0
+        if attempt is not None:
+            attempt.close()
+        self._answered()
+        each.entered = True
+        each.due_s = self.world.clock.monotonic_s() + self.settings.checkpoint_interval_s * (
+            self.world.random.uniform(*JITTER)
+        )
+        seconds = round(self.world.clock.monotonic_s() - began_s, 3)
+
+        def then(applied: AppliedPosition) -> None:
+            self._registered(each, made, applied, seconds)
+
+        each.task.enter(Kind.CHECKPOINT, {CHECKPOINTS: encode_kept(made.kept)}, then)
+
+    def _registered(self, each: _Checkpointing, made: Made, applied: AppliedPosition, seconds: float) -> None:
+        world, task, checkpoints = self.world, each.task.id, self.world.checkpoints
+        each.entered = False
+        world.log.info(
+            "checkpoint_registered",
+            task=str(task),
+            seq=made.ref.seq,
+            entry=applied.seq,
+            bytes=made.ref.size,
+            files=made.files,
+            uploaded_files=made.uploaded_files,
+            uploaded_bytes=made.uploaded_bytes,
+            seconds=seconds,
+        )
+        world.steps.reached(Step.AFTER_CHECKPOINT, task)
+        if checkpoints is not None:
+            cluster_id, store = applied.identity.cluster_id, checkpoints.store
+            each.cleaning = world.executor.submit(lambda: clean_up(task, cluster_id, made, store, world))
+
+    def _failed(self, each: _Checkpointing, error: PipelineError, now: float) -> None:
+        """Try again later: the same attempt when only the store was away, and not for too long."""
+        retry_s = min(self.world.random.uniform(*RETRY_S), self.settings.checkpoint_interval_s)
+        each.wait_s = now + retry_s
+        each.due_s = min(each.due_s, each.wait_s)
+        if isinstance(error, CheckpointStoreError):
+            self._unanswered(each, error, now)
+        else:
+            self.world.log.warning(
+                "checkpoint_failed", task=str(each.task.id), reason=error.message, next=error.hint
+            )
+        # What was uploaded is nobody's yet, and as old as that may be deleted by `pipeline checkpoints prune`.
+        attempt = each.attempt
+        too_old = attempt is not None and now - attempt.began_s > self.settings.checkpoint_grace_s / 2
+        if attempt is not None and (too_old or not isinstance(error, CheckpointStoreError)):
+            attempt.close()
+            each.attempt = None
+
+    def _unanswered(self, each: _Checkpointing, error: CheckpointStoreError, now: float) -> None:
+        if self._outage is None:
+            self._outage = _Outage(now)
+            self.world.log.warning(
+                "checkpoint_store_unavailable",
+                reason=error.message,
+                task=str(each.task.id),
+                journal_bytes=_journal_bytes(each.task.applied),
+                limit_bytes=self.settings.checkpoint_journal_limit_bytes,
+                next="processing goes on and nothing is lost; the journal grows until it is mended: "
+                "runbooks/checkpoint-store-unavailable.md",
+            )
+        self._outage.failures += 1
+
+    def _answered(self) -> None:
+        if self._outage is not None:
+            seconds = round(self.world.clock.monotonic_s() - self._outage.since_s, 1)
+            self.world.log.warning(
+                "checkpoint_store_available", seconds=seconds, failures=self._outage.failures
+            )
+            self._outage = None
+
+    def _hold_or_resume(self, each: _Checkpointing) -> None:
+        limit, task = self.settings.checkpoint_journal_limit_bytes, each.task
+        grown = _journal_bytes(task.applied)
+        # The first checkpoint of a group that is older than its checkpoint store may take its time.
+        first = not task.applied.checkpoints and self._outage is None
+        over = bool(limit) and grown > limit and not first
+        if over == (task.id in self._held):
+            return
+        if over:
+            self._held.add(task.id)
+            each.run.hold(task.id.partition)
+            self.world.log.error(
+                "intake_paused",
+                task=str(task.id),
+                reason="the journal has grown beyond checkpoint_journal_limit_bytes since the last checkpoint",
+                journal_bytes=grown,
+                limit_bytes=limit,
+                next="it goes on by itself after the next checkpoint: runbooks/checkpoint-store-unavailable.md",
+            )
+        else:
+            self._held.discard(task.id)
+            each.run.unhold(task.id.partition)
+            self.world.log.warning("intake_resumed", task=str(task.id), journal_bytes=grown)
+
+
+def _journal_bytes(applied: AppliedPosition) -> int:
+    """Bytes of journal since the state of the newest checkpoint; all of it without one."""
+    newest = applied.checkpoints[0].journal_bytes if applied.checkpoints else 0
+    return applied.journal_bytes - newest

@@ -1,0 +1,274 @@
+"""Makes one checkpoint of a task, and tidies up after it was registered: `Attempt`, `clean_up`.
+
+    1 snapshot: hard links of the state as of one moment; it says itself which entry it has applied
+    2 look: the manifests that the journal keeps, and what the store holds of this task
+    3 upload the files that no kept manifest has an object for, under new names
+    4 look again: every object that the manifest will name is there, whole
+    5 the manifest
+    6 freeze the list of what may be deleted
+    7 (the task commits the CHECKPOINT entry: from here on the checkpoint counts)
+    8 delete what the list names
+    9 truncate the journal below the state of the oldest checkpoint that the entry keeps
+
+    a crash leaves        in the store                     in the journal       and then
+    before 5              objects that nobody names        nothing              deleted after the grace age
+    5 to 7                the same, and a manifest         nothing              deleted after the grace age
+    after 7               what 8 has not deleted yet       the new checkpoint   the next checkpoint's list has it
+    after 8               nothing                          entries below        the next checkpoint truncates them
+
+A fenced owner may go on with all of this but 7, and then 8 and 9 do not follow. One that is fenced after 7 works off
+a list that was made while it was the owner, and truncates where later owners need nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from pipeline.core.checkpoint import (
+    DIGEST_BYTES,
+    FileContent,
+    Listed,
+    Manifest,
+    StateFile,
+    UploadPlan,
+    encode_manifest,
+    keep,
+    manifest_digest,
+    plan_cleanup,
+    plan_upload,
+    truncation_offset,
+)
+from pipeline.core.kept import CheckpointRef
+from pipeline.core.names import TaskId, checkpoint_prefix
+from pipeline.core.position import AppliedPosition, decode_position
+from pipeline.errors import (
+    CheckpointStoreError,
+    ConfigError,
+    CorruptStateError,
+    DamagedCheckpointError,
+    PipelineError,
+    RetriableError,
+)
+from pipeline.ports import CheckpointStore, Snapshot, SnapshotFile, Step, Store
+from pipeline.runtime.download import read_manifest
+from pipeline.runtime.throttle import Throttle
+from pipeline.runtime.world import World
+
+__all__ = ["Attempt", "Known", "Made", "clean_up", "listed"]
+
+NONCE_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A checkpoint that is whole and not yet registered; `kept`: what its entry is to keep, newest first.
+
+    `cleanup`: names behind the task's prefix that may be deleted once the entry is committed.
+    """
+
+    kept: tuple[CheckpointRef, ...]
+    cleanup: tuple[str, ...]
+    files: int
+    uploaded_files: int
+    uploaded_bytes: int
+
+    @property
+    def ref(self) -> CheckpointRef:
+        return self.kept[0]
+
+
+class Known:
+    """What one process has learnt about a task's files and checkpoints, so that it need not look again."""
+
+    def __init__(self) -> None:
+        self.digests: dict[Hashable, bytes] = {}
+        self.manifests: dict[CheckpointRef, Manifest] = {}
+
+
+class Attempt:
+    """One checkpoint in the making. `run` may be called again after a CheckpointStoreError, and goes on then.
+
+    `stopped`: set by the owner to end a run early.
+    """
+
+    def __init__(
+        self,
+        task: TaskId,
+        owner: str,
+        state: Store,
+        store: CheckpointStore,
+        world: World,
+        grace_s: float,
+        throttle: Throttle,
+        known: Known,
+    ) -> None:
+        self._task = task
+        self._owner = owner
+        self._state = state
+        self._store = store
+        self._world = world
+        self._grace_s = grace_s
+        self._throttle = throttle
+        self._known = known
+        self._nonce = world.random.token(NONCE_BYTES)
+        self._snapshot: Snapshot | None = None
+        self._plan: UploadPlan | None = None
+        self._uploaded: set[str] = set()
+        self.began_s = world.clock.monotonic_s()
+        self.stopped = False
+
+    def run(self) -> Made:
+        """Steps 1 to 6. Raises CheckpointStoreError, CorruptStateError, RetriableError (stopped)."""
+        steps, task = self._world.steps, self._task
+        if self._snapshot is None:
+            self._snapshot = self._state.snapshot()  # 1
+            steps.reached(Step.AFTER_SNAPSHOT, task)
+        snapshot = self._snapshot
+        applied = decode_position(snapshot.position, f"the snapshot of task {task}")
+        prefix = checkpoint_prefix(applied.identity.cluster_id, task)
+        kept = [(ref, self._manifest(ref, applied.identity.cluster_id)) for ref in applied.checkpoints]
+        if self._plan is None:
+            there = listed(self._store, prefix, self._world)  # 2
+            contents = [FileContent(f.name, f.size, self._digest(snapshot, f)) for f in snapshot.files]
+            self._forget_all_but(snapshot, applied)
+            self._plan = plan_upload(contents, [manifest for _, manifest in kept], there, self._nonce)
+        for file in self._plan.new:
+            if file.object not in self._uploaded:
+                self._store.put(prefix + file.object, self._content(snapshot, file), file.size)  # 3
+                self._uploaded.add(file.object)
+                steps.reached(Step.DURING_UPLOAD, task)
+        manifest = Manifest(str(task), self._owner, self._world.clock.wall_ms(), applied, self._plan.files)
+        there = listed(self._store, prefix, self._world)
+        self._check_there(manifest, there)  # 4
+        steps.reached(Step.BEFORE_MANIFEST, task)
+        data = encode_manifest(manifest)
+        ref = _ref(manifest, data, self._nonce)
+        self._store.put(prefix + ref.manifest, [data], len(data))  # 5
+        steps.reached(Step.AFTER_MANIFEST, task)
+        self._known.manifests[ref] = manifest
+        keeping = keep(ref, applied.checkpoints)
+        others = [(ref, manifest) for ref, manifest in kept if ref in keeping]
+        cleanup = plan_cleanup(manifest, others, ref.manifest, there, self._grace_s)  # 6
+        return Made(
+            keeping,
+            cleanup,
+            len(manifest.files),
+            len(self._plan.new),
+            sum(file.size for file in self._plan.new),
+        )
+
+    def close(self) -> None:
+        """Remove the snapshot."""
+        if self._snapshot is not None:
+            self._snapshot.close()
+            self._snapshot = None
+
+    def _manifest(self, ref: CheckpointRef, cluster_id: str) -> Manifest | None:
+        found = self._known.manifests.get(ref)
+        if found is None:
+            try:
+                found = read_manifest(self._store, cluster_id, self._task, ref)
+            except DamagedCheckpointError as error:
+                self._world.log.warning(
+                    "checkpoint_damaged", task=str(self._task), seq=ref.seq, reason=error.message
+                )
+                return None
+            self._known.manifests[ref] = found
+        return found
+
+    def _digest(self, snapshot: Snapshot, file: SnapshotFile) -> bytes:
+        known = self._known.digests.get(file.token)
+        if known is None:
+            digest = blake2b(digest_size=DIGEST_BYTES)
+            for piece in snapshot.read(file.name):
+                digest.update(piece)
+                self._check_stopped()
+            known = self._known.digests[file.token] = digest.digest()
+        return known
+
+    def _forget_all_but(self, snapshot: Snapshot, applied: AppliedPosition) -> None:
+        digests, manifests = self._known.digests, self._known.manifests
+        self._known.digests = {file.token: digests[file.token] for file in snapshot.files}
+        self._known.manifests = {ref: manifests[ref] for ref in applied.checkpoints if ref in manifests}
+
+    def _content(self, snapshot: Snapshot, file: StateFile) -> Iterator[bytes]:
+        """A file on its way out, compared with what was said of it: the disk may have changed its mind."""
+        digest = blake2b(digest_size=DIGEST_BYTES)
+        for piece in snapshot.read(file.name):
+            self._check_stopped()
+            self._throttle.take(len(piece))
+            digest.update(piece)
+            yield piece
+        if digest.digest() != file.digest:
+            raise CorruptStateError(f"file {file.name} of task {self._task} changed while it was uploaded")
+
+    def _check_there(self, manifest: Manifest, there: dict[str, Listed]) -> None:
+        for name, size in manifest.objects.items():
+            found = there.get(name)
+            if found is None or found.size != size:
+                self._plan = None  # what is missing is made under another name
+                self._uploaded.clear()
+                self._nonce = self._world.random.token(NONCE_BYTES)
+                raise CheckpointStoreError(
+                    f"the checkpoint store does not have object {name} of task {self._task} as it was written",
+                    hint="follow runbooks/checkpoint-store-unavailable.md",
+                )
+
+    def _check_stopped(self) -> None:
+        if self.stopped:
+            raise RetriableError(f"the checkpoint of task {self._task} is given up")
+
+
+def listed(store: CheckpointStore, prefix: str, world: World) -> dict[str, Listed]:
+    """What a store holds behind a prefix, by the name behind it."""
+    now_ms = world.clock.wall_ms()
+    return {
+        found.name.removeprefix(prefix): Listed(found.size, (now_ms - found.modified_ms) / 1000)
+        for found in store.objects(prefix)
+    }
+
+
+def clean_up(
+    task: TaskId, cluster_id: str, made: Made, store: CheckpointStore, world: World
+) -> PipelineError | None:
+    """Steps 8 and 9, after the entry that keeps `made` was committed and applied.
+
+    Returns what is left undone, for the next checkpoint to do.
+    """
+    left: PipelineError | None = None
+    prefix = checkpoint_prefix(cluster_id, task)
+    try:
+        for name in made.cleanup:
+            store.delete([prefix + name])  # 8
+            world.steps.reached(Step.DURING_CLEANUP, task)
+    except CheckpointStoreError as error:
+        left = error
+    world.steps.reached(Step.BEFORE_TRUNCATE, task)
+    offset = truncation_offset(made.kept)
+    if offset is not None:
+        try:
+            world.cluster.truncate(task.journal, offset)  # 9
+        except ConfigError as error:
+            left = ConfigError(
+                error.message, hint=f"grant DELETE on topic {task.journal.topic} to the worker"
+            )
+        except PipelineError as error:
+            left = error
+    world.steps.reached(Step.AFTER_TRUNCATE, task)
+    return left
+
+
+def _ref(manifest: Manifest, data: bytes, nonce: bytes) -> CheckpointRef:
+    applied = manifest.applied
+    return CheckpointRef(
+        seq=applied.seq,
+        offset=applied.offset,
+        chain=applied.chain,
+        nonce=nonce,
+        digest=manifest_digest(data),
+        size=manifest.size,
+        journal_bytes=applied.journal_bytes,
+        wall_ms=manifest.wall_ms,
+    )

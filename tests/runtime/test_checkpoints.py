@@ -1,0 +1,555 @@
+"""Checkpoints from their making to a restore, on in-memory ports: crashes at each step, damage, outages, zombies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from pipeline.config import WorkerSettings
+from pipeline.core.checkpoint import KEPT, Manifest
+from pipeline.core.journal import JournalEntry, Kind
+from pipeline.core.kept import CheckpointRef, kept_checkpoints
+from pipeline.core.names import checkpoint_prefix
+from pipeline.errors import CheckpointStoreError, ConfigError, CorruptStateError, FatalTaskError
+from pipeline.ports import Step
+from pipeline.runtime.download import read_manifest
+from pipeline.runtime.journal import read_entries
+from pipeline.runtime.upload import Made, clean_up
+from pipeline.testing import MemoryBroker, MemoryJournalReader
+from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS
+from tests.runtime.sums import Sums
+
+# A checkpoint after every commit, and nothing is too young to be deleted.
+EAGER = WorkerSettings(
+    worker_id="test",
+    checkpoint_store="memory",
+    checkpoint_interval_s=0.05,
+    checkpoint_journal_bytes=1,
+    checkpoint_grace_s=0.0,
+)
+AWAY = CheckpointStoreError("the store does not answer")
+
+
+def eager(**changes: object) -> Sums:
+    return Sums(settings=replace(EAGER, **changes))  # type: ignore[arg-type]
+
+
+def entries(sums: Sums) -> list[JournalEntry]:
+    reader = MemoryJournalReader(sums.driver.broker)
+    bounds = reader.bounds(sums.task.journal)
+    return list(read_entries(sums.task, reader, bounds.start, bounds.stable_end, None))
+
+
+def kept(sums: Sums) -> tuple[CheckpointRef, ...]:
+    """What the journal keeps, newest first."""
+    found = [entry for entry in entries(sums) if entry.entry.kind is Kind.CHECKPOINT]
+    return kept_checkpoints(found[-1]) if found else ()
+
+
+def prefix(sums: Sums) -> str:
+    return checkpoint_prefix(MemoryBroker.cluster_id, sums.task)
+
+
+def manifest(sums: Sums, ref: CheckpointRef) -> Manifest:
+    return read_manifest(sums.driver.checkpoints, MemoryBroker.cluster_id, sums.task, ref)
+
+
+def begins_at(sums: Sums) -> int:
+    return MemoryJournalReader(sums.driver.broker).bounds(sums.task.journal).start
+
+
+def with_history(commits: int = 6, **changes: object) -> Sums:
+    """Several commits, each followed by a checkpoint, under several keys."""
+    sums = eager(**changes)
+    for number in range(commits):
+        sums.send(number, key=f"k{number % 4}")
+        sums.driver.run()
+    return sums
+
+
+def check_restored_from_a_checkpoint(sums: Sums, seq: int | None = None) -> None:
+    """On an empty disk; from the one at `seq`."""
+    sums.driver.restart(empty_disk=True)
+    sums.send(7)
+    sums.driver.run()
+    live = sums.driver.said("task_live")[-1]
+    assert live["start"] == "a checkpoint"
+    if seq is not None:
+        assert live["seq"] - live["entries_replayed"] - 1 == seq
+    sums.check()
+
+
+def test_an_empty_disk_is_restored_from_the_newest_checkpoint() -> None:
+    """What the time of a restore is bounded by: not the whole history, but its last minute."""
+    sums = with_history()
+    newest = kept(sums)[0]
+    check_restored_from_a_checkpoint(sums, newest.seq)
+
+
+def test_the_journal_begins_at_the_state_of_the_oldest_kept_checkpoint() -> None:
+    """It stays as long as that one may be needed, and no longer."""
+    sums = with_history()
+    assert len(kept(sums)) == KEPT
+    first = entries(sums)[0]
+    oldest = kept(sums)[-1]
+    assert (first.offset, first.entry.seq, first.chain) == (oldest.offset, oldest.seq, oldest.chain)
+    assert begins_at(sums) == oldest.offset > 0
+
+
+def test_nothing_is_truncated_before_there_are_three() -> None:
+    """One checkpoint that turns out to be damaged must not be the end."""
+    sums = with_history(KEPT - 2)
+    assert 0 < len(kept(sums)) < KEPT
+    assert begins_at(sums) == 0
+    for name in sums.driver.checkpoints.names():
+        sums.driver.checkpoints.damage(name, lambda data: data[:-1])
+    sums.driver.restart(empty_disk=True)
+    sums.driver.run()
+    assert sums.driver.said("task_live")[-1]["start"] == "an empty state"
+    sums.check()
+
+
+def test_unchanged_files_are_uploaded_once() -> None:
+    """A state of a terabyte that changes by a megabyte costs a megabyte."""
+    sums = with_history()
+    last = sums.driver.said("checkpoint_registered")[-1]
+    assert 0 < last["uploaded_files"] < last["files"]
+    newest, before = (manifest(sums, ref).objects for ref in kept(sums)[:2])
+    assert newest.keys() & before.keys()
+
+
+def test_the_store_holds_what_is_kept_and_nothing_else() -> None:
+    """Objects of old checkpoints are paid for by the month."""
+    sums = with_history(12)
+    named = {name for ref in kept(sums) for name in [ref.manifest, *manifest(sums, ref).objects]}
+    assert set(sums.driver.checkpoints.names()) == {prefix(sums) + name for name in named}
+
+
+def test_what_is_young_is_not_deleted() -> None:
+    """Somebody may be downloading it."""
+    sums = with_history(12, checkpoint_grace_s=3600.0)
+    assert len(sums.driver.checkpoints.names()) > 12
+    sums.driver.clock.advance(3600.0)
+    sums.send(1)
+    sums.driver.run()
+    assert len([n for n in sums.driver.checkpoints.names() if "/manifests/" in n]) == KEPT
+
+
+def test_an_idle_task_makes_no_checkpoints() -> None:
+    """Its last one says all there is to say; each would be an entry and an upload for nothing."""
+    sums = eager(checkpoint_journal_bytes=1 << 20)
+    sums.send(1)
+    for _ in range(5):
+        sums.driver.clock.advance(1.0)
+        sums.driver.run()
+    seq = entries(sums)[-1].entry.seq
+    assert entries(sums)[-1].entry.kind is Kind.CHECKPOINT
+    for _ in range(5):
+        sums.driver.clock.advance(60.0)
+        sums.driver.run()
+    assert entries(sums)[-1].entry.seq == seq
+
+
+def test_without_a_store_there_are_no_checkpoints() -> None:
+    """The journal is then never truncated, and restores from nothing read all of it."""
+    sums = with_history(checkpoint_store="")
+    assert kept(sums) == ()
+    assert begins_at(sums) == 0
+    sums.driver.restart(empty_disk=True)
+    sums.driver.run()
+    sums.check()
+
+
+# Crashes
+
+
+@pytest.mark.parametrize("step", CHECKPOINT_STEPS)
+@pytest.mark.parametrize("empty_disk", [False, True])
+def test_a_crash_at_each_step_of_a_checkpoint_leaves_results_exact(step: Step, empty_disk: bool) -> None:
+    """Whatever of objects, manifest, entry, deletion and truncation is done: the next start copes, every time."""
+    sums = with_history()
+    for number in range(4):
+        sums.driver.crash_at(step, nth=1 + number % 2)
+        for _ in range(4):
+            sums.send(number)
+            sums.driver.run()
+            if sums.driver.crashed:
+                break
+        assert sums.driver.crashed
+        sums.driver.restart(empty_disk=empty_disk)
+    sums.send(1)
+    sums.driver.run()
+    sums.check()
+    check_restored_from_a_checkpoint(sums)
+    assert begins_at(sums) == kept(sums)[-1].offset
+
+
+@pytest.mark.parametrize("step", DOWNLOAD_STEPS)
+@pytest.mark.parametrize("empty_disk", [False, True])
+def test_a_crash_at_each_step_of_a_download_leaves_results_exact(step: Step, empty_disk: bool) -> None:
+    """Half a state must not be taken for one; the next start begins again."""
+    sums = with_history()
+    sums.driver.restart(empty_disk=True)
+    for nth in (1, 2, 1):
+        sums.driver.crash_at(step, nth=min(nth, 1 if step is not Step.DURING_DOWNLOAD else nth))
+        sums.driver.run()
+        if not sums.driver.crashed:
+            assert step is Step.AFTER_INSTALL  # the state was in its place, and was taken up
+            break
+        sums.driver.restart(empty_disk=empty_disk)
+    sums.driver.run()
+    sums.check()
+
+
+# Damage
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
+    "missing": None,
+    "truncated": lambda data: data[:-1],
+    "flipped": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    "longer": lambda data: data + b"x",
+    "empty": lambda _data: b"",
+}
+
+
+def hurt(sums: Sums, name: str, how: str) -> None:
+    change = DAMAGES[how]
+    if change is None:
+        sums.driver.checkpoints.delete([name])
+    else:
+        sums.driver.checkpoints.damage(name, change)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_checkpoint_whose_manifest_is_damaged_gives_way_to_the_one_before(how: str) -> None:
+    """With a line that says which, and why."""
+    sums = with_history()
+    newest, before = kept(sums)[:2]
+    hurt(sums, prefix(sums) + newest.manifest, how)
+    check_restored_from_a_checkpoint(sums, before.seq)
+    assert [said["seq"] for said in sums.driver.said("checkpoint_refused")] == [newest.seq]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_checkpoint_with_a_damaged_object_gives_way_to_the_one_before(how: str) -> None:
+    """Also when the damage is in the last of many files, and the others have been downloaded."""
+    sums = with_history()
+    newest, before = kept(sums)[:2]
+    own = manifest(sums, newest).objects.keys() - manifest(sums, before).objects.keys()
+    assert own
+    hurt(sums, prefix(sums) + min(own), how)
+    check_restored_from_a_checkpoint(sums, before.seq)
+    assert "object" in sums.driver.said("checkpoint_refused")[0]["reason"]
+
+
+def test_damage_to_every_checkpoint_stops_the_task_and_names_each() -> None:
+    """Starting empty would lose what was truncated: somebody has to know."""
+    sums = with_history()
+    for ref in kept(sums):
+        hurt(sums, prefix(sums) + ref.manifest, "flipped")
+    sums.driver.restart(empty_disk=True)
+    with pytest.raises(FatalTaskError, match="nothing to restore") as caught:
+        sums.driver.run()
+    assert all(f"checkpoint {ref.seq} cannot be used" in caught.value.message for ref in kept(sums))
+    assert "nothing-to-restore-from" in str(caught.value.hint)
+
+
+def test_a_state_that_cannot_be_opened_gives_way_to_the_one_before() -> None:
+    """The last check: whether RocksDB makes a state of the files, and what that says itself."""
+    sums = with_history()
+    newest, before = kept(sums)[:2]
+    sums.driver.restart(empty_disk=True)
+    sums.driver.stores.fail_next("open", CorruptStateError("no such table file"))
+    sums.driver.run()
+    assert [said["seq"] for said in sums.driver.said("checkpoint_refused")] == [newest.seq]
+    live = sums.driver.said("task_live")[-1]
+    assert live["seq"] - live["entries_replayed"] - 1 == before.seq
+    sums.check()
+
+
+def test_an_object_that_vanished_is_made_anew_by_the_next_checkpoint() -> None:
+    """Somebody has tidied up by hand: the next manifest must not name what is not there."""
+    sums = with_history()
+    for name in manifest(sums, kept(sums)[0]).objects:
+        sums.driver.checkpoints.delete([prefix(sums) + name])
+    sums.send(1)
+    sums.driver.run()
+    check_restored_from_a_checkpoint(sums, kept(sums)[0].seq)
+
+
+def test_nothing_is_deleted_while_a_kept_manifest_cannot_be_read() -> None:
+    """What it names looks like nobody's, and may be all that a repaired manifest needs."""
+    sums = with_history()
+    newest = kept(sums)[0]
+    objects = manifest(sums, newest).objects
+    hurt(sums, prefix(sums) + newest.manifest, "flipped")
+    sums.driver.restart()  # a process that has not read it before
+    sums.send(1)
+    sums.driver.run()
+    assert newest in kept(sums)
+    assert {prefix(sums) + name for name in objects} <= set(sums.driver.checkpoints.names())
+    assert sums.driver.said("checkpoint_damaged")
+
+
+# What a zombie may do
+
+
+def test_what_a_fenced_owner_still_deletes_and_truncates_nobody_needs() -> None:
+    """Its entry was committed; then it slept, while the next owner made checkpoints of its own."""
+    sums = with_history()
+    world = sums.driver._world()
+    slept: list[Made] = []
+
+    def asleep(task: object, cluster: object, made: Made, *_: object) -> None:
+        slept.append(made)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.runtime.checkpointer.clean_up", asleep)
+        sums.send(1)
+        sums.driver.run()
+    assert slept
+    sums.driver.restart()
+    for number in range(5):
+        sums.send(number, key=f"k{number}")
+        sums.driver.run()
+    for made in slept:
+        clean_up(sums.task, MemoryBroker.cluster_id, made, sums.driver.checkpoints, world)
+    assert begins_at(sums) == kept(sums)[-1].offset
+    for ref in kept(sums):
+        objects = manifest(sums, ref).objects
+        assert {prefix(sums) + name for name in objects} <= set(sums.driver.checkpoints.names())
+    check_restored_from_a_checkpoint(sums, kept(sums)[0].seq)
+
+
+def test_a_manifest_that_was_never_registered_is_not_used() -> None:
+    """A worker that was fenced before its entry: the next owner may delete its objects at any moment."""
+    sums = with_history()
+    sums.send(5)
+    sums.driver.crash_at(Step.AFTER_MANIFEST)
+    sums.driver.run()
+    assert sums.driver.crashed
+    registered = kept(sums)[0]
+    stray = max(name for name in sums.driver.checkpoints.names() if "/manifests/" in name)
+    assert stray > prefix(sums) + registered.manifest
+    check_restored_from_a_checkpoint(sums, registered.seq)
+
+
+def test_objects_that_were_never_registered_are_deleted_and_not_used() -> None:
+    """The uploads of crashed workers."""
+    sums = with_history()
+    sums.send(5)
+    sums.driver.crash_at(Step.BEFORE_MANIFEST)
+    sums.driver.run()
+    named = {prefix(sums) + name for ref in kept(sums) for name in manifest(sums, ref).objects}
+    strays = {name for name in sums.driver.checkpoints.names() if "/objects/" in name} - named
+    assert strays
+    sums.driver.restart()
+    sums.send(6)
+    sums.driver.run()
+    assert not strays & set(sums.driver.checkpoints.names())
+    check_restored_from_a_checkpoint(sums)
+
+
+# The store is away
+
+
+def test_processing_goes_on_while_the_store_is_away() -> None:
+    """One warning for one outage, with numbers; and the checkpoint is made when the store is back."""
+    sums = with_history(checkpoint_interval_s=60.0)
+    newest, began = kept(sums)[0], begins_at(sums)
+    sums.driver.checkpoints.away = AWAY
+    for number in range(5):
+        sums.send(number)
+        sums.driver.clock.advance(10.0)
+        sums.driver.run()
+    assert kept(sums)[0] == newest
+    assert begins_at(sums) == began
+    assert len(sums.driver.outputs(sums.sums)) == len(sums.sent)
+    (warning,) = sums.driver.said("checkpoint_store_unavailable")
+    assert warning["journal_bytes"] > 0
+    sums.driver.checkpoints.away = None
+    sums.driver.clock.advance(10.0)
+    sums.driver.run()
+    assert kept(sums)[0].seq > newest.seq
+    assert len(sums.driver.said("checkpoint_store_available")) == 1
+    check_restored_from_a_checkpoint(sums)
+
+
+@pytest.mark.parametrize("call", ["put", "get", "objects"])
+def test_an_upload_that_was_interrupted_goes_on_where_it_was(call: str) -> None:
+    """A large state would otherwise never get through an unsteady network."""
+    sums = with_history(checkpoint_interval_s=60.0)
+    sums.driver.restart()  # so that manifests are read, too
+    sums.driver.checkpoints.fail_next(call, AWAY)
+    names = len(sums.driver.checkpoints.names())
+    sums.send(1)
+    sums.driver.run()
+    sums.driver.clock.advance(10.0)
+    sums.driver.run()
+    assert sums.driver.checkpoints.faults.left() == []
+    assert len(sums.driver.checkpoints.names()) <= names + 2
+    check_restored_from_a_checkpoint(sums)
+
+
+def test_a_journal_that_grows_too_long_pauses_the_intake_and_loses_nothing() -> None:
+    """A restore would take as long as the journal is; the limit is the operator's."""
+    sums = with_history(checkpoint_interval_s=60.0, checkpoint_journal_limit_bytes=2_000)
+    sums.driver.checkpoints.away = AWAY
+    for number in range(20):
+        sums.send(number)
+        sums.driver.run()
+    (paused,) = sums.driver.said("intake_paused")
+    assert paused["journal_bytes"] > 2_000
+    assert len(sums.driver.outputs(sums.sums)) < len(sums.sent)
+    sums.driver.checkpoints.away = None
+    sums.driver.clock.advance(10.0)
+    sums.driver.run()
+    assert sums.driver.said("intake_resumed")
+    sums.check()
+
+
+def test_a_restore_waits_for_a_store_that_is_away_where_nothing_else_is_left() -> None:
+    """An outage is not a loss."""
+    sums = with_history()
+    sums.driver.restart(empty_disk=True)
+    for _ in range(3):
+        sums.driver.checkpoints.fail_next("get", AWAY)
+    sums.send(1)
+    sums.driver.run()
+    assert len(sums.driver.said("task_restarts")) == 3
+    sums.check()
+
+
+def test_a_restore_reads_the_journal_from_its_beginning_while_the_store_is_away() -> None:
+    """Where that is still there."""
+    sums = eager()
+    sums.send(1)
+    sums.driver.run()
+    assert begins_at(sums) == 0
+    assert kept(sums)
+    sums.driver.restart(empty_disk=True)
+    sums.driver.checkpoints.fail_next("get", AWAY)
+    sums.driver.run()
+    assert sums.driver.said("task_live")[-1]["start"] == "an empty state"
+    sums.check()
+
+
+def test_deletions_that_failed_are_made_up_for() -> None:
+    """What is left undone stands in the next list."""
+    sums = with_history()
+    sums.driver.checkpoints.fail_next("delete", AWAY)
+    sums.send(1)
+    sums.driver.run()
+    assert sums.driver.said("checkpoint_not_tidied")
+    sums.send(1)
+    sums.driver.run()
+    named = {name for ref in kept(sums) for name in [ref.manifest, *manifest(sums, ref).objects]}
+    assert set(sums.driver.checkpoints.names()) == {prefix(sums) + name for name in named}
+
+
+def test_a_truncation_that_is_not_allowed_is_said_and_harms_nothing() -> None:
+    """With the permission that is missing."""
+    sums = with_history()
+    sums.driver.broker.fail_next("truncate", ConfigError("not authorised"))
+    sums.send(1)
+    sums.driver.run()
+    (said,) = sums.driver.said("checkpoint_not_tidied")
+    assert "grant DELETE on topic sums.main.journal" in said["next"]
+    check_restored_from_a_checkpoint(sums)
+
+
+# Local states beside checkpoints
+
+
+def test_a_local_state_that_the_journal_has_left_behind_is_replaced() -> None:
+    """A worker that gets a task back after a long time: no error, and no copy kept for ever."""
+    sums = with_history(2)
+    left_behind = sums.driver.stores
+    sums.driver.stop()
+    sums.driver.restart(empty_disk=True)
+    for number in range(8):
+        sums.send(number)
+        sums.driver.run()
+    sums.driver.stop()
+    left_behind.crash()
+    sums.driver.stores = left_behind
+    sums.driver.restart()
+    sums.send(9)
+    sums.driver.run()
+    sums.check()
+    assert sums.driver.said("task_live")[-1]["start"] == "a checkpoint"
+    assert sums.driver.said("local_state_outdated")
+    assert not sums.driver.said("local_state_set_aside")
+
+
+def test_a_local_state_that_fits_is_taken_whatever_the_store_says() -> None:
+    """Quick restarts need no store."""
+    sums = with_history()
+    for name in sums.driver.checkpoints.names():
+        sums.driver.checkpoints.delete([name])
+    sums.driver.restart()
+    sums.send(1)
+    sums.driver.run()
+    assert sums.driver.said("task_live")[-1]["start"] == "local state"
+    sums.check()
+
+
+def test_a_damaged_local_state_is_set_aside_for_a_checkpoint() -> None:
+    """Of this history, as far as anybody can tell: it is kept for whoever asks what happened."""
+    sums = with_history()
+    sums.driver.crash()
+    sums.driver.stores.corrupt(sums.task)
+    sums.driver.restart()
+    sums.driver.run()
+    assert sums.driver.said("task_live")[-1]["start"] == "a checkpoint"
+    assert sums.driver.said("local_state_set_aside")
+    sums.check()
+
+
+def test_a_reset_is_replayed_over_a_checkpoint_from_before_it() -> None:
+    """Checkpoints outlive a reset; what they hold does not."""
+    sums = with_history()
+    sums.driver.stop()
+    sums.driver.reset()
+    sums.driver.restart(empty_disk=True)
+    sums.driver.run()
+    assert len(sums.driver.outputs(sums.sums)) == 2 * len(sums.sent)
+    table = sums.driver.table(sums.totals)
+    sums.driver.restart(empty_disk=True)
+    sums.driver.run()
+    assert sums.driver.table(sums.totals) == table
+
+
+def test_checkpoints_without_their_journal_are_no_new_group() -> None:
+    """Somebody deleted the topic, and the disk is a new one: what it produced before must not come again."""
+    sums = with_history()
+    sums.driver.stop()
+    sums.driver.broker.delete("sums.main.journal")
+    sums.driver.broker._offsets.clear()
+    sums.driver.restart(empty_disk=True)
+    with pytest.raises(FatalTaskError, match="a checkpoint of task sums/main/0"):
+        sums.driver.run()
+
+
+def test_a_restore_says_how_far_it_is() -> None:
+    """A large state takes minutes, and whoever waits wants to know how many."""
+    sums = with_history()
+    sums.driver.restart(empty_disk=True)
+    clock = sums.driver.clock
+    store = sums.driver.checkpoints
+    real = store.get
+
+    def slow(name: str):  # type: ignore[no-untyped-def]
+        clock.advance(2.0)
+        yield from real(name)
+
+    store.get = slow  # type: ignore[method-assign]
+    sums.driver.run()
+    said = sums.driver.said("restore_progress")
+    assert said
+    assert said[0]["phase"] == "copying"
+    assert 0 < said[0]["copied_bytes"] <= said[0]["copy_bytes"]
+    assert said[-1]["seconds_left"] is not None

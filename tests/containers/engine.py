@@ -15,15 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Engine", "UnavailableError", "find_engine", "must"]
+__all__ = ["CommandError", "Engine", "UnavailableError", "find_engine", "must"]
 
 _PACKAGES = ("podman", "runc", "netavark", "aardvark-dns", "catatonit", "debootstrap")
 _INSTALL_S = 300.0
 _MOST_FILES = 65_536
+_SHOWN_CHARACTERS = 2_000
 
 
 class UnavailableError(Exception):
     """Containers cannot be run here. Reaction: the test is skipped, with this as its reason."""
+
+
+class CommandError(subprocess.SubprocessError):
+    """A podman command failed. `output`: all that it printed."""
+
+    def __init__(self, command: str, output: str) -> None:
+        super().__init__(f"podman {command}: {output[-_SHOWN_CHARACTERS:].strip()}")
+        self.output = output
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ class Engine:
         return {**os.environ, "CONTAINERS_CONF": str(self.config)}
 
     def run(self, *arguments: str, timeout_s: float = 60.0) -> str:
-        """Run a podman command; its standard output. Raises subprocess.SubprocessError."""
+        """Run a podman command; its standard output. Raises CommandError, or TimeoutExpired."""
         done = subprocess.run(
             [_path("podman"), *arguments],
             env=self.environ,
@@ -49,7 +58,7 @@ class Engine:
             check=False,
         )
         if done.returncode != 0:
-            raise subprocess.SubprocessError(f"podman {' '.join(arguments)}: {done.stderr[-2_000:]}")
+            raise CommandError(" ".join(arguments), done.stdout + done.stderr)
         return done.stdout
 
     def ids(self, kind: str, *filters: str) -> list[str]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.broker import BrokerError, cache_dir
 from pipeline.broker.install import ensure_installed, shipped_lock
 from pipeline.broker.maven import java_version, own_java
-from tests.containers.engine import Engine, UnavailableError, must
+from tests.containers.engine import CommandError, Engine, UnavailableError, must
 
 __all__ = ["ROOT", "Images", "build_images"]
 
@@ -26,6 +25,8 @@ _INCLUDE = "python3,python3-venv,ca-certificates"
 _CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 _BASE_S = 600.0
 _BUILD_S = 600.0
+# What pip says where there is no way out.
+_NO_NETWORK = ("NewConnectionError", "ConnectTimeoutError", "name resolution")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,17 @@ class Images:
 
 
 def build_images(engine: Engine, scratch: Path) -> Images:
-    """Build what is missing. Raises UnavailableError without a network, SubprocessError where our files are wrong."""
+    """Build what is missing. Raises UnavailableError without a network, CommandError where our files are wrong."""
     base = _base(engine, scratch)
     kafka = _kafka(engine, scratch, base)
     flights = "localhost/exactly-once-pipeline-test:flights"
     arguments = ("--build-arg", f"BASE_IMAGE={base}", "--target", "flights", "--tag", flights)
-    engine.run("build", *arguments, str(ROOT), timeout_s=_BUILD_S)
+    try:
+        engine.run("build", *arguments, str(ROOT), timeout_s=_BUILD_S)
+    except CommandError as error:
+        if any(sign in error.output for sign in _NO_NETWORK):
+            raise UnavailableError("pip cannot reach its packages from inside a container") from error
+        raise
     return Images(base, kafka, flights)
 
 
@@ -94,6 +100,6 @@ def _named(what: str, *made_of: bytes) -> str:
 def _exists(engine: Engine, image: str) -> bool:
     try:
         engine.run("image", "exists", image)
-    except subprocess.SubprocessError:
+    except CommandError:
         return False
     return True

@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from subprocess import SubprocessError
 
 import pytest
 
 from examples.flights.reference import Expected, fold
-from tests.containers.engine import Engine
+from tests.containers.engine import CommandError, Engine
 from tests.containers.images import Images
 from tests.containers.project import Project
 from tests.containers.results import OUTPUTS, differences, open_outputs, table, wait_until
@@ -74,7 +73,7 @@ def _wait_for_tables(project: Project, container: str, expected: Expected) -> No
 def _has(project: Project, container: str, table_name: str, wanted: dict[str, object]) -> bool:
     try:
         rows = project.pipeline(container, "table", "show", table_name, "--json")
-    except SubprocessError:
+    except CommandError:
         return False  # a worker that has just begun has no state yet
     return differences(wanted, table(rows)) == []
 

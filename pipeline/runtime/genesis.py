@@ -15,7 +15,14 @@ from collections.abc import Mapping
 from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
 from pipeline.core.names import GroupId, TaskId, checkpoint_prefix
 from pipeline.core.recovery import GenesisPlan, plan_genesis
-from pipeline.errors import AbortableError, ConfigError, FatalTaskError, FencedError, UnknownOutcomeError
+from pipeline.errors import (
+    AbortableError,
+    ConfigError,
+    FatalTaskError,
+    FencedError,
+    RetriableError,
+    UnknownOutcomeError,
+)
 from pipeline.ports import Step, TopicInfo, TopicSpec
 from pipeline.runtime.journal import first_entry
 from pipeline.runtime.publisher import CHUNK_BYTES, NONCE_BYTES
@@ -132,13 +139,13 @@ def _plan(where: str, tasks: list[TaskId], world: World) -> GenesisPlan:
     """What to do. A loss is believed only when it stays.
 
     Workers that start together look while one of them writes: a transaction becomes visible in one partition
-    after the other, and partitions are looked at one after the other.
+    after the other, and partitions are looked at one after the other. And a journal may be truncated meanwhile.
     """
     deadline = world.clock.monotonic_s() + HALF_SEEN_S
     while True:
         try:
             return _look(where, tasks, world)
-        except FatalTaskError:
+        except (FatalTaskError, RetriableError):
             if world.clock.monotonic_s() >= deadline:
                 raise
         world.clock.sleep(world.random.uniform(*AGAIN_S))

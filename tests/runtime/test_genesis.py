@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from pipeline.core.names import TopicPartition
-from pipeline.errors import FatalTaskError, FencedError
+from pipeline.errors import FatalTaskError, FencedError, RetriableError
 from pipeline.ports import JournalBounds, TopicInfo
 from pipeline.testing import MemoryCluster, MemoryJournalReader
 from tests.runtime.sums import Sums
@@ -83,3 +83,28 @@ def test_a_genesis_that_another_worker_is_writing_is_not_taken_for_a_loss(
     else:
         with pytest.raises(FatalTaskError, match="1 of 3 journal partitions have no genesis entry"):
             sums.driver.run()
+
+
+def test_a_journal_that_is_truncated_while_a_worker_starts_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another worker's checkpoint may remove the very entry at which the look was to begin."""
+    sums = Sums()
+    sums.send(1)
+    sums.driver.run()
+    sums.driver.restart(empty_disk=True)
+    reads = 0
+    read = MemoryJournalReader.read
+
+    def truncated(
+        self: MemoryJournalReader, journal: TopicPartition, start: int, end: int
+    ) -> Iterator[tuple[int, bytes]]:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            raise RetriableError(f"{journal}: position {start} is outside what the partition holds")
+        return read(self, journal, start, end)
+
+    monkeypatch.setattr(MemoryJournalReader, "read", truncated)
+    sums.driver.run()
+    sums.check()

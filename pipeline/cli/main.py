@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from pipeline.cli.broker import broker_app
+from pipeline.cli.checkpoints import checkpoints_app
 from pipeline.cli.consume import consume
 from pipeline.cli.journal import journal_app
 from pipeline.cli.produce import produce
@@ -36,6 +37,7 @@ app.command("status")(status)
 app.command("reset")(reset)
 app.add_typer(table_app, name="table")
 app.add_typer(journal_app, name="journal")
+app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(broker_app, name="broker")
 app.add_typer(topics_app, name="topics")
 app.command("produce")(produce)

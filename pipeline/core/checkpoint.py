@@ -188,32 +188,32 @@ def plan_upload(
 
 
 def plan_cleanup(
-    new: Manifest,
-    kept: Iterable[tuple[CheckpointRef, Manifest | None]],
-    new_name: str,
-    listed: Mapping[str, Listed],
-    grace_s: float,
+    kept: Iterable[tuple[CheckpointRef, Manifest | None]], listed: Mapping[str, Listed], grace_s: float
 ) -> tuple[str, ...]:
-    """What may be deleted once the entry that registers `new` is committed. To be frozen before that.
+    """What may be deleted of a task's objects. Before a checkpoint is registered: once that is committed.
 
-    `kept`: the other checkpoints that this entry keeps; None for a manifest that cannot be read. `new_name`: the
-    new manifest's. `listed`: everything behind the task's prefix, as of a moment when we still were the owner.
+    `kept`: what the journal will keep then; None for a manifest that cannot be read. `listed`: everything behind
+    the task's prefix, as of a moment before the entry.
 
-    row  named by the new or a kept checkpoint, or its manifest   age             kept manifests   plan
-    1    yes                                                      whatever        whatever         stays
-    2    no                                                       below grace     whatever         stays
-    3    no                                                       grace or more   all are read     may go
-    4    no                                                       grace or more   one is not       stays
+    row  named by a kept checkpoint, or its manifest   age             kept manifests   plan
+    1    yes                                           whatever        whatever         stays
+    2    no                                            below grace     whatever         stays
+    3    no                                            grace or more   all are read     may go
+    4    no                                            grace or more   one is not       stays
+    5    no                                            grace or more   there are none   stays
 
     Whoever commits the entry is the owner at that moment, and later owners use again only what is kept from then
     on. So a list made before the entry can name nothing that a later owner needs, however late it is worked off.
+    Row 5: a journal that names no checkpoint may be a new one, and the objects all that is left of the old.
     """
-    named = {new_name, *new.objects}
+    named: set[str] = set()
     for ref, manifest in kept:
         if manifest is None:
             return ()
         named.add(ref.manifest)
         named.update(manifest.objects)
+    if not named:
+        return ()
     return tuple(
         sorted(name for name, found in listed.items() if name not in named and found.age_s >= grace_s)
     )

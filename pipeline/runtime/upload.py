@@ -149,8 +149,9 @@ class Attempt:
         steps.reached(Step.AFTER_MANIFEST, task)
         self._known.manifests[ref] = manifest
         keeping = keep(ref, applied.checkpoints)
-        others = [(ref, manifest) for ref, manifest in kept if ref in keeping]
-        cleanup = plan_cleanup(manifest, others, ref.manifest, there, self._grace_s)  # 6
+        cleanup = plan_cleanup(
+            [(ref, manifest), *(each for each in kept if each[0] in keeping)], there, self._grace_s
+        )  # 6
         return Made(
             keeping,
             cleanup,

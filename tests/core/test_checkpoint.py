@@ -213,16 +213,21 @@ def test_files_with_the_same_content_share_an_object() -> None:
 KEPT_FILE, NEW_FILE, STRAY = state_file("k", "kept"), state_file("n", "new"), state_file("s", "stray")
 KEPT_MANIFEST = manifest(5, KEPT_FILE)
 KEPT_REF = ref_of(KEPT_MANIFEST)
-NEW_NAME = "manifests/new"
+NEW_MANIFEST = manifest(7, NEW_FILE)
+NEW_REF = ref_of(NEW_MANIFEST)
 
 
 def cleanup(stored: dict[str, Listed], kept: Manifest | None = KEPT_MANIFEST) -> tuple[str, ...]:
-    return plan_cleanup(manifest(7, NEW_FILE), [(KEPT_REF, kept)], NEW_NAME, stored, GRACE_S)
+    return plan_cleanup([(NEW_REF, NEW_MANIFEST), (KEPT_REF, kept)], stored, GRACE_S)
 
 
 def test_what_is_named_stays_row_1() -> None:
     """However old it is."""
-    stored = {**listed(KEPT_FILE, NEW_FILE), NEW_NAME: Listed(1, OLD), KEPT_REF.manifest: Listed(1, OLD)}
+    stored = {
+        **listed(KEPT_FILE, NEW_FILE),
+        NEW_REF.manifest: Listed(1, OLD),
+        KEPT_REF.manifest: Listed(1, OLD),
+    }
     assert cleanup(stored) == ()
 
 
@@ -240,6 +245,11 @@ def test_what_nobody_names_may_go_row_3() -> None:
 def test_nothing_may_go_while_a_kept_manifest_cannot_be_read_row_4() -> None:
     """Whatever it names looks like nobody's."""
     assert cleanup(listed(STRAY, KEPT_FILE), kept=None) == ()
+
+
+def test_nothing_may_go_while_nothing_is_kept_row_5() -> None:
+    """A journal that was deleted and begun anew: its old checkpoints are for a person to judge."""
+    assert plan_cleanup([], listed(STRAY), GRACE_S) == ()
 
 
 # Truncation

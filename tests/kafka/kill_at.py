@@ -20,7 +20,7 @@ import sys
 import threading
 from pathlib import Path
 
-from pipeline.config import KafkaSettings, Settings, WorkerSettings
+from pipeline.config import load_settings
 from pipeline.core.names import TaskId
 from pipeline.ports import Step
 from pipeline.runtime import restore
@@ -103,9 +103,13 @@ def _limit_files(log: Path) -> None:
 def main() -> None:
     """Run until the end that was ordered, or SIGTERM."""
     point, nth, trigger, servers, state_dir = sys.argv[1:]
-    settings = Settings(
-        KafkaSettings(servers),
-        WorkerSettings(state_dir=Path(state_dir), worker_id="killed", commit_interval_ms=20),
+    settings = load_settings(
+        {
+            "bootstrap_servers": servers,
+            "state_dir": state_dir,
+            "worker_id": "killed",
+            "commit_interval_ms": 20,
+        }
     )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

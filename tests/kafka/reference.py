@@ -22,6 +22,7 @@ from pipeline.core.journal import JournalEntry, Kind, assemble
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.partitioner import partition_of
 from pipeline.core.position import AppliedPosition, decode_position
+from pipeline.errors import RetriableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.state.rocks import RocksStores
@@ -97,7 +98,8 @@ class Reference:
         for task in self._tasks:
             entries = log.entries(task)
             begun[task.group].add(bool(entries))
-            assert not entries or (entries[0].entry.kind, entries[0].entry.seq) == (Kind.GENESIS, 1)
+            # What a checkpoint made superfluous is gone, in whole entries.
+            assert not entries or (entries[0].entry.kind is Kind.GENESIS) == (entries[0].entry.seq == 1)
             if task.group == "main":
                 self._check_outputs(log, task)
             self._check_state(log, task, state_dir)
@@ -161,16 +163,22 @@ class _Log:
 
     def committed(self, partition: TopicPartition) -> list[tuple[int, bytes]]:
         """(offset, value) of all committed records, with those read before."""
-        begin, known = self._read.get(partition, (0, []))
-        end = self._reader.bounds(partition).stable_end
-        known.extend(self._reader.read(partition, begin, end))
-        self._read[partition] = (end, known)
-        return known
+        while True:
+            bounds = self._reader.bounds(partition)
+            begin, known = self._read.get(partition, (bounds.start, []))
+            try:
+                found = list(self._reader.read(partition, begin, bounds.stable_end))
+            except RetriableError:  # a worker has truncated its journal meanwhile
+                self._read.pop(partition, None)
+                continue
+            self._read[partition] = (bounds.stable_end, known + found)
+            return known + found
 
 
 def _last_acquire(entries: list[JournalEntry]) -> int:
-    """Its seq; 0 without one."""
-    return max((e.entry.seq for e in entries if e.entry.kind is Kind.ACQUIRE), default=0)
+    """Its seq; where it was truncated, that of the first entry, which only a later owner moves."""
+    first = entries[0].entry.seq if entries else 0
+    return max((e.entry.seq for e in entries if e.entry.kind is Kind.ACQUIRE), default=first)
 
 
 def _sums(inputs: list[tuple[str, int]]) -> list[tuple[int, int]]:

@@ -49,6 +49,7 @@ class Workbench:
         self.partitions = partitions
         self.state_dir = directory / "state"
         self.log = directory / "worker.log"
+        self.environment: dict[str, str] = {}  # of the workers, beside our own
         self.sent: list[tuple[str, int]] = []
         self.reference = Reference(servers, prefix, groups, partitions)
         self._trigger = directory / "trigger"
@@ -249,7 +250,8 @@ class Workbench:
         return child
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "SUMS_PREFIX": self.prefix, "SUMS_GROUPS": " ".join(self.groups)}
+        names = {"SUMS_PREFIX": self.prefix, "SUMS_GROUPS": " ".join(self.groups)}
+        return {**os.environ, **names, **self.environment}
 
     @contextmanager
     def _reader(self) -> Iterator[_Read]:

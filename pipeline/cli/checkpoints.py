@@ -1,0 +1,213 @@
+"""`pipeline checkpoints`: what tasks could be restored from, whether it is whole, and what nobody needs any more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pipeline.cli.options import (
+    JsonOption,
+    KafkaOption,
+    counted,
+    kafka_settings,
+    print_json,
+    say,
+    table_console,
+)
+from pipeline.config import load_settings
+from pipeline.core.names import GroupId, TaskId, check_name
+from pipeline.errors import ConfigError, InputError
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ports import CheckpointStore
+from pipeline.runtime.inventory import Holding, Inventory, look, prune, verify
+from pipeline.storage.objects import open_checkpoint_store
+
+__all__ = ["checkpoints_app"]
+
+checkpoints_app = typer.Typer(help="Look after checkpoints.", no_args_is_help=True)
+
+AppArgument = Annotated[str, typer.Argument(metavar="APP", help="The app's name.")]
+GroupOption = Annotated[str, typer.Option(help="The handler group.")]
+PartitionOption = Annotated[int | None, typer.Option(help="One task; default: all.", min=0)]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="The checkpoint store. Default: worker.checkpoint_store.",
+        show_default=False,
+    ),
+]
+
+
+@checkpoints_app.command("list")
+def list_(
+    app: AppArgument,
+    group: GroupOption = "main",
+    partition: PartitionOption = None,
+    store: StoreOption = None,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the checkpoints that journals keep, and whether their objects are there. Reads no object's content."""
+    place, _ = _store(store)
+    _show(list(_inventories(app, group, partition, place, kafka)), json=json)
+
+
+@checkpoints_app.command("verify")
+def verify_(
+    app: AppArgument,
+    group: GroupOption = "main",
+    partition: PartitionOption = None,
+    store: StoreOption = None,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Read every object of every checkpoint and compare it with its hash. Ends with 1 when anything is damaged."""
+    place, _ = _store(store)
+    read = 0
+
+    def count(size: int) -> None:
+        nonlocal read
+        read += size
+
+    began_s = time.monotonic()
+    checked = [verify(found, place, count) for found in _inventories(app, group, partition, place, kafka)]
+    _show(checked, json=json)
+    say(f"read {counted(read, 'byte')} in {time.monotonic() - began_s:.1f} s")
+    if any(holding.problem for found in checked for holding in found.holdings):
+        raise typer.Exit(1)
+
+
+@checkpoints_app.command("prune")
+def prune_(
+    app: AppArgument,
+    group: GroupOption = "main",
+    partition: PartitionOption = None,
+    store: StoreOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted.")] = False,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Delete objects that no kept checkpoint names and that are older than worker.checkpoint_grace_s.
+
+    Workers do the same after each checkpoint. For tasks that no worker runs, and after crashes.
+    """
+    place, grace_s = _store(store)
+    deleted = 0
+    for found in _inventories(app, group, partition, place, kafka, grace_s):
+        sizes = sum(found.strays[name].size for name in found.prunable if name in found.strays)
+        if not dry_run:
+            prune(found, place)
+        deleted += len(found.prunable)
+        if json:
+            names = [found.prefix + name for name in found.prunable]
+            print_json({"task": str(found.task), "deleted": names, "bytes": sizes, "dry_run": dry_run})
+        for name in () if json else found.prunable:
+            typer.echo(found.prefix + name)
+        unreadable = [holding for holding in found.holdings if holding.manifest is None]
+        if unreadable:
+            say(f"{found.task}: nothing is deleted while a manifest cannot be read: {unreadable[0].problem}")
+        elif not found.holdings and found.strays:
+            say(
+                f"{found.task}: its journal names no checkpoint; {counted(len(found.strays), 'object')} in "
+                f"{found.prefix} may be all that is left of another journal: judge, and delete them by hand"
+            )
+    say(f"{'would delete' if dry_run else 'deleted'} {counted(deleted, 'object')}")
+
+
+def _store(url: str | None) -> tuple[CheckpointStore, float]:
+    """The store, and the grace age. Raises ConfigError."""
+    settings = load_settings({"checkpoint_store": url}).worker
+    found = open_checkpoint_store(settings.checkpoint_store)
+    if found is None:
+        raise ConfigError(
+            "no checkpoint store is configured",
+            hint="add --store URL, or set checkpoint_store under [worker] in pipeline.toml",
+        )
+    return found, settings.checkpoint_grace_s
+
+
+def _inventories(
+    app: str,
+    group: str,
+    partition: int | None,
+    store: CheckpointStore,
+    kafka: str | None,
+    grace_s: float = 0.0,
+) -> Iterator[Inventory]:
+    if ":" in app:
+        raise InputError(f"{app!r} is no app's name", hint="give the app's name, not MODULE:APP")
+    group_id = GroupId(check_name("app", app), check_name("group", group))
+    settings = kafka_settings(kafka)
+    with closing(KafkaCluster(settings)) as cluster, closing(KafkaJournalReader(settings)) as reader:
+        topic = cluster.describe([group_id.journal_topic]).get(group_id.journal_topic)
+        if topic is None:
+            raise InputError(
+                f"there is no journal {group_id.journal_topic} in this Kafka",
+                hint="give the app's name, not MODULE:APP, and its group with --group",
+            )
+        if partition is not None and partition >= topic.partitions:
+            raise InputError(f"{group_id.journal_topic} has partitions 0 to {topic.partitions - 1}")
+        cluster_id = cluster.cluster_id()
+        for number in range(topic.partitions) if partition is None else [partition]:
+            task = TaskId(app, group, number)
+            yield look(task, cluster_id, reader, store, time.time_ns() // 1_000_000, grace_s)
+
+
+def _show(inventories: Sequence[Inventory], *, json: bool) -> None:
+    if json:
+        for found in inventories:
+            print_json(_document(found))
+        return
+    table = Table("task", "entry", "offset", "made", "bytes", "files", "state", box=None)
+    for found in inventories:
+        for holding in found.holdings:
+            ref = holding.ref
+            made = datetime.fromtimestamp(ref.wall_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+            files = len(holding.manifest.files) if holding.manifest else "-"
+            cells = (found.task, ref.seq, ref.offset, made, f"{ref.size:,}", files, holding.problem or "ok")
+            table.add_row(*map(str, cells))
+        if not found.holdings:
+            table.add_row(str(found.task), "-", "-", "-", "-", "-", "no checkpoint")
+    table_console().print(table)
+    strays = [held for found in inventories for held in found.strays.values()]
+    if strays:
+        say(f"beside them {counted(len(strays), 'object')} of {sum(held.size for held in strays):,} bytes")
+    for found in inventories:
+        if not found.restorable:
+            say(f"{found.task} could not be restored on an empty disk: runbooks/nothing-to-restore-from.md")
+
+
+def _document(found: Inventory) -> dict[str, Any]:
+    return {
+        "task": str(found.task),
+        "prefix": found.prefix,
+        "journal_start": found.journal_start,
+        "journal_end": found.journal_end,
+        "restorable": found.restorable,
+        "checkpoints": [_holding(holding) for holding in found.holdings],
+        "stray_objects": len(found.strays),
+        "stray_bytes": sum(held.size for held in found.strays.values()),
+    }
+
+
+def _holding(holding: Holding) -> dict[str, Any]:
+    ref = holding.ref
+    return {
+        "seq": ref.seq,
+        "offset": ref.offset,
+        "chain": ref.chain.hex(),
+        "wall_ms": ref.wall_ms,
+        "bytes": ref.size,
+        "files": len(holding.manifest.files) if holding.manifest else None,
+        "manifest": ref.manifest,
+        "problem": holding.problem,
+    }

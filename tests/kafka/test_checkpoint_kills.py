@@ -1,0 +1,153 @@
+"""Workers with a checkpoint store, on a real Kafka and a real disk, killed at each step of checkpoints and restores.
+
+As in test_worker_kills.py, outputs must fit the journal's end and tables their own position after each kill, and all
+inputs in the end; here the journal's beginning goes on the way, and disks are lost.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+import pytest
+
+from pipeline.config import KafkaSettings
+from pipeline.core.checkpoint import KEPT
+from pipeline.core.names import TaskId
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.runtime.choose import registered
+from tests.conftest import KafkaUnderTest
+from tests.kafka.workbench import Workbench
+from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
+
+JOURNAL_BYTES = 4_000
+
+
+@pytest.fixture
+def checkpointed(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Workbench]:
+    """A workbench whose workers make a checkpoint every few commits, and delete at once what nobody keeps."""
+    bench = Workbench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
+    place = tmp_path / "checkpoints"
+    place.mkdir()
+    bench.environment = {
+        "PIPELINE_WORKER_ID": "killed",  # as tests/kafka/kill_at.py says: nobody waits for a ghost of another name
+        "PIPELINE_CHECKPOINT_STORE": place.as_uri(),
+        "PIPELINE_CHECKPOINT_INTERVAL_S": "0.3",
+        "PIPELINE_CHECKPOINT_JOURNAL_BYTES": str(JOURNAL_BYTES),
+        "PIPELINE_CHECKPOINT_GRACE_S": "0",
+    }
+    yield bench
+    bench.close()
+
+
+def tasks(bench: Workbench) -> list[TaskId]:
+    return [TaskId(bench.prefix, group, n) for group in bench.groups for n in range(bench.partitions)]
+
+
+def starts(bench: Workbench) -> list[str]:
+    """How each task that went live was restored, in order."""
+    lines = [line for line in bench.log.read_text().splitlines() if line.startswith("{")]
+    return [
+        said["start"] for line in lines if (said := msgspec.json.decode(line)).get("event") == "task_live"
+    ]
+
+
+def grow(bench: Workbench) -> None:
+    """Let a worker run until the journal of every task has lost its beginning."""
+    worker = bench.worker("--commit-interval-ms", "20")
+    reader = KafkaJournalReader(KafkaSettings(bench.servers))
+    while True:
+        bench.send(100)
+        bench.catch_up(worker)
+        if all(reader.bounds(task.journal).start > 0 for task in tasks(bench)):
+            break
+    reader.close()
+    worker.kill()
+    assert worker.wait() == -signal.SIGKILL
+    bench.reference.check_at_rest(bench.state_dir)
+
+
+def finish_on_an_empty_disk(bench: Workbench) -> None:
+    """Every task comes from its checkpoint, and all is as if nothing had happened."""
+    shutil.rmtree(bench.state_dir)
+    done = len(starts(bench))
+    bench.send(200)
+    bench.finish()
+    assert starts(bench)[done:] == ["a checkpoint"] * len(tasks(bench))
+
+
+def test_kills_at_each_step_of_a_checkpoint_leave_outputs_and_tables_exact(checkpointed: Workbench) -> None:
+    """In an upload, between manifest and entry, between entry and deletion, between deletion and truncation."""
+    grow(checkpointed)
+    for step in CHECKPOINT_STEPS:
+        checkpointed.kill_while_running(step.name, 1)
+    finish_on_an_empty_disk(checkpointed)
+
+
+def test_kills_at_each_step_of_a_download_leave_outputs_and_tables_exact(checkpointed: Workbench) -> None:
+    """What has arrived is half a state, or a whole one in its place."""
+    grow(checkpointed)
+    for step in DOWNLOAD_STEPS:
+        shutil.rmtree(checkpointed.state_dir)
+        for _ in range(2):
+            checkpointed.send(20)
+            checkpointed.kill_while_starting(step.name, 1)
+    finish_on_an_empty_disk(checkpointed)
+
+
+def test_kills_at_random_moments_leave_a_journal_that_is_bounded(checkpointed: Workbench) -> None:
+    """However much was committed: what is left of it is what the last three checkpoints need."""
+    grow(checkpointed)
+    for _ in range(3):
+        worker = checkpointed.worker("--commit-interval-ms", "5")
+        for _ in range(10):
+            checkpointed.send(100)
+            checkpointed.wait_for_outputs(worker)
+        worker.kill()
+        worker.wait()
+        checkpointed.reference.check_at_rest(checkpointed.state_dir)
+    finish_on_an_empty_disk(checkpointed)
+    reader = KafkaJournalReader(KafkaSettings(checkpointed.servers))
+    for task in tasks(checkpointed):
+        bounds = reader.bounds(task.journal)
+        kept = registered(task, reader, bounds.start, bounds.stable_end)
+        assert len(kept) == KEPT
+        assert all(candidate.problem is None for candidate in kept)
+        assert bounds.start == kept[-1].ref.offset
+        held = sum(len(chunk) for _, chunk in reader.read(task.journal, bounds.start, bounds.stable_end))
+        assert held < 20 * JOURNAL_BYTES
+    reader.close()
+    check_commands(checkpointed)
+
+
+def check_commands(bench: Workbench) -> None:
+    """With no worker alive: all is listed, whole, and as small as it can be; damage is told."""
+    for group in bench.groups:
+        listed = bench.command(
+            "checkpoints", "list", bench.prefix, "--group", group, "--kafka", bench.servers, "--json"
+        )
+        assert listed.returncode == 0, listed.stderr
+        found = [msgspec.json.decode(line) for line in listed.stdout.splitlines()]
+        assert [len(task["checkpoints"]) for task in found] == [KEPT] * bench.partitions
+        assert all(task["restorable"] for task in found)
+    arguments = (bench.prefix, "--kafka", bench.servers, "--partition", "0")
+    pruned = bench.command("checkpoints", "prune", *arguments)
+    assert pruned.returncode == 0, pruned.stderr
+    checked = bench.command("checkpoints", "verify", *arguments)
+    assert (checked.returncode, checked.stdout.count(" ok")) == (0, KEPT), checked.stdout
+    place = Path(unquote(urlsplit(bench.environment["PIPELINE_CHECKPOINT_STORE"]).path))
+    table = max(place.glob(f"*/{bench.prefix}/main/0/objects/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2] ^= 1
+    table.write_bytes(data)
+    checked = bench.command("checkpoints", "verify", *arguments)
+    assert checked.returncode == 1
+    assert "its content has another hash" in checked.stdout
+    refused = bench.command("checkpoints", "list", bench.prefix, "--store", "file:///nowhere/at/all")
+    assert (refused.returncode, "mkdir -p" in refused.stderr) == (1, True)

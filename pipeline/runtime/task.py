@@ -150,7 +150,7 @@ class Task:
 
         True when anything moved. Raises whatever ended the commit under way.
         """
-        seal = seal or self._leaving
+        seal = seal or self._leaving  # so that a release entry finds nothing open
         moved = False
         if self._under_way is not None and self._under_way.done():
             self._retire(self._under_way.result())
@@ -163,7 +163,7 @@ class Task:
         if self._under_way is None and self._open_records and (seal or self._due()):
             self._under_way = self._world.executor.submit(self._seal())
             moved = True
-        elif self._under_way is None and self._entries and not (self._leaving and self._open_records):
+        elif self._under_way is None and self._entries:
             # At the positions of the last commit: those of the open overlay are not committed yet.
             entry, self._entered = self._entries.popleft()
             entry = replace(entry, positions=self.applied.positions)

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 import pytest
 
 from pipeline import Context, Event
-from pipeline.core.names import TaskId
+from pipeline.core.membership import Owner, encode_note
+from pipeline.core.names import TaskId, workers_topic
 from pipeline.runtime.task import Task
+from pipeline.testing import MemoryMembers
 from tests.runtime.fleet import Fleet, Node
 from tests.runtime.sums import Sums
 
@@ -30,24 +32,29 @@ def all_live(fleet: Fleet) -> Mapping[TaskId, tuple[Node, Task]]:
 
 def test_workers_that_start_together_share_the_tasks_without_a_fight() -> None:
     """Who sees only itself at first would take everything, and be fenced for most of it."""
-    fleet = started("a", "b", "c")
+    fleet = Fleet(partitions=12)
+    for worker in ("a", "b", "c"):
+        fleet.start(worker)
+        fleet.run(0.3)
+    fleet.send()
+    fleet.settle()
     fleet.check()
     assert [len(tasks) for tasks in fleet.owners().values()] == [4, 4, 4]
-    assert not any(node.said("task_fenced") for node in fleet.nodes)
+    assert sum(len(node.said("task_live")) for node in fleet.nodes) == 12  # each was restored once
 
 
 def test_a_worker_that_joins_gets_its_share_and_the_others_never_stop() -> None:
     """Every move is a pause: only what the new worker gets may move, by a release and not by a fence."""
-    fleet = started("a", "b", "c")
+    fleet = started("a", "b", "c", partitions=64)
     before = all_live(fleet)
     fleet.start("d")
-    for _ in range(60):
+    for _ in range(10):
         fleet.send()
-        fleet.run(0.5)
+        fleet.run(1.0)
     fleet.settle()
     fleet.check()
     moved = [task for task, (node, _) in all_live(fleet).items() if node.worker_id == "d"]
-    assert len(moved) == 3
+    assert len(moved) == 16
     for task_id, (node, task) in before.items():
         if task_id not in moved:
             assert all_live(fleet)[task_id] == (node, task)  # the very same one: it was never restored
@@ -114,6 +121,37 @@ def test_a_worker_that_wakes_up_after_its_tasks_were_taken_writes_nothing_and_re
     fleet.settle()
     fleet.check()
     assert zombie.said("task_taken_over")
+
+
+def test_a_note_that_comes_late_does_not_turn_owners_back() -> None:
+    """A worker that wakes up says what was true when it fell asleep; and a newcomer hears the right thing, too."""
+    fleet = started("a", "b")
+    late, other = fleet.nodes
+    before = dict(late.live)
+    stale = Owner(1, "b", other.worker._own().me.process)
+    notes = [encode_note(task_id, stale) for task_id in before]
+    MemoryMembers(fleet.broker, fleet.clock).announce(workers_topic("sums"), notes)
+    fleet.run(10.0)
+    assert late.live == before
+    newcomer = fleet.start("c")
+    fleet.run(0.5)
+    fleet.settle()
+    heard = newcomer.worker._own()._watch._heard
+    assert {task: heard[task].worker for task in before} == {
+        task: node.worker_id for node in fleet.nodes for task in node.live if task in before
+    }
+    assert not any(node.said("task_fenced") for node in fleet.nodes)
+
+
+def test_a_worker_that_does_not_give_a_task_up_is_not_waited_for_for_ever() -> None:
+    """It is a member and says it has the task; a bug or a full disk may keep it from letting go."""
+    fleet = started("a")
+    fleet.nodes[0].worker._own()._decide = lambda _places: {}  # type: ignore[method-assign,assignment]
+    fleet.start("b")
+    fleet.send()
+    fleet.run(45.0)
+    assert len(fleet.nodes[1].live) == 6
+    assert fleet.nodes[1].said("task_not_released")
 
 
 def test_of_two_processes_with_one_worker_id_the_older_one_leaves() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pipeline.core.journal import Kind
 from pipeline.ports import Step
+from pipeline.runtime.journal import last_entries
+from pipeline.testing import DeferredExecutor, MemoryJournalReader
 from tests.runtime.sums import Sums
 
 
@@ -22,6 +25,32 @@ def test_what_is_processed_after_the_seal_is_no_part_of_the_sealed_commit() -> N
     sums.driver.run()
     assert sums.driver.crashed
     assert [event.value.count for event in sums.driver.outputs(sums.sums)] == [1, 2]
+    sums.driver.restart()
+    sums.driver.run()
+    sums.check()
+
+
+def test_a_task_that_is_given_up_commits_what_is_open_first_and_takes_nothing_more() -> None:
+    """The release entry is its last word: whoever comes next goes on from the positions in it."""
+    sums = Sums(deferred=True)
+    sums.send(1)
+    sums.driver.run()
+    (run,) = sums.driver._running()._runs
+    sums.send(2, 3)
+    sums.driver.step()  # processed, and open
+    task = run.tasks[0]
+    late = sums.driver.broker.records(sums.numbers.name)[-1]
+    run.release(0)
+    task.offer(sums.numbers.name, [late])  # fetched before it was given up
+    while 0 in run.leaving:
+        sums.driver.step()
+        executor = sums.driver._executor
+        assert isinstance(executor, DeferredExecutor)
+        executor.run_all()
+    reader = MemoryJournalReader(sums.driver.broker)
+    entries = last_entries(sums.task.journal, reader, reader.bounds(sums.task.journal), 2)
+    assert [entry.entry.kind for entry in entries] == [Kind.COMMIT, Kind.RELEASE]
+    assert [entry.entry.positions for entry in entries] == [{"numbers": 3}] * 2
     sums.driver.restart()
     sums.driver.run()
     sums.check()

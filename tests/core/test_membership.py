@@ -1,0 +1,174 @@
+"""Members, owners and claims, and what a worker does about each task: every row of the table."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.core.membership import (
+    Action,
+    Claim,
+    Member,
+    Owner,
+    Place,
+    Roster,
+    check_worker_id,
+    decide,
+    decode_member,
+    decode_note,
+    encode_member,
+    encode_note,
+    process_name,
+    ring_parameters,
+)
+from pipeline.core.names import TaskId
+from pipeline.errors import ConfigError
+
+TASK = TaskId("app", "main", 0)
+TASKS = [TaskId("app", "main", number) for number in range(4)]
+
+
+def member(worker: str, started_ms: int = 1, parameters: str = "p", weight: int = 1) -> Member:
+    return Member(worker, process_name(started_ms, worker.encode()), weight, parameters)
+
+
+A, B = member("a"), member("b", 2)
+
+
+def test_a_member_is_told_by_its_client_id() -> None:
+    """It is all that Kafka tells one worker about another."""
+    made = member("host-1.example_x", 1_700_000_000_000, "0123abcd", 3)
+    assert decode_member(encode_member(made)) == made
+
+
+@pytest.mark.parametrize(
+    "client_id",
+    ["rdkafka", "pipeline/1/a/1-x/1", "pipeline/2/a/1-x/1/p", "pipeline/1/a/1-x/0/p", "pipeline/1/a/1-x/z/p"],
+)
+def test_a_stranger_in_the_group_is_no_member(client_id: str) -> None:
+    """Anybody may join a Kafka group by its name."""
+    assert decode_member(client_id) is None
+
+
+@pytest.mark.parametrize("worker", ["", "a/b", "a b", "ä", "x" * 129])
+def test_a_worker_id_that_would_not_fit_into_a_client_id_is_refused(worker: str) -> None:
+    """It would be cut in two, and be somebody else."""
+    with pytest.raises(ConfigError, match="worker id"):
+        check_worker_id(worker)
+
+
+@pytest.mark.parametrize(
+    "about", [Owner(7, "a", "1-x"), Owner(8, "a", "1-x", True, "why"), Claim("b", "2-y", True)]
+)
+def test_notes_come_back_as_they_were(about: Owner | Claim) -> None:
+    """They are the workers' only word to each other."""
+    key, value = encode_note(TASK, about)
+    assert decode_note("app", value) == (TASK, about)
+    assert key.decode().endswith("/main/0")
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'[2,"main",0,[7,"a","x"],null]', b'[1,"main",0,null,null]'])
+def test_notes_of_another_release_are_passed_over(data: bytes) -> None:
+    """They are hints: a worker that cannot read one goes on without it."""
+    assert decode_note("app", data) is None
+
+
+def test_owner_and_claim_of_a_task_are_kept_apart_by_compaction() -> None:
+    """One key for both would lose the owner at the first claim."""
+    assert encode_note(TASK, Owner(1, "a", "x"))[0] != encode_note(TASK, Claim("a", "x"))[0]
+
+
+def test_the_fingerprint_tells_other_tasks_apart_and_not_their_order() -> None:
+    """Two that compute different rings must not both act on theirs."""
+    assert ring_parameters(TASKS) == ring_parameters(reversed(TASKS))
+    assert ring_parameters(TASKS) != ring_parameters(TASKS[:3])
+
+
+def test_of_several_processes_of_a_worker_the_youngest_counts() -> None:
+    """The others were killed and are not missed yet."""
+    ghost, again = member("a", 1), member("a", 9)
+    assert Roster([again, ghost, B]).workers() == {"a": again, "b": B}
+
+
+def test_who_computes_another_ring_than_the_oldest_member_is_not_on_it() -> None:
+    """Which version is the right one matters less than that all say the same."""
+    old, new = member("a", 1, "old"), member("b", 2, "new")
+    assert Roster([new, old]).ring_members() == {"a": old}
+    assert set(Roster([new, old]).assignment(TASKS).values()) == {"a"}
+
+
+def test_without_members_nothing_is_assigned() -> None:
+    """Nobody has looked yet."""
+    assert Roster().assignment(TASKS) == {}
+
+
+@pytest.mark.parametrize(
+    ("owner", "running"),
+    [
+        (None, False),
+        (Owner(1, "a", A.process), True),
+        (Owner(1, "a", A.process, released=True), False),
+        (Owner(1, "a", "0-earlier"), False),
+        (Owner(1, "gone", "1-x"), False),
+    ],
+)
+def test_a_task_is_run_by_the_living_process_that_acquired_it(owner: Owner | None, running: bool) -> None:
+    """A worker that was started again has to acquire its tasks again."""
+    owners = {TASK: owner} if owner is not None else {}
+    assert Roster([A, B], owners).is_running(TASK) is running
+
+
+def test_a_take_over_that_has_begun_is_not_given_to_another() -> None:
+    """Who joins in the middle of a long restore would begin it again."""
+    owners = {task: Owner(1, "gone", "1-x") for task in TASKS}
+    alone = Roster([A, B], owners)
+    claims = {task: Claim(worker, "1-x") for task, worker in alone.assignment(TASKS).items()}
+    joined = Roster([A, B, member("c", 3)], owners, claims)
+    moved = [task for task, worker in joined.assignment(TASKS).items() if worker != claims[task].worker]
+    assert len(moved) == 1  # the new one's share
+
+
+def rows() -> list[tuple[str, Roster, Place, bool, Action | None]]:
+    """(row, what is seen, where the task is, settled, what `a` does). `a` alone or `b` alone decides the ring."""
+    mine, others = Owner(3, "a", A.process), Owner(3, "b", B.process)
+    gone = Owner(3, "gone", "1-x")
+    both = [A, B]
+    stays = {TASK: mine._replace(released=True)}  # the ring leaves it with its last owner
+    # Three tasks of b make it give none to a; its own four make it give up one or two.
+    to_b = dict.fromkeys(TASKS, others)
+    before = Roster([A], {TASK: Owner(3, "a", "0-x")})
+    b_has = {TASK: others}
+    b_ready, b_not_yet, c_ready = Claim("b", B.process, True), Claim("b", B.process), Claim("c", "1-c", True)
+    return [
+        ("1 mine before", Roster([A], {TASK: mine}), Place.ABSENT, False, Action.CLAIM),
+        ("1 mine before, an earlier process", before, Place.ABSENT, False, Action.CLAIM),
+        ("1 released by me", Roster(both, stays), Place.ABSENT, True, Action.CLAIM),
+        ("1 nobody's, settled", Roster([A], {TASK: gone}), Place.ABSENT, True, Action.CLAIM),
+        ("1 nobody's, followed", Roster([A], {TASK: gone}), Place.FOLLOWING, True, Action.CLAIM),
+        ("5 nobody's, not settled", Roster([A], {TASK: gone}), Place.ABSENT, False, None),
+        ("5 new, not settled", Roster([A]), Place.ABSENT, False, None),
+        ("5 on its way", Roster([A], {TASK: gone}), Place.RESTORING, True, None),
+        ("5 live", Roster([A], {TASK: mine}), Place.LIVE, True, None),
+        ("5 failed here", Roster([A], {TASK: mine}), Place.FAILED, True, None),
+        ("5 leaving", Roster([A], {TASK: mine}), Place.LEAVING, True, None),
+        ("4 another's, followed", Roster(both, b_has), Place.FOLLOWING, True, Action.FORGET),
+        ("5 another's", Roster(both, b_has), Place.ABSENT, True, None),
+        ("5 another's, nobody ready", Roster(both, b_has), Place.LIVE, True, None),
+        ("3 another's, and it is ready", Roster(both, b_has, {TASK: b_ready}), Place.LIVE, True, Action.RELEASE),
+        ("5 another's, not ready", Roster(both, b_has, {TASK: b_not_yet}), Place.LIVE, True, None),
+        ("5 a third one is ready", Roster(both, b_has, {TASK: c_ready}), Place.LIVE, True, None),
+        ("2 to come here, run elsewhere", Roster(both, to_b), Place.ABSENT, True, Action.FOLLOW),
+        ("5 the same, not settled", Roster(both, to_b), Place.ABSENT, False, None),
+        ("5 the same, followed", Roster(both, to_b), Place.FOLLOWING, True, None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seen", "place", "settled", "action"), [row[1:] for row in rows()], ids=[row[0] for row in rows()]
+)
+def test_each_row_of_the_table(seen: Roster, place: Place, settled: bool, action: Action | None) -> None:
+    """The worker does what the table says, and nothing more."""
+    tasks = TASKS if len(seen.owners) > 1 else [TASK]
+    coming = [task for task, worker in seen.assignment(tasks).items() if worker == "a"]
+    task = coming[0] if len(tasks) > 1 else TASK
+    decided = decide(seen, A, tasks, {task: place}, settled=settled)
+    assert decided.get(task) == action

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.core.names import TopicPartition
 from pipeline.errors import UnreachableError
-from pipeline.ports import Clock, JournalReader, Record, Source
+from pipeline.ports import Clock, JournalReader, Record, Source, TopicInfo
 
-__all__ = ["last_committed", "read_topic"]
+__all__ = ["committed_records", "last_committed", "read_topic"]
 
 _POLL_RECORDS = 2_000
 _POLL_S = 0.5
@@ -75,3 +75,14 @@ def read_topic(
                 del left[partition]
             if record.offset() <= last:
                 yield record
+
+
+def committed_records(
+    topic: TopicInfo, reader: JournalReader, source: Source, clock: Clock
+) -> Iterator[Record]:
+    """All committed records of a topic up to its end as of now, in order per partition."""
+    places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+    bounds = {place: reader.bounds(place) for place in places}
+    lasts = {place: last_committed(reader, place, b.start, b.stable_end) for place, b in bounds.items()}
+    held = {place: last for place, last in lasts.items() if last is not None}
+    return read_topic(source, clock, {place: b.start for place, b in bounds.items()}, held)

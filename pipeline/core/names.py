@@ -6,6 +6,7 @@ These strings outlive any release: a changed one is a lost journal. They are bui
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 from typing import NamedTuple
 
 from pipeline.errors import ConfigError
@@ -20,6 +21,7 @@ __all__ = [
     "checkpoint_manifest",
     "checkpoint_object",
     "checkpoint_prefix",
+    "copy_name",
     "held_by_the_pipeline",
     "journal_group",
     "load_transactional_id",
@@ -155,6 +157,12 @@ def workers_group(app: str) -> str:
 def workers_topic(app: str) -> str:
     """Where the workers of an app tell each other what they run."""
     return f"pipeline.workers.{app}"
+
+
+def copy_name(topic: str) -> str:
+    """The app that copies another topic into `topic`: readable, and different for each topic."""
+    readable = re.sub(r"[^A-Za-z0-9_-]", "-", topic)[:60]
+    return f"copy-{readable}-{blake2b(topic.encode(), digest_size=4).hexdigest()}"
 
 
 def load_transactional_id(load: str) -> str:

@@ -14,6 +14,7 @@ from pipeline.core.names import (
     TaskId,
     TopicPartition,
     check_name,
+    copy_name,
     held_by_the_pipeline,
     load_transactional_id,
 )
@@ -41,6 +42,8 @@ def test_names_are_what_they_were_in_the_first_release() -> None:
     assert task.journal == TopicPartition("shop.main.journal", 3)
     assert task.transactional_id == "shop.main.3"
     assert load_transactional_id("2024") == "pipeline.load.2024"
+    assert copy_name("orders.by-item") == "copy-orders-by-item-73122b28"
+    assert len(check_name("app", copy_name("o" * 249))) <= 80
     assert LOADS_TOPIC == "pipeline.loads"
     assert (str(task), str(task.journal)) == ("shop/main/3", "shop.main.journal[3]")
 

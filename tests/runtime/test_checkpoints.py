@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+import msgspec
 import pytest
 
 from pipeline.core.checkpoint import KEPT
@@ -227,6 +228,24 @@ def test_a_state_that_cannot_be_opened_gives_way_to_the_one_before() -> None:
     sums.check()
 
 
+def test_a_state_that_is_another_state_than_its_manifest_says_gives_way_to_the_one_before() -> None:
+    """Whole and well hashed, and not what was asked for: a position is believed only from the state itself."""
+    sums = with_history()
+    newest, before = kept(sums)[:2]
+    older = {file.name: file for file in manifest(sums, before).files}
+    real = manifest(sums, newest)
+    mixed = msgspec.structs.replace(
+        real, files=tuple(older["CURRENT"] if file.name == "CURRENT" else file for file in real.files)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "pipeline.runtime.download.read_manifest",
+            lambda _store, _cluster, _task, ref: mixed if ref == newest else manifest(sums, ref),
+        )
+        check_restored_from_a_checkpoint(sums, before.seq)
+    assert "another state than its manifest says" in sums.driver.said("checkpoint_refused")[0]["reason"]
+
+
 def test_an_object_that_vanished_is_made_anew_by_the_next_checkpoint() -> None:
     """Somebody has tidied up by hand: the next manifest must not name what is not there."""
     sums = with_history()
@@ -235,6 +254,27 @@ def test_an_object_that_vanished_is_made_anew_by_the_next_checkpoint() -> None:
     sums.send(1)
     sums.driver.run()
     check_restored_from_a_checkpoint(sums, kept(sums)[0].seq)
+
+
+def test_an_object_that_was_lost_by_the_store_is_uploaded_again_before_anything_names_it() -> None:
+    """A journal is truncated on the strength of what the manifest says."""
+    sums = with_history()
+    store, lost = sums.driver.checkpoints, []
+    put = store.put
+
+    def losing(name: str, content: Iterable[bytes], size: int) -> None:
+        put(name, content, size)
+        if not lost:
+            lost.append(name)
+            store.delete([name])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "put", losing)
+        sums.send(1)
+        sums.driver.run()
+    assert "/objects/" in lost[0]
+    check_restored_from_a_checkpoint(sums, kept(sums)[0].seq)
+    assert not sums.driver.said("checkpoint_refused")
 
 
 def test_nothing_is_deleted_while_a_kept_manifest_cannot_be_read() -> None:
@@ -279,6 +319,21 @@ def test_what_a_fenced_owner_still_deletes_and_truncates_nobody_needs() -> None:
         objects = manifest(sums, ref).objects
         assert {prefix(sums) + name for name in objects} <= set(sums.driver.checkpoints.names())
     check_restored_from_a_checkpoint(sums, kept(sums)[0].seq)
+
+
+def test_an_owner_whose_entry_is_not_committed_deletes_and_truncates_nothing() -> None:
+    """It was fenced while it uploaded; what its entry would have let go, the next owner keeps."""
+    sums = with_history()
+    oldest, began = kept(sums)[-1], begins_at(sums)
+    objects = [prefix(sums) + name for name in manifest(sums, oldest).objects]
+    sums.send(1)
+    sums.driver.crash_at(Step.BEFORE_BEGIN, nth=2)  # the commit's, then that of the entry that registers
+    sums.driver.run()
+    assert sums.driver.crashed
+    assert kept(sums)[-1] == oldest
+    assert begins_at(sums) == began
+    assert {prefix(sums) + oldest.manifest, *objects} <= set(sums.driver.checkpoints.names())
+    check_restored_from_a_checkpoint(sums)
 
 
 def test_a_manifest_that_was_never_registered_is_not_used() -> None:

@@ -14,11 +14,13 @@ from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
 from pipeline.runtime.task import Task
 from pipeline.runtime.worker import Worker
-from pipeline.runtime.world import NoSteps, World
+from pipeline.runtime.world import Checkpoints, NoSteps, World
 from pipeline.testing import (
     DeferredExecutor,
+    InlineExecutor,
     ManualClock,
     MemoryBroker,
+    MemoryCheckpointStore,
     MemoryCluster,
     MemoryJournalReader,
     MemoryMembers,
@@ -61,6 +63,9 @@ class Fleet:
 
     partitions: int = 12
     seed: int = 0
+    settings: WorkerSettings = field(
+        default_factory=WorkerSettings
+    )  # with a checkpoint store: in memory, shared
     nodes: list[Node] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -69,6 +74,7 @@ class Fleet:
         self.clock: ManualClock = self.sums.driver.clock
         self.random = random.Random(self.seed)
         self.started = 0
+        self.checkpoints = MemoryCheckpointStore(self.clock.wall_ms)
 
     def start(self, worker_id: str, *, stores: MemoryStores | None = None, sums: Sums | None = None) -> Node:
         """`sums`: another version of the app."""
@@ -76,6 +82,7 @@ class Fleet:
         executor = DeferredExecutor(self.seed + self.started)
         log = structlog.testing.CapturingLogger()
         stores = stores if stores is not None else MemoryStores()
+        stored = bool(self.settings.checkpoint_store)
         world = World(
             cluster=MemoryCluster(self.broker),
             sources=MemorySources(self.broker),
@@ -88,8 +95,9 @@ class Fleet:
             executor=executor,
             log=log,
             steps=NoSteps(),
+            checkpoints=Checkpoints(self.checkpoints, InlineExecutor()) if stored else None,
         )
-        settings = replace(WorkerSettings(), worker_id=worker_id)
+        settings = replace(self.settings, worker_id=worker_id)
         node = Node(worker_id, Worker((sums or self.sums).app, world, settings), executor, stores, log)
         node.worker.start()
         self.nodes.append(node)

@@ -259,7 +259,7 @@ def test_an_object_that_vanished_is_made_anew_by_the_next_checkpoint() -> None:
 def test_an_object_that_was_lost_by_the_store_is_uploaded_again_before_anything_names_it() -> None:
     """A journal is truncated on the strength of what the manifest says."""
     sums = with_history()
-    store, lost = sums.driver.checkpoints, []
+    store, lost = sums.driver.checkpoints, list[str]()
     put = store.put
 
     def losing(name: str, content: Iterable[bytes], size: int) -> None:

@@ -23,7 +23,7 @@ Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], tuple[bytes |
 class Context:
     """Handed to each handler call. Do not keep it: what is written after the call belongs to no record."""
 
-    __slots__ = ("_outputs", "_resources", "_senders", "_tables", "message")
+    __slots__ = ("_outputs", "_resources", "_senders", "_tables", "_used", "message")
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class Context:
     ) -> None:
         self._tables = tables
         self._senders = senders
+        self._used: dict[Topic[Any, Any], Sender] = {}  # those that something was sent to
         self._resources = resources
         self._outputs: list[Any] = []
         self.message: Any = None
@@ -65,12 +66,9 @@ class Context:
         what is no topic of the app, which stops the task whatever `on_error` says.
         """
         try:
-            name, encode_key, admit, most = self._senders[topic]
+            name, encode_key, admit, most = self._used[topic]
         except (KeyError, TypeError):
-            raise ConfigError(
-                f"{topic!r} is not declared by this app",
-                hint="ctx.send takes what app.topic(...) returned",
-            ) from None
+            name, encode_key, admit, most = self._first_use(topic)
         try:
             key_data = encode_key(key)
         except REFUSALS as error:
@@ -98,6 +96,22 @@ class Context:
             raise ConfigError(f"ctx.resource takes what app.resource(...) returned, not {resource!r}")
         result: R = self._resources(resource)
         return result
+
+    def _first_use(self, topic: Any) -> Sender:
+        try:
+            sender = self._senders[topic]
+        except (KeyError, TypeError):
+            raise ConfigError(
+                f"{topic!r} is not declared by this app",
+                hint="ctx.send takes what app.topic(...) returned",
+            ) from None
+        self._used[topic] = sender
+        return sender
+
+    @property
+    def written(self) -> list[str]:
+        """The topics that something was sent to, since the task went live. For the runtime."""
+        return [sender[0] for sender in self._used.values()]
 
     def take_outputs(self) -> list[Any]:
         """The outputs so far; a new list is open from here on. For the runtime."""

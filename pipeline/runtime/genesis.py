@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
-from pipeline.core.names import GroupId, TaskId, checkpoint_prefix
+from pipeline.core.names import GroupId, TaskId, TopicPartition, checkpoint_prefix
 from pipeline.core.recovery import GenesisPlan, plan_genesis
 from pipeline.errors import (
     AbortableError,
@@ -57,9 +57,12 @@ def ensure_genesis(
     *,
     largest_dead_letter: int,
     world: World,
+    latest: bool = False,
 ) -> None:
     """Make sure that every task of `group` has a genesis entry.
 
+    `latest`: its inputs are to be read from where they end now. That is settled here, before any group of the app
+    is live: where one reads what another writes, later would be too late.
     `largest_dead_letter`: bytes of the largest record that may become a dead letter; 0: none is written.
 
     Raises FatalTaskError when the group existed before and its journal does not, ConfigError when the journal
@@ -79,7 +82,7 @@ def ensure_genesis(
             traces=_traces(tasks, world),
         )
         journal = _create_journal(group, partitions, replication, world)  # 1
-    _check_journal(where, journal, partitions)
+    _check_journal(where, journal, partitions, identity)
     if largest_dead_letter:
         size = str(largest_dead_letter + DEAD_LETTER_HEADER_BYTES)
         config = {**DEAD_LETTER_CONFIG, "max.message.bytes": size}
@@ -100,7 +103,7 @@ def ensure_genesis(
                     seq=1,
                     owner="",
                     nonce=world.random.token(NONCE_BYTES),
-                    positions={},
+                    positions=_ends(task, identity, world) if latest else {},
                     identity=identity,
                     wall_ms=world.clock.wall_ms(),
                 )
@@ -119,6 +122,17 @@ def ensure_genesis(
         finally:
             producer.close()
     raise FatalTaskError(f"{where}: its genesis could not be written", hint="check the log for the reason")
+
+
+def _ends(task: TaskId, identity: Identity, world: World) -> dict[str, int]:
+    reader = world.journals()
+    try:
+        return {
+            topic: reader.bounds(TopicPartition(topic, task.partition)).stable_end
+            for topic in identity.inputs
+        }
+    finally:
+        reader.close()
 
 
 def _traces(tasks: list[TaskId], world: World) -> list[str]:
@@ -195,10 +209,11 @@ def _create_journal(group: GroupId, partitions: int, replication: int, world: Wo
     return journal
 
 
-def _check_journal(where: str, journal: TopicInfo, partitions: int) -> None:
+def _check_journal(where: str, journal: TopicInfo, partitions: int, identity: Identity) -> None:
     if journal.partitions != partitions:
         raise ConfigError(
-            f"{where}: its journal {journal.name} has {journal.partitions} partitions, its input {partitions}",
+            f"{where}: its journal {journal.name} has {journal.partitions} partitions, its input "
+            f"{', '.join(identity.inputs)} has {partitions}: keys have moved away from their state",
             hint="follow runbooks/partitions-changed.md",
         )
     limit = int(journal.config.get("max.message.bytes", JOURNAL_MESSAGE_BYTES))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from pipeline.ports import TopicInfo
 from pipeline.runtime.world import World
 from pipeline.table import table_prefix
 
-__all__ = ["PARTITIONER", "GroupPlan", "InputChange", "inputs_changed", "plan_groups"]
+__all__ = ["PARTITIONER", "GroupPlan", "InputChange", "inputs_changed", "outputs_changed", "plan_groups"]
 
 PARTITIONER = "murmur2_random"
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
@@ -33,6 +33,7 @@ class GroupPlan:
     partitions: int
     identity: Identity
     largest_input: int  # bytes of a record that an input topic may hold
+    placed_by: Mapping[str, int]  # partitions of each topic of the app: by them its outputs are placed
 
     @property
     def id(self) -> GroupId:
@@ -72,6 +73,7 @@ def plan_groups(
             group,
             *_shape(app, group, topics, cluster_id),
             max(_message_bytes(topics[topic.name]) for topic in group.inputs),
+            placed_by={name: topics[name].partitions for name in app.topics},
         )
         for group in groups
     ]
@@ -101,6 +103,21 @@ def inputs_changed(plan: GroupPlan, now: Mapping[str, TopicInfo]) -> InputChange
     return None
 
 
+def outputs_changed(
+    plan: GroupPlan, written: Iterable[str], now: Mapping[str, TopicInfo]
+) -> InputChange | None:
+    """Why a task must not go on writing to the topics `written`; None when keys still go where they went."""
+    for name in written:
+        before, current = plan.placed_by.get(name), now.get(name)
+        if before is not None and current is not None and current.partitions != before:
+            return InputChange(
+                f"topic {name} had {before} partitions and has {current.partitions}, and this task writes to it: "
+                "keys would move away from their readers' state",
+                "runbooks/partitions-changed.md",
+            )
+    return None
+
+
 def _shape(app: App, group: Group, topics: Mapping[str, TopicInfo], cluster_id: str) -> tuple[int, Identity]:
     inputs = group.inputs
     counts = {topic.name: topics[topic.name].partitions for topic in inputs}
@@ -108,7 +125,8 @@ def _shape(app: App, group: Group, topics: Mapping[str, TopicInfo], cluster_id: 
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ConfigError(
             f"app {app.app_name}, group {group.name}: its input topics must have equally many partitions: {listed}",
-            hint="read them in separate groups, or create the topics alike",
+            hint="create the topics alike, or read them in separate groups; where one got partitions under this app: "
+            "runbooks/partitions-changed.md",
         )
     prefixes: dict[bytes, str] = {}
     for name in group.tables:

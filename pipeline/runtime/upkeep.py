@@ -18,7 +18,7 @@ from pipeline.ports import Pending, TopicInfo
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.journal import read_entries
 from pipeline.runtime.outage import Outage
-from pipeline.runtime.plan import inputs_changed
+from pipeline.runtime.plan import inputs_changed, outputs_changed
 from pipeline.runtime.world import World
 
 __all__ = ["Upkeep"]
@@ -62,7 +62,7 @@ class Upkeep:
         if now >= self._next_check_s and self._check is None:
             self._next_check_s = now + self._settings.check_interval_s
             self._asked_s = now
-            names = sorted({name for run in self._runs for name in run.plan.identity.inputs})
+            names = sorted({name for run in self._runs for name in run.plan.placed_by})
             cluster = self._world.cluster
             self._check = self._world.executor.submit(lambda: cluster.describe(names))
             self._begin_look()
@@ -107,7 +107,7 @@ class Upkeep:
         found: list[tuple[GroupRun, TaskId, PipelineError]] = []
         for run in self._runs:
             for task in run.tasks.values():
-                error = _error(run, task.id, now)
+                error = _error(run, task.id, now, task.context.written)
                 if error is not None:
                     found.append((run, task.id, error))
         return found
@@ -141,8 +141,10 @@ def _ends_beyond(
         reader.close()
 
 
-def _error(run: GroupRun, task: TaskId, now: dict[str, TopicInfo]) -> PipelineError | None:
-    change = inputs_changed(run.plan, now)
+def _error(
+    run: GroupRun, task: TaskId, now: dict[str, TopicInfo], written: Sequence[str] = ()
+) -> PipelineError | None:
+    change = inputs_changed(run.plan, now) or outputs_changed(run.plan, written, now)
     if change is None:
         return None
     return FatalTaskError(f"task {task}: {change.reason}", hint=f"follow {change.runbook}")

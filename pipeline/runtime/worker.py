@@ -123,6 +123,7 @@ class Worker:
                 self._settings.replication_factor,
                 largest_dead_letter=plan.largest_dead_letter,
                 world=self._world,
+                latest=self._settings.start == "latest",
             )
         self._ownership = Ownership(self._app.app_name, plans, self._world, self._settings)
         self._ownership.join(lambda: (self._turns, _place(self.at_work)))

@@ -157,7 +157,9 @@ class TestDriver:
                 if quiet > 1:
                     break
             else:
-                raise InvariantError(f"the app is still busy after {MAX_STEPS} steps")
+                raise InvariantError(
+                    f"the app is still busy after {MAX_STEPS} steps (do its handlers feed themselves?)"
+                )
         except SimulatedCrash:
             self.crash()
             return

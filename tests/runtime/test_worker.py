@@ -334,7 +334,8 @@ def test_inputs_with_different_numbers_of_partitions_are_refused_with_the_number
         ConfigError, match="must have equally many partitions: numbers has 2, other has 3"
     ) as caught:
         sums.driver.run()
-    assert caught.value.hint == "read them in separate groups, or create the topics alike"
+    assert caught.value.hint is not None
+    assert "create the topics alike" in caught.value.hint
 
 
 def test_a_journal_that_refuses_large_entries_is_refused_with_the_command_that_mends_it() -> None:

@@ -26,8 +26,10 @@ from pipeline.core.ring import RING_VERSION, VIRTUAL_NODES, assign
 from pipeline.errors import ConfigError
 
 __all__ = [
+    "About",
     "Action",
     "Claim",
+    "Departure",
     "Member",
     "Note",
     "Owner",
@@ -130,18 +132,31 @@ class Claim(NamedTuple):
     ready: bool = False
 
 
+class Departure(NamedTuple):
+    """A process that has left. Kafka drops a member in the middle of a rebalance only after its session time-out."""
+
+    worker: str
+    process: str
+
+
+About = Owner | Claim | Departure
+
+
 class Note(msgspec.Struct, frozen=True, array_like=True):
-    """One record of the workers' topic: about `task` (group, partition)."""
+    """One record of the workers' topic: about a task (group, partition), or about a process."""
 
     version: int
-    group: str
-    partition: int
+    group: str = ""
+    partition: int = -1
     owner: Owner | None = None
     claim: Claim | None = None
+    departure: Departure | None = None
 
     @property
     def key(self) -> bytes:
         """What compaction keeps the last one of."""
+        if self.departure is not None:
+            return f"left/{self.departure.worker}".encode()
         kind = "owner" if self.owner is not None else "claim"
         return f"{kind}/{self.group}/{self.partition}".encode()
 
@@ -151,21 +166,27 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Note)
 
 
-def encode_note(task: TaskId, about: Owner | Claim) -> tuple[bytes, bytes]:
+def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
     """(key, value) of the record."""
-    owner = about if isinstance(about, Owner) else None
-    claim = about if isinstance(about, Claim) else None
-    note = Note(_VERSION, task.group, task.partition, owner, claim)
+    group, partition = (task.group, task.partition) if task is not None else ("", -1)
+    note = Note(
+        _VERSION,
+        group,
+        partition,
+        about if isinstance(about, Owner) else None,
+        about if isinstance(about, Claim) else None,
+        about if isinstance(about, Departure) else None,
+    )
     return note.key, _encoder.encode(note)
 
 
-def decode_note(app: str, data: bytes) -> tuple[TaskId, Owner | Claim] | None:
+def decode_note(app: str, data: bytes) -> tuple[TaskId, About] | None:
     """The note; None for one that this release does not know. Notes are hints, so that is no error."""
     try:
         note = _decoder.decode(data)
     except msgspec.DecodeError:
         return None
-    about = note.owner if note.owner is not None else note.claim
+    about = note.owner or note.claim or note.departure
     if note.version != _VERSION or about is None:
         return None
     return TaskId(app, note.group, note.partition), about
@@ -178,6 +199,7 @@ class Roster:
     members: Collection[Member] = ()
     owners: Mapping[TaskId, Owner] = field(default_factory=dict)
     claims: Mapping[TaskId, Claim] = field(default_factory=dict)
+    departed: Collection[str] = ()  # processes
 
     def workers(self) -> dict[str, Member]:
         """The process of each worker that counts, by worker id: the youngest.
@@ -186,7 +208,8 @@ class Roster:
         """
         found: dict[str, Member] = {}
         for member in sorted(self.members, key=lambda member: member.age):
-            found[member.worker] = member
+            if member.process not in self.departed:
+                found[member.worker] = member
         return found
 
     def ring_members(self) -> dict[str, Member]:

@@ -20,7 +20,7 @@ from pipeline.kafka.errors import error_of
 __all__ = ["KafkaMembers"]
 
 _POLL_S = 0.2
-_LEAVE_TIMEOUT_S = 2.0
+_LEAVE_TIMEOUT_S = 0.5  # in the middle of a rebalance the client waits for its end
 _DELIVERY_TIMEOUT_S = 6.0
 
 

@@ -142,7 +142,7 @@ class Ownership:
         for task in list(self._ready_s):
             self._claim_nothing(task)
         self._followers.close()
-        self._watch.flush()
+        self._watch.depart()
         self._watch.leave()
 
     def _hurry_while_tasks_move(

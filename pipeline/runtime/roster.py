@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import (
+    About,
     Claim,
+    Departure,
     Member,
     Owner,
     Roster,
@@ -36,7 +38,7 @@ class _Look(NamedTuple):
     """What one look found: members, notes not seen before in order, and where the next look begins."""
 
     members: list[Member]
-    notes: list[tuple[TaskId, Owner | Claim]]
+    notes: list[tuple[TaskId, About]]
     position: int
 
 
@@ -60,7 +62,8 @@ class RosterWatch:
         self._claims: dict[TaskId, Claim] = {}
         self._heard: dict[TaskId, Owner] = {}  # as a newcomer would read it, which is not the highest seq
         self._told: dict[TaskId, tuple[Owner, float]] = {}
-        self._waiting: dict[tuple[TaskId, type], Owner | Claim] = {}
+        self._departed: dict[str, str] = {}  # by worker, the last one that said so
+        self._waiting: dict[tuple[TaskId | None, type], About] = {}
         self._telling: Pending[None] | None = None
         self.roster = Roster((me,))
         self.looked = False
@@ -106,8 +109,9 @@ class RosterWatch:
         self._merge(task, owner)
         self._refresh()
 
-    def flush(self) -> None:
-        """Wait until the others could know everything; what cannot be told is left."""
+    def depart(self) -> None:
+        """Say that this process leaves, and wait until all is said. What cannot be said is left."""
+        self._waiting[None, Departure] = Departure(self._me.worker, self._me.process)
         try:
             if self._telling is not None:
                 self._telling.result()
@@ -167,11 +171,15 @@ class RosterWatch:
 
     def _refresh(self, members: Mapping[str, Member] | None = None) -> None:
         found = tuple(members.values()) if members is not None else self.roster.members
-        self.roster = Roster(found, dict(self._owners), dict(self._claims))
+        departed = frozenset(self._departed.values())
+        self.roster = Roster(found, dict(self._owners), dict(self._claims), departed)
 
-    def _merge(self, task: TaskId, about: Owner | Claim) -> None:
+    def _merge(self, task: TaskId, about: About) -> None:
         if isinstance(about, Claim):
             self._claims[task] = about
+            return
+        if isinstance(about, Departure):
+            self._departed[about.worker] = about.process
             return
         known = self._owners.get(task)
         if known is None or about.order >= known.order:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.core.journal import JournalEntry, Kind
-from pipeline.core.membership import Claim, Member, Owner, Roster, decode_member, decode_note
+from pipeline.core.membership import Claim, Departure, Member, Owner, Roster, decode_member, decode_note
 from pipeline.core.names import TaskId, TopicPartition, journal_group, workers_group, workers_topic
 from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
@@ -113,6 +113,7 @@ def _roster(app: str, cluster: Cluster, reader: JournalReader, topics: Sequence[
     members = [decode_member(client_id) for client_id in cluster.member_ids(workers_group(app))]
     owners: dict[TaskId, Owner] = {}
     claims: dict[TaskId, Claim] = {}
+    departed: dict[str, str] = {}
     topic = TopicPartition(workers_topic(app), 0)
     if topic.topic in topics:
         bounds = reader.bounds(topic)
@@ -121,11 +122,14 @@ def _roster(app: str, cluster: Cluster, reader: JournalReader, topics: Sequence[
             if note is None:
                 continue
             task, about = note
-            if isinstance(about, Claim):
+            if isinstance(about, Departure):
+                departed[about.worker] = about.process
+            elif isinstance(about, Claim):
                 claims[task] = about
             elif task not in owners or about.order >= owners[task].order:
                 owners[task] = about
-    return Roster([member for member in members if member is not None], owners, claims)
+    alive = [member for member in members if member is not None]
+    return Roster(alive, owners, claims, frozenset(departed.values()))
 
 
 def _each(

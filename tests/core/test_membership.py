@@ -7,6 +7,7 @@ import pytest
 from pipeline.core.membership import (
     Action,
     Claim,
+    Departure,
     Member,
     Owner,
     Place,
@@ -64,6 +65,19 @@ def test_notes_come_back_as_they_were(about: Owner | Claim) -> None:
     key, value = encode_note(TASK, about)
     assert decode_note("app", value) == (TASK, about)
     assert key.decode().endswith("/main/0")
+
+
+def test_a_process_that_said_it_leaves_is_no_member_though_it_is_listed() -> None:
+    """Kafka answers a leaving member only at the end of the rebalance that is under way."""
+    left = Departure("a", A.process)
+    key, value = encode_note(None, left)
+    assert key == b"left/a"
+    found = decode_note("app", value)
+    assert found is not None
+    assert found[1] == left
+    assert Roster([A, B], departed=[A.process]).workers() == {"b": B}
+    again = member("a", 9)
+    assert Roster([A, again, B], departed=[A.process]).workers() == {"a": again, "b": B}
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'[2,"main",0,[7,"a","x"],null]', b'[1,"main",0,null,null]'])

@@ -81,8 +81,13 @@ def test_the_tasks_of_a_killed_worker_are_taken_over_and_the_others_never_stop()
         assert all_live(fleet)[task_id] == before[task_id]
 
 
-def test_a_worker_that_is_stopped_hands_its_tasks_over_at_once() -> None:
-    """It releases them and leaves the group: nobody needs to miss it first."""
+@pytest.mark.parametrize("listed_still", [False, True])
+def test_a_worker_that_is_stopped_hands_its_tasks_over_at_once(
+    listed_still: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It releases them and says that it leaves: nobody needs to miss it first, also in the middle of a rebalance."""
+    if listed_still:
+        monkeypatch.setattr(MemoryMembers, "leave", lambda _self: None)
     fleet = started("a", "b")
     fleet.stop(fleet.nodes[0])
     fleet.send()

@@ -1,0 +1,41 @@
+"""Three stages and a join, run by several workers on the real broker, one of which is killed under load."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import KafkaUnderTest
+from tests.kafka.orders_bench import OrdersBench
+from tests.runtime.orders import Sent
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[OrdersBench]:
+    """The app under a suffix of the test's own, and no worker yet."""
+    found = OrdersBench(kafka.bootstrap_servers, f"-{unique_name[-8:]}", tmp_path, Sent())
+    yield found
+    found.close()
+
+
+def test_a_worker_killed_under_load_leaves_every_stage_exact(bench: OrdersBench) -> None:
+    """Tasks of three groups are spread over the workers, so the kill cuts chains of stages anywhere."""
+    first, second, third = (bench.start(name) for name in ("first", "second", "third"))
+    bench.send(300)
+    bench.wait_until_live()
+    for _ in range(10):
+        bench.send(100)
+    second.kill()
+    assert second.wait() == -signal.SIGKILL
+    for _ in range(10):
+        bench.send(100)
+    again = bench.start("second")
+    bench.send(300)
+    bench.wait_until_done()
+    bench.stop(first, again, third)
+    bench.check()

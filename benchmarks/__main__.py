@@ -1,13 +1,14 @@
-"""`python -m benchmarks [throughput|partitions|restart]`: run one, or all, each on a Kafka of its own."""
+"""`python -m benchmarks [throughput|partitions|restart|handoff]`: run one, or all, each on a Kafka of its own."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from benchmarks import restart, throughput
+from benchmarks import handoff, restart, throughput
 
-NAMES = ("throughput", "partitions", "restart")
+HANDOFFS = 20
+NAMES = ("throughput", "partitions", "restart", "handoff")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--events", type=int, default=1_000_000, help="throughput, partitions: events to process (1,000,000)"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="times each thing is measured (3)")
+    parser.add_argument("--rounds", type=int, help="times each thing is measured (3; handoff 20)")
     parser.add_argument(
         "--keys",
         type=int,
@@ -25,17 +26,20 @@ def main(arguments: list[str] | None = None) -> int:
         help="throughput, partitions: different keys (10,000); restart: table sizes (10,000 1,000,000 5,000,000)",
     )
     chosen = parser.parse_args(arguments)
+    rounds = chosen.rounds or 3
     codes = []
     wanted = [chosen.benchmark] if chosen.benchmark else list(NAMES)
-    if wanted != ["restart"] and len(chosen.keys or []) > 1:
+    if chosen.benchmark != "restart" and len(chosen.keys or []) > 1:
         parser.error("only restart takes more than one number of keys: name it")
     keys = (chosen.keys or [10_000])[0]
     if "throughput" in wanted:
-        codes.append(throughput.run(chosen.events, chosen.rounds, keys))
+        codes.append(throughput.run(chosen.events, rounds, keys))
     if "partitions" in wanted:
-        codes.append(throughput.run_partitions(chosen.events, chosen.rounds, keys))
+        codes.append(throughput.run_partitions(chosen.events, rounds, keys))
     if "restart" in wanted:
-        codes.append(restart.run(chosen.keys or restart.SIZES, chosen.rounds))
+        codes.append(restart.run(chosen.keys or restart.SIZES, rounds))
+    if "handoff" in wanted:
+        codes.append(handoff.run(chosen.rounds or HANDOFFS, chosen.keys[0] if chosen.keys else handoff.KEYS))
     return max(codes)
 
 

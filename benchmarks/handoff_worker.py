@@ -1,0 +1,19 @@
+"""One of the workers between which `handoff` moves a task: NAME SERVERS STATE_DIR WORKER_ID."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from benchmarks.restart_app import make_app
+from pipeline.cli.logs import configure_logs
+from pipeline.config import KafkaSettings, Settings, WorkerSettings
+from pipeline.wiring import build_worker, run_until_signal
+
+if __name__ == "__main__":
+    name, servers, state_dir, worker_id = sys.argv[1:]
+    configure_logs("info")
+    settings = Settings(
+        KafkaSettings(servers), WorkerSettings(state_dir=Path(state_dir), worker_id=worker_id)
+    )
+    run_until_signal(build_worker(make_app(name), settings), settings.worker)

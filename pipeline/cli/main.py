@@ -16,6 +16,7 @@ from pipeline.cli.broker import broker_app
 from pipeline.cli.checkpoints import checkpoints_app
 from pipeline.cli.consume import consume
 from pipeline.cli.journal import journal_app
+from pipeline.cli.migrate import migrate_app
 from pipeline.cli.produce import produce
 from pipeline.cli.reset import reset
 from pipeline.cli.ring import ring_app
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command("worker")(worker)
 app.command("status")(status)
 app.command("reset")(reset)
+app.add_typer(migrate_app, name="migrate")
 app.add_typer(table_app, name="table")
 app.add_typer(journal_app, name="journal")
 app.add_typer(checkpoints_app, name="checkpoints")

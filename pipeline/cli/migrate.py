@@ -1,0 +1,287 @@
+"""`pipeline migrate`: move an app to inputs with another number of partitions."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.table import Table
+
+from pipeline.app import App
+from pipeline.cli.logs import configure_logs
+from pipeline.cli.options import JsonOption, KafkaOption, counted, print_json, say, table_console
+from pipeline.client.comparing import Comparison, compare_histories, compare_last_values
+from pipeline.client.copying import Copied, Copy, copy_task, run_copy
+from pipeline.client.cutover import unfinished
+from pipeline.client.hints import no_topic
+from pipeline.client.migration import Migration, Survey, survey
+from pipeline.client.reading import committed_records
+from pipeline.config import Settings, load_settings
+from pipeline.core.names import check_name
+from pipeline.errors import InputError
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.kafka.source import KafkaSources
+from pipeline.ports import Record
+from pipeline.runtime.status import Problem
+from pipeline.runtime.system import SystemClock
+from pipeline.wiring import build_world, with_worker_id
+
+__all__ = ["migrate_app"]
+
+_GROUP = "pipeline.consume"  # the client wants one; nothing is ever committed to it
+_REPORT_S = 2.0
+_FOLLOW_S = 1.0
+_SHOWN_KEYS = 5
+
+migrate_app = typer.Typer(
+    name="migrate", help="Move an app to inputs with another number of partitions.", no_args_is_help=True
+)
+
+OldArgument = Annotated[str, typer.Argument(metavar="OLD-APP", help="The app's name, as in pipeline status.")]
+NewArgument = Annotated[str, typer.Argument(metavar="NEW-APP", help="The name of the app that takes over.")]
+TopicOption = Annotated[
+    list[str],
+    typer.Option("--topic", metavar="OLD=NEW", help="An input, and the topic to copy it into. Repeatable."),
+]
+IncompleteOption = Annotated[
+    bool, typer.Option("--incomplete", help="Copy a topic also where its first records are gone.")
+]
+
+
+@migrate_app.callback()
+def migrate() -> None:
+    """Move an app to inputs with another number of partitions: see pipeline runbook partitions-changed."""
+
+
+@migrate_app.command()
+def plan(
+    old: OldArgument,
+    new: NewArgument,
+    topic: TopicOption,
+    incomplete: IncompleteOption = False,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what would be copied, and what speaks against it (exit 1). Changes nothing."""
+    with _clients(kafka) as found:
+        _refuse(_surveyed(_migration(old, new, topic), found, incomplete=incomplete, json=json))
+
+
+@migrate_app.command()
+def run(
+    old: OldArgument,
+    new: NewArgument,
+    topic: TopicOption,
+    incomplete: IncompleteOption = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with what comes, until Ctrl-C or SIGTERM.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as plan: change nothing.")] = False,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Copy the inputs, up to their ends as they are now: each record once. Run it again after any crash.
+
+    Order per key, keys, values, headers and timestamps stay. Workers and producers may run meanwhile.
+    """
+    configure_logs("warning")
+    migration = _migration(old, new, topic)
+    with _clients(kafka) as found:
+        _refuse(_surveyed(migration, found, incomplete=incomplete, json=json and dry_run))
+        if dry_run:
+            return
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            while True:
+                surveyed = survey(
+                    migration, found.cluster, found.reader, SystemClock(), incomplete=incomplete
+                )
+                _refuse(surveyed)
+                for copy in surveyed.copies:
+                    _report(copy, _copy(copy, found.settings), json=json, quiet=follow)
+                if not follow:
+                    return
+                SystemClock().sleep(_FOLLOW_S)
+        except KeyboardInterrupt:
+            say("ended; run the same command again to go on")
+            raise typer.Exit(0 if follow else 130) from None
+
+
+@migrate_app.command()
+def switch(
+    old: OldArgument,
+    new: NewArgument,
+    topic: TopicOption,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=NEW",
+            help="Output topics of both apps: a key's values in OLD must be its first ones in NEW. Repeatable.",
+        ),
+    ] = None,
+    compare_last: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="The same for the last value of each key only."),
+    ] = None,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say whether the old app may be forgotten, and what is missing (exit 1). Changes nothing; ask again and again.
+
+    It may when its workers are stopped, its inputs are copied, the new app has processed all of them, and outputs
+    agree. From then on producers write to the new topics.
+    """
+    migration = _migration(old, new, topic)
+    with _clients(kafka) as found:
+        copies = survey(migration, found.cluster, found.reader, SystemClock(), incomplete=True).copies
+        problems = unfinished(migration, copies, found.cluster, found.reader)
+        wanted = _pairs(compare or []), _pairs(compare_last or [])
+        for pairs, how in zip(wanted, (compare_histories, compare_last_values), strict=True):
+            for one, other in pairs.items():
+                problems += _compared(one, other, how, found)
+    if json:
+        print_json({"done": not problems, "problems": [_problem(problem) for problem in problems]})
+    if problems:
+        _say(problems)
+        raise typer.Exit(1)
+    say(
+        f"{old} may be forgotten: let the producers write to {', '.join(migration.topics.values())} from now on"
+    )
+
+
+class _Clients(NamedTuple):
+    """What reads Kafka."""
+
+    settings: Settings
+    cluster: KafkaCluster
+    reader: KafkaJournalReader
+
+
+@contextmanager
+def _clients(kafka: str | None) -> Iterator[_Clients]:
+    settings = load_settings({"bootstrap_servers": kafka})
+    with (
+        closing(KafkaCluster(settings.kafka)) as cluster,
+        closing(KafkaJournalReader(settings.kafka)) as reader,
+    ):
+        yield _Clients(settings, cluster, reader)
+
+
+def _migration(old: str, new: str, topics: Sequence[str]) -> Migration:
+    for name in (old, new):
+        if ":" in name:
+            raise InputError(f"{name!r} is no app's name", hint="give the app's name, not MODULE:APP")
+        check_name("app", name)
+    return Migration(old, new, _pairs(topics))
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        old, equals, new = text.partition("=")
+        if not (old and equals and new) or old in found:
+            raise InputError(f"{text!r}: give OLD=NEW, each OLD once")
+        found[old] = new
+    return found
+
+
+def _surveyed(migration: Migration, found: _Clients, *, incomplete: bool, json: bool) -> Survey:
+    """The survey, shown."""
+    surveyed = survey(migration, found.cluster, found.reader, SystemClock(), incomplete=incomplete)
+    if json:
+        print_json(_document(surveyed))
+    elif surveyed.copies:
+        table = Table("topic", "partitions", "copied into", "partitions", box=None)
+        for copy in surveyed.copies:
+            grown = f" (was {copy.before})" if len(copy.passes) > 1 else ""
+            table.add_row(
+                copy.old.name, f"{copy.old.partitions}{grown}", copy.new.name, str(copy.new.partitions)
+            )
+        table_console().print(table)
+    for note in surveyed.notes:
+        say(f"note: {note}")
+    return surveyed
+
+
+def _refuse(surveyed: Survey) -> None:
+    if surveyed.problems:
+        _say(surveyed.problems)
+        raise typer.Exit(1)
+
+
+def _say(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        say(f"problem: {problem.text}\n  -> {problem.hint}")
+
+
+def _copy(copy: Copy, settings: Settings) -> Copied:
+    app = App(copy_task(copy.new.name).app)  # for the limits of its two topics
+    for info in (copy.old, copy.new):
+        app.topic(info.name, key=bytes | None, value=bytes | None, codec="raw")
+    world = build_world(app, settings)
+    clock = world.clock
+    said_s = clock.monotonic_s()
+
+    def progress(records: int) -> None:
+        nonlocal said_s
+        if clock.monotonic_s() - said_s >= _REPORT_S:
+            said_s = clock.monotonic_s()
+            say(f"{copy.old.name} -> {copy.new.name}: {counted(records, 'record')}")
+
+    owner = f"migrate on {with_worker_id(settings.worker).worker_id}"
+    return run_copy(copy, owner, world, settings.worker, progress)
+
+
+def _compared(
+    old: str, new: str, how: Callable[[Iterator[Record], Iterator[Record]], Comparison], found: _Clients
+) -> list[Problem]:
+    result = how(_records(old, found), _records(new, found))
+    say(f"{old} and {new}: {counted(result.keys, 'key')} compared, {len(result.differing)} differ")
+    if not result.differing:
+        return []
+    keys = ", ".join(repr(key.decode(errors="replace")) for key in result.differing[:_SHOWN_KEYS])
+    text = f"{new} does not agree with {old} in {counted(len(result.differing), 'key')}: {keys}"
+    return [Problem(text, "look at one: pipeline consume TOPIC --key KEY")]
+
+
+def _records(topic: str, found: _Clients) -> Iterator[Record]:
+    info = found.cluster.describe([topic]).get(topic)
+    if info is None:
+        raise no_topic(topic, found.cluster.topics())
+    with closing(KafkaSources(found.settings.kafka).open(_GROUP)) as source:
+        yield from committed_records(info, found.reader, source, SystemClock())
+
+
+def _report(copy: Copy, result: Copied, *, json: bool, quiet: bool) -> None:
+    """`quiet`: only where something was copied."""
+    if quiet and not result.records:
+        return
+    if json:
+        pair = {"old": copy.old.name, "new": copy.new.name}
+        print_json({**pair, "copied": result.records, "copied_before": result.before})
+        return
+    text = f"{copy.old.name} -> {copy.new.name}: {counted(result.records, 'record')} copied"
+    say(f"{text}, {result.before:,} before" if result.before else text)
+
+
+def _document(surveyed: Survey) -> Mapping[str, Any]:
+    copies = [
+        {
+            "old": copy.old.name,
+            "partitions": copy.old.partitions,
+            "partitions_before": copy.before,
+            "new": copy.new.name,
+            "new_partitions": copy.new.partitions,
+        }
+        for copy in surveyed.copies
+    ]
+    problems = [_problem(problem) for problem in surveyed.problems]
+    return {"copies": copies, "problems": problems, "notes": list(surveyed.notes)}
+
+
+def _problem(problem: Problem) -> Mapping[str, str]:
+    return {"text": problem.text, "hint": problem.hint}

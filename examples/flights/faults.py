@@ -53,6 +53,7 @@ class Story:
         self._outputs = outputs
         self._loaders: dict[str, subprocess.Popen[bytes]] = {}
         self._load_began_s = 0.0
+        self._victim = ""
         self.faults: list[Fault] = []
         self.kills = 0
 
@@ -60,13 +61,13 @@ class Story:
         """All of it, until `outputs` outputs are there."""
         for name in ("a", "b", "c"):
             self._processes.worker(name)
+        self._load_began_s = time.monotonic()
+        for topic in LOADS:
+            self._load(topic, archive)
         yield from self._until(lambda: self._processes.at_rest(TASKS))
         self._say(
             f"3 workers share {TASKS} tasks; {len(LOADS)} loads of {flights:,} flights, {RATE:,} records/s each"
         )
-        self._load_began_s = time.monotonic()
-        for topic in LOADS:
-            self._load(topic, archive)
         some = self._chance.uniform(0.04, 0.08) * outputs
         yield from self._until(lambda: self._outputs.count >= some)
         yield from self._kill_loader(self._chance.choice(list(LOADS)), archive)
@@ -146,11 +147,11 @@ class Story:
         began_s = time.monotonic()
         self.kills += 1
         what = f"loader killed ({topic})"
-        end = self._poll.loaded(partitions)
         self._say_when(what)
+        end = sum(self._poll.ends(partitions).values())
         self._load(topic, archive)
         # What it had not committed is aborted, which takes an offset in each partition.
-        yield from self._until(lambda: self._poll.loaded(partitions) > end + 2 * len(partitions))
+        yield from self._until(lambda: self._poll.loaded(partitions) > end + len(partitions))
         self.faults.append(Fault(what, None, None, time.monotonic() - began_s, None))
 
     def _note(
@@ -176,7 +177,9 @@ class Story:
         return [p for p in steady if p in mine], [p for p in steady if p not in mine]
 
     def _any_worker(self) -> Worker:
-        return self._chance.choice(self._processes.alive)
+        """But not the same one twice in a row."""
+        self._victim = self._chance.choice([w for w in self._processes.alive if w.name != self._victim]).name
+        return next(worker for worker in self._processes.alive if worker.name == self._victim)
 
     def _load(self, topic: str, archive: Path) -> None:
         self._loaders[topic] = self._processes.loader(topic, LOADS[topic], archive, RATE)

@@ -8,9 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import msgspec
-
-from examples.flights.reference import Fields
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.kafka.journal import KafkaJournalReader
@@ -24,10 +21,10 @@ _STEADY = 10  # outputs a second: of a partition with fewer a pause says nothing
 
 @dataclass
 class Outputs:
-    """Everything that was committed so far. `where`: the partitions in which a key was found."""
+    """Everything that was committed so far, as it was written. `where`: the partitions in which a key was found."""
 
     topics: tuple[str, ...]
-    values: dict[str, dict[str, list[Fields]]] = field(default_factory=dict)
+    values: dict[str, dict[str, list[bytes]]] = field(default_factory=dict)
     where: dict[str, dict[str, set[int]]] = field(default_factory=dict)
     arrivals: dict[TopicPartition, list[tuple[float, int]]] = field(default_factory=dict)
     count: int = 0
@@ -77,7 +74,7 @@ class Poll:
         positions: dict[TopicPartition, int] = {}
         for record in polled.records:
             topic, key = record.topic(), record.key().decode()
-            into.values[topic].setdefault(key, []).append(msgspec.json.decode(record.value()))
+            into.values[topic].setdefault(key, []).append(record.value())
             into.where[topic].setdefault(key, set()).add(record.partition())
             positions[TopicPartition(topic, record.partition())] = record.offset() + 1
         for partition, position in positions.items():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -16,7 +16,7 @@ from examples.flights.outputs import Outputs
 from examples.flights.processes import APP, Processes
 from examples.flights.reference import Expected, Fields
 
-__all__ = ["Verdict"]
+__all__ = ["Tables", "Verdict"]
 
 # Table, its group, and the topic whose keys it has: a key's row must be with the task that sent its outputs.
 _TABLES = {
@@ -25,6 +25,55 @@ _TABLES = {
     "unknown": ("tails", None),
 }
 _Rows = dict[tuple[int, str], object]
+
+
+class Tables:
+    """Reads every task's tables, on the disk of the worker whose entry is the last of the task's journal.
+
+    On other disks there are copies as old as the day on which the task left.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._disks = {worker.name: worker.disk for worker in processes.workers}  # of its last life
+        self._pool = ThreadPoolExecutor(2)
+        self._reading: dict[str, Future[dict[str, _Rows]]] = {}
+
+    def __enter__(self) -> Tables:
+        groups = {group for group, _ in _TABLES.values()}
+        self._reading = {group: self._pool.submit(self._read, group) for group in groups}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def rows(self, table: str) -> _Rows:
+        """Its rows by partition and key."""
+        return self._reading[_TABLES[table][0]].result()[table]
+
+    def _read(self, group: str) -> dict[str, _Rows]:
+        owners = self._owners(group)
+        return {name: self._rows(name, group, owners) for name, (of, _) in _TABLES.items() if of == group}
+
+    def _rows(self, table: str, group: str, owners: Mapping[int, str]) -> _Rows:
+        rows: _Rows = {}
+        for owner in set(owners.values()):
+            disk = str(self._disks[owner])
+            shown = self._processes.command(
+                "table", "show", f"{group}.{table}", "--app", APP, "--state-dir", disk, "--json"
+            )
+            for row in map(json.loads, shown.splitlines()):
+                if owners[row["partition"]] == owner:
+                    rows[row["partition"], row["key"]] = row["value"]
+        return rows
+
+    def _owners(self, group: str) -> dict[int, str]:
+        """The worker that wrote the last entry of each task."""
+        shown = self._processes.command(
+            "journal", "show", "flights", "--group", group, "--last", "1", "--json"
+        )
+        entries = map(json.loads, shown.splitlines())
+        return {int(entry["task"].rpartition("/")[2]): entry["owner"] for entry in entries}
 
 
 @dataclass
@@ -45,28 +94,20 @@ class Verdict:
         """Every output of every key, in order, and each key in one partition."""
         for topic, wanted in self.expected.outputs.items():
             values, where = found.values[topic], found.where[topic]
-            missing, extra = _difference(wanted, values)
-            keys = wanted.keys() | values.keys()
-            wrong = sum(wanted.get(key) != values.get(key) or len(where.get(key, ())) != 1 for key in keys)
+            missing = extra = wrong = 0
+            for key in wanted.keys() | values.keys():
+                actual = [msgspec.json.decode(value) for value in values.get(key, [])]
+                wrong += actual != wanted.get(key) or len(where.get(key, ())) != 1
+                if actual != wanted.get(key):
+                    lost, duplicated = _difference(wanted.get(key, []), actual)
+                    missing, extra = missing + lost, extra + duplicated
             self.lost, self.duplicated = max(self.lost, missing), max(self.duplicated, extra)
             self._add(f"{topic} ({who})", _size(wanted), _size(values), f"{missing:,}", f"{extra:,}", wrong)
 
-    def tables(self, processes: Processes, found: Outputs) -> None:
-        """The tables of every task, on the disk of the worker whose entry is the last of the task's journal."""
-        owners = {group: _owners(processes, group) for group, _ in _TABLES.values()}
-        disks = {worker.name: worker.disk for worker in processes.workers}  # of its last life
-        with ThreadPoolExecutor(2) as pool:
-            shown = {
-                (name, disk): pool.submit(_rows, processes, f"{group}.{name}", disk)
-                for name, (group, _) in _TABLES.items()
-                for disk in {disks[owner] for owner in owners[group].values()}
-            }
+    def tables(self, tables: Tables, found: Outputs) -> None:
+        """The tables of every task."""
         for name, (group, topic) in _TABLES.items():
-            rows: _Rows = {}
-            for partition, owner in owners[group].items():
-                on_disk = shown[name, disks[owner]].result()
-                rows.update({at: value for at, value in on_disk.items() if at[0] == partition})
-            self._table(name, group, rows, found.where[topic] if topic else None)
+            self._table(name, group, tables.rows(name), found.where[topic] if topic else None)
 
     def show(self, console: Console) -> None:
         table = Table(box=None, pad_edge=False)
@@ -97,31 +138,12 @@ class Verdict:
         self._lines.append((what, wanted, found, lost, duplicated, wrong))
 
 
-def _owners(processes: Processes, group: str) -> dict[int, str]:
-    """The worker that wrote the last entry of each task."""
-    text = processes.command("journal", "show", "flights", "--group", group, "--last", "1", "--json")
-    entries = [json.loads(line) for line in text.splitlines()]
-    return {int(entry["task"].rpartition("/")[2]): entry["owner"] for entry in entries}
+def _difference(wanted: list[Fields], found: list[Fields]) -> tuple[int, int]:
+    """(outputs missing, outputs too many) of one key, counted by value."""
+    expected = Counter(json.dumps(value, sort_keys=True) for value in wanted)
+    actual = Counter(json.dumps(value, sort_keys=True) for value in found)
+    return (expected - actual).total(), (actual - expected).total()
 
 
-def _rows(processes: Processes, table: str, disk: Path) -> _Rows:
-    text = processes.command("table", "show", table, "--app", APP, "--state-dir", str(disk), "--json")
-    rows = [json.loads(line) for line in text.splitlines()]
-    return {(row["partition"], row["key"]): row["value"] for row in rows}
-
-
-def _difference(wanted: Mapping[str, list[Fields]], found: Mapping[str, list[Fields]]) -> tuple[int, int]:
-    """(outputs missing, outputs too many), counted per key and value."""
-    lost = duplicated = 0
-    for key in wanted.keys() | found.keys():
-        if wanted.get(key) == found.get(key):
-            continue
-        expected = Counter(json.dumps(value, sort_keys=True) for value in wanted.get(key, []))
-        actual = Counter(json.dumps(value, sort_keys=True) for value in found.get(key, []))
-        lost += (expected - actual).total()
-        duplicated += (actual - expected).total()
-    return lost, duplicated
-
-
-def _size(by_key: Mapping[str, list[Fields]]) -> int:
+def _size(by_key: Mapping[str, Sized]) -> int:
     return sum(map(len, by_key.values()))

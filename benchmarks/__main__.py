@@ -1,14 +1,14 @@
-"""`python -m benchmarks [throughput|partitions|restart|handoff]`: run one, or all, each on a Kafka of its own."""
+"""`python -m benchmarks [throughput|partitions|restart|restore|handoff]`: run one, or all, each on its own Kafka."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from benchmarks import handoff, restart, throughput
+from benchmarks import handoff, restart, restore, throughput
 
 HANDOFFS = 20
-NAMES = ("throughput", "partitions", "restart", "handoff")
+NAMES = ("throughput", "partitions", "restart", "restore", "handoff")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--keys",
         type=int,
         nargs="+",
-        help="throughput, partitions: different keys (10,000); restart: table sizes (10,000 1,000,000 5,000,000)",
+        help="throughput, partitions: different keys (10,000); restart: table sizes (10,000 1,000,000 5,000,000); "
+        "restore: rows (1,500,000)",
     )
     chosen = parser.parse_args(arguments)
     rounds = chosen.rounds or 3
@@ -38,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         codes.append(throughput.run_partitions(chosen.events, rounds, keys))
     if "restart" in wanted:
         codes.append(restart.run(chosen.keys or restart.SIZES, rounds))
+    if "restore" in wanted:
+        codes.append(restore.run((chosen.keys or [restore.KEYS])[0], rounds))
     if "handoff" in wanted:
         codes.append(handoff.run(chosen.rounds or HANDOFFS, chosen.keys[0] if chosen.keys else handoff.KEYS))
     return max(codes)

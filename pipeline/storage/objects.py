@@ -25,6 +25,7 @@ __all__ = ["SCHEMES", "ObjectCheckpointStore", "open_checkpoint_store"]
 
 SCHEMES = ("file", "s3", "gs", "az")
 PIECE_BYTES = 8 * 1024 * 1024
+FILE_PIECE_BYTES = 1024 * 1024
 PARTS_AT_ONCE = 4  # of one upload
 
 _HINT = "follow runbooks/checkpoint-store-unavailable.md"
@@ -130,8 +131,19 @@ class ObjectCheckpointStore:
     def get(self, name: str) -> Iterator[bytes]:
         """An object's content in pieces. Raises DamagedCheckpointError when it is not there."""
         try:
-            yield from obstore.get(self._store, name).stream(min_chunk_size=PIECE_BYTES)
+            if self._directory is not None:
+                yield from _file_pieces(self._directory / name)
+                return
+            # By ranges: the library's own streams bring a tenth of what these do.
+            first = obstore.get(self._store, name, options={"range": (0, PIECE_BYTES)})
+            size = first.meta["size"]
+            yield bytes(first.bytes())
+            for start in range(PIECE_BYTES, size, PIECE_BYTES):
+                end = min(start + PIECE_BYTES, size)
+                yield bytes(obstore.get_range(self._store, name, start=start, end=end))
         except (BaseError, OSError) as error:
+            if any(words in str(error) for words in ("InvalidRange", " 416 ")):
+                return  # an empty object has no first piece
             if isinstance(error, FileNotFoundError) and self._gone(error) is None:
                 raise DamagedCheckpointError(
                     f"object {name} is not in the checkpoint store {self._url}"
@@ -175,6 +187,12 @@ class ObjectCheckpointStore:
             f"the checkpoint store {self._url}: {self._gone(error) or found}, {what}: {_first_line(error)}",
             hint=_HINT,
         )
+
+
+def _file_pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(FILE_PIECE_BYTES):
+            yield piece
 
 
 def _sync(root: Path, name: str) -> None:

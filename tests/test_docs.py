@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from pipeline.cli.main import app as command_line
+from pipeline.cli.main import assemble
 from pipeline.config import OWNED_PROPERTIES, WorkerSettings, load_settings
 from pipeline.testing import TestDriver
 
@@ -63,7 +63,7 @@ def _mentioned_commands(document: Path) -> Iterator[list[str]]:
 
 def _resolve(words: list[str]) -> tuple[Any, list[str]]:
     """The command that the words name, and what is left for it. Raises KeyError."""
-    command: Any = get_command(command_line)
+    command: Any = get_command(assemble())
     rest = list(words)
     while rest and hasattr(command, "commands"):
         command = command.commands[rest.pop(0)]
@@ -123,7 +123,7 @@ def test_mentioned_commands_and_options_exist(document: Path) -> None:
 
 def test_what_is_said_to_be_missing_is_missing() -> None:
     """A list of gaps that have been filled hides what the product can do."""
-    root: Any = get_command(command_line)
+    root: Any = get_command(assemble())
     assert not NOT_THERE & set(root.commands)
     assert "plan" not in root.commands["topics"].commands
 
@@ -188,7 +188,7 @@ def test_the_program_that_widens_a_topic_keeps_every_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is run when something has gone wrong already, on all of a topic."""
-    (program,) = _blocks(ROOT / "runbooks" / "partitions-changed.md", "python")
+    _, program = _blocks(ROOT / "runbooks" / "partitions-changed.md", "python")
     (tmp_path / "widen.py").write_text(program, encoding="utf-8")
     module = _import("widen", tmp_path, monkeypatch)
     driver = TestDriver(module.app, partitions=3)
@@ -200,6 +200,17 @@ def test_the_program_that_widens_a_topic_keeps_every_record(
         (b"AA", b"\xff", 7, [("event-id", b"1")]),
         (None, None, 8, []),
     ]
+
+
+def test_the_program_of_two_versions_is_two_apps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that are the same in both would mix the old app's journal, tables or outputs with the new one's."""
+    program, _ = _blocks(ROOT / "runbooks" / "partitions-changed.md", "python")
+    (tmp_path / "versions.py").write_text(program, encoding="utf-8")
+    old = _import("versions", tmp_path, monkeypatch).app
+    monkeypatch.setenv("DELAYS_VERSION", "-2")
+    new = _import("versions", tmp_path, monkeypatch).app
+    assert (old.app_name, new.app_name) == ("flight-delays", "flight-delays-2")
+    assert not old.topics.keys() & new.topics.keys()
 
 
 def _import(name: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -6,56 +6,62 @@ Exit codes: 0 done, 1 the thing asked about is wrong, 2 usage, 3 cannot reach Ka
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from importlib import import_module
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from pipeline.cli.broker import broker_app
-from pipeline.cli.checkpoints import checkpoints_app
-from pipeline.cli.consume import consume
-from pipeline.cli.journal import journal_app
-from pipeline.cli.migrate import migrate_app
-from pipeline.cli.produce import produce
-from pipeline.cli.reset import reset
-from pipeline.cli.ring import ring_app
-from pipeline.cli.runbook import runbook
-from pipeline.cli.status import status
-from pipeline.cli.table import table_app
-from pipeline.cli.topics import topics_app
-from pipeline.cli.worker import worker
 from pipeline.errors import PipelineError
 
-app = typer.Typer(
-    name="pipeline",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-app.command("worker")(worker)
-app.command("status")(status)
-app.command("reset")(reset)
-app.add_typer(migrate_app, name="migrate")
-app.add_typer(table_app, name="table")
-app.add_typer(journal_app, name="journal")
-app.add_typer(checkpoints_app, name="checkpoints")
-app.add_typer(broker_app, name="broker")
-app.add_typer(topics_app, name="topics")
-app.command("produce")(produce)
-app.command("consume")(consume)
-app.add_typer(ring_app, name="ring")
-app.command("runbook")(runbook)
+__all__ = ["COMMANDS", "assemble", "main"]
+
+# Where each command is. Only the one that was typed is loaded: a worker that starts again has no time for the others.
+COMMANDS = {
+    "worker": "worker:worker",
+    "status": "status:status",
+    "reset": "reset:reset",
+    "migrate": "migrate:migrate_app",
+    "table": "table:table_app",
+    "journal": "journal:journal_app",
+    "checkpoints": "checkpoints:checkpoints_app",
+    "broker": "broker:broker_app",
+    "topics": "topics:topics_app",
+    "produce": "produce:produce",
+    "consume": "consume:consume",
+    "ring": "ring:ring_app",
+    "runbook": "runbook:runbook",
+}
+
+
+def assemble(typed: str | None = None) -> typer.Typer:
+    """The command line; with the name of a command, that one alone. Anything else loads all of them."""
+    app = typer.Typer(
+        name="pipeline",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        callback=_pipeline,
+    )
+    for name in [typed] if typed is not None and typed in COMMANDS else list(COMMANDS):
+        module, _, attribute = COMMANDS[name].partition(":")
+        found = getattr(import_module(f"pipeline.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+    return app
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - slow to load, and only this needs it
+
         typer.echo(f"pipeline {version('exactly-once-pipeline')}")
         raise typer.Exit
 
 
-@app.callback()
-def pipeline(
+def _pipeline(
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -66,7 +72,7 @@ def pipeline(
 def main() -> None:
     """Run the command that was typed, and end the process with its exit code."""
     try:
-        app()
+        assemble(sys.argv[1] if len(sys.argv) > 1 else None)()
     except PipelineError as error:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print("error:", style="bold red", end=" ")

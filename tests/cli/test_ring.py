@@ -7,11 +7,11 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli.main import app
+from pipeline.cli.main import assemble
 
 
 def _simulate(*arguments: str) -> dict[str, dict[str, int]]:
-    done = CliRunner().invoke(app, ["ring", "simulate", "--json", *arguments])
+    done = CliRunner().invoke(assemble(), ["ring", "simulate", "--json", *arguments])
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     return {row["way"]: row for row in rows}
@@ -38,6 +38,6 @@ def test_the_ring_is_level_and_moves_what_must_move(workers: int, tasks: int, jo
 
 def test_somebody_must_stay() -> None:
     """Tasks of nobody cannot be shown."""
-    done = CliRunner().invoke(app, ["ring", "simulate", "--workers=2", "--tasks=4", "--leave=2"])
+    done = CliRunner().invoke(assemble(), ["ring", "simulate", "--workers=2", "--tasks=4", "--leave=2"])
     assert done.exit_code == 2
     assert "somebody must stay" in done.output

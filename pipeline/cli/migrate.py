@@ -12,7 +12,15 @@ from rich.table import Table
 
 from pipeline.app import App
 from pipeline.cli.logs import configure_logs
-from pipeline.cli.options import JsonOption, KafkaOption, counted, print_json, say, table_console
+from pipeline.cli.options import (
+    JsonOption,
+    KafkaOption,
+    counted,
+    kafka_settings,
+    print_json,
+    say,
+    table_console,
+)
 from pipeline.client.comparing import Comparison, compare_histories, compare_last_values
 from pipeline.client.copying import Copied, Copy, copy_task, run_copy
 from pipeline.client.cutover import unfinished
@@ -26,6 +34,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import Record
+from pipeline.runtime.reset import timestamp_of
 from pipeline.runtime.status import Problem
 from pipeline.runtime.system import SystemClock
 from pipeline.wiring import build_world, with_worker_id
@@ -68,7 +77,12 @@ def plan(
 ) -> None:
     """Show what would be copied, and what speaks against it (exit 1). Changes nothing."""
     with _clients(kafka) as found:
-        _refuse(_surveyed(_migration(old, new, topic), found, incomplete=incomplete, json=json))
+        surveyed = _survey(_migration(old, new, topic), found, incomplete=incomplete)
+        if json:
+            print_json(_document(surveyed))
+        else:
+            _show(surveyed)
+        _refuse(surveyed)
 
 
 @migrate_app.command()
@@ -88,12 +102,14 @@ def run(
 
     Order per key, keys, values, headers and timestamps stay. Workers and producers may run meanwhile.
     """
+    if dry_run:
+        plan(old, new, topic, incomplete, kafka, json)
+        return
     configure_logs("warning")
     migration = _migration(old, new, topic)
     with _clients(kafka) as found:
-        _refuse(_surveyed(migration, found, incomplete=incomplete, json=json and dry_run))
-        if dry_run:
-            return
+        if not json:
+            _show(_survey(migration, found, incomplete=incomplete))
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             while True:
@@ -127,6 +143,13 @@ def switch(
         list[str] | None,
         typer.Option(metavar="OLD=NEW", help="The same for the last value of each key only."),
     ] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Compare only what OLD holds from before this time, such as 2026-01-31T00:00:00Z.",
+        ),
+    ] = None,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -136,13 +159,14 @@ def switch(
     agree. From then on producers write to the new topics.
     """
     migration = _migration(old, new, topic)
+    before_ms = timestamp_of(before) if before is not None else None
     with _clients(kafka) as found:
-        copies = survey(migration, found.cluster, found.reader, SystemClock(), incomplete=True).copies
-        problems = unfinished(migration, copies, found.cluster, found.reader)
+        surveyed = _survey(migration, found, incomplete=True)
+        problems = unfinished(migration, surveyed, found.cluster, found.reader)
         wanted = _pairs(compare or []), _pairs(compare_last or [])
         for pairs, how in zip(wanted, (compare_histories, compare_last_values), strict=True):
             for one, other in pairs.items():
-                problems += _compared(one, other, how, found)
+                problems += _compared(one, other, how, before_ms, found)
     if json:
         print_json({"done": not problems, "problems": [_problem(problem) for problem in problems]})
     if problems:
@@ -163,6 +187,7 @@ class _Clients(NamedTuple):
 
 @contextmanager
 def _clients(kafka: str | None) -> Iterator[_Clients]:
+    kafka_settings(kafka)  # silences the Kafka client's own log
     settings = load_settings({"bootstrap_servers": kafka})
     with (
         closing(KafkaCluster(settings.kafka)) as cluster,
@@ -189,12 +214,12 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _surveyed(migration: Migration, found: _Clients, *, incomplete: bool, json: bool) -> Survey:
-    """The survey, shown."""
-    surveyed = survey(migration, found.cluster, found.reader, SystemClock(), incomplete=incomplete)
-    if json:
-        print_json(_document(surveyed))
-    elif surveyed.copies:
+def _survey(migration: Migration, found: _Clients, *, incomplete: bool) -> Survey:
+    return survey(migration, found.cluster, found.reader, SystemClock(), incomplete=incomplete)
+
+
+def _show(surveyed: Survey) -> None:
+    if surveyed.copies:
         table = Table("topic", "partitions", "copied into", "partitions", box=None)
         for copy in surveyed.copies:
             grown = f" (was {copy.before})" if len(copy.passes) > 1 else ""
@@ -204,7 +229,6 @@ def _surveyed(migration: Migration, found: _Clients, *, incomplete: bool, json: 
         table_console().print(table)
     for note in surveyed.notes:
         say(f"note: {note}")
-    return surveyed
 
 
 def _refuse(surveyed: Survey) -> None:
@@ -237,9 +261,16 @@ def _copy(copy: Copy, settings: Settings) -> Copied:
 
 
 def _compared(
-    old: str, new: str, how: Callable[[Iterator[Record], Iterator[Record]], Comparison], found: _Clients
+    old: str,
+    new: str,
+    how: Callable[[Iterator[Record], Iterator[Record]], Comparison],
+    before_ms: int | None,
+    found: _Clients,
 ) -> list[Problem]:
-    result = how(_records(old, found), _records(new, found))
+    records = _records(old, found)
+    if before_ms is not None:
+        records = (record for record in records if record.timestamp()[1] < before_ms)
+    result = how(records, _records(new, found))
     say(f"{old} and {new}: {counted(result.keys, 'key')} compared, {len(result.differing)} differ")
     if not result.differing:
         return []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pipeline.client.apps import groups_of, holds_more, last_entry, listed, tasks_of
 from pipeline.client.copying import Copy, copied_up_to, copy_task
-from pipeline.client.migration import Migration
+from pipeline.client.migration import Migration, Survey
 from pipeline.core.names import GroupId, TaskId, TopicPartition, workers_group
 from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
@@ -17,19 +17,19 @@ __all__ = ["unfinished"]
 
 
 def unfinished(
-    migration: Migration, copies: Iterable[Copy], cluster: Cluster, reader: JournalReader
+    migration: Migration, surveyed: Survey, cluster: Cluster, reader: JournalReader
 ) -> list[Problem]:
-    """What is missing; empty when nothing is.
+    """What is missing, with all that speaks against a copy; empty when nothing is and does.
 
     The new app has processed everything when two looks, one after the other, find every task at the end of its
     inputs and under the same entry: whatever a group had written by the first look was there to be read in the
     second, and no group has written since.
     """
-    problems = []
+    problems = list(surveyed.problems)
     if members := cluster.member_ids(workers_group(migration.old)):
         hint = "stop them; one that was killed is missed after 10 s"
         problems.append(Problem(f"{len(members)} of the workers of {migration.old} are alive", hint))
-    for copy in copies:
+    for copy in surveyed.copies:
         if left := _not_copied(copy, cluster, reader):
             text = f"{copy.old.name} holds records that are not copied, in {listed(left)}"
             problems.append(Problem(text, "stop its producers, then: pipeline migrate run"))

@@ -28,7 +28,7 @@ from pipeline.runtime.plan import GroupPlan, plan_groups
 from pipeline.runtime.publisher import Commit, Publisher
 from pipeline.runtime.world import World
 
-__all__ = ["InputReset", "StartAt", "TaskReset", "plan_reset", "reset_task", "start_at"]
+__all__ = ["InputReset", "StartAt", "TaskReset", "plan_reset", "reset_task", "start_at", "timestamp_of"]
 
 MAX_ATTEMPTS = 3
 
@@ -70,16 +70,19 @@ def _where(text: str) -> StartAt:
     if text.isdecimal():
         offset = int(text)
         return lambda _reader, _partition: offset
+    timestamp_ms = timestamp_of(text, "is no place to begin", "earliest, latest, an offset, or ")
+    return lambda reader, partition: reader.offset_at(partition, timestamp_ms)
+
+
+def timestamp_of(text: str, wrong: str = "is no time", instead: str = "") -> int:
+    """Milliseconds since the epoch of a time in ISO 8601 with an offset from UTC. Raises InputError."""
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
-        raise InputError(
-            f"{text!r} is no place to begin", hint="earliest, latest, an offset, or 2026-01-31T00:00:00Z"
-        ) from None
+        raise InputError(f"{text!r} {wrong}", hint=f"{instead}2026-01-31T00:00:00Z") from None
     if when.tzinfo is None:
         raise InputError(f"{text!r} leaves its time zone open", hint=f"{text}Z for UTC, or {text}+02:00")
-    timestamp_ms = round(when.timestamp() * 1000)
-    return lambda reader, partition: reader.offset_at(partition, timestamp_ms)
+    return round(when.timestamp() * 1000)
 
 
 @dataclass(frozen=True, slots=True)

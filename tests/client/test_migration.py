@@ -83,9 +83,10 @@ class Case:
     def _copy(self, copy: Copy) -> None:
         run_copy(copy, "test", self.old.driver._world(), self.old.driver.settings, lambda _: None)
 
-    def unfinished(self) -> list[str]:
+    def unfinished(self, migration: Migration = MIGRATION) -> list[str]:
         cluster, reader = MemoryCluster(self.broker), MemoryJournalReader(self.broker)
-        return [p.text for p in unfinished(MIGRATION, self.survey().copies, cluster, reader)]
+        surveyed = self.survey(migration, incomplete=True)
+        return [problem.text for problem in unfinished(migration, surveyed, cluster, reader)]
 
 
 def test_a_whole_migration_with_crashes_is_exact() -> None:
@@ -153,6 +154,8 @@ def test_the_switch_waits_for_every_stage_of_the_new_app() -> None:
         new.driver.step()
         new.driver.clock.advance(0.05)
     assert before == []
+    mistyped = Migration("sums", "sums-2", {"numbers": "numbers-2", "nubmers": "nubmers-2"})
+    assert case.unfinished(mistyped)[0] == "there is no topic nubmers and no topic nubmers-2"
 
 
 def test_living_workers_of_the_old_app_are_named() -> None:

@@ -87,7 +87,7 @@ def ensure_genesis(
         size = str(largest_dead_letter + DEAD_LETTER_HEADER_BYTES)
         config = {**DEAD_LETTER_CONFIG, "max.message.bytes": size}
         world.cluster.create([TopicSpec(group.dead_letter_topic, partitions, replication, config)])
-    for _ in range(MAX_ATTEMPTS):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         if _plan(where, tasks, world) is GenesisPlan.PRESENT:
             return
         producer = world.producers.open(group.genesis_transactional_id)
@@ -113,8 +113,11 @@ def ensure_genesis(
             producer.commit()
             world.steps.reached(Step.AFTER_GENESIS, tasks[0])
             world.log.info("genesis_written", app=group.app, group=group.group, tasks=partitions)
-        except (AbortableError, UnknownOutcomeError, FencedError) as error:
-            # Fenced: another worker starts for the first time, too. Either of the two will do.
+        except FencedError:
+            # Another worker starts for the first time, too. Either of the two will do; wait for it to be done.
+            world.log.info("genesis_left_to_another", app=group.app, group=group.group)
+            world.clock.sleep(world.random.uniform(*AGAIN_S) * attempt)
+        except (AbortableError, UnknownOutcomeError) as error:
             world.log.warning("genesis_uncertain", app=group.app, group=group.group, error=error.message)
             world.clock.sleep(world.random.uniform(*AGAIN_S))
         else:

@@ -203,3 +203,10 @@ def test_a_wrong_setting_is_told_with_the_place_that_set_it(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="must be above 0") as caught:
         load(path, commit_interval_ms=0)
     assert caught.value.hint == "commit_interval_ms is set by --commit-interval-ms"
+
+
+def test_the_limit_of_a_journal_leaves_room_for_a_checkpoint() -> None:
+    """A task whose intake stops before its checkpoint is due would stop for every checkpoint."""
+    with pytest.raises(ConfigError, match="checkpoint_journal_limit_bytes must be above"):
+        WorkerSettings(checkpoint_journal_bytes=1_000, checkpoint_journal_limit_bytes=1_000)
+    WorkerSettings(checkpoint_journal_bytes=1_000, checkpoint_journal_limit_bytes=0)

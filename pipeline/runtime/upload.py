@@ -42,7 +42,7 @@ from pipeline.core.checkpoint import (
 )
 from pipeline.core.kept import CheckpointRef
 from pipeline.core.names import TaskId, checkpoint_prefix
-from pipeline.core.position import AppliedPosition, decode_position
+from pipeline.core.position import decode_position
 from pipeline.errors import (
     CheckpointStoreError,
     ConfigError,
@@ -80,7 +80,10 @@ class Made:
 
 
 class Known:
-    """What one process has learnt about a task's files and checkpoints, so that it need not look again."""
+    """What one process has learnt about a task's files and checkpoints, so that it need not look again.
+
+    A dropped task's attempt may still write here beside its successor's: each writes what is true, and relies on nothing.
+    """
 
     def __init__(self) -> None:
         self.digests: dict[Hashable, bytes] = {}
@@ -131,8 +134,10 @@ class Attempt:
         kept = [(ref, self._manifest(ref, applied.identity.cluster_id)) for ref in applied.checkpoints]
         if self._plan is None:
             there = listed(self._store, prefix, self._world)  # 2
-            contents = [FileContent(f.name, f.size, self._digest(snapshot, f)) for f in snapshot.files]
-            self._forget_all_but(snapshot, applied)
+            digests = {file.token: self._digest(snapshot, file) for file in snapshot.files}
+            contents = [FileContent(f.name, f.size, digests[f.token]) for f in snapshot.files]
+            manifests = {ref: manifest for ref, manifest in kept if manifest is not None}
+            self._known.digests, self._known.manifests = digests, manifests
             self._plan = plan_upload(contents, [manifest for _, manifest in kept], there, self._nonce)
         for file in self._plan.new:
             if file.object not in self._uploaded:
@@ -186,13 +191,8 @@ class Attempt:
             for piece in snapshot.read(file.name):
                 digest.update(piece)
                 self._check_stopped()
-            known = self._known.digests[file.token] = digest.digest()
+            known = digest.digest()
         return known
-
-    def _forget_all_but(self, snapshot: Snapshot, applied: AppliedPosition) -> None:
-        digests, manifests = self._known.digests, self._known.manifests
-        self._known.digests = {file.token: digests[file.token] for file in snapshot.files}
-        self._known.manifests = {ref: manifests[ref] for ref in applied.checkpoints if ref in manifests}
 
     def _content(self, snapshot: Snapshot, file: StateFile) -> Iterator[bytes]:
         """A file on its way out, compared with what was said of it: the disk may have changed its mind."""

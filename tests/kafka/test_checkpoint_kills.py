@@ -17,9 +17,11 @@ import pytest
 
 from pipeline.config import KafkaSettings
 from pipeline.core.checkpoint import KEPT
-from pipeline.core.names import TaskId
+from pipeline.core.names import TaskId, checkpoint_prefix
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.runtime.choose import registered
+from pipeline.runtime.download import read_manifest
+from pipeline.storage.objects import open_checkpoint_store
 from tests.conftest import KafkaUnderTest
 from tests.kafka.workbench import Workbench
 from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS
@@ -124,6 +126,9 @@ def test_kills_at_random_moments_leave_a_journal_that_is_bounded(checkpointed: W
         assert held < 20 * JOURNAL_BYTES
     reader.close()
     check_commands(checkpointed)
+    # One checkpoint is damaged now, and its task comes from the one before.
+    finish_on_an_empty_disk(checkpointed)
+    assert checkpointed.log.read_text().count("checkpoint_refused") == 1
 
 
 def check_commands(bench: Workbench) -> None:
@@ -142,12 +147,29 @@ def check_commands(bench: Workbench) -> None:
     checked = bench.command("checkpoints", "verify", *arguments)
     assert (checked.returncode, checked.stdout.count(" ok")) == (0, KEPT), checked.stdout
     place = Path(unquote(urlsplit(bench.environment["PIPELINE_CHECKPOINT_STORE"]).path))
-    table = max(place.glob(f"*/{bench.prefix}/main/0/objects/*"), key=lambda path: path.stat().st_size)
-    data = bytearray(table.read_bytes())
-    data[len(data) // 2] ^= 1
-    table.write_bytes(data)
+    flip_a_byte_of_the_newest(bench, TaskId(bench.prefix, "main", 0), place)
     checked = bench.command("checkpoints", "verify", *arguments)
-    assert checked.returncode == 1
+    assert (checked.returncode, checked.stdout.count(" ok")) == (1, KEPT - 1), checked.stdout
     assert "its content has another hash" in checked.stdout
     refused = bench.command("checkpoints", "list", bench.prefix, "--store", "file:///nowhere/at/all")
     assert (refused.returncode, "mkdir -p" in refused.stderr) == (1, True)
+
+
+def flip_a_byte_of_the_newest(bench: Workbench, task: TaskId, place: Path) -> None:
+    """In an object that only the newest checkpoint names."""
+    reader = KafkaJournalReader(KafkaSettings(bench.servers))
+    bounds = reader.bounds(task.journal)
+    store = open_checkpoint_store(place.as_uri())
+    assert store is not None
+    (cluster_id,) = (path.name for path in place.iterdir())
+    newest, *older = (
+        read_manifest(store, cluster_id, task, found.ref)
+        for found in registered(task, reader, bounds.start, bounds.stable_end)
+    )
+    shared = {name for manifest in older for name in manifest.objects}
+    name = max(newest.objects.keys() - shared, key=lambda name: newest.objects[name])
+    path = place / checkpoint_prefix(cluster_id, task) / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    reader.close()

@@ -187,7 +187,10 @@ def test_an_input_that_grew_stops_the_worker_and_keeps_what_was_committed(bench:
     assert f"topic {topic} had 2 partitions and has 3" in failed["reason"]
     assert "runbooks/partitions-changed.md" in failed["next"]
     again = bench.refused().stderr
-    assert f"its journal {bench.prefix}.main.journal has 2 partitions, its input {bench.prefix}-amounts has 3" in again
+    assert (
+        f"its journal {bench.prefix}.main.journal has 2 partitions, its input {bench.prefix}-amounts has 3"
+        in again
+    )
     assert "runbooks/partitions-changed.md" in again
     bench.check()
 

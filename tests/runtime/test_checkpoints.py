@@ -291,6 +291,46 @@ def test_nothing_is_deleted_while_a_kept_manifest_cannot_be_read() -> None:
     assert sums.driver.said("checkpoint_damaged")
 
 
+# The local disk is full
+
+
+def test_a_disk_that_is_full_while_a_checkpoint_arrives_stops_the_task_with_that_reason() -> None:
+    """And leaves nothing that looks like a state: with room again, the next start restores it."""
+    sums = with_history()
+    sums.driver.restart(empty_disk=True)
+    sums.driver.stores.fail_next("write", CorruptStateError("000009.sst cannot be written: No space left"))
+    with pytest.raises(CorruptStateError, match="No space left"):
+        sums.driver.run()
+    assert not sums.driver.stores.exists(sums.task)
+    sums.driver.restart()
+    sums.driver.run()
+    assert sums.driver.said("task_live")[-1]["start"] == "a checkpoint"
+    sums.check()
+
+
+def test_a_disk_that_is_full_while_a_state_is_copied_costs_one_checkpoint() -> None:
+    """Processing goes on as long as the state itself can be written; it is tried again."""
+    sums = with_history()
+    newest = kept(sums)[0]
+    sums.driver.stores.fail_next("snapshot", CorruptStateError("cannot be copied: No space left"))
+    sums.send(1)
+    sums.driver.run()
+    (said,) = sums.driver.said("checkpoint_failed")
+    assert "No space left" in said["reason"]
+    sums.send(2)
+    sums.driver.run()
+    assert kept(sums)[0].seq > newest.seq
+    sums.check()
+
+
+def test_uploads_keep_to_their_limit() -> None:
+    """All of a process together."""
+    sums = with_history(checkpoint_bytes_per_s=10)
+    said = sums.driver.said("checkpoint_registered")
+    assert sum(each["seconds"] for each in said) >= sum(each["uploaded_bytes"] for each in said) / 10 * 0.5
+    sums.check()
+
+
 # What a zombie may do
 
 

@@ -82,7 +82,8 @@ class Made:
 class Known:
     """What one process has learnt about a task's files and checkpoints, so that it need not look again.
 
-    A dropped task's attempt may still write here beside its successor's: each writes what is true, and relies on nothing.
+    A dropped task's attempt may still write here beside its successor's: each writes what is true, and relies on
+    nothing.
     """
 
     def __init__(self) -> None:

@@ -28,8 +28,10 @@ EAGER = WorkerSettings(
 AWAY = CheckpointStoreError("the store does not answer")
 
 
-def eager(**changes: object) -> Sums:
-    return Sums(settings=replace(EAGER, **changes))  # type: ignore[arg-type]
+def eager(*, partitions: int = 1, deferred: bool = False, **changes: object) -> Sums:
+    """`changes`: of EAGER's fields."""
+    settings = replace(EAGER, **changes)  # type: ignore[arg-type]
+    return Sums(partitions=partitions, deferred=deferred, settings=settings)
 
 
 def entries(sums: Sums) -> list[JournalEntry]:
@@ -58,7 +60,7 @@ def begins_at(sums: Sums) -> int:
 
 def with_history(commits: int = 6, **changes: object) -> Sums:
     """Several commits, each followed by a checkpoint, under several keys."""
-    sums = eager(**changes)
+    sums = eager(**changes)  # type: ignore[arg-type]
     for number in range(commits):
         sums.send(number, key=f"k{number % 4}")
         sums.driver.run()

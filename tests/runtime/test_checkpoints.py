@@ -11,8 +11,9 @@ from pipeline.core.checkpoint import KEPT
 from pipeline.core.journal import Kind
 from pipeline.errors import ConfigError, CorruptStateError, FatalTaskError
 from pipeline.ports import Step
+from pipeline.runtime.checkpointer import MAX_UPLOADS
 from pipeline.runtime.upload import Made, clean_up
-from pipeline.testing import MemoryBroker
+from pipeline.testing import DeferredExecutor, MemoryBroker
 from tests.runtime.checkpointed import (
     AWAY,
     begins_at,
@@ -605,3 +606,26 @@ def test_a_restore_says_how_far_it_is() -> None:
     assert said[0]["phase"] == "copying"
     assert 0 < said[0]["copied_bytes"] <= said[0]["copy_bytes"]
     assert said[-1]["seconds_left"] is not None
+
+
+def test_many_tasks_do_not_upload_at_once() -> None:
+    """64 tasks that began together would each get a 64th of the network, and of the disk below it."""
+    sums = eager(partitions=16, deferred=True, checkpoint_interval_s=60.0, checkpoint_journal_bytes=1 << 20)
+    for number in range(64):
+        sums.send(number, key=f"k{number}")
+    sums.driver.run()
+    at_once, done = 0, [0]
+    for _ in range(700):
+        sums.driver.clock.advance(0.1)
+        sums.driver.step()
+        worker = sums.driver._worker
+        assert worker is not None
+        uploads = [each for each in worker._checkpointer._tasks.values() if each.upload is not None]
+        at_once = max(at_once, len(uploads))
+        executor = sums.driver._executor
+        assert isinstance(executor, DeferredExecutor)
+        executor.run_one()
+        done.append(len(sums.driver.said("checkpoint_registered")))
+    assert at_once <= MAX_UPLOADS
+    assert done[-1] == 16
+    assert 0 < done[len(done) // 2] < 16  # they are spread over the interval

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.core.checkpoint import KEPT
 from pipeline.core.journal import Kind
+from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, CorruptStateError, FatalTaskError
 from pipeline.ports import Step
 from pipeline.runtime.checkpointer import MAX_UPLOADS
@@ -629,3 +630,43 @@ def test_many_tasks_do_not_upload_at_once() -> None:
     assert at_once <= MAX_UPLOADS
     assert done[-1] == 16
     assert 0 < done[len(done) // 2] < 16  # they are spread over the interval
+
+
+def test_a_truncation_that_overtakes_a_restore_makes_it_choose_again() -> None:
+    """A worker that was fenced wakes up and truncates, while its successor reads on from an old local state."""
+    sums = with_history(1)
+    sums.driver.stop()
+    old = sums.driver.stores
+    sums.driver.restart(empty_disk=True)
+    slept: list[Made] = []
+
+    def asleep(_task: object, _cluster: object, made: Made, *_: object) -> None:
+        slept.append(made)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.runtime.checkpointer.clean_up", asleep)
+        for number in range(6):
+            sums.send(number)
+            sums.driver.run()
+    assert begins_at(sums) == 0
+    sums.driver.crash()
+    old.crash()
+    sums.driver.stores = old
+    sums.driver.restart()
+    steps, world = sums.driver._steps, sums.driver._world()
+    reached = steps.reached
+
+    def wake_up(step: Step, task: TaskId) -> None:
+        reached(step, task)
+        if step is Step.AFTER_CHOICE and slept:
+            clean_up(task, MemoryBroker.cluster_id, slept.pop(), sums.driver.checkpoints, world)
+            slept.clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "reached", wake_up)
+        sums.driver.run()
+    assert slept == []
+    assert begins_at(sums) > 0
+    assert sums.driver.said("task_live")[-1]["start"] == "a checkpoint"
+    assert sums.driver.said("local_state_outdated")
+    sums.check()

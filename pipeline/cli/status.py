@@ -102,7 +102,18 @@ def _shown(found: AppStatus) -> RenderableType:
 
 
 def _tasks(tasks: Sequence[TaskStatus]) -> Table:
-    table = Table("task", "worker", "phase", "lag", "entry", "last commit", "positions", box=None)
+    table = Table(
+        "task",
+        "worker",
+        "phase",
+        "lag",
+        "entry",
+        "last commit",
+        "checkpoint",
+        "restore",
+        "positions",
+        box=None,
+    )
     now_ms = time.time_ns() // 1_000_000
     for status in tasks:
         worker = f"{status.worker} -> {status.next_worker}" if status.next_worker else status.worker
@@ -113,6 +124,8 @@ def _tasks(tasks: Sequence[TaskStatus]) -> Table:
             f"{status.lag:,}",
             str(status.seq),
             _ago(now_ms - status.committed_ms) if status.committed_ms else "-",
+            _ago(now_ms - status.checkpoint_ms) if status.checkpoint_ms else "-",
+            f"~{status.restore_s:,.1f} s",
             ", ".join(f"{topic}@{position}" for topic, position in sorted(status.positions.items())),
         )
     return table
@@ -140,6 +153,10 @@ def _document(found: AppStatus) -> dict[str, Any]:
                 "positions": dict(status.positions),
                 "committed_ms": status.committed_ms,
                 "problem": status.problem,
+                "checkpoint_ms": status.checkpoint_ms,
+                "checkpoint_bytes": status.checkpoint_bytes,
+                "journal_bytes": status.journal_bytes,
+                "restore_s": status.restore_s,
             }
             for status in found.tasks
         ],

@@ -1,26 +1,33 @@
 """How an app is doing, read from Kafka alone, so that it can be asked with every worker dead.
 
-The journals say what was committed and by whom, the members' group who is alive, and the workers' topic what they
-told each other. `lag` counts offsets, markers among them, as every lag tool does.
+The journals say what was committed and by whom, and what checkpoints there are; the members' group who is alive; and
+the workers' topic what they told each other. `lag` counts offsets, markers among them, as every lag tool does.
+
+How long a restore on an empty disk would take is the time to copy the newest checkpoint and to replay the journal
+behind it, at cautious speeds: `python -m benchmarks restore` shows those of a machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pipeline.core.journal import JournalEntry, Kind
+from pipeline.core.kept import CheckpointRef, kept_checkpoints
 from pipeline.core.membership import Claim, Departure, Member, Owner, Roster, decode_member, decode_note
 from pipeline.core.names import TaskId, TopicPartition, journal_group, workers_group, workers_topic
 from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
-from pipeline.runtime.journal import last_entries
+from pipeline.runtime.journal import first_entry, last_entries
 
 __all__ = ["AppStatus", "Phase", "Problem", "TaskStatus", "WorkerStatus", "read_status"]
 
 READS_AT_ONCE = 8
+RESTORE_S = 0.5  # fence, looks at the journal, acquire
+COPY_BYTES_PER_S = 100_000_000
+REPLAY_BYTES_PER_S = 40_000_000
 
 
 class Phase(StrEnum):
@@ -36,7 +43,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """`worker`: who runs it, or ran it last. `positions`: next input offsets. `committed_ms`: of the last entry."""
+    """`worker`: who runs it, or ran it last. `positions`: next input offsets. `committed_ms`: of the last entry.
+
+    `checkpoint_ms`: of the newest checkpoint, 0 without any. `restore_s`: on an empty disk, predicted.
+    """
 
     task: TaskId
     phase: Phase
@@ -47,6 +57,10 @@ class TaskStatus:
     committed_ms: int
     next_worker: str = ""
     problem: str = ""
+    checkpoint_ms: int = 0
+    checkpoint_bytes: int = 0
+    journal_bytes: int = 0  # behind the checkpoint
+    restore_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +107,8 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader) -> AppStatus:
         if name in described
         for number in range(described[name].partitions)
     ]
-    last = _each(tasks, lambda task: _last(task, reader))
+    read = _each(tasks, lambda task: _last(task, reader))
+    last = {task: entry for task, (entry, _) in read.items()}
     inputs = sorted(
         {
             TopicPartition(topic, task.partition)
@@ -104,7 +119,7 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader) -> AppStatus:
         }
     )
     ends = reader.stable_ends(inputs) if inputs else {}
-    found = [_task(task, last[task], roster, ends) for task in tasks]
+    found = [_with_restore(_task(task, last[task], roster, ends), *read[task]) for task in tasks]
     workers = _workers(roster, found)
     return AppStatus(app, found, workers, _problems(app, found, workers))
 
@@ -132,17 +147,41 @@ def _roster(app: str, cluster: Cluster, reader: JournalReader, topics: Sequence[
     return Roster(alive, owners, claims, frozenset(departed.values()))
 
 
-def _each(
-    tasks: Sequence[TaskId], read: Callable[[TaskId], JournalEntry | None]
-) -> dict[TaskId, JournalEntry | None]:
+_Read = tuple[JournalEntry | None, CheckpointRef | None]
+
+
+def _each(tasks: Sequence[TaskId], read: Callable[[TaskId], _Read]) -> dict[TaskId, _Read]:
     """Several at a time: each is a request or two that mostly waits."""
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
         return dict(zip(tasks, pool.map(read, tasks), strict=True))
 
 
-def _last(task: TaskId, reader: JournalReader) -> JournalEntry | None:
-    entries = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
-    return entries[-1] if entries else None
+def _last(task: TaskId, reader: JournalReader) -> _Read:
+    """The last entry, and the newest checkpoint that it knows of."""
+    bounds = reader.bounds(task.journal)
+    entries = last_entries(task.journal, reader, bounds, 1)
+    if not entries:
+        return None, None
+    last = entries[-1]
+    if last.checkpoint < bounds.start:
+        return last, None
+    registered = first_entry(task, reader, last.checkpoint, last.next_offset)
+    kept = kept_checkpoints(registered) if registered is not None else ()
+    return last, kept[0] if kept else None
+
+
+def _with_restore(status: TaskStatus, last: JournalEntry | None, newest: CheckpointRef | None) -> TaskStatus:
+    if last is None:
+        return status
+    copied = newest.size if newest is not None else 0
+    replayed = last.journal_bytes - (newest.journal_bytes if newest is not None else 0)
+    return replace(
+        status,
+        checkpoint_ms=newest.wall_ms if newest is not None else 0,
+        checkpoint_bytes=copied,
+        journal_bytes=replayed,
+        restore_s=round(RESTORE_S + copied / COPY_BYTES_PER_S + replayed / REPLAY_BYTES_PER_S, 1),
+    )
 
 
 def _task(

@@ -13,8 +13,9 @@ from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, CorruptStateError, FatalTaskError
 from pipeline.ports import Step
 from pipeline.runtime.checkpointer import MAX_UPLOADS
+from pipeline.runtime.status import TaskStatus, read_status
 from pipeline.runtime.upload import Made, clean_up
-from pipeline.testing import DeferredExecutor, MemoryBroker
+from pipeline.testing import DeferredExecutor, MemoryBroker, MemoryCluster, MemoryJournalReader
 from tests.runtime.checkpointed import (
     AWAY,
     begins_at,
@@ -69,6 +70,21 @@ def test_nothing_is_truncated_before_there_are_three() -> None:
     sums.driver.run()
     assert sums.driver.said("task_live")[-1]["start"] == "an empty state"
     sums.check()
+
+
+def test_status_tells_the_newest_checkpoint_and_predicts_a_restore() -> None:
+    """Without one, all of the journal is to be replayed; that is what the operator must see coming."""
+
+    def look(sums: Sums) -> TaskStatus:
+        broker = sums.driver.broker
+        return read_status("sums", MemoryCluster(broker), MemoryJournalReader(broker)).tasks[0]
+
+    with_one, without = look(sums := with_history()), look(with_history(checkpoint_store=""))
+    newest = kept(sums)[0]
+    assert (with_one.checkpoint_ms, with_one.checkpoint_bytes) == (newest.wall_ms, newest.size)
+    assert without.checkpoint_ms == without.checkpoint_bytes == 0
+    assert 0 < with_one.journal_bytes < without.journal_bytes
+    assert with_one.restore_s > 0
 
 
 def test_unchanged_files_are_uploaded_once() -> None:

@@ -17,7 +17,7 @@ from contextlib import suppress
 
 import msgspec
 
-from pipeline.runtime.worker import Progress
+from pipeline.runtime.counts import Progress
 
 __all__ = ["TiedProcess", "tie"]
 

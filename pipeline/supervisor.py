@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from pipeline.ports import Clock, Logger, Random
-from pipeline.runtime.worker import Progress
+from pipeline.runtime.counts import Progress
 
 __all__ = ["Child", "End", "Restarts", "Supervisor"]
 

@@ -21,8 +21,9 @@ from pipeline.kafka.members import KafkaMembers
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import Logger, Steps
+from pipeline.runtime.counts import Progress
 from pipeline.runtime.system import SystemClock, SystemRandom, ThreadExecutor
-from pipeline.runtime.worker import Progress, Worker
+from pipeline.runtime.worker import Worker
 from pipeline.runtime.world import Checkpoints, NoSteps, World
 from pipeline.state.rocks import RocksStores
 from pipeline.storage.objects import open_checkpoint_store

@@ -18,7 +18,7 @@ DEADLINE_S = 20.0
 CHILD = """
 import ctypes, sys, time
 from pipeline.lifeline import tie
-from pipeline.runtime.worker import Progress
+from pipeline.runtime.counts import Progress
 report = tie(sys.argv[1])
 report(Progress(1, 2, 3, 4, 5, 6, 7, 8, 9))
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 import structlog
 
-from pipeline.runtime.worker import Progress
+from pipeline.runtime.counts import Progress
 from pipeline.supervisor import GRACE_S, MAX_REFUSALS, MAX_WAIT_S, WELL_S, End, Restarts, Supervisor
 from pipeline.testing import ManualClock, SeededRandom
 

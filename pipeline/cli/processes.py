@@ -11,8 +11,8 @@ from structlog import get_logger
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import check_worker_id
 from pipeline.lifeline import TiedProcess
+from pipeline.runtime.counts import Progress
 from pipeline.runtime.system import SystemClock, SystemRandom
-from pipeline.runtime.worker import Progress
 from pipeline.supervisor import Supervisor, process_id
 from pipeline.watching import heard_signals
 

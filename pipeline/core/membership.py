@@ -125,11 +125,15 @@ class Owner(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Who makes itself ready for a task. `ready`: a handoff would be short. An empty worker: nobody any more."""
+    """Who makes itself ready for a task. `ready`: a handoff would be short. An empty worker: nobody any more.
+
+    `problem`: why it could not take the task, and does not try again.
+    """
 
     worker: str
     process: str
     ready: bool = False
+    problem: str = ""
 
 
 class Departure(NamedTuple):

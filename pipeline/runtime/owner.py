@@ -6,14 +6,29 @@ from pipeline.core.journal import JournalEntry, Kind
 from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
+from pipeline.ports import Pending
 from pipeline.runtime.journal import last_entries, read_entries
 from pipeline.runtime.restore import PROCESS
 from pipeline.runtime.world import World
 
-__all__ = ["owner_after"]
+__all__ = ["begin_look", "owner_after"]
+
+# A fenced worker waits longer than an acquire takes before it looks who fenced it.
+FENCED_WAIT_S = (1.5, 3.0)
 
 # Without a place to begin at, an acquire entry further back than this is not looked for.
 LOOK_BACK = 100
+
+
+def begin_look(task: TaskId, applied: AppliedPosition | None, world: World) -> Pending[Owner | None]:
+    """Look for the owner in a while, beside the processing thread."""
+    wait_s = world.random.uniform(*FENCED_WAIT_S)
+
+    def look() -> Owner | None:
+        world.clock.sleep(wait_s)
+        return owner_after(task, applied, world)
+
+    return world.executor.submit(look)
 
 
 def owner_after(task: TaskId, applied: AppliedPosition | None, world: World) -> Owner | None:

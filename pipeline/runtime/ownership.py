@@ -124,6 +124,10 @@ class Ownership:
         owner = Owner(seq, self.me.worker, self.me.process, released=True, problem=problem[:MAX_PROBLEM])
         self._watch.tell(task, owner)
 
+    def could_not_take(self, task: TaskId, problem: str) -> None:
+        """The task failed before it was live here."""
+        self._watch.tell(task, Claim(self.me.worker, self.me.process, problem=problem[:MAX_PROBLEM]))
+
     def lost(self, task: TaskId, owner: Owner) -> None:
         """The journal names another process as the owner.
 

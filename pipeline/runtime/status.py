@@ -199,11 +199,13 @@ def _task(
     phase, problem = Phase.UNOWNED, ""
     if owner is not None and owner.problem:
         phase, problem = Phase.FAILED, owner.problem
+    elif claim is not None and claim.problem and taker:
+        phase, problem, owner, taker = Phase.FAILED, claim.problem, None, ""
     elif roster.is_running(task):
         phase = Phase.MOVING if taker else Phase.LIVE
     elif taker:
         phase = Phase.RESTORING
-    worker = owner.worker if owner is not None else entry.owner
+    worker = owner.worker if owner is not None else claim.worker if problem and claim else entry.owner
     return TaskStatus(task, phase, worker, entry.seq, lag, entry.positions, entry.wall_ms, taker, problem)
 
 

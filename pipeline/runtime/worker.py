@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline.app import App, Group
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import Action, Owner, Place
-from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.names import TaskId
 from pipeline.declarations import Resource
 from pipeline.errors import (
     AbortableError,
@@ -37,22 +36,22 @@ from pipeline.errors import (
 )
 from pipeline.ports import Pending, Record, Store
 from pipeline.runtime.checkpointer import Checkpointer
+from pipeline.runtime.counts import Progress, counts_of
 from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.group_run import GroupRun
-from pipeline.runtime.owner import owner_after
+from pipeline.runtime.owner import begin_look
 from pipeline.runtime.ownership import Ownership
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.plan import plan_groups
-from pipeline.runtime.restore import Restored, restore
+from pipeline.runtime.restore import Restored
+from pipeline.runtime.restores import Asked, begin_restore
 from pipeline.runtime.task import Task
 from pipeline.runtime.upkeep import Upkeep
 from pipeline.runtime.watchdog import AtWork
 from pipeline.runtime.world import World
 
-__all__ = ["Progress", "Worker"]
+__all__ = ["Worker"]
 
-# A fenced task waits longer than an acquire takes before it looks who fenced it.
-FENCED_WAIT_S = (1.5, 3.0)
 MAX_FENCES = 5
 UNREACHABLE_WAIT_S = (0.5, 1.5)
 _RESTORE_AGAIN = (
@@ -62,21 +61,6 @@ _RESTORE_AGAIN = (
     RetriableError,
     CheckpointStoreError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Counts since the worker started."""
-
-    records: int
-    outputs: int
-    commits: int
-    skipped: int
-    dead_lettered: int
-    live: int
-    restoring: int
-    following: int
-    failed: int
 
 
 class Worker:
@@ -228,7 +212,7 @@ class Worker:
     def progress(self) -> Progress:
         """Counts for people and metrics."""
         live = [task for run in self._runs for task in (*run.tasks.values(), *run.leaving.values())]
-        totals = sum(map(_counts, live), Counter(self._ended))
+        totals = sum(map(counts_of, live), Counter(self._ended))
         return Progress(
             records=totals["records"],
             outputs=totals["outputs"],
@@ -301,39 +285,10 @@ class Worker:
 
         `copy_of`: gives the copy to start from.
         """
-        plan, world, settings = run.plan, self._world, self._settings
-        process, closing = self._own().me.process, self._closing.pop(task, None)
-
-        def start_position(topic: str) -> int:
-            # Not from the source: it is being polled, and answers on this thread only between polls.
-            reader = world.journals()
-            try:
-                bounds = reader.bounds(TopicPartition(topic, task.partition))
-            finally:
-                reader.close()
-            return bounds.start if settings.start == "earliest" else bounds.stable_end
-
-        def step() -> Restored:
-            if wait_s:
-                world.clock.sleep(wait_s)
-            if closing is not None:
-                closing.result()
-            if damage is not None:
-                place = world.stores.set_aside(task)
-                world.log.warning("local_state_set_aside", task=str(task), reason=damage, kept_at=place)
-            return restore(
-                task,
-                settings.worker_id,
-                plan.identity,
-                start_position,
-                world,
-                settings,
-                plan.group.tables,
-                process=process,
-                copy=copy_of() if copy_of is not None else None,
-            )
-
-        self._restoring[task] = world.executor.submit(step)
+        asked = Asked(
+            run.plan, task, self._own().me.process, wait_s, damage, copy_of, self._closing.pop(task, None)
+        )
+        self._restoring[task] = begin_restore(asked, self._world, self._settings)
 
     def _take_live(self) -> bool:
         moved = False
@@ -442,23 +397,13 @@ class Worker:
             if self._fences[task_id] > MAX_FENCES:
                 self._fail(run, task_id, error)
             else:
-                self._fenced[task_id] = self._look_for_owner(task_id, task)
+                applied = task.applied if task is not None else None
+                self._fenced[task_id] = begin_look(task_id, applied, self._world)
         elif isinstance(error, _RESTORE_AGAIN):
             self._world.log.warning("task_restarts", task=str(task_id), reason=error.message)
             self._begin_restore(run, task_id, wait_s=self._world.random.uniform(*UNREACHABLE_WAIT_S))
         else:
             self._fail(run, task_id, error, seq=task.applied.seq if task is not None else None)
-
-    def _look_for_owner(self, task_id: TaskId, task: Task | None) -> Pending[Owner | None]:
-        """Who acquired it after us; longer than an acquire takes, so that it can be in the journal."""
-        wait_s, world = self._world.random.uniform(*FENCED_WAIT_S), self._world
-        applied = task.applied if task is not None else None
-
-        def look() -> Owner | None:
-            world.clock.sleep(wait_s)
-            return owner_after(task_id, applied, world)
-
-        return world.executor.submit(look)
 
     def _fail(self, run: GroupRun, task_id: TaskId, error: PipelineError, seq: int | None = None) -> None:
         """`seq`: of its last entry, when it was live."""
@@ -467,6 +412,8 @@ class Worker:
         self._world.log.error("task_failed", task=str(task_id), reason=error.message, next=error.hint)
         if seq is not None:
             self._own().released(task_id, seq, str(error))
+        elif not self._stopping and not self._superseded:
+            self._own().could_not_take(task_id, str(error))
 
     def _leave_to_namesake(self, error: PipelineError) -> None:
         """Another process has this worker's id, and with it its tasks."""
@@ -482,7 +429,7 @@ class Worker:
         task = run.remove(task_id.partition)
         if task is None:
             return
-        self._ended.update(_counts(task))
+        self._ended.update(counts_of(task))
         closing = task.close()
         if closing is not None:
             self._closing[task_id] = closing
@@ -499,16 +446,6 @@ class Worker:
         if resource not in self._resources:
             self._resources[resource] = resource.factory()
         return self._resources[resource]
-
-
-def _counts(task: Task) -> Counter[str]:
-    return Counter(
-        records=task.records,
-        outputs=task.outputs,
-        commits=task.commits,
-        skipped=task.rejected.skipped,
-        dead_lettered=task.rejected.dead_lettered,
-    )
 
 
 def _place(at: AtWork | None) -> object:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import InputError
+from pipeline.core.names import TaskId
+from pipeline.errors import ConfigError, InputError
 from pipeline.runtime.status import AppStatus, Phase, read_status
-from pipeline.testing import MemoryCluster, MemoryJournalReader
+from pipeline.testing import MemoryCluster, MemoryJournalReader, MemoryStores
 from tests.runtime.fleet import Fleet
 
 
@@ -95,6 +96,23 @@ def test_a_failed_task_is_shown_with_its_reason_and_what_helps() -> None:
     assert "task sums/main/2 failed on worker" in problem.text
     assert "numbers[2] offset" in problem.text
     assert "runbooks/poison-record.md" in problem.hint
+
+
+def test_a_task_that_could_not_be_restored_is_shown_with_its_reason() -> None:
+    """It never was live there, so no release says why."""
+    fleet = started("a")
+    fleet.kill(fleet.nodes[0])
+    task = TaskId("sums", "main", 1)
+    stores = MemoryStores()
+    stores.fail_next("open", ConfigError("no space left"), task=task)
+    fleet.start("b", stores=stores)
+    fleet.run(14.0)
+    found = look(fleet)
+    failed = [status for status in found.tasks if status.phase is Phase.FAILED]
+    assert [(status.task, status.worker, status.problem) for status in failed] == [
+        (task, "b", "no space left")
+    ]
+    assert [status.phase for status in found.tasks].count(Phase.LIVE) == 3
 
 
 def test_a_task_on_its_way_shows_where_it_goes() -> None:

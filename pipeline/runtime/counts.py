@@ -1,0 +1,36 @@
+"""What a worker has done so far, in numbers, for people and metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from pipeline.runtime.task import Task
+
+__all__ = ["Progress", "counts_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Counts since the worker started."""
+
+    records: int
+    outputs: int
+    commits: int
+    skipped: int
+    dead_lettered: int
+    live: int
+    restoring: int
+    following: int
+    failed: int
+
+
+def counts_of(task: Task) -> Counter[str]:
+    """By name of the field of `Progress`."""
+    return Counter(
+        records=task.records,
+        outputs=task.outputs,
+        commits=task.commits,
+        skipped=task.rejected.skipped,
+        dead_lettered=task.rejected.dead_lettered,
+    )

@@ -26,7 +26,7 @@ from pipeline.errors import ConfigError, InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import CheckpointStore
-from pipeline.runtime.inventory import Holding, Inventory, look, prune, verify
+from pipeline.runtime.checkpoints.inventory import Holding, Inventory, look, prune, verify
 from pipeline.storage.objects import open_checkpoint_store
 
 __all__ = ["checkpoints_app"]

@@ -2,8 +2,8 @@
 
 A checkpoint is a manifest, which names the files of one RocksDB state and the object that holds each, and an entry
 in the journal that registers it. SST files never change, so most objects are those of the checkpoint before. The
-order in which a checkpoint is made is what makes it safe (runtime/checkpointer.py): objects, manifest, the list of
-what may go, the entry, and only then deletion and truncation. The shape is that of Flink's incremental
+order in which a checkpoint is made is what makes it safe (runtime/checkpoints/checkpointer.py): objects, manifest,
+the list of what may go, the entry, and only then deletion and truncation. The shape is that of Flink's incremental
 checkpoints, where objects belong to whoever still names them, and of RocksDB's BackupEngine.
 
 Manifest on the wire: magic "XM" | version u8 | blake2b of the body, 16 bytes | msgpack body.

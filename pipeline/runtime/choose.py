@@ -28,7 +28,7 @@ from pipeline.errors import (
     InvariantError,
 )
 from pipeline.ports import JournalBounds, JournalReader, Step, Store
-from pipeline.runtime.download import download
+from pipeline.runtime.checkpoints.download import download
 from pipeline.runtime.journal import first_entry, last_entries
 from pipeline.runtime.progress import RestoreProgress
 from pipeline.runtime.world import World

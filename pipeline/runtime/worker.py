@@ -35,16 +35,16 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Pending, Record, Store
-from pipeline.runtime.checkpointer import Checkpointer
+from pipeline.runtime.checkpoints.checkpointer import Checkpointer
 from pipeline.runtime.counts import Progress, counts_of
 from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.group_run import GroupRun
-from pipeline.runtime.owner import begin_look
-from pipeline.runtime.ownership import Ownership
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.plan import plan_groups
 from pipeline.runtime.restore import Restored
 from pipeline.runtime.restores import Asked, begin_restore
+from pipeline.runtime.sharing.owner import begin_look
+from pipeline.runtime.sharing.ownership import Ownership
 from pipeline.runtime.task import Task
 from pipeline.runtime.upkeep import Upkeep
 from pipeline.runtime.watchdog import AtWork

@@ -290,7 +290,7 @@ ROWS = [
     ),
     Broken(
         "a late note turns owners back",
-        "runtime/roster.py",
+        "runtime/sharing/roster.py",
         "if known is None or about.order >= known.order:",
         "if True:",
         "tests/runtime/test_roster.py later_entry",
@@ -348,7 +348,7 @@ ROWS = [
     ),
     Broken(
         "the journal is truncated up to the entry that registered a checkpoint",
-        "runtime/upload.py",
+        "runtime/checkpoints/upload.py",
         "            world.cluster.truncate(task.journal, offset)  # 9\n",
         "            offset = world.journals().bounds(task.journal).stable_end - 2\n"
         "            world.cluster.truncate(task.journal, offset)  # 9\n",
@@ -370,7 +370,7 @@ ROWS = [
     ),
     Broken(
         "what may be deleted is looked up after the entry instead of before",
-        "runtime/upload.py",
+        "runtime/checkpoints/upload.py",
         "        for name in made.cleanup:\n",
         "        kept = [(ref, read_manifest(store, cluster_id, task, ref)) for ref in made.kept]\n"
         "        for name in plan_cleanup(kept, listed(store, prefix, world), 0.0):\n",
@@ -378,7 +378,7 @@ ROWS = [
     ),
     Broken(
         "objects are deleted without the entry that lets go of them",
-        "runtime/checkpointer.py",
+        "runtime/checkpoints/checkpointer.py",
         "        each.entered = True\n",
         "        each.entered = True\n"
         "        if self.world.checkpoints is not None:\n"
@@ -402,7 +402,7 @@ ROWS = [
     ),
     Broken(
         "a downloaded object is not compared with its hash",
-        "runtime/download.py",
+        "runtime/checkpoints/download.py",
         "    if digest.digest() != file.digest:\n",
         "    if False:\n",
         f"{CHECKPOINTS} with_a_damaged_object",
@@ -447,7 +447,7 @@ ROWS = [
     ),
     Broken(
         "a manifest is written without another look at its objects",
-        "runtime/upload.py",
+        "runtime/checkpoints/upload.py",
         "        self._check_there(manifest, there)  # 4\n",
         "",
         f"{CHECKPOINTS} lost_by_the_store",

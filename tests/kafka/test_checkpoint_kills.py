@@ -19,8 +19,8 @@ from pipeline.config import KafkaSettings
 from pipeline.core.checkpoint import KEPT
 from pipeline.core.names import TaskId, checkpoint_prefix
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.runtime.checkpoints.download import read_manifest
 from pipeline.runtime.choose import registered
-from pipeline.runtime.download import read_manifest
 from pipeline.storage.objects import open_checkpoint_store
 from tests.conftest import KafkaUnderTest
 from tests.kafka.workbench import Workbench

@@ -10,7 +10,7 @@ from pipeline.core.journal import JournalEntry, Kind
 from pipeline.core.kept import CheckpointRef, kept_checkpoints
 from pipeline.core.names import checkpoint_prefix
 from pipeline.errors import CheckpointStoreError
-from pipeline.runtime.download import read_manifest
+from pipeline.runtime.checkpoints.download import read_manifest
 from pipeline.runtime.journal import read_entries
 from pipeline.testing import MemoryBroker, MemoryJournalReader
 from tests.runtime.sums import Sums

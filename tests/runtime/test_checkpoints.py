@@ -12,9 +12,9 @@ from pipeline.core.journal import Kind
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, CorruptStateError, FatalTaskError
 from pipeline.ports import Step
-from pipeline.runtime.checkpointer import MAX_UPLOADS
+from pipeline.runtime.checkpoints.checkpointer import MAX_UPLOADS
+from pipeline.runtime.checkpoints.upload import Made, clean_up
 from pipeline.runtime.status import TaskStatus, read_status
-from pipeline.runtime.upload import Made, clean_up
 from pipeline.testing import DeferredExecutor, MemoryBroker, MemoryCluster, MemoryJournalReader
 from tests.runtime.checkpointed import (
     AWAY,
@@ -257,7 +257,7 @@ def test_a_state_that_is_another_state_than_its_manifest_says_gives_way_to_the_o
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "pipeline.runtime.download.read_manifest",
+            "pipeline.runtime.checkpoints.download.read_manifest",
             lambda _store, _cluster, _task, ref: mixed if ref == newest else manifest(sums, ref),
         )
         check_restored_from_a_checkpoint(sums, before.seq)
@@ -362,7 +362,7 @@ def test_what_a_fenced_owner_still_deletes_and_truncates_nobody_needs() -> None:
         slept.append(made)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.runtime.checkpointer.clean_up", asleep)
+        patch.setattr("pipeline.runtime.checkpoints.checkpointer.clean_up", asleep)
         sums.send(1)
         sums.driver.run()
     assert slept
@@ -660,7 +660,7 @@ def test_a_truncation_that_overtakes_a_restore_makes_it_choose_again() -> None:
         slept.append(made)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.runtime.checkpointer.clean_up", asleep)
+        patch.setattr("pipeline.runtime.checkpoints.checkpointer.clean_up", asleep)
         for number in range(6):
             sums.send(number)
             sums.driver.run()

@@ -11,7 +11,7 @@ from pipeline import Context, Event
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import Owner, encode_note
 from pipeline.core.names import TaskId, workers_topic
-from pipeline.runtime.inventory import look, verify
+from pipeline.runtime.checkpoints.inventory import look, verify
 from pipeline.runtime.task import Task
 from pipeline.testing import MemoryJournalReader, MemoryMembers
 from tests.runtime.fleet import Fleet, Node

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.core.checkpoint import KEPT
 from pipeline.ports import Step
-from pipeline.runtime.inventory import Inventory, look, prune, verify
+from pipeline.runtime.checkpoints.inventory import Inventory, look, prune, verify
 from pipeline.testing import MemoryBroker, MemoryJournalReader
 from tests.runtime.checkpointed import begins_at, eager, kept, manifest, prefix, with_history
 from tests.runtime.sums import Sums

@@ -7,7 +7,7 @@ from pipeline.core.membership import Claim, Member, Owner, encode_note
 from pipeline.core.names import TaskId, workers_topic
 from pipeline.errors import UnreachableError
 from pipeline.ports import TopicSpec
-from pipeline.runtime.roster import RosterWatch
+from pipeline.runtime.sharing.roster import RosterWatch
 from pipeline.testing import MemoryMembers
 from tests.runtime.sums import Sums
 

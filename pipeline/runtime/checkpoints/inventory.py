@@ -13,8 +13,8 @@ from pipeline.core.kept import CheckpointRef
 from pipeline.core.names import TaskId, checkpoint_prefix
 from pipeline.errors import DamagedCheckpointError
 from pipeline.ports import CheckpointStore, JournalReader
+from pipeline.runtime.checkpoints.download import read_manifest, verified
 from pipeline.runtime.choose import registered
-from pipeline.runtime.download import read_manifest, verified
 
 __all__ = ["Holding", "Inventory", "look", "prune", "verify"]
 

@@ -24,9 +24,9 @@ from pipeline.core.membership import (
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError
 from pipeline.ports import Store
-from pipeline.runtime.follow import Followers
 from pipeline.runtime.plan import GroupPlan
-from pipeline.runtime.roster import RosterWatch
+from pipeline.runtime.sharing.follow import Followers
+from pipeline.runtime.sharing.roster import RosterWatch
 from pipeline.runtime.world import World
 
 __all__ = ["Ownership"]

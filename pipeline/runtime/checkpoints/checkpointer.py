@@ -24,10 +24,10 @@ from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import CheckpointStoreError, PipelineError
 from pipeline.ports import Pending, Step
+from pipeline.runtime.checkpoints.throttle import Throttle
+from pipeline.runtime.checkpoints.upload import Attempt, Known, Made, clean_up
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.task import Task
-from pipeline.runtime.throttle import Throttle
-from pipeline.runtime.upload import Attempt, Known, Made, clean_up
 from pipeline.runtime.world import World
 
 __all__ = ["Checkpointer"]

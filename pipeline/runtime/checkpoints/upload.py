@@ -52,8 +52,8 @@ from pipeline.errors import (
     RetriableError,
 )
 from pipeline.ports import CheckpointStore, Snapshot, SnapshotFile, Step, Store
-from pipeline.runtime.download import read_manifest
-from pipeline.runtime.throttle import Throttle
+from pipeline.runtime.checkpoints.download import read_manifest
+from pipeline.runtime.checkpoints.throttle import Throttle
 from pipeline.runtime.world import World
 
 __all__ = ["Attempt", "Known", "Made", "clean_up", "listed"]

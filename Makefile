@@ -16,7 +16,7 @@ demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kil
 test: $(INSTALLED)  ## the test suite, two files at a time, each side on a Kafka of its own
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
-test-kills: $(INSTALLED)  ## three kills in a row at each step, with one task and with several
+test-kills: $(INSTALLED)  ## kills at each step of the protocol and of checkpoints; twenty faults in a fleet
 	$(BIN)/python -m pytest tests/kafka -m kills $(TESTS)
 
 test-outages: $(INSTALLED)  ## Kafka away for minutes; nodes of three killed

@@ -84,6 +84,8 @@ def finish_on_an_empty_disk(bench: Workbench) -> None:
     assert starts(bench)[done:] == ["a checkpoint"] * len(tasks(bench))
 
 
+@pytest.mark.kills
+@pytest.mark.timeout(600)
 def test_kills_at_each_step_of_a_checkpoint_leave_outputs_and_tables_exact(checkpointed: Workbench) -> None:
     """In an upload, between manifest and entry, between entry and deletion, between deletion and truncation."""
     grow(checkpointed)
@@ -92,6 +94,8 @@ def test_kills_at_each_step_of_a_checkpoint_leave_outputs_and_tables_exact(check
     finish_on_an_empty_disk(checkpointed)
 
 
+@pytest.mark.kills
+@pytest.mark.timeout(600)
 def test_kills_at_each_step_of_a_download_leave_outputs_and_tables_exact(checkpointed: Workbench) -> None:
     """What has arrived is half a state, or a whole one in its place."""
     grow(checkpointed)

@@ -114,6 +114,8 @@ def run_worker(
             f"the worker could not commit within {settings.stop_timeout_s:.0f} s and left",
             hint="nothing is lost: the next start goes on from the last commit",
         )
+    if worker.displaced is not None:
+        raise worker.displaced
     if worker.failures:
         raise _summary(list(worker.failures.values()))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
-from datetime import timedelta
+from contextlib import closing, nullcontext
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +14,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.options import JsonOption, KafkaOption, counted, kafka_settings, print_json, table_console
+from pipeline.cli.options import (
+    JsonOption,
+    KafkaOption,
+    counted,
+    kafka_settings,
+    print_json,
+    say,
+    table_console,
+)
 from pipeline.core.names import check_name
 from pipeline.errors import InputError, UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
@@ -35,14 +43,15 @@ def status(
 ) -> None:
     """Show tasks with their worker, phase, lag and last commit; the workers; and what is wrong, with what helps.
 
-    Reads Kafka alone, so it works with every worker dead. Ends with 1 when something is wrong.
+    Reads Kafka alone, so it works with every worker dead; a worker that was killed is missed after 10 s. Ends with 1
+    when something is wrong.
     """
     if ":" in app:
         raise InputError(f"{app!r} is no app's name", hint="give the app's name, not MODULE:APP")
     check_name("app", app)
     settings = kafka_settings(kafka)
     with closing(KafkaCluster(settings)) as cluster, closing(KafkaJournalReader(settings)) as reader:
-        found = read_status(app, cluster, reader)
+        found = _look(app, cluster, reader)
         if watch:
             _watch(app, cluster, reader, found, interval, json=json)
             return
@@ -69,24 +78,46 @@ def _watch(
 ) -> None:
     """Until Ctrl-C. A Kafka that is away is said, and waited for."""
     console = Console(highlight=False)
+    live = (
+        Live(console=console, auto_refresh=False, screen=True) if console.is_terminal and not json else None
+    )
     try:
-        with Live(console=console, auto_refresh=False, screen=console.is_terminal and not json) as live:
+        with live if live is not None else nullcontext():
             while True:
-                if json or not console.is_terminal:
-                    _print(found, json=json)
-                else:
+                if live is not None:
                     live.update(_shown(found), refresh=True)
+                else:
+                    _print(found, json=json)
                 time.sleep(interval)
-                try:
-                    found = read_status(app, cluster, reader)
-                except UnreachableError as error:
-                    live.update(Text(f"{error.message}\nstill trying", style="red"), refresh=True)
+                found = _look_again(app, cluster, reader, live, interval)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
+def _look_again(
+    app: str, cluster: KafkaCluster, reader: KafkaJournalReader, live: Live | None, interval: float
+) -> AppStatus:
+    """Until Kafka answers; what was seen before is not shown meanwhile, since it may be wrong by now."""
+    since = datetime.now(UTC).strftime("%H:%M:%S")
+    while True:
+        try:
+            return _look(app, cluster, reader)
+        except UnreachableError as error:
+            text = f"{app}: Kafka has not answered since {since} UTC\n{error.message}\nstill trying"
+            if live is not None:
+                live.update(Text(text, style="red"), refresh=True)
+            else:
+                say(text)
+            time.sleep(interval)
+
+
+def _look(app: str, cluster: KafkaCluster, reader: KafkaJournalReader) -> AppStatus:
+    return read_status(app, cluster, reader, time.time_ns() // 1_000_000)
+
+
 def _shown(found: AppStatus) -> RenderableType:
-    parts: list[RenderableType] = [_tasks(found.tasks)]
+    now = datetime.now(UTC).strftime("%H:%M:%S")
+    parts: list[RenderableType] = [Text(f"{found.app} at {now} UTC\n"), _tasks(found.tasks)]
     lag = sum(status.lag for status in found.tasks)
     live = sum(status.phase in {Phase.LIVE, Phase.MOVING} for status in found.tasks)
     workers = ", ".join(
@@ -118,22 +149,23 @@ def _tasks(tasks: Sequence[TaskStatus]) -> Table:
     for status in tasks:
         worker = f"{status.worker} -> {status.next_worker}" if status.next_worker else status.worker
         table.add_row(
-            str(status.task),
+            f"{status.task.group}/{status.task.partition}",
             worker or "-",
             Text(status.phase.value, style=_STYLES.get(status.phase, "")),
             f"{status.lag:,}",
             str(status.seq),
-            _ago(now_ms - status.committed_ms) if status.committed_ms else "-",
+            _ago(now_ms - status.entry_ms) if status.entry_ms else "-",
             _ago(now_ms - status.checkpoint_ms) if status.checkpoint_ms else "-",
             f"~{status.restore_s:,.1f} s",
-            ", ".join(f"{topic}@{position}" for topic, position in sorted(status.positions.items())),
         )
     return table
 
 
 def _ago(milliseconds: int) -> str:
     seconds = max(0, milliseconds // 1000)
-    return f"{seconds} s ago" if seconds < 120 else f"{timedelta(seconds=seconds)} ago"
+    if seconds < 120:
+        return f"{seconds} s ago"
+    return f"{seconds // 60} min ago" if seconds < 7_200 else f"{seconds // 3_600} h ago"
 
 
 def _document(found: AppStatus) -> dict[str, Any]:
@@ -151,7 +183,7 @@ def _document(found: AppStatus) -> dict[str, Any]:
                 "seq": status.seq,
                 "lag": status.lag,
                 "positions": dict(status.positions),
-                "committed_ms": status.committed_ms,
+                "entry_ms": status.entry_ms,
                 "problem": status.problem,
                 "checkpoint_ms": status.checkpoint_ms,
                 "checkpoint_bytes": status.checkpoint_bytes,

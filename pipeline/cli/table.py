@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +13,8 @@ from rich.table import Table
 from pipeline.app import App
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import counted, print_json, say, table_console
-from pipeline.config import load_settings
-from pipeline.core.names import TaskId
+from pipeline.config import WorkerSettings, load_settings
+from pipeline.core.names import GroupId, TaskId
 from pipeline.core.position import decode_position
 from pipeline.declarations import TableDef
 from pipeline.errors import ConfigError, InputError
@@ -50,25 +50,26 @@ def show(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
 ) -> None:
-    """Show a table as it was last applied, also while the worker runs."""
+    """Show a table as it was last applied here, also while the worker runs.
+
+    Rows of tasks that another worker has now are as old as the move: `pipeline status` says who has which.
+    """
     if not app:
         raise ConfigError("which app does the table belong to?", hint="add --app MODULE:APP")
     found = find_app(app)
     definition = _find_table(found, table)
     settings = load_settings({"state_dir": state_dir})
     _check_state_dir(settings.worker.state_dir)
-    stores = RocksStores(settings.worker.state_dir, settings.worker.block_cache_bytes)
-    directory = settings.worker.state_dir / found.app_name / definition.group
-    partitions = sorted(int(d.name) for d in directory.glob("*") if d.name.isdigit())
-    if not partitions:
+    places = _places(settings.worker, TaskId(found.app_name, definition.group, 0).group_id)
+    if not places:
         raise InputError(
-            f"no state of group {definition.group} under {directory}",
+            f"no state of group {definition.group} under {settings.worker.state_dir}",
             hint="give the worker's --state-dir; a table exists once a worker has run",
         )
     limit = most if most is not None else (0 if json else 50)
     shown = Table("partition", "key", "value", box=None)
     count = 0
-    for partition, row_key, value in _rows(stores, found, definition, partitions, key):
+    for partition, row_key, value in _rows(found, definition, places, key):
         count += 1
         if limit and count > limit:
             break
@@ -96,11 +97,36 @@ def _check_state_dir(directory: Path) -> None:
         )
 
 
+def _places(settings: WorkerSettings, group: GroupId) -> dict[int, RocksStores]:
+    """Where to read each partition: of several processes' states, the one that has applied most."""
+    found: dict[int, tuple[int, RocksStores]] = {}
+    for directory in [settings.state_dir, *sorted(settings.state_dir.glob("process.*"))]:
+        stores = RocksStores(directory, settings.block_cache_bytes)
+        for path in (directory / group.app / group.group).glob("*"):
+            if path.name.isdigit():
+                task = TaskId(group.app, group.group, int(path.name))
+                seq = _applied_seq(stores, task)
+                if seq > found.get(task.partition, (-1, stores))[0]:
+                    found[task.partition] = seq, stores
+    return {partition: stores for partition, (_, stores) in sorted(found.items())}
+
+
+def _applied_seq(stores: RocksStores, task: TaskId) -> int:
+    if not stores.exists(task):
+        return -1
+    store = stores.open_read_only(task)
+    try:
+        data = store.position()
+        return decode_position(data, str(task)).seq if data is not None else 0
+    finally:
+        store.close()
+
+
 def _rows(
-    stores: RocksStores, app: App, definition: TableDef[Any, Any], partitions: list[int], key: str | None
+    app: App, definition: TableDef[Any, Any], places: Mapping[int, RocksStores], key: str | None
 ) -> Iterator[tuple[int, Any, Any]]:
     prefix = table_prefix(definition.name)
-    for partition in partitions:
+    for partition, stores in places.items():
         store = stores.open_read_only(TaskId(app.app_name, definition.group, partition))
         try:
             data = store.position()

@@ -58,6 +58,10 @@ _DEAD_LETTER_BYTES = 64 * 1024
 _MOST_MESSAGE_BYTES = 1_000_000_000
 
 
+# A fence is how tasks move, and no fault; the worker says what it makes of it.
+_EXPECTED = ("fenced by a newer", "old epoch", "another concurrent operation on the same transaction")
+
+
 class Repeats(logging.Filter):
     """Lets one of many like lines through, every `QUIET_S`, with the number of those that it kept back.
 
@@ -73,6 +77,8 @@ class Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
+        if record.levelno > logging.INFO and any(said in text for said in _EXPECTED):
+            record.levelno, record.levelname = logging.INFO, "INFO"
         alike = re.sub(r"\[[^]]*\]|\d+ ?ms\b", "", text)
         now = self._monotonic_s()
         with self._lock:

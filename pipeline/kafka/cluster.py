@@ -173,9 +173,12 @@ class KafkaCluster:
 
         try:
             return until_settled(ask, f"{what} on {self._servers}")
-        except (UnreachableError, TimeoutError) as error:
+        except UnreachableError:
             self._choose_another_broker()
-            raise UnreachableError(f"{what} on {self._servers}: {error}") from error
+            raise
+        except TimeoutError as error:
+            self._choose_another_broker()
+            raise UnreachableError(f"{what} on {self._servers}: no answer") from error
 
     def truncate(self, partition: TopicPartition, before: int) -> None:
         """Delete every record below the offset `before`; nothing happens when there is none."""

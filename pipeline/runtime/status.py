@@ -1,7 +1,8 @@
 """How an app is doing, read from Kafka alone, so that it can be asked with every worker dead.
 
 The journals say what was committed and by whom, and what checkpoints there are; the members' group who is alive; and
-the workers' topic what they told each other. `lag` counts offsets, markers among them, as every lag tool does.
+the workers' topic what they told each other. A large `lag` counts offsets, markers among them, as every lag tool
+does; a small one counts records, so that it is 0 when all is done.
 
 How long a restore on an empty disk would take is the time to copy the newest checkpoint and to replay the journal
 behind it, at cautious speeds: `python -m benchmarks restore` shows those of a machine.
@@ -25,6 +26,12 @@ from pipeline.runtime.journal import first_entry, last_entries
 __all__ = ["AppStatus", "Phase", "Problem", "TaskStatus", "WorkerStatus", "read_status"]
 
 READS_AT_ONCE = 8
+# From here on a lag is counted in offsets; below, records are counted.
+SMALL_LAG = 20
+# A task that is live and behind, and silent for this long, is a question; a dead worker is missed after 10 s.
+SILENT_S = 5
+# Ten times the default interval between checkpoints.
+CHECKPOINT_OLD_S = 600
 RESTORE_S = 0.5  # fence, looks at the journal, acquire
 COPY_BYTES_PER_S = 100_000_000
 REPLAY_BYTES_PER_S = 40_000_000
@@ -43,7 +50,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """`worker`: who runs it, or ran it last. `positions`: next input offsets. `committed_ms`: of the last entry.
+    """`worker`: who runs it, or ran it last. `positions`: next input offsets. `entry_ms`: time of the last entry.
 
     `checkpoint_ms`: of the newest checkpoint, 0 without any. `restore_s`: on an empty disk, predicted.
     """
@@ -54,7 +61,7 @@ class TaskStatus:
     seq: int
     lag: int
     positions: Mapping[str, int]
-    committed_ms: int
+    entry_ms: int
     next_worker: str = ""
     problem: str = ""
     checkpoint_ms: int = 0
@@ -90,8 +97,11 @@ class AppStatus:
     problems: Sequence[Problem]
 
 
-def read_status(app: str, cluster: Cluster, reader: JournalReader) -> AppStatus:
-    """One look. Raises InputError when there is no such app, UnreachableError, FatalTaskError (a damaged journal)."""
+def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) -> AppStatus:
+    """One look, at `now_ms` by the wall clock.
+
+    Raises InputError when there is no such app, UnreachableError, FatalTaskError (a damaged journal).
+    """
     topics = cluster.topics()
     journals = sorted(name for name in topics if journal_group(app, name) is not None)
     if not journals:
@@ -119,9 +129,10 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader) -> AppStatus:
         }
     )
     ends = reader.stable_ends(inputs) if inputs else {}
-    found = [_with_restore(_task(task, last[task], roster, ends), *read[task]) for task in tasks]
+    behind = {task: _behind(task, last[task], ends, reader) for task in tasks}
+    found = [_with_restore(_task(task, last[task], roster, behind[task]), *read[task]) for task in tasks]
     workers = _workers(roster, found)
-    return AppStatus(app, found, workers, _problems(app, found, workers))
+    return AppStatus(app, found, workers, _problems(app, found, workers, now_ms))
 
 
 def _roster(app: str, cluster: Cluster, reader: JournalReader, topics: Sequence[str]) -> Roster:
@@ -184,22 +195,30 @@ def _with_restore(status: TaskStatus, last: JournalEntry | None, newest: Checkpo
     )
 
 
-def _task(
-    task: TaskId, last: JournalEntry | None, roster: Roster, ends: Mapping[TopicPartition, int]
-) -> TaskStatus:
+def _behind(
+    task: TaskId, last: JournalEntry | None, ends: Mapping[TopicPartition, int], reader: JournalReader
+) -> int:
+    """The lag. What looks like a record or two is mostly the marker of the transaction that wrote the last one."""
+    lag = 0
+    for topic, position in (last.entry.positions if last is not None else {}).items():
+        partition = TopicPartition(topic, task.partition)
+        offsets = max(0, ends.get(partition, position) - position)
+        if 0 < offsets <= SMALL_LAG:
+            offsets = sum(1 for _ in reader.read(partition, position, position + offsets))
+        lag += offsets
+    return lag
+
+
+def _task(task: TaskId, last: JournalEntry | None, roster: Roster, lag: int) -> TaskStatus:
     if last is None or last.entry.kind is Kind.GENESIS:
         seq = last.entry.seq if last is not None else 0
         return TaskStatus(task, Phase.NEW, "", seq, 0, {}, last.entry.wall_ms if last is not None else 0)
     entry, owner, claim = last.entry, roster.owners.get(task), roster.claims.get(task)
-    lag = sum(
-        max(0, ends.get(TopicPartition(topic, task.partition), position) - position)
-        for topic, position in entry.positions.items()
-    )
     taker = claim.worker if claim is not None and _alive(roster, claim) else ""
     phase, problem = Phase.UNOWNED, ""
     if owner is not None and owner.problem:
         phase, problem = Phase.FAILED, owner.problem
-    elif claim is not None and claim.problem and taker:
+    elif claim is not None and claim.problem and not roster.is_running(task):
         phase, problem, owner, taker = Phase.FAILED, claim.problem, None, ""
     elif roster.is_running(task):
         phase = Phase.MOVING if taker else Phase.LIVE
@@ -226,21 +245,32 @@ def _workers(roster: Roster, tasks: Sequence[TaskStatus]) -> list[WorkerStatus]:
     return [status(member) for _, member in sorted(roster.workers().items())]
 
 
-def _problems(app: str, tasks: Sequence[TaskStatus], workers: Sequence[WorkerStatus]) -> list[Problem]:
-    found = []
-    for status in tasks:
-        if status.phase is Phase.FAILED:
-            text, _, hint = status.problem.partition("\n  -> ")
-            where = f"task {status.task} failed on worker {status.worker}"
-            found.append(Problem(f"{where}: {text}", hint or "mend the cause and restart that worker"))
+def _problems(
+    app: str, tasks: Sequence[TaskStatus], workers: Sequence[WorkerStatus], now_ms: int
+) -> list[Problem]:
+    found = [_failure(status) for status in tasks if status.phase is Phase.FAILED]
     if not workers:
         found.append(Problem(f"no worker of {app} is alive", "start one: pipeline worker MODULE:APP"))
     elif unowned := [status for status in tasks if status.phase in {Phase.UNOWNED, Phase.NEW}]:
-        names = ", ".join(str(status.task) for status in unowned[:5]) + (" ..." if len(unowned) > 5 else "")
         found.append(
             Problem(
-                f"{len(unowned)} of {len(tasks)} tasks are run by nobody: {names}",
-                "a dead worker is missed after 10 s; if it stays so, look into the workers' logs",
+                f"{len(unowned)} of {len(tasks)} tasks are run by nobody: {_named(unowned)}",
+                "a worker takes them within seconds; if it stays so, look into the workers' logs",
+            )
+        )
+    silent = [status for status in tasks if _is_silent(status, now_ms)]
+    if workers and silent:
+        found.append(
+            Problem(
+                f"{_named(silent)}: behind, and nothing committed for {SILENT_S} s",
+                f"worker {silent[0].worker} may be dead, which is noticed after 10 s, or a handler takes long: its log",
+            )
+        )
+    if old := [status for status in tasks if _checkpoint_is_old(status)]:
+        found.append(
+            Problem(
+                f"{_named(old)}: no checkpoint for {CHECKPOINT_OLD_S // 60} min, though entries were written",
+                "look for checkpoint_ in the workers' logs: runbooks/checkpoint-store-unavailable.md",
             )
         )
     if waiting := [status.worker for status in workers if status.waiting]:
@@ -251,3 +281,25 @@ def _problems(app: str, tasks: Sequence[TaskStatus], workers: Sequence[WorkerSta
             )
         )
     return found
+
+
+def _failure(status: TaskStatus) -> Problem:
+    """The first line says what and where; the frames are in the worker's log."""
+    text, _, hint = status.problem.partition("\n  -> ")
+    where = f"task {status.task} failed on worker {status.worker}"
+    reason = text.splitlines()[0].removeprefix(f"task {status.task}: ") if text else "no reason given"
+    return Problem(f"{where}: {reason}", hint or "mend the cause and restart that worker")
+
+
+def _is_silent(status: TaskStatus, now_ms: int) -> bool:
+    running = status.phase in {Phase.LIVE, Phase.MOVING}
+    return running and status.lag > 0 and now_ms - status.entry_ms > SILENT_S * 1000
+
+
+def _checkpoint_is_old(status: TaskStatus) -> bool:
+    age_ms = status.entry_ms - status.checkpoint_ms
+    return bool(status.checkpoint_ms) and age_ms > CHECKPOINT_OLD_S * 1000
+
+
+def _named(tasks: Sequence[TaskStatus]) -> str:
+    return ", ".join(str(status.task) for status in tasks[:5]) + (" ..." if len(tasks) > 5 else "")

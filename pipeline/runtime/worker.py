@@ -80,7 +80,6 @@ class Worker:
         self._ownership: Ownership | None = None
         self._turns = 0
         self._pace = CommitPace(world.clock, settings.max_commits_per_s)
-        self._superseded = False
         self._resources: dict[Resource[Any], Any] = {}
         self._upkeep = Upkeep(self._runs, world, settings)
         self._checkpointer = Checkpointer(self._runs, world, settings)
@@ -90,6 +89,7 @@ class Worker:
         self._fences: dict[TaskId, int] = {}
         self._damaged: set[TaskId] = set()
         self.failures: dict[TaskId, PipelineError] = {}
+        self.displaced: PipelineError | None = None  # by another process of this worker's id
 
     def start(self) -> None:
         """Check the app against the cluster, make sure of genesis, and join the other workers.
@@ -112,6 +112,13 @@ class Worker:
         self._ownership = Ownership(self._app.app_name, plans, self._world, self._settings)
         self._ownership.join(lambda: (self._turns, _place(self.at_work)))
         self._runs.extend(GroupRun(plan, self._world.sources.open(plan.id.consumer_group)) for plan in plans)
+        self._world.log.info(
+            "worker_started",
+            app=self._app.app_name,
+            worker_id=self._settings.worker_id,
+            tasks_of_app=sum(plan.partitions for plan in plans),
+            next="it takes its share of the tasks within seconds",
+        )
 
     def step(self) -> bool:
         """One turn: take restored tasks live, poll, process, seal, retire. True when anything moved."""
@@ -137,7 +144,7 @@ class Worker:
     @property
     def finished(self) -> bool:
         """Each task that it had has failed, or another process has its name."""
-        if self._superseded:
+        if self.displaced is not None:
             return True
         busy = self._restoring or self._fenced or any(run.tasks or run.leaving for run in self._runs)
         return bool(self.failures) and not busy
@@ -208,6 +215,7 @@ class Worker:
         self._world.executor.close()
         self._checkpointer.close()
         self._world.stores.release(self._app.app_name)
+        self._world.log.info("worker_stopped", app=self._app.app_name)
 
     def progress(self) -> Progress:
         """Counts for people and metrics."""
@@ -412,17 +420,16 @@ class Worker:
         self._world.log.error("task_failed", task=str(task_id), reason=error.message, next=error.hint)
         if seq is not None:
             self._own().released(task_id, seq, str(error))
-        elif not self._stopping and not self._superseded:
+        elif not self._stopping:
             self._own().could_not_take(task_id, str(error))
 
     def _leave_to_namesake(self, error: PipelineError) -> None:
         """Another process has this worker's id, and with it its tasks."""
-        self._superseded = True
+        self.displaced = error
+        self._world.log.error("worker_displaced", reason=error.message, next=error.hint)
         for run in self._runs:
             for task in list(run.tasks.values()):
-                self._fail(run, task.id, error)
-        if not self.failures and self._runs:
-            self._fail(self._runs[0], self._runs[0].plan.tasks[0], error)
+                self._drop(run, task.id)
 
     def _drop(self, run: GroupRun, task_id: TaskId) -> None:
         """Close the task, if it is live or leaving."""

@@ -84,7 +84,7 @@ class RocksStores:
             raise ConfigError(
                 f"the state directory {self._root} is in use by another worker of app {app}"
                 + (f", process {holder}" if holder else ""),
-                hint="stop that worker first",
+                hint="stop that worker first, or give this one its own: --state-dir and --worker-id",
             ) from error
         os.ftruncate(file, 0)
         os.pwrite(file, str(os.getpid()).encode(), 0)

@@ -163,8 +163,9 @@ class TestDriver:
         except SimulatedCrash:
             self.crash()
             return
-        for failure in worker.failures.values():
-            raise failure
+        for failure in [worker.displaced, *worker.failures.values()]:
+            if failure is not None:
+                raise failure
 
     def step(self) -> bool:
         """One turn of the worker without letting time pass: processed records stay open. True when it moved.
@@ -217,8 +218,9 @@ class TestDriver:
         except SimulatedCrash:
             self.crash()
             return
-        for failure in worker.failures.values():
-            raise failure
+        for failure in [worker.displaced, *worker.failures.values()]:
+            if failure is not None:
+                raise failure
 
     def reset(self, *start: str, group: str = "main", partition: int | None = None) -> None:
         """What `pipeline reset` does, to all tasks of a group or one; a worker that runs goes on from there.

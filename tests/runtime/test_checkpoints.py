@@ -77,7 +77,8 @@ def test_status_tells_the_newest_checkpoint_and_predicts_a_restore() -> None:
 
     def look(sums: Sums) -> TaskStatus:
         broker = sums.driver.broker
-        return read_status("sums", MemoryCluster(broker), MemoryJournalReader(broker)).tasks[0]
+        now_ms = sums.driver.clock.wall_ms()
+        return read_status("sums", MemoryCluster(broker), MemoryJournalReader(broker), now_ms).tasks[0]
 
     with_one, without = look(sums := with_history()), look(with_history(checkpoint_store=""))
     newest = kept(sums)[0]

@@ -6,13 +6,15 @@ import pytest
 
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, InputError
+from pipeline.ports import Output
 from pipeline.runtime.status import AppStatus, Phase, read_status
-from pipeline.testing import MemoryCluster, MemoryJournalReader, MemoryStores
+from pipeline.testing import MemoryCluster, MemoryJournalReader, MemoryProducers, MemoryStores
 from tests.runtime.fleet import Fleet
 
 
 def look(fleet: Fleet) -> AppStatus:
-    return read_status("sums", MemoryCluster(fleet.broker), MemoryJournalReader(fleet.broker))
+    cluster, reader = MemoryCluster(fleet.broker), MemoryJournalReader(fleet.broker)
+    return read_status("sums", cluster, reader, fleet.clock.wall_ms())
 
 
 def phases(found: AppStatus) -> set[Phase]:
@@ -47,7 +49,7 @@ def test_an_app_that_is_well_has_all_tasks_live_with_their_workers_and_no_proble
     }
     assert owners == fleet.owners()
     assert sum(status.lag for status in found.tasks) == 0
-    assert all(status.committed_ms for status in found.tasks)
+    assert all(status.entry_ms for status in found.tasks)
 
 
 def test_an_unknown_app_is_named() -> None:
@@ -96,6 +98,29 @@ def test_a_failed_task_is_shown_with_its_reason_and_what_helps() -> None:
     assert "task sums/main/2 failed on worker" in problem.text
     assert "numbers[2] offset" in problem.text
     assert "runbooks/poison-record.md" in problem.hint
+
+
+def test_a_task_that_is_behind_and_silent_is_a_problem_before_its_worker_is_missed() -> None:
+    """For ten seconds a killed worker looks alive to Kafka; an operator sees that nothing comes."""
+    fleet = started("a", "b")
+    fleet.kill(fleet.nodes[0])
+    fleet.send()
+    fleet.run(6.0)
+    (problem,) = look(fleet).problems
+    assert "behind, and nothing committed for 5 s" in problem.text
+    assert "worker a may be dead" in problem.hint
+
+
+def test_the_marker_of_the_last_transaction_is_no_lag() -> None:
+    """A load ends with one in each partition: a lag of 1 for ever would never look like done."""
+    fleet = started("a")
+    producer = MemoryProducers(fleet.broker).open("a load")
+    producer.init()
+    producer.begin()
+    producer.send([Output("numbers", b"k1", b"1", 0)])
+    producer.commit()
+    fleet.settle()
+    assert sum(status.lag for status in look(fleet).tasks) == 0
 
 
 def test_a_task_that_could_not_be_restored_is_shown_with_its_reason() -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,16 +21,26 @@ from pipeline.core.names import TopicPartition
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
-from pipeline.ports import Record, TopicSpec
+from pipeline.ports import JournalBounds, Record, TopicSpec
 from pipeline.runtime.system import SystemClock
 
 _TIMEOUT_S = 60
+# How long markers may take; a transaction of a killed loader stays open for longer.
+_MARKERS_S = 3.0
 _ROOT = Path(__file__).parents[2]
 
 
 class _Kafka(Protocol):
     @property
     def bootstrap_servers(self) -> str: ...
+
+
+def _settled(reader: KafkaJournalReader, partition: TopicPartition) -> JournalBounds:
+    """The bounds once the markers of what was decided have arrived; as they are when a transaction stays open."""
+    deadline = time.monotonic() + _MARKERS_S
+    while (bounds := reader.bounds(partition)).stable_end < bounds.end and time.monotonic() < deadline:
+        pass  # each look is a request
+    return bounds
 
 
 class Command:
@@ -84,7 +95,9 @@ class Command:
             closing(KafkaSources(self.settings).open("pipeline.test")) as source,
         ):
             count = cluster.describe([topic])[topic].partitions
-            bounds = {p: reader.bounds(p) for p in (TopicPartition(topic, number) for number in range(count))}
+            bounds = {
+                p: _settled(reader, p) for p in (TopicPartition(topic, number) for number in range(count))
+            }
             lasts = {p: last_committed(reader, p, b.start, b.stable_end) for p, b in bounds.items()}
             known = {p: last for p, last in lasts.items() if last is not None}
             return list(read_topic(source, SystemClock(), {p: b.start for p, b in bounds.items()}, known))

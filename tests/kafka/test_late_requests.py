@@ -221,7 +221,7 @@ def test_records_that_outlive_their_transaction_are_refused_when_they_arrive(
 ) -> None:
     """They expired in the client, the transaction was aborted and published again: these belong to nothing."""
     late = proxy.hold(Api.PRODUCE, case.id, case.outputs)
-    assert case.run(late, transaction_timeout_ms=4_000) in FENCED
+    assert case.run(late, transaction_timeout_ms=10_000) in FENCED
     assert "commit_aborted" in case.log
     bench.check()
 

@@ -41,7 +41,7 @@ def status(
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show tasks with their worker, phase, lag and last commit; the workers; and what is wrong, with what helps.
+    """Show tasks with their worker, phase, lag and last entry; the workers; and what is wrong, with what helps.
 
     Reads Kafka alone, so it works with every worker dead; a worker that was killed is missed after 10 s. Ends with 1
     when something is wrong.
@@ -133,18 +133,7 @@ def _shown(found: AppStatus) -> RenderableType:
 
 
 def _tasks(tasks: Sequence[TaskStatus]) -> Table:
-    table = Table(
-        "task",
-        "worker",
-        "phase",
-        "lag",
-        "entry",
-        "last commit",
-        "checkpoint",
-        "restore",
-        "positions",
-        box=None,
-    )
+    table = Table("task", "worker", "phase", "lag", "entry", "last entry", "checkpoint", "restore", box=None)
     now_ms = time.time_ns() // 1_000_000
     for status in tasks:
         worker = f"{status.worker} -> {status.next_worker}" if status.next_worker else status.worker

@@ -1,0 +1,47 @@
+"""`pipeline status` as people see it."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+from rich.console import Console
+
+from pipeline.cli.status import _shown
+from pipeline.core.names import TaskId
+from pipeline.runtime.status import AppStatus, Phase, Problem, TaskStatus, WorkerStatus
+
+TASK = TaskId("flight-delays", "main", 3)
+
+
+def shown(found: AppStatus) -> list[str]:
+    """On a terminal of the usual width."""
+    out = StringIO()
+    Console(file=out, width=80).print(_shown(found))
+    return out.getvalue().splitlines()
+
+
+def test_each_value_stands_under_its_heading_and_fits_a_usual_terminal() -> None:
+    """A table whose columns slip says something else than what is so."""
+    live = TaskStatus(TASK, Phase.LIVE, "host-1", 42, 7, {"flights": 12}, 1_000, restore_s=1.5)
+    workers = [WorkerStatus("host-1", "1-x", 1, 1, waiting=False)]
+    problem = Problem("something is wrong", "mend it")
+    lines = shown(AppStatus("flight-delays", [live], workers, [problem]))
+    heading, row = lines[2], lines[3]
+    places = {"task": "main/3", "worker": "host-1", "phase": "live", "lag": "7", "restore": "~1.5 s"}
+    assert {
+        name: row[heading.index(name) :].startswith(value) for name, value in places.items()
+    } == dict.fromkeys(places, True)
+    assert heading.split() == [
+        "task",
+        "worker",
+        "phase",
+        "lag",
+        "entry",
+        "last",
+        "entry",
+        "checkpoint",
+        "restore",
+    ]
+    assert "1 of 1 task live, lag 7" in lines
+    assert "workers: host-1 (1 task)" in lines
+    assert lines[-2:] == ["problem: something is wrong", "  -> mend it"]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from pipeline.cli.journals import app_named, journaled_tasks
 from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
@@ -21,8 +22,8 @@ from pipeline.cli.options import (
     table_console,
 )
 from pipeline.config import load_settings
-from pipeline.core.names import GroupId, TaskId, check_name
-from pipeline.errors import ConfigError, InputError
+from pipeline.core.names import GroupId, check_name
+from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import CheckpointStore
@@ -143,22 +144,12 @@ def _inventories(
     kafka: str | None,
     grace_s: float = 0.0,
 ) -> Iterator[Inventory]:
-    if ":" in app:
-        raise InputError(f"{app!r} is no app's name", hint="give the app's name, not MODULE:APP")
-    group_id = GroupId(check_name("app", app), check_name("group", group))
+    group_id = GroupId(app_named(app), check_name("group", group))
     settings = kafka_settings(kafka)
     with closing(KafkaCluster(settings)) as cluster, closing(KafkaJournalReader(settings)) as reader:
-        topic = cluster.describe([group_id.journal_topic]).get(group_id.journal_topic)
-        if topic is None:
-            raise InputError(
-                f"there is no journal {group_id.journal_topic} in this Kafka",
-                hint="give the app's name, not MODULE:APP, and its group with --group",
-            )
-        if partition is not None and partition >= topic.partitions:
-            raise InputError(f"{group_id.journal_topic} has partitions 0 to {topic.partitions - 1}")
+        tasks = journaled_tasks(cluster, group_id, partition)
         cluster_id = cluster.cluster_id()
-        for number in range(topic.partitions) if partition is None else [partition]:
-            task = TaskId(app, group, number)
+        for task in tasks:
             yield look(task, cluster_id, reader, store, time.time_ns() // 1_000_000, grace_s)
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from pipeline.cli.journals import app_named, journaled_tasks
 from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json, table_console
 from pipeline.core.journal import JournalEntry
 from pipeline.core.names import GroupId, TaskId, check_name
-from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.runtime.journal import last_entries
@@ -37,27 +37,15 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show journal entries: sequence number, kind, owner, input positions, and how much each wrote."""
-    if ":" in app:
-        raise InputError(f"{app!r} is no app's name", hint="give the app's name, not MODULE:APP")
-    check_name("app", app)
-    check_name("group", group)
+    group_id = GroupId(app_named(app), check_name("group", group))
     settings = kafka_settings(kafka)
-    group_id = GroupId(app, group)
     cluster = KafkaCluster(settings)
-    topic = cluster.describe([group_id.journal_topic]).get(group_id.journal_topic)
-    if topic is None:
-        raise InputError(
-            f"there is no journal {group_id.journal_topic} in this Kafka",
-            hint="give the app's name, not MODULE:APP, and its group with --group",
-        )
-    chosen = range(topic.partitions) if partition is None else [partition]
-    if partition is not None and not 0 <= partition < topic.partitions:
-        raise InputError(f"{group_id.journal_topic} has partitions 0 to {topic.partitions - 1}")
+    tasks = journaled_tasks(cluster, group_id, partition)
     reader = KafkaJournalReader(settings)
     rows: list[dict[str, Any]] = []
     try:
-        for number in chosen:
-            rows += _entries(reader, TaskId(app, group, number), last)
+        for task in tasks:
+            rows += _entries(reader, task, last)
     finally:
         reader.close()
         cluster.close()

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from pipeline.app import App
+from pipeline.cli.journals import app_named
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.options import (
     JsonOption,
@@ -28,7 +29,6 @@ from pipeline.client.hints import no_topic
 from pipeline.client.migration import Migration, Survey, survey
 from pipeline.client.reading import committed_records
 from pipeline.config import Settings, load_settings
-from pipeline.core.names import check_name
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
@@ -197,11 +197,7 @@ def _clients(kafka: str | None) -> Iterator[_Clients]:
 
 
 def _migration(old: str, new: str, topics: Sequence[str]) -> Migration:
-    for name in (old, new):
-        if ":" in name:
-            raise InputError(f"{name!r} is no app's name", hint="give the app's name, not MODULE:APP")
-        check_name("app", name)
-    return Migration(old, new, _pairs(topics))
+    return Migration(app_named(old), app_named(new), _pairs(topics))
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:

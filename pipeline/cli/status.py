@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli.journals import app_named
 from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
@@ -23,8 +24,7 @@ from pipeline.cli.options import (
     say,
     table_console,
 )
-from pipeline.core.names import check_name
-from pipeline.errors import InputError, UnreachableError
+from pipeline.errors import UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.runtime.status import AppStatus, Phase, TaskStatus, read_status
@@ -46,9 +46,7 @@ def status(
     Reads Kafka alone, so it works with every worker dead; a worker that was killed is missed after 10 s. Ends with 1
     when something is wrong.
     """
-    if ":" in app:
-        raise InputError(f"{app!r} is no app's name", hint="give the app's name, not MODULE:APP")
-    check_name("app", app)
+    app_named(app)
     settings = kafka_settings(kafka)
     with closing(KafkaCluster(settings)) as cluster, closing(KafkaJournalReader(settings)) as reader:
         found = _look(app, cluster, reader)

@@ -62,6 +62,9 @@ class GroupRun:
         """Read nothing more for a live task until `unhold`."""
         self._held.add(partition)
 
+    def is_held(self, partition: int) -> bool:
+        return partition in self._held
+
     def unhold(self, partition: int) -> None:
         self._held.discard(partition)
 

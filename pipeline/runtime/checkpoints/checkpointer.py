@@ -73,7 +73,6 @@ class Checkpointer:
     _tasks: dict[TaskId, _Checkpointing] = field(default_factory=dict)
     _known: dict[TaskId, Known] = field(default_factory=dict)
     _ending: list[tuple[Attempt, Pending[Made] | None]] = field(default_factory=list)
-    _held: set[TaskId] = field(default_factory=set)
     _outage: _Outage | None = None
     _throttle: Throttle | None = None
     _next_s: float = 0.0
@@ -135,7 +134,6 @@ class Checkpointer:
 
     def _drop(self, task_id: TaskId) -> None:
         each = self._tasks.pop(task_id)
-        self._held.discard(task_id)
         if each.attempt is not None:
             each.attempt.stopped = True
             self._ending.append((each.attempt, each.upload))
@@ -268,10 +266,9 @@ class Checkpointer:
         # The first checkpoint of a group that is older than its checkpoint store may take its time.
         first = not task.applied.checkpoints and self._outage is None
         over = bool(limit) and grown > limit and not first
-        if over == (task.id in self._held):
+        if over == each.run.is_held(task.id.partition):
             return
         if over:
-            self._held.add(task.id)
             each.run.hold(task.id.partition)
             self.world.log.error(
                 "intake_paused",
@@ -282,7 +279,6 @@ class Checkpointer:
                 next="it goes on by itself after the next checkpoint: runbooks/checkpoint-store-unavailable.md",
             )
         else:
-            self._held.discard(task.id)
             each.run.unhold(task.id.partition)
             self.world.log.warning("intake_resumed", task=str(task.id), journal_bytes=grown)
 

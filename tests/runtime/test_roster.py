@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pipeline.config import WorkerSettings
-from pipeline.core.membership import Claim, Member, Owner, encode_note
+from pipeline.core.membership import Claim, Member, Owner, decode_note, encode_note
 from pipeline.core.names import TaskId, workers_topic
 from pipeline.errors import UnreachableError
 from pipeline.ports import TopicSpec
@@ -80,6 +82,33 @@ def test_notes_that_could_not_be_written_are_written_later() -> None:
         watched.turn()
     records = watched.driver.broker.records(workers_topic("sums"))
     assert {record.key() for record in records} == {b"owner/main/0"}
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_claim_that_could_not_be_written_is_written_later_unless_it_was_taken_back(again: bool) -> None:
+    """Without it the owner waits for a follower that has been ready all along."""
+    watched = Watched()
+    watched.driver.broker.fail_next("announce", UnreachableError("away"))
+    watched.watch.tell(TASK, Claim("me", ME.process, ready=True))
+    watched.watch.turn(hurry=False)  # it is on its way, and will not arrive
+    if not again:
+        watched.watch.tell(TASK, Claim("", ""))
+    for _ in range(3):
+        watched.turn()
+    (record,) = watched.driver.broker.records(workers_topic("sums"))
+    found = decode_note("sums", record.value() or b"")
+    assert found == (TASK, Claim("me", ME.process, ready=True) if again else Claim("", ""))
+
+
+def test_who_leaves_says_so_although_the_last_notes_were_lost() -> None:
+    """Else it is waited for until Kafka misses it."""
+    watched = Watched()
+    watched.driver.broker.fail_next("announce", UnreachableError("away"))
+    watched.watch.tell(TASK, Owner(9, "me", ME.process, released=True))
+    watched.watch.turn(hurry=False)
+    watched.watch.depart()
+    keys = [record.key() for record in watched.driver.broker.records(workers_topic("sums"))]
+    assert keys == [b"owner/main/0", b"left/me"]
 
 
 def test_a_look_that_fails_changes_nothing() -> None:

@@ -42,6 +42,9 @@ class _Look(NamedTuple):
     position: int
 
 
+_Notes = dict[tuple[TaskId | None, type], About]
+
+
 class RosterWatch:
     """`roster` is the view. Processing thread only; what waits runs on the executor."""
 
@@ -63,8 +66,8 @@ class RosterWatch:
         self._heard: dict[TaskId, Owner] = {}  # as a newcomer would read it, which is not the highest seq
         self._told: dict[TaskId, tuple[Owner, float]] = {}
         self._departed: dict[str, str] = {}  # by worker, the last one that said so
-        self._waiting: dict[tuple[TaskId | None, type], About] = {}
-        self._telling: Pending[None] | None = None
+        self._waiting: _Notes = {}
+        self._telling: tuple[Pending[None], _Notes] | None = None
         self.roster = Roster((me,))
         self.looked = False
         self.settled = False
@@ -112,11 +115,9 @@ class RosterWatch:
     def depart(self) -> None:
         """Say that this process leaves, and wait until all is said. What cannot be said is left."""
         self._waiting[None, Departure] = Departure(self._me.worker, self._me.process)
+        self._end_telling()
         try:
-            if self._telling is not None:
-                self._telling.result()
-            if self._waiting:
-                self._world.members.announce(self._topic.topic, self._encoded())
+            self._world.members.announce(self._topic.topic, _encoded(self._waiting))
         except PipelineError as error:
             self._world.log.info("notes_not_written", reason=error.message)
 
@@ -186,26 +187,30 @@ class RosterWatch:
             self._owners[task] = about
 
     def _speak(self, now: float) -> None:
-        if self._telling is not None:
-            if not self._telling.done():
-                return
-            telling, self._telling = self._telling, None
-            try:
-                telling.result()
-            except PipelineError as error:
-                self._world.log.info("notes_not_written", reason=error.message)
-                for task, (owner, _) in self._told.items():
-                    self._waiting.setdefault((task, Owner), owner)
+        if self._telling is not None and not self._telling[0].done():
+            return
+        self._end_telling()
         for task, (owner, told_s) in list(self._told.items()):
             # A worker that woke up may have said something older behind it, or the topic may be new.
             if self._heard.get(task) != owner and now - told_s >= TELL_AGAIN_S:
                 self._told[task] = owner, now
                 self._waiting.setdefault((task, Owner), owner)
         if self._waiting:
-            topic, notes = self._topic.topic, self._encoded()
-            self._telling = self._world.executor.submit(lambda: self._world.members.announce(topic, notes))
+            topic, notes = self._topic.topic, _encoded(self._waiting)
+            telling = self._world.executor.submit(lambda: self._world.members.announce(topic, notes))
+            self._telling, self._waiting = (telling, self._waiting), {}
 
-    def _encoded(self) -> list[tuple[bytes, bytes]]:
-        notes = [encode_note(task, about) for (task, _), about in self._waiting.items()]
-        self._waiting.clear()
-        return notes
+    def _end_telling(self) -> None:
+        """What could not be written waits again, unless there is something newer to say."""
+        if self._telling is None:
+            return
+        (telling, notes), self._telling = self._telling, None
+        try:
+            telling.result()
+        except PipelineError as error:
+            self._world.log.info("notes_not_written", reason=error.message)
+            self._waiting = {**notes, **self._waiting}
+
+
+def _encoded(notes: _Notes) -> list[tuple[bytes, bytes]]:
+    return [encode_note(task, about) for (task, _), about in notes.items()]

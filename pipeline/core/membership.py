@@ -16,6 +16,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -210,6 +211,10 @@ class Roster:
 
         The others are ghosts: killed, and not yet missed by Kafka. So a restarted worker takes its place at once.
         """
+        return self._workers
+
+    @cached_property
+    def _workers(self) -> dict[str, Member]:
         found: dict[str, Member] = {}
         for member in sorted(self.members, key=lambda member: member.age):
             if member.process not in self.departed:
@@ -281,9 +286,14 @@ class Action(Enum):
 
 
 def decide(
-    roster: Roster, me: Member, tasks: Collection[TaskId], places: Mapping[TaskId, Place], *, settled: bool
+    roster: Roster,
+    me: Member,
+    assigned: Mapping[TaskId, str],
+    places: Mapping[TaskId, Place],
+    *,
+    settled: bool,
 ) -> dict[TaskId, Action]:
-    """What `me` begins to do; tasks that stay as they are, are absent.
+    """What `me` begins to do; tasks that stay as they are, are absent. `assigned`: by this roster.
 
     `settled`: this worker is listed, and so were the same members at the look before. Until then it takes only
     what was its own: a group of workers that starts would otherwise fence each other for tasks nobody has.
@@ -297,7 +307,7 @@ def decide(
         5    anything else                                                       nothing
     """
     result: dict[TaskId, Action] = {}
-    for task, worker in roster.assignment(tasks).items():
+    for task, worker in assigned.items():
         place = places.get(task, Place.ABSENT)
         if worker == me.worker and place in {Place.ABSENT, Place.FOLLOWING}:
             owner = roster.owners.get(task)

@@ -182,7 +182,8 @@ def rows() -> list[tuple[str, Roster, Place, bool, Action | None]]:
 def test_each_row_of_the_table(seen: Roster, place: Place, settled: bool, action: Action | None) -> None:
     """The worker does what the table says, and nothing more."""
     tasks = TASKS if len(seen.owners) > 1 else [TASK]
-    coming = [task for task, worker in seen.assignment(tasks).items() if worker == "a"]
+    assigned = seen.assignment(tasks)
+    coming = [task for task, worker in assigned.items() if worker == "a"]
     task = coming[0] if len(tasks) > 1 else TASK
-    decided = decide(seen, A, tasks, {task: place}, settled=settled)
+    decided = decide(seen, A, assigned, {task: place}, settled=settled)
     assert decided.get(task) == action

@@ -92,8 +92,9 @@ class Ownership:
         roster, settled = self._watch.roster, self._watch.settled
         self._note_waiting()
         known = {**dict.fromkeys(self._followers.tasks, Place.FOLLOWING), **places}
-        actions = decide(roster, self.me, self._cluster_ids, known, settled=settled)
-        self._hurry_while_tasks_move(known, actions)
+        assigned = roster.assignment(self._cluster_ids)
+        actions = decide(roster, self.me, assigned, known, settled=settled)
+        self._hurry_while_tasks_move(assigned, known, actions)
         for task, action in list(actions.items()):
             if action is Action.FOLLOW:
                 del actions[task]
@@ -150,10 +151,12 @@ class Ownership:
         self._watch.leave()
 
     def _hurry_while_tasks_move(
-        self, known: Mapping[TaskId, Place], actions: Mapping[TaskId, Action]
+        self,
+        assigned: Mapping[TaskId, str],
+        known: Mapping[TaskId, Place],
+        actions: Mapping[TaskId, Action],
     ) -> None:
         moving = {Place.FOLLOWING, Place.LEAVING}
-        assigned = self._watch.roster.assignment(self._cluster_ids)
         away = any(
             place in moving or (place is Place.LIVE and assigned.get(task) != self.me.worker)
             for task, place in known.items()

@@ -82,10 +82,13 @@ class Command:
         return json.loads(self.run(*arguments, "--json")[0])
 
     def create(self, topic: str, partitions: int = 3, **config: str) -> None:
+        """Create a topic that keeps records of any age, unless `retention_ms` is given.
+
+        Kafka deletes old records a few minutes after its own start: in the middle of a test that writes them.
+        """
+        settings = {"retention.ms": "-1", **{k.replace("_", "."): v for k, v in config.items()}}
         with closing(KafkaCluster(self.settings)) as cluster:
-            cluster.create(
-                [TopicSpec(topic, partitions, config={k.replace("_", "."): v for k, v in config.items()})]
-            )
+            cluster.create([TopicSpec(topic, partitions, config=settings)])
 
     def records(self, topic: str) -> list[Record]:
         """Every committed record of the topic."""

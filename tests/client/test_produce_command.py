@@ -193,7 +193,7 @@ def test_mistakes_end_with_a_sentence_and_the_right_code(
     _, err = command.run("produce", f"{unique_name}-missing", "rows.csv", code=1)
     assert "there is no topic" in err
     assert "pipeline topics apply" in err
-    command.create(unique_name, max_message_bytes="2000")
+    command.create(unique_name, max_message_bytes="2000", retention_ms="604800000")
     _, err = command.run("produce", unique_name[:-1], "rows.csv", code=1)
     assert f"did you mean {unique_name!r}?" in err
     _, err = command.run("produce", unique_name, "absent.csv", code=1)
@@ -215,7 +215,7 @@ def test_mistakes_end_with_a_sentence_and_the_right_code(
 
 def test_ids_times_and_keys_reach_the_topic(command: Command, unique_name: str, tmp_path: Path) -> None:
     """What the options promise is what a consumer sees."""
-    command.create(unique_name, retention_ms="-1")
+    command.create(unique_name)
     (tmp_path / "rows.jsonl").write_text('{"k":"é","i":"id-1","t":"2013-01-01T00:00:00Z"}\n')
     command.run("produce", unique_name, "rows.jsonl", "--key", "k", "--id", "i", "--timestamp", "t")
     (record,) = command.records(unique_name)

@@ -67,8 +67,9 @@ class World:
     opened: list[Source | TransactionalProducer] = field(default_factory=list)
 
     def topic(self, name: str, partitions: int = 1, **config: str) -> str:
+        """Create a topic that keeps records of any age, unless `retention_ms` is given."""
         full = f"{self.prefix}-{name}"
-        settings = {key.replace("_", "."): value for key, value in config.items()}
+        settings = {"retention.ms": "-1", **{key.replace("_", "."): value for key, value in config.items()}}
         self.cluster.create([TopicSpec(full, partitions, config=settings)])
         return full
 

@@ -28,20 +28,37 @@ R = TypeVar("R")
 
 OnError = Literal["stop", "skip", "dead_letter"]
 MAIN_GROUP = "main"
+RETRY_DELAY_S = 1.0
+MAX_RETRY_DELAY_S = 60.0
+LONGEST_RETRY_DELAY_S = 3600
 
 
 class Binding:
     """One handler of one input topic. `batch`: it takes a Batch."""
 
-    __slots__ = ("batch", "function", "on_error", "topic")
+    __slots__ = ("batch", "function", "on_error", "retries", "retry_delay_s", "topic")
 
     def __init__(
-        self, topic: Topic[Any, Any], function: Callable[..., None], on_error: OnError, batch: bool
+        self,
+        topic: Topic[Any, Any],
+        function: Callable[..., None],
+        on_error: OnError,
+        batch: bool,
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
     ) -> None:
         self.topic = topic
         self.function = function
         self.on_error = on_error
         self.batch = batch
+        self.retries = retries
+        self.retry_delay_s = retry_delay_s
+
+    def retry_wait_s(self, failures: int) -> float:
+        """How long to wait after so many failures of a record: twice as long each time, up to a minute."""
+        longest = max(MAX_RETRY_DELAY_S, self.retry_delay_s)
+        doubled: float = self.retry_delay_s * 2 ** min(failures - 1, 30)
+        return min(doubled, longest)
 
 
 class _Handler(Protocol[K, V]):
@@ -105,29 +122,50 @@ class Group:
         self.tables[name] = table
         return table
 
-    def handler(self, topic: Topic[K, V], *, on_error: OnError = "stop") -> _Handler[K, V]:
+    def handler(
+        self,
+        topic: Topic[K, V],
+        *,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> _Handler[K, V]:
         """Register a function for each record of `topic`. Several handlers of a topic run in this order.
 
         on_error: what to do with a record that raises: `stop` its task, `skip` it, or send it to the group's
         dead-letter topic. In each case the record leaves nothing else behind.
+        retries: how often a record that raises is tried again before that. The records behind it in its
+        partition wait; other partitions do not.
+        retry_delay_s: seconds before the first retry; each further one waits twice as long, up to a minute.
         """
 
         def register(
             function: Callable[[Event[K, V], Context], None],
         ) -> Callable[[Event[K, V], Context], None]:
-            self._bind(Binding(topic, function, on_error, batch=False))
+            self._bind(Binding(topic, function, on_error, False, retries, retry_delay_s))
             return function
 
         self._check_topic(topic, "handler")
         return register
 
-    def batch_handler(self, topic: Topic[K, V], *, on_error: OnError = "stop") -> _BatchHandler[K, V]:
-        """Register a function for batches of `topic`. On error a batch is undone and halved."""
+    def batch_handler(
+        self,
+        topic: Topic[K, V],
+        *,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> _BatchHandler[K, V]:
+        """Register a function for batches of `topic`. On error a batch is undone and halved.
+
+        The record that is found guilty, alone in its batch, gets what `handler` says of `on_error`, `retries`
+        and `retry_delay_s`.
+        """
 
         def register(
             function: Callable[[Batch[K, V], Context], None],
         ) -> Callable[[Batch[K, V], Context], None]:
-            self._bind(Binding(topic, function, on_error, batch=True))
+            self._bind(Binding(topic, function, on_error, True, retries, retry_delay_s))
             return function
 
         self._check_topic(topic, "batch_handler")
@@ -154,6 +192,7 @@ class Group:
             raise ConfigError(
                 f"group {self.name}: on_error is {binding.on_error!r}; it must be stop, skip or dead_letter"
             )
+        _check_retries(self.name, binding)
         if not self._app.owns(binding.topic):
             raise ConfigError(f"group {self.name}: topic {binding.topic.name} belongs to another app")
         others = [b for b in self.bindings if b.topic is binding.topic]
@@ -162,6 +201,16 @@ class Group:
                 f"group {self.name}: topic {binding.topic.name} has a batch handler; it must be the only one"
             )
         self.bindings.append(binding)
+
+
+def _check_retries(group: str, binding: Binding) -> None:
+    retries, delay_s = binding.retries, binding.retry_delay_s
+    if type(retries) is not int or retries < 0:
+        raise ConfigError(f"group {group}: retries is {retries!r}; it must be a whole number, 0 or above")
+    if type(delay_s) not in {int, float} or not 0 <= delay_s <= LONGEST_RETRY_DELAY_S:
+        raise ConfigError(
+            f"group {group}: retry_delay_s is {delay_s!r}; it must be a number of seconds, 0 to {LONGEST_RETRY_DELAY_S}"
+        )
 
 
 def _check_arguments(group: str, function: Callable[..., None]) -> None:

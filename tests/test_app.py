@@ -241,3 +241,17 @@ def test_whatever_takes_an_event_and_a_context_is_a_handler(
 ) -> None:
     """Functions are wrapped, bound and given defaults."""
     assert app.handler(topic)(function) is function
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "3"])
+def test_a_number_of_retries_that_is_none_is_refused(app: App, topic: Topic[str, int], wrong: Any) -> None:
+    """Found when the app is declared, not when the first record fails."""
+    with pytest.raises(ConfigError, match="retries is"):
+        app.handler(topic, retries=wrong)(ignore)
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "1s", 3601])
+def test_a_delay_that_is_none_is_refused(app: App, topic: Topic[str, int], wrong: Any) -> None:
+    """Milliseconds taken for seconds would stop a partition for a day."""
+    with pytest.raises(ConfigError, match="retry_delay_s is"):
+        app.batch_handler(topic, retry_delay_s=wrong)(ignore_batch)

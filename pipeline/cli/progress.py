@@ -38,6 +38,8 @@ class ProgressLine:
             tasks += f", {progress.following} following"
         if progress.failed:
             tasks += f", {progress.failed} FAILED"
+        if progress.retried:
+            tasks += f"  {counted(progress.retried, 'try')} failed"
         sys.stderr.write(
             f"\r\x1b[K{self._head}{counted(progress.records, 'record')}  {rate:,.0f}/s  "
             f"{counted(progress.outputs, 'output')}  {counted(progress.commits, 'commit')}  tasks: {tasks}"

@@ -23,6 +23,7 @@ class Progress:
     restoring: int
     following: int
     failed: int
+    retried: int = 0
 
 
 def counts_of(task: Task) -> Counter[str]:
@@ -33,4 +34,5 @@ def counts_of(task: Task) -> Counter[str]:
         commits=task.commits,
         skipped=task.rejected.skipped,
         dead_lettered=task.rejected.dead_lettered,
+        retried=task.rejected.retried,
     )

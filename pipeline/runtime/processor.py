@@ -1,13 +1,14 @@
 """Runs handlers over records of one task, and leaves nothing of a record whose handler raises.
 
 Every table write is noted in the undo log, every output has its place in the open list; a record (or a batch)
-that raises is taken back from both before its policy is applied. Processing thread only.
+that raises is taken back from both before it is tried again or its policy is applied. Processing thread only.
 """
 
 from __future__ import annotations
 
 import os
 import traceback
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline.ports import Logger, Record
 from pipeline.runtime.watchdog import AtWork
 from pipeline.table import TaskOverlay
 
-__all__ = ["PoisonError", "Processor", "Rejected"]
+__all__ = ["PoisonError", "Processor", "Rejected", "RetryError"]
 
 
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
@@ -38,12 +39,28 @@ class PoisonError(Exception):
         self.error = error
 
 
+class RetryError(Exception):
+    """A record that is to be tried again in `wait_s`. `offset`: its place, as of a PoisonError. `failures`: so far."""
+
+    def __init__(self, offset: int, failures: int, wait_s: float) -> None:
+        super().__init__(offset)
+        self.offset = offset
+        self.failures = failures
+        self.wait_s = wait_s
+
+
 @dataclass(slots=True)
 class Rejected:
-    """Records that were passed over, by policy."""
+    """Records that were passed over, by policy. `retried`: tries that failed and were followed by another."""
 
     skipped: int = 0
     dead_lettered: int = 0
+    retried: int = 0
+
+
+# What a handler may raise beside an Exception: it means its worker or a task of its own, never its record.
+_LEAVING = (SystemExit, CancelledError, GeneratorExit)
+_RAISED = (Exception, *_LEAVING)
 
 
 class Processor:
@@ -63,6 +80,7 @@ class Processor:
         }
         self.rejected = Rejected()
         self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
+        self._failures = 0
 
     @property
     def at_work(self) -> AtWork | None:
@@ -73,9 +91,14 @@ class Processor:
         bindings, count = running
         return AtWork(self._task, [_name(binding) for binding in bindings], record, count)
 
-    def process(self, topic_name: str, records: Sequence[Record]) -> None:
-        """Run the handlers of a topic over records of it, in order. Raises PoisonError, CorruptStateError."""
+    def process(self, topic_name: str, records: Sequence[Record], failures: int = 0) -> None:
+        """Run the handlers of a topic over records of it, in order.
+
+        `failures`: how often the record, which is then the only one, has failed before.
+        Raises PoisonError, RetryError (both with everything before the record processed), CorruptStateError.
+        """
         topic, bindings = self._routes[topic_name]
+        self._failures = failures
         try:
             if bindings[0].batch:
                 self._run_batch(topic, bindings[0], records)
@@ -119,9 +142,9 @@ class Processor:
                         undo.clear()
             except (CorruptStateError, InvariantError):
                 raise
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever user code raises belongs to its record
+            except _RAISED as error:  # whatever user code raises belongs to its record
                 self._take_back(mark)
-                self._reject(context.message, binding, error)
+                self._reject(context.message, topic, binding, error)
             else:
                 return
 
@@ -139,10 +162,10 @@ class Processor:
             self._undo.clear()
         except (CorruptStateError, InvariantError):
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever user code raises belongs to its batch
+        except _RAISED as error:  # whatever user code raises belongs to its batch
             self._take_back(mark)
             if len(records) == 1:
-                self._reject(records[0], binding, error)
+                self._reject(records[0], topic, binding, error)
                 return
             middle = len(records) // 2
             self._run_batch(topic, binding, records[:middle])
@@ -153,12 +176,27 @@ class Processor:
         self._overlay.take_back()
         del self._context.outputs[mark:]
 
-    def _reject(self, record: Record, binding: Binding, error: Exception | SystemExit) -> None:
+    def _reject(self, record: Record, topic: Topic[Any, Any], binding: Binding, error: BaseException) -> None:
+        """Ask for another try, or apply the policy. Raises RetryError, PoisonError."""
         # Our own errors are mistakes of the program, and a handler that exits means the worker, not its record.
-        policy: OnError = "stop" if isinstance(error, PipelineError | SystemExit) else binding.on_error
+        final = isinstance(error, (PipelineError, *_LEAVING))
+        policy: OnError = "stop" if final else binding.on_error
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         name = _name(binding)
         reason = f"{type(error).__name__}: {error.message if isinstance(error, PipelineError) else error}"
+        failures = self._failures + 1
+        if failures <= binding.retries and not final and _decodes(topic, record):
+            wait_s = binding.retry_wait_s(failures)
+            self.rejected.retried += 1
+            self._log.warning(
+                "record_retried",
+                task=str(self._task),
+                record=where,
+                failures=failures,
+                wait_s=wait_s,
+                error=reason,
+            )
+            raise RetryError(record.offset(), failures, wait_s) from error
         if policy == "stop":
             raise PoisonError(
                 record.offset(),
@@ -191,6 +229,16 @@ class Processor:
         ]
         timestamp_ms = max(record.timestamp()[1], 0)
         return (self._dead_letter_topic, record.key(), record.value(), timestamp_ms, headers)
+
+
+def _decodes(topic: Topic[Any, Any], record: Record) -> bool:
+    """Whether it was a handler that failed: bytes of the wrong kind are so at every try."""
+    try:
+        topic.key.decode(record.key())
+        topic.value.decode(record.value())
+    except Exception:  # noqa: BLE001 - a user's codec may raise anything
+        return False
+    return True
 
 
 def _place(error: BaseException) -> str:

@@ -6,7 +6,8 @@ Life of an overlay, one writer (the processing thread) except where noted:
 
     OPEN --interval, records or bytes reached, nothing under way--> SEALED; a new overlay is open at once
 
-Backlog: records offered while both an overlay is full and a commit is under way wait in `_backlog`.
+Backlog: records offered while both an overlay is full and a commit is under way wait in `_backlog`; so do a record
+that is to be tried again later and those that follow it in its topic.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from pipeline.core.position import AppliedPosition
 from pipeline.declarations import TableDef, Topic
 from pipeline.errors import FatalTaskError, InvariantError, PipelineError
 from pipeline.ports import Pending, Record, Step
+from pipeline.runtime.backlog import Backlog
 from pipeline.runtime.pace import CommitPace
-from pipeline.runtime.processor import PoisonError, Processor, Rejected
+from pipeline.runtime.processor import PoisonError, Processor, Rejected, RetryError
 from pipeline.runtime.publisher import Commit, Publisher
 from pipeline.runtime.restore import Restored
 from pipeline.runtime.watchdog import AtWork
@@ -76,11 +78,10 @@ class Task:
         self._open_since_s = 0.0
         self._under_way: Pending[AppliedPosition] | None = None
         self._sealed_records = 0
-        self._backlog: deque[tuple[str, Sequence[Record]]] = deque()
+        self._backlog = Backlog(world.clock)
         self._entries: deque[tuple[Commit, Entered]] = deque()
         self._entered: Entered = _nothing
         self._leaving = False
-        self.backlog_records = 0
         self.poison: PipelineError | None = None
         self.records = 0
         self.outputs = 0
@@ -105,6 +106,11 @@ class Task:
         )
 
     @property
+    def backlog_records(self) -> int:
+        """How many records wait here."""
+        return self._backlog.records
+
+    @property
     def positions(self) -> Mapping[str, int]:
         """Next offset to process, by topic; ahead of `applied.positions` by what is not yet committed."""
         return self._positions
@@ -123,8 +129,7 @@ class Task:
         if self.poison is not None or self._leaving:
             return
         if self._backlog or self.full:
-            self._backlog.append((topic, records))
-            self.backlog_records += len(records)
+            self._backlog.add(topic, records)
         else:
             self._process(topic, records)
 
@@ -138,11 +143,10 @@ class Task:
     def leave(self) -> None:
         """Give the task up: process nothing more, commit what is open, and end with a release entry.
 
-        It has left when it is idle. What waited is left to the next owner.
+        It has left when it is idle. What waited, also for another try, is left to the next owner.
         """
         self._leaving = True
         self._backlog.clear()
-        self.backlog_records = 0
         self.enter(Kind.RELEASE, {})
 
     def advance(self, *, seal: bool = False) -> bool:
@@ -156,9 +160,10 @@ class Task:
             self._retire(self._under_way.result())
             moved = True
         while self._backlog and not self.full and self.poison is None:
-            topic, records = self._backlog.popleft()
-            self.backlog_records -= len(records)
-            self._process(topic, records)
+            waiting = self._backlog.take()
+            if waiting is None:
+                break
+            self._process(*waiting)
             moved = True
         if self._under_way is None and self._open_records and (seal or self._due()):
             self._under_way = self._world.executor.submit(self._seal())
@@ -209,7 +214,7 @@ class Task:
         open_s = self._world.clock.monotonic_s() - self._open_since_s
         return open_s * 1000 >= self._settings.commit_interval_ms and self._pace.may(self.id)
 
-    def _process(self, topic: str, records: Sequence[Record]) -> None:
+    def _process(self, topic: str, records: Sequence[Record], failures: int = 0) -> None:
         first = records[0].offset()
         if first < self._positions[topic]:
             raise InvariantError(
@@ -219,13 +224,16 @@ class Task:
             self._open_since_s = self._world.clock.monotonic_s()
         outputs_before = len(self.context.outputs)
         try:
-            self._processor.process(topic, records)
+            self._processor.process(topic, records, failures)
             position = records[-1].offset() + 1
             done = len(records)
-        except PoisonError as poison:
-            self.poison = poison.error
-            position = poison.offset
-            done = sum(record.offset() < poison.offset for record in records)
+        except (PoisonError, RetryError) as stopped:
+            position = stopped.offset
+            done = sum(record.offset() < stopped.offset for record in records)
+            if isinstance(stopped, PoisonError):
+                self.poison = stopped.error
+            else:
+                self._backlog.hold(topic, records[done:], stopped.failures, stopped.wait_s)
         if done:
             self._positions[topic] = position
             self._open_records += done

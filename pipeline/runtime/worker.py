@@ -227,6 +227,7 @@ class Worker:
             commits=totals["commits"],
             skipped=totals["skipped"],
             dead_lettered=totals["dead_lettered"],
+            retried=totals["retried"],
             live=len(live),
             restoring=len(self._restoring),
             following=self._ownership.following if self._ownership is not None else 0,

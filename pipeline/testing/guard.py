@@ -108,4 +108,6 @@ def _guard(binding: Binding) -> Binding:
             current.over = True
 
     call.__qualname__ = name
-    return Binding(binding.topic, call, binding.on_error, binding.batch)
+    twin = copy.copy(binding)
+    twin.function = call
+    return twin

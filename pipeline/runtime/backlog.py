@@ -1,0 +1,75 @@
+"""Records that a task cannot process yet: `Backlog`, in the order of each topic.
+
+A topic whose first record is to be tried again later waits for that one, and nobody else does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pipeline.ports import Clock, Record
+
+__all__ = ["Backlog", "Waiting"]
+
+
+class Waiting(NamedTuple):
+    """Records of one topic, in order. `failures`: how often the first one has failed; more than 0: it is alone."""
+
+    topic: str
+    records: Sequence[Record]
+    failures: int
+
+
+class _Retry(NamedTuple):
+    failures: int
+    due_s: float
+
+
+class Backlog:
+    """Bounded by whoever fills it: `records` says how many wait. Processing thread only."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._runs: deque[tuple[str, Sequence[Record]]] = deque()
+        self._retries: dict[str, _Retry] = {}
+        self.records = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
+    def add(self, topic: str, records: Sequence[Record]) -> None:
+        """Records that follow all that wait of this topic."""
+        self._runs.append((topic, records))
+        self.records += len(records)
+
+    def hold(self, topic: str, records: Sequence[Record], failures: int, wait_s: float) -> None:
+        """Records that precede all that wait of this topic; the first has failed, and is tried again in `wait_s`."""
+        self._runs.appendleft((topic, records))
+        self.records += len(records)
+        self._retries[topic] = _Retry(failures, self._clock.monotonic_s() + wait_s)
+
+    def take(self) -> Waiting | None:
+        """What may be processed next; None when nothing may now. What is tried again comes alone."""
+        now = self._clock.monotonic_s() if self._retries else 0.0
+        for index, (topic, records) in enumerate(self._runs):
+            retry = self._retries.get(topic)
+            if retry is None:
+                del self._runs[index]
+                self.records -= len(records)
+                return Waiting(topic, records, 0)
+            if retry.due_s <= now:
+                del self._retries[topic]
+                del self._runs[index]
+                if len(records) > 1:
+                    self._runs.insert(index, (topic, records[1:]))
+                self.records -= 1
+                return Waiting(topic, records[:1], retry.failures)
+        return None
+
+    def clear(self) -> None:
+        """Forget all of it: it is still in the input."""
+        self._runs.clear()
+        self._retries.clear()
+        self.records = 0

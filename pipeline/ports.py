@@ -83,13 +83,18 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
-    """A topic as the cluster has it. `topic_id` changes when a topic is deleted and created again."""
+    """A topic as the cluster has it. `topic_id` changes when a topic is deleted and created again.
+
+    `config`: every setting as it is in force. `overridden`: those of them that the topic has for itself; the others
+    follow the cluster's defaults.
+    """
 
     name: str
     topic_id: str
     partitions: int
     replication: int
     config: Mapping[str, str]
+    overridden: frozenset[str] = frozenset()
 
 
 class Cluster(Protocol):
@@ -105,8 +110,30 @@ class Cluster(Protocol):
         """The topics that exist, by name; a missing topic is absent from the answer."""
         ...
 
-    def create(self, specs: Sequence[TopicSpec]) -> None:
-        """Create topics and return when they can be written. One that exists already is left as it is."""
+    def create(self, specs: Sequence[TopicSpec], *, check_only: bool = False) -> None:
+        """Create topics and return when they can be written. One that exists already is left as it is.
+
+        `check_only`: ask the brokers whether they would, and change nothing. The same for `configure` and `grow`.
+        """
+        ...
+
+    def configure(self, topic: str, settings: Mapping[str, str | None], *, check_only: bool = False) -> None:
+        """Set a topic's settings, all or none, and return when the cluster shows them; None: back to the default.
+
+        Settings that are not named stay. ConfigError with the brokers' words: a setting that does not exist, a
+        value that it cannot take, a policy of the cluster, a topic that is gone.
+        """
+        ...
+
+    def grow(self, topic: str, partitions: int, *, check_only: bool = False) -> None:
+        """Give a topic this many partitions in all and return when they can be written.
+
+        ConfigError with the brokers' words: it has as many or more already, it is gone.
+        """
+        ...
+
+    def default_replication(self) -> int:
+        """What a topic gets that asks for no replication: 3, or the number of brokers when there are fewer."""
         ...
 
     def delete(self, topics: Sequence[str]) -> None:

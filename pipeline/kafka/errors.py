@@ -67,10 +67,20 @@ _REFUSED = frozenset(
         KafkaError.INVALID_REPLICATION_FACTOR,
         KafkaError.INVALID_TRANSACTION_TIMEOUT,
         KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_DELETION_DISABLED,
         KafkaError.TOPIC_EXCEPTION,
         KafkaError.UNSUPPORTED_VERSION,
     }
 )
+_HINTS = {
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this client lacks a permission on the cluster: ask whoever runs it",
+    KafkaError.INVALID_CONFIG: "correct the setting; `pipeline topics schema` lists those of Kafka",
+    KafkaError.INVALID_PARTITIONS: "correct the number of partitions",
+    KafkaError.INVALID_REPLICATION_FACTOR: "correct the replication: there cannot be more replicas than brokers",
+    KafkaError.POLICY_VIOLATION: "a policy of the cluster forbids it: ask whoever runs it what it allows",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this client lacks a permission on the topic: ask whoever runs the cluster",
+    KafkaError.TOPIC_DELETION_DISABLED: "the brokers are configured to delete no topic (delete.topic.enable)",
+}
 # A leader or coordinator is being found: at a broker's start, after a topic's creation, when one moves.
 _SETTLING = frozenset(
     {
@@ -151,7 +161,8 @@ def request_failure(error: KafkaError, what: str) -> PipelineError:
     reason = f"{what}: {error.str()} ({error.name()})"
     code = error.code()
     if code in _REFUSED:
-        return ConfigError(reason, hint="check the [kafka] settings and the permissions of this client")
+        hint = _HINTS.get(code, "check the [kafka] settings and the permissions of this client")
+        return ConfigError(reason, hint=hint)
     if code in _UNREACHABLE or error.retriable() or not error.fatal():
         return UnreachableError(reason, hint="check that Kafka runs and that bootstrap.servers is right")
     return FatalTaskError(reason)

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipeline.core.names import TopicPartition
-from pipeline.errors import AbortableError, FatalTaskError, InvariantError, RetriableError, UnreachableError
+from pipeline.errors import (
+    AbortableError,
+    ConfigError,
+    FatalTaskError,
+    InvariantError,
+    RetriableError,
+    UnreachableError,
+)
 from pipeline.ports import JournalBounds, Output, PartitionFailure, Polled, TopicInfo, TopicSpec
 from pipeline.testing.memory_log import MemoryBroker, MemoryRecord, MissingTopicError, OversizedError
 
@@ -40,10 +47,26 @@ class MemoryCluster:
             found = {name: self._broker.describe(name) for name in topics}
             return {name: info for name, info in found.items() if info is not None}
 
-    def create(self, specs: Sequence[TopicSpec]) -> None:
+    def create(self, specs: Sequence[TopicSpec], *, check_only: bool = False) -> None:
         with self._broker.faults.at("create"):
             for spec in specs:
-                self._broker.create(spec)
+                self._broker.create(spec, check_only=check_only)
+
+    def configure(self, topic: str, settings: Mapping[str, str | None], *, check_only: bool = False) -> None:
+        with self._broker.faults.at("configure", topic):
+            self._described(topic)
+            self._broker.configure(topic, settings, check_only=check_only)
+
+    def grow(self, topic: str, partitions: int, *, check_only: bool = False) -> None:
+        with self._broker.faults.at("grow", topic):
+            missing = partitions - self._described(topic).partitions
+            if missing < 1:
+                raise ConfigError(f"topic {topic}: {partitions} partitions would not be an increase")
+            if not check_only:
+                self._broker.add_partitions(topic, missing)
+
+    def default_replication(self) -> int:
+        return 1
 
     def delete(self, topics: Sequence[str]) -> None:
         with self._broker.faults.at("delete"):
@@ -66,6 +89,12 @@ class MemoryCluster:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _described(self, topic: str) -> TopicInfo:
+        found = self._broker.describe(topic)
+        if found is None:
+            raise ConfigError(f"topic {topic} is not there", hint="look again, and repeat")
+        return found
 
 
 class MemorySources:

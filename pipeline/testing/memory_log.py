@@ -17,12 +17,12 @@ from pipeline.core.partitioner import partition_of
 from pipeline.errors import ConfigError, FencedError, InvariantError
 from pipeline.ports import Output, TopicInfo, TopicSpec
 from pipeline.testing.faults import Faults
+from pipeline.testing.memory_configs import DEFAULTS, check_settings
 from pipeline.testing.memory_members import MemoryGroups
 
 __all__ = ["MemoryBroker", "MemoryRecord", "MissingTopicError", "OversizedError"]
 
 _CREATE_TIME = 1
-_DEFAULT_CONFIG = {"cleanup.policy": "delete", "max.message.bytes": "1048588", "retention.ms": "604800000"}
 _BATCH_OVERHEAD = 70  # what the broker counts beside key, value and headers of a record
 
 
@@ -107,8 +107,12 @@ class _Partition:
 class _Topic:
     topic_id: str
     replication: int
-    config: dict[str, str]
+    overridden: dict[str, str]
     partitions: list[_Partition]
+
+    @property
+    def config(self) -> dict[str, str]:
+        return {**DEFAULTS, **self.overridden}
 
 
 class MemoryBroker:
@@ -135,8 +139,8 @@ class MemoryBroker:
 
         Calls of a producer (`where`: its transactional id): init, begin, send, append, flush, commit, abort.
         Of a reader (`where`: "topic[partition]"): bounds, read. Of a source (`where`: its group): poll. Of
-        the cluster: describe, create, delete. A commit whose outcome is unknown is an UnknownOutcomeError,
-        with `after` when it did happen.
+        the cluster: describe, create, delete, and (`where`: the topic) configure, grow. A commit whose outcome is
+        unknown is an UnknownOutcomeError, with `after` when it did happen.
         """
         self.faults.order(call, error, after=after, where=where)
 
@@ -186,17 +190,20 @@ class MemoryBroker:
 
     # Topics
 
-    def create(self, spec: TopicSpec) -> None:
+    def create(self, spec: TopicSpec, *, check_only: bool = False) -> None:
         with self._lock:
             if spec.name in self._topics:
                 return
             if spec.partitions < 1:
                 raise ConfigError(f"topic {spec.name} cannot have {spec.partitions} partitions")
+            check_settings(spec.name, spec.config)
+            if check_only:
+                return
             self._created += 1
             self._topics[spec.name] = _Topic(
                 topic_id=f"topic-{self._created}",
                 replication=spec.replication or 1,
-                config={**_DEFAULT_CONFIG, **spec.config},
+                overridden=dict(spec.config),
                 partitions=[_Partition() for _ in range(spec.partitions)],
             )
 
@@ -208,6 +215,19 @@ class MemoryBroker:
         with self._lock:
             self._topic(topic).partitions.extend(_Partition() for _ in range(count))
 
+    def configure(self, topic: str, settings: Mapping[str, str | None], *, check_only: bool = False) -> None:
+        """Set a topic's settings; None: back to the default. Raises ConfigError, MissingTopicError."""
+        with self._lock:
+            found = self._topic(topic)
+            check_settings(topic, settings)
+            if check_only:
+                return
+            for name, value in settings.items():
+                if value is None:
+                    found.overridden.pop(name, None)
+                else:
+                    found.overridden[name] = value
+
     def topics(self) -> list[str]:
         with self._lock:
             return list(self._topics)
@@ -218,7 +238,12 @@ class MemoryBroker:
             if found is None:
                 return None
             return TopicInfo(
-                topic, found.topic_id, len(found.partitions), found.replication, dict(found.config)
+                topic,
+                found.topic_id,
+                len(found.partitions),
+                found.replication,
+                found.config,
+                frozenset(found.overridden),
             )
 
     # Reading
@@ -305,7 +330,9 @@ class MemoryBroker:
 
     def _write(self, partition: TopicPartition, output: Output, transaction: _Transaction | None) -> int:
         log = self._log(partition)
-        limit = int(self._topic(partition.topic).config["max.message.bytes"])
+        limit = int(
+            self._topic(partition.topic).overridden.get("max.message.bytes", DEFAULTS["max.message.bytes"])
+        )
         size = len(output.key or b"") + len(output.value or b"") + _BATCH_OVERHEAD
         size += sum(len(name) + len(value) for name, value in output.headers)
         if size > limit:

@@ -87,7 +87,7 @@ def test_a_refused_configuration_is_named(real_servers: str, unique_name: str) -
 
 def test_a_cluster_that_does_not_answer_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting against a stopped Kafka says so, with the address."""
-    monkeypatch.setattr("pipeline.kafka.cluster._REQUEST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("pipeline.kafka.admin.REQUEST_TIMEOUT_S", 0.3)
     cluster = KafkaCluster(KafkaSettings("127.0.0.1:1"))
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1"):
         cluster.cluster_id()
@@ -95,7 +95,7 @@ def test_a_cluster_that_does_not_answer_is_unreachable(monkeypatch: pytest.Monke
 
 def test_a_listener_that_is_no_kafka_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port forwarded to nowhere takes connections, and answers nothing."""
-    monkeypatch.setattr("pipeline.kafka.cluster._REQUEST_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("pipeline.kafka.admin.REQUEST_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(UnreachableError, match=rf"127\.0\.0\.1:{port}"):
@@ -106,3 +106,81 @@ def test_a_property_that_the_client_refuses_is_a_configuration_error() -> None:
     """A typing error in [kafka] must name itself."""
     with pytest.raises(ConfigError, match=r"no\.such\.property"):
         KafkaCluster(KafkaSettings("127.0.0.1:1", {"no.such.property": "1"}))
+
+
+def test_settings_are_set_and_returned_to_their_defaults(world: World) -> None:
+    """A declaration that names a setting sets it; one that no longer does takes it back; the rest stays."""
+    default = world.cluster.describe([world.topic("plain")])[f"{world.prefix}-plain"].config["segment.bytes"]
+    topic = world.topic("a", cleanup_policy="compact", segment_bytes="2000000")
+    world.cluster.configure(topic, {"retention.ms": "60000", "segment.bytes": None})
+    info = world.cluster.describe([topic])[topic]
+    assert info.config["retention.ms"] == "60000"
+    assert info.config["segment.bytes"] == default
+    assert info.overridden == {"cleanup.policy", "retention.ms"}
+    world.cluster.configure(topic, {"segment.bytes": None, "retention.ms": "60000"})  # again
+    assert world.cluster.describe([topic])[topic] == info
+
+
+def test_a_setting_may_be_empty(world: World) -> None:
+    """Without a cleanup policy Kafka keeps everything: nothing is not the same as the default."""
+    topic = world.topic("a", cleanup_policy="compact,delete")
+    world.cluster.configure(topic, {"cleanup.policy": ""})
+    info = world.cluster.describe([topic])[topic]
+    assert info.config["cleanup.policy"] == ""
+    assert "cleanup.policy" in info.overridden
+
+
+@pytest.mark.parametrize(("name", "value"), [("retentoin.ms", "5"), ("retention.ms", "a week")])
+def test_of_settings_of_which_one_is_refused_none_is_set(world: World, name: str, value: str) -> None:
+    """A topic half as declared would be like no declaration at all."""
+    topic = world.topic("a")
+    with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
+        world.cluster.configure(topic, {"segment.bytes": "2000000", name: value})
+    assert world.cluster.describe([topic])[topic].overridden == {"retention.ms"}
+    with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
+        world.cluster.create([TopicSpec(f"{topic}-b", 1, config={name: value})])
+
+
+def test_partitions_are_added_and_never_taken_away(world: World) -> None:
+    """Kafka knows no way back."""
+    topic = world.topic("a", partitions=2)
+    before = world.cluster.describe([topic])[topic]
+    world.cluster.grow(topic, 5)
+    after = world.cluster.describe([topic])[topic]
+    assert after.partitions == 5
+    assert after.topic_id == before.topic_id
+    for count in (5, 3):
+        with pytest.raises(ConfigError, match=topic):
+            world.cluster.grow(topic, count)
+    assert world.cluster.describe([topic])[topic].partitions == 5
+
+
+def test_what_is_only_checked_changes_nothing(world: World) -> None:
+    """The brokers are asked before the first of many changes is made."""
+    topic, new = world.topic("a"), f"{world.prefix}-new"
+    before = world.cluster.describe([topic])
+    world.cluster.configure(topic, {"segment.bytes": "2000000"}, check_only=True)
+    world.cluster.grow(topic, 7, check_only=True)
+    world.cluster.create([TopicSpec(new, 1)], check_only=True)
+    assert world.cluster.describe([topic, new]) == before
+    with pytest.raises(ConfigError):
+        world.cluster.configure(topic, {"no.such.setting": "1"}, check_only=True)
+    with pytest.raises(ConfigError):
+        world.cluster.grow(topic, 1, check_only=True)
+    with pytest.raises(ConfigError):
+        world.cluster.create([TopicSpec(new, 1, config={"no.such.setting": "1"})], check_only=True)
+
+
+def test_a_topic_that_is_gone_cannot_be_changed(world: World) -> None:
+    """Somebody deleted it after the plan was made: that is no outage."""
+    gone = f"{world.prefix}-gone"
+    with pytest.raises(ConfigError, match=gone):
+        world.cluster.configure(gone, {"retention.ms": "5"})
+    with pytest.raises(ConfigError, match=gone):
+        world.cluster.grow(gone, 5)
+
+
+def test_the_default_replication_is_what_a_topic_gets(world: World) -> None:
+    """An export leaves it out, so that the same file serves one broker and three."""
+    topic = world.topic("a")
+    assert world.cluster.describe([topic])[topic].replication == world.cluster.default_replication()

@@ -88,7 +88,7 @@ def test_an_admin_client_goes_on_while_the_broker_that_it_chose_is_away(
     cluster: LocalKafka, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Left alone it would wait for that one for ever, on a whole core, while the other two could answer."""
-    monkeypatch.setattr("pipeline.kafka.cluster._REQUEST_TIMEOUT_S", NO_ANSWER_S)
+    monkeypatch.setattr("pipeline.kafka.admin.REQUEST_TIMEOUT_S", NO_ANSWER_S)
     with closing(KafkaCluster(KafkaSettings(cluster.bootstrap_servers))) as client:
         client.create([TopicSpec(unique_name, 3)])
 

@@ -1,0 +1,126 @@
+"""What is known of Kafka's topic settings: their meaning, when two values are the same, what a change costs. Pure.
+
+Values are text in Kafka's own words, as `describe` gives them. A setting that is not known here is compared and
+changed like any other; the cluster says whether it exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["SETTINGS", "UNMANAGED", "loss", "same_value"]
+
+# Set and removed by tools that move replicas, while they do: nobody declares them, and nobody may take them away.
+UNMANAGED = frozenset({"leader.replication.throttled.replicas", "follower.replication.throttled.replicas"})
+
+SETTINGS: Mapping[str, str] = {
+    "cleanup.policy": "delete: old records go; compact: the last record of each key stays; or compact,delete",
+    "compression.gzip.level": "of gzip, 1 to 9; -1: the library's own",
+    "compression.lz4.level": "of lz4, 1 to 17",
+    "compression.type": "producer (as it came), uncompressed, gzip, lz4, snappy or zstd",
+    "compression.zstd.level": "of zstd, -131072 to 22",
+    "delete.retention.ms": "how long compaction keeps the record of a deleted key, in ms",
+    "file.delete.delay.ms": "how long a deleted segment stays on disk, in ms",
+    "flush.messages": "records between two fsyncs",
+    "flush.ms": "ms between two fsyncs",
+    "index.interval.bytes": "bytes of records between two entries of the offset index",
+    "local.retention.bytes": "of a tiered topic: bytes of a partition kept on the brokers; -2: retention.bytes",
+    "local.retention.ms": "of a tiered topic: ms that records are kept on the brokers; -2: retention.ms",
+    "max.compaction.lag.ms": "the longest that a record may stay uncompacted, in ms",
+    "max.message.bytes": "the largest batch of records that is taken, in bytes",
+    "message.timestamp.after.max.ms": "how far in the future a record's time may lie, in ms",
+    "message.timestamp.before.max.ms": "how far in the past a record's time may lie, in ms",
+    "message.timestamp.type": "CreateTime (the producer's) or LogAppendTime (the broker's)",
+    "min.cleanable.dirty.ratio": "the part of a log that must be uncompacted before it is compacted, 0 to 1",
+    "min.compaction.lag.ms": "the shortest that a record stays uncompacted, in ms",
+    "min.insync.replicas": "replicas that must have a record before it counts as written",
+    "preallocate": "true: segments take their full size on disk at once",
+    "remote.log.copy.disable": "of a tiered topic, true: nothing more is copied to the remote storage",
+    "remote.log.delete.on.disable": "true: turning remote storage off deletes what is there",
+    "remote.storage.enable": "true: old segments move to the remote storage",
+    "retention.bytes": "bytes of a partition after which old records are deleted; -1: no limit",
+    "retention.ms": "ms after which a record is deleted; -1: never",
+    "segment.bytes": "the size of one file of the log, in bytes",
+    "segment.index.bytes": "the size of the index of one file, in bytes",
+    "segment.jitter.ms": "up to so many ms are taken off segment.ms, so that logs do not roll at once",
+    "segment.ms": "ms after which a file of the log is closed even when it is not full",
+    "unclean.leader.election.enable": "true: a replica that lags may become leader; records are lost for that",
+}
+
+_LOWERED: Mapping[str, str] = {
+    "retention.ms": "records older than that are deleted",
+    "retention.bytes": "what a partition holds beyond that is deleted",
+    "delete.retention.ms": "a reader that is slower than that misses that keys were deleted",
+    "max.message.bytes": "larger records, which were taken until now, are refused",
+    "message.timestamp.before.max.ms": "older records, which were taken until now, are refused",
+    "message.timestamp.after.max.ms": "records from further ahead, which were taken until now, are refused",
+    "min.insync.replicas": "a record then counts as written on fewer replicas, and is lost with them",
+}
+_UNLIMITED = frozenset({"retention.ms", "retention.bytes"})  # of these -1 is more than any number
+_TURNED: Mapping[str, tuple[str, str]] = {
+    "unclean.leader.election.enable": ("true", "a replica that lags may become leader, and records are lost"),
+    "remote.storage.enable": ("false", "records in the remote storage can no longer be read"),
+}
+_GAINED: Mapping[str, str] = {
+    "compact": "of the records of a key only the last one stays",
+    "delete": "records that retention.ms and retention.bytes do not keep are deleted",
+}
+
+
+def same_value(one: str, other: str) -> bool:
+    """Whether Kafka would take both texts for the same value: `1e3` and 1000, TRUE and true, lists in any order."""
+    return _canonical(one) == _canonical(other)
+
+
+def _canonical(text: str) -> object:
+    parts = frozenset(part.strip() for part in text.split(","))
+    return parts if len(parts) > 1 else _scalar(next(iter(parts)))
+
+
+def _scalar(text: str) -> object:
+    number = _number(text)
+    if number is not None:
+        return number
+    return text.lower() if text.lower() in {"true", "false"} else text
+
+
+def _number(text: str) -> int | float | None:
+    try:
+        return int(text) if text.isascii() and "_" not in text else None
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if number - number == 0 and "_" not in text else None  # neither infinite nor NaN
+
+
+def loss(name: str, before: str | None, after: str | None) -> str | None:
+    """What a changed setting loses or refuses, in words; None when nothing.
+
+    A value that is None is not known, as the default of a cluster whose every topic overrides it: the worst is
+    assumed.
+    """
+    if name in _LOWERED:
+        lower = before is None or after is None or _amount(name, after) < _amount(name, before)
+        return _LOWERED[name] if lower else None
+    if name in _TURNED:
+        value, why = _TURNED[name]
+        turned = (after is None or same_value(after, value)) and not (before and same_value(before, value))
+        return why if turned else None
+    if name == "cleanup.policy":
+        gained = _policies(after, _GAINED) - _policies(before, ())
+        return "; ".join(_GAINED[policy] for policy in _GAINED if policy in gained) or None
+    return None
+
+
+def _amount(name: str, value: str) -> float:
+    number = _number(value.strip())
+    if number is None or (name in _UNLIMITED and number < 0):
+        return float("inf")
+    return number
+
+
+def _policies(value: str | None, unknown: Mapping[str, str] | tuple[()]) -> set[str]:
+    return set(unknown) if value is None else {part.strip() for part in value.split(",")} & set(_GAINED)

@@ -1,0 +1,82 @@
+"""Requests of an admin client and their answers: `AdminRequests`, what the cluster adapter is built on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from pipeline.config import KafkaSettings
+from pipeline.errors import UnreachableError
+from pipeline.kafka import clients
+from pipeline.kafka.errors import error_of, request_failure
+from pipeline.kafka.reachable import require_listener
+
+__all__ = ["REQUEST_TIMEOUT_S", "AdminRequests"]
+
+REQUEST_TIMEOUT_S = 10.0
+_VISIBLE_TIMEOUT_S = 30.0
+_VISIBLE_POLL_S = 0.02
+
+
+class AdminRequests:
+    """One admin client. Calls may come from several threads."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._servers = settings.bootstrap_servers
+        self._client = clients.open_client(AdminClient, clients.admin(settings))
+        self._looked = False
+
+    def close(self) -> None:
+        """Nothing is held that outlives the process; the client ends when it is forgotten."""
+
+    @property
+    def _admin(self) -> AdminClient:
+        """The client. The first request says at once when nothing listens; later ones wait for a Kafka."""
+        if not self._looked:
+            require_listener(self._servers)
+            self._looked = True
+        return self._client
+
+    @property
+    def _timeout_s(self) -> float:
+        return REQUEST_TIMEOUT_S
+
+    def _describe_cluster(self) -> Any:
+        return self._answer(self._admin.describe_cluster(request_timeout=self._timeout_s), "cluster")
+
+    def _answer(self, future: Future[Any], what: str, *, ignore: frozenset[int] = frozenset()) -> Any:
+        """The future's value; None for an error that is an answer, too."""
+        self._admin.poll(0)  # hands the client's log on
+        try:
+            return future.result(timeout=self._timeout_s + 5)
+        except KafkaException as exception:
+            error = error_of(exception)
+            if error.code() in ignore:
+                return None
+            if error.code() == KafkaError._TIMED_OUT:  # noqa: SLF001
+                self._choose_another_broker()
+            raise request_failure(error, f"{what} on {self._servers}") from exception
+        except TimeoutError as error:
+            self._choose_another_broker()
+            raise UnreachableError(f"{what} on {self._servers}: no answer") from error
+
+    def _choose_another_broker(self) -> None:
+        """Replace the client. It sends what is here to one broker, the last one to be called the controller.
+
+        When that one is away it waits for it alone, without asking the others who it is now, and connects
+        again and again without a pause, on a whole core.
+        """
+        self._client = clients.open_client(AdminClient, clients.admin(self._settings))
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + _VISIBLE_TIMEOUT_S
+        while not condition():
+            if time.monotonic() > deadline:
+                raise UnreachableError(f"waited {_VISIBLE_TIMEOUT_S:.0f} s for {what} on {self._servers}")
+            time.sleep(_VISIBLE_POLL_S)

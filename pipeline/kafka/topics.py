@@ -1,0 +1,195 @@
+"""The topics of one cluster: described, created, changed, deleted. `KafkaTopics`, a part of `KafkaCluster`.
+
+Answers come from the brokers, never from a cache, and a topic counts as created, changed or deleted only when the
+cluster shows it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from pipeline.core.names import TopicPartition
+from pipeline.core.topic_settings import same_value
+from pipeline.errors import ConfigError
+from pipeline.kafka.admin import AdminRequests
+from pipeline.kafka.errors import error_of, request_failure
+from pipeline.ports import TopicInfo, TopicSpec
+
+__all__ = ["KafkaTopics"]
+
+_MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
+
+
+class KafkaTopics(AdminRequests):
+    """The part of `ports.Cluster` that is about topics."""
+
+    def topics(self) -> list[str]:
+        """The names of all topics but Kafka's own."""
+        try:
+            found = self._admin.list_topics(timeout=self._timeout_s).topics
+        except KafkaException as error:
+            raise request_failure(error_of(error), f"topics on {self._servers}") from error
+        return [name for name in found if not name.startswith("__")]
+
+    def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
+        """The topics that exist, by name, with id and configuration."""
+        found = self._descriptions(topics)
+        if not found:
+            return {}
+        resources = {ConfigResource(ResourceType.TOPIC, name): name for name in found}
+        answers = self._admin.describe_configs(list(resources), request_timeout=self._timeout_s)
+        configs: dict[str, Mapping[str, Any]] = {}
+        for resource, future in answers.items():
+            # Deleted between the two requests: missing, as if it had been a moment earlier.
+            entries = self._answer(future, f"configuration of {resource.name}", ignore=_MISSING)
+            if entries is not None:
+                configs[resource.name] = entries
+        return {
+            name: _topic_info(name, topic, configs[name]) for name, topic in found.items() if name in configs
+        }
+
+    def create(self, specs: Sequence[TopicSpec], *, check_only: bool = False) -> None:
+        """Create topics and return when every partition has a leader."""
+        if not specs:
+            return
+        replication = self.default_replication() if any(spec.replication == 0 for spec in specs) else 0
+        wanted = [
+            NewTopic(
+                spec.name,
+                num_partitions=spec.partitions,
+                replication_factor=spec.replication or replication,
+                config=dict(spec.config),
+            )
+            for spec in specs
+        ]
+        futures = self._admin.create_topics(
+            wanted,
+            request_timeout=self._timeout_s,
+            operation_timeout=self._timeout_s,
+            validate_only=check_only,
+        )
+        for name, future in futures.items():
+            exists = frozenset({KafkaError.TOPIC_ALREADY_EXISTS})
+            self._answer(future, f"creation of topic {name}", ignore=exists)
+        names = [spec.name for spec in specs]
+        if not check_only:
+            self._wait(lambda: self._writable(names), f"topics {', '.join(names)} to have leaders")
+
+    def configure(self, topic: str, settings: Mapping[str, str | None], *, check_only: bool = False) -> None:
+        """Set settings, or with None return them to their defaults, and return when the cluster shows it."""
+        if not settings:
+            return
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        for name, value in settings.items():
+            operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
+            resource.add_incremental_config(
+                ConfigEntry(name, value if value is not None else "", incremental_operation=operation)
+            )
+        futures = self._admin.incremental_alter_configs(
+            [resource], request_timeout=self._timeout_s, validate_only=check_only
+        )
+        for future in futures.values():
+            self._answer(future, f"configuration of topic {topic}", ignore=_MISSING)
+        self._require(topic)
+        if not check_only:
+            self._wait(lambda: self._shows(topic, settings), f"topic {topic} to be configured")
+
+    def grow(self, topic: str, partitions: int, *, check_only: bool = False) -> None:
+        """Add partitions up to this many, and return when every one has a leader."""
+        futures = self._admin.create_partitions(
+            [NewPartitions(topic, partitions)],
+            request_timeout=self._timeout_s,
+            operation_timeout=self._timeout_s,
+            validate_only=check_only,
+        )
+        for future in futures.values():
+            self._answer(future, f"partitions of topic {topic}", ignore=_MISSING)
+        self._require(topic)
+        if not check_only:
+            self._wait(
+                lambda: self._writable([topic], partitions), f"topic {topic} to have {partitions} partitions"
+            )
+
+    def default_replication(self) -> int:
+        """3, or the number of brokers when there are fewer."""
+        return min(3, len(self._describe_cluster().nodes))
+
+    def delete(self, topics: Sequence[str]) -> None:
+        """Delete topics and return when they are gone."""
+        if not topics:
+            return
+        futures = self._admin.delete_topics(
+            list(topics), request_timeout=self._timeout_s, operation_timeout=self._timeout_s
+        )
+        for name, future in futures.items():
+            self._answer(future, f"deletion of topic {name}", ignore=_MISSING)
+        self._wait(lambda: not self._descriptions(topics), f"topics {', '.join(topics)} to be gone")
+
+    def truncate(self, partition: TopicPartition, before: int) -> None:
+        """Delete every record below the offset `before`; nothing happens when there is none."""
+        where = f"truncation of {partition} at {before}"
+        place = ClientPartition(partition.topic, partition.partition, before)
+        futures = self._admin.delete_records(
+            [place], request_timeout=self._timeout_s, operation_timeout=self._timeout_s
+        )
+        self._answer(next(iter(futures.values())), where)
+
+    def _descriptions(self, topics: Sequence[str]) -> dict[str, Any]:
+        """The client's descriptions of those topics that exist."""
+        if not topics:
+            return {}
+        futures = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=self._timeout_s)
+        found = {
+            name: self._answer(future, f"description of topic {name}", ignore=_MISSING)
+            for name, future in futures.items()
+        }
+        return {name: topic for name, topic in found.items() if topic is not None}
+
+    def _require(self, topic: str) -> None:
+        if topic not in self._descriptions([topic]):
+            raise ConfigError(f"topic {topic} is not there on {self._servers}", hint="look again, and repeat")
+
+    def _shows(self, topic: str, settings: Mapping[str, str | None]) -> bool:
+        info = self.describe([topic]).get(topic)
+        return info is not None and all(
+            name not in info.overridden
+            if value is None
+            else name in info.overridden and same_value(info.config[name], value)
+            for name, value in settings.items()
+        )
+
+    def _writable(self, topics: Sequence[str], partitions: int = 1) -> bool:
+        found = self._descriptions(topics)
+        return len(found) == len(set(topics)) and all(
+            len(topic.partitions) >= partitions
+            and all(p.leader is not None and p.leader.id >= 0 for p in topic.partitions)
+            for topic in found.values()
+        )
+
+
+def _topic_info(name: str, topic: Any, entries: Mapping[str, Any]) -> TopicInfo:
+    return TopicInfo(
+        name=name,
+        topic_id=str(topic.topic_id),
+        partitions=len(topic.partitions),
+        replication=min((len(p.replicas) for p in topic.partitions), default=0),
+        config={setting: entry.value for setting, entry in entries.items()},
+        overridden=frozenset(
+            setting
+            for setting, entry in entries.items()
+            if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value
+        ),
+    )

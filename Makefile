@@ -13,8 +13,8 @@ PODMAN_COMPOSE := $(VENV)/.podman-compose
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
 	$(BIN)/python -m examples.flights.demo $(DEMO)
 
-test: $(INSTALLED)  ## the test suite, two files at a time, each side on a Kafka of its own
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+test: $(INSTALLED)  ## the test suite, three files at a time, each side on a Kafka of its own
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
 
 test-kills: $(INSTALLED)  ## kills at each step of the protocol and of checkpoints; twenty faults in a fleet
 	$(BIN)/python -m pytest tests/kafka -m kills $(TESTS)

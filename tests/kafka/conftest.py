@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import KafkaUnderTest
 from tests.kafka.proxy import Proxy
+from tests.kafka.troubled_bench import TroubledBench
 from tests.kafka.workbench import Workbench
 
 
@@ -26,3 +27,11 @@ def proxy(kafka: KafkaUnderTest) -> Iterator[Proxy]:
     proxy = Proxy(kafka.bootstrap_servers)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture
+def troubled(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[TroubledBench]:
+    """The same for workers that run into trouble."""
+    made = TroubledBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
+    yield made
+    made.close()

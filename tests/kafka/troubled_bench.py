@@ -9,7 +9,16 @@ from typing import Any
 
 import msgspec
 from confluent_kafka import Producer
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
+from pipeline.config import KafkaSettings
+from pipeline.kafka.cluster import KafkaCluster
 from tests.kafka.workbench import DEADLINE_S, Workbench
 
 __all__ = ["TroubledBench"]
@@ -40,6 +49,17 @@ class TroubledBench(Workbench):
         assert done.returncode == 1, done.stderr
         assert "Traceback" not in done.stderr
         return done
+
+    def configure(self, topic: str, name: str, value: str) -> None:
+        """Alter a setting of a topic, and wait until the cluster shows it."""
+        entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+        admin = AdminClient({"bootstrap.servers": self.servers})
+        [done] = admin.incremental_alter_configs([resource]).values()
+        done.result(DEADLINE_S)
+        cluster = KafkaCluster(KafkaSettings(self.servers))
+        while cluster.describe([topic])[topic].config[name] != value:
+            pass
 
     def send_raw(self, key: bytes, value: bytes) -> None:
         """Produce one record of any bytes to partition 0."""

@@ -1,0 +1,141 @@
+"""What goes wrong with records and handlers: each time it says what, where and what to do next, and nothing is lost.
+
+Every test reads the text that an operator gets, mends the cause, and compares outputs and tables with a fold.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests.kafka.troubled_bench import TroubledBench
+from tests.kafka.workbench import DEADLINE_S, PARTITIONS
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.mark.parametrize(
+    ("trouble", "facts"),
+    [
+        ("raises", ["ValueError: no such carrier"]),
+        ("sends elsewhere", ["'elsewhere'", "is not declared by this app"]),
+        ("sends too much", ["a record of 300", "is over the limit of topic {prefix}-sums (19744 bytes)"]),
+        ("sends too much", ["raise max.message.bytes of the topic and start the worker again"]),
+    ],
+)
+def test_a_handler_that_fails_stops_its_task_with_the_record_and_is_mended_by_the_next_start(
+    troubled: TroubledBench, trouble: str, facts: list[str]
+) -> None:
+    """Its writes and outputs are taken back, so the mended handler finds everything as it was."""
+    troubled.configure(f"{troubled.prefix}-sums", "max.message.bytes", "20000")
+    troubled.send(100)
+    worker = troubled.troubled_worker(trouble, at=60)
+    failed = troubled.wait_for_event("task_failed")
+    for fact in [*facts, "cannot be processed by add", f"{troubled.prefix}-amounts[", "troubles.py"]:
+        assert fact.format(prefix=troubled.prefix) in failed["reason"]
+    assert failed["task"].startswith(f"{troubled.prefix}/main/")
+    assert "mend the handler or the record and start the worker again" in failed["next"]
+    assert "runbooks/poison-record.md" in failed["next"]
+    assert troubled.stop(worker) == 1
+    troubled.finish()
+
+
+BAD_RECORDS = [(b"\xff", b'{"n": 1}'), (b"key-1", b"{broken")]
+
+
+def test_a_key_that_cannot_be_decoded_stops_its_task_and_is_passed_over_under_skip(
+    troubled: TroubledBench,
+) -> None:
+    """No handler has seen it; the text names the record all the same, and skipping costs no other one."""
+    troubled.send(100)
+    for key, value in BAD_RECORDS:
+        troubled.send_raw(key, value)
+    troubled.send(100)
+    worker = troubled.troubled_worker()
+    failed = troubled.wait_for_event("task_failed", times=2)  # one in each group
+    assert troubled.stop(worker) == 1
+    assert f"the record {troubled.prefix}-amounts[0] offset" in failed["reason"]
+    assert "UnicodeDecodeError" in failed["reason"]
+    assert "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md" in failed["next"]
+    worker = troubled.troubled_worker(policy="skip")
+    troubled.settle(worker)
+    rejected = troubled.events("record_rejected")
+    assert len(rejected) == len(BAD_RECORDS) * 2
+    assert {event["policy"] for event in rejected} == {"skip"}
+    assert all(event["record"].startswith(f"{troubled.prefix}-amounts[0] offset ") for event in rejected)
+    assert {event["error"].partition(":")[0] for event in rejected} == {"UnicodeDecodeError", "DecodeError"}
+
+
+def test_topics_with_small_limits_take_everything_in_smaller_batches(troubled: TroubledBench) -> None:
+    """Outputs share batches, and a commit's entry is larger than any of them: none may wedge the task."""
+    troubled.send(5_000, keys=2_000)
+    for name in ("amounts", "sums"):
+        troubled.configure(f"{troubled.prefix}-{name}", "max.message.bytes", "2000")
+    troubled.finish()
+    assert troubled.events("commit_aborted") == []
+
+
+def test_a_dead_letter_may_be_as_large_as_the_largest_input(troubled: TroubledBench) -> None:
+    """It is the record with a few headers more: were it refused, one bad record would stop the task for ever."""
+    troubled.send(50)
+    troubled.send_raw(b"key-1", os.urandom(1_048_400))
+    troubled.send(50)
+    troubled.settle(troubled.troubled_worker(policy="dead_letter"))
+    assert len(troubled.events("record_rejected")) == 2  # by each group
+    assert troubled.events("commit_aborted") == []
+
+
+def test_a_limit_lowered_under_a_running_worker_stops_it_with_what_to_do(troubled: TroubledBench) -> None:
+    """Each record fits and the batch does not; the next start sends smaller batches."""
+    troubled.send(100)
+    worker = troubled.worker("--commit-interval-ms", "500")
+    troubled.wait_for_outputs(worker)
+    troubled.configure(f"{troubled.prefix}-sums", "max.message.bytes", "600")
+    troubled.send(1_000, keys=1_000)
+    failed = troubled.wait_for_event("task_failed", times=PARTITIONS)
+    assert "a commit was aborted 5 times in a row" in failed["reason"]
+    assert f"{troubled.prefix}-sums" in failed["reason"]
+    assert "start the worker again, it reads the limits at its start" in failed["next"]
+    assert "nothing is lost" in failed["next"]
+    assert troubled.stop(worker) == 1
+    troubled.finish()
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "hangs in C"])
+def test_a_handler_that_never_returns_is_named_and_sigterm_ends_the_worker(
+    troubled: TroubledBench, trouble: str
+) -> None:
+    """Also inside a C library, where Python's own signal handlers would wait as long as the handler does."""
+    troubled.send(100)
+    troubled.environment |= {"PIPELINE_HANDLER_WARNING_S": "0.4", "PIPELINE_STOP_TIMEOUT_S": "1.5"}
+    worker = troubled.troubled_worker(trouble, at=60)
+    warning = troubled.wait_for_event("handler_has_not_returned")
+    assert (warning["handler"], warning["topic"]) == ("add", f"{troubled.prefix}-amounts")
+    place = f"{warning['topic']}[{warning['partition']}] offset {warning['offset']}"
+    assert "troubles.py" in str(warning["stack"])
+    assert troubled.stop(worker) == 1
+    left = troubled.wait_for_event("worker_left")
+    assert left["reason"] == (
+        f"the worker was told to stop 1.5 s ago, and handler add has not returned from {place}"
+    )
+    assert "nothing is lost" in str(left["next"])
+    assert "runbooks/handler-hangs.md" in str(left["next"])
+    troubled.finish()
+
+
+def test_a_second_interrupt_ends_a_worker_whose_handler_hangs_at_once(troubled: TroubledBench) -> None:
+    """Whoever sits in front of it need not wait for the time-out; a second SIGTERM is often sent by mistake."""
+    troubled.send(20)
+    troubled.environment |= {"PIPELINE_HANDLER_WARNING_S": "0.2"}
+    worker = troubled.troubled_worker("hangs in C", at=10)
+    troubled.wait_for_event("handler_has_not_returned")
+    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(0.5)
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(DEADLINE_S) == 130
+    troubled.finish()

@@ -1,0 +1,96 @@
+"""What goes wrong with Kafka and its topics: each time it says what, where and what to do next, and nothing is lost.
+
+Every test reads the text that an operator gets, mends the cause, and compares outputs and tables with a fold.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
+
+from pipeline.config import KafkaSettings
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.ports import TopicSpec
+from tests.kafka.troubled_bench import TroubledBench
+from tests.kafka.workbench import DEADLINE_S, PARTITIONS
+
+pytestmark = pytest.mark.kafka
+
+
+def test_a_start_without_kafka_says_where_it_looked_and_the_next_one_has_lost_nothing(
+    troubled: TroubledBench,
+) -> None:
+    """An address mistyped in one deployment must not cost anything in the next."""
+    troubled.send(50)
+    troubled.finish()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        wrong = f"127.0.0.1:{free.getsockname()[1]}"
+    done = troubled.command(
+        "worker", "tests.kafka.sums:app", "--kafka", wrong, "--state-dir", str(troubled.state_dir)
+    )
+    assert done.returncode == 3
+    assert f"no Kafka at {wrong} (connection refused)" in done.stderr
+    assert "name another with --kafka or PIPELINE_KAFKA" in done.stderr
+    troubled.send(50)
+    troubled.finish()
+
+
+def test_an_input_that_grew_stops_the_worker_and_keeps_what_was_committed(troubled: TroubledBench) -> None:
+    """Keys have moved to partitions where nobody knows their totals: the numbers would begin again at zero."""
+    troubled.environment |= {"PIPELINE_CHECK_INTERVAL_S": "0.5"}
+    troubled.send(100)
+    worker = troubled.worker()
+    troubled.catch_up(worker)  # the other group, too, which has no outputs
+    topic = f"{troubled.prefix}-amounts"
+    admin = AdminClient({"bootstrap.servers": troubled.servers})
+    grown = admin.create_partitions([NewPartitions(topic, 3)])
+    grown[topic].result(DEADLINE_S)
+    assert worker.wait(DEADLINE_S) == 1
+    failed = troubled.wait_for_event("task_failed", times=2 * PARTITIONS)
+    assert f"topic {topic} had 2 partitions and has 3" in failed["reason"]
+    assert "runbooks/partitions-changed.md" in failed["next"]
+    again = troubled.refused().stderr
+    assert (
+        f"its journal {troubled.prefix}.main.journal has 2 partitions, its input {troubled.prefix}-amounts has 3"
+        in again
+    )
+    assert "runbooks/partitions-changed.md" in again
+    troubled.check()
+
+
+def test_a_recreated_input_keeps_what_was_committed(troubled: TroubledBench) -> None:
+    """The refusal touches nothing: outputs and tables of the old topic can be read for as long as one likes."""
+    troubled.environment |= {"PIPELINE_CHECK_INTERVAL_S": "0.5"}
+    troubled.send(100)
+    worker = troubled.worker()
+    troubled.catch_up(worker)  # the other group, too, which has no outputs
+    cluster = KafkaCluster(KafkaSettings(troubled.servers))
+    cluster.delete([f"{troubled.prefix}-amounts"])
+    cluster.create([TopicSpec(f"{troubled.prefix}-amounts", PARTITIONS)])
+    assert worker.wait(DEADLINE_S) == 1
+    failed = troubled.wait_for_event("task_failed")
+    assert f"topic {troubled.prefix}-amounts was deleted" in failed["reason"]
+    assert "runbooks/topic-recreated.md" in failed["next"]
+    assert "deleted and created again" in troubled.refused().stderr
+    troubled.check()
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("retention.ms", "604800000"), ("max.message.bytes", "100000")])
+def test_a_journal_with_a_wrong_setting_is_refused_with_the_command_that_mends_it(
+    troubled: TroubledBench, name: str, wrong: str
+) -> None:
+    """One would delete the only copy of the state after a week, the other refuse the first large commit."""
+    troubled.send(50)
+    troubled.finish()
+    journal = f"{troubled.prefix}.main.journal"
+    right = KafkaCluster(KafkaSettings(troubled.servers)).describe([journal])[journal].config[name]
+    troubled.configure(journal, name, wrong)
+    said = troubled.refused().stderr
+    assert f"topic {journal} has {name}={wrong}" in said
+    assert f"--alter --topic {journal} --add-config {name}={right}" in said
+    troubled.configure(journal, name, right)
+    troubled.send(50)
+    troubled.finish()

@@ -1,26 +1,27 @@
-"""`pipeline produce`: a file to a topic, exactly once, resumable."""
+"""`pipeline produce`: files to a topic, exactly once, resumable."""
 
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from pipeline.cli.options import JsonOption, KafkaOption, counted, kafka_settings, print_json, say
+from pipeline.cli.loading import LoadReport
+from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json, say
+from pipeline.client.files import InputFile, find_files, one_format
 from pipeline.client.limits import DEFAULT_RECORD_BYTES, record_bytes, row_limits
-from pipeline.client.lines import Lines
-from pipeline.client.load import LoadOptions, LoadPosition, LoadRequest
+from pipeline.client.load import LoadRequest
 from pipeline.client.loader import Loader, LoadWorld, find_topic
-from pipeline.client.opening import STANDARD_INPUT, file_format, open_bytes, unpacked_bytes
+from pipeline.client.opening import STANDARD_INPUT
 from pipeline.client.pace import Pace, paced_rows
+from pipeline.client.positions import Format as FormatName
+from pipeline.client.positions import LoadOptions
+from pipeline.client.series import Reading, Series
 from pipeline.config import KafkaSettings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.kafka.clients import ProducerLimits
@@ -34,14 +35,14 @@ __all__ = ["produce"]
 
 # Far above what a commit takes, so that a slow one is told from one that the client sent twice.
 _RETRY_BACKOFF_MS = 200
-_REPORT_S = 2.0
 
 
 class Format(StrEnum):
-    """How the file is read."""
+    """How files are read."""
 
     CSV = "csv"
     JSONL = "jsonl"
+    PARQUET = "parquet"
 
 
 class OnMissingKey(StrEnum):
@@ -54,11 +55,12 @@ class OnMissingKey(StrEnum):
 
 def produce(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="An existing topic.")],
-    file: Annotated[
-        str,
+    files: Annotated[
+        list[str],
         typer.Argument(
             metavar="FILE",
-            help="CSV with a header line, or JSON lines; packed as .gz or .zip, too. - is stdin.",
+            help="CSV with a header line, JSON lines (also packed: .gz, .zst, .zip) or Parquet. Several, or a folder, "
+            "are loaded one after the other, in this order. - is standard input.",
         ),
     ],
     key: Annotated[str | None, typer.Option(metavar="FIELD", help="The field that becomes the key.")] = None,
@@ -71,10 +73,13 @@ def produce(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="The load, by which it is continued. Default: TOPIC/FILE's name; stdin needs one."),
+        typer.Option(
+            help="The load, by which it is continued. Default: TOPIC/FILE's name; several files, and stdin, need one."
+        ),
     ] = None,
     file_kind: Annotated[
-        Format | None, typer.Option("--format", help="Default: by the file's suffix.", show_default=False)
+        Format | None,
+        typer.Option("--format", help="Of all files. Default: by their suffixes.", show_default=False),
     ] = None,
     null: Annotated[
         list[str] | None, typer.Option(metavar="CELL", help="CSV cell that means null, as NA. Repeatable.")
@@ -87,49 +92,56 @@ def produce(
     rate: Annotated[
         int | None, typer.Option(help="Records a second, at most. Default: as fast as it goes.", min=1)
     ] = None,
+    from_checkpoint: Annotated[
+        bool,
+        typer.Option("--from-checkpoint", help="Only continue: an error when nothing of this load is known."),
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Load everything again, though some of it is loaded already.")
     ] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Load a file into a topic, exactly once. Run it again after any crash: it goes on where it was.
+    """Load files into a topic, exactly once. Run it again after any crash: it goes on where it was.
 
-    Values are JSON objects, of CSV with every column. A CSV column is read as numbers when its cells at the
-    beginning of the file are plain numbers, empty or null; 007, 1e5 and columns with such cells stay text.
+    Each transaction also carries how far the load has come, under the load's name. A later run of the name checks that
+    what is loaded is unchanged, and goes on behind it: in the middle of a file, with what a file has grown by, or with
+    files that were added to the end of the list.
+
+    Values are JSON objects, of CSV and Parquet with every column. A CSV column is read as numbers when its cells at
+    the beginning of the first file are plain numbers, empty or null; 007, 1e5 and columns with such cells stay text.
     """
-    shown = "standard input" if file == STANDARD_INPUT else file
-    lines = Lines(open_bytes(file), shown)
-    form = file_kind.value if file_kind else file_format(file)
-    unnamed = file == STANDARD_INPUT and name is None
-    if form is None or unnamed:
-        needed = ["--format csv or --format jsonl"] if form is None else []
-        needed += ["--name, by which the load is continued"] if unnamed else []
-        raise typer.BadParameter(f"{shown} alone does not say enough: give {', and '.join(needed)}")
-    load = name or f"{topic}/{Path(file).name}"
-    if not load.isprintable() or len(load) > 200:
-        raise typer.BadParameter(f"{load!r} cannot be the name of a load: up to 200 printable characters")
+    if from_checkpoint and restart:
+        raise typer.BadParameter("--from-checkpoint continues and --restart begins again: give one of them")
+    found = find_files(files)
     options = LoadOptions(
-        format=cast("Literal['csv', 'jsonl']", form),
+        format=_format(found, file_kind),
         key=key,
         id=event_id,
         timestamp=timestamp,
         null=tuple(sorted(null or ())),
         text=tuple(sorted(text or ())),
     )
+    load = _load_name(topic, files, found, name)
     settings = kafka_settings(kafka)
     cluster = KafkaCluster(settings)
     target = find_topic(cluster, topic, cluster.topics)
     request = LoadRequest(
-        name=load, topic=topic, topic_id=target.topic_id, file=shown, options=options, restart=restart
+        name=load,
+        topic=topic,
+        topic_id=target.topic_id,
+        options=options,
+        restart=restart,
+        insist=from_checkpoint,
     )
     batch = batch if rate is None else paced_rows(rate, batch)
     limits = row_limits(target.config, batch, SystemClock().wall_ms())
+    series = Series(found, Reading(topic, options, on_missing_key.value, limits))
     _tune_garbage_collection()
     with _world(settings, cluster, target) as world:
-        loader = Loader(world, request, lines, missing_key=on_missing_key.value, limits=limits)
+        loader = Loader(world, request, series)
         pace = Pace(rate, SystemClock()) if rate is not None else None
-        report = _Report(loader, unpacked_bytes(file), pace, quiet=json, with_keys=key is not None)
+        report = LoadReport(loader, series, found, pace, quiet=json, with_keys=key is not None)
         try:
             with report.showing():
                 last = loader.run(report.progress)
@@ -140,6 +152,32 @@ def produce(
         print_json(report.summary(last))
     else:
         typer.echo(report.closing(last))
+
+
+def _format(files: list[InputFile], given: Format | None) -> FormatName:
+    form = one_format(files, given.value if given else None)
+    if form is None:
+        raise typer.BadParameter(
+            f"{files[0].shown} alone does not say its format: give --format {' or --format '.join(Format)}"
+        )
+    if form == "parquet" and files[0].size is None:
+        raise typer.BadParameter("Parquet is read from its end: it cannot come from a pipe. Give a file")
+    return cast("FormatName", form)
+
+
+def _load_name(topic: str, named: list[str], files: list[InputFile], given: str | None) -> str:
+    if given is None and (len(named) > 1 or files[0].path == STANDARD_INPUT):
+        what = "standard input" if len(named) == 1 else "a list of files"
+        raise typer.BadParameter(
+            f"{what} has no name of its own: give --name, by which the load is continued"
+        )
+    name = (
+        given
+        or f"{topic}/{Path(named[0]).resolve().name if Path(named[0]).is_dir() else Path(named[0]).name}"
+    )
+    if not name.isprintable() or len(name) > 200:
+        raise typer.BadParameter(f"{name!r} cannot be the name of a load: up to 200 printable characters")
+    return name
 
 
 def _tune_garbage_collection() -> None:
@@ -168,87 +206,3 @@ def _world(settings: KafkaSettings, cluster: KafkaCluster, topic: TopicInfo) -> 
     finally:
         executor.close()
         cluster.close()
-
-
-class _Report:
-    """What people see while it runs, and the account at the end."""
-
-    def __init__(
-        self, loader: Loader, total_bytes: int | None, pace: Pace | None, *, quiet: bool, with_keys: bool
-    ) -> None:
-        self._loader = loader
-        self._pace = pace
-        self._with_keys = with_keys
-        self._total_bytes = total_bytes
-        self._quiet = quiet
-        self._began_s = self._said_s = time.monotonic()
-        self._show: Callable[[LoadPosition], None] = self._line
-
-    @contextmanager
-    def showing(self) -> Iterator[None]:
-        console = Console(stderr=True)
-        if self._quiet or not console.is_terminal:
-            yield
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("loading", total=self._total_bytes)
-
-            def show(position: LoadPosition) -> None:
-                bar.update(task, completed=position.offset, description=self._rate(position))
-
-            self._show = show
-            yield
-
-    def progress(self, position: LoadPosition) -> None:
-        self._show(position)
-        if self._pace is not None:
-            self._pace(self._new(position))
-
-    def closing(self, last: LoadPosition) -> str:
-        if self._loader.already_done:
-            return (
-                f"load {last.name!r} is complete already: {counted(last.records, 'record')} in topic {last.topic}."
-                " Nothing was written (--restart would load it again)"
-            )
-        seconds = self._seconds()
-        before = self._loader.continued
-        keys = "" if self._with_keys else " without keys"
-        text = f"{counted(self._new(last), 'record')}{keys} to topic {last.topic} in {seconds:.1f} s"
-        text += f" ({self._new(last) / seconds:,.0f} records/s)"
-        if before is not None:
-            text += f"; continued from line {before.line:,}, {counted(last.records, 'record')} in all"
-        return text + (f"; {counted(last.skipped, 'row')} without a key skipped" if last.skipped else "")
-
-    def summary(self, last: LoadPosition) -> dict[str, object]:
-        before = self._loader.continued
-        seconds = self._seconds()
-        return {
-            "load": last.name,
-            "topic": last.topic,
-            "file": last.file,
-            "already_done": self._loader.already_done,
-            "records": self._new(last),
-            "records_in_all": last.records,
-            "skipped": last.skipped,
-            "lines": last.line,
-            "bytes": last.offset,
-            "continued_from_line": before.line if before else 0,
-            "seconds": round(seconds, 3),
-            "records_per_s": round(self._new(last) / seconds),
-        }
-
-    def _line(self, position: LoadPosition) -> None:
-        if not self._quiet and time.monotonic() - self._said_s >= _REPORT_S:
-            self._said_s = time.monotonic()
-            say(self._rate(position))
-
-    def _rate(self, position: LoadPosition) -> str:
-        return f"{counted(position.records, 'record')}, {self._new(position) / self._seconds():,.0f}/s"
-
-    def _new(self, position: LoadPosition) -> int:
-        before = self._loader.continued
-        return position.records - (before.records if before else 0)
-
-    def _seconds(self) -> float:
-        return max(time.monotonic() - self._began_s, 1e-3)

@@ -7,6 +7,7 @@ record that has not been handed on.
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -124,6 +125,10 @@ class Lines:
             self._last = block[-1:]
         self._line = line
         return self.mark()
+
+    def skip_to_end(self) -> Mark:
+        """Take all that is left, without counting its lines."""
+        return self.skip_to(sys.maxsize, self._line)
 
     def at_end(self) -> bool:
         """Whether nothing follows what was taken."""

@@ -1,97 +1,74 @@
-"""The position of a load, as it is kept in Kafka, and the decisions taken from it. Pure.
+"""The decisions taken from the position of a load. Pure.
 
-A load is one file going to one topic under one name. Every transaction of it writes, beside its records, its
-position to the compacted topic `pipeline.loads`, so records and position are committed together or not at
-all. Positions are JSON for people to read, with a version and a checksum over the exact bytes of the body.
+A load is a file, or a list of files, going to one topic under one name. Every transaction of it writes, beside its
+records, its position to the compacted topic `pipeline.loads`, so records and position are committed together or not
+at all.
 
 Start (`plan`), by the last committed position of the name:
 
-| position                                  | --restart | plan                      |
-|-------------------------------------------|-----------|---------------------------|
-| none                                      | any       | start, run 1              |
-| any                                       | yes       | start, next run           |
-| of another topic, or of the topic's past  | no        | refuse: what differs      |
-| with other options                        | no        | refuse: what differs      |
-| matching                                  | no        | continue from it          |
+| position                                  | --restart | --from-checkpoint | plan                      |
+|-------------------------------------------|-----------|-------------------|---------------------------|
+| none                                      | any       | no                | start, run 1              |
+| none                                      | no        | yes               | refuse: nothing is loaded |
+| any                                       | yes       | no                | start, next run           |
+| of another topic, or of the topic's past  | no        | any               | refuse: what differs      |
+| with other options                        | no        | any               | refuse: what differs      |
+| matching                                  | no        | any               | continue from it          |
 
-The beginning of the file (`check_prefix`), before continuing: shorter than the position, or with another
-hash: refuse. After an unknown outcome (`judge`): our nonce: committed; the position before: aborted; anything
-else: another loader had the name in between.
+The list and the file's beginning, before continuing: see `pipeline.client.passed` for the finished files; of the one
+after them (`check_prefix`): shorter than the position, or with another hash: refuse. After an unknown outcome
+(`judge`): our nonce: committed; the position before: aborted; anything else: another loader had the name in between.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from hashlib import blake2b
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from pipeline.client.lines import Mark
-from pipeline.errors import CorruptStateError, FencedError, InputError, InvariantError
+from pipeline.client.passed import Passed
+from pipeline.client.positions import LoadOptions, LoadPosition
+from pipeline.errors import FencedError, InputError, InvariantError
 
 __all__ = [
-    "LoadOptions",
-    "LoadPosition",
+    "LoadPlace",
     "LoadRequest",
     "LoadStep",
     "Outcome",
     "advance",
     "check_prefix",
-    "decode_position",
-    "encode_position",
     "judge",
     "plan",
+    "refused",
     "taken",
 ]
 
-VERSION = 1
-
-
-class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What decides how a line becomes a record. The same for all of a load, or its records would differ."""
-
-    format: Literal["csv", "jsonl"]
-    key: str | None = None
-    id: str | None = None
-    timestamp: str | None = None
-    null: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
+_SAME_FILES = "give the files it began with, or --restart, or another --name"
 
 
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for: this file to this topic, read this way, under this name."""
+    """What was asked for: files read this way to this topic, under this name.
 
-    name: str
-    topic: str
-    topic_id: str
-    file: str
-    options: LoadOptions
-    restart: bool = False
-
-
-class LoadPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How far a load has come. `offset` counts unpacked bytes, `records` what this run has produced.
-
-    `seq` counts the transactions under this name and `nonce` is unique to each attempt at one.
-    `text_columns` is None until the beginning of a CSV file has decided it.
+    `restart`: from the beginning, though some of it may be loaded. `insist`: only if some of it is loaded.
     """
 
     name: str
-    run: int
-    seq: int
-    nonce: str
     topic: str
     topic_id: str
-    file: str
     options: LoadOptions
-    offset: int
-    line: int
-    records: int
-    skipped: int
-    prefix_hash: str
-    finished: bool
-    text_columns: tuple[str, ...] | None = None
+    restart: bool = False
+    insist: bool = False
+
+
+class LoadPlace(NamedTuple):
+    """Where a load stands: in which file, behind which others, and how its text columns were decided."""
+
+    file: str
+    mark: Mark
+    passed: Passed
+    text_columns: tuple[str, ...] | None
 
 
 class LoadStep(NamedTuple):
@@ -99,16 +76,8 @@ class LoadStep(NamedTuple):
 
     records: int
     skipped: int
-    end: Mark
+    end: LoadPlace
     finished: bool
-    text_columns: tuple[str, ...] | None
-
-
-class _Envelope(msgspec.Struct, frozen=True):
-    version: int
-    name: str
-    checksum: str
-    load: msgspec.Raw
 
 
 class Outcome(Enum):
@@ -119,56 +88,22 @@ class Outcome(Enum):
     TAKEN = "taken"
 
 
-def encode_position(position: LoadPosition) -> bytes:
-    """The durable form. Raises InvariantError for a position that cannot be right."""
-    fault = _fault(position)
-    if fault:
-        raise InvariantError(f"load {position.name!r}: a position with {fault} must not be written")
-    body = msgspec.json.encode(position)
-    return msgspec.json.encode(
-        _Envelope(version=VERSION, name=position.name, checksum=_checksum(body), load=msgspec.Raw(body))
-    )
-
-
-def decode_position(data: bytes, name: str) -> LoadPosition | None:
-    """The position in `data`; None when it belongs to another load than `name`.
-
-    Raises CorruptStateError when the record is damaged or of a version this release does not know.
-    """
-    try:
-        envelope = msgspec.json.decode(data, type=_Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _corrupt(name, f"a record of it cannot be read: {error}") from error
-    if envelope.name != name:
-        return None
-    if envelope.version != VERSION:
-        raise CorruptStateError(
-            f"load {name!r} was written in version {envelope.version}; this release knows version {VERSION}",
-            hint="use the release that wrote it, or a newer one",
-        )
-    body = bytes(envelope.load)
-    if _checksum(body) != envelope.checksum:
-        raise _corrupt(name, "the checksum of its position is wrong")
-    try:
-        position = msgspec.json.decode(body, type=LoadPosition)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _corrupt(name, f"its position cannot be read: {error}") from error
-    fault = _fault(position)
-    if fault or position.name != name:
-        raise _corrupt(name, f"its position has {fault or 'another name'}")
-    return position
-
-
 def plan(previous: LoadPosition | None, request: LoadRequest) -> LoadPosition | None:
     """The position to continue from, or None to start at the beginning. Raises InputError to refuse."""
+    if previous is None and request.insist:
+        raise refused(
+            request.name,
+            "nothing is known of it: no transaction of a load of this name was ever committed",
+            "leave out --from-checkpoint to begin it, or give the --name that it has",
+        )
     if previous is None or request.restart:
         return None
     if previous.topic != request.topic:
-        raise _refused(
+        raise refused(
             request.name, f"it goes to topic {previous.topic!r}, not {request.topic!r}", "give --name"
         )
     if previous.topic_id != request.topic_id:
-        raise _refused(
+        raise refused(
             request.name,
             f"topic {request.topic!r} was deleted and created again since its last record",
             "load it afresh with --restart, or give --name",
@@ -176,7 +111,7 @@ def plan(previous: LoadPosition | None, request: LoadRequest) -> LoadPosition | 
     for field in LoadOptions.__struct_fields__:
         old, new = getattr(previous.options, field), getattr(request.options, field)
         if old != new:
-            raise _refused(
+            raise refused(
                 request.name,
                 f"it was begun with --{field} {_flag(old)}, not {_flag(new)}",
                 "give the same options, or --restart, or another --name",
@@ -186,18 +121,26 @@ def plan(previous: LoadPosition | None, request: LoadRequest) -> LoadPosition | 
 
 def check_prefix(position: LoadPosition, found: Mark) -> None:
     """Compare the file's beginning, hashed again, with what was loaded. Raises InputError on a difference."""
+    if position.options.format == "parquet":
+        if (found.offset, found.digest) != (position.offset, position.prefix_hash):
+            raise refused(
+                position.name,
+                f"{position.file} has changed since {position.line:,} of its rows were loaded: its bytes differ",
+                _SAME_FILES,
+            )
+        return
     if found.offset < position.offset:
-        raise _refused(
+        raise refused(
             position.name,
             f"{position.file} has {found.offset:,} bytes, and {position.offset:,} were loaded: it was cut",
-            "give the file it began with, or --restart, or another --name",
+            _SAME_FILES,
         )
     if found.digest != position.prefix_hash:
-        raise _refused(
+        raise refused(
             position.name,
             f"{position.file} has changed within the part that is loaded: the first {position.offset:,} bytes"
-            f" ({position.line:,} lines, {position.records:,} records)",
-            "give the file it began with, or --restart, or another --name",
+            f" ({position.line:,} lines)",
+            _SAME_FILES,
         )
 
 
@@ -206,9 +149,11 @@ def advance(
 ) -> LoadPosition:
     """The position after `step`, which follows the committed position `previous`."""
     before = previous if previous is not None and previous.run == run else None
-    if before is not None and step.end.offset < before.offset:
+    file, mark, passed, text_columns = step.end
+    if before is not None and (passed.count, mark.offset) < (before.passed.count, before.offset):
         raise InvariantError(
-            f"load {request.name!r} went back from byte {before.offset} to {step.end.offset}"
+            f"load {request.name!r} went back from byte {before.offset} of file {before.passed.count + 1}"
+            f" to byte {mark.offset} of file {passed.count + 1}"
         )
     return LoadPosition(
         name=request.name,
@@ -217,15 +162,16 @@ def advance(
         nonce=nonce,
         topic=request.topic,
         topic_id=request.topic_id,
-        file=request.file,
+        file=file,
         options=request.options,
-        offset=step.end.offset,
-        line=step.end.line,
+        offset=mark.offset,
+        line=mark.line,
         records=step.records + (before.records if before else 0),
         skipped=step.skipped + (before.skipped if before else 0),
-        prefix_hash=step.end.digest,
+        prefix_hash=mark.digest,
         finished=step.finished,
-        text_columns=step.text_columns,
+        text_columns=text_columns,
+        passed=passed,
     )
 
 
@@ -246,31 +192,8 @@ def taken(name: str) -> FencedError:
     )
 
 
-def _fault(position: LoadPosition) -> str | None:
-    for field in ("offset", "line", "records", "skipped"):
-        if getattr(position, field) < 0:
-            return f"a negative {field}"
-    if position.run < 1 or position.seq < 1:
-        return "a run or seq below 1"
-    if not position.nonce:
-        return "no nonce"
-    if position.line > position.offset:
-        return "more lines than bytes"
-    return None
-
-
-def _checksum(body: bytes) -> str:
-    return blake2b(body, digest_size=8).hexdigest()
-
-
-def _corrupt(name: str, what: str) -> CorruptStateError:
-    return CorruptStateError(
-        f"load {name!r} cannot be continued: {what}",
-        hint="check the topic yourself, then load under another --name",
-    )
-
-
-def _refused(name: str, what: str, hint: str) -> InputError:
+def refused(name: str, what: str, hint: str = _SAME_FILES) -> InputError:
+    """Why a load does not go on."""
     return InputError(f"load {name!r} cannot be continued: {what}", hint=hint)
 
 

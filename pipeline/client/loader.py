@@ -1,12 +1,13 @@
-"""Loads one file into one topic, exactly once, over ports.
+"""Loads files into one topic, exactly once, over ports.
 
 The protocol:
 
 1. Fence: open the load's transactional producer and `init`: an older loader of the name can commit no more.
 2. Recall: read the last committed position of the name from `pipeline.loads`, up to its end as of now.
 3. Plan: start, continue, or refuse (the table in `pipeline.client.load`).
-4. Check: hash the file's beginning again up to the position; a changed one is refused.
-5. Read: the next batch of records, while the last one is being committed.
+4. Check: hash the finished files and the beginning of the one behind them again, up to the position; a list or a
+   file that has changed is refused.
+5. Read: the next batch of records, of one file or several, while the last one is being committed.
 6. Commit: begin, send the records and the position after them, flush, commit.
 7. Renew, when 6 failed or its outcome is unknown, and after a commit slow enough that the client may have
    sent it twice: close, 1, 2, and the position found decides. Steps 5 to 7 until the file ends.
@@ -23,28 +24,15 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from pipeline.client.hints import no_topic
-from pipeline.client.lines import Lines
-from pipeline.client.load import (
-    LoadPosition,
-    LoadRequest,
-    LoadStep,
-    Outcome,
-    advance,
-    check_prefix,
-    decode_position,
-    encode_position,
-    judge,
-    plan,
-    taken,
-)
-from pipeline.client.rows import Batch, MissingKey, RowLimits, Rows, open_rows
+from pipeline.client.load import LoadRequest, LoadStep, Outcome, advance, judge, plan, taken
+from pipeline.client.positions import LoadPosition, decode_position, encode_position
+from pipeline.client.series import Series, Stretch
 from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipeline, load_transactional_id
 from pipeline.errors import (
     AbortableError,
     ConfigError,
     FatalTaskError,
     FencedError,
-    InputError,
     InvariantError,
     PipelineError,
     RetriableError,
@@ -124,20 +112,10 @@ def find_topic(cluster: Cluster, topic: str, known: Callable[[], Iterable[str]] 
 class Loader:
     """One run of one load. Use it once, from one thread."""
 
-    def __init__(
-        self,
-        world: LoadWorld,
-        request: LoadRequest,
-        lines: Lines,
-        *,
-        missing_key: MissingKey,
-        limits: RowLimits,
-    ) -> None:
+    def __init__(self, world: LoadWorld, request: LoadRequest, series: Series) -> None:
         self._world = world
         self._request = request
-        self._lines = lines
-        self._missing_key = missing_key
-        self._limits = limits
+        self._series = series
         self._committed: LoadPosition | None = None  # the last one of the name, of any run
         self._run = 1
         self._producer: TransactionalProducer | None = None
@@ -147,58 +125,45 @@ class Loader:
     def run(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
         """Load what is not loaded yet; the last position. `progress` is told each committed position.
 
-        Raises InputError (the file, or its use under this name), FencedError, UnreachableError, ConfigError.
+        Raises InputError (a file, or its use under this name), FencedError, UnreachableError, ConfigError.
         """
         try:
             self._fence(wait_s=0)
             self._committed = self._recall()
-            rows = self._begin()
+            self._begin()
             if self.already_done and self._committed is not None:
                 return self._committed
-            return self._load(rows, progress)
+            return self._load(progress)
         except FencedError as error:
             raise taken(self._request.name) from error
         finally:
             self._close()
+            self._series.close()
 
-    def _begin(self) -> Rows:
-        """Steps 3 and 4; the reader stands behind the position."""
+    def _begin(self) -> None:
+        """Steps 3 and 4; the series stands behind the position."""
         position = self.continued = plan(self._committed, self._request)
         self._run = self._run_of(position)
-        decided = position.text_columns if position is not None else None
-        rows = open_rows(
-            self._lines, self._request.topic, self._request.options, self._missing_key, self._limits, decided
-        )
-        if position is not None:
-            check_prefix(position, self._lines.skip_to(position.offset, position.line))
-            if position.finished:
-                self.already_done = self._lines.at_end()
-                if not self.already_done and not self._lines.ends_line:
-                    raise InputError(
-                        f"load {self._request.name!r} cannot be continued: its last line, {position.line:,},"
-                        f" had no end, and {self._request.file} goes on behind it",
-                        hint="give another --name, or --restart",
-                    )
-        return rows
+        self.already_done = self._series.begin(position)
 
     def _run_of(self, position: LoadPosition | None) -> int:
         if position is not None:
             return position.run
         return self._committed.run + 1 if self._committed is not None else 1
 
-    def _load(self, rows: Rows, progress: Callable[[LoadPosition], None]) -> LoadPosition:
+    def _load(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
         """Steps 5 to 7: reading is one batch ahead of committing."""
         pending: Pending[LoadPosition] | None = None
         try:
             while True:
-                batch = rows.read(self._world.clock.wall_ms())
+                batch = self._series.read(self._world.clock.wall_ms())
                 if pending is not None:
                     progress(pending.result())
                     pending = None
                 if batch.finished:
                     self._check_topic()
                 if batch.error is None or batch.outputs or batch.skipped:
-                    pending = self._world.executor.submit(self._step(batch, rows.text_columns))
+                    pending = self._world.executor.submit(self._step(batch))
                 if batch.error is not None:
                     if pending is not None:
                         progress(pending.result())
@@ -221,9 +186,9 @@ class Loader:
                 hint="create it again and load it afresh with --restart",
             )
 
-    def _step(self, batch: Batch, text_columns: tuple[str, ...] | None) -> Callable[[], LoadPosition]:
+    def _step(self, batch: Stretch) -> Callable[[], LoadPosition]:
         def commit() -> LoadPosition:
-            step = LoadStep(len(batch.outputs), batch.skipped, batch.end, batch.finished, text_columns)
+            step = LoadStep(len(batch.outputs), batch.skipped, batch.end, batch.finished)
             self._committed = self._commit(batch, step)
             return self._committed
 
@@ -271,7 +236,7 @@ class Loader:
             bounds = reader.bounds(LOADS)
         return bounds.start, target
 
-    def _commit(self, batch: Batch, step: LoadStep) -> LoadPosition:
+    def _commit(self, batch: Stretch, step: LoadStep) -> LoadPosition:
         """Steps 6 and 7, until the batch is committed."""
         previous = self._committed
         reason: PipelineError | None = None
@@ -301,14 +266,22 @@ class Loader:
     def _given_up(
         self, previous: LoadPosition | None, step: LoadStep, reason: PipelineError | None
     ) -> AbortableError:
-        first = previous.line + 1 if previous is not None and previous.run == self._run else 1
+        unit, end = self._request.options.unit, step.end
+        before = previous if previous is not None and previous.run == self._run else None
+        here = before is not None and before.passed.count == end.passed.count
+        first = before.line + 1 if before is not None and here else 1
+        since = (
+            f" (and what precedes it since {before.file}, {unit} {before.line})"
+            if before and not here
+            else ""
+        )
         return AbortableError(
-            f"{self._request.file}, lines {first} to {step.end.line}: not committed in {_ATTEMPTS} attempts:"
+            f"{end.file}, {unit}s {first} to {end.mark.line}{since}: not committed in {_ATTEMPTS} attempts:"
             f" {reason.message if reason else 'no reason given'}",
-            hint="what precedes these lines is loaded; run the same command again to continue",
+            hint="what precedes them is loaded; run the same command again to continue",
         )
 
-    def _transact(self, batch: Batch, position: LoadPosition) -> bool:
+    def _transact(self, batch: Stretch, position: LoadPosition) -> bool:
         """Step 6. Whether the commit was so slow that step 7 must follow."""
         producer, clock = self._producer, self._world.clock
         if producer is None:

@@ -9,22 +9,21 @@ import pytest
 
 from pipeline.client.lines import Mark
 from pipeline.client.load import (
-    LoadOptions,
-    LoadPosition,
+    LoadPlace,
     LoadRequest,
     LoadStep,
     Outcome,
     advance,
     check_prefix,
-    decode_position,
-    encode_position,
     judge,
     plan,
 )
+from pipeline.client.passed import NOTHING_PASSED
+from pipeline.client.positions import LoadOptions, LoadPosition, decode_position, encode_position
 from pipeline.errors import CorruptStateError, InputError, InvariantError
 
 OPTIONS = LoadOptions(format="csv", key="k")
-REQUEST = LoadRequest(name="n", topic="t", topic_id="id-1", file="f.csv", options=OPTIONS)
+REQUEST = LoadRequest(name="n", topic="t", topic_id="id-1", options=OPTIONS)
 POSITION = LoadPosition(
     name="n",
     run=1,
@@ -48,6 +47,10 @@ def _changed(**fields: Any) -> LoadPosition:
     return msgspec.structs.replace(POSITION, **fields)
 
 
+def _place(mark: Mark) -> LoadPlace:
+    return LoadPlace("f.csv", mark, NOTHING_PASSED, ("a",))
+
+
 def _asked(**fields: Any) -> LoadRequest:
     return msgspec.structs.replace(REQUEST, **fields)
 
@@ -59,14 +62,14 @@ def test_a_position_survives_the_way_through_its_durable_form() -> None:
 
 def test_positions_of_other_loads_are_passed_over_even_in_another_version() -> None:
     """All loads share one topic: another's future must not stop this one."""
-    data = encode_position(POSITION).replace(b'"version":1', b'"version":9')
+    data = encode_position(POSITION).replace(b'"version":2', b'"version":9')
     assert decode_position(data, "other") is None
 
 
 def test_a_position_of_another_version_is_refused() -> None:
     """Guessing at an unknown format would lose or double records."""
     with pytest.raises(CorruptStateError, match="version 9"):
-        decode_position(encode_position(POSITION).replace(b'"version":1', b'"version":9'), "n")
+        decode_position(encode_position(POSITION).replace(b'"version":2', b'"version":9'), "n")
 
 
 def test_every_changed_byte_of_the_body_is_noticed() -> None:
@@ -79,7 +82,7 @@ def test_every_changed_byte_of_the_body_is_noticed() -> None:
             decode_position(broken, "n")
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b"null", b'{"version":1}'])
+@pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b"null", b'{"version":2}'])
 def test_a_record_that_is_no_position_is_refused(data: bytes) -> None:
     """It might have been ours."""
     with pytest.raises(CorruptStateError, match="cannot be continued"):
@@ -162,7 +165,7 @@ def test_judge(previous: LoadPosition | None, found: LoadPosition | None, outcom
 
 def test_advance_counts_on_within_a_run_and_afresh_in_the_next() -> None:
     """`seq` tells transactions of one name apart for ever; `records` is what the file has given."""
-    step = LoadStep(5, 1, Mark(150, 16, "next"), finished=True, text_columns=("a",))
+    step = LoadStep(5, 1, _place(Mark(150, 16, "next")), finished=True)
     same = advance(POSITION, REQUEST, 1, step, "m")
     assert (same.seq, same.records, same.skipped, same.offset, same.finished) == (4, 14, 1, 150, True)
     again = advance(POSITION, REQUEST, 2, step, "m")
@@ -173,4 +176,4 @@ def test_advance_counts_on_within_a_run_and_afresh_in_the_next() -> None:
 def test_a_position_never_goes_back() -> None:
     """Positions that fall would load rows twice."""
     with pytest.raises(InvariantError, match="went back"):
-        advance(POSITION, REQUEST, 1, LoadStep(1, 0, Mark(99, 9, "x"), False, None), "m")
+        advance(POSITION, REQUEST, 1, LoadStep(1, 0, _place(Mark(99, 9, "x")), False), "m")

@@ -8,10 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.client.lines import Lines
-from pipeline.client.load import LoadOptions, LoadPosition, LoadRequest, decode_position
+from pipeline.client.files import InputFile
+from pipeline.client.load import LoadRequest
 from pipeline.client.loader import LOADS, Loader, LoadWorld, find_topic
+from pipeline.client.opening import Opened
+from pipeline.client.positions import LoadOptions, LoadPosition, decode_position
 from pipeline.client.rows import MissingKey, RowLimits
+from pipeline.client.series import Reading, Series
 from pipeline.core.names import LOADS_TOPIC, load_transactional_id
 from pipeline.errors import (
     AbortableError,
@@ -82,18 +85,16 @@ class Case:
         missing_key: MissingKey = "error",
     ) -> Loader:
         target = find_topic(MemoryCluster(self.broker), "t")
+        options = options or LoadOptions(format="csv", key="k")
         request = LoadRequest(
-            name=NAME,
-            topic="t",
-            topic_id=target.topic_id,
-            file="f.csv",
-            options=options or LoadOptions(format="csv", key="k"),
-            restart=restart,
+            name=NAME, topic="t", topic_id=target.topic_id, options=options, restart=restart
         )
-        lines = Lines(io.BytesIO(data), "f.csv")
-        return Loader(
-            self.world(), request, lines, missing_key=missing_key, limits=RowLimits(batch_rows=BATCH)
+        series = Series(
+            [InputFile("f.csv", "f.csv", len(data))],
+            Reading("t", options, missing_key, RowLimits(batch_rows=BATCH)),
+            lambda path, _unpack: Opened(path, io.BytesIO(data), None),
         )
+        return Loader(self.world(), request, series)
 
     def load(self, data: bytes | None = None, *, restart: bool = False) -> LoadPosition:
         return self.loader(_csv() if data is None else data, restart=restart).run(lambda _: None)

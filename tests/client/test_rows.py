@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import pytest
 
-from pipeline.client.lines import Lines
-from pipeline.client.load import LoadOptions
-from pipeline.client.rows import Batch, MissingKey, RowLimits, Rows, open_rows
+from pipeline.client.opening import Opened
+from pipeline.client.positions import LoadOptions
+from pipeline.client.rows import Batch, FileRows, MissingKey, RowLimits
+from pipeline.client.series import Reading, open_rows
 from pipeline.errors import InputError
 
 Format = Literal["csv", "jsonl"]
@@ -23,9 +24,10 @@ def _rows(
     limits: RowLimits | None = None,
     decided: tuple[str, ...] | None = None,
     **options: Any,
-) -> Rows:
-    lines = Lines(io.BytesIO(data.encode() if isinstance(data, str) else data), "rows.csv")
-    return open_rows(lines, "t", LoadOptions(format=form, **options), missing, limits or RowLimits(), decided)
+) -> FileRows:
+    stream = io.BytesIO(data.encode() if isinstance(data, str) else data)
+    reading = Reading("t", LoadOptions(format=form, **options), missing, limits or RowLimits())
+    return open_rows(Opened("rows.csv", stream, None), reading, decided)
 
 
 def _read(data: str | bytes, form: Format = "csv", missing: MissingKey = "error", **options: Any) -> Batch:

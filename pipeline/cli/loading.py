@@ -1,0 +1,129 @@
+"""What people see while `pipeline produce` runs, and the account at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from pipeline.cli.options import counted, say
+from pipeline.client.files import InputFile
+from pipeline.client.loader import Loader
+from pipeline.client.pace import Pace
+from pipeline.client.positions import LoadPosition
+from pipeline.client.series import Series
+
+__all__ = ["LoadReport"]
+
+_REPORT_S = 2.0
+
+
+class LoadReport:
+    """Follows one load. The bar shows bytes of all files as they lie on the disk: no file need be opened for it."""
+
+    def __init__(
+        self,
+        loader: Loader,
+        series: Series,
+        files: Sequence[InputFile],
+        pace: Pace | None,
+        *,
+        quiet: bool,
+        with_keys: bool,
+    ) -> None:
+        self._loader = loader
+        self._series = series
+        self._files = len(files)
+        sizes = [file.size for file in files if file.size is not None]
+        self._total_bytes = sum(sizes) if len(sizes) == len(files) else None
+        self._pace = pace
+        self._with_keys = with_keys
+        self._quiet = quiet
+        self._began_s = self._said_s = time.monotonic()
+        self._show: Callable[[str], None] = self._line
+        series.on_check = self._checked
+
+    @contextmanager
+    def showing(self) -> Iterator[None]:
+        """A bar, where there is a terminal; a line now and then where there is none."""
+        console = Console(stderr=True)
+        if self._quiet or not console.is_terminal:
+            yield
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("loading", total=self._total_bytes)
+
+            def show(text: str) -> None:
+                bar.update(task, completed=self._series.consumed(), description=text)
+
+            self._show = show
+            yield
+
+    def progress(self, position: LoadPosition) -> None:
+        """Show a committed position, and wait when a rate was asked for."""
+        self._show(self._rate(position))
+        if self._pace is not None:
+            self._pace(self._new(position))
+
+    def closing(self, last: LoadPosition) -> str:
+        """The account for people."""
+        if self._loader.already_done:
+            return (
+                f"load {last.name!r} is complete already: {counted(last.records, 'record')} in topic {last.topic}."
+                " Nothing was written (--restart would load it again)"
+            )
+        seconds = self._seconds()
+        before = self._loader.continued
+        keys = "" if self._with_keys else " without keys"
+        source = f" from {counted(self._files, 'file')}" if self._files > 1 else ""
+        text = f"{counted(self._new(last), 'record')}{keys}{source} to topic {last.topic} in {seconds:.1f} s"
+        text += f" ({self._new(last) / seconds:,.0f} records/s)"
+        if before is not None:
+            where = f" of {before.file}" if self._files > 1 else ""
+            text += f"; continued from {last.options.unit} {before.line:,}{where}"
+            text += f", {counted(last.records, 'record')} in all"
+        return text + (f"; {counted(last.skipped, 'row')} without a key skipped" if last.skipped else "")
+
+    def summary(self, last: LoadPosition) -> dict[str, object]:
+        """The account for programs. `lines` and `bytes` (of Parquet: rows) are those of the last file."""
+        before = self._loader.continued
+        seconds = self._seconds()
+        return {
+            "load": last.name,
+            "topic": last.topic,
+            "files": self._files,
+            "file": last.file,
+            "already_done": self._loader.already_done,
+            "records": self._new(last),
+            "records_in_all": last.records,
+            "skipped": last.skipped,
+            "lines": last.line,
+            "bytes": last.offset,
+            "continued_from_file": before.file if before else None,
+            "continued_from_line": before.line if before else 0,
+            "seconds": round(seconds, 3),
+            "records_per_s": round(self._new(last) / seconds),
+        }
+
+    def _checked(self, number: int, count: int) -> None:
+        self._show(f"checking what is loaded: {number:,} of {counted(count, 'file')}")
+
+    def _line(self, text: str) -> None:
+        if not self._quiet and time.monotonic() - self._said_s >= _REPORT_S:
+            self._said_s = time.monotonic()
+            say(text)
+
+    def _rate(self, position: LoadPosition) -> str:
+        text = f"{counted(position.records, 'record')}, {self._new(position) / self._seconds():,.0f}/s"
+        return text + (f", file {position.passed.count + 1:,} of {self._files:,}" if self._files > 1 else "")
+
+    def _new(self, position: LoadPosition) -> int:
+        before = self._loader.continued
+        return position.records - (before.records if before else 0)
+
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self._began_s, 1e-3)

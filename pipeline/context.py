@@ -56,7 +56,7 @@ class Context:
         key: K,
         value: V,
         *,
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
         timestamp_ms: int | None = None,
     ) -> None:
         """Produce a record with this commit. It carries its input's timestamp unless one is given.
@@ -126,13 +126,13 @@ class Context:
 
 
 def _check_size(
-    topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]], most: int
+    topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]], most: int
 ) -> None:
     size = len(key or b"") + len(value or b"")
     for name, content in headers:
-        if type(name) is not str or type(content) is not bytes:
+        if type(name) is not str or (content is not None and type(content) is not bytes):
             raise TypeError(f"a header is (str, bytes), not {(name, content)!r}")
-        size += len(name.encode()) + len(content) + 8
+        size += len(name.encode()) + len(content or b"") + 8
     if size > most:
         raise ValueError(
             f"a record of {size} bytes is over the limit of topic {topic} ({most} bytes): send smaller ones, or "

@@ -44,7 +44,8 @@ class Event(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False
         return int(self._message.offset())
 
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]:
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """As they were produced, in order; a header may have no value."""
         return self._message.headers() or ()
 
     @property

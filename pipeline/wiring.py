@@ -22,6 +22,7 @@ from pipeline.kafka.producer import KafkaProducers
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import Logger, Steps
 from pipeline.runtime.counts import Progress
+from pipeline.runtime.letter_topics import letter_topics
 from pipeline.runtime.system import SystemClock, SystemRandom, ThreadExecutor
 from pipeline.runtime.worker import Worker
 from pipeline.runtime.world import Checkpoints, NoSteps, World
@@ -50,7 +51,7 @@ def build_world(
     """Adapters for `app`'s cluster. Raises UnreachableError, ConfigError."""
     checkpoints = open_checkpoint_store(settings.worker.checkpoint_store)
     cluster = KafkaCluster(settings.kafka)
-    topics = cluster.describe(list(app.topics))
+    topics = {**cluster.describe(list(app.topics)), **letter_topics(app.groups, cluster)}
     limits = {
         name: int(info.config["max.message.bytes"])
         for name, info in topics.items()

@@ -90,7 +90,7 @@ BAD: list[tuple[Topic[Any, Any], Any, Any, dict[str, Any]]] = [
     (unkeyed, None, 1, {"timestamp_ms": "now"}),
     (unkeyed, None, 1, {"headers": [("a", "text")]}),
     (unkeyed, None, 1, {"headers": [(b"a", b"")]}),
-    (unkeyed, None, 1, {"headers": [("a", None)]}),
+    (unkeyed, None, 1, {"headers": [(None, b"a")]}),
     (unkeyed, None, 1, {"headers": [("a", b"x" * LIMIT)]}),
     (blobs, None, b"x" * (LIMIT + 1), {}),
     (blobs, "k" * 60, b"x" * 60, {}),

@@ -165,7 +165,7 @@ class _Run:
                     hint="copy into a topic that is new",
                 )
         replication = self._settings.replication_factor
-        ensure_genesis(group, 1, self._identity, replication, largest_dead_letter=0, world=self._world)
+        ensure_genesis(group, 1, self._identity, replication, world=self._world)
 
     def _take_over(self) -> None:
         self._publisher.fence()  # 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pipeline.client.apps import groups_of, last_positions, listed, tasks_of
 from pipeline.client.copying import Copy, copy_task
-from pipeline.core.names import GroupId, TopicPartition, held_by_the_pipeline
+from pipeline.core.names import GroupId, TopicPartition, held_by_the_pipeline, is_replays
 from pipeline.errors import InputError
 from pipeline.ports import Clock, Cluster, JournalReader, TopicInfo
 from pipeline.runtime.status import Problem
@@ -93,7 +93,8 @@ def _inputs(groups: Mapping[GroupId, int], reader: JournalReader) -> dict[str, i
 
 
 def _inputs_of(group: GroupId, count: int, reader: JournalReader) -> list[str]:
-    return sorted({topic for task in tasks_of({group: count}) for topic in last_positions(task, reader)})
+    read = {topic for task in tasks_of({group: count}) for topic in last_positions(task, reader)}
+    return sorted(topic for topic in read if not is_replays(topic))  # the new app has its own
 
 
 def _settings(copy: Copy) -> list[Problem]:

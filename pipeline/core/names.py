@@ -23,8 +23,10 @@ __all__ = [
     "checkpoint_prefix",
     "copy_name",
     "held_by_the_pipeline",
+    "is_replays",
     "journal_group",
     "load_transactional_id",
+    "replay_marks_topic",
     "workers_group",
     "workers_topic",
 ]
@@ -36,6 +38,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 # Names of the package itself: `pipeline.load.<name>` fences a load, `<app>.workers` is a Kafka group.
 _RESERVED = frozenset({("app", "pipeline"), ("group", "workers")})
 _JOURNAL = re.compile(rf"{_NAME.pattern}\.{_NAME.pattern}\.journal")
+_REPLAYS = re.compile(rf"{_NAME.pattern}\.{_NAME.pattern}\.replays")
 
 
 class TopicPartition(NamedTuple):
@@ -66,6 +69,16 @@ class GroupId(NamedTuple):
     @property
     def dead_letter_topic(self) -> str:
         return f"{self.app}.{self.group}.dead-letters"
+
+    @property
+    def replays_topic(self) -> str:
+        """One more input of the group: dead letters that are to be handled again, by partition of their task."""
+        return f"{self.app}.{self.group}.replays"
+
+    @property
+    def replay_transactional_id(self) -> str:
+        """The fence of a replay: of two at once, the older one can write nothing more."""
+        return f"pipeline.replay.{self.app}.{self.group}"
 
     @property
     def genesis_transactional_id(self) -> str:
@@ -137,6 +150,10 @@ def held_by_the_pipeline(topic: str) -> str | None:
     """
     if _JOURNAL.fullmatch(topic):
         return "is the name of a journal, which only its workers may write"
+    if is_replays(topic):
+        return (
+            "is a name for dead letters on their way back, which only `pipeline deadletters replay` may write"
+        )
     if topic.startswith("pipeline."):
         return "is a name that the pipeline keeps for itself"
     return None
@@ -157,6 +174,16 @@ def workers_group(app: str) -> str:
 def workers_topic(app: str) -> str:
     """Where the workers of an app tell each other what they run."""
     return f"pipeline.workers.{app}"
+
+
+def is_replays(topic: str) -> bool:
+    """Whether the topic is that of a group's replays."""
+    return _REPLAYS.fullmatch(topic) is not None
+
+
+def replay_marks_topic(app: str) -> str:
+    """Where it is kept which dead letters of an app have been replayed."""
+    return f"pipeline.replays.{app}"
 
 
 def copy_name(topic: str) -> str:

@@ -12,6 +12,7 @@ from enum import Enum
 
 from pipeline.core.journal import Identity, JournalEntry, Kind
 from pipeline.core.kept import CheckpointRef
+from pipeline.core.names import is_replays
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import CheckpointStoreError, ConfigError, FatalTaskError
 
@@ -253,6 +254,7 @@ def check_identity(
     """Refuse to continue a history with topics or schemas that it does not fit. Raises ConfigError.
 
     Allowed: another input topic, another table, and another schema of a table whose values can be upgraded.
+    Allowed, too: that the topic of replays is gone, or not known yet to a worker that has started before it.
     Refused: another cluster, a topic that was deleted and created again, a partition count that changed, an
     input or table that is gone, a table's changed schema otherwise.
 
@@ -271,6 +273,8 @@ def check_identity(
         )
     for topic, facts in before.inputs.items():
         current = now.inputs.get(topic)
+        if current is None and is_replays(topic):
+            continue  # its position stays, and counts again when it is back
         if current is None:
             raise ConfigError(
                 f"{where} used to read {topic}, and no handler does now",

@@ -1,6 +1,6 @@
 """Genesis: what the first start of a group creates, and what every later start verifies.
 
-    1 create the journal topic (and the dead-letter topic), check the journal's configuration
+    1 create the journal topic, check its configuration
     2 fence other first starts
     3 look: is this group new, known, or has it lost its journal (core.recovery.plan_genesis)
     4 write one genesis entry to every journal partition, in one transaction
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
-from pipeline.core.names import GroupId, TaskId, TopicPartition, checkpoint_prefix
+from pipeline.core.names import GroupId, TaskId, TopicPartition, checkpoint_prefix, is_replays
 from pipeline.core.recovery import GenesisPlan, plan_genesis
 from pipeline.errors import (
     AbortableError,
@@ -39,10 +39,6 @@ JOURNAL_CONFIG: Mapping[str, str] = {
 # An entry's chunks must fit, whatever the cluster's own limit is.
 JOURNAL_MESSAGE_BYTES = 1_048_588
 LEAST_JOURNAL_MESSAGE_BYTES = CHUNK_BYTES + 16 * 1024
-# A dead letter keeps its record's timestamp, so a retention by time would remove an old one at once.
-DEAD_LETTER_CONFIG: Mapping[str, str] = {"retention.ms": "-1"}
-# It is its record, however large, and says in headers what was wrong with it.
-DEAD_LETTER_HEADER_BYTES = 64 * 1024
 MAX_ATTEMPTS = 10
 AGAIN_S = (0.05, 0.5)
 CREATED_S = 10.0
@@ -55,7 +51,6 @@ def ensure_genesis(
     identity: Identity,
     replication: int,
     *,
-    largest_dead_letter: int,
     world: World,
     latest: bool = False,
 ) -> None:
@@ -63,7 +58,6 @@ def ensure_genesis(
 
     `latest`: its inputs are to be read from where they end now. That is settled here, before any group of the app
     is live: where one reads what another writes, later would be too late.
-    `largest_dead_letter`: bytes of the largest record that may become a dead letter; 0: none is written.
 
     Raises FatalTaskError when the group existed before and its journal does not, ConfigError when the journal
     has the wrong configuration or number of partitions, UnreachableError, CheckpointStoreError (it cannot be told
@@ -83,10 +77,6 @@ def ensure_genesis(
         )
         journal = _create_journal(group, partitions, replication, world)  # 1
     _check_journal(where, journal, partitions, identity)
-    if largest_dead_letter:
-        size = str(largest_dead_letter + DEAD_LETTER_HEADER_BYTES)
-        config = {**DEAD_LETTER_CONFIG, "max.message.bytes": size}
-        world.cluster.create([TopicSpec(group.dead_letter_topic, partitions, replication, config)])
     for attempt in range(1, MAX_ATTEMPTS + 1):
         if _plan(where, tasks, world) is GenesisPlan.PRESENT:
             return
@@ -133,6 +123,7 @@ def _ends(task: TaskId, identity: Identity, world: World) -> dict[str, int]:
         return {
             topic: reader.bounds(TopicPartition(topic, task.partition)).stable_end
             for topic in identity.inputs
+            if not is_replays(topic)
         }
     finally:
         reader.close()

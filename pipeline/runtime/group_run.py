@@ -55,8 +55,9 @@ class GroupRun:
             for partition, run in groupby(records, key=_partition):
                 yield partition, list(run)
         else:
-            for (_, partition), run in groupby(records, key=_place):
-                yield partition, list(run)
+            for _, of_topic in groupby(records, key=_topic):
+                for partition, run in groupby(of_topic, key=_partition):
+                    yield partition, list(run)
 
     def hold(self, partition: int) -> None:
         """Read nothing more for a live task until `unhold`."""
@@ -93,9 +94,6 @@ class GroupRun:
             self.source.mirror(positions)
 
 
-# A C function, since it is called for every record.
+# C functions, since they are called for every record.
 _partition: Callable[[Record], int] = methodcaller("partition")
-
-
-def _place(record: Record) -> tuple[str, int]:
-    return record.topic(), record.partition()
+_topic: Callable[[Record], str] = methodcaller("topic")

@@ -14,6 +14,7 @@ from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.declarations import Topic
 from pipeline.errors import ConfigError
 from pipeline.ports import TopicInfo
+from pipeline.runtime.letter_topics import check_replays, letter_topics, wants_letters
 from pipeline.runtime.world import World
 from pipeline.table import table_prefix
 
@@ -33,6 +34,7 @@ class GroupPlan:
     partitions: int
     identity: Identity
     largest_input: int  # bytes of a record that an input topic may hold
+    largest_letter: int  # bytes of a record that the dead-letter topic takes; 0 without one
     placed_by: Mapping[str, int]  # partitions of each topic of the app: by them its outputs are placed
 
     @property
@@ -44,14 +46,18 @@ class GroupPlan:
         return [TaskId(self.id.app, self.id.group, partition) for partition in range(self.partitions)]
 
     @property
-    def largest_dead_letter(self) -> int:
-        """Bytes of the largest record that may become a dead letter; 0 when no handler asks for them."""
-        wanted = any(binding.on_error == "dead_letter" for binding in self.group.bindings)
-        return self.largest_input if wanted else 0
+    def reads_replays(self) -> bool:
+        """Whether dead letters that are replayed are one more input."""
+        return self.id.replays_topic in self.identity.inputs
+
+    @property
+    def lacks_letter_topics(self) -> bool:
+        """Whether topics for dead letters and their replays are yet to be created."""
+        return wants_letters(self.group) and not (self.largest_letter and self.reads_replays)
 
     def partitions_of(self, partition: int) -> list[TopicPartition]:
         """The input partitions of one task."""
-        return [TopicPartition(topic.name, partition) for topic in self.group.inputs]
+        return [TopicPartition(name, partition) for name in self.identity.inputs]
 
 
 def plan_groups(
@@ -68,12 +74,15 @@ def plan_groups(
             f"app {app.app_name}: no topic {', '.join(missing)} in the cluster",
             hint="declare it in topics/ and run: pipeline topics apply",
         )
+    letters = letter_topics(groups, world.cluster)
+    placed_by = {name: topics[name].partitions for name in app.topics}
     plans = [
         GroupPlan(
             group,
-            *_shape(app, group, topics, cluster_id),
+            *_shape(app, group, topics, cluster_id, letters.get(group.id.replays_topic)),
             max(_message_bytes(topics[topic.name]) for topic in group.inputs),
-            placed_by={name: topics[name].partitions for name in app.topics},
+            _largest_letter(letters.get(group.id.dead_letter_topic)),
+            placed_by,
         )
         for group in groups
     ]
@@ -118,7 +127,9 @@ def outputs_changed(
     return None
 
 
-def _shape(app: App, group: Group, topics: Mapping[str, TopicInfo], cluster_id: str) -> tuple[int, Identity]:
+def _shape(
+    app: App, group: Group, topics: Mapping[str, TopicInfo], cluster_id: str, replays: TopicInfo | None
+) -> tuple[int, Identity]:
     inputs = group.inputs
     counts = {topic.name: topics[topic.name].partitions for topic in inputs}
     if len(set(counts.values())) > 1:
@@ -137,10 +148,15 @@ def _shape(app: App, group: Group, topics: Mapping[str, TopicInfo], cluster_id: 
                 hint="rename one",
             )
     shape = ";".join(sorted(f"{t.name}:{t.key.schema}->{t.value.schema}" for t in inputs))
-    return next(iter(counts.values())), Identity(
+    partitions = next(iter(counts.values()))
+    read = [topics[topic.name] for topic in inputs]
+    if replays is not None:
+        check_replays(group.id, partitions, replays)
+        read.append(replays)
+    return partitions, Identity(
         cluster_id=cluster_id,
         partitioner=PARTITIONER,
-        inputs={t.name: InputFacts(topics[t.name].topic_id, topics[t.name].partitions) for t in inputs},
+        inputs={info.name: InputFacts(info.topic_id, info.partitions) for info in read},
         tables={name: table.fingerprint for name, table in group.tables.items()},
         topology=blake2b(shape.encode(), digest_size=8).hexdigest(),
     )
@@ -149,6 +165,10 @@ def _shape(app: App, group: Group, topics: Mapping[str, TopicInfo], cluster_id: 
 def _sender(topic: Topic[Any, Any], info: TopicInfo) -> Sender:
     encode_key: Callable[[Any], bytes | None] = topic.key.encode
     return topic.name, encode_key, topic.value.admit, _message_bytes(info) - RECORD_OVERHEAD_BYTES
+
+
+def _largest_letter(info: TopicInfo | None) -> int:
+    return 0 if info is None else _message_bytes(info) - RECORD_OVERHEAD_BYTES
 
 
 def _message_bytes(info: TopicInfo) -> int:

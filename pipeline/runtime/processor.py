@@ -6,12 +6,9 @@ that raises is taken back from both before it is tried again or its policy is ap
 
 from __future__ import annotations
 
-import os
-import traceback
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.app import Binding, Group, OnError
@@ -21,13 +18,12 @@ from pipeline.declarations import Topic
 from pipeline.errors import CorruptStateError, HandlerError, InvariantError, PipelineError
 from pipeline.event import Batch, Event
 from pipeline.ports import Logger, Record
+from pipeline.runtime.blame import error_place, error_text, handler_name
+from pipeline.runtime.dead_letters import DeadLetters
 from pipeline.runtime.watchdog import AtWork
 from pipeline.table import TaskOverlay
 
 __all__ = ["PoisonError", "Processor", "Rejected", "RetryError"]
-
-
-_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 class PoisonError(Exception):
@@ -67,14 +63,20 @@ class Processor:
     """The handlers of one group, bound to one task's tables and outputs."""
 
     def __init__(
-        self, task: TaskId, group: Group, context: Context, overlay: TaskOverlay, log: Logger
+        self,
+        task: TaskId,
+        group: Group,
+        context: Context,
+        overlay: TaskOverlay,
+        letters: DeadLetters,
+        log: Logger,
     ) -> None:
         self._task = task
         self._context = context
         self._overlay = overlay
         self._undo = overlay.undo
         self._log = log
-        self._dead_letter_topic = group.id.dead_letter_topic
+        self._letters = letters
         self._routes: dict[str, tuple[Topic[Any, Any], list[Binding]]] = {
             topic.name: (topic, [b for b in group.bindings if b.topic is topic]) for topic in group.inputs
         }
@@ -89,7 +91,7 @@ class Processor:
         if running is None or record is None:
             return None
         bindings, count = running
-        return AtWork(self._task, [_name(binding) for binding in bindings], record, count)
+        return AtWork(self._task, [handler_name(binding) for binding in bindings], record, count)
 
     def process(self, topic_name: str, records: Sequence[Record], failures: int = 0) -> None:
         """Run the handlers of a topic over records of it, in order.
@@ -108,6 +110,19 @@ class Processor:
                 self._run_records(topic, bindings, records)
         finally:
             self._running = None
+
+    def handles(self, topic_name: str) -> bool:
+        """Whether there are handlers of this topic."""
+        return topic_name in self._routes
+
+    def give_back(self, record: Record, why: str) -> None:
+        """Make a record that has no handler a dead letter, so that it is not lost."""
+        self.rejected.dead_lettered += 1
+        self._context.outputs.append(self._letters.write(record, "", LookupError(why), 1))
+        where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
+        self._log.warning(
+            "record_rejected", policy="dead_letter", task=str(self._task), record=where, error=why
+        )
 
     def _run_records(
         self, topic: Topic[Any, Any], bindings: list[Binding], records: Sequence[Record]
@@ -180,10 +195,11 @@ class Processor:
         """Ask for another try, or apply the policy. Raises RetryError, PoisonError."""
         # Our own errors are mistakes of the program, and a handler that exits means the worker, not its record.
         final = isinstance(error, (PipelineError, *_LEAVING))
-        policy: OnError = "stop" if final else binding.on_error
+        # A dead letter that is replayed in vain is one again, whatever its handler says by now.
+        again = getattr(record, "replay", 0) > 0
+        policy: OnError = "stop" if final else "dead_letter" if again else binding.on_error
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
-        name = _name(binding)
-        reason = f"{type(error).__name__}: {error.message if isinstance(error, PipelineError) else error}"
+        reason = error_text(error)
         failures = self._failures + 1
         if failures <= binding.retries and not final and _decodes(topic, record):
             wait_s = binding.retry_wait_s(failures)
@@ -198,37 +214,31 @@ class Processor:
             )
             raise RetryError(record.offset(), failures, wait_s) from error
         if policy == "stop":
-            raise PoisonError(
-                record.offset(),
-                HandlerError(
-                    f"task {self._task}: the record {where} cannot be processed by {name}: {reason}\n{_place(error)}",
-                    hint="mend the handler or the record and start the worker again; it goes on from this record. "
-                    "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md",
-                ),
-            ) from error
+            raise self._poison(record, binding, error, reason)
         if policy == "skip":
             self.rejected.skipped += 1
         else:
+            letter = self._letters.write(record, handler_name(binding), error, failures)
+            refusal = self._letters.refusal(letter)
+            if refusal is not None:
+                raise self._poison(record, binding, error, f"{reason}; and {refusal}")
             self.rejected.dead_lettered += 1
-            self._context.outputs.append(self._dead_letter(record, name, error))
+            self._context.outputs.append(letter)
         self._log.warning("record_rejected", policy=policy, task=str(self._task), record=where, error=reason)
 
-    def _dead_letter(self, record: Record, handler: str, error: BaseException) -> Any:
-        """The original record with where it came from and why, in the same commit as its position."""
-        headers = [(name, value if value is not None else b"") for name, value in record.headers() or ()]
-        headers += [
-            ("dead-letter-topic", str(record.topic()).encode()),
-            ("dead-letter-partition", str(record.partition()).encode()),
-            ("dead-letter-offset", str(record.offset()).encode()),
-            ("dead-letter-handler", handler.encode()),
-            # A message may quote text that has no UTF-8 form.
-            (
-                "dead-letter-error",
-                f"{type(error).__name__}: {error}"[:2000].encode(errors="backslashreplace"),
+    def _poison(self, record: Record, binding: Binding, error: BaseException, reason: str) -> PoisonError:
+        where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
+        poison = PoisonError(
+            record.offset(),
+            HandlerError(
+                f"task {self._task}: the record {where} cannot be processed by {handler_name(binding)}: {reason}\n"
+                f"{error_place(error)}",
+                hint="mend the handler or the record and start the worker again; it goes on from this record. "
+                "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md",
             ),
-        ]
-        timestamp_ms = max(record.timestamp()[1], 0)
-        return (self._dead_letter_topic, record.key(), record.value(), timestamp_ms, headers)
+        )
+        poison.__cause__ = error
+        return poison
 
 
 def _decodes(topic: Topic[Any, Any], record: Record) -> bool:
@@ -239,18 +249,6 @@ def _decodes(topic: Topic[Any, Any], record: Record) -> bool:
     except Exception:  # noqa: BLE001 - a user's codec may raise anything
         return False
     return True
-
-
-def _place(error: BaseException) -> str:
-    """The handler's own line, the innermost one of what it called, and the error; our lines only without those."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)] or frames[-1:]
-    shown = theirs[:1] + theirs[1:][-1:]
-    return "".join(traceback.format_list(shown) + traceback.format_exception_only(error)).strip()
-
-
-def _name(binding: Binding) -> str:
-    return str(getattr(binding.function, "__qualname__", binding.function))
 
 
 _timestamp: Callable[[Record], int] = lambda record: record.timestamp()[1]  # noqa: E731

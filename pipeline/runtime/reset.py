@@ -19,7 +19,7 @@ from datetime import datetime
 from pipeline.app import App, Group
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import JournalEntry, Kind
-from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, FencedError, InputError, SupersededError
 from pipeline.ports import JournalReader
@@ -199,7 +199,8 @@ def _plan_task(
     inputs = []
     for partition in plan.partitions_of(task.partition):
         bounds = reader.bounds(partition)
-        chosen = start(reader, partition)
+        # What waits to be replayed is of the history that is forgotten.
+        chosen = bounds.stable_end if is_replays(partition.topic) else start(reader, partition)
         if not bounds.start <= chosen <= bounds.stable_end:
             raise InputError(
                 f"{partition} holds offsets {bounds.start} to {bounds.stable_end}; {chosen} is not among them",

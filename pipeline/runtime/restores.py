@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.config import WorkerSettings
-from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.ports import Pending, Store
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.restore import Restored, restore
@@ -43,7 +43,9 @@ def begin_restore(asked: Asked, world: World, settings: WorkerSettings) -> Pendi
             bounds = reader.bounds(TopicPartition(topic, task.partition))
         finally:
             reader.close()
-        return bounds.start if settings.start == "earliest" else bounds.stable_end
+        # Whatever is replayed was asked for.
+        whole = settings.start == "earliest" or is_replays(topic)
+        return bounds.start if whole else bounds.stable_end
 
     def step() -> Restored:
         if asked.wait_s:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.app import Group
 from pipeline.config import WorkerSettings
 from pipeline.context import Context, Sender
 from pipeline.core.journal import Kind
@@ -27,9 +26,12 @@ from pipeline.declarations import TableDef, Topic
 from pipeline.errors import FatalTaskError, InvariantError, PipelineError
 from pipeline.ports import Pending, Record, Step
 from pipeline.runtime.backlog import Backlog
+from pipeline.runtime.dead_letters import DeadLetters
 from pipeline.runtime.pace import CommitPace
+from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.processor import PoisonError, Processor, Rejected, RetryError
 from pipeline.runtime.publisher import Commit, Publisher
+from pipeline.runtime.replays import process_replays
 from pipeline.runtime.restore import Restored
 from pipeline.runtime.watchdog import AtWork
 from pipeline.runtime.world import World
@@ -50,7 +52,7 @@ class Task:
     def __init__(
         self,
         task: TaskId,
-        group: Group,
+        plan: GroupPlan,
         restored: Restored,
         senders: Mapping[Topic[Any, Any], Sender],
         resources: Any,
@@ -59,6 +61,7 @@ class Task:
         pace: CommitPace,
     ) -> None:
         self.id = task
+        group = plan.group
         self._pace = pace
         self._world = world
         self._settings = settings
@@ -70,7 +73,8 @@ class Task:
             for definition in group.tables.values()
         }
         self.context = Context(self._tables, senders, resources)
-        self._processor = Processor(task, group, self.context, self._overlay, world.log)
+        letters = DeadLetters(task, world.clock, plan.largest_letter)
+        self._processor = Processor(task, group, self.context, self._overlay, letters, world.log)
         self.applied: AppliedPosition = restored.applied
         self._positions: dict[str, int] = dict(restored.applied.positions)
         self._open_records = 0
@@ -79,6 +83,7 @@ class Task:
         self._under_way: Pending[AppliedPosition] | None = None
         self._sealed_records = 0
         self._backlog = Backlog(world.clock)
+        self._replays_topic = group.id.replays_topic
         self._entries: deque[tuple[Commit, Entered]] = deque()
         self._entered: Entered = _nothing
         self._leaving = False
@@ -224,7 +229,10 @@ class Task:
             self._open_since_s = self._world.clock.monotonic_s()
         outputs_before = len(self.context.outputs)
         try:
-            self._processor.process(topic, records, failures)
+            if topic == self._replays_topic:
+                process_replays(self._processor, records, failures)
+            else:
+                self._processor.process(topic, records, failures)
             position = records[-1].offset() + 1
             done = len(records)
         except (PoisonError, RetryError) as stopped:

@@ -62,7 +62,8 @@ class Upkeep:
         if now >= self._next_check_s and self._check is None:
             self._next_check_s = now + self._settings.check_interval_s
             self._asked_s = now
-            names = sorted({name for run in self._runs for name in run.plan.placed_by})
+            plans = [run.plan for run in self._runs]
+            names = sorted({name for plan in plans for name in (*plan.placed_by, *plan.identity.inputs)})
             cluster = self._world.cluster
             self._check = self._world.executor.submit(lambda: cluster.describe(names))
             self._begin_look()

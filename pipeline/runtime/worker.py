@@ -39,8 +39,9 @@ from pipeline.runtime.checkpoints.checkpointer import Checkpointer
 from pipeline.runtime.counts import Progress, counts_of
 from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.group_run import GroupRun
+from pipeline.runtime.letter_topics import create_letter_topics
 from pipeline.runtime.pace import CommitPace
-from pipeline.runtime.plan import plan_groups
+from pipeline.runtime.plan import GroupPlan, plan_groups
 from pipeline.runtime.restore import Restored
 from pipeline.runtime.restores import Asked, begin_restore
 from pipeline.runtime.sharing.owner import begin_look
@@ -98,14 +99,13 @@ class Worker:
         """
         # First of all: a start that must fail for that reason would fence the worker that is well.
         self._world.stores.claim(self._app.app_name)
-        plans, self._senders = plan_groups(self._app, self._groups, self._world)
+        plans = self._plan()
         for plan in plans:
             ensure_genesis(
                 plan.id,
                 plan.partitions,
                 plan.identity,
                 self._settings.replication_factor,
-                largest_dead_letter=plan.largest_dead_letter,
                 world=self._world,
                 latest=self._settings.start == "latest",
             )
@@ -119,6 +119,16 @@ class Worker:
             tasks_of_app=sum(plan.partitions for plan in plans),
             next="it takes its share of the tasks within seconds",
         )
+
+    def _plan(self) -> list[GroupPlan]:
+        plans, self._senders = plan_groups(self._app, self._groups, self._world)
+        lacking = [plan for plan in plans if plan.lacks_letter_topics]
+        replication, world = self._settings.replication_factor, self._world
+        for plan in lacking:
+            create_letter_topics(plan.id, plan.partitions, plan.largest_input, replication, world)
+        if lacking:
+            plans, self._senders = plan_groups(self._app, self._groups, world)
+        return plans
 
     def step(self) -> bool:
         """One turn: take restored tasks live, poll, process, seal, retire. True when anything moved."""
@@ -312,7 +322,7 @@ class Worker:
                 continue
             task = Task(
                 task_id,
-                run.plan.group,
+                run.plan,
                 restored,
                 self._senders,
                 self._resource,

@@ -108,7 +108,7 @@ class TestDriver:
         value: V,
         *,
         timestamp_ms: int | None = None,
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
         event_id: bytes | None = None,
         partition: int | None = None,
     ) -> None:
@@ -131,7 +131,7 @@ class TestDriver:
         value: bytes | None,
         *,
         timestamp_ms: int | None = None,
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
         partition: int | None = None,
     ) -> None:
         """Produce bytes as they are, also such as the topic's type does not allow."""

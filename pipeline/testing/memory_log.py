@@ -84,7 +84,7 @@ class MemoryRecord:
     def value(self) -> bytes | None:
         return self._value
 
-    def headers(self) -> list[tuple[str, bytes]] | None:
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
         return self._headers
 
     def timestamp(self) -> tuple[int, int]:
@@ -334,7 +334,7 @@ class MemoryBroker:
             self._topic(partition.topic).overridden.get("max.message.bytes", DEFAULTS["max.message.bytes"])
         )
         size = len(output.key or b"") + len(output.value or b"") + _BATCH_OVERHEAD
-        size += sum(len(name) + len(value) for name, value in output.headers)
+        size += sum(len(name) + len(value or b"") for name, value in output.headers)
         if size > limit:
             raise OversizedError(
                 f"a record of {size} bytes is too large for topic {partition.topic}, "

@@ -16,9 +16,10 @@ from pipeline import App, Batch, Context, Event, Group, OnError, Table
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import CorruptStateError, HandlerError, InvariantError
 from pipeline.ports import Output
+from pipeline.runtime.dead_letters import DeadLetters
 from pipeline.runtime.processor import PoisonError, Processor
 from pipeline.table import TaskOverlay
-from pipeline.testing import MemoryStores, TestDriver
+from pipeline.testing import ManualClock, MemoryStores, TestDriver
 from pipeline.testing.memory_log import MemoryRecord
 
 TASK = TaskId("app", "main", 0)
@@ -36,13 +37,15 @@ class Rig:
         self.stores = MemoryStores()
         self.log = structlog.testing.CapturingLogger()
         self.calls: list[Any] = []
+        self.largest_letter = 1_000_000
 
     def start(self, group: Group | None = None) -> Processor:
         self.overlay = TaskOverlay()
         self.table: Table[str, int] = Table(self.sums, self.stores.open(TASK), self.overlay)
         senders: Any = {t: (t.name, t.key.encode, t.value.admit, 1000) for t in self.app.topics.values()}
         self.context = Context({self.sums: self.table}, senders, lambda r: r.factory())
-        self.processor = Processor(TASK, group or self.app, self.context, self.overlay, self.log)
+        letters = DeadLetters(TASK, ManualClock(), self.largest_letter)
+        self.processor = Processor(TASK, group or self.app, self.context, self.overlay, letters, self.log)
         return self.processor
 
     def process(self, *values: int | bytes | None, **more: Any) -> None:
@@ -219,15 +222,25 @@ def test_a_dead_letter_is_the_record_with_its_story(rig: Rig) -> None:
     assert rig.rows == {"k": 3, "last-k": 2}
     letter = rig.context.outputs[1]
     assert letter[:4] == ("app.main.dead-letters", b"k", b"13", 4_999)
-    assert letter[4] == [
+    headers = dict(letter[4])
+    traceback = headers.pop("dead-letter-traceback").decode()
+    assert list(headers.items()) == [
         ("trace", b"7"),
-        ("empty", b""),
+        ("empty", None),
         ("dead-letter-topic", b"in"),
         ("dead-letter-partition", b"0"),
         ("dead-letter-offset", b"101"),
+        ("dead-letter-timestamp", b"4999"),
+        ("dead-letter-app", b"app"),
+        ("dead-letter-group", b"main"),
         ("dead-letter-handler", b"Rig.add"),
         ("dead-letter-error", b"ValueError: unlucky"),
+        ("dead-letter-tries", b"1"),
+        ("dead-letter-replay", b"0"),
+        ("dead-letter-time", b"1700000000000"),
     ]
+    assert 'raise ValueError("unlucky")' in traceback
+    assert "processor.py" not in traceback.replace("test_processor.py", "")
     assert [output[0] for output in rig.context.outputs] == ["out", "app.main.dead-letters", "out"]
     assert rig.processor.rejected.dead_lettered == 1
 
@@ -468,3 +481,92 @@ def test_handlers_of_a_topic_see_records_of_that_topic_only(rig: Rig) -> None:
     place: Sequence[MemoryRecord] = records(2)
     rig.processor.process("other", place)
     assert seen == [("in", 1), ("other", 2)]
+
+
+# Dead letters that are hard to write
+
+
+class Wordless(Exception):  # noqa: N818 - as users name theirs
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("nothing to say")
+
+
+def _letter(rig: Rig, handler: Callable[[Event[str, int], Context], None]) -> dict[str, bytes]:
+    rig.app.handler(rig.inputs, on_error="dead_letter")(handler)
+    rig.start()
+    rig.process(1)
+    return dict(rig.context.outputs[0][4])
+
+
+def test_an_error_that_fails_to_speak_still_becomes_a_letter(rig: Rig) -> None:
+    """A rejection that raises would stop the task for a record that was to pass."""
+
+    def refuse(event: Event[str, int], ctx: Context) -> NoReturn:
+        raise Wordless
+
+    said = _letter(rig, refuse)
+    assert said["dead-letter-error"] == b"Wordless: (it has no text: its __str__ raises)"
+    assert b"raise Wordless" in said["dead-letter-traceback"]
+
+
+def test_the_traceback_of_a_letter_has_the_causes_and_the_users_frames(rig: Rig) -> None:
+    """What went wrong below is mostly in the cause; frames of this package say nothing to its reader."""
+
+    def refuse(event: Event[str, int], ctx: Context) -> None:
+        try:
+            ctx.send(rig.outs, "k" * 2_000, event.value)
+        except ValueError as error:
+            raise KeyError("refused") from error
+
+    traceback = _letter(rig, refuse)["dead-letter-traceback"].decode()
+    assert 'ctx.send(rig.outs, "k" * 2_000, event.value)' in traceback
+    assert "direct cause" in traceback
+    assert traceback.endswith("KeyError: 'refused'")
+    assert "context.py" not in traceback
+
+
+def test_the_traceback_of_a_letter_is_bounded_and_keeps_both_ends(rig: Rig) -> None:
+    """A recursion without an end, through two functions: the handler's line is first, the error last."""
+
+    def one(n: int) -> int:
+        return two(n + 1)
+
+    def two(n: int) -> int:
+        return one(n + 1)
+
+    def deep(event: Event[str, int], ctx: Context) -> None:
+        one(event.value)
+
+    traceback = _letter(rig, deep)["dead-letter-traceback"]
+    assert len(traceback) <= 8 * 1024
+    assert b"one(event.value)" in traceback
+    assert traceback.rstrip().splitlines()[-1].startswith(b"RecursionError")
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_letter_that_its_topic_would_refuse_stops_the_task_with_the_record(rig: Rig, batch: bool) -> None:
+    """Sent all the same, it would abort its commit for ever; without its value it is no letter."""
+    rig.largest_letter = 2_000
+    start(rig, "dead_letter", batch=batch)
+    with pytest.raises(PoisonError) as caught:
+        rig.processor.process("in", records(1, b"[" + b"1" * 1_900, 3))
+    assert caught.value.offset == 101
+    message = caught.value.error.message
+    for fact in (
+        "over the limit of topic app.main.dead-letters (2000 bytes)",
+        "raise max.message.bytes",
+        "in[0]",
+    ):
+        assert fact in message
+    assert rig.sent == [("out", b"1")]
+    assert rig.processor.rejected.dead_lettered == 0
+
+
+def test_a_letter_counts_the_tries(rig: Rig) -> None:
+    """It tells a record that was refused at once from one whose service was away for an hour."""
+    rig.app.handler(rig.inputs, on_error="dead_letter", retries=2)(rig.add)
+    rig.start()
+    rig.processor.process("in", records(BAD), 2)
+    assert dict(rig.context.outputs[0][4])["dead-letter-tries"] == b"3"

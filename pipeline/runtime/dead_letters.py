@@ -1,0 +1,54 @@
+"""Makes the dead letters of one task: `DeadLetters`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.core.letters import Letter, Origin, letter_headers
+from pipeline.core.names import TaskId
+from pipeline.ports import Clock, Record
+from pipeline.runtime.blame import error_text, error_traceback
+
+__all__ = ["DeadLetters"]
+
+_HEADER_BYTES = 8  # what a header takes beside its name and value, at most
+
+
+class DeadLetters:
+    """`largest`: bytes that the dead-letter topic takes as key, value and headers of a record."""
+
+    def __init__(self, task: TaskId, clock: Clock, largest: int) -> None:
+        self._task = task
+        self._clock = clock
+        self._largest = largest
+        self._topic = task.group_id.dead_letter_topic
+
+    def write(self, record: Record, handler: str, error: BaseException, tries: int) -> Any:
+        """The letter, as ports.Output, for the commit with the record's position."""
+        timestamp_ms = record.timestamp()[1]
+        origin = Origin(record.topic(), record.partition(), record.offset(), timestamp_ms)
+        letter = Letter(
+            origin,
+            handler,
+            error_text(error),
+            error_traceback(error),
+            self._task.app,
+            self._task.group,
+            tries,
+            getattr(record, "replay", 0),
+            self._clock.wall_ms(),
+        )
+        headers = [*(record.headers() or ()), *letter_headers(letter)]
+        return self._topic, record.key(), record.value(), max(timestamp_ms, 0), headers
+
+    def refusal(self, letter: Any) -> str | None:
+        """Why a letter cannot be sent: Kafka would refuse it, and with it all that is in its commit."""
+        _, key, value, _, headers = letter
+        size = len(key or b"") + len(value or b"")
+        size += sum(len(name.encode()) + len(content or b"") + _HEADER_BYTES for name, content in headers)
+        if size <= self._largest:
+            return None
+        return (
+            f"its dead letter of {size} bytes is over the limit of topic {self._topic} ({self._largest} bytes): "
+            "raise max.message.bytes of that topic and start the worker again"
+        )

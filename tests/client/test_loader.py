@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Callable
+from hashlib import blake2b
 
 import pytest
 
-from pipeline.client.files import InputFile
-from pipeline.client.load import LoadRequest
-from pipeline.client.loader import LOADS, Loader, LoadWorld, find_topic
-from pipeline.client.opening import Opened
-from pipeline.client.positions import LoadOptions, LoadPosition, decode_position
-from pipeline.client.rows import MissingKey, RowLimits
-from pipeline.client.series import Reading, Series
+from pipeline.client.lines import new_hash
+from pipeline.client.loader import LOADS, LoadWorld, find_topic
+from pipeline.client.positions import LoadOptions, LoadPosition
 from pipeline.core.names import LOADS_TOPIC, load_transactional_id
 from pipeline.errors import (
     AbortableError,
@@ -27,103 +23,18 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Executor, Output, TopicSpec
-from pipeline.testing.clock import ManualClock, SeededRandom
-from pipeline.testing.executor import DeferredExecutor, InlineExecutor
+from pipeline.ports import Output, TopicSpec
+from pipeline.testing.clock import ManualClock
+from pipeline.testing.executor import DeferredExecutor
 from pipeline.testing.faults import Faults
 from pipeline.testing.memory_clients import (
     MemoryCluster,
-    MemoryJournalReader,
     MemoryProducer,
     MemoryProducers,
 )
 from pipeline.testing.memory_log import MemoryBroker
 
-NAME = "t/f.csv"
-ID = load_transactional_id(NAME)
-KEYS = 7
-ROWS = 53
-BATCH = 10
-
-
-class Crash(BaseException):
-    """The process is gone: nothing of it runs any more."""
-
-
-def _csv(rows: int = ROWS) -> bytes:
-    return b"k,n\n" + b"".join(b"k%d,%d\n" % (n % KEYS, n) for n in range(rows))
-
-
-class Case:
-    """A broker in memory and loads into its topic `t`."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self.broker = MemoryBroker()
-        self.broker.create(TopicSpec("t", 3))
-        self.clock = ManualClock()
-        self.random = SeededRandom(seed)
-        self.executor: Callable[[], Executor] = InlineExecutor
-        find_topic(MemoryCluster(self.broker), "t")
-
-    def world(self) -> LoadWorld:
-        return LoadWorld(
-            cluster=MemoryCluster(self.broker),
-            producers=MemoryProducers(self.broker),
-            journals=lambda: MemoryJournalReader(self.broker),
-            clock=self.clock,
-            random=self.random,
-            executor=self.executor(),
-            retry_backoff_ms=500,
-        )
-
-    def loader(
-        self,
-        data: bytes,
-        *,
-        restart: bool = False,
-        options: LoadOptions | None = None,
-        missing_key: MissingKey = "error",
-    ) -> Loader:
-        target = find_topic(MemoryCluster(self.broker), "t")
-        options = options or LoadOptions(format="csv", key="k")
-        request = LoadRequest(
-            name=NAME, topic="t", topic_id=target.topic_id, options=options, restart=restart
-        )
-        series = Series(
-            [InputFile("f.csv", "f.csv", len(data))],
-            Reading("t", options, missing_key, RowLimits(batch_rows=BATCH)),
-            lambda path, _unpack: Opened(path, io.BytesIO(data), None),
-        )
-        return Loader(self.world(), request, series)
-
-    def load(self, data: bytes | None = None, *, restart: bool = False) -> LoadPosition:
-        return self.loader(_csv() if data is None else data, restart=restart).run(lambda _: None)
-
-    def load_until_done(self, data: bytes | None = None) -> LoadPosition:
-        """Run it again, as a supervisor does, until it ends well."""
-        for _ in range(30):
-            try:
-                return self.load(data)
-            except (Crash, UnreachableError, AbortableError, RetriableError, UnknownOutcomeError):
-                continue
-        raise AssertionError("the load did not end")
-
-    def values(self) -> list[bytes]:
-        return [record.value() or b"" for record in self.broker.records("t")]
-
-    def check(self, rows: int = ROWS, times: int = 1) -> None:
-        """Every row exactly so often, and in the file's order under each key."""
-        values = self.values()
-        assert sorted(values) == sorted([b'{"k":"k%d","n":%d}' % (n % KEYS, n) for n in range(rows)] * times)
-        if times == 1:
-            for key in range(KEYS):
-                mine = [v for v in values if v.startswith(b'{"k":"k%d"' % key)]
-                assert mine == [b'{"k":"k%d","n":%d}' % (key, n) for n in range(key, rows, KEYS)]
-        assert self.broker.faults.left() == []
-
-    def positions(self) -> list[LoadPosition]:
-        found = [decode_position(r.value() or b"", NAME) for r in self.broker.records(LOADS_TOPIC)]
-        return [position for position in found if position is not None]
+from .load_case import ID, KEYS, NAME, ROWS, Case, Crash, csv_file, csv_files
 
 
 def test_a_load_writes_every_row_once_and_its_position_with_it() -> None:
@@ -134,7 +45,7 @@ def test_a_load_writes_every_row_once_and_its_position_with_it() -> None:
     positions = case.positions()
     assert [p.records for p in positions] == [10, 20, 30, 40, 50, ROWS]
     assert [p.seq for p in positions] == list(range(1, len(positions) + 1))
-    assert (last.finished, last.offset, last.line) == (True, len(_csv()), ROWS + 1)
+    assert (last.finished, last.offset, last.line) == (True, len(csv_file()), ROWS + 1)
     assert len({p.nonce for p in positions}) == len(positions)
 
 
@@ -143,7 +54,7 @@ def test_running_it_again_after_the_end_writes_nothing() -> None:
     case = Case()
     case.load()
     before = case.broker.bounds(LOADS)
-    loader = case.loader(_csv())
+    loader = case.loader(csv_file())
     loader.run(lambda _: None)
     assert loader.already_done
     assert case.broker.bounds(LOADS) == before
@@ -215,7 +126,7 @@ def test_a_transaction_that_keeps_failing_is_given_up_and_what_precedes_it_stays
 def test_a_newer_loader_of_the_name_fences_the_older_one_for_good() -> None:
     """Two schedulers start the same job: one must do it, the other must say why it stopped."""
     case = Case()
-    older = case.loader(_csv())
+    older = case.loader(csv_file())
     seen: list[LoadPosition] = []
 
     def take_over(position: LoadPosition) -> None:
@@ -240,10 +151,10 @@ def test_a_name_taken_during_an_unknown_outcome_is_not_taken_back() -> None:
             nonlocal opened
             opened += 1
             if opened == 2:
-                case.load(_csv(25))
+                case.load(csv_file(25))
             return super().open(transactional_id)
 
-    loader = case.loader(_csv())
+    loader = case.loader(csv_file())
     loader._world = LoadWorld(
         cluster=world.cluster,
         producers=Meddling(case.broker),
@@ -335,12 +246,12 @@ def test_a_changed_beginning_is_refused_and_nothing_is_written() -> None:
     """A file edited between the runs no longer says which of its rows are loaded."""
     case = Case()
     with pytest.raises(InputError, match="line 25"):
-        case.load(_csv(23) + b"bad\n")
+        case.load(csv_file(23) + b"bad\n")
     loaded = case.values()
     with pytest.raises(InputError, match="changed within the part that is loaded"):
-        case.load(_csv().replace(b"k1,1\n", b"k1,9\n"))
+        case.load(csv_file().replace(b"k1,1\n", b"k1,9\n"))
     with pytest.raises(InputError, match="it was cut"):
-        case.load(_csv(5))
+        case.load(csv_file(5))
     assert case.values() == loaded
 
 
@@ -348,26 +259,26 @@ def test_a_bad_line_commits_what_precedes_it_and_the_mended_file_goes_on() -> No
     """Nobody should load a million rows again because of one."""
     case = Case()
     with pytest.raises(InputError, match=r"f\.csv, line 25: "):
-        case.load(_csv(23) + b"bad\nk0,7\n")
+        case.load(csv_file(23) + b"bad\nk0,7\n")
     case.check(23)
-    case.load(_csv())
+    case.load(csv_file())
     case.check()
 
 
 def test_a_file_that_has_grown_is_continued() -> None:
     """A log that is loaded every hour: only what is new, whatever was said about its end before."""
     case = Case()
-    assert case.load(_csv(20)).finished
-    assert case.load(_csv()).records == ROWS
+    assert case.load(csv_file(20)).finished
+    assert case.load(csv_file()).records == ROWS
     case.check()
 
 
 def test_a_last_line_that_has_grown_is_refused() -> None:
     """Its record is loaded already, and was another one."""
     case = Case()
-    case.load(_csv(20).rstrip(b"\n"))
+    case.load(csv_file(20).rstrip(b"\n"))
     with pytest.raises(InputError, match="had no end"):
-        case.load(_csv(20).rstrip(b"\n") + b"7\n")
+        case.load(csv_file(20).rstrip(b"\n") + b"7\n")
 
 
 def test_a_restart_loads_everything_again_and_is_itself_continued() -> None:
@@ -405,7 +316,7 @@ def test_a_topic_recreated_during_the_load_is_noticed() -> None:
             case.broker.create(TopicSpec("t", 3))
 
     with pytest.raises(ConfigError, match="deleted while it was being loaded"):
-        case.loader(_csv()).run(recreate)
+        case.loader(csv_file()).run(recreate)
 
 
 def test_topics_that_cannot_be_loaded_into_are_refused() -> None:
@@ -424,3 +335,113 @@ def test_topics_that_cannot_be_loaded_into_are_refused() -> None:
     broker.create(TopicSpec("t", 1))
     with pytest.raises(ConfigError, match=r"cleanup\.policy=compact"):
         find_topic(cluster, "t")
+
+
+@pytest.mark.parametrize("ends", [(53,), (1, 2, 3, 53), (10, 20, 53), (0, 15, 15, 40, 53), (52, 53)])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("call", ["begin", "send", "flush", "commit"])
+@pytest.mark.parametrize("nth", [1, 3])
+def test_a_crash_at_any_call_of_a_load_of_many_files_loses_and_doubles_nothing(
+    ends: tuple[int, ...], call: str, after: bool, nth: int
+) -> None:
+    """A transaction may hold the end of one file and the beginning of another."""
+    case, files = Case(), csv_files(*ends)
+    for _ in range((nth - 1) * (2 if call == "send" else 1)):
+        case.broker.fail_next(call, AbortableError("a hiccup before"), where=ID)
+    case.broker.fail_next(call, Crash(), after=after, where=ID)
+    last = case.load_until_done(files)
+    case.check()
+    assert (last.finished, last.passed.count, last.records) == (True, len(ends) - 1, ROWS)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_mixture_of_faults_files_and_growth_ends_exact(seed: int) -> None:
+    """Runs are killed while files are added to the list and the last one grows."""
+    case, dice = Case(seed), random.Random(seed)
+    if seed % 2:
+        case.executor = lambda: DeferredExecutor(seed)
+    cuts = sorted(dice.sample(range(ROWS), dice.randrange(5)))
+    final = csv_files(*cuts, ROWS)
+    seen = ROWS // 3
+    while True:
+        for _ in range(dice.randrange(4)):
+            error = dice.choice([Crash(), AbortableError("ordered"), UnknownOutcomeError("ordered")])
+            case.broker.fail_next(
+                dice.choice(["init", "begin", "send", "flush", "commit"]),
+                error,
+                after=bool(dice.randrange(2)),
+            )
+        case.load_until_done(final if seen == ROWS else csv_files(*[cut for cut in cuts if cut < seen], seen))
+        if seen == ROWS:
+            break
+        seen = min(ROWS, seen + dice.randrange(1, 20))
+    case.broker.faults = Faults()
+    case.check()
+
+
+def test_a_list_that_begins_otherwise_is_refused_and_nothing_is_written() -> None:
+    """One file changed, went away or moved between the runs."""
+    case, files = Case(), csv_files(10, 20, 30)
+    case.load(files)
+    before = case.broker.bounds(LOADS)
+    first, second, third = files.items()
+    for other in (
+        [first, ("1.csv", b"k,n\nk0,0\n"), third],
+        [second, third],
+        [second, first, third],
+        [first],
+    ):
+        with pytest.raises(InputError, match="cannot be continued"):
+            case.load(dict(other))
+    assert case.broker.bounds(LOADS) == before
+    case.check(30)
+
+
+def test_a_load_of_one_file_goes_on_as_a_load_of_many() -> None:
+    """What began as a file becomes a list when the second one is there."""
+    case, files = Case(), csv_files(20, 40, ROWS)
+    case.load({"0.csv": files["0.csv"]})
+    assert case.load(files).passed.count == 2
+    case.check()
+
+
+def test_only_continuing_is_refused_where_nothing_is_loaded() -> None:
+    """A job whose name was mistyped must not load everything once more."""
+    case = Case()
+    with pytest.raises(InputError, match="nothing is known of it") as refusal:
+        case.loader(csv_file(), insist=True).run(lambda _: None)
+    assert "--from-checkpoint" in str(refusal.value.hint)
+    assert case.values() == []
+    case.load(csv_file(20))
+    case.loader(csv_file(), insist=True).run(lambda _: None)
+    case.check()
+
+
+def test_a_position_of_the_release_before_is_continued() -> None:
+    """A load that an older release began, byte for byte as it wrote it."""
+    case = Case()
+    topic_id = MemoryCluster(case.broker).describe(["t"])["t"].topic_id
+    prefix = csv_file(20)
+    digest = new_hash()
+    digest.update(prefix)
+    body = (
+        b'{"name":"%s","run":1,"seq":2,"nonce":"abc","topic":"t","topic_id":"%s","file":"f.csv",'
+        b'"options":{"format":"csv","key":"k","id":null,"timestamp":null,"null":[],"text":[]},"offset":%d,"line":21,'
+        b'"records":20,"skipped":0,"prefix_hash":"%s","finished":false,"text_columns":["k"]}'
+        % (NAME.encode(), topic_id.encode(), len(prefix), digest.hexdigest().encode())
+    )
+    checksum = blake2b(body, digest_size=8).hexdigest()
+    data = b'{"version":1,"name":"%s","checksum":"%s","load":%s}' % (NAME.encode(), checksum.encode(), body)
+    producer = MemoryProducers(case.broker).open(ID)
+    producer.init()
+    producer.begin()
+    producer.send(
+        [Output("t", b"k%d" % (n % KEYS), b'{"k":"k%d","n":%d}' % (n % KEYS, n), 0) for n in range(20)]
+    )
+    producer.send([Output(LOADS_TOPIC, NAME.encode(), data, 0)])
+    producer.flush()
+    producer.commit()
+    producer.close()
+    last = case.load(csv_file())
+    assert (last.seq, last.records, last.finished) == (6, ROWS, True)
+    case.check()

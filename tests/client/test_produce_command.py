@@ -13,7 +13,10 @@ from contextlib import closing
 from pathlib import Path
 from zipfile import ZipFile
 
+import pyarrow as pa
 import pytest
+import zstandard
+from pyarrow import parquet
 
 from pipeline.client.loader import LOADS, find_topic
 from pipeline.core.names import LOADS_TOPIC
@@ -247,3 +250,47 @@ def test_a_load_stopped_by_a_missing_key_goes_on_when_such_rows_may_pass(
     out, _ = command.run("produce", unique_name, "rows.csv", "--key", "k", "--on-missing-key", "skip")
     assert "1 row without a key skipped" in out
     assert sorted(record.key() or b"" for record in command.records(unique_name)) == [b"a", b"c"]
+
+
+def test_a_folder_is_loaded_as_one_and_what_is_added_to_it_later_goes_behind(
+    command: Command, unique_name: str, tmp_path: Path
+) -> None:
+    """A data set that grows by a file an hour; a file of it that was rewritten is refused."""
+    command.create(unique_name)
+    folder = tmp_path / "hours"
+    folder.mkdir()
+    for hour in range(3):
+        _parquet(folder / f"{hour}.parquet", range(hour * 100, hour * 100 + 100))
+    arguments = ("produce", unique_name, "hours", "--key", "key", "--batch", "70")
+    _, err = command.run(*arguments, "--from-checkpoint", code=1)
+    assert "nothing is known of it" in err
+    first = command.json(*arguments)
+    assert (first["records"], first["files"], first["load"]) == (300, 3, f"{unique_name}/hours")
+    _parquet(folder / "3.parquet", range(300, 310))
+    out, _ = command.run(*arguments, "--from-checkpoint")
+    assert out.startswith(f"10 records from 4 files to topic {unique_name} in ")
+    assert "continued from row 100 of hours/2.parquet, 310 records in all" in out
+    _check(command, unique_name, 310)
+    _parquet(folder / "1.parquet", range(100, 201))
+    _, err = command.run(*arguments, code=1)
+    assert "1.parquet, file 2 of the list, has changed since it was loaded: 100 rows then, 101 now" in err
+
+
+def test_a_list_may_hold_files_that_are_packed_in_different_ways(
+    command: Command, unique_name: str, tmp_path: Path
+) -> None:
+    """What is old is packed; a load is of one format, not of one packing."""
+    command.create(unique_name)
+    texts = [f"key,n\nkey-{n},{n}\n".encode() for n in range(3)]
+    (tmp_path / "0.csv.gz").write_bytes(gzip.compress(texts[0]))
+    (tmp_path / "1.csv.zst").write_bytes(zstandard.ZstdCompressor().compress(texts[1]))
+    (tmp_path / "2.csv").write_bytes(texts[2])
+    out, _ = command.run(
+        "produce", unique_name, "0.csv.gz", "1.csv.zst", "2.csv", "--key", "key", "--name", "mixed"
+    )
+    assert out.startswith(f"3 records from 3 files to topic {unique_name} in ")
+    _check(command, unique_name, 3)
+
+
+def _parquet(path: Path, numbers: range) -> None:
+    parquet.write_table(pa.table({"key": [f"key-{n % KEYS}" for n in numbers], "n": list(numbers)}), path)

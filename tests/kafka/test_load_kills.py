@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import msgspec
@@ -34,15 +34,19 @@ MARKERS_S = 10.0
 
 
 class Load:
-    """One file on its way to one topic."""
+    """Files on their way to one topic: the rows are spread over so many, of different lengths."""
 
-    def __init__(self, servers: str, topic: str, directory: Path) -> None:
+    def __init__(self, servers: str, topic: str, directory: Path, files: int = 1) -> None:
         self._topic = topic
-        self._file = directory / "rows.csv"
-        self._file.write_text("key,n\n" + "".join(f"key-{n % 97},{n}\n" for n in range(ROWS)))
         self._log = directory / "produce.log"
+        folder = directory / "rows"
+        folder.mkdir()
+        cuts = [ROWS * n * n // (files * files) for n in range(files + 1)]
+        for number, (begin, end) in enumerate(pairwise(cuts)):
+            rows = "".join(f"key-{n % 97},{n}\n" for n in range(begin, end))
+            (folder / f"{number:04}.csv").write_text("key,n\n" + rows)
         self._arguments = (
-            "produce", topic, str(self._file), "--key", "key", "--batch", str(BATCH), "--kafka", servers,
+            "produce", topic, str(folder), "--key", "key", "--batch", str(BATCH), "--name", topic, "--kafka", servers,
         )  # fmt: skip
         self._reader = KafkaJournalReader(KafkaSettings(servers))
         cluster = KafkaCluster(KafkaSettings(servers))
@@ -92,8 +96,7 @@ class Load:
         return self._log.read_text()
 
     def _position(self) -> LoadPosition | None:
-        name = f"{self._topic}/{self._file.name}"
-        found = [decode_position(data, name) for data in self._values(LOADS) if data]
+        found = [decode_position(data, self._topic) for data in self._values(LOADS) if data]
         return next((position for position in reversed(found) if position is not None), None)
 
     def _rows(self, number: int) -> list[int]:
@@ -117,6 +120,19 @@ def test_kills_at_each_point_of_one_load_lose_and_double_no_row(load: Load) -> N
     for point in Point:
         load.kill_at(point, 1 if "FENCE" in point.name else 3)
     load.finish()
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("point", Point)
+def test_kills_at_each_point_of_a_load_of_many_files_lose_and_double_no_row(
+    kafka: KafkaUnderTest, unique_name: str, tmp_path: Path, point: Point
+) -> None:
+    """Transactions begin in one file and end in another, or hold several; each kill meets other files."""
+    load = Load(kafka.bootstrap_servers, unique_name, tmp_path, files=60)
+    for nth in (1, 1, 1) if "FENCE" in point.name else (1, 5, 30, 2):
+        load.kill_at(point, nth)
+    load.finish()
+    load.close()
 
 
 @pytest.mark.kills

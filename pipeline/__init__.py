@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pipeline.declarations import Resource, TableDef, Topic
     from pipeline.errors import PipelineError
     from pipeline.event import Batch, Event
+    from pipeline.producer import Producer
+    from pipeline.producing.delivery import Delivered, Delivery
     from pipeline.running import App
     from pipeline.table import Table
 
@@ -22,10 +24,13 @@ __all__ = [
     "Batch",
     "Codec",
     "Context",
+    "Delivered",
+    "Delivery",
     "Event",
     "Group",
     "OnError",
     "PipelineError",
+    "Producer",
     "Resource",
     "Table",
     "TableDef",
@@ -37,10 +42,13 @@ _HOMES = {
     "Batch": "pipeline.event",
     "Codec": "pipeline.codecs",
     "Context": "pipeline.context",
+    "Delivered": "pipeline.producing.delivery",
+    "Delivery": "pipeline.producing.delivery",
     "Event": "pipeline.event",
     "Group": "pipeline.app",
     "OnError": "pipeline.app",
     "PipelineError": "pipeline.errors",
+    "Producer": "pipeline.producer",
     "Resource": "pipeline.declarations",
     "Table": "pipeline.table",
     "TableDef": "pipeline.declarations",

@@ -10,10 +10,11 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
 
-__all__ = ["KafkaSettings", "Settings", "WorkerSettings", "load_settings"]
+__all__ = ["KafkaSettings", "ProducerSettings", "Settings", "WorkerSettings", "load_settings", "refuse_owned"]
 
 DEFAULT_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
 
@@ -136,11 +137,50 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ProducerSettings:
+    """What a `Producer` may hold, and how long it tries."""
+
+    max_records: int = 100_000
+    max_bytes: int = 64 * 1024 * 1024
+    max_block_s: float = 10.0
+    max_event_bytes: int = 1_000_000
+    delivery_timeout_s: float = 120.0
+    linger_ms: int = 5
+    transaction_timeout_ms: int = 60_000
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_records",
+            "max_bytes",
+            "max_event_bytes",
+            "delivery_timeout_s",
+            "transaction_timeout_ms",
+        ):
+            if not getattr(self, name) > 0:  # so that NaN is refused, too
+                raise ConfigError(f"producer.{name} must be above 0")
+        for name in ("max_block_s", "linger_ms"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"producer.{name} must not be below 0")
+        if self.delivery_timeout_s * 1000 <= self.linger_ms:
+            raise ConfigError("producer.delivery_timeout_s must be longer than producer.linger_ms")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one process."""
 
     kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSettings = WorkerSettings()
+    producer: ProducerSettings = ProducerSettings()
+
+
+SettingsT = TypeVar("SettingsT", WorkerSettings, ProducerSettings)
+
+# The sections of settings of ours: their class, and what their environment variables begin with.
+_SECTIONS: Mapping[str, tuple[type[WorkerSettings | ProducerSettings], str]] = {
+    "worker": (WorkerSettings, "PIPELINE_"),
+    "producer": (ProducerSettings, "PIPELINE_PRODUCER_"),
+}
 
 
 def load_settings(
@@ -157,20 +197,12 @@ def load_settings(
     path = file if file is not None else Path("pipeline.toml")
     document = _read_toml(path, required=file is not None)
     kafka = dict(_properties(_section(document, "kafka", path)))
-    worker: dict[str, object] = dict(_section(document, "worker", path))
-    unknown = sorted(set(document) - {"kafka", "worker"})
+    unknown = sorted(set(document) - {"kafka", *_SECTIONS})
     if unknown:
-        raise ConfigError(f"{path}: unknown section [{unknown[0]}]", hint="sections are [kafka] and [worker]")
-    known = {f.name: f for f in fields(WorkerSettings)}
-    for name in worker:
-        if name not in known:
-            raise ConfigError(f"{path}: [worker] has no setting {name!r}", hint=f"known: {', '.join(known)}")
-    sources = dict.fromkeys(worker, f"[worker] in {path}")
-    for name in known:
-        variable = f"PIPELINE_{name.upper()}"
-        if variable in environ:
-            worker[name] = environ[variable]
-            sources[name] = variable
+        known = ", ".join(f"[{name}]" for name in ("kafka", *_SECTIONS))
+        raise ConfigError(f"{path}: unknown section [{unknown[0]}]", hint=f"sections are {known}")
+    worker, worker_sources = _found("worker", document, environ, path)
+    producer, producer_sources = _found("producer", document, environ, path)
     flags = {k: v for k, v in (overrides or {}).items() if v is not None}
     bootstrap = str(
         flags.pop("bootstrap_servers", None)
@@ -179,26 +211,56 @@ def load_settings(
         or DEFAULT_BOOTSTRAP_SERVERS
     )
     kafka.pop("bootstrap.servers", None)
-    for name, reason in OWNED_PROPERTIES.items():
-        if name in kafka:
-            raise ConfigError(f"{path}: [kafka] {name} cannot be set: {reason}", hint="remove it")
+    refuse_owned(kafka, f"{path}: [kafka] ")
     worker.update(flags)
-    sources.update({name: f"--{name.replace('_', '-')}" for name in flags})
+    worker_sources.update({name: f"--{name.replace('_', '-')}" for name in flags})
     return Settings(
         kafka=KafkaSettings(bootstrap_servers=bootstrap, properties=kafka),
-        worker=_worker_settings(worker, sources),
+        worker=_checked(WorkerSettings, "worker", worker, worker_sources),
+        producer=_checked(ProducerSettings, "producer", producer, producer_sources),
     )
 
 
-def _worker_settings(values: Mapping[str, object], sources: Mapping[str, str]) -> WorkerSettings:
+def refuse_owned(properties: Mapping[str, str], where: str = "") -> None:
+    """Raise ConfigError when what the guarantees rest on is among the properties; `where` names their place."""
+    for name, reason in OWNED_PROPERTIES.items():
+        if name in properties:
+            raise ConfigError(f"{where}{name} cannot be set: {reason}", hint="remove it")
+
+
+def _found(
+    section: str, document: Mapping[str, object], environ: Mapping[str, str], path: Path
+) -> tuple[dict[str, object], dict[str, str]]:
+    """What the file and the environment say of a section, and where each value was found."""
+    kind, prefix = _SECTIONS[section]
+    values: dict[str, object] = dict(_section(document, section, path))
+    known = {f.name: f for f in fields(kind)}
+    for name in values:
+        if name not in known:
+            raise ConfigError(
+                f"{path}: [{section}] has no setting {name!r}", hint=f"known: {', '.join(known)}"
+            )
+    sources = dict.fromkeys(values, f"[{section}] in {path}")
+    for name in known:
+        variable = f"{prefix}{name.upper()}"
+        if variable in environ:
+            values[name] = environ[variable]
+            sources[name] = variable
+    return values, sources
+
+
+def _checked(
+    kind: type[SettingsT], section: str, values: Mapping[str, object], sources: Mapping[str, str]
+) -> SettingsT:
     """The checked settings. `sources` says where each value was found, for whoever has to mend it."""
     try:
-        return WorkerSettings(**{name: _typed(name, value) for name, value in values.items()})  # type: ignore[arg-type]
+        typed: dict[str, Any] = {name: _typed(kind, section, name, value) for name, value in values.items()}
+        return kind(**typed)
     except ConfigError as error:
         places = [
             f"{name} is set by {place}"
             for name, place in sources.items()
-            if f"worker.{name} " in error.message + " "
+            if f"{section}.{name} " in error.message + " "
         ]
         raise ConfigError(error.message, hint="; ".join(places) or error.hint) from error
 
@@ -230,8 +292,8 @@ def _properties(section: Mapping[str, object], prefix: str = "") -> Iterator[tup
             yield f"{prefix}{name}", str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _typed(name: str, value: object) -> object:
-    kind = next(type(f.default) for f in fields(WorkerSettings) if f.name == name)
+def _typed(owner: Any, section: str, name: str, value: object) -> object:
+    kind = next(type(f.default) for f in fields(owner) if f.name == name)
     try:
         if issubclass(kind, Path):
             return Path(str(value)).expanduser()
@@ -239,4 +301,4 @@ def _typed(name: str, value: object) -> object:
             return kind(str(value))
         return str(value)
     except ValueError as error:
-        raise ConfigError(f"worker.{name} is {value!r}; it must be a number") from error
+        raise ConfigError(f"{section}.{name} is {value!r}; it must be a number") from error

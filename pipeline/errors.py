@@ -6,6 +6,8 @@ these classes; the worker loop and the command line are the two places that reac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "AbortableError",
     "CheckpointStoreError",
@@ -13,12 +15,15 @@ __all__ = [
     "CorruptStateError",
     "DamagedCheckpointError",
     "DamagedStateError",
+    "DeliveryError",
     "FatalTaskError",
     "FencedError",
     "HandlerError",
     "InputError",
     "InvariantError",
     "PipelineError",
+    "ProducerClosedError",
+    "QueueFullError",
     "RetriableError",
     "SupersededError",
     "UnknownOutcomeError",
@@ -102,6 +107,33 @@ class AbortableError(PipelineError):
 
 class UnknownOutcomeError(PipelineError):
     """A commit may or may not have happened. Reaction: renew, and let the journal decide."""
+
+
+class DeliveryError(PipelineError):
+    """Events of a `Producer` were not delivered, or it is not known. Reaction: send them again under the same ids.
+
+    `count`: how many. `events`: the first of them, as (topic, key, id).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        count: int = 1,
+        events: Sequence[tuple[str, bytes | None, bytes]] = (),
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.count = count
+        self.events = events
+
+
+class QueueFullError(PipelineError):
+    """A producer holds as much as it may. Reaction: nothing was sent; wait, or refuse work oneself."""
+
+
+class ProducerClosedError(PipelineError):
+    """A producer was closed, or its client has failed for good. Reaction: open another one."""
 
 
 class InvariantError(Exception):

@@ -15,7 +15,7 @@ import pytest
 from typer.main import get_command
 
 from pipeline.cli.main import assemble
-from pipeline.config import OWNED_PROPERTIES, WorkerSettings, load_settings
+from pipeline.config import OWNED_PROPERTIES, ProducerSettings, WorkerSettings, load_settings
 from pipeline.testing import TestDriver
 
 ROOT = Path(__file__).parent.parent
@@ -233,6 +233,15 @@ def test_every_worker_setting_is_documented_with_its_default() -> None:
     actual = {field.name: str(field.default) for field in dataclasses.fields(WorkerSettings)}
     actual["worker_id"] = "the host's name"
     assert documented == actual
+
+
+def test_every_producer_setting_is_documented_with_its_default() -> None:
+    """A service is tuned from here, too."""
+    documented = {
+        _unquoted(row[0]): _unquoted(row[1])
+        for row in _table(ROOT / "docs" / "configuration.md", "## [producer]")
+    }
+    assert documented == {field.name: str(field.default) for field in dataclasses.fields(ProducerSettings)}
 
 
 def test_every_property_that_cannot_be_set_is_documented() -> None:

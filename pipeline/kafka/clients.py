@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaException
 
-from pipeline.config import KafkaSettings
+from pipeline.config import KafkaSettings, ProducerSettings
 from pipeline.errors import ConfigError
 from pipeline.kafka.errors import error_of
 
@@ -27,6 +27,8 @@ __all__ = [
     "admin",
     "announcer",
     "consumer",
+    "events",
+    "global_error",
     "journal",
     "member",
     "open_client",
@@ -56,6 +58,7 @@ _DEFAULT_MESSAGE_BYTES = 1_000_000  # below the broker's default of 1,048,588
 # A dead letter is an input of any size with headers that say why. The client allows no limit above the second.
 _DEAD_LETTER_BYTES = 64 * 1024
 _MOST_MESSAGE_BYTES = 1_000_000_000
+_BATCH_OVERHEAD = 512  # what the client counts beside key, value and headers
 
 
 # A fence is how tasks move, and no fault; the worker says what it makes of it.
@@ -208,6 +211,35 @@ def producer(settings: KafkaSettings, transactional_id: str, limits: ProducerLim
     )
 
 
+def events(
+    settings: KafkaSettings, producer: ProducerSettings, on_error: Callable[[Any], None]
+) -> Properties:
+    """A producer of a service's events, outside of transactions. `on_error` is told of errors of no single call."""
+    timeout_ms = int(producer.delivery_timeout_s * 1000)
+    return _layers(
+        settings,
+        without=_CONSUMER_ONLY,
+        tuning={
+            "compression.type": "lz4",
+            "topic.metadata.propagation.max.ms": str(min(5000, timeout_ms)),
+        },
+        owned={
+            "allow.auto.create.topics": "false",
+            "enable.idempotence": "true",
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "linger.ms": str(producer.linger_ms),
+            "message.timeout.ms": str(timeout_ms),
+            "message.max.bytes": str(producer.max_event_bytes + _BATCH_OVERHEAD),
+            "batch.size": str(min(producer.max_event_bytes + _BATCH_OVERHEAD, _DEFAULT_MESSAGE_BYTES)),
+            # The bound is the caller's, who counts headers, too; these are never reached before it.
+            "queue.buffering.max.messages": str(producer.max_records + 1),
+            "queue.buffering.max.kbytes": str((producer.max_bytes + producer.max_event_bytes) // 1024 + 64),
+            "error_cb": on_error,
+        },
+    )
+
+
 def member(settings: KafkaSettings, consumer_group: str, client_id: str) -> Properties:
     """A consumer that is a member of a group, and reads nothing."""
     return _layers(
@@ -266,7 +298,7 @@ def open_client(client: Callable[[Properties], ClientT], properties: Properties)
 
 
 def _layers(
-    settings: KafkaSettings, *, without: tuple[str, ...], tuning: Mapping[str, str], owned: Mapping[str, str]
+    settings: KafkaSettings, *, without: tuple[str, ...], tuning: Mapping[str, str], owned: Mapping[str, Any]
 ) -> Properties:
     return {
         "client.id": "pipeline",
@@ -274,13 +306,13 @@ def _layers(
         "reconnect.backoff.max.ms": "1000",  # the default of 10 s would outlast a broker's restart
         **tuning,
         **{name: value for name, value in settings.properties.items() if not name.startswith(without)},
+        "error_cb": global_error,
         **owned,
         "bootstrap.servers": settings.bootstrap_servers,
         "logger": LOGGER,
-        "error_cb": _global_error,
     }
 
 
-def _global_error(error: object) -> None:
+def global_error(error: object) -> None:
     """Errors of no single call: brokers that come and go. The calls they break report them themselves."""
     LOGGER.info("kafka client: %s", error)

@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 from pipeline.errors import (
     AbortableError,
     ConfigError,
+    DeliveryError,
     FatalTaskError,
     FencedError,
     PipelineError,
@@ -24,6 +25,7 @@ from pipeline.errors import (
 )
 
 __all__ = [
+    "delivery_failure",
     "error_of",
     "is_fencing",
     "partition_failure",
@@ -100,6 +102,22 @@ _APPEARING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._NOENT})  #
 # A node hears of a new topic some time after the one that was asked whether it is there.
 _APPEAR_TIMEOUT_S = 3.0
 _SETTLE_POLL_S = 0.05
+_NO_TOPIC = frozenset(
+    {
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+_EXPIRED = frozenset(
+    {
+        KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._TIMED_OUT_QUEUE,  # noqa: SLF001
+        KafkaError.REQUEST_TIMED_OUT,
+    }
+)
+_PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 _OUT_OF_RANGE = frozenset(
     {
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
@@ -135,6 +153,32 @@ def transaction_failure(error: KafkaError, what: str, *, ending: bool = False) -
     if error.txn_requires_abort() and (not ending or code == KafkaError._INCONSISTENT):  # noqa: SLF001
         return AbortableError(reason)
     return UnknownOutcomeError(reason)
+
+
+def delivery_failure(error: KafkaError, what: str) -> PipelineError:
+    """The reaction to an event that was not delivered, or of which it is not known; `what` names it."""
+    code = error.code()
+    reason = f"{error.str()} ({error.name()})"
+    if code in _NO_TOPIC:
+        return ConfigError(f"{what}: the topic does not exist", hint="create it: pipeline topics apply")
+    if code == KafkaError.MSG_SIZE_TOO_LARGE:
+        return ConfigError(
+            f"{what}: refused with the batch that it was in, which is over max.message.bytes of the topic",
+            hint="set max_event_bytes of the producer to the smallest max.message.bytes of its topics, less 100",
+        )
+    if code in _REFUSED:
+        return ConfigError(f"{what}: {reason}", hint="grant WRITE on the topic, or mend the [kafka] settings")
+    if code in _EXPIRED:
+        return DeliveryError(
+            f"{what}: not confirmed in time: {reason}",
+            hint="check that Kafka runs; it may have been written all the same: send it again under the same id",
+        )
+    if code in _PURGED:
+        return DeliveryError(
+            f"{what}: given up before it was confirmed",
+            hint="it may have been written all the same: send it again under the same id",
+        )
+    return DeliveryError(f"{what}: {reason}", hint="send it again under the same id")
 
 
 def until_settled(ask: Callable[[], T], what: str) -> T:

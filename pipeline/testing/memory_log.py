@@ -172,11 +172,15 @@ class MemoryBroker:
             log = self._log(partition)
             del log.entries[max(0, start - log.start) :]
 
-    def produce(self, *outputs: Output, partition: int | None = None) -> None:
-        """Write records outside of any transaction."""
+    def produce(self, *outputs: Output, partition: int | None = None) -> list[MemoryRecord]:
+        """Write records outside of any transaction; as they are now."""
+        written = []
         with self._lock:
             for output in outputs:
-                self._write(self._place(output, partition), output, None)
+                place = self._place(output, partition)
+                offset = self._write(place, output, None)
+                written.append(MemoryRecord(place, offset, output))
+        return written
 
     def records(self, topic: str, *, committed: bool = True) -> list[MemoryRecord]:
         """All records of a topic, partition by partition; those of open and aborted transactions as asked."""

@@ -11,15 +11,17 @@ import pytest
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient
 
-from pipeline.config import KafkaSettings
+from pipeline.config import KafkaSettings, ProducerSettings
 from pipeline.core.names import TopicPartition
 from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.events import KafkaEventClients
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.members import KafkaMembers
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import (
     Cluster,
+    EventClients,
     JournalReader,
     Members,
     Producers,
@@ -35,6 +37,7 @@ from pipeline.state.rocks import RocksStores
 from pipeline.testing import (
     MemoryBroker,
     MemoryCluster,
+    MemoryEventClients,
     MemoryJournalReader,
     MemoryMembers,
     MemoryProducers,
@@ -64,6 +67,7 @@ class World:
     reader: JournalReader
     truncate: Callable[[TopicPartition, int], None]
     members: Callable[[], Members]
+    events: EventClients
     opened: list[Source | TransactionalProducer] = field(default_factory=list)
 
     def topic(self, name: str, partitions: int = 1, **config: str) -> str:
@@ -136,6 +140,7 @@ def _memory_world(prefix: str) -> World:
         MemoryJournalReader(broker),
         broker.truncate,
         lambda: MemoryMembers(broker, SystemClock()),
+        MemoryEventClients(broker),
     )
 
 
@@ -155,6 +160,7 @@ def _kafka_world(prefix: str, servers: str) -> World:
         KafkaJournalReader(settings),
         truncate,
         lambda: KafkaMembers(settings),
+        KafkaEventClients(settings, ProducerSettings()),
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pipeline import App, Batch, Context, Event, TableDef, Topic
-from pipeline.testing import TestDriver
+from pipeline import App, Batch, Context, Delivered, Delivery, Event, Producer, TableDef, Topic
+from pipeline.testing import TestDriver, TestProducer
 
 
 class Flight(msgspec.Struct, frozen=True, tag=True):
@@ -126,3 +126,26 @@ def a_test_of_it() -> list[Delay]:
 
 def generic(topic: Topic[str, Delay], ctx: Context) -> None:
     ctx.send(topic, "AA", Delay())
+
+
+def a_service(producer: Producer) -> Delivered:
+    sent: Delivery = producer.send(flights, "AA", Flight("AA", 1), id="7", headers=[("k", b"v")])
+    producer.send(
+        unkeyed,
+        None,
+        Flight("AA", 1),
+        on_delivery=lambda done: None if done.exception() is None else print(done.key),
+    )
+    producer.send(stones, "AA", None, id=b"7", timestamp_ms=5)
+    producer.send(both, "AA", Cancel("AA"))
+    return sent.result()
+
+
+async def an_asynchronous_service(producer: Producer) -> int:
+    delivered: Delivered = await producer.asend(flights, "AA", Flight("AA", 1))
+    return delivered.offset
+
+
+def a_test_of_a_service() -> int:
+    with TestProducer(flights, unkeyed, stones, both) as producer:
+        return a_service(producer).offset

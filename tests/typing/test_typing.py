@@ -46,6 +46,7 @@ def test_a_right_program_type_checks(cache: Path) -> None:
 def test_the_program_that_type_checks_also_runs() -> None:
     """Types that pass and declarations that raise would be worse than no types."""
     assert example.a_test_of_it() == [example.Delay(1, 10)] * 2
+    assert example.a_test_of_a_service() == 0
 
 
 def test_mistakes_are_found_at_their_lines(cache: Path) -> None:

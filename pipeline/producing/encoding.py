@@ -1,0 +1,103 @@
+"""A caller's key, value, id and headers as the bytes of a record, checked as `ctx.send` checks them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from pipeline.core.names import EVENT_ID_HEADER
+from pipeline.declarations import Topic
+from pipeline.errors import ConfigError
+from pipeline.producing.ids import event_id, new_event_id
+from pipeline.refusals import REFUSALS, refuse_key, refuse_value
+
+__all__ = ["Encoded", "Encoder"]
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Encoded(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A record to be. `timestamp_ms` 0 is now; `size` in bytes, headers included."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    headers: list[tuple[str, bytes]]
+    id: bytes
+    size: int
+
+
+class Encoder:
+    """Turns typed events into records, at most `max_event_bytes` each. Threads may share it."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._most = max_event_bytes
+        # name, key encoder, value codec's `admit`; by topic, whose hash is its identity
+        self._known: dict[Topic[Any, Any], tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {}
+
+    def encode(
+        self,
+        topic: Topic[Any, Any],
+        key: Any,
+        value: Any,
+        given_id: str | bytes | None,
+        headers: Headers,
+        timestamp_ms: int | None,
+    ) -> Encoded:
+        """Raises TypeError, ValueError, OverflowError, and ConfigError for what is no topic of an app."""
+        try:
+            name, encode_key, admit = self._known[topic]
+        except (KeyError, TypeError):
+            name, encode_key, admit = self._first_use(topic)
+        try:
+            key_data = encode_key(key)
+        except REFUSALS as error:
+            refuse_key(error, f"topic {name}", topic.key, key)
+        try:
+            data = admit(value)[0]
+        except REFUSALS as error:
+            refuse_value(error, f"topic {name}")
+        identity = new_event_id() if given_id is None else event_id(given_id)
+        size = len(identity) + 16
+        if key_data is not None:
+            size += len(key_data)
+        if data is not None:
+            size += len(data)
+        carried = [(EVENT_ID_HEADER, identity)]
+        if headers:
+            size += _add(carried, headers)
+        if size > self._most:
+            raise ValueError(
+                f"an event of {size} bytes for topic {name} is over max_event_bytes ({self._most}): send a smaller "
+                "one, or raise that setting and max.message.bytes of the topic"
+            )
+        if timestamp_ms is None:
+            timestamp_ms = 0
+        elif type(timestamp_ms) is not int or timestamp_ms <= 0:
+            raise ValueError(f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds above 0")
+        return Encoded(name, key_data, data, timestamp_ms, carried, identity, size)
+
+    def _first_use(self, topic: Any) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any]]:
+        if not isinstance(topic, Topic):
+            raise ConfigError(
+                f"{topic!r} is no topic",
+                hint="send takes what app.topic(...) returned, in this or another app",
+            )
+        known = self._known[topic] = topic.name, topic.key.encode, topic.value.admit
+        return known
+
+
+def _add(carried: list[tuple[str, bytes]], headers: Headers) -> int:
+    """Append the caller's headers, checked; their size in bytes."""
+    size = 0
+    for name, content in headers:
+        if type(name) is not str or type(content) is not bytes:
+            raise TypeError(f"a header is (str, bytes), not {(name, content)!r}")
+        if name == EVENT_ID_HEADER:
+            raise ValueError(f"the header {EVENT_ID_HEADER} is the event's id: say id=...")
+        size += len(name.encode()) + len(content) + 8
+        carried.append((name, content))
+    return size

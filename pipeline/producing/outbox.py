@@ -1,0 +1,329 @@
+"""The events of a producer that are under way: `Outbox`, with its bound, its thread and its client.
+
+    put --(room)--> waiting --(report)--> settled: the delivery is done, callbacks have run, the room is free
+
+Promises: an event that `put` took is reported exactly once, delivered or failed; records of one partition are
+written in the order of `put`; what waits stays within `max_records` and `max_bytes`.
+
+Reports are collected by the thread that serves the client, and handed out when it has them all. Each report
+takes the interpreter for a moment, and a busy sender would grant it one every 5 ms (the switch interval). So
+senders give way while reports come in: without that, a tight loop of `put` runs full and crawls.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from pipeline.config import ProducerSettings
+from pipeline.errors import DeliveryError, InvariantError, PipelineError, ProducerClosedError, QueueFullError
+from pipeline.ports import EventClient, EventClients, Logger
+from pipeline.producing.delivery import Delivery, OnDelivery
+from pipeline.producing.encoding import Encoded
+from pipeline.producing.forks import leave_behind, tell_in_children
+
+__all__ = ["Outbox"]
+
+_SERVE_S = 0.1
+_GIVE_WAY_S = 0.02
+_PURGE_S = 5.0
+_NAMED = 5  # so many undelivered events are named in an error
+_REMEMBERED = 1000  # so many failures are kept that nobody has looked at; beyond that they are counted
+
+
+class Outbox:
+    """Takes records from any thread. `forked` makes it an empty one, with a client of its own at first use."""
+
+    def __init__(self, clients: EventClients, settings: ProducerSettings, log: Logger) -> None:
+        self._clients = clients
+        self._max_records = settings.max_records
+        self._max_bytes = settings.max_bytes
+        self._max_block_s = settings.max_block_s
+        self._log = log
+        self._ended: PipelineError | None = None
+        self._begin_empty()
+        self._open()
+        tell_in_children(self)
+
+    def _begin_empty(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()  # may be taken again: a collection may end us anywhere
+        self._room = threading.Condition(self._lock)
+        self._closing = threading.Lock()
+        self._waiting: dict[Delivery, None] = {}  # by age
+        self._bytes = 0
+        self._sequence = 0
+        self._reported: list[tuple[Delivery, Any, Any]] = []
+        self._serving = False
+        self._settling = False
+        self._failed: dict[Delivery, None] = {}
+        self._failed_beyond = 0
+        self._when_room: list[Callable[[], None]] = []
+        self._stop = False
+        self._client: EventClient | None = None
+        self._thread: threading.Thread | None = None
+
+    def _open(self) -> EventClient:
+        client = self._client = self._clients.open()
+        self._thread = threading.Thread(
+            target=self._run, args=(client,), daemon=True, name="pipeline-producer"
+        )
+        self._thread.start()
+        return client
+
+    def put(self, event: Encoded, on_delivery: OnDelivery | None, *, wait: bool) -> Delivery | None:
+        """Take an event; None when there is no room and `wait` is false.
+
+        Raises QueueFullError after `max_block_s`, ProducerClosedError, and what the client's `enqueue` raises.
+        """
+        if self._pid != os.getpid():
+            self.forked()
+        size = event.size
+        delivery = Delivery(event.topic, event.key, event.id, size, on_delivery)
+        report = partial(self._note, delivery)
+        deadline: float | None = None
+        if self._serving and wait:
+            self._give_way()
+        with self._lock:
+            waiting = self._waiting
+            while True:
+                if self._ended is not None:
+                    raise self._ended
+                client = self._client or self._open()
+                if (
+                    not waiting
+                    or (len(waiting) < self._max_records and self._bytes + size <= self._max_bytes)
+                ) and client.enqueue(
+                    event.topic, event.key, event.value, event.timestamp_ms, event.headers, report
+                ):
+                    self._sequence = delivery.sequence = self._sequence + 1
+                    waiting[delivery] = None
+                    self._bytes += size
+                    return delivery
+                if not wait:
+                    return None
+                deadline = self._wait_for_room(deadline, event)
+
+    def call_when_room(self, call: Callable[[], None]) -> None:
+        """Call once, on the producer's thread, when there may be room. At once when there is."""
+        with self._room:
+            if self._waiting:
+                self._when_room.append(call)
+                return
+        call()
+
+    def flush(self, timeout_s: float | None) -> None:
+        """Wait until everything that was put so far is settled.
+
+        Raises DeliveryError: what is not settled in time, and what has failed and nobody has looked at.
+        """
+        self._refuse_own_thread("flush")
+        with self._room:
+            if self._ended is not None and not self._waiting:
+                raise self._ended
+            settled = self._wait_until_settled(self._sequence, timeout_s)
+        if not settled:
+            raise self._undelivered(f"are not delivered after {timeout_s} s")
+        self._raise_failed()
+
+    def close(self, timeout_s: float | None) -> None:
+        """As `flush`, and release the client: what is not settled in time is given up, and the error says so.
+
+        1. Take nothing more.
+        2. Wait.
+        3. Give up what is left; each is reported as failed.
+        4. End the thread and the client.
+        """
+        self._refuse_own_thread("close")
+        with self._closing:
+            if self._stop or self._pid != os.getpid():
+                return
+            with self._room:
+                self._ended = self._ended or ProducerClosedError("the producer is closed")  # 1
+                self._room.notify_all()
+                settled = self._wait_until_settled(self._sequence, timeout_s)  # 2
+                problem = (
+                    None if settled else self._undelivered(f"were given up at close, after {timeout_s} s")
+                )
+                if not settled and self._client is not None:
+                    self._client.purge()  # 3
+                    self._wait_until_settled(self._sequence, _PURGE_S)
+            self._stop = True  # 4
+            if self._thread is not None:
+                self._thread.join()
+        if problem is not None:
+            raise problem
+        self._raise_failed()
+
+    def abandon(self) -> None:
+        """The producer is gone without `close`: say what is lost. The serving thread ends by itself."""
+        if self._pid != os.getpid() or self._stop:
+            return
+        with self._room:
+            left = bool(self._waiting)
+            lost = self._undelivered("were not delivered when the producer was dropped without close()")
+            self._ended = self._ended or ProducerClosedError("the producer was dropped")
+        self._stop = True
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_PURGE_S)
+        if left:
+            self._log.error("events_lost", count=lost.count, reason=lost.message)
+            warnings.warn(str(lost), RuntimeWarning, stacklevel=2)
+
+    def forked(self) -> None:
+        """This is a child now: its parent delivers what it took; nothing of it is sent from here."""
+        if self._client is not None:
+            leave_behind(self._client)
+        theirs = self._waiting
+        self._begin_empty()
+        for delivery in theirs:
+            delivery.disown(
+                DeliveryError(
+                    f"{_named(delivery)} was sent before this process was forked: only its parent knows the outcome"
+                )
+            )
+
+    # The serving thread
+
+    def _run(self, client: EventClient) -> None:
+        while not self._stop:
+            client.serve(_SERVE_S)
+            self._settle(client)
+            if client.fatal is not None and self._ended is not client.fatal:
+                with self._room:
+                    self._ended = client.fatal
+                client.purge()
+        client.purge()
+        client.serve(0)
+        self._settle(client)
+        client.close()
+
+    def _note(self, delivery: Delivery, error: Any, record: Any) -> None:
+        """A report. Runs inside `serve`, once for each event: as little as can be."""
+        self._serving = True
+        self._reported.append((delivery, error, record))
+
+    def _settle(self, client: EventClient) -> None:
+        """1. Free the room. 2. Tell who waits for an event. 3. Tell who waits for all."""
+        reported, self._reported = self._reported, []
+        if not reported:
+            return
+        with self._room:  # 1
+            for delivery, _, _ in reported:
+                del self._waiting[delivery]
+                self._bytes -= delivery.size
+            self._serving, self._settling = False, True
+            calls, self._when_room = self._when_room, []
+            self._room.notify_all()
+        for call in calls:
+            call()
+        for delivery, error, record in reported:  # 2
+            self._finish(delivery, error, record, client)
+        with self._room:  # 3
+            self._settling = False
+            self._room.notify_all()
+
+    def _finish(self, delivery: Delivery, error: Any, record: Any, client: EventClient) -> None:
+        if error is None:
+            delivery.finish((record.partition(), record.offset(), record.timestamp()[1]))
+        else:
+            failure = client.fatal or client.failure(error, _named(delivery))
+            if delivery.on_delivery is None:
+                self._remember(delivery)
+            delivery.finish(failure)
+        if delivery.on_delivery is not None:
+            try:
+                delivery.on_delivery(delivery)
+            except Exception as raised:  # noqa: BLE001 - a caller's function must not end the deliveries of others
+                self._log.error("on_delivery_raised", event_id=str(delivery.id), error=repr(raised))
+
+    def _remember(self, delivery: Delivery) -> None:
+        with self._room:
+            if len(self._failed) < _REMEMBERED:
+                self._failed[delivery] = None
+            else:
+                self._failed_beyond += 1
+
+    # Waiting; `_room` is held
+
+    def _give_way(self) -> None:
+        with self._room:
+            if self._serving and threading.current_thread() is not self._thread:
+                self._room.wait(_GIVE_WAY_S)
+
+    def _wait_for_room(self, deadline: float | None, event: Encoded) -> float:
+        now = time.monotonic()
+        deadline = now + self._max_block_s if deadline is None else deadline
+        own = threading.current_thread() is self._thread  # a callback that sends: nobody else would make room
+        if now >= deadline or own:
+            raise self.full(event, waited_s=0.0 if own else self._max_block_s)
+        self._room.wait(deadline - now)
+        return deadline
+
+    def full(self, event: Encoded, waited_s: float) -> QueueFullError:
+        """Why an event was not taken."""
+        return QueueFullError(
+            f"event {_text(event.id)} for topic {event.topic} was not sent: {len(self._waiting)} events of "
+            f"{self._bytes} bytes wait for delivery, and none became room in {waited_s:g} s",
+            hint="Kafka is away or slower than the producer: send less, or raise max_records and max_bytes",
+        )
+
+    def _wait_until_settled(self, sequence: int, timeout_s: float | None) -> bool:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self._settling or (self._waiting and next(iter(self._waiting)).sequence <= sequence):
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            if self._thread is not None and not self._thread.is_alive():
+                raise InvariantError("the producer's thread has ended while events wait")
+            self._room.wait(1.0 if left is None else min(left, 1.0))
+        return True
+
+    def _refuse_own_thread(self, call: str) -> None:
+        if threading.current_thread() is self._thread:
+            raise ProducerClosedError(
+                f"{call} inside on_delivery would wait for itself", hint="call it on another thread"
+            )
+
+    # Errors
+
+    def _undelivered(self, what: str) -> DeliveryError:
+        with self._room:
+            return _delivery_error(len(self._waiting), list(islice(self._waiting, _NAMED)), what)
+
+    def _raise_failed(self) -> None:
+        """Say once what has failed, and was not told to anybody."""
+        with self._room:
+            failed = [delivery for delivery in self._failed if not delivery.seen]
+            count = len(failed) + self._failed_beyond
+            self._failed.clear()
+            self._failed_beyond = 0
+        if count:
+            reason = failed[0].exception() if failed else None
+            because = f"; the first one: {reason.message}" if reason is not None else ""
+            raise _delivery_error(count, failed[:_NAMED], "were not delivered", because)
+
+
+def _delivery_error(count: int, first: list[Delivery], what: str, because: str = "") -> DeliveryError:
+    names = ", ".join(_named(delivery) for delivery in first) + (", ..." if count > len(first) else "")
+    return DeliveryError(
+        f"{count} events {what}: {names}{because}",
+        hint="they may have been written all the same: send them again under the same ids",
+        count=count,
+        events=tuple((delivery.topic, delivery.key, delivery.id) for delivery in first),
+    )
+
+
+def _named(delivery: Delivery) -> str:
+    key = "without a key" if delivery.key is None else f"of key {delivery.key!r}"
+    return f"event {_text(delivery.id)} {key} for topic {delivery.topic}"
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="backslashreplace")

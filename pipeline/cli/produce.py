@@ -114,15 +114,15 @@ def produce(
     if from_checkpoint and restart:
         raise typer.BadParameter("--from-checkpoint continues and --restart begins again: give one of them")
     found = find_files(files)
+    form, load = _format_and_name(topic, files, found, file_kind, name)
     options = LoadOptions(
-        format=_format(found, file_kind),
+        format=form,
         key=key,
         id=event_id,
         timestamp=timestamp,
         null=tuple(sorted(null or ())),
         text=tuple(sorted(text or ())),
     )
-    load = _load_name(topic, files, found, name)
     settings = kafka_settings(kafka)
     cluster = KafkaCluster(settings)
     target = find_topic(cluster, topic, cluster.topics)
@@ -154,30 +154,24 @@ def produce(
         typer.echo(report.closing(last))
 
 
-def _format(files: list[InputFile], given: Format | None) -> FormatName:
-    form = one_format(files, given.value if given else None)
-    if form is None:
-        raise typer.BadParameter(
-            f"{files[0].shown} alone does not say its format: give --format {' or --format '.join(Format)}"
-        )
+def _format_and_name(
+    topic: str, named: list[str], files: list[InputFile], kind: Format | None, given: str | None
+) -> tuple[FormatName, str]:
+    """The format of the files and the name of the load. Raises BadParameter, for all that is missing at once."""
+    form = one_format(files, kind.value if kind else None)
+    unnamed = given is None and (len(named) > 1 or files[0].path == STANDARD_INPUT)
+    if form is None or unnamed:
+        shown = "a list of files" if len(named) > 1 else files[0].shown
+        needed = [f"--format {' or --format '.join(Format)}"] if form is None else []
+        needed += ["--name, by which the load is continued"] if unnamed else []
+        raise typer.BadParameter(f"{shown} alone does not say enough: give {', and '.join(needed)}")
     if form == "parquet" and files[0].size is None:
         raise typer.BadParameter("Parquet is read from its end: it cannot come from a pipe. Give a file")
-    return cast("FormatName", form)
-
-
-def _load_name(topic: str, named: list[str], files: list[InputFile], given: str | None) -> str:
-    if given is None and (len(named) > 1 or files[0].path == STANDARD_INPUT):
-        what = "standard input" if len(named) == 1 else "a list of files"
-        raise typer.BadParameter(
-            f"{what} has no name of its own: give --name, by which the load is continued"
-        )
-    name = (
-        given
-        or f"{topic}/{Path(named[0]).resolve().name if Path(named[0]).is_dir() else Path(named[0]).name}"
-    )
+    first = Path(named[0])
+    name = given or f"{topic}/{(first.resolve() if first.is_dir() else first).name}"
     if not name.isprintable() or len(name) > 200:
         raise typer.BadParameter(f"{name!r} cannot be the name of a load: up to 200 printable characters")
-    return name
+    return cast("FormatName", form), name
 
 
 def _tune_garbage_collection() -> None:

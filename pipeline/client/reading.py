@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.core.names import TopicPartition
 from pipeline.errors import UnreachableError
-from pipeline.ports import Clock, JournalReader, Record, Source, TopicInfo
+from pipeline.ports import Clock, JournalBounds, JournalReader, Record, Source, TopicInfo
 
-__all__ = ["committed_records", "last_committed", "read_topic"]
+__all__ = ["committed_records", "last_committed", "read_topic", "settled_bounds"]
 
 _POLL_RECORDS = 2_000
 _POLL_S = 0.5
 _SILENCE_S = 30.0  # with records still to come
 _FIRST_SPAN = 64
+_STABLE_S = 60.0  # longer than the transaction of a producer that died lives on
+_LOOK_S = 0.1
 
 
 def last_committed(reader: JournalReader, partition: TopicPartition, start: int, end: int) -> int | None:
@@ -86,3 +88,23 @@ def committed_records(
     lasts = {place: last_committed(reader, place, b.start, b.stable_end) for place, b in bounds.items()}
     held = {place: last for place, last in lasts.items() if last is not None}
     return read_topic(source, clock, {place: b.start for place, b in bounds.items()}, held)
+
+
+def settled_bounds(reader: JournalReader, partition: TopicPartition, clock: Clock) -> JournalBounds:
+    """The bounds, once nothing before the end as of now is open any more.
+
+    What is read only up to the stable end lacks one's own last commit behind another's open transaction. Raises
+    UnreachableError when one stays open.
+    """
+    bounds = reader.bounds(partition)
+    target = bounds.end
+    deadline = clock.monotonic_s() + _STABLE_S
+    while bounds.stable_end < target:
+        if clock.monotonic_s() > deadline:
+            raise UnreachableError(
+                f"{partition.topic} has had an open transaction for {_STABLE_S:.0f} s; it cannot be read to its end",
+                hint="try again; if it stays: runbooks/hanging-transaction.md",
+            )
+        clock.sleep(_LOOK_S)
+        bounds = reader.bounds(partition)
+    return JournalBounds(bounds.start, target, target)

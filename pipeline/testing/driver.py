@@ -17,10 +17,12 @@ from typing import Any, TypeVar
 import structlog
 
 from pipeline.app import App
+from pipeline.client.letters import Choice
+from pipeline.client.replaying import Replayer
 from pipeline.config import WorkerSettings
 from pipeline.core.names import EVENT_ID_HEADER, GroupId, TaskId
 from pipeline.declarations import TableDef, Topic
-from pipeline.errors import InvariantError
+from pipeline.errors import InputError, InvariantError
 from pipeline.event import Event
 from pipeline.ports import Executor, Logger, Output, Step, TopicSpec
 from pipeline.runtime.reset import plan_reset, reset_task, start_at
@@ -254,6 +256,21 @@ class TestDriver:
         if self.broker.describe(name) is None:
             return []
         return [Event(record.key(), record.value(), record) for record in self.broker.records(name)]
+
+    def replay_dead_letters(
+        self, group: str = "main", *, again: bool = False, error: str = "", partition: int | None = None
+    ) -> int:
+        """What `pipeline deadletters replay` does; how many were replayed. `run` makes the worker handle them.
+
+        `again`: also those that were replayed before. `error`: only those with this in the error's text.
+        Raises InputError for a letter that cannot be replayed, when the others are.
+        """
+        found = next(g for g in self.app.groups if g.name == group)
+        replayer = Replayer(found, self._world(), self.settings.retry_backoff_ms, again=again)
+        replayed = replayer.run(Choice(partition=partition, error=error))
+        for refused in replayed.refused:
+            raise InputError(f"dead letter {refused.letter.name} cannot be replayed: {refused.reason}")
+        return replayed.letters
 
     def table(self, table: TableDef[K, V]) -> dict[K, V]:
         """The applied rows of a table over all tasks. Keys present in several tasks: the last one's."""

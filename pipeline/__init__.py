@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.declarations import Resource, TableDef, Topic
     from pipeline.errors import PipelineError
     from pipeline.event import Batch, Event
-    from pipeline.producer import Producer
+    from pipeline.producer import Producer, TransactionalProducer
     from pipeline.producing.delivery import Delivered, Delivery
     from pipeline.running import App
     from pipeline.table import Table
@@ -35,6 +35,7 @@ __all__ = [
     "Table",
     "TableDef",
     "Topic",
+    "TransactionalProducer",
 ]
 
 _HOMES = {
@@ -53,6 +54,7 @@ _HOMES = {
     "Table": "pipeline.table",
     "TableDef": "pipeline.declarations",
     "Topic": "pipeline.declarations",
+    "TransactionalProducer": "pipeline.producer",
 }
 
 if not TYPE_CHECKING:  # a type checker would take this for a module that has every name

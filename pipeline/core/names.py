@@ -26,6 +26,7 @@ __all__ = [
     "is_replays",
     "journal_group",
     "load_transactional_id",
+    "producer_transactional_id",
     "replay_marks_topic",
     "workers_group",
     "workers_topic",
@@ -37,6 +38,7 @@ LOADS_TOPIC = "pipeline.loads"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 # Names of the package itself: `pipeline.load.<name>` fences a load, `<app>.workers` is a Kafka group.
 _RESERVED = frozenset({("app", "pipeline"), ("group", "workers")})
+_PRODUCER = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _JOURNAL = re.compile(rf"{_NAME.pattern}\.{_NAME.pattern}\.journal")
 _REPLAYS = re.compile(rf"{_NAME.pattern}\.{_NAME.pattern}\.replays")
 
@@ -195,3 +197,13 @@ def copy_name(topic: str) -> str:
 def load_transactional_id(load: str) -> str:
     """The fence of a load: of two loaders under one name, the older one can write nothing more."""
     return f"pipeline.load.{load}"
+
+
+def producer_transactional_id(name: str) -> str:
+    """The fence of a program's transactional producer; apart from those of tasks, whatever it is called."""
+    if not _PRODUCER.fullmatch(name):
+        raise ConfigError(
+            f"the transactional id {name!r} cannot be used: 1 to 200 letters, digits, '.', '-' or '_'",
+            hint="give each running instance of the service an id of its own, which it keeps when it restarts",
+        )
+    return f"pipeline.producer.{name}"

@@ -38,7 +38,7 @@ class Delivery(msgspec.Struct, eq=False):
     key: bytes | None
     id: bytes
     size: int
-    on_delivery: Callable[[Delivery], None] | None
+    on_delivery: Callable[[Delivery], object] | None
     sequence: int = 0
     seen: bool = False  # somebody has been told how it ended
     _outcome: Place | PipelineError | None = None
@@ -103,7 +103,7 @@ class Delivery(msgspec.Struct, eq=False):
         return Delivered(self.topic, partition, offset, self.id, milliseconds)
 
 
-OnDelivery = Callable[[Delivery], None]
+OnDelivery = Callable[[Delivery], object]
 """Told of a delivery that is done, on the producer's own thread: do not block there."""
 
 

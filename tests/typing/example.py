@@ -134,7 +134,7 @@ def a_service(producer: Producer) -> Delivered:
         unkeyed,
         None,
         Flight("AA", 1),
-        on_delivery=lambda done: None if done.exception() is None else print(done.key),
+        on_delivery=lambda done: done.exception(),
     )
     producer.send(stones, "AA", None, id=b"7", timestamp_ms=5)
     producer.send(both, "AA", Cancel("AA"))

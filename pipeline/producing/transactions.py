@@ -1,0 +1,261 @@
+"""`TransactionalSender`: batches of events that readers of committed records see whole or not at all.
+
+    with producer.transaction() as batch:
+        batch.send(orders, "k", Order(5), id="order-5")
+        batch.send(stock, "shoe", Taken(1), id="order-5")
+
+One batch, numbered as in `transaction`:
+
+| step | what | a crash now leaves |
+| --- | --- | --- |
+| 1 renew | a new client and its fence, at first and after an end that was bad or slow | nothing new |
+| 2 begin | a local matter of the client | nothing |
+| 3 send | events, as the caller gives them | an open transaction: the next fence or the time-out aborts it |
+| 4 flush | every event is delivered | the same |
+| 5 commit | the commit point, timed | it is decided: all or nothing. Nobody was told which |
+
+A batch is never sent a second time by itself. Whoever was not told sends it again under the same ids, and readers
+that recognise ids see each event once.
+
+A slow commit is followed by a renewal for the reason given in ARCHITECTURE.md: the client may have asked twice, and
+the first request, late, would end the next transaction half-way.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from pipeline.config import ProducerSettings
+from pipeline.core.names import producer_transactional_id
+from pipeline.declarations import Topic
+from pipeline.errors import (
+    AbortableError,
+    FencedError,
+    PipelineError,
+    ProducerClosedError,
+    QueueFullError,
+    UnknownOutcomeError,
+)
+from pipeline.ports import Producers, TransactionalProducer
+from pipeline.producing.encoding import Encoder
+from pipeline.producing.forks import leave_behind, tell_in_children
+
+__all__ = ["Transaction", "TransactionalSender"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_RENEW_SHARE = 0.7
+_AT_A_TIME = 500
+RETRY_BACKOFF_MS = 500
+
+
+class Transaction:
+    """A batch that is open. Valid inside its `with`, for the thread that opened it."""
+
+    def __init__(self, producer: TransactionalProducer, encoder: Encoder) -> None:
+        self._producer = producer
+        self._encoder = encoder
+        self._outputs: list[Any] = []
+        self._open = True
+        self.count = 0
+
+    def send(
+        self,
+        topic: Topic[K, V],
+        key: K,
+        value: V,
+        *,
+        id: str | bytes | None = None,  # noqa: A002 - what everybody calls it
+        headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> bytes:
+        """Add an event to the batch; its id. Everything is as in `Producer.send`, but for the waiting.
+
+        Give ids of your own: a batch whose outcome is unknown can only be sent again under the same ones.
+        """
+        if not self._open:
+            raise ProducerClosedError("the transaction is over", hint="send inside its with statement")
+        event = self._encoder.encode(topic, key, value, id, headers, timestamp_ms)
+        when = event.timestamp_ms or time.time_ns() // 1_000_000
+        self._outputs.append((event.topic, event.key, event.value, when, event.headers))
+        self.count += 1
+        if len(self._outputs) >= _AT_A_TIME:
+            self.pass_on()
+        return event.id
+
+    def pass_on(self) -> None:
+        """Hand to the client what was collected."""
+        outputs, self._outputs = self._outputs, []
+        if outputs:
+            self._producer.send(outputs)
+
+    def end(self) -> None:
+        """Take nothing more."""
+        self._open = False
+
+
+class TransactionalSender:
+    """Writes transactions under one id, one at a time; another with the same id ends this one (the fence)."""
+
+    def __init__(self, producers: Producers, transactional_id: str, settings: ProducerSettings) -> None:
+        self._producers = producers
+        self._id = producer_transactional_id(transactional_id)
+        self._encoder = Encoder(settings.max_event_bytes)
+        self._max_block_s = settings.max_block_s
+        self._begin_empty()
+        self._ended: PipelineError | None = None
+        tell_in_children(self)
+
+    def _begin_empty(self) -> None:
+        self._pid = os.getpid()
+        self._turn = threading.Lock()
+        self._owner: int | None = None
+        self._producer: TransactionalProducer | None = None
+        self._renew_due = True
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """All events of the block, or none. Threads take turns.
+
+        An exception in the block aborts, and goes on to the caller. Otherwise leaving the block raises
+
+        - AbortableError: nothing was written. Run the block again.
+        - UnknownOutcomeError: it was written whole or not at all. Run the block again with the same ids.
+        - FencedError: another producer has this id (or the transaction took longer than its time-out). This one
+          is at its end.
+        - UnreachableError: only at the start. Nothing was written.
+        - QueueFullError: other threads' transactions took longer than `max_block_s`. Nothing was written.
+        """
+        self._take_turn()
+        try:
+            self._refuse_after_end()
+            producer = self._renewed()  # 1
+            batch = Transaction(producer, self._encoder)
+            self._renew_due = True  # until it has ended well
+            self._told(producer.begin)  # 2
+            try:
+                yield batch  # 3
+                self._told(batch.pass_on)
+                self._told(producer.flush)  # 4
+            except BaseException:
+                self._abort(producer)
+                raise
+            finally:
+                batch.end()
+            self._renew_due = self._commit(producer)  # 5
+        finally:
+            self._owner = None
+            self._turn.release()
+
+    def close(self) -> None:
+        """Release the client; nothing is open between transactions. Never raises, and may be called again."""
+        if self._pid != os.getpid():
+            return
+        self._ended = self._ended or ProducerClosedError("the producer is closed")
+        with self._turn:
+            self._close_producer()
+
+    def forked(self) -> None:
+        """The child must not end its parent's transactions, which sharing its id would do."""
+        if self._producer is not None:
+            leave_behind(self._producer)
+        self._begin_empty()
+        self._ended = ProducerClosedError(
+            f"the transactional producer {self._id} was made before this process was forked",
+            hint="make one after the fork, with an id of its own",
+        )
+
+    def _take_turn(self) -> None:
+        if self._pid != os.getpid():
+            self.forked()
+        if self._owner == threading.get_ident():
+            raise ProducerClosedError("a transaction is open on this thread already", hint="end it first")
+        if not self._turn.acquire(timeout=self._max_block_s):
+            raise QueueFullError(
+                f"another transaction of {self._id} has been open for {self._max_block_s:g} s",
+                hint="keep transactions short, or give each thread a producer with an id of its own",
+            )
+        self._owner = threading.get_ident()
+
+    def _refuse_after_end(self) -> None:
+        if self._ended is not None:
+            raise self._ended
+
+    def _renewed(self) -> TransactionalProducer:
+        """Step 1."""
+        if self._producer is not None and not self._renew_due:
+            return self._producer
+        self._close_producer()
+        producer = self._producers.open(self._id)
+        try:
+            self._told(producer.init)
+        except BaseException:
+            producer.close()
+            raise
+        self._producer = producer
+        return producer
+
+    def _told(self, call: Any) -> None:
+        """Make a call before the commit: whatever it raises, nothing of the batch was written."""
+        try:
+            call()
+        except FencedError as error:
+            raise self._fenced(error, "nothing of the transaction was written") from error
+        except UnknownOutcomeError as error:
+            raise AbortableError(
+                f"{error.message}: nothing of the transaction was written", hint="run it again"
+            ) from error
+        except AbortableError as error:
+            raise AbortableError(
+                f"{error.message}: nothing of the transaction was written", hint=error.hint or "run it again"
+            ) from error
+
+    def _abort(self, producer: TransactionalProducer) -> None:
+        """What fails here is ended by the renewal before the next transaction, or by Kafka's time-out."""
+        try:
+            producer.abort()
+        except FencedError as error:
+            self._fenced(error, "nothing of the transaction was written")
+        except PipelineError:
+            self._renew_due = True
+
+    def _commit(self, producer: TransactionalProducer) -> bool:
+        """Step 5; whether a renewal is due."""
+        started_s = time.monotonic()
+        try:
+            producer.commit()
+        except AbortableError as error:
+            self._abort(producer)
+            raise AbortableError(
+                f"{error.message}: nothing of the transaction was written", hint=error.hint or "run it again"
+            ) from error
+        except FencedError as error:
+            # An answer may have been lost, and the request repeated, before somebody came with the same id.
+            raise self._fenced(error, _UNKNOWN) from error
+        except UnknownOutcomeError as error:
+            raise UnknownOutcomeError(f"{error.message}: {_UNKNOWN}", hint=_RESOLVE) from error
+        return (time.monotonic() - started_s) * 1000 >= _RENEW_SHARE * RETRY_BACKOFF_MS
+
+    def _fenced(self, error: FencedError, outcome: str) -> FencedError:
+        fenced = FencedError(
+            f"{error.message}: {outcome}",
+            hint="another instance uses this transactional id, or the transaction took longer than "
+            "transaction_timeout_ms of the producer; a new producer with this id ends the other one",
+        )
+        self._ended = fenced
+        return fenced
+
+    def _close_producer(self) -> None:
+        if self._producer is not None:
+            self._producer.close()
+            self._producer = None
+
+
+_UNKNOWN = "the transaction was written whole or not at all, and Kafka did not say which"
+_RESOLVE = "run it again under the same event ids: a reader that recognises ids sees each event once"

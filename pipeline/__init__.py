@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pipeline.app import Group, OnError
     from pipeline.codecs import Codec
     from pipeline.context import Context
-    from pipeline.declarations import Resource, TableDef, Topic
+    from pipeline.declarations import Dedup, Resource, TableDef, Topic
     from pipeline.errors import PipelineError
     from pipeline.event import Batch, Event
     from pipeline.producer import Producer, TransactionalProducer
@@ -24,6 +24,7 @@ __all__ = [
     "Batch",
     "Codec",
     "Context",
+    "Dedup",
     "Delivered",
     "Delivery",
     "Event",
@@ -43,6 +44,7 @@ _HOMES = {
     "Batch": "pipeline.event",
     "Codec": "pipeline.codecs",
     "Context": "pipeline.context",
+    "Dedup": "pipeline.declarations",
     "Delivered": "pipeline.producing.delivery",
     "Delivery": "pipeline.producing.delivery",
     "Event": "pipeline.event",

@@ -15,7 +15,7 @@ from typing_extensions import TypeForm
 from pipeline.codecs import Codec, CodecName, resolve_value
 from pipeline.context import Context
 from pipeline.core.names import GroupId, check_name, held_by_the_pipeline
-from pipeline.declarations import Resource, TableDef, Topic
+from pipeline.declarations import Dedup, Resource, TableDef, Topic
 from pipeline.errors import ConfigError
 from pipeline.event import Batch, Event
 from pipeline.keys import resolve_key
@@ -240,16 +240,32 @@ class App(Group):
 
     @overload
     def topic(
-        self, name: str, *, key: TypeForm[K], value: TypeForm[V], codec: Codec[V] | CodecName | None = None
+        self,
+        name: str,
+        *,
+        key: TypeForm[K],
+        value: TypeForm[V],
+        codec: Codec[V] | CodecName | None = None,
+        dedup: Dedup[K, V] | None = None,
     ) -> Topic[K, V]: ...
 
     @overload
     def topic(
-        self, name: str, *, value: TypeForm[V], codec: Codec[V] | CodecName | None = None
+        self,
+        name: str,
+        *,
+        value: TypeForm[V],
+        codec: Codec[V] | CodecName | None = None,
+        dedup: Dedup[None, V] | None = None,
     ) -> Topic[None, V]: ...
 
-    def topic(self, name: str, *, key: Any = None, value: Any, codec: Any = None) -> Topic[Any, Any]:
-        """Declare a topic. Without `key` its records have none, and any that arrives is ignored."""
+    def topic(
+        self, name: str, *, key: Any = None, value: Any, codec: Any = None, dedup: Any = None
+    ) -> Topic[Any, Any]:
+        """Declare a topic. Without `key` its records have none, and any that arrives is ignored.
+
+        dedup: handlers of the topic get each event once, though it was sent several times; see `Dedup`.
+        """
         where = f"topic {name}"
         if not name or len(name) > 249 or name in {".", ".."} or set(name) - _TOPIC_LETTERS:
             raise ConfigError(f"{where}: not a topic name Kafka accepts (letters, digits, '.', '_' and '-')")
@@ -262,9 +278,22 @@ class App(Group):
             name,
             resolve_key(key, where, tombstones=True),
             resolve_value(value, codec, where, tombstones=True),
+            self._checked(dedup, where),
         )
         self.topics[name] = topic
         return topic
+
+    def _checked(self, dedup: Any, where: str) -> Dedup[Any, Any] | None:
+        if dedup is None:
+            return None
+        if not isinstance(dedup, Dedup):
+            raise ConfigError(
+                f"{where}: dedup is {dedup!r}; it must be a Dedup", hint="dedup=Dedup(ttl_s=...)"
+            )
+        target = dedup.duplicates_to
+        if target is not None and not self.owns(target):
+            raise ConfigError(f"{where}: duplicates_to is topic {target.name} of another app")
+        return dedup
 
     def owns(self, topic: Topic[Any, Any]) -> bool:
         return self.topics.get(topic.name) is topic

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from pipeline.declarations import Resource, TableDef, Topic
 from pipeline.errors import ConfigError
+from pipeline.ports import Record
 from pipeline.refusals import REFUSALS, refuse_key, refuse_value
 from pipeline.table import Table
 
@@ -79,6 +80,7 @@ class Context:
             refuse_value(error, f"topic {name}")
         if headers or len(data or b"") + len(key_data or b"") > most:
             headers = tuple(headers)  # the caller may go on using its list
+            _check_headers(headers)
             _check_size(name, key_data, data, headers, most)
         if timestamp_ms is None:
             timestamp_ms = self.message.timestamp()[1]
@@ -96,6 +98,18 @@ class Context:
             raise ConfigError(f"ctx.resource takes what app.resource(...) returned, not {resource!r}")
         result: R = self._resources(resource)
         return result
+
+    def forward(
+        self, topic: Topic[Any, Any], record: Record, headers: Sequence[tuple[str, bytes | None]]
+    ) -> None:
+        """Produce a record as it came, under other headers, with this commit. For the runtime.
+
+        Raises ValueError when the topic would refuse the size.
+        """
+        name, _, _, most = self._used.get(topic) or self._first_use(topic)
+        key, value = record.key(), record.value()
+        _check_size(name, key, value, headers, most)
+        self._outputs.append((name, key, value, max(record.timestamp()[1], 0), headers))
 
     def _first_use(self, topic: Any) -> Sender:
         try:
@@ -125,14 +139,17 @@ class Context:
         return self._outputs
 
 
+def _check_headers(headers: Sequence[tuple[str, bytes | None]]) -> None:
+    for name, content in headers:
+        if type(name) is not str or (content is not None and type(content) is not bytes):
+            raise TypeError(f"a header is (str, bytes), not {(name, content)!r}")
+
+
 def _check_size(
     topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]], most: int
 ) -> None:
     size = len(key or b"") + len(value or b"")
-    for name, content in headers:
-        if type(name) is not str or (content is not None and type(content) is not bytes):
-            raise TypeError(f"a header is (str, bytes), not {(name, content)!r}")
-        size += len(name.encode()) + len(content or b"") + 8
+    size += sum(len(name.encode()) + len(content or b"") + 8 for name, content in headers)
     if size > most:
         raise ValueError(
             f"a record of {size} bytes is over the limit of topic {topic} ({most} bytes): send smaller ones, or "

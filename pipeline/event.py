@@ -13,7 +13,7 @@ import msgspec
 
 from pipeline.core.names import EVENT_ID_HEADER
 
-__all__ = ["Batch", "Event"]
+__all__ = ["Batch", "Event", "event_id"]
 
 K_co = TypeVar("K_co", covariant=True)
 V_co = TypeVar("V_co", covariant=True)
@@ -51,15 +51,21 @@ class Event(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False
     @property
     def id(self) -> bytes | None:
         """The event id its producer gave it; None without one."""
-        for name, value in self.headers:
-            if name == EVENT_ID_HEADER:
-                return value
-        return None
+        return event_id(self._message)
 
     def effect_key(self, n: int = 0) -> str:
         """A stable idempotency key of this record's `n`-th effect: 32 hex digits, equal in every replay."""
         place = f"{self.topic}\x00{self.partition}\x00{self.offset}\x00{n}"
         return blake2b(place.encode(), digest_size=16).hexdigest()
+
+
+def event_id(record: Any) -> bytes | None:
+    """The event id in a record's headers: the first one; None without one."""
+    for name, value in record.headers() or ():
+        if name == EVENT_ID_HEADER:
+            found: bytes | None = value
+            return found
+    return None
 
 
 class Batch(Sequence[Event[K_co, V_co]]):

@@ -416,8 +416,8 @@ class Store(Protocol):
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Keys with this prefix in byte order, as of one moment. Never the position."""
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Keys with this prefix, from `start` on, in byte order, as of one moment. Never the position."""
         ...
 
     def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline import App, Batch, Context, Event, Topic
+from pipeline import App, Batch, Context, Dedup, Event, Topic
 from pipeline.core.names import GroupId
 from pipeline.errors import ConfigError
 
@@ -255,3 +255,34 @@ def test_a_delay_that_is_none_is_refused(app: App, topic: Topic[str, int], wrong
     """Milliseconds taken for seconds would stop a partition for a day."""
     with pytest.raises(ConfigError, match="retry_delay_s is"):
         app.batch_handler(topic, retry_delay_s=wrong)(ignore_batch)
+
+
+@pytest.mark.parametrize("ttl_s", [0, -1, 0.0001, float("nan"), float("inf"), True, "60", None, 10**10])
+def test_a_time_to_live_that_is_none_is_refused(ttl_s: Any) -> None:
+    """Nothing, or everything, would be a duplicate."""
+    with pytest.raises(ConfigError, match=r"ttl_s is .*; it must be a number of seconds"):
+        Dedup(ttl_s=ttl_s)
+
+
+def test_what_cannot_give_an_id_or_take_a_duplicate_is_refused(app: App) -> None:
+    """It would fail at the first record, or at the first duplicate, which may be months later."""
+    with pytest.raises(ConfigError, match="id is 'event_id'; it must be a function"):
+        Dedup(ttl_s=1, id="event_id")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"duplicates_to is 'dropped'; it must be what app\.topic"):
+        Dedup(ttl_s=1, duplicates_to="dropped")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"topic in: dedup is 60; it must be a Dedup"):
+        app.topic("in", value=int, dedup=60)  # type: ignore[call-overload]
+    foreign = App("other").topic("dropped", value=bytes)
+    with pytest.raises(ConfigError, match="topic in: duplicates_to is topic dropped of another app"):
+        app.topic("in", value=int, dedup=Dedup(ttl_s=1, duplicates_to=foreign))
+    assert "in" not in app.topics  # nothing is half declared
+
+
+def test_a_topic_keeps_how_its_duplicates_are_found(app: App) -> None:
+    """In whole milliseconds, as the clocks of records are."""
+    dropped = app.topic("dropped", value=bytes)
+    dedup: Dedup[None, int] = Dedup(ttl_s=1.5, id=lambda event: str(event.value), duplicates_to=dropped)
+    topic = app.topic("in", value=int, dedup=dedup)
+    assert topic.dedup is dedup
+    assert (dedup.ttl_ms, dedup.duplicates_to) == (1500, dropped)
+    assert dropped.dedup is None

@@ -40,6 +40,10 @@ class ProgressLine:
             tasks += f", {progress.failed} FAILED"
         if progress.retried:
             tasks += f"  {counted(progress.retried, 'try')} failed"
+        if progress.duplicates:
+            tasks += f"  {counted(progress.duplicates, 'duplicate')} dropped"
+        if progress.late_duplicates:
+            tasks += f"  {counted(progress.late_duplicates, 'late duplicate')} let through"
         sys.stderr.write(
             f"\r\x1b[K{self._head}{counted(progress.records, 'record')}  {rate:,.0f}/s  "
             f"{counted(progress.outputs, 'output')}  {counted(progress.commits, 'commit')}  tasks: {tasks}"

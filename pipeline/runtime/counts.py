@@ -24,6 +24,8 @@ class Progress:
     following: int
     failed: int
     retried: int = 0
+    duplicates: int = 0
+    late_duplicates: int = 0
 
 
 def counts_of(task: Task) -> Counter[str]:
@@ -35,4 +37,6 @@ def counts_of(task: Task) -> Counter[str]:
         skipped=task.rejected.skipped,
         dead_lettered=task.rejected.dead_lettered,
         retried=task.rejected.retried,
+        duplicates=sum(ids.dropped.duplicates for ids in task.dedup.values()),
+        late_duplicates=sum(ids.dropped.late for ids in task.dedup.values()),
     )

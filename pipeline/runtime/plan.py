@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pipeline.app import App, Group
 from pipeline.context import Sender
+from pipeline.core.dedup import topic_tag
 from pipeline.core.journal import Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.declarations import Topic
@@ -139,6 +140,7 @@ def _shape(
             hint="create the topics alike, or read them in separate groups; where one got partitions under this app: "
             "runbooks/partitions-changed.md",
         )
+    _check_tags(group)
     prefixes: dict[bytes, str] = {}
     for name in group.tables:
         other = prefixes.setdefault(table_prefix(name), name)
@@ -160,6 +162,18 @@ def _shape(
         tables={name: table.fingerprint for name, table in group.tables.items()},
         topology=blake2b(shape.encode(), digest_size=8).hexdigest(),
     )
+
+
+def _check_tags(group: Group) -> None:
+    """Ids of two topics must not be told apart by the topics' names alone, while their rows are alike."""
+    tags: dict[bytes, str] = {}
+    for name in (topic.name for topic in group.inputs if topic.dedup is not None):
+        other = tags.setdefault(topic_tag(name), name)
+        if other != name:
+            raise ConfigError(
+                f"topics {other} and {name} of group {group.name} cannot be told apart in its dedup table",
+                hint="read one of them in another group",
+            )
 
 
 def _sender(topic: Topic[Any, Any], info: TopicInfo) -> Sender:

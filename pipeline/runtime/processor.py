@@ -7,8 +7,9 @@ that raises is taken back from both before it is tried again or its policy is ap
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.app import Binding, Group, OnError
@@ -20,6 +21,7 @@ from pipeline.event import Batch, Event
 from pipeline.ports import Logger, Record
 from pipeline.runtime.blame import error_place, error_text, handler_name
 from pipeline.runtime.dead_letters import DeadLetters
+from pipeline.runtime.dedup import DedupTable
 from pipeline.runtime.watchdog import AtWork
 from pipeline.table import TaskOverlay
 
@@ -70,6 +72,7 @@ class Processor:
         overlay: TaskOverlay,
         letters: DeadLetters,
         log: Logger,
+        dedup: Mapping[str, DedupTable],
     ) -> None:
         self._task = task
         self._context = context
@@ -77,6 +80,8 @@ class Processor:
         self._undo = overlay.undo
         self._log = log
         self._letters = letters
+        self._dedup = dedup  # by name of the topic
+        self._seen: DedupTable | None = None  # of the topic at hand
         self._routes: dict[str, tuple[Topic[Any, Any], list[Binding]]] = {
             topic.name: (topic, [b for b in group.bindings if b.topic is topic]) for topic in group.inputs
         }
@@ -101,13 +106,18 @@ class Processor:
         """
         topic, bindings = self._routes[topic_name]
         self._failures = failures
+        self._seen = seen = self._dedup.get(topic_name)
         try:
             if bindings[0].batch:
                 self._run_batch(topic, bindings[0], records)
             else:
                 self._context.message = None  # the last record of the batch before is done
                 self._running = bindings, 1
-                self._run_records(topic, bindings, records)
+                if seen is None:
+                    self._run_records(topic, bindings, iter(records))
+                else:
+                    reject = partial(self._reject, topic, bindings[0])
+                    self._run_records(topic, bindings, seen.unique(records, reject))
         finally:
             self._running = None
 
@@ -125,14 +135,13 @@ class Processor:
         )
 
     def _run_records(
-        self, topic: Topic[Any, Any], bindings: list[Binding], records: Sequence[Record]
+        self, topic: Topic[Any, Any], bindings: list[Binding], remaining: Iterator[Record]
     ) -> None:
         context, undo, outputs = self._context, self._undo, self._context.outputs
         decode_key, decode_value = topic.key.decode, topic.value.decode
         single = bindings[0].function if len(bindings) == 1 else None
         binding = bindings[0]
         fresh = not topic.value.immutable  # a handler may change what it got; the next one gets its own
-        remaining = iter(records)
         mark = len(outputs)
         while True:
             try:
@@ -155,32 +164,41 @@ class Processor:
                                 event = Event(event.key, decode_value(record.value()), record)
                             binding.function(event, context)
                         undo.clear()
-            except (CorruptStateError, InvariantError):
+            except (CorruptStateError, InvariantError, PoisonError, RetryError):
                 raise
             except _RAISED as error:  # whatever user code raises belongs to its record
                 self._take_back(mark)
-                self._reject(context.message, topic, binding, error)
+                if self._seen is not None:
+                    self._seen.disown()
+                self._reject(topic, binding, context.message, error)
             else:
                 return
 
     def _run_batch(self, topic: Topic[Any, Any], binding: Binding, records: Sequence[Record]) -> None:
         if not records:
             return
-        context = self._context
+        context, seen, unique = self._context, self._seen, records
         mark = len(context.outputs)
-        context.message = max(records, key=_timestamp)
+        context.message = records[0]
         self._running = [binding], len(records)
         try:
-            keys = [topic.key.decode(record.key()) for record in records]
-            values = [topic.value.decode(record.value()) for record in records]
-            binding.function(Batch(records, keys, values), context)
-            self._undo.clear()
+            if seen is not None:
+                admitted = seen.admit(records)
+                unique = admitted.records
+            if unique:
+                context.message = max(unique, key=_timestamp)
+                keys = [topic.key.decode(record.key()) for record in unique]
+                values = [topic.value.decode(record.value()) for record in unique]
+                binding.function(Batch(unique, keys, values), context)
+                self._undo.clear()
+            if seen is not None:
+                seen.settle(admitted)
         except (CorruptStateError, InvariantError):
             raise
         except _RAISED as error:  # whatever user code raises belongs to its batch
             self._take_back(mark)
             if len(records) == 1:
-                self._reject(records[0], topic, binding, error)
+                self._reject(topic, binding, records[0], error)
                 return
             middle = len(records) // 2
             self._run_batch(topic, binding, records[:middle])
@@ -191,7 +209,7 @@ class Processor:
         self._overlay.take_back()
         del self._context.outputs[mark:]
 
-    def _reject(self, record: Record, topic: Topic[Any, Any], binding: Binding, error: BaseException) -> None:
+    def _reject(self, topic: Topic[Any, Any], binding: Binding, record: Record, error: BaseException) -> None:
         """Ask for another try, or apply the policy. Raises RetryError, PoisonError."""
         # Our own errors are mistakes of the program, and a handler that exits means the worker, not its record.
         final = isinstance(error, (PipelineError, *_LEAVING))
@@ -201,7 +219,7 @@ class Processor:
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         reason = error_text(error)
         failures = self._failures + 1
-        if failures <= binding.retries and not final and _decodes(topic, record):
+        if failures <= binding.retries and not final and self._was_called(topic, record):
             wait_s = binding.retry_wait_s(failures)
             self.rejected.retried += 1
             self._log.warning(
@@ -226,6 +244,15 @@ class Processor:
             self._context.outputs.append(letter)
         self._log.warning("record_rejected", policy=policy, task=str(self._task), record=where, error=reason)
 
+    def _was_called(self, topic: Topic[Any, Any], record: Record) -> bool:
+        """Whether it was a handler that failed: bytes of the wrong kind, or without an id, are so at every try."""
+        try:
+            topic.key.decode(record.key())
+            topic.value.decode(record.value())
+        except Exception:  # noqa: BLE001 - a user's codec may raise anything
+            return False
+        return self._seen is None or self._seen.identifies(record)
+
     def _poison(self, record: Record, binding: Binding, error: BaseException, reason: str) -> PoisonError:
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         poison = PoisonError(
@@ -239,16 +266,6 @@ class Processor:
         )
         poison.__cause__ = error
         return poison
-
-
-def _decodes(topic: Topic[Any, Any], record: Record) -> bool:
-    """Whether it was a handler that failed: bytes of the wrong kind are so at every try."""
-    try:
-        topic.key.decode(record.key())
-        topic.value.decode(record.value())
-    except Exception:  # noqa: BLE001 - a user's codec may raise anything
-        return False
-    return True
 
 
 _timestamp: Callable[[Record], int] = lambda record: record.timestamp()[1]  # noqa: E731

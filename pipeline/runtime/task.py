@@ -27,6 +27,7 @@ from pipeline.errors import FatalTaskError, InvariantError, PipelineError
 from pipeline.ports import Pending, Record, Step
 from pipeline.runtime.backlog import Backlog
 from pipeline.runtime.dead_letters import DeadLetters
+from pipeline.runtime.dedup import dedup_tables
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.processor import PoisonError, Processor, Rejected, RetryError
@@ -74,7 +75,8 @@ class Task:
         }
         self.context = Context(self._tables, senders, resources)
         letters = DeadLetters(task, world.clock, plan.largest_letter)
-        self._processor = Processor(task, group, self.context, self._overlay, letters, world.log)
+        self.dedup = dedup_tables(group, restored.store, self._overlay, self.context, world.clock)
+        self._processor = Processor(task, group, self.context, self._overlay, letters, world.log, self.dedup)
         self.applied: AppliedPosition = restored.applied
         self._positions: dict[str, int] = dict(restored.applied.positions)
         self._open_records = 0
@@ -254,6 +256,8 @@ class Task:
         delta: dict[bytes, bytes | None] = {}
         for table in self._tables.values():
             delta.update(table.take_writes())
+        for ids in self.dedup.values():
+            delta.update(ids.take_writes())
         outputs = self.context.take_outputs()
         commit = Commit(Kind.COMMIT, dict(self._positions), delta, outputs)
         self._overlay.sealed = delta

@@ -238,6 +238,8 @@ class Worker:
             skipped=totals["skipped"],
             dead_lettered=totals["dead_lettered"],
             retried=totals["retried"],
+            duplicates=totals["duplicates"],
+            late_duplicates=totals["late_duplicates"],
             live=len(live),
             restoring=len(self._restoring),
             following=self._ownership.following if self._ownership is not None else 0,

@@ -208,11 +208,11 @@ class RocksView:
             raise _use_failure(self._path, "read", error) from error
         return list(values)
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Keys with this prefix in byte order, as of this call; never the position."""
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Keys with this prefix, from `start` on, in byte order, as of this call; never the position."""
         try:
             iterator = self._database.iter()
-            iterator.seek(max(prefix, _FIRST_USER_KEY))
+            iterator.seek(max(prefix, start, _FIRST_USER_KEY))
         except Exception as error:
             raise _use_failure(self._path, "scanned", error) from error
         scan = _Scan(iterator, prefix, self._path)

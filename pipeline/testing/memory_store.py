@@ -143,10 +143,12 @@ class MemoryStore:
             values = self._alive().values
             return [values.get(key) for key in keys]
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         with self._stores.faults.at("scan", str(self._task)):
             values = self._alive().values
-            return iter(sorted(item for item in values.items() if item[0].startswith(prefix)))
+            return iter(
+                sorted(item for item in values.items() if item[0].startswith(prefix) and item[0] >= start)
+            )
 
     def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
         state = self._alive()

@@ -9,6 +9,7 @@ from itertools import chain
 
 import structlog
 
+from pipeline import Dedup
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
@@ -67,9 +68,10 @@ class Fleet:
         default_factory=WorkerSettings
     )  # with a checkpoint store: in memory, shared
     nodes: list[Node] = field(default_factory=list)
+    dedup: Dedup[str, int] | None = None
 
     def __post_init__(self) -> None:
-        self.sums = Sums(partitions=self.partitions)
+        self.sums = Sums(partitions=self.partitions, dedup=self.dedup)
         self.broker: MemoryBroker = self.sums.driver.broker
         self.clock: ManualClock = self.sums.driver.clock
         self.random = random.Random(self.seed)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from pipeline import App, Context, Event, TableDef, Topic
+from pipeline import App, Context, Dedup, Event, TableDef, Topic
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.testing import TestDriver
@@ -27,9 +29,10 @@ class Sums:
         deferred: bool = False,
         seed: int = 0,
         settings: WorkerSettings | None = None,
+        dedup: Dedup[str, int] | None = None,
     ) -> None:
         self.app = App("sums")
-        self.numbers: Topic[str, int] = self.app.topic("numbers", key=str, value=int)
+        self.numbers: Topic[str, int] = self.app.topic("numbers", key=str, value=int, dedup=dedup)
         self.sums: Topic[str, Sum] = self.app.topic("sums", key=str, value=Sum)
         self.totals: TableDef[str, Sum] = self.app.table("totals", key=str, value=Sum)
         self.app.handler(self.numbers)(self._add)
@@ -43,10 +46,16 @@ class Sums:
         return TaskId("sums", "main", 0)
 
     def send(self, *numbers: int, key: str = "a") -> None:
-        """Produce inputs of one key."""
+        """Produce inputs of one key, each with an id."""
         for number in numbers:
-            self.driver.send(self.numbers, key, number)
+            self.driver.send(self.numbers, key, number, event_id=b"%d" % len(self.sent))
             self.sent.append((key, number))
+
+    def send_again(self, places: Iterable[int]) -> None:
+        """Produce inputs once more, by their places in what was sent."""
+        for place in places:
+            key, number = self.sent[place]
+            self.driver.send(self.numbers, key, number, event_id=b"%d" % place)
 
     def check(self) -> None:
         """Every output, in order per key, and the table equal a fold over what was sent."""

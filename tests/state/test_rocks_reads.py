@@ -33,7 +33,7 @@ def test_a_row_that_is_not_there_is_not_looked_for_in_the_filter_of_all_rows(tmp
     store = stores.open(TASK)
     for start in range(0, ROWS, 20_000):
         store.apply({_key(number): b"value" for number in range(start, start + 20_000)}, b"position")
-    store._database.compact_range(None, None)
+    store._database.compact_range(None, None)  # as it is once many more rows were written
     before = _bytes_read()
     for number in range(ROWS, ROWS + READS):
         assert store.get(_key(number)) is None

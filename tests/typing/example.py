@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pipeline import App, Batch, Context, Delivered, Delivery, Event, Producer, TableDef, Topic
+from pipeline import App, Batch, Context, Dedup, Delivered, Delivery, Event, Producer, TableDef, Topic
 from pipeline.testing import TestDriver, TestProducer
 
 
@@ -50,6 +50,24 @@ raw = app.topic("raw", key=bytes, value=bytes)
 delays = app.topic("carrier-delays", key=str, value=Delay)
 alerts = app.topic("alerts", key=str, value=Alert)
 own = app.topic("own", key=str, value=Flight | Cancel, codec=MyCodec())
+again = app.topic("again", key=str, value=Flight, dedup=Dedup(ttl_s=3600))
+chosen = app.topic(
+    "chosen",
+    key=str,
+    value=Flight | Cancel,
+    dedup=Dedup(ttl_s=3600.5, id=lambda event: f"{event.key}-{event.value.carrier}", duplicates_to=raw),
+)
+keyless = app.topic(
+    "keyless", value=Flight, dedup=Dedup(ttl_s=60, id=lambda event: event.value.carrier.encode())
+)
+
+
+def any_id(event: Event[object, object]) -> bytes:
+    return b"%d" % event.offset
+
+
+shared: Dedup[object, object] = Dedup(ttl_s=60, id=any_id)
+shared_by = app.topic("shared", key=int, value=Delay, dedup=shared)
 totals = app.table("totals", key=str, value=Delay)
 routes = app.table("routes", key=tuple[str, str], value=int)
 pool = app.resource(Pool)

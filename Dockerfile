@@ -12,6 +12,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY pipeline pipeline
 COPY runbooks runbooks
+COPY topics/topic.schema.json topics/
 # What installs is not needed to run.
 RUN python3 -m venv /opt/pipeline \
     && PIP_CONSTRAINT=/src/constraints.txt /opt/pipeline/bin/pip install --no-cache-dir . \

@@ -14,9 +14,18 @@ from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
 
-__all__ = ["KafkaSettings", "ProducerSettings", "Settings", "WorkerSettings", "load_settings", "refuse_owned"]
+__all__ = [
+    "DEFAULT_TOPICS_DIR",
+    "KafkaSettings",
+    "ProducerSettings",
+    "Settings",
+    "WorkerSettings",
+    "load_settings",
+    "refuse_owned",
+]
 
 DEFAULT_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
+DEFAULT_TOPICS_DIR = "topics"  # need not be there, unlike one that is asked for
 
 # Properties the guarantees rest on, with the reason given to whoever tries to set one.
 OWNED_PROPERTIES: Mapping[str, str] = {
@@ -88,6 +97,7 @@ class WorkerSettings:
     checkpoint_journal_limit_bytes: int = 8 * 1024 * 1024 * 1024
     checkpoint_bytes_per_s: int = 0
     checkpoint_grace_s: float = 3600.0
+    topics_dir: str = DEFAULT_TOPICS_DIR
 
     def __post_init__(self) -> None:
         if self.start not in {"earliest", "latest"}:

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import structlog
 
 from pipeline.app import App
-from pipeline.config import Settings, WorkerSettings
-from pipeline.errors import FatalTaskError, PipelineError
+from pipeline.config import DEFAULT_TOPICS_DIR, Settings, WorkerSettings
+from pipeline.errors import ConfigError, FatalTaskError, PipelineError
 from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
@@ -75,9 +76,26 @@ def build_world(
 
 
 def build_worker(app: App, settings: Settings, *, steps: Steps | None = None) -> Worker:
-    """A worker on the real parts, not yet started."""
+    """A worker on the real parts, not yet started. Raises ConfigError where declared topics are other ones."""
     worker_settings = with_worker_id(settings.worker)
-    return Worker(app, build_world(app, settings, steps=steps), worker_settings)
+    world = build_world(app, settings, steps=steps)
+    _check_declarations(app, settings.worker.topics_dir, world)
+    return Worker(app, world, worker_settings)
+
+
+def _check_declarations(app: App, directory: str, world: World) -> None:
+    """Compare the app's topics with their declarations, where there are any. Empty: nobody asked for it."""
+    if not directory:
+        return
+    if Path(directory).is_dir():
+        from pipeline.client.topics.checking import check_topics  # noqa: PLC0415 - YAML takes its time to load
+
+        check_topics(app.topics, Path(directory), world.cluster, world.log)
+    elif directory != DEFAULT_TOPICS_DIR:
+        raise ConfigError(
+            f"worker.topics_dir is {directory}, and there is no such directory",
+            hint="correct it; or say '' if the topics are declared elsewhere",
+        )
 
 
 def with_worker_id(settings: WorkerSettings) -> WorkerSettings:

@@ -2,85 +2,228 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json
-from pipeline.client.topics import State, TopicState, compare, read_topics
+from pipeline.cli.options import (
+    JsonOption,
+    KafkaOption,
+    counted,
+    kafka_settings,
+    print_json,
+    say,
+    table_console,
+)
+from pipeline.cli.topics_view import outcome_lines, plan_document, plan_text
+from pipeline.client.topics.applying import Outcome, carry_out, checked
+from pipeline.client.topics.declarations import read_topics
+from pipeline.client.topics.exporting import FileState, chosen_topics, plan_export, write_export
+from pipeline.client.topics.fields import schema_text
+from pipeline.client.topics.look import look
+from pipeline.client.topics.plan import Plan
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ports import JournalReader
 
 __all__ = ["topics_app"]
+
+CHANGES = 4  # exit code of `plan --check` where the cluster is not as declared
 
 topics_app = typer.Typer(
     name="topics", help="The topics declared in topics/*.yaml, one file each.", no_args_is_help=True
 )
 
+DirOption = Annotated[Path, typer.Option("--dir", help="Where the declarations are.")]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="TOPIC",
+        help="Also make changes of this topic by which records are lost or refused. Repeatable.",
+    ),
+]
+
 
 @topics_app.callback()
 def topics() -> None:
-    """The topics declared in topics/*.yaml, one file each."""
+    """The topics declared in topics/*.yaml, one file each: see docs/topics.md."""
 
 
-@topics_app.command("apply")
-def apply(
-    directory: Annotated[Path, typer.Option("--dir", help="Where the declarations are.")] = Path("topics"),
+@topics_app.command()
+def plan(
+    directory: DirOption = Path("topics"),
+    allow: AllowOption = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show also what is as declared, and topics that nobody declares.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help=f"End with {CHANGES} when the cluster is not as declared.")
+    ] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Create the declared topics that are missing. One that differs is reported, never changed (exit 1)."""
-    declared = read_topics(directory)
-    cluster = KafkaCluster(kafka_settings(kafka))
-    try:
-        found = compare(declared, cluster.describe([topic.name for topic in declared]))
-        cluster.create([state.topic.spec for state in found if state.state is State.MISSING])
-    finally:
-        cluster.close()
+    """Show what apply would do, and what it would refuse (exit 1). Changes nothing."""
+    with _clients(kafka) as found:
+        planned = _plan(directory, allow, found)
+    _show(planned, json=json, everything=everything)
+    if planned.refused:
+        raise typer.Exit(1)
+    if check and not planned.empty:
+        raise typer.Exit(CHANGES)
+
+
+@topics_app.command()
+def apply(
+    directory: DirOption = Path("topics"),
+    allow: AllowOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make the topics as they are declared. Topics that are not declared are left alone.
+
+    On a terminal it asks first. Nothing by which records are lost is done without --allow TOPIC, and no topic is
+    deleted that has no declaration with `deleted: true`. What is refused does not hold up other topics (exit 1).
+    """
+    outcomes: list[Outcome] = []
+    with _clients(kafka) as found:
+        planned = checked(_plan(directory, allow, found), found.cluster)
+        if not json:
+            _show(planned, json=False)
+        if any(each.to_do for each in planned.topics):
+            if (
+                _asked(yes=yes, json=json)
+                and checked(_plan(directory, allow, found), found.cluster) != planned
+            ):
+                raise ConfigError(
+                    "the cluster has changed meanwhile, and nothing was done", hint="look again"
+                )
+            outcomes = carry_out(planned, found.cluster, lambda outcome: _report(outcome, json=json))
+            again = _plan(directory, allow, found)
+        else:
+            again = planned
     if json:
-        print_json({"topics": [_document(state) for state in found]})
-    else:
-        Console(highlight=False).print(_table(found))
-    differing = [state for state in found if state.state is State.DIFFERS]
-    if differing:
-        lines = [
-            f"{state.topic.name}: {difference}" for state in differing for difference in state.differences
-        ]
-        raise ConfigError(
-            "\n  ".join([f"{len(differing)} of {len(found)} topics are not as declared:", *lines]),
-            hint="nothing was changed there: change the declaration, or the topic by hand",
-        )
+        print_json(plan_document(planned, outcomes))
+    _require_done(planned, outcomes, again)
 
 
-def _done(state: TopicState) -> str:
-    return "created" if state.state is State.MISSING else state.state.value
+@topics_app.command()
+def export(
+    directory: DirOption = Path("topics"),
+    topic: Annotated[
+        list[str] | None,
+        typer.Option("--topic", metavar="PATTERN", help="Only these, as in 'orders-*'. Repeatable."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also change files that say something else.")
+    ] = False,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the cluster's topics as declarations, one file each. Files that are right already are left as they are.
 
-
-def _document(state: TopicState) -> dict[str, object]:
-    return {
-        "name": state.topic.name,
-        "partitions": state.topic.partitions,
-        "state": _done(state),
-        "differences": [
-            {"what": each.what, "declared": each.declared, "actual": each.actual}
-            for each in state.differences
-        ],
+    One that says something else is left as it is, too (exit 1), or with --overwrite changed in place: comments, owner,
+    key and value stay.
+    """
+    with _clients(kafka) as found:
+        names = chosen_topics(found.cluster.topics(), topic or [])
+        exports = plan_export(names, found.cluster, directory)
+    write_export(exports, directory, overwrite=overwrite)
+    refused = [each for each in exports if each.state is FileState.DIFFERENT and not overwrite]
+    said = {
+        FileState.NEW: "written",
+        FileState.SAME: "right already",
+        FileState.DIFFERENT: "changed" if overwrite else "left: it says something else",
     }
-
-
-def _table(found: Sequence[TopicState]) -> Table:
-    colours = {"created": "green", "present": "dim", "differs": "red"}
-    table = Table("topic", "partitions", "state", "owner", box=None, pad_edge=False, header_style="bold")
-    for state in found:
-        done = _done(state)
-        table.add_row(
-            state.topic.name,
-            str(state.topic.partitions),
-            f"[{colours[done]}]{done}[/]",
-            state.topic.owner,
+    if json:
+        print_json(
+            {"topics": [{"name": e.topic, "file": str(e.path), "state": e.state.value} for e in exports]}
         )
-    return table
+    else:
+        table = Table("topic", "file", "", box=None, pad_edge=False, header_style="bold")
+        for each in exports:
+            table.add_row(each.topic, str(each.path), said[each.state])
+        table_console().print(table)
+    if refused:
+        raise ConfigError(
+            f"{counted(len(refused), 'file')} left as they were: they are not as the cluster is",
+            hint=f"see how: pipeline topics plan --dir {directory}; or change them: --overwrite",
+        )
+
+
+@topics_app.command()
+def schema() -> None:
+    """Print the JSON Schema of a declaration, for editors: `topics/topic.schema.json`."""
+    typer.echo(schema_text(), nl=False)
+
+
+class _Clients(NamedTuple):
+    """What reads Kafka. `journals` opens a reader where one is needed."""
+
+    cluster: KafkaCluster
+    journals: Callable[[], JournalReader]
+
+
+@contextmanager
+def _clients(kafka: str | None) -> Iterator[_Clients]:
+    settings = kafka_settings(kafka)
+    with ExitStack() as stack:
+        cluster = KafkaCluster(settings)
+        stack.callback(cluster.close)
+
+        def journals() -> JournalReader:
+            reader = KafkaJournalReader(settings)
+            stack.callback(reader.close)
+            return reader
+
+        yield _Clients(cluster, journals)
+
+
+def _plan(directory: Path, allow: list[str] | None, found: _Clients) -> Plan:
+    return look(read_topics(directory), found.cluster, found.journals, frozenset(allow or []))
+
+
+def _show(planned: Plan, *, json: bool, everything: bool = False) -> None:
+    if json:
+        print_json(plan_document(planned))
+    else:
+        Console(highlight=False, soft_wrap=True).print(plan_text(planned, everything=everything))
+
+
+def _asked(*, yes: bool, json: bool) -> bool:
+    """Whether somebody was asked, and agreed. Where nobody sits, what is refused without --allow is refused anyway."""
+    if yes or json or not sys.stdin.isatty():
+        return False
+    if not typer.confirm("Do this?", err=True):
+        raise typer.Exit(1)
+    return True
+
+
+def _report(outcome: Outcome, *, json: bool) -> None:
+    if not json:
+        for line in outcome_lines(outcome):
+            say(line)
+
+
+def _require_done(planned: Plan, outcomes: list[Outcome], again: Plan) -> None:
+    """Raise ConfigError unless the cluster is as declared now, as the plan made `again` says."""
+    failed = [outcome.plan.topic.name for outcome in outcomes if outcome.problem is not None]
+    refused = sorted({*failed, *(each.topic.name for each in planned.refused)})
+    if refused:
+        raise ConfigError(
+            f"not as declared: {', '.join(refused)}",
+            hint="the reasons are above; of a topic that is refused nothing is changed",
+        )
+    if not again.empty:
+        left = ", ".join(each.topic.name for each in again.topics if each.to_do or each.problems)
+        raise ConfigError(
+            f"done, and yet not as declared: {left}", hint="somebody else changes them: pipeline topics plan"
+        )

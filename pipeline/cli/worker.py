@@ -64,6 +64,13 @@ def worker(
         int | None,
         typer.Option(help=f"Time between commits of a task. Default: {_DEFAULTS.commit_interval_ms}.", min=1),
     ] = None,
+    topics_dir: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the topics are declared, to be compared with the cluster. "
+            f"Default: {_DEFAULTS.topics_dir}, if it is there."
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file. Default: pipeline.toml.")] = None,
     log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = LogLevel.INFO,
     supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -80,6 +87,7 @@ def worker(
         "worker_id": worker_id,
         "weight": weight,
         "commit_interval_ms": commit_interval_ms,
+        "topics_dir": topics_dir,
     }
     settings = load_settings(overrides, file=config)
     settings = replace(settings, worker=with_worker_id(settings.worker))

@@ -6,6 +6,7 @@ These strings outlive any release: a changed one is a lost journal. They are bui
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from pipeline.errors import ConfigError
 __all__ = [
     "EVENT_ID_HEADER",
     "LOADS_TOPIC",
+    "NEVER_DECLARED",
     "GroupId",
     "TaskId",
     "TopicPartition",
@@ -26,6 +28,7 @@ __all__ = [
     "is_replays",
     "journal_group",
     "load_transactional_id",
+    "never_declared",
     "producer_transactional_id",
     "replay_marks_topic",
     "workers_group",
@@ -41,6 +44,15 @@ _RESERVED = frozenset({("app", "pipeline"), ("group", "workers")})
 _PRODUCER = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _JOURNAL = re.compile(rf"{_NAME.pattern}\.{_NAME.pattern}\.journal")
 _REPLAYS = re.compile(rf"{_NAME.pattern}\.{_NAME.pattern}\.replays")
+
+# Topics that no file declares, and why: patterns of whole names.
+NEVER_DECLARED: Mapping[str, str] = {
+    _JOURNAL.pattern: "is the name of a journal, which its workers create and configure",
+    rf"{_NAME.pattern}\.{_NAME.pattern}\.dead-letters": "is the name of dead letters, which their workers create",
+    _REPLAYS.pattern: "is the name of replayed dead letters, which their workers create",
+    r"pipeline\..*": "is a name that the pipeline keeps for itself",
+    r"__.*": "is the name of a topic of Kafka's own",
+}
 
 
 class TopicPartition(NamedTuple):
@@ -159,6 +171,11 @@ def held_by_the_pipeline(topic: str) -> str | None:
     if topic.startswith("pipeline."):
         return "is a name that the pipeline keeps for itself"
     return None
+
+
+def never_declared(topic: str) -> str | None:
+    """Why nobody declares this topic, in words; None for one that anybody may."""
+    return next((why for pattern, why in NEVER_DECLARED.items() if re.fullmatch(pattern, topic)), None)
 
 
 def journal_group(app: str, topic: str) -> str | None:

@@ -48,10 +48,15 @@ def test_a_mistyped_runbook_is_answered_with_the_nearest(pipeline: Run) -> None:
     assert "pipeline runbook" in error
 
 
-def test_a_wheel_holds_every_runbook_where_the_command_looks(tmp_path: Path) -> None:
+def test_a_wheel_holds_every_runbook_where_the_command_looks_and_the_schema_for_editors(
+    tmp_path: Path,
+) -> None:
     """A production host has no checkout."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
-    assert build["targets"]["wheel"]["force-include"] == {"runbooks": "pipeline/runbooks"}
+    assert build["targets"]["wheel"]["force-include"] == {
+        "runbooks": "pipeline/runbooks",
+        "topics/topic.schema.json": "pipeline/topic.schema.json",
+    }
     pytest.importorskip("hatchling", reason="the builder is no dependency of the tests")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
@@ -65,6 +70,8 @@ def test_a_wheel_holds_every_runbook_where_the_command_looks(tmp_path: Path) -> 
         archive.extractall(tmp_path / "installed")
     found = {path.stem: path.read_text() for path in (tmp_path / "installed/pipeline/runbooks").glob("*.md")}
     assert found == {name: path.read_text() for name, path in PAGES.items()}
+    schema = ROOT / "topics" / "topic.schema.json"
+    assert (tmp_path / "installed/pipeline/topic.schema.json").read_text() == schema.read_text()
     shown = subprocess.run(
         [sys.executable, "-m", "pipeline", "runbook", "poison-record"],
         cwd=tmp_path / "installed",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -102,26 +101,3 @@ def test_what_is_not_there_is_refused_with_the_right_code(
     assert away.returncode == 3
     assert f"no Kafka at 127.0.0.1:{unused_port} (connection refused)" in err
     assert "`pipeline broker start` starts one" in err
-
-
-def test_topics_apply_creates_reports_and_changes_nothing_that_differs(
-    command: Command, unique_name: str, tmp_path: Path
-) -> None:
-    """Adding partitions moves keys: never as a side effect of a deployment."""
-    directory = tmp_path / "topics"
-    directory.mkdir()
-    text = f"name: {unique_name}\npartitions: 3\nowner: tests\nkey: none\nvalue: none\nconfig:\n  retention.ms: -1\n"
-    (directory / f"{unique_name}.yaml").write_text(text)
-    out, _ = command.run("topics", "apply")
-    assert unique_name in out
-    assert "created" in out
-    (state,) = command.json("topics", "apply", "--dir", "topics")["topics"]
-    assert (state["state"], state["differences"]) == ("present", [])
-    (directory / f"{unique_name}.yaml").write_text(text.replace("partitions: 3", "partitions: 5"))
-    out, err = command.run("topics", "apply", "--json", code=1)
-    (state,) = json.loads(out)["topics"]
-    assert state["differences"] == [{"what": "partitions", "declared": "5", "actual": "3"}]
-    assert f"{unique_name}: partitions: declared 5, the cluster has 3" in err
-    (directory / f"{unique_name}.yaml").write_text(text.replace("partitions: 3", "partitions: three"))
-    _, err = command.run("topics", "apply", code=1)
-    assert f"topics/{unique_name}.yaml:2: partitions must be a whole number" in err

@@ -1,4 +1,4 @@
-"""Topic declarations: read with every mistake named, compared with a cluster."""
+"""Topic declarations: read with every mistake named, and by the schema that editors use."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.client.topics import Difference, State, TopicDeclaration, compare, parse_topic, read_topics
+from pipeline.client.topics.declarations import TopicDeclaration, parse_topic, read_topics
 from pipeline.errors import ConfigError
-from pipeline.ports import TopicInfo
 
 GOOD = """\
 name: orders
@@ -76,6 +75,20 @@ def test_a_declaration_is_read_with_settings_as_kafka_writes_them() -> None:
         ("config:", "config: x\nnothing:", "orders.yaml:7: config must be a list of settings"),
         ("retention.ms: -1", "retention.ms: [1]", "orders.yaml:8: config retention.ms must be a text"),
         ("owner: sales", "owner: 'sales", "orders.yaml:1: not valid YAML"),
+        ("owner: sales", "owner: 7", 'orders.yaml:4: owner must be a text: quote it, "7"'),
+        (
+            "name: orders",
+            "name: shop.main.dead-letters",
+            "'shop.main.dead-letters' is the name of dead letters",
+        ),
+        ("name: orders", "name: __offsets", "'__offsets' is the name of a topic of Kafka's own"),
+        (
+            "retention.ms: -1",
+            "retention.ms:",
+            'orders.yaml:8: config retention.ms has no value; an empty one is ""',
+        ),
+        ("retention.ms: -1", "retention ms: -1", "orders.yaml:8: 'retention ms' is no name of a setting"),
+        ("config:", "deleted: yes\nconfig:", "orders.yaml:7: deleted must be true or false"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(old: str, new: str, mistake: str) -> None:
@@ -115,51 +128,32 @@ def test_a_directory_without_declarations_is_refused(tmp_path: Path) -> None:
 
 def test_the_declarations_of_this_repository_are_right() -> None:
     """The demo applies them, and its records of 2013 must not fall to retention."""
-    topics = read_topics(Path(__file__).parents[2] / "topics")
+    topics = read_topics(Path(__file__).parents[3] / "topics")
     assert {"carrier-delays", "flights-by-carrier", "flights-by-tail", "tail-hops"} <= {
         t.name for t in topics
     }
     assert all(topic.config.get("retention.ms") == "-1" for topic in topics)
 
 
-def _info(**changed: object) -> TopicInfo:
-    fields: dict[str, object] = {
-        "name": "orders",
-        "topic_id": "id",
-        "partitions": 4,
-        "replication": 3,
-        "config": {"retention.ms": "-1", "cleanup.policy": "compact", "preallocate": "true", "x": "y"},
-    }
-    return TopicInfo(**{**fields, **changed})  # type: ignore[arg-type]
+def test_a_tombstone_needs_nothing_but_the_name() -> None:
+    """Whoever deletes a topic need not say how it was."""
+    topic, mistakes = parse_topic("name: orders\ndeleted: true\n", "orders.yaml")
+    assert mistakes == []
+    assert topic is not None
+    assert (topic.name, topic.deleted) == ("orders", True)
+    assert _mistakes("name: orders\ndeleted: false\n")
 
 
-@pytest.mark.parametrize(
-    ("actual", "state", "differences"),
-    [
-        ({}, State.MISSING, []),
-        ({"orders": _info()}, State.PRESENT, []),
-        ({"orders": _info(partitions=8)}, State.DIFFERS, [Difference("partitions", "4", "8")]),
-        ({"orders": _info(replication=1)}, State.DIFFERS, [Difference("replication", "3", "1")]),
-        (
-            {"orders": _info(config={"cleanup.policy": "delete", "preallocate": "true"})},
-            State.DIFFERS,
-            [Difference("retention.ms", "-1", "nothing"), Difference("cleanup.policy", "compact", "delete")],
-        ),
-    ],
-)
-def test_comparing_finds_what_is_missing_and_what_differs(
-    actual: dict[str, TopicInfo], state: State, differences: list[Difference]
-) -> None:
-    """Settings that nobody declared are nobody's difference."""
-    declared, _ = parse_topic(GOOD, "orders.yaml")
-    assert declared is not None
-    (found,) = compare([declared], actual)
-    assert (found.state, list(found.differences)) == (state, differences)
+def test_words_that_are_flags_only_to_old_readers_are_texts() -> None:
+    """A key that holds `no` is described, not denied; and 12:30 is no number of minutes."""
+    topic, mistakes = parse_topic(
+        GOOD.replace("owner: sales", "owner: no").replace("retention.ms: -1", "a: 12:30"), ""
+    )
+    assert mistakes == []
+    assert topic is not None
+    assert (topic.owner, topic.config["a"]) == ("no", "12:30")
 
 
-def test_a_replication_left_out_is_left_to_the_cluster() -> None:
-    """The same declarations serve one broker on a laptop and three in production."""
-    declared, _ = parse_topic(GOOD.replace("replication: 3\n", ""), "orders.yaml")
-    assert declared is not None
-    assert declared.spec.replication == 0
-    assert compare([declared], {"orders": _info(replication=1)})[0].state is State.PRESENT
+def test_a_file_that_nests_without_end_is_refused() -> None:
+    """A mistake of a program that writes files must not show its reader's stack."""
+    assert "nested too deeply" in _mistakes("[" * 500)[0]

@@ -1,0 +1,140 @@
+"""How a plan of topics looks: text for people, a document for programs. Names in the document are stable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from pipeline.client.topics.applying import Outcome
+from pipeline.client.topics.plan import Action, Change, Plan, TopicPlan
+
+__all__ = ["outcome_lines", "plan_document", "plan_text", "summary"]
+
+_MARKS = {Action.CREATE: ("+", "green"), Action.CHANGE: ("~", "yellow"), Action.DELETE: ("-", "red")}
+
+
+def plan_text(plan: Plan, *, everything: bool = False) -> Text:
+    """The plan, topic by topic. `everything`: also what is as declared, and what nobody declares."""
+    text = Text()
+    for each in plan.topics:
+        if each.action is not Action.NONE or each.problems:
+            _append_topic(text, each)
+        elif everything:
+            gone = ", and is gone" if each.topic.deleted else ""
+            text.append(f"  = {each.topic.name}  as declared{gone}\n", style="dim")
+    for name in plan.undeclared if everything else ():
+        text.append(f"  ? {name}  not declared, and left alone\n", style="dim")
+    text.append(summary(plan))
+    return text
+
+
+def summary(plan: Plan) -> str:
+    """`1 to create, 2 to change, 1 refused; 3 as declared`."""
+    to_do = [each for each in plan.topics if each.to_do]
+    counts = [
+        (sum(each.action is action for each in to_do), f"to {action.value}")
+        for action in (Action.CREATE, Action.CHANGE, Action.DELETE)
+    ]
+    counts.append((len(plan.refused), "refused"))
+    said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
+    same = len(plan.topics) - len(to_do) - len(plan.refused)
+    rest = f"; {same} as declared" if same else ""
+    return said + rest + (f"; {len(plan.undeclared)} not declared" if plan.undeclared else "")
+
+
+def _append_topic(text: Text, each: TopicPlan) -> None:
+    mark, colour = ("x", "bold red") if each.problems else _MARKS[each.action]
+    text.append(f"  {mark} {each.topic.name}", style=colour)
+    text.append(f"  {_what(each)}\n")
+    width = max((len(change.what) for change in each.changes), default=0)
+    for change in each.changes:
+        text.append("      ! " if change.loss else "        ", style="red")
+        text.append(f"{change.what:<{width}}  {_arrow(each.action, change)}\n")
+        if change.loss and not each.problems:  # else it is the reason
+            text.append(f"        {'':<{width}}  {change.loss}\n", style="red")
+    for warning in each.warnings:
+        text.append(f"        note: {warning}\n", style="yellow")
+    for problem in each.problems:
+        text.append(f"        refused: {problem.text}\n", style="bold red")
+        if problem.hint:
+            text.append(f"          -> {problem.hint}\n")
+
+
+def _what(each: TopicPlan) -> str:
+    if each.action is Action.CREATE:
+        copies = f", replication {each.topic.replication}" if each.topic.replication else ""
+        return (
+            f"is created with {each.topic.partitions} partition{'s' * (each.topic.partitions != 1)}{copies}"
+        )
+    return "is deleted, with all its records" if each.action is Action.DELETE else "is changed"
+
+
+def _arrow(action: Action, change: Change) -> str:
+    if action is Action.CREATE:
+        return _value(change.after, default=False)
+    before = _value(change.before, default=change.from_default)
+    return f"{before} -> {_value(change.after, default=change.to_default)}"
+
+
+def _value(value: str | None, *, default: bool) -> str:
+    shown = '""' if value == "" else value
+    if default:
+        return f"default ({shown})" if shown is not None else "default"
+    return shown if shown is not None else "unknown"
+
+
+def plan_document(plan: Plan, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
+    """One object. `state` is `same`, `planned`, `refused`; with `outcomes` `done` and `failed`, too."""
+    found = {outcome.plan.topic.name: outcome for outcome in outcomes}
+    return {
+        "topics": [_topic_document(each, found.get(each.topic.name)) for each in plan.topics],
+        "undeclared": list(plan.undeclared),
+        "empty": plan.empty,
+    }
+
+
+def _topic_document(each: TopicPlan, outcome: Outcome | None) -> dict[str, Any]:
+    problems = [*each.problems, *([outcome.problem] if outcome is not None and outcome.problem else [])]
+    return {
+        "name": each.topic.name,
+        "owner": each.topic.owner,
+        "action": each.action.value,
+        "state": _state(each, outcome),
+        "changes": [
+            {
+                "what": change.what,
+                "before": change.before,
+                "after": change.after,
+                "from_default": change.from_default,
+                "to_default": change.to_default,
+                "loss": change.loss,
+            }
+            for change in each.changes
+        ],
+        "done": list(outcome.done) if outcome is not None else [],
+        "warnings": list(each.warnings),
+        "problems": [{"text": problem.text, "hint": problem.hint} for problem in problems],
+    }
+
+
+def _state(each: TopicPlan, outcome: Outcome | None) -> str:
+    if each.problems:
+        return "refused"
+    if each.action is Action.NONE:
+        return "same"
+    if outcome is None:
+        return "planned"
+    return "failed" if outcome.problem else "done"
+
+
+def outcome_lines(outcome: Outcome) -> Iterator[str]:
+    """What is said of a topic when it is done, or is not."""
+    name = outcome.plan.topic.name
+    if outcome.problem is None:
+        yield f"{name}: {', '.join(outcome.done)}"
+        return
+    yield f"{name}: refused: {outcome.problem.text}"
+    if outcome.problem.hint:
+        yield f"  -> {outcome.problem.hint}"

@@ -1,0 +1,271 @@
+"""`pipeline.Producer` on a real Kafka: answers lost, Kafka away, forks, SIGKILL. Nothing is lost in silence."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import App, Delivery, Event, Producer, Topic, TransactionalProducer
+from pipeline.broker import LocalKafka
+from pipeline.config import KafkaSettings, ProducerSettings, Settings
+from pipeline.core.names import TopicPartition
+from pipeline.errors import ConfigError, DeliveryError, FencedError, QueueFullError
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.kafka.source import KafkaSources
+from pipeline.ports import TopicSpec
+from tests.conftest import KafkaUnderTest
+from tests.kafka.produce_rows import AT_A_TIME
+from tests.kafka.proxy import Api, Proxy
+
+pytestmark = pytest.mark.kafka
+
+PARTITIONS = 2
+DEADLINE_S = 60.0
+
+
+class Numbers:
+    """A topic of numbers, and what is in it."""
+
+    def __init__(self, servers: str, name: str, **config: str) -> None:
+        self.servers = servers
+        self.name = name
+        self.topic: Topic[str, int] = App("numbers").topic(name, key=str, value=int)
+        cluster = KafkaCluster(KafkaSettings(servers))
+        cluster.create(
+            [TopicSpec(name, PARTITIONS, config={k.replace("_", "."): v for k, v in config.items()})]
+        )
+        cluster.close()
+
+    def settings(self, **producer: Any) -> Settings:
+        return Settings(KafkaSettings(self.servers), producer=ProducerSettings(**producer))
+
+    def events(self) -> list[Event[str, int]]:
+        """All committed events, partition by partition."""
+        places = [TopicPartition(self.name, number) for number in range(PARTITIONS)]
+        reader = KafkaJournalReader(KafkaSettings(self.servers))
+        ends = reader.stable_ends(places)
+        reader.close()
+        source = KafkaSources(KafkaSettings(self.servers)).open(f"{self.name}-reader")
+        source.assign(dict.fromkeys(places, 0))
+        found: list[Event[str, int]] = []
+        silent_since = time.monotonic()
+        seen = dict.fromkeys(places, 0)
+        # A marker at the end has no record: what is silent for long ends there.
+        while any(seen[place] < ends[place] for place in places) and time.monotonic() - silent_since < 5.0:
+            for record in source.poll(10_000, 0.1).records:
+                found.append(
+                    Event(
+                        self.topic.key.decode(record.key()), self.topic.value.decode(record.value()), record
+                    )
+                )
+                seen[TopicPartition(record.topic(), record.partition())] = record.offset() + 1
+                silent_since = time.monotonic()
+        source.close()
+        return found
+
+
+@pytest.fixture
+def numbers(kafka: KafkaUnderTest, unique_name: str) -> Numbers:
+    return Numbers(kafka.bootstrap_servers, unique_name)
+
+
+def test_a_lost_answer_doubles_nothing(numbers: Numbers, proxy: Proxy) -> None:
+    """The client asks again, and the broker knows the request."""
+    lost = proxy.lose_answer(Api.PRODUCE, numbers.name.encode())
+    with Producer(Settings(KafkaSettings(proxy.servers))) as producer:
+        sent = [producer.send(numbers.topic, "k", n, id=str(n)) for n in range(100)]
+    assert lost.fired
+    assert [delivery.result().offset for delivery in sent] == list(range(100))
+    assert [(event.value, event.id) for event in numbers.events()] == [(n, b"%d" % n) for n in range(100)]
+
+
+def test_events_fail_in_time_while_kafka_is_away_and_each_is_named() -> None:
+    """A bounded wait, and then somebody is told: nothing is dropped in silence."""
+    topic = App("numbers").topic("nowhere", key=str, value=int)
+    settings = ProducerSettings(delivery_timeout_s=0.3, max_records=10, max_block_s=0.01)
+    producer = Producer(Settings(KafkaSettings("127.0.0.1:1"), producer=settings))
+    told: list[Delivery] = []
+    sent = [producer.send(topic, "k", n, id=f"id-{n}", on_delivery=told.append) for n in range(10)]
+    with pytest.raises(QueueFullError):
+        producer.send(topic, "k", 10)
+    producer.flush(DEADLINE_S)
+    assert told == sent
+    with pytest.raises(
+        DeliveryError, match="event id-0 of key b'k' for topic nowhere: not confirmed in time"
+    ):
+        sent[0].result()
+    producer.send(topic, "k", 11, id="unseen")
+    with pytest.raises(DeliveryError, match="1 events were not delivered: event unseen"):
+        producer.close()
+
+
+def test_a_close_that_gives_up_releases_the_client_and_names_the_events() -> None:
+    """A service stops in time while Kafka is away."""
+    topic = App("numbers").topic("nowhere", key=str, value=int)
+    producer = Producer(Settings(KafkaSettings("127.0.0.1:1")))
+    sent = producer.send(topic, "k", 1, id="id-1")
+    with pytest.raises(DeliveryError, match=r"1 events were given up at close, after 0.1 s: event id-1"):
+        producer.close(0.1)
+    assert isinstance(sent.exception(), DeliveryError)
+
+
+def test_an_event_over_the_limit_of_its_topic_fails_with_the_setting_to_mend(
+    kafka: KafkaUnderTest, unique_name: str
+) -> None:
+    """The broker refuses it together with what was in its batch, so both are told the same."""
+    numbers = Numbers(kafka.bootstrap_servers, unique_name, max_message_bytes="2000")
+    with Producer(numbers.settings()) as producer:
+        sent = producer.send(numbers.topic, os.urandom(2000).hex(), 1)
+        with pytest.raises(ConfigError, match=r"over max.message.bytes of the topic"):
+            sent.result(DEADLINE_S)
+        assert producer.send(numbers.topic, "k", 2).result(DEADLINE_S)
+    assert [event.value for event in numbers.events()] == [2]
+
+
+def test_a_forked_child_sends_its_own_events_and_the_parent_its_own(numbers: Numbers) -> None:
+    """A web server that forks after its start: no event twice, none lost, no process that hangs."""
+    program = f"""
+import os, sys
+from pipeline import App, Producer
+from pipeline.config import KafkaSettings, Settings
+topic = App("numbers").topic({numbers.name!r}, key=str, value=int)
+producer = Producer(Settings(KafkaSettings({numbers.servers!r})))
+for n in range(500):
+    producer.send(topic, str(n), n, id=f"parent-{{n}}")
+children = []
+for number in range(3):
+    pid = os.fork()
+    if pid == 0:
+        for n in range(100):
+            producer.send(topic, str(n), n, id=f"child-{{number}}-{{n}}")
+        producer.close()
+        sys.exit(0)  # with all that a process does at its end
+    children.append(pid)
+producer.close()
+assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0, 0]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=DEADLINE_S
+    )
+    assert done.returncode == 0, done.stderr
+    expected = [f"parent-{n}" for n in range(500)]
+    expected += [f"child-{number}-{n}" for number in range(3) for n in range(100)]
+    assert sorted((event.id or b"").decode() for event in numbers.events()) == sorted(expected)
+
+
+def test_transactions_are_whole_or_not_there_and_a_newer_producer_ends_the_older(numbers: Numbers) -> None:
+    """As on the fake, with Kafka's own coordinator."""
+    with TransactionalProducer(numbers.name, numbers.settings()) as old:
+        with old.transaction() as batch:
+            for n in range(1000):
+                batch.send(numbers.topic, str(n), n, id=str(n))
+        with TransactionalProducer(numbers.name, numbers.settings()) as new:
+            with new.transaction() as batch:
+                batch.send(numbers.topic, "k", 1000)
+            with pytest.raises(FencedError), old.transaction() as batch:
+                batch.send(numbers.topic, "k", 1001)
+            with pytest.raises(TypeError), new.transaction() as batch:
+                batch.send(numbers.topic, "k", "no number")  # type: ignore[misc]
+    assert sorted(event.value for event in numbers.events()) == list(range(1001))
+
+
+class Rows:
+    """A file, the program that sends it, and where that got."""
+
+    def __init__(self, numbers: Numbers, directory: Path, count: int) -> None:
+        self.numbers = numbers
+        self._file = directory / "rows.csv"
+        self._progress = directory / "progress"
+        self._log = directory / "rows.log"
+        self._file.write_text("".join(f"key-{n * 7 % 997},{n}\n" for n in range(count)))
+
+    def start(self, at: int) -> subprocess.Popen[bytes]:
+        """The program, from a line on."""
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [
+                    sys.executable, "-m", "tests.kafka.produce_rows", self.numbers.servers, self.numbers.name,
+                    str(self._file), str(self._progress), str(at),
+                ],
+                stdout=log,
+                stderr=log,
+            )  # fmt: skip
+
+    def told(self) -> list[str]:
+        """What the programs have told, oldest first."""
+        return self._progress.read_text().splitlines() if self._progress.exists() else []
+
+    def delivered(self) -> int:
+        """Up to which line all is delivered."""
+        return max((int(line) for line in self.told() if line != "done"), default=0)
+
+    def kill_when(self, process: subprocess.Popen[bytes], delivered: int, wait_s: float = 0.0) -> bool:
+        """SIGKILL once so much is delivered, and a while has passed; False when it had ended by itself."""
+        deadline = time.monotonic() + DEADLINE_S
+        while process.poll() is None and self.delivered() < delivered:
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.005)
+        try:
+            process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        return process.wait() == -signal.SIGKILL
+
+    def finish(self, at: int) -> None:
+        """Let it come to its end."""
+        assert self.start(at).wait(DEADLINE_S * 3) == 0, self._log.read_text()
+        assert self.told()[-1] == "done"
+
+
+@pytest.fixture
+def rows(numbers: Numbers, tmp_path: Path) -> Rows:
+    return Rows(numbers, tmp_path, 12_000)
+
+
+def test_what_a_killed_producer_sends_again_has_the_same_ids(rows: Rows) -> None:
+    """There are duplicates on the topic then, each under the id of its first sending: that is what to go by."""
+    assert rows.kill_when(rows.start(0), 2 * AT_A_TIME)
+    delivered = rows.delivered()
+    again = delivered - AT_A_TIME
+    rows.finish(again)
+    events = rows.numbers.events()
+    values = {event.id: event.value for event in events}
+    assert values == {b"%d" % n: n for n in range(12_000)}
+    # Sent twice for certain: what was confirmed to the first one and lies behind the place of the second start.
+    count = dict.fromkeys(range(12_000), 0)
+    for event in events:
+        assert event.id == b"%d" % event.value
+        count[event.value] += 1
+    assert {count[n] for n in range(again, delivered)} == {2}
+    assert {count[n] for n in range(again)} == {1}
+
+
+@pytest.mark.outage
+def test_events_wait_for_a_kafka_that_is_killed_and_started_again(tmp_path: Path, unique_name: str) -> None:
+    """Its restart is shorter than the time-out: everything arrives once, in order."""
+    with LocalKafka(tmp_path / "kafka") as own:
+        numbers = Numbers(own.bootstrap_servers, unique_name)
+        with Producer(numbers.settings(delivery_timeout_s=DEADLINE_S)) as producer:
+            for n in range(3_000):
+                producer.send(numbers.topic, "k", n)
+                if n == 1_000:
+                    own.kill()
+            own.start()
+        assert [event.value for event in numbers.events()] == list(range(3_000))
+
+
+def random_kills(seed: int) -> Iterator[tuple[int, float]]:
+    """(lines from one kill to the next, a while after), without end."""
+    choice = random.Random(seed)
+    while True:
+        yield choice.randrange(1, 12) * AT_A_TIME, choice.random() / 20

@@ -44,6 +44,7 @@ from pipeline.ports import Step, TopicSpec
 from pipeline.runtime.plan import plan_groups
 from pipeline.runtime.progress import RestoreProgress
 from pipeline.runtime.restore import Restored, restore
+from pipeline.runtime.task import Task
 from pipeline.runtime.worker import Worker
 from pipeline.wiring import build_world
 
@@ -176,7 +177,9 @@ class _Bench:
 
         def checkpointed(worker: Worker) -> bool:
             tasks = [task for run in worker._runs for task in run.tasks.values()]  # noqa: SLF001
-            return len(tasks) == PARTITIONS and all(task.applied.checkpoints for task in tasks)
+            return len(tasks) == PARTITIONS and all(
+                isinstance(task, Task) and task.applied.checkpoints for task in tasks
+            )
 
         self._work(state, "", filled)
         self._work(state, self._store.as_uri(), checkpointed)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.producer import Producer, TransactionalProducer
     from pipeline.producing.delivery import Delivered, Delivery
     from pipeline.running import App
+    from pipeline.sinks.declared import Delete, Postgres, Sqlite
     from pipeline.table import Table
 
 __all__ = [
@@ -25,14 +26,17 @@ __all__ = [
     "Codec",
     "Context",
     "Dedup",
+    "Delete",
     "Delivered",
     "Delivery",
     "Event",
     "Group",
     "OnError",
     "PipelineError",
+    "Postgres",
     "Producer",
     "Resource",
+    "Sqlite",
     "Table",
     "TableDef",
     "Topic",
@@ -47,12 +51,15 @@ _HOMES = {
     "Dedup": "pipeline.declarations",
     "Delivered": "pipeline.producing.delivery",
     "Delivery": "pipeline.producing.delivery",
+    "Delete": "pipeline.sinks.declared",
     "Event": "pipeline.event",
     "Group": "pipeline.app",
     "OnError": "pipeline.app",
     "PipelineError": "pipeline.errors",
+    "Postgres": "pipeline.sinks.declared",
     "Producer": "pipeline.producer",
     "Resource": "pipeline.declarations",
+    "Sqlite": "pipeline.sinks.declared",
     "Table": "pipeline.table",
     "TableDef": "pipeline.declarations",
     "Topic": "pipeline.declarations",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, overload
 
 from typing_extensions import TypeForm
 
@@ -19,8 +19,9 @@ from pipeline.declarations import Dedup, Resource, TableDef, Topic
 from pipeline.errors import ConfigError
 from pipeline.event import Batch, Event
 from pipeline.keys import resolve_key
+from pipeline.sinks.declared import Sink
 
-__all__ = ["App", "Binding", "Group", "OnError"]
+__all__ = ["App", "Binding", "Group", "OnError", "SinkBinding"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -61,6 +62,14 @@ class Binding:
         return min(doubled, longest)
 
 
+class SinkBinding(NamedTuple):
+    """One sink of one input topic."""
+
+    topic: Topic[Any, Any]
+    sink: Sink[Any, Any]
+    on_error: OnError
+
+
 class _Handler(Protocol[K, V]):
     def __call__(
         self, function: Callable[[Event[K, V], Context], None], /
@@ -80,6 +89,7 @@ class Group:
         self._app = app
         self.name = check_name("group", name)
         self.bindings: list[Binding] = []
+        self.sinks: list[SinkBinding] = []
         self.tables: dict[str, TableDef[Any, Any]] = {}
 
     @property
@@ -88,8 +98,8 @@ class Group:
 
     @property
     def inputs(self) -> list[Topic[Any, Any]]:
-        """Input topics in the order of their first handler."""
-        return list(dict.fromkeys(binding.topic for binding in self.bindings))
+        """Input topics in the order of their first handler or sink."""
+        return list(dict.fromkeys([b.topic for b in self.bindings] + [b.topic for b in self.sinks]))
 
     def table(
         self,
@@ -110,6 +120,8 @@ class Group:
         where = f"table {self.name}.{name}"
         if name in self.tables:
             raise ConfigError(f"{where} is declared twice")
+        if self.sinks:
+            raise self._mixed(f"a table, {name}")
         if upgrade is not None and not callable(upgrade):
             raise ConfigError(f"{where}: upgrade is {upgrade!r}; it must be a function of the old value")
         table: TableDef[K, V] = TableDef(
@@ -171,15 +183,64 @@ class Group:
         self._check_topic(topic, "batch_handler")
         return register
 
+    def sink(self, topic: Topic[K, V], to: Sink[K, V], *, on_error: OnError = "stop") -> None:
+        """Write rows of `topic` to a database, exactly once: rows and positions are one transaction there.
+
+        A group has handlers or sinks: its positions are in one place. Its input topics are co-partitioned; its sinks
+        write to one database. Sinks of one topic write in the order in which they were declared.
+        on_error: what to do with a record whose row cannot be made, or is refused: `stop` its task, or `skip` it.
+        """
+        where = f"group {self.name}"
+        self._check_topic(topic, "group(...).sink")
+        if not isinstance(to, Sink):
+            raise ConfigError(f"{where}: {to!r} is no sink", hint="use pipeline.Postgres or pipeline.Sqlite")
+        if self.bindings or self.tables:
+            raise self._mixed(f"a sink, {to!r}")
+        if on_error == "dead_letter":
+            raise ConfigError(
+                f"{where}: a sink has no dead letters: its positions are in the database, and a Kafka transaction "
+                "and one of the database cannot be one",
+                hint="let a handler in another group check records first, with on_error='dead_letter'; or 'skip'",
+            )
+        if on_error not in {"stop", "skip"}:
+            raise ConfigError(f"{where}: on_error is {on_error!r}; for a sink it must be stop or skip")
+        if not self._app.owns(topic):
+            raise ConfigError(f"{where}: topic {topic.name} belongs to another app")
+        if topic.dedup is not None:
+            raise ConfigError(
+                f"{where}: topic {topic.name} drops duplicates by their ids, and a sink remembers no ids",
+                hint="let a handler of another group send what remains to a topic of its own, and write that one",
+            )
+        other = next(
+            (b.sink for b in self.sinks if (b.sink.engine, b.sink.address) != (to.engine, to.address)), None
+        )
+        if other is not None:
+            raise ConfigError(
+                f"{where}: {to!r} and {other!r} are in different databases, and cannot be one transaction",
+                hint="declare app.group(...) for each database; write the same DSN for the same one",
+            )
+        self.sinks.append(SinkBinding(topic, to, on_error))
+
+    def _mixed(self, what: str) -> ConfigError:
+        return ConfigError(
+            f"group {self.name} has {'sinks' if self.sinks else 'handlers or tables'} and cannot have {what}: "
+            "the positions of a group are either in its journal or in a database",
+            hint='declare a group of its own for sinks: app.group("rows").sink(...)',
+        )
+
     def _check_topic(self, topic: object, method: str) -> None:
         if not isinstance(topic, Topic):
             raise ConfigError(
                 f"group {self.name}: {topic!r} is no topic",
-                hint=f"use @app.{method}(topic) above the function",
+                hint=f"use @app.{method}(topic) above the function"
+                if "sink" not in method
+                else f"use app.{method}(topic, ...)",
             )
 
     def _bind(self, binding: Binding) -> None:
         function = binding.function
+        if self.sinks:
+            raise self._mixed("a handler")
         if not callable(function):
             raise ConfigError(f"group {self.name}: the handler {function!r} is no function")
         if any(kind(function) for kind in _NOT_RUN_BY_A_CALL):
@@ -312,8 +373,8 @@ class App(Group):
 
     @property
     def groups(self) -> list[Group]:
-        """Groups that have handlers, `main` first."""
-        return [group for group in (self, *self._groups.values()) if group.bindings]
+        """Groups that have handlers or sinks, `main` first."""
+        return [group for group in (self, *self._groups.values()) if group.bindings or group.sinks]
 
 
 # Calling such a function runs nothing of it.

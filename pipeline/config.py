@@ -98,6 +98,7 @@ class WorkerSettings:
     checkpoint_bytes_per_s: int = 0
     checkpoint_grace_s: float = 3600.0
     topics_dir: str = DEFAULT_TOPICS_DIR
+    sink_connections: int = 4
 
     def __post_init__(self) -> None:
         if self.start not in {"earliest", "latest"}:
@@ -123,6 +124,7 @@ class WorkerSettings:
             "handoff_timeout_s",
             "checkpoint_interval_s",
             "checkpoint_journal_bytes",
+            "sink_connections",
         ):
             if not getattr(self, name) > 0:  # so that NaN is refused, too
                 raise ConfigError(f"worker.{name} must be above 0")

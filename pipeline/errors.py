@@ -24,7 +24,9 @@ __all__ = [
     "PipelineError",
     "ProducerClosedError",
     "QueueFullError",
+    "RejectedRowsError",
     "RetriableError",
+    "SinkUnreachableError",
     "SupersededError",
     "UnknownOutcomeError",
     "UnreachableError",
@@ -57,6 +59,21 @@ class UnreachableError(PipelineError):
     """Kafka does not answer. Reaction: wait and try again while running; exit 3 when starting."""
 
     exit_code = 3
+
+
+class SinkUnreachableError(UnreachableError):
+    """The database of a sink does not answer. Reaction: its group waits and tries again, the others go on."""
+
+
+class RejectedRowsError(PipelineError):
+    """The database refuses a row, for what is in it. Reaction: find its record, which gets its sink's policy.
+
+    `write`: which of the writes it was, by its place; None when that is not known.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, write: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.write = write
 
 
 class HandlerError(PipelineError):

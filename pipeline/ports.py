@@ -584,6 +584,15 @@ class Step(Enum):
     BEFORE_GENESIS = "before_genesis"
     DURING_GENESIS = "during_genesis"
     AFTER_GENESIS = "after_genesis"
+    SINK_AFTER_POSITIONS = "sink_after_positions"
+    SINK_BEFORE_CLAIM = "sink_before_claim"
+    SINK_AFTER_CLAIM = "sink_after_claim"
+    SINK_BEFORE_BEGIN = "sink_before_begin"
+    SINK_AFTER_FENCE = "sink_after_fence"
+    SINK_AFTER_ROWS = "sink_after_rows"
+    SINK_DURING_COMMIT = "sink_during_commit"
+    SINK_AFTER_COMMIT = "sink_after_commit"
+    SINK_AFTER_RELEASE = "sink_after_release"
 
 
 class Steps(Protocol):

@@ -72,6 +72,7 @@ def build_world(
         log=logger,
         steps=steps if steps is not None else NoSteps(),
         checkpoints=Checkpoints(checkpoints, ThreadExecutor(TRANSFERS)) if checkpoints is not None else None,
+        sink_executor=lambda: ThreadExecutor(settings.worker.sink_connections),
     )
 
 

@@ -44,8 +44,9 @@ class ProgressLine:
             tasks += f"  {counted(progress.duplicates, 'duplicate')} dropped"
         if progress.late_duplicates:
             tasks += f"  {counted(progress.late_duplicates, 'late duplicate')} let through"
+        rows = f"{counted(progress.rows, 'row')}  " if progress.rows else ""
         sys.stderr.write(
             f"\r\x1b[K{self._head}{counted(progress.records, 'record')}  {rate:,.0f}/s  "
-            f"{counted(progress.outputs, 'output')}  {counted(progress.commits, 'commit')}  tasks: {tasks}"
+            f"{counted(progress.outputs, 'output')}  {rows}{counted(progress.commits, 'commit')}  tasks: {tasks}"
         )
         sys.stderr.flush()

@@ -70,7 +70,8 @@ def reset(
                 f"{error.message}\n{done} of {len(resets)} tasks were reset before that",
                 hint=error.hint or "run the command again for the rest, with --group and --partition",
             ) from error
-        say(f"task {planned.task} is reset, as entry {seq} of its journal")
+        what = "under epoch {seq}" if planned.plan.group.sinks else "as entry {seq} of its journal"
+        say(f"task {planned.task} is reset, {what.format(seq=seq)}")
 
 
 def _groups(app: App, name: str | None) -> list[Group]:
@@ -118,10 +119,19 @@ def _document(planned: TaskReset, *, dry_run: bool) -> dict[str, object]:
 def _consequences(resets: Sequence[TaskReset]) -> str:
     tables = sorted({f"{r.task.group}.{name}" for r in resets for name in r.plan.group.tables})
     outputs = sorted({name for r in resets for name in r.outputs})
-    again = sum(place.again for r in resets for place in r.inputs)
-    lines = [f"forgotten: the rows of {', '.join(tables)}" if tables else "there are no tables to forget"]
+    handled = [r for r in resets if not r.plan.group.sinks]
+    again = sum(place.again for r in handled for place in r.inputs)
+    lines = []
+    if handled:
+        lines = [f"forgotten: the rows of {', '.join(tables)}" if tables else "there are no tables to forget"]
     if again:
         lines.append(
             f"produced again: what the handlers send for these records, to any of {', '.join(outputs)}"
+        )
+    sinks = list(dict.fromkeys(str(bound.sink) for r in resets for bound in r.plan.group.sinks))
+    if sinks:
+        lines.append(
+            f"nothing is deleted in the database; rows of records that are handled again are written again: "
+            f"{', '.join(sinks)} (upsert and insert: none is doubled; append: every one is)"
         )
     return "\n".join(lines)

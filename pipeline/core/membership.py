@@ -110,7 +110,8 @@ def ring_parameters(tasks: Iterable[TaskId]) -> str:
 class Owner(NamedTuple):
     """Who has a task, by its entry `seq`. `released`: it has it no longer, and would be the first to have it back.
 
-    `problem`: why the task failed there.
+    `problem`: why the task failed there; not `released`: what keeps it waiting there. `database`: where a sink task
+    has its positions, and then `seq` is its epoch; empty for a task with a journal.
     """
 
     seq: int
@@ -118,6 +119,7 @@ class Owner(NamedTuple):
     process: str
     released: bool = False
     problem: str = ""
+    database: str = ""
 
     @property
     def order(self) -> tuple[int, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from pipeline.runtime.task import Task
+from pipeline.runtime.live import LiveTask
 
 __all__ = ["Progress", "counts_of"]
 
@@ -26,17 +26,19 @@ class Progress:
     retried: int = 0
     duplicates: int = 0
     late_duplicates: int = 0
+    rows: int = 0
 
 
-def counts_of(task: Task) -> Counter[str]:
+def counts_of(task: LiveTask) -> Counter[str]:
     """By name of the field of `Progress`."""
     return Counter(
         records=task.records,
         outputs=task.outputs,
+        rows=task.rows,
         commits=task.commits,
         skipped=task.rejected.skipped,
         dead_lettered=task.rejected.dead_lettered,
         retried=task.rejected.retried,
-        duplicates=sum(ids.dropped.duplicates for ids in task.dedup.values()),
-        late_duplicates=sum(ids.dropped.late for ids in task.dedup.values()),
+        duplicates=task.duplicates[0],
+        late_duplicates=task.duplicates[1],
     )

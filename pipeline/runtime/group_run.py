@@ -7,8 +7,8 @@ from itertools import groupby
 from operator import methodcaller
 
 from pipeline.ports import Record, Source
+from pipeline.runtime.live import Authority, LiveTask
 from pipeline.runtime.plan import GroupPlan
-from pipeline.runtime.task import Task
 
 __all__ = ["GroupRun"]
 
@@ -16,15 +16,16 @@ __all__ = ["GroupRun"]
 class GroupRun:
     """Keeps the source's assignment equal to the live tasks. Processing thread only."""
 
-    def __init__(self, plan: GroupPlan, source: Source) -> None:
+    def __init__(self, plan: GroupPlan, source: Source, authority: Authority) -> None:
         self.plan = plan
+        self.authority = authority
         self.source = source
-        self.tasks: dict[int, Task] = {}
-        self.leaving: dict[int, Task] = {}  # given up; what is open is being committed
+        self.tasks: dict[int, LiveTask] = {}
+        self.leaving: dict[int, LiveTask] = {}  # given up; what is open is being committed
         self._paused: set[int] = set()
         self._held: set[int] = set()
 
-    def add(self, task: Task) -> None:
+    def add(self, task: LiveTask) -> None:
         """A task is live: read its partitions from where it stands."""
         partitions = self.plan.partitions_of(task.id.partition)
         self.tasks[task.id.partition] = task
@@ -37,11 +38,11 @@ class GroupRun:
             self.leaving[partition] = task
             task.leave()
 
-    def remove(self, partition: int) -> Task | None:
+    def remove(self, partition: int) -> LiveTask | None:
         """A task is live no more, nor leaving; it is not closed. None when it was neither."""
         return self.leaving.pop(partition, None) or self._stop_reading(partition)
 
-    def _stop_reading(self, partition: int) -> Task | None:
+    def _stop_reading(self, partition: int) -> LiveTask | None:
         task = self.tasks.pop(partition, None)
         if task is not None:
             self.source.unassign(self.plan.partitions_of(partition))

@@ -1,4 +1,7 @@
-"""Says that Kafka is away, for how long, and that it is back: once each, and now and then in between."""
+"""Says that Kafka, or a sink's database, is away, for how long, and that it is back.
+
+Once each, and now and then in between.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,27 @@ REPEAT_S = 10.0
 
 
 class Outage:
-    """Told how requests to the cluster fare. `asked_s`: when the request was made, on the same clock."""
+    """Told how requests fare. `asked_s`: when the request was made, on the same clock.
 
-    def __init__(self, clock: Clock, log: Logger) -> None:
+    `away`, `back`: names of its events. `name`: whose answer is waited for. `runs`: what to check.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        log: Logger,
+        *,
+        away: str = "kafka_unreachable",
+        back: str = "kafka_reachable",
+        name: str = "Kafka",
+        runs: str = "the brokers run",
+    ) -> None:
         self._clock = clock
         self._log = log
+        self._away = away
+        self._back = back
+        self._name = name
+        self._runs = runs
         self._since_s: float | None = None
         self._next_s = 0.0
 
@@ -31,14 +50,14 @@ class Outage:
             return
         self._next_s = now + REPEAT_S
         self._log.warning(
-            "kafka_unreachable",
+            self._away,
             reason=reason or f"no answer for {now - asked_s:.0f} s",
             seconds=round(now - self._since_s, 1),
-            next="the worker waits and goes on by itself, and nothing is lost; check that the brokers run",
+            next=f"the worker waits and goes on by itself, and nothing is lost; check that {self._runs}",
         )
 
     def answered(self) -> None:
         if self._since_s is not None:
             seconds = round(self._clock.monotonic_s() - self._since_s, 1)
-            self._log.warning("kafka_reachable", reason="Kafka answers again", seconds=seconds)
+            self._log.warning(self._back, reason=f"{self._name} answers again", seconds=seconds)
             self._since_s = None

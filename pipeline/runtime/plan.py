@@ -66,7 +66,9 @@ def plan_groups(
 ) -> tuple[list[GroupPlan], Mapping[Topic[Any, Any], Sender]]:
     """Check declarations against the cluster. Raises ConfigError naming what does not fit; UnreachableError."""
     if not groups:
-        raise ConfigError(f"app {app.app_name} has no handlers", hint="register one with @app.handler(topic)")
+        raise ConfigError(
+            f"app {app.app_name} has no handlers and no sinks", hint="register one with @app.handler(topic)"
+        )
     cluster_id = world.cluster.cluster_id()
     topics = world.cluster.describe(list(app.topics))
     missing = [name for name in app.topics if name not in topics]

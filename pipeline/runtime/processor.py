@@ -25,7 +25,7 @@ from pipeline.runtime.dedup import DedupTable
 from pipeline.runtime.watchdog import AtWork
 from pipeline.table import TaskOverlay
 
-__all__ = ["PoisonError", "Processor", "Rejected", "RetryError"]
+__all__ = ["LEAVING", "RAISED", "PoisonError", "Processor", "Rejected", "RetryError"]
 
 
 class PoisonError(Exception):
@@ -57,8 +57,8 @@ class Rejected:
 
 
 # What a handler may raise beside an Exception: it means its worker or a task of its own, never its record.
-_LEAVING = (SystemExit, CancelledError, GeneratorExit)
-_RAISED = (Exception, *_LEAVING)
+LEAVING = (SystemExit, CancelledError, GeneratorExit)
+RAISED = (Exception, *LEAVING)
 
 
 class Processor:
@@ -166,7 +166,7 @@ class Processor:
                         undo.clear()
             except (CorruptStateError, InvariantError, PoisonError, RetryError):
                 raise
-            except _RAISED as error:  # whatever user code raises belongs to its record
+            except RAISED as error:  # whatever user code raises belongs to its record
                 self._take_back(mark)
                 if self._seen is not None:
                     self._seen.disown()
@@ -195,7 +195,7 @@ class Processor:
                 seen.settle(admitted)
         except (CorruptStateError, InvariantError):
             raise
-        except _RAISED as error:  # whatever user code raises belongs to its batch
+        except RAISED as error:  # whatever user code raises belongs to its batch
             self._take_back(mark)
             if len(records) == 1:
                 self._reject(topic, binding, records[0], error)
@@ -212,7 +212,7 @@ class Processor:
     def _reject(self, topic: Topic[Any, Any], binding: Binding, record: Record, error: BaseException) -> None:
         """Ask for another try, or apply the policy. Raises RetryError, PoisonError."""
         # Our own errors are mistakes of the program, and a handler that exits means the worker, not its record.
-        final = isinstance(error, (PipelineError, *_LEAVING))
+        final = isinstance(error, (PipelineError, *LEAVING))
         # A dead letter that is replayed in vain is one again, whatever its handler says by now.
         again = getattr(record, "replay", 0) > 0
         policy: OnError = "stop" if final else "dead_letter" if again else binding.on_error

@@ -103,6 +103,10 @@ class Publisher:
         self._slow_commits = 0
         self.renewals = 0
 
+    @property
+    def task(self) -> TaskId:
+        return self._task
+
     def fence(self) -> None:
         """Fence every older owner of the task. Waits while Kafka is away, until `stop_waiting`."""
         self._close_producer()

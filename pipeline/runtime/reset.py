@@ -7,7 +7,7 @@
 A crash before 3 leaves the task as it was, fenced, and its worker takes it up again; after 3 every restore, with
 whatever local state, comes to the RESET entry and starts empty from there. A worker that runs meanwhile restores
 the task by itself. The entry carries today's topics and schemas, so a reset is also the way past a change that
-`core.recovery.check_identity` refuses.
+`core.recovery.check_identity` refuses. A group of sinks has no journal: `runtime/sinks/reset.py`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pipeline.ports import JournalReader
 from pipeline.runtime.journal import last_entries, settled_end
 from pipeline.runtime.plan import GroupPlan, plan_groups
 from pipeline.runtime.publisher import Commit, Publisher
+from pipeline.runtime.sinks.reset import read_positions, reset_positions
 from pipeline.runtime.world import World
 
 __all__ = ["InputReset", "StartAt", "TaskReset", "plan_reset", "reset_task", "start_at", "timestamp_of"]
@@ -128,24 +129,30 @@ def plan_reset(
     reader = world.journals()
     try:
         for plan in plans:
-            _require_journal(plan, world)
+            numbers = _sink_seqs(plan, world) if plan.group.sinks else None
+            if numbers is None:
+                _require_journal(plan, world)
             if partition is not None and not 0 <= partition < plan.partitions:
                 raise InputError(f"group {plan.id.group} has partitions 0 to {plan.partitions - 1}")
             read = {topic.name for topic in plan.group.inputs}
             outputs = tuple(name for name in app.topics if name not in read) or tuple(app.topics)
             for task in plan.tasks:
                 if partition is None or task.partition == partition:
-                    yield _plan_task(task, plan, outputs, start, reader)
+                    seq, positions = numbers[task] if numbers is not None else _entered(task, reader)
+                    inputs = _input_resets(task, plan, positions, start, reader)
+                    yield TaskReset(task, plan, seq, inputs, () if plan.group.sinks else outputs)
     finally:
         reader.close()
 
 
 def reset_task(reset: TaskReset, owner: str, world: World, settings: WorkerSettings) -> int:
-    """Do it; the number of the RESET entry.
+    """Do it; the number of the RESET entry, or of a sink task's new epoch.
 
     Raises FencedError when workers take the task back again and again, UnreachableError, FatalTaskError.
     """
     positions = {entry.topic: entry.start for entry in reset.inputs}
+    if reset.plan.group.sinks:
+        return reset_positions(reset.task, reset.plan, positions, world)
     attempt = 0
     while True:
         attempt += 1
@@ -192,10 +199,25 @@ def _require_journal(plan: GroupPlan, world: World) -> None:
         )
 
 
-def _plan_task(
-    task: TaskId, plan: GroupPlan, outputs: tuple[str, ...], start: StartAt, reader: JournalReader
-) -> TaskReset:
-    last = _last(task, reader)
+def _entered(task: TaskId, reader: JournalReader) -> tuple[int, Mapping[str, int]]:
+    last = _last(task, reader).entry
+    return last.seq, last.positions
+
+
+def _sink_seqs(plan: GroupPlan, world: World) -> dict[TaskId, tuple[int, Mapping[str, int]]]:
+    """Epoch and positions of each task; 0 and none where its rows are missing."""
+    return {
+        task: (
+            max((row.epoch for row in rows.values()), default=0),
+            {topic: row.position for topic, row in rows.items()},
+        )
+        for task, rows in read_positions(plan, world).items()
+    }
+
+
+def _input_resets(
+    task: TaskId, plan: GroupPlan, positions: Mapping[str, int], start: StartAt, reader: JournalReader
+) -> tuple[InputReset, ...]:
     inputs = []
     for partition in plan.partitions_of(task.partition):
         bounds = reader.bounds(partition)
@@ -206,9 +228,9 @@ def _plan_task(
                 f"{partition} holds offsets {bounds.start} to {bounds.stable_end}; {chosen} is not among them",
                 hint="choose an offset from there, a time, earliest or latest",
             )
-        position = last.entry.positions.get(partition.topic)
+        position = positions.get(partition.topic)
         inputs.append(InputReset(partition.topic, partition.partition, position, chosen))
-    return TaskReset(task, plan, last.entry.seq, tuple(inputs), outputs)
+    return tuple(inputs)
 
 
 def _last(task: TaskId, reader: JournalReader) -> JournalEntry:

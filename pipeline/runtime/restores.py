@@ -1,40 +1,24 @@
-"""Begins restores beside the processing thread."""
+"""What a restore does, and what comes before it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pipeline.config import WorkerSettings
-from pipeline.core.names import TaskId, TopicPartition, is_replays
-from pipeline.ports import Pending, Store
+from pipeline.core.names import TopicPartition, is_replays
+from pipeline.runtime.live import Asked
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.restore import Restored, restore
 from pipeline.runtime.world import World
 
-__all__ = ["Asked", "begin_restore"]
+__all__ = ["restore_step"]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What to restore, and what comes first.
-
-    `wait_s`: a pause. `damage`: why the state on disk is to be set aside. `copy_of`: gives the followed copy to start
-    from. `closing`: what still closes the task as it was here before.
-    """
-
-    plan: GroupPlan
-    task: TaskId
-    process: str
-    wait_s: float = 0.0
-    damage: str | None = None
-    copy_of: Callable[[], Store | None] | None = None
-    closing: Pending[None] | None = None
-
-
-def begin_restore(asked: Asked, world: World, settings: WorkerSettings) -> Pending[Restored]:
-    """The restore under way."""
-    task, plan = asked.task, asked.plan
+def restore_step(
+    plan: GroupPlan, asked: Asked, world: World, settings: WorkerSettings
+) -> Callable[[], Restored]:
+    """The restore, for the executor."""
+    task = asked.task
 
     def start_position(topic: str) -> int:
         # Not from the source: it is being polled, and answers on the processing thread only between polls.
@@ -67,4 +51,4 @@ def begin_restore(asked: Asked, world: World, settings: WorkerSettings) -> Pendi
             copy=asked.copy_of() if asked.copy_of is not None else None,
         )
 
-    return world.executor.submit(step)
+    return step

@@ -92,6 +92,7 @@ class Task:
         self.poison: PipelineError | None = None
         self.records = 0
         self.outputs = 0
+        self.rows = 0  # a task of handlers writes none
         self.commits = 0
 
     @property
@@ -123,8 +124,19 @@ class Task:
         return self._positions
 
     @property
+    def duplicates(self) -> tuple[int, int]:
+        """How many were dropped, and how many let through, known to be late."""
+        dropped = [ids.dropped for ids in self.dedup.values()]
+        return sum(d.duplicates for d in dropped), sum(d.late for d in dropped)
+
+    @property
     def rejected(self) -> Rejected:
         return self._processor.rejected
+
+    @property
+    def written(self) -> Sequence[str]:
+        """Topics that it has written to."""
+        return self.context.written
 
     @property
     def at_work(self) -> AtWork | None:

@@ -7,16 +7,13 @@ last for as long as nothing arrives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
-from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, FencedError, PipelineError, UnreachableError
 from pipeline.ports import Pending, TopicInfo
 from pipeline.runtime.group_run import GroupRun
-from pipeline.runtime.journal import read_entries
 from pipeline.runtime.outage import Outage
 from pipeline.runtime.plan import inputs_changed, outputs_changed
 from pipeline.runtime.world import World
@@ -37,8 +34,7 @@ class Upkeep:
         self._check: Pending[dict[str, TopicInfo]] | None = None
         self._asked_s = now
         self._outage = Outage(world.clock, world.log)
-        self._look: Pending[dict[TaskId, _Seen]] | None = None
-        self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last look
+        self._looks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
 
     def turn(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
         """Do what is due; live tasks that must not go on, with the reason."""
@@ -66,14 +62,8 @@ class Upkeep:
             names = sorted({name for plan in plans for name in (*plan.placed_by, *plan.identity.inputs)})
             cluster = self._world.cluster
             self._check = self._world.executor.submit(lambda: cluster.describe(names))
-            self._begin_look()
-        if self._look is not None and self._look.done():
-            look, self._look = self._look, None
-            try:
-                found += self._taken(look.result())
-            except PipelineError as error:
-                self._world.log.info("journals_not_checked", reason=error.message)
-        return found
+            self._begin_looks()
+        return found + self._taken()
 
     def explain(self, run: GroupRun, task: TaskId, error: PipelineError) -> PipelineError:
         """A position out of range has another reason when the topic is not the one it was."""
@@ -83,63 +73,39 @@ class Upkeep:
             return error
         return _error(run, task, now) or error
 
-    def _begin_look(self) -> None:
-        idle = [task for run in self._runs for task in run.tasks.values() if task.idle]
-        if not idle or self._look is not None:
-            return
-        places = {task.id: task.applied for task in idle}
-        seen, world = dict(self._looked_at), self._world
-        self._look = world.executor.submit(lambda: _ends_beyond(places, seen, world))
-
-    def _taken(self, ends: Mapping[TaskId, _Seen]) -> list[tuple[GroupRun, TaskId, PipelineError]]:
-        found: list[tuple[GroupRun, TaskId, PipelineError]] = []
+    def _begin_looks(self) -> None:
         for run in self._runs:
-            for task in run.tasks.values():
-                seen = ends.get(task.id)
-                if seen is None or seen.seq != task.applied.seq:
-                    continue  # it went on meanwhile
-                self._looked_at[task.id] = seen.end
-                if seen.taken:
-                    error = FencedError(f"task {task.id}: its journal goes on beyond entry {seen.seq}")
-                    found.append((run, task.id, error))
+            idle = {task.id: task.applied for task in run.tasks.values() if task.idle}
+            if idle and run not in self._looks:
+                seqs = {task: place.seq for task, place in idle.items()}
+                self._looks[run] = run.authority.begin_check(idle), seqs
+
+    def _taken(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
+        found: list[tuple[GroupRun, TaskId, PipelineError]] = []
+        for run, (look, seqs) in list(self._looks.items()):
+            if not look.done():
+                continue
+            del self._looks[run]
+            try:
+                taken = look.result()
+            except PipelineError as error:
+                self._world.log.info("owners_not_checked", group=run.plan.id.group, reason=error.message)
+                continue
+            for task in list(run.tasks.values()):
+                # One that went on meanwhile has found out by itself.
+                if task.id in taken and task.applied.seq == seqs[task.id]:
+                    fenced = FencedError(f"task {task.id}: somebody has taken it after {task.applied.seq}")
+                    found.append((run, task.id, fenced))
         return found
 
     def _judge(self, now: dict[str, TopicInfo]) -> list[tuple[GroupRun, TaskId, PipelineError]]:
         found: list[tuple[GroupRun, TaskId, PipelineError]] = []
         for run in self._runs:
             for task in run.tasks.values():
-                error = _error(run, task.id, now, task.context.written)
+                error = _error(run, task.id, now, task.written)
                 if error is not None:
                     found.append((run, task.id, error))
         return found
-
-
-class _Seen(NamedTuple):
-    """A journal's end, and whether there are entries of others beyond ours, `seq`."""
-
-    seq: int
-    end: int
-    taken: bool
-
-
-def _ends_beyond(
-    places: Mapping[TaskId, AppliedPosition], seen: Mapping[TaskId, int], world: World
-) -> dict[TaskId, _Seen]:
-    """What has come to the journals of `places` since the last look."""
-    reader = world.journals()
-    try:
-        ends = reader.stable_ends([task.journal for task in places])
-        result = {}
-        for task, applied in places.items():
-            end = ends[task.journal]
-            if end in {applied.next_offset, seen.get(task)}:
-                continue
-            # Mostly the marker of our own last entry.
-            entries = read_entries(task, reader, applied.next_offset, end, None)
-            result[task] = _Seen(applied.seq, end, next(entries, None) is not None)
-        return result
-    finally:
-        reader.close()
 
 
 def _error(

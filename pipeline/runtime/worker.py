@@ -13,14 +13,15 @@ are reacted to in one place, `_react`:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.app import App, Group
 from pipeline.config import WorkerSettings
+from pipeline.context import Sender
 from pipeline.core.membership import Action, Owner, Place
 from pipeline.core.names import TaskId
-from pipeline.declarations import Resource
+from pipeline.declarations import Resource, Topic
 from pipeline.errors import (
     AbortableError,
     CheckpointStoreError,
@@ -37,16 +38,14 @@ from pipeline.errors import (
 from pipeline.ports import Pending, Record, Store
 from pipeline.runtime.checkpoints.checkpointer import Checkpointer
 from pipeline.runtime.counts import Progress, counts_of
-from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.group_run import GroupRun
+from pipeline.runtime.journaled import JournalAuthority
 from pipeline.runtime.letter_topics import create_letter_topics
+from pipeline.runtime.live import Asked, Authority, LiveTask, Ready
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.plan import GroupPlan, plan_groups
-from pipeline.runtime.restore import Restored
-from pipeline.runtime.restores import Asked, begin_restore
-from pipeline.runtime.sharing.owner import begin_look
 from pipeline.runtime.sharing.ownership import Ownership
-from pipeline.runtime.task import Task
+from pipeline.runtime.sinks.authority import SinkAuthority
 from pipeline.runtime.upkeep import Upkeep
 from pipeline.runtime.watchdog import AtWork
 from pipeline.runtime.world import World
@@ -75,7 +74,7 @@ class Worker:
         self._world = world
         self._settings = settings
         self._runs: list[GroupRun] = []
-        self._restoring: dict[TaskId, Pending[Restored]] = {}
+        self._restoring: dict[TaskId, Pending[Ready]] = {}
         self._fenced: dict[TaskId, Pending[Owner | None]] = {}
         self._closing: dict[TaskId, Pending[None]] = {}
         self._ownership: Ownership | None = None
@@ -99,19 +98,16 @@ class Worker:
         """
         # First of all: a start that must fail for that reason would fence the worker that is well.
         self._world.stores.claim(self._app.app_name)
-        plans = self._plan()
-        for plan in plans:
-            ensure_genesis(
-                plan.id,
-                plan.partitions,
-                plan.identity,
-                self._settings.replication_factor,
-                world=self._world,
-                latest=self._settings.start == "latest",
-            )
+        plans, senders = self._plan()
+        authorities = [self._authority_of(plan, senders) for plan in plans]
+        for authority in authorities:
+            authority.begin()
         self._ownership = Ownership(self._app.app_name, plans, self._world, self._settings)
         self._ownership.join(lambda: (self._turns, _place(self.at_work)))
-        self._runs.extend(GroupRun(plan, self._world.sources.open(plan.id.consumer_group)) for plan in plans)
+        self._runs.extend(
+            GroupRun(plan, self._world.sources.open(plan.id.consumer_group), authority)
+            for plan, authority in zip(plans, authorities, strict=True)
+        )
         self._world.log.info(
             "worker_started",
             app=self._app.app_name,
@@ -120,15 +116,15 @@ class Worker:
             next="it takes its share of the tasks within seconds",
         )
 
-    def _plan(self) -> list[GroupPlan]:
-        plans, self._senders = plan_groups(self._app, self._groups, self._world)
+    def _plan(self) -> tuple[list[GroupPlan], Mapping[Topic[Any, Any], Sender]]:
+        plans, senders = plan_groups(self._app, self._groups, self._world)
         lacking = [plan for plan in plans if plan.lacks_letter_topics]
         replication, world = self._settings.replication_factor, self._world
         for plan in lacking:
             create_letter_topics(plan.id, plan.partitions, plan.largest_input, replication, world)
         if lacking:
-            plans, self._senders = plan_groups(self._app, self._groups, world)
-        return plans
+            plans, senders = plan_groups(self._app, self._groups, world)
+        return plans, senders
 
     def step(self) -> bool:
         """One turn: take restored tasks live, poll, process, seal, retire. True when anything moved."""
@@ -145,6 +141,7 @@ class Worker:
             for task in list(run.leaving.values()):
                 moved |= self._advance_leaving(run, task)
             run.balance(2 * self._settings.max_poll_records)
+            self._tell_news(run)
         moved |= self._checkpointer.turn()
         for run, task_id, error in self._upkeep.turn():
             self._react(run, task_id, error)
@@ -210,7 +207,7 @@ class Worker:
                 run.leaving.pop(partition).close()
         for pending in self._restoring.values():
             try:
-                pending.result().publisher.close()
+                pending.result().close()
             except PipelineError as error:
                 self._world.log.info("restore_ended", reason=error.message)
         self._restoring.clear()
@@ -218,6 +215,7 @@ class Worker:
             self._ownership.leave()
         for run in self._runs:
             run.source.close()
+            run.authority.close()
         for resource in self._resources.values():
             if callable(getattr(resource, "close", None)):
                 resource.close()
@@ -234,6 +232,7 @@ class Worker:
         return Progress(
             records=totals["records"],
             outputs=totals["outputs"],
+            rows=totals["rows"],
             commits=totals["commits"],
             skipped=totals["skipped"],
             dead_lettered=totals["dead_lettered"],
@@ -266,6 +265,18 @@ class Worker:
             elif task not in self._closing:
                 self._begin_restore(run, task, copy_of=self._ownership.copy_of(task))
         return bool(actions)
+
+    def _authority_of(self, plan: GroupPlan, senders: Mapping[Topic[Any, Any], Sender]) -> Authority:
+        if plan.group.sinks:
+            return SinkAuthority(plan, self._world, self._settings, self._pace)
+        return JournalAuthority(plan, senders, self._resource, self._world, self._settings, self._pace)
+
+    def _tell_news(self, run: GroupRun) -> None:
+        """What is wrong with a group's authority is a problem of each of its tasks, until it is over."""
+        problem = run.authority.news()
+        if problem is not None:
+            for task in run.tasks.values():
+                self._own().troubled(task.id, task.applied.seq, problem)
 
     def _places(self) -> dict[TaskId, Place]:
         places = dict.fromkeys(self.failures, Place.FAILED)
@@ -306,10 +317,9 @@ class Worker:
 
         `copy_of`: gives the copy to start from.
         """
-        asked = Asked(
-            run.plan, task, self._own().me.process, wait_s, damage, copy_of, self._closing.pop(task, None)
-        )
-        self._restoring[task] = begin_restore(asked, self._world, self._settings)
+        process, noted = self._own().me.process, self._own().noted(task)
+        asked = Asked(task, process, noted, wait_s, damage, copy_of, self._closing.pop(task, None))
+        self._restoring[task] = run.authority.begin_restore(asked)
 
     def _take_live(self) -> bool:
         moved = False
@@ -318,30 +328,20 @@ class Worker:
             pending = self._restoring.pop(task_id)
             run = self._run_of(task_id)
             try:
-                restored = pending.result()
+                ready = pending.result()
             except PipelineError as error:
                 self._react(run, task_id, error)
                 continue
-            task = Task(
-                task_id,
-                run.plan,
-                restored,
-                self._senders,
-                self._resource,
-                self._world,
-                self._settings,
-                self._pace,
-            )
-            run.add(task)
+            run.add(ready.live())
             self._fences.pop(task_id, None)
-            self._own().acquired(task_id, restored.applied.seq)
+            self._own().acquired(task_id, ready.applied.seq)
             self._world.log.info(
                 "task_live",
                 task=str(task_id),
-                seq=restored.applied.seq,
-                start=restored.start,
-                entries_replayed=restored.replayed,
-                restore_s=round(restored.seconds, 3),
+                seq=ready.applied.seq,
+                start=ready.start,
+                entries_replayed=ready.replayed,
+                restore_s=round(ready.seconds, 3),
             )
         return moved
 
@@ -361,13 +361,13 @@ class Worker:
                 self._react(run, task.id, self._upkeep.explain(run, task.id, failure.error))
         return bool(records)
 
-    def _offer(self, run: GroupRun, task: Task, records: list[Record]) -> None:
+    def _offer(self, run: GroupRun, task: LiveTask, records: list[Record]) -> None:
         try:
             task.offer(records[0].topic(), records)
         except PipelineError as error:
             self._react(run, task.id, error)
 
-    def _advance(self, run: GroupRun, task: Task) -> bool:
+    def _advance(self, run: GroupRun, task: LiveTask) -> bool:
         try:
             moved = task.advance()
             if task.poison is not None and task.idle:
@@ -377,7 +377,7 @@ class Worker:
             return True
         return moved
 
-    def _advance_leaving(self, run: GroupRun, task: Task) -> bool:
+    def _advance_leaving(self, run: GroupRun, task: LiveTask) -> bool:
         """A task that was given up: gone when its release entry is committed."""
         try:
             moved = task.advance()
@@ -392,7 +392,7 @@ class Worker:
         self._drop(run, task.id)
         return True
 
-    def _wait_leaving(self, run: GroupRun, task: Task) -> None:
+    def _wait_leaving(self, run: GroupRun, task: LiveTask) -> None:
         try:
             task.wait()
         except PipelineError as error:
@@ -419,9 +419,10 @@ class Worker:
                 self._fail(run, task_id, error)
             else:
                 applied = task.applied if task is not None else None
-                self._fenced[task_id] = begin_look(task_id, applied, self._world)
+                self._fenced[task_id] = run.authority.begin_look(task_id, applied)
         elif isinstance(error, _RESTORE_AGAIN):
-            self._world.log.warning("task_restarts", task=str(task_id), reason=error.message)
+            if not run.authority.unanswered(error):
+                self._world.log.warning("task_restarts", task=str(task_id), reason=error.message)
             self._begin_restore(run, task_id, wait_s=self._world.random.uniform(*UNREACHABLE_WAIT_S))
         else:
             self._fail(run, task_id, error, seq=task.applied.seq if task is not None else None)

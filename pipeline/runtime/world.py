@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.core.names import TaskId
 from pipeline.ports import (
@@ -21,6 +21,8 @@ from pipeline.ports import (
     Steps,
     Stores,
 )
+from pipeline.sinks.opening import RealDatabases
+from pipeline.sinks.ports import Databases
 
 __all__ = ["Checkpoints", "NoSteps", "World"]
 
@@ -44,7 +46,8 @@ class Checkpoints:
 class World:
     """Real adapters in production, fakes in tests. `journals` opens a reader for the calling thread.
 
-    `checkpoints`: None when no checkpoint store is configured.
+    `checkpoints`: None when no checkpoint store is configured. `sink_executor`: makes one for a group of sinks, so
+    that a database that is away holds up nobody else; None: `executor` will do.
     """
 
     cluster: Cluster
@@ -59,3 +62,5 @@ class World:
     log: Logger
     steps: Steps
     checkpoints: Checkpoints | None = None
+    databases: Databases = field(default_factory=RealDatabases)
+    sink_executor: Callable[[], Executor] | None = None

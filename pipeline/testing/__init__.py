@@ -13,6 +13,8 @@ from pipeline.testing.memory_clients import MemoryCluster as MemoryCluster
 from pipeline.testing.memory_clients import MemoryJournalReader as MemoryJournalReader
 from pipeline.testing.memory_clients import MemoryProducers as MemoryProducers
 from pipeline.testing.memory_clients import MemorySources as MemorySources
+from pipeline.testing.memory_database import MemoryDatabase as MemoryDatabase
+from pipeline.testing.memory_database import MemoryDatabases as MemoryDatabases
 from pipeline.testing.memory_events import MemoryEventClients as MemoryEventClients
 from pipeline.testing.memory_log import MemoryBroker as MemoryBroker
 from pipeline.testing.memory_members import MemoryMembers as MemoryMembers

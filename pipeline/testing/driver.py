@@ -28,12 +28,14 @@ from pipeline.ports import Executor, Logger, Output, Step, TopicSpec
 from pipeline.runtime.reset import plan_reset, reset_task, start_at
 from pipeline.runtime.worker import Worker
 from pipeline.runtime.world import Checkpoints, World
+from pipeline.sinks.declared import Postgres
 from pipeline.table import table_prefix
 from pipeline.testing.clock import ManualClock, SeededRandom
 from pipeline.testing.executor import DeferredExecutor, InlineExecutor
 from pipeline.testing.guard import guarded
 from pipeline.testing.memory_checkpoints import MemoryCheckpointStore
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
+from pipeline.testing.memory_database import MemoryDatabases
 from pipeline.testing.memory_log import MemoryBroker
 from pipeline.testing.memory_members import MemoryMembers
 from pipeline.testing.memory_store import MemoryStores
@@ -71,7 +73,8 @@ class TestDriver:
 
     `partitions`: of each topic. `seed`: of nonces, jitter and, with `deferred`, of the order in which commits
     and restores run beside the processing. `settings`: the worker's, for its intervals and limits; with a
-    `checkpoint_store` that is not empty, whatever it says, checkpoints are made in memory.
+    `checkpoint_store` that is not empty, whatever it says, checkpoints are made in memory. `databases`: of sinks;
+    default: PostgreSQL in memory, SQLite as it is. `MemoryDatabases(real=True)` opens PostgreSQL, too.
     """
 
     __test__ = False
@@ -84,8 +87,10 @@ class TestDriver:
         seed: int = 0,
         deferred: bool = False,
         settings: WorkerSettings | None = None,
+        databases: MemoryDatabases | None = None,
     ) -> None:
         self.app = app
+        self.databases = databases if databases is not None else MemoryDatabases()
         self.broker = MemoryBroker()
         self.stores = MemoryStores()
         self.clock = ManualClock()
@@ -186,6 +191,7 @@ class TestDriver:
             self._executor.drop()
         self._worker = None
         self.stores.crash()
+        self.databases.crash()
         self.crashed = True
 
     def crash_at(self, step: Step, *, nth: int = 1) -> None:
@@ -293,6 +299,10 @@ class TestDriver:
             }
         return result
 
+    def rows(self, sink: Postgres[Any, Any]) -> list[dict[str, Any]]:
+        """The committed rows of a PostgreSQL sink's table in memory, in the order in which they first came."""
+        return self.databases.of(sink).rows(sink.table or "")
+
     def said(self, event: str) -> list[dict[str, Any]]:
         """What the workers have logged under this name, oldest first."""
         return [call.kwargs for call in self._logged.calls if call.kwargs.get("event") == event]
@@ -332,6 +342,7 @@ class TestDriver:
             log=self._log,
             steps=self._steps,
             checkpoints=Checkpoints(self.checkpoints, InlineExecutor()) if stored else None,
+            databases=self.databases,
         )
 
 

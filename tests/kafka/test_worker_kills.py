@@ -21,14 +21,14 @@ from tests.conftest import KafkaUnderTest
 from tests.kafka.kill_at import DURING_APPLY
 from tests.kafka.proxy import Api, Proxy
 from tests.kafka.workbench import Workbench
-from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS
+from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS, SINK_STEPS
 
 pytestmark = pytest.mark.kafka
 
 # INVALID_PRODUCER_EPOCH and PRODUCER_FENCED.
 FENCED = {47, 90}
 # With a checkpoint store: tests/kafka/test_checkpoint_kills.py.
-ELSEWHERE = {*CHECKPOINT_STEPS, *DOWNLOAD_STEPS}
+ELSEWHERE = {*CHECKPOINT_STEPS, *DOWNLOAD_STEPS, *SINK_STEPS}
 POINTS = [*(step.name for step in Step if step not in ELSEWHERE), DURING_APPLY]
 TASKS = {"one-task": (("main",), 1), "four-tasks": (("main", "counting"), 2)}
 

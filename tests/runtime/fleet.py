@@ -13,7 +13,7 @@ from pipeline import Dedup
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
-from pipeline.runtime.task import Task
+from pipeline.runtime.live import LiveTask
 from pipeline.runtime.worker import Worker
 from pipeline.runtime.world import Checkpoints, NoSteps, World
 from pipeline.testing import (
@@ -49,7 +49,7 @@ class Node:
     ended: bool = False
 
     @property
-    def live(self) -> dict[TaskId, Task]:
+    def live(self) -> dict[TaskId, LiveTask]:
         if self.ended:
             return {}
         return {task.id: task for run in self.worker._runs for task in run.tasks.values()}

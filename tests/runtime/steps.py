@@ -1,10 +1,10 @@
-"""The named steps that only workers with a checkpoint store come by."""
+"""The named steps that only workers with a checkpoint store, or with sinks, come by."""
 
 from __future__ import annotations
 
 from pipeline.ports import Step
 
-__all__ = ["CHECKPOINT_STEPS", "DOWNLOAD_STEPS"]
+__all__ = ["CHECKPOINT_STEPS", "DOWNLOAD_STEPS", "SINK_STEPS"]
 
 CHECKPOINT_STEPS = (
     Step.AFTER_SNAPSHOT,
@@ -17,3 +17,4 @@ CHECKPOINT_STEPS = (
     Step.AFTER_TRUNCATE,
 )
 DOWNLOAD_STEPS = (Step.DURING_DOWNLOAD, Step.BEFORE_INSTALL, Step.AFTER_INSTALL)
+SINK_STEPS = tuple(step for step in Step if step.name.startswith("SINK_"))

@@ -12,7 +12,7 @@ from pipeline.config import WorkerSettings
 from pipeline.core.membership import Owner, encode_note
 from pipeline.core.names import TaskId, workers_topic
 from pipeline.runtime.checkpoints.inventory import look, verify
-from pipeline.runtime.task import Task
+from pipeline.runtime.live import LiveTask
 from pipeline.testing import MemoryJournalReader, MemoryMembers
 from tests.runtime.fleet import Fleet, Node
 from tests.runtime.sums import Sums
@@ -28,7 +28,7 @@ def started(*workers: str, partitions: int = 12) -> Fleet:
     return fleet
 
 
-def all_live(fleet: Fleet) -> Mapping[TaskId, tuple[Node, Task]]:
+def all_live(fleet: Fleet) -> Mapping[TaskId, tuple[Node, LiveTask]]:
     return {task_id: (node, task) for node in fleet.nodes for task_id, task in node.live.items()}
 
 

@@ -29,9 +29,9 @@ from pipeline.errors import ConfigError, FatalTaskError, InvariantError
 from pipeline.ports import Step, TopicSpec
 from pipeline.testing import TestDriver
 from tests.runtime.orders import Sent, check_outputs
-from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS
+from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS, SINK_STEPS
 
-NEVER_HERE = {Step.DURING_REPLAY, *CHECKPOINT_STEPS, *DOWNLOAD_STEPS}
+NEVER_HERE = {Step.DURING_REPLAY, *CHECKPOINT_STEPS, *DOWNLOAD_STEPS, *SINK_STEPS}
 START_ONLY = {Step.BEFORE_GENESIS, Step.DURING_GENESIS, Step.AFTER_GENESIS}
 
 

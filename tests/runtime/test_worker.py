@@ -20,7 +20,7 @@ from pipeline.errors import (
 )
 from pipeline.ports import Output, Step, TopicSpec
 from pipeline.testing import MemoryStores
-from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS
+from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS, SINK_STEPS
 from tests.runtime.sums import Sum, Sums
 
 START_STEPS = {
@@ -35,7 +35,7 @@ START_STEPS = {
     Step.AFTER_ACQUIRE,
 }
 # Reached by replays of many megabytes (test_restore.py), and with a checkpoint store (test_checkpoints.py).
-ELSEWHERE = {Step.DURING_REPLAY, *CHECKPOINT_STEPS, *DOWNLOAD_STEPS}
+ELSEWHERE = {Step.DURING_REPLAY, *CHECKPOINT_STEPS, *DOWNLOAD_STEPS, *SINK_STEPS}
 
 
 @pytest.mark.parametrize("step", [s for s in Step if s not in START_STEPS | ELSEWHERE])

@@ -65,7 +65,7 @@ class _Outage:
 
 @dataclass(slots=True)
 class Checkpointer:
-    """Processing thread only. Does nothing without a checkpoint store."""
+    """Processing thread only. Does nothing without a checkpoint store, or for tasks without a journal."""
 
     runs: Sequence[GroupRun]
     world: World
@@ -116,7 +116,9 @@ class Checkpointer:
             self.world.checkpoints.transfers.close()
 
     def _follow_tasks(self, now: float) -> bool:
-        live = {task.id: (run, task) for run in self.runs for task in run.tasks.values()}
+        live = {
+            task.id: (run, task) for run in self.runs for task in run.tasks.values() if isinstance(task, Task)
+        }
         for task_id, each in list(self._tasks.items()):
             if task_id not in live or live[task_id][1] is not each.task:
                 self._drop(task_id)

@@ -6,6 +6,7 @@ Taking the task over starts from that open state; everything is checked again th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -66,12 +67,19 @@ class Followers:
     def begin(self, task: TaskId, cluster_id: str) -> None:
         self._followers[task] = _Follower(cluster_id, self._closing.get(task))
 
+    def begin_without_state(self, task: TaskId) -> None:
+        """Nothing of the task is kept here, so that there is nothing to copy: it is ready at the next turn."""
+        self._followers[task] = _Follower("", None, due_s=math.inf)
+
     def turn(self) -> list[TaskId]:
         """Do what is due; the tasks that have become ready."""
         now = self._world.clock.monotonic_s()
         self._closing = {task: closing for task, closing in self._closing.items() if not closing.done()}
         ready = []
         for task, follower in self._followers.items():
+            if follower.due_s == math.inf and not follower.ready:
+                follower.ready = True
+                ready.append(task)
             if follower.step is None or not follower.step.done():
                 continue
             step, follower.step = follower.step, None

@@ -40,7 +40,12 @@ class Ownership:
     """Processing thread only."""
 
     def __init__(self, app: str, plans: Iterable[GroupPlan], world: World, settings: WorkerSettings) -> None:
-        self._cluster_ids = {task: plan.identity.cluster_id for plan in plans for task in plan.tasks}
+        self._cluster_ids: dict[TaskId, str] = {}
+        self._databases: dict[TaskId, str] = {}
+        for plan in plans:
+            self._cluster_ids.update(dict.fromkeys(plan.tasks, plan.identity.cluster_id))
+            if plan.group.sinks:
+                self._databases.update(dict.fromkeys(plan.tasks, plan.group.sinks[0].sink.place))
         self._world = world
         self._settings = settings
         self.me = Member(
@@ -98,7 +103,10 @@ class Ownership:
         for task, action in list(actions.items()):
             if action is Action.FOLLOW:
                 del actions[task]
-                self._followers.begin(task, self._cluster_ids[task])
+                if task in self._databases:
+                    self._followers.begin_without_state(task)
+                else:
+                    self._followers.begin(task, self._cluster_ids[task])
                 self._claim(task, ready=False)
             elif action is Action.FORGET:
                 del actions[task]
@@ -116,14 +124,22 @@ class Ownership:
         self._ready_s.pop(task, None)
         return self._followers.take(task)
 
+    def noted(self, task: TaskId) -> int:
+        """The number of the task's last owner, as far as workers have told each other; 0 without any."""
+        owner = self._watch.roster.owners.get(task)
+        return owner.seq if owner is not None else 0
+
     def acquired(self, task: TaskId, seq: int) -> None:
-        self._watch.tell(task, Owner(seq, self.me.worker, self.me.process))
+        self._watch.tell(task, self._mine(task, seq))
         self._watch.tell(task, Claim("", ""))
 
     def released(self, task: TaskId, seq: int, problem: str = "") -> None:
         """The task is not run here any more, by its release entry or for a `problem`."""
-        owner = Owner(seq, self.me.worker, self.me.process, released=True, problem=problem[:MAX_PROBLEM])
-        self._watch.tell(task, owner)
+        self._watch.tell(task, self._mine(task, seq, released=True, problem=problem))
+
+    def troubled(self, task: TaskId, seq: int, problem: str) -> None:
+        """The task is run here, and waits for what is wrong; empty when nothing is any more."""
+        self._watch.tell(task, self._mine(task, seq, problem=problem))
 
     def could_not_take(self, task: TaskId, problem: str) -> None:
         """The task failed before it was live here."""
@@ -149,6 +165,10 @@ class Ownership:
         self._followers.close()
         self._watch.depart()
         self._watch.leave()
+
+    def _mine(self, task: TaskId, seq: int, *, released: bool = False, problem: str = "") -> Owner:
+        database = self._databases.get(task, "")
+        return Owner(seq, self.me.worker, self.me.process, released, problem[:MAX_PROBLEM], database)
 
     def _hurry_while_tasks_move(
         self,

@@ -1,0 +1,168 @@
+"""Positions of a sink group in its database: what their rows mean, and what a commit's outcome is. Pure.
+
+A sink group has no journal. The authority over a task are its rows in the table `pipeline_positions`, one for each
+input topic: in the transaction that writes records' rows they move from one position to the next, and only for the
+holder of the newest epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.recovery import Outcome
+from pipeline.errors import ConfigError, FatalTaskError, InvariantError
+
+__all__ = [
+    "Hold",
+    "InputNow",
+    "PositionRow",
+    "SinkPlan",
+    "check_inputs",
+    "is_held",
+    "next_epoch",
+    "plan_positions",
+    "resolve_commit",
+]
+
+
+class PositionRow(NamedTuple):
+    """One row of `pipeline_positions`. `position`: the next offset to read.
+
+    `epoch` rises with each owner. `owner`, `process`: who has the task; empty when nobody does. `topic_id`,
+    `cluster_id`, `partitions`: what the position refers to.
+    """
+
+    topic: str
+    partition: int
+    position: int
+    epoch: int
+    owner: str
+    process: str
+    topic_id: str
+    cluster_id: str
+    partitions: int
+
+
+class InputNow(NamedTuple):
+    """An input topic as the cluster has it now."""
+
+    topic_id: str
+    cluster_id: str
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A task as one owner has it: `positions` by topic, as of its last commit. `epoch` as `seq`, its number."""
+
+    task: TaskId
+    seq: int
+    process: str
+    positions: Mapping[str, int]
+
+
+class SinkPlan(Enum):
+    """What a start does about a group's rows."""
+
+    CREATE = "create"
+    PRESENT = "present"
+
+
+def next_epoch(rows: Collection[PositionRow], noted: int) -> int:
+    """The epoch of a new owner. `noted`: the highest one that workers have told each other.
+
+    A database that was restored from a backup knows less than they do, and an epoch must never be used twice.
+    """
+    return max([noted, *(row.epoch for row in rows)]) + 1
+
+
+def is_held(hold: Hold, rows: Mapping[str, PositionRow]) -> bool:
+    """Whether the task is still the holder's. The process counts, too: epochs may repeat after a restored backup."""
+    return all(
+        topic in rows and (rows[topic].epoch, rows[topic].process) == (hold.seq, hold.process)
+        for topic in hold.positions
+    )
+
+
+def resolve_commit(hold: Hold, after: Mapping[str, int], rows: Mapping[str, PositionRow]) -> Outcome:
+    """What became of the commit that moves `hold.positions` to `after`; `rows` as they are now, and settled.
+
+    row  epoch, process   positions   outcome
+    1    another's        any         SUPERSEDED
+    2    ours             after       COMMITTED
+    3    ours             as before   ABORTED
+    4    ours             otherwise   SUPERSEDED (the database lost commits: read them again)
+    """
+    if dict(after) == dict(hold.positions):
+        raise InvariantError(f"task {hold.task}: a commit that moves no position cannot be told from none")
+    if not is_held(hold, rows):
+        return Outcome.SUPERSEDED
+    now = {topic: rows[topic].position for topic in hold.positions}
+    if now == dict(after):
+        return Outcome.COMMITTED
+    return Outcome.ABORTED if now == dict(hold.positions) else Outcome.SUPERSEDED
+
+
+def check_inputs(where: str, rows: Collection[PositionRow], inputs: Mapping[str, InputNow]) -> None:
+    """Refuse to go on from positions in other topics than today's. Raises ConfigError."""
+    for row in rows:
+        now = inputs.get(row.topic)
+        if now is None:
+            continue  # the group does not read it any more; its row stays, for a group that will
+        if row.cluster_id != now.cluster_id:
+            raise ConfigError(
+                f"{where} has its positions in Kafka cluster {row.cluster_id}, this is {now.cluster_id}",
+                hint="connect to its own cluster, or begin in this one: pipeline reset (docs/sinks.md)",
+            )
+        if row.topic_id != now.topic_id:
+            raise ConfigError(
+                f"{where}: topic {row.topic} was deleted and created again; positions in the old one mean nothing "
+                "in it",
+                hint="follow runbooks/topic-recreated.md",
+            )
+        if row.partitions != now.partitions:
+            raise ConfigError(
+                f"{where}: topic {row.topic} had {row.partitions} partitions and has {now.partitions}: the rows of "
+                "a key would come from two tasks, in any order",
+                hint="follow runbooks/partitions-changed.md",
+            )
+
+
+def plan_positions(
+    where: str,
+    rows: Sequence[PositionRow],
+    inputs: Mapping[str, InputNow],
+    traces: Sequence[str],
+) -> tuple[SinkPlan, list[TopicPartition]]:
+    """Whether a group is new or known, and the rows to create. Rows of all tasks are created in one transaction.
+
+    `traces`: places that show that the group existed before.
+
+        row  rows of the group       traces   plan
+        1    none                    none     CREATE
+        2    none                    some     error: the positions are lost
+        3    of all inputs           any      PRESENT
+        4    of some inputs, whole   any      CREATE those of the inputs that were added
+        5    an input's, in part     any      error: some positions are lost
+    """
+    check_inputs(where, rows, inputs)
+    known = {(row.topic, row.partition) for row in rows}
+    hint = "restore the table, or begin again on purpose: runbooks/sink-positions-lost.md"
+    if not rows and traces:
+        raise FatalTaskError(
+            f"{where} existed before ({traces[0]}), but its database has no positions of it", hint=hint
+        )
+    missing: list[TopicPartition] = []
+    for topic, now in sorted(inputs.items()):
+        absent = [TopicPartition(topic, p) for p in range(now.partitions) if (topic, p) not in known]
+        if absent and len(absent) < now.partitions:
+            raise FatalTaskError(
+                f"{where}: {len(absent)} of {now.partitions} positions in topic {topic} are missing, {absent[0]} first",
+                hint=hint,
+            )
+        missing += absent
+    return (SinkPlan.CREATE if missing else SinkPlan.PRESENT), missing

@@ -1,0 +1,144 @@
+"""The authority of a group of handlers: its journals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import WorkerSettings
+from pipeline.context import Sender
+from pipeline.core.membership import Owner
+from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition
+from pipeline.declarations import Topic
+from pipeline.errors import PipelineError
+from pipeline.ports import Pending
+from pipeline.runtime.genesis import ensure_genesis
+from pipeline.runtime.journal import read_entries
+from pipeline.runtime.live import Asked, LiveTask, Place, Ready
+from pipeline.runtime.pace import CommitPace
+from pipeline.runtime.plan import GroupPlan
+from pipeline.runtime.restore import Restored
+from pipeline.runtime.restores import restore_step
+from pipeline.runtime.sharing.owner import begin_look
+from pipeline.runtime.task import Task
+from pipeline.runtime.world import World
+
+__all__ = ["JournalAuthority"]
+
+
+class JournalAuthority:
+    """`Authority` of one group of handlers."""
+
+    def __init__(
+        self,
+        plan: GroupPlan,
+        senders: Mapping[Topic[Any, Any], Sender],
+        resources: Any,
+        world: World,
+        settings: WorkerSettings,
+        pace: CommitPace,
+    ) -> None:
+        self._plan = plan
+        self._senders = senders
+        self._resources = resources
+        self._world = world
+        self._settings = settings
+        self._pace = pace
+        self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last look
+
+    def begin(self) -> None:
+        """Genesis."""
+        plan, settings = self._plan, self._settings
+        ensure_genesis(
+            plan.id,
+            plan.partitions,
+            plan.identity,
+            settings.replication_factor,
+            world=self._world,
+            latest=settings.start == "latest",
+        )
+
+    def begin_restore(self, asked: Asked) -> Pending[Ready]:
+        step = restore_step(self._plan, asked, self._world, self._settings)
+        return self._world.executor.submit(lambda: _Restored(self, step()))
+
+    def begin_look(self, task: TaskId, place: Place | None) -> Pending[Owner | None]:
+        return begin_look(task, place if isinstance(place, AppliedPosition) else None, self._world)
+
+    def begin_check(self, places: Mapping[TaskId, Place]) -> Pending[set[TaskId]]:
+        at = {task: place for task, place in places.items() if isinstance(place, AppliedPosition)}
+        return self._world.executor.submit(lambda: self._taken(at))
+
+    def live(self, task: TaskId, restored: Restored) -> LiveTask:
+        """A restored task."""
+        return Task(
+            task,
+            self._plan,
+            restored,
+            self._senders,
+            self._resources,
+            self._world,
+            self._settings,
+            self._pace,
+        )
+
+    def unanswered(self, error: PipelineError) -> bool:  # noqa: ARG002 - the worker says it, task by task
+        return False
+
+    def news(self) -> str | None:
+        """Kafka itself is watched by the upkeep."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _taken(self, places: Mapping[TaskId, AppliedPosition]) -> set[TaskId]:
+        """Whose journal has entries beyond ours. One look at a time."""
+        reader = self._world.journals()
+        try:
+            ends = reader.stable_ends([task.journal for task in places])
+            found = set()
+            for task, applied in places.items():
+                end = ends[task.journal]
+                if end in {applied.next_offset, self._looked_at.get(task)}:
+                    continue
+                # Mostly the marker of our own last entry.
+                if next(read_entries(task, reader, applied.next_offset, end, None), None) is not None:
+                    found.add(task)
+                else:
+                    self._looked_at[task] = end
+            return found
+        finally:
+            reader.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Restored:
+    """`Ready`."""
+
+    authority: JournalAuthority
+    restored: Restored
+
+    @property
+    def applied(self) -> AppliedPosition:
+        return self.restored.applied
+
+    @property
+    def start(self) -> str:
+        return self.restored.start
+
+    @property
+    def replayed(self) -> int:
+        return self.restored.replayed
+
+    @property
+    def seconds(self) -> float:
+        return self.restored.seconds
+
+    def live(self) -> LiveTask:
+        return self.authority.live(self.restored.publisher.task, self.restored)
+
+    def close(self) -> None:
+        self.restored.publisher.close()

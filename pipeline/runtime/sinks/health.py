@@ -1,0 +1,44 @@
+"""How one group's database is: said once when it stops answering, and once when it answers again."""
+
+from __future__ import annotations
+
+from pipeline.errors import PipelineError
+from pipeline.runtime.outage import Outage
+from pipeline.runtime.world import World
+
+__all__ = ["Health"]
+
+
+class Health:
+    """Processing thread only."""
+
+    def __init__(self, place: str, world: World) -> None:
+        self._place = place
+        self._clock = world.clock
+        self._outage = Outage(
+            world.clock,
+            world.log,
+            away="database_unreachable",
+            back="database_reachable",
+            name=place,
+            runs="it runs and can be reached",
+        )
+        self._problem = ""
+        self._told = ""
+
+    def unanswered(self, error: PipelineError) -> None:
+        self._outage.unanswered(self._clock.monotonic_s(), error.message)
+        if not self._problem:
+            hint = error.hint or "its tasks wait and nothing is lost; check that it runs and can be reached"
+            self._problem = f"the database {self._place} does not answer: {error.message}\n  -> {hint}"
+
+    def answered(self) -> None:
+        self._outage.answered()
+        self._problem = ""
+
+    def news(self) -> str | None:
+        """The problem, or empty, when that has changed since this was last asked."""
+        if self._problem == self._told:
+            return None
+        self._told = self._problem
+        return self._problem

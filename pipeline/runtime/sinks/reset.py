@@ -1,0 +1,47 @@
+"""Reset of a sink task: positions only. What is in the user's tables is the user's.
+
+One transaction raises the epoch, which fences whoever runs the task, and sets the positions. Rows of positions that
+are missing are created, so that this is also the way to begin again after they were lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.core.names import TaskId
+from pipeline.core.sinking import PositionRow, next_epoch
+from pipeline.runtime.plan import GroupPlan
+from pipeline.runtime.sinks.authority import inputs_now, sessions_of
+from pipeline.runtime.world import World
+
+__all__ = ["read_positions", "reset_positions"]
+
+
+def read_positions(plan: GroupPlan, world: World) -> dict[TaskId, dict[str, PositionRow]]:
+    """The rows of each task, by topic. Raises SinkUnreachableError, ConfigError."""
+    sessions = sessions_of(plan, world)
+    try:
+        with sessions.one() as session:
+            session.prepare()
+            rows = session.rows(plan.id)
+    finally:
+        sessions.close()
+    return {task: {row.topic: row for row in rows if row.partition == task.partition} for task in plan.tasks}
+
+
+def reset_positions(task: TaskId, plan: GroupPlan, positions: Mapping[str, int], world: World) -> int:
+    """Do it; the new epoch. Raises SinkUnreachableError, RetriableError, UnknownOutcomeError: do it again."""
+    sessions, inputs = sessions_of(plan, world), inputs_now(plan)
+    try:
+        with sessions.one() as session:
+            session.begin()
+            epoch = next_epoch(session.lock(task), 0)
+            rows = [
+                PositionRow(topic, task.partition, position, epoch, "", "", *inputs[topic])
+                for topic, position in positions.items()
+            ]
+            session.put(task.group_id, rows, keep=False)
+            session.commit()
+    finally:
+        sessions.close()
+    return epoch

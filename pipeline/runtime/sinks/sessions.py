@@ -1,0 +1,61 @@
+"""The open sessions of one group's database: `Sessions`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pipeline.errors import PipelineError, SinkUnreachableError, UnknownOutcomeError
+from pipeline.sinks.ports import SinkSession
+
+__all__ = ["Sessions"]
+
+
+class Sessions:
+    """Lends a session to one step at a time. There are as many as there were steps at once."""
+
+    def __init__(self, connect: Callable[[], SinkSession]) -> None:
+        self._connect = connect
+        self._idle: list[SinkSession] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @contextmanager
+    def one(self) -> Iterator[SinkSession]:
+        """A session without a transaction. One that failed is not lent again."""
+        with self._lock:
+            session = self._idle.pop() if self._idle else None
+        if session is None:
+            session = self._connect()
+        try:
+            yield session
+        except (SinkUnreachableError, UnknownOutcomeError):
+            session.close()
+            self._close_idle()  # they are as old, and the next step should not meet each of them
+            raise
+        except PipelineError:
+            session.rollback()
+            self._put_back(session)
+            raise
+        except Exception:
+            session.close()
+            raise
+        self._put_back(session)
+
+    def close(self) -> None:
+        self._closed = True
+        self._close_idle()
+
+    def _put_back(self, session: SinkSession) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(session)
+                return
+        session.close()
+
+    def _close_idle(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()

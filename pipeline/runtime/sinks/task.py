@@ -1,0 +1,397 @@
+"""One live sink task: records become rows on the processing thread, and are written beside it.
+
+Life of a batch, one writer (the processing thread) except where noted:
+
+    OPEN --interval, records or bytes reached, nothing sealed--> SEALED --write (an executor's thread)--> gone
+                                                                  |   \\--no answer--> the same again, later
+                                                                  +--refused--> two halves, or the guilty record
+
+A record whose row cannot be made, or is refused, gets its sink's policy; everything before it is committed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pipeline.app import OnError
+from pipeline.config import WorkerSettings
+from pipeline.core.names import TaskId
+from pipeline.core.sinking import Hold
+from pipeline.declarations import Topic
+from pipeline.errors import (
+    HandlerError,
+    InvariantError,
+    PipelineError,
+    RejectedRowsError,
+    RetriableError,
+    SinkUnreachableError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+from pipeline.event import Event
+from pipeline.ports import Executor, Pending, Record
+from pipeline.runtime.backlog import Backlog
+from pipeline.runtime.blame import error_place, error_text
+from pipeline.runtime.pace import CommitPace
+from pipeline.runtime.processor import LEAVING, RAISED, Rejected
+from pipeline.runtime.sinks.health import Health
+from pipeline.runtime.sinks.writer import SinkWriter
+from pipeline.runtime.watchdog import AtWork
+from pipeline.runtime.world import World
+from pipeline.sinks.ports import OwnWrite, RowsWrite
+from pipeline.sinks.rows import Made, RowMaker
+
+__all__ = ["Outlet", "SinkRun", "SinkTask"]
+
+RETRY_S = (0.2, 5.0)
+JITTER = (0.8, 1.2)
+RECORD_OVERHEAD_BYTES = 64
+
+
+class Outlet(NamedTuple):
+    """One `group.sink(...)` of a running group."""
+
+    topic: Topic[Any, Any]
+    maker: RowMaker
+    on_error: OnError
+
+
+@dataclass(frozen=True, slots=True)
+class SinkRun:
+    """What the tasks of one group share."""
+
+    outlets: Sequence[Outlet]
+    health: Health
+    executor: Executor
+    world: World
+    settings: WorkerSettings
+    pace: CommitPace
+
+
+class _Item(NamedTuple):
+    """A record and what it comes to at each outlet of its topic, by the outlet's place."""
+
+    record: Record
+    made: Sequence[tuple[int, Made]]
+
+
+class _Batch(NamedTuple):
+    """Records in order, and the positions behind them."""
+
+    items: Sequence[_Item]
+    after: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class _Open:
+    """What is not sealed yet."""
+
+    items: list[_Item] = field(default_factory=list)
+    bytes: int = 0
+    since_s: float = 0.0
+
+
+class SinkTask:
+    """`LiveTask` of a group of sinks."""
+
+    def __init__(self, writer: SinkWriter, run: SinkRun) -> None:
+        self.id: TaskId = writer.hold.task
+        self.applied: Hold = writer.hold
+        self.poison: PipelineError | None = None
+        self.records = 0
+        self.rows = 0
+        self.outputs = 0
+        self.commits = 0
+        self.rejected = Rejected()
+        self.duplicates = (0, 0)  # a sink remembers no ids
+        self.written: Sequence[str] = ()
+        self._writer = writer
+        self._run = run
+        self._by_topic: dict[str, list[int]] = {}
+        for at, outlet in enumerate(run.outlets):
+            self._by_topic.setdefault(outlet.topic.name, []).append(at)
+        self._positions = dict(self.applied.positions)
+        self._backlog = Backlog(run.world.clock)
+        self._open = _Open()
+        self._sealed: deque[_Batch] = deque()
+        self._under_way: Pending[Hold] | None = None
+        self._releasing = False
+        self._released = False
+        self._leaving = False
+        self._stopping = False
+        self._tries = 0
+        self._next_s = 0.0
+        self._at: tuple[Record, int] | None = None
+
+    @property
+    def full(self) -> bool:
+        """The open batch is at its limit; more must wait until it can be sealed."""
+        settings = self._run.settings
+        return (
+            len(self._open.items) >= settings.max_records_per_commit
+            or self._open.bytes >= settings.max_bytes_per_commit
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Nothing open, nothing under way, nothing waiting; and released, once it leaves."""
+        busy = self._open.items or self._sealed or self._under_way is not None
+        return not (busy or (self._backlog and self.poison is None) or (self._leaving and not self._released))
+
+    @property
+    def backlog_records(self) -> int:
+        """How many records wait here."""
+        return self._backlog.records
+
+    @property
+    def at_work(self) -> AtWork | None:
+        """The record that a row function is at. Any thread may ask."""
+        at = self._at
+        if at is None:
+            return None
+        return AtWork(self.id, [_name(self._run.outlets[at[1]])], at[0], 1)
+
+    def offer(self, topic: str, records: Sequence[Record]) -> None:
+        """Make rows of records of this task's partition of `topic`, now or when there is room."""
+        if self.poison is not None or self._leaving:
+            return
+        if self._backlog or self.full:
+            self._backlog.add(topic, records)
+        else:
+            self._take(topic, records)
+
+    def leave(self) -> None:
+        """Take nothing more, write what is open, and let the rows say that nobody has the task."""
+        self._leaving = True
+        self._backlog.clear()
+
+    def stop_waiting(self) -> None:
+        """From now on a database that does not answer is an error instead of a reason to wait."""
+        self._stopping = True
+        self._next_s = 0.0
+
+    def advance(self) -> bool:
+        """Learn what became of the batch under way, take what waited, seal and write when it is due."""
+        moved = False
+        if self._under_way is not None and self._under_way.done():
+            self._learn()
+            moved = True
+        while self._backlog and not self.full and self.poison is None:
+            waiting = self._backlog.take()
+            if waiting is None:
+                break
+            self._take(waiting.topic, waiting.records)
+            moved = True
+        if self._under_way is not None:
+            return moved
+        if not self._sealed and self._open.items and (self._leaving or self._due()):
+            self._seal()
+        if self._sealed:
+            return self._write() or moved
+        if self._leaving and not self._released:
+            self._releasing = True
+            self._under_way = self._run.executor.submit(self._writer.release)
+            return True
+        return moved
+
+    def wait(self) -> None:
+        """Wait for the batch under way. Raises whatever ended it."""
+        if self._under_way is not None:
+            self._learn()
+
+    def close(self) -> Pending[None] | None:
+        """What is not written is forgotten."""
+        self._run.pace.forget(self.id)
+        pending = self._under_way
+        return None if pending is None or pending.done() else _Quiet(pending)
+
+    def _take(self, topic: str, records: Sequence[Record]) -> None:
+        first = records[0].offset()
+        if first < self._positions[topic]:
+            raise InvariantError(
+                f"task {self.id}: {topic} gave offset {first}, below the position {self._positions[topic]}"
+            )
+        opened, outlets, places = self._open, self._run.outlets, self._by_topic[topic]
+        if not opened.items:
+            opened.since_s = self._run.world.clock.monotonic_s()
+        declared = outlets[places[0]].topic
+        decode_key, decode_value = declared.key.decode, declared.value.decode
+        append, at, record = opened.items.append, places[0], records[0]
+        remaining = iter(records)
+        while True:
+            try:
+                for record in remaining:
+                    at = places[0]
+                    made = []
+                    for at in places:
+                        self._at = record, at
+                        # Each its own event: one may keep and change what it was given.
+                        event: Event[Any, Any] = Event(
+                            decode_key(record.key()), decode_value(record.value()), record
+                        )
+                        made.append((at, outlets[at].maker.make(event)))
+                    append(_Item(record, made))
+            except InvariantError:
+                raise
+            except RAISED as error:  # whatever user code raises belongs to its record
+                if not self._reject(record, at, error):
+                    break
+                append(_Item(record, ()))
+            else:
+                break
+            finally:
+                self._at = None
+        self._count(topic, records)
+
+    def _count(self, topic: str, records: Sequence[Record]) -> None:
+        """Up to where records were taken."""
+        opened = self._open
+        if not opened.items or opened.items[-1].record.topic() != topic:
+            return
+        last: int = opened.items[-1].record.offset()
+        taken = [record for record in records if record.offset() <= last]
+        self._positions[topic] = max(last + 1, self._positions[topic])
+        self.records += len(taken)
+        opened.bytes += sum([len(record.value() or b"") for record in taken])
+        opened.bytes += RECORD_OVERHEAD_BYTES * len(taken)
+
+    def _due(self) -> bool:
+        if self.full or self.poison is not None:
+            return True
+        open_s = self._run.world.clock.monotonic_s() - self._open.since_s
+        return open_s * 1000 >= self._run.settings.commit_interval_ms and self._run.pace.may(self.id)
+
+    def _seal(self) -> None:
+        self._sealed.append(_Batch(self._open.items, dict(self._positions)))
+        self._open = _Open()
+
+    def _write(self) -> bool:
+        """Begin to write the first sealed batch, unless it is to wait."""
+        if self._run.world.clock.monotonic_s() < self._next_s:
+            return False
+        batch, writer = self._sealed[0], self._writer
+        self._under_way = self._run.executor.submit(
+            lambda: writer.write(batch.after, [write for _, write in self._writes(batch)])
+        )
+        return True
+
+    def _writes(self, batch: _Batch) -> list[tuple[int, RowsWrite | OwnWrite]]:
+        """What to write, with the outlet that it is of."""
+        made: dict[int, list[Made]] = {}
+        for item in batch.items:
+            for at, each in item.made:
+                if each is not None:
+                    made.setdefault(at, []).append(each)
+        outlets = self._run.outlets
+        return [(at, write) for at in sorted(made) for write in outlets[at].maker.writes(made[at])]
+
+    def _learn(self) -> None:
+        """What became of the step under way."""
+        pending, self._under_way = self._under_way, None
+        if pending is None:
+            return
+        try:
+            hold = pending.result()
+        except RejectedRowsError as error:
+            self._run.health.answered()
+            self._narrow(error)
+        except (SinkUnreachableError, UnknownOutcomeError, RetriableError) as error:
+            self._try_again(error)
+        else:
+            self._run.health.answered()
+            self._tries, self._next_s = 0, 0.0
+            self.applied = hold
+            if self._releasing:
+                self._released = True
+                return
+            batch = self._sealed.popleft()
+            self.commits += 1
+            self.rows += sum(each is not None for item in batch.items for _, each in item.made)
+
+    def _try_again(self, error: PipelineError) -> None:
+        """The same batch, later. One whose commit is in doubt is settled first, by the writer."""
+        if not isinstance(error, RetriableError):
+            self._run.health.unanswered(error)
+        if self._stopping:
+            raise UnreachableError(
+                f"task {self.id}: the last rows were not written: {error.message}"
+            ) from error
+        pause_s = min(RETRY_S[0] * 2**self._tries, RETRY_S[1]) * self._run.world.random.uniform(*JITTER)
+        self._tries = min(self._tries + 1, 10)
+        self._next_s = self._run.world.clock.monotonic_s() + pause_s
+        if isinstance(error, RetriableError) and self._tries in {3, 10}:
+            self._run.world.log.warning("sink_waits", task=str(self.id), reason=error.message)
+
+    def _narrow(self, error: RejectedRowsError) -> None:
+        """Halve a batch that was refused; a record that stands alone gets its policy."""
+        batch = self._sealed.popleft()
+        if len(batch.items) > 1:
+            middle = len(batch.items) // 2
+            first = batch.items[:middle]
+            after = dict(self.applied.positions)
+            after.update({item.record.topic(): item.record.offset() + 1 for item in first})
+            self._sealed.extendleft([_Batch(batch.items[middle:], batch.after), _Batch(first, after)])
+            return
+        if not batch.items:
+            raise InvariantError(f"task {self.id}: nothing was written, and it was refused: {error.message}")
+        item = batch.items[0]
+        writes = self._writes(batch)
+        guilty = [writes[error.write][0]] if error.write is not None else [at for at, _ in writes]
+        strictest = next((at for at in guilty if self._run.outlets[at].on_error == "stop"), guilty[0])
+        if self._reject(item.record, strictest, error):
+            self._sealed.appendleft(_Batch([], batch.after))
+        else:
+            self._forget_what_follows()
+
+    def _forget_what_follows(self) -> None:
+        """Everything behind a record that stops the task is left to whoever takes it next."""
+        self._sealed.clear()
+        self._open = _Open()
+        self._backlog.clear()
+        self._positions = dict(self.applied.positions)
+
+    def _reject(self, record: Record, at: int, error: BaseException) -> bool:
+        """Whether the record is skipped; else `poison` says why not."""
+        outlet = self._run.outlets[at]
+        ours = isinstance(error, PipelineError) and not isinstance(error, RejectedRowsError)
+        where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
+        reason = error.message if isinstance(error, PipelineError) else error_text(error)
+        if outlet.on_error == "skip" and not ours and not isinstance(error, LEAVING):
+            self.rejected.skipped += 1
+            self._run.world.log.warning(
+                "record_rejected", policy="skip", task=str(self.id), record=where, error=reason
+            )
+            return True
+        frames = "" if isinstance(error, PipelineError) else f"\n{error_place(error)}"
+        advice = error.hint if isinstance(error, PipelineError) and error.hint else None
+        self.poison = HandlerError(
+            f"task {self.id}: the record {where} cannot be written by {outlet.maker.sink}: {reason}{frames}",
+            hint=advice
+            or "mend the row function, the table or the record and start the worker again; it goes on from this "
+            "record. on_error='skip' lets others pass: runbooks/poison-record.md",
+        )
+        return False
+
+
+class _Quiet:
+    """Done when a step is, whatever it raises."""
+
+    def __init__(self, pending: Pending[Hold]) -> None:
+        self._pending = pending
+
+    def done(self) -> bool:
+        return self._pending.done()
+
+    def result(self) -> None:
+        try:
+            self._pending.result()
+        except PipelineError:
+            return
+
+
+def _name(outlet: Outlet) -> str:
+    function = outlet.maker.sink.row or outlet.maker.sink.write
+    return str(getattr(function, "__qualname__", function))

@@ -1,0 +1,1 @@
+"""Database sinks: what users declare, the SQL, and the databases' clients."""

@@ -1,0 +1,25 @@
+"""Real databases: `RealDatabases`. A client is imported when a sink of its kind is opened."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, cast
+
+from pipeline.errors import ConfigError
+from pipeline.sinks.declared import Postgres, Sink, Sqlite
+from pipeline.sinks.ports import SinkSession
+
+__all__ = ["RealDatabases"]
+
+
+class RealDatabases:
+    """`ports.Databases`."""
+
+    def open(self, sink: Sink[Any, Any], app: str) -> SinkSession:
+        if isinstance(sink, Postgres):
+            module = import_module("pipeline.sinks.postgres")
+            return cast("SinkSession", module.PostgresSession(sink.dsn, sink.place, app))
+        if isinstance(sink, Sqlite):
+            module = import_module("pipeline.sinks.sqlite")
+            return cast("SinkSession", module.SqliteSession(sink.path, sink.place))
+        raise ConfigError(f"{sink!r} is no sink", hint="use Postgres(...) or Sqlite(...)")

@@ -1,0 +1,293 @@
+"""PostgreSQL: the only module that imports psycopg.
+
+Each session bounds what others may have to wait for it: a statement waits for a lock at most LOCK_S, and the server
+ends a session that idles within a transaction (its process was stopped, or its machine is gone) after IDLE_S. Who needs
+a task's rows and waits longer than LOCK_S ends the session that has them, where that is one of ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Self
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.types.json import JsonbDumper
+
+from pipeline.core.names import TaskId
+from pipeline.core.sinking import Hold, PositionRow
+from pipeline.errors import (
+    ConfigError,
+    FatalTaskError,
+    InvariantError,
+    PipelineError,
+    RejectedRowsError,
+    RetriableError,
+    SinkUnreachableError,
+    UnknownOutcomeError,
+)
+from pipeline.sinks.ports import OwnWrite, RowsWrite, TableShape
+from pipeline.sinks.sql import POSITIONS, POSITIONS_DDL, SqlSession, quoted
+
+__all__ = ["PostgresSession"]
+
+LOCK_S = 3
+IDLE_S = 30
+COPY_FROM_ROWS = 20
+APPLICATION = "pipeline/"
+# A dead server, or a network that swallows everything, is noticed within some 20 s.
+DEFAULTS: Mapping[str, str] = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "2",
+    "tcp_user_timeout": "20000",
+}
+# By the first two or all five letters of the SQLSTATE.
+_AWAY = {"08", "53", "57", "25006", "25P03"}
+_AGAIN = {"40", "55P03", "57014"}
+_ABOUT_ROWS = {"21", "22", "23", "42804", "44", "P0"}
+_SETUP = {"3D", "3F", "42"}
+
+
+_ENDS = re.compile(
+    rb"\s*(commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!(\s+(work|transaction))?\s+to))\b",
+    re.IGNORECASE,
+)
+
+
+class _WriteCursor(psycopg.Cursor[Any]):
+    """What a write function gets. A statement that would end the transaction is refused."""
+
+    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Self:
+        text = query.encode() if isinstance(query, str) else query
+        if isinstance(text, bytes) and _ENDS.match(text):
+            raise psycopg.ProgrammingError(
+                f"{query!r} would end the transaction, which holds the positions, too"
+            )
+        return super().execute(query, *args, **kwargs)
+
+
+class PostgresSession(SqlSession):
+    """A connection. `app` is seen in pg_stat_activity."""
+
+    MARK = "%s"
+    LOCK = " FOR UPDATE"
+
+    def __init__(self, dsn: str, place: str, app: str) -> None:
+        self._place = place
+        self._blocked: TaskId | None = None
+        self._shapes: dict[str, TableShape | None] = {}
+        known = _parsed(dsn, place)
+        options: dict[str, Any] = {name: value for name, value in DEFAULTS.items() if name not in known}
+        try:
+            self._connection = psycopg.connect(
+                dsn, autocommit=True, application_name=(APPLICATION + app)[:63], **options
+            )
+            self._connection.adapters.register_dumper(dict, JsonbDumper)
+            self._connection.execute(
+                "SELECT set_config('lock_timeout', %s, false), "
+                "set_config('idle_in_transaction_session_timeout', %s, false)",
+                (f"{LOCK_S}s", f"{IDLE_S}s"),
+            )
+        except psycopg.Error as error:
+            raise SinkUnreachableError(
+                f"{place} cannot be reached: {_scrubbed(str(error), dsn, known)}",
+                hint="check that the database runs, and the DSN: host, port, user, password, database",
+            ) from None  # its text may hold a part of the DSN
+
+    def prepare(self) -> None:
+        if self._has_positions():
+            return
+        ddl = f"{POSITIONS_DDL} WITH (fillfactor = 50)"
+        try:
+            self.execute(ddl)
+        except PipelineError as error:
+            if self._has_positions():
+                return  # another worker has just created it
+            raise ConfigError(
+                f"{self._place}: the table {POSITIONS} is missing and cannot be created: {error.message}",
+                hint=f"create it, and grant SELECT, INSERT and UPDATE on it to this role:\n{ddl};",
+            ) from error
+
+    def shape(self, table: str) -> TableShape | None:
+        found = self.query("SELECT to_regclass(%s)::oid::bigint", (quoted(table),))[0][0]
+        if found is None:
+            return None
+        columns = self.query(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped "
+            "ORDER BY attnum",
+            (found,),
+        )
+        indexes = self.query(
+            "SELECT i.indisprimary, ARRAY(SELECT a.attname::text FROM unnest(i.indkey[0:i.indnkeyatts - 1]) "
+            "WITH ORDINALITY k(n, place) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n "
+            "ORDER BY k.place) FROM pg_index i WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid "
+            "AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indimmediate",
+            (found,),
+        )
+        rights = self.query(
+            "SELECT r FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) r "
+            "WHERE NOT has_table_privilege(%s::oid, r)",
+            (found,),
+        )
+        primary = next((tuple(names) for is_primary, names in indexes if is_primary), ())
+        return TableShape(
+            tuple(name for (name,) in columns),
+            primary,
+            [frozenset(names) for _, names in indexes],
+            [right for (right,) in rights],
+        )
+
+    def begin(self) -> None:
+        self.execute("BEGIN")
+
+    def lock(self, task: TaskId) -> list[PositionRow]:
+        with self._noting(task):
+            return super().lock(task)
+
+    def move(self, hold: Hold, after: Mapping[str, int]) -> bool:
+        with self._noting(hold.task):
+            return super().move(hold, after)
+
+    def commit(self) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except psycopg.Error as error:
+            raised = self._translation(error)
+            if isinstance(raised, SinkUnreachableError):
+                # Also when the server says so itself: it may end a session between its commit and its answer.
+                raise UnknownOutcomeError(raised.message, hint=raised.hint) from error
+            raise raised from error
+
+    def rollback(self) -> None:
+        with suppress(psycopg.Error):
+            if self._connection.info.transaction_status is not TransactionStatus.IDLE:
+                self._connection.execute("ROLLBACK")
+            if self._blocked is not None:
+                task, self._blocked = self._blocked, None
+                self._end_holder(task)
+
+    def close(self) -> None:
+        with suppress(psycopg.Error):
+            self._connection.close()
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._translated():
+            return self._connection.execute(sql.encode(), parameters).fetchall()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        with self._translated():
+            return self._connection.execute(sql.encode(), parameters or None).rowcount
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        with self._translated(), self._connection.cursor() as cursor:
+            cursor.executemany(sql.encode(), rows)
+
+    def insert_rows(self, write: RowsWrite) -> None:
+        if len(write.rows) < COPY_FROM_ROWS or write.target.mode != "append":
+            super().insert_rows(write)
+            return
+        # COPY has no parameters, so a percent sign in a name is itself.
+        columns = ", ".join('"' + name.replace('"', '""') + '"' for name in write.columns)
+        sql = f"COPY {quoted(write.target.table)} ({columns}) FROM STDIN"
+        with self._translated(), self._connection.cursor() as cursor, cursor.copy(sql.encode()) as copy:
+            for row in write.rows:
+                copy.write_row(row)
+
+    def own_write(self, write: OwnWrite) -> None:
+        try:
+            # A savepoint, within which the client refuses commit() and rollback().
+            with self._translated(), self._connection.transaction(), _WriteCursor(self._connection) as cursor:
+                write.function(cursor, write.events)
+        except (PipelineError, InvariantError):
+            raise
+        except Exception as error:
+            raise RejectedRowsError(f"{type(error).__name__}: {error}") from error
+        if self._connection.info.transaction_status is not TransactionStatus.INTRANS:
+            raise FatalTaskError(f"{self._place}: the write function has ended the transaction")
+
+    def named(self, table: str) -> str:
+        return super().named(table).replace("%", "%%")
+
+    def named_column(self, column: str) -> str:
+        return super().named_column(column).replace("%", "%%")
+
+    def _has_positions(self) -> bool:
+        return self.query("SELECT to_regclass(%s) IS NOT NULL", (POSITIONS,)) == [(True,)]
+
+    def _end_holder(self, task: TaskId) -> None:
+        """End the session that has locked a task's rows, if it is one of ours.
+
+        A process that was stopped in the middle of a transaction would otherwise keep its successor waiting.
+        """
+        self._connection.execute(
+            f"SELECT pg_terminate_backend(l.pid) FROM {POSITIONS} p "
+            "JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = p.xmax AND l.granted "
+            "JOIN pg_stat_activity a ON a.pid = l.pid "
+            "WHERE p.app = %s AND p.group_name = %s AND p.partition_no = %s AND l.pid <> pg_backend_pid() "
+            "AND a.application_name LIKE %s",
+            (*task, APPLICATION + "%"),
+        )
+
+    @contextmanager
+    def _noting(self, task: TaskId) -> Iterator[None]:
+        """Remember whose rows were locked for too long."""
+        try:
+            yield
+        except RetriableError:
+            self._blocked = task
+            raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            raise self._translation(error) from error
+
+    def _translation(self, error: psycopg.Error) -> PipelineError:
+        state = error.sqlstate
+        reason = error.diag.message_primary or str(error).strip()
+        text = f"{self._place}: {reason}"
+        lost = self._connection.closed or self._connection.broken
+        if state is None:
+            about_rows = isinstance(error, psycopg.DataError | psycopg.ProgrammingError) and not lost
+            return RejectedRowsError(reason) if about_rows else SinkUnreachableError(text)
+        kinds = {state, state[:2]}
+        if kinds & _AGAIN:
+            return RetriableError(text)
+        if kinds & _AWAY or lost:
+            return SinkUnreachableError(text)
+        if kinds & _ABOUT_ROWS:
+            detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
+            return RejectedRowsError(f"{reason}{detail}")
+        if kinds & _SETUP:
+            return ConfigError(text, hint="compare the sink with the tables and rights that the database has")
+        return FatalTaskError(f"{text} (SQLSTATE {state})")
+
+
+def _parsed(dsn: str, place: str) -> Mapping[str, Any]:
+    try:
+        return conninfo_to_dict(dsn)
+    except psycopg.Error:
+        raise ConfigError(
+            f"the DSN of {place} cannot be read",
+            hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters of the password in percent "
+            "code; or host=HOST dbname=DATABASE ...",
+        ) from None  # libpq's message quotes it
+
+
+def _scrubbed(text: str, dsn: str, known: Mapping[str, Any]) -> str:
+    """A message without anything that may be a part of a password, also of one that was not quoted as it should."""
+    suspects = [str(known.get("password") or "")]
+    if "://" in dsn:
+        user_info = dsn.partition("://")[2].rpartition("@")[0].partition(":")[2]
+        suspects += re.split(r"[@:/?#]", user_info)
+    for suspect in sorted(suspects, key=len, reverse=True):
+        if suspect:
+            text = text.replace(suspect, "***")
+    return " ".join(text.split())

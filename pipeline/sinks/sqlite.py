@@ -1,0 +1,146 @@
+"""SQLite: the only module that imports sqlite3."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import (
+    ConfigError,
+    FatalTaskError,
+    InvariantError,
+    PipelineError,
+    RejectedRowsError,
+    RetriableError,
+    SinkUnreachableError,
+    UnknownOutcomeError,
+)
+from pipeline.sinks.ports import OwnWrite, TableShape
+from pipeline.sinks.sql import POSITIONS_DDL, SqlSession, quoted, quoted_column
+
+__all__ = ["SqliteSession"]
+
+BUSY_S = 5.0
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_ABOUT_ROWS = {
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_RANGE,
+}
+_FILE = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class SqliteSession(SqlSession):
+    """A connection to a file. Its lock is the file's: sessions take turns."""
+
+    def __init__(self, path: Path, place: str) -> None:
+        self._place = place
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise SinkUnreachableError(f"{place} cannot be opened: {error}") from error
+
+    def prepare(self) -> None:
+        ddl = POSITIONS_DDL.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)
+        self.execute(ddl + " WITHOUT ROWID")
+
+    def shape(self, table: str) -> TableShape | None:
+        name = quoted_column(table)
+        columns = self.query(f"PRAGMA table_info({name})")
+        if not columns:
+            return None
+        primary = tuple(row[1] for row in sorted(columns, key=lambda row: row[5]) if row[5])
+        uniques = [frozenset(primary)] if primary else []
+        for _, index, unique, _, partial in self.query(f"PRAGMA index_list({name})"):
+            indexed = [row[2] for row in self.query(f"PRAGMA index_info({quoted_column(index)})")]
+            if unique and not partial and None not in indexed:
+                uniques.append(frozenset(indexed))
+        return TableShape(tuple(row[1] for row in columns), primary, uniques)
+
+    def ddl(self, table: str, key: Sequence[str]) -> str:
+        return f"CREATE UNIQUE INDEX ON {quoted(table)} ({self.listed(key)})".replace(
+            "INDEX ON", f"INDEX {quoted_column('_'.join([table, *key]))} ON", 1
+        )
+
+    def begin(self) -> None:
+        self.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        try:
+            self.execute("COMMIT")
+        except SinkUnreachableError as error:
+            raise UnknownOutcomeError(error.message, hint=error.hint) from error
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._translated():
+            return self._connection.execute(sql, tuple(parameters)).fetchall()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        with self._translated():
+            return self._connection.execute(sql, tuple(parameters)).rowcount
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        with self._translated():
+            self._connection.executemany(sql, rows)
+
+    def own_write(self, write: OwnWrite) -> None:
+        self._connection.set_authorizer(_keep_the_transaction)
+        try:
+            with self._translated():
+                write.function(self._connection.cursor(), write.events)
+        except (PipelineError, InvariantError):
+            raise
+        except Exception as error:
+            raise RejectedRowsError(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._connection.set_authorizer(None)
+
+    def named(self, table: str) -> str:
+        return quoted_column(table)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._translation(error) from error
+        except OverflowError as error:  # an integer beyond 64 bits
+            raise RejectedRowsError(str(error)) from error
+
+    def _translation(self, error: sqlite3.Error) -> PipelineError:
+        code = getattr(error, "sqlite_errorcode", None)
+        text = f"{self._place}: {error}"
+        if code is None:  # a parameter that SQLite has no type for, or a closed connection
+            return RejectedRowsError(str(error))
+        primary = code & 0xFF
+        if primary in _ABOUT_ROWS:
+            return RejectedRowsError(str(error))
+        if primary in _BUSY:
+            return RetriableError(text)
+        if primary in _FILE:
+            return SinkUnreachableError(text, hint="look at the disk and the file's directory")
+        if primary in _DAMAGED:
+            return FatalTaskError(text, hint="restore the file from a backup: its positions come with it")
+        return ConfigError(text, hint="compare the sink with the table that the database has")
+
+
+def _keep_the_transaction(action: int, *_: Any) -> int:
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK

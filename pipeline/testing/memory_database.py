@@ -1,0 +1,256 @@
+"""A database in memory: `MemoryDatabase`, opened by `MemoryDatabases`; with locks, lost connections and doubt.
+
+A transaction sees its own writes and keeps the rows of positions that it has touched to itself. Tables come into
+being when a sink first names them. A user's own statements cannot run here: there is no SQL.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.core.names import GroupId, TaskId
+from pipeline.core.sinking import Hold, PositionRow
+from pipeline.errors import (
+    ConfigError,
+    InvariantError,
+    PipelineError,
+    RejectedRowsError,
+    SinkUnreachableError,
+)
+from pipeline.sinks.declared import Postgres, Sink
+from pipeline.sinks.opening import RealDatabases
+from pipeline.sinks.ports import OwnWrite, RowsWrite, SinkSession, TableShape
+from pipeline.testing.faults import Faults
+
+__all__ = ["MemoryDatabase", "MemoryDatabases", "MemorySession"]
+
+_Place = tuple[str, str, str, int]  # app, group, topic, partition
+
+
+@dataclass
+class _Contents:
+    positions: dict[_Place, PositionRow] = field(default_factory=dict)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def copy(self) -> _Contents:
+        return _Contents(dict(self.positions), {name: list(rows) for name, rows in self.tables.items()})
+
+
+class MemoryDatabase:
+    """What sessions share. `away`: while it is set, every call raises it. `refuses`: rows that hold these are refused.
+
+    Transactions take turns, as in SQLite; `turns`, `holder` and `contents` are the sessions' business.
+    """
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self.away: PipelineError | None = None
+        self.shapes: dict[str, TableShape] = {}
+        self.refuses: list[Mapping[str, Any]] = []
+        self.contents = _Contents()
+        self.turns = threading.RLock()
+        self.holder: MemorySession | None = None
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """The committed rows of a table, in the order in which they were first written."""
+        return [dict(row) for row in self.contents.tables.get(table, [])]
+
+    def positions(self) -> list[PositionRow]:
+        """All committed positions."""
+        return sorted(self.contents.positions.values())
+
+    def lose_positions(self) -> None:
+        """As `DELETE FROM pipeline_positions` does."""
+        self.contents.positions.clear()
+
+    def copy(self) -> _Contents:
+        """A backup."""
+        return self.contents.copy()
+
+    def restore(self, backup: _Contents) -> None:
+        """Bring a backup back; every session is ended."""
+        self.end_sessions()
+        self.contents = backup.copy()
+
+    def end_sessions(self) -> None:
+        """As a restart does: what is open is rolled back."""
+        holder = self.holder
+        if holder is not None:
+            holder.end()
+
+    def fail_next(self, call: str, error: BaseException, *, after: bool = False) -> None:
+        """Let the next `open`, `begin`, `lock`, `move`, `write` or `commit` raise, instead of acting or `after`.
+
+        A commit whose outcome is unknown is an UnknownOutcomeError, with `after` when it did happen.
+        """
+        self.faults.order(call, error, after=after)
+
+
+class MemorySession:
+    """`ports.SinkSession`."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+        self._open: _Contents | None = None
+        self._ended = False
+
+    def end(self) -> None:
+        """The server ends the session."""
+        self._ended = True
+        self._leave()
+
+    def prepare(self) -> None:
+        self.answer("prepare")
+
+    def shape(self, table: str) -> TableShape | None:
+        self.answer("shape")
+        return self._database.shapes.get(table, TableShape(None, (), None))
+
+    def ddl(self, table: str, key: Sequence[str]) -> str:
+        return f"ALTER TABLE {table} ADD PRIMARY KEY ({', '.join(key)})"
+
+    def rows(self, group: GroupId) -> list[PositionRow]:
+        self.answer("rows")
+        return [row for place, row in self._database.contents.positions.items() if place[:2] == tuple(group)]
+
+    def begin(self) -> None:
+        with self._database.faults.at("begin"):
+            self.answer("begin")
+            with self._database.turns:
+                holder = self._database.holder
+                if holder is not None and holder is not self:
+                    # Whoever waits too long for one of ours ends it; the waiting itself takes no time here.
+                    holder.end()
+                self._database.holder = self
+                self._open = self._database.contents.copy()
+
+    def lock(self, task: TaskId) -> list[PositionRow]:
+        with self._database.faults.at("lock"):
+            found = self._transaction().positions
+            return sorted(
+                row for place, row in found.items() if (place[0], place[1], place[3]) == tuple(task)
+            )
+
+    def put(self, group: GroupId, rows: Sequence[PositionRow], *, keep: bool) -> None:
+        found = self._transaction().positions
+        for row in rows:
+            place = (*group, row.topic, row.partition)
+            if not (keep and place in found):
+                found[place] = row
+
+    def move(self, hold: Hold, after: Mapping[str, int]) -> bool:
+        with self._database.faults.at("move"):
+            found, task = self._transaction().positions, hold.task
+            for topic, position in hold.positions.items():
+                place = (task.app, task.group, topic, task.partition)
+                row = found.get(place)
+                if row is None or (row.epoch, row.process, row.position) != (
+                    hold.seq,
+                    hold.process,
+                    position,
+                ):
+                    return False
+                found[place] = row._replace(position=after[topic])
+            return True
+
+    def write(self, writes: Sequence[RowsWrite | OwnWrite]) -> None:
+        with self._database.faults.at("write"):
+            tables = self._transaction().tables
+            for at, write in enumerate(writes):
+                if isinstance(write, OwnWrite):
+                    raise ConfigError(
+                        "a write function needs a real database",
+                        hint="TestDriver(app, databases=RealDatabases()), or a Sqlite sink",
+                    )
+                try:
+                    self._write_rows(tables.setdefault(write.target.table, []), write)
+                except RejectedRowsError as error:
+                    raise RejectedRowsError(error.message, write=at) from error
+
+    def commit(self) -> None:
+        with self._database.faults.at("commit"):
+            done = self._transaction()
+            self._database.contents = done
+            self._leave()
+
+    def rollback(self) -> None:
+        self._leave()
+
+    def close(self) -> None:
+        self._leave()
+
+    def _write_rows(self, table: list[dict[str, Any]], write: RowsWrite) -> None:
+        key = write.target.key
+        wanted = [dict(zip(write.columns, row, strict=True)) for row in write.rows]
+        for row in wanted:
+            if any(refused.items() <= row.items() for refused in self._database.refuses):
+                raise RejectedRowsError(f"the row {row} violates a constraint")
+        if write.target.mode == "append":
+            table += wanted
+            return
+        places = {tuple(row[name] for name in key): at for at, row in enumerate(table)}
+        for row in wanted:
+            at = places.setdefault(tuple(row[name] for name in key), len(table))
+            if at == len(table):
+                table.append(row)
+            elif write.target.mode == "upsert":
+                table[at] = {**table[at], **row}
+        gone = set(write.deletes)
+        table[:] = [row for row in table if tuple(row[name] for name in key) not in gone]
+
+    def answer(self, call: str) -> None:
+        """Raise when the database is away, or this session is over."""
+        if self._database.away is not None:
+            self.end()
+            raise self._database.away
+        if self._ended:
+            raise SinkUnreachableError(f"the session was ended ({call})")
+
+    def _transaction(self) -> _Contents:
+        if self._ended and self._database.away is None:
+            raise SinkUnreachableError("the session was ended within its transaction")
+        self.answer("transaction")
+        if self._open is None:
+            raise InvariantError("there is no transaction")
+        return self._open
+
+    def _leave(self) -> None:
+        self._open = None
+        if self._database.holder is self:
+            self._database.holder = None
+
+
+class MemoryDatabases:
+    """`ports.Databases`: PostgreSQL in memory, one database for each DSN; SQLite as it is.
+
+    `real`: opens PostgreSQL, too.
+    """
+
+    def __init__(self, *, real: bool = False) -> None:
+        self._real = real
+        self._memory: dict[str, MemoryDatabase] = {}
+        self._opened: list[SinkSession] = []
+
+    def open(self, sink: Sink[Any, Any], app: str) -> SinkSession:
+        if self._real or not isinstance(sink, Postgres):
+            session: SinkSession = RealDatabases().open(sink, app)
+        else:
+            database = self.of(sink)
+            with database.faults.at("open"):
+                session = MemorySession(database)
+                session.answer("open")
+        self._opened.append(session)
+        return session
+
+    def of(self, sink: Sink[Any, Any]) -> MemoryDatabase:
+        """What stands for a PostgreSQL sink's database."""
+        return self._memory.setdefault(sink.address, MemoryDatabase())
+
+    def crash(self) -> None:
+        """The process is gone, and its connections with it."""
+        opened, self._opened = self._opened, []
+        for session in opened:
+            session.close()

@@ -1,0 +1,23 @@
+"""A real PostgreSQL for whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.sinks.server import PostgresUnderTest
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresUnderTest]:
+    """One server for the session, started by the first test that asks; take a database of your own."""
+    server = PostgresUnderTest()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def dsn(postgres: PostgresUnderTest) -> str:
+    """An empty database."""
+    return postgres.create_database()

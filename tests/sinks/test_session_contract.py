@@ -1,0 +1,305 @@
+"""What a database promises a sink: on the fake, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import Postgres, Sqlite
+from pipeline.core.names import GroupId, TaskId
+from pipeline.core.sinking import Hold, PositionRow
+from pipeline.errors import ConfigError, RejectedRowsError, RetriableError, SinkUnreachableError
+from pipeline.sinks.declared import Mode, Sink
+from pipeline.sinks.opening import RealDatabases
+from pipeline.sinks.ports import OwnWrite, RowsWrite, SinkSession, Target
+from pipeline.testing import MemoryDatabases
+
+GROUP = GroupId("shop", "rows")
+TASK = TaskId("shop", "rows", 0)
+ROW = PositionRow("orders", 0, 5, 1, "w1", "p1", "id", "cluster", 2)
+HOLD = Hold(TASK, 1, "p1", {"orders": 5})
+DDL = (
+    'CREATE TABLE "t" (id integer PRIMARY KEY, "odd %name" text)',
+    'CREATE TABLE log (id integer, "odd %name" text)',
+    "CREATE TABLE strict (id integer PRIMARY KEY, amount integer NOT NULL CHECK (amount > 0))",
+)
+SELECT = {table: f"SELECT * FROM {table} ORDER BY id" for table in ("t", "log", "strict")}  # noqa: S608
+
+
+@dataclass
+class Bench:
+    """A database behind the port. `fetch`: the committed rows of a table, in the order of `id`."""
+
+    engine: str
+    connect: Callable[[], SinkSession]
+    fetch: Callable[[str], list[tuple[Any, ...]]]
+    opened: list[SinkSession] = field(default_factory=list)
+
+    def session(self) -> SinkSession:
+        session = self.connect()
+        self.opened.append(session)
+        session.prepare()
+        return session
+
+    def begun(self) -> SinkSession:
+        """A session, and a database with one position."""
+        session = self.session()
+        session.begin()
+        session.put(GROUP, [ROW], keep=True)
+        session.commit()
+        return session
+
+    def write(self, mode: Mode, *rows: tuple[Any, ...], deletes: tuple[tuple[Any, ...], ...] = ()) -> None:
+        session = self.session()
+        session.begin()
+        session.write([rows_write(mode, *rows, deletes=deletes)])
+        session.commit()
+
+
+def rows_write(mode: Mode, *rows: tuple[Any, ...], deletes: tuple[tuple[Any, ...], ...] = ()) -> RowsWrite:
+    key = () if mode == "append" else ("id",)
+    table = "log" if mode == "append" else "t"
+    return RowsWrite(Target(table, mode, key), ("id", "odd %name"), list(rows), list(deletes))
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    """The fake, then the real ones."""
+    made = _memory() if request.param == "memory" else _real(request, tmp_path)
+    yield made
+    for session in made.opened:
+        session.close()
+
+
+def _memory() -> Bench:
+    databases, sink = MemoryDatabases(), Postgres[Any, Any]("host=memory", "t", row=lambda _event: {})
+    database = databases.of(sink)
+
+    def fetch(table: str) -> list[tuple[Any, ...]]:
+        return sorted(tuple(row.values()) for row in database.rows(table))
+
+    return Bench("memory", lambda: databases.open(sink, "shop"), fetch)
+
+
+def _real(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    sink: Sink[Any, Any]
+    if request.param == "sqlite":
+        sink = Sqlite(tmp_path / "some" / "shop.db", "t", row=lambda _event: {})
+    else:
+        sink = Postgres(request.getfixturevalue("dsn"), "t", row=lambda _event: {})
+    databases = RealDatabases()
+    reader = databases.open(sink, "reader")
+    for statement in DDL:
+        reader.execute(statement)  # type: ignore[attr-defined]  # both are SqlSessions
+
+    def fetch(table: str) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = reader.query(SELECT[table])  # type: ignore[attr-defined]
+        return rows
+
+    return Bench(str(request.param), lambda: databases.open(sink, "shop"), fetch, [reader])
+
+
+def test_positions_are_kept_and_read_back(bench: Bench) -> None:
+    """Rows that are there already stay, so that two first starts leave one set."""
+    session = bench.begun()
+    session.begin()
+    session.put(GROUP, [ROW._replace(position=0), ROW._replace(partition=1)], keep=True)
+    session.commit()
+    assert sorted(session.rows(GROUP)) == [ROW, ROW._replace(partition=1)]
+    assert session.rows(GroupId("shop", "others")) == []
+    session.begin()
+    assert session.lock(TASK) == [ROW]
+    session.put(GROUP, [ROW._replace(epoch=2)], keep=False)
+    session.commit()
+    assert ROW._replace(epoch=2) in session.rows(GROUP)
+
+
+def test_preparing_twice_changes_nothing(bench: Bench) -> None:
+    """Every start does it."""
+    bench.begun()
+    assert bench.session().rows(GROUP) == [ROW]
+
+
+@pytest.mark.parametrize(
+    ("hold", "moved"),
+    [
+        (HOLD, True),
+        (Hold(TASK, 2, "p1", {"orders": 5}), False),
+        (Hold(TASK, 1, "p2", {"orders": 5}), False),
+        (Hold(TASK, 1, "p1", {"orders": 4}), False),
+        (Hold(TASK, 1, "p1", {"orders": 5, "more": 0}), False),
+        (Hold(TaskId("shop", "rows", 1), 1, "p1", {"orders": 5}), False),
+    ],
+)
+def test_only_the_holder_moves_a_position_and_only_from_where_it_is(
+    bench: Bench, hold: Hold, moved: bool
+) -> None:
+    """This is the fence: the epoch, the process, the position and each topic count."""
+    session = bench.begun()
+    session.begin()
+    assert session.move(hold, dict.fromkeys(hold.positions, 9)) is moved
+    session.rollback()
+    assert session.rows(GROUP) == [ROW]
+
+
+def test_rows_and_positions_are_committed_together_or_rolled_back_together(bench: Bench) -> None:
+    """Otherwise a crash would lose rows or write them twice."""
+    session = bench.begun()
+    for end in (session.rollback, session.commit):
+        session.begin()
+        assert session.move(HOLD, {"orders": 7})
+        session.write([rows_write("upsert", (1, "a"))])
+        end()
+    assert session.rows(GROUP) == [ROW._replace(position=7)]
+    assert bench.fetch("t") == [(1, "a")]
+
+
+def test_a_session_that_is_closed_leaves_nothing_of_its_transaction(bench: Bench) -> None:
+    """As when its process is killed."""
+    session = bench.begun()
+    session.begin()
+    session.move(HOLD, {"orders": 7})
+    session.write([rows_write("upsert", (1, "a"))])
+    session.close()
+    assert bench.session().rows(GROUP) == [ROW]
+    assert bench.fetch("t") == []
+
+
+def test_an_upsert_replaces_and_deletes(bench: Bench) -> None:
+    """One row for each key, also for many at once."""
+    many = [(n, f"n{n}") for n in range(10, 200)]
+    bench.write("upsert", (1, "a"), (2, "b"), *many)
+    bench.write("upsert", (2, "B"), (3, None), *many, deletes=((1,),))
+    assert bench.fetch("t") == [(2, "B"), (3, None), *many]
+
+
+def test_an_insert_leaves_what_is_there(bench: Bench) -> None:
+    """The first row of a key stays."""
+    bench.write("insert", (1, "a"))
+    bench.write("insert", (1, "b"), (2, "c"))
+    assert bench.fetch("t") == [(1, "a"), (2, "c")]
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_appended_rows_are_all_there(bench: Bench, count: int) -> None:
+    """Few go as statements, many as a copy."""
+    rows = [(n, "back\\slash\ttab\n" if n % 2 else None) for n in range(count)]
+    bench.write("append", *rows)
+    assert bench.fetch("log") == rows
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_row_that_is_refused_is_the_records_error(bench: Bench, count: int) -> None:
+    """So that its record is looked for, and nothing else is blamed."""
+    if bench.engine == "memory":
+        pytest.skip("it has no constraints of its own")
+    session = bench.begun()
+    # SQLite takes any type.
+    for amount in (-1, None, "many" if bench.engine == "postgres" else -2, object()):
+        session.begin()
+        target = Target("strict", "append", ())
+        rows = [(n, 1) for n in range(count - 1)] + [(count, amount)]
+        good = rows_write("upsert", (1, "a"))
+        with pytest.raises(RejectedRowsError) as caught:
+            session.write([good, RowsWrite(target, ("id", "amount"), rows)])
+        assert caught.value.write == 1
+        session.rollback()
+    assert session.rows(GROUP) == [ROW]
+    assert bench.fetch("t") == bench.fetch("strict") == []
+
+
+def test_what_is_missing_in_the_database_is_no_records_error(bench: Bench) -> None:
+    """No record is guilty of a column that is not there."""
+    if bench.engine == "memory":
+        pytest.skip("tables come into being there")
+    session = bench.begun()
+    for table, column in (("nowhere", "id"), ("t", "nothing")):
+        session.begin()
+        with pytest.raises(ConfigError):
+            session.write([RowsWrite(Target(table, "append", ()), (column,), [(1,)])])
+        session.rollback()
+
+
+def test_the_users_own_statements_are_in_the_transaction(bench: Bench) -> None:
+    """And what they raise belongs to their records."""
+    if bench.engine == "memory":
+        pytest.skip("it has no SQL")
+
+    def function(cursor: Any, events: Any) -> None:
+        for event in events:
+            cursor.execute("INSERT INTO t (id) VALUES (1)" if event else "INSERT INTO nowhere VALUES (1)")
+
+    session = bench.begun()
+    session.begin()
+    session.write([OwnWrite(function, [1])])
+    session.rollback()
+    assert bench.fetch("t") == []
+    session.begin()
+    session.write([OwnWrite(function, [1])])
+    session.commit()
+    assert [row[0] for row in bench.fetch("t")] == [1]
+    for error, events in ((RejectedRowsError, [1]), (ConfigError, [0])):
+        session.begin()
+        with pytest.raises(error):
+            session.write([OwnWrite(function, events)])
+        session.rollback()
+
+
+@pytest.mark.parametrize("how", ["commit", "rollback", "COMMIT"])
+def test_the_users_own_statements_cannot_end_the_transaction(bench: Bench, how: str) -> None:
+    """Half of a batch would be committed, and written again."""
+    if bench.engine == "memory":
+        pytest.skip("it has no SQL")
+
+    def function(cursor: Any, _events: Any) -> None:
+        cursor.execute("INSERT INTO t (id) VALUES (1)")
+        cursor.execute(how) if how == "COMMIT" else getattr(cursor.connection, how)()
+
+    session = bench.begun()
+    session.begin()
+    with pytest.raises((RejectedRowsError, ConfigError)):
+        session.write([OwnWrite(function, [1])])
+    session.rollback()
+    assert bench.fetch("t") == []
+
+
+def test_a_take_over_waits_for_an_open_transaction_and_ends_one_that_stays_open(bench: Bench) -> None:
+    """A process that was stopped in the middle of a transaction must not hold up its successor."""
+    if bench.engine == "sqlite":
+        pytest.skip("its lock is the file's, and nobody can end another's")
+    zombie, successor = bench.begun(), bench.session()
+    zombie.begin()
+    assert zombie.move(HOLD, {"orders": 7})
+    for _ in range(3):
+        try:
+            successor.begin()
+            assert successor.lock(TASK) == [ROW]
+            break
+        except RetriableError:
+            successor.rollback()
+    else:
+        pytest.fail("the rows stay locked")
+    successor.put(GROUP, [ROW._replace(epoch=2, process="p2")], keep=False)
+    successor.commit()
+    with pytest.raises(SinkUnreachableError):
+        zombie.write([rows_write("upsert", (1, "a"))])
+    late = bench.session()
+    late.begin()
+    assert not late.move(HOLD, {"orders": 7})
+
+
+def test_the_shape_of_a_table_is_known(bench: Bench) -> None:
+    """What does not fit is said at the start, and not by the first record."""
+    if bench.engine == "memory":
+        pytest.skip("any shape fits")
+    session = bench.session()
+    shape = session.shape("strict")
+    assert shape is not None
+    assert shape.columns == ("id", "amount")
+    assert shape.primary == ("id",)
+    assert list(shape.uniques or ()) == [frozenset({"id"})]
+    assert session.shape("nowhere") is None

@@ -1,14 +1,14 @@
-"""`python -m benchmarks [throughput|partitions|restart|restore|handoff]`: run one, or all, each on its own Kafka."""
+"""`python -m benchmarks [throughput|partitions|restart|restore|handoff|loads]`: run one or all, each on its own Kafka."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from benchmarks import handoff, restart, restore, throughput
+from benchmarks import handoff, loads, restart, restore, throughput
 
 HANDOFFS = 20
-NAMES = ("throughput", "partitions", "restart", "restore", "handoff")
+NAMES = ("throughput", "partitions", "restart", "restore", "handoff", "loads")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,7 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("benchmark", nargs="?", choices=NAMES, help="one of them (all)")
     parser.add_argument(
-        "--events", type=int, default=1_000_000, help="throughput, partitions: events to process (1,000,000)"
+        "--events",
+        type=int,
+        help="throughput, partitions: events to process (1,000,000); loads: rows (500,000)",
     )
     parser.add_argument("--rounds", type=int, help="times each thing is measured (3; handoff 20)")
     parser.add_argument(
@@ -27,22 +29,24 @@ def main(arguments: list[str] | None = None) -> int:
         "restore: rows (1,500,000)",
     )
     chosen = parser.parse_args(arguments)
-    rounds = chosen.rounds or 3
+    rounds, events = chosen.rounds or 3, chosen.events or 1_000_000
     codes = []
     wanted = [chosen.benchmark] if chosen.benchmark else list(NAMES)
     if chosen.benchmark != "restart" and len(chosen.keys or []) > 1:
         parser.error("only restart takes more than one number of keys: name it")
     keys = (chosen.keys or [10_000])[0]
     if "throughput" in wanted:
-        codes.append(throughput.run(chosen.events, rounds, keys))
+        codes.append(throughput.run(events, rounds, keys))
     if "partitions" in wanted:
-        codes.append(throughput.run_partitions(chosen.events, rounds, keys))
+        codes.append(throughput.run_partitions(events, rounds, keys))
     if "restart" in wanted:
         codes.append(restart.run(chosen.keys or restart.SIZES, rounds))
     if "restore" in wanted:
         codes.append(restore.run((chosen.keys or [restore.KEYS])[0], rounds))
     if "handoff" in wanted:
         codes.append(handoff.run(chosen.rounds or HANDOFFS, chosen.keys[0] if chosen.keys else handoff.KEYS))
+    if "loads" in wanted:
+        codes.append(loads.run(chosen.events or loads.ROWS, rounds))
     return max(codes)
 
 

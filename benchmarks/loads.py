@@ -26,6 +26,7 @@ from pipeline.ports import TopicSpec
 
 PARTITIONS = 4
 MANY = 1_000
+ROWS = 500_000
 KINDS = ("csv", "jsonl", "parquet", "csv.zst", f"{MANY} csv")
 _ROOT = Path(__file__).parents[1]
 _Row = tuple[str, int, int, float, str, str, int, str]

@@ -79,13 +79,14 @@ class LoadReport:
         seconds = self._seconds()
         before = self._loader.continued
         keys = "" if self._with_keys else " without keys"
-        source = f" from {counted(self._files, 'file')}" if self._files > 1 else ""
+        files = f" from {counted(self._files, 'file')}" if self._files > 1 else ""
+        source = files if before is None else ""
         text = f"{counted(self._new(last), 'record')}{keys}{source} to topic {last.topic} in {seconds:.1f} s"
         text += f" ({self._new(last) / seconds:,.0f} records/s)"
         if before is not None:
             where = f" of {before.file}" if self._files > 1 else ""
             text += f"; continued from {last.options.unit} {before.line:,}{where}"
-            text += f", {counted(last.records, 'record')} in all"
+            text += f", {counted(last.records, 'record')}{files} in all"
         return text + (f"; {counted(last.skipped, 'row')} without a key skipped" if last.skipped else "")
 
     def summary(self, last: LoadPosition) -> dict[str, object]:

@@ -134,6 +134,9 @@ class Lines:
         """Whether nothing follows what was taken."""
         return not self.pending and not self.peek(1)
 
+    def share(self) -> None:
+        """Not known: nobody knows how long the stream is."""
+
     def _read(self, call: Callable[[int], bytes], size: int) -> bytes:
         try:
             return call(size)

@@ -2,7 +2,7 @@
 
 A row's place is its number, and what identifies the file is a hash over all of its bytes, made when it is opened: a
 Parquet file is read from its end, cannot grow, and a footer alone does not tell each change of a page. Rows are
-read a row group at a time, in batches of about as many bytes as a transaction has.
+read as a stream, in batches of about as many bytes as a transaction has: memory does not follow a row group's size.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pipeline.errors import InputError, InvariantError
 __all__ = ["ParquetFile"]
 
 _BLOCK_BYTES = 1024 * 1024
+_BUFFER_BYTES = 64 * 1024  # of each column
 _BATCH_ROWS = 10_000
 _BATCH_BYTES = 8 * 1024 * 1024
 
@@ -39,7 +40,10 @@ class ParquetFile:
             while block := stream.read(_BLOCK_BYTES):
                 digest.update(block)
             self._digest = digest.hexdigest()
-            self._file = parquet.ParquetFile(stream, page_checksum_verification=True)
+            # Without both of these a whole row group is held in memory, however few of its rows are asked for.
+            self._file = parquet.ParquetFile(
+                stream, page_checksum_verification=True, pre_buffer=False, buffer_size=_BUFFER_BYTES
+            )
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{name} cannot be read as Parquet: {error}") from error
         schema = self._file.schema_arrow
@@ -86,6 +90,10 @@ class ParquetFile:
     def at_end(self) -> bool:
         """Whether all rows are taken."""
         return self._taken == self._rows()
+
+    def share(self) -> float | None:
+        """Of the rows, how many are taken. (Where the file is read is no measure: all of it was hashed before.)"""
+        return self._taken / max(1, self._rows())
 
     def columns_of_values(self) -> Iterator[list[list[Any]]]:
         """The remaining rows, some at a time: a list for each column. Whoever makes a row of them adds to `pending`.

@@ -81,11 +81,11 @@ def misplaced(passed: Passed, current: str, names: Sequence[str]) -> str | None:
     return None
 
 
-def altered(passed: Passed, walked: Passed, names: Sequence[str], unit: str) -> str | None:
+def altered(passed: Passed, walked: Passed, shown: Sequence[str], unit: str) -> str | None:
     """What differs in the files walked so far from those that were finished, in words; None when nothing.
 
     To be asked after each file: `walked` is the chain over the beginning of the list as it is now.
-    `unit`: what sizes count, in the plural.
+    `shown`: what messages call the files of the list; `unit`: what sizes count, in the plural.
     """
     known = {waypoint.number: waypoint for waypoint in passed.waypoints}
     was = known.get(walked.count)
@@ -95,10 +95,10 @@ def altered(passed: Passed, walked: Passed, names: Sequence[str], unit: str) -> 
     first = max((number for number in known if number < walked.count), default=0) + 1
     if first < walked.count:
         return (
-            f"one of the files {first} to {walked.count} of the list ({names[first - 1]} to {is_now.name}) has"
-            " changed, moved or is missing since it was loaded"
+            f"one of the files {first} to {walked.count} of the list, {shown[first - 1]} to"
+            f" {shown[walked.count - 1]}, has changed, moved or is missing since it was loaded"
         )
-    said = f"{is_now.name}, file {first} of the list, has changed since it was loaded: "
+    said = f"{shown[first - 1]}, file {first} of the list, has changed since it was loaded: "
     if was.size != is_now.size:
         return said + f"{was.size:,} {unit} then, {is_now.size:,} now"
     return said + "as long as it was, with other content"

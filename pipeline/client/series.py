@@ -123,7 +123,10 @@ class Series:
 
     def consumed(self) -> int:
         """Bytes of the files, as they lie on the disk, that have been read or checked."""
-        return self._done_bytes + (self._opened.consumed() if self._opened is not None else 0)
+        if self._opened is None or self._rows is None:
+            return self._done_bytes
+        share, size = self._rows.cursor.share(), self._files[self._index].size or 0
+        return self._done_bytes + (self._opened.consumed() if share is None else int(share * size))
 
     def close(self) -> None:
         """Close the file at hand."""
@@ -188,6 +191,7 @@ class Series:
     def _check_finished(self, position: LoadPosition) -> None:
         """The files before the position's are those that were loaded. Raises InputError, saying what differs."""
         passed, names = position.passed, [file.name for file in self._files]
+        shown = [file.shown for file in self._files]
         if not passed.count and len(names) == 1:
             return
         unit = "rows" if self._reading.options.format == "parquet" else "bytes"
@@ -197,7 +201,7 @@ class Series:
         for number, file in enumerate(self._files[: passed.count], 1):
             self._passed = self._passed.after(file.name, self._end_of(file))
             self._done_bytes += file.size or 0
-            other = altered(passed, self._passed, names, unit)
+            other = altered(passed, self._passed, shown, unit)
             if other:
                 raise refused(position.name, other)
             self.on_check(number, passed.count)

@@ -6,6 +6,7 @@ import io
 import json
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from pipeline.client.opening import Opened
+from pipeline.client.parquet import ParquetFile
 from pipeline.client.positions import LoadOptions
 from pipeline.client.rows import Batch, RowLimits
 from pipeline.client.series import Reading, open_rows
@@ -200,3 +202,26 @@ def test_files_with_other_columns_are_refused() -> None:
     files = {"a.parquet": _numbers(1), "b.parquet": _file(pa.table({"m": [1]}))}
     with pytest.raises(InputError, match=r"b\.parquet lacks 'n' and has 'm' besides, unlike a\.parquet"):
         read_all(series_of(files, OPTIONS))
+
+
+def test_memory_does_not_follow_the_size_of_a_row_group(tmp_path: Path) -> None:
+    """Files of one huge row group are common, and a load must not need the machine that wrote them."""
+    path = tmp_path / "rows.parquet"
+    text = [f"{n:0200}" for n in range(200_000)]
+    parquet.write_table(
+        pa.table({"t": text}), path, row_group_size=200_000, use_dictionary=False, compression="none"
+    )
+    read = 0
+
+    class Counted(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal read
+            data = super().read(size) or b""
+            read += len(data)
+            return data
+
+    with Counted(path) as stream:
+        rows = ParquetFile(stream, "rows.parquet")
+        hashed = read
+        next(rows.columns_of_values())
+        assert read - hashed < path.stat().st_size // 4

@@ -76,7 +76,7 @@ def test_the_file_that_changed_is_named() -> None:
     many = [(f"{number}.csv", "same") for number in range(1, 1001)]
     changed = [*many[:299], ("300.csv", "x"), *many[300:]]
     assert _check(_passed(many), changed) == (
-        "one of the files 289 to 320 of the list (289.csv to 320.csv) has changed, moved or is missing since it was"
+        "one of the files 289 to 320 of the list, 289.csv to 320.csv, has changed, moved or is missing since it was"
         " loaded"
     )
 

@@ -268,8 +268,8 @@ def test_a_folder_is_loaded_as_one_and_what_is_added_to_it_later_goes_behind(
     assert (first["records"], first["files"], first["load"]) == (300, 3, f"{unique_name}/hours")
     _parquet(folder / "3.parquet", range(300, 310))
     out, _ = command.run(*arguments, "--from-checkpoint")
-    assert out.startswith(f"10 records from 4 files to topic {unique_name} in ")
-    assert "continued from row 100 of hours/2.parquet, 310 records in all" in out
+    assert out.startswith(f"10 records to topic {unique_name} in ")
+    assert "continued from row 100 of hours/2.parquet, 310 records from 4 files in all" in out
     _check(command, unique_name, 310)
     _parquet(folder / "1.parquet", range(100, 201))
     _, err = command.run(*arguments, code=1)

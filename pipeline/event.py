@@ -6,14 +6,15 @@ Nothing here copies a record: everything but key and value is read from the clie
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from hashlib import blake2b
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
 import msgspec
 
 from pipeline.core.names import EVENT_ID_HEADER
 
-__all__ = ["Batch", "Event", "event_id"]
+__all__ = ["Batch", "Event", "event_id", "event_type"]
 
 K_co = TypeVar("K_co", covariant=True)
 V_co = TypeVar("V_co", covariant=True)
@@ -25,6 +26,7 @@ class Event(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False
     key: K_co
     value: V_co
     _message: Any
+    _scope: ClassVar[str] = ""
 
     @property
     def timestamp_ms(self) -> int:
@@ -54,9 +56,25 @@ class Event(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False
         return event_id(self._message)
 
     def effect_key(self, n: int = 0) -> str:
-        """A stable idempotency key of this record's `n`-th effect: 32 hex digits, equal in every replay."""
-        place = f"{self.topic}\x00{self.partition}\x00{self.offset}\x00{n}"
+        """A stable idempotency key of this record's `n`-th effect in this group: 32 hexadecimal digits.
+
+        Made of app, group, topic, the topic's id, partition, offset and `n`, so it is the same in each retry,
+        restart, restore, reset and replay, and different for what another group does. Handlers of one group share
+        it: give their effects different `n`. An event that no handler was given has no app and no group.
+        """
+        place = f"{self._scope}\x00{self.topic}\x00{self.partition}\x00{self.offset}\x00{n}"
         return blake2b(place.encode(), digest_size=16).hexdigest()
+
+
+@cache
+def event_type(app: str, group: str, topic_id: str) -> type[Event[Any, Any]]:
+    """The class of the events of a topic in a group: facts that are the same for all of them cost each nothing.
+
+    `topic_id`: a topic that was deleted and created again has other records at the same places.
+    """
+    scope = {"_scope": f"{app}\x00{group}\x00{topic_id}", "__module__": Event.__module__}
+    made = msgspec.defstruct("Event", [], bases=(Event,), namespace=scope, frozen=True, gc=False, eq=False)
+    return cast("type[Event[Any, Any]]", made)
 
 
 def event_id(record: Any) -> bytes | None:
@@ -71,9 +89,16 @@ def event_id(record: Any) -> bytes | None:
 class Batch(Sequence[Event[K_co, V_co]]):
     """Records of one topic and task, in order. Events are made when they are asked for."""
 
-    __slots__ = ("_keys", "_messages", "_values")
+    __slots__ = ("_keys", "_make", "_messages", "_values")
 
-    def __init__(self, messages: Sequence[Any], keys: Sequence[K_co], values: Sequence[V_co]) -> None:
+    def __init__(
+        self,
+        messages: Sequence[Any],
+        keys: Sequence[K_co],
+        values: Sequence[V_co],
+        make: type[Event[Any, Any]] = Event,
+    ) -> None:
+        self._make = make
         self._messages = messages
         self._keys = keys
         self._values = values
@@ -101,9 +126,9 @@ class Batch(Sequence[Event[K_co, V_co]]):
 
     def __getitem__(self, index: int | slice) -> Event[K_co, V_co] | Batch[K_co, V_co]:
         if isinstance(index, slice):
-            return Batch(self._messages[index], self._keys[index], self._values[index])
-        return Event(self._keys[index], self._values[index], self._messages[index])
+            return Batch(self._messages[index], self._keys[index], self._values[index], self._make)
+        return self._make(self._keys[index], self._values[index], self._messages[index])
 
     def __iter__(self) -> Iterator[Event[K_co, V_co]]:
-        make: Callable[..., Event[K_co, V_co]] = Event
+        make: Callable[..., Event[K_co, V_co]] = self._make
         return map(make, self._keys, self._values, self._messages)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.names import TopicPartition
-from pipeline.event import Batch, Event
+from pipeline.event import Batch, Event, event_type
 from pipeline.ports import Output
 from pipeline.testing.memory_log import MemoryRecord
 
@@ -55,17 +55,57 @@ def test_the_event_id_is_the_one_its_producer_gave() -> None:
     assert event(record()).id is None
 
 
+HANDLED = ("shop", "main", "topic-id-1")
+
+
+def handled(
+    message: Any, app: str = "shop", group: str = "main", topic_id: str = "topic-id-1"
+) -> Event[str, int]:
+    """An event as a handler of the group gets it."""
+    return event_type(app, group, topic_id)("k", 1, message)
+
+
 def test_an_effect_key_is_the_same_in_every_replay() -> None:
-    """The payment provider refuses the second charge by it: it depends on the record's place alone."""
-    assert event(record()).effect_key() == event(record(headers=[("a", b"")])).effect_key(0)
-    assert event(record()).effect_key() == "67cd8af47ebcc22ebad4ddd2e1ec83dc"
+    """The payment provider refuses the second charge by it: it depends on the record's place and the group alone."""
+    assert handled(record()).effect_key() == handled(record(headers=[("a", b"")])).effect_key(0)
+    assert handled(record()).effect_key() == "c28079382caaa5dbbff032d10ffc3c3d"
 
 
 def test_effect_keys_differ_by_record_and_by_number() -> None:
     """Two effects that shared a key would be one effect."""
-    places = [event(record()), event(record(8)), event(record(topic="in2"))]
+    places = [handled(record()), handled(record(8)), handled(record(topic="in2"))]
     keys = [place.effect_key(n) for place in places for n in (0, 1)]
     assert len(set(keys)) == len(keys)
+
+
+def test_effect_keys_differ_by_app_group_and_incarnation_of_the_topic() -> None:
+    """Two groups do different things about one record; a recreated topic has other records at the same places."""
+    owners = [
+        handled(record()),
+        handled(record(), app="shop2"),
+        handled(record(), group="mail"),
+        handled(record(), topic_id="topic-id-2"),
+        event(record()),
+    ]
+    assert len({owner.effect_key() for owner in owners}) == len(owners)
+
+
+def test_a_handlers_event_is_an_event_like_any_other() -> None:
+    """What it knows of its group costs no record anything, and shows nowhere else."""
+    made = handled(record())
+    assert isinstance(made, Event)
+    assert (type(made).__name__, made.key, made.value, made.offset) == ("Event", "k", 1, 7)
+    assert type(made) is type(handled(record(8)))
+    with pytest.raises(AttributeError):
+        made.key = "other"  # type: ignore[misc]
+
+
+def test_events_of_a_batch_have_the_effect_keys_of_their_records() -> None:
+    """However they are reached."""
+    made: Batch[str, int] = Batch([record(n) for n in range(3)], ["k"] * 3, [1] * 3, event_type(*HANDLED))
+    expected = [handled(record(n)).effect_key() for n in range(3)]
+    assert [e.effect_key() for e in made] == expected
+    assert [made[n].effect_key() for n in range(3)] == [e.effect_key() for e in made[0:3]] == expected
 
 
 def test_an_event_does_not_change() -> None:

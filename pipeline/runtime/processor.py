@@ -17,7 +17,7 @@ from pipeline.context import Context
 from pipeline.core.names import TaskId
 from pipeline.declarations import Topic
 from pipeline.errors import CorruptStateError, HandlerError, InvariantError, PipelineError
-from pipeline.event import Batch, Event
+from pipeline.event import Batch, Event, event_type
 from pipeline.ports import Logger, Record
 from pipeline.runtime.blame import error_place, error_text, handler_name
 from pipeline.runtime.dead_letters import DeadLetters
@@ -73,6 +73,7 @@ class Processor:
         letters: DeadLetters,
         log: Logger,
         dedup: Mapping[str, DedupTable],
+        topic_ids: Mapping[str, str],
     ) -> None:
         self._task = task
         self._context = context
@@ -84,6 +85,9 @@ class Processor:
         self._seen: DedupTable | None = None  # of the topic at hand
         self._routes: dict[str, tuple[Topic[Any, Any], list[Binding]]] = {
             topic.name: (topic, [b for b in group.bindings if b.topic is topic]) for topic in group.inputs
+        }
+        self._events = {
+            topic.name: event_type(task.app, task.group, topic_ids[topic.name]) for topic in group.inputs
         }
         self.rejected = Rejected()
         self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
@@ -141,6 +145,7 @@ class Processor:
         decode_key, decode_value = topic.key.decode, topic.value.decode
         single = bindings[0].function if len(bindings) == 1 else None
         binding = bindings[0]
+        make = self._events[topic.name]
         fresh = not topic.value.immutable  # a handler may change what it got; the next one gets its own
         mark = len(outputs)
         while True:
@@ -149,19 +154,19 @@ class Processor:
                     for record in remaining:
                         context.message = record
                         mark = len(outputs)
-                        single(Event(decode_key(record.key()), decode_value(record.value()), record), context)
+                        single(make(decode_key(record.key()), decode_value(record.value()), record), context)
                         undo.clear()
                 else:
                     for record in remaining:
                         context.message = record
                         mark = len(outputs)
                         binding = bindings[0]
-                        event: Event[Any, Any] = Event(
+                        event: Event[Any, Any] = make(
                             decode_key(record.key()), decode_value(record.value()), record
                         )
                         for binding in bindings:
                             if fresh and binding is not bindings[0]:
-                                event = Event(event.key, decode_value(record.value()), record)
+                                event = make(event.key, decode_value(record.value()), record)
                             binding.function(event, context)
                         undo.clear()
             except (CorruptStateError, InvariantError, PoisonError, RetryError):
@@ -189,7 +194,7 @@ class Processor:
                 context.message = max(unique, key=_timestamp)
                 keys = [topic.key.decode(record.key()) for record in unique]
                 values = [topic.value.decode(record.value()) for record in unique]
-                binding.function(Batch(unique, keys, values), context)
+                binding.function(Batch(unique, keys, values, self._events[topic.name]), context)
                 self._undo.clear()
             if seen is not None:
                 seen.settle(admitted)

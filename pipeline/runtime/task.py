@@ -76,7 +76,10 @@ class Task:
         self.context = Context(self._tables, senders, resources)
         letters = DeadLetters(task, world.clock, plan.largest_letter)
         self.dedup = dedup_tables(group, restored.store, self._overlay, self.context, world.clock)
-        self._processor = Processor(task, group, self.context, self._overlay, letters, world.log, self.dedup)
+        topic_ids = {name: facts.topic_id for name, facts in plan.identity.inputs.items()}
+        self._processor = Processor(
+            task, group, self.context, self._overlay, letters, world.log, self.dedup, topic_ids
+        )
         self.applied: AppliedPosition = restored.applied
         self._positions: dict[str, int] = dict(restored.applied.positions)
         self._open_records = 0

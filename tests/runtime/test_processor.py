@@ -45,7 +45,16 @@ class Rig:
         senders: Any = {t: (t.name, t.key.encode, t.value.admit, 1000) for t in self.app.topics.values()}
         self.context = Context({self.sums: self.table}, senders, lambda r: r.factory())
         letters = DeadLetters(TASK, ManualClock(), self.largest_letter)
-        self.processor = Processor(TASK, group or self.app, self.context, self.overlay, letters, self.log, {})
+        self.processor = Processor(
+            TASK,
+            group or self.app,
+            self.context,
+            self.overlay,
+            letters,
+            self.log,
+            {},
+            {"in": "1", "other": "2"},
+        )
         return self.processor
 
     def process(self, *values: int | bytes | None, **more: Any) -> None:

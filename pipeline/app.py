@@ -256,6 +256,11 @@ class Group:
         _check_retries(self.name, binding)
         if not self._app.owns(binding.topic):
             raise ConfigError(f"group {self.name}: topic {binding.topic.name} belongs to another app")
+        if binding.on_error == "dead_letter" and binding.topic.name == self.id.dead_letter_topic:
+            raise ConfigError(
+                f"group {self.name} reads its own dead letters: one that fails would come back for ever",
+                hint="declare on_error='stop' or 'skip' for that handler, or read them in another group",
+            )
         others = [b for b in self.bindings if b.topic is binding.topic]
         if others and (binding.batch or others[0].batch):
             raise ConfigError(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping
-from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import closing
 from enum import StrEnum
 from typing import Annotated
 
-import msgspec
 import typer
 
 from pipeline.cli.options import KafkaOption, kafka_settings, print_json
+from pipeline.cli.rendering import iso_time, json_field, readable, text_field
 from pipeline.client.hints import no_topic
 from pipeline.client.reading import last_committed, read_topic
 from pipeline.core.names import TopicPartition
@@ -26,7 +24,6 @@ from pipeline.runtime.system import SystemClock
 __all__ = ["consume"]
 
 _GROUP = "pipeline.consume"  # the client wants one; nothing is ever committed to it
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Place(StrEnum):
@@ -104,7 +101,7 @@ def _lasts(
 def _show_line(record: Record) -> None:
     place = typer.style(f"{record.partition()} {record.offset():>8}", dim=True)
     typer.echo(
-        f"{place}  {_time(record)}  {typer.style(_readable(record.key()), bold=True)}  {_readable(record.value())}"
+        f"{place}  {_time(record)}  {typer.style(readable(record.key()), bold=True)}  {readable(record.value())}"
     )
 
 
@@ -114,49 +111,17 @@ def _show_json(record: Record) -> None:
         "partition": record.partition(),
         "offset": record.offset(),
         "timestamp": _time(record),
-        **_text_field("key", record.key()),
-        **_json_field("value", record.value()),
+        **text_field("key", record.key()),
+        **json_field("value", record.value()),
     }
     headers: dict[str, object] = {}
     for name, value in record.headers() or ():
-        headers.update(_text_field(name, value))
+        headers.update(text_field(name, value))
     if headers:
         document["headers"] = headers
     print_json(document)
 
 
-def _json_field(name: str, data: bytes | None) -> dict[str, object]:
-    """JSON as it is; else text; else base64 under a name that says so."""
-    if data is not None:
-        with suppress(msgspec.DecodeError, UnicodeDecodeError):
-            msgspec.json.decode(data)
-            return {name: msgspec.Raw(data)}
-    return _text_field(name, data)
-
-
-def _text_field(name: str, data: bytes | None) -> dict[str, object]:
-    if data is None:
-        return {name: None}
-    try:
-        return {name: data.decode()}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": b64encode(data).decode()}
-
-
-def _readable(data: bytes | None) -> str:
-    """Text on one line, which cannot move the cursor or colour the terminal; hex for what is no text."""
-    if data is None:
-        return "(null)"
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return f"0x{data.hex()}"
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def _time(record: Record) -> str | None:
     kind, milliseconds = record.timestamp()
-    if not kind:
-        return None
-    moment = _EPOCH + timedelta(milliseconds=milliseconds)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso_time(milliseconds) if kind else None

@@ -29,6 +29,7 @@ COMMANDS = {
     "topics": "topics:topics_app",
     "produce": "produce:produce",
     "consume": "consume:consume",
+    "deadletters": "deadletters:deadletters_app",
     "ring": "ring:ring_app",
     "runbook": "runbook:runbook",
 }

@@ -477,13 +477,6 @@ ROWS = [
         "tests/runtime/test_retries.py counts_once",
     ),
     Broken(
-        "records overtake one of their topic that is to be tried again",
-        "runtime/backlog.py",
-        "            if retry is None:\n",
-        "            if retry is None or index:\n",
-        "tests/runtime/test_retries.py policy_follows",
-    ),
-    Broken(
         "finished files of a load are not compared",
         "client/series.py",
         "            if other:\n",
@@ -522,13 +515,6 @@ ROWS = [
         f"{REPLAYING} crash_at_any_call",
     ),
     Broken(
-        "a doubtful replay is taken for done",
-        "client/replaying.py",
-        "            found = self._marks.get(first)\n",
-        "            found = marks[first]\n",
-        f"{REPLAYING} settled_by_the_mark",
-    ),
-    Broken(
         "a doubtful replay is done again",
         "client/replaying.py",
         "            found = self._marks.get(first)\n",
@@ -536,25 +522,11 @@ ROWS = [
         f"{REPLAYING} settled_by_the_mark",
     ),
     Broken(
-        "replays that are older than their task's first look are skipped under latest",
-        "runtime/restores.py",
-        'settings.start == "earliest" or is_replays(topic)',
-        'settings.start == "earliest"',
-        f"{REPLAYING} latest_does_not_skip",
-    ),
-    Broken(
         "a reset handles what waited to be replayed beside the input",
         "runtime/reset.py",
         "bounds.stable_end if is_replays(partition.topic) else start(reader, partition)",
         "start(reader, partition)",
         f"{REPLAYING} reset_forgets",
-    ),
-    Broken(
-        "a replay that fails again takes its handler's policy",
-        "runtime/processor.py",
-        '"dead_letter" if again else binding.on_error',
-        "binding.on_error",
-        f"{REPLAYING} whatever_the_handler",
     ),
 ]
 

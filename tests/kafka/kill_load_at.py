@@ -1,8 +1,9 @@
-"""`pipeline produce` that ends itself with SIGKILL the nth time that its load reaches a point of its protocol.
+"""A command that ends itself with SIGKILL the nth time that it reaches a point of its protocol.
 
 python -m tests.kafka.kill_load_at POINT NTH produce TOPIC FILE ...
+python -m tests.kafka.kill_load_at POINT NTH deadletters replay MODULE:APP ...
 
-The points lie around the calls to the producer, which the loader is handed through a port.
+The points lie around the calls to the producer, which a load and a replay are handed through a port.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from enum import Enum
 
 from pipeline.cli.main import main as command
 from pipeline.config import KafkaSettings
-from pipeline.core.names import LOADS_TOPIC, TopicPartition
+from pipeline.core.names import TopicPartition
 from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.ports import Output, TransactionalProducer
@@ -29,7 +30,7 @@ COMMIT_DELAY_S = 0.001
 
 
 class Point(Enum):
-    """Where a load can be killed, in the order of the loader's steps."""
+    """Where a load, or a replay with its marks, can be killed, in the order of the steps."""
 
     BEFORE_FENCE = "before the fence"
     AFTER_FENCE = "after the fence, before positions are read"
@@ -77,11 +78,12 @@ class _Producer:
 
     def send(self, outputs: Sequence[Output]) -> None:
         self._inner.send(outputs)
-        position = bool(outputs) and outputs[0][0] == LOADS_TOPIC
+        position = bool(outputs) and outputs[0][0].startswith("pipeline.")
         self._kill.reached(Point.AFTER_POSITION if position else Point.AFTER_RECORDS)
 
     def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
         self._inner.append(journal, chunks)
+        self._kill.reached(Point.AFTER_RECORDS)
 
     def flush(self) -> int:
         offset = self._inner.flush()
@@ -120,7 +122,8 @@ def main() -> None:
         def open(self, transactional_id: str) -> _Producer:
             return _Producer(self._inner.open(transactional_id), kill)
 
-    vars(importlib.import_module("pipeline.cli.produce"))["KafkaProducers"] = Producers
+    for module in ("pipeline.cli.produce", "pipeline.wiring"):
+        vars(importlib.import_module(module))["KafkaProducers"] = Producers
     sys.argv = ["pipeline", *arguments]
     command()
 

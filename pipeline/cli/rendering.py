@@ -1,0 +1,59 @@
+"""Keys, values and times of records as commands show them: to people on one line, to programs as JSON."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+__all__ = ["hex_lines", "iso_time", "json_field", "readable", "text_field"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HEX_BYTES = 16
+
+
+def json_field(name: str, data: bytes | None) -> dict[str, object]:
+    """JSON as it is; else text; else base64 under a name that says so."""
+    if data is not None:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            msgspec.json.decode(data)
+            return {name: msgspec.Raw(data)}
+    return text_field(name, data)
+
+
+def text_field(name: str, data: bytes | None) -> dict[str, object]:
+    """Text; else base64 under a name that says so; None for a null."""
+    if data is None:
+        return {name: None}
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": b64encode(data).decode()}
+
+
+def readable(data: bytes | None) -> str:
+    """Text on one line, which cannot move the cursor or colour the terminal; hex for what is no text."""
+    if data is None:
+        return "(null)"
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return f"0x{data.hex()}"
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def hex_lines(data: bytes) -> Iterator[str]:
+    """`00000010  7b 22 61 22  {"a"`, sixteen bytes a line."""
+    for start in range(0, len(data), _HEX_BYTES):
+        part = data[start : start + _HEX_BYTES]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+        yield f"{start:08x}  {part.hex(' '):<{_HEX_BYTES * 3 - 1}}  {text}"
+
+
+def iso_time(milliseconds: int) -> str:
+    """A time in UTC, as in 2026-01-31T00:00:00.000Z."""
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,219 @@
+"""`pipeline deadletters` on a broker in memory: what people and programs read, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipeline import Context, Event
+from pipeline.cli import deadletters
+from pipeline.cli.deadletters import deadletters_app
+from pipeline.cli.rendering import hex_lines, iso_time, readable
+from pipeline.errors import ConfigError, InputError
+from pipeline.ports import Output
+from tests.client.orders import GROUP, Orders
+
+
+class Case:
+    """Orders of which 3 and 8 are dead letters, and the command."""
+
+    def __init__(self) -> None:
+        self.orders = Orders(partitions=1)
+        self.orders.bad = {3, 8}
+        self.orders.send(*range(1, 10))
+        self.orders.driver.run()
+        self.orders.bad = set()
+
+    def run(self, *arguments: str, code: int = 0) -> Result:
+        name, *rest = arguments
+        done = CliRunner().invoke(deadletters_app, [name, "orders:app", *rest])
+        if isinstance(done.exception, Exception):
+            raise done.exception
+        assert done.exit_code == code, done.output
+        return done
+
+    def rows(self, *arguments: str, code: int = 0) -> list[Any]:
+        lines = self.run(*arguments, "--json", code=code).stdout.splitlines()
+        return [msgspec.json.decode(line) for line in lines]
+
+
+@pytest.fixture
+def case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Case:
+    """The command, looking into the driver's memory instead of a Kafka."""
+    case = Case()
+    driver = case.orders.driver
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(deadletters, "find_app", lambda _target: driver.app)
+    monkeypatch.setattr(deadletters, "build_world", lambda _app, _settings: driver._world())
+    return case
+
+
+def test_list_says_where_when_why_and_whether_it_was_replayed(case: Case) -> None:
+    """The first look after an alert: one cause or many, and what is left to do."""
+    done = case.run("list")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["id", "record", "given", "up", "handler", "tries", "replayed", "error"]
+    for fact in ("0:0", "amounts[0]@2", "Orders._add", " 1 ", " no ", "ValueError: 3 is not an amount"):
+        assert fact in lines[1]
+    assert done.stderr.strip() == "2 dead letters of group main, 0 of them replayed"
+    case.run("replay", "--error", "3 is")
+    assert "2 dead letters of group main, 1 of them replayed" in case.run("list").stderr
+    first, second = case.rows("list")
+    assert (first["offset"], first["replayed_times"], second["replayed"]) == (2, 1, None)
+    assert first["timestamp"] == "1970-01-01T00:00:01.003Z"
+
+
+def test_list_shows_the_newest_and_says_how_many_there_are(case: Case) -> None:
+    """A topic of a million letters must not scroll for an hour."""
+    done = case.run("list", "--max", "1")
+    assert "8 is not" in done.stdout
+    assert "3 is not" not in done.stdout
+    assert "2 dead letters of group main, 0 of them replayed; the newest 1 are shown" in done.stderr
+    assert [row["offset"] for row in case.rows("list", "--max", "1")] == [7]
+    assert case.rows("list", "--partition", "5") == []
+
+
+def test_show_has_everything_of_a_letter(case: Case) -> None:
+    """Enough to mend the handler without another tool: bytes, headers, and the lines that raised."""
+    name = case.rows("list")[0]["id"]
+    text = case.run("show", name).stdout
+    for fact in (
+        f"dead letter {name}",
+        "record     amounts[0]@2 of 1970-01-01T00:00:01.003Z",
+        "by Orders._add, after 1 try",
+        "replayed   no",
+        "error      ValueError: 3 is not an amount",
+        'raise ValueError(f"{event.value} is not an amount")',
+        "header     event-id: 3",
+        "key        customer-0  (10 bytes)",
+        "value      3  (1 byte)",
+        "00000000  33 ",
+    ):
+        assert fact in text
+    (row,) = case.rows("show", name)
+    assert (row["key"], row["value"], row["headers"]) == (
+        "customer-0",
+        3,
+        [{"name": "event-id", "value": "3"}],
+    )
+    assert "orders.py" in row["traceback"]
+
+
+def test_show_takes_any_bytes(case: Case) -> None:
+    """It is exactly the record that is no text that somebody looks at; nulls are told from empty values."""
+    driver, amounts = case.orders.driver, case.orders.amounts
+    driver.send_raw(amounts, b"\xff\x1b[31m", b"\x00" * 300, headers=[("odd", b"\xfe"), ("none", None)])
+    driver.send_raw(amounts, None, None)
+    driver.send_raw(amounts, b"", b"")
+    driver.run()
+    odd, null, empty = case.rows("show", "--error", "Error: ")[2:]
+    assert odd["key_base64"] == "/xtbMzFt"
+    assert odd["headers"] == [{"name": "odd", "value_base64": "/g=="}, {"name": "none", "value": None}]
+    assert (null["key"], null["value"], empty["key"], empty["value"]) == (None, None, "", "")
+    text = case.run("show").stdout
+    assert "\x1b" not in text
+    assert "key        0xff1b5b33316d  (6 bytes)" in text
+    assert "... 44 bytes more: --json has all of them" in text
+    assert "header     none: (null)" in text
+
+
+def test_replay_says_what_it_did_and_what_comes_next(case: Case) -> None:
+    """And a second run says that there was nothing to do."""
+    planned = case.run("replay", "--dry-run")
+    assert planned.stdout == "2 dead letters would be replayed\n"
+    done = case.run("replay", "--max", "1")
+    assert done.stdout == "1 dead letter replayed\n"
+    assert "pipeline status orders" in done.stderr
+    assert case.run("replay").stdout == "1 dead letter replayed; 1 had been replayed before (--again)\n"
+    assert case.rows("replay") == [{"replayed": 0, "before": 2, "refused": [], "dry_run": False}]
+    case.orders.driver.run()
+    case.orders.check()
+    assert case.run("replay", "--again").stdout == "2 dead letters replayed\n"
+
+
+def test_letters_that_cannot_be_replayed_are_named_and_end_the_command_with_1(case: Case) -> None:
+    """The others are replayed all the same."""
+    driver = case.orders.driver
+    letter = driver.broker.records(GROUP.dead_letter_topic)[0]
+    headers = [(n, b"gone" if n == "dead-letter-topic" else v) for n, v in letter.headers() or ()]
+    driver.broker.produce(Output(GROUP.dead_letter_topic, None, b"1", 0, headers))
+    done = case.run("replay", code=1)
+    assert "2 dead letters replayed" in done.stdout
+    assert "topic gone is no longer an input of group main: bring its handler back" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("show", "0:999"), "there is no such dead letter in topic orders.main.dead-letters"),
+        (("replay", "0:999"), "there is no such dead letter in topic orders.main.dead-letters"),
+        (("replay", "17"), "'17' is no dead letter"),
+        (("list", "--group", "other"), "app orders has no group other"),
+    ],
+)
+def test_what_is_not_there_is_an_error(case: Case, arguments: tuple[str, ...], said: str) -> None:
+    """A script must not take nothing for an answer."""
+    with pytest.raises(InputError) as caught:
+        case.run(*arguments)
+    assert said in caught.value.message
+    assert caught.value.hint
+
+
+def test_of_several_letters_those_that_are_missing_are_counted(case: Case) -> None:
+    """What is there is shown first."""
+    name = case.rows("list")[0]["id"]
+    with pytest.raises(InputError, match="of 2 dead letters 1 are not there"):
+        case.run("show", name, "0:999")
+
+
+def test_the_group_must_be_named_where_several_have_letters(case: Case) -> None:
+    """The same place is another letter in another group."""
+    driver = case.orders.driver
+    app = case.orders.version()
+    audit = app.group("audit")
+
+    @audit.handler(case.orders.amounts, on_error="dead_letter")
+    def check(event: Event[str, int], ctx: Context) -> None:
+        raise ValueError("no audit yet")
+
+    driver.restart(app=app)
+    driver.run()
+    with pytest.raises(InputError, match="several groups have dead letters: main, audit"):
+        case.run("list")
+    assert "9 dead letters of group audit" in case.run("list", "--group", "audit").stderr
+    case.run("replay", "--group", "audit")
+    driver.run()
+    assert "18 dead letters of group audit, 9 of them replayed" in case.run("list", "--group", "audit").stderr
+    assert case.rows("list", "--group", "audit")[-1]["replay"] == 1
+    case.orders.check(without=frozenset({3, 8}))  # the other group has seen nothing of it
+
+
+def test_an_app_that_never_had_letters_is_told_apart_from_one_that_has_none(case: Case) -> None:
+    """No topic means that no handler asks for them; an empty one is good news."""
+    case.orders.driver.broker.delete(GROUP.dead_letter_topic)
+    with pytest.raises(InputError, match="app orders has no dead letters: none of its groups") as caught:
+        case.run("list")
+    assert "on_error='dead_letter'" in (caught.value.hint or "")
+
+
+def test_an_app_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Before any Kafka is asked."""
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(deadletters_app, ["list", "orders"])
+    assert isinstance(done.exception, ConfigError)
+    assert "write MODULE:APP" in (done.exception.hint or "")
+
+
+def test_bytes_are_shown_sixteen_a_line() -> None:
+    """As every other tool does it."""
+    assert list(hex_lines(b'{"a": 1}\x00\xff' + b"z" * 7)) == [
+        '00000000  7b 22 61 22 3a 20 31 7d 00 ff 7a 7a 7a 7a 7a 7a  {"a": 1}..zzzzzz',
+        "00000010  7a                                               z",
+    ]
+    assert readable(b"a\nb") == "a\\nb"
+    assert iso_time(1) == "1970-01-01T00:00:00.001Z"

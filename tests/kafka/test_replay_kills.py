@@ -1,0 +1,211 @@
+"""Dead letters on a real Kafka, from the handler's mistake to the replay, with SIGKILL of workers and of replays."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pipeline.core.names import GroupId, TopicPartition, replay_marks_topic
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from tests.conftest import KafkaUnderTest
+from tests.kafka.kill_load_at import Point
+from tests.kafka.letters import EVERY, MENDED
+from tests.kafka.workbench import DEADLINE_S, Workbench
+
+pytestmark = pytest.mark.kafka
+
+APP = "tests.kafka.letters:app"
+INPUTS = 300
+BAD = len(range(0, INPUTS, EVERY))
+
+
+class Letters(Workbench):
+    """The app of `tests.kafka.letters`, its dead letters, and commands about them."""
+
+    def __init__(self, servers: str, prefix: str, directory: Path) -> None:
+        super().__init__(servers, prefix, directory, groups=("main",))
+        self.group = GroupId(prefix, "main")
+        self._directory = directory
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """A worker; `mend` says which version."""
+        return self._spawn(
+            "-m", "pipeline", "worker", APP, "--kafka", self.servers, "--state-dir", str(self.state_dir),
+            "--commit-interval-ms", "20",
+        )  # fmt: skip
+
+    def mend(self) -> None:
+        """From now on workers run a handler that takes every input."""
+        self.environment[MENDED] = "1"
+
+    def deadletters(self, *arguments: str, code: int = 0) -> list[Any]:
+        """What `pipeline deadletters ... --json` prints."""
+        name, *rest = arguments
+        done = self.command("deadletters", name, APP, *rest, "--kafka", self.servers, "--json")
+        assert done.returncode == code, done.stderr
+        return [msgspec.json.decode(line) for line in done.stdout.splitlines()]
+
+    def replay_killed_at(self, point: Point, nth: int = 1) -> None:
+        """A replay that ends itself at a point; what it leaves is letters with their marks, or neither."""
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.kafka.kill_load_at", point.name, str(nth),
+             "deadletters", "replay", APP, "--kafka", self.servers],
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        marks = replay_marks_topic(self.prefix)
+        self.wait_until(lambda: self.committed(self.group.replays_topic) == self.committed(marks))
+
+    def committed(self, topic: str) -> int:
+        """How many committed records a topic has; 0 without one."""
+        with (
+            closing(KafkaCluster(self._kafka)) as cluster,
+            closing(KafkaJournalReader(self._kafka)) as reader,
+        ):
+            found = cluster.describe([topic]).get(topic)
+            places = [TopicPartition(topic, number) for number in range(found.partitions if found else 0)]
+            bounds = {place: reader.bounds(place) for place in places}
+            return sum(1 for p, b in bounds.items() for _ in reader.read(p, b.start, b.stable_end))
+
+    def check_topics(self) -> None:
+        """A letter of any age keeps its timestamp, and nothing of either topic expires."""
+        with closing(KafkaCluster(self._kafka)) as cluster:
+            found = cluster.describe([self.group.dead_letter_topic, self.group.replays_topic])
+        assert len(found) == 2
+        for topic in found.values():
+            assert (topic.config["retention.ms"], topic.config["retention.bytes"]) == ("-1", "-1")
+            assert topic.config["cleanup.policy"] == "delete"
+        letter = found[self.group.dead_letter_topic]
+        assert letter.config["message.timestamp.type"] == "CreateTime"
+        assert int(letter.config["message.timestamp.after.max.ms"]) > 10**15
+
+    def wait_until(self, condition: Any) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline, self.log.read_text()
+
+    def fail(self) -> None:
+        """Inputs, of which every seventh becomes a dead letter; the worker ends by SIGKILL."""
+        self.send(INPUTS)
+        worker = self.start()
+        outputs, letters = f"{self.prefix}-sums", self.group.dead_letter_topic
+        self.wait_until(lambda: self.committed(outputs) == INPUTS - BAD and self.committed(letters) == BAD)
+        worker.kill()
+        worker.wait()
+
+    def finish(self) -> None:
+        """A mended worker handles what is left: every input has counted once, wherever it had been."""
+        outputs = f"{self.prefix}-sums"
+        live = self.log.read_text().count("task_live")
+        worker = self.start()
+        self.wait_until(lambda: self.log.read_text().count("task_live") == live + self.partitions)
+        self.wait_until(lambda: self.committed(outputs) >= INPUTS)
+        assert self.stop(worker) == 0, self.log.read_text()
+        assert self.committed(outputs) == INPUTS
+        counts = Counter(key for key, _ in self.sent)
+        totals: Counter[str] = Counter()
+        for key, number in self.sent:
+            totals[key] += number
+        expected = {key: {"count": counts[key], "total": totals[key]} for key in counts}
+        assert self.table("totals") == expected
+        assert self.committed(self.group.dead_letter_topic) == BAD
+
+
+@pytest.fixture
+def letters(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Letters]:
+    """Topics, state directory and processes of one test."""
+    made = Letters(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
+    yield made
+    made.close()
+
+
+def test_dead_letters_count_once_although_worker_and_replay_are_killed(letters: Letters) -> None:
+    """From a handler's mistake to exact results: list, look, mend, replay, whatever dies on the way."""
+    letters.fail()
+    letters.check_topics()
+    listed = letters.deadletters("list")
+    assert len(listed) == BAD
+    assert {(row["handler"], row["replayed"], row["tries"]) for row in listed} == {("add", None, 1)}
+    one = listed[0]
+    (shown,) = letters.deadletters("show", one["id"])
+    assert shown["value"] == {"n": int(one["error"].split()[1])}
+    assert "cannot be added yet" in shown["traceback"]
+    assert "letters.py" in shown["traceback"]
+
+    letters.mend()
+    worker = letters.start()
+    letters.replay_killed_at(Point.DURING_COMMIT)
+    (done,) = letters.deadletters("replay")
+    assert done["replayed"] + done["before"] == BAD
+    worker.kill()  # in the middle of them
+    worker.wait()
+    letters.finish()
+
+
+@pytest.mark.kills
+def test_kills_at_each_point_of_a_replay_lose_and_double_no_record(letters: Letters) -> None:
+    """Each point is met by what the one before it has left; some of the letters are on their way by then."""
+    letters.fail()
+    letters.mend()
+    for point in Point:
+        letters.replay_killed_at(point)
+        if point is Point.DURING_COMMIT:
+            break  # from here on all may be committed, and nothing is left to be killed at
+    letters.deadletters("replay", "--max", "3")
+    letters.deadletters("replay")
+    assert letters.deadletters("replay") == [{"replayed": 0, "before": BAD, "refused": [], "dry_run": False}]
+    letters.finish()
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("kills", [1, 3, 6])
+def test_a_worker_killed_again_and_again_handles_each_replay_once(letters: Letters, kills: int) -> None:
+    """Its position among the replays is in the journal, beside what they gave."""
+    letters.fail()
+    letters.mend()
+    outputs = f"{letters.prefix}-sums"
+    for _ in range(kills):
+        letters.deadletters("replay", "--max", str(BAD // kills))
+        before = letters.committed(outputs)
+        worker = letters.start()
+        letters.wait_until(lambda before=before: letters.committed(outputs) > before)
+        worker.kill()
+        worker.wait()
+    letters.deadletters("replay")
+    letters.finish()
+
+
+@pytest.mark.kills
+def test_two_replays_at_once_replay_each_letter_once(letters: Letters) -> None:
+    """The newer one fences the older; whoever is fenced says so, and together they have done it."""
+    letters.fail()
+    letters.mend()
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "deadletters", "replay", APP, "--kafka", letters.servers],
+            env=letters._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=DEADLINE_S) for process in both]
+    for process, (_, err) in zip(both, said, strict=True):
+        assert process.returncode == 0 or b"another replay" in err
+    letters.deadletters("replay")
+    letters.finish()

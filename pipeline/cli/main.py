@@ -28,6 +28,7 @@ COMMANDS = {
     "broker": "broker:broker_app",
     "topics": "topics:topics_app",
     "produce": "produce:produce",
+    "loads": "loads:loads_app",
     "consume": "consume:consume",
     "deadletters": "deadletters:deadletters_app",
     "ring": "ring:ring_app",

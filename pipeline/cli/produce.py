@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, cast
@@ -21,6 +22,7 @@ from pipeline.client.opening import STANDARD_INPUT
 from pipeline.client.pace import Pace, paced_rows
 from pipeline.client.positions import Format as FormatName
 from pipeline.client.positions import LoadOptions
+from pipeline.client.rows import MissingKey
 from pipeline.client.series import Reading, Series
 from pipeline.config import KafkaSettings
 from pipeline.core.names import LOADS_TOPIC
@@ -123,32 +125,51 @@ def produce(
         null=tuple(sorted(null or ())),
         text=tuple(sorted(text or ())),
     )
-    settings = kafka_settings(kafka)
+    wish = _Wish(topic, load, options, on_missing_key.value, batch, rate, restart, from_checkpoint)
+    _load(wish, found, kafka_settings(kafka), quiet=json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What was asked for, checked as far as that goes without Kafka."""
+
+    topic: str
+    name: str
+    options: LoadOptions
+    missing_key: MissingKey
+    batch: int
+    rate: int | None
+    restart: bool
+    insist: bool
+
+
+def _load(wish: _Wish, files: list[InputFile], settings: KafkaSettings, *, quiet: bool) -> None:
+    """Load, and print the account: as JSON and nothing else when it shall be `quiet`."""
     cluster = KafkaCluster(settings)
-    target = find_topic(cluster, topic, cluster.topics)
+    target = find_topic(cluster, wish.topic, cluster.topics)
     request = LoadRequest(
-        name=load,
-        topic=topic,
+        name=wish.name,
+        topic=wish.topic,
         topic_id=target.topic_id,
-        options=options,
-        restart=restart,
-        insist=from_checkpoint,
+        options=wish.options,
+        restart=wish.restart,
+        insist=wish.insist,
     )
-    batch = batch if rate is None else paced_rows(rate, batch)
+    batch = wish.batch if wish.rate is None else paced_rows(wish.rate, wish.batch)
     limits = row_limits(target.config, batch, SystemClock().wall_ms())
-    series = Series(found, Reading(topic, options, on_missing_key.value, limits))
+    series = Series(files, Reading(wish.topic, wish.options, wish.missing_key, limits))
     _tune_garbage_collection()
     with _world(settings, cluster, target) as world:
         loader = Loader(world, request, series)
-        pace = Pace(rate, SystemClock()) if rate is not None else None
-        report = LoadReport(loader, series, found, pace, quiet=json, with_keys=key is not None)
+        pace = Pace(wish.rate, SystemClock()) if wish.rate is not None else None
+        report = LoadReport(loader, series, files, pace, quiet=quiet, with_keys=wish.options.key is not None)
         try:
             with report.showing():
                 last = loader.run(report.progress)
         except KeyboardInterrupt:
             say("interrupted; run the same command again to continue")
             raise typer.Exit(130) from None
-    if json:
+    if quiet:
         print_json(report.summary(last))
     else:
         typer.echo(report.closing(last))

@@ -14,7 +14,7 @@ import msgspec
 from pipeline.client.passed import NOTHING_PASSED, Passed
 from pipeline.errors import CorruptStateError, InvariantError
 
-__all__ = ["Format", "LoadOptions", "LoadPosition", "decode_position", "encode_position"]
+__all__ = ["Format", "LoadOptions", "LoadPosition", "decode_position", "encode_position", "position_name"]
 
 VERSION = 2
 _KNOWN = (1, 2)
@@ -110,6 +110,14 @@ def decode_position(data: bytes, name: str) -> LoadPosition | None:
     if fault or position.name != name:
         raise _corrupt(name, f"its position has {fault or 'another name'}")
     return position
+
+
+def position_name(data: bytes) -> str | None:
+    """The load that a record belongs to; None when it does not tell, as an empty one."""
+    try:
+        return msgspec.json.decode(data, type=_Envelope).name
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def _fault(position: LoadPosition) -> str | None:

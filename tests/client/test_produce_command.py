@@ -271,6 +271,8 @@ def test_a_folder_is_loaded_as_one_and_what_is_added_to_it_later_goes_behind(
     assert out.startswith(f"10 records to topic {unique_name} in ")
     assert "continued from row 100 of hours/2.parquet, 310 records from 4 files in all" in out
     _check(command, unique_name, 310)
+    shown = command.json("loads", "show", f"{unique_name}/hours")
+    assert (shown["state"], shown["records"], shown["finished_files"]) == ("complete", 310, 3)
     _parquet(folder / "1.parquet", range(100, 201))
     _, err = command.run(*arguments, code=1)
     assert "1.parquet, file 2 of the list, has changed since it was loaded: 100 rows then, 101 now" in err

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.client.files import find_files
 from pipeline.client.load import check_prefix
 from pipeline.client.positions import LoadOptions, LoadPosition
+from pipeline.client.rows import RowLimits
+from pipeline.client.series import Reading, Series
 from pipeline.errors import InputError
 
 from .series_of import OPTIONS, read_all, series_of, step
@@ -215,3 +219,32 @@ def test_a_position_of_one_file_says_nothing_about_its_name() -> None:
     series = series_of({"b.jsonl": files["a.jsonl"]})
     assert series.begin(position)
     check_prefix(position, series._current().cursor.mark())
+
+
+def test_a_file_that_grows_while_it_is_read_is_not_left_behind(tmp_path: Path) -> None:
+    """What its writer still adds would never be loaded; the next run begins with it."""
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    first.write_bytes(b'{"n": 0}\n{"n": 1}\n')
+    second.write_bytes(b'{"n": 3}\n')
+    series = _on_disk(first, second)
+    series.begin(None)
+    stretch = series.read(0)
+    position = step(None, stretch)
+    assert stretch.end.mark.line == 1
+    with first.open("ab") as more:
+        more.write(b'{"n": 2}\n')
+    while stretch.error is None:
+        stretch = series.read(0)
+        if stretch.outputs:
+            position = step(position, stretch)
+    assert "was written to while it was read" in stretch.error.message
+    assert position.passed.count == 0
+    series.close()
+    series = _on_disk(first, second)
+    left, _ = read_all(series, position)
+    assert left == [b'{"n": %d}' % n for n in range(position.line, 4)]
+    series.close()
+
+
+def _on_disk(*paths: Path) -> Series:
+    return Series(find_files(list(map(str, paths))), Reading("t", OPTIONS, "error", RowLimits(batch_rows=1)))

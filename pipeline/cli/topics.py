@@ -27,7 +27,7 @@ from pipeline.client.topics.declarations import read_topics
 from pipeline.client.topics.exporting import FileState, chosen_topics, plan_export, write_export
 from pipeline.client.topics.fields import schema_text
 from pipeline.client.topics.look import look
-from pipeline.client.topics.plan import Plan
+from pipeline.client.topics.plan import Action, Plan
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
@@ -90,8 +90,9 @@ def apply(
 ) -> None:
     """Make the topics as they are declared. Topics that are not declared are left alone.
 
-    On a terminal it asks first. Nothing by which records are lost is done without --allow TOPIC, and no topic is
-    deleted that has no declaration with `deleted: true`. What is refused does not hold up other topics (exit 1).
+    On a terminal it asks before it changes a topic that is there. Nothing by which records are lost is done without
+    --allow TOPIC, and no topic is deleted that has no declaration with `deleted: true`. What is refused does not hold
+    up other topics (exit 1).
     """
     outcomes: list[Outcome] = []
     with _clients(kafka) as found:
@@ -100,7 +101,7 @@ def apply(
             _show(planned, json=False)
         if any(each.to_do for each in planned.topics):
             if (
-                _asked(yes=yes, json=json)
+                _asked(planned, quiet=yes or json)
                 and checked(_plan(directory, allow, found), found.cluster) != planned
             ):
                 raise ConfigError(
@@ -198,9 +199,13 @@ def _show(planned: Plan, *, json: bool, everything: bool = False) -> None:
         Console(highlight=False, soft_wrap=True).print(plan_text(planned, everything=everything))
 
 
-def _asked(*, yes: bool, json: bool) -> bool:
-    """Whether somebody was asked, and agreed. Where nobody sits, what is refused without --allow is refused anyway."""
-    if yes or json or not sys.stdin.isatty():
+def _asked(planned: Plan, *, quiet: bool) -> bool:
+    """Whether somebody was asked, and agreed. What loses records is refused without --allow, whoever sits there.
+
+    Nobody is asked about topics that are only created: whatever is there stays as it is.
+    """
+    touches = any(each.to_do and each.action is not Action.CREATE for each in planned.topics)
+    if quiet or not touches or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     if not typer.confirm("Do this?", err=True):
         raise typer.Exit(1)

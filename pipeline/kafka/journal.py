@@ -39,7 +39,7 @@ class KafkaJournalReader:
         self._settings = settings
         self._admin = clients.open_client(AdminClient, clients.admin(settings))
         self._lock = threading.Lock()
-        self._idle: list[Consumer] = []
+        self._idle: list[tuple[Consumer, set[str]]] = []  # each with the topics that it has read
         self._closed = False
         self._known: set[str] = set()
 
@@ -66,20 +66,24 @@ class KafkaJournalReader:
         """(offset, chunk) of every committed record in [start, end), in order."""
         if start >= end:
             return
-        consumer = self._take()
+        consumer, topics = self._take()
         try:
+            if topics and journal.topic not in topics:
+                # A client that has read another topic looks for this one's leaders at its next turn, within 1 s.
+                consumer.list_topics(journal.topic, timeout=_REQUEST_TIMEOUT_S)
+            topics.add(journal.topic)
             consumer.assign([ClientPartition(journal.topic, journal.partition, start)])
             yield from _records(consumer, journal, start, end)
         except KafkaException as error:
             raise request_failure(error_of(error), f"reading {journal}") from error
         finally:
-            self._give_back(consumer)
+            self._give_back(consumer, topics)
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-        for consumer in idle:
+        for consumer, _ in idle:
             consumer.close()
 
     def _offset(self, journal: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel) -> int:
@@ -118,17 +122,17 @@ class KafkaJournalReader:
             answers[asked[partition]] = int(answer.offset)
         return answers
 
-    def _take(self) -> Consumer:
+    def _take(self) -> tuple[Consumer, set[str]]:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return clients.open_client(Consumer, clients.journal(self._settings))
+        return clients.open_client(Consumer, clients.journal(self._settings)), set()
 
-    def _give_back(self, consumer: Consumer) -> None:
+    def _give_back(self, consumer: Consumer, topics: set[str]) -> None:
         consumer.unassign()
         with self._lock:
             if not self._closed:
-                self._idle.append(consumer)
+                self._idle.append((consumer, topics))
                 return
         consumer.close()
 

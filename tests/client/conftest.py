@@ -52,7 +52,10 @@ class Command:
         self._started: list[subprocess.Popen[str]] = []
 
     def start(
-        self, *arguments: str, stdin: int | IO[str] | None = subprocess.DEVNULL
+        self,
+        *arguments: str,
+        stdin: int | IO[str] | None = subprocess.DEVNULL,
+        stderr: int | IO[str] = subprocess.PIPE,
     ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "pipeline", *arguments],
@@ -65,7 +68,7 @@ class Command:
             },
             stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         self._started.append(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -162,27 +163,37 @@ def test_an_export_of_odd_topics_is_an_empty_plan(declared: Declared) -> None:
     assert f"= {name}-a  as declared" in out
 
 
-def _on_a_terminal(command: Command, answer: str) -> tuple[int, str]:
-    """`topics apply` where somebody sits who answers."""
+def _on_a_terminal(command: Command, *answers: str) -> tuple[int, str]:
+    """`topics apply` where somebody sits, who answers the questions as they come; everything that was said."""
     master, slave = pty.openpty()
-    with os.fdopen(master, "w", buffering=1) as keyboard, os.fdopen(slave) as terminal:
-        process = command.start("topics", "apply", stdin=terminal)
-        keyboard.write(f"{answer}\n")
-        out, err = process.communicate(timeout=60)
-    return process.returncode, out + err
+    with os.fdopen(slave) as terminal:
+        process = command.start("topics", "apply", stdin=terminal, stderr=terminal)
+    said = b""
+    with contextlib.suppress(OSError):  # the terminal is gone when the command has ended
+        while more := os.read(master, 1024):
+            said += more
+            if answers and said.rstrip().endswith(b"[y/N]:"):
+                os.write(master, f"{answers[0]}\n".encode())
+                answers = answers[1:]
+    os.close(master)
+    out, _ = process.communicate(timeout=60)
+    assert not answers, said
+    return process.returncode, out + said.decode()
 
 
 @pytest.mark.kafka
-def test_on_a_terminal_it_asks_first(declared: Declared) -> None:
-    """Whoever has looked at the plan may say no."""
+def test_on_a_terminal_it_asks_before_it_changes_what_is_there(declared: Declared) -> None:
+    """Whoever has looked at the plan may say no; a new topic is no question."""
     name = declared.declare("", 1)
+    assert _on_a_terminal(declared.command)[0] == 0
+    declared.declare("", 1, segment_bytes="2000000")
     code, said = _on_a_terminal(declared.command, "n")
     assert code == 1
-    assert "Do this?" in said
+    assert "segment.bytes  default (1073741824) -> 2000000" in said
     assert declared.states("plan") == {"": "planned"}
     code, said = _on_a_terminal(declared.command, "y")
     assert code == 0
-    assert f"{name}: created" in said
+    assert f"{name}: configured" in said
 
 
 APP = """\

@@ -19,6 +19,12 @@ def app_named(name: str) -> str:
 def journaled_tasks(cluster: KafkaCluster, group_id: GroupId, partition: int | None) -> list[TaskId]:
     """The tasks of a group, or the one of `partition`, by its journal. Raises InputError, UnreachableError."""
     topic = cluster.describe([group_id.journal_topic]).get(group_id.journal_topic)
+    if topic is None and cluster.committed(group_id.consumer_group):
+        raise InputError(
+            f"group {group_id.app}/{group_id.group} has no journal and no checkpoints",
+            hint="a group of sinks has its positions in its database: SELECT * FROM pipeline_positions; "
+            "pipeline status shows its tasks. For a group of handlers: runbooks/journal-lost.md",
+        )
     if topic is None:
         raise InputError(
             f"there is no journal {group_id.journal_topic} in this Kafka",

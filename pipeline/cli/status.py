@@ -143,7 +143,7 @@ def _tasks(tasks: Sequence[TaskStatus]) -> Table:
             str(status.seq),
             _ago(now_ms - status.entry_ms) if status.entry_ms else "-",
             _ago(now_ms - status.checkpoint_ms) if status.checkpoint_ms else "-",
-            f"~{status.restore_s:,.1f} s",
+            "-" if status.database else f"~{status.restore_s:,.1f} s",
         )
     return table
 
@@ -176,6 +176,7 @@ def _document(found: AppStatus) -> dict[str, Any]:
                 "checkpoint_bytes": status.checkpoint_bytes,
                 "journal_bytes": status.journal_bytes,
                 "restore_s": status.restore_s,
+                "database": status.database,
             }
             for status in found.tasks
         ],

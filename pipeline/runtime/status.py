@@ -4,6 +4,9 @@ The journals say what was committed and by whom, and what checkpoints there are;
 the workers' topic what they told each other. A large `lag` counts offsets, markers among them, as every lag tool
 does; a small one counts records, so that it is 0 when all is done.
 
+A task of sinks has its positions in a database, which is not asked: its owner's note has its epoch, and the mirror, the
+consumer group that workers write every few seconds, says how far it is.
+
 How long a restore on an empty disk would take is the time to copy the newest checkpoint and to replay the journal
 behind it, at cautious speeds: `python -m benchmarks restore` shows those of a machine.
 """
@@ -14,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from pipeline.core.journal import JournalEntry, Kind
 from pipeline.core.kept import CheckpointRef, kept_checkpoints
@@ -52,7 +56,8 @@ class Phase(StrEnum):
 class TaskStatus:
     """`worker`: who runs it, or ran it last. `positions`: next input offsets. `entry_ms`: time of the last entry.
 
-    `checkpoint_ms`: of the newest checkpoint, 0 without any. `restore_s`: on an empty disk, predicted.
+    `checkpoint_ms`: of the newest checkpoint, 0 without any. `restore_s`: on an empty disk, predicted. `database`: of a
+    task of sinks, whose `seq` is its epoch; empty for one with a journal. `problem`: why it failed, or waits.
     """
 
     task: TaskId
@@ -68,6 +73,18 @@ class TaskStatus:
     checkpoint_bytes: int = 0
     journal_bytes: int = 0  # behind the checkpoint
     restore_s: float = 0.0
+    database: str = ""
+
+
+class _Last(NamedTuple):
+    """The last that is known of a task: its journal's last entry, or a sink task's owner and mirror."""
+
+    seq: int
+    owner: str
+    positions: Mapping[str, int]
+    wall_ms: int
+    new: bool = False
+    database: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +121,13 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
     """
     topics = cluster.topics()
     journals = sorted(name for name in topics if journal_group(app, name) is not None)
-    if not journals:
+    roster = _roster(app, cluster, reader, topics)
+    sinks = _of_sinks(roster, cluster)
+    if not journals and not sinks:
         raise InputError(
             f"this Kafka has no app {app}",
             hint="give the app's name, not MODULE:APP; an app is there once its first worker has started",
         )
-    roster = _roster(app, cluster, reader, topics)
     described = cluster.describe(journals)
     tasks = [
         TaskId(app, journal_group(app, name) or "", number)
@@ -118,19 +136,23 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
         for number in range(described[name].partitions)
     ]
     read = _each(tasks, lambda task: _last(task, reader))
-    last = {task: entry for task, (entry, _) in read.items()}
+    last = {task: _entered(entry) for task, (entry, _) in read.items()} | sinks
     inputs = sorted(
         {
             TopicPartition(topic, task.partition)
-            for task, entry in last.items()
-            if entry is not None
-            for topic in entry.entry.positions
+            for task, known in last.items()
+            for topic in known.positions
             if topic in topics
         }
     )
     ends = reader.stable_ends(inputs) if inputs else {}
-    behind = {task: _behind(task, last[task], ends, reader) for task in tasks}
-    found = [_with_restore(_task(task, last[task], roster, behind[task]), *read[task]) for task in tasks]
+    found = [
+        _with_restore(
+            _task(task, known, roster, _behind(task, known.positions, ends, reader)),
+            *read.get(task, (None, None)),
+        )
+        for task, known in last.items()
+    ]
     workers = _workers(roster, found)
     return AppStatus(app, found, workers, _problems(app, found, workers, now_ms))
 
@@ -181,6 +203,31 @@ def _last(task: TaskId, reader: JournalReader) -> _Read:
     return last, kept[0] if kept else None
 
 
+def _entered(last: JournalEntry | None) -> _Last:
+    if last is None:
+        return _Last(0, "", {}, 0, new=True)
+    entry = last.entry
+    if entry.kind is Kind.GENESIS:
+        return _Last(entry.seq, "", {}, entry.wall_ms, new=True)
+    return _Last(entry.seq, entry.owner, entry.positions, entry.wall_ms)
+
+
+def _of_sinks(roster: Roster, cluster: Cluster) -> dict[TaskId, _Last]:
+    """Tasks of sinks that somebody has had."""
+    owned = {task: owner for task, owner in sorted(roster.owners.items()) if owner.database}
+    mirrors = {group: cluster.committed(group.consumer_group) for group in {task.group_id for task in owned}}
+    return {
+        task: _Last(
+            owner.seq,
+            owner.worker,
+            {at.topic: p for at, p in mirrors[task.group_id].items() if at.partition == task.partition},
+            0,
+            database=owner.database,
+        )
+        for task, owner in owned.items()
+    }
+
+
 def _with_restore(status: TaskStatus, last: JournalEntry | None, newest: CheckpointRef | None) -> TaskStatus:
     if last is None:
         return status
@@ -196,11 +243,11 @@ def _with_restore(status: TaskStatus, last: JournalEntry | None, newest: Checkpo
 
 
 def _behind(
-    task: TaskId, last: JournalEntry | None, ends: Mapping[TopicPartition, int], reader: JournalReader
+    task: TaskId, positions: Mapping[str, int], ends: Mapping[TopicPartition, int], reader: JournalReader
 ) -> int:
     """The lag. What looks like a record or two is mostly the marker of the transaction that wrote the last one."""
     lag = 0
-    for topic, position in (last.entry.positions if last is not None else {}).items():
+    for topic, position in positions.items():
         partition = TopicPartition(topic, task.partition)
         offsets = max(0, ends.get(partition, position) - position)
         if 0 < offsets <= SMALL_LAG:
@@ -209,23 +256,23 @@ def _behind(
     return lag
 
 
-def _task(task: TaskId, last: JournalEntry | None, roster: Roster, lag: int) -> TaskStatus:
-    if last is None or last.entry.kind is Kind.GENESIS:
-        seq = last.entry.seq if last is not None else 0
-        return TaskStatus(task, Phase.NEW, "", seq, 0, {}, last.entry.wall_ms if last is not None else 0)
-    entry, owner, claim = last.entry, roster.owners.get(task), roster.claims.get(task)
+def _task(task: TaskId, last: _Last, roster: Roster, lag: int) -> TaskStatus:
+    if last.new:
+        return TaskStatus(task, Phase.NEW, "", last.seq, 0, {}, last.wall_ms)
+    owner, claim = roster.owners.get(task), roster.claims.get(task)
     taker = claim.worker if claim is not None and _alive(roster, claim) else ""
     phase, problem = Phase.UNOWNED, ""
-    if owner is not None and owner.problem:
+    if owner is not None and owner.problem and owner.released:
         phase, problem = Phase.FAILED, owner.problem
     elif claim is not None and claim.problem and not roster.is_running(task):
         phase, problem, owner, taker = Phase.FAILED, claim.problem, None, ""
     elif roster.is_running(task):
-        phase = Phase.MOVING if taker else Phase.LIVE
+        phase, problem = Phase.MOVING if taker else Phase.LIVE, owner.problem if owner is not None else ""
     elif taker:
         phase = Phase.RESTORING
-    worker = owner.worker if owner is not None else claim.worker if problem and claim else entry.owner
-    return TaskStatus(task, phase, worker, entry.seq, lag, entry.positions, entry.wall_ms, taker, problem)
+    worker = owner.worker if owner is not None else claim.worker if problem and claim else last.owner
+    found = TaskStatus(task, phase, worker, last.seq, lag, last.positions, last.wall_ms, taker, problem)
+    return replace(found, database=last.database)
 
 
 def _alive(roster: Roster, claim: Claim) -> bool:
@@ -249,6 +296,7 @@ def _problems(
     app: str, tasks: Sequence[TaskStatus], workers: Sequence[WorkerStatus], now_ms: int
 ) -> list[Problem]:
     found = [_failure(status) for status in tasks if status.phase is Phase.FAILED]
+    found += _waits([status for status in tasks if status.phase is not Phase.FAILED and status.problem])
     if not workers:
         found.append(Problem(f"no worker of {app} is alive", "start one: pipeline worker MODULE:APP"))
     elif unowned := [status for status in tasks if status.phase in {Phase.UNOWNED, Phase.NEW}]:
@@ -291,8 +339,20 @@ def _failure(status: TaskStatus) -> Problem:
     return Problem(f"{where}: {reason}", hint or "mend the cause and restart that worker")
 
 
+def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:
+    """One for each reason: a database that is away is all its tasks' problem."""
+    by_reason: dict[str, list[TaskStatus]] = {}
+    for status in tasks:
+        by_reason.setdefault(status.problem, []).append(status)
+    found = []
+    for reason, waiting in by_reason.items():
+        text, _, hint = reason.partition("\n  -> ")
+        found.append(Problem(f"{_named(waiting)}: {text}", hint or "look into the worker's log"))
+    return found
+
+
 def _is_silent(status: TaskStatus, now_ms: int) -> bool:
-    running = status.phase in {Phase.LIVE, Phase.MOVING}
+    running = status.phase in {Phase.LIVE, Phase.MOVING} and not status.database
     return running and status.lag > 0 and now_ms - status.entry_ms > SILENT_S * 1000
 
 

@@ -18,8 +18,9 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Step
+from pipeline.runtime.status import AppStatus, Phase, read_status
 from pipeline.sinks.declared import Row
-from pipeline.testing import TestDriver
+from pipeline.testing import MemoryCluster, MemoryJournalReader, TestDriver
 from tests.runtime.steps import SINK_STEPS
 from tests.sinks.totals import DSN, Totals, entry
 
@@ -302,3 +303,49 @@ def test_an_input_that_is_added_begins_at_its_start() -> None:
     totals.driver.run()
     totals.check()
     assert [row["amount"] for row in totals.database.rows("more")] == [7]
+
+
+def look(totals: Totals) -> AppStatus:
+    broker = totals.driver.broker
+    return read_status(
+        "totals", MemoryCluster(broker), MemoryJournalReader(broker), totals.driver.clock.wall_ms()
+    )
+
+
+def test_status_shows_sink_tasks_with_owner_epoch_position_and_lag() -> None:
+    """From Kafka alone: whoever asks need not be able to reach the database."""
+    totals = Totals(partitions=2)
+    for n in range(6):
+        totals.send(n, key=f"k{n}")
+    totals.driver.run()
+    totals.driver.clock.advance(4.0)
+    totals.driver.run()
+    found = look(totals)
+    assert found.problems == []
+    assert [(s.task.group, s.phase, s.worker, s.seq, s.lag) for s in found.tasks] == [
+        ("rows", Phase.LIVE, "test", 1, 0)
+    ] * 2
+    assert sum(s.positions["amounts"] for s in found.tasks) == 6
+    assert {s.database for s in found.tasks} == {"postgresql://db.example:5432/shop"}
+    assert "s3cret" not in str(found)
+
+
+def test_status_says_that_a_database_is_away_and_that_it_is_back() -> None:
+    """The worker knows; whoever is woken up looks at the status."""
+    totals = Totals(partitions=2)
+    totals.send(1)
+    totals.driver.run()
+    totals.database.away = AWAY
+    totals.send(2)
+    for _ in range(100):
+        totals.driver.step()
+        totals.driver.clock.advance(0.02)
+    found = look(totals)
+    assert {s.phase for s in found.tasks} == {Phase.LIVE}
+    problem = next(problem for problem in found.problems if "does not answer" in problem.text)
+    assert problem.text.startswith(
+        "totals/rows/0, totals/rows/1: the database postgresql://db.example:5432/shop"
+    )
+    totals.database.away = None
+    totals.driver.run()
+    assert look(totals).problems == []

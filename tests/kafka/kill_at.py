@@ -8,7 +8,8 @@ A point is the name of a `Step`, at which the process sends itself SIGKILL, or l
                     another thread, after NTH quarters of a millisecond
     DURING_APPLY    RocksDB's write to its log is cut short: the kernel ends the process in the middle of it
 
-Counting begins when the file TRIGGER exists; a TRIGGER of - counts from the start.
+Counting begins when the file TRIGGER exists; a TRIGGER of - counts from the start. KILL_APP, MODULE:APP, is run
+instead of the sums, as the worker KILL_WORKER; with KILL_WITH=SIGSTOP it stops itself there, and may be woken up.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ import sys
 import threading
 from pathlib import Path
 
+from pipeline.cli.lookup import find_app
 from pipeline.config import load_settings
 from pipeline.core.names import TaskId
 from pipeline.ports import Step
 from pipeline.runtime import restore
 from pipeline.wiring import build_worker, run_worker
-from tests.kafka.sums import app
 
 __all__ = ["DURING_APPLY", "KillAt", "signal_of"]
 
 DURING_APPLY = "DURING_APPLY"
+_DURING_COMMIT = {Step.DURING_COMMIT, Step.SINK_DURING_COMMIT}
+_SIGNAL = signal.Signals[os.environ.get("KILL_WITH", "SIGKILL")]
 COMMIT_QUARTER_S = 0.000_25
 # Less than any batch, so that what is in RocksDB's log is the beginning of one.
 TORN_BYTES = 20
@@ -56,7 +59,7 @@ class KillAt:
 
     def reached(self, step: Step, task: TaskId) -> None:
         with self._lock:
-            if self._ending == task:
+            if self._ending == task and _SIGNAL is signal.SIGKILL:
                 self._outlived()
             if (
                 step is not self._step
@@ -72,21 +75,21 @@ class KillAt:
     def _end(self, task: TaskId) -> None:
         if self._point == DURING_APPLY:
             _limit_files(_log_of(self._state_dir / task.app / task.group / str(task.partition)))
-        elif self._step is Step.DURING_COMMIT:
+        elif self._step in _DURING_COMMIT:
             threading.Timer(self._nth * COMMIT_QUARTER_S, _kill).start()
         else:
             _kill()
 
     def _outlived(self) -> None:
         """The call that must not return has returned."""
-        if self._step is Step.DURING_COMMIT:
+        if self._step in _DURING_COMMIT:
             threading.Event().wait()  # the kill is on its way, and nobody handles the answer
         os.write(2, b"the write was not cut short\n")
         os._exit(3)
 
 
 def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), _SIGNAL)
 
 
 def _log_of(database: Path) -> Path:
@@ -107,7 +110,7 @@ def main() -> None:
         {
             "bootstrap_servers": servers,
             "state_dir": state_dir,
-            "worker_id": "killed",
+            "worker_id": os.environ.get("KILL_WORKER", "killed"),
             "commit_interval_ms": 20,
         }
     )
@@ -116,6 +119,7 @@ def main() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     restore.REPLAY_BATCH_BYTES = REPLAY_BATCH_BYTES
     steps = KillAt(point, int(nth), None if trigger == "-" else Path(trigger), settings.worker.state_dir)
+    app = find_app(os.environ.get("KILL_APP", "tests.kafka.sums:app"))
     run_worker(build_worker(app, settings, steps=steps), stop, settings.worker)
 
 

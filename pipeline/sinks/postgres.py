@@ -251,7 +251,7 @@ class PostgresSession(SqlSession):
 
     def _translation(self, error: psycopg.Error) -> PipelineError:
         state = error.sqlstate
-        reason = error.diag.message_primary or str(error).strip()
+        reason = error.diag.message_primary or " ".join(str(error).split())
         text = f"{self._place}: {reason}"
         lost = self._connection.closed or self._connection.broken
         if state is None:

@@ -142,6 +142,10 @@ class SinkBench:
         """How often an event was logged."""
         return self.log.read_text().count(event) if self.log.exists() else 0
 
+    def wait_for_more(self, event: str, seen: int, *, send: bool = False) -> None:
+        """Wait until an event was logged more often than `seen`."""
+        self.wait_until(lambda: self.said(event) > seen, event, send=send)
+
     def check_consistent(self) -> None:
         """At any moment, of one snapshot: rows are those of all offsets below the positions, once each."""
         if self.sql("SELECT to_regclass('pipeline_positions')") == [(None,)]:

@@ -131,7 +131,7 @@ class SinkWriter:
         """Whether the commit in doubt has happened. The lock waits for one that is still on its way."""
         session.begin()
         rows = self._read(session)
-        session.commit()
+        session.rollback()
         outcome = resolve_commit(self.hold, after, rows)
         self._world.log.info("sink_commit_settled", task=str(self.hold.task), outcome=outcome.value)
         if outcome is Outcome.SUPERSEDED:

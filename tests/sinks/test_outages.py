@@ -1,0 +1,119 @@
+"""A PostgreSQL that goes away, and connections that are cut around COMMIT, under a real worker: rows stay exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import KafkaUnderTest
+from tests.sinks.bench import DEADLINE_S, SinkBench
+from tests.sinks.proxy import Cut, PostgresProxy
+from tests.sinks.server import PostgresUnderTest
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresUnderTest]:
+    """A server that a test may stop."""
+    server = PostgresUnderTest()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def test_commits_whose_answer_is_lost_and_commits_that_never_arrive_leave_rows_exact(
+    kafka: KafkaUnderTest, postgres: PostgresUnderTest, unique_name: str, directory: Path
+) -> None:
+    """The client cannot tell one from the other, so the positions have to."""
+    bench = SinkBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), directory, postgres)
+    proxy = PostgresProxy(postgres.socket)
+    bench.dsn = bench.dsn.replace(f"host={postgres.directory} port=5432", f"host=127.0.0.1 port={proxy.port}")
+    try:
+        bench.send(200)
+        worker = bench.worker()
+        bench.catch_up(worker)
+        for cut in (Cut.AFTER, Cut.BEFORE, Cut.AFTER, Cut.BEFORE):
+            settled = bench.said("sink_commit_settled")
+            proxy.cut_next_commit(cut)
+            bench.wait_until(lambda: proxy.was_cut, f"a COMMIT ({cut.value})", send=True)
+            bench.wait_for_more("sink_commit_settled", settled)
+            bench.catch_up(worker)
+        assert bench.stop(worker) == 0, bench.log.read_text()
+        bench.check()
+        outcomes = [line for line in bench.log.read_text().splitlines() if "sink_commit_settled" in line]
+        assert sum("committed" in line for line in outcomes) >= 2, outcomes
+        assert sum("aborted" in line for line in outcomes) >= 2, outcomes
+    finally:
+        bench.close()
+        proxy.close()
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_database_that_is_stopped_and_started_under_a_worker_leaves_rows_exact(
+    kafka: KafkaUnderTest, own_postgres: PostgresUnderTest, unique_name: str, directory: Path, mode: str
+) -> None:
+    """It is said once, the worker waits, and goes on by itself."""
+    bench = SinkBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), directory, own_postgres)
+    try:
+        bench.send(200)
+        worker = bench.worker()
+        bench.catch_up(worker)
+        for _ in range(2):
+            away, back = bench.said("database_unreachable"), bench.said("database_reachable")
+            own_postgres.stop(mode)
+            bench.wait_for_more("database_unreachable", away, send=True)
+            assert worker.poll() is None
+            own_postgres.start()
+            bench.wait_for_more("database_reachable", back)
+            bench.catch_up(worker)
+        assert bench.stop(worker) == 0, bench.log.read_text()
+        bench.check()
+    finally:
+        bench.close()
+
+
+@pytest.mark.kills
+def test_sessions_that_the_server_ends_in_mid_stream_leave_rows_exact(
+    kafka: KafkaUnderTest, postgres: PostgresUnderTest, unique_name: str, directory: Path
+) -> None:
+    """As an administrator does, or a failover."""
+    bench = SinkBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), directory, postgres)
+    try:
+        bench.send(200)
+        worker = bench.worker()
+        bench.catch_up(worker)
+        for _ in range(30):
+            bench.send(50)
+            bench.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        bench.catch_up(worker)
+        assert bench.stop(worker) == 0, bench.log.read_text()
+        bench.check()
+    finally:
+        bench.close()
+
+
+def test_a_worker_does_not_start_without_its_database_and_says_why(
+    kafka: KafkaUnderTest, postgres: PostgresUnderTest, unique_name: str, directory: Path
+) -> None:
+    """Exit code 3, as without Kafka, so that a supervisor tries again; and never a password."""
+    bench = SinkBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), directory, postgres)
+    bench.dsn = "postgresql://someone:tr0ub4dor@127.0.0.1:1/shop"
+    try:
+        assert bench.worker().wait(DEADLINE_S) == 3
+        said = bench.log.read_text()
+        assert "postgresql://127.0.0.1:1/shop cannot be reached" in said
+        assert "tr0ub4dor" not in said
+        assert "Traceback" not in said
+    finally:
+        bench.close()

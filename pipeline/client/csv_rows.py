@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -43,7 +44,7 @@ class CsvRows(FileRows):
         self._reader = csv.reader(map(bytes.decode, lines), strict=True)
         self.columns = self._names = self._header()
         self.text_columns = decided if decided is not None else self._sampled(sample)
-        for name in (options.key, options.id, options.timestamp, *options.text, *self.text_columns):
+        for name in (options.key, options.id, options.timestamp, *options.text, *(self.text_columns or ())):
             if name is not None and name not in self._names:
                 raise InputError(
                     f"{lines.name} has no column {name!r}", hint=f"its columns: {', '.join(self._names)}"
@@ -63,11 +64,14 @@ class CsvRows(FileRows):
         lines.take(len(lines.pending))
         return tuple(names)
 
-    def _sampled(self, sample: list[bytes]) -> tuple[str, ...]:
+    def _sampled(self, sample: list[bytes]) -> tuple[str, ...] | None:
+        """The columns that are text; None where there is no row to tell by, so that the next file tells."""
         rows: list[list[str]] = []
         with suppress(csv.Error, UnicodeDecodeError):  # a cut or bad row: reading it properly tells where
             rows.extend(csv.reader(map(bytes.decode, sample), strict=True))
         below = [row for row in rows if row][1:]
+        if not below and sum(map(len, sample)) < _SAMPLE_BYTES:
+            return None
         found = {self._names[index] for index in text_columns(below, len(self._names), self._options.null)}
         return tuple(name for name in self._names if name in found.union(self._options.text))
 
@@ -88,7 +92,14 @@ class CsvRows(FileRows):
         headers: Sequence[tuple[str, bytes]] = ()
         make = Output._make
         reader: Iterator[list[Any]] = self._reader
-        for row in reader:
+        while (first := next(reader, None)) == []:
+            yield None
+        if first is None:
+            return
+        self.text_columns = (
+            self.text_columns or ()
+        )  # a row has come that was not there to tell by: decided all the same
+        for row in chain((first,), reader):
             if len(row) != width:
                 if not row:
                     yield None

@@ -44,7 +44,7 @@ class LoadPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `offset` counts unpacked bytes, of Parquet rows; `line` lines or rows; `records` what this run has produced from
     all files. `prefix_hash` is over the bytes before `offset`, of Parquet over the whole file. `seq` counts the
     transactions under this name and `nonce` is unique to each attempt at one. `text_columns` is None until the
-    beginning of the first CSV file has decided it.
+    beginning of the first CSV file that has rows has decided it.
     """
 
     name: str

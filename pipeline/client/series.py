@@ -71,7 +71,7 @@ class Series:
         self._rows: FileRows | None = None
         self._ended = False  # whether the open file has given its last row
         self._columns: frozenset[str] | None = None  # of the first file, which all others must have
-        self._text_columns: tuple[str, ...] | None = None
+        self._decided: tuple[str, ...] | None = None  # the text columns, by earlier files or runs
         self._done_bytes = 0
         self.on_check: Callable[[int, int], None] = lambda _number, _count: None
 
@@ -84,7 +84,7 @@ class Series:
             self._open_rows(0)
             return False
         self._check_finished(position)
-        self._text_columns = position.text_columns
+        self._decided = position.text_columns
         self._open_rows(position.passed.count)
         cursor = self._current().cursor
         check_prefix(position, cursor.skip_to(position.offset, position.line))
@@ -136,8 +136,11 @@ class Series:
 
     def _place(self) -> LoadPlace:
         return LoadPlace(
-            self._files[self._index].shown, self._current().cursor.mark(), self._passed, self._text_columns
+            self._files[self._index].shown, self._current().cursor.mark(), self._passed, self._text_columns()
         )
+
+    def _text_columns(self) -> tuple[str, ...] | None:
+        return self._decided if self._rows is None else self._rows.text_columns
 
     def _current(self) -> FileRows:
         if self._rows is None:
@@ -164,13 +167,12 @@ class Series:
         file = self._files[index]
         opened = self._open(file)
         try:
-            rows = open_rows(opened, self._reading, self._text_columns)
+            rows = open_rows(opened, self._reading, self._text_columns())
             self._check_columns(file, rows.columns)
         except BaseException:
             opened.close()
             raise
         self._index, self._opened, self._rows = index, opened, rows
-        self._text_columns = rows.text_columns
 
     def _check_columns(self, file: InputFile, columns: tuple[str, ...] | None) -> None:
         """A topic has one kind of record: rows of all files have the same columns, in any order."""

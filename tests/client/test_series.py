@@ -186,6 +186,33 @@ def test_columns_may_come_in_another_order_and_keep_their_kind() -> None:
     assert read_all(series_of(files, CSV))[0] == [b'{"zip":"02134","n":1}', b'{"n":2,"zip":"90210"}']
 
 
+def test_a_file_without_rows_does_not_decide_what_columns_are() -> None:
+    """Every column would be one of numbers, and zip codes with and without a leading zero two kinds of value."""
+    files = {"0.csv": b"zip\n", "1.csv": b"zip\n02134\n90210\n"}
+    expected = [b'{"zip":"02134"}', b'{"zip":"90210"}']
+    assert read_all(series_of(files, CSV))[0] == expected
+    nothing, position = read_all(series_of({"0.csv": files["0.csv"]}, CSV))
+    assert nothing == []
+    assert read_all(series_of(files, CSV), position)[0] == expected
+    assert read_all(series_of({"0.csv": files["1.csv"]}, CSV), position)[0] == expected
+
+
+def test_rows_that_came_after_the_look_decide_once_and_for_all() -> None:
+    """A header alone, and the first row a moment later: the next run must not decide otherwise."""
+    files = {"0.csv": b"zip\n"}
+    series = series_of(files, CSV, batch_rows=1)
+    series.begin(None)
+    stream = series._current().cursor._stream  # type: ignore[attr-defined]
+    stream.write(b"90210\n")
+    stream.seek(4)
+    position = step(None, series.read(0), CSV)
+    assert position.text_columns == ()
+    assert read_all(series_of({"0.csv": b"zip\n90210\n02134\n1\n"}, CSV), position)[0] == [
+        b'{"zip":"02134"}',
+        b'{"zip":1}',
+    ]
+
+
 def test_a_batch_ends_at_the_byte_limit_whatever_files_it_is_made_of() -> None:
     """A transaction must fit the client's queue."""
     series = series_of(_json([1] * 9), batch_rows=100, batch_bytes=20)

@@ -155,7 +155,8 @@ class Outbox:
                     self._client.purge()  # 3
                     self._wait_until_settled(self._sequence, _PURGE_S)
             self._stop = True  # 4
-            if self._thread is not None:
+            if self._thread is not None and self._client is not None:
+                self._client.purge()  # of nothing: it ends a wait for reports
                 self._thread.join()
         if problem is not None:
             raise problem

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -91,15 +90,7 @@ class CsvRows(FileRows):
         time_ms = Timestamps()
         headers: Sequence[tuple[str, bytes]] = ()
         make = Output._make
-        reader: Iterator[list[Any]] = self._reader
-        while (first := next(reader, None)) == []:
-            yield None
-        if first is None:
-            return
-        self.text_columns = (
-            self.text_columns or ()
-        )  # a row has come that was not there to tell by: decided all the same
-        for row in chain((first,), reader):
+        for row in self._decided_rows():
             if len(row) != width:
                 if not row:
                     yield None
@@ -128,6 +119,16 @@ class CsvRows(FileRows):
                         row[index] = None
             value = value_of(*in_file_order((*map(number, numbers_of(row)), *texts_of(row))))
             yield make((topic, key, encode(value), timestamp, headers))
+
+    def _decided_rows(self) -> Iterator[list[Any]]:
+        """The rows. If there was none yet to tell by what is text, the first one that comes decides all the same."""
+        for row in self._reader:
+            if row:
+                self.text_columns = self.text_columns or ()
+                yield row
+                break
+            yield row
+        yield from self._reader
 
     def _cell(self, name: str | None) -> Callable[[Sequence[str]], str] | None:
         return None if name is None else itemgetter(self._names.index(name))

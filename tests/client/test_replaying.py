@@ -11,6 +11,7 @@ import pytest
 from pipeline import App, Context, Event
 from pipeline.client.letters import Choice, letter_id
 from pipeline.client.marks import decode_mark
+from pipeline.client.migration import Migration, survey
 from pipeline.client.replaying import Replayer, read_marks
 from pipeline.config import WorkerSettings
 from pipeline.core.letters import Replay, encode_replay, read_letter
@@ -28,8 +29,9 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Output, Step
-from pipeline.testing import ManualClock
+from pipeline.ports import Output, Step, TopicSpec
+from pipeline.runtime.status import read_status
+from pipeline.testing import ManualClock, MemoryCluster, MemoryJournalReader
 from pipeline.testing.faults import Faults
 from tests.client.orders import GROUP, Orders
 
@@ -621,6 +623,39 @@ def test_a_topic_of_replays_that_was_created_again_stops_its_tasks() -> None:
     orders.driver.restart()
     with pytest.raises(ConfigError, match="deleted and created again"):
         orders.driver.run()
+
+
+def test_status_counts_what_waits_to_be_replayed_as_lag() -> None:
+    """Whoever has replayed wants to know when it is done."""
+    orders = failed()
+    orders.driver.stop()
+    orders.driver.replay_dead_letters()
+    broker = orders.driver.broker
+
+    def lag() -> int:
+        now_ms = orders.driver.clock.wall_ms()
+        found = read_status("orders", MemoryCluster(broker), MemoryJournalReader(broker), now_ms)
+        return sum(task.lag for task in found.tasks)
+
+    assert lag() == len(BAD)
+    orders.driver.restart()
+    orders.driver.run()
+    assert lag() == 0
+
+
+def test_a_migration_need_not_copy_replays() -> None:
+    """The new app has a topic of its own, with as many partitions as it has tasks."""
+    orders = failed()
+    orders.driver.replay_dead_letters()
+    orders.driver.run()
+    broker = orders.driver.broker
+    broker.create(TopicSpec("amounts-2", 5, config={"retention.ms": "-1"}))
+    migration = Migration("orders", "orders-2", {"amounts": "amounts-2"})
+    found = survey(
+        migration, MemoryCluster(broker), MemoryJournalReader(broker), orders.driver.clock, incomplete=False
+    )
+    assert found.problems == []
+    assert found.notes == []
 
 
 def test_the_topic_of_replays_is_the_pipelines_own() -> None:

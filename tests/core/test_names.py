@@ -16,7 +16,9 @@ from pipeline.core.names import (
     check_name,
     copy_name,
     held_by_the_pipeline,
+    is_replays,
     load_transactional_id,
+    replay_marks_topic,
 )
 from pipeline.errors import ConfigError
 
@@ -79,7 +81,7 @@ def test_names_that_the_package_uses_itself_are_reserved(kind: str, name: str) -
 def test_names_are_accepted_by_kafka(app: str, group: str) -> None:
     """A name that Kafka refuses would be found out only at the first start, on the cluster."""
     made = GroupId(app, group)
-    for topic in (made.journal_topic, made.dead_letter_topic):
+    for topic in (made.journal_topic, made.dead_letter_topic, made.replays_topic, replay_marks_topic(app)):
         assert re.fullmatch(r"[a-zA-Z0-9._-]{1,249}", topic)
 
 
@@ -107,6 +109,19 @@ def test_every_journal_is_held_by_the_pipeline_and_no_dead_letters_are(app: str,
     """One record of somebody else's in a journal ends its task for good; dead letters are read by apps."""
     assert held_by_the_pipeline(GroupId(app, group).journal_topic)
     assert held_by_the_pipeline(GroupId(app, group).dead_letter_topic) is None
+
+
+def test_replays_and_their_marks_are_held_by_the_pipeline() -> None:
+    """They outlive every release: these names are in journals and in people's permissions."""
+    made = GroupId("shop", "main")
+    assert made.replays_topic == "shop.main.replays"
+    assert made.replay_transactional_id == "pipeline.replay.shop.main"
+    assert replay_marks_topic("shop") == "pipeline.replays.shop"
+    assert held_by_the_pipeline(made.replays_topic)
+    assert held_by_the_pipeline(replay_marks_topic("shop"))
+    assert is_replays(made.replays_topic)
+    for topic in ("shop.replays", "shop.main.replays.old", "a.b.c.replays", made.dead_letter_topic):
+        assert not is_replays(topic)
 
 
 def test_only_names_of_the_pipeline_are_held() -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from pipeline.client.cells import timestamp_ms
 from pipeline.client.lines import Lines
 from pipeline.client.positions import LoadOptions
-from pipeline.client.rows import FileRows, MissingKey, RowLimits, text_of
-from pipeline.core.names import EVENT_ID_HEADER
+from pipeline.client.rows import FileRows, MissingKey, RowLimits
 from pipeline.errors import InputError
 from pipeline.ports import Output
 
@@ -30,9 +28,9 @@ class JsonRows(FileRows):
             raise InputError("--null and --text are for CSV: JSON says itself what is null and what is text")
 
     def _records(self) -> Iterator[Output | None]:
-        topic, options = self._topic, self._options
+        topic, make, options = self._topic, Output._make, self._options
+        key, event_id, timestamp = (name or "" for name in (options.key, options.id, options.timestamp))
         decode = msgspec.json.Decoder(dict[str, Any]).decode
-        headers: Sequence[tuple[str, bytes]] = ()
         for line in self._lines:
             data = line.strip()
             if not data:
@@ -44,21 +42,9 @@ class JsonRows(FileRows):
                 raise InputError("not a JSON object") from None
             except msgspec.DecodeError as error:
                 raise InputError(f"not valid JSON: {error}") from None
-            key = None
-            if options.key is not None:
-                key = text_of(value.get(options.key), options.key, "the key") or self._no_key()
-                if key is None and self._missing_key == "skip":
-                    self._skipped += 1
-                    yield None
-                    continue
-            if options.id is not None:
-                event_id = text_of(value.get(options.id), options.id, "the event id")
-                if event_id is None:
-                    raise InputError(f"no {options.id!r} for the event id")
-                headers = ((EVENT_ID_HEADER, event_id),)
-            timestamp = self._now_ms
-            if options.timestamp is not None:
-                if value.get(options.timestamp) is None:
-                    raise InputError(f"no {options.timestamp!r} for the timestamp")
-                timestamp = timestamp_ms(value[options.timestamp])
-            yield Output(topic, key, data, timestamp, headers)
+            head = self._head(value.get(key), value.get(event_id), value.get(timestamp))
+            if head is None:
+                yield None
+                continue
+            record_key, headers, moment_ms = head
+            yield make((topic, record_key, data, moment_ms, headers))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import msgspec
 
-from pipeline.client.cells import Timestamps, timestamp_ms
 from pipeline.client.parquet import ParquetFile
 from pipeline.client.positions import LoadOptions
-from pipeline.client.rows import FileRows, MissingKey, RowLimits, row_type, text_of
-from pipeline.core.names import EVENT_ID_HEADER
+from pipeline.client.rows import FileRows, MissingKey, RowLimits, row_type
 from pipeline.errors import InputError
 from pipeline.ports import Output
 
@@ -48,32 +46,21 @@ class ParquetRows(FileRows):
 
     def _records(self) -> Iterator[Output | None]:
         options, topic, pending = self._options, self._topic, self._file.pending
-        key_at, id_at, time_at = (self._index(name) for name in (options.key, options.id, options.timestamp))
+        key, event_id, timestamp = (
+            self._index(name) for name in (options.key, options.id, options.timestamp)
+        )
         make, encode = Output._make, msgspec.json.Encoder().encode
-        value_of, time_ms = row_type(self.columns or ()), Timestamps()
-        headers: Sequence[tuple[str, bytes]] = ()
+        value_of = row_type(self.columns or ())
         for columns in self._file.columns_of_values():
             for row in zip(*columns, strict=True):
                 pending.append(None)
-                key = None
-                if key_at is not None:
-                    key = text_of(row[key_at], options.key or "", "the key") or self._no_key()
-                    if key is None and self._missing_key == "skip":
-                        self._skipped += 1
-                        yield None
-                        continue
-                if id_at is not None:
-                    event_id = text_of(row[id_at], options.id or "", "the event id")
-                    if event_id is None:
-                        raise InputError(f"no {options.id!r} for the event id")
-                    headers = ((EVENT_ID_HEADER, event_id),)
-                timestamp = self._now_ms
-                if time_at is not None:
-                    time = row[time_at]
-                    if time is None:
-                        raise InputError(f"no {options.timestamp!r} for the timestamp")
-                    timestamp = time_ms[time] if isinstance(time, str) else timestamp_ms(time)
-                yield make((topic, key, encode(value_of(*row)), timestamp, headers))
+                head = self._head(row[key], row[event_id], row[timestamp])
+                if head is None:
+                    yield None
+                    continue
+                record_key, headers, moment_ms = head
+                yield make((topic, record_key, encode(value_of(*row)), moment_ms, headers))
 
-    def _index(self, name: str | None) -> int | None:
-        return None if name is None or self.columns is None else self.columns.index(name)
+    def _index(self, name: str | None) -> int:
+        """Of a column that was not asked for, any: nobody looks at it."""
+        return 0 if name is None or self.columns is None else self.columns.index(name)

@@ -14,15 +14,18 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from pipeline.client.cells import MAX_TIMESTAMP_MS
+from pipeline.client.cells import MAX_TIMESTAMP_MS, Timestamps, timestamp_ms
 from pipeline.client.lines import Mark
 from pipeline.client.positions import LoadOptions
+from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.errors import InputError
 from pipeline.ports import Output
 
-__all__ = ["Batch", "Cursor", "FileRows", "MissingKey", "RowLimits", "row_type", "text_of"]
+__all__ = ["Batch", "Cursor", "FileRows", "MissingKey", "RowLimits", "row_type"]
 
 MissingKey = Literal["error", "null", "skip"]
+Headers = Sequence[tuple[str, bytes]]
+Head = tuple[bytes | None, Headers, int]  # what a record has beside its value: key, headers, epoch ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class FileRows:
         self._limits = limits
         self._skipped = 0
         self._now_ms = 0
+        self._times = Timestamps()
         self._iterator = self._records()
 
     def read(self, now_ms: int, rows: int | None = None, size_limit: int | None = None) -> Batch:
@@ -158,6 +162,28 @@ class FileRows:
             " (message.timestamp.after.max.ms)"
         )
 
+    def _head(self, key: object, event_id: object, time: object) -> Head | None:
+        """What a record has beside its value, from these fields if they were asked for; None to skip the row."""
+        options, found = self._options, None
+        if options.key is not None:
+            found = (
+                key.encode() if type(key) is str else _text(key, options.key, "the key")
+            ) or self._no_key()
+            if found is None and self._missing_key == "skip":
+                self._skipped += 1
+                return None
+        headers: Headers = ()
+        if options.id is not None:
+            text = _text(event_id, options.id, "the event id")
+            if text is None:
+                raise InputError(f"no {options.id!r} for the event id")
+            headers = ((EVENT_ID_HEADER, text),)
+        if options.timestamp is None:
+            return found, headers, self._now_ms
+        if time is None:
+            raise InputError(f"no {options.timestamp!r} for the timestamp")
+        return found, headers, self._times[time] if isinstance(time, str) else timestamp_ms(time)
+
     def _no_key(self) -> bytes | None:
         """Under the policies null and skip the key of a row without one. Raises InputError under error."""
         if self._missing_key == "error":
@@ -167,13 +193,7 @@ class FileRows:
         return None
 
 
-def row_type(names: Sequence[str]) -> Callable[..., msgspec.Struct]:
-    """A type with one field a column: made and encoded in half the time of a dict."""
-    fields = {f"f{index}": name for index, name in enumerate(names)}
-    return msgspec.defstruct("Row", [(field, Any) for field in fields], rename=fields, gc=False)
-
-
-def text_of(found: object, field: str, purpose: str) -> bytes | None:
+def _text(found: object, field: str, purpose: str) -> bytes | None:
     """A field's value as UTF-8 text; None when it is null or empty. Only text and whole numbers pass."""
     if isinstance(found, str):
         return found.encode() or None
@@ -182,3 +202,9 @@ def text_of(found: object, field: str, purpose: str) -> bytes | None:
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found).encode()
     raise InputError(f"{field!r} is {type(found).__name__}; {purpose} must be text or a whole number")
+
+
+def row_type(names: Sequence[str]) -> Callable[..., msgspec.Struct]:
+    """A type with one field a column: made and encoded in half the time of a dict."""
+    fields = {f"f{index}": name for index, name in enumerate(names)}
+    return msgspec.defstruct("Row", [(field, Any) for field in fields], rename=fields, gc=False)

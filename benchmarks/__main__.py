@@ -1,14 +1,14 @@
-"""`python -m benchmarks [throughput|partitions|restart|restore|handoff|loads]`: run one or all, each on its own Kafka."""
+"""`python -m benchmarks [NAME]`: run one of those in NAMES, or all, each on its own Kafka."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from benchmarks import handoff, loads, restart, restore, throughput
+from benchmarks import dedup, handoff, loads, restart, restore, throughput
 
 HANDOFFS = 20
-NAMES = ("throughput", "partitions", "restart", "restore", "handoff", "loads")
+NAMES = ("throughput", "partitions", "restart", "restore", "handoff", "loads", "dedup")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,7 +18,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--events",
         type=int,
-        help="throughput, partitions: events to process (1,000,000); loads: rows (500,000)",
+        help="throughput, partitions: events to process (1,000,000); loads: rows (500,000); dedup: events in each turn "
+        f"({dedup.EVENTS:,})",
+    )
+    parser.add_argument(
+        "--ids", type=int, default=dedup.IDS, help=f"dedup: ids that are remembered ({dedup.IDS:,})"
     )
     parser.add_argument("--rounds", type=int, help="times each thing is measured (3; handoff 20)")
     parser.add_argument(
@@ -47,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         codes.append(handoff.run(chosen.rounds or HANDOFFS, chosen.keys[0] if chosen.keys else handoff.KEYS))
     if "loads" in wanted:
         codes.append(loads.run(chosen.events or loads.ROWS, rounds))
+    if "dedup" in wanted:
+        codes.append(dedup.run(chosen.ids, chosen.events or dedup.EVENTS, rounds))
     return max(codes)
 
 

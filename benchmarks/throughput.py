@@ -21,9 +21,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import App, Context, Event
+from pipeline import App, Context, Dedup, Event
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
+from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from pipeline.wiring import build_worker
@@ -48,10 +49,10 @@ class Balance(msgspec.Struct, frozen=True):
     count: int
 
 
-def make_app(name: str, source: str, target: str) -> App:
+def make_app(name: str, source: str, target: str, dedup: Dedup[str, Payment] | None = None) -> App:
     """The running sum as an app."""
     app = App(name)
-    payments = app.topic(source, key=str, value=Payment)
+    payments = app.topic(source, key=str, value=Payment, dedup=dedup)
     balances = app.topic(target, key=str, value=Balance)
     sums = app.table("sums", key=str, value=Balance)
     nothing = Balance(0, 0)
@@ -127,7 +128,7 @@ class _Bench:
         for count in self._partitions:
             self._console.print(f"loading {self._events:,} events, {self._keys:,} keys, {count} partitions")
             self._cluster.create([TopicSpec(f"payments-{count}", count)])
-            _load(self._servers, f"payments-{count}", self._events, self._keys)
+            load(self._servers, f"payments-{count}", range(self._events), self._keys)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -142,7 +143,7 @@ class _Bench:
         """(records a second, CPU µs a record)."""
         target = self._target(partitions)
         app = make_app(f"bench-{self._runs}", f"payments-{partitions}", target)
-        return _pipeline(self._servers, self._events, app, partitions, self._directory)
+        return run_worker(self._servers, self._events, app, partitions, self._directory)
 
     def _target(self, partitions: int) -> str:
         self._runs += 1
@@ -151,13 +152,17 @@ class _Bench:
         return name
 
 
-def _load(servers: str, topic: str, events: int, keys: int) -> None:
+def load(servers: str, topic: str, events: range, keys: int, *, ids: bool = False) -> None:
+    """Produce an event for each number. `ids`: the number is its id."""
     producer = Producer({"bootstrap.servers": servers, "partitioner": "murmur2_random", "linger.ms": 20})
-    for number in range(events):
+    for number in events:
+        headers: list[tuple[str, str | bytes | None]] | None = None
+        if ids:
+            headers = [(EVENT_ID_HEADER, b"event-%d" % number)]
         value = b'{"amount":%d,"currency":"EUR"}' % (number % 1000)
         while True:
             try:
-                producer.produce(topic, value, b"account-%d" % (number * 7919 % keys))
+                producer.produce(topic, value, b"account-%d" % (number * 7919 % keys), headers=headers)
                 break
             except BufferError:
                 producer.poll(0.1)
@@ -207,8 +212,10 @@ def _raw(servers: str, events: int, source: str, target: str, partitions: int) -
     return rate
 
 
-def _pipeline(servers: str, events: int, app: App, partitions: int, directory: Path) -> tuple[float, float]:
-    """The clock runs once all tasks are live, and nothing is read before: a start is not what is measured."""
+def run_worker(servers: str, events: int, app: App, partitions: int, directory: Path) -> tuple[float, float]:
+    """(records a second, CPU µs a record) for so many events that are in the input and not processed yet.
+
+    The clock runs once all tasks are live, and nothing is read before: a start is not what is measured."""
     state_dir = directory / app.app_name
     settings = Settings(KafkaSettings(servers), WorkerSettings(state_dir=state_dir, worker_id="bench"))
     worker = build_worker(app, settings)

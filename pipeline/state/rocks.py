@@ -222,6 +222,10 @@ class RocksView:
     def position(self) -> bytes | None:
         return self.get(_POSITION)
 
+    def figure(self, name: str) -> str:
+        """What RocksDB says of itself under the name of a property, for measurements; empty when it knows none."""
+        return str(self._database.property_value(name) or "")
+
     def close(self) -> None:
         """Release the directory. Scans under way end: a living iterator would keep its lock."""
         for scan in list(self._scans):
@@ -336,12 +340,16 @@ def _options(cache: Cache) -> Options:
     # pieces, and of those only the list is held.
     table.set_index_type(BlockBasedIndexType.two_level_index_search())
     table.set_partition_filters(True)
+    table.set_metadata_block_size(32 * 1024)
     table.set_pin_top_level_index_and_filter(True)
     options = Options(raw_mode=True)  # the client's default mode unpickles what it finds on disk
     options.create_if_missing(True)
     options.set_block_based_table_factory(table)
     options.set_compression_type(DBCompressionType.lz4())
     options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
+    # What was written last has a filter, too: a row that is not there is looked for in it first.
+    options.set_memtable_whole_key_filtering(True)
+    options.set_memtable_prefix_bloom_ratio(0.05)
     options.set_max_total_wal_size(_WAL_BYTES)
     options.set_max_background_jobs(2)
     options.set_keep_log_file_num(2)

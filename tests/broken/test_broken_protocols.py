@@ -18,6 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 WORKER = "tests/runtime/test_worker.py"
 CHECKPOINTS = "tests/runtime/test_checkpoints.py"
+DEDUP = "tests/runtime/test_dedup.py"
+DEDUP_TABLE = "tests/runtime/test_dedup_table.py"
 LOADER = "tests/client/test_loader.py"
 REPLAYING = "tests/client/test_replaying.py"
 
@@ -527,6 +529,76 @@ ROWS = [
         "bounds.stable_end if is_replays(partition.topic) else start(reader, partition)",
         "start(reader, partition)",
         f"{REPLAYING} reset_forgets",
+    ),
+    Broken(
+        "ids are no part of the commit of their records",
+        "runtime/task.py",
+        "            delta.update(ids.take_writes())\n",
+        "            ids.take_writes()\n",
+        f"{DEDUP} across_a_crash",
+    ),
+    Broken(
+        "the id of a rejected record is remembered",
+        "runtime/processor.py",
+        "                    self._seen.disown()\n",
+        "                    pass\n",
+        f"{DEDUP} leaves_no_id_behind",
+    ),
+    Broken(
+        "the ids of a batch are remembered before its handler runs",
+        "runtime/dedup.py",
+        "        return admitted\n",
+        "        self.settle(admitted)\n        return admitted\n",
+        f"{DEDUP} leaves_no_id_behind",
+    ),
+    Broken(
+        "a duplicate of what is being committed passes",
+        "runtime/dedup.py",
+        "        if sealed := self._overlay.sealed:\n",
+        "        if sealed := {}:\n",
+        f"{DEDUP} commit_is_under_way",
+    ),
+    Broken(
+        "an id that came again goes with its old expiry",
+        "core/dedup.py",
+        "        if seen is not None and is_over(clock_ms, unpack_clock(seen), ttl_ms):\n",
+        "        if seen is not None:\n",
+        f"{DEDUP_TABLE} never_forgets",
+    ),
+    Broken(
+        "the clock of a dedup table is not committed",
+        "runtime/dedup.py",
+        "        writes[clock_key(self._topic.name)] = pack_clock(self._clock_ms)\n",
+        "",
+        f"{DEDUP} turn_the_clock_back",
+    ),
+    Broken(
+        "the clock of a dedup table follows a timestamp from the far future",
+        "core/dedup.py",
+        "wall_ms if timestamp_ms < 0 else min(timestamp_ms, wall_ms)",
+        "wall_ms if timestamp_ms < 0 else timestamp_ms",
+        f"{DEDUP} far_future",
+    ),
+    Broken(
+        "one expiry takes the place of another",
+        "core/dedup.py",
+        "        yield prefix + part[-1][1] + digests[-1],",
+        "        yield prefix + part[-1][1] + digests[0],",
+        f"{DEDUP_TABLE} gone_after",
+    ),
+    Broken(
+        "the look for expiries begins behind some of them",
+        "runtime/dedup.py",
+        "unpack_clock(next(iter(self._open.values()))) if self._open else self._clock_ms",
+        "self._clock_ms",
+        f"{DEDUP_TABLE} gone_after",
+    ),
+    Broken(
+        "an id that comes again keeps its old place among the open ones",
+        "runtime/dedup.py",
+        "                        remembered.pop(key, None)  # so that it becomes the last one\n",
+        "",
+        f"{DEDUP_TABLE} never_forgets",
     ),
 ]
 

@@ -192,6 +192,19 @@ def test_a_timestamp_from_the_far_future_forgets_nothing() -> None:
     assert shop.results == [1, 3, 6, 7]
 
 
+@pytest.mark.parametrize("empty_disk", [False, True])
+def test_a_restart_does_not_turn_the_clock_back(empty_disk: bool) -> None:
+    """Whoever continues decides as whoever went would have: what it learns from old records is not forgotten early."""
+    shop = Shop()
+    shop.driver.clock.advance(3 * TTL_S)
+    shop.run(1, after_ms=1)
+    shop.run(2, after_ms=TTL_S * 1000 + 2)
+    shop.driver.restart(empty_disk=empty_disk)
+    shop.run(3, after_ms=1)
+    shop.run(3, after_ms=TTL_S * 2 * 1000 + 2)
+    assert shop.results == [1, 3, 6]
+
+
 @pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("on_error", ["skip", "dead_letter"])
 def test_a_rejected_record_leaves_no_id_behind(on_error: OnError, batch: bool) -> None:

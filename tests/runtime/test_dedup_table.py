@@ -183,6 +183,43 @@ steps = st.one_of(
 
 
 @given(st.lists(steps, max_size=40))
+@example(  # an id comes again after its time, within one commit
+    [
+        ("process", [(0, 995, True), (1, 995, True)]),
+        ("wait", 30),
+        ("process", [(0, 1030, True)]),
+        ("seal", 0),
+        ("apply", 0),
+    ]
+)
+@example(  # and in a later one, which deletes the old expiry
+    [
+        ("process", [(0, 995, True)]),
+        ("seal", 0),
+        ("wait", 30),
+        ("process", [(0, 1030, True)]),
+        ("seal", 0),
+        ("process", [(1, 1031, True)]),
+        ("wait", 10),
+        ("process", [(2, 1040, True)]),
+        ("seal", 0),
+        ("apply", 0),
+    ]
+)
+@example(  # whose expiry is deleted by a commit after that
+    [
+        ("process", [(0, 995, True), (1, 995, True), (2, 995, True), (3, 995, True), (4, 995, True)]),
+        ("seal", 0),
+        ("wait", 30),
+        ("process", [(4, 1030, True)]),
+        ("seal", 0),
+        ("process", [(5, 1030, True)]),
+        ("seal", 0),
+        ("process", [(4, 1030, True)]),
+        ("seal", 0),
+        ("apply", 0),
+    ]
+)
 @settings(max_examples=200)
 def test_decisions_are_those_of_a_dict_that_never_forgets(history: list[tuple[str, Any]]) -> None:
     """In whatever order events come, time passes, commits are sealed and applied, and processes end."""
@@ -203,6 +240,7 @@ def test_decisions_are_those_of_a_dict_that_never_forgets(history: list[tuple[st
 
 
 @given(st.lists(events, max_size=20), st.integers(1, 20))
+@example([[(0, 995, True), (1, 995, True), (2, 1016, True)], [(3, 1016, True), (4, 1016, True)]], 16)
 @example([[(0, 995, True)], [(1, 995, True), (0, 1016, True)], [(1, 995, True)]], 16)
 @settings(max_examples=200)
 def test_what_is_over_is_gone_after_as_many_commits_as_it_took(

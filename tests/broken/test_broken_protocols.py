@@ -545,13 +545,6 @@ ROWS = [
         f"{DEDUP} leaves_no_id_behind",
     ),
     Broken(
-        "the ids of a batch are remembered before its handler runs",
-        "runtime/dedup.py",
-        "        return admitted\n",
-        "        self.settle(admitted)\n        return admitted\n",
-        f"{DEDUP} leaves_no_id_behind",
-    ),
-    Broken(
         "a duplicate of what is being committed passes",
         "runtime/dedup.py",
         "        if sealed := self._overlay.sealed:\n",
@@ -592,13 +585,6 @@ ROWS = [
         "unpack_clock(next(iter(self._open.values()))) if self._open else self._clock_ms",
         "self._clock_ms",
         f"{DEDUP_TABLE} gone_after",
-    ),
-    Broken(
-        "an id that comes again keeps its old place among the open ones",
-        "runtime/dedup.py",
-        "                        remembered.pop(key, None)  # so that it becomes the last one\n",
-        "",
-        f"{DEDUP_TABLE} never_forgets",
     ),
 ]
 

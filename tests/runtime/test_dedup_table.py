@@ -208,7 +208,7 @@ steps = st.one_of(
 )
 @example(  # whose expiry is deleted by a commit after that
     [
-        ("process", [(0, 995, True), (1, 995, True), (2, 995, True), (3, 995, True), (4, 995, True)]),
+        ("process", [(0, 990, True), (1, 990, True), (2, 991, True), (3, 991, True), (4, 992, True)]),
         ("seal", 0),
         ("wait", 30),
         ("process", [(4, 1030, True)]),

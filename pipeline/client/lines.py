@@ -88,7 +88,9 @@ class Lines:
                     raise InputError(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
                 yield line.removeprefix(_BOM) if first else line
         except _READ_ERRORS as error:
-            raise InputError(f"cannot be read any further: {error}") from error
+            raise InputError(
+                f"cannot be read any further: {error}", hint="run the same command again with the whole file"
+            ) from error
 
     def take(self, count: int) -> Mark:
         """Count and hash the first `count` pending lines; the position after them."""

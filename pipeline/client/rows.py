@@ -127,7 +127,7 @@ class FileRows:
             else:
                 finished, good = True, len(pending)
         except InputError as wrong:
-            error = self._placed(wrong.message, good)
+            error = self._placed(wrong.message, good, wrong.hint)
         except csv.Error as wrong:
             error = self._placed(f"not valid CSV: {wrong}", good)
         except UnicodeDecodeError as wrong:
@@ -138,10 +138,10 @@ class FileRows:
         """One item a row, None for a row that is skipped. Runs first when the first batch is read."""
         raise NotImplementedError
 
-    def _placed(self, what: str, ahead: int) -> InputError:
+    def _placed(self, what: str, ahead: int, mending: str | None = None) -> InputError:
         return InputError(
             f"{self.cursor.name}, {self.unit} {self.cursor.line + ahead + 1}: {what}",
-            hint=f"everything before this {self.unit} is loaded; {self.mending}",
+            hint=f"everything before this {self.unit} is loaded; {mending or self.mending}",
         )
 
     def _unfit(self, output: Output, size: int) -> InputError:

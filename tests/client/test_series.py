@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -275,3 +277,26 @@ def test_a_file_that_grows_while_it_is_read_is_not_left_behind(tmp_path: Path) -
 
 def _on_disk(*paths: Path) -> Series:
     return Series(find_files(list(map(str, paths))), Reading("t", OPTIONS, "error", RowLimits(batch_rows=1)))
+
+
+def test_a_packed_file_that_was_cut_off_goes_on_when_it_is_whole(tmp_path: Path) -> None:
+    """A download that broke off is begun again, and the load is not."""
+    path = tmp_path / "rows.jsonl.zst"
+    lines = b"".join(b'{"n": %d}\n' % n for n in random.Random(5).sample(range(10**9), 20_000))
+    packed = zstandard.ZstdCompressor().compress(lines)
+    path.write_bytes(packed[: len(packed) // 2])
+    series = Series(find_files([str(path)]), Reading("t", OPTIONS, "error", RowLimits(batch_rows=50_000)))
+    series.begin(None)
+    stretch = series.read(0)
+    assert stretch.error is not None
+    assert (
+        f"rows.jsonl.zst, line {len(stretch.outputs) + 1}: cannot be read any further"
+        in stretch.error.message
+    )
+    assert "with the whole file" in str(stretch.error.hint)
+    series.close()
+    path.write_bytes(packed)
+    series = Series(find_files([str(path)]), Reading("t", OPTIONS, "error", RowLimits()))
+    values, _ = read_all(series, step(None, stretch))
+    assert [output.value for output in stretch.outputs] + values == lines.splitlines()
+    series.close()

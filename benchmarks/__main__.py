@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import dedup, handoff, loads, restart, restore, throughput
+from benchmarks import dedup, handoff, loads, producer, restart, restore, throughput
 
 HANDOFFS = 20
-NAMES = ("throughput", "partitions", "restart", "restore", "handoff", "loads", "dedup")
+NAMES = ("throughput", "partitions", "restart", "restore", "handoff", "loads", "dedup", "producer")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--events",
         type=int,
         help="throughput, partitions: events to process (1,000,000); loads: rows (500,000); dedup: events in each turn "
-        f"({dedup.EVENTS:,})",
+        f"({dedup.EVENTS:,}); producer: events ({producer.EVENTS:,})",
     )
     parser.add_argument(
         "--ids", type=int, default=dedup.IDS, help=f"dedup: ids that are remembered ({dedup.IDS:,})"
@@ -53,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         codes.append(loads.run(chosen.events or loads.ROWS, rounds))
     if "dedup" in wanted:
         codes.append(dedup.run(chosen.ids, chosen.events or dedup.EVENTS, rounds))
+    if "producer" in wanted:
+        codes.append(producer.run(chosen.events or producer.EVENTS, rounds))
     return max(codes)
 
 

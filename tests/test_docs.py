@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 import shlex
@@ -16,7 +17,7 @@ from typer.main import get_command
 
 from pipeline.cli.main import assemble
 from pipeline.config import OWNED_PROPERTIES, ProducerSettings, WorkerSettings, load_settings
-from pipeline.testing import TestDriver
+from pipeline.testing import TestDriver, TestProducer
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -181,6 +182,20 @@ def test_the_program_of_the_readme_does_what_the_readme_says(
     assert len(driver.dead_letters()) == 1
     tests = _import("readme_test", tmp_path, monkeypatch)
     tests.test_a_crash_after_the_commit_changes_nothing()
+
+
+def test_the_service_that_produces_does_what_its_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what people copy into their web service, with its test."""
+    service, its_test, *_ = _blocks(ROOT / "docs" / "producing.md", "python")
+    (tmp_path / "shop.py").write_text(service, encoding="utf-8")
+    (tmp_path / "shop_test.py").write_text(its_test, encoding="utf-8")
+    shop = _import("shop", tmp_path, monkeypatch)
+    _import("shop_test", tmp_path, monkeypatch).test_an_order_is_sent_under_its_own_id()
+    with TestProducer(shop.orders) as producer:
+        assert asyncio.run(shop.accept_async(producer, "order-8", "ann", 500)) == 0
+        assert producer.sent(shop.orders)[0].id == b"order-8"
 
 
 def test_the_program_that_widens_a_topic_keeps_every_record(

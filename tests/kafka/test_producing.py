@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
-from pipeline import App, Delivery, Event, Producer, Topic, TransactionalProducer
+from pipeline import App, Context, Dedup, Delivery, Event, Producer, Topic, TransactionalProducer
 from pipeline.broker import LocalKafka
-from pipeline.config import KafkaSettings, ProducerSettings, Settings
+from pipeline.config import KafkaSettings, ProducerSettings, Settings, WorkerSettings
 from pipeline.core.names import TopicPartition
 from pipeline.errors import ConfigError, DeliveryError, FencedError, QueueFullError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import TopicSpec
+from pipeline.wiring import build_worker
 from tests.conftest import KafkaUnderTest
 from tests.kafka.produce_rows import AT_A_TIME
 from tests.kafka.proxy import Api, Proxy
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.kafka
 
 PARTITIONS = 2
 DEADLINE_S = 60.0
+MILLION = 1_000_000
 
 
 class Numbers:
@@ -46,32 +48,35 @@ class Numbers:
         )
         cluster.close()
 
+    def values(self) -> list[int]:
+        """The numbers of all committed events, sorted."""
+        return sorted(event.value for event in self._read())
+
     def settings(self, **producer: Any) -> Settings:
         return Settings(KafkaSettings(self.servers), producer=ProducerSettings(**producer))
 
     def events(self) -> list[Event[str, int]]:
-        """All committed events, partition by partition."""
+        """All committed events, those of a partition in order."""
+        return list(self._read())
+
+    def _read(self) -> Iterator[Event[str, int]]:
         places = [TopicPartition(self.name, number) for number in range(PARTITIONS)]
         reader = KafkaJournalReader(KafkaSettings(self.servers))
         ends = reader.stable_ends(places)
         reader.close()
         source = KafkaSources(KafkaSettings(self.servers)).open(f"{self.name}-reader")
         source.assign(dict.fromkeys(places, 0))
-        found: list[Event[str, int]] = []
         silent_since = time.monotonic()
         seen = dict.fromkeys(places, 0)
         # A marker at the end has no record: what is silent for long ends there.
         while any(seen[place] < ends[place] for place in places) and time.monotonic() - silent_since < 5.0:
             for record in source.poll(10_000, 0.1).records:
-                found.append(
-                    Event(
-                        self.topic.key.decode(record.key()), self.topic.value.decode(record.value()), record
-                    )
+                yield Event(
+                    self.topic.key.decode(record.key()), self.topic.value.decode(record.value()), record
                 )
                 seen[TopicPartition(record.topic(), record.partition())] = record.offset() + 1
                 silent_since = time.monotonic()
         source.close()
-        return found
 
 
 @pytest.fixture
@@ -264,8 +269,61 @@ def test_events_wait_for_a_kafka_that_is_killed_and_started_again(tmp_path: Path
         assert [event.value for event in numbers.events()] == list(range(3_000))
 
 
-def random_kills(seed: int) -> Iterator[tuple[int, float]]:
-    """(lines from one kill to the next, a while after), without end."""
-    choice = random.Random(seed)
-    while True:
-        yield choice.randrange(1, 12) * AT_A_TIME, choice.random() / 20
+@pytest.mark.kills
+@pytest.mark.timeout(1200)
+def test_a_million_rows_sent_by_a_producer_that_is_killed_again_and_again_count_once_each(
+    kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
+) -> None:
+    """Each start begins too early; an app with a dedup table gives what the file says, no row more or less."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    chance = random.Random(seed)
+    rows = Rows(Numbers(kafka.bootstrap_servers, unique_name), tmp_path, MILLION)
+    unique = Unique(kafka.bootstrap_servers, unique_name, tmp_path)
+    kills, at = 0, 0
+    try:
+        while rows.delivered() + 80 * AT_A_TIME < MILLION:
+            process = rows.start(at)
+            goal = max(rows.delivered(), at) + chance.randrange(1, 30) * AT_A_TIME
+            kills += rows.kill_when(process, goal, wait_s=chance.random() / 20)
+            at = max(0, rows.delivered() - chance.randrange(1, 15_000))
+        rows.finish(at)
+        sent = unique.run_until_idle(MILLION)
+    except AssertionError as error:
+        error.add_note(f"seed {seed}, {kills} kills")
+        raise
+    assert kills > 10
+    assert sent > MILLION + kills  # there were duplicates to drop
+    assert unique.events.values() == list(range(MILLION))
+
+
+class Unique:
+    """An app that passes on each event of a topic once, and its worker in this process."""
+
+    def __init__(self, servers: str, source: str, directory: Path) -> None:
+        self.events = Numbers(servers, f"{source}-unique")
+        app = App(f"unique-{source[-8:]}")
+        topic = app.topic(source, key=str, value=int, dedup=Dedup(ttl_s=86_400))
+        target = app.topic(self.events.name, key=str, value=int)
+
+        @app.handler(topic)
+        def pass_on(event: Event[str, int], ctx: Context) -> None:
+            ctx.send(target, event.key, event.value)
+
+        worker = WorkerSettings(state_dir=directory / "unique", worker_id="unique")
+        self._worker = build_worker(app, Settings(KafkaSettings(servers), worker))
+
+    def run_until_idle(self, outputs: int) -> int:
+        """Process everything there is; how many records were read."""
+        self._worker.start()
+        deadline, last, quiet_since = time.monotonic() + 600.0, 0, time.monotonic()
+        while time.monotonic() < deadline:
+            self._worker.step()
+            records = self._worker.progress().records
+            if records != last or records < outputs or not self._worker.idle:
+                last, quiet_since = records, time.monotonic()
+            elif time.monotonic() - quiet_since > 5.0:
+                break
+        self._worker.stop()
+        self._worker.close()
+        assert not self._worker.failures
+        return last

@@ -8,7 +8,7 @@ from pipeline import App, Context, Event
 from pipeline.client.topics.plan import Action, Change
 from pipeline.core.names import GroupId, TopicPartition
 from pipeline.errors import InputError
-from pipeline.ports import Output
+from pipeline.ports import Output, Step
 from pipeline.testing import TestDriver
 
 from .conftest import Case, declare
@@ -229,10 +229,11 @@ def test_partitions_of_an_output_are_added(case: Case) -> None:
 
 def test_an_input_is_known_before_its_first_record(case: Case) -> None:
     """A group that has begun has its identity in the journal, and nothing else."""
-    app = _app()
-    driver = TestDriver(app, partitions=4)
+    driver = TestDriver(_app(), partitions=4)
     case.broker = driver.broker
+    driver.crash_at(Step.AFTER_GENESIS)
     driver.run()
+    assert driver.crashed
     assert "group shop/main reads it" in _problems(case, partitions=6)[0]
 
 

@@ -76,7 +76,11 @@ def list_(
     with _place(target, group, kafka) as place:
         marks = place.marks
         found = _found(place, Choice(partition=partition, error=error))
-        total, replayed, newest = _newest(found, marks, most or (None if json else _SHOWN))
+        if json and most is None:  # as they come: there may be a million
+            for letter in found:
+                print_json(letter_summary(letter, marks.get(letter.id)))
+            return
+        total, replayed, newest = _newest(found, marks, most or _SHOWN)
         if json:
             for letter in newest:
                 print_json(letter_summary(letter, marks.get(letter.id)))
@@ -148,8 +152,8 @@ def replay(
         backoff_ms = place.settings.worker.retry_backoff_ms
         replayer = Replayer(place.group, place.world, backoff_ms, again=again)
         if dry_run:
-            planned, done = replayer.plan(choice, most)
-            done.letters = len(planned)
+            done = Replayed()
+            done.letters = sum(1 for _ in replayer.plan(choice, done, most))
         else:
             done = replayer.run(choice, most)
         if choice.ids and not (done.letters or done.before or done.refused):
@@ -203,7 +207,7 @@ def _found(place: _Place, choice: Choice) -> Iterator[DeadLetter]:
 
 
 def _newest(
-    found: Iterator[DeadLetter], marks: dict[LetterId, Mark], most: int | None
+    found: Iterator[DeadLetter], marks: dict[LetterId, Mark], most: int
 ) -> tuple[int, int, list[DeadLetter]]:
     """How many there are, how many of them were replayed, and the newest `most`, oldest first."""
     total = replayed = 0
@@ -212,7 +216,7 @@ def _newest(
         total += 1
         replayed += letter.id in marks
         entry = (letter.letter.failed_ms, letter.partition, letter.offset, letter)
-        if most is None or len(kept) < most:
+        if len(kept) < most:
             heapq.heappush(kept, entry)
         else:
             heapq.heappushpop(kept, entry)

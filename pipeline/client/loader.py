@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pipeline.client.hints import no_topic
 from pipeline.client.load import LoadRequest, LoadStep, Outcome, advance, judge, plan, taken
 from pipeline.client.positions import LoadPosition, decode_position, encode_position
+from pipeline.client.reading import settled_bounds
 from pipeline.client.series import Series, Stretch
 from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipeline, load_transactional_id
 from pipeline.errors import (
@@ -64,7 +65,6 @@ LOADS = TopicPartition(LOADS_TOPIC, 0)
 
 _ATTEMPTS = 5  # at one transaction, before its reason is given to the user
 _AWAY_S = 60.0  # how long Kafka may be away in the middle of a load
-_STABLE_S = 60.0  # longer than the transaction of a load that died lives on
 _POLL_S = 0.1
 # A repeated request waits the back-off, less the client's jitter of 20 %; a commit this slow may be one.
 _SLOW_COMMIT = 0.7
@@ -213,28 +213,12 @@ class Loader:
         """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""
         with closing(self._world.journals()) as reader:
             last: LoadPosition | None = None
-            start, target = self._stable_bounds(reader)
-            for _, data in reader.read(LOADS, start, target):
+            bounds = settled_bounds(reader, LOADS, self._world.clock)
+            for _, data in reader.read(LOADS, bounds.start, bounds.end):
                 position = decode_position(data, self._request.name) if data else None
                 if position is not None:
                     last = position
             return last
-
-    def _stable_bounds(self, reader: JournalReader) -> tuple[int, int]:
-        """Start and end of the positions, once nothing before that end is open any more."""
-        clock = self._world.clock
-        bounds = reader.bounds(LOADS)
-        target = bounds.end
-        deadline = clock.monotonic_s() + _STABLE_S
-        while bounds.stable_end < target:
-            if clock.monotonic_s() > deadline:
-                raise UnreachableError(
-                    f"{LOADS} has had an open transaction for {_STABLE_S:.0f} s; positions cannot be read",
-                    hint="try again; if it stays: runbooks/hanging-transaction.md",
-                )
-            clock.sleep(_POLL_S)
-            bounds = reader.bounds(LOADS)
-        return bounds.start, target
 
     def _commit(self, batch: Stretch, step: LoadStep) -> LoadPosition:
         """Steps 6 and 7, until the batch is committed."""

@@ -110,11 +110,10 @@ class Replayer:
         self._marks: _Marks = {}
         self._producer: TransactionalProducer | None = None
 
-    def plan(self, choice: Choice, most: int | None = None) -> tuple[list[DeadLetter], Replayed]:
-        """The letters that `run` would replay now, and what else was meant. Changes nothing."""
-        self._marks = read_marks(self._group, self._letters.topic_id, self._world)
-        replayed = Replayed()
-        return list(self._chosen(choice, most, replayed)), replayed
+    def plan(self, choice: Choice, replayed: Replayed, most: int | None = None) -> Iterator[DeadLetter]:
+        """The letters that `run` would replay now; `replayed` is told what else was meant. Changes nothing."""
+        self._recall()
+        yield from self._chosen(choice, most, replayed)
 
     def run(
         self, choice: Choice, most: int | None = None, progress: Callable[[int], None] = lambda _: None

@@ -56,9 +56,8 @@ class GroupRun:
             for partition, run in groupby(records, key=_partition):
                 yield partition, list(run)
         else:
-            for _, of_topic in groupby(records, key=_topic):
-                for partition, run in groupby(of_topic, key=_partition):
-                    yield partition, list(run)
+            for (_, partition), run in groupby(records, key=_place):
+                yield partition, list(run)
 
     def hold(self, partition: int) -> None:
         """Read nothing more for a live task until `unhold`."""
@@ -95,6 +94,9 @@ class GroupRun:
             self.source.mirror(positions)
 
 
-# C functions, since they are called for every record.
+# A C function, since it is called for every record.
 _partition: Callable[[Record], int] = methodcaller("partition")
-_topic: Callable[[Record], str] = methodcaller("topic")
+
+
+def _place(record: Record) -> tuple[str, int]:
+    return record.topic(), record.partition()

@@ -311,8 +311,8 @@ def _problems(
         found.append(
             Problem(
                 f"{_named(silent)}: behind, and nothing committed for {SILENT_S} s",
-                f"worker {silent[0].worker} may be dead, which is noticed after 10 s, a handler takes long, or a record is "
-                "tried again: its log",
+                f"worker {silent[0].worker} may be dead, which is noticed after 10 s, a handler takes long, or a "
+                "record is tried again: its log",
             )
         )
     if old := [status for status in tasks if _checkpoint_is_old(status)]:

@@ -12,7 +12,7 @@ from pipeline import App, Context, Event
 from pipeline.client.letters import Choice, letter_id
 from pipeline.client.marks import decode_mark
 from pipeline.client.migration import Migration, survey
-from pipeline.client.replaying import Replayer, read_marks
+from pipeline.client.replaying import Replayed, Replayer, read_marks
 from pipeline.config import WorkerSettings
 from pipeline.core.letters import Replay, encode_replay, read_letter
 from pipeline.core.names import TopicPartition
@@ -186,15 +186,19 @@ def test_retries_hold_for_replays_too_and_keep_their_order() -> None:
 def test_letters_are_chosen_by_place_partition_error_and_number() -> None:
     """One is replayed first to see whether the handler is mended; then those of one cause."""
     orders = failed()
-    found, _ = replayer(orders).plan(Choice())
+    found = list(replayer(orders).plan(Choice(), Replayed()))
     assert sorted(int(letter.value or b"") for letter in found) == sorted(BAD)
-    assert [letter.value for letter in replayer(orders).plan(Choice(error="11 is not"))[0]] == [b"11"]
+    assert [
+        letter.value for letter in list(replayer(orders).plan(Choice(error="11 is not"), Replayed()))
+    ] == [b"11"]
     first = found[0]
-    assert replayer(orders).plan(Choice(ids=[first.id]))[0] == [first]
+    assert list(replayer(orders).plan(Choice(ids=[first.id]), Replayed())) == [first]
     assert letter_id(first.name) == first.id
     partition = first.letter.origin.partition
     mine = {letter.id for letter in found if letter.letter.origin.partition == partition}
-    assert {letter.id for letter in replayer(orders).plan(Choice(partition=partition))[0]} == mine
+    assert {
+        letter.id for letter in list(replayer(orders).plan(Choice(partition=partition), Replayed()))
+    } == mine
     assert replayer(orders).run(Choice(), most=3).letters == 3
     rest = replayer(orders).run(Choice())
     assert (rest.letters, rest.before) == (1, 3)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from typing import Any, Self
 
 import psycopg
@@ -30,13 +31,14 @@ from pipeline.errors import (
     UnknownOutcomeError,
 )
 from pipeline.sinks.ports import OwnWrite, RowsWrite, TableShape
-from pipeline.sinks.sql import POSITIONS, POSITIONS_DDL, SqlSession, quoted
+from pipeline.sinks.sql import POSITIONS, POSITIONS_DDL, SqlSession, quoted, quoted_column
 
 __all__ = ["PostgresSession"]
 
 LOCK_S = 3
 IDLE_S = 30
 COPY_FROM_ROWS = 20
+STAGE_FROM_ROWS = 100
 APPLICATION = "pipeline/"
 # A dead server, or a network that swallows everything, is noticed within some 20 s.
 DEFAULTS: Mapping[str, str] = {
@@ -80,7 +82,8 @@ class PostgresSession(SqlSession):
     def __init__(self, dsn: str, place: str, app: str) -> None:
         self._place = place
         self._blocked: TaskId | None = None
-        self._shapes: dict[str, TableShape | None] = {}
+        self._staged: set[str] = set()
+        self._temporary: bool | None = None
         known = _parsed(dsn, place)
         options: dict[str, Any] = {name: value for name, value in DEFAULTS.items() if name not in known}
         try:
@@ -164,6 +167,7 @@ class PostgresSession(SqlSession):
             raise raised from error
 
     def rollback(self) -> None:
+        self._staged.clear()  # those that the transaction has created are gone
         with suppress(psycopg.Error):
             if self._connection.info.transaction_status is not TransactionStatus.IDLE:
                 self._connection.execute("ROLLBACK")
@@ -188,15 +192,21 @@ class PostgresSession(SqlSession):
             cursor.executemany(sql.encode(), rows)
 
     def insert_rows(self, write: RowsWrite) -> None:
-        if len(write.rows) < COPY_FROM_ROWS or write.target.mode != "append":
+        """Many rows are copied; where rows may be there already, by way of a temporary table."""
+        append = write.target.mode == "append"
+        if len(write.rows) < (COPY_FROM_ROWS if append else STAGE_FROM_ROWS):
             super().insert_rows(write)
-            return
-        # COPY has no parameters, so a percent sign in a name is itself.
-        columns = ", ".join('"' + name.replace('"', '""') + '"' for name in write.columns)
-        sql = f"COPY {quoted(write.target.table)} ({columns}) FROM STDIN"
-        with self._translated(), self._connection.cursor() as cursor, cursor.copy(sql.encode()) as copy:
-            for row in write.rows:
-                copy.write_row(row)
+        elif append:
+            self._copy(quoted(write.target.table), write)
+        elif self._may_stage():
+            stage = self._stage(write)
+            self._copy(stage, write)
+            columns = self.listed(write.columns)
+            into = f"INSERT INTO {self.named(write.target.table)} ({columns})"
+            # Names have their percent signs doubled, as in any statement with parameters; so it has one.
+            self.execute(f"{into} SELECT {columns} FROM {stage} WHERE %s{self.on_conflict(write)}", (True,))
+        else:
+            super().insert_rows(write)
 
     def own_write(self, write: OwnWrite) -> None:
         try:
@@ -215,6 +225,33 @@ class PostgresSession(SqlSession):
 
     def named_column(self, column: str) -> str:
         return super().named_column(column).replace("%", "%%")
+
+    def _copy(self, table: str, write: RowsWrite) -> None:
+        # COPY has no parameters, so a percent sign in a name is itself.
+        columns = ", ".join(map(quoted_column, write.columns))
+        sql = f"COPY {table} ({columns}) FROM STDIN"
+        with self._translated(), self._connection.cursor() as cursor, cursor.copy(sql.encode()) as copy:
+            for row in write.rows:
+                copy.write_row(row)
+
+    def _stage(self, write: RowsWrite) -> str:
+        """An empty temporary table with these columns, and no more of the target than their types."""
+        columns = ", ".join(map(quoted_column, write.columns))
+        select = f"SELECT {columns} FROM {quoted(write.target.table)}"
+        stage = f"pg_temp.pipeline_{blake2b(select.encode(), digest_size=8).hexdigest()}"
+        if stage not in self._staged:
+            temporary = f"CREATE TEMP TABLE IF NOT EXISTS {stage.removeprefix('pg_temp.')}"
+            self.execute(f"{temporary} ON COMMIT DELETE ROWS AS {select} WITH NO DATA")
+            self._staged.add(stage)
+        self.execute(f"TRUNCATE {stage}")  # another sink's rows of this transaction may be in it
+        return stage
+
+    def _may_stage(self) -> bool:
+        if self._temporary is None:
+            self._temporary = self.query("SELECT has_database_privilege(current_database(), 'TEMP')") == [
+                (True,)
+            ]
+        return self._temporary
 
     def _has_positions(self) -> bool:
         return self.query("SELECT to_regclass(%s) IS NOT NULL", (POSITIONS,)) == [(True,)]

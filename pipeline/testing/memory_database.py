@@ -226,12 +226,12 @@ class MemorySession:
 class MemoryDatabases:
     """`ports.Databases`: PostgreSQL in memory, one database for each DSN; SQLite as it is.
 
-    `real`: opens PostgreSQL, too.
+    `real`: opens PostgreSQL, too. `beside`: those of another process, whose databases these are, too.
     """
 
-    def __init__(self, *, real: bool = False) -> None:
+    def __init__(self, *, real: bool = False, beside: MemoryDatabases | None = None) -> None:
         self._real = real
-        self._memory: dict[str, MemoryDatabase] = {}
+        self.memory: dict[str, MemoryDatabase] = beside.memory if beside is not None else {}
         self._opened: list[SinkSession] = []
 
     def open(self, sink: Sink[Any, Any], app: str) -> SinkSession:
@@ -247,7 +247,7 @@ class MemoryDatabases:
 
     def of(self, sink: Sink[Any, Any]) -> MemoryDatabase:
         """What stands for a PostgreSQL sink's database."""
-        return self._memory.setdefault(sink.address, MemoryDatabase())
+        return self.memory.setdefault(sink.address, MemoryDatabase())
 
     def crash(self) -> None:
         """The process is gone, and its connections with it."""

@@ -23,6 +23,7 @@ from pipeline.testing import (
     MemoryBroker,
     MemoryCheckpointStore,
     MemoryCluster,
+    MemoryDatabases,
     MemoryJournalReader,
     MemoryMembers,
     MemoryProducers,
@@ -45,6 +46,7 @@ class Node:
     executor: DeferredExecutor
     stores: MemoryStores
     log: structlog.testing.CapturingLogger
+    databases: MemoryDatabases
     paused: bool = False
     ended: bool = False
 
@@ -77,6 +79,7 @@ class Fleet:
         self.random = random.Random(self.seed)
         self.started = 0
         self.checkpoints = MemoryCheckpointStore(self.clock.wall_ms)
+        self.databases = MemoryDatabases()
 
     def start(self, worker_id: str, *, stores: MemoryStores | None = None, sums: Sums | None = None) -> Node:
         """`sums`: another version of the app."""
@@ -85,6 +88,7 @@ class Fleet:
         log = structlog.testing.CapturingLogger()
         stores = stores if stores is not None else MemoryStores()
         stored = bool(self.settings.checkpoint_store)
+        databases = MemoryDatabases(beside=self.databases)
         world = World(
             cluster=MemoryCluster(self.broker),
             sources=MemorySources(self.broker),
@@ -98,9 +102,12 @@ class Fleet:
             log=log,
             steps=NoSteps(),
             checkpoints=Checkpoints(self.checkpoints, InlineExecutor()) if stored else None,
+            databases=databases,
         )
         settings = replace(self.settings, worker_id=worker_id)
-        node = Node(worker_id, Worker((sums or self.sums).app, world, settings), executor, stores, log)
+        node = Node(
+            worker_id, Worker((sums or self.sums).app, world, settings), executor, stores, log, databases
+        )
         node.worker.start()
         self.nodes.append(node)
         return node
@@ -140,6 +147,7 @@ class Fleet:
         """As SIGKILL does."""
         node.executor.drop()
         node.stores.crash()
+        node.databases.crash()
         node.ended = True
 
     def stop(self, node: Node) -> list[PipelineError]:

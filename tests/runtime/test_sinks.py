@@ -8,9 +8,12 @@ import pytest
 
 from pipeline import App, Event, PipelineError, Postgres
 from pipeline.config import WorkerSettings
+from pipeline.core.names import TaskId
+from pipeline.core.sinking import InputNow, PositionRow
 from pipeline.errors import (
     ConfigError,
     FatalTaskError,
+    FencedError,
     HandlerError,
     RetriableError,
     SinkUnreachableError,
@@ -18,9 +21,11 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Step
+from pipeline.runtime.sinks.sessions import Sessions
+from pipeline.runtime.sinks.writer import SinkWriter, claim
 from pipeline.runtime.status import AppStatus, Phase, read_status
 from pipeline.sinks.declared import Row
-from pipeline.testing import MemoryCluster, MemoryJournalReader, TestDriver
+from pipeline.testing import Faults, MemoryCluster, MemoryDatabases, MemoryJournalReader, TestDriver
 from tests.runtime.steps import SINK_STEPS
 from tests.sinks.totals import DSN, Totals, entry
 
@@ -72,6 +77,28 @@ def test_a_commit_whose_outcome_is_unknown_is_looked_up(happened: bool) -> None:
     totals.check()
     outcomes = [said["outcome"] for said in totals.driver.said("sink_commit_settled")]
     assert outcomes == ["committed" if happened else "aborted"]
+    # Doing again what has happened would be noticed by the fence, and cost a claim.
+    assert totals.driver.said("task_superseded") == []
+
+
+def test_a_fenced_owner_writes_no_row() -> None:
+    """The fence comes first: what a user's statements do outside of the transaction would be done, too."""
+    databases, sink = MemoryDatabases(), Postgres[str, int](DSN, "t", key="k", row=lambda _event: None)
+    sessions = Sessions(lambda: databases.open(sink, "shop"))
+    task, inputs = TaskId("shop", "rows", 0), {"orders": InputNow("id", "cluster", 1)}
+    with sessions.one() as session:
+        session.begin()
+        session.put(task.group_id, [PositionRow("orders", 0, 5, 0, "", "", "id", "cluster", 1)], keep=True)
+        session.commit()
+    world = Totals().driver._world()
+    older = SinkWriter(claim(task, "a", "p1", 0, inputs, sessions, world), sessions, world)
+    newer = SinkWriter(claim(task, "b", "p2", 0, inputs, sessions, world), sessions, world)
+    databases.of(sink).fail_next("write", AWAY)
+    with pytest.raises(FencedError, match="its epoch is 1, the database has"):
+        older.write({"orders": 6}, [])
+    assert databases.of(sink).faults.left() == ["write"]
+    databases.of(sink).faults = Faults()
+    assert newer.write({"orders": 6}, []).positions == {"orders": 6}
 
 
 @pytest.mark.parametrize("call", ["open", "begin", "lock", "move", "write", "commit"])

@@ -17,7 +17,7 @@ from pipeline.config import WorkerSettings
 from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.sinking import Hold, InputNow, PositionRow, plan_positions
-from pipeline.errors import PipelineError, SinkUnreachableError
+from pipeline.errors import PipelineError, RetriableError, SinkUnreachableError, UnknownOutcomeError
 from pipeline.ports import Executor, Pending, Step
 from pipeline.runtime.live import Asked, LiveTask, Place, Ready
 from pipeline.runtime.pace import CommitPace
@@ -35,6 +35,8 @@ __all__ = ["SinkAuthority", "inputs_now", "sessions_of", "start_rows"]
 T = TypeVar("T")
 
 FENCED_WAIT_S = (1.0, 2.0)
+BEGIN_ATTEMPTS = 5
+AGAIN_S = (0.1, 0.5)
 
 
 class SinkAuthority:
@@ -52,6 +54,20 @@ class SinkAuthority:
 
     def begin(self) -> None:
         """Check the database, and make sure that every task has its rows."""
+        for left in reversed(range(BEGIN_ATTEMPTS)):
+            try:
+                self._begin()
+            except (RetriableError, UnknownOutcomeError) as error:
+                if not left:
+                    raise
+                self._world.log.warning(
+                    "positions_uncertain", group=self._plan.id.group, reason=error.message
+                )
+                self._world.clock.sleep(self._world.random.uniform(*AGAIN_S))
+            else:
+                return
+
+    def _begin(self) -> None:
         plan, world = self._plan, self._world
         mirror = plan.id.consumer_group
         traces = (

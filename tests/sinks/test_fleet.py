@@ -1,0 +1,107 @@
+"""Several workers of an app with a handler and a sink, under whatever happens to them and to their database."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import chain
+
+import pytest
+
+from pipeline import Event, Postgres
+from pipeline.config import WorkerSettings
+from pipeline.errors import SinkUnreachableError, UnknownOutcomeError
+from pipeline.testing import MemoryDatabase, MemoryStores
+from tests.runtime.fleet import Fleet, Node
+from tests.runtime.sums import Sums
+from tests.runtime.test_fleet import live_through_troubles
+from tests.sinks.totals import DSN
+
+
+def _row(event: Event[str, int]) -> dict[str, object]:
+    return {"key": event.key, "n": event.value, "place": (event.partition, event.offset)}
+
+
+def _sink() -> Postgres[str, int]:
+    return Postgres(DSN, "ledger", mode="append", row=_row)
+
+
+@dataclass
+class SinkFleet(Fleet):
+    """Its numbers are summed by one group, and written by another."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.with_sink(self.sums)
+        self.troubles = random.Random(self.seed)
+
+    @staticmethod
+    def with_sink(sums: Sums) -> Sums:
+        sums.app.group("rows").sink(sums.numbers, _sink())
+        return sums
+
+    @property
+    def database(self) -> MemoryDatabase:
+        return self.databases.of(_sink())
+
+    def start(self, worker_id: str, *, stores: MemoryStores | None = None, sums: Sums | None = None) -> Node:
+        """A start without its database would be refused."""
+        self.database.away = None
+        return super().start(worker_id, stores=stores, sums=sums)
+
+    def turn(self) -> None:
+        """Now and then the database is restarted, or a commit's outcome is unknown."""
+        chance = self.troubles.random()
+        if chance < 0.01:
+            self.database.end_sessions()
+        elif chance < 0.03:
+            self.database.fail_next("commit", UnknownOutcomeError("cut"), after=chance < 0.02)
+        elif chance < 0.035:
+            self.database.away = SinkUnreachableError("restarting")
+        elif chance < 0.1:
+            self.database.away = None
+        super().turn()
+
+    def settle(self, within_s: float = 60.0) -> None:
+        super().settle(within_s * 2)
+
+    def check(self) -> None:
+        """As ever; and every number is one row, in order per key."""
+        owned = self.owners()
+        assert sorted(chain.from_iterable(owned.values())) == sorted(2 * [*range(self.partitions)]), owned
+        expected: dict[str, list[int]] = {}
+        for key, number in self.sums.sent:
+            expected.setdefault(key, []).append(number)
+        found: dict[str, list[int]] = {}
+        for row in self.database.rows("ledger"):
+            found.setdefault(row["key"], []).append(row["n"])
+        assert found == expected
+
+    def _all_processed(self) -> bool:
+        ends = len(self.broker.records("numbers"))
+        done = sum(task.applied.positions["numbers"] for node in self.nodes for task in node.live.values())
+        return done >= 2 * ends
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_happens_to_workers_and_database_every_record_is_one_row(seed: int) -> None:
+    """Joins, kills, stops, pauses, outages, doubt: the positions in the database decide."""
+    chance = random.Random(seed)
+    fleet = SinkFleet(partitions=chance.choice([1, 3]), seed=seed, settings=WorkerSettings())
+    live_through_troubles(fleet, chance)
+    fleet.check()
+
+
+def test_a_worker_that_joins_takes_over_sink_tasks_at_once() -> None:
+    """There is nothing to copy, so it is ready when it asks."""
+    fleet = SinkFleet(partitions=4)
+    fleet.troubles.random = lambda: 1.0  # type: ignore[method-assign]  # no troubles
+    fleet.start("a")
+    fleet.send()
+    fleet.settle()
+    fleet.start("b")
+    fleet.send()
+    fleet.settle()
+    fleet.check()
+    assert [len(node.live) for node in fleet.nodes] == [4, 4]
+    assert {row.owner for row in fleet.database.positions()} <= {"a", "b"}

@@ -5,7 +5,7 @@ are reacted to in one place, `_react`:
 
     superseded            restore the task again, from the journal
     damaged state         set it aside, restore the task from the journal; a second time the task has failed
-    fenced                wait, look who did it; then the ring says whose it is
+    fenced                wait, look who did it; then the ring says whose it is. While stopping: it is theirs
     outage or doubt       restore again, after a pause: the journal says what happened
     anything else         the task has failed; the others go on
 """
@@ -403,7 +403,10 @@ class Worker:
     def _react(self, run: GroupRun, task_id: TaskId, error: PipelineError) -> None:
         task = run.tasks.get(task_id.partition) or run.leaving.get(task_id.partition)
         self._drop(run, task_id)
-        if self._stopping:
+        if self._stopping and isinstance(error, FencedError | SupersededError):
+            # Nothing is lost: whoever has it now begins after the last commit.
+            self._world.log.info("task_left_to_another", task=str(task_id), reason=error.message)
+        elif self._stopping:
             self._fail(run, task_id, error)
         elif isinstance(error, DamagedStateError) and task_id not in self._damaged:
             self._damaged.add(task_id)  # a disk that damages it again needs a person

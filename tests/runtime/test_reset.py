@@ -47,6 +47,19 @@ class Counting:
         return [event.value for event in self.driver.outputs(self.sums) if event.key == key]
 
 
+def test_a_worker_that_stops_before_it_has_noticed_a_reset_has_not_failed() -> None:
+    """Its tasks are another's by then, and it has lost nothing: an exit code of 1 would call somebody at night."""
+    app = Counting()
+    app.send("a", "b")
+    app.driver.run()
+    app.driver.reset()
+    app.driver.stop()
+    assert len(app.driver.said("task_left_to_another")) == 2
+    app.driver.restart()
+    app.driver.run()
+    assert app.sent("a") == [1, 1]
+
+
 def test_a_reset_forgets_the_state_and_handles_the_input_again() -> None:
     """Outputs of the records from there on are produced once more; that is what a reset is for."""
     app = Counting()

@@ -303,8 +303,7 @@ def test_a_journal_with_another_retention_is_refused() -> None:
     """It would delete the only copy of the state after a week."""
     sums = Sums()
     sums.driver.run()
-    topic = sums.driver.broker._topic("sums.main.journal")
-    topic.config["retention.ms"] = "604800000"
+    sums.driver.broker.configure("sums.main.journal", {"retention.ms": "604800000"})
     sums.driver.restart()
     with pytest.raises(ConfigError, match=r"retention\.ms=604800000"):
         sums.driver.run()
@@ -342,7 +341,7 @@ def test_a_journal_that_refuses_large_entries_is_refused_with_the_command_that_m
     """It would do until the first large commit, which then could never be made."""
     sums = Sums()
     sums.driver.run()
-    sums.driver.broker._topic("sums.main.journal").config["max.message.bytes"] = "100000"
+    sums.driver.broker.configure("sums.main.journal", {"max.message.bytes": "100000"})
     sums.driver.restart()
     with pytest.raises(ConfigError, match=r"max\.message\.bytes=100000") as caught:
         sums.driver.run()

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.cli.main import main
 from pipeline.kafka.cluster import KafkaCluster
-from pipeline.ports import TopicInfo
+from pipeline.ports import TopicInfo, TopicSpec
 
 from .conftest import Command
 
@@ -240,3 +240,26 @@ def test_a_worker_compares_its_topics_with_their_declarations(declared: Declared
     assert "runbooks/partitions-changed.md" in out
     _, err = command.run("worker", "shop:app", "--topics-dir", "elsewhere", code=1)
     assert "worker.topics_dir is elsewhere, and there is no such directory" in err
+
+
+@pytest.mark.kafka
+@pytest.mark.kills
+@pytest.mark.parametrize("reported", range(6))
+def test_an_apply_that_is_killed_leaves_a_plan_that_goes_on(declared: Declared, reported: int) -> None:
+    """SIGKILL amid the steps of a topic, at wherever the process is then: the next run looks, and does the rest."""
+    with closing(KafkaCluster(declared.command.settings)) as cluster:
+        for number in range(4):
+            cluster.create([TopicSpec(f"{declared.name}-{number}", 1, config={"segment.bytes": "2000000"})])
+    for number in range(8):
+        declared.declare(f"-{number}", 3, retention_ms="-1", cleanup_policy="delete")
+    process = declared.command.start("topics", "apply")
+    assert process.stderr is not None
+    for _ in range(reported):
+        assert process.stderr.readline()
+    process.kill()
+    process.communicate()
+    states = declared.states("plan")
+    assert set(states.values()) <= {"same", "planned"}
+    assert list(states.values()).count("same") >= reported
+    declared.run("apply")
+    assert set(declared.states("plan", "--check").values()) == {"same"}

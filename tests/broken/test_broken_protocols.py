@@ -690,6 +690,48 @@ ROWS = [
         "    if False:\n",
         f"{SINKS} positions_that_are_gone",
     ),
+    Broken(
+        "a failed event is forgotten when nobody looks at it",
+        "producing/outbox.py",
+        "                self._remember(delivery)\n",
+        "                pass\n",
+        "tests/producing/test_producer.py nobody_looked",
+    ),
+    Broken(
+        "flush returns while events wait",
+        "producing/outbox.py",
+        "(self._waiting and next(iter(self._waiting)).sequence <= sequence)",
+        "False",
+        "tests/producing/test_producer.py flush_names",
+    ),
+    Broken(
+        "a forked child makes the ids that its parent makes",
+        "producing/forks.py",
+        "    forget_random()\n",
+        "",
+        "tests/producing/test_forks.py",
+    ),
+    Broken(
+        "a commit whose outcome is unknown passes for done",
+        "producing/transactions.py",
+        '            raise UnknownOutcomeError(f"{error.message}: {_UNKNOWN}", hint=_RESOLVE) from error\n',
+        "            return True\n",
+        "tests/producing/test_transactions.py unknown_outcome",
+    ),
+    Broken(
+        "no fence after a transaction that ended badly",
+        "producing/transactions.py",
+        "            self._renew_due = True  # until it has ended well\n",
+        "            self._renew_due = False\n",
+        "tests/producing/test_transactions.py bad_end",
+    ),
+    Broken(
+        "two groups share the keys of their effects",
+        "event.py",
+        '{"_scope": f"{app}\\x00{group}\\x00{topic_id}"',
+        '{"_scope": f"{app}\\x00{topic_id}"',
+        "tests/runtime/test_effects.py groups_do_not_share",
+    ),
 ]
 
 

@@ -9,11 +9,13 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Iterator
 
 from pipeline import App
 from pipeline.config import ProducerSettings
 from pipeline.errors import DeliveryError
 from pipeline.producing import delivery as deliveries
+from pipeline.producing import ids
 from pipeline.testing import TestProducer
 
 LONG_S = 30.0
@@ -22,7 +24,7 @@ app = App("forks")
 numbers = app.topic("numbers", key=str, value=int)
 
 
-def child(producer: TestProducer, parents: deliveries.Delivery) -> None:
+def child(producer: TestProducer, parents: deliveries.Delivery, parents_ends: Iterator[bytes]) -> None:
     """Everything works, and nothing of the parent's is sent."""
     failure = parents.exception(LONG_S)
     assert isinstance(failure, DeliveryError), failure
@@ -36,6 +38,7 @@ def child(producer: TestProducer, parents: deliveries.Delivery) -> None:
     mine = producer.clients.opened[-1]
     assert len(producer.clients.opened) == 2, "the parent's client is used"
     assert mine.closed
+    assert ids._Made.ends is not parents_ends, "both would make the same ids"
     assert not producer.clients.opened[0].closed, "the parent's client was released"
     sys.stdout.write(f"child {[event.value for event in producer.sent(numbers)]}\n")
     sys.stdout.flush()
@@ -47,6 +50,8 @@ def main() -> int:
     producer.clients.hold()
     under_way = producer.send(numbers, "parent", 1, id="p")
     under_way.future()
+    ids.new_event_id()
+    parents_ends = ids._Made.ends
     held, forked = threading.Event(), threading.Event()
 
     def hold_locks() -> None:
@@ -59,7 +64,7 @@ def main() -> int:
     held.wait(LONG_S)
     pid = os.fork()
     if pid == 0:
-        child(producer, under_way)
+        child(producer, under_way, parents_ends)
         os._exit(0)
     forked.set()
     holder.join()

@@ -186,10 +186,12 @@ def _topic_info(name: str, topic: Any, entries: Mapping[str, Any]) -> TopicInfo:
         topic_id=str(topic.topic_id),
         partitions=len(topic.partitions),
         replication=min((len(p.replicas) for p in topic.partitions), default=0),
-        config={setting: entry.value for setting, entry in entries.items()},
+        config={setting: entry.value or "" for setting, entry in entries.items()},
         overridden=frozenset(
             setting
             for setting, entry in entries.items()
             if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value
+            and not entry.is_read_only  # some clouds have settings of their own, which nobody can change
+            and not entry.is_sensitive  # its value is not told
         ),
     )

@@ -37,6 +37,14 @@ def test_the_line_on_the_terminal_is_ended_once(capsys: pytest.CaptureFixture[st
     assert shown.endswith("tasks: 2 live\n")
 
 
+def test_the_line_on_the_terminal_counts_duplicates(capsys: pytest.CaptureFixture[str]) -> None:
+    """They have no outputs, so nothing else tells a working dedup table from a lost record."""
+    line = ProgressLine()
+    line(Progress(5, 4, 1, 0, 0, 2, 0, 0, 0, duplicates=1, late_duplicates=2))
+    line.end()
+    assert "1 duplicate dropped  2 late duplicates let through" in capsys.readouterr().err
+
+
 def test_processes_that_cannot_start_end_the_command_with_their_own_message(pipeline: Run) -> None:
     """A supervisor that hides why its processes end, or tries for ever, is worse than none."""
     done = pipeline("worker", "no_such_module:app", "--processes", "2", "--worker-id", "w", code=1)

@@ -219,6 +219,21 @@ def test_a_rejected_record_leaves_no_id_behind(on_error: OnError, batch: bool) -
     assert shop.worker.progress().duplicates == 2
 
 
+@pytest.mark.parametrize("sent_again", ["before the replay", "after the replay"])
+def test_a_replay_and_a_copy_of_a_dead_letter_count_once_between_them(sent_again: str) -> None:
+    """Whoever mends a handler replays, while the producer may have sent the event again by itself."""
+    shop = Shop(on_error="dead_letter")
+    shop.run(1, BAD)
+    shop.mended = True
+    if sent_again == "before the replay":
+        shop.run(BAD)
+    assert shop.driver.replay_dead_letters() == 1
+    shop.driver.run()
+    shop.run(BAD, 2)
+    assert shop.results == [1, 1 + BAD, 3 + BAD]
+    assert shop.worker.progress().duplicates == 1 + (sent_again == "before the replay")
+
+
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_record_that_stops_its_task_is_processed_once_it_can_be(batch: bool) -> None:
     """What came before it is committed with its ids, and it is not among them."""

@@ -7,6 +7,7 @@ while there is no room. Outcomes of many events come to the loop in one call.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 from pipeline.producing.delivery import Delivered, Delivery
@@ -56,27 +57,41 @@ class Loop:
         self._done.append((outcome, delivery))
         if not self._told:
             self._told = True
-            self._call(self._resolve)
+            if not self._call(self._resolve):
+                self._forget()
 
     def _resolve(self) -> None:
         """On the loop. What is appended after the first line tells again."""
         self._told = False
         done, self._done = self._done, []
         for outcome, delivery in done:
-            if outcome.cancelled():
-                continue
             failure = delivery.exception()
-            if failure is not None:
+            if outcome.cancelled():
+                self._nobody_waits(delivery)
+            elif failure is not None:
                 outcome.set_exception(failure)
             else:
                 outcome.set_result(delivery.result())
 
-    def _call(self, function: partial[None] | object) -> None:
-        if not self._loop.is_closed():
-            try:
-                self._loop.call_soon_threadsafe(function)  # type: ignore[arg-type]
-            except RuntimeError:  # closed just now: nobody waits there any more
-                return
+    def _forget(self) -> None:
+        """The loop is gone, and with it those who waited."""
+        self._told = False
+        done, self._done = self._done, []
+        for _, delivery in done:
+            self._nobody_waits(delivery)
+
+    def _nobody_waits(self, delivery: Delivery) -> None:
+        if delivery.exception() is not None:
+            delivery.seen = False
+            self._outbox.remember(delivery)
+
+    def _call(self, function: Callable[[], object]) -> bool:
+        """Whether the loop still runs, so that it will be called."""
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            return False
+        return True
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -64,7 +64,7 @@ class Outbox:
         self._settling = False
         self._failed: dict[Delivery, None] = {}
         self._failed_beyond = 0
-        self._when_room: list[Callable[[], None]] = []
+        self._when_room: list[Callable[[], object]] = []
         self._stop = False
         self._client: EventClient | None = None
         self._thread: threading.Thread | None = None
@@ -110,13 +110,21 @@ class Outbox:
                     return None
                 deadline = self._wait_for_room(deadline, event)
 
-    def call_when_room(self, call: Callable[[], None]) -> None:
+    def call_when_room(self, call: Callable[[], object]) -> None:
         """Call once, on the producer's thread, when there may be room. At once when there is."""
         with self._room:
             if self._waiting:
                 self._when_room.append(call)
                 return
         call()
+
+    def remember(self, delivery: Delivery) -> None:
+        """Let the next `flush` say that this one has failed, unless somebody looks at it before."""
+        with self._lock:
+            if len(self._failed) < _REMEMBERED:
+                self._failed[delivery] = None
+            else:
+                self._failed_beyond += 1
 
     def flush(self, timeout_s: float | None) -> None:
         """Wait until everything that was put so far is settled.
@@ -236,20 +244,13 @@ class Outbox:
         else:
             failure = client.fatal or client.failure(error, _named(delivery))
             if delivery.on_delivery is None:
-                self._remember(delivery)
+                self.remember(delivery)
             delivery.finish(failure)
         if delivery.on_delivery is not None:
             try:
                 delivery.on_delivery(delivery)
             except Exception as raised:  # noqa: BLE001 - a caller's function must not end the deliveries of others
                 self._log.error("on_delivery_raised", event_id=str(delivery.id), error=repr(raised))
-
-    def _remember(self, delivery: Delivery) -> None:
-        with self._room:
-            if len(self._failed) < _REMEMBERED:
-                self._failed[delivery] = None
-            else:
-                self._failed_beyond += 1
 
     # Waiting; `_room` is held
 

@@ -26,8 +26,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from pipeline.config import ProducerSettings
@@ -41,7 +42,7 @@ from pipeline.errors import (
     QueueFullError,
     UnknownOutcomeError,
 )
-from pipeline.ports import Producers, TransactionalProducer
+from pipeline.ports import Output, Producers, TransactionalProducer
 from pipeline.producing.encoding import Encoder
 from pipeline.producing.forks import leave_behind, tell_in_children
 
@@ -58,8 +59,8 @@ RETRY_BACKOFF_MS = 500
 class Transaction:
     """A batch that is open. Valid inside its `with`, for the thread that opened it."""
 
-    def __init__(self, producer: TransactionalProducer, encoder: Encoder) -> None:
-        self._producer = producer
+    def __init__(self, send: Callable[[Sequence[Output]], None], encoder: Encoder) -> None:
+        self._send = send
         self._encoder = encoder
         self._outputs: list[Any] = []
         self._open = True
@@ -93,7 +94,7 @@ class Transaction:
         """Hand to the client what was collected."""
         outputs, self._outputs = self._outputs, []
         if outputs:
-            self._producer.send(outputs)
+            self._send(outputs)
 
     def end(self) -> None:
         """Take nothing more."""
@@ -136,12 +137,12 @@ class TransactionalSender:
         try:
             self._refuse_after_end()
             producer = self._renewed()  # 1
-            batch = Transaction(producer, self._encoder)
+            batch = Transaction(lambda outputs: self._told(partial(producer.send, outputs)), self._encoder)
             self._renew_due = True  # until it has ended well
             self._told(producer.begin)  # 2
             try:
                 yield batch  # 3
-                self._told(batch.pass_on)
+                batch.pass_on()
                 self._told(producer.flush)  # 4
             except BaseException:
                 self._abort(producer)
@@ -201,7 +202,7 @@ class TransactionalSender:
         self._producer = producer
         return producer
 
-    def _told(self, call: Any) -> None:
+    def _told(self, call: Callable[[], object]) -> None:
         """Make a call before the commit: whatever it raises, nothing of the batch was written."""
         try:
             call()

@@ -693,7 +693,7 @@ ROWS = [
     Broken(
         "a failed event is forgotten when nobody looks at it",
         "producing/outbox.py",
-        "                self._remember(delivery)\n",
+        "                self.remember(delivery)\n",
         "                pass\n",
         "tests/producing/test_producer.py nobody_looked",
     ),

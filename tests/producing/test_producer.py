@@ -332,6 +332,28 @@ def test_a_cancelled_coroutine_does_not_take_its_event_back() -> None:
     assert len(producer.sent(orders)) == 1
 
 
+@pytest.mark.parametrize("loop_is_gone", [False, True])
+def test_flush_tells_of_an_event_whose_coroutine_no_longer_waits(loop_is_gone: bool) -> None:
+    """A request that was cancelled has nobody else who could learn that its event is lost."""
+    producer = held()
+    producer.clients.broker.fail_next("deliver", DeliveryError("no answer"))
+
+    async def run() -> None:
+        task = asyncio.create_task(producer.asend(orders, "k", Order(1), id="7"))
+        await asyncio.sleep(0)
+        task.cancel()
+        if not loop_is_gone:
+            producer.clients.release()
+            while not producer._outbox._failed:
+                await asyncio.sleep(0)
+
+    asyncio.run(run())
+    producer.clients.release()
+    with pytest.raises(DeliveryError, match="1 events were not delivered: event 7 "):
+        producer.flush(LONG_S)
+    producer.close()
+
+
 # The end
 
 

@@ -126,11 +126,12 @@ def test_what_is_unknown_before_the_commit_is_known_not_to_be_written(
     broker: MemoryBroker, sender: TransactionalSender, call: str
 ) -> None:
     """Nobody asked for a commit."""
-    broker.fail_next(call, UnknownOutcomeError("no answer"))
-    with pytest.raises(AbortableError, match=NOTHING):
-        write(sender, "1")
-    write(sender, "2")
-    assert ids(broker) == [b"2"]
+    for count in (1, 1000):  # passed on at the end, and within the block
+        broker.fail_next(call, UnknownOutcomeError("no answer"))
+        with pytest.raises(AbortableError, match=NOTHING):
+            write(sender, *map(str, range(count)))
+    write(sender, "last")
+    assert ids(broker) == [b"last"]
 
 
 @pytest.mark.parametrize(("call", "said"), [("flush", NOTHING), ("commit", "whole or not at all")])

@@ -203,7 +203,7 @@ def _choice(ids: Sequence[str] | None, partition: int | None, error: str) -> Cho
 
 
 def _found(place: _Place, choice: Choice) -> Iterator[DeadLetter]:
-    return (letter for letter in read_letters(place.topic, place.world) if choice.takes(letter))
+    return read_letters(place.topic, choice, place.world)
 
 
 def _newest(

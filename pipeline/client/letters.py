@@ -81,8 +81,8 @@ def dead_letter_topic(group: GroupId, cluster: Cluster) -> TopicInfo:
     return found
 
 
-def read_letters(topic: TopicInfo, world: World) -> Iterator[DeadLetter]:
-    """All of them up to the topic's end as of now, in order per partition.
+def read_letters(topic: TopicInfo, choice: Choice, world: World) -> Iterator[DeadLetter]:
+    """Those that are meant, up to the topic's end as of now, in order per partition.
 
     A record that somebody else has written there is passed over. Raises UnreachableError.
     """
@@ -90,10 +90,19 @@ def read_letters(topic: TopicInfo, world: World) -> Iterator[DeadLetter]:
         closing(world.journals()) as reader,
         closing(world.sources.open(_READER)) as source,
     ):
-        for record in committed_records(topic, reader, source, world.clock):
+        for record in committed_records(topic, reader, source, world.clock, _within(topic, choice.ids)):
             found = _dead_letter(record)
-            if found is not None:
+            if found is not None and choice.takes(found):
                 yield found
+
+
+def _within(topic: TopicInfo, ids: Collection[LetterId]) -> dict[int, range] | None:
+    """Where to look for letters that are named: a topic of a million need not be read for one."""
+    offsets: dict[int, list[int]] = {}
+    for partition, offset in ids:
+        if partition < topic.partitions:
+            offsets.setdefault(partition, []).append(offset)
+    return {number: range(min(each), max(each) + 1) for number, each in offsets.items()} if ids else None
 
 
 def _dead_letter(record: Record) -> DeadLetter | None:

@@ -80,14 +80,26 @@ def read_topic(
 
 
 def committed_records(
-    topic: TopicInfo, reader: JournalReader, source: Source, clock: Clock
+    topic: TopicInfo,
+    reader: JournalReader,
+    source: Source,
+    clock: Clock,
+    within: Mapping[int, range] | None = None,
 ) -> Iterator[Record]:
-    """All committed records of a topic up to its end as of now, in order per partition."""
-    places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
-    bounds = {place: reader.bounds(place) for place in places}
-    lasts = {place: last_committed(reader, place, b.start, b.stable_end) for place, b in bounds.items()}
-    held = {place: last for place, last in lasts.items() if last is not None}
-    return read_topic(source, clock, {place: b.start for place, b in bounds.items()}, held)
+    """All committed records of a topic up to its end as of now, in order per partition.
+
+    `within`: offsets by partition; only these, where it is given.
+    """
+    starts, lasts = {}, {}
+    for number in range(topic.partitions) if within is None else within:
+        place = TopicPartition(topic.name, number)
+        bounds = reader.bounds(place)
+        wanted = range(bounds.stable_end) if within is None else within[number]
+        starts[place] = start = max(bounds.start, wanted.start)
+        last = last_committed(reader, place, start, min(bounds.stable_end, wanted.stop))
+        if last is not None:
+            lasts[place] = last
+    return read_topic(source, clock, starts, lasts)
 
 
 def settled_bounds(reader: JournalReader, partition: TopicPartition, clock: Clock) -> JournalBounds:

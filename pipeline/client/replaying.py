@@ -152,11 +152,9 @@ class Replayer:
 
     def _chosen(self, choice: Choice, most: int | None, replayed: Replayed) -> Iterator[DeadLetter]:
         left = most
-        for letter in read_letters(self._letters, self._world):
+        for letter in read_letters(self._letters, choice, self._world):
             if left == 0:
                 return
-            if not choice.takes(letter):
-                continue
             if letter.id in self._marks and not self._again:
                 replayed.before += 1
                 continue

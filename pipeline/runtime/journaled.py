@@ -49,7 +49,7 @@ class JournalAuthority:
         self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last look
 
     def begin(self) -> None:
-        """Genesis."""
+        """Genesis, and whether replays fit the group."""
         plan, settings = self._plan, self._settings
         ensure_genesis(
             plan.id,
@@ -59,6 +59,7 @@ class JournalAuthority:
             world=self._world,
             latest=settings.start == "latest",
         )
+        plan.check_replays()
 
     def begin_restore(self, asked: Asked) -> Pending[Ready]:
         step = restore_step(self._plan, asked, self._world, self._settings)

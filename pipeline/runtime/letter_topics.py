@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.app import Group
 from pipeline.core.names import GroupId
-from pipeline.errors import ConfigError, FatalTaskError
+from pipeline.errors import FatalTaskError
 from pipeline.ports import Cluster, TopicInfo, TopicSpec
 from pipeline.runtime.world import World
 
-__all__ = ["check_replays", "create_letter_topics", "letter_topics", "wants_letters"]
+__all__ = ["create_letter_topics", "letter_topics", "wants_letters"]
 
 # A dead letter is its record, however large, and says in headers what was wrong with it; a replay says where it was.
 DEAD_LETTER_HEADER_BYTES = 64 * 1024
@@ -73,13 +73,3 @@ def create_letter_topics(
                 hint="check the brokers, then start again",
             )
         world.clock.sleep(0.05)
-
-
-def check_replays(group: GroupId, partitions: int, found: TopicInfo) -> None:
-    """Each task reads its own partition. Raises ConfigError."""
-    if found.partitions != partitions:
-        raise ConfigError(
-            f"topic {found.name} has {found.partitions} partitions, and group {group.app}/{group.group} has "
-            f"{partitions} tasks",
-            hint="where an input got partitions: runbooks/partitions-changed.md",
-        )

@@ -15,7 +15,7 @@ from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.declarations import Topic
 from pipeline.errors import ConfigError
 from pipeline.ports import TopicInfo
-from pipeline.runtime.letter_topics import check_replays, letter_topics, wants_letters
+from pipeline.runtime.letter_topics import letter_topics, wants_letters
 from pipeline.runtime.world import World
 from pipeline.table import table_prefix
 
@@ -55,6 +55,19 @@ class GroupPlan:
     def lacks_letter_topics(self) -> bool:
         """Whether topics for dead letters and their replays are yet to be created."""
         return wants_letters(self.group) and not (self.largest_letter and self.reads_replays)
+
+    def check_replays(self) -> None:
+        """Each task reads its own partition of them. Raises ConfigError.
+
+        Asked after the journal, which has more to say where it is the inputs that have changed.
+        """
+        found = self.identity.inputs.get(self.id.replays_topic)
+        if found is not None and found.partitions != self.partitions:
+            raise ConfigError(
+                f"topic {self.id.replays_topic} has {found.partitions} partitions, and group {self.id.app}/"
+                f"{self.id.group} has {self.partitions} tasks: each reads the partition of its number",
+                hint="the pipeline creates that topic itself: delete one that somebody else has created before it",
+            )
 
     def partitions_of(self, partition: int) -> list[TopicPartition]:
         """The input partitions of one task."""
@@ -155,7 +168,6 @@ def _shape(
     partitions = next(iter(counts.values()))
     read = [topics[topic.name] for topic in inputs]
     if replays is not None:
-        check_replays(group.id, partitions, replays)
         read.append(replays)
     return partitions, Identity(
         cluster_id=cluster_id,

@@ -629,6 +629,44 @@ def test_a_topic_of_replays_that_was_created_again_stops_its_tasks() -> None:
         orders.driver.run()
 
 
+def test_a_topic_of_replays_with_other_partitions_is_refused() -> None:
+    """Somebody has created it by hand: most tasks would have no partition to read, or nobody would read the last."""
+    orders = Orders()
+    orders.driver.broker.create(TopicSpec(GROUP.replays_topic, 7))
+    with pytest.raises(ConfigError, match="has 7 partitions, and group orders/main has 2 tasks"):
+        orders.driver.run()
+
+
+def test_an_input_that_has_got_partitions_is_still_what_is_complained_about() -> None:
+    """The topic of replays no longer fits either, but it is not what somebody has changed."""
+    orders = failed()
+    orders.driver.stop()
+    orders.driver.broker.add_partitions("amounts", 2)
+    orders.driver.restart()
+    with pytest.raises(
+        ConfigError, match=r"its journal orders\.main\.journal has 2 partitions, its input amounts"
+    ):
+        orders.driver.run()
+
+
+def test_a_letter_that_is_named_is_found_without_reading_the_others() -> None:
+    """A topic of a million letters must answer for one at once."""
+    orders = failed(partitions=1)
+    letters = list(replayer(orders).plan(Choice(), Replayed()))
+    read: list[int] = []
+    real = orders.driver.broker.read
+
+    def counted(partition: TopicPartition, start: int, **options: Any) -> Any:
+        found = real(partition, start, **options)
+        read.extend(record.offset() for record in found if partition.topic == GROUP.dead_letter_topic)
+        return found
+
+    orders.driver.broker.read = counted  # type: ignore[method-assign]
+    ids = [letters[1].id, letters[2].id, (9, 1), (0, 10_000)]
+    assert list(replayer(orders).plan(Choice(ids=ids), Replayed())) == letters[1:3]
+    assert letters[0].offset not in read
+
+
 def test_status_counts_what_waits_to_be_replayed_as_lag() -> None:
     """Whoever has replayed wants to know when it is done."""
     orders = failed()

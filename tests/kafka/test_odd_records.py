@@ -84,7 +84,7 @@ def test_odd_records_are_what_they_were_to_handlers_in_letters_and_when_replayed
         _run(worker, lambda: worker.progress().dead_lettered == len(ODD) and worker.idle)
         assert seen == ODD
         world = worker.world
-        letters = list(read_letters(dead_letter_topic(app.id, world.cluster), world))
+        letters = list(read_letters(dead_letter_topic(app.id, world.cluster), Choice(), world))
         assert [
             (each.key, each.value, each.letter.origin.timestamp_ms, list(each.headers)) for each in letters
         ] == ODD

@@ -1,8 +1,8 @@
 """PostgreSQL: the only module that imports psycopg.
 
-Each session bounds what others may have to wait for it: a statement waits for a lock at most LOCK_S, and the server
+Each session bounds what others may have to wait for it: a statement waits for a lock at most LOCK_MS, and the server
 ends a session that idles within a transaction (its process was stopped, or its machine is gone) after IDLE_S. Who needs
-a task's rows and waits longer than LOCK_S ends the session that has them, where that is one of ours.
+a task's rows and waits longer than LOCK_MS ends the session that has them, where that is one of ours.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from pipeline.sinks.sql import POSITIONS, POSITIONS_DDL, SqlSession, quoted, quo
 
 __all__ = ["PostgresSession"]
 
-LOCK_S = 3
+LOCK_MS = 3_000
 IDLE_S = 30
 COPY_FROM_ROWS = 20
 STAGE_FROM_ROWS = 100
@@ -94,7 +94,7 @@ class PostgresSession(SqlSession):
             self._connection.execute(
                 "SELECT set_config('lock_timeout', %s, false), "
                 "set_config('idle_in_transaction_session_timeout', %s, false)",
-                (f"{LOCK_S}s", f"{IDLE_S}s"),
+                (f"{LOCK_MS}ms", f"{IDLE_S}s"),
             )
         except psycopg.Error as error:
             raise SinkUnreachableError(

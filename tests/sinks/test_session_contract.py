@@ -267,8 +267,11 @@ def test_the_users_own_statements_cannot_end_the_transaction(bench: Bench, how: 
     assert bench.fetch("t") == []
 
 
-def test_a_take_over_waits_for_an_open_transaction_and_ends_one_that_stays_open(bench: Bench) -> None:
+def test_a_take_over_waits_for_an_open_transaction_and_ends_one_that_stays_open(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that was stopped in the middle of a transaction must not hold up its successor."""
+    monkeypatch.setattr("pipeline.sinks.postgres.LOCK_MS", 200)
     if bench.engine == "sqlite":
         pytest.skip("its lock is the file's, and nobody can end another's")
     zombie, successor = bench.begun(), bench.session()

@@ -26,6 +26,7 @@ from pipeline.errors import DeliveryError, InvariantError, PipelineError, Produc
 from pipeline.ports import EventClient, EventClients, Logger
 from pipeline.producing.delivery import Delivery, OnDelivery
 from pipeline.producing.encoding import Encoded
+from pipeline.producing.failures import named, text_of, undelivered
 from pipeline.producing.forks import leave_behind, tell_in_children
 
 __all__ = ["Outbox"]
@@ -194,7 +195,7 @@ class Outbox:
         for delivery in theirs:
             delivery.disown(
                 DeliveryError(
-                    f"{_named(delivery)} was sent before this process was forked: only its parent knows the outcome"
+                    f"{named(delivery)} was sent before this process was forked: only its parent knows the outcome"
                 )
             )
 
@@ -242,7 +243,7 @@ class Outbox:
         if error is None:
             delivery.finish((record.partition(), record.offset(), record.timestamp()[1]))
         else:
-            failure = client.fatal or client.failure(error, _named(delivery))
+            failure = client.fatal or client.failure(error, named(delivery))
             if delivery.on_delivery is None:
                 self.remember(delivery)
             delivery.finish(failure)
@@ -271,7 +272,7 @@ class Outbox:
     def full(self, event: Encoded, waited_s: float) -> QueueFullError:
         """Why an event was not taken."""
         return QueueFullError(
-            f"event {_text(event.id)} for topic {event.topic} was not sent: {len(self._waiting)} events of "
+            f"event {text_of(event.id)} for topic {event.topic} was not sent: {len(self._waiting)} events of "
             f"{self._bytes} bytes wait for delivery, and none became room in {waited_s:g} s",
             hint="Kafka is away or slower than the producer: send less, or raise max_records and max_bytes",
         )
@@ -297,7 +298,7 @@ class Outbox:
 
     def _undelivered(self, what: str) -> DeliveryError:
         with self._room:
-            return _delivery_error(len(self._waiting), list(islice(self._waiting, _NAMED)), what)
+            return undelivered(len(self._waiting), list(islice(self._waiting, _NAMED)), what)
 
     def _raise_failed(self) -> None:
         """Say once what has failed, and was not told to anybody."""
@@ -309,23 +310,4 @@ class Outbox:
         if count:
             reason = failed[0].exception() if failed else None
             because = f"; the first one: {reason.message}" if reason is not None else ""
-            raise _delivery_error(count, failed[:_NAMED], "were not delivered", because)
-
-
-def _delivery_error(count: int, first: list[Delivery], what: str, because: str = "") -> DeliveryError:
-    names = ", ".join(_named(delivery) for delivery in first) + (", ..." if count > len(first) else "")
-    return DeliveryError(
-        f"{count} events {what}: {names}{because}",
-        hint="they may have been written all the same: send them again under the same ids",
-        count=count,
-        events=tuple((delivery.topic, delivery.key, delivery.id) for delivery in first),
-    )
-
-
-def _named(delivery: Delivery) -> str:
-    key = "without a key" if delivery.key is None else f"of key {delivery.key!r}"
-    return f"event {_text(delivery.id)} {key} for topic {delivery.topic}"
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="backslashreplace")
+            raise undelivered(count, failed[:_NAMED], "were not delivered", because)

@@ -344,7 +344,7 @@ def test_flush_tells_of_an_event_whose_coroutine_no_longer_waits(loop_is_gone: b
         task.cancel()
         if not loop_is_gone:
             producer.clients.release()
-            while not producer._outbox._failed:
+            while not producer._outbox._failed:  # noqa: ASYNC110 - nothing tells a test of it
                 await asyncio.sleep(0)
 
     asyncio.run(run())

@@ -1,0 +1,32 @@
+"""Events that were not delivered, in words: how many, and which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.errors import DeliveryError
+from pipeline.producing.delivery import Delivery
+
+__all__ = ["named", "text_of", "undelivered"]
+
+
+def undelivered(count: int, first: Sequence[Delivery], what: str, because: str = "") -> DeliveryError:
+    """An error about `count` events, of which the first ones are given; `what` says what is wrong with them."""
+    names = ", ".join(named(delivery) for delivery in first) + (", ..." if count > len(first) else "")
+    return DeliveryError(
+        f"{count} events {what}: {names}{because}",
+        hint="they may have been written all the same: send them again under the same ids",
+        count=count,
+        events=tuple((delivery.topic, delivery.key, delivery.id) for delivery in first),
+    )
+
+
+def named(delivery: Delivery) -> str:
+    """An event as a person can find it again."""
+    key = "without a key" if delivery.key is None else f"of key {delivery.key!r}"
+    return f"event {text_of(delivery.id)} {key} for topic {delivery.topic}"
+
+
+def text_of(data: bytes) -> str:
+    """An id as text."""
+    return data.decode(errors="backslashreplace")

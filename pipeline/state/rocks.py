@@ -44,6 +44,7 @@ _CLAIM = ".worker"
 _POSITION = b"\x00\x00\x00\x00position"
 _FIRST_USER_KEY = b"\x00\x00\x00\x01"  # table ids are four bytes and never zero
 _LAST_TABLE = b"\xff\xff\xff\xff"
+_ROWS = "default"  # the column family that RocksDB keeps everything in
 _READ_ONLY_ATTEMPTS = 50
 # After a crash, opening replays what is in the write buffers, task after task: the client holds the interpreter
 # while it opens. This is about 60 ms for a full one. One of 16 MiB takes 250 ms; for a task that writes millions of
@@ -111,7 +112,7 @@ class RocksStores:
                 hint="set worker.state_dir to a directory that this user can write",
             ) from error
         try:
-            database = Rdict(str(path), _options(self._cache))
+            database = _open(path, self._cache)
         except Exception as error:
             raise _open_failure(path, task, error) from error
         store = RocksStore(database, path)
@@ -134,7 +135,7 @@ class RocksStores:
         while True:
             try:
                 access = AccessType.read_only(error_if_log_file_exist=False)
-                return RocksView(Rdict(str(path), _options(self._cache), access_type=access), path)
+                return RocksView(_open(path, self._cache, access), path)
             except Exception as error:
                 attempt += 1
                 if attempt == _READ_ONLY_ATTEMPTS or "No such file" not in str(error):
@@ -326,6 +327,18 @@ class _Scan:
 
     def end(self) -> None:
         self._iterator = None
+
+
+def _open(path: Path, cache: Cache, access: AccessType | None = None) -> Rdict:
+    """With our options, also when there is a database: the client would read the rows' own from its last files.
+
+    Those say nothing of a cache or a filter, so each state would have a cache of its own, and no filters.
+    """
+    options = _options(cache)
+    families = {_ROWS: options} if (path / "CURRENT").exists() else None
+    if access is None:
+        return Rdict(str(path), options, column_families=families)
+    return Rdict(str(path), options, column_families=families, access_type=access)
 
 
 def _options(cache: Cache) -> Options:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from hashlib import blake2b
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipeline.state.rocks import RocksStores
 TASK = TaskId("app", "main", 0)
 ROWS = 200_000
 READS = 500
+FEW_ROWS = 1_000
 
 
 def _key(number: int) -> bytes:
@@ -39,3 +41,22 @@ def test_a_row_that_is_not_there_is_not_looked_for_in_the_filter_of_all_rows(tmp
         assert store.get(_key(number)) is None
     assert _bytes_read() - before < READS * 64 * 1024
     store.close()
+
+
+def test_a_state_that_is_opened_again_has_its_filters_and_shares_the_cache(tmp_path: Path) -> None:
+    """The client forgets both: each state would have a cache of its own, and look through its files for every row."""
+    cache_bytes = 3 * 1024 * 1024
+    stores = RocksStores(tmp_path, cache_bytes)
+    filters = []
+    for start in range(0, 3 * FEW_ROWS, FEW_ROWS):
+        store = stores.open(TASK)
+        assert store.figure("rocksdb.block-cache-capacity") == str(cache_bytes)
+        store.apply({_key(number): b"value" for number in range(start, start + FEW_ROWS)}, b"position")
+        store._database.flush(wait=True)
+        view = stores.open_read_only(TASK)
+        assert view.figure("rocksdb.block-cache-capacity") == str(cache_bytes)
+        view.close()
+        found = re.search(r"# entries for filter=(\d+)", store.figure("rocksdb.aggregated-table-properties"))
+        filters.append(int(found.group(1)) if found else 0)
+        store.close()
+    assert filters == [count * FEW_ROWS + opens for opens, count in enumerate(range(1, 4), 1)]

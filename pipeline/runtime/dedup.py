@@ -301,6 +301,7 @@ def _header_id(record: Record) -> bytes:
     found = event_id(record)
     if not found:
         raise ValueError(
-            f"the record has no id: no header {EVENT_ID_HEADER}. Write one (pipeline produce --id), or declare Dedup(id=...)"
+            f"the record has no id: no header {EVENT_ID_HEADER}. "
+            "Write one (pipeline produce --id), or declare Dedup(id=...)"
         )
     return found

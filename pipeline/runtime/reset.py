@@ -221,16 +221,25 @@ def _input_resets(
     inputs = []
     for partition in plan.partitions_of(task.partition):
         bounds = reader.bounds(partition)
-        # What waits to be replayed is of the history that is forgotten.
-        chosen = bounds.stable_end if is_replays(partition.topic) else start(reader, partition)
+        position = positions.get(partition.topic)
+        if is_replays(partition.topic):
+            chosen = _behind_replays(reader, partition, position or bounds.start)
+        else:
+            chosen = start(reader, partition)
         if not bounds.start <= chosen <= bounds.stable_end:
             raise InputError(
                 f"{partition} holds offsets {bounds.start} to {bounds.stable_end}; {chosen} is not among them",
                 hint="choose an offset from there, a time, earliest or latest",
             )
-        position = positions.get(partition.topic)
         inputs.append(InputReset(partition.topic, partition.partition, position, chosen))
     return tuple(inputs)
+
+
+def _behind_replays(reader: JournalReader, partition: TopicPartition, position: int) -> int:
+    """Behind what waits to be replayed: it is of the history that is forgotten. Where nothing waits, as it is."""
+    end = reader.bounds(partition).stable_end
+    waits = next(reader.read(partition, position, end), None) is not None  # markers have offsets, too
+    return end if waits else position
 
 
 def _last(task: TaskId, reader: JournalReader) -> JournalEntry:

@@ -30,6 +30,7 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Output, Step, TopicSpec
+from pipeline.runtime.reset import plan_reset, start_at
 from pipeline.runtime.status import read_status
 from pipeline.testing import ManualClock, MemoryCluster, MemoryJournalReader
 from pipeline.testing.faults import Faults
@@ -602,12 +603,29 @@ def test_a_replay_of_a_mistaken_program_stops_its_task_and_is_met_again() -> Non
     orders.check()
 
 
+def reset_plan(orders: Orders) -> int:
+    """How many replays a reset says that it drops."""
+    world = orders.driver._world()
+    planned = plan_reset(orders.app, orders.app.groups, None, start_at(["earliest"]), world)
+    inputs = [place for task in planned for place in task.inputs]
+    return sum(place.skipped for place in inputs if place.topic == GROUP.replays_topic)
+
+
+def test_a_reset_drops_no_replay_that_was_handled() -> None:
+    """The marker behind the last one is none that waits: a plan that says so would make people wonder."""
+    orders = failed()
+    orders.driver.replay_dead_letters()
+    orders.driver.run()
+    assert reset_plan(orders) == 0
+
+
 def test_a_reset_forgets_what_waits_to_be_replayed() -> None:
     """The input is handled again from its beginning, and those records with it: they must not count twice."""
     orders = failed()
     orders.driver.stop()
     orders.driver.replay_dead_letters()
     before = len(orders.driver.outputs(orders.sums))
+    assert reset_plan(orders) == len(BAD) + 2  # offsets: a marker in each partition is one, too
     orders.driver.reset()
     orders.driver.restart()
     orders.driver.run()

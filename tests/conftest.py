@@ -27,6 +27,10 @@ _IMAGE = "apache/kafka:4.3.1"
 _CONNECT_S = 5.0
 _CONTAINER_S = 60.0
 
+# Hundreds of processes are started by tests: where nothing compiled may lie beside the sources, it lies elsewhere.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(cache_dir() / "compiled-for-tests"))
+
 # Random tests: quick and different at each run for a person, the same at each run where $CI is set.
 settings.register_profile(
     "person", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]

@@ -176,6 +176,18 @@ class SinkBench:
         assert self.stop(worker) == 0, self.log.read_text()
         self.check()
 
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`pipeline ...`, to its end."""
+        names = {"LEDGER_PREFIX": self.prefix, "LEDGER_DSN": self._direct, "PIPELINE_KAFKA": self.servers}
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline", *arguments],
+            env={**os.environ, **names},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_S,
+        )
+
     def stop(self, worker: subprocess.Popen[bytes]) -> int:
         worker.send_signal(signal.SIGTERM)
         return worker.wait(DEADLINE_S)

@@ -50,9 +50,30 @@ def test_commits_whose_answer_is_lost_and_commits_that_never_arrive_leave_rows_e
         outcomes = [line for line in bench.log.read_text().splitlines() if "sink_commit_settled" in line]
         assert sum("committed" in line for line in outcomes) >= 2, outcomes
         assert sum("aborted" in line for line in outcomes) >= 2, outcomes
+        _check_commands(bench)
     finally:
         bench.close()
         proxy.close()
+
+
+def _check_commands(bench: SinkBench) -> None:
+    """What a group without a journal answers to commands that look into journals; and a reset."""
+    status = bench.command("status", bench.prefix)
+    assert status.returncode == 1  # no worker is alive
+    assert status.stdout.count("rows/") == bench.partitions
+    for words in (["journal", "show"], ["checkpoints", "list", "--store", f"file://{bench.log.parent}"]):
+        done = bench.command(*words, bench.prefix, "--group", "rows")
+        assert done.returncode == 1
+        assert "has no journal" in done.stderr
+        assert "pipeline_positions" in done.stderr
+    shown = bench.command("table", "show", "ledger", "--app", "tests.sinks.ledger:app")
+    assert "has no table ledger" in shown.stderr
+    app = "tests.sinks.ledger:app"
+    planned = bench.command("reset", app, "--group", "rows", "--from", "latest", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "nothing is deleted in the database" in planned.stderr
+    assert bench.command("reset", app, "--group", "rows", "--yes").returncode == 0
+    assert bench.done() == 0
 
 
 @pytest.mark.kills

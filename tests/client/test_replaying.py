@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import App, Context, Event
+from pipeline import App, Batch, Context, Dedup, Event
 from pipeline.client.letters import Choice, letter_id
 from pipeline.client.marks import decode_mark
 from pipeline.client.migration import Migration, survey
@@ -32,7 +32,7 @@ from pipeline.errors import (
 from pipeline.ports import Output, Step, TopicSpec
 from pipeline.runtime.reset import plan_reset, start_at
 from pipeline.runtime.status import read_status
-from pipeline.testing import ManualClock, MemoryCluster, MemoryJournalReader
+from pipeline.testing import ManualClock, MemoryCluster, MemoryJournalReader, TestDriver
 from pipeline.testing.faults import Faults
 from tests.client.orders import GROUP, Orders
 
@@ -739,3 +739,43 @@ def test_letters_larger_than_the_replays_may_be_are_refused_with_the_setting() -
     orders.driver.broker.configure(GROUP.replays_topic, {"max.message.bytes": "300"})
     with pytest.raises(InputError, match=r"topic orders\.main\.replays 44: raise its max\.message\.bytes"):
         orders.driver.replay_dead_letters()
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("sent_again", [False, True])
+def test_an_event_of_a_topic_with_dedup_counts_once_whether_replayed_or_sent_again(
+    batch: bool, sent_again: bool
+) -> None:
+    """A record that was given up has left no id behind; one that came again has, and its replay is a duplicate."""
+    app = App("unique")
+    inputs = app.topic("in", key=str, value=int, dedup=Dedup(ttl_s=3600))
+    sums = app.table("sums", key=str, value=int)
+    broken = [True]
+
+    def add(event: Event[str, int], ctx: Context) -> None:
+        if broken:
+            raise ValueError("not yet")
+        table = ctx.table(sums)
+        table[event.key] = table.get(event.key, 0) + event.value
+
+    def add_all(events: Batch[str, int], ctx: Context) -> None:
+        for event in events:
+            add(event, ctx)
+
+    if batch:
+        app.batch_handler(inputs, on_error="dead_letter")(add_all)
+    else:
+        app.handler(inputs, on_error="dead_letter")(add)
+    driver = TestDriver(app)
+    driver.send(inputs, "k", 5, event_id=b"1")
+    driver.run()
+    broken.clear()
+    if sent_again:
+        driver.send(inputs, "k", 5, event_id=b"1")
+        driver.run()
+    for again in (False, True):
+        driver.replay_dead_letters(again=again)
+        driver.run()
+    driver.send(inputs, "k", 5, event_id=b"1")
+    driver.run()
+    assert driver.table(sums) == {"k": 5}

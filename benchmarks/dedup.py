@@ -153,8 +153,8 @@ class Bench:
                 _settle(store)
         cpu_us = (time.process_time() - cpu_s) / self._ids * 1e6
         return (
-            f"dedup, filled in {time.monotonic() - began_s:.0f} s without Kafka, {cpu_us:.1f} µs of CPU an id, compactions "
-            f"included: {journal} bytes of journal an id"
+            f"dedup, filled in {time.monotonic() - began_s:.0f} s without Kafka, {cpu_us:.1f} µs of CPU an id with "
+            f"compactions: {journal} bytes of journal an id"
         )
 
     def states(self) -> Iterator[str]:

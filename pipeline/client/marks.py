@@ -7,15 +7,19 @@ dead-letter topic by its id, too: in one that was created again the same place i
 
 from __future__ import annotations
 
+from contextlib import closing
 from hashlib import blake2b
 
 import msgspec
 
-from pipeline.core.names import GroupId, replay_marks_topic
+from pipeline.client.letters import LetterId
+from pipeline.client.reading import settled_bounds
+from pipeline.core.names import GroupId, TopicPartition, replay_marks_topic
 from pipeline.errors import ConfigError, CorruptStateError
 from pipeline.ports import Cluster, Output, TopicSpec
+from pipeline.runtime.world import World
 
-__all__ = ["Mark", "decode_mark", "ensure_marks_topic", "mark_output"]
+__all__ = ["Mark", "Marks", "decode_mark", "ensure_marks_topic", "mark_output", "read_marks"]
 
 VERSION = 1
 _CONFIG = {"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"}
@@ -36,6 +40,9 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     replay: int
     replayed_ms: int
     nonce: str
+
+
+Marks = dict[LetterId, Mark]
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -67,6 +74,21 @@ def decode_mark(data: bytes, app: str) -> Mark:
         return msgspec.json.decode(bytes(envelope.mark), type=Mark)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _corrupt(app, f"a record cannot be read: {error}") from error
+
+
+def read_marks(group: GroupId, topic_id: str, world: World) -> Marks:
+    """The marks of a group's letters, by letter. `topic_id`: of the dead-letter topic. Raises CorruptStateError."""
+    place = TopicPartition(replay_marks_topic(group.app), 0)
+    if not world.cluster.describe([place.topic]):
+        return {}
+    found: Marks = {}
+    with closing(world.journals()) as reader:
+        bounds = settled_bounds(reader, place, world.clock)
+        for _, data in reader.read(place, bounds.start, bounds.end):
+            mark = decode_mark(data, group.app) if data else None
+            if mark is not None and mark.group == group.group and mark.topic_id == topic_id:
+                found[mark.partition, mark.offset] = mark
+    return found
 
 
 def ensure_marks_topic(group: GroupId, cluster: Cluster) -> None:

@@ -22,15 +22,13 @@ What is in the topic is handled once, since it is an input like others. Being fe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 
 from pipeline.app import Group
 from pipeline.client.letters import Choice, DeadLetter, LetterId, dead_letter_topic, read_letters
-from pipeline.client.marks import Mark, decode_mark, ensure_marks_topic, mark_output
-from pipeline.client.reading import settled_bounds
+from pipeline.client.marks import Mark, Marks, ensure_marks_topic, mark_output, read_marks
 from pipeline.core.letters import Replay, encode_replay
-from pipeline.core.names import GroupId, TopicPartition, replay_marks_topic
+from pipeline.core.names import TopicPartition
 from pipeline.errors import (
     AbortableError,
     ConfigError,
@@ -45,7 +43,7 @@ from pipeline.errors import (
 from pipeline.ports import TopicInfo, TransactionalProducer
 from pipeline.runtime.world import World
 
-__all__ = ["Refused", "Replayed", "Replayer", "read_marks"]
+__all__ = ["Refused", "Replayed", "Replayer"]
 
 BATCH_LETTERS = 500
 BATCH_BYTES = 4 * 1024 * 1024
@@ -75,24 +73,6 @@ class Replayed:
     refused: list[Refused] = field(default_factory=list)
 
 
-_Marks = dict[LetterId, Mark]
-
-
-def read_marks(group: GroupId, topic_id: str, world: World) -> _Marks:
-    """The marks of a group's letters, by letter. `topic_id`: of the dead-letter topic. Raises CorruptStateError."""
-    place = TopicPartition(replay_marks_topic(group.app), 0)
-    if not world.cluster.describe([place.topic]):
-        return {}
-    found: _Marks = {}
-    with closing(world.journals()) as reader:
-        bounds = settled_bounds(reader, place, world.clock)
-        for _, data in reader.read(place, bounds.start, bounds.end):
-            mark = decode_mark(data, group.app) if data else None
-            if mark is not None and mark.group == group.group and mark.topic_id == topic_id:
-                found[mark.partition, mark.offset] = mark
-    return found
-
-
 class Replayer:
     """Replays letters of one group. Use it once, from one thread.
 
@@ -107,7 +87,7 @@ class Replayer:
         self._again = again
         self._letters = dead_letter_topic(self._group, world.cluster)
         self._replays = self._find_replays()
-        self._marks: _Marks = {}
+        self._marks: Marks = {}
         self._producer: TransactionalProducer | None = None
 
     def plan(self, choice: Choice, replayed: Replayed, most: int | None = None) -> Iterator[DeadLetter]:

@@ -10,9 +10,9 @@ import pytest
 
 from pipeline import App, Batch, Context, Dedup, Event
 from pipeline.client.letters import Choice, letter_id
-from pipeline.client.marks import decode_mark
+from pipeline.client.marks import decode_mark, read_marks
 from pipeline.client.migration import Migration, survey
-from pipeline.client.replaying import Replayed, Replayer, read_marks
+from pipeline.client.replaying import Replayed, Replayer
 from pipeline.config import WorkerSettings
 from pipeline.core.letters import Replay, encode_replay, read_letter
 from pipeline.core.names import TopicPartition

@@ -228,3 +228,21 @@ def test_a_group_that_makes_dead_letters_of_its_own_dead_letters_is_refused() ->
     with pytest.raises(ConfigError, match="would come back for ever"):
         app.handler(letters, on_error="dead_letter")(lambda _event, _ctx: None)
     app.handler(letters, on_error="skip")(lambda _event, _ctx: None)
+
+
+def test_a_letter_over_its_topics_limit_stops_the_task_until_the_limit_is_raised() -> None:
+    """Limits hold for compressed batches, and an input's may be raised later: the record stays where it is."""
+    odd = Odd(str, int, retries=0)
+    odd.driver.run()
+    letters = "odd.main.dead-letters"
+    odd.driver.broker.configure(letters, {"max.message.bytes": "4000"})
+    odd.driver.restart()
+    odd.send(b"k", b"1")
+    with pytest.raises(HandlerError, match=r"over the limit of topic odd\.main\.dead-letters \(3744 bytes\)"):
+        odd.send(b"k", b"[" * 3_500)
+    assert odd.driver.dead_letters() == []
+    odd.driver.broker.configure(letters, {"max.message.bytes": "10000"})
+    odd.driver.restart()
+    odd.send(b"k", b"2")
+    assert [letter.value for letter in odd.driver.dead_letters()] == [b"[" * 3_500]
+    assert odd.seen == [("k", 1), ("k", 2)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import methodcaller
 
+from pipeline.core.names import TopicPartition
 from pipeline.ports import Record, Source
 from pipeline.runtime.live import Authority, LiveTask
 from pipeline.runtime.plan import GroupPlan
@@ -24,6 +25,7 @@ class GroupRun:
         self.leaving: dict[int, LiveTask] = {}  # given up; what is open is being committed
         self._paused: set[int] = set()
         self._held: set[int] = set()
+        self._left: dict[TopicPartition, int] = {}  # where tasks that left stood, not yet mirrored
 
     def add(self, task: LiveTask) -> None:
         """A task is live: read its partitions from where it stands."""
@@ -40,7 +42,10 @@ class GroupRun:
 
     def remove(self, partition: int) -> LiveTask | None:
         """A task is live no more, nor leaving; it is not closed. None when it was neither."""
-        return self.leaving.pop(partition, None) or self._stop_reading(partition)
+        left = self.leaving.pop(partition, None)
+        if left is not None and left.idle:
+            self._left.update(self._applied(left))
+        return left or self._stop_reading(partition)
 
     def _stop_reading(self, partition: int) -> LiveTask | None:
         task = self.tasks.pop(partition, None)
@@ -85,13 +90,15 @@ class GroupRun:
 
     def mirror(self) -> None:
         """Commit the applied positions to the consumer group, for lag tools."""
-        positions = {
-            tp: task.applied.positions[tp.topic]
-            for partition, task in self.tasks.items()
-            for tp in self.plan.partitions_of(partition)
-        }
+        positions, self._left = self._left, {}
+        for task in self.tasks.values():
+            positions.update(self._applied(task))
         if positions:
             self.source.mirror(positions)
+
+    def _applied(self, task: LiveTask) -> dict[TopicPartition, int]:
+        partitions = self.plan.partitions_of(task.id.partition)
+        return {tp: task.applied.positions[tp.topic] for tp in partitions}
 
 
 # A C function, since it is called for every record.

@@ -51,7 +51,8 @@ DEFAULTS: Mapping[str, str] = {
 # By the first two or all five letters of the SQLSTATE.
 _AWAY = {"08", "53", "57", "25006", "25P03"}
 _AGAIN = {"40", "55P03", "57014"}
-_ABOUT_ROWS = {"21", "22", "23", "42804", "44", "P0"}
+# 25P02: a write function went on after an error of its own.
+_ABOUT_ROWS = {"21", "22", "23", "25P02", "42804", "44", "P0"}
 _SETUP = {"3D", "3F", "42"}
 
 

@@ -49,6 +49,8 @@ class RowMaker:
             raise ValueError(
                 f"{self.sink}: a row with columns {', '.join(row)}; the rows before it had {', '.join(columns)}"
             )
+        if self._target.mode == "upsert":
+            hash(tuple([row[name] for name in self._target.key]))  # raises for what cannot tell rows apart
         return tuple([row[name] for name in columns])
 
     def writes(self, made: Sequence[Made]) -> list[RowsWrite | OwnWrite]:
@@ -102,6 +104,7 @@ class RowMaker:
             raise ConfigError(
                 f"{self.sink}: Delete names {', '.join(delete.key)}; the key is {', '.join(self._target.key)}"
             )
+        hash(tuple(delete.key.values()))
         return delete
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.sinking import Hold, PositionRow
-from pipeline.errors import RejectedRowsError
+from pipeline.errors import InvariantError, PipelineError, RejectedRowsError
 from pipeline.sinks.ports import OwnWrite, RowsWrite
 
 __all__ = ["POSITIONS", "POSITIONS_DDL", "SqlSession", "quoted"]
@@ -121,6 +121,10 @@ class SqlSession(ABC):
                     self._write_rows(write)
             except RejectedRowsError as error:
                 raise RejectedRowsError(error.message, hint=error.hint, write=at) from error
+            except (PipelineError, InvariantError):
+                raise
+            except Exception as error:  # a value that the client cannot turn into one of the database
+                raise RejectedRowsError(f"{type(error).__name__}: {error}", write=at) from error
 
     def ddl(self, table: str, key: Sequence[str]) -> str:
         return f"ALTER TABLE {quoted(table)} ADD PRIMARY KEY ({', '.join(map(quoted_column, key))})"

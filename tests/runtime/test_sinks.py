@@ -44,6 +44,8 @@ def test_rows_and_positions_are_written_together() -> None:
     assert sum(row.position for row in totals.database.positions()) == 51
     totals.driver.stop()
     assert {row.process for row in totals.database.positions()} == {""}
+    # Whoever asks for the status afterwards sees that nothing is left to do.
+    assert sum(status.lag for status in look(totals).tasks) == 0
 
 
 @pytest.mark.parametrize("step", SINK_STEPS)

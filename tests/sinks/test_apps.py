@@ -218,3 +218,39 @@ def test_a_column_that_the_table_does_not_have_stops_the_task_whatever_its_polic
     ) as caught:
         driver.run()
     assert caught.value.hint == "its columns: id, n"
+
+
+@pytest.mark.parametrize("odd", [{"x": object()}, object(), "nul\0", "\ud800", 2**70])
+@pytest.mark.parametrize("count", [1, 150])
+def test_a_value_that_has_no_form_in_the_database_is_its_records_error(
+    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str, odd: object, count: int
+) -> None:
+    """Whatever the client makes of it, the worker goes on."""
+    postgres.sql(dsn, "CREATE TABLE odd (id bigint PRIMARY KEY, j jsonb, t text)")
+    app = App("shop")
+    topic = app.topic("amounts", key=int, value=int)
+    column = "id" if isinstance(odd, int) else "t" if isinstance(odd, str) else "j"
+
+    def make(event: Event[int, int]) -> dict[str, object]:
+        found: dict[str, object] = {"id": event.key, "j": None, "t": "x"}
+        return {**found, column: odd} if event.key == 0 else found
+
+    app.group("rows").sink(topic, Postgres(dsn, "odd", row=make), on_error="skip")
+    driver = TestDriver(app, databases=databases)
+    for n in range(count + 1):
+        driver.send(topic, n, n)
+    driver.run()
+    assert postgres.sql(dsn, "SELECT count(*) FROM odd") == [(count,)]
+    assert len(driver.said("record_rejected")) == 1
+
+
+def test_a_key_that_cannot_tell_rows_apart_is_its_records_error(
+    databases: MemoryDatabases, path: Path
+) -> None:
+    """A list has no hash, and would end the worker while rows are written."""
+    unhashable: Any = lambda event: {"id": [event.key] if event.value == 1 else event.key, "n": 1}  # noqa: E731
+    driver, topic = driver_of(databases, Sqlite(path, "totals", row=unhashable), on_error="skip")
+    driver.send(topic, "a", 1)
+    driver.send(topic, "b", 2)
+    driver.run()
+    assert ask(path, "SELECT id FROM totals") == [("b",)]

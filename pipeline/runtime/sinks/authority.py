@@ -153,7 +153,8 @@ class SinkAuthority:
         return self._health.news()
 
     def close(self) -> None:
-        self._executor.close()
+        if self._world.sink_executor is not None:
+            self._executor.close()
         self._sessions.close()
 
     def _later(

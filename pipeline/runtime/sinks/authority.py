@@ -22,9 +22,10 @@ from pipeline.ports import Executor, Pending, Step
 from pipeline.runtime.live import Asked, LiveTask, Place, Ready
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.plan import GroupPlan
+from pipeline.runtime.sinks.batches import Outlet
 from pipeline.runtime.sinks.health import Health
 from pipeline.runtime.sinks.sessions import Sessions
-from pipeline.runtime.sinks.task import Outlet, SinkRun, SinkTask
+from pipeline.runtime.sinks.task import SinkRun, SinkTask
 from pipeline.runtime.sinks.writer import SinkWriter, claim
 from pipeline.runtime.world import World
 from pipeline.sinks.rows import RowMaker

@@ -12,15 +12,13 @@ A record whose row cannot be made, or is refused, gets its sink's policy; everyt
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from pipeline.app import OnError
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.core.sinking import Hold
-from pipeline.declarations import Topic
 from pipeline.errors import (
     HandlerError,
     InvariantError,
@@ -37,26 +35,17 @@ from pipeline.runtime.backlog import Backlog
 from pipeline.runtime.blame import error_place, error_text
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.processor import LEAVING, RAISED, Rejected
+from pipeline.runtime.sinks.batches import Batch, Item, OpenBatch, Outlet, halves, writes_of
 from pipeline.runtime.sinks.health import Health
 from pipeline.runtime.sinks.writer import SinkWriter
 from pipeline.runtime.watchdog import AtWork
 from pipeline.runtime.world import World
-from pipeline.sinks.ports import OwnWrite, RowsWrite
-from pipeline.sinks.rows import Made, RowMaker
 
-__all__ = ["Outlet", "SinkRun", "SinkTask"]
+__all__ = ["SinkRun", "SinkTask"]
 
 RETRY_S = (0.2, 5.0)
 JITTER = (0.8, 1.2)
 RECORD_OVERHEAD_BYTES = 64
-
-
-class Outlet(NamedTuple):
-    """One `group.sink(...)` of a running group."""
-
-    topic: Topic[Any, Any]
-    maker: RowMaker
-    on_error: OnError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +58,6 @@ class SinkRun:
     world: World
     settings: WorkerSettings
     pace: CommitPace
-
-
-class _Item(NamedTuple):
-    """A record and what it comes to at each outlet of its topic, by the outlet's place."""
-
-    record: Record
-    made: Sequence[tuple[int, Made]]
-
-
-class _Batch(NamedTuple):
-    """Records in order, and the positions behind them."""
-
-    items: Sequence[_Item]
-    after: Mapping[str, int]
-
-
-@dataclass(slots=True)
-class _Open:
-    """What is not sealed yet."""
-
-    items: list[_Item] = field(default_factory=list)
-    bytes: int = 0
-    since_s: float = 0.0
 
 
 class SinkTask:
@@ -115,8 +81,8 @@ class SinkTask:
             self._by_topic.setdefault(outlet.topic.name, []).append(at)
         self._positions = dict(self.applied.positions)
         self._backlog = Backlog(run.world.clock)
-        self._open = _Open()
-        self._sealed: deque[_Batch] = deque()
+        self._open = OpenBatch()
+        self._sealed: deque[Batch] = deque()
         self._under_way: Pending[Hold] | None = None
         self._releasing = False
         self._released = False
@@ -233,13 +199,13 @@ class SinkTask:
                             decode_key(record.key()), decode_value(record.value()), record
                         )
                         made.append((at, outlets[at].maker.make(event)))
-                    append(_Item(record, made))
+                    append(Item(record, made))
             except InvariantError:
                 raise
             except RAISED as error:  # whatever user code raises belongs to its record
                 if not self._reject(record, at, error):
                     break
-                append(_Item(record, ()))
+                append(Item(record, ()))
             else:
                 break
             finally:
@@ -265,28 +231,18 @@ class SinkTask:
         return open_s * 1000 >= self._run.settings.commit_interval_ms and self._run.pace.may(self.id)
 
     def _seal(self) -> None:
-        self._sealed.append(_Batch(self._open.items, dict(self._positions)))
-        self._open = _Open()
+        self._sealed.append(Batch(self._open.items, dict(self._positions)))
+        self._open = OpenBatch()
 
     def _write(self) -> bool:
         """Begin to write the first sealed batch, unless it is to wait."""
         if self._run.world.clock.monotonic_s() < self._next_s:
             return False
-        batch, writer = self._sealed[0], self._writer
+        batch, writer, outlets = self._sealed[0], self._writer, self._run.outlets
         self._under_way = self._run.executor.submit(
-            lambda: writer.write(batch.after, [write for _, write in self._writes(batch)])
+            lambda: writer.write(batch.after, [write for _, write in writes_of(batch, outlets)])
         )
         return True
-
-    def _writes(self, batch: _Batch) -> list[tuple[int, RowsWrite | OwnWrite]]:
-        """What to write, with the outlet that it is of."""
-        made: dict[int, list[Made]] = {}
-        for item in batch.items:
-            for at, each in item.made:
-                if each is not None:
-                    made.setdefault(at, []).append(each)
-        outlets = self._run.outlets
-        return [(at, write) for at in sorted(made) for write in outlets[at].maker.writes(made[at])]
 
     def _learn(self) -> None:
         """What became of the step under way."""
@@ -309,7 +265,7 @@ class SinkTask:
                 return
             batch = self._sealed.popleft()
             self.commits += 1
-            self.rows += sum(each is not None for item in batch.items for _, each in item.made)
+            self.rows += batch.rows
 
     def _try_again(self, error: PipelineError) -> None:
         """The same batch, later. One whose commit is in doubt is settled first, by the writer."""
@@ -329,27 +285,23 @@ class SinkTask:
         """Halve a batch that was refused; a record that stands alone gets its policy."""
         batch = self._sealed.popleft()
         if len(batch.items) > 1:
-            middle = len(batch.items) // 2
-            first = batch.items[:middle]
-            after = dict(self.applied.positions)
-            after.update({item.record.topic(): item.record.offset() + 1 for item in first})
-            self._sealed.extendleft([_Batch(batch.items[middle:], batch.after), _Batch(first, after)])
+            self._sealed.extendleft(reversed(halves(batch, self.applied.positions)))
             return
         if not batch.items:
             raise InvariantError(f"task {self.id}: nothing was written, and it was refused: {error.message}")
         item = batch.items[0]
-        writes = self._writes(batch)
+        writes = writes_of(batch, self._run.outlets)
         guilty = [writes[error.write][0]] if error.write is not None else [at for at, _ in writes]
         strictest = next((at for at in guilty if self._run.outlets[at].on_error == "stop"), guilty[0])
         if self._reject(item.record, strictest, error):
-            self._sealed.appendleft(_Batch([], batch.after))
+            self._sealed.appendleft(Batch([], batch.after))
         else:
             self._forget_what_follows()
 
     def _forget_what_follows(self) -> None:
         """Everything behind a record that stops the task is left to whoever takes it next."""
         self._sealed.clear()
-        self._open = _Open()
+        self._open = OpenBatch()
         self._backlog.clear()
         self._positions = dict(self.applied.positions)
 

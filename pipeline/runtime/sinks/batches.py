@@ -1,0 +1,70 @@
+"""Batches of a sink task: records and what they come to, and what of it is written as one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pipeline.app import OnError
+from pipeline.declarations import Topic
+from pipeline.ports import Record
+from pipeline.sinks.ports import OwnWrite, RowsWrite
+from pipeline.sinks.rows import Made, RowMaker
+
+__all__ = ["Batch", "Item", "OpenBatch", "Outlet", "halves", "writes_of"]
+
+
+class Outlet(NamedTuple):
+    """One `group.sink(...)` of a running group."""
+
+    topic: Topic[Any, Any]
+    maker: RowMaker
+    on_error: OnError
+
+
+class Item(NamedTuple):
+    """A record and what it comes to at each outlet of its topic, by the outlet's place."""
+
+    record: Record
+    made: Sequence[tuple[int, Made]]
+
+
+class Batch(NamedTuple):
+    """Records in order, and the positions behind them."""
+
+    items: Sequence[Item]
+    after: Mapping[str, int]
+
+    @property
+    def rows(self) -> int:
+        """How many rows, deletions and events it comes to."""
+        return sum(each is not None for item in self.items for _, each in item.made)
+
+
+@dataclass(slots=True)
+class OpenBatch:
+    """What is not sealed yet."""
+
+    items: list[Item] = field(default_factory=list)
+    bytes: int = 0
+    since_s: float = 0.0
+
+
+def halves(batch: Batch, before: Mapping[str, int]) -> tuple[Batch, Batch]:
+    """Two batches that do the same one after the other; `before`: the positions that the first begins at."""
+    middle = len(batch.items) // 2
+    first = batch.items[:middle]
+    after = dict(before)
+    after.update({item.record.topic(): item.record.offset() + 1 for item in first})
+    return Batch(first, after), Batch(batch.items[middle:], batch.after)
+
+
+def writes_of(batch: Batch, outlets: Sequence[Outlet]) -> list[tuple[int, RowsWrite | OwnWrite]]:
+    """What to write, each with its outlet's place, in the order in which sinks were declared."""
+    made: dict[int, list[Made]] = {}
+    for item in batch.items:
+        for at, each in item.made:
+            if each is not None:
+                made.setdefault(at, []).append(each)
+    return [(at, write) for at in sorted(made) for write in outlets[at].maker.writes(made[at])]

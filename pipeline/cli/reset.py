@@ -128,6 +128,11 @@ def _consequences(resets: Sequence[TaskReset]) -> str:
         lines.append(
             f"produced again: what the handlers send for these records, to any of {', '.join(outputs)}"
         )
+    if again and any(r.plan.reads_replays for r in resets):
+        lines.append(
+            "dead letters of these records are not forgotten: replayed, they would count a second time; "
+            "replays that wait are dropped"
+        )
     sinks = list(dict.fromkeys(str(bound.sink) for r in resets for bound in r.plan.group.sinks))
     if sinks:
         lines.append(

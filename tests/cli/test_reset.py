@@ -1,0 +1,31 @@
+"""What `pipeline reset` says before it asks."""
+
+from __future__ import annotations
+
+from pipeline.cli.reset import _consequences
+from pipeline.runtime.reset import plan_reset, start_at
+from tests.client.orders import Orders
+
+
+def _said(orders: Orders, start: str) -> str:
+    world = orders.driver._world()
+    groups = orders.app.groups
+    return _consequences(list(plan_reset(orders.app, groups, None, start_at([start]), world)))
+
+
+def test_a_reset_that_handles_records_again_warns_of_their_dead_letters() -> None:
+    """Somebody may replay them a week later, and then they count twice."""
+    orders = Orders()
+    orders.bad = {3}
+    orders.send(1, 2, 3)
+    orders.driver.run()
+    assert "dead letters of these records are not forgotten" in _said(orders, "earliest")
+    assert "dead letters" not in _said(orders, "latest")
+
+
+def test_a_reset_of_a_group_without_dead_letters_does_not_speak_of_them() -> None:
+    """A warning that does not concern anybody is read by nobody."""
+    orders = Orders(on_error="skip")
+    orders.send(1, 2, 3)
+    orders.driver.run()
+    assert "dead letters" not in _said(orders, "earliest")

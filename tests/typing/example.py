@@ -4,7 +4,21 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pipeline import App, Batch, Context, Dedup, Delivered, Delivery, Event, Producer, TableDef, Topic
+from pipeline import (
+    App,
+    Batch,
+    Context,
+    Dedup,
+    Delete,
+    Delivered,
+    Delivery,
+    Event,
+    Postgres,
+    Producer,
+    Sqlite,
+    TableDef,
+    Topic,
+)
 from pipeline.testing import TestDriver, TestProducer
 
 
@@ -131,6 +145,18 @@ def roll(batch: Batch[str, Delay], ctx: Context) -> None:
         perhaps: Delay | None = ctx.table(hourly).get("x")
         other: Delay | str = ctx.table(hourly).get("x", "none")
         del perhaps, other
+
+
+def flight_row(event: Event[str, Flight]) -> dict[str, str | int | None] | Delete:
+    if event.value.dep_delay is None:
+        return Delete({"carrier": event.key})
+    return {"carrier": event.key, "delay": event.value.dep_delay}
+
+
+archive = app.group("archive")
+archive.sink(flights, Postgres("host=db", "flights", row=flight_row, key="carrier"), on_error="skip")
+archive.sink(flights, Postgres("host=db", "log", mode="append", row=lambda e: {"delay": e.value.dep_delay}))
+a_file: Sqlite[str, Flight] = Sqlite("flights.db", "log", mode="append", row=lambda e: {"carrier": e.key})
 
 
 def a_test_of_it() -> list[Delay]:

@@ -31,6 +31,7 @@ __all__ = [
     "never_declared",
     "producer_transactional_id",
     "replay_marks_topic",
+    "workers_app",
     "workers_group",
     "workers_topic",
 ]
@@ -193,6 +194,12 @@ def workers_group(app: str) -> str:
 def workers_topic(app: str) -> str:
     """Where the workers of an app tell each other what they run."""
     return f"pipeline.workers.{app}"
+
+
+def workers_app(topic: str) -> str | None:
+    """The app whose workers' topic it is; None for any other topic."""
+    app = topic.removeprefix(workers_topic(""))
+    return app if topic == workers_topic(app) and _NAME.fullmatch(app) else None
 
 
 def is_replays(topic: str) -> bool:

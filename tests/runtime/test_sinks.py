@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline import App, Event, PipelineError, Postgres
+from pipeline.client.topics.look import readers_of
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.core.sinking import InputNow, PositionRow
@@ -378,3 +379,15 @@ def test_status_says_that_a_database_is_away_and_that_it_is_back() -> None:
     totals.database.away = None
     totals.driver.run()
     assert look(totals).problems == []
+
+
+def test_a_topic_that_only_a_sink_reads_has_a_reader() -> None:
+    """So that `pipeline topics apply` does not give it more partitions."""
+    totals = Totals()
+    totals.send(1)
+    totals.driver.run()
+    totals.driver.clock.advance(4.0)
+    totals.driver.run()
+    cluster, reader = MemoryCluster(totals.driver.broker), MemoryJournalReader(totals.driver.broker)
+    found = readers_of(["amounts"], cluster.topics(), cluster, reader)
+    assert [str(each.group) for each in found["amounts"]] == [str(totals.task.group_id)]

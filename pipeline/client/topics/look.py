@@ -1,7 +1,8 @@
 """What a plan is made from, looked up in a cluster: `look`. It reads, and changes nothing.
 
 That a topic is an input stands in the journals of the groups that read it: their last entries hold a position for each
-input, and the genesis entry names them. That needs no worker and no program.
+input, and the genesis entry names them. That needs no worker and no program. A group of sinks has no journal: what
+its workers have noted, and the consumer group that mirrors its positions, say the same.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from pipeline.client.apps import last_entry, tasks_of
 from pipeline.client.reading import last_committed
 from pipeline.client.topics.declarations import TopicDeclaration
 from pipeline.client.topics.plan import Facts, Plan, Readers, make_plan, uncertain
-from pipeline.core.names import GroupId, TaskId, journal_group, workers_group
+from pipeline.core.names import GroupId, TaskId, journal_group, workers_app, workers_group
 from pipeline.errors import FatalTaskError
 from pipeline.ports import Cluster, JournalReader
+from pipeline.runtime.sinks.noted import sink_groups
 
 __all__ = ["look", "readers_of"]
 
@@ -46,7 +48,7 @@ def look(
 def readers_of(
     topics: Collection[str], names: Sequence[str], cluster: Cluster, reader: JournalReader
 ) -> dict[str, list[Readers]]:
-    """The groups that have read each of the topics, by the journals among `names`."""
+    """The groups that have read each of the topics, by the journals, and notes of workers, among `names`."""
     found: dict[str, list[Readers]] = {topic: [] for topic in topics}
     alive: dict[str, bool] = {}
     groups = list(_groups(names))
@@ -63,6 +65,11 @@ def readers_of(
             if group.app not in alive:
                 alive[group.app] = bool(cluster.member_ids(workers_group(group.app)))
             found[topic].append(Readers(group, alive[group.app], "" if topic in reads else unknown))
+    for app in filter(None, map(workers_app, sorted(names))):
+        for group in sink_groups(app, reader):
+            reads = {partition.topic for partition in cluster.committed(group.consumer_group)}
+            for topic in reads & set(topics):
+                found[topic].append(Readers(group, bool(cluster.member_ids(workers_group(app)))))
     return found
 
 

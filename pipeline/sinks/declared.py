@@ -6,12 +6,12 @@ is named by its `place`.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
-from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
 from pipeline.event import Event
@@ -187,9 +187,11 @@ def _host_and_database(dsn: str) -> tuple[str, str]:
         words = dict(word.partition("=")[::2] for word in dsn.split() if "=" in word)
         quoted = any("'" in word or "\\" in word for word in dsn.split())
         return ("", "") if quoted else (words.get("host", ""), words.get("dbname", ""))
-    try:
-        parts = urlsplit(dsn)
-        odd = parts.netloc.count("@") > 1 or "#" in dsn
-        return ("", "") if odd else (parts.netloc.rpartition("@")[2], parts.path.lstrip("/"))
-    except ValueError:
-        return "", ""
+    found = _URI.fullmatch(dsn)
+    return (found["host"], found["database"] or "") if found is not None else ("", "")
+
+
+# One that is written as it should be: with two @, or a / in a password, what looks like the host may be a secret.
+_URI = re.compile(
+    r"postgres(ql)?://([^@:/?#]*(:[^@:/?#]*)?@)?(?P<host>[^@/?#]*)(/(?P<database>[^@/?#]*))?(\?[^@#]*)?"
+)

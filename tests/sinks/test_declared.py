@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline import App, Context, Dedup, Event, Postgres, Sqlite
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, SinkUnreachableError
+from pipeline.sinks.opening import RealDatabases
 
 DSN = "postgresql://pipeline:s3cret@db.example:5432/shop"
 
@@ -172,3 +173,25 @@ def test_a_group_of_sinks_is_one_of_the_apps_groups() -> None:
     rows.sink(topic, one(table="other"))
     assert app.groups == [rows]
     assert rows.inputs == [topic]
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u:tr0ub@d0r@nowhere.invalid/db",
+        "postgresql://u:tr0ub#d0r@nowhere.invalid/db",
+        "postgresql://u:tr0ub/d0r@127.0.0.1:1/db",
+        "postgresql://u:tr0ub%zzd0r@127.0.0.1:1/db",
+        "host=127.0.0.1 port=1 password='tr0ub d0r' dbname=db",
+        "host=127.0.0.1 port=1 password=tr0ub d0r",
+        "tr0ub d0r",
+    ],
+)
+def test_no_part_of_a_password_is_in_an_error(dsn: str) -> None:
+    """Also of one that was written in a way that the client misreads: its own message quotes it."""
+    with pytest.raises((ConfigError, SinkUnreachableError)) as caught:
+        RealDatabases().open(one(dsn=dsn), "shop")
+    said = f"{caught.value} {caught.value.__cause__}"
+    assert "tr0ub" not in said
+    assert "d0r" not in said
+    assert caught.value.__suppress_context__

@@ -41,6 +41,7 @@ def test_every_step_of_a_sink_is_killed_at() -> None:
     assert sorted([*STARTING, *RUNNING, *STOPPING]) == sorted(step.name for step in SINK_STEPS)
 
 
+@pytest.mark.kills
 def test_a_kill_between_the_rows_and_the_commit_and_one_behind_it_leave_rows_exact(bench: SinkBench) -> None:
     """The two that would lose or double rows, if anything did."""
     bench.send(200)

@@ -4,7 +4,7 @@ For each deduplicated topic of a task there are, behind prefixes that no table h
 
     ids       topic, digest of the id                     -> the clock when it was first seen
     expiries  topic, newest clock among them, its digest  -> digests of ids that were seen together
-    clock     topic                                       -> the clock
+    clock     topic                                       -> the clock, and the latest one of an id that came again
 
 A clock is 8 bytes of big-endian milliseconds, so expiries lie in the order in which they are due, and what is due is
 found without looking at the ids. Invariant: every row of an id is named by an expiry whose newest clock is not below
@@ -31,8 +31,10 @@ __all__ = [
     "id_prefix",
     "is_over",
     "pack_clock",
+    "pack_state",
     "topic_tag",
     "unpack_clock",
+    "unpack_state",
 ]
 
 CLOCK_SIZE = 8
@@ -70,6 +72,18 @@ def clock_key(topic: str) -> bytes:
 def digest(event_id: bytes) -> bytes:
     """16 bytes in place of an id of any length: two of 10^12 ids are alike with a probability of 10^-15."""
     return blake2b(event_id, digest_size=DIGEST_SIZE).digest()
+
+
+def pack_state(clock_ms: int, again_ms: int) -> bytes:
+    """The clock's row. `again_ms`: when ids that came again after their time were seen first, at the latest, or -1."""
+    return pack_clock(clock_ms) + (pack_clock(again_ms) if again_ms >= 0 else b"")
+
+
+def unpack_state(data: bytes | None) -> tuple[int, int]:
+    """(clock, clock of what came again) in the clock's row; before it is written the clock is 0."""
+    if data is None:
+        return 0, -1
+    return unpack_clock(data[:CLOCK_SIZE]), unpack_clock(data[CLOCK_SIZE:]) if data[CLOCK_SIZE:] else -1
 
 
 def pack_clock(clock_ms: int) -> bytes:

@@ -34,7 +34,9 @@ from pipeline.core.dedup import (
     id_prefix,
     is_over,
     pack_clock,
+    pack_state,
     unpack_clock,
+    unpack_state,
 )
 from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.declarations import Topic
@@ -71,6 +73,7 @@ class Admitted:
     records: list[Record] = field(default_factory=list)
     ids: dict[bytes, bytes] = field(default_factory=dict)
     late: list[bytes] = field(default_factory=list)
+    again_ms: int = -1
     duplicates: int = 0
     clock_ms: int = 0
 
@@ -100,6 +103,8 @@ class DedupTable:
         self._clock_ms = -1  # not read yet
         self._written_ms = -1
         self._oldest_ms = 0  # no expiry in the store is of an earlier clock
+        self._deleted_ms = -1  # no id that an expiry in the store names was first seen before
+        self._again_ms = -1  # when the ids that came again after their time were first seen, at the latest
         self._open: dict[bytes, bytes] = {}  # rows of ids since the last seal, in the order of their clocks
         self._disowned = False  # the record at hand
         self.dropped = Dropped()
@@ -138,6 +143,7 @@ class DedupTable:
                 if not self._disowned:
                     if seen is not None:
                         self.dropped.late += 1
+                        self._again_ms = max(self._again_ms, unpack_clock(seen))
                         remembered.pop(key, None)  # so that it becomes the last one
                     remembered[key] = packed
             if self._disowned:
@@ -170,6 +176,7 @@ class DedupTable:
                 continue
             if seen is not None:
                 admitted.late.append(key)
+                admitted.again_ms = max(admitted.again_ms, unpack_clock(seen))
                 admitted.ids.pop(key, None)
             admitted.records.append(record)
             admitted.ids[key] = pack_clock(admitted.clock_ms)
@@ -178,6 +185,7 @@ class DedupTable:
     def settle(self, admitted: Admitted) -> None:
         """The handler of the batch has succeeded."""
         self._clock_ms = admitted.clock_ms
+        self._again_ms = max(self._again_ms, admitted.again_ms)
         for key in admitted.late:
             self._open.pop(key, None)
         self._open.update(admitted.ids)
@@ -194,7 +202,7 @@ class DedupTable:
         writes: dict[bytes, bytes | None] = self._forget()
         writes.update(self._open)  # over what is forgotten: an id that was seen again stays
         writes.update(expiries(self._topic.name, self._open))
-        writes[clock_key(self._topic.name)] = pack_clock(self._clock_ms)
+        writes[clock_key(self._topic.name)] = pack_state(self._clock_ms, self._again_ms)
         self._written_ms = self._clock_ms
         self._open = {}
         return writes
@@ -211,12 +219,19 @@ class DedupTable:
         most = FORGOTTEN_AT_LEAST + FORGOTTEN_PER_LEARNT * len(self._open)
         topic = self._topic.name
         for key, value in self._store.scan(expiry_prefix(topic), expiry_start(topic, self._oldest_ms)):
-            self._oldest_ms = expiry_clock(key)
+            newest_ms = expiry_clock(key)
+            if newest_ms > self._oldest_ms:
+                # All of the clock before are gone, and what the others name was seen at that clock or later. (Of one
+                # clock, they do not lie in the order in which their ids were seen.)
+                self._deleted_ms, self._oldest_ms = self._oldest_ms, newest_ms
             if not is_over(self._clock_ms, self._oldest_ms, self._ttl_ms) or len(deletes) >= most:
                 return deletes
             ids = [self._prefix + name for name in digests_in(value)]
-            rows = zip(ids, self._store.get_many(ids), strict=True)
-            deletes.update(dict.fromkeys(forgotten(rows, self._clock_ms, self._ttl_ms)))
+            if self._again_ms < max(self._deleted_ms, 0):
+                deletes.update(dict.fromkeys(ids))  # none of them came again, so all are over with the newest
+            else:
+                rows = zip(ids, self._store.get_many(ids), strict=True)
+                deletes.update(dict.fromkeys(forgotten(rows, self._clock_ms, self._ttl_ms)))
             deletes[key] = None
         self._oldest_ms = unpack_clock(next(iter(self._open.values()))) if self._open else self._clock_ms
         return deletes
@@ -224,7 +239,8 @@ class DedupTable:
     def _read_clock(self) -> None:
         if self._clock_ms < 0:
             data = self._store.get(clock_key(self._topic.name))
-            self._clock_ms = self._written_ms = unpack_clock(data) if data is not None else 0
+            self._clock_ms, self._again_ms = unpack_state(data)
+            self._written_ms = self._clock_ms
 
     def _keys(self, records: Sequence[Record]) -> list[bytes | BaseException]:
         """The row's key for each record, or why it has none."""

@@ -563,9 +563,16 @@ ROWS = [
         f"{DEDUP_TABLE} never_forgets",
     ),
     Broken(
+        "that ids came again after their time is not committed",
+        "runtime/dedup.py",
+        "pack_state(self._clock_ms, self._again_ms)",
+        "pack_state(self._clock_ms, -1)",
+        f"{DEDUP_TABLE} never_forgets",
+    ),
+    Broken(
         "the clock of a dedup table is not committed",
         "runtime/dedup.py",
-        "        writes[clock_key(self._topic.name)] = pack_clock(self._clock_ms)\n",
+        "        writes[clock_key(self._topic.name)] = pack_state(self._clock_ms, self._again_ms)\n",
         "",
         f"{DEDUP} turn_the_clock_back",
     ),

@@ -19,8 +19,10 @@ from pipeline.core.dedup import (
     id_prefix,
     is_over,
     pack_clock,
+    pack_state,
     topic_tag,
     unpack_clock,
+    unpack_state,
 )
 from pipeline.table import table_prefix
 
@@ -66,6 +68,13 @@ def test_where_rows_lie_does_not_change() -> None:
     assert clock_key("orders") == b"\x00dc" + topic_tag("orders")
     assert digest(b"event").hex() == "c66443a0494a6d7ff46fc9e1911a2068"
     assert pack_clock(NOW) == NOW.to_bytes(8, "big")
+    assert pack_state(NOW, -1) == pack_clock(NOW)
+    assert pack_state(NOW, 5) == pack_clock(NOW) + pack_clock(5)
+    assert [unpack_state(data) for data in (None, pack_state(NOW, -1), pack_state(NOW, 0))] == [
+        (0, -1),
+        (NOW, -1),
+        (NOW, 0),
+    ]
 
 
 @given(st.lists(clocks, max_size=3 * DIGESTS_PER_EXPIRY).map(sorted))

@@ -213,6 +213,7 @@ steps = st.one_of(
         ("wait", 30),
         ("process", [(4, 1030, True)]),
         ("seal", 0),
+        ("crash", 0),
         ("process", [(5, 1030, True)]),
         ("seal", 0),
         ("process", [(4, 1030, True)]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,16 +13,15 @@ from typing import Any
 
 import pytest
 
-from pipeline import App, Context, Dedup, Delivery, Event, Producer, Topic, TransactionalProducer
+from pipeline import App, Delivery, Event, Producer, Topic, TransactionalProducer
 from pipeline.broker import LocalKafka
-from pipeline.config import KafkaSettings, ProducerSettings, Settings, WorkerSettings
+from pipeline.config import KafkaSettings, ProducerSettings, Settings
 from pipeline.core.names import TopicPartition
 from pipeline.errors import ConfigError, DeliveryError, FencedError, QueueFullError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import TopicSpec
-from pipeline.wiring import build_worker
 from tests.conftest import KafkaUnderTest
 from tests.kafka.produce_rows import AT_A_TIME
 from tests.kafka.proxy import Api, Proxy
@@ -32,7 +30,6 @@ pytestmark = pytest.mark.kafka
 
 PARTITIONS = 2
 DEADLINE_S = 60.0
-MILLION = 1_000_000
 
 
 class Numbers:
@@ -189,10 +186,10 @@ class Rows:
 
     def __init__(self, numbers: Numbers, directory: Path, count: int) -> None:
         self.numbers = numbers
-        self._file = directory / "rows.csv"
+        self.file = directory / "rows.csv"
         self._progress = directory / "progress"
         self._log = directory / "rows.log"
-        self._file.write_text("".join(f"key-{n * 7 % 997},{n}\n" for n in range(count)))
+        self.file.write_text("".join(f"key-{n * 7 % 997},{n}\n" for n in range(count)))
 
     def start(self, at: int) -> subprocess.Popen[bytes]:
         """The program, from a line on."""
@@ -200,7 +197,7 @@ class Rows:
             return subprocess.Popen(
                 [
                     sys.executable, "-m", "tests.kafka.produce_rows", self.numbers.servers, self.numbers.name,
-                    str(self._file), str(self._progress), str(at),
+                    str(self.file), str(self._progress), str(at),
                 ],
                 stdout=log,
                 stderr=log,
@@ -267,63 +264,3 @@ def test_events_wait_for_a_kafka_that_is_killed_and_started_again(tmp_path: Path
                     own.kill()
             own.start()
         assert [event.value for event in numbers.events()] == list(range(3_000))
-
-
-@pytest.mark.kills
-@pytest.mark.timeout(1200)
-def test_a_million_rows_sent_by_a_producer_that_is_killed_again_and_again_count_once_each(
-    kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
-) -> None:
-    """Each start begins too early; an app with a dedup table gives what the file says, no row more or less."""
-    seed = random.SystemRandom().randrange(1 << 32)
-    chance = random.Random(seed)
-    rows = Rows(Numbers(kafka.bootstrap_servers, unique_name), tmp_path, MILLION)
-    unique = Unique(kafka.bootstrap_servers, unique_name, tmp_path)
-    kills, at = 0, 0
-    try:
-        while rows.delivered() + 80 * AT_A_TIME < MILLION:
-            process = rows.start(at)
-            goal = max(rows.delivered(), at) + chance.randrange(1, 30) * AT_A_TIME
-            kills += rows.kill_when(process, goal, wait_s=chance.random() / 20)
-            at = max(0, rows.delivered() - chance.randrange(1, 15_000))
-        rows.finish(at)
-        sent = unique.run_until_idle(MILLION)
-    except AssertionError as error:
-        error.add_note(f"seed {seed}, {kills} kills")
-        raise
-    assert kills > 10
-    assert sent > MILLION + kills  # there were duplicates to drop
-    assert unique.events.values() == list(range(MILLION))
-
-
-class Unique:
-    """An app that passes on each event of a topic once, and its worker in this process."""
-
-    def __init__(self, servers: str, source: str, directory: Path) -> None:
-        self.events = Numbers(servers, f"{source}-unique")
-        app = App(f"unique-{source[-8:]}")
-        topic = app.topic(source, key=str, value=int, dedup=Dedup(ttl_s=86_400))
-        target = app.topic(self.events.name, key=str, value=int)
-
-        @app.handler(topic)
-        def pass_on(event: Event[str, int], ctx: Context) -> None:
-            ctx.send(target, event.key, event.value)
-
-        worker = WorkerSettings(state_dir=directory / "unique", worker_id="unique")
-        self._worker = build_worker(app, Settings(KafkaSettings(servers), worker))
-
-    def run_until_idle(self, outputs: int) -> int:
-        """Process everything there is; how many records were read."""
-        self._worker.start()
-        deadline, last, quiet_since = time.monotonic() + 600.0, 0, time.monotonic()
-        while time.monotonic() < deadline:
-            self._worker.step()
-            records = self._worker.progress().records
-            if records != last or records < outputs or not self._worker.idle:
-                last, quiet_since = records, time.monotonic()
-            elif time.monotonic() - quiet_since > 5.0:
-                break
-        self._worker.stop()
-        self._worker.close()
-        assert not self._worker.failures
-        return last

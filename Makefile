@@ -16,8 +16,8 @@ demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kil
 test: $(INSTALLED)  ## the test suite, three files at a time, each side on a Kafka of its own
 	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
 
-test-kills: $(INSTALLED)  ## kills at each step of the protocol, of checkpoints and of sinks; twenty faults in a fleet
-	$(BIN)/python -m pytest tests/kafka tests/sinks -m kills $(TESTS)
+test-kills: $(INSTALLED)  ## kills at each step of every protocol; twenty faults in a fleet; a million rows to PostgreSQL
+	$(BIN)/python -m pytest tests -m kills $(TESTS)
 
 test-outages: $(INSTALLED)  ## Kafka away for minutes; nodes of three killed
 	$(BIN)/python -m pytest tests -m outage $(TESTS)

@@ -61,7 +61,11 @@ def stop(port: _Port = None, data_dir: _DataDir = None) -> None:
     kafka = _kafka(port, data_dir)
     with _progress() as report:
         stopped = kafka.stop(report)
-    _say("stopped" if stopped else f"no broker runs in {kafka.data_dir}")
+    _say(
+        "stopped"
+        if stopped
+        else f"no broker runs in {kafka.data_dir}; another one: give its --port, and --data-dir"
+    )
 
 
 @broker_app.command()

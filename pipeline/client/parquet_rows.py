@@ -20,7 +20,10 @@ class ParquetRows(FileRows):
     """Rows of one Parquet file. Hashes the file and reads its footer when built."""
 
     unit = "row"
-    mending = "the file as a whole is remembered: change options or the topic, or load a mended file by another --name"
+    mending = (
+        "the file as a whole is remembered: change options or the topic, or load a mended file by another --name. "
+        "That sends these rows again: leave them out of it, or give --id and declare the topic with dedup"
+    )
 
     def __init__(
         self,

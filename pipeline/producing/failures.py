@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.errors import DeliveryError
+from pipeline.errors import ConfigError, DeliveryError, PipelineError
 from pipeline.producing.delivery import Delivery
 
 __all__ = ["named", "text_of", "undelivered"]
 
 
-def undelivered(count: int, first: Sequence[Delivery], what: str, because: str = "") -> DeliveryError:
-    """An error about `count` events, of which the first ones are given; `what` says what is wrong with them."""
+def undelivered(
+    count: int, first: Sequence[Delivery], what: str, reason: PipelineError | None = None
+) -> DeliveryError:
+    """An error about `count` events, of which the first ones are given; `what` says what is wrong with them.
+
+    `reason`: why the first one failed. What is a matter of settings, no repetition mends.
+    """
+    mendable = isinstance(reason, ConfigError) and reason.hint
     names = ", ".join(named(delivery) for delivery in first) + (", ..." if count > len(first) else "")
     return DeliveryError(
-        f"{count} events {what}: {names}{because}",
-        hint="they may have been written all the same: send them again under the same ids",
+        f"{count} events {what}: {names}"
+        + (f"; the first one: {reason.message}" if reason is not None else ""),
+        hint=reason.hint
+        if reason is not None and mendable
+        else "they may have been written all the same: send them again under the same ids",
         count=count,
         events=tuple((delivery.topic, delivery.key, delivery.id) for delivery in first),
     )

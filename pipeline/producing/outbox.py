@@ -309,5 +309,4 @@ class Outbox:
             self._failed_beyond = 0
         if count:
             reason = failed[0].exception() if failed else None
-            because = f"; the first one: {reason.message}" if reason is not None else ""
-            raise undelivered(count, failed[:_NAMED], "were not delivered", because)
+            raise undelivered(count, failed[:_NAMED], "were not delivered", reason)

@@ -449,6 +449,18 @@ def test_a_client_that_fails_for_good_fails_what_waits_and_refuses_the_rest() ->
     producer.close()
 
 
+def test_flush_passes_on_what_mends_events_that_failed_for_a_setting() -> None:
+    """To send them again, as after a lost answer, would fail for ever."""
+    producer = TestProducer(orders)
+    refused = ConfigError("the topic does not exist", hint="create it: pipeline topics apply")
+    producer.clients.broker.fail_next("deliver", refused)
+    fill(producer, 1)
+    with pytest.raises(DeliveryError, match="the topic does not exist") as failed:
+        producer.flush()
+    assert failed.value.hint == "create it: pipeline topics apply"
+    producer.close()
+
+
 def test_a_producer_that_is_dropped_with_events_says_so() -> None:
     """Forgetting `close` must not lose events in silence."""
 

@@ -22,23 +22,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 
 from pipeline.client.hints import no_topic
 from pipeline.client.load import LoadRequest, LoadStep, Outcome, advance, judge, plan, taken
 from pipeline.client.positions import LoadPosition, decode_position, encode_position
 from pipeline.client.reading import settled_bounds
 from pipeline.client.series import Series, Stretch
+from pipeline.client.transactions import Transactions
 from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipeline, load_transactional_id
 from pipeline.errors import (
     AbortableError,
     ConfigError,
     FatalTaskError,
     FencedError,
-    InvariantError,
     PipelineError,
     RetriableError,
     UnknownOutcomeError,
-    UnreachableError,
 )
 from pipeline.ports import (
     Clock,
@@ -51,7 +51,6 @@ from pipeline.ports import (
     Random,
     TopicInfo,
     TopicSpec,
-    TransactionalProducer,
 )
 
 __all__ = ["LOADS_SPEC", "LoadWorld", "Loader", "find_topic"]
@@ -64,10 +63,6 @@ LOADS_SPEC = TopicSpec(
 LOADS = TopicPartition(LOADS_TOPIC, 0)
 
 _ATTEMPTS = 5  # at one transaction, before its reason is given to the user
-_AWAY_S = 60.0  # how long Kafka may be away in the middle of a load
-_POLL_S = 0.1
-# A repeated request waits the back-off, less the client's jitter of 20 %; a commit this slow may be one.
-_SLOW_COMMIT = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +113,14 @@ class Loader:
         self._series = series
         self._committed: LoadPosition | None = None  # the last one of the name, of any run
         self._run = 1
-        self._producer: TransactionalProducer | None = None
         self.continued: LoadPosition | None = None
         self.already_done = False
+
+    @cached_property
+    def _transactions(self) -> Transactions:
+        world = self._world
+        transactional_id = load_transactional_id(self._request.name)
+        return Transactions(transactional_id, world.producers, world.clock, world.retry_backoff_ms)
 
     def run(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
         """Load what is not loaded yet; the last position. `progress` is told each committed position.
@@ -128,7 +128,7 @@ class Loader:
         Raises InputError (a file, or its use under this name), FencedError, UnreachableError, ConfigError.
         """
         try:
-            self._fence(wait_s=0)
+            self._transactions.fence()
             self._committed = self._recall()
             self._begin()
             if self.already_done and self._committed is not None:
@@ -137,7 +137,7 @@ class Loader:
         except FencedError as error:
             raise taken(self._request.name) from error
         finally:
-            self._close()
+            self._transactions.close()
             self._series.close()
 
     def _begin(self) -> None:
@@ -194,21 +194,6 @@ class Loader:
 
         return commit
 
-    def _fence(self, wait_s: float) -> None:
-        """Step 1, waiting that long for a Kafka that is away. Nothing has been written before it returns."""
-        deadline = self._world.clock.monotonic_s() + wait_s
-        while True:
-            self._close()
-            self._producer = self._world.producers.open(load_transactional_id(self._request.name))
-            try:
-                self._producer.init()
-            except (UnreachableError, RetriableError, UnknownOutcomeError, AbortableError):
-                if self._world.clock.monotonic_s() >= deadline:
-                    raise
-                self._world.clock.sleep(_POLL_S)
-            else:
-                return
-
     def _recall(self) -> LoadPosition | None:
         """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""
         with closing(self._world.journals()) as reader:
@@ -235,7 +220,7 @@ class Loader:
                 if not slow:
                     return position
                 confirmed = True
-            outcome = judge(previous, position, self._renew())
+            outcome = judge(previous, position, self._transactions.renew(self._recall))
             if outcome is Outcome.COMMITTED:
                 return position
             if outcome is Outcome.TAKEN:
@@ -267,31 +252,10 @@ class Loader:
 
     def _transact(self, batch: Stretch, position: LoadPosition) -> bool:
         """Step 6. Whether the commit was so slow that step 7 must follow."""
-        producer, clock = self._producer, self._world.clock
-        if producer is None:
-            raise InvariantError("a transaction without a producer")
-        own = Output(LOADS_TOPIC, position.name.encode(), encode_position(position), clock.wall_ms())
-        producer.begin()
+        wall_ms = self._world.clock.wall_ms()
+        own = Output(LOADS_TOPIC, position.name.encode(), encode_position(position), wall_ms)
+        producer = self._transactions.begin()
         producer.send(batch.outputs)
         producer.send([own])
         producer.flush()
-        started_s = clock.monotonic_s()
-        producer.commit()
-        return (clock.monotonic_s() - started_s) * 1000 >= _SLOW_COMMIT * self._world.retry_backoff_ms
-
-    def _renew(self) -> LoadPosition | None:
-        """Step 7."""
-        self._fence(_AWAY_S)
-        deadline = self._world.clock.monotonic_s() + _AWAY_S
-        while True:
-            try:
-                return self._recall()
-            except (UnreachableError, RetriableError):
-                if self._world.clock.monotonic_s() > deadline:
-                    raise
-                self._world.clock.sleep(_POLL_S)
-
-    def _close(self) -> None:
-        if self._producer is not None:
-            self._producer.close()
-            self._producer = None
+        return self._transactions.commit()

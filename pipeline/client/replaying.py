@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pipeline.app import Group
 from pipeline.client.letters import Choice, DeadLetter, LetterId, dead_letter_topic, read_letters
 from pipeline.client.marks import Mark, Marks, ensure_marks_topic, mark_output, read_marks
+from pipeline.client.transactions import Transactions
 from pipeline.core.letters import Replay, encode_replay
 from pipeline.core.names import TopicPartition
 from pipeline.errors import (
@@ -34,13 +35,11 @@ from pipeline.errors import (
     ConfigError,
     FatalTaskError,
     FencedError,
-    InvariantError,
     PipelineError,
     RetriableError,
     UnknownOutcomeError,
-    UnreachableError,
 )
-from pipeline.ports import TopicInfo, TransactionalProducer
+from pipeline.ports import TopicInfo
 from pipeline.runtime.world import World
 
 __all__ = ["Refused", "Replayed", "Replayer"]
@@ -50,10 +49,6 @@ BATCH_BYTES = 4 * 1024 * 1024
 _RECORD_BYTES = 256  # what a broker counts beside the value
 _NONCE_BYTES = 12
 _ATTEMPTS = 5  # at one transaction, before its reason is given to the user
-_AWAY_S = 60.0  # how long Kafka may be away in the middle of a replay
-_POLL_S = 0.1
-# As in a load: a commit this slow may have been sent twice.
-_SLOW_COMMIT = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +78,13 @@ class Replayer:
         self._group = group.id
         self._inputs = {topic.name for topic in group.inputs}
         self._world = world
-        self._retry_backoff_ms = retry_backoff_ms
         self._again = again
         self._letters = dead_letter_topic(self._group, world.cluster)
         self._replays = self._find_replays()
         self._marks: Marks = {}
-        self._producer: TransactionalProducer | None = None
+        self._transactions = Transactions(
+            self._group.replay_transactional_id, world.producers, world.clock, retry_backoff_ms
+        )
 
     def plan(self, choice: Choice, replayed: Replayed, most: int | None = None) -> Iterator[DeadLetter]:
         """The letters that `run` would replay now; `replayed` is told what else was meant. Changes nothing."""
@@ -105,7 +101,7 @@ class Replayer:
         replayed = Replayed()
         try:
             ensure_marks_topic(self._group, self._world.cluster)
-            self._fence(wait_s=0)  # 1
+            self._transactions.fence()  # 1
             self._recall()  # 2
             for batch in _batches(self._chosen(choice, most, replayed)):  # 3
                 self._commit(batch)  # 4, 5
@@ -117,7 +113,7 @@ class Replayer:
                 hint="nothing is lost or doubled; when no other one runs, run the same command again for the rest",
             ) from error
         finally:
-            self._close()
+            self._transactions.close()
         return replayed
 
     def _find_replays(self) -> TopicInfo:
@@ -197,7 +193,7 @@ class Replayer:
                     self._marks.update(marks)
                     return
                 confirmed = True
-            self._renew()
+            self._transactions.renew(self._recall)
             found = self._marks.get(first)
             if found == marks[first]:
                 return
@@ -230,56 +226,17 @@ class Replayer:
 
     def _transact(self, batch: list[DeadLetter], marks: Mapping[LetterId, Mark]) -> bool:
         """Step 4. Whether the commit was so slow that step 5 must follow."""
-        producer, clock = self._producer, self._world.clock
-        if producer is None:
-            raise InvariantError("a transaction without a producer")
-        producer.begin()
+        producer = self._transactions.begin()
         for letter in batch:
             place = TopicPartition(self._replays.name, letter.letter.origin.partition)
             producer.append(place, [encode_replay(self._replay(letter))])
         producer.send([mark_output(mark) for mark in marks.values()])
         producer.flush()
-        started_s = clock.monotonic_s()
-        producer.commit()
-        return (clock.monotonic_s() - started_s) * 1000 >= _SLOW_COMMIT * self._retry_backoff_ms
-
-    def _fence(self, wait_s: float) -> None:
-        """Step 1, waiting that long for a Kafka that is away."""
-        deadline = self._world.clock.monotonic_s() + wait_s
-        while True:
-            self._close()
-            self._producer = self._world.producers.open(self._group.replay_transactional_id)
-            try:
-                self._producer.init()
-            except (UnreachableError, RetriableError, UnknownOutcomeError, AbortableError):
-                if self._world.clock.monotonic_s() >= deadline:
-                    raise
-                self._world.clock.sleep(_POLL_S)
-            else:
-                return
+        return self._transactions.commit()
 
     def _recall(self) -> None:
         """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""
         self._marks = read_marks(self._group, self._letters.topic_id, self._world)
-
-    def _renew(self) -> None:
-        """Step 5."""
-        self._fence(_AWAY_S)
-        deadline = self._world.clock.monotonic_s() + _AWAY_S
-        while True:
-            try:
-                self._recall()
-            except (UnreachableError, RetriableError):
-                if self._world.clock.monotonic_s() > deadline:
-                    raise
-                self._world.clock.sleep(_POLL_S)
-            else:
-                return
-
-    def _close(self) -> None:
-        if self._producer is not None:
-            self._producer.close()
-            self._producer = None
 
 
 def _batches(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:

@@ -17,14 +17,14 @@ def undelivered(
 
     `reason`: why the first one failed. What is a matter of settings, no repetition mends.
     """
-    mendable = isinstance(reason, ConfigError) and reason.hint
+    because = f"; the first one: {reason.message}" if reason is not None else ""
+    hint = "they may have been written all the same: send them again under the same ids"
+    if isinstance(reason, ConfigError) and reason.hint:
+        hint = reason.hint
     names = ", ".join(named(delivery) for delivery in first) + (", ..." if count > len(first) else "")
     return DeliveryError(
-        f"{count} events {what}: {names}"
-        + (f"; the first one: {reason.message}" if reason is not None else ""),
-        hint=reason.hint
-        if reason is not None and mendable
-        else "they may have been written all the same: send them again under the same ids",
+        f"{count} events {what}: {names}{because}",
+        hint=hint,
         count=count,
         events=tuple((delivery.topic, delivery.key, delivery.id) for delivery in first),
     )

@@ -1,0 +1,140 @@
+"""Broken on purpose: checkpoints, their manifests and what may be deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.broken.breaking import Broken, assert_noticed, name_of
+
+CHECKPOINTS = "tests/runtime/test_checkpoints.py"
+
+ROWS = [
+    Broken(
+        "the journal is truncated up to the entry that registered a checkpoint",
+        "runtime/checkpoints/upload.py",
+        "            world.cluster.truncate(task.journal, offset)  # 9\n",
+        "            offset = world.journals().bounds(task.journal).stable_end - 2\n"
+        "            world.cluster.truncate(task.journal, offset)  # 9\n",
+        f"{CHECKPOINTS} oldest_kept_checkpoint",
+    ),
+    Broken(
+        "the journal is truncated at the newest checkpoint instead of the oldest",
+        "core/checkpoint.py",
+        "    return kept[-1].offset if len(kept) >= KEPT else None\n",
+        "    return kept[0].offset if len(kept) >= KEPT else None\n",
+        f"{CHECKPOINTS} manifest_is_damaged",
+    ),
+    Broken(
+        "the journal is truncated as soon as there is one checkpoint",
+        "core/checkpoint.py",
+        "    return kept[-1].offset if len(kept) >= KEPT else None\n",
+        "    return kept[-1].offset if kept else None\n",
+        f"{CHECKPOINTS} before_there_are_three",
+    ),
+    Broken(
+        "what may be deleted is looked up after the entry instead of before",
+        "runtime/checkpoints/upload.py",
+        "        for name in made.cleanup:\n",
+        "        kept = [(ref, read_manifest(store, cluster_id, task, ref)) for ref in made.kept]\n"
+        "        for name in plan_cleanup(kept, listed(store, prefix, world), 0.0):\n",
+        f"{CHECKPOINTS} fenced_owner_still",
+    ),
+    Broken(
+        "objects are deleted without the entry that lets go of them",
+        "runtime/checkpoints/checkpointer.py",
+        "        each.entered = True\n",
+        "        each.entered = True\n"
+        "        if self.world.checkpoints is not None:\n"
+        "            cluster_id, store = each.task.applied.identity.cluster_id, self.world.checkpoints.store\n"
+        "            clean_up(each.task.id, cluster_id, made, store, self.world)\n",
+        f"{CHECKPOINTS} entry_is_not_committed",
+    ),
+    Broken(
+        "the grace age is ignored",
+        "core/checkpoint.py",
+        "name not in named and found.age_s >= grace_s",
+        "name not in named",
+        f"{CHECKPOINTS} young",
+    ),
+    Broken(
+        "objects are deleted although a kept manifest cannot be read",
+        "core/checkpoint.py",
+        "        if manifest is None:\n            return ()\n",
+        "        if manifest is None:\n            continue\n",
+        f"{CHECKPOINTS} cannot_be_read",
+    ),
+    Broken(
+        "a downloaded object is not compared with its hash",
+        "runtime/checkpoints/download.py",
+        "    if digest.digest() != file.digest:\n",
+        "    if False:\n",
+        f"{CHECKPOINTS} with_a_damaged_object",
+    ),
+    Broken(
+        "a manifest is not compared with what the journal says of it",
+        "core/checkpoint.py",
+        "    if manifest_digest(data) != ref.digest:\n",
+        "    if False:\n",
+        "tests/core/test_checkpoint.py does_not_name",
+    ),
+    Broken(
+        "a checkpoint of another history is used",
+        "core/recovery.py",
+        "        if self.found.entry.seq != self.ref.seq or self.found.chain != self.ref.chain:\n",
+        "        if self.found.entry.seq != self.ref.seq:\n",
+        "tests/core/test_recovery.py row_9",
+    ),
+    Broken(
+        "an installed state is not asked where it stands",
+        "runtime/choose.py",
+        "        if applied != manifest.applied:\n",
+        "        if False:\n",
+        f"{CHECKPOINTS} another_state_than",
+    ),
+    Broken(
+        "an object that no kept manifest names is used again",
+        "core/checkpoint.py",
+        "    planned, new = [], []\n",
+        "    for name, found in listed.items():\n"
+        "        if name.startswith('objects/'):\n"
+        "            known.setdefault((bytes.fromhex(name[8:].split('-')[0]), found.size), name)\n"
+        "    planned, new = [], []\n",
+        "tests/core/test_checkpoint.py row_3",
+    ),
+    Broken(
+        "an object that the store no longer has is named again",
+        "core/checkpoint.py",
+        "            if found is not None and found.size == file.size:\n",
+        "            if True:\n",
+        "tests/core/test_checkpoint.py row_2",
+    ),
+    Broken(
+        "a manifest is written without another look at its objects",
+        "runtime/checkpoints/upload.py",
+        "        self._check_there(manifest, there)  # 4\n",
+        "",
+        f"{CHECKPOINTS} lost_by_the_store",
+    ),
+    Broken(
+        "checkpoints of a group that lost its journal are no trace of it",
+        "runtime/genesis.py",
+        '                traces.append(f"a checkpoint of task {task}")\n',
+        "                pass\n",
+        f"{CHECKPOINTS} no_new_group",
+    ),
+    Broken(
+        "a task reads on however long its journal grows",
+        "runtime/group_run.py",
+        "            held = partition in self._held\n",
+        "            held = False\n",
+        f"{CHECKPOINTS} pauses_the_intake",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Path) -> None:
+    """Tests that pass whatever the protocol does would be worth nothing."""
+    assert_noticed(broken, copied)

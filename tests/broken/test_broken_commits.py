@@ -1,0 +1,131 @@
+"""Broken on purpose: the commit protocol, its fence and its sealed overlays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.broken.breaking import Broken, assert_noticed, name_of
+
+WORKER = "tests/runtime/test_worker.py"
+
+ROWS = [
+    Broken(
+        "apply before the commit",
+        "runtime/publisher.py",
+        "        steps.reached(Step.DURING_COMMIT, task)\n",
+        "        self._apply(commit, make_journal_entry(entry, chain, offset, chunks))\n"
+        "        steps.reached(Step.DURING_COMMIT, task)\n",
+        f"{WORKER} crash_at_each_commit_step",
+    ),
+    Broken(
+        "no renewal after a doubtful commit: do it again",
+        "runtime/publisher.py",
+        "                resolved = self._renew(nonce)\n            else:",
+        "                resolved = None\n            else:",
+        f"{WORKER} unknown_outcome",
+    ),
+    Broken(
+        "no renewal after a doubtful commit: take it for done",
+        "core/recovery.py",
+        "    if len(found) == 1:\n        return Outcome.ABORTED, head\n",
+        "    if len(found) == 1:\n        return Outcome.COMMITTED, head\n",
+        f"{WORKER} unknown_outcome",
+    ),
+    Broken(
+        "the nonce is ignored",
+        "core/recovery.py",
+        "nonce is not None and found[1].entry.nonce == nonce",
+        "nonce is not None",
+        f"{WORKER} in_between",
+    ),
+    Broken(
+        "the journal's new entries are ignored after a renewal",
+        "core/recovery.py",
+        "    return Outcome.SUPERSEDED, found[-1]\n",
+        "    return Outcome.ABORTED, head\n",
+        f"{WORKER} between_a_doubtful",
+    ),
+    Broken(
+        "the low offset of an entry after a lost tail is ignored",
+        "runtime/publisher.py",
+        "        if offset <= head.next_offset:",
+        "        if False:",
+        f"{WORKER} under_a_running_worker_stops",
+    ),
+    Broken(
+        "a slow commit does not renew the producer",
+        "runtime/publisher.py",
+        "RENEW_SHARE = 0.7",
+        "RENEW_SHARE = 1e9",
+        "tests/runtime/test_publisher.py silent_retry",
+    ),
+    Broken(
+        "no fence: every start has a transactional id of its own",
+        "runtime/publisher.py",
+        "self._world.producers.open(self._task.transactional_id)",
+        'self._world.producers.open(f"{self._task.transactional_id}.{self._world.random.token(4).hex()}")',
+        "tests/runtime/test_fleet.py wakes_up",
+    ),
+    Broken(
+        "a batch that was consumed before an abort is kept",
+        "runtime/group_run.py",
+        "            self.source.unassign(self.plan.partitions_of(partition))\n",
+        "            kept, assign = dict(task.positions), self.source.assign\n"
+        "            self.source.unassign(self.plan.partitions_of(partition))\n"
+        "            self.source.assign = lambda places: assign({tp: kept[tp.topic] for tp in places})\n",
+        f"{WORKER} fence_in_the_middle",
+    ),
+    Broken(
+        "what a dropped task has written is kept",
+        "runtime/task.py",
+        "        self._overlay = TaskOverlay()\n",
+        '        self._overlay = vars(world.cluster).setdefault("kept", TaskOverlay())\n',
+        f"{WORKER} fence_in_the_middle",
+    ),
+    Broken(
+        "a record that the client had no room for is taken for sent",
+        "kafka/producer.py",
+        "                    self._send_when_there_is_room(output)\n",
+        "                    pass\n",
+        "tests/contracts/test_short_counts.py finds_the_queue_full",
+    ),
+    Broken(
+        "a flush that leaves records behind is taken for success",
+        "kafka/producer.py",
+        "        if left or delivered != self._chunks:\n",
+        "        if False:\n",
+        "tests/contracts/test_short_counts.py leaves_records_behind",
+    ),
+    Broken(
+        "a later position reaches a sealed commit",
+        "runtime/task.py",
+        "Commit(Kind.COMMIT, dict(self._positions), delta, outputs)",
+        "Commit(Kind.COMMIT, self._positions, delta, outputs)",
+        "tests/runtime/test_task.py after_the_seal",
+    ),
+    Broken(
+        "a later output reaches a sealed commit",
+        "runtime/task.py",
+        "outputs = self.context.take_outputs()",
+        "outputs = self.context.outputs",
+        "tests/runtime/test_task.py after_the_seal",
+    ),
+    Broken(
+        "a later write reaches a sealed commit",
+        "table.py",
+        "        slot[_VALUE] = decoded if self._fresh is None else data\n        slot[_DATA] = data\n",
+        "        slot[_VALUE] = decoded if self._fresh is None else data\n"
+        "        slot[_DATA] = data\n"
+        "        if slot[_FULL_KEY] in self._overlay.sealed:\n"
+        "            self._overlay.sealed[slot[_FULL_KEY]] = data\n",
+        "tests/test_table.py sealed_overlay",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Path) -> None:
+    """Tests that pass whatever the protocol does would be worth nothing."""
+    assert_noticed(broken, copied)

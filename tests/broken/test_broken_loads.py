@@ -1,0 +1,48 @@
+"""Broken on purpose: loads of files: how they go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.broken.breaking import Broken, assert_noticed, name_of
+
+LOADER = "tests/client/test_loader.py"
+
+ROWS = [
+    Broken(
+        "finished files of a load are not compared",
+        "client/series.py",
+        "            if other:\n",
+        "            if False:\n",
+        f"{LOADER} begins_otherwise",
+    ),
+    Broken(
+        "the loaded part of a file is not compared",
+        "client/series.py",
+        "        check_prefix(position, cursor.skip_to(position.offset, position.line))\n",
+        "        cursor.skip_to(position.offset, position.line)\n",
+        f"{LOADER} changed_beginning",
+    ),
+    Broken(
+        "a line that was loaded without its end may go on",
+        "client/series.py",
+        "        if not at_end and not cursor.ends_line:\n",
+        "        if False:\n",
+        "tests/client/test_series.py without_its_end",
+    ),
+    Broken(
+        "a Parquet file is known by its length alone",
+        "client/parquet.py",
+        "                digest.update(block)\n",
+        "                pass\n",
+        "tests/client/test_parquet.py footer",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Path) -> None:
+    """Tests that pass whatever the protocol does would be worth nothing."""
+    assert_noticed(broken, copied)

@@ -1,0 +1,53 @@
+"""Broken on purpose: producers: delivery, forks and transactions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.broken.breaking import Broken, assert_noticed, name_of
+
+ROWS = [
+    Broken(
+        "a failed event is forgotten when nobody looks at it",
+        "producing/outbox.py",
+        "                self.remember(delivery)\n",
+        "                pass\n",
+        "tests/producing/test_producer.py nobody_looked",
+    ),
+    Broken(
+        "flush returns while events wait",
+        "producing/outbox.py",
+        "(self._waiting and next(iter(self._waiting)).sequence <= sequence)",
+        "False",
+        "tests/producing/test_producer.py flush_names",
+    ),
+    Broken(
+        "a forked child makes the ids that its parent makes",
+        "producing/forks.py",
+        "    forget_random()\n",
+        "",
+        "tests/producing/test_forks.py",
+    ),
+    Broken(
+        "a commit whose outcome is unknown passes for done",
+        "producing/transactions.py",
+        '            raise UnknownOutcomeError(f"{error.message}: {_UNKNOWN}", hint=_RESOLVE) from error\n',
+        "            return True\n",
+        "tests/producing/test_transactions.py unknown_outcome",
+    ),
+    Broken(
+        "no fence after a transaction that ended badly",
+        "producing/transactions.py",
+        "            self._renew_due = True  # until it has ended well\n",
+        "            self._renew_due = False\n",
+        "tests/producing/test_transactions.py bad_end",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Path) -> None:
+    """Tests that pass whatever the protocol does would be worth nothing."""
+    assert_noticed(broken, copied)

@@ -1,0 +1,44 @@
+"""Broken on purpose: replays of dead letters and their marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.broken.breaking import Broken, assert_noticed, name_of
+
+REPLAYING = "tests/client/test_replaying.py"
+
+ROWS = [
+    Broken(
+        "marks of replayed letters are written in a transaction of their own",
+        "client/replaying.py",
+        "        producer.send([mark_output(mark) for mark in marks.values()])\n",
+        "        producer.flush()\n"
+        "        producer.commit()\n"
+        "        producer.begin()\n"
+        "        producer.send([mark_output(mark) for mark in marks.values()])\n",
+        f"{REPLAYING} crash_at_any_call",
+    ),
+    Broken(
+        "a doubtful replay is done again",
+        "client/replaying.py",
+        "            found = self._marks.get(first)\n",
+        "            found = before\n",
+        f"{REPLAYING} settled_by_the_mark",
+    ),
+    Broken(
+        "a reset handles what waited to be replayed beside the input",
+        "runtime/reset.py",
+        "        if is_replays(partition.topic):\n",
+        "        if False:\n",
+        f"{REPLAYING} reset_forgets",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Path) -> None:
+    """Tests that pass whatever the protocol does would be worth nothing."""
+    assert_noticed(broken, copied)

@@ -1,0 +1,138 @@
+"""Broken on purpose: what a start, a restore and a reset find in journals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.broken.breaking import Broken, assert_noticed, name_of
+
+WORKER = "tests/runtime/test_worker.py"
+
+ROWS = [
+    Broken(
+        "the chain of a local state is ignored",
+        "core/recovery.py",
+        "found.entry.seq == local.seq and found.chain == local.chain",
+        "found.entry.seq == local.seq",
+        f"{WORKER} another_history",
+    ),
+    Broken(
+        "a local state beyond the journal's end is accepted",
+        "core/recovery.py",
+        "        elif local.next_offset > journal.stable_end:",
+        "        elif False:",
+        f"{WORKER} lost_its_tail",
+    ),
+    Broken(
+        "an app that lost its journal is taken for a new one",
+        "runtime/genesis.py",
+        "    return traces\n",
+        "    return []\n",
+        f"{WORKER} journal_topic_that_is_gone",
+    ),
+    Broken(
+        "a topic recreated under a running worker goes unnoticed",
+        "runtime/plan.py",
+        "        if current.topic_id != facts.topic_id:",
+        "        if False:",
+        f"{WORKER} created_again",
+    ),
+    Broken(
+        "positions of the restored entry are ignored",
+        "runtime/restore.py",
+        "positions = {**applied.positions, **",
+        "positions = {**dict.fromkeys(applied.positions, 0), **",
+        f"{WORKER} crash_at_each_commit_step",
+    ),
+    Broken(
+        "a read at the start of the journal ends one entry early",
+        "runtime/restore.py",
+        "read_entries(task, reader, plan.offset, end, head)",
+        "read_entries(task, reader, plan.offset, end - 2, head)",
+        f"{WORKER} crash_at_each_commit_step",
+    ),
+    Broken(
+        "a restore reads the journal's end before it fences",
+        "runtime/restore.py",
+        "        publisher.fence()  # 1\n"
+        "        world.steps.reached(Step.AFTER_FENCE, task)\n"
+        "        for _ in range(MAX_PLANS):\n"
+        "            end = settled_end(task, reader, world, settings, publisher.fence)  # 2\n",
+        "        for _ in range(MAX_PLANS):\n"
+        "            end = settled_end(task, reader, world, settings, publisher.fence)  # 2\n"
+        "            publisher.fence()  # 1\n"
+        "            world.steps.reached(Step.AFTER_FENCE, task)\n",
+        "tests/runtime/test_restore.py wakes_up",
+    ),
+    Broken(
+        "positions are taken from the consumer group's offsets",
+        "runtime/restore.py",
+        "positions = {**applied.positions, **",
+        "positions = {\n"
+        "                **applied.positions,\n"
+        "                **{\n"
+        "                    place.topic: position\n"
+        "                    for place, position in world.cluster.committed(task.group_id.consumer_group).items()\n"
+        "                    if place.partition == task.partition\n"
+        "                },\n"
+        "                **",
+        "tests/runtime/test_restore.py consumer_group",
+    ),
+    Broken(
+        "the seq of an entry is ignored when a journal is read",
+        "core/journal.py",
+        "        if seq != previous.entry.seq + 1:\n",
+        "        if False:\n",
+        "tests/core/test_journal.py gap_between",
+    ),
+    Broken(
+        "the chain of an entry is ignored when a journal is read",
+        "core/journal.py",
+        "        if chain != _next_chain(previous.chain, body):\n",
+        "        if False:\n",
+        "tests/core/test_journal.py another_history",
+    ),
+    Broken(
+        "positions that fall are ignored when a journal is read",
+        "core/journal.py",
+        "        if after.get(topic, -1) < position:\n",
+        "        if False:\n",
+        "tests/core/test_journal.py fall_or_vanish",
+    ),
+    Broken(
+        "a group whose journal is empty is taken for a new one whatever it left elsewhere",
+        "core/recovery.py",
+        "    if with_genesis == 0 and written == 0:\n        if not traces:\n",
+        "    if with_genesis == 0 and written == 0:\n        if True:\n",
+        "tests/core/test_recovery.py row_5",
+    ),
+    Broken(
+        "a reset keeps the rows of before",
+        "runtime/restore.py",
+        "            store.clear(encode_position(applied))\n",
+        "            pass\n",
+        "tests/runtime/test_reset.py wherever_its_state_is",
+    ),
+    Broken(
+        "an idle task does not look whether it was fenced",
+        "runtime/upkeep.py",
+        "            self._begin_looks()\n",
+        "            pass\n",
+        "tests/runtime/test_reset.py begins_at_an_offset",
+    ),
+    Broken(
+        "upgraded rows are not committed with the acquire entry",
+        "runtime/restore.py",
+        "Commit(Kind.ACQUIRE, positions, rows, identity=identity, extra=extra)",
+        "Commit(Kind.ACQUIRE, positions, identity=identity, extra=extra)",
+        "tests/runtime/test_upgrade.py every_row",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Path) -> None:
+    """Tests that pass whatever the protocol does would be worth nothing."""
+    assert_noticed(broken, copied)

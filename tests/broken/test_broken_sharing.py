@@ -1,0 +1,90 @@
+"""Broken on purpose: who runs which task, and how it is given up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.broken.breaking import Broken, assert_noticed, name_of
+
+ROWS = [
+    Broken(
+        "the ring does not look at who owns what",
+        "core/membership.py",
+        "{worker: member.weight for worker, member in members.items()}, owners)",
+        "{worker: member.weight for worker, member in members.items()})",
+        "tests/runtime/test_fleet.py others_never_stop",
+    ),
+    Broken(
+        "workers that start take what nobody has before they know each other",
+        "core/membership.py",
+        "if mine or (settled and not roster.is_running(task)):",
+        "if mine or not roster.is_running(task):",
+        "tests/runtime/test_fleet.py without_a_fight",
+    ),
+    Broken(
+        "a worker claims what another one runs",
+        "core/membership.py",
+        "if mine or (settled and not roster.is_running(task)):",
+        "if mine or settled:",
+        "tests/runtime/test_fleet.py never_stop",
+    ),
+    Broken(
+        "a late note turns owners back",
+        "runtime/sharing/roster.py",
+        "if known is None or about.order >= known.order:",
+        "if True:",
+        "tests/runtime/test_roster.py later_entry",
+    ),
+    Broken(
+        "the ghost of a restarted worker counts",
+        "core/membership.py",
+        "for member in sorted(self.members, key=lambda member: member.age):",
+        "for member in sorted(self.members, key=lambda member: member.age, reverse=True):",
+        "tests/runtime/test_fleet.py before_it_was_missed",
+    ),
+    Broken(
+        "who has said that it leaves is waited for",
+        "core/membership.py",
+        "            if member.process not in self.departed:\n                found[",
+        "            if True:\n                found[",
+        "tests/runtime/test_fleet.py is_stopped",
+    ),
+    Broken(
+        "two versions with different tasks share one ring",
+        "core/membership.py",
+        "if member.parameters == parameters}",
+        "if parameters}",
+        "tests/runtime/test_fleet.py of_another_version",
+    ),
+    Broken(
+        "a fenced worker takes the task back without asking who has it",
+        "runtime/worker.py",
+        '            self._fences.pop(task, None)\n            self._world.log.warning("task_taken_over"',
+        "            self._begin_restore(self._run_of(task), task)\n"
+        "            continue\n"
+        '            self._world.log.warning("task_taken_over"',
+        "tests/runtime/test_fleet.py wakes_up",
+    ),
+    Broken(
+        "what waits in a task that is given up is processed and lost",
+        "runtime/task.py",
+        "        if self.poison is not None or self._leaving:\n            return\n",
+        "        if self.poison is not None:\n            return\n",
+        "tests/runtime/test_task.py given_up",
+    ),
+    Broken(
+        "a task is released before what is open is committed",
+        "runtime/task.py",
+        "        seal = seal or self._leaving  # so that a release entry finds nothing open\n",
+        "",
+        "tests/runtime/test_task.py given_up",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Path) -> None:
+    """Tests that pass whatever the protocol does would be worth nothing."""
+    assert_noticed(broken, copied)

@@ -1,0 +1,84 @@
+"""Broken on purpose: sinks: positions, epochs and commits in doubt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.broken.breaking import Broken, assert_noticed, name_of
+
+SINKS = "tests/runtime/test_sinks.py"
+SESSIONS = "tests/sinks/test_session_contract.py"
+
+ROWS = [
+    Broken(
+        "a sink's epoch is not compared",
+        "sinks/sql.py",
+        "AND epoch = {m} ",
+        "AND epoch >= 0 * {m} ",
+        f"{SESSIONS} only_the_holder",
+    ),
+    Broken(
+        "a sink's position is not compared",
+        "sinks/sql.py",
+        "AND next_offset = {m}",
+        "AND next_offset >= 0 * {m}",
+        f"{SESSIONS} only_the_holder",
+    ),
+    Broken(
+        "a sink writes though the fence has said no",
+        "runtime/sinks/writer.py",
+        "            if not session.move(hold, after):  # 3\n",
+        "            if session.move(hold, after) is None:\n",
+        f"{SINKS} fenced_owner",
+    ),
+    Broken(
+        "a sink writes its rows before the fence",
+        "runtime/sinks/writer.py",
+        "            if not session.move(hold, after):  # 3\n",
+        "            session.write(writes)\n            if not session.move(hold, after):\n",
+        f"{SINKS} fenced_owner",
+    ),
+    Broken(
+        "a sink's doubtful commit is taken for done",
+        "runtime/sinks/writer.py",
+        "        return outcome is Outcome.COMMITTED\n",
+        "        return True\n",
+        f"{SINKS} outcome_is_unknown",
+    ),
+    Broken(
+        "a sink's doubtful commit is done again",
+        "runtime/sinks/writer.py",
+        "        return outcome is Outcome.COMMITTED\n",
+        "        return False\n",
+        f"{SINKS} outcome_is_unknown",
+    ),
+    Broken(
+        "a sink's doubtful commit is forgotten",
+        "runtime/sinks/writer.py",
+        "            self._in_doubt = dict(after)\n",
+        "            self._moved(after)\n",
+        f"{SINKS} outcome_is_unknown",
+    ),
+    Broken(
+        "a sink's owner does not raise the epoch beyond what was heard of",
+        "core/sinking.py",
+        "    return max([noted, ",
+        "    return max([0, ",
+        f"{SINKS} brings_an_epoch_back",
+    ),
+    Broken(
+        "a sink group that lost its positions is taken for a new one",
+        "core/sinking.py",
+        "    if not rows and traces:\n",
+        "    if False:\n",
+        f"{SINKS} positions_that_are_gone",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Path) -> None:
+    """Tests that pass whatever the protocol does would be worth nothing."""
+    assert_noticed(broken, copied)

@@ -1,0 +1,55 @@
+"""Broken on purpose: topics as code: what a plan refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.broken.breaking import Broken, assert_noticed, name_of
+
+PLAN = "tests/client/topics/test_plan.py"
+
+ROWS = [
+    Broken(
+        "an input gets more partitions",
+        "client/topics/plan.py",
+        "    readers = facts.readers.get(topic.name, ())\n    if readers:\n",
+        "    readers = facts.readers.get(topic.name, ())\n    if False:\n",
+        f"{PLAN} of_an_input_are_refused",
+    ),
+    Broken(
+        "an input is known by its positions alone",
+        "client/topics/look.py",
+        "            identity = last.entry.identity\n",
+        "            identity = None\n",
+        f"{PLAN} before_its_first_record",
+    ),
+    Broken(
+        "a setting that loses records is changed like any other",
+        "client/topics/plan.py",
+        "        elif change.loss and not allowed:\n",
+        "        elif False:\n",
+        f"{PLAN} refused_by_name",
+    ),
+    Broken(
+        "a tombstone alone deletes",
+        "client/topics/plan.py",
+        "    problems = [] if allowed else [_lossy(topic.name, ",
+        "    problems = [] if True else [_lossy(topic.name, ",
+        f"{PLAN} tombstone",
+    ),
+    Broken(
+        "a topic is changed while something of it is refused",
+        "client/topics/plan.py",
+        "        return self.action is not Action.NONE and not self.problems\n",
+        "        return self.action is not Action.NONE\n",
+        "tests/client/topics/test_applying.py does_not_hold_up",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Path) -> None:
+    """Tests that pass whatever the protocol does would be worth nothing."""
+    assert_noticed(broken, copied)

@@ -1,0 +1,54 @@
+"""What the runtime needs from the world, as protocols; adapters and in-memory fakes provide it.
+
+A module for each port; `from pipeline.ports import X` is how everything else takes them. Every method states which
+errors of `pipeline.errors` it may raise; anything else that escapes is a bug. The same contract tests (tests/contracts)
+run on the fakes and on the real thing.
+"""
+
+from pipeline.ports.checkpoints import CheckpointStore, StoredObject
+from pipeline.ports.clock import Clock, Random
+from pipeline.ports.cluster import Cluster, TopicInfo, TopicSpec
+from pipeline.ports.events import EventClient, EventClients, Report
+from pipeline.ports.executor import Executor, Pending
+from pipeline.ports.journal import JournalBounds, JournalReader
+from pipeline.ports.logger import Logger
+from pipeline.ports.members import Members
+from pipeline.ports.producer import Producers, TransactionalProducer
+from pipeline.ports.records import Output, Record
+from pipeline.ports.source import PartitionFailure, Polled, Source, Sources
+from pipeline.ports.steps import Step, Steps
+from pipeline.ports.store import Snapshot, SnapshotFile, Staged, Store, Stores
+
+__all__ = [
+    "CheckpointStore",
+    "Clock",
+    "Cluster",
+    "EventClient",
+    "EventClients",
+    "Executor",
+    "JournalBounds",
+    "JournalReader",
+    "Logger",
+    "Members",
+    "Output",
+    "PartitionFailure",
+    "Pending",
+    "Polled",
+    "Producers",
+    "Random",
+    "Record",
+    "Report",
+    "Snapshot",
+    "SnapshotFile",
+    "Source",
+    "Sources",
+    "Staged",
+    "Step",
+    "Steps",
+    "Store",
+    "StoredObject",
+    "Stores",
+    "TopicInfo",
+    "TopicSpec",
+    "TransactionalProducer",
+]

@@ -1,0 +1,56 @@
+"""Transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pipeline.core.names import TopicPartition
+from pipeline.ports.records import Output
+
+__all__ = ["Producers", "TransactionalProducer"]
+
+
+class TransactionalProducer(Protocol):
+    """One transactional producer under one static transactional id. One thread at a time.
+
+    Calls, in order: `init` once, then any number of: `begin`, `send`*, `append`, `flush`, `commit` (or
+    `abort` instead of the rest). Every call may raise FencedError (a newer owner), AbortableError (the
+    transaction must be aborted), UnknownOutcomeError (renew: close, open a new one, `init`, ask the journal),
+    UnreachableError (only `init`: nothing happened, call again).
+    """
+
+    def init(self) -> None:
+        """Fence every older producer of this id and end its open transaction."""
+        ...
+
+    def begin(self) -> None: ...
+
+    def send(self, outputs: Sequence[Output]) -> None:
+        """Enqueue all outputs; plain tuples in the order of Output are as good, and cheaper to make.
+
+        A client that takes fewer than it was given must not pass for success.
+        """
+        ...
+
+    def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
+        """Enqueue an entry's chunks, in order, to exactly this partition."""
+        ...
+
+    def flush(self) -> int:
+        """Wait until every record is delivered; the offset of the first appended chunk."""
+        ...
+
+    def commit(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None:
+        """Release the client without waiting for anything undelivered. Never raises."""
+        ...
+
+
+class Producers(Protocol):
+    """Opens transactional producers."""
+
+    def open(self, transactional_id: str) -> TransactionalProducer: ...

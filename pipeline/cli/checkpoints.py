@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pipeline.cli.journals import app_named, journaled_tasks
+from pipeline.cli.journals import AppArgument, app_named, journaled_tasks
 from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
@@ -34,7 +34,6 @@ __all__ = ["checkpoints_app"]
 
 checkpoints_app = typer.Typer(help="Look after checkpoints.", no_args_is_help=True)
 
-AppArgument = Annotated[str, typer.Argument(metavar="APP", help="The app's name.")]
 GroupOption = Annotated[str, typer.Option(help="The handler group.")]
 PartitionOption = Annotated[int | None, typer.Option(help="One task; default: all.", min=0)]
 StoreOption = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pipeline.cli.journals import app_named, journaled_tasks
+from pipeline.cli.journals import AppArgument, app_named, journaled_tasks
 from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json, table_console
 from pipeline.core.journal import JournalEntry
 from pipeline.core.names import GroupId, TaskId, check_name
@@ -27,7 +27,7 @@ def _group() -> None:
 
 @journal_app.command()
 def show(
-    app: Annotated[str, typer.Argument(metavar="APP", help="The app's name.")],
+    app: AppArgument,
     group: Annotated[str, typer.Option(help="The handler group.")] = "main",
     partition: Annotated[int | None, typer.Option(help="One task; default: all.", min=0)] = None,
     last: Annotated[

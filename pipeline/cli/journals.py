@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.lookup import find_app
 from pipeline.core.names import GroupId, TaskId, check_name
-from pipeline.errors import InputError
+from pipeline.errors import ConfigError, InputError
 from pipeline.kafka.cluster import KafkaCluster
 
-__all__ = ["app_named", "journaled_tasks"]
+__all__ = ["AppArgument", "app_named", "journaled_tasks"]
+
+AppArgument = Annotated[
+    str, typer.Argument(metavar="APP", help="The app: its name, or MODULE:APP as for pipeline worker.")
+]
 
 
-def app_named(name: str) -> str:
-    """Return an app's name. Raises InputError for MODULE:APP, ConfigError for what cannot be a name."""
-    if ":" in name:
-        raise InputError(f"{name!r} is no app's name", hint="give the app's name, not MODULE:APP")
-    return check_name("app", name)
+def app_named(given: str) -> str:
+    """The name of the app that is meant: no name has a colon, so what has one is MODULE:APP.
+
+    Raises ConfigError for what cannot be a name, and for a module that cannot be imported here.
+    """
+    if ":" not in given:
+        return check_name("app", given)
+    try:
+        return find_app(given).app_name
+    except ConfigError as error:
+        instead = "or give the app's name: this command needs no code"
+        raise ConfigError(
+            error.message, hint=f"{error.hint}; {instead}" if error.hint else instead
+        ) from error
 
 
 def journaled_tasks(cluster: KafkaCluster, group_id: GroupId, partition: int | None) -> list[TaskId]:
@@ -28,7 +46,7 @@ def journaled_tasks(cluster: KafkaCluster, group_id: GroupId, partition: int | N
     if topic is None:
         raise InputError(
             f"there is no journal {group_id.journal_topic} in this Kafka",
-            hint="give the app's name, not MODULE:APP, and its group with --group",
+            hint="give the name in App(...), or MODULE:APP, and the group with --group",
         )
     if partition is not None and not 0 <= partition < topic.partitions:
         raise InputError(f"{group_id.journal_topic} has partitions 0 to {topic.partitions - 1}")

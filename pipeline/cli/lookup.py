@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
 import sys
@@ -25,7 +26,7 @@ def find_app(target: str) -> App:
     """
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
-        raise ConfigError(f"{target!r} does not name an app", hint="write MODULE:APP, as in flights.app:app")
+        raise ConfigError(f"{target!r} is not MODULE:APP", hint=_how_to_write_it(module_name))
     module = _imported(module_name)
     value: object = module
     for part in attribute.split("."):
@@ -38,6 +39,35 @@ def find_app(target: str) -> App:
     return value
 
 
+def _how_to_write_it(target: str) -> str:
+    """A bare name is the app's own, or a module whose app was left out: no name tells where its code is."""
+    found = _apps_in_source(target)
+    which = f"try {target}:{found[0]}" if found else "write MODULE:APP, as in flights.app:app"
+    return f"{which}; an app's name alone does not say where its code is, which this command needs"
+
+
+def _where_modules_are(name: str) -> str:
+    if name.endswith(".py") and Path(name).exists():
+        return f"write the module, not its file: {'.'.join(Path(name).with_suffix('').parts)}:APP"
+    return "run the command where the module's file or package is"
+
+
+def _apps_in_source(module: str) -> list[str]:
+    """What a module of the working directory calls its apps, by its text: a typing error must not run code."""
+    try:
+        file = Path(*module.split(".")).with_suffix(".py")
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return []
+    return [
+        target.id
+        for line in tree.body
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Call)
+        for target in line.targets
+        if isinstance(target, ast.Name) and ast.unparse(line.value.func) in {"App", "pipeline.App"}
+    ]
+
+
 def _imported(name: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:
@@ -47,10 +77,12 @@ def _imported(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise ConfigError(
-                f"there is no module {name} in {here} or on the Python path",
-                hint="run the command where the module's file or package is",
+                f"there is no module {name} in {here} or on the Python path", hint=_where_modules_are(name)
             ) from error
-        raise ConfigError(f"{name} needs the module {error.name}, which is not installed") from error
+        raise ConfigError(
+            f"{name} needs the module {error.name}, which is not installed",
+            hint=f"install it into the environment of this command, {sys.prefix}",
+        ) from error
     except PipelineError:
         raise
     except SyntaxError as error:

@@ -50,8 +50,10 @@ migrate_app = typer.Typer(
     name="migrate", help="Move an app to inputs with another number of partitions.", no_args_is_help=True
 )
 
-OldArgument = Annotated[str, typer.Argument(metavar="OLD-APP", help="The app's name, as in pipeline status.")]
-NewArgument = Annotated[str, typer.Argument(metavar="NEW-APP", help="The name of the app that takes over.")]
+OldArgument = Annotated[str, typer.Argument(metavar="OLD-APP", help="The app: its name, or MODULE:APP.")]
+NewArgument = Annotated[
+    str, typer.Argument(metavar="NEW-APP", help="The app that takes over: its name, or MODULE:APP.")
+]
 TopicOption = Annotated[
     list[str],
     typer.Option("--topic", metavar="OLD=NEW", help="An input, and the topic to copy it into. Repeatable."),

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.journals import app_named
+from pipeline.cli.journals import AppArgument, app_named
 from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
@@ -35,7 +35,7 @@ _STYLES = {Phase.LIVE: "green", Phase.FAILED: "bold red", Phase.UNOWNED: "yellow
 
 
 def status(
-    app: Annotated[str, typer.Argument(metavar="APP", help="The app's name.")],
+    app: AppArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(help="Seconds between looks.", min=0.2)] = 2.0,
     kafka: KafkaOption = None,
@@ -46,12 +46,12 @@ def status(
     Reads Kafka alone, so it works with every worker dead; a worker that was killed is missed after 10 s. Ends with 1
     when something is wrong.
     """
-    app_named(app)
+    name = app_named(app)
     settings = kafka_settings(kafka)
     with closing(KafkaCluster(settings)) as cluster, closing(KafkaJournalReader(settings)) as reader:
-        found = _look(app, cluster, reader)
+        found = _look(name, cluster, reader)
         if watch:
-            _watch(app, cluster, reader, found, interval, json=json)
+            _watch(name, cluster, reader, found, interval, json=json)
             return
         _print(found, json=json)
     if found.problems:

@@ -24,7 +24,7 @@ def groups_of(app: str, cluster: Cluster) -> dict[GroupId, int]:
     if not found:
         raise InputError(
             f"this Kafka has no app {app}",
-            hint="give the app's name, not MODULE:APP; an app is there once its first worker has started",
+            hint="give the name in App(...), or MODULE:APP; an app is there once its first worker has started",
         )
     return {g: found[g.journal_topic].partitions for g in sorted(named) if g.journal_topic in found}
 

@@ -126,7 +126,7 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
     if not journals and not sinks:
         raise InputError(
             f"this Kafka has no app {app}",
-            hint="give the app's name, not MODULE:APP; an app is there once its first worker has started",
+            hint="give the name in App(...), or MODULE:APP; an app is there once its first worker has started",
         )
     described = cluster.describe(journals)
     tasks = [

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli.lookup import find_app
+from pipeline.errors import ConfigError
 from tests.cli.conftest import Run
 
 APP = "from pipeline import App\napp = App('delays')\nother = App('other')\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The working directory of a command, within this process; what was imported from it is forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for path in tmp_path.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 def _error(pipeline: Run, target: str) -> str:
@@ -49,24 +63,31 @@ def test_a_declaration_that_is_refused_is_no_traceback(pipeline: Run, tmp_path: 
 @pytest.mark.parametrize(
     ("target", "error", "hint"),
     [
-        ("delays", "'delays' does not name an app", "write MODULE:APP"),
+        ("delays", "'delays' is not MODULE:APP", "try delays:app; an app's name alone does not say where"),
+        ("flight-delays", "'flight-delays' is not MODULE:APP", "write MODULE:APP, as in"),
+        (":app", "':app' is not MODULE:APP", "write MODULE:APP, as in"),
+        ("delays.py:app", "there is no module delays.py", "write the module, not its file: delays:APP"),
         ("dleays:app", "there is no module dleays", "run the command where"),
         ("delays:ap", "module delays has no ap", "try delays:app"),
         ("delays:othr", "module delays has no othr", "try delays:other"),
         ("delays:App", "delays:App is the class App, not an App", "try delays:app"),
         ("delays:app.table", "delays:app.table is of type method, not an App", "try delays:app"),
         ("empty:app", "module empty has no app", "empty defines no App"),
-        ("needs:app", "needs needs the module no_such_module, which is not installed", ""),
+        (
+            "needs:app",
+            "needs needs the module no_such_module, which is not installed",
+            "install it into the environment of this",
+        ),
     ],
 )
 def test_a_mistyped_target_is_answered_with_the_next_thing_to_try(
-    pipeline: Run, tmp_path: Path, target: str, error: str, hint: str
+    tmp_path: Path, here: None, target: str, error: str, hint: str
 ) -> None:
     """It is the first argument that everybody types."""
     (tmp_path / "delays.py").write_text(APP)
     (tmp_path / "empty.py").write_text("")
     (tmp_path / "needs.py").write_text("import no_such_module\n")
-    found = _error(pipeline, target)
-    assert error in found
-    assert hint in found
-    assert "Traceback" not in found
+    with pytest.raises(ConfigError) as refused:
+        find_app(target)
+    assert error in refused.value.message
+    assert hint in (refused.value.hint or "")

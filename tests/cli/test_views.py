@@ -76,9 +76,3 @@ def test_a_state_directory_that_is_none_is_said_to_be_none(pipeline: Run, state:
 def test_numbers_that_mean_nothing_are_refused(pipeline: Run, state: Path, words: tuple[str, ...]) -> None:
     """Taken for `all`, -5 would be a surprise on a large table."""
     assert f"Invalid value for '{words[-2]}'" in pipeline(*words, code=2).stderr
-
-
-def test_a_target_in_the_place_of_an_apps_name_is_told_apart(pipeline: Run) -> None:
-    """Every other command takes MODULE:APP."""
-    error = pipeline("journal", "show", "delays:app", code=1).stderr
-    assert "give the app's name, not MODULE:APP" in error

@@ -31,7 +31,9 @@ def test_journal_show_lists_every_kind_in_order_with_positions_and_owner(bench: 
         for row in [row for row in rows if row["task"].endswith(f"/{partition}")][-1:]
     )
     assert total == 200
-    people = bench.command("journal", "show", bench.prefix, "--partition", "0", "--kafka", bench.servers)
+    people = bench.command(
+        "journal", "show", "tests.kafka.sums:app", "--partition", "0", "--kafka", bench.servers
+    )
     assert "genesis" in people.stdout
     unknown = bench.command("journal", "show", "no-such-app", "--kafka", bench.servers)
     assert unknown.returncode == 1

@@ -57,7 +57,8 @@ def ensure_genesis(
     """Make sure that every task of `group` has a genesis entry.
 
     `latest`: its inputs are to be read from where they end now. That is settled here, before any group of the app
-    is live: where one reads what another writes, later would be too late.
+    is live: where one reads what another writes, later would be too late. Replays that are there already always are
+    of a history that was given up: its records come from the inputs themselves.
 
     Raises FatalTaskError when the group existed before and its journal does not, ConfigError when the journal
     has the wrong configuration or number of partitions, UnreachableError, CheckpointStoreError (it cannot be told
@@ -93,7 +94,7 @@ def ensure_genesis(
                     seq=1,
                     owner="",
                     nonce=world.random.token(NONCE_BYTES),
-                    positions=_ends(task, identity, world) if latest else {},
+                    positions=_ends(task, identity, world, latest=latest),
                     identity=identity,
                     wall_ms=world.clock.wall_ms(),
                 )
@@ -117,13 +118,15 @@ def ensure_genesis(
     raise FatalTaskError(f"{where}: its genesis could not be written", hint="check the log for the reason")
 
 
-def _ends(task: TaskId, identity: Identity, world: World) -> dict[str, int]:
+def _ends(task: TaskId, identity: Identity, world: World, *, latest: bool) -> dict[str, int]:
+    """Where the inputs end that are not to be read from their beginning."""
     reader = world.journals()
     try:
         return {
             topic: reader.bounds(TopicPartition(topic, task.partition)).stable_end
-            for topic in identity.inputs
-            if not is_replays(topic)
+            for topic, facts in identity.inputs.items()
+            # Where those have other partitions, the group is refused after its genesis (GroupPlan.check_replays).
+            if (latest or is_replays(topic)) and task.partition < facts.partitions
         }
     finally:
         reader.close()

@@ -282,6 +282,11 @@ class MemoryBroker:
         with self._lock:
             return dict(self._offsets.get(group, {}))
 
+    def forget_offsets(self, group: str) -> None:
+        """The consumer group is deleted."""
+        with self._lock:
+            self._offsets.pop(group, None)
+
     # Transactions
 
     def init(self, transactional_id: str) -> int:

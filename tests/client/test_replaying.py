@@ -636,6 +636,27 @@ def test_a_reset_forgets_what_waits_to_be_replayed() -> None:
     assert len(orders.driver.outputs(orders.sums)) == before + len(orders.sent)
 
 
+def test_a_group_that_is_started_over_handles_no_replay_of_its_old_history() -> None:
+    """Its journal was lost, so all input is handled again: the replays of that input would count twice."""
+    orders = failed()
+    driver = orders.driver
+    driver.replay_dead_letters()
+    driver.run()
+    orders.check()
+    driver.stop()
+    # As runbooks/journal-lost.md has it: the journal, the offsets of the group, its states.
+    driver.broker.delete(GROUP.journal_topic)
+    driver.broker.forget_offsets(GROUP.consumer_group)
+    driver.restart(empty_disk=True)
+    before = len(driver.outputs(orders.sums))
+    driver.run()
+    expected: dict[str, int] = {}
+    for customer, amount in orders.sent:
+        expected[customer] = expected.get(customer, 0) + amount
+    assert driver.table(orders.totals) == expected
+    assert len(driver.outputs(orders.sums)) == before + len(orders.sent)
+
+
 def test_a_topic_of_replays_that_was_created_again_stops_its_tasks() -> None:
     """Positions in the old one mean nothing in the new one."""
     orders = failed()

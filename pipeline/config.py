@@ -91,6 +91,7 @@ class WorkerSettings:
     membership_interval_s: float = 1.0
     join_delay_s: float = 1.0
     handoff_timeout_s: float = 30.0
+    state_cleanup_delay_s: float = 600.0
     checkpoint_store: str = ""
     checkpoint_interval_s: float = 60.0
     checkpoint_journal_bytes: int = 64 * 1024 * 1024
@@ -133,6 +134,7 @@ class WorkerSettings:
             "replication_factor",
             "block_cache_bytes",
             "join_delay_s",
+            "state_cleanup_delay_s",
             "checkpoint_journal_limit_bytes",
             "checkpoint_bytes_per_s",
             "checkpoint_grace_s",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from pipeline.core.names import TaskId
@@ -91,7 +91,7 @@ class Stores(Protocol):
     def claim(self, app: str) -> None:
         """Take the states of an app for this worker, before anybody else's work is disturbed.
 
-        Snapshots and staged states that a process has left behind are removed.
+        Snapshots, staged states and those put away that a process has left behind are removed.
         Raises ConfigError when another worker has them, or when they could not be written.
         """
         ...
@@ -106,7 +106,17 @@ class Stores(Protocol):
 
     def exists(self, task: TaskId) -> bool: ...
 
-    def destroy(self, task: TaskId) -> None: ...
+    def put_away(self, task: TaskId) -> Callable[[], None]:
+        """Take a state out of its place in one step; the call removes it, on any thread, and may take long.
+
+        What a process puts away and does not remove is nobody's, and removed by the next `claim`. Both raise
+        ConfigError: when the state is open, when it cannot be moved or removed.
+        """
+        ...
+
+    def destroy(self, task: TaskId) -> None:
+        """`put_away` and remove; nothing happens when there is no state."""
+        ...
 
     def set_aside(self, task: TaskId) -> str:
         """Move a state that cannot be used out of the way, unchanged; where it is now."""

@@ -264,6 +264,7 @@ class Worker:
                 run.release(task.partition)
             elif task not in self._closing:
                 self._begin_restore(run, task, copy_of=self._ownership.copy_of(task))
+        self._ownership.clean(lambda: {*self._places(), *self._closing})
         return bool(actions)
 
     def _authority_of(self, plan: GroupPlan, senders: Mapping[Topic[Any, Any], Sender]) -> Authority:

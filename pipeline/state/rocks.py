@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from pipeline.errors import (
     InvariantError,
     PipelineError,
 )
-from pipeline.state.snapshots import RocksSnapshot, RocksStaged, remove_leftovers, take_snapshot
+from pipeline.state.snapshots import RocksSnapshot, RocksStaged, put_away, remove_leftovers, take_snapshot
 
 __all__ = ["RocksStore", "RocksStores", "RocksView"]
 
@@ -144,16 +143,18 @@ class RocksStores:
     def exists(self, task: TaskId) -> bool:
         return (self.path(task) / "CURRENT").exists()
 
+    def put_away(self, task: TaskId) -> Callable[[], None]:
+        """Rename the state to where nobody looks for one; what removes it. Raises ConfigError when it is open.
+
+        A deletion in place that ends half way leaves a directory that could be opened.
+        """
+        self._refuse_while_open(task)
+        return put_away(self.path(task))
+
     def destroy(self, task: TaskId) -> None:
         """Remove the state; nothing happens when there is none. Raises ConfigError when it is open."""
-        path = self.path(task)
-        if not path.exists():
-            return
-        self._refuse_while_open(task)
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            raise ConfigError(f"cannot remove the state {path} of task {task}: {error.strerror}") from error
+        if self.path(task).exists():
+            self.put_away(task)()
 
     def set_aside(self, task: TaskId) -> str:
         """Rename the state to the first free `<partition>.aside-<n>` beside it; where it is now."""

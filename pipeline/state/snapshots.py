@@ -1,14 +1,15 @@
-"""Copies of whole states on the same disk: `RocksSnapshot` going out, `RocksStaged` coming in.
+"""Whole states on the same disk: `RocksSnapshot` going out, `RocksStaged` coming in, `put_away` on its way to nowhere.
 
-Both live in hidden directories beside the states, so that SST files can be hard links and a rename is atomic.
+All live in hidden directories beside the states, so that SST files can be hard links and a rename is atomic.
 What a process leaves there when it dies is of no use to anybody, and is removed at the next start.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rocksdict import AccessType, Checkpoint, Options, Rdict
@@ -16,10 +17,11 @@ from rocksdict import AccessType, Checkpoint, Options, Rdict
 from pipeline.errors import ConfigError, CorruptStateError, InvariantError
 from pipeline.ports import SnapshotFile
 
-__all__ = ["RocksSnapshot", "RocksStaged", "remove_leftovers", "take_snapshot"]
+__all__ = ["RocksSnapshot", "RocksStaged", "put_away", "remove_leftovers", "take_snapshot"]
 
 _SNAPSHOTS = ".checkpoints"
 _STAGED = ".restoring"
+_PUT_AWAY = ".removed"
 _PIECE_BYTES = 8 * 1024 * 1024
 
 _numbers = itertools.count(1)
@@ -132,9 +134,46 @@ class RocksStaged:
         shutil.rmtree(self._path, ignore_errors=True)
 
 
+def put_away(state: Path) -> Callable[[], None]:
+    """Rename a state to `.removed` beside it; what removes it from there. Both raise ConfigError.
+
+    The renaming is on the disk before the first file is removed, so that a crash of the machine does not bring half a
+    state back.
+    """
+    place = state.parent / _PUT_AWAY
+    try:
+        place.mkdir(exist_ok=True)
+        while (target := place / f"{state.name}-{next(_numbers)}").exists():
+            pass  # of a process before this one
+        state.rename(target)
+    except OSError as error:
+        raise ConfigError(f"cannot move the state {state} away: {error.strerror}") from error
+
+    def remove() -> None:
+        try:
+            for directory in (place, state.parent):
+                _sync(directory)
+            shutil.rmtree(target)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot remove the state {target}, which nobody needs: {error.strerror}",
+                hint="the next start of this worker tries again",
+            ) from error
+
+    return remove
+
+
+def _sync(directory: Path) -> None:
+    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def remove_leftovers(app_directory: Path) -> None:
     """Remove what other processes have left. Only for whoever has claimed the directory."""
-    for name in (_SNAPSHOTS, _STAGED):
+    for name in (_SNAPSHOTS, _STAGED, _PUT_AWAY):
         for path in app_directory.glob(f"*/{name}"):
             shutil.rmtree(path, ignore_errors=True)
 

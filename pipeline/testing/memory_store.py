@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -63,6 +63,12 @@ class MemoryStores:
     def exists(self, task: TaskId) -> bool:
         return task in self._states
 
+    def put_away(self, task: TaskId) -> Callable[[], None]:
+        self._refuse_while_open(task)
+        with self.faults.at("put_away", str(task)):
+            self._states.pop(task)
+        return lambda: None
+
     def destroy(self, task: TaskId) -> None:
         self._refuse_while_open(task)
         self._states.pop(task, None)
@@ -90,7 +96,7 @@ class MemoryStores:
     ) -> None:
         """Let the next call raise `error`, before it acts or `after`.
 
-        Calls: open, get, scan, apply, snapshot; write and install of a state from elsewhere.
+        Calls: open, get, scan, apply, snapshot, put_away; write and install of a state from elsewhere.
         """
         self.faults.order(call, error, after=after, where=None if task is None else str(task))
 

@@ -10,6 +10,27 @@ from tests.broken.breaking import Broken, assert_noticed, name_of
 
 ROWS = [
     Broken(
+        "states are removed on the word of a note",
+        "runtime/sharing/cleanup.py",
+        "            if not agrees or task in here",
+        "            if task in here",
+        "tests/runtime/test_cleanup.py note_alone",
+    ),
+    Broken(
+        "a state that is restored again meanwhile is put away",
+        "runtime/sharing/cleanup.py",
+        "            if not agrees or task in here or not self._is_anothers(task, roster):",
+        "            if not agrees:",
+        "tests/runtime/test_cleanup.py came_back",
+    ),
+    Broken(
+        "states are removed where they stand",
+        "state/snapshots.py",
+        "        state.rename(target)\n",
+        "        target = state\n",
+        "tests/contracts/test_store_contract.py killed_while",
+    ),
+    Broken(
         "the ring does not look at who owns what",
         "core/membership.py",
         "{worker: member.weight for worker, member in members.items()}, owners)",

@@ -38,6 +38,25 @@ while True:
         print("writing", flush=True)
 """
 
+# Is killed when it comes to one of the state's files, with others removed already, or all still there.
+REMOVER = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.core.names import TaskId
+from pipeline.state.rocks import RocksStores
+stores, task = RocksStores(Path(sys.argv[1]), 8 << 20), TaskId("app", "group", 3)
+store = stores.open(task)
+store.apply({b"\\0\\0\\0\\1a": b"1"}, b"p1")
+store.close()
+unlink = os.unlink
+def kill(path, **place):
+    if os.path.basename(path) == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    unlink(path, **place)
+os.unlink = kill
+stores.destroy(task)
+"""
+
 CLAIMER = """
 from pathlib import Path
 from pipeline.state.rocks import RocksStores
@@ -156,6 +175,41 @@ def test_a_destroyed_store_is_gone(stores: Stores) -> None:
     store.close()
 
 
+def test_a_state_put_away_is_gone_before_it_is_removed(stores: Stores) -> None:
+    """Its task may come back at any moment: removing gigabytes must not be waited for."""
+    for turn in range(2):
+        store = stores.open(TASK)
+        assert store.position() is None
+        store.apply({TABLE + b"a": b"1"}, b"p%d" % turn)
+        with pytest.raises(ConfigError):
+            stores.put_away(TASK)
+        store.close()
+        remove = stores.put_away(TASK)
+        assert not stores.exists(TASK)
+        store = stores.open(TASK)
+        store.apply({TABLE + b"a": b"2"}, b"new")
+        remove()
+        assert (store.position(), store.get(TABLE + b"a")) == (b"new", b"2")
+        store.close()
+        stores.destroy(TASK)
+
+
+@pytest.mark.parametrize("survivor", ["CURRENT", "LOCK"])
+def test_a_process_killed_while_it_removes_a_state_leaves_nothing_to_open(
+    tmp_path: Path, survivor: str
+) -> None:
+    """Half a state that is taken for a whole one would be wrong results for ever."""
+    done = subprocess.run([sys.executable, "-c", REMOVER, str(tmp_path), survivor], check=False)
+    assert done.returncode == -signal.SIGKILL
+    stores = RocksStores(tmp_path, 8 << 20)
+    assert not stores.exists(TASK)
+    assert not stores.path(TASK).exists()
+    [left] = tmp_path.glob("app/group/.removed/*")
+    assert (left / survivor).exists()
+    stores.claim("app")
+    assert not list(tmp_path.glob("app/group/.*"))
+
+
 def test_states_set_aside_do_not_overwrite_each_other(stores: Stores) -> None:
     """They are evidence."""
     places = set()
@@ -189,7 +243,7 @@ def test_a_state_open_in_another_process_is_refused_by_name(
 ) -> None:
     """Two workers were given one state directory: the message has to say which."""
     stores = RocksStores(tmp_path, 8 << 20)
-    for refused in (stores.open, stores.destroy, stores.set_aside):
+    for refused in (stores.open, stores.destroy, stores.put_away, stores.set_aside):
         with pytest.raises(ConfigError, match=str(tmp_path / "app" / "group" / "3")):
             refused(TASK)
     assert writer.poll() is None

@@ -61,6 +61,11 @@ class Followers:
         return len(self._followers)
 
     @property
+    def closing(self) -> list[TaskId]:
+        """Those forgotten whose copy may still be open."""
+        return [task for task, closing in self._closing.items() if not closing.done()]
+
+    @property
     def tasks(self) -> list[TaskId]:
         return list(self._followers)
 

@@ -25,6 +25,7 @@ from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError
 from pipeline.ports import Store
 from pipeline.runtime.plan import GroupPlan
+from pipeline.runtime.sharing.cleanup import StateCleanup
 from pipeline.runtime.sharing.follow import Followers
 from pipeline.runtime.sharing.roster import RosterWatch
 from pipeline.runtime.world import World
@@ -56,6 +57,9 @@ class Ownership:
         )
         self._watch = RosterWatch(app, self.me, world, settings)
         self._followers = Followers(world)
+        with_state = [task for task in self._cluster_ids if task not in self._databases]
+        delay_s = settings.state_cleanup_delay_s
+        self._cleanup = StateCleanup(with_state, self.me.worker, world, delay_s)
         self._ready_s: dict[TaskId, float] = {}
         self._younger_since_s: float | None = None
         self._outside = False
@@ -118,6 +122,12 @@ class Ownership:
             self._world.log.warning("task_not_released", task=str(task), next="it is taken over")
             actions[task] = Action.CLAIM
         return actions
+
+    def clean(self, here: Callable[[], Iterable[TaskId]]) -> None:
+        """Remove states of tasks that are another's. `here`: those that the worker still does anything about."""
+        self._cleanup.turn(
+            lambda: {*here(), *self._followers.tasks, *self._followers.closing}, self._watch.roster
+        )
 
     def copy_of(self, task: TaskId) -> Callable[[], Store | None] | None:
         """The followed copy of a task that is claimed now."""

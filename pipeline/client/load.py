@@ -22,7 +22,6 @@ after them (`check_prefix`): shorter than the position, or with another hash: re
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import NamedTuple
 
 import msgspec
@@ -30,13 +29,13 @@ import msgspec
 from pipeline.client.lines import Mark
 from pipeline.client.passed import Passed
 from pipeline.client.positions import LoadOptions, LoadPosition
+from pipeline.core.recovery import Outcome
 from pipeline.errors import FencedError, InputError, InvariantError
 
 __all__ = [
     "LoadPlace",
     "LoadRequest",
     "LoadStep",
-    "Outcome",
     "advance",
     "check_prefix",
     "judge",
@@ -78,14 +77,6 @@ class LoadStep(NamedTuple):
     skipped: int
     end: LoadPlace
     finished: bool
-
-
-class Outcome(Enum):
-    """What became of a commit whose answer was lost."""
-
-    COMMITTED = "committed"
-    ABORTED = "aborted"
-    TAKEN = "taken"
 
 
 def plan(previous: LoadPosition | None, request: LoadRequest) -> LoadPosition | None:
@@ -181,7 +172,7 @@ def judge(previous: LoadPosition | None, attempted: LoadPosition, found: LoadPos
         return Outcome.COMMITTED
     if found == previous:
         return Outcome.ABORTED
-    return Outcome.TAKEN
+    return Outcome.SUPERSEDED
 
 
 def taken(name: str) -> FencedError:

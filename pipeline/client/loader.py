@@ -25,21 +25,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.client.hints import no_topic
-from pipeline.client.load import LoadRequest, LoadStep, Outcome, advance, judge, plan, taken
+from pipeline.client.load import LoadPlace, LoadRequest, LoadStep, advance, judge, plan, taken
 from pipeline.client.positions import LoadPosition, decode_position, encode_position
 from pipeline.client.reading import settled_bounds
 from pipeline.client.series import Series, Stretch
 from pipeline.client.transactions import Transactions
 from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipeline, load_transactional_id
-from pipeline.errors import (
-    AbortableError,
-    ConfigError,
-    FatalTaskError,
-    FencedError,
-    PipelineError,
-    RetriableError,
-    UnknownOutcomeError,
-)
+from pipeline.errors import ConfigError, FencedError
 from pipeline.ports import (
     Clock,
     Cluster,
@@ -51,6 +43,7 @@ from pipeline.ports import (
     Random,
     TopicInfo,
     TopicSpec,
+    TransactionalProducer,
 )
 
 __all__ = ["LOADS_SPEC", "LoadWorld", "Loader", "find_topic"]
@@ -61,8 +54,6 @@ LOADS_SPEC = TopicSpec(
     config={"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"},
 )
 LOADS = TopicPartition(LOADS_TOPIC, 0)
-
-_ATTEMPTS = 5  # at one transaction, before its reason is given to the user
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +179,7 @@ class Loader:
 
     def _step(self, batch: Stretch) -> Callable[[], LoadPosition]:
         def commit() -> LoadPosition:
-            step = LoadStep(len(batch.outputs), batch.skipped, batch.end, batch.finished)
-            self._committed = self._commit(batch, step)
+            self._committed = self._commit(batch)
             return self._committed
 
         return commit
@@ -205,38 +195,30 @@ class Loader:
                     last = position
             return last
 
-    def _commit(self, batch: Stretch, step: LoadStep) -> LoadPosition:
+    def _commit(self, batch: Stretch) -> LoadPosition:
         """Steps 6 and 7, until the batch is committed."""
         previous = self._committed
-        reason: PipelineError | None = None
-        for _ in range(_ATTEMPTS):
-            nonce = self._world.random.token(12).hex()
-            position = advance(previous, self._request, self._run, step, nonce)
-            try:
-                slow = self._transact(batch, position)
-            except (AbortableError, RetriableError, UnknownOutcomeError) as error:
-                reason, confirmed = error, False
-            else:
-                if not slow:
-                    return position
-                confirmed = True
-            outcome = judge(previous, position, self._transactions.renew(self._recall))
-            if outcome is Outcome.COMMITTED:
-                return position
-            if outcome is Outcome.TAKEN:
-                raise FencedError(f"load {self._request.name!r} has gone on without this loader")
-            if confirmed:
-                raise FatalTaskError(
-                    f"load {self._request.name!r}: Kafka confirmed transaction {position.seq} and has lost it",
-                    hint="check the brokers: acknowledged records may be missing",
-                )
-        raise self._given_up(previous, step, reason)
+        step = LoadStep(len(batch.outputs), batch.skipped, batch.end, batch.finished)
 
-    def _given_up(
-        self, previous: LoadPosition | None, step: LoadStep, reason: PipelineError | None
-    ) -> AbortableError:
-        unit, end = self._request.options.unit, step.end
-        before = previous if previous is not None and previous.run == self._run else None
+        def position() -> LoadPosition:
+            return advance(previous, self._request, self._run, step, self._world.random.token(12).hex())
+
+        def send(producer: TransactionalProducer, position: LoadPosition) -> None:
+            wall_ms = self._world.clock.wall_ms()
+            producer.send(batch.outputs)
+            producer.send([Output(LOADS_TOPIC, position.name.encode(), encode_position(position), wall_ms)])
+
+        return self._transactions.write(
+            self._name_of(step.end),
+            receipt=position,
+            send=send,
+            outcome=lambda position: judge(previous, position, self._recall()),
+        )
+
+    def _name_of(self, end: LoadPlace) -> str:
+        """The lines between the committed position and `end`, for an error."""
+        unit = self._request.options.unit
+        before = self._committed if self._committed is not None and self._committed.run == self._run else None
         here = before is not None and before.passed.count == end.passed.count
         first = before.line + 1 if before is not None and here else 1
         since = (
@@ -244,18 +226,4 @@ class Loader:
             if before and not here
             else ""
         )
-        return AbortableError(
-            f"{end.file}, {unit}s {first} to {end.mark.line}{since}: not committed in {_ATTEMPTS} attempts:"
-            f" {reason.message if reason else 'no reason given'}",
-            hint="what precedes them is loaded; run the same command again to continue",
-        )
-
-    def _transact(self, batch: Stretch, position: LoadPosition) -> bool:
-        """Step 6. Whether the commit was so slow that step 7 must follow."""
-        wall_ms = self._world.clock.wall_ms()
-        own = Output(LOADS_TOPIC, position.name.encode(), encode_position(position), wall_ms)
-        producer = self._transactions.begin()
-        producer.send(batch.outputs)
-        producer.send([own])
-        producer.flush()
-        return self._transactions.commit()
+        return f"{end.file}, {unit}s {first} to {end.mark.line}{since}"

@@ -30,16 +30,9 @@ from pipeline.client.marks import Mark, Marks, ensure_marks_topic, mark_output, 
 from pipeline.client.transactions import Transactions
 from pipeline.core.letters import Replay, encode_replay
 from pipeline.core.names import TopicPartition
-from pipeline.errors import (
-    AbortableError,
-    ConfigError,
-    FatalTaskError,
-    FencedError,
-    PipelineError,
-    RetriableError,
-    UnknownOutcomeError,
-)
-from pipeline.ports import TopicInfo
+from pipeline.core.recovery import Outcome
+from pipeline.errors import ConfigError, FencedError
+from pipeline.ports import TopicInfo, TransactionalProducer
 from pipeline.runtime.world import World
 
 __all__ = ["Refused", "Replayed", "Replayer"]
@@ -48,7 +41,6 @@ BATCH_LETTERS = 500
 BATCH_BYTES = 4 * 1024 * 1024
 _RECORD_BYTES = 256  # what a broker counts beside the value
 _NONCE_BYTES = 12
-_ATTEMPTS = 5  # at one transaction, before its reason is given to the user
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,36 +171,26 @@ class Replayer:
 
     def _commit(self, batch: list[DeadLetter]) -> None:
         """Steps 4 and 5, until the batch is committed."""
-        reason: PipelineError | None = None
-        for _ in range(_ATTEMPTS):
-            nonce = self._world.random.token(_NONCE_BYTES).hex()
-            marks = {letter.id: self._mark(letter, nonce) for letter in batch}
-            before, first = self._marks.get(batch[0].id), batch[0].id
-            try:
-                slow = self._transact(batch, marks)
-            except (AbortableError, RetriableError, UnknownOutcomeError) as error:
-                reason, confirmed = error, False
-            else:
-                if not slow:
-                    self._marks.update(marks)
-                    return
-                confirmed = True
-            self._transactions.renew(self._recall)
-            found = self._marks.get(first)
-            if found == marks[first]:
-                return
-            if found != before:
-                raise FencedError(f"replay of group {self._group.group}: another one goes on")
-            if confirmed:
-                raise FatalTaskError(
-                    f"Kafka confirmed a transaction of {self._group.replay_transactional_id} and has lost it",
-                    hint="check the brokers: acknowledged records may be missing",
-                )
-        raise AbortableError(
-            f"{len(batch)} dead letters from {batch[0].name} on: not committed in {_ATTEMPTS} attempts: "
-            f"{reason.message if reason else 'no reason given'}",
-            hint="what precedes them is replayed; run the same command again to continue",
+        before = self._marks.get(batch[0].id)
+        marks = self._transactions.write(
+            f"{len(batch)} dead letters from {batch[0].name} on",
+            receipt=lambda: self._marks_of(batch),
+            send=lambda producer, marks: self._send(producer, batch, marks),
+            outcome=lambda marks: self._judge(batch[0].id, before, marks),
         )
+        self._marks.update(marks)
+
+    def _judge(self, first: LetterId, before: Mark | None, marks: Mapping[LetterId, Mark]) -> Outcome:
+        """What became of a batch, by the mark of its first letter after the fence."""
+        self._recall()
+        found = self._marks.get(first)
+        if found == marks[first]:
+            return Outcome.COMMITTED
+        return Outcome.ABORTED if found == before else Outcome.SUPERSEDED
+
+    def _marks_of(self, batch: list[DeadLetter]) -> Mapping[LetterId, Mark]:
+        nonce = self._world.random.token(_NONCE_BYTES).hex()
+        return {letter.id: self._mark(letter, nonce) for letter in batch}
 
     def _mark(self, letter: DeadLetter, nonce: str) -> Mark:
         times = self._times(letter) + 1
@@ -224,15 +206,13 @@ class Replayer:
             nonce=nonce,
         )
 
-    def _transact(self, batch: list[DeadLetter], marks: Mapping[LetterId, Mark]) -> bool:
-        """Step 4. Whether the commit was so slow that step 5 must follow."""
-        producer = self._transactions.begin()
+    def _send(
+        self, producer: TransactionalProducer, batch: list[DeadLetter], marks: Mapping[LetterId, Mark]
+    ) -> None:
         for letter in batch:
             place = TopicPartition(self._replays.name, letter.letter.origin.partition)
             producer.append(place, [encode_replay(self._replay(letter))])
         producer.send([mark_output(mark) for mark in marks.values()])
-        producer.flush()
-        return self._transactions.commit()
 
     def _recall(self) -> None:
         """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""

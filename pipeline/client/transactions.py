@@ -1,8 +1,15 @@
-"""Transactions of a command that writes records together with how far it has come: `Transactions`.
+"""Transactions of a command that writes records together with a receipt of them: `Transactions`.
 
-One transactional id, fenced before anything is read, and one transaction at a time. A commit whose outcome is not
-known, or that was slow enough that the client may have sent it twice, is followed by `renew`: the fence, and a look at
-what is committed, always together.
+One transactional id, fenced before anything is read, and one transaction at a time. Its *receipt* (the position of a
+load, the marks of replayed letters) is committed with its records and has a nonce, new for each attempt, so that it
+tells what became of a transaction whose outcome is not known. `write`, until one attempt is committed:
+
+1. Begin, send the records and the receipt, flush, commit.
+2. Renew, when 1 failed or its outcome is unknown, and after a commit slow enough that the client may have sent it
+   twice: the fence, and a look at the receipts that are committed, always together.
+3. Ours is there: done. What was there before: it was aborted, 1 again. Another one: somebody else goes on, stop.
+
+A crash anywhere leaves records with their receipt, or an open transaction, which the next fence aborts.
 """
 
 from __future__ import annotations
@@ -10,9 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from pipeline.core.recovery import Outcome
 from pipeline.errors import (
     AbortableError,
+    FatalTaskError,
+    FencedError,
     InvariantError,
+    PipelineError,
     RetriableError,
     UnknownOutcomeError,
     UnreachableError,
@@ -23,6 +34,7 @@ __all__ = ["Transactions"]
 
 T = TypeVar("T")
 
+_ATTEMPTS = 5  # at one transaction, before its reason is given to the user
 _AWAY_S = 60.0  # how long Kafka may be away in the middle of the work
 _POLL_S = 0.1
 # A repeated request waits the back-off, less the client's jitter of 20 %; a commit this slow may be one.
@@ -56,30 +68,45 @@ class Transactions:
             else:
                 return
 
-    def renew(self, recall: Callable[[], T]) -> T:
-        """Fence, and then what `recall` reads of what is committed; it is asked again while Kafka is away."""
-        self.fence(_AWAY_S)
-        deadline = self._clock.monotonic_s() + _AWAY_S
-        while True:
+    def write(
+        self,
+        what: str,
+        receipt: Callable[[], T],
+        send: Callable[[TransactionalProducer, T], None],
+        outcome: Callable[[T], Outcome],
+    ) -> T:
+        """Commit one transaction, in as many attempts as it takes; the receipt of the one that was committed.
+
+        `what`: its records, for the error that gives them up. `receipt` makes one for an attempt, with a nonce of
+        its own; `send` sends the records and it; `outcome` reads what is committed now, and is asked again while
+        Kafka is away. Raises FencedError (another one goes on), AbortableError (given up), FatalTaskError (what
+        was confirmed is gone), UnreachableError, ConfigError.
+        """
+        reason: PipelineError | None = None
+        for _ in range(_ATTEMPTS):
+            attempt = receipt()
             try:
-                return recall()
-            except (UnreachableError, RetriableError):
-                if self._clock.monotonic_s() > deadline:
-                    raise
-                self._clock.sleep(_POLL_S)
-
-    def begin(self) -> TransactionalProducer:
-        """The producer, in a new transaction."""
-        producer = self._fenced()
-        producer.begin()
-        return producer
-
-    def commit(self) -> bool:
-        """Commit what was flushed. Whether that was so slow that `renew` must follow."""
-        producer = self._fenced()
-        started_s = self._clock.monotonic_s()
-        producer.commit()
-        return (self._clock.monotonic_s() - started_s) * 1000 >= _SLOW_COMMIT * self._retry_backoff_ms
+                slow = self._transact(send, attempt)  # 1
+            except (AbortableError, RetriableError, UnknownOutcomeError) as error:
+                reason, confirmed = error, False
+            else:
+                if not slow:
+                    return attempt
+                confirmed = True
+            found = self._renew(outcome, attempt)  # 2
+            if found is Outcome.COMMITTED:  # 3
+                return attempt
+            if found is Outcome.SUPERSEDED:
+                raise FencedError(f"{self._transactional_id}: another one goes on")
+            if confirmed:
+                raise FatalTaskError(
+                    f"Kafka confirmed a transaction of {self._transactional_id} and has lost it",
+                    hint="check the brokers: acknowledged records may be missing",
+                )
+        raise AbortableError(
+            f"{what}: not committed in {_ATTEMPTS} attempts: {reason.message if reason else 'no reason given'}",
+            hint="what precedes them is committed; run the same command again to continue",
+        )
 
     def close(self) -> None:
         """Release the client; a transaction that is open is left to the next fence."""
@@ -87,7 +114,26 @@ class Transactions:
             self._producer.close()
             self._producer = None
 
-    def _fenced(self) -> TransactionalProducer:
-        if self._producer is None:
-            raise InvariantError("a transaction without a producer")
-        return self._producer
+    def _transact(self, send: Callable[[TransactionalProducer, T], None], receipt: T) -> bool:
+        """Step 1. Whether the commit was so slow that step 2 must follow."""
+        producer = self._producer
+        if producer is None:
+            raise InvariantError("a transaction without a fence")
+        producer.begin()
+        send(producer, receipt)
+        producer.flush()
+        started_s = self._clock.monotonic_s()
+        producer.commit()
+        return (self._clock.monotonic_s() - started_s) * 1000 >= _SLOW_COMMIT * self._retry_backoff_ms
+
+    def _renew(self, outcome: Callable[[T], Outcome], receipt: T) -> Outcome:
+        """Step 2: fence, and then look; again while Kafka is away."""
+        self.fence(_AWAY_S)
+        deadline = self._clock.monotonic_s() + _AWAY_S
+        while True:
+            try:
+                return outcome(receipt)
+            except (UnreachableError, RetriableError):
+                if self._clock.monotonic_s() > deadline:
+                    raise
+                self._clock.sleep(_POLL_S)

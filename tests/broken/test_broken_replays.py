@@ -24,8 +24,8 @@ ROWS = [
     Broken(
         "a doubtful replay is done again",
         "client/replaying.py",
-        "            found = self._marks.get(first)\n",
-        "            found = before\n",
+        "        found = self._marks.get(first)\n",
+        "        found = before\n",
         f"{REPLAYING} settled_by_the_mark",
     ),
     Broken(

@@ -12,7 +12,6 @@ from pipeline.client.load import (
     LoadPlace,
     LoadRequest,
     LoadStep,
-    Outcome,
     advance,
     check_prefix,
     judge,
@@ -20,6 +19,7 @@ from pipeline.client.load import (
 )
 from pipeline.client.passed import NOTHING_PASSED
 from pipeline.client.positions import LoadOptions, LoadPosition, decode_position, encode_position
+from pipeline.core.recovery import Outcome
 from pipeline.errors import CorruptStateError, InputError, InvariantError
 
 OPTIONS = LoadOptions(format="csv", key="k")
@@ -152,10 +152,10 @@ def test_a_changed_beginning_is_refused_and_the_same_one_is_not() -> None:
         (POSITION, POSITION, Outcome.ABORTED),
         (POSITION, _changed(seq=4, nonce="mine"), Outcome.COMMITTED),
         (None, _changed(seq=1, nonce="mine"), Outcome.COMMITTED),
-        (POSITION, _changed(seq=4, nonce="theirs"), Outcome.TAKEN),
-        (POSITION, _changed(seq=2, nonce="older"), Outcome.TAKEN),
-        (POSITION, None, Outcome.TAKEN),
-        (None, POSITION, Outcome.TAKEN),
+        (POSITION, _changed(seq=4, nonce="theirs"), Outcome.SUPERSEDED),
+        (POSITION, _changed(seq=2, nonce="older"), Outcome.SUPERSEDED),
+        (POSITION, None, Outcome.SUPERSEDED),
+        (None, POSITION, Outcome.SUPERSEDED),
     ],
 )
 def test_judge(previous: LoadPosition | None, found: LoadPosition | None, outcome: Outcome) -> None:

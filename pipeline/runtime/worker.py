@@ -184,9 +184,10 @@ class Worker:
         self._stopping = True
         self._checkpointer.stop()
         for run in self._runs:
-            for task in list(run.tasks.values()):
+            for task in [*run.tasks.values(), *run.leaving.values()]:
                 task.stop_waiting()
-                run.release(task.id.partition)
+            for partition in list(run.tasks):
+                run.release(partition)
         for run in self._runs:  # all at once, so that the last one's commit does not wait for the first one's
             for task in list(run.leaving.values()):
                 self._advance_leaving(run, task)

@@ -11,6 +11,7 @@ from pipeline import Context, Event
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import Owner, encode_note
 from pipeline.core.names import TaskId, workers_topic
+from pipeline.errors import UnknownOutcomeError, UnreachableError
 from pipeline.runtime.checkpoints.inventory import look, verify
 from pipeline.runtime.live import LiveTask
 from pipeline.testing import MemoryJournalReader, MemoryMembers
@@ -95,6 +96,24 @@ def test_a_worker_that_is_stopped_hands_its_tasks_over_at_once(
     assert len(fleet.nodes[1].live) == 12
     fleet.settle()
     fleet.check()
+
+
+def test_a_stop_while_kafka_is_away_does_not_wait_for_a_task_that_was_leaving_already() -> None:
+    """It was given up to another worker when the outage began; a deployment must not wait for the end of that."""
+    fleet = started("a")
+    node = fleet.nodes[0]
+    task = next(iter(node.live))
+    fleet.send()
+    while not node.live[task].records:
+        fleet.turn()
+    run = node.worker._runs[0]
+    run.release(task.partition)
+    fleet.broker.fail_next("commit", UnknownOutcomeError("no answer"), where=task.transactional_id)
+    for _ in range(100):
+        fleet.broker.fail_next("init", UnreachableError("away"), where=task.transactional_id)
+    (failure,) = fleet.stop(node)
+    assert isinstance(failure, UnreachableError)
+    assert len(fleet.broker.faults.left()) > 90
 
 
 def test_a_restarted_worker_takes_its_tasks_back_before_it_was_missed() -> None:

@@ -465,6 +465,30 @@ def test_an_upload_that_was_interrupted_goes_on_where_it_was(call: str) -> None:
     check_restored_from_a_checkpoint(sums)
 
 
+def test_a_manifest_whose_first_request_arrives_last_is_the_one_that_was_registered() -> None:
+    """A store that answers too late may still do what it was asked, after it did the same for the next request."""
+    sums = with_history(checkpoint_interval_s=60.0, checkpoint_grace_s=60.0)
+    store = sums.driver.checkpoints
+    put, late = store.put, list[tuple[str, bytes]]()
+
+    def too_late(name: str, content: Iterable[bytes], size: int) -> None:
+        data = b"".join(content)
+        if "manifest" in name and not late:
+            late.append((name, data))
+            raise AWAY
+        put(name, [data], size)
+
+    store.put = too_late  # type: ignore[method-assign]
+    sums.send(1)
+    sums.driver.run()
+    sums.driver.clock.advance(10.0)
+    sums.driver.run()
+    newest = kept(sums)[0]
+    assert late[0][0].endswith(newest.manifest)
+    put(late[0][0], [late[0][1]], 0)
+    check_restored_from_a_checkpoint(sums, seq=newest.seq)
+
+
 def test_a_journal_that_grows_too_long_pauses_the_intake_and_loses_nothing() -> None:
     """A restore would take as long as the journal is; the limit is the operator's."""
     sums = with_history(checkpoint_interval_s=60.0, checkpoint_journal_limit_bytes=2_000)

@@ -120,6 +120,8 @@ class Attempt:
         self._snapshot: Snapshot | None = None
         self._plan: UploadPlan | None = None
         self._uploaded: set[str] = set()
+        # Part of the manifest, which is the same at each run: a request of an earlier one may arrive after the last.
+        self._wall_ms = world.clock.wall_ms()
         self.began_s = world.clock.monotonic_s()
         self.stopped = False
 
@@ -145,7 +147,7 @@ class Attempt:
                 self._store.put(prefix + file.object, self._content(snapshot, file), file.size)  # 3
                 self._uploaded.add(file.object)
                 steps.reached(Step.DURING_UPLOAD, task)
-        manifest = Manifest(str(task), self._owner, self._world.clock.wall_ms(), applied, self._plan.files)
+        manifest = Manifest(str(task), self._owner, self._wall_ms, applied, self._plan.files)
         there = listed(self._store, prefix, self._world)
         self._check_there(manifest, there)  # 4
         steps.reached(Step.BEFORE_MANIFEST, task)

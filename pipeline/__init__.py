@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.app import Group, OnError
-    from pipeline.codecs import Codec
     from pipeline.context import Context
     from pipeline.declarations import Dedup, Resource, TableDef, Topic
     from pipeline.errors import PipelineError
     from pipeline.event import Batch, Event
+    from pipeline.own_codecs import Codec, MessageCodec
     from pipeline.producer import Producer, TransactionalProducer
     from pipeline.producing.delivery import Delivered, Delivery
     from pipeline.running import App
@@ -31,6 +31,7 @@ __all__ = [
     "Delivery",
     "Event",
     "Group",
+    "MessageCodec",
     "OnError",
     "PipelineError",
     "Postgres",
@@ -46,7 +47,7 @@ __all__ = [
 _HOMES = {
     "App": "pipeline.running",
     "Batch": "pipeline.event",
-    "Codec": "pipeline.codecs",
+    "Codec": "pipeline.own_codecs",
     "Context": "pipeline.context",
     "Dedup": "pipeline.declarations",
     "Delivered": "pipeline.producing.delivery",
@@ -54,6 +55,7 @@ _HOMES = {
     "Delete": "pipeline.sinks.declared",
     "Event": "pipeline.event",
     "Group": "pipeline.app",
+    "MessageCodec": "pipeline.own_codecs",
     "OnError": "pipeline.app",
     "PipelineError": "pipeline.errors",
     "Postgres": "pipeline.sinks.declared",

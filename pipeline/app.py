@@ -12,13 +12,14 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, overload
 
 from typing_extensions import TypeForm
 
-from pipeline.codecs import Codec, CodecName, resolve_value
+from pipeline.codecs import CodecName, resolve_value
 from pipeline.context import Context
 from pipeline.core.names import GroupId, check_name, held_by_the_pipeline
 from pipeline.declarations import Dedup, Resource, TableDef, Topic
 from pipeline.errors import ConfigError
 from pipeline.event import Batch, Event
 from pipeline.keys import resolve_key
+from pipeline.own_codecs import Codec, MessageCodec
 from pipeline.sinks.declared import Sink
 
 __all__ = ["App", "Binding", "Group", "OnError", "SinkBinding"]
@@ -311,7 +312,7 @@ class App(Group):
         *,
         key: TypeForm[K],
         value: TypeForm[V],
-        codec: Codec[V] | CodecName | None = None,
+        codec: Codec[V] | MessageCodec[V] | CodecName | None = None,
         dedup: Dedup[K, V] | None = None,
     ) -> Topic[K, V]: ...
 
@@ -321,7 +322,7 @@ class App(Group):
         name: str,
         *,
         value: TypeForm[V],
-        codec: Codec[V] | CodecName | None = None,
+        codec: Codec[V] | MessageCodec[V] | CodecName | None = None,
         dedup: Dedup[None, V] | None = None,
     ) -> Topic[None, V]: ...
 
@@ -330,6 +331,8 @@ class App(Group):
     ) -> Topic[Any, Any]:
         """Declare a topic. Without `key` its records have none, and any that arrives is ignored.
 
+        codec: how values become bytes: `json` (default), `msgpack`, `raw` (bytes, whose default it is), or an object
+        with `encode(value)` and `decode(data)` or `decode(data, message)`.
         dedup: handlers of the topic get each event once, though it was sent several times; see `Dedup`.
         """
         where = f"topic {name}"
@@ -374,6 +377,11 @@ class App(Group):
 
     def resource(self, factory: Callable[[], R]) -> Resource[R]:
         """Declare a resource: `ctx.resource(r)` gives what `factory()` returned in this worker."""
+        if not callable(factory):
+            raise ConfigError(
+                f"app.resource takes a function that makes the resource, not {factory!r}",
+                hint="app.resource(lambda: Pool(...)): each worker makes its own, when it is first asked for",
+            )
         return Resource(factory)
 
     @property

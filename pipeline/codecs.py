@@ -13,26 +13,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any, Generic, Literal, Protocol, TypeVar, Union, get_origin
+from typing import Any, Generic, Literal, TypeVar, Union, get_origin
 
 import msgspec
 
 from pipeline.errors import ConfigError
+from pipeline.own_codecs import Codec, MessageCodec, check_codec, giving_bytes
+from pipeline.ports.records import Record
 from pipeline.shapes import PLAIN, is_flat, is_immutable, may_hide_nan, schema_of, show
 
-__all__ = ["Codec", "CodecName", "ValueCodec", "resolve_value"]
+__all__ = ["CodecName", "ValueCodec", "resolve_value"]
 
 V = TypeVar("V")
 
 CodecName = Literal["json", "msgpack", "raw"]
-
-
-class Codec(Protocol[V]):
-    """What a user may bring instead of a named codec."""
-
-    def encode(self, value: V, /) -> bytes: ...
-
-    def decode(self, data: bytes, /) -> V: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +35,8 @@ class ValueCodec(Generic[V]):
 
     `admit` checks and encodes: (bytes, the value as a decode gives it); raises TypeError, ValueError or
     OverflowError. `encode` is its first half. `decode` raises the same. With `allows_none` all three
-    map None to a null value (a tombstone) and back. `immutable`: decoded values may be shared.
+    map None to a null value (a tombstone) and back. `immutable`: decoded values may be shared. `decode_message`: what
+    decodes bytes of a message that it looks at, too; `decode` is then of no use.
     """
 
     admit: Callable[[V], tuple[bytes | None, V]]
@@ -50,10 +45,17 @@ class ValueCodec(Generic[V]):
     allows_none: bool
     immutable: bool
     schema: str
+    decode_message: Callable[[bytes | None, Record], V] | None = None
+
+    def read(self, record: Record) -> V:
+        """The value of a record; raises as `decode`. Where each call counts, `decode` is asked itself."""
+        if self.decode_message is not None:
+            return self.decode_message(record.value(), record)
+        return self.decode(record.value())
 
 
 def resolve_value(
-    declared: Any, codec: Codec[Any] | CodecName | None, where: str, *, tombstones: bool
+    declared: Any, codec: Codec[Any] | MessageCodec[Any] | CodecName | None, where: str, *, tombstones: bool
 ) -> ValueCodec[Any]:
     """The codec of a declared type. Raises ConfigError when the type or the codec cannot be used.
 
@@ -63,7 +65,7 @@ def resolve_value(
     allows_none, checked = _split_none(declared) if tombstones else (False, declared)
     name = codec if codec is not None else ("raw" if checked is bytes else "json")
     if not isinstance(name, str):
-        plain = _build(_giving_bytes(name), name.decode, checked, type(name).__qualname__)
+        plain = _own(name, checked, where, of_topic=tombstones)
     else:
         try:
             plain = _shared(checked, name)
@@ -95,8 +97,46 @@ def _build(
     )
 
 
+def _own(codec: Any, declared: Any, where: str, *, of_topic: bool) -> ValueCodec[Any]:
+    """A codec of the user's. Raises ConfigError for what is none, and for a table's that wants a message."""
+    name = type(codec).__qualname__
+    wants_message = check_codec(codec, where)
+    encode = giving_bytes(codec)
+    if not wants_message:
+        return _build(encode, codec.decode, declared, name)
+    if not of_topic:
+        raise ConfigError(
+            f"{where}: {name}.decode wants a message, and a row of a table has none",
+            hint="give the table a codec whose decode takes the bytes alone",
+        )
+    decode, classes = codec.decode, _classes(declared)
+
+    def admit(value: Any) -> tuple[bytes, Any]:
+        _check_class(value, classes)
+        return encode(value), value
+
+    def decode_message(data: bytes | None, message: Record) -> Any:
+        if data is None:
+            raise TypeError("a null value where the type does not allow None")
+        return decode(data, message)
+
+    def alone(_data: bytes | None) -> Any:
+        raise TypeError(f"{name}.decode wants a message beside the bytes")
+
+    schema = f"{name}:{schema_of(declared)}"
+    return ValueCodec(
+        admit,
+        lambda value: admit(value)[0],
+        alone,
+        False,
+        is_immutable(declared),
+        schema,
+        decode_message,
+    )
+
+
 def _with_none(plain: ValueCodec[Any]) -> ValueCodec[Any]:
-    admit, decode = plain.admit, plain.decode
+    admit, decode, of_message = plain.admit, plain.decode, plain.decode_message
 
     def admit_or_none(value: Any) -> tuple[bytes | None, Any]:
         return (None, None) if value is None else admit(value)
@@ -108,6 +148,9 @@ def _with_none(plain: ValueCodec[Any]) -> ValueCodec[Any]:
         True,
         plain.immutable,
         plain.schema,
+        None
+        if of_message is None
+        else lambda data, message: None if data is None else of_message(data, message),
     )
 
 
@@ -123,7 +166,12 @@ def _named(name: str, declared: Any) -> tuple[Callable[[Any], bytes], Callable[[
         if name == "msgpack":
             return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(declared).decode
     except TypeError as error:
-        raise ConfigError(f"the type {show(declared)} cannot be encoded: {error}") from error
+        hint = (
+            "give each Struct of a union its tag: class A(msgspec.Struct, tag=True)"
+            if _is_union(declared)
+            else None
+        )
+        raise ConfigError(f"the type {show(declared)} cannot be encoded: {error}", hint=hint) from error
     raise ConfigError(f"unknown codec {name!r}", hint="use 'json', 'msgpack', 'raw' or an object of yours")
 
 
@@ -131,18 +179,6 @@ def _raw_decode(data: Any) -> bytes:
     if type(data) is not bytes:
         raise TypeError("a null value where the type does not allow None")
     return data
-
-
-def _giving_bytes(codec: Codec[Any]) -> Callable[[Any], bytes]:
-    """A user's encode, found out at the record when it returns anything but bytes."""
-
-    def encode(value: Any) -> bytes:
-        data = codec.encode(value)
-        if type(data) is not bytes:
-            raise TypeError(f"{type(codec).__qualname__}.encode returned {type(data).__name__}, not bytes")
-        return data
-
-    return encode
 
 
 def _refusing_nan(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
@@ -169,12 +205,16 @@ def _checked(
     encode: Callable[[Any], bytes], decode: Callable[[Any], Any], classes: frozenset[type] | None
 ) -> Callable[[Any], tuple[bytes, Any]]:
     def admit(value: Any) -> tuple[bytes, Any]:
-        if classes is not None and type(value) not in classes:
-            raise TypeError(f"expected {_names(classes)}, got {type(value).__name__}")
+        _check_class(value, classes)
         data = encode(value)
         return data, decode(data)
 
     return admit
+
+
+def _check_class(value: Any, classes: frozenset[type] | None) -> None:
+    if classes is not None and type(value) not in classes:
+        raise TypeError(f"expected {_names(classes)}, got {type(value).__name__}")
 
 
 def _checked_once(

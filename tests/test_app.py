@@ -286,3 +286,10 @@ def test_a_topic_keeps_how_its_duplicates_are_found(app: App) -> None:
     assert topic.dedup is dedup
     assert (dedup.ttl_ms, dedup.duplicates_to) == (1500, dropped)
     assert dropped.dedup is None
+
+
+def test_a_resource_is_a_function_that_makes_it() -> None:
+    """An object that exists already would be shared by forks and never closed."""
+    with pytest.raises(ConfigError, match=r"app\.resource takes a function") as caught:
+        App("delays").resource(5)  # type: ignore[arg-type]
+    assert "lambda" in (caught.value.hint or "")

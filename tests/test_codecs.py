@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -382,6 +383,55 @@ def test_a_codec_that_does_not_give_bytes_is_refused_at_its_record() -> None:
     """Otherwise the commit fails, later and for all records in it."""
     with pytest.raises(TypeError, match=r"Careless\.encode returned str"):
         topic_codec(str, Careless()).encode("abc")
+
+
+class Lenient(Reversed):
+    """Its second argument is its own, and no message."""
+
+    def decode(self, data: bytes, /, errors: str = "strict") -> str:
+        return data.decode(errors=errors)[::-1]
+
+
+class Greedy(Reversed):
+    """Nothing calls a decode like that."""
+
+    def decode(self, data: bytes, message: Any, more: Any, /) -> str:  # type: ignore[override]
+        return ""
+
+
+class Half:
+    """It can only encode."""
+
+    def encode(self, value: str, /) -> bytes:
+        return b""
+
+
+def test_a_default_of_a_users_decode_is_not_filled_with_a_message() -> None:
+    """What it means is the user's own matter."""
+    assert topic_codec(str, Lenient()).decode(b"cba") == "abc"
+
+
+@pytest.mark.parametrize(
+    ("codec", "error", "hint"),
+    [
+        (Reversed, "topic t: codec is the class Reversed", r"make one: Reversed\(\)"),
+        (Half(), "topic t: the codec .* has no method decode", "it needs encode"),
+        (object(), "topic t: the codec .* has no method encode", "use 'json'"),
+        (Greedy(), r"topic t: Greedy\.decode\(data.* cannot be called", r"decode\(self, data, message\)"),
+    ],
+)
+def test_what_is_no_codec_is_refused_where_it_is_declared(codec: Any, error: str, hint: str) -> None:
+    """At the first record it would look like the record's fault."""
+    with pytest.raises(ConfigError, match=error) as caught:
+        topic_codec(str, codec)
+    assert re.search(hint, caught.value.hint or "")
+
+
+def test_structs_that_cannot_be_told_apart_are_answered_with_what_tells_them() -> None:
+    """The type checker takes the union as it is."""
+    with pytest.raises(ConfigError, match="cannot be encoded") as caught:
+        topic_codec(Holder | Trip)
+    assert "tag=True" in (caught.value.hint or "")
 
 
 def test_raw_is_for_bytes_only() -> None:

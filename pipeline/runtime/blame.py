@@ -6,11 +6,14 @@ import os
 import traceback
 from pathlib import Path
 from traceback import StackSummary, TracebackException
+from typing import Any
 
 from pipeline.app import Binding
+from pipeline.declarations import Topic
 from pipeline.errors import PipelineError
+from pipeline.ports import Record
 
-__all__ = ["error_place", "error_text", "error_traceback", "handler_name"]
+__all__ = ["error_place", "error_text", "error_traceback", "handler_name", "plainly"]
 
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 _MOST_CAUSES = 20
@@ -19,6 +22,18 @@ _MOST_CAUSES = 20
 def handler_name(binding: Binding) -> str:
     """The handler's function as Python names it."""
     return str(getattr(binding.function, "__qualname__", binding.function))
+
+
+def plainly(error: BaseException, topic: Topic[Any, Any], record: Record) -> BaseException:
+    """The error, or of a null value that cannot be decoded one that says so: a decoder misses its bytes-like object."""
+    if record.value() is not None or topic.value.allows_none or not isinstance(error, TypeError):
+        return error
+    try:
+        topic.value.read(record)
+    except TypeError:
+        text = f"the record has no value; topic {topic.name} declares one without `| None`, which takes tombstones"
+        return TypeError(text).with_traceback(error.__traceback__)
+    return error
 
 
 def error_text(error: BaseException) -> str:

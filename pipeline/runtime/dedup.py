@@ -286,7 +286,7 @@ class DedupTable:
 
     def _chosen_id(self, choose: Callable[[Event[Any, Any]], bytes | str]) -> Callable[[Record], bytes]:
         topic, context = self._topic, self._context
-        decode_key, decode_value = topic.key.decode, topic.value.decode
+        decode_key, decode_value = topic.key.decode, context.value_decoder(topic)
 
         def chosen_id(record: Record) -> bytes:
             context.message = record

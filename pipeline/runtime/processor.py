@@ -19,7 +19,7 @@ from pipeline.declarations import Topic
 from pipeline.errors import CorruptStateError, HandlerError, InvariantError, PipelineError
 from pipeline.event import Batch, Event, event_type
 from pipeline.ports import Logger, Record
-from pipeline.runtime.blame import error_place, error_text, handler_name
+from pipeline.runtime.blame import error_place, error_text, handler_name, plainly
 from pipeline.runtime.dead_letters import DeadLetters
 from pipeline.runtime.dedup import DedupTable
 from pipeline.runtime.watchdog import AtWork
@@ -142,7 +142,7 @@ class Processor:
         self, topic: Topic[Any, Any], bindings: list[Binding], remaining: Iterator[Record]
     ) -> None:
         context, undo, outputs = self._context, self._undo, self._context.outputs
-        decode_key, decode_value = topic.key.decode, topic.value.decode
+        decode_key, decode_value = topic.key.decode, context.value_decoder(topic)
         single = bindings[0].function if len(bindings) == 1 else None
         binding = bindings[0]
         make = self._events[topic.name]
@@ -193,7 +193,7 @@ class Processor:
             if unique:
                 context.message = max(unique, key=_timestamp)
                 keys = [topic.key.decode(record.key()) for record in unique]
-                values = [topic.value.decode(record.value()) for record in unique]
+                values = [topic.value.read(record) for record in unique]
                 binding.function(Batch(unique, keys, values, self._events[topic.name]), context)
                 self._undo.clear()
             if seen is not None:
@@ -216,6 +216,7 @@ class Processor:
 
     def _reject(self, topic: Topic[Any, Any], binding: Binding, record: Record, error: BaseException) -> None:
         """Ask for another try, or apply the policy. Raises RetryError, PoisonError."""
+        error = plainly(error, topic, record)
         # Our own errors are mistakes of the program, and a handler that exits means the worker, not its record.
         final = isinstance(error, (PipelineError, *LEAVING))
         # A dead letter that is replayed in vain is one again, whatever its handler says by now.
@@ -253,7 +254,7 @@ class Processor:
         """Whether it was a handler that failed: bytes of the wrong kind, or without an id, are so at every try."""
         try:
             topic.key.decode(record.key())
-            topic.value.decode(record.value())
+            topic.value.read(record)
         except Exception:  # noqa: BLE001 - a user's codec may raise anything
             return False
         return self._seen is None or self._seen.identifies(record)

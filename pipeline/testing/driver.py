@@ -250,9 +250,9 @@ class TestDriver:
 
     def outputs(self, topic: Topic[K, V]) -> list[Event[K, V]]:
         """Committed records of a topic, partition by partition, in order."""
-        decode_key, decode_value = topic.key.decode, topic.value.decode
+        decode_key, read_value = topic.key.decode, topic.value.read
         return [
-            Event(decode_key(record.key()), decode_value(record.value()), record)
+            Event(decode_key(record.key()), read_value(record), record)
             for record in self.broker.records(topic.name)
         ]
 

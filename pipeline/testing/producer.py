@@ -56,6 +56,6 @@ class TestProducer(Producer):
     def sent(self, topic: Topic[K, V]) -> list[Event[K, V]]:
         """What is written to a topic so far, partition by partition, in order; `event.id` is its id."""
         return [
-            Event(topic.key.decode(record.key()), topic.value.decode(record.value()), record)
+            Event(topic.key.decode(record.key()), topic.value.read(record), record)
             for record in self.clients.broker.records(topic.name)
         ]

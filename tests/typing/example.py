@@ -1,6 +1,7 @@
 """What users write: it must type-check under mypy --strict as it stands. Read by test_typing.py, and run by it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -54,6 +55,14 @@ class MyCodec:
         return made
 
 
+class ByMessage:
+    def encode(self, value: Delay, /) -> bytes:
+        return msgspec.json.encode(value)
+
+    def decode(self, data: bytes, message: Any, /) -> Delay:
+        return Delay(len(message.headers() or ()))
+
+
 app = App("flight-delays")
 flights = app.topic("flights", key=str, value=Flight)
 both = app.topic("both", key=str, value=Flight | Cancel)
@@ -64,6 +73,7 @@ raw = app.topic("raw", key=bytes, value=bytes)
 delays = app.topic("carrier-delays", key=str, value=Delay)
 alerts = app.topic("alerts", key=str, value=Alert)
 own = app.topic("own", key=str, value=Flight | Cancel, codec=MyCodec())
+by_message = app.topic("by-message", key=str, value=Delay, codec=ByMessage())
 again = app.topic("again", key=str, value=Flight, dedup=Dedup(ttl_s=3600))
 chosen = app.topic(
     "chosen",

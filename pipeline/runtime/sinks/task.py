@@ -32,7 +32,7 @@ from pipeline.errors import (
 from pipeline.event import Event
 from pipeline.ports import Executor, Pending, Record
 from pipeline.runtime.backlog import Backlog
-from pipeline.runtime.blame import error_place, error_text
+from pipeline.runtime.blame import error_place, error_text, plainly
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.processor import LEAVING, RAISED, Rejected
 from pipeline.runtime.sinks.batches import Batch, Item, OpenBatch, Outlet, halves, writes_of
@@ -184,7 +184,7 @@ class SinkTask:
         if not opened.items:
             opened.since_s = self._run.world.clock.monotonic_s()
         declared = outlets[places[0]].topic
-        decode_key, decode_value = declared.key.decode, declared.value.decode
+        decode_key, read_value = declared.key.decode, declared.value.read
         append, at, record = opened.items.append, places[0], records[0]
         remaining = iter(records)
         while True:
@@ -195,9 +195,7 @@ class SinkTask:
                     for at in places:
                         self._at = record, at
                         # Each its own event: one may keep and change what it was given.
-                        event: Event[Any, Any] = Event(
-                            decode_key(record.key()), decode_value(record.value()), record
-                        )
+                        event: Event[Any, Any] = Event(decode_key(record.key()), read_value(record), record)
                         made.append((at, outlets[at].maker.make(event)))
                     append(Item(record, made))
             except InvariantError:
@@ -308,6 +306,7 @@ class SinkTask:
     def _reject(self, record: Record, at: int, error: BaseException) -> bool:
         """Whether the record is skipped; else `poison` says why not."""
         outlet = self._run.outlets[at]
+        error = plainly(error, outlet.topic, record)
         ours = isinstance(error, PipelineError) and not isinstance(error, RejectedRowsError)
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         reason = error.message if isinstance(error, PipelineError) else error_text(error)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pipeline.declarations import Resource, TableDef, Topic
 from pipeline.errors import ConfigError
 from pipeline.ports import Record
-from pipeline.refusals import REFUSALS, refuse_key, refuse_value
+from pipeline.refusals import LATEST_MS, REFUSALS, check_header_name, refuse_key, refuse_value
 from pipeline.table import Table
 
 __all__ = ["Context", "Sender"]
@@ -86,9 +86,9 @@ class Context:
             timestamp_ms = self.message.timestamp()[1]
             if timestamp_ms < 0:  # noqa: PLR1730 - max() is a call, and this runs for every output
                 timestamp_ms = 0  # a record without a timestamp; 0 lets the broker give the present
-        elif type(timestamp_ms) is not int or timestamp_ms < 0:
+        elif type(timestamp_ms) is not int or not 0 <= timestamp_ms <= LATEST_MS:
             raise ValueError(
-                f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds, 0 or above"
+                f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds, 0 or above, of 64 bits"
             )
         self._outputs.append((name, key_data, data, timestamp_ms, headers))
 
@@ -150,6 +150,7 @@ def _check_headers(headers: Sequence[tuple[str, bytes | None]]) -> None:
     for name, content in headers:
         if type(name) is not str or (content is not None and type(content) is not bytes):
             raise TypeError(f"a header is (str, bytes), not {(name, content)!r}")
+        check_header_name(name)
 
 
 def _check_size(

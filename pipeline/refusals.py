@@ -1,4 +1,8 @@
-"""Says which topic or table refused a key or a value: what a codec raises knows only the types."""
+"""Says which topic or table refused a key or a value: what a codec raises knows only the types.
+
+And what of a record the Kafka client itself would not take, in ways that are none: it cuts a header's name at a NUL,
+ends the process over one that has no UTF-8 form, and has no room for a later time.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,24 @@ import msgspec
 
 from pipeline.keys import KeyCodec
 
-__all__ = ["REFUSALS", "refuse_key", "refuse_value"]
+__all__ = ["LATEST_MS", "REFUSALS", "check_header_name", "refuse_key", "refuse_value"]
+
+LATEST_MS = 2**63 - 1
 
 REFUSALS = (TypeError, ValueError, OverflowError)
 
 # Their one argument is their text. Others, a user's codec's among them, are raised again as they are.
 _PLAIN = frozenset({TypeError, ValueError, OverflowError, msgspec.ValidationError, msgspec.EncodeError})
+
+
+def check_header_name(name: str) -> None:
+    """Raises ValueError for a name that is no header's."""
+    try:
+        ends_early = b"\x00" in name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the header name {name!r} has no UTF-8 form") from None
+    if ends_early:
+        raise ValueError(f"the header name {name!r} holds a NUL, at which Kafka clients would cut it")
 
 
 def refuse_value(error: Exception, where: str) -> NoReturn:

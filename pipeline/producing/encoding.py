@@ -11,7 +11,7 @@ from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.declarations import Topic
 from pipeline.errors import ConfigError
 from pipeline.producing.ids import event_id, new_event_id
-from pipeline.refusals import REFUSALS, refuse_key, refuse_value
+from pipeline.refusals import LATEST_MS, REFUSALS, check_header_name, refuse_key, refuse_value
 
 __all__ = ["Encoded", "Encoder"]
 
@@ -76,8 +76,10 @@ class Encoder:
             )
         if timestamp_ms is None:
             timestamp_ms = 0
-        elif type(timestamp_ms) is not int or timestamp_ms <= 0:
-            raise ValueError(f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds above 0")
+        elif type(timestamp_ms) is not int or not 0 < timestamp_ms <= LATEST_MS:
+            raise ValueError(
+                f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds above 0, of 64 bits"
+            )
         return Encoded(name, key_data, data, timestamp_ms, carried, identity, size)
 
     def _first_use(self, topic: Any) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any]]:
@@ -96,6 +98,7 @@ def _add(carried: list[tuple[str, bytes]], headers: Headers) -> int:
     for name, content in headers:
         if type(name) is not str or type(content) is not bytes:
             raise TypeError(f"a header is (str, bytes), not {(name, content)!r}")
+        check_header_name(name)
         if name == EVENT_ID_HEADER:
             raise ValueError(f"the header {EVENT_ID_HEADER} is the event's id: say id=...")
         size += len(name.encode()) + len(content) + 8

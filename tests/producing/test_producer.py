@@ -86,7 +86,10 @@ def test_an_event_without_an_id_gets_a_uuid_of_its_own() -> None:
         (("k", Order(1)), {"id": 7}, "an event's id is str or bytes, not int"),
         (("k", Order(1)), {"headers": [("a", "b")]}, "a header is (str, bytes)"),
         (("k", Order(1)), {"headers": [("event-id", b"1")]}, "say id="),
+        (("k", Order(1)), {"headers": [("\ud800", b"1")]}, "has no UTF-8 form"),
+        (("k", Order(1)), {"headers": [("a\0b", b"1")]}, "holds a NUL"),
         (("k", Order(1)), {"timestamp_ms": -1}, "timestamp_ms is -1"),
+        (("k", Order(1)), {"timestamp_ms": 2**63}, "of 64 bits"),
         (("k" * 200, Order(1)), {}, "over max_event_bytes (200)"),
     ],
 )

@@ -38,7 +38,8 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from pipeline.runtime.dedup import DedupTable
 from pipeline.runtime.publisher import CHUNK_BYTES
-from pipeline.state.rocks import RocksStore, RocksStores
+from pipeline.state.rocks import RocksStores
+from pipeline.state.store import RocksStore
 from pipeline.table import TaskOverlay
 from pipeline.testing import ManualClock
 

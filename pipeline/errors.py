@@ -62,7 +62,14 @@ class UnreachableError(PipelineError):
 
 
 class SinkUnreachableError(UnreachableError):
-    """The database of a sink does not answer. Reaction: its group waits and tries again, the others go on."""
+    """The database of a sink does not answer. Reaction: its group waits and tries again, the others go on.
+
+    `refused`: it does answer, and lets nobody in: a password, a role, a database. Reaction at the start: refuse it.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, refused: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.refused = refused
 
 
 class RejectedRowsError(PipelineError):

@@ -36,6 +36,7 @@ __all__ = [
     "Owner",
     "Place",
     "Roster",
+    "Waiting",
     "check_worker_id",
     "decide",
     "decode_member",
@@ -146,7 +147,15 @@ class Departure(NamedTuple):
     process: str
 
 
-About = Owner | Claim | Departure
+class Waiting(NamedTuple):
+    """A group that could not begin in this process, and why; an empty problem: it has begun."""
+
+    worker: str
+    process: str
+    problem: str
+
+
+About = Owner | Claim | Departure | Waiting
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
@@ -158,12 +167,15 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     owner: Owner | None = None
     claim: Claim | None = None
     departure: Departure | None = None
+    waiting: Waiting | None = None  # releases that do not know it take the note for none
 
     @property
     def key(self) -> bytes:
         """What compaction keeps the last one of."""
         if self.departure is not None:
             return f"left/{self.departure.worker}".encode()
+        if self.waiting is not None:
+            return f"waits/{self.group}/{self.waiting.worker}".encode()
         kind = "owner" if self.owner is not None else "claim"
         return f"{kind}/{self.group}/{self.partition}".encode()
 
@@ -183,6 +195,7 @@ def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
         about if isinstance(about, Owner) else None,
         about if isinstance(about, Claim) else None,
         about if isinstance(about, Departure) else None,
+        about if isinstance(about, Waiting) else None,
     )
     return note.key, _encoder.encode(note)
 
@@ -193,7 +206,7 @@ def decode_note(app: str, data: bytes) -> tuple[TaskId, About] | None:
         note = _decoder.decode(data)
     except msgspec.DecodeError:
         return None
-    about = note.owner or note.claim or note.departure
+    about = note.owner or note.claim or note.departure or note.waiting
     if note.version != _VERSION or about is None:
         return None
     return TaskId(app, note.group, note.partition), about

@@ -61,6 +61,9 @@ class JournalAuthority:
         )
         plan.check_replays()
 
+    def begin_later(self) -> Pending[None]:
+        return self._world.executor.submit(self.begin)
+
     def begin_restore(self, asked: Asked) -> Pending[Ready]:
         step = restore_step(self._plan, asked, self._world, self._settings)
         return self._world.executor.submit(lambda: _Restored(self, step()))
@@ -87,6 +90,9 @@ class JournalAuthority:
 
     def unanswered(self, error: PipelineError) -> bool:  # noqa: ARG002 - the worker says it, task by task
         return False
+
+    def answered(self) -> None:
+        """Kafka itself is watched by the upkeep."""
 
     def news(self) -> str | None:
         """Kafka itself is watched by the upkeep."""

@@ -152,6 +152,10 @@ class Authority(Protocol):
         """Make sure that the group has begun. Raises ConfigError, FatalTaskError, UnreachableError."""
         ...
 
+    def begin_later(self) -> Pending[None]:
+        """`begin`, beside the processing thread."""
+        ...
+
     def begin_restore(self, asked: Asked) -> Pending[Ready]: ...
 
     def begin_look(self, task: TaskId, place: Place | None) -> Pending[Owner | None]:
@@ -164,6 +168,10 @@ class Authority(Protocol):
 
     def unanswered(self, error: PipelineError) -> bool:
         """A restore met no answer. Whether the authority says so itself, once for all its tasks."""
+        ...
+
+    def answered(self) -> None:
+        """What did not answer does again."""
         ...
 
     def news(self) -> str | None:

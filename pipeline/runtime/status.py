@@ -21,8 +21,17 @@ from typing import NamedTuple
 
 from pipeline.core.journal import JournalEntry, Kind
 from pipeline.core.kept import CheckpointRef, kept_checkpoints
-from pipeline.core.membership import Claim, Departure, Member, Owner, Roster, decode_member, decode_note
-from pipeline.core.names import TaskId, TopicPartition, journal_group, workers_group, workers_topic
+from pipeline.core.membership import (
+    Claim,
+    Departure,
+    Member,
+    Owner,
+    Roster,
+    Waiting,
+    decode_member,
+    decode_note,
+)
+from pipeline.core.names import GroupId, TaskId, TopicPartition, journal_group, workers_group, workers_topic
 from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.journal import first_entry, last_entries
@@ -121,9 +130,9 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
     """
     topics = cluster.topics()
     journals = sorted(name for name in topics if journal_group(app, name) is not None)
-    roster = _roster(app, cluster, reader, topics)
+    roster, waits = _roster(app, cluster, reader, topics)
     sinks = _of_sinks(roster, cluster)
-    if not journals and not sinks:
+    if not journals and not sinks and not waits:
         raise InputError(
             f"this Kafka has no app {app}",
             hint="give the name in App(...), or MODULE:APP; an app is there once its first worker has started",
@@ -154,14 +163,19 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
         for task, known in last.items()
     ]
     workers = _workers(roster, found)
-    return AppStatus(app, found, workers, _problems(app, found, workers, now_ms))
+    problems = _late(waits) + _problems(app, found, workers, now_ms)
+    return AppStatus(app, found, workers, problems)
 
 
-def _roster(app: str, cluster: Cluster, reader: JournalReader, topics: Sequence[str]) -> Roster:
+def _roster(
+    app: str, cluster: Cluster, reader: JournalReader, topics: Sequence[str]
+) -> tuple[Roster, Mapping[GroupId, Sequence[Waiting]]]:
+    """The members with what they told each other; and which groups could not begin in which of them."""
     members = [decode_member(client_id) for client_id in cluster.member_ids(workers_group(app))]
     owners: dict[TaskId, Owner] = {}
     claims: dict[TaskId, Claim] = {}
     departed: dict[str, str] = {}
+    waiting: dict[tuple[GroupId, str], Waiting] = {}
     topic = TopicPartition(workers_topic(app), 0)
     if topic.topic in topics:
         bounds = reader.bounds(topic)
@@ -172,12 +186,20 @@ def _roster(app: str, cluster: Cluster, reader: JournalReader, topics: Sequence[
             task, about = note
             if isinstance(about, Departure):
                 departed[about.worker] = about.process
+            elif isinstance(about, Waiting):
+                waiting[task.group_id, about.worker] = about
             elif isinstance(about, Claim):
                 claims[task] = about
             elif task not in owners or about.order >= owners[task].order:
                 owners[task] = about
     alive = [member for member in members if member is not None]
-    return Roster(alive, owners, claims, frozenset(departed.values()))
+    roster = Roster(alive, owners, claims, frozenset(departed.values()))
+    living = {member.process for member in roster.workers().values()}
+    waits: dict[GroupId, list[Waiting]] = {}
+    for (group, _), about in waiting.items():
+        if about.problem and about.process in living:
+            waits.setdefault(group, []).append(about)
+    return roster, waits
 
 
 _Read = tuple[JournalEntry | None, CheckpointRef | None]
@@ -338,6 +360,16 @@ def _failure(status: TaskStatus) -> Problem:
     where = f"task {status.task} failed on worker {status.worker}"
     reason = text.splitlines()[0].removeprefix(f"task {status.task}: ") if text else "no reason given"
     return Problem(f"{where}: {reason}", hint or "mend the cause and restart that worker")
+
+
+def _late(waits: Mapping[GroupId, Sequence[Waiting]]) -> list[Problem]:
+    found = []
+    for group, waiting in sorted(waits.items()):
+        text, _, hint = waiting[0].problem.partition("\n  -> ")
+        workers = ", ".join(about.worker for about in waiting)
+        where = f"group {group.app}/{group.group} has not begun on {workers}"
+        found.append(Problem(f"{where}: {text}", hint or "look into the worker's log"))
+    return found
 
 
 def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:

@@ -36,6 +36,7 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Pending, Record, Store
+from pipeline.runtime.beginnings import Beginnings, begin
 from pipeline.runtime.checkpoints.checkpointer import Checkpointer
 from pipeline.runtime.counts import Progress, counts_of
 from pipeline.runtime.group_run import GroupRun
@@ -83,6 +84,7 @@ class Worker:
         self._resources: dict[Resource[Any], Any] = {}
         self._upkeep = Upkeep(self._runs, world, settings)
         self._checkpointer = Checkpointer(self._runs, world, settings)
+        self._beginnings = Beginnings(world)
         self._quiet = False
         self._stopping = False
         self._ended = Counter[str]()
@@ -100,14 +102,16 @@ class Worker:
         self._world.stores.claim(self._app.app_name)
         plans, senders = self._plan()
         authorities = [self._authority_of(plan, senders) for plan in plans]
-        for authority in authorities:
-            authority.begin()
+        away = [begin(authority) for authority in authorities]
         self._ownership = Ownership(self._app.app_name, plans, self._world, self._settings)
         self._ownership.join(lambda: (self._turns, _place(self.at_work)))
         self._runs.extend(
             GroupRun(plan, self._world.sources.open(plan.id.consumer_group), authority)
             for plan, authority in zip(plans, authorities, strict=True)
         )
+        for run, error in zip(self._runs, away, strict=True):
+            if error is not None:
+                self._beginnings.add(run, error)
         self._world.log.info(
             "worker_started",
             app=self._app.app_name,
@@ -130,7 +134,7 @@ class Worker:
         """One turn: take restored tasks live, poll, process, seal, retire. True when anything moved."""
         self._turns += 1
         self._pace.turn()
-        moved = self._take_and_give() | self._take_live()
+        moved = self._begin_late() | self._take_and_give() | self._take_live()
         timeout_s = (
             0.0 if moved or not self._quiet else self._settings.poll_timeout_ms / 1000 / len(self._runs)
         )
@@ -153,7 +157,12 @@ class Worker:
         """Each task that it had has failed, or another process has its name."""
         if self.displaced is not None:
             return True
-        busy = self._restoring or self._fenced or any(run.tasks or run.leaving for run in self._runs)
+        busy = (
+            self._restoring
+            or self._fenced
+            or self._beginnings
+            or any(run.tasks or run.leaving for run in self._runs)
+        )
         return bool(self.failures) and not busy
 
     @property
@@ -161,7 +170,7 @@ class Worker:
         """Nothing is being restored, moved, checkpointed, open or under way (input may be waiting)."""
         if self._restoring or self._fenced or self._ownership is None or not self._ownership.at_rest:
             return False
-        if self._checkpointer.busy:
+        if self._checkpointer.busy or self._beginnings:
             return False
         return all(task.idle and not run.leaving for run in self._runs for task in run.tasks.values())
 
@@ -246,6 +255,16 @@ class Worker:
             failed=len(self.failures),
         )
 
+    def _begin_late(self) -> bool:
+        """Groups whose database was away at the start, and answers now."""
+        ended = () if self._stopping else self._beginnings.turn()
+        for run, error in ended:
+            self._own().reconsider()
+            if error is not None:
+                for task in run.plan.tasks:
+                    self._fail(run, task, error)
+        return bool(ended)
+
     def _take_and_give(self) -> bool:
         """Begin what the ring asks for."""
         for task in [task for task, closing in self._closing.items() if closing.done()]:
@@ -277,6 +296,7 @@ class Worker:
         """What is wrong with a group's authority is a problem of each of its tasks, until it is over."""
         problem = run.authority.news()
         if problem is not None:
+            self._own().waits(run.plan.id, problem if run in self._beginnings else "")
             for task in run.tasks.values():
                 self._own().troubled(task.id, task.applied.seq, problem)
 
@@ -286,7 +306,8 @@ class Worker:
             places.update({task.id: Place.LIVE for task in run.tasks.values()})
             places.update({task.id: Place.LEAVING for task in run.leaving.values()})
         # A fenced task is as good as claimed until it is known who has it.
-        return {**places, **dict.fromkeys([*self._restoring, *self._fenced], Place.RESTORING)}
+        busy = [*self._restoring, *self._fenced, *self._beginnings.tasks]
+        return {**places, **dict.fromkeys(busy, Place.RESTORING)}
 
     def _learn_owners(self) -> None:
         """Fenced tasks: now it is known by whom."""

@@ -56,6 +56,12 @@ _ABOUT_ROWS = {"21", "22", "23", "25P02", "42804", "44", "P0"}
 _SETUP = {"3D", "3F", "42"}
 
 
+# What a server, or a pooler before it, says to those whom it does not let in.
+_REFUSED = re.compile(
+    r"authentication failed|no password supplied|does not exist|is not permitted to log in|pg_hba\.conf|"
+    r"permission denied for database|no such (user|database)",
+    re.IGNORECASE,
+)
 _ENDS = re.compile(
     rb"\s*(commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!(\s+(work|transaction))?\s+to))\b",
     re.IGNORECASE,
@@ -98,9 +104,8 @@ class PostgresSession(SqlSession):
                 (f"{LOCK_MS}ms", f"{IDLE_S}s"),
             )
         except psycopg.Error as error:
-            raise SinkUnreachableError(
-                f"{place} cannot be reached: {_scrubbed(str(error), dsn, known)}",
-                hint="check that the database runs, and the DSN: host, port, user, password, database",
+            raise _not_connected(
+                str(error), dsn, place, known
             ) from None  # its text may hold a part of the DSN
 
     def prepare(self) -> None:
@@ -317,6 +322,24 @@ def _parsed(dsn: str, place: str) -> Mapping[str, Any]:
             hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters of the password in percent "
             "code; or host=HOST dbname=DATABASE ...",
         ) from None  # libpq's message quotes it
+
+
+def _not_connected(text: str, dsn: str, place: str, known: Mapping[str, Any]) -> SinkUnreachableError:
+    """The client keeps no SQLSTATE of a connection that failed, so the text has to do.
+
+    What is not known to be a refusal passes for an outage, which is waited for.
+    """
+    said = _scrubbed(text, dsn, known)
+    if _REFUSED.search(text):
+        return SinkUnreachableError(
+            f"{place} lets this worker not in: {said}",
+            hint="correct the sink's DSN (user, password, database), or what that server knows of them",
+            refused=True,
+        )
+    return SinkUnreachableError(
+        f"{place} cannot be reached: {said}",
+        hint="check that the database runs, and the DSN: host, port, user, password, database",
+    )
 
 
 def _scrubbed(text: str, dsn: str, known: Mapping[str, Any]) -> str:

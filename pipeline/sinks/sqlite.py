@@ -47,7 +47,11 @@ class SqliteSession(SqlSession):
                 path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
         except (OSError, sqlite3.Error) as error:
-            raise SinkUnreachableError(f"{place} cannot be opened: {error}") from error
+            raise SinkUnreachableError(
+                f"{place} cannot be opened: {error}",
+                hint="choose a file in a directory that this user can write",
+                refused=True,
+            ) from error
 
     def prepare(self) -> None:
         ddl = POSITIONS_DDL.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)

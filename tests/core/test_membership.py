@@ -12,6 +12,7 @@ from pipeline.core.membership import (
     Owner,
     Place,
     Roster,
+    Waiting,
     check_worker_id,
     decide,
     decode_member,
@@ -78,6 +79,15 @@ def test_a_process_that_said_it_leaves_is_no_member_though_it_is_listed() -> Non
     assert Roster([A, B], departed=[A.process]).workers() == {"b": B}
     again = member("a", 9)
     assert Roster([A, again, B], departed=[A.process]).workers() == {"a": again, "b": B}
+
+
+def test_what_keeps_a_group_waiting_is_told_for_each_worker() -> None:
+    """Two workers have two networks; and one that has begun takes back what it said, not what the other did."""
+    group = TaskId("app", "rows", -1)
+    key, value = encode_note(group, Waiting("a", A.process, "no route"))
+    assert decode_note("app", value) == (group, Waiting("a", A.process, "no route"))
+    assert key == b"waits/rows/a"
+    assert encode_note(group, Waiting("b", B.process, ""))[0] != key
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'[2,"main",0,[7,"a","x"],null]', b'[1,"main",0,null,null]'])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline import App, Event, PipelineError, Postgres
+from pipeline import App, Event, PipelineError, Postgres, Topic
 from pipeline.client.topics.look import readers_of
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
@@ -26,6 +26,7 @@ from pipeline.runtime.sinks.sessions import Sessions
 from pipeline.runtime.sinks.writer import SinkWriter, claim
 from pipeline.runtime.status import AppStatus, Phase, read_status
 from pipeline.sinks.declared import Row
+from pipeline.sinks.ports import TableShape
 from pipeline.testing import Faults, MemoryCluster, MemoryDatabases, MemoryJournalReader, TestDriver
 from tests.runtime.steps import SINK_STEPS
 from tests.sinks.totals import DSN, Totals, entry
@@ -379,6 +380,97 @@ def test_status_says_that_a_database_is_away_and_that_it_is_back() -> None:
     totals.database.away = None
     totals.driver.run()
     assert look(totals).problems == []
+
+
+def handlers_beside(totals: Totals) -> Topic[str, int | None]:
+    """A group of handlers of the same app, and what it writes."""
+    copy = totals.app.topic("copy", key=str, value=int | None)
+    totals.driver._create_topics()
+    totals.app.handler(totals.amounts)(lambda event, ctx: ctx.send(copy, event.key, event.value))
+    return copy
+
+
+def live_for(totals: Totals, seconds: float) -> None:
+    for _ in range(int(seconds / 0.05)):
+        totals.driver.step()
+        totals.driver.clock.advance(0.05)
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["first-start", "restart"])
+def test_a_worker_that_starts_while_a_database_is_away_runs_the_other_groups_and_waits_for_it(
+    before: bool,
+) -> None:
+    """A database that is restarted must not take everything else of the app with it."""
+    totals = Totals(partitions=2)
+    copy = handlers_beside(totals)
+    if before:
+        totals.send(1)
+        totals.driver.run()
+        totals.driver.restart()
+    totals.database.away = AWAY
+    totals.send(2, 3)
+    live_for(totals, 8.0)
+    assert [event.value for event in totals.driver.outputs(copy)][-2:] == [2, 3]
+    assert len(totals.driver.said("database_unreachable")) == 1
+    problem = next(p for p in look(totals).problems if "has not begun" in p.text)
+    assert problem.text.startswith("group totals/rows has not begun on test: the database postgresql://db.")
+    assert not totals.driver.said("task_restarts")
+    totals.database.away = None
+    live_for(totals, 8.0)
+    totals.driver.run()
+    assert len(totals.driver.said("database_reachable")) == 1
+    assert look(totals).problems == []
+    totals.check()
+
+
+def test_a_worker_that_waits_for_its_database_stops_when_it_is_told_to() -> None:
+    """Nothing is open, so nothing keeps it."""
+    totals = Totals()
+    totals.database.away = AWAY
+    totals.send(1)
+    totals.driver.step()
+    totals.driver.stop()
+    totals.database.away = None
+    totals.driver.restart()
+    totals.driver.run()
+    totals.check()
+
+
+def test_a_database_that_lets_nobody_in_is_refused_at_the_start_and_waited_for_later() -> None:
+    """A wrong password will not mend itself; one that is changed under running workers will be put right."""
+    totals = Totals()
+    refused = SinkUnreachableError("password authentication failed", hint="correct the DSN", refused=True)
+    totals.database.away = refused
+    with pytest.raises(ConfigError, match="password authentication failed"):
+        totals.driver.run()
+    totals.driver.restart()
+    totals.database.away = AWAY
+    totals.send(1)
+    totals.driver.step()
+    totals.database.away = refused
+    live_for(totals, 30.0)
+    assert "password" in look(totals).problems[0].text
+    assert any("password" in str(said["reason"]) for said in totals.driver.said("database_unreachable"))
+    totals.database.away = None
+    live_for(totals, 8.0)
+    totals.driver.run()
+    totals.check()
+
+
+def test_a_table_that_is_missing_when_the_database_comes_back_fails_its_tasks_alone() -> None:
+    """The handlers have long begun, and go on."""
+    totals = Totals()
+    copy = handlers_beside(totals)
+    totals.database.away = AWAY
+    totals.send(1)
+    totals.driver.step()
+    totals.database.away = None
+    totals.database.shapes["ledger"] = TableShape(("another",), (), None, lacks=["INSERT"])
+    totals.send(2)
+    live_for(totals, 8.0)
+    [failed] = totals.driver.said("task_failed")
+    assert "ledger" in str(failed["reason"])
+    assert [event.value for event in totals.driver.outputs(copy)] == [1, 2]
 
 
 def test_a_topic_that_only_a_sink_reads_has_a_reader() -> None:

@@ -55,6 +55,12 @@ class PostgresUnderTest:
         """`fast`: open transactions are rolled back; `immediate`: as a crash."""
         self._run("pg_ctl", "-w", "-t", _DEADLINE_S, "-D", str(self._data), "-m", mode, "stop")
 
+    def guard(self, role: str) -> None:
+        """From now on this role needs a password; it has another one than anybody will give."""
+        self.sql(self.dsn(), f"ALTER ROLE {role} PASSWORD 'nobody knows'")
+        (self._data / "pg_hba.conf").write_text(f"local all {role} scram-sha-256\nlocal all all trust\n")
+        self._run("pg_ctl", "-D", str(self._data), "reload")
+
     def close(self) -> None:
         self.stop("immediate")
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -11,8 +11,8 @@ import pytest
 from pipeline import Event, Postgres
 from pipeline.config import WorkerSettings
 from pipeline.errors import SinkUnreachableError, UnknownOutcomeError
-from pipeline.testing import MemoryDatabase, MemoryStores
-from tests.runtime.fleet import Fleet, Node
+from pipeline.testing import MemoryDatabase
+from tests.runtime.fleet import Fleet
 from tests.runtime.sums import Sums
 from tests.runtime.test_fleet import live_through_troubles
 from tests.sinks.totals import DSN
@@ -43,11 +43,6 @@ class SinkFleet(Fleet):
     @property
     def database(self) -> MemoryDatabase:
         return self.databases.of(_sink())
-
-    def start(self, worker_id: str, *, stores: MemoryStores | None = None, sums: Sums | None = None) -> Node:
-        """A start without its database would be refused."""
-        self.database.away = None
-        return super().start(worker_id, stores=stores, sums=sums)
 
     def turn(self) -> None:
         """Now and then the database is restarted, or a commit's outcome is unknown."""
@@ -105,3 +100,24 @@ def test_a_worker_that_joins_takes_over_sink_tasks_at_once() -> None:
     fleet.check()
     assert [len(node.live) for node in fleet.nodes] == [4, 4]
     assert {row.owner for row in fleet.database.positions()} <= {"a", "b"}
+
+
+def test_a_worker_that_cannot_reach_the_database_takes_no_task_from_one_that_can() -> None:
+    """Its network may be the trouble: it would hold tasks that it cannot run."""
+    fleet = SinkFleet(partitions=4)
+    fleet.troubles.random = lambda: 1.0  # type: ignore[method-assign]  # no troubles
+    a = fleet.start("a")
+    fleet.send()
+    fleet.settle()
+    had = {task for task in a.live if task.group == "rows"}
+    away = SinkUnreachableError("no route to host")
+    fleet.database.fail_next("open", away)
+    b = fleet.start("b")
+    assert b.worker._beginnings
+    b.worker._beginnings._late[0].due_s += 30.0
+    fleet.run(20.0)
+    assert had <= set(a.live)
+    assert {task.group for task in b.live} == {"main"}
+    fleet.settle()
+    fleet.check()
+    assert {task.group for task in b.live} == {"main", "rows"}

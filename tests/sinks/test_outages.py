@@ -124,17 +124,39 @@ def test_sessions_that_the_server_ends_in_mid_stream_leave_rows_exact(
         bench.close()
 
 
-def test_a_worker_does_not_start_without_its_database_and_says_why(
-    kafka: KafkaUnderTest, postgres: PostgresUnderTest, unique_name: str, directory: Path
+def test_a_worker_that_starts_without_its_database_waits_for_it_and_one_that_is_let_in_nowhere_ends(
+    kafka: KafkaUnderTest, own_postgres: PostgresUnderTest, unique_name: str, directory: Path
 ) -> None:
-    """Exit code 3, as without Kafka, so that a supervisor tries again; and never a password."""
-    bench = SinkBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), directory, postgres)
-    bench.dsn = "postgresql://someone:tr0ub4dor@127.0.0.1:1/shop"
+    """After a power cut nobody knows what comes up first; a wrong password never comes right. And it is never shown."""
+    bench = SinkBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), directory, own_postgres)
+    right = bench.dsn
     try:
-        assert bench.worker().wait(DEADLINE_S) == 3
-        said = bench.log.read_text()
-        assert "postgresql://127.0.0.1:1/shop cannot be reached" in said
-        assert "tr0ub4dor" not in said
-        assert "Traceback" not in said
+        bench.send(50)
+        own_postgres.stop()
+        bench.dsn += " password=tr0ub4dor"
+        worker = bench.worker()
+        bench.wait_for_more("database_unreachable", 0)
+        bench.wait_until(
+            lambda: "has not begun on w: the database" in bench.command("status", bench.prefix).stdout,
+            "the problem in the status",
+        )
+        own_postgres.start()
+        bench.catch_up(worker)
+        assert bench.stop(worker) == 0, bench.log.read_text()
+        bench.check()
+        own_postgres.guard("postgres")
+        for wrong, reason in (
+            (bench.dsn, "password authentication failed"),
+            (right, "no password supplied"),
+            (right.replace("dbname=", "user=stranger dbname=no"), 'role "stranger" does not exist'),
+        ):
+            bench.log.unlink()
+            bench.dsn = wrong
+            assert bench.worker().wait(DEADLINE_S) == 1
+            said = bench.log.read_text()
+            assert "lets this worker not in: connection" in said
+            assert reason in said
+            assert "tr0ub4dor" not in said
+            assert "Traceback" not in said
     finally:
         bench.close()

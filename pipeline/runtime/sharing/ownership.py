@@ -15,13 +15,14 @@ from pipeline.core.membership import (
     Member,
     Owner,
     Place,
+    Waiting,
     check_worker_id,
     decide,
     process_age,
     process_name,
     ring_parameters,
 )
-from pipeline.core.names import TaskId
+from pipeline.core.names import GroupId, TaskId
 from pipeline.errors import ConfigError
 from pipeline.ports import Store
 from pipeline.runtime.plan import GroupPlan
@@ -61,6 +62,7 @@ class Ownership:
         delay_s = settings.state_cleanup_delay_s
         self._cleanup = StateCleanup(with_state, self.me.worker, world, delay_s)
         self._ready_s: dict[TaskId, float] = {}
+        self._waits: dict[GroupId, str] = {}
         self._younger_since_s: float | None = None
         self._outside = False
         self._hurry = True
@@ -154,6 +156,13 @@ class Ownership:
     def could_not_take(self, task: TaskId, problem: str) -> None:
         """The task failed before it was live here."""
         self._watch.tell(task, Claim(self.me.worker, self.me.process, problem=problem[:MAX_PROBLEM]))
+
+    def waits(self, group: GroupId, problem: str) -> None:
+        """What keeps a whole group from beginning here; empty when nothing does. The same is told once."""
+        if problem != self._waits.get(group, ""):
+            self._waits[group] = problem
+            about = Waiting(self.me.worker, self.me.process, problem[:MAX_PROBLEM])
+            self._watch.tell(TaskId(*group, -1), about)
 
     def lost(self, task: TaskId, owner: Owner) -> None:
         """The journal names another process as the owner.

@@ -17,6 +17,7 @@ from pipeline.core.membership import (
     Member,
     Owner,
     Roster,
+    Waiting,
     decode_member,
     decode_note,
     encode_member,
@@ -98,7 +99,7 @@ class RosterWatch:
         self._speak(now)
         return changed
 
-    def tell(self, task: TaskId, about: Owner | Claim) -> None:
+    def tell(self, task: TaskId, about: Owner | Claim | Waiting) -> None:
         """Note it, and let the others know."""
         self._merge(task, about)
         if isinstance(about, Owner):
@@ -176,6 +177,8 @@ class RosterWatch:
         self.roster = Roster(found, dict(self._owners), dict(self._claims), departed)
 
     def _merge(self, task: TaskId, about: About) -> None:
+        if isinstance(about, Waiting):
+            return  # for people
         if isinstance(about, Claim):
             self._claims[task] = about
             return

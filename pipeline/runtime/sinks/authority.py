@@ -68,6 +68,9 @@ class SinkAuthority:
             else:
                 return
 
+    def begin_later(self) -> Pending[None]:
+        return self._executor.submit(self.begin)
+
     def _begin(self) -> None:
         plan, world = self._plan, self._world
         mirror = plan.id.consumer_group
@@ -140,7 +143,7 @@ class SinkAuthority:
 
     def live(self, hold: Hold) -> LiveTask:
         """A claimed task."""
-        self._health.answered()
+        self.answered()
         run = SinkRun(self._outlets, self._health, self._executor, self._world, self._settings, self._pace)
         return SinkTask(SinkWriter(hold, self._sessions, self._world), run)
 
@@ -149,6 +152,9 @@ class SinkAuthority:
             return False
         self._health.unanswered(error)
         return True
+
+    def answered(self) -> None:
+        self._health.answered()
 
     def news(self) -> str | None:
         return self._health.news()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, SinkUnreachableError
 from pipeline.runtime.outage import Outage
 from pipeline.runtime.world import World
 
@@ -28,7 +28,8 @@ class Health:
 
     def unanswered(self, error: PipelineError) -> None:
         self._outage.unanswered(self._clock.monotonic_s(), error.message)
-        if not self._problem:
+        refused = isinstance(error, SinkUnreachableError) and error.refused
+        if not self._problem or refused:  # which says more than an outage before it
             hint = error.hint or "its tasks wait and nothing is lost; check that it runs and can be reached"
             self._problem = f"the database {self._place} does not answer: {error.message}\n  -> {hint}"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.broker.processes import end, find_node, is_gone, is_node, kill, mark, marked_dir, spawn
+from tests.waiting import wait_until
 
 _DEADLINE_S = 10.0
 _SLEEPER = "import time; print('ready', flush=True); time.sleep(60)"
@@ -23,9 +23,7 @@ def _start(directory: Path, code: str, *, marked: bool = True) -> int:
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
+    wait_until(condition, lambda: "the condition did not come true in time", _DEADLINE_S)
 
 
 def test_started_process_is_recognised_and_ends_when_asked(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.kafka.source import KafkaSources
 from tests.kafka.workbench import DEADLINE_S, Workbench
+from tests.waiting import wait_until
 
 
 @dataclass
@@ -99,10 +100,7 @@ class FleetBench:
         return self.bench.partitions * len(self.bench.groups)
 
     def wait_for_rest(self, within_s: float = DEADLINE_S) -> None:
-        deadline = time.monotonic() + within_s
-        while not self.at_rest():
-            assert time.monotonic() < deadline, self.story()
-            time.sleep(0.1)
+        wait_until(self.at_rest, self.story, within_s)
 
     def stop_all(self) -> None:
         """SIGTERM to all, one after the other; each leaves cleanly."""

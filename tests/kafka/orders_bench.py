@@ -26,6 +26,7 @@ from pipeline.ports import Record, TopicSpec
 from pipeline.runtime.system import SystemClock
 from tests.kafka.workbench import DEADLINE_S
 from tests.runtime.orders import Sent, check_outputs
+from tests.waiting import wait_until
 
 T = TypeVar("T")
 
@@ -103,10 +104,8 @@ class OrdersBench:
 
     def wait_until_done(self) -> None:
         """Every paid order has come to the end of the last stage."""
-        deadline = time.monotonic() + DEADLINE_S
         due = len(self.sent.paid())
-        while (found := len(self.values("country-totals", Total))) < due:
-            assert time.monotonic() < deadline, f"{found} of {due}\n{self.story()}"
+        wait_until(lambda: len(self.values("country-totals", Total)) >= due, self.story, DEADLINE_S)
 
     def stop(self, *workers: subprocess.Popen[bytes]) -> None:
         """SIGTERM, and exit code 0."""

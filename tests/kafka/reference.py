@@ -58,6 +58,16 @@ class Reference:
         """Note one input."""
         self._inputs[partition_of(key.encode(), len(self._inputs))].append((key, number))
 
+    def table(self, state_dir: Path, group: str) -> dict[str, object]:
+        """What the tasks of a group have applied to their table, by key."""
+        found: dict[str, object] = {}
+        for task in self._tasks:
+            state = _state(state_dir, task) if task.group == group else None
+            if state is not None:
+                assert not found.keys() & state.table.keys(), f"{task} has keys of another task"
+                found |= state.table
+        return found
+
     def check_at_rest(self, state_dir: Path) -> dict[TaskId, int]:
         """After a crash, with no worker: everything is what the inputs up to some position make of it.
 

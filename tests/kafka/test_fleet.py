@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import KafkaUnderTest
 from tests.kafka.fleet_bench import FleetBench, Watcher
 from tests.kafka.workbench import DEADLINE_S, Workbench
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -31,10 +32,7 @@ def fleet(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[F
 
 
 def wait_for(condition: Callable[[], bool], fleet: FleetBench) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, fleet.story()
-        time.sleep(0.05)
+    wait_until(condition, fleet.story)
 
 
 def test_a_worker_that_joins_gets_its_share_and_one_that_stops_gives_its_share_back(

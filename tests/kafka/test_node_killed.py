@@ -17,6 +17,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from tests.kafka.wire import coordinator_of
 from tests.kafka.workbench import DEADLINE_S, Workbench
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.kafka,
@@ -55,9 +56,7 @@ def _input_flows(bench: Workbench) -> Iterator[None]:
 
 
 def _wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:.0f} s for {what}"
+    wait_until(condition, lambda: what, DEADLINE_S)
 
 
 def test_a_transaction_coordinator_that_is_killed_leaves_outputs_and_tables_exact(

@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import KafkaUnderTest
-from tests.kafka.workbench import DEADLINE_S, Workbench
+from tests.kafka.workbench import Workbench
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -108,7 +108,4 @@ def _parsed(line: str) -> dict[str, str]:
 
 
 def _until(bench: Workbench, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, bench.log.read_text()
-        time.sleep(0.05)
+    wait_until(condition, bench.log.read_text)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import msgspec
 import pytest
 
-from tests.kafka.workbench import DEADLINE_S, PARTITIONS, Workbench
+from tests.kafka.workbench import PARTITIONS, Workbench
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -19,9 +19,7 @@ def _reset(bench: Workbench, *arguments: str) -> tuple[int, list[dict[str, objec
 
 
 def _wait_for_counts(bench: Workbench, total: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while sum(int(str(n)) for n in bench.table("counting.counts").values()) != total:
-        assert time.monotonic() < deadline, bench.log.read_text()
+    wait_until(lambda: bench.counted() == total, bench.log.read_text)
 
 
 def test_a_running_worker_takes_a_reset_up_by_itself(bench: Workbench) -> None:
@@ -47,7 +45,7 @@ def test_a_running_worker_takes_a_reset_up_by_itself(bench: Workbench) -> None:
     assert bench.stop(worker) == 0, bench.log.read_text()
     once = bench.expected()
     assert bench.outputs() == {key: values * 2 for key, values in once.items()}
-    assert bench.table("totals") == {
+    assert bench.table("main") == {
         key: {"count": values[-1][0], "total": values[-1][1]} for key, values in once.items()
     }
 

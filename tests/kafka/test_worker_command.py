@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import pytest
 from confluent_kafka import Producer
@@ -12,14 +11,15 @@ from pipeline.config import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from tests.kafka.workbench import DEADLINE_S, PARTITIONS, Workbench
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
 
 def _wait_for_log(bench: Workbench, text: str, times: int = 1) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while bench.log.read_text().count(text) < times:
-        assert time.monotonic() < deadline, f"{text!r} never appeared:\n{bench.log.read_text()}"
+    wait_until(
+        lambda: bench.log.read_text().count(text) >= times, lambda: f"{text!r} in\n{bench.log.read_text()}"
+    )
 
 
 def test_a_module_or_app_that_is_not_there_is_named(bench: Workbench) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from pipeline.config import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from tests.kafka.workbench import DEADLINE_S, Workbench
+from tests.waiting import wait_until
 
 __all__ = ["TroubledBench"]
 
@@ -58,8 +58,7 @@ class TroubledBench(Workbench):
         [done] = admin.incremental_alter_configs([resource]).values()
         done.result(DEADLINE_S)
         cluster = KafkaCluster(KafkaSettings(self.servers))
-        while cluster.describe([topic])[topic].config[name] != value:
-            pass
+        wait_until(lambda: cluster.describe([topic])[topic].config[name] == value, lambda: f"{topic}: {name}")
 
     def send_raw(self, key: bytes, value: bytes) -> None:
         """Produce one record of any bytes to partition 0."""
@@ -83,19 +82,18 @@ class TroubledBench(Workbench):
 
     def wait_for_event(self, name: str, times: int = 1, *, seconds: float = 0) -> dict[str, Any]:
         """Wait until the log has an event this many times, the last for so many `seconds`; that one."""
-        deadline = time.monotonic() + DEADLINE_S + seconds
-        while True:
+
+        def came() -> bool:
             found = self.events(name)
-            if len(found) >= times and found[-1].get("seconds", 0) >= seconds:
-                return found[-1]
-            assert time.monotonic() < deadline, f"{name} never came:\n{self.log.read_text()}"
+            return len(found) >= times and found[-1].get("seconds", 0) >= seconds
+
+        wait_until(came, lambda: f"{name} never came:\n{self.log.read_text()}", DEADLINE_S + seconds)
+        return self.events(name)[-1]
 
     def settle(self, worker: subprocess.Popen[bytes]) -> None:
         """Wait until this very worker has done everything, stop it, and check."""
         self.wait_for_outputs(worker)
-        deadline = time.monotonic() + DEADLINE_S
-        while sum(int(str(n)) for n in self.table("counting.counts").values()) < len(self.sent):
-            assert time.monotonic() < deadline, self.log.read_text()
+        wait_until(lambda: self.counted() >= len(self.sent), self.log.read_text)
         assert self.stop(worker) == 0, self.log.read_text()
         self.check()
 

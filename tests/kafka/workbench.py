@@ -25,6 +25,7 @@ from pipeline.kafka.source import KafkaSources
 from pipeline.ports import TopicSpec
 from tests.kafka.kill_at import signal_of
 from tests.kafka.reference import Reference
+from tests.waiting import wait_until
 
 PARTITIONS = 2
 GROUPS = ("main", "counting")
@@ -110,8 +111,9 @@ class Workbench:
             error.add_note(self.log.read_text())
             raise
 
-    def _counted(self) -> int:
-        return sum(int(str(count)) for count in self.table("counting.counts").values())
+    def counted(self) -> int:
+        """How many inputs the counting group has applied: it has no outputs, so its table says how far it is."""
+        return sum(int(str(count)) for count in self.table("counting").values())
 
     def _check_killed(self, worker: subprocess.Popen[bytes], point: str) -> None:
         assert worker.wait() == -signal_of(point), self.log.read_text()
@@ -154,14 +156,11 @@ class Workbench:
         lived = self._lived()
         worker = self.worker()
         self.wait_for_outputs(worker)
-        deadline = time.monotonic() + DEADLINE_S
         # With nothing left to do it may not be listening to signals yet.
-        while self._lived() < lived + self.partitions * len(self.groups):
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
-        # The counting group has no outputs: its table, read while the worker runs, says how far it is.
-        while "counting" in self.groups and self._counted() < len(self.sent):
-            assert time.monotonic() < deadline, self.log.read_text()
+        due = lived + self.partitions * len(self.groups)
+        wait_until(lambda: self._lived() >= due, self.log.read_text)
+        if "counting" in self.groups:
+            wait_until(lambda: self.counted() >= len(self.sent), self.log.read_text)
         assert self.stop(worker) == 0, self.log.read_text()
         self.check()
 
@@ -204,31 +203,19 @@ class Workbench:
             folded[key].append((count + 1, total + number))
         return dict(folded)
 
-    def table(self, name: str) -> dict[str, object]:
-        """A table by key, from `pipeline table show`."""
-        done = self.command(
-            "table",
-            "show",
-            name,
-            "--app",
-            "tests.kafka.sums:app",
-            "--state-dir",
-            str(self.state_dir),
-            "--json",
-        )
-        assert done.returncode == 0, done.stderr
-        rows = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
-        return {row["key"]: row["value"] for row in rows}
+    def table(self, group: str) -> dict[str, object]:
+        """The table of a group by key, as `pipeline table show` reads it; also while a worker runs."""
+        return self.reference.table(self.state_dir, group)
 
     def check(self) -> None:
         """Outputs and tables, as users see them, equal the fold."""
         expected = self.expected()
         assert self.outputs() == expected
-        assert self.table("totals") == {
+        assert self.table("main") == {
             key: {"count": values[-1][0], "total": values[-1][1]} for key, values in expected.items()
         }
         if "counting" in self.groups:
-            assert self.table("counting.counts") == {key: len(values) for key, values in expected.items()}
+            assert self.table("counting") == {key: len(values) for key, values in expected.items()}
 
     def close(self) -> None:
         """End the processes that this test started."""

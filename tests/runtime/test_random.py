@@ -1,127 +1,57 @@
-"""Random histories of a whole app: whatever crashes and fails in between, results are those of a fold.
+"""Random histories of a whole app: whatever crashes, fails and is done to it, results are those of a fold.
 
-Two groups on three partitions, the second reading what the first writes. Handlers are not deterministic: each
-call of `add` takes a new ticket, stores it, and sends it with the ticket it found. So a table and outputs that
-come from two different histories of a record are seen even when their sums agree.
+The app is `tests.runtime.random_app`, with two groups on three partitions, ids, retries, dead letters, and a table
+whose type changes from version to version. Another process may act in the middle of any step of the worker's.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pipeline import App, Batch, Context, Event
 from pipeline.config import WorkerSettings
+from pipeline.core.letters import read_letter
 from pipeline.core.names import TaskId
+from pipeline.core.partitioner import partition_of
 from pipeline.errors import (
-    AbortableError,
     CheckpointStoreError,
     FatalTaskError,
     FencedError,
-    PipelineError,
     UnknownOutcomeError,
     UnreachableError,
 )
 from pipeline.ports import Step
 from pipeline.testing import DeferredExecutor, TestDriver
-
-PARTITIONS = 3
-KEYS = ["a", "b", "c", "d", "e", "f"]
-POISON = -1
-
-tickets = count(1)
-
-
-class Sum(msgspec.Struct, frozen=True):
-    """A key after `count` inputs. `ticket`: of the call that made this; `before`: of the one before it."""
-
-    count: int
-    total: int
-    ticket: int
-    before: int
-
-
-class Seen(msgspec.Struct, frozen=True):
-    """What the second group knows of a key."""
-
-    count: int
-    ticket: int
-
-
-app = App("random")
-numbers = app.topic("numbers", key=str, value=int)
-sums = app.topic("sums", key=str, value=Sum)
-totals = app.table("totals", key=str, value=Sum)
-odd = app.table("odd", key=tuple[str, str], value=list[int])
-second = app.group("second")
-followed = second.table("followed", key=str, value=Seen)
-reports = app.topic("reports", key=str, value=Seen | None)
-
-
-@app.handler(numbers, on_error="skip")
-def add(event: Event[str, int], ctx: Context) -> None:
-    """Write and send before raising, so that a poison record has something to leave behind."""
-    table, ticket = ctx.table(totals), next(tickets)
-    found = table.get(event.key, Sum(0, 0, 0, 0))
-    made = Sum(found.count + 1, found.total + event.value, ticket, found.ticket)
-    table[event.key] = made
-    ctx.send(sums, event.key, made)
-    place = (event.key, "odd")
-    if made.count % 2:
-        ctx.table(odd)[place] = [made.count]
-    else:
-        del ctx.table(odd)[place]
-    if event.value == POISON:
-        raise ValueError("poison")
-
-
-@second.batch_handler(sums)
-def follow(batch: Batch[str, Sum], ctx: Context) -> None:
-    """Report each sum; every third report is a tombstone."""
-    table = ctx.table(followed)
-    for event in batch:
-        found = table.get(event.key, Seen(0, 0))
-        made = Seen(found.count + 1, event.value.ticket)
-        table[event.key] = made
-        ctx.send(reports, event.key, made if made.count % 3 else None)
-
-
-Inputs = list[tuple[str, int]]
-INPUTS = st.lists(
-    st.tuples(st.sampled_from(KEYS), st.sampled_from([1, 2, 3, POISON])), min_size=1, max_size=8
+from tests.runtime.random_app import (
+    FLAKY,
+    KEYS,
+    PARTITIONS,
+    POISON,
+    Calls,
+    Expected,
+    Input,
+    Seen,
+    Sum,
+    make_app,
 )
-Fault = tuple[str, PipelineError, bool]
+from tests.runtime.random_troubles import AT, STARTS, Fault, Meddler, faults
 
-
-def faults() -> st.SearchStrategy[Fault]:
-    """(call, error, whether the call had its effect before it failed)."""
-    unknown = UnknownOutcomeError("no answer")
-    abort = AbortableError("must be aborted")
-    away = UnreachableError("away")
-    return st.sampled_from(
-        [
-            ("commit", unknown, True),
-            ("commit", unknown, False),
-            ("commit", abort, False),
-            ("flush", abort, False),
-            ("flush", unknown, True),
-            ("send", abort, False),
-            ("append", abort, False),
-            ("commit", FencedError("a time-out, or a newer owner"), False),
-            ("abort", unknown, True),
-            ("abort", unknown, False),
-            ("init", away, False),
-            ("bounds", away, False),
-        ]
-    )
-
-
+VERSIONS = 4
+# (key, value, whether it is sent a second time)
+Inputs = list[tuple[str, int, bool]]
+INPUTS = st.lists(
+    st.tuples(st.sampled_from(KEYS), st.sampled_from([1, 2, 3, POISON, FLAKY]), st.booleans()),
+    min_size=1,
+    max_size=8,
+)
+TASKS = st.builds(
+    TaskId, st.just("random"), st.sampled_from(["main", "second"]), st.integers(0, PARTITIONS - 1)
+)
 STORE_CALLS = ("put", "get", "objects", "delete")
 
 
@@ -130,9 +60,11 @@ class RandomHistories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sent: dict[str, list[int]] = defaultdict(list)
+        self.expected = Expected()
+        self.calls: Calls = Calls()
+        self.made = make_app(1, self.calls)
         self.disk_dies_too = False
-        self.resets: list[dict[str, int]] = []  # reports by key that were committed when it was reset
+        self.resets: dict[str, list[int]] = defaultdict(list)  # reports of each key when it was reset
 
     @initialize(
         deferred=st.booleans(),
@@ -163,16 +95,25 @@ class RandomHistories(RuleBasedStateMachine):
             max_records_per_commit=records_per_commit,
             max_poll_records=poll_records,
         )
+        app = self.made.app
         self.driver = TestDriver(app, partitions=PARTITIONS, deferred=deferred, seed=seed, settings=limits)
+        self.meddler = Meddler(self.driver._steps)
+        vars(self.driver)["_steps"] = self.meddler
 
     @rule(
         inputs=INPUTS,
         faults=st.lists(faults(), max_size=3),
-        crash=st.none() | st.tuples(st.sampled_from(Step), st.integers(1, 4)),
+        crash=st.none() | AT,
         disk_dies_too=st.booleans(),
+        meddle=st.none() | st.tuples(AT, st.just("time-out") | STARTS, st.booleans()),
     )
     def run_into_trouble(
-        self, inputs: Inputs, faults: list[Fault], crash: tuple[Step, int] | None, disk_dies_too: bool
+        self,
+        inputs: Inputs,
+        faults: list[Fault],
+        crash: tuple[Step, int] | None,
+        disk_dies_too: bool,
+        meddle: tuple[tuple[Step, int], str | float, bool] | None,
     ) -> None:
         """A live worker gets inputs, and things go wrong before they are done."""
         self.run()
@@ -180,14 +121,28 @@ class RandomHistories(RuleBasedStateMachine):
         for fault in faults:
             self.fail(fault)
         if crash is not None:
-            self.crash_at(*crash, disk_dies_too=disk_dies_too)
+            self.crash_at(crash, disk_dies_too=disk_dies_too)
+        if meddle is not None:
+            self.meddle_at(*meddle)
         self.run()
 
     @rule(inputs=INPUTS)
     def send(self, inputs: Inputs) -> None:
-        for key, value in inputs:
-            self.driver.send(numbers, key, value)
-            self.sent[key].append(value)
+        for key, value, twice in inputs:
+            number = sum(map(len, self.expected.inputs))
+            one = Input(key, value, b"%d" % number)
+            for _ in range(1 + twice):
+                self.driver.send(self.made.numbers, key, value, event_id=one.event_id)
+                self.expected.sent(one)
+
+    @rule(nth=st.integers(1, 5))
+    def send_again(self, nth: int) -> None:
+        """An event of some time ago."""
+        for inputs in self.expected.inputs:
+            if len(inputs) >= nth:
+                one = inputs[-nth]
+                self.driver.send(self.made.numbers, one.key, one.value, event_id=one.event_id)
+                self.expected.sent(one)
 
     @rule()
     def run(self) -> None:
@@ -205,14 +160,15 @@ class RandomHistories(RuleBasedStateMachine):
         executor = self.driver._executor
         if isinstance(executor, DeferredExecutor):
             for _ in range(steps):
-                executor.run_one()
+                self.attempt(executor.run_one)
 
     @rule(seconds=st.sampled_from([0.05, 0.2, 4.0]))
     def wait(self, seconds: float) -> None:
         self.driver.clock.advance(seconds)
 
-    @rule(step=st.sampled_from(Step), nth=st.integers(1, 4), disk_dies_too=st.booleans())
-    def crash_at(self, step: Step, nth: int, disk_dies_too: bool) -> None:
+    @rule(at=AT, disk_dies_too=st.booleans())
+    def crash_at(self, at: tuple[Step, int], disk_dies_too: bool) -> None:
+        step, nth = at
         self.driver.crash_at(step, nth=nth)
         self.disk_dies_too = disk_dies_too
 
@@ -228,6 +184,15 @@ class RandomHistories(RuleBasedStateMachine):
         self.attempt(self.driver.stop)
         self.driver.restart(empty_disk=empty_disk)
 
+    @rule(clean=st.booleans())
+    def deploy_the_next_version(self, clean: bool) -> None:
+        """One table has another type in it."""
+        if self.made.version < VERSIONS:
+            if clean:
+                self.attempt(self.driver.stop)
+            self.made = make_app(self.made.version + 1, self.calls)
+            self.driver.restart(app=self.made.app)
+
     @rule(fault=faults())
     def fail(self, fault: Fault) -> None:
         call, error, after = fault
@@ -238,37 +203,75 @@ class RandomHistories(RuleBasedStateMachine):
         for _ in range(times):
             self.driver.checkpoints.fail_next(call, CheckpointStoreError("no answer"), after=happened)
 
-    @rule(group=st.sampled_from(["main", "second"]), partition=st.integers(0, PARTITIONS - 1))
-    def time_out(self, group: str, partition: int) -> None:
+    @rule(task=TASKS)
+    def time_out(self, task: TaskId) -> None:
         """The coordinator aborts a transaction by itself and fences its producer."""
-        self.driver.broker.expire(TaskId("random", group, partition).transactional_id)
+        self.driver.broker.expire(task.transactional_id)
 
-    @rule()
-    def reset_the_second_group(self) -> None:
-        """Its state is forgotten, under a worker that may be in the middle of anything; its input comes again."""
-        self.driver.broker.faults._ordered.clear()
-        self.driver.checkpoints.faults._ordered.clear()
-        self.driver._steps.armed.clear()
+    @rule(task=TASKS, start=STARTS)
+    def reset(self, task: TaskId, start: str | float) -> None:
+        """A state is forgotten, under a worker that may be in the middle of anything; input comes again, or never."""
+        with self.in_another_process():
+            try:
+                self.reset_task(task, start)
+            except FatalTaskError as error:
+                if "no journal" not in error.message and "no entry" not in error.message:
+                    raise
+
+    @rule(at=AT, what=st.just("time-out") | STARTS, in_doubt=st.booleans())
+    def meddle_at(self, at: tuple[Step, int], what: str | float, in_doubt: bool) -> None:
+        """Another process acts on the task in the middle of what the worker is doing.
+
+        `in_doubt`: and the worker's own request for a commit then stays without an answer.
+        """
+
+        def act(task: TaskId) -> None:
+            if what == "time-out":
+                self.time_out(task)
+            else:
+                self.reset(task, what)
+            if in_doubt:
+                unknown = UnknownOutcomeError("no answer")
+                self.driver.broker.fail_next("commit", unknown, where=task.transactional_id)
+
+        self.meddler.arm(*at, act)
+
+    def reset_task(self, task: TaskId, start: str | float) -> None:
+        if task.group == "second":
+            self.driver.reset(group="second", partition=task.partition)
+            for key, found in self.reports_by_key().items():
+                if partition_of(key.encode(), PARTITIONS) == task.partition:
+                    self.resets[key].append(len(found))
+            return
+        end = len(self.expected.inputs[task.partition])
+        place = {"earliest": 0, "latest": end}[start] if isinstance(start, str) else int(end * start)
+        self.driver.reset(str(place), partition=task.partition)
+        sums, letters = self.results(task.partition)
+        self.expected.reset(task.partition, place, sum(map(len, sums.values())) + len(letters))
+
+    @contextmanager
+    def in_another_process(self) -> Iterator[None]:
+        """Where the worker's faults and crashes do not happen."""
+        ordered = self.driver.broker.faults._ordered
+        kept = ordered[:]
+        ordered.clear()
+        self.meddler.busy = True
         try:
-            self.driver.reset(group="second")
-        except FatalTaskError as error:
-            if "no journal" not in error.message and "no entry" not in error.message:
-                raise
-        else:
-            self.resets.append({key: len(found) for key, found in self.reports_by_key().items()})
+            yield
+        finally:
+            self.meddler.busy = False
+            ordered.extend(kept)
 
     @invariant()
-    def committed_outputs_are_the_beginning_of_what_is_due(self) -> None:
-        """At every moment, crashed or not: nothing doubled, nothing out of order, no history forked."""
-        for key, found in self.outputs_by_key().items():
-            good = [value for value in self.sent[key] if value != POISON][: len(found)]
-            assert [item.total for item in found] == [sum(good[: n + 1]) for n in range(len(good))], key
-            assert [item.before for item in found] == [0, *(item.ticket for item in found[:-1])], key
+    def committed_results_are_the_beginning_of_what_is_due(self) -> None:
+        """At every moment, crashed or not: nothing doubled, nothing out of order, no history forked, no half."""
+        for partition in range(PARTITIONS):
+            self.expected.check(partition, *self.results(partition))
 
     def teardown(self) -> None:
         self.driver.broker.faults._ordered.clear()
         self.driver.checkpoints.faults._ordered.clear()
-        self.driver._steps.armed.clear()
+        self.meddler.clear()
         self.driver.restart()
         self.driver.run()
         self.check_everything()
@@ -289,36 +292,54 @@ class RandomHistories(RuleBasedStateMachine):
         if self.driver.crashed:
             self.driver.restart(empty_disk=self.disk_dies_too)
 
-    def outputs_by_key(self) -> dict[str, list[Sum]]:
-        found: dict[str, list[Sum]] = defaultdict(list)
-        for event in self.driver.outputs(sums):
-            found[event.key].append(event.value)
-        return found
+    def results(self, partition: int) -> tuple[dict[str, list[Sum]], list[int]]:
+        """Committed sums by key, and offsets of dead letters."""
+        sums: dict[str, list[Sum]] = defaultdict(list)
+        for event in self.driver.outputs(self.made.sums):
+            if event.partition == partition:
+                sums[event.key].append(event.value)
+        letters = []
+        for letter in self.driver.dead_letters():
+            found = read_letter(letter.headers)
+            assert found is not None
+            if found[0].origin.partition == partition:
+                letters.append(found[0].origin.offset)
+        return sums, letters
 
     def check_everything(self) -> None:
-        good = {key: [v for v in values if v != POISON] for key, values in self.sent.items()}
-        good = {key: values for key, values in good.items() if values}
-        outputs = self.outputs_by_key()
-        assert {key: len(found) for key, found in outputs.items()} == {k: len(v) for k, v in good.items()}
-        assert self.driver.table(totals) == {key: found[-1] for key, found in outputs.items()}
-        assert self.driver.table(odd) == {
-            (key, "odd"): [len(values)] for key, values in good.items() if len(values) % 2
+        last: dict[str, Sum] = {}
+        outputs: dict[str, list[Sum]] = {}
+        for partition in range(PARTITIONS):
+            sums, letters = self.results(partition)
+            assert self.expected.check(partition, sums, letters), f"partition {partition} is not done"
+            outputs.update(sums)
+            last.update({key: values[-1] for key, values in sums.items()})
+        due = self.expected.tables()
+        driver, made = self.driver, self.made
+        assert {key: (row.count, row.total) for key, row in driver.table(made.totals).items()} == due
+        assert driver.table(made.totals) == {key: last[key] for key in due}
+        assert driver.table(made.odd) == {(key, "odd"): [n] for key, (n, _) in due.items() if n % 2}
+        counted = driver.table(made.counted)
+        assert {key: getattr(row, f"count_{made.version}") for key, row in counted.items()} == {
+            key: n for key, (n, _) in due.items()
         }
-        assert self.driver.table(followed) == {
+        for row in counted.values():  # each version has upgraded a row once, or not at all
+            assert list(row.upgraded) == sorted(set(row.upgraded)), row
+        assert driver.table(made.followed) == {
             key: Seen(len(found), found[-1].ticket) for key, found in outputs.items()
         }
-        due: dict[str, list[Seen | None]] = {}
-        for key, found in outputs.items():
-            every = [Seen(n, item.ticket) if n % 3 else None for n, item in enumerate(found, 1)]
-            before: list[Seen | None] = []
-            for reset in self.resets:
-                before += every[: reset.get(key, 0) - len(before)]
-            due[key] = before + every
-        assert self.reports_by_key() == due
+        assert self.reports_by_key() == {key: self.reports_due(key, found) for key, found in outputs.items()}
+
+    def reports_due(self, key: str, sums: list[Sum]) -> list[Seen | None]:
+        every = [Seen(n, item.ticket) if n % 3 else None for n, item in enumerate(sums, 1)]
+        before: list[Seen | None] = []
+        for reported in self.resets[key]:
+            before += every[: reported - len(before)]
+        return before + every
 
     def reports_by_key(self) -> dict[str, list[Seen | None]]:
         reported: dict[str, list[Seen | None]] = defaultdict(list)
-        for event in self.driver.outputs(reports):
+        for event in self.driver.outputs(self.made.reports):
             reported[event.key].append(event.value)
         return reported
 

@@ -155,6 +155,7 @@ def test_records_of_another_cluster_are_not_served_as_this_ones(broker: LocalKaf
 
 
 @pytest.mark.outage
+@pytest.mark.timeout(600)  # twelve nodes start, on a machine that may be busy
 def test_three_nodes_keep_what_was_committed_when_all_are_killed(tmp_path: Path, unique_name: str) -> None:
     """Nobody is left to tell what was decided but the logs; the markers must be written all the same."""
     with LocalKafka(tmp_path, nodes=3) as cluster:

@@ -25,6 +25,7 @@ __all__ = [
     "KEYS",
     "PARTITIONS",
     "POISON",
+    "ROW",
     "Calls",
     "Expected",
     "Input",
@@ -38,6 +39,7 @@ PARTITIONS = 3
 KEYS = ["a", "b", "c", "d", "e", "f"]
 POISON = -1  # fails whenever it is tried
 FLAKY = 5  # fails at every other call
+ROW = 4  # so many inputs of a key, and its row of recent ones begins anew
 
 tickets = count(1)
 Calls = Counter[tuple[int, int]]
@@ -61,7 +63,10 @@ class Seen(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class RandomApp:
-    """One version of the app. `counted`: a row holds the key's inputs, and the versions that have upgraded it."""
+    """One version of the app.
+
+    `recent`: which inputs of a key were its last. `counted`: how many, and the versions that have upgraded the row.
+    """
 
     version: int
     app: App
@@ -69,7 +74,7 @@ class RandomApp:
     sums: Topic[str, Sum]
     reports: Topic[str, Seen | None]
     totals: TableDef[str, Sum]
-    odd: TableDef[tuple[str, str], list[int]]
+    recent: TableDef[tuple[str, str], list[int]]
     counted: TableDef[str, Any]
     followed: TableDef[str, Seen]
 
@@ -93,7 +98,7 @@ def make_app(version: int, calls: Calls) -> RandomApp:
         sums=app.topic("sums", key=str, value=Sum),
         reports=app.topic("reports", key=str, value=Seen | None),
         totals=app.table("totals", key=str, value=Sum),
-        odd=app.table("odd", key=tuple[str, str], value=list[int]),
+        recent=app.table("recent", key=tuple[str, str], value=list[int]),
         counted=app.table("counted", key=str, value=counted_type, upgrade=upgrade),
         followed=second.table("followed", key=str, value=Seen),
     )
@@ -111,14 +116,15 @@ def _add_first(made: RandomApp, counted_type: Any, calls: Calls) -> None:
         after = Sum(found.count + 1, found.total + event.value, ticket, found.ticket)
         table[event.key] = after
         ctx.send(made.sums, event.key, after)
-        rows, place = ctx.table(made.odd), (event.key, "odd")
-        rows.get(place, []).append(-1)  # no row is changed by that
-        if after.count % 2:
-            row = [after.count]
+        rows, place = ctx.table(made.recent), (event.key, "recent")
+        recent = rows.get(place, [])
+        if after.count % ROW:
+            row = [*recent, after.count]
             rows[place] = row
-            row.append(-1)
+            row.append(-1)  # no row is changed by that
         else:
             del rows[place]
+        recent.append(-1)  # nor by that
         counts = ctx.table(made.counted)
         old: Any = counts.get(event.key, counted_type(0, ()))
         counts[event.key] = counted_type(getattr(old, f"count_{made.version}") + 1, old.upgraded)

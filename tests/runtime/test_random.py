@@ -32,6 +32,7 @@ from tests.runtime.random_app import (
     KEYS,
     PARTITIONS,
     POISON,
+    ROW,
     Calls,
     Expected,
     Input,
@@ -318,7 +319,9 @@ class RandomHistories(RuleBasedStateMachine):
         driver, made = self.driver, self.made
         assert {key: (row.count, row.total) for key, row in driver.table(made.totals).items()} == due
         assert driver.table(made.totals) == {key: last[key] for key in due}
-        assert driver.table(made.odd) == {(key, "odd"): [n] for key, (n, _) in due.items() if n % 2}
+        assert driver.table(made.recent) == {
+            (key, "recent"): [*range(n - n % ROW + 1, n + 1)] for key, (n, _) in due.items() if n % ROW
+        }
         counted = driver.table(made.counted)
         assert {key: getattr(row, f"count_{made.version}") for key, row in counted.items()} == {
             key: n for key, (n, _) in due.items()

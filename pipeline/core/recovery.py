@@ -27,6 +27,7 @@ __all__ = [
     "plan_genesis",
     "plan_restore",
     "resolve_outcome",
+    "tail_is_lost",
 ]
 
 NO_UPGRADES: Mapping[str, str] = {}
@@ -139,6 +140,15 @@ class Candidate:
         return None
 
 
+def tail_is_lost(local: AppliedPosition | None, cluster_id: str, journal: JournalFacts) -> bool:
+    """Whether a local state has applied what its own journal does not hold any more: row 2 of `plan_restore`."""
+    return (
+        local is not None
+        and local.identity.cluster_id == cluster_id
+        and local.next_offset > journal.stable_end
+    )
+
+
 def plan_restore(
     where: str,
     local: AppliedPosition | None,
@@ -178,7 +188,7 @@ def plan_restore(
             unusable = f"it belongs to Kafka cluster {local.identity.cluster_id}, this is {cluster_id}"
         elif found is not None and found.entry.seq == local.seq and found.chain == local.chain:
             return RestorePlan(Start.LOCAL, local.next_offset, local)
-        elif local.next_offset > journal.stable_end:
+        elif tail_is_lost(local, cluster_id, journal):
             raise FatalTaskError(
                 f"the journal of {where} ends at offset {journal.stable_end}, but the local state has applied entry "
                 f"{local.seq} at offset {local.offset}: Kafka lost committed records",

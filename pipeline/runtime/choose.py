@@ -19,7 +19,7 @@ from pipeline.core.journal import JournalEntry
 from pipeline.core.kept import kept_checkpoints
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition, decode_position
-from pipeline.core.recovery import Candidate, JournalFacts, RestorePlan, Start, plan_restore
+from pipeline.core.recovery import Candidate, JournalFacts, RestorePlan, Start, plan_restore, tail_is_lost
 from pipeline.errors import (
     CheckpointStoreError,
     CorruptStateError,
@@ -80,7 +80,9 @@ def choose(
         fits = at_local is not None and local.applied is not None and at_local.chain == local.applied.chain
         first = at_local if fits else first_entry(task, reader, start, end)
         facts = JournalFacts(first, at_local, end, start)
-        candidates = [] if fits else registered(task, reader, start, end)  # 2
+        # Nor is anything restored over a loss; a checkpoint is looked for at the end, which may be half an entry.
+        lost = tail_is_lost(local.applied, cluster_id, facts)
+        candidates = [] if fits or lost else registered(task, reader, start, end)  # 2
         if candidates and world.checkpoints is None:
             candidates = [
                 replace(found, refused="worker.checkpoint_store is not set") for found in candidates
@@ -209,7 +211,8 @@ def _entry_at_local(
     """The journal's entry exactly where the local state says its last one is."""
     if local is None or not start <= local.offset < end:
         return None
-    return _entry_at(task, reader, local.offset, local.next_offset)
+    # A tail may be lost from the middle of an entry on: what is left of it is none.
+    return _entry_at(task, reader, local.offset, min(local.next_offset, end))
 
 
 def _entry_at(task: TaskId, reader: JournalReader, offset: int, end: int) -> JournalEntry | None:

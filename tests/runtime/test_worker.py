@@ -19,6 +19,7 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Output, Step, TopicSpec
+from pipeline.runtime import publisher
 from pipeline.testing import MemoryStores
 from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS, SINK_STEPS
 from tests.runtime.sums import Sum, Sums
@@ -258,6 +259,22 @@ def test_a_journal_that_lost_its_tail_stops_the_task() -> None:
     journal = TopicPartition("sums.main.journal", 0)
     _start, _stable, end = sums.driver.broker.bounds(journal)
     sums.driver.broker.lose_tail(journal, end - 4)
+    sums.driver.restart()
+    with pytest.raises(FatalTaskError, match="Kafka lost committed records"):
+        sums.driver.run()
+
+
+def test_a_journal_that_lost_a_part_of_its_last_entry_stops_the_task_for_that_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A large entry is several records. Called truncated, it would send its operator to start over."""
+    monkeypatch.setattr(publisher, "CHUNK_BYTES", 40)
+    sums = Sums()
+    sums.send(1, 2, 3)
+    sums.driver.run()
+    sums.driver.crash()
+    journal = sums.task.journal
+    sums.driver.broker.lose_tail(journal, sums.driver.broker.records(journal.topic)[-1].offset())
     sums.driver.restart()
     with pytest.raises(FatalTaskError, match="Kafka lost committed records"):
         sums.driver.run()

@@ -18,7 +18,8 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import JournalBounds, Output, PartitionFailure, Polled, TopicInfo, TopicSpec
-from pipeline.testing.memory_log import MemoryBroker, MemoryRecord, MissingTopicError, OversizedError
+from pipeline.testing.memory_broker import MemoryBroker
+from pipeline.testing.memory_log import MemoryRecord, MissingTopicError, OversizedError
 
 __all__ = [
     "MemoryCluster",

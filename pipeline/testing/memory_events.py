@@ -9,7 +9,8 @@ from typing import Any
 
 from pipeline.errors import ConfigError, DeliveryError, PipelineError, ProducerClosedError
 from pipeline.ports import Output, Report
-from pipeline.testing.memory_log import MemoryBroker, MemoryRecord, MissingTopicError, OversizedError
+from pipeline.testing.memory_broker import MemoryBroker
+from pipeline.testing.memory_log import MemoryRecord, MissingTopicError, OversizedError
 
 __all__ = ["MemoryEventClient", "MemoryEventClients"]
 

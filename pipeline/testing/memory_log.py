@@ -1,26 +1,25 @@
-"""A Kafka cluster in memory: `MemoryBroker`, with the parts of its behaviour that the protocol rests on.
-
-Transactions take their place in the log while they are open and end with a marker that occupies an offset;
-committed readers stop at the first open one and never see an aborted record; a newer producer of the same id
-fences the older one; a topic created again has another id. Deterministic: nothing happens by itself.
-"""
+"""What a Kafka cluster in memory keeps: records in the logs of partitions, with the transactions that wrote them."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
 from pipeline.core.names import TopicPartition
-from pipeline.core.partitioner import partition_of
-from pipeline.errors import ConfigError, FencedError, InvariantError
-from pipeline.ports import Output, TopicInfo, TopicSpec
-from pipeline.testing.faults import Faults
-from pipeline.testing.memory_configs import DEFAULTS, check_settings
-from pipeline.testing.memory_members import MemoryGroups
+from pipeline.ports import Output
+from pipeline.testing.memory_configs import DEFAULTS
 
-__all__ = ["MemoryBroker", "MemoryRecord", "MissingTopicError", "OversizedError"]
+__all__ = [
+    "MemoryRecord",
+    "MemoryTopic",
+    "MissingTopicError",
+    "Outcome",
+    "OversizedError",
+    "PartitionLog",
+    "Transaction",
+    "stored_size",
+]
 
 _CREATE_TIME = 1
 _BATCH_OVERHEAD = 70  # what the broker counts beside key, value and headers of a record
@@ -34,26 +33,20 @@ class OversizedError(Exception):
     """The record is larger than the topic's max.message.bytes."""
 
 
-class _Outcome(Enum):
+class Outcome(Enum):
+    """Where a transaction is."""
+
     OPEN = "open"
     COMMITTED = "committed"
     ABORTED = "aborted"
 
 
-class _Transaction:
+class Transaction:
     """One transaction and the partitions it has written to."""
 
     def __init__(self) -> None:
-        self.outcome = _Outcome.OPEN
+        self.outcome = Outcome.OPEN
         self.partitions: dict[TopicPartition, int] = {}  # with its first offset there
-
-
-@dataclass(slots=True)
-class _Producer:
-    """What the coordinator knows of one transactional id."""
-
-    epoch: int = 0
-    transaction: _Transaction | None = None
 
 
 class MemoryRecord:
@@ -92,301 +85,46 @@ class MemoryRecord:
 
 
 @dataclass(slots=True)
-class _Partition:
-    """A log. A marker is an entry without a record."""
+class PartitionLog:
+    """The log of a partition. A marker is an entry without a record."""
 
     start: int = 0
-    entries: list[tuple[MemoryRecord | None, _Transaction | None]] = field(default_factory=list)
+    entries: list[tuple[MemoryRecord | None, Transaction | None]] = field(default_factory=list)
 
     @property
     def end(self) -> int:
         return self.start + len(self.entries)
 
+    def truncate(self, before: int) -> None:
+        """Remove what lies below `before`."""
+        del self.entries[: max(0, before - self.start)]
+        self.start = max(self.start, before)
+
+    def lose_tail(self, start: int) -> None:
+        """Remove what lies at `start` or above."""
+        del self.entries[max(0, start - self.start) :]
+
+    def between(self, start: int, end: int) -> Iterator[tuple[MemoryRecord | None, Transaction | None]]:
+        """Entries with offsets in [start, end)."""
+        for index in range(max(0, start - self.start), end - self.start):
+            yield self.entries[index]
+
 
 @dataclass(slots=True)
-class _Topic:
+class MemoryTopic:
+    """A topic: its settings, as far as it has its own, and the logs of its partitions."""
+
     topic_id: str
     replication: int
     overridden: dict[str, str]
-    partitions: list[_Partition]
+    partitions: list[PartitionLog]
 
     @property
     def config(self) -> dict[str, str]:
         return {**DEFAULTS, **self.overridden}
 
 
-class MemoryBroker:
-    """The cluster that all in-memory clients share. May be used from several threads."""
-
-    cluster_id = "memory-cluster"
-
-    def __init__(self) -> None:
-        self.faults = Faults()
-        self.groups = MemoryGroups()
-        self._lock = threading.RLock()
-        self._topics: dict[str, _Topic] = {}
-        self._producers: dict[str, _Producer] = {}
-        self._offsets: dict[str, dict[TopicPartition, int]] = {}
-        self._created = 0
-        self._keyless = 0
-
-    # Faults and events that a test brings about
-
-    def fail_next(
-        self, call: str, error: BaseException, *, after: bool = False, where: str | None = None
-    ) -> None:
-        """Let the next `call` raise `error`, instead of acting or `after` it has acted.
-
-        Calls of a producer (`where`: its transactional id): init, begin, send, append, flush, commit, abort.
-        Of a reader (`where`: "topic[partition]"): bounds, read. Of a source (`where`: its group): poll. Of
-        the cluster: describe, create, delete, and (`where`: the topic) configure, grow. A commit whose outcome is
-        unknown is an UnknownOutcomeError, with `after` when it did happen.
-        """
-        self.faults.order(call, error, after=after, where=where)
-
-    def fence(self, transactional_id: str) -> None:
-        """A newer producer of this id appears elsewhere: the open transaction aborts, the epoch rises."""
-        self.init(transactional_id)
-
-    def expire(self, transactional_id: str) -> None:
-        """The transaction timed out: the broker aborts it and raises the epoch, as it does for real."""
-        self.init(transactional_id)
-
-    def stray_commit(self, transactional_id: str) -> None:
-        """A commit request that was delayed on its way arrives now and ends what is open, though only half
-        of it may have been written.
-        """
-        with self._lock:
-            self._end(self._producers[transactional_id], _Outcome.COMMITTED)
-
-    def truncate(self, partition: TopicPartition, before: int) -> None:
-        """Remove every record below `before`, as retention or delete_records do."""
-        with self._lock:
-            log = self._log(partition)
-            del log.entries[: max(0, before - log.start)]
-            log.start = max(log.start, before)
-
-    def lose_tail(self, partition: TopicPartition, start: int) -> None:
-        """Remove every record from `start` on, as an unclean election does."""
-        with self._lock:
-            log = self._log(partition)
-            del log.entries[max(0, start - log.start) :]
-
-    def produce(self, *outputs: Output, partition: int | None = None) -> list[MemoryRecord]:
-        """Write records outside of any transaction; as they are now."""
-        written = []
-        with self._lock:
-            for output in outputs:
-                place = self._place(output, partition)
-                offset = self._write(place, output, None)
-                written.append(MemoryRecord(place, offset, output))
-        return written
-
-    def records(self, topic: str, *, committed: bool = True) -> list[MemoryRecord]:
-        """All records of a topic, partition by partition; those of open and aborted transactions as asked."""
-        with self._lock:
-            count = len(self._topic(topic).partitions)
-            return [
-                record
-                for number in range(count)
-                for record in self.read(TopicPartition(topic, number), 0, committed=committed)
-            ]
-
-    # Topics
-
-    def create(self, spec: TopicSpec, *, check_only: bool = False) -> None:
-        with self._lock:
-            if spec.name in self._topics:
-                return
-            if spec.partitions < 1:
-                raise ConfigError(f"topic {spec.name} cannot have {spec.partitions} partitions")
-            check_settings(spec.name, spec.config)
-            if check_only:
-                return
-            self._created += 1
-            self._topics[spec.name] = _Topic(
-                topic_id=f"topic-{self._created}",
-                replication=spec.replication or 1,
-                overridden=dict(spec.config),
-                partitions=[_Partition() for _ in range(spec.partitions)],
-            )
-
-    def delete(self, topic: str) -> None:
-        with self._lock:
-            self._topics.pop(topic, None)
-
-    def add_partitions(self, topic: str, count: int) -> None:
-        with self._lock:
-            self._topic(topic).partitions.extend(_Partition() for _ in range(count))
-
-    def configure(self, topic: str, settings: Mapping[str, str | None], *, check_only: bool = False) -> None:
-        """Set a topic's settings; None: back to the default. Raises ConfigError, MissingTopicError."""
-        with self._lock:
-            found = self._topic(topic)
-            check_settings(topic, settings)
-            if check_only:
-                return
-            for name, value in settings.items():
-                if value is None:
-                    found.overridden.pop(name, None)
-                else:
-                    found.overridden[name] = value
-
-    def topics(self) -> list[str]:
-        with self._lock:
-            return list(self._topics)
-
-    def describe(self, topic: str) -> TopicInfo | None:
-        with self._lock:
-            found = self._topics.get(topic)
-            if found is None:
-                return None
-            return TopicInfo(
-                topic,
-                found.topic_id,
-                len(found.partitions),
-                found.replication,
-                found.config,
-                frozenset(found.overridden),
-            )
-
-    # Reading
-
-    def bounds(self, partition: TopicPartition) -> tuple[int, int, int]:
-        """(start, end for committed readers, end)."""
-        with self._lock:
-            log = self._log(partition)
-            return log.start, self._stable_end(partition, log), log.end
-
-    def read(
-        self, partition: TopicPartition, start: int, *, committed: bool = True, limit: int | None = None
-    ) -> list[MemoryRecord]:
-        """Up to `limit` visible records from `start` on."""
-        with self._lock:
-            log = self._log(partition)
-            end = self._stable_end(partition, log) if committed else log.end
-            found: list[MemoryRecord] = []
-            for record, transaction in self._slice(log, start, end):
-                if limit is not None and len(found) == limit:
-                    break
-                if record is None or (committed and transaction and transaction.outcome is _Outcome.ABORTED):
-                    continue
-                found.append(record)
-            return found
-
-    def commit_offsets(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
-        with self._lock:
-            self._offsets.setdefault(group, {}).update(positions)
-
-    def offsets(self, group: str) -> dict[TopicPartition, int]:
-        with self._lock:
-            return dict(self._offsets.get(group, {}))
-
-    def forget_offsets(self, group: str) -> None:
-        """The consumer group is deleted."""
-        with self._lock:
-            self._offsets.pop(group, None)
-
-    # Transactions
-
-    def init(self, transactional_id: str) -> int:
-        """Abort what is open under this id and raise its epoch, which is returned."""
-        with self._lock:
-            producer = self._producers.setdefault(transactional_id, _Producer())
-            self._end(producer, _Outcome.ABORTED)
-            producer.epoch += 1
-            return producer.epoch
-
-    def write(
-        self, transactional_id: str, epoch: int, records: Sequence[tuple[Output, int | None]]
-    ) -> list[tuple[TopicPartition, int]]:
-        """Write records, each to its partition or the one of its key; where they are now.
-
-        Raises FencedError, MissingTopicError, OversizedError; what was written before stays, uncommitted.
-        """
-        with self._lock:
-            producer = self._current(transactional_id, epoch)
-            if producer.transaction is None:
-                producer.transaction = _Transaction()
-            written = []
-            for output, number in records:
-                place = self._place(output, number)
-                written.append((place, self._write(place, output, producer.transaction)))
-            return written
-
-    def end(self, transactional_id: str, epoch: int, *, commit: bool) -> None:
-        """Commit or abort. Raises FencedError."""
-        with self._lock:
-            producer = self._current(transactional_id, epoch)
-            self._end(producer, _Outcome.COMMITTED if commit else _Outcome.ABORTED)
-
-    def _current(self, transactional_id: str, epoch: int) -> _Producer:
-        producer = self._producers.get(transactional_id)
-        if producer is None:
-            raise InvariantError(f"{transactional_id} was never initialised")
-        if producer.epoch != epoch:
-            raise FencedError(f"{transactional_id}: epoch {epoch} was fenced by {producer.epoch}")
-        return producer
-
-    def _end(self, producer: _Producer, outcome: _Outcome) -> None:
-        transaction, producer.transaction = producer.transaction, None
-        if transaction is None:
-            return
-        transaction.outcome = outcome
-        for partition in transaction.partitions:
-            if self._exists(partition):
-                self._log(partition).entries.append((None, transaction))
-
-    def _write(self, partition: TopicPartition, output: Output, transaction: _Transaction | None) -> int:
-        log = self._log(partition)
-        limit = int(
-            self._topic(partition.topic).overridden.get("max.message.bytes", DEFAULTS["max.message.bytes"])
-        )
-        size = len(output.key or b"") + len(output.value or b"") + _BATCH_OVERHEAD
-        size += sum(len(name) + len(value or b"") for name, value in output.headers)
-        if size > limit:
-            raise OversizedError(
-                f"a record of {size} bytes is too large for topic {partition.topic}, "
-                f"whose max.message.bytes is {limit}"
-            )
-        offset = log.end
-        log.entries.append((MemoryRecord(partition, offset, output), transaction))
-        if transaction is not None:
-            transaction.partitions.setdefault(partition, offset)
-        return offset
-
-    def _place(self, output: Output, number: int | None) -> TopicPartition:
-        count = len(self._topic(output.topic).partitions)
-        if number is None and output.key is not None:
-            number = partition_of(output.key, count)
-        elif number is None:
-            number = self._keyless % count
-            self._keyless += 1
-        return TopicPartition(output.topic, number)
-
-    def _stable_end(self, partition: TopicPartition, log: _Partition) -> int:
-        open_ones = [p.transaction for p in self._producers.values() if p.transaction is not None]
-        return min((t.partitions[partition] for t in open_ones if partition in t.partitions), default=log.end)
-
-    @staticmethod
-    def _slice(
-        log: _Partition, start: int, end: int
-    ) -> Iterator[tuple[MemoryRecord | None, _Transaction | None]]:
-        for index in range(max(0, start - log.start), end - log.start):
-            yield log.entries[index]
-
-    def _exists(self, partition: TopicPartition) -> bool:
-        topic = self._topics.get(partition.topic)
-        return topic is not None and partition.partition < len(topic.partitions)
-
-    def _topic(self, name: str) -> _Topic:
-        try:
-            return self._topics[name]
-        except KeyError:
-            raise MissingTopicError(f"topic {name} does not exist") from None
-
-    def _log(self, partition: TopicPartition) -> _Partition:
-        partitions = self._topic(partition.topic).partitions
-        if not 0 <= partition.partition < len(partitions):
-            raise MissingTopicError(f"{partition} does not exist")
-        return partitions[partition.partition]
+def stored_size(output: Output) -> int:
+    """What the broker counts of a record against `max.message.bytes`."""
+    size = len(output.key or b"") + len(output.value or b"") + _BATCH_OVERHEAD
+    return size + sum(len(name) + len(value or b"") for name, value in output.headers)

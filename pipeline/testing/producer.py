@@ -22,8 +22,8 @@ from pipeline.ports import TopicSpec
 from pipeline.producer import Producer
 from pipeline.producing.producer import EventProducer
 from pipeline.testing.driver import TestDriver
+from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_events import MemoryEventClients
-from pipeline.testing.memory_log import MemoryBroker
 
 __all__ = ["TestProducer"]
 

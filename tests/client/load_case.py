@@ -17,8 +17,8 @@ from pipeline.errors import AbortableError, RetriableError, UnknownOutcomeError,
 from pipeline.ports import Executor, TopicSpec
 from pipeline.testing.clock import ManualClock, SeededRandom
 from pipeline.testing.executor import InlineExecutor
+from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers
-from pipeline.testing.memory_log import MemoryBroker
 
 __all__ = ["ID", "KEYS", "NAME", "ROWS", "Case", "Crash", "Files", "csv_file", "csv_files"]
 

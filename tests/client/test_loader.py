@@ -27,12 +27,12 @@ from pipeline.ports import Output, TopicSpec
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.executor import DeferredExecutor
 from pipeline.testing.faults import Faults
+from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import (
     MemoryCluster,
     MemoryProducer,
     MemoryProducers,
 )
-from pipeline.testing.memory_log import MemoryBroker
 
 from .load_case import ID, KEYS, NAME, ROWS, Case, Crash, csv_file, csv_files
 

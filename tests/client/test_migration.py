@@ -15,8 +15,8 @@ from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError, InputError
 from pipeline.ports import Output, Step, TopicSpec
 from pipeline.testing import SimulatedCrash, TestDriver
+from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
-from pipeline.testing.memory_log import MemoryBroker
 
 KEYS = [f"key-{number}" for number in range(12)]
 MIGRATION = Migration("sums", "sums-2", {"numbers": "numbers-2"})

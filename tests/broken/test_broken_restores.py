@@ -21,7 +21,7 @@ ROWS = [
     Broken(
         "a local state beyond the journal's end is accepted",
         "core/recovery.py",
-        "        elif local.next_offset > journal.stable_end:",
+        "        elif tail_is_lost(local, cluster_id, journal):",
         "        elif False:",
         f"{WORKER} lost_its_tail",
     ),

@@ -164,7 +164,7 @@ def _fetch_one(jar: Jar, incoming: Path, lib: Path, fetch: Fetch) -> None:
             path = fetch(jar.coordinate, incoming)
     except (OSError, RuntimeError) as error:
         raise BrokerError(
-            f"cannot download {jar.file}: {_first_line(error)}",
+            f"cannot download {jar.file}: {_cause(error)}",
             hint="the first start needs the network (45 MB from Maven's central repository, through the proxy "
             "that HTTPS_PROXY names, if any); or copy the cache directory of a machine that has it "
             f"({lib.parent})",
@@ -195,5 +195,8 @@ def _check_space(root: Path, missing: Sequence[Jar]) -> None:
         )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:200] or os.strerror(getattr(error, "errno", None) or 0)
+def _cause(error: BaseException) -> str:
+    """What went wrong, without the address: the client tells it last, behind its pool, its tries and the address."""
+    line = (str(error).splitlines() or [""])[0]
+    line = line.rpartition("(Caused by ")[2].removesuffix(")") if "(Caused by " in line else line
+    return line[:200] or os.strerror(getattr(error, "errno", None) or 0)

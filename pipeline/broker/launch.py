@@ -157,7 +157,10 @@ def _format(runtime: JavaRuntime, data_dir: Path, state: BrokerState, node: Node
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise BrokerError(f"formatting {settings.parent} took over {_FORMAT_S:.0f} s") from error
+        raise BrokerError(
+            f"formatting {settings.parent} took over {_FORMAT_S:.0f} s",
+            hint="the machine or its disk is too busy: end other programs, and start again",
+        ) from error
     if done.returncode != 0:
         output = (done.stdout + done.stderr).strip().splitlines()[-_SHOWN_LINES:]
         raise BrokerError(

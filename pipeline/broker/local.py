@@ -159,7 +159,10 @@ class LocalKafka:
         """SIGKILL one node, as a crash would. `start` brings it back."""
         pid = self._running(self._known()).get(node)
         if pid is None:
-            raise BrokerError(f"node {node} of the broker in {self.data_dir} does not run")
+            raise BrokerError(
+                f"node {node} of the broker in {self.data_dir} does not run",
+                hint=f"pipeline broker start --data-dir {self.data_dir}",
+            )
         kill({pid: node_dir(self.data_dir, node)})
 
     def status(self) -> Status:

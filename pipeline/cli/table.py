@@ -78,7 +78,11 @@ def show(
         else:
             shown.add_row(str(partition), str(row_key), msgspec.json.encode(value).decode())
     if key is not None and count == 0:
-        raise InputError(f"table {definition.name} has no key {key!r}")
+        raise InputError(
+            f"table {definition.name} has no key {key!r} here",
+            hint=f"some keys that are: pipeline table show {table} --app {app} --max 5; keys of other workers' tasks are "
+            "on their disks",
+        )
     if json:
         return
     table_console().print(shown)

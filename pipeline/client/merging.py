@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from heapq import heapify, heappop, heapreplace
 
+from pipeline.client.reading import NOTHING_ARRIVES
 from pipeline.core.names import TopicPartition
 from pipeline.errors import UnreachableError
 from pipeline.ports import Clock, Record, Source
@@ -47,7 +48,9 @@ def merged(
             heard_s = clock.monotonic_s()
         elif clock.monotonic_s() - heard_s > _SILENCE_S:
             due = ", ".join(sorted(map(str, unread))[:3])
-            raise UnreachableError(f"nothing arrives any more, and {due} is not read to its end")
+            raise UnreachableError(
+                f"nothing arrives any more, and {due} is not read to its end", hint=NOTHING_ARRIVES
+            )
         for record in polled.records:
             partition = TopicPartition(record.topic(), record.partition())
             if partition not in unread:

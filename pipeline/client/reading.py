@@ -12,7 +12,9 @@ from pipeline.core.names import TopicPartition
 from pipeline.errors import UnreachableError
 from pipeline.ports import Clock, JournalBounds, JournalReader, Record, Source, TopicInfo
 
-__all__ = ["committed_records", "last_committed", "read_topic", "settled_bounds"]
+__all__ = ["NOTHING_ARRIVES", "committed_records", "last_committed", "read_topic", "settled_bounds"]
+
+NOTHING_ARRIVES = "check that every broker runs, and run the command again"
 
 _POLL_RECORDS = 2_000
 _POLL_S = 0.5
@@ -63,7 +65,8 @@ def read_topic(
             heard_s = clock.monotonic_s()
         elif left is not None and clock.monotonic_s() - heard_s > _SILENCE_S:
             raise UnreachableError(
-                f"nothing arrives any more, and {', '.join(map(str, left))} is not read to its end"
+                f"nothing arrives any more, and {', '.join(map(str, left))} is not read to its end",
+                hint=NOTHING_ARRIVES,
             )
         for record in polled.records:
             if left is None:

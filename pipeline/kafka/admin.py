@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from pipeline.config import KafkaSettings
 from pipeline.errors import UnreachableError
 from pipeline.kafka import clients
-from pipeline.kafka.errors import error_of, request_failure
+from pipeline.kafka.errors import NO_ANSWER, error_of, request_failure
 from pipeline.kafka.reachable import require_listener
 
 __all__ = ["REQUEST_TIMEOUT_S", "AdminRequests"]
@@ -64,7 +64,7 @@ class AdminRequests:
             raise request_failure(error, f"{what} on {self._servers}") from exception
         except TimeoutError as error:
             self._choose_another_broker()
-            raise UnreachableError(f"{what} on {self._servers}: no answer") from error
+            raise UnreachableError(f"{what} on {self._servers}: no answer", hint=NO_ANSWER) from error
 
     def _choose_another_broker(self) -> None:
         """Replace the client. It sends what is here to one broker, the last one to be called the controller.
@@ -78,5 +78,8 @@ class AdminRequests:
         deadline = time.monotonic() + _VISIBLE_TIMEOUT_S
         while not condition():
             if time.monotonic() > deadline:
-                raise UnreachableError(f"waited {_VISIBLE_TIMEOUT_S:.0f} s for {what} on {self._servers}")
+                raise UnreachableError(
+                    f"waited {_VISIBLE_TIMEOUT_S:.0f} s for {what} on {self._servers}",
+                    hint="Kafka may be busy, or a broker away: run the command again",
+                )
             time.sleep(_VISIBLE_POLL_S)

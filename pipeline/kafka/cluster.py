@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 from pipeline.core.names import TopicPartition
 from pipeline.errors import UnreachableError
 from pipeline.kafka import clients
-from pipeline.kafka.errors import error_of, until_settled
+from pipeline.kafka.errors import NO_ANSWER, error_of, until_settled
 from pipeline.kafka.topics import KafkaTopics
 
 __all__ = ["KafkaCluster"]
@@ -74,4 +74,4 @@ class KafkaCluster(KafkaTopics):
             raise
         except TimeoutError as error:
             self._choose_another_broker()
-            raise UnreachableError(f"{what} on {self._servers}: no answer") from error
+            raise UnreachableError(f"{what} on {self._servers}: no answer", hint=NO_ANSWER) from error

@@ -25,6 +25,7 @@ from pipeline.errors import (
 )
 
 __all__ = [
+    "NO_ANSWER",
     "delivery_failure",
     "error_of",
     "is_fencing",
@@ -40,6 +41,8 @@ T = TypeVar("T")
 _FENCING = frozenset(
     {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001
 )
+NO_ANSWER = "check that Kafka runs and that bootstrap.servers is right"
+
 _UNREACHABLE = frozenset(
     {
         KafkaError._TRANSPORT,  # noqa: SLF001
@@ -208,7 +211,7 @@ def request_failure(error: KafkaError, what: str) -> PipelineError:
         hint = _HINTS.get(code, "check the [kafka] settings and the permissions of this client")
         return ConfigError(reason, hint=hint)
     if code in _UNREACHABLE or error.retriable() or not error.fatal():
-        return UnreachableError(reason, hint="check that Kafka runs and that bootstrap.servers is right")
+        return UnreachableError(reason, hint=NO_ANSWER)
     return FatalTaskError(reason)
 
 

@@ -20,7 +20,7 @@ from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError, RetriableError, UnreachableError
 from pipeline.kafka import clients
-from pipeline.kafka.errors import error_of, partition_failure, request_failure, until_settled
+from pipeline.kafka.errors import NO_ANSWER, error_of, partition_failure, request_failure, until_settled
 from pipeline.ports import JournalBounds
 
 __all__ = ["KafkaJournalReader"]
@@ -114,11 +114,11 @@ class KafkaJournalReader:
             try:
                 answer: Any = future.result(timeout=_REQUEST_TIMEOUT_S + 5)
             except TimeoutError as error:
-                raise UnreachableError(f"{where}: no answer") from error
+                raise UnreachableError(f"{where}: no answer", hint=NO_ANSWER) from error
             if answer.offset == OFFSET_INVALID:
                 # The client's word for a broker that did not answer in time. An end must never come of it: a
                 # journal would look empty.
-                raise UnreachableError(f"{where}: no answer")
+                raise UnreachableError(f"{where}: no answer", hint=NO_ANSWER)
             answers[asked[partition]] = int(answer.offset)
         return answers
 

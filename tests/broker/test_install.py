@@ -112,6 +112,18 @@ def test_what_a_killed_download_left_is_not_taken_for_a_jar(tmp_path: Path) -> N
     assert not incoming.exists()
 
 
+def test_the_cause_of_a_failed_download_is_told_and_not_where_its_client_met_it(tmp_path: Path) -> None:
+    """The address alone fills the line, and what went wrong comes last."""
+
+    def fetch(coordinate: str, into: Path) -> Path:
+        raise OSError(
+            f"Pool(host='h'): Max retries exceeded with url: /{'x' * 200} (Caused by Proxy('away'))"
+        )
+
+    with pytest.raises(BrokerError, match=r"cannot download (one-1|two-2)\.jar: Proxy\('away'\)"):
+        ensure_installed(tmp_path, LOCK, fetch=fetch)
+
+
 def test_without_a_network_the_error_names_the_jar_and_the_way_out(tmp_path: Path) -> None:
     """The first start is the only one that needs the network, and says so."""
     with pytest.raises(BrokerError, match=r"cannot download (one-1|two-2)\.jar: no route") as caught:

@@ -44,7 +44,7 @@ def test_damaged_state_is_an_error_with_a_way_out(tmp_path: Path, content: bytes
     (tmp_path / "broker.json").write_bytes(content)
     with pytest.raises(BrokerError, match="cannot be understood") as caught:
         read_state(tmp_path)
-    assert "--fresh" in (caught.value.hint or "")
+    assert f"pipeline broker start --data-dir {tmp_path} --fresh" in (caught.value.hint or "")
 
 
 def test_state_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from pipeline.client.topics.declarations import TopicDeclaration, read_topic_file
+from pipeline.client.topics.declarations import WHAT_IS_DECLARED, TopicDeclaration, read_topic_file
 from pipeline.client.topics.plan import Facts, differences
 from pipeline.errors import ConfigError
 from pipeline.ports import Cluster, Logger
@@ -61,7 +61,8 @@ def _file(name: str, directory: Path, log: Logger) -> Path | None:
 def _declared(name: str, path: Path) -> TopicDeclaration:
     topic, mistakes = read_topic_file(path)
     if topic is None:
-        raise ConfigError("\n  ".join(["the declaration of a topic of this app is wrong:", *mistakes]))
+        text = "\n  ".join(["the declaration of a topic of this app is wrong:", *mistakes])
+        raise ConfigError(text, hint=WHAT_IS_DECLARED)
     if topic.deleted:
         raise ConfigError(
             f"this app uses topic {name}, which {path} declares as deleted",

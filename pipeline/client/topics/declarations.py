@@ -32,6 +32,8 @@ from pipeline.ports import TopicSpec
 
 __all__ = ["TopicDeclaration", "declaration_files", "parse_topic", "read_topic_file", "read_topics"]
 
+WHAT_IS_DECLARED = "all that a declaration may say, also for editors: pipeline topics schema"
+
 
 @dataclass(frozen=True, slots=True)
 class TopicDeclaration:
@@ -74,7 +76,9 @@ def read_topics(directory: Path) -> list[TopicDeclaration]:
             mistakes.append(f"{path}: {topic.name!r} is declared twice")
         topics[topic.name] = topic
     if mistakes:
-        raise ConfigError("\n  ".join(["the topic declarations are wrong:", *mistakes]))
+        raise ConfigError(
+            "\n  ".join(["the topic declarations are wrong:", *mistakes]), hint=WHAT_IS_DECLARED
+        )
     if not topics:
         raise ConfigError(
             f"{directory} declares no topic",

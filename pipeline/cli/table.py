@@ -80,8 +80,8 @@ def show(
     if key is not None and count == 0:
         raise InputError(
             f"table {definition.name} has no key {key!r} here",
-            hint=f"some keys that are: pipeline table show {table} --app {app} --max 5; keys of other workers' tasks are "
-            "on their disks",
+            hint=f"some keys that are: pipeline table show {table} --app {app} --max 5; those of other "
+            "workers' tasks are on their disks",
         )
     if json:
         return

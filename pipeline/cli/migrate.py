@@ -29,13 +29,13 @@ from pipeline.client.hints import no_topic
 from pipeline.client.migration import Migration, Survey, survey
 from pipeline.client.reading import committed_records
 from pipeline.config import Settings, load_settings
+from pipeline.core.problem import Problem
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import Record
 from pipeline.runtime.reset import timestamp_of
-from pipeline.runtime.status import Problem
 from pipeline.runtime.system import SystemClock
 from pipeline.wiring import build_world, with_worker_id
 

@@ -9,9 +9,9 @@ from pipeline.client.apps import groups_of, holds_more, last_entry, listed, task
 from pipeline.client.copying import Copy, copied_up_to, copy_task
 from pipeline.client.migration import Migration, Survey
 from pipeline.core.names import GroupId, TaskId, TopicPartition, workers_group
+from pipeline.core.problem import Problem
 from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
-from pipeline.runtime.status import Problem
 
 __all__ = ["unfinished"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pipeline.client.apps import groups_of, last_positions, listed, tasks_of
 from pipeline.client.copying import Copy, copy_task
 from pipeline.core.names import GroupId, TopicPartition, held_by_the_pipeline, is_replays
+from pipeline.core.problem import Problem
 from pipeline.errors import InputError
 from pipeline.ports import Clock, Cluster, JournalReader, TopicInfo
-from pipeline.runtime.status import Problem
 
 __all__ = ["Migration", "Survey", "survey"]
 

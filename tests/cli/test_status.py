@@ -8,7 +8,8 @@ from rich.console import Console
 
 from pipeline.cli.status import _shown
 from pipeline.core.names import TaskId
-from pipeline.runtime.status import AppStatus, Phase, Problem, TaskStatus, WorkerStatus
+from pipeline.core.problem import Problem
+from pipeline.runtime.status import AppStatus, Phase, TaskStatus, WorkerStatus
 
 TASK = TaskId("flight-delays", "main", 3)
 

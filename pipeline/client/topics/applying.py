@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pipeline.client.topics.plan import Action, Plan, TopicPlan
+from pipeline.core.problem import Problem
 from pipeline.errors import ConfigError, UnreachableError
 from pipeline.ports import Cluster
-from pipeline.runtime.status import Problem
 
 __all__ = ["Outcome", "carry_out", "checked"]
 

@@ -26,10 +26,10 @@ from enum import StrEnum
 from pipeline.client.hints import did_you_mean
 from pipeline.client.topics.declarations import TopicDeclaration
 from pipeline.core.names import GroupId, never_declared
+from pipeline.core.problem import Problem
 from pipeline.core.topic_settings import UNMANAGED, loss, same_value
 from pipeline.errors import InputError
 from pipeline.ports import TopicInfo
-from pipeline.runtime.status import Problem
 
 __all__ = [
     "Action",

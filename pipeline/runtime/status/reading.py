@@ -1,22 +1,10 @@
-"""How an app is doing, read from Kafka alone, so that it can be asked with every worker dead.
-
-The journals say what was committed and by whom, and what checkpoints there are; the members' group who is alive; and
-the workers' topic what they told each other. A large `lag` counts offsets, markers among them, as every lag tool
-does; a small one counts records, so that it is 0 when all is done.
-
-A task of sinks has its positions in a database, which is not asked: its owner's note has its epoch, and the mirror, the
-consumer group that workers write every few seconds, says how far it is.
-
-How long a restore on an empty disk would take is the time to copy the newest checkpoint and to replay the journal
-behind it, at cautious speeds: `python -m benchmarks restore` shows those of a machine.
-"""
+"""Reads how an app is doing: `read_status`. What it promises stands in the package's first lines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.core.journal import JournalEntry, Kind
@@ -35,54 +23,17 @@ from pipeline.core.names import GroupId, TaskId, TopicPartition, journal_group, 
 from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.journal import first_entry, last_entries
+from pipeline.runtime.status.found import AppStatus, Phase, TaskStatus, WorkerStatus
+from pipeline.runtime.status.problems import late_groups, problems_of
 
-__all__ = ["AppStatus", "Phase", "Problem", "TaskStatus", "WorkerStatus", "read_status"]
+__all__ = ["read_status"]
 
 READS_AT_ONCE = 8
 # From here on a lag is counted in offsets; below, records are counted.
 SMALL_LAG = 20
-# A task that is live and behind, and silent for this long, is a question; a dead worker is missed after 10 s.
-SILENT_S = 5
-# Ten times the default interval between checkpoints.
-CHECKPOINT_OLD_S = 600
 RESTORE_S = 0.5  # fence, looks at the journal, acquire
 COPY_BYTES_PER_S = 100_000_000
 REPLAY_BYTES_PER_S = 40_000_000
-
-
-class Phase(StrEnum):
-    """Where a task is. UNOWNED: nobody runs it now; with workers alive, one of them is about to."""
-
-    LIVE = "live"
-    RESTORING = "restoring"
-    MOVING = "moving"
-    UNOWNED = "unowned"
-    FAILED = "failed"
-    NEW = "new"
-
-
-@dataclass(frozen=True, slots=True)
-class TaskStatus:
-    """`worker`: who runs it, or ran it last. `positions`: next input offsets. `entry_ms`: time of the last entry.
-
-    `checkpoint_ms`: of the newest checkpoint, 0 without any. `restore_s`: on an empty disk, predicted. `database`: of a
-    task of sinks, whose `seq` is its epoch; empty for one with a journal. `problem`: why it failed, or waits.
-    """
-
-    task: TaskId
-    phase: Phase
-    worker: str
-    seq: int
-    lag: int
-    positions: Mapping[str, int]
-    entry_ms: int
-    next_worker: str = ""
-    problem: str = ""
-    checkpoint_ms: int = 0
-    checkpoint_bytes: int = 0
-    journal_bytes: int = 0  # behind the checkpoint
-    restore_s: float = 0.0
-    database: str = ""
 
 
 class _Last(NamedTuple):
@@ -94,33 +45,6 @@ class _Last(NamedTuple):
     wall_ms: int
     new: bool = False
     database: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """A living worker. `waiting`: workers of another version must leave before it gets tasks."""
-
-    worker: str
-    process: str
-    weight: int
-    tasks: int
-    waiting: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong, and what helps."""
-
-    text: str
-    hint: str
-
-
-@dataclass(frozen=True, slots=True)
-class AppStatus:
-    app: str
-    tasks: Sequence[TaskStatus]
-    workers: Sequence[WorkerStatus]
-    problems: Sequence[Problem]
 
 
 def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) -> AppStatus:
@@ -163,7 +87,7 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
         for task, known in last.items()
     ]
     workers = _workers(roster, found)
-    problems = _late(waits) + _problems(app, found, workers, now_ms)
+    problems = late_groups(waits) + problems_of(app, found, workers, now_ms)
     return AppStatus(app, found, workers, problems)
 
 
@@ -312,87 +236,3 @@ def _workers(roster: Roster, tasks: Sequence[TaskStatus]) -> list[WorkerStatus]:
         )
 
     return [status(member) for _, member in sorted(roster.workers().items())]
-
-
-def _problems(
-    app: str, tasks: Sequence[TaskStatus], workers: Sequence[WorkerStatus], now_ms: int
-) -> list[Problem]:
-    found = [_failure(status) for status in tasks if status.phase is Phase.FAILED]
-    found += _waits([status for status in tasks if status.phase is not Phase.FAILED and status.problem])
-    if not workers:
-        found.append(Problem(f"no worker of {app} is alive", "start one: pipeline worker MODULE:APP"))
-    elif unowned := [status for status in tasks if status.phase in {Phase.UNOWNED, Phase.NEW}]:
-        found.append(
-            Problem(
-                f"{len(unowned)} of {len(tasks)} tasks are run by nobody: {_named(unowned)}",
-                "a worker takes them within seconds; if it stays so, look into the workers' logs",
-            )
-        )
-    silent = [status for status in tasks if _is_silent(status, now_ms)]
-    if workers and silent:
-        found.append(
-            Problem(
-                f"{_named(silent)}: behind, and nothing committed for {SILENT_S} s",
-                f"worker {silent[0].worker} may be dead, which is noticed after 10 s, a handler takes long, or a "
-                "record is tried again: its log",
-            )
-        )
-    if old := [status for status in tasks if _checkpoint_is_old(status)]:
-        found.append(
-            Problem(
-                f"{_named(old)}: no checkpoint for {CHECKPOINT_OLD_S // 60} min, though entries were written",
-                "look for checkpoint_ in the workers' logs: runbooks/checkpoint-store-unavailable.md",
-            )
-        )
-    if waiting := [status.worker for status in workers if status.waiting]:
-        found.append(
-            Problem(
-                f"workers of another version wait for the others to leave: {', '.join(waiting)}",
-                "stop the workers of the old version",
-            )
-        )
-    return found
-
-
-def _failure(status: TaskStatus) -> Problem:
-    """The first line says what and where; the frames are in the worker's log."""
-    text, _, hint = status.problem.partition("\n  -> ")
-    where = f"task {status.task} failed on worker {status.worker}"
-    reason = text.splitlines()[0].removeprefix(f"task {status.task}: ") if text else "no reason given"
-    return Problem(f"{where}: {reason}", hint or "mend the cause and restart that worker")
-
-
-def _late(waits: Mapping[GroupId, Sequence[Waiting]]) -> list[Problem]:
-    found = []
-    for group, waiting in sorted(waits.items()):
-        text, _, hint = waiting[0].problem.partition("\n  -> ")
-        workers = ", ".join(about.worker for about in waiting)
-        where = f"group {group.app}/{group.group} has not begun on {workers}"
-        found.append(Problem(f"{where}: {text}", hint or "look into the worker's log"))
-    return found
-
-
-def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:
-    """One for each reason: a database that is away is all its tasks' problem."""
-    by_reason: dict[str, list[TaskStatus]] = {}
-    for status in tasks:
-        by_reason.setdefault(status.problem, []).append(status)
-    found = []
-    for reason, waiting in by_reason.items():
-        text, _, hint = reason.partition("\n  -> ")
-        found.append(Problem(f"{_named(waiting)}: {text}", hint or "look into the worker's log"))
-    return found
-
-
-def _is_silent(status: TaskStatus, now_ms: int) -> bool:
-    running = status.phase in {Phase.LIVE, Phase.MOVING} and not status.database
-    return running and status.lag > 0 and now_ms - status.entry_ms > SILENT_S * 1000
-
-
-def _checkpoint_is_old(status: TaskStatus) -> bool:
-    age_ms = status.entry_ms - status.checkpoint_ms
-    return bool(status.checkpoint_ms) and age_ms > CHECKPOINT_OLD_S * 1000
-
-
-def _named(tasks: Sequence[TaskStatus]) -> str:
-    return ", ".join(str(status.task) for status in tasks[:5]) + (" ..." if len(tasks) > 5 else "")

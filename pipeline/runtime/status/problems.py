@@ -1,0 +1,101 @@
+"""What of an app's status a person should look at, and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.core.membership import Waiting
+from pipeline.core.names import GroupId
+from pipeline.core.problem import Problem
+from pipeline.runtime.status.found import Phase, TaskStatus, WorkerStatus
+
+__all__ = ["late_groups", "problems_of"]
+
+# A task that is live and behind, and silent for this long, is a question; a dead worker is missed after 10 s.
+SILENT_S = 5
+# Ten times the default interval between checkpoints.
+CHECKPOINT_OLD_S = 600
+
+
+def problems_of(
+    app: str, tasks: Sequence[TaskStatus], workers: Sequence[WorkerStatus], now_ms: int
+) -> list[Problem]:
+    found = [_failure(status) for status in tasks if status.phase is Phase.FAILED]
+    found += _waits([status for status in tasks if status.phase is not Phase.FAILED and status.problem])
+    if not workers:
+        found.append(Problem(f"no worker of {app} is alive", "start one: pipeline worker MODULE:APP"))
+    elif unowned := [status for status in tasks if status.phase in {Phase.UNOWNED, Phase.NEW}]:
+        found.append(
+            Problem(
+                f"{len(unowned)} of {len(tasks)} tasks are run by nobody: {_named(unowned)}",
+                "a worker takes them within seconds; if it stays so, look into the workers' logs",
+            )
+        )
+    silent = [status for status in tasks if _is_silent(status, now_ms)]
+    if workers and silent:
+        found.append(
+            Problem(
+                f"{_named(silent)}: behind, and nothing committed for {SILENT_S} s",
+                f"worker {silent[0].worker} may be dead, which is noticed after 10 s, a handler takes long, or a "
+                "record is tried again: its log",
+            )
+        )
+    if old := [status for status in tasks if _checkpoint_is_old(status)]:
+        found.append(
+            Problem(
+                f"{_named(old)}: no checkpoint for {CHECKPOINT_OLD_S // 60} min, though entries were written",
+                "look for checkpoint_ in the workers' logs: runbooks/checkpoint-store-unavailable.md",
+            )
+        )
+    if waiting := [status.worker for status in workers if status.waiting]:
+        found.append(
+            Problem(
+                f"workers of another version wait for the others to leave: {', '.join(waiting)}",
+                "stop the workers of the old version",
+            )
+        )
+    return found
+
+
+def late_groups(waits: Mapping[GroupId, Sequence[Waiting]]) -> list[Problem]:
+    found = []
+    for group, waiting in sorted(waits.items()):
+        text, _, hint = waiting[0].problem.partition("\n  -> ")
+        workers = ", ".join(about.worker for about in waiting)
+        where = f"group {group.app}/{group.group} has not begun on {workers}"
+        found.append(Problem(f"{where}: {text}", hint or "look into the worker's log"))
+    return found
+
+
+def _failure(status: TaskStatus) -> Problem:
+    """The first line says what and where; the frames are in the worker's log."""
+    text, _, hint = status.problem.partition("\n  -> ")
+    where = f"task {status.task} failed on worker {status.worker}"
+    reason = text.splitlines()[0].removeprefix(f"task {status.task}: ") if text else "no reason given"
+    return Problem(f"{where}: {reason}", hint or "mend the cause and restart that worker")
+
+
+def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:
+    """One for each reason: a database that is away is all its tasks' problem."""
+    by_reason: dict[str, list[TaskStatus]] = {}
+    for status in tasks:
+        by_reason.setdefault(status.problem, []).append(status)
+    found = []
+    for reason, waiting in by_reason.items():
+        text, _, hint = reason.partition("\n  -> ")
+        found.append(Problem(f"{_named(waiting)}: {text}", hint or "look into the worker's log"))
+    return found
+
+
+def _is_silent(status: TaskStatus, now_ms: int) -> bool:
+    running = status.phase in {Phase.LIVE, Phase.MOVING} and not status.database
+    return running and status.lag > 0 and now_ms - status.entry_ms > SILENT_S * 1000
+
+
+def _checkpoint_is_old(status: TaskStatus) -> bool:
+    age_ms = status.entry_ms - status.checkpoint_ms
+    return bool(status.checkpoint_ms) and age_ms > CHECKPOINT_OLD_S * 1000
+
+
+def _named(tasks: Sequence[TaskStatus]) -> str:
+    return ", ".join(str(status.task) for status in tasks[:5]) + (" ..." if len(tasks) > 5 else "")

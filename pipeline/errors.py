@@ -16,6 +16,7 @@ __all__ = [
     "DamagedCheckpointError",
     "DamagedStateError",
     "DeliveryError",
+    "DisplacedError",
     "FatalTaskError",
     "FencedError",
     "HandlerError",
@@ -119,6 +120,15 @@ class FencedError(PipelineError):
 
 class SupersededError(PipelineError):
     """Somebody else owned the task in between. Reaction: drop its overlays, plan the restore, acquire."""
+
+
+class DisplacedError(PipelineError):
+    """A younger process has this worker's id. Reaction: leave; whoever supervises it must not start it again.
+
+    Two supervisors that both did would take the tasks from each other for ever.
+    """
+
+    exit_code = 5
 
 
 class RetriableError(PipelineError):

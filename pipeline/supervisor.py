@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Protocol
 
+from pipeline.errors import DisplacedError
 from pipeline.ports import Clock, Logger, Random
 from pipeline.runtime.counts import Progress
 
@@ -23,10 +24,15 @@ MAX_WAIT_S = 30.0
 WELL_S = 60.0  # who lived this long begins again with the first wait
 MAX_REFUSALS = 5
 REFUSALS = frozenset({1, 2})  # as exit codes: something is wrong with what was asked for
+DISPLACED = DisplacedError.exit_code
 GRACE_S = 2.0  # beyond stop_timeout_s, so that a worker that hangs can say where before it is killed
 TURN_S = 0.1
 REPORT_S = 1.0
 _COUNTS_OF_NOW = frozenset({"live", "restoring", "following", "failed"})
+_GIVEN_UP = {
+    False: "it ended again and again before it had a task; its own message is above",
+    True: "another process has its worker id, and was started later; its own message is above",
+}
 _NOTHING = Progress(**dict.fromkeys((field.name for field in fields(Progress)), 0))
 
 
@@ -45,6 +51,7 @@ class Restarts:
     ::
 
         it lived for a minute            start it again after the first wait
+        5: a younger one has its id      given up: another supervisor starts that one
         1 or 2 before it had a task      the same will happen again: given up at the fifth time in a row
         anything else                    start it again, after twice the wait before, up to half a minute
 
@@ -59,6 +66,8 @@ class Restarts:
 
     def after(self, end: End) -> float | None:
         """Seconds until it is started again; None when it is given up."""
+        if end.code == DISPLACED:
+            return None
         if end.lived_s >= WELL_S:
             self._ends = 0
         refused = end.code in REFUSALS and not end.worked and end.lived_s < WELL_S
@@ -220,7 +229,7 @@ class Supervisor:
                 "worker_given_up",
                 worker=place.name,
                 ended_with=_name_of(end.code),
-                reason="it ended again and again before it had a task; its own message is above",
+                reason=_GIVEN_UP[end.code == DISPLACED],
             )
         else:
             place.due_s = self._clock.monotonic_s() + wait_s

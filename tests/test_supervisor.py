@@ -171,6 +171,20 @@ def test_what_no_process_can_do_ends_the_supervisor_with_its_exit_code() -> None
     assert crew.said("worker_given_up")
 
 
+def test_a_process_whose_id_another_one_has_taken_is_not_started_again() -> None:
+    """The other one has a supervisor, too: they would take the tasks from each other for ever."""
+
+    def play(name: str, _life: int, clock: ManualClock) -> Script:
+        code = 5 if name == "w-1" else None
+        return Script(clock, code=code, after_s=100.0, progress=progress(10, live=6))
+
+    crew = Crew(2, play)
+    assert crew.run(300.0) == 5
+    assert {name: len(lives) for name, lives in crew.lives.items()} == {"w-1": 1, "w-2": 1}
+    [given_up] = crew.said("worker_given_up")
+    assert "another process has its worker id" in str(given_up["reason"])
+
+
 def test_one_process_that_cannot_start_is_given_up_and_the_others_go_on_and_the_end_says_so() -> None:
     """Its disk may be full: the others have its tasks by then, and must not be ended for it."""
 

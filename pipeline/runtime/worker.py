@@ -25,8 +25,8 @@ from pipeline.declarations import Resource, Topic
 from pipeline.errors import (
     AbortableError,
     CheckpointStoreError,
-    ConfigError,
     DamagedStateError,
+    DisplacedError,
     FencedError,
     InvariantError,
     PipelineError,
@@ -91,7 +91,7 @@ class Worker:
         self._fences: dict[TaskId, int] = {}
         self._damaged: set[TaskId] = set()
         self.failures: dict[TaskId, PipelineError] = {}
-        self.displaced: PipelineError | None = None  # by another process of this worker's id
+        self.displaced: DisplacedError | None = None  # by another process of this worker's id
 
     def start(self) -> None:
         """Check the app against the cluster, make sure of genesis, and join the other workers.
@@ -274,7 +274,7 @@ class Worker:
             return False
         try:
             actions = self._ownership.turn(self._places)
-        except PipelineError as error:
+        except DisplacedError as error:
             self._leave_to_namesake(error)
             return True
         for task, action in actions.items():
@@ -325,7 +325,7 @@ class Worker:
             self._world.log.warning("task_taken_over", task=str(task), owner=owner.worker, seq=owner.seq)
             try:
                 self._own().lost(task, owner)
-            except ConfigError as error:
+            except DisplacedError as error:
                 self._leave_to_namesake(error)
 
     def _begin_restore(
@@ -463,7 +463,7 @@ class Worker:
         elif not self._stopping:
             self._own().could_not_take(task_id, str(error))
 
-    def _leave_to_namesake(self, error: PipelineError) -> None:
+    def _leave_to_namesake(self, error: DisplacedError) -> None:
         """Another process has this worker's id, and with it its tasks."""
         self.displaced = error
         self._world.log.error("worker_displaced", reason=error.message, next=error.hint)

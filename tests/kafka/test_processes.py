@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KafkaUnderTest
-from tests.kafka.workbench import Workbench
+from tests.kafka.workbench import DEADLINE_S, Workbench
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
@@ -67,6 +67,25 @@ def test_processes_end_with_their_supervisor_and_the_next_one_goes_on(bench: Wor
     fewer = _start(bench, processes=2)
     bench.wait_for_outputs(fewer)
     assert bench.stop(fewer) == 0, bench.log.read_text()
+    assert bench.outputs() == bench.expected()
+
+
+@pytest.mark.kills
+def test_of_two_supervisors_with_one_worker_id_one_is_left_and_runs_everything(bench: Workbench) -> None:
+    """A copied configuration: each would start what the other has displaced, and nothing would ever be done."""
+    older = _start(bench, processes=2)
+    younger = bench.worker(
+        "--processes", "2", "--worker-id", "w", "--commit-interval-ms", "20",
+        "--state-dir", str(bench.state_dir / "younger"),
+    )  # fmt: skip
+    bench.send(200)
+    assert older.wait(DEADLINE_S) == 5, bench.log.read_text()
+    bench.send(200)
+    bench.wait_for_outputs(younger)
+    given_up = [line["worker"] for line in _log(bench) if line["event"] == "worker_given_up"]
+    assert sorted(given_up) == ["w-1", "w-2"]
+    assert not any(line["event"] == "worker_ended" for line in _log(bench))
+    assert bench.stop(younger) == 0, bench.log.read_text()
     assert bench.outputs() == bench.expected()
 
 

@@ -7,6 +7,7 @@ claim and which to release. Who may write is decided by the fence alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import (
@@ -23,7 +24,7 @@ from pipeline.core.membership import (
     ring_parameters,
 )
 from pipeline.core.names import GroupId, TaskId
-from pipeline.errors import ConfigError
+from pipeline.errors import DisplacedError
 from pipeline.ports import Store
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.sharing.cleanup import StateCleanup
@@ -85,7 +86,7 @@ class Ownership:
     def turn(self, places: Callable[[], Mapping[TaskId, Place]]) -> dict[TaskId, Action]:
         """What to begin now: CLAIM and RELEASE. `places`: of the tasks that are not ABSENT here.
 
-        Raises ConfigError when another process has this worker's id.
+        Raises DisplacedError when a younger process has this worker's id.
         """
         changed = self._watch.turn(hurry=self._hurry)
         for task in self._followers.turn():
@@ -167,11 +168,11 @@ class Ownership:
     def lost(self, task: TaskId, owner: Owner) -> None:
         """The journal names another process as the owner.
 
-        Raises ConfigError when that is a younger one of this worker's id.
+        Raises DisplacedError when that is a younger one of this worker's id.
         """
         self._watch.learn(task, owner)
         if owner.worker == self.me.worker and process_age(owner.process) > self.me.age:
-            raise _same_worker_id(self.me.worker)
+            raise _same_worker_id(self.me.worker, owner.process)
 
     def reconsider(self) -> None:
         """A task is here no more: decide again, without waiting for the next look."""
@@ -244,7 +245,7 @@ class Ownership:
         self._outside = outside
 
     def _is_the_process_of_its_id(self) -> bool:
-        """Whether this is the youngest process of its worker id. Raises ConfigError when it is not for too long."""
+        """Whether this is the youngest process of its worker id. Raises DisplacedError when it is not for too long."""
         member = self._watch.roster.workers().get(self.me.worker)
         now = self._world.clock.monotonic_s()
         if member is None or member.process == self.me.process:
@@ -253,13 +254,15 @@ class Ownership:
         if self._younger_since_s is None:
             self._younger_since_s = now
         if now - self._younger_since_s > GHOST_S:
-            raise _same_worker_id(self.me.worker)
+            raise _same_worker_id(self.me.worker, member.process)
         return False
 
 
-def _same_worker_id(worker: str) -> ConfigError:
+def _same_worker_id(worker: str, younger: str) -> DisplacedError:
     """Two processes with one id: the younger one has the tasks."""
-    return ConfigError(
-        f"another process runs as worker {worker}, and was started later: it has this worker's tasks",
-        hint="stop one of the two, or give each an id of its own: --worker-id",
+    started_ms, _ = process_age(younger)
+    when = datetime.fromtimestamp(started_ms / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+    return DisplacedError(
+        f"another process runs as worker {worker}, and was started later, at {when} UTC: it has this worker's tasks",
+        hint="do not start this one again as it is; stop the other one, or give each an id of its own: --worker-id",
     )

@@ -8,11 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.app import Group, OnError
+    from pipeline.bindings import OnError
     from pipeline.context import Context
     from pipeline.declarations import Dedup, Resource, TableDef, Topic
     from pipeline.errors import PipelineError
     from pipeline.event import Batch, Event
+    from pipeline.group import Group
     from pipeline.own_codecs import Codec, MessageCodec
     from pipeline.producer import Producer, TransactionalProducer
     from pipeline.producing.delivery import Delivered, Delivery
@@ -54,9 +55,9 @@ _HOMES = {
     "Delivery": "pipeline.producing.delivery",
     "Delete": "pipeline.sinks.declared",
     "Event": "pipeline.event",
-    "Group": "pipeline.app",
+    "Group": "pipeline.group",
     "MessageCodec": "pipeline.own_codecs",
-    "OnError": "pipeline.app",
+    "OnError": "pipeline.bindings",
     "PipelineError": "pipeline.errors",
     "Postgres": "pipeline.sinks.declared",
     "Producer": "pipeline.producer",

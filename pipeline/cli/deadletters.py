@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.table import Table
 
-from pipeline.app import App, Group
+from pipeline.app import App
 from pipeline.cli.letter_views import letter_cells, letter_document, letter_lines, letter_summary
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import KafkaOption, counted, print_json, say, table_console
@@ -19,6 +19,7 @@ from pipeline.client.marks import Mark, read_marks
 from pipeline.client.replaying import Replayed, Replayer
 from pipeline.config import Settings, load_settings
 from pipeline.errors import InputError
+from pipeline.group import Group
 from pipeline.ports import TopicInfo
 from pipeline.runtime.letter_topics import letter_topics
 from pipeline.runtime.world import World

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipeline.app import App, Group
+from pipeline.app import App
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import JsonOption, KafkaOption, print_json, say, table_console
 from pipeline.config import load_settings
 from pipeline.errors import InputError, PipelineError
+from pipeline.group import Group
 from pipeline.runtime.reset import TaskReset, plan_reset, reset_task, start_at
 from pipeline.wiring import build_world, with_worker_id
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.app import Group
 from pipeline.client.letters import Choice, DeadLetter, LetterId, dead_letter_topic, read_letters
 from pipeline.client.marks import Mark, Marks, ensure_marks_topic, mark_output, read_marks
 from pipeline.client.transactions import Transactions
@@ -32,6 +31,7 @@ from pipeline.core.letters import Replay, encode_replay
 from pipeline.core.names import TopicPartition
 from pipeline.core.recovery import Outcome
 from pipeline.errors import ConfigError, FencedError
+from pipeline.group import Group
 from pipeline.ports import TopicInfo, TransactionalProducer
 from pipeline.runtime.world import World
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from traceback import StackSummary, TracebackException
 from typing import Any
 
-from pipeline.app import Binding
+from pipeline.bindings import Binding
 from pipeline.declarations import Topic
 from pipeline.errors import PipelineError
 from pipeline.ports import Record

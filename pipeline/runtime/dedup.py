@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.app import Group
 from pipeline.context import Context
 from pipeline.core.dedup import (
     advance,
@@ -42,6 +41,7 @@ from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.declarations import Topic
 from pipeline.errors import InvariantError
 from pipeline.event import Event, event_id
+from pipeline.group import Group
 from pipeline.ports import Clock, Record
 from pipeline.table import ReadableStore, TaskOverlay
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.app import Group
 from pipeline.core.names import GroupId
 from pipeline.errors import FatalTaskError
+from pipeline.group import Group
 from pipeline.ports import Cluster, TopicInfo, TopicSpec
 from pipeline.runtime.world import World
 

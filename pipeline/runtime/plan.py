@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from pipeline.app import App, Group
+from pipeline.app import App
 from pipeline.context import Sender
 from pipeline.core.dedup import topic_tag
 from pipeline.core.journal import Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.declarations import Topic
 from pipeline.errors import ConfigError
+from pipeline.group import Group
 from pipeline.ports import TopicInfo
 from pipeline.runtime.letter_topics import letter_topics, wants_letters
 from pipeline.runtime.world import World

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.app import Binding, Group, OnError
+from pipeline.bindings import Binding, OnError
 from pipeline.context import Context
 from pipeline.core.names import TaskId
 from pipeline.declarations import Topic
 from pipeline.errors import CorruptStateError, HandlerError, InvariantError, PipelineError
 from pipeline.event import Batch, Event, event_type
+from pipeline.group import Group
 from pipeline.ports import Logger, Record
 from pipeline.runtime.blame import error_place, error_text, handler_name, plainly
 from pipeline.runtime.dead_letters import DeadLetters

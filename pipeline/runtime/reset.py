@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.app import App, Group
+from pipeline.app import App
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import JournalEntry, Kind
 from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, FencedError, InputError, SupersededError
+from pipeline.group import Group
 from pipeline.ports import JournalReader
 from pipeline.runtime.journal import last_entries, settled_end
 from pipeline.runtime.plan import GroupPlan, plan_groups

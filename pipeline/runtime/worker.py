@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline.app import App, Group
+from pipeline.app import App
 from pipeline.config import WorkerSettings
 from pipeline.context import Sender
 from pipeline.core.membership import Action, Owner, Place
@@ -35,6 +35,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
+from pipeline.group import Group
 from pipeline.ports import Pending, Record, Store
 from pipeline.runtime.beginnings import Beginnings, begin
 from pipeline.runtime.checkpoints.checkpointer import Checkpointer

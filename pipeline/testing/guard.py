@@ -6,9 +6,10 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pipeline.app import Binding, Group
+from pipeline.bindings import Binding
 from pipeline.context import Context
 from pipeline.errors import InvariantError, PipelineError
+from pipeline.group import Group
 
 __all__ = ["StaleHandleError", "guarded"]
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pipeline import App, Batch, Context, Dedup, Event, TableDef, Topic
-from pipeline.app import Group
 from pipeline.core.partitioner import partition_of
+from pipeline.group import Group
 
 __all__ = [
     "FLAKY",

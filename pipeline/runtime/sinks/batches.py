@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pipeline.app import OnError
+from pipeline.bindings import OnError
 from pipeline.declarations import Topic
 from pipeline.ports import Record
 from pipeline.sinks.ports import OwnWrite, RowsWrite

@@ -7,11 +7,10 @@ text is no longer found fails, too, so that the tables follow the code.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.broken.forks import Forks
 
 
 class Broken(NamedTuple):
@@ -29,45 +28,44 @@ def name_of(broken: Broken) -> str:
     return broken.rule.replace(" ", "-")
 
 
-def assert_noticed(broken: Broken, copied: Path) -> None:
-    """Break the rule in the copy, run its test there, and put the rule back; fail when the test has passed."""
-    source = copied / "pipeline" / broken.file
-    text = source.read_text(encoding="utf-8")
-    assert text.count(broken.text) == 1, f"{broken.file} no longer holds {broken.text!r}"
-    _write(source, text.replace(broken.text, broken.instead), copied)
-    try:
-        done = _run(broken, copied)
-    finally:
-        _write(source, text, copied)
-    assert done.returncode == 1, f"pytest said {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
-    assert " failed" in done.stdout
+class Copy:
+    """The package and its tests, copied to `directory`, and what runs tests on it."""
 
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._forks = Forks(directory)
 
-def _write(source: Path, text: str, copied: Path) -> None:
-    """What is compiled of the file goes: it would count as up to date by second and size, which two rows may share."""
-    source.write_text(text, encoding="utf-8")
-    for compiled in copied.joinpath("compiled", *source.parent.parts[1:]).glob(f"{source.stem}.*.pyc"):
-        compiled.unlink()
+    def assert_noticed(self, broken: Broken) -> None:
+        """Break the rule in the copy, run its test there, and put the rule back; fail when the test has passed."""
+        source = self._directory / "pipeline" / broken.file
+        text = source.read_text(encoding="utf-8")
+        assert text.count(broken.text) == 1, f"{broken.file} no longer holds {broken.text!r}"
+        self._write(source, text.replace(broken.text, broken.instead))
+        try:
+            code, said = self._run(broken.test)
+        finally:
+            self._write(source, text)
+        assert code == 1, f"pytest said {code}:\n{said[-4000:]}"
+        assert " failed" in said
 
+    def assert_passes(self, test: str) -> None:
+        """Run a test, named as in `Broken`, with nothing broken."""
+        code, said = self._run(test)
+        assert code == 0, f"pytest said {code}:\n{said[-4000:]}"
 
-def _run(broken: Broken, copied: Path) -> subprocess.CompletedProcess[str]:
-    path, _, chosen = broken.test.partition(" ")
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            path,
-            *(["-k", chosen] if chosen else []),
-        ],
-        cwd=copied,
-        env={"PYTHONPATH": str(copied), "PATH": os.defpath, "PYTHONPYCACHEPREFIX": str(copied / "compiled")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    def close(self) -> None:
+        """End what runs the tests."""
+        self._forks.close()
+
+    def _run(self, test: str) -> tuple[int, str]:
+        path, _, chosen = test.partition(" ")
+        return self._forks.pytest(
+            "-x", "-q", "-p", "no:cacheprovider", path, *(["-k", chosen] if chosen else [])
+        )
+
+    def _write(self, source: Path, text: str) -> None:
+        """What is compiled of the file goes: it would count as up to date by second and size, as two rows may be."""
+        source.write_text(text, encoding="utf-8")
+        compiled = self._directory.joinpath("compiled", *source.parent.parts[1:])
+        for file in compiled.glob(f"{source.stem}.*.pyc"):
+            file.unlink()

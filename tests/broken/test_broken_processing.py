@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.broken.breaking import Broken, assert_noticed, name_of
+from tests.broken.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
@@ -42,6 +40,6 @@ ROWS = [
 
 
 @pytest.mark.parametrize("broken", ROWS, ids=name_of)
-def test_a_broken_rule_is_noticed(broken: Broken, copied: Path) -> None:
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Copy) -> None:
     """Tests that pass whatever the protocol does would be worth nothing."""
-    assert_noticed(broken, copied)
+    copied.assert_noticed(broken)

@@ -3,12 +3,14 @@
 Most of a start is the JVM reading 9,000 classes out of 46 jars; the wheel's runtime has not even the usual archive
 of its own classes. So a throw-away node is run once with Java's recording on (JEP 514, `-XX:AOTCacheOutput`), and
 the others start from the recording. Java checks by itself that it fits its build and these very jars, and goes on
-without it where it does not. No failure here matters to anyone: the starts are as slow as before, that is all.
+without it where it does not. No failure here matters to anyone: the starts are as slow as before, that is all. What
+fails on a busy machine may succeed later, so a failure counts for a day.
 """
 
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ __all__ = ["with_quick_start"]
 
 _WAIT_S = 300.0
 _WRITE_S = 120.0
+_FAILURE_COUNTS_S = 24 * 3600.0
 
 
 def with_quick_start(
@@ -33,14 +36,21 @@ def with_quick_start(
 ) -> JavaRuntime:
     """The runtime with its cache, which is made in `root` if it is not there yet."""
     cache = root / f"quick-start-{java_version}.aot"
-    if not cache.exists():
+    if not _tried(cache):
         with exclusive(root / ".quick-start.lock", timeout_s=_WAIT_S, report=report):
-            if not cache.exists():
+            if not _tried(cache):
                 report(Progress("preparing quick starts (once)"))
                 _record(runtime, root / "recording", cache, kafka_version)
-    # An empty file says that it was tried and does not work here.
     usable = cache.stat().st_size > 0
     return replace(runtime, options=(f"-XX:AOTCache={cache}",)) if usable else runtime
+
+
+def _tried(cache: Path) -> bool:
+    """Whether it is there, or was tried in vain lately: an empty file says that, by its age."""
+    if not cache.exists():
+        return False
+    found = cache.stat()
+    return found.st_size > 0 or time.time() - found.st_mtime < _FAILURE_COUNTS_S
 
 
 def _record(runtime: JavaRuntime, data_dir: Path, cache: Path, kafka_version: str) -> None:

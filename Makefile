@@ -14,7 +14,7 @@ demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kil
 	$(BIN)/python -m examples.flights.demo $(DEMO)
 
 test: $(INSTALLED)  ## the test suite, three files at a time, each side on a Kafka of its own
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-kills: $(INSTALLED)  ## kills at each step of every protocol; twenty faults in a fleet; a million rows to PostgreSQL
 	$(BIN)/python -m pytest tests -m kills $(TESTS)

@@ -56,6 +56,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that need the real Kafka come first: they are the long ones.
+
+    Several processes take one file after the other, so the last to be begun should be a short one.
+    """
+    real = {item.path for item in items if item.get_closest_marker("kafka")}
+    items.sort(key=lambda item: item.path not in real)
+
+
 @pytest.fixture(scope="session")
 def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaUnderTest]:
     """A Kafka for the whole session. Tests share it: take names from `unique_name`."""

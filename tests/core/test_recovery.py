@@ -181,6 +181,28 @@ def test_restore_sets_another_history_aside_row_3(at_local: JournalEntry | None)
     assert "entry 60" in plan.set_aside
 
 
+def test_restore_sets_another_history_that_ends_where_this_one_does_aside_row_3() -> None:
+    """Its last entry is of another history, and none of this one is missing: Kafka has lost nothing."""
+    here = journal_entry(60)
+    plan = restore(state_at(here), at_local=journal_entry(60, chain=99), end=here.next_offset)
+    assert (plan.start, plan.outdated) == (Start.EMPTY, None)
+    assert plan.set_aside is not None
+
+
+def test_restore_sets_another_history_at_the_journals_first_entry_aside_row_8() -> None:
+    """Only what lies below the journal's beginning is surely of no use to anybody, and removed."""
+    plan = restore(
+        state_at(journal_entry(50)),
+        first=LATER,
+        at_local=journal_entry(50, chain=99),
+        start=100,
+        end=200,
+        checkpoints=[checkpoint(NEWEST)],
+    )
+    assert (plan.start, plan.outdated) == (Start.CHECKPOINT, None)
+    assert plan.set_aside is not None
+
+
 def test_restore_sets_a_state_of_another_cluster_aside_row_3() -> None:
     """Even when offset, seq and chain agree by a copied topic: ids of topics differ there."""
     here = journal_entry(60)
@@ -227,7 +249,7 @@ def test_restore_is_refused_without_anything_to_start_from_row_6(
     """A journal that begins later needs a state to begin with; starting empty would lose what was before."""
     with pytest.raises(FatalTaskError) as caught:
         restore(local, damage=damage, first=LATER, end=200)
-    assert_helpful(caught.value, TASK, "nothing to restore", "begins at entry 50", why)
+    assert_helpful(caught.value, TASK, "nothing to restore", "begins at entry 50", why, "names no checkpoint")
 
 
 @pytest.mark.parametrize("local", [None, state_at(journal_entry(60))])
@@ -311,6 +333,19 @@ def test_restore_replaces_a_state_that_the_journal_has_left_behind_row_10() -> N
     assert (plan.start, plan.set_aside) == (Start.CHECKPOINT, None)
     assert plan.outdated is not None
     assert "no longer in the journal" in plan.outdated
+
+
+def test_restore_says_that_a_state_is_left_behind_and_each_checkpoint_refused_row_6() -> None:
+    """Whoever looks for something to restore from must know why each of these is nothing."""
+    with pytest.raises(FatalTaskError) as caught:
+        restore(
+            state_at(journal_entry(40)),
+            first=LATER,
+            start=100,
+            checkpoints=[checkpoint(NEWEST, refused="it is cut")],
+        )
+    assert_helpful(caught.value, "no longer in the journal", "cannot be used: it is cut")
+    assert "names no checkpoint" not in caught.value.message
 
 
 def test_restore_reads_the_whole_journal_while_the_store_is_away_row_11() -> None:

@@ -9,10 +9,17 @@ import structlog
 
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
-from pipeline.core.names import TaskId
-from pipeline.errors import CorruptStateError
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.errors import (
+    AbortableError,
+    CorruptStateError,
+    FatalTaskError,
+    PipelineError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
 from pipeline.ports import Output, TopicSpec
-from pipeline.runtime.publisher import Commit
+from pipeline.runtime.publisher import MAX_QUICK_ATTEMPTS, RETRY_PAUSE_S, Commit
 from pipeline.runtime.restore import Restored, restore
 from pipeline.runtime.world import NoSteps, World
 from pipeline.testing import (
@@ -101,6 +108,8 @@ def test_a_silent_retry_cannot_end_the_next_transaction() -> None:
     assert len(producers.opened) == used + 1
     assert live.publisher.renewals == 1
     assert [record.value() for record in broker.records("out")] == [b"1", b"2"]
+    live.publisher.publish(_commit(3))
+    assert live.publisher.renewals == 1  # the new producer has nothing to be renewed for
 
 
 def test_commits_that_are_always_slow_are_said_with_what_to_do() -> None:
@@ -149,3 +158,65 @@ def test_quick_commits_keep_their_producer() -> None:
         live.publisher.publish(_commit(number))
     assert live.publisher.renewals == 0
     assert len(producers.opened) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [AbortableError("x"), UnknownOutcomeError("x"), UnreachableError("x")], ids=repr
+)
+def test_an_abort_that_fails_is_made_up_for_by_the_fence(error: PipelineError) -> None:
+    """It is a courtesy to readers who wait behind the transaction; the renewal after it ends that anyway."""
+    broker, clock = MemoryBroker(), ManualClock()
+    live = _live(broker, clock, MemoryProducers(broker))
+    broker.fail_next("flush", AbortableError("refused"))
+    broker.fail_next("abort", error)
+    live.publisher.publish(_commit(1))
+    assert broker.faults.left() == []
+    assert [record.value() for record in broker.records("out")] == [b"1"]
+
+
+def test_a_refused_commit_is_aborted_before_anybody_waits_for_its_end() -> None:
+    """Readers of the outputs stand still at an open transaction for as long as the renewal takes to fence it."""
+    broker, clock = MemoryBroker(), ManualClock()
+    live = _live(broker, clock, MemoryProducers(broker))
+    broker.fail_next("commit", AbortableError("refused"))
+    broker.fail_next("init", FatalTaskError("the fence comes too late"))
+    with pytest.raises(FatalTaskError, match="too late"):
+        live.publisher.publish(_commit(1))
+    _, stable_end, end = broker.bounds(TopicPartition("out", 0))
+    assert stable_end == end == 2  # the record and the marker of its abort
+
+
+def test_a_worker_that_stops_gives_a_refused_commit_one_try() -> None:
+    """It has stop_timeout_s; the next start publishes from the same input."""
+    broker, clock = MemoryBroker(), ManualClock()
+    live = _live(broker, clock, MemoryProducers(broker))
+    live.publisher.stop_waiting()
+    for _ in range(2):
+        broker.fail_next("flush", AbortableError("refused"))
+    with pytest.raises(UnreachableError, match="the last commit did not go through: refused"):
+        live.publisher.publish(_commit(1))
+    assert broker.faults.left() == ["flush"]
+
+
+def test_a_commit_that_is_refused_again_and_again_is_given_up_with_pauses_in_between() -> None:
+    """Five tries within a millisecond would meet the same hiccup of a broker five times."""
+    broker, clock = MemoryBroker(), ManualClock()
+    live = _live(broker, clock, MemoryProducers(broker))
+    began_s = clock.monotonic_s()
+    for _ in range(MAX_QUICK_ATTEMPTS):
+        broker.fail_next("flush", AbortableError("refused"))
+    with pytest.raises(FatalTaskError, match="aborted 5 times in a row: refused"):
+        live.publisher.publish(_commit(1))
+    assert clock.monotonic_s() - began_s >= RETRY_PAUSE_S * (MAX_QUICK_ATTEMPTS - 1)
+
+
+def test_an_outage_is_asked_after_ever_more_seldom_and_at_least_every_five_seconds() -> None:
+    """A hundred tasks that ask ten times a second keep a broker from coming back; a minute's pause would be lost."""
+    broker, clock = MemoryBroker(), ManualClock()
+    live = _live(broker, clock, MemoryProducers(broker))
+    pauses: list[float] = []
+    clock.sleep = pauses.append  # type: ignore[method-assign,assignment]
+    for _ in range(8):
+        broker.fail_next("init", UnreachableError("away"))
+    live.publisher.fence()
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]

@@ -1,0 +1,78 @@
+"""Clients, readers and states are closed by whoever opened them, whatever went wrong meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.config import WorkerSettings
+from pipeline.errors import (
+    AbortableError,
+    FencedError,
+    RetriableError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+from pipeline.testing.memory_clients import MemoryJournalReader, MemoryProducer
+from pipeline.testing.memory_store import MemoryStore
+from tests.runtime.fleet import Fleet
+
+AWAY = UnreachableError("away")
+
+
+class Opened:
+    """What a class has made and nobody has closed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, made: type[Any]) -> None:
+        self.left: list[Any] = []
+        begin, close = made.__init__, made.close
+
+        def opening(one: Any, *arguments: Any, **options: Any) -> None:
+            begin(one, *arguments, **options)
+            self.left.append(one)
+
+        def closing(one: Any) -> None:
+            close(one)
+            self.left = [other for other in self.left if other is not one]
+
+        monkeypatch.setattr(made, "__init__", opening)
+        monkeypatch.setattr(made, "close", closing)
+
+
+def test_what_workers_open_is_closed_whatever_happens_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client is threads and sockets: one that is forgotten at each outage ends the worker after some days."""
+    opened = {made: Opened(monkeypatch, made) for made in (MemoryProducer, MemoryJournalReader, MemoryStore)}
+    fleet = Fleet(partitions=4, settings=WorkerSettings(check_interval_s=1.0))
+    for worker in ("a", "b"):
+        fleet.start(worker)
+    fleet.send()
+    fleet.settle()
+    fail = fleet.broker.fail_next
+    ids = [f"sums.main.{partition}" for partition in range(4)]
+    fail("commit", UnknownOutcomeError("no answer"), after=True, where=ids[0])
+    fail("flush", AbortableError("refused"), where=ids[1])
+    fail("commit", FencedError("fenced"), where=ids[2])
+    fail("commit", UnknownOutcomeError("no answer"), where=ids[3])
+    for transactional_id in ids:
+        fail("init", AWAY, where=transactional_id)
+    fail("init", FencedError("fenced"), where=ids[3])
+    for error in (RetriableError("truncated"), AWAY):
+        fail("read", error, where="sums.main.journal[2]")
+        fail("bounds", error, where="sums.main.journal[0]")
+    fleet.send()
+    fleet.settle()
+    fleet.start("c")  # which follows what it is to have
+    fail("read", RetriableError("truncated"), where="sums.main.journal[1]")
+    fail("bounds", AWAY, where="sums.main.journal[3]")
+    fleet.send()
+    fleet.settle()
+    fleet.check()
+    assert fleet.broker.faults.left() == []
+    for node in fleet.nodes:
+        fleet.stop(node)
+    assert {made.__name__: len(each.left) for made, each in opened.items()} == {
+        "MemoryProducer": 0,
+        "MemoryJournalReader": 0,
+        "MemoryStore": 0,
+    }

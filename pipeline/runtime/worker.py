@@ -1,68 +1,38 @@
 """The worker: runs its share of an app's tasks, reads their inputs, and reacts to whatever ends one of them.
 
 Handlers of all tasks run on the thread that calls `step`; restores and commits run on the executor. Errors
-are reacted to in one place, `_react`:
-
-    superseded            restore the task again, from the journal
-    damaged state         set it aside, restore the task from the journal; a second time the task has failed
-    fenced                wait, look who did it; then the ring says whose it is. While stopping: it is theirs
-    outage or doubt       restore again, after a pause: the journal says what happened
-    anything else         the task has failed; the others go on
+are reacted to in one place, `_react`, by the table in `pipeline.runtime.reactions`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from pipeline.app import App
 from pipeline.config import WorkerSettings
-from pipeline.context import Sender
 from pipeline.core.membership import Action, Owner, Place
 from pipeline.core.names import TaskId
-from pipeline.declarations import Resource, Topic
-from pipeline.errors import (
-    AbortableError,
-    CheckpointStoreError,
-    DamagedStateError,
-    DisplacedError,
-    FencedError,
-    InvariantError,
-    PipelineError,
-    RetriableError,
-    SupersededError,
-    UnknownOutcomeError,
-    UnreachableError,
-)
+from pipeline.errors import DisplacedError, InvariantError, PipelineError
 from pipeline.group import Group
 from pipeline.ports import Pending, Record, Store
+from pipeline.runtime.authorities import plan_authorities
 from pipeline.runtime.beginnings import Beginnings, begin
 from pipeline.runtime.checkpoints.checkpointer import Checkpointer
 from pipeline.runtime.counts import Progress, counts_of
 from pipeline.runtime.group_run import GroupRun
-from pipeline.runtime.journaled import JournalAuthority
-from pipeline.runtime.letter_topics import create_letter_topics
-from pipeline.runtime.live import Asked, Authority, LiveTask, Ready
+from pipeline.runtime.live import Asked, LiveTask, Ready
 from pipeline.runtime.pace import CommitPace
-from pipeline.runtime.plan import GroupPlan, plan_groups
+from pipeline.runtime.reactions import Reaction, Reactions
+from pipeline.runtime.resources import Resources
 from pipeline.runtime.sharing.ownership import Ownership
-from pipeline.runtime.sinks.authority import SinkAuthority
 from pipeline.runtime.upkeep import Upkeep
 from pipeline.runtime.watchdog import AtWork
 from pipeline.runtime.world import World
 
 __all__ = ["Worker"]
 
-MAX_FENCES = 5
 UNREACHABLE_WAIT_S = (0.5, 1.5)
-_RESTORE_AGAIN = (
-    UnreachableError,
-    UnknownOutcomeError,
-    AbortableError,
-    RetriableError,
-    CheckpointStoreError,
-)
 
 
 class Worker:
@@ -82,15 +52,14 @@ class Worker:
         self._ownership: Ownership | None = None
         self._turns = 0
         self._pace = CommitPace(world.clock, settings.max_commits_per_s)
-        self._resources: dict[Resource[Any], Any] = {}
+        self._resources = Resources()
         self._upkeep = Upkeep(self._runs, world, settings)
         self._checkpointer = Checkpointer(self._runs, world, settings)
         self._beginnings = Beginnings(world)
         self._quiet = False
         self._stopping = False
         self._ended = Counter[str]()
-        self._fences: dict[TaskId, int] = {}
-        self._damaged: set[TaskId] = set()
+        self._reactions = Reactions()
         self.failures: dict[TaskId, PipelineError] = {}
         self.displaced: DisplacedError | None = None  # by another process of this worker's id
 
@@ -101,14 +70,15 @@ class Worker:
         """
         # First of all: a start that must fail for that reason would fence the worker that is well.
         self._world.stores.claim(self._app.app_name)
-        plans, senders = self._plan()
-        authorities = [self._authority_of(plan, senders) for plan in plans]
-        away = [begin(authority) for authority in authorities]
+        world, settings = self._world, self._settings
+        planned = plan_authorities(self._app, self._groups, self._resources.get, world, settings, self._pace)
+        plans = [plan for plan, _ in planned]
+        away = [begin(authority) for _, authority in planned]
         self._ownership = Ownership(self._app.app_name, plans, self._world, self._settings)
         self._ownership.join(lambda: (self._turns, _place(self.at_work)))
         self._runs.extend(
             GroupRun(plan, self._world.sources.open(plan.id.consumer_group), authority)
-            for plan, authority in zip(plans, authorities, strict=True)
+            for plan, authority in planned
         )
         for run, error in zip(self._runs, away, strict=True):
             if error is not None:
@@ -120,16 +90,6 @@ class Worker:
             tasks_of_app=sum(plan.partitions for plan in plans),
             next="it takes its share of the tasks within seconds",
         )
-
-    def _plan(self) -> tuple[list[GroupPlan], Mapping[Topic[Any, Any], Sender]]:
-        plans, senders = plan_groups(self._app, self._groups, self._world)
-        lacking = [plan for plan in plans if plan.lacks_letter_topics]
-        replication, world = self._settings.replication_factor, self._world
-        for plan in lacking:
-            create_letter_topics(plan.id, plan.partitions, plan.largest_input, replication, world)
-        if lacking:
-            plans, senders = plan_groups(self._app, self._groups, world)
-        return plans, senders
 
     def step(self) -> bool:
         """One turn: take restored tasks live, poll, process, seal, retire. True when anything moved."""
@@ -227,10 +187,7 @@ class Worker:
         for run in self._runs:
             run.source.close()
             run.authority.close()
-        for resource in self._resources.values():
-            if callable(getattr(resource, "close", None)):
-                resource.close()
-        self._resources.clear()
+        self._resources.close()
         self._world.executor.close()
         self._checkpointer.close()
         self._world.stores.release(self._app.app_name)
@@ -288,11 +245,6 @@ class Worker:
         self._ownership.clean(lambda: {*self._places(), *self._closing})
         return bool(actions)
 
-    def _authority_of(self, plan: GroupPlan, senders: Mapping[Topic[Any, Any], Sender]) -> Authority:
-        if plan.group.sinks:
-            return SinkAuthority(plan, self._world, self._settings, self._pace)
-        return JournalAuthority(plan, senders, self._resource, self._world, self._settings, self._pace)
-
     def _tell_news(self, run: GroupRun) -> None:
         """What is wrong with a group's authority is a problem of each of its tasks, until it is over."""
         problem = run.authority.news()
@@ -322,7 +274,7 @@ class Worker:
             self._own().reconsider()
             if owner is None or owner.process == self._own().me.process:
                 continue  # the client says fenced also when the broker timed a transaction out
-            self._fences.pop(task, None)
+            self._reactions.settled(task)
             self._world.log.warning("task_taken_over", task=str(task), owner=owner.worker, seq=owner.seq)
             try:
                 self._own().lost(task, owner)
@@ -357,7 +309,7 @@ class Worker:
                 self._react(run, task_id, error)
                 continue
             run.add(ready.live())
-            self._fences.pop(task_id, None)
+            self._reactions.settled(task_id)
             self._own().acquired(task_id, ready.applied.seq)
             self._world.log.info(
                 "task_live",
@@ -427,32 +379,26 @@ class Worker:
     def _react(self, run: GroupRun, task_id: TaskId, error: PipelineError) -> None:
         task = run.tasks.get(task_id.partition) or run.leaving.get(task_id.partition)
         self._drop(run, task_id)
-        if self._stopping and isinstance(error, FencedError | SupersededError):
-            # Nothing is lost: whoever has it now begins after the last commit.
-            self._world.log.info("task_left_to_another", task=str(task_id), reason=error.message)
-        elif self._stopping:
-            self._fail(run, task_id, error)
-        elif isinstance(error, DamagedStateError) and task_id not in self._damaged:
-            self._damaged.add(task_id)  # a disk that damages it again needs a person
+        log, name = self._world.log, str(task_id)
+        reaction = self._reactions.to(error, task_id, live=task is not None, stopping=self._stopping)
+        if reaction is Reaction.YIELD:  # whoever has it now begins after the last commit
+            log.info("task_left_to_another", task=name, reason=error.message)
+        elif reaction is Reaction.SET_ASIDE:
             self._begin_restore(run, task_id, damage=error.message)
-        elif isinstance(error, SupersededError):
-            self._world.log.warning("task_superseded", task=str(task_id), reason=error.message)
+        elif reaction is Reaction.RESTORE:
+            log.warning("task_superseded", task=name, reason=error.message)
             self._begin_restore(run, task_id)
-        elif isinstance(error, FencedError):
-            self._world.log.warning("task_fenced", task=str(task_id), reason=error.message)
-            # A live task learns from the journal who has it; two workers that restore at once have no entry yet.
-            self._fences[task_id] = self._fences.get(task_id, 0) + (task is None)
-            if self._fences[task_id] > MAX_FENCES:
-                self._fail(run, task_id, error)
-            else:
-                applied = task.applied if task is not None else None
-                self._fenced[task_id] = run.authority.begin_look(task_id, applied)
-        elif isinstance(error, _RESTORE_AGAIN):
+        elif reaction is Reaction.LOOK:
+            log.warning("task_fenced", task=name, reason=error.message)
+            applied = task.applied if task is not None else None
+            self._fenced[task_id] = run.authority.begin_look(task_id, applied)
+        elif reaction is Reaction.RESTORE_LATER:
             if not run.authority.unanswered(error):
-                self._world.log.warning("task_restarts", task=str(task_id), reason=error.message)
+                log.warning("task_restarts", task=name, reason=error.message)
             self._begin_restore(run, task_id, wait_s=self._world.random.uniform(*UNREACHABLE_WAIT_S))
         else:
-            self._fail(run, task_id, error, seq=task.applied.seq if task is not None else None)
+            seq = task.applied.seq if task is not None and not self._stopping else None
+            self._fail(run, task_id, error, seq)
 
     def _fail(self, run: GroupRun, task_id: TaskId, error: PipelineError, seq: int | None = None) -> None:
         """`seq`: of its last entry, when it was live."""
@@ -489,11 +435,6 @@ class Worker:
 
     def _run_of(self, task: TaskId) -> GroupRun:
         return next(run for run in self._runs if run.plan.id.group == task.group)
-
-    def _resource(self, resource: Resource[Any]) -> Any:
-        if resource not in self._resources:
-            self._resources[resource] = resource.factory()
-        return self._resources[resource]
 
 
 def _place(at: AtWork | None) -> object:

@@ -80,7 +80,7 @@ ROWS = [
     Broken(
         "a fenced worker takes the task back without asking who has it",
         "runtime/worker.py",
-        '            self._fences.pop(task, None)\n            self._world.log.warning("task_taken_over"',
+        '            self._reactions.settled(task)\n            self._world.log.warning("task_taken_over"',
         "            self._begin_restore(self._run_of(task), task)\n"
         "            continue\n"
         '            self._world.log.warning("task_taken_over"',

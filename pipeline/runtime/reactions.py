@@ -1,0 +1,80 @@
+"""What a worker does about an error that ends one of its tasks: `Reactions` decides, the worker carries it out.
+
+| the error          | and                                   | so                                                  |
+|--------------------|---------------------------------------|-----------------------------------------------------|
+| superseded, fenced | the worker stops                      | YIELD: nothing is lost, another has it              |
+| anything else      | the worker stops                      | FAIL                                                |
+| damaged state      | the first time                        | SET_ASIDE: that state, and restore from the journal |
+| damaged state      | again: a disk that needs a person     | FAIL                                                |
+| superseded         |                                       | RESTORE: from the journal                           |
+| fenced             | live, or not too often while restored | LOOK: in the journal, who has it                    |
+| fenced             | too often while it was restored       | FAIL                                                |
+| outage or doubt    |                                       | RESTORE_LATER: the journal says what happened       |
+| anything else      |                                       | FAIL: the other tasks go on                         |
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from pipeline.core.names import TaskId
+from pipeline.errors import (
+    AbortableError,
+    CheckpointStoreError,
+    DamagedStateError,
+    FencedError,
+    PipelineError,
+    RetriableError,
+    SupersededError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+
+__all__ = ["MAX_FENCES", "Reaction", "Reactions"]
+
+MAX_FENCES = 5
+_OUTAGE_OR_DOUBT = (
+    UnreachableError,
+    UnknownOutcomeError,
+    AbortableError,
+    RetriableError,
+    CheckpointStoreError,
+)
+
+
+class Reaction(Enum):
+    """See the table above."""
+
+    YIELD = "yield"
+    FAIL = "fail"
+    SET_ASIDE = "set aside"
+    RESTORE = "restore"
+    LOOK = "look"
+    RESTORE_LATER = "restore later"
+
+
+class Reactions:
+    """Decides for one worker; remembers what has happened to its tasks before."""
+
+    def __init__(self) -> None:
+        self._fences: dict[TaskId, int] = {}
+        self._damaged: set[TaskId] = set()
+
+    def to(self, error: PipelineError, task: TaskId, *, live: bool, stopping: bool) -> Reaction:
+        """What to do about `error`, which has ended `task`, `live` or while it was restored."""
+        if stopping:
+            return Reaction.YIELD if isinstance(error, FencedError | SupersededError) else Reaction.FAIL
+        if isinstance(error, DamagedStateError) and task not in self._damaged:
+            self._damaged.add(task)
+            return Reaction.SET_ASIDE
+        if isinstance(error, SupersededError):
+            return Reaction.RESTORE
+        if isinstance(error, FencedError):
+            # A live task learns from the journal who has it; two workers that restore at once have no entry yet.
+            self._fences[task] = self._fences.get(task, 0) + (not live)
+            return Reaction.FAIL if self._fences[task] > MAX_FENCES else Reaction.LOOK
+        return Reaction.RESTORE_LATER if isinstance(error, _OUTAGE_OR_DOUBT) else Reaction.FAIL
+
+    def settled(self, task: TaskId) -> None:
+        """It is known who has the task, this worker or another: fences are counted from none again."""
+        self._fences.pop(task, None)

@@ -1,0 +1,29 @@
+"""What handlers use besides topics and tables: `Resources`, each made when it is first asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.declarations import Resource
+
+__all__ = ["Resources"]
+
+
+class Resources:
+    """The resources of one worker. Processing thread only."""
+
+    def __init__(self) -> None:
+        self._made: dict[Resource[Any], Any] = {}
+
+    def get(self, resource: Resource[Any]) -> Any:
+        """The one of this worker. Raises whatever its factory raises."""
+        if resource not in self._made:
+            self._made[resource] = resource.factory()
+        return self._made[resource]
+
+    def close(self) -> None:
+        """Close those that can be closed, and forget all."""
+        for made in self._made.values():
+            if callable(getattr(made, "close", None)):
+                made.close()
+        self._made.clear()

@@ -17,12 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pipeline.client.hints import did_you_mean
+from pipeline.client.topics.declarations import TopicDeclaration
 from pipeline.client.topics.plan import Action, Plan, TopicPlan
 from pipeline.core.problem import Problem
+from pipeline.core.topic_settings import SETTINGS, UNMANAGED
 from pipeline.errors import ConfigError, UnreachableError
 from pipeline.ports import Cluster
 
-__all__ = ["Outcome", "carry_out", "checked"]
+__all__ = ["Outcome", "carry_out", "checked", "checked_topic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Outcome:
 
 def checked(plan: Plan, cluster: Cluster) -> Plan:
     """The plan, with what the brokers would refuse among its problems. Changes nothing. Raises UnreachableError."""
-    topics = [_checked(each, cluster) if each.to_do else each for each in plan.topics]
+    topics = [checked_topic(each, cluster) if each.to_do else each for each in plan.topics]
     return replace(plan, topics=tuple(topics))
 
 
@@ -61,7 +64,8 @@ def carry_out(plan: Plan, cluster: Cluster, report: Callable[[Outcome], None]) -
     return outcomes
 
 
-def _checked(each: TopicPlan, cluster: Cluster) -> TopicPlan:
+def checked_topic(each: TopicPlan, cluster: Cluster) -> TopicPlan:
+    """The same of one topic."""
     try:
         if each.action is Action.CREATE:
             cluster.create([each.topic.spec], check_only=True)
@@ -71,8 +75,15 @@ def _checked(each: TopicPlan, cluster: Cluster) -> TopicPlan:
             if each.grows:
                 cluster.grow(each.topic.name, each.topic.partitions, check_only=True)
     except ConfigError as error:
-        return each.refused(Problem(error.message, error.hint or ""))
+        return each.refused(Problem(error.message, f"{_meant(each.topic)} {error.hint or ''}".strip()))
     return each
+
+
+def _meant(topic: TopicDeclaration) -> str:
+    """What may be meant by settings that Kafka has not."""
+    odd = sorted(topic.config.keys() - SETTINGS.keys() - UNMANAGED)
+    guesses = [did_you_mean(name, SETTINGS).removeprefix("; ") for name in odd]
+    return " ".join(filter(None, guesses))
 
 
 def _carry_out(each: TopicPlan, cluster: Cluster) -> Outcome:

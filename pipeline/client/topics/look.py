@@ -8,16 +8,19 @@ its workers have noted, and the consumer group that mirrors its positions, say t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from pipeline.client.apps import last_entry, tasks_of
 from pipeline.client.reading import last_committed
+from pipeline.client.topics.applying import checked_topic
 from pipeline.client.topics.declarations import TopicDeclaration
 from pipeline.client.topics.plan import Facts, Plan, Readers, make_plan, uncertain
 from pipeline.core.names import GroupId, TaskId, journal_group, workers_app, workers_group
+from pipeline.core.topic_settings import SETTINGS, UNMANAGED
 from pipeline.errors import FatalTaskError
-from pipeline.ports import Cluster, JournalReader
+from pipeline.ports import Cluster, JournalReader, TopicInfo
 from pipeline.runtime.sinks.noted import sink_groups
 
 __all__ = ["look", "readers_of"]
@@ -36,13 +39,31 @@ def look(
     Raises UnreachableError, ConfigError (not authorised), InputError (`allowed` names no declared topic).
     """
     names = cluster.topics()
-    facts = Facts(names, cluster.describe([topic.name for topic in declared]))
+    facts = Facts(names, cluster.describe([topic.name for topic in declared]) or _any_topic(names, cluster))
     asked, unknown = uncertain(make_plan(declared, facts, allowed))
     if unknown:  # every declared topic overrides that setting: perhaps another one follows the default
         facts = Facts(names, {**cluster.describe(names), **facts.topics})
     if asked:
         facts = Facts(names, facts.topics, readers_of(asked, names, cluster, journals()))
-    return make_plan(declared, facts, allowed)
+    plan = make_plan(declared, facts, allowed)
+    return plan if facts.topics else _asked(plan, cluster)
+
+
+def _any_topic(names: Sequence[str], cluster: Cluster) -> Mapping[str, TopicInfo]:
+    """One topic of the cluster, which says what settings topics have there. None: there is no topic."""
+    return next((found for name in names if (found := cluster.describe([name]))), {})
+
+
+def _asked(plan: Plan, cluster: Cluster) -> Plan:
+    """Nothing in an empty cluster says what settings it knows: of those that are not Kafka's the brokers are asked.
+
+    Only of those, since asking needs the permission to create.
+    """
+    topics = [
+        checked_topic(each, cluster) if each.topic.config.keys() - SETTINGS.keys() - UNMANAGED else each
+        for each in plan.topics
+    ]
+    return replace(plan, topics=tuple(topics))
 
 
 def readers_of(

@@ -55,6 +55,21 @@ def test_what_the_brokers_would_refuse_is_known_before_anything_is_done(case: Ca
     assert "Invalid value a week" in new.topics[0].problems[0].text
 
 
+@pytest.mark.parametrize("others", [False, True])
+def test_a_misspelt_setting_is_known_to_a_plan_before_any_declared_topic_is_there(
+    case: Case, *, others: bool
+) -> None:
+    """The first plan of a new cluster is the first that anybody makes."""
+    if others:
+        case.create("nobody-declares-this")
+    planned = case.one(declare(retention_mss="1"))
+    (problem,) = planned.problems
+    assert "retention.mss" in problem.text
+    assert "did you mean 'retention.ms'?" in problem.text + problem.hint
+    assert case.one(declare(retention_ms="1")).problems == ()
+    assert case.cluster.topics() == (["nobody-declares-this"] if others else [])
+
+
 @pytest.mark.parametrize("call", ["create", "configure", "grow", "delete"])
 @pytest.mark.parametrize("after", [False, True])
 def test_an_outage_in_each_step_leaves_a_plan_that_goes_on(case: Case, call: str, *, after: bool) -> None:

@@ -91,7 +91,8 @@ def _check_declarations(app: App, directory: str, world: World) -> None:
     if Path(directory).is_dir():
         from pipeline.client.topics.checking import check_topics  # noqa: PLC0415 - YAML takes its time to load
 
-        check_topics(app.topics, Path(directory), world.cluster, world.log)
+        with_ids = [name for name, topic in app.topics.items() if topic.dedup and topic.dedup.id is None]
+        check_topics(app.topics, Path(directory), world.cluster, world.log, with_ids=with_ids)
     elif directory != DEFAULT_TOPICS_DIR:
         raise ConfigError(
             f"worker.topics_dir is {directory}, and there is no such directory",

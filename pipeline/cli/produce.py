@@ -24,7 +24,7 @@ from pipeline.client.positions import Format as FormatName
 from pipeline.client.positions import LoadOptions
 from pipeline.client.rows import MissingKey
 from pipeline.client.series import Reading, Series
-from pipeline.config import KafkaSettings
+from pipeline.config import DEFAULT_TOPICS_DIR, KafkaSettings, load_settings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.cluster import KafkaCluster
@@ -125,8 +125,19 @@ def produce(
         null=tuple(sorted(null or ())),
         text=tuple(sorted(text or ())),
     )
+    if event_id is None:
+        _check_declaration(topic)
     wish = _Wish(topic, load, options, on_missing_key.value, batch, rate, restart, from_checkpoint)
     _load(wish, found, kafka_settings(kafka), quiet=json)
+
+
+def _check_declaration(topic: str) -> None:
+    """Where the topic is declared here, it says whether its events need ids. Raises ConfigError."""
+    directory = Path(load_settings({}).worker.topics_dir or DEFAULT_TOPICS_DIR)
+    if directory.is_dir():
+        from pipeline.client.topics.checking import check_load  # noqa: PLC0415 - YAML takes its time to load
+
+        check_load(topic, directory)
 
 
 @dataclass(frozen=True, slots=True)

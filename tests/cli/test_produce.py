@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.main import assemble
-from pipeline.errors import InputError
+from pipeline.errors import ConfigError, InputError, UnreachableError
 from tests.cli.conftest import Run
 
 
@@ -64,3 +64,17 @@ def test_files_that_do_not_belong_together_are_refused() -> None:
     result = CliRunner().invoke(assemble("produce"), ["produce", "t", "a.csv", "b.jsonl", "--name", "n"])
     assert isinstance(result.exception, InputError)
     assert "a load has one format" in result.exception.message
+
+
+def test_a_topic_that_is_declared_with_ids_is_not_loaded_without(two_files: Path) -> None:
+    """Before anything is asked of Kafka: only whoever reads the topic would notice, one load later."""
+    (two_files / "topics").mkdir()
+    declaration = "name: t\npartitions: 1\nowner: me\nkey: none\nvalue: none\nid: the payment's number\n"
+    (two_files / "topics" / "t.yaml").write_text(declaration)
+    result = CliRunner().invoke(assemble("produce"), ["produce", "t", "a.csv", "--kafka", "127.0.0.1:1"])
+    assert isinstance(result.exception, ConfigError)
+    assert "events of topic t have an id (the payment's number)" in result.exception.message
+    given = CliRunner().invoke(
+        assemble("produce"), ["produce", "t", "a.csv", "--id", "k", "--kafka", "127.0.0.1:1"]
+    )
+    assert isinstance(given.exception, UnreachableError)

@@ -1,6 +1,6 @@
-"""An app's topics against the declarations where its worker starts: `check_topics`.
+"""Topics against the declarations in the directory at hand: an app's where its worker starts, a load's.
 
-A worker reads the files of its own topics and no others, so a mistake in another one's file does not stop it.
+Each reads the files of its own topics and no others, so a mistake in another one's file does not stop it.
 """
 
 from __future__ import annotations
@@ -8,20 +8,28 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from pipeline.client.topics.declarations import WHAT_IS_DECLARED, TopicDeclaration, read_topic_file
+from pipeline.client.topics.declarations import (
+    WHAT_IS_DECLARED,
+    TopicDeclaration,
+    declaration_file,
+    read_topic_file,
+)
 from pipeline.client.topics.plan import Facts, differences
 from pipeline.errors import ConfigError
 from pipeline.ports import Cluster, Logger
 
-__all__ = ["check_topics"]
+__all__ = ["check_load", "check_topics"]
 
 
-def check_topics(topics: Collection[str], directory: Path, cluster: Cluster, log: Logger) -> None:
+def check_topics(
+    topics: Collection[str], directory: Path, cluster: Cluster, log: Logger, *, with_ids: Collection[str] = ()
+) -> None:
     """Compare the topics that are declared in the directory with the cluster.
 
     Another number of partitions, a tombstone and a wrong file are ConfigErrors: keys would be elsewhere than somebody
     believes. Another setting, and a topic without a declaration, are warnings by name. A topic that is not in the
-    cluster is left to the start itself. Nothing is said where the directory declares nothing.
+    cluster is left to the start itself. Nothing is said where the directory declares nothing. `with_ids`: topics whose
+    records must carry ids; a declaration that does not say so is a warning, too.
     """
     if not any(path.suffix in {".yaml", ".yml"} for path in directory.iterdir()):
         return
@@ -37,6 +45,15 @@ def check_topics(topics: Collection[str], directory: Path, cluster: Cluster, log
                 f"topic {name} has {info.partitions} partitions, and {path} declares {topic.partitions}",
                 hint=f"see what that means: pipeline topics plan --dir {directory}",
             )
+        if name in with_ids and not topic.id:
+            log.warning(
+                "topic_differs",
+                topic=name,
+                setting="id",
+                declared=None,
+                actual="the app drops duplicates by the event id of its records",
+                next=f"say in {path} what it is, `id: ...`; pipeline produce then asks for --id",
+            )
         for change in differences(topic, info, Facts((), {name: info})):
             log.warning(
                 "topic_differs",
@@ -48,14 +65,27 @@ def check_topics(topics: Collection[str], directory: Path, cluster: Cluster, log
             )
 
 
+def check_load(topic: str, directory: Path) -> None:
+    """Of a load without event ids. Raises ConfigError where the topic's declaration says that events have one.
+
+    A file that is wrong says nothing here: it is refused where topics are made and used.
+    """
+    path = declaration_file(topic, directory)
+    declared = read_topic_file(path)[0] if path is not None else None
+    if declared is not None and declared.id:
+        raise ConfigError(
+            f"{path} says that events of topic {topic} have an id ({declared.id}), and this load gives them none",
+            hint="--id FIELD names the field with it: a record without one is an error for who drops duplicates by it",
+        )
+
+
 def _file(name: str, directory: Path, log: Logger) -> Path | None:
-    for path in (directory / f"{name}.yaml", directory / f"{name}.yml"):
-        if path.exists():
-            return path
-    log.warning(
-        "topic_not_declared", topic=name, next=f"pipeline topics export --dir {directory} --topic {name}"
-    )
-    return None
+    path = declaration_file(name, directory)
+    if path is None:
+        log.warning(
+            "topic_not_declared", topic=name, next=f"pipeline topics export --dir {directory} --topic {name}"
+        )
+    return path
 
 
 def _declared(name: str, path: Path) -> TopicDeclaration:

@@ -8,6 +8,7 @@ One file declares one topic:
     owner: flight operations        # who to ask
     key: the carrier's code, text   # what a key and a value hold, for people
     value: one flight, a JSON object with the columns of the file
+    id: carrier, number and time    # optional; what an event's id is, where duplicates are dropped by it
     config:                         # optional; topic settings as Kafka names them
       retention.ms: 604800000
     deleted: false                  # optional; true: the topic is to be deleted
@@ -37,13 +38,14 @@ WHAT_IS_DECLARED = "all that a declaration may say, also for editors: pipeline t
 
 @dataclass(frozen=True, slots=True)
 class TopicDeclaration:
-    """One topic as declared. `replication` 0: left to the cluster. `deleted`: it is to be no more."""
+    """One topic as declared. `replication` 0: left to the cluster. `id` "": not needed. `deleted`: to be no more."""
 
     name: str
     partitions: int
     owner: str
     key: str
     value: str
+    id: str = ""
     replication: int = 0
     config: Mapping[str, str] = field(default_factory=dict)
     deleted: bool = False
@@ -61,6 +63,12 @@ def declaration_files(directory: Path) -> list[Path]:
             hint="run this where your topics/ is, or say where with --dir",
         )
     return sorted(path for path in directory.iterdir() if path.suffix in {".yaml", ".yml"})
+
+
+def declaration_file(topic: str, directory: Path) -> Path | None:
+    """The file that declares a topic; None where there is none."""
+    paths = (directory / f"{topic}.yaml", directory / f"{topic}.yml")
+    return next((path for path in paths if path.exists()), None)
 
 
 def read_topics(directory: Path) -> list[TopicDeclaration]:
@@ -138,6 +146,7 @@ class _Reader:
             owner=self._text(fields.get("owner"), "owner"),
             key=self._text(fields.get("key"), "key"),
             value=self._text(fields.get("value"), "value"),
+            id=self._text(fields.get("id"), "id"),
             replication=self._number(fields.get("replication"), "replication"),
             config=self._config(fields.get("config")),
             deleted=deleted,

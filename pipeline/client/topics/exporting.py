@@ -86,6 +86,11 @@ def write_export(exports: Sequence[Export], directory: Path, *, overwrite: bool)
         ) from error
 
 
+def _described(topic: TopicDeclaration) -> tuple[str, ...]:
+    """What only people know of a topic."""
+    return topic.owner, topic.key, topic.value, topic.id
+
+
 def _exports(infos: Mapping[str, TopicInfo], usual: int, directory: Path) -> Iterator[Export]:
     for name, info in sorted(infos.items()):
         wanted = _declaration(info, usual)
@@ -134,8 +139,7 @@ def _changed(text: str, declared: TopicDeclaration | None, wanted: TopicDeclarat
     if not declared.deleted:
         changed = edited(text, wanted)
         again, _ = parse_topic(changed, "") if changed is not None else (None, [])
-        described = (declared.owner, declared.key, declared.value)
-        if again is not None and _agrees(again, info) and (again.owner, again.key, again.value) == described:
+        if again is not None and _agrees(again, info) and _described(again) == _described(declared):
             return str(changed)
     return render(
         replace(
@@ -143,6 +147,7 @@ def _changed(text: str, declared: TopicDeclaration | None, wanted: TopicDeclarat
             owner=declared.owner or UNDESCRIBED,
             key=declared.key or UNDESCRIBED,
             value=declared.value or UNDESCRIBED,
+            id=declared.id,
         )
     )
 

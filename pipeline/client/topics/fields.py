@@ -69,6 +69,10 @@ FIELDS: Mapping[str, Field] = {
     "owner": Field(Kind.TEXT, "Who to ask about the topic.", required=True),
     "key": Field(Kind.TEXT, "What a key holds, for people.", required=True),
     "value": Field(Kind.TEXT, "What a value holds, for people.", required=True),
+    "id": Field(
+        Kind.TEXT,
+        "What the id of an event is, for people, where duplicates are dropped by it: a load then needs --id.",
+    ),
     "config": Field(
         Kind.SETTINGS,
         "Settings of the topic, as Kafka names them. What is not here has the cluster's default.",

@@ -26,6 +26,8 @@ def render(topic: TopicDeclaration) -> str:
     if topic.replication:
         lines.append(f"replication: {topic.replication}")
     lines += [f"{name}: {_scalar(getattr(topic, name))}" for name in ("owner", "key", "value")]
+    if topic.id:
+        lines.append(f"id: {_scalar(topic.id)}")
     if topic.config:
         lines += ["config:", *(f"  {name}: {_setting(value)}" for name, value in topic.config.items())]
     return SCHEMA_LINE + "\n".join(lines) + "\n"

@@ -9,16 +9,16 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from pipeline.client.topics.checking import check_topics
+from pipeline.client.topics.checking import check_load, check_topics
 from pipeline.client.topics.writing import render
 from pipeline.errors import ConfigError
 
 from .conftest import Case, declare
 
 
-def _check(case: Case, directory: Path, *topics: str) -> list[dict[str, Any]]:
+def _check(case: Case, directory: Path, *topics: str, with_ids: str = "") -> list[dict[str, Any]]:
     with capture_logs() as said:
-        check_topics(topics, directory, case.cluster, structlog.get_logger())
+        check_topics(topics, directory, case.cluster, structlog.get_logger(), with_ids=with_ids.split())
     return [dict(each) for each in said]
 
 
@@ -79,3 +79,34 @@ def test_a_wrong_file_of_a_topic_of_this_app_ends_the_start(
     (tmp_path / "orders.yaml").write_text(text)
     with pytest.raises(ConfigError, match=said):
         _check(case, tmp_path, "orders")
+
+
+def test_ids_that_an_app_needs_are_to_be_declared(case: Case, tmp_path: Path) -> None:
+    """Whoever loads the topic sees its declaration, not the app."""
+    case.create("orders")
+    path = tmp_path / "orders.yaml"
+    path.write_text(render(declare()))
+    assert _check(case, tmp_path, "orders") == []
+    (said,) = _check(case, tmp_path, "orders", with_ids="orders")
+    assert (said["event"], said["setting"]) == ("topic_differs", "id")
+    path.write_text(render(declare("orders", 4, "id: the order's number")))
+    assert _check(case, tmp_path, "orders", with_ids="orders") == []
+
+
+def test_a_load_without_ids_is_refused_where_the_declaration_asks_for_them(tmp_path: Path) -> None:
+    """Its records would stop the tasks of who drops duplicates, one load later."""
+    check_load("orders", tmp_path)
+    path = tmp_path / "orders.yaml"
+    for text in (
+        render(declare()),
+        "wrong",
+        render(declare("orders", 4, "id: the order's number")) + "more: 1\n",
+    ):
+        path.write_text(text)
+        check_load("orders", tmp_path)
+    path.write_text(render(declare("orders", 4, "id: the order's number")))
+    with pytest.raises(
+        ConfigError, match=r"events of topic orders have an id \(the order's number\)"
+    ) as error:
+        check_load("orders", tmp_path)
+    assert "--id FIELD" in str(error.value.hint)

@@ -161,6 +161,7 @@ class ProducerSettings:
     delivery_timeout_s: float = 120.0
     linger_ms: int = 5
     transaction_timeout_ms: int = 60_000
+    commit_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -169,6 +170,7 @@ class ProducerSettings:
             "max_event_bytes",
             "delivery_timeout_s",
             "transaction_timeout_ms",
+            "commit_timeout_s",
         ):
             if not getattr(self, name) > 0:  # so that NaN is refused, too
                 raise ConfigError(f"producer.{name} must be above 0")

@@ -8,6 +8,7 @@ before anything is sent. One thread at a time.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -134,11 +135,13 @@ class KafkaTransactionalProducer:
                 )
         return entries[0][0] if entries else -1
 
-    def commit(self) -> None:
-        self._end("commit")
+    def commit(self, timeout_s: float | None = None) -> None:
+        if not self._end("commit", timeout_s):
+            raise UnknownOutcomeError(f"commit of {self._id}: no answer from Kafka in {timeout_s:g} s")
 
-    def abort(self) -> None:
-        self._end("abort")
+    def abort(self, timeout_s: float | None = None) -> None:
+        if not self._end("abort", timeout_s):
+            raise UnreachableError(f"abort of {self._id}: no answer from Kafka in {timeout_s:g} s")
 
     def close(self) -> None:
         """Drop what is undelivered and release the client, without a word to the broker.
@@ -156,16 +159,26 @@ class KafkaTransactionalProducer:
             clients.LOGGER.info("producer of %s closed with %s", self._id, error)
         self._forget()
 
-    def _end(self, call: str) -> None:
+    def _end(self, call: str, timeout_s: float | None) -> bool:
+        """Whether it ended in time.
+
+        The client may lose track of a transaction whose end it was asked for with a time-out and then again. So a
+        call with one is not repeated when that has passed, and the client is dropped.
+        """
         end = self._producer.commit_transaction if call == "commit" else self._producer.abort_transaction
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
+            left_s = () if deadline_s is None else (max(0.0, deadline_s - time.monotonic()),)
             try:
-                end()  # no time-out: one would leave the outcome open for no gain
+                end(*left_s)
                 break
             except KafkaException as exception:
                 if not error_of(exception).retriable():
                     raise self._failure(exception, call, ending=True) from exception
+                if deadline_s is not None and time.monotonic() >= deadline_s:
+                    return False
         self._forget()
+        return True
 
     def _send_when_there_is_room(self, output: Output) -> None:
         topic, key, value, timestamp_ms, headers = output

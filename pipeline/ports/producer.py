@@ -41,9 +41,16 @@ class TransactionalProducer(Protocol):
         """Wait until every record is delivered; the offset of the first appended chunk."""
         ...
 
-    def commit(self) -> None: ...
+    def commit(self, timeout_s: float | None = None) -> None:
+        """Commit; without `timeout_s`, for as long as it takes.
 
-    def abort(self) -> None: ...
+        After it UnknownOutcomeError: the request is on its way or not, and the producer only good for `close`.
+        """
+        ...
+
+    def abort(self, timeout_s: float | None = None) -> None:
+        """Abort; without `timeout_s`, for as long as it takes. After it UnreachableError: the successor does it."""
+        ...
 
     def close(self) -> None:
         """Release the client without waiting for anything undelivered. Never raises."""

@@ -17,6 +17,10 @@ One batch, numbered as in `transaction`:
 A batch is never sent a second time by itself. Whoever was not told sends it again under the same ids, and readers
 that recognise ids see each event once.
 
+Each step has its bound: 30 s for the fence, `transaction_timeout_ms` for the flush, `commit_timeout_s` for the commit,
+after which its outcome is unknown. The renewal that follows settles it: Kafka completes a commit that it has begun, or
+aborts, before it answers, and refuses whatever of the old client comes later.
+
 A slow commit is followed by a renewal for the reason given in ARCHITECTURE.md: the client may have asked twice, and
 the first request, late, would end the next transaction half-way.
 """
@@ -53,6 +57,7 @@ V = TypeVar("V")
 
 _RENEW_SHARE = 0.7
 _AT_A_TIME = 500
+_ABORT_S = 5.0  # an abort only spares readers the wait for the next fence
 RETRY_BACKOFF_MS = 500
 
 
@@ -109,6 +114,7 @@ class TransactionalSender:
         self._id = producer_transactional_id(transactional_id)
         self._encoder = Encoder(settings.max_event_bytes)
         self._max_block_s = settings.max_block_s
+        self._commit_timeout_s = settings.commit_timeout_s
         self._begin_empty()
         self._ended: PipelineError | None = None
         tell_in_children(self)
@@ -127,7 +133,8 @@ class TransactionalSender:
         An exception in the block aborts, and goes on to the caller. Otherwise leaving the block raises
 
         - AbortableError: nothing was written. Run the block again.
-        - UnknownOutcomeError: it was written whole or not at all. Run the block again with the same ids.
+        - UnknownOutcomeError: it was written whole or not at all, as after `commit_timeout_s` without an answer. Run
+          the block again with the same ids; or let an empty block settle it, and look whether the events are there.
         - FencedError: another producer has this id (or the transaction took longer than its time-out). This one
           is at its end.
         - UnreachableError: only at the start. Nothing was written.
@@ -151,16 +158,25 @@ class TransactionalSender:
                 batch.end()
             self._renew_due = self._commit(producer)  # 5
         finally:
+            if self._ended is not None:
+                self._close_producer()
             self._owner = None
             self._turn.release()
 
     def close(self) -> None:
-        """Release the client; nothing is open between transactions. Never raises, and may be called again."""
+        """Begin nothing more, and release the client. Never raises, and may be called again.
+
+        A transaction of another thread is waited for, up to `max_block_s`. One that takes longer, or is this
+        thread's own, comes to its own end, and the client is released there.
+        """
         if self._pid != os.getpid():
             return
         self._ended = self._ended or ProducerClosedError("the producer is closed")
-        with self._turn:
-            self._close_producer()
+        if self._owner != threading.get_ident() and self._turn.acquire(timeout=self._max_block_s):
+            try:
+                self._close_producer()
+            finally:
+                self._turn.release()
 
     def forked(self) -> None:
         """The child must not end its parent's transactions, which sharing its id would do."""
@@ -220,7 +236,7 @@ class TransactionalSender:
     def _abort(self, producer: TransactionalProducer) -> None:
         """What fails here is ended by the renewal before the next transaction, or by Kafka's time-out."""
         try:
-            producer.abort()
+            producer.abort(_ABORT_S)
         except FencedError as error:
             self._fenced(error, "nothing of the transaction was written")
         except PipelineError:
@@ -230,7 +246,7 @@ class TransactionalSender:
         """Step 5; whether a renewal is due."""
         started_s = time.monotonic()
         try:
-            producer.commit()
+            producer.commit(self._commit_timeout_s)
         except AbortableError as error:
             self._abort(producer)
             raise AbortableError(
@@ -259,4 +275,7 @@ class TransactionalSender:
 
 
 _UNKNOWN = "the transaction was written whole or not at all, and Kafka did not say which"
-_RESOLVE = "run it again under the same event ids: a reader that recognises ids sees each event once"
+_RESOLVE = (
+    "run it again under the same event ids: a reader that recognises ids sees each event once; or run an empty "
+    "transaction, after which the events are there or never will be, and look: pipeline consume TOPIC"
+)

@@ -234,14 +234,14 @@ class MemoryProducer:
         with self._broker.faults.at("flush", self._id):
             return self._deliver()
 
-    def commit(self) -> None:
+    def commit(self, timeout_s: float | None = None) -> None:  # noqa: ARG002 - answers at once
         self._check_open()
         with self._broker.faults.at("commit", self._id):
             self._deliver()
             self._broker.end(self._id, self._checked_epoch(), commit=True)
             self._open = False
 
-    def abort(self) -> None:
+    def abort(self, timeout_s: float | None = None) -> None:  # noqa: ARG002 - as above
         if not self._open:
             raise InvariantError(f"{self._id}: abort outside of a transaction")
         with self._broker.faults.at("abort", self._id):

@@ -17,7 +17,7 @@ from pipeline import App, Delivery, Event, Producer, Topic, TransactionalProduce
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings, ProducerSettings, Settings
 from pipeline.core.names import TopicPartition
-from pipeline.errors import ConfigError, DeliveryError, FencedError, QueueFullError
+from pipeline.errors import ConfigError, DeliveryError, FencedError, QueueFullError, UnknownOutcomeError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
@@ -55,6 +55,19 @@ class Numbers:
     def events(self) -> list[Event[str, int]]:
         """All committed events, those of a partition in order."""
         return list(self._read())
+
+    def committed(self) -> list[int]:
+        """The numbers of all committed events, partition after partition, without waiting for more."""
+        reader = KafkaJournalReader(KafkaSettings(self.servers))
+        places = [TopicPartition(self.name, number) for number in range(PARTITIONS)]
+        ends = reader.stable_ends(places)
+        found = [
+            self.topic.value.decode(value)
+            for place in places
+            for _, value in (reader.read(place, 0, ends[place]) if ends[place] else ())
+        ]
+        reader.close()
+        return found
 
     def _read(self) -> Iterator[Event[str, int]]:
         places = [TopicPartition(self.name, number) for number in range(PARTITIONS)]
@@ -179,6 +192,59 @@ def test_transactions_are_whole_or_not_there_and_a_newer_producer_ends_the_older
             with pytest.raises(TypeError), new.transaction() as batch:
                 batch.send(numbers.topic, "k", "no number")  # type: ignore[misc]
     assert sorted(event.value for event in numbers.events()) == list(range(1001))
+
+
+@pytest.mark.parametrize("arrives", [False, True], ids=["never-arrives", "arrives-late"])
+def test_a_commit_that_kafka_does_not_answer_has_a_bound_and_what_follows_settles_it(
+    numbers: Numbers, proxy: Proxy, arrives: bool
+) -> None:
+    """A service must not hang; and what it is told must stay true: a late commit would double the second try."""
+    bounds = ProducerSettings(commit_timeout_s=1.0)
+    held = proxy.hold(Api.END_TXN)
+    with TransactionalProducer(
+        numbers.name, Settings(KafkaSettings(proxy.servers), producer=bounds)
+    ) as producer:
+        with pytest.raises(UnknownOutcomeError, match=r"no answer from Kafka in 1 s: .* whole or not at all"):
+            _write(producer, numbers, 1)
+        assert held.fired
+        if arrives:
+            held.release()
+            assert held.answer() == 0
+        with producer.transaction():
+            pass  # it is settled now
+        found = [1] if arrives else []
+        assert numbers.committed() == found
+        held.release()
+        _write(producer, numbers, 2)
+    assert (held.answer() == 0) is arrives  # the fence refuses what comes too late
+    assert numbers.committed() == [*found, 2]
+
+
+def test_an_abort_that_kafka_does_not_answer_has_a_bound(
+    numbers: Numbers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing hangs on it: the next transaction begins with a fence."""
+    monkeypatch.setattr("pipeline.producing.transactions._ABORT_S", 0.5)
+    held = proxy.hold(Api.END_TXN)
+
+    def stop_in_the_middle() -> None:
+        with producer.transaction() as batch:
+            for n in range(600):
+                batch.send(numbers.topic, "k", n)
+            proxy.wait_until(lambda: bool(proxy.answered(Api.PRODUCE)), "events on the topic")
+            raise KeyError("the caller's own")
+
+    with TransactionalProducer(numbers.name, Settings(KafkaSettings(proxy.servers))) as producer:
+        with pytest.raises(KeyError):
+            stop_in_the_middle()
+        assert held.fired
+        _write(producer, numbers, 1000)
+    assert numbers.committed() == [1000]
+
+
+def _write(producer: TransactionalProducer, numbers: Numbers, number: int) -> None:
+    with producer.transaction() as batch:
+        batch.send(numbers.topic, "k", number)
 
 
 class Rows:

@@ -231,6 +231,26 @@ def test_a_closed_producer_begins_nothing(sender: TransactionalSender) -> None:
         write(sender, "1")
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["another-thread", "the-thread-of-the-block"])
+def test_a_close_under_an_open_transaction_does_not_wait_for_ever_and_does_not_end_it(
+    broker: MemoryBroker, sender: TransactionalSender, own: bool
+) -> None:
+    """A service that stops must come to its end, and what it has promised to a caller must not be half done."""
+    with sender.transaction() as batch:
+        batch.send(orders, "k", 1, id="1")
+        if own:
+            sender.close()
+        else:
+            thread = threading.Thread(target=sender.close)
+            thread.start()
+            thread.join()
+        batch.send(orders, "k", 1, id="2")
+    assert ids(broker) == [b"1", b"2"]
+    assert sender._producer is None
+    with pytest.raises(ProducerClosedError, match="the producer is closed"):
+        write(sender, "3")
+
+
 def test_a_child_must_have_an_id_of_its_own(sender: TransactionalSender) -> None:
     """Under its parent's id it would abort its parent's transactions."""
     write(sender, "1")

@@ -53,8 +53,8 @@ class SlowCommits(MemoryProducers):
         producer = super().open(transactional_id)
         commit = producer.commit
 
-        def slow() -> None:
-            commit()
+        def slow(timeout_s: float | None = None) -> None:
+            commit(timeout_s)
             self._clock.advance(self.seconds.pop(0) if self.seconds else 0.001)
 
         producer.commit = slow  # type: ignore[method-assign]

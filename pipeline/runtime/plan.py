@@ -20,7 +20,15 @@ from pipeline.runtime.letter_topics import letter_topics, wants_letters
 from pipeline.runtime.world import World
 from pipeline.table import table_prefix
 
-__all__ = ["PARTITIONER", "GroupPlan", "InputChange", "inputs_changed", "outputs_changed", "plan_groups"]
+__all__ = [
+    "PARTITIONER",
+    "GroupPlan",
+    "TopicChange",
+    "inputs_changed",
+    "journal_changed",
+    "outputs_changed",
+    "plan_groups",
+]
 
 PARTITIONER = "murmur2_random"
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
@@ -106,24 +114,24 @@ def plan_groups(
     return plans, {topic: _sender(topic, topics[topic.name]) for topic in app.topics.values()}
 
 
-class InputChange(NamedTuple):
-    """Why a group must not go on with its inputs, and the page that says what to do."""
+class TopicChange(NamedTuple):
+    """Why a task must not go on with its topics, and what to do about it."""
 
     reason: str
-    runbook: str
+    hint: str
 
 
-def inputs_changed(plan: GroupPlan, now: Mapping[str, TopicInfo]) -> InputChange | None:
+def inputs_changed(plan: GroupPlan, now: Mapping[str, TopicInfo]) -> TopicChange | None:
     """Why the group must not go on with its inputs as they are now; None when nothing changed."""
-    recreated, moved = "runbooks/topic-recreated.md", "runbooks/partitions-changed.md"
+    recreated, moved = "follow runbooks/topic-recreated.md", "follow runbooks/partitions-changed.md"
     for name, facts in plan.identity.inputs.items():
         current = now.get(name)
         if current is None:
-            return InputChange(f"topic {name} was deleted", recreated)
+            return TopicChange(f"topic {name} was deleted", recreated)
         if current.topic_id != facts.topic_id:
-            return InputChange(f"topic {name} was deleted and created again", recreated)
+            return TopicChange(f"topic {name} was deleted and created again", recreated)
         if current.partitions != facts.partitions:
-            return InputChange(
+            return TopicChange(
                 f"topic {name} had {facts.partitions} partitions and has {current.partitions}", moved
             )
     return None
@@ -131,17 +139,43 @@ def inputs_changed(plan: GroupPlan, now: Mapping[str, TopicInfo]) -> InputChange
 
 def outputs_changed(
     plan: GroupPlan, written: Iterable[str], now: Mapping[str, TopicInfo]
-) -> InputChange | None:
-    """Why a task must not go on writing to the topics `written`; None when keys still go where they went."""
+) -> TopicChange | None:
+    """Why a task must not go on writing to the topics `written`; None when keys still go where they went.
+
+    Left alone, a commit with an output for a topic that is gone would be aborted for ever.
+    """
+    letters = plan.id.dead_letter_topic
+    if plan.largest_letter and letters not in now:
+        again = "start the worker again: it creates that topic"
+        return TopicChange(f"topic {letters}, which this task writes to, was deleted", again)
     for name in written:
         before, current = plan.placed_by.get(name), now.get(name)
+        if before is not None and current is None:
+            return TopicChange(
+                f"topic {name}, which this task writes to, was deleted",
+                "create it again, `pipeline topics apply` does where it is declared in topics/, and start the worker "
+                "again: records that are not committed are handled then",
+            )
         if before is not None and current is not None and current.partitions != before:
-            return InputChange(
+            return TopicChange(
                 f"topic {name} had {before} partitions and has {current.partitions}, and this task writes to it: "
                 "keys would move away from their readers' state",
-                "runbooks/partitions-changed.md",
+                "follow runbooks/partitions-changed.md",
             )
     return None
+
+
+def journal_changed(plan: GroupPlan, before: str | None, now: Mapping[str, TopicInfo]) -> TopicChange | None:
+    """Why a group must not go on with its journal, whose id was `before`; None: it was never seen, or is the same."""
+    name = plan.id.journal_topic
+    current = now.get(name)
+    if before is None or (current is not None and current.topic_id == before):
+        return None
+    again = " and created again" if current is not None else ""
+    return TopicChange(
+        f"its journal {name} was deleted{again}",
+        "keep the state directory, and follow runbooks/journal-lost.md",
+    )
 
 
 def _shape(

@@ -7,7 +7,7 @@ last for as long as nothing arrives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
@@ -15,7 +15,13 @@ from pipeline.errors import FatalTaskError, FencedError, PipelineError, Unreacha
 from pipeline.ports import Pending, TopicInfo
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.outage import Outage
-from pipeline.runtime.plan import inputs_changed, outputs_changed
+from pipeline.runtime.plan import (
+    GroupPlan,
+    TopicChange,
+    inputs_changed,
+    journal_changed,
+    outputs_changed,
+)
 from pipeline.runtime.world import World
 
 __all__ = ["Upkeep"]
@@ -34,6 +40,8 @@ class Upkeep:
         self._check: Pending[dict[str, TopicInfo]] | None = None
         self._asked_s = now
         self._outage = Outage(world.clock, world.log)
+        self._journals: dict[str, str] = {}  # id of each topic when it was first seen
+        self._changes: dict[GroupRun, TopicChange | None] = {}  # of journals, at the last look
         self._looks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
 
     def turn(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
@@ -59,11 +67,16 @@ class Upkeep:
             self._next_check_s = now + self._settings.check_interval_s
             self._asked_s = now
             plans = [run.plan for run in self._runs]
-            names = sorted({name for plan in plans for name in (*plan.placed_by, *plan.identity.inputs)})
+            names = sorted({name for plan in plans for name in _watched(plan)})
             cluster = self._world.cluster
             self._check = self._world.executor.submit(lambda: cluster.describe(names))
             self._begin_looks()
         return found + self._taken()
+
+    def lost(self, run: GroupRun, task: TaskId) -> PipelineError | None:
+        """Why no restore of the task can succeed, as of the last look; None as far as is known."""
+        change = self._changes.get(run)
+        return None if change is None else _fatal(task, change)
 
     def explain(self, run: GroupRun, task: TaskId, error: PipelineError) -> PipelineError:
         """A position out of range has another reason when the topic is not the one it was."""
@@ -101,8 +114,12 @@ class Upkeep:
     def _judge(self, now: dict[str, TopicInfo]) -> list[tuple[GroupRun, TaskId, PipelineError]]:
         found: list[tuple[GroupRun, TaskId, PipelineError]] = []
         for run in self._runs:
+            journal = run.plan.id.journal_topic
+            self._changes[run] = journal_changed(run.plan, self._journals.get(journal), now)
+            if journal in now:
+                self._journals.setdefault(journal, now[journal].topic_id)
             for task in run.tasks.values():
-                error = _error(run, task.id, now, task.written)
+                error = self.lost(run, task.id) or _error(run, task.id, now, task.written)
                 if error is not None:
                     found.append((run, task.id, error))
         return found
@@ -112,6 +129,18 @@ def _error(
     run: GroupRun, task: TaskId, now: dict[str, TopicInfo], written: Sequence[str] = ()
 ) -> PipelineError | None:
     change = inputs_changed(run.plan, now) or outputs_changed(run.plan, written, now)
-    if change is None:
-        return None
-    return FatalTaskError(f"task {task}: {change.reason}", hint=f"follow {change.runbook}")
+    return None if change is None else _fatal(task, change)
+
+
+def _fatal(task: TaskId, change: TopicChange) -> FatalTaskError:
+    return FatalTaskError(f"task {task}: {change.reason}", hint=change.hint)
+
+
+def _watched(plan: GroupPlan) -> Iterator[str]:
+    """The topics that a group cannot do without, as far as it has them."""
+    yield from plan.placed_by
+    yield from plan.identity.inputs
+    if not plan.group.sinks:
+        yield plan.id.journal_topic
+    if plan.largest_letter:
+        yield plan.id.dead_letter_topic

@@ -392,6 +392,8 @@ class Worker:
             log.warning("task_fenced", task=name, reason=error.message)
             applied = task.applied if task is not None else None
             self._fenced[task_id] = run.authority.begin_look(task_id, applied)
+        elif reaction is Reaction.RESTORE_LATER and (lost := self._upkeep.lost(run, task_id)) is not None:
+            self._fail(run, task_id, lost)
         elif reaction is Reaction.RESTORE_LATER:
             if not run.authority.unanswered(error):
                 log.warning("task_restarts", task=name, reason=error.message)

@@ -94,3 +94,21 @@ def test_a_journal_with_a_wrong_setting_is_refused_with_the_command_that_mends_i
     troubled.configure(journal, name, right)
     troubled.send(50)
     troubled.finish()
+
+
+def test_a_journal_and_an_output_that_are_deleted_under_a_worker_are_named(troubled: TroubledBench) -> None:
+    """Commits and restores would be tried for ever, with words of the Kafka client's that name no cause."""
+    troubled.environment |= {"PIPELINE_CHECK_INTERVAL_S": "0.5"}
+    troubled.send(100)
+    worker = troubled.worker()
+    troubled.catch_up(worker)
+    cluster = KafkaCluster(KafkaSettings(troubled.servers))
+    cluster.delete([f"{troubled.prefix}.counting.journal"])
+    failed = troubled.wait_for_event("task_failed", times=PARTITIONS)
+    assert f"its journal {troubled.prefix}.counting.journal was deleted" in failed["reason"]
+    assert "runbooks/journal-lost.md" in failed["next"]
+    cluster.delete([f"{troubled.prefix}-sums"])
+    failed = troubled.wait_for_event("task_failed", times=2 * PARTITIONS)
+    assert f"topic {troubled.prefix}-sums, which this task writes to, was deleted" in failed["reason"]
+    assert "pipeline topics apply" in failed["next"]
+    assert worker.wait(DEADLINE_S) == 1

@@ -1,0 +1,95 @@
+"""Topics other than inputs that are deleted under a running worker: it says what to do, and nothing is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline import App, Context, Event
+from pipeline.errors import FatalTaskError
+from pipeline.ports import TopicSpec
+from pipeline.runtime.genesis import JOURNAL_CONFIG, JOURNAL_MESSAGE_BYTES
+from pipeline.testing import TestDriver
+from tests.runtime.sums import Sums
+
+
+def run_to_failure(driver: TestDriver) -> FatalTaskError:
+    """Until the worker has looked at its topics, and has stopped for one of them."""
+    driver.clock.advance(driver.settings.check_interval_s)
+    with pytest.raises(FatalTaskError) as caught:
+        driver.run()
+    return caught.value
+
+
+def looked_at(driver: TestDriver) -> TestDriver:
+    """Let the worker look at its topics while all is well."""
+    driver.run()
+    driver.clock.advance(driver.settings.check_interval_s)
+    driver.run()
+    return driver
+
+
+def test_an_output_topic_that_is_deleted_stops_the_tasks_that_write_to_it() -> None:
+    """Each commit would be aborted for ever, with words that name no cause; what it holds is handled again."""
+    sums = Sums(deferred=True)
+    sums.send(1)
+    driver = looked_at(sums.driver)
+    driver.broker.delete("sums")
+    error = run_to_failure(driver)
+    assert error.message == "task sums/main/0: topic sums, which this task writes to, was deleted"
+    assert "pipeline topics apply" in (error.hint or "")
+    driver.broker.create(TopicSpec("sums", 1))
+    driver.restart()
+    sums.send(2)
+    driver.run()
+    assert [event.value.total for event in driver.outputs(sums.sums)] == [3]
+
+
+def test_an_output_topic_that_a_task_has_never_written_to_stops_nobody() -> None:
+    """A topic of another group, or of a case that never came up."""
+    sums = Sums()
+    driver = looked_at(sums.driver)
+    driver.broker.delete("sums")
+    driver.clock.advance(driver.settings.check_interval_s)
+    driver.run()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_journal_that_is_deleted_stops_the_tasks_with_the_page_that_says_what_is_left(again: bool) -> None:
+    """Restores would be tried for ever, or a journal that somebody has created would be taken for ours."""
+    sums = Sums()
+    sums.send(1)
+    driver = looked_at(sums.driver)
+    driver.broker.delete("sums.main.journal")
+    if again:
+        right = {**JOURNAL_CONFIG, "max.message.bytes": str(JOURNAL_MESSAGE_BYTES)}
+        driver.broker.create(TopicSpec("sums.main.journal", 1, config=right))
+    error = run_to_failure(driver)
+    suffix = " and created again" if again else ""
+    assert error.message == f"task sums/main/0: its journal sums.main.journal was deleted{suffix}"
+    assert "runbooks/journal-lost.md" in (error.hint or "")
+    driver.restart()
+    with pytest.raises(FatalTaskError, match=r"existed before|holds no entry"):
+        driver.run()
+    assert driver.table(sums.totals)["a"].total == 1
+
+
+def test_a_dead_letter_topic_that_is_deleted_stops_the_group_and_comes_back_with_the_next_start() -> None:
+    """The record that needs it would be tried for ever."""
+    app = App("careful")
+    numbers = app.topic("numbers", key=str, value=int)
+
+    @app.handler(numbers, on_error="dead_letter")
+    def refuse(event: Event[str, int], ctx: Context) -> None:
+        raise ValueError("no")
+
+    driver = TestDriver(app)
+    driver.send(numbers, "a", 1)
+    looked_at(driver)
+    driver.broker.delete("careful.main.dead-letters")
+    error = run_to_failure(driver)
+    assert "topic careful.main.dead-letters, which this task writes to, was deleted" in error.message
+    assert "start the worker again" in (error.hint or "")
+    driver.restart()
+    driver.send(numbers, "a", 2)
+    driver.run()
+    assert [letter.value for letter in driver.dead_letters()] == [b"2"]

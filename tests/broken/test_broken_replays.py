@@ -6,8 +6,6 @@ import pytest
 
 from tests.broken.breaking import Broken, Copy, name_of
 
-REPLAYING = "tests/client/test_replaying.py"
-
 ROWS = [
     Broken(
         "marks of replayed letters are written in a transaction of their own",
@@ -17,21 +15,21 @@ ROWS = [
         "        producer.commit()\n"
         "        producer.begin()\n"
         "        producer.send([mark_output(mark) for mark in marks.values()])\n",
-        f"{REPLAYING} crash_at_any_call",
+        "tests/client/test_replay_faults.py crash_at_any_call",
     ),
     Broken(
         "a doubtful replay is done again",
         "client/replaying.py",
         "        found = self._marks.get(first)\n",
         "        found = before\n",
-        f"{REPLAYING} settled_by_the_mark",
+        "tests/client/test_replay_faults.py settled_by_the_mark",
     ),
     Broken(
         "a reset handles what waited to be replayed beside the input",
         "runtime/reset.py",
         "        if is_replays(partition.topic):\n",
         "        if False:\n",
-        f"{REPLAYING} reset_forgets",
+        "tests/client/test_replays_input.py reset_forgets",
     ),
 ]
 

@@ -65,3 +65,15 @@ def with_history(commits: int = 6, **changes: object) -> Sums:
         sums.send(number, key=f"k{number % 4}")
         sums.driver.run()
     return sums
+
+
+def check_restored_from_a_checkpoint(sums: Sums, seq: int | None = None) -> None:
+    """On an empty disk; from the one at `seq`."""
+    sums.driver.restart(empty_disk=True)
+    sums.send(7)
+    sums.driver.run()
+    live = sums.driver.said("task_live")[-1]
+    assert live["start"] == "a checkpoint"
+    if seq is not None:
+        assert live["seq"] - live["entries_replayed"] - 1 == seq
+    sums.check()

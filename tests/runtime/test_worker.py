@@ -35,7 +35,7 @@ START_STEPS = {
     Step.BEFORE_ACQUIRE,
     Step.AFTER_ACQUIRE,
 }
-# Reached by replays of many megabytes (test_restore.py), and with a checkpoint store (test_checkpoints.py).
+# Reached by replays of many megabytes (test_restore.py), and with a checkpoint store (test_checkpoint_crashes.py).
 ELSEWHERE = {Step.DURING_REPLAY, *CHECKPOINT_STEPS, *DOWNLOAD_STEPS, *SINK_STEPS}
 
 

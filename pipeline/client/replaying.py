@@ -163,6 +163,7 @@ class Replayer:
             letter_partition=found.partition,
             letter_offset=found.offset,
             number=letter.replay + self._times(found) + 1,
+            topic_id=letter.topic_id,
         )
 
     def _times(self, found: DeadLetter) -> int:

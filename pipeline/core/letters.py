@@ -57,7 +57,9 @@ class Letter(NamedTuple):
     """What the headers of a dead letter say.
 
     `tries`: handler calls that failed, of this time. `replay`: 0, or as which replay it failed again.
-    `failed_ms`: when it was given up, by the worker's clock; 0 where that is not said.
+    `failed_ms`: when it was given up, by the worker's clock; 0 where that is not said. `topic_id`: of the origin's
+    topic in Kafka, since one that is created again has other records at the same places; empty in letters of earlier
+    releases.
     """
 
     origin: Origin
@@ -69,6 +71,7 @@ class Letter(NamedTuple):
     tries: int = 1
     replay: int = 0
     failed_ms: int = 0
+    topic_id: str = ""
 
 
 def letter_headers(letter: Letter) -> list[tuple[str, bytes]]:
@@ -87,6 +90,7 @@ def letter_headers(letter: Letter) -> list[tuple[str, bytes]]:
         ("tries", str(letter.tries), _NAME_BYTES),
         ("replay", str(letter.replay), _NAME_BYTES),
         ("time", str(letter.failed_ms), _NAME_BYTES),
+        ("topic-id", letter.topic_id, _NAME_BYTES),
     )
     return [(f"{_PREFIX}{name}", bounded(text, limit)) for name, text, limit in fields]
 
@@ -119,6 +123,7 @@ def read_letter(headers: Headers) -> tuple[Letter, Headers] | None:
         number["tries"],
         number["replay"],
         number["time"],
+        said.get("topic-id", ""),
     )
     return letter, headers[:first]
 
@@ -146,6 +151,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """A dead letter that its task is to handle again, as the record that it was.
 
     `letter_partition`, `letter_offset`: where the letter is. `number`: 1 for the first replay of the record.
+    `topic_id`: as in the letter.
     """
 
     topic: str
@@ -158,6 +164,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     letter_partition: int
     letter_offset: int
     number: int
+    topic_id: str = ""
 
     @property
     def origin(self) -> Origin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.core.letters import Letter, Origin, letter_headers
@@ -15,12 +16,18 @@ _HEADER_BYTES = 8  # what a header takes beside its name and value, at most
 
 
 class DeadLetters:
-    """`largest`: bytes that the dead-letter topic takes as key, value and headers of a record."""
+    """`largest`: bytes that the dead-letter topic takes as key, value and headers of a record.
 
-    def __init__(self, task: TaskId, clock: Clock, largest: int) -> None:
+    `topic_ids`: of the inputs, as they are now. A replay that fails again keeps the one that it had.
+    """
+
+    def __init__(
+        self, task: TaskId, clock: Clock, largest: int, topic_ids: Mapping[str, str] | None = None
+    ) -> None:
         self._task = task
         self._clock = clock
         self._largest = largest
+        self._topic_ids = topic_ids or {}
         self._topic = task.group_id.dead_letter_topic
 
     def write(self, record: Record, handler: str, error: BaseException, tries: int) -> Any:
@@ -37,6 +44,7 @@ class DeadLetters:
             tries,
             getattr(record, "replay", 0),
             self._clock.wall_ms(),
+            getattr(record, "topic_id", "") or self._topic_ids.get(origin.topic, ""),
         )
         headers = [*(record.headers() or ()), *letter_headers(letter)]
         return self._topic, record.key(), record.value(), max(timestamp_ms, 0), headers

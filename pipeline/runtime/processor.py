@@ -90,6 +90,7 @@ class Processor:
         self._events = {
             topic.name: event_type(task.app, task.group, topic_ids[topic.name]) for topic in group.inputs
         }
+        self._make: type[Event[Any, Any]] = Event  # of the topic at hand
         self.rejected = Rejected()
         self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
         self._failures = 0
@@ -103,14 +104,20 @@ class Processor:
         bindings, count = running
         return AtWork(self._task, [handler_name(binding) for binding in bindings], record, count)
 
-    def process(self, topic_name: str, records: Sequence[Record], failures: int = 0) -> None:
+    def process(
+        self, topic_name: str, records: Sequence[Record], failures: int = 0, topic_id: str = ""
+    ) -> None:
         """Run the handlers of a topic over records of it, in order.
 
-        `failures`: how often the record, which is then the only one, has failed before.
+        `failures`: how often the record, which is then the only one, has failed before. `topic_id`: of the topic as it
+        was when the records were in it, where that is not now.
         Raises PoisonError, RetryError (both with everything before the record processed), CorruptStateError.
         """
         topic, bindings = self._routes[topic_name]
         self._failures = failures
+        self._make = (
+            event_type(self._task.app, self._task.group, topic_id) if topic_id else self._events[topic_name]
+        )
         self._seen = seen = self._dedup.get(topic_name)
         try:
             if bindings[0].batch:
@@ -146,7 +153,7 @@ class Processor:
         decode_key, decode_value = topic.key.decode, context.value_decoder(topic)
         single = bindings[0].function if len(bindings) == 1 else None
         binding = bindings[0]
-        make = self._events[topic.name]
+        make = self._make
         fresh = not topic.value.immutable  # a handler may change what it got; the next one gets its own
         mark = len(outputs)
         while True:
@@ -195,7 +202,7 @@ class Processor:
                 context.message = max(unique, key=_timestamp)
                 keys = [topic.key.decode(record.key()) for record in unique]
                 values = [topic.value.read(record) for record in unique]
-                binding.function(Batch(unique, keys, values, self._events[topic.name]), context)
+                binding.function(Batch(unique, keys, values, self._make), context)
                 self._undo.clear()
             if seen is not None:
                 seen.settle(admitted)

@@ -1,8 +1,9 @@
 """Handles replays: dead letters that come back to their task, as the records that they were.
 
-A replay is shown to the handlers of its topic with its own place, time and headers, so that `event.id` and
-`event.effect_key` are what they were. It is handled whatever the input's position is, and counts by its place among
-the replays: the commit with that position is what makes it happen once.
+A replay is shown to the handlers of its topic with its own place, time, headers and topic id, so that `event.id` and
+`event.effect_key` are what they were, also when the topic has been created again since. It is handled whatever the
+input's position is, and counts by its place among the replays: the commit with that position is what makes it happen
+once.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ _CREATE_TIME = 1
 
 
 class Replayed:
-    """`ports.Record`: the record that became a dead letter. `replay`: the how-manieth replay this is."""
+    """`ports.Record`: the record that became a dead letter. `replay`: the how-manieth replay this is.
 
-    __slots__ = ("_was", "replay")
+    `topic_id`: of its topic as it was then; empty where the letter does not say.
+    """
+
+    __slots__ = ("_was", "replay", "topic_id")
 
     def __init__(self, replay: Replay) -> None:
         self._was = replay
         self.replay = replay.number
+        self.topic_id = replay.topic_id
 
     def topic(self) -> str:
         return self._was.topic
@@ -61,7 +66,7 @@ def process_replays(processor: Processor, records: Sequence[Record], failures: i
                     Replayed(replay), f"topic {replay.topic} is no longer an input of its group"
                 )
             else:
-                processor.process(replay.topic, [Replayed(replay)], failures)
+                processor.process(replay.topic, [Replayed(replay)], failures, replay.topic_id)
         except PoisonError as stopped:
             raise PoisonError(record.offset(), stopped.error) from stopped
         except RetryError as stopped:

@@ -74,9 +74,9 @@ class Task:
             for definition in group.tables.values()
         }
         self.context = Context(self._tables, senders, resources)
-        letters = DeadLetters(task, world.clock, plan.largest_letter)
-        self.dedup = dedup_tables(group, restored.store, self._overlay, self.context, world.clock)
         topic_ids = {name: facts.topic_id for name, facts in plan.identity.inputs.items()}
+        letters = DeadLetters(task, world.clock, plan.largest_letter, topic_ids)
+        self.dedup = dedup_tables(group, restored.store, self._overlay, self.context, world.clock)
         self._processor = Processor(
             task, group, self.context, self._overlay, letters, world.log, self.dedup, topic_ids
         )

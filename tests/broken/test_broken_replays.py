@@ -8,6 +8,20 @@ from tests.broken.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
+        "a replay has the key of what is at its place now",
+        "client/replaying.py",
+        "            topic_id=letter.topic_id,\n",
+        "",
+        "tests/client/test_replaying.py keeps_its_effect_key",
+    ),
+    Broken(
+        "a letter of a replay takes the id that its topic has now",
+        "runtime/dead_letters.py",
+        'getattr(record, "topic_id", "") or self',
+        "self",
+        "tests/client/test_replaying.py keeps_its_effect_key",
+    ),
+    Broken(
         "marks of replayed letters are written in a transaction of their own",
         "client/replaying.py",
         "        producer.send([mark_output(mark) for mark in marks.values()])\n",

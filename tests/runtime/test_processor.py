@@ -247,6 +247,7 @@ def test_a_dead_letter_is_the_record_with_its_story(rig: Rig) -> None:
         ("dead-letter-tries", b"1"),
         ("dead-letter-replay", b"0"),
         ("dead-letter-time", b"1700000000000"),
+        ("dead-letter-topic-id", b""),
     ]
     assert 'raise ValueError("unlucky")' in traceback
     assert "processor.py" not in traceback.replace("test_processor.py", "")

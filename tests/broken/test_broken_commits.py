@@ -6,8 +6,6 @@ import pytest
 
 from tests.broken.breaking import Broken, Copy, name_of
 
-WORKER = "tests/runtime/test_worker.py"
-
 ROWS = [
     Broken(
         "apply before the commit",
@@ -15,42 +13,42 @@ ROWS = [
         "        steps.reached(Step.DURING_COMMIT, task)\n",
         "        self._apply(commit, make_journal_entry(entry, chain, offset, chunks))\n"
         "        steps.reached(Step.DURING_COMMIT, task)\n",
-        f"{WORKER} crash_at_each_commit_step",
+        "tests/runtime/test_worker.py crash_at_each_commit_step",
     ),
     Broken(
         "no renewal after a doubtful commit: do it again",
         "runtime/publisher.py",
         "                resolved = self._renew(nonce)\n            else:",
         "                resolved = None\n            else:",
-        f"{WORKER} unknown_outcome",
+        "tests/runtime/test_doubtful_commits.py unknown_outcome",
     ),
     Broken(
         "no renewal after a doubtful commit: take it for done",
         "core/recovery.py",
         "    if len(found) == 1:\n        return Outcome.ABORTED, head\n",
         "    if len(found) == 1:\n        return Outcome.COMMITTED, head\n",
-        f"{WORKER} unknown_outcome",
+        "tests/runtime/test_doubtful_commits.py unknown_outcome",
     ),
     Broken(
         "the nonce is ignored",
         "core/recovery.py",
         "nonce is not None and found[1].entry.nonce == nonce",
         "nonce is not None",
-        f"{WORKER} in_between",
+        "tests/runtime/test_doubtful_commits.py in_between",
     ),
     Broken(
         "the journal's new entries are ignored after a renewal",
         "core/recovery.py",
         "    return Outcome.SUPERSEDED, found[-1]\n",
         "    return Outcome.ABORTED, head\n",
-        f"{WORKER} between_a_doubtful",
+        "tests/runtime/test_doubtful_commits.py between_a_doubtful",
     ),
     Broken(
         "the low offset of an entry after a lost tail is ignored",
         "runtime/publisher.py",
         "        if offset <= head.next_offset:",
         "        if False:",
-        f"{WORKER} under_a_running_worker_stops",
+        "tests/runtime/test_journal_loss.py under_a_running_worker_stops",
     ),
     Broken(
         "a slow commit does not renew the producer",
@@ -73,14 +71,14 @@ ROWS = [
         "            kept, assign = dict(task.positions), self.source.assign\n"
         "            self.source.unassign(self.plan.partitions_of(partition))\n"
         "            self.source.assign = lambda places: assign({tp: kept[tp.topic] for tp in places})\n",
-        f"{WORKER} fence_in_the_middle",
+        "tests/runtime/test_doubtful_commits.py fence_in_the_middle",
     ),
     Broken(
         "what a dropped task has written is kept",
         "runtime/task.py",
         "        self._overlay = TaskOverlay()\n",
         '        self._overlay = vars(world.cluster).setdefault("kept", TaskOverlay())\n',
-        f"{WORKER} fence_in_the_middle",
+        "tests/runtime/test_doubtful_commits.py fence_in_the_middle",
     ),
     Broken(
         "a record that the client had no room for is taken for sent",

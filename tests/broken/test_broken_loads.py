@@ -6,22 +6,20 @@ import pytest
 
 from tests.broken.breaking import Broken, Copy, name_of
 
-LOADER = "tests/client/test_loader.py"
-
 ROWS = [
     Broken(
         "finished files of a load are not compared",
         "client/series.py",
         "            if other:\n",
         "            if False:\n",
-        f"{LOADER} begins_otherwise",
+        "tests/client/test_loader.py begins_otherwise",
     ),
     Broken(
         "the loaded part of a file is not compared",
         "client/series.py",
         "        check_prefix(position, cursor.skip_to(position.offset, position.line))\n",
         "        cursor.skip_to(position.offset, position.line)\n",
-        f"{LOADER} changed_beginning",
+        "tests/client/test_loader.py changed_beginning",
     ),
     Broken(
         "a line that was loaded without its end may go on",
@@ -42,7 +40,7 @@ ROWS = [
         "client/transactions.py",
         "                if not slow:\n",
         "                if True:\n",
-        f"{LOADER} slow_commit",
+        "tests/client/test_load_faults.py slow_commit",
     ),
 ]
 

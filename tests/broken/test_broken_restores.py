@@ -6,50 +6,48 @@ import pytest
 
 from tests.broken.breaking import Broken, Copy, name_of
 
-WORKER = "tests/runtime/test_worker.py"
-
 ROWS = [
     Broken(
         "the chain of a local state is ignored",
         "core/recovery.py",
         "found.entry.seq == local.seq and found.chain == local.chain",
         "found.entry.seq == local.seq",
-        f"{WORKER} another_history",
+        "tests/runtime/test_local_damage.py another_history",
     ),
     Broken(
         "a local state beyond the journal's end is accepted",
         "core/recovery.py",
         "        elif tail_is_lost(local, cluster_id, journal):",
         "        elif False:",
-        f"{WORKER} lost_its_tail",
+        "tests/runtime/test_journal_loss.py lost_its_tail",
     ),
     Broken(
         "an app that lost its journal is taken for a new one",
         "runtime/genesis.py",
         "    return traces\n",
         "    return []\n",
-        f"{WORKER} journal_topic_that_is_gone",
+        "tests/runtime/test_journal_loss.py journal_topic_that_is_gone",
     ),
     Broken(
         "a topic recreated under a running worker goes unnoticed",
         "runtime/plan.py",
         "        if current.topic_id != facts.topic_id:",
         "        if False:",
-        f"{WORKER} created_again",
+        "tests/runtime/test_journal_loss.py created_again",
     ),
     Broken(
         "positions of the restored entry are ignored",
         "runtime/restore.py",
         "positions = {**applied.positions, **",
         "positions = {**dict.fromkeys(applied.positions, 0), **",
-        f"{WORKER} crash_at_each_commit_step",
+        "tests/runtime/test_worker.py crash_at_each_commit_step",
     ),
     Broken(
         "a read at the start of the journal ends one entry early",
         "runtime/restore.py",
         "read_entries(task, reader, plan.offset, end, head)",
         "read_entries(task, reader, plan.offset, end - 2, head)",
-        f"{WORKER} crash_at_each_commit_step",
+        "tests/runtime/test_worker.py crash_at_each_commit_step",
     ),
     Broken(
         "a restore reads the journal's end before it fences",
@@ -104,7 +102,7 @@ ROWS = [
         "core/recovery.py",
         "    if with_genesis == 0 and written == 0:\n        if not traces:\n",
         "    if with_genesis == 0 and written == 0:\n        if True:\n",
-        "tests/core/test_recovery.py row_5",
+        "tests/core/test_genesis_plan.py row_5",
     ),
     Broken(
         "a reset keeps the rows of before",

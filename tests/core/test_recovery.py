@@ -1,47 +1,19 @@
-"""Decision tables of recovery, row by row; a test's name ends with the row's number."""
+"""The table of `plan_restore`, row by row."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 import msgspec
 import pytest
 
-from pipeline.core.journal import Entry, Identity, InputFacts, JournalEntry, Kind
+from pipeline.core.journal import Identity, JournalEntry, Kind
 from pipeline.core.kept import CheckpointRef
 from pipeline.core.position import AppliedPosition
-from pipeline.core.recovery import (
-    Candidate,
-    GenesisPlan,
-    JournalFacts,
-    Outcome,
-    RestorePlan,
-    Start,
-    check_identity,
-    plan_genesis,
-    plan_restore,
-    resolve_outcome,
-)
-from pipeline.errors import CheckpointStoreError, ConfigError, FatalTaskError, PipelineError
-
-GROUP = "group app/main"
-TASK = "app/main/0"
-IDENTITY = Identity(
-    "cluster",
-    "murmur2_random",
-    {"in": InputFacts("id-1", 4), "more": InputFacts("id-2", 4)},
-    {"t": "str->json:int", "u": "str->json:str"},
-    "topology",
-)
-
-
-def journal_entry(seq: int, kind: Kind = Kind.COMMIT, *, nonce: bytes = b"n", chain: int = 0) -> JournalEntry:
-    """Entry `seq` at offset 2 * seq, with its marker behind it."""
-    entry = Entry(kind, seq, "w", nonce, {"in": seq})
-    return JournalEntry(entry, seq * 2, seq * 2 + 1, bytes([chain or seq]) * 16)
-
+from pipeline.core.recovery import Candidate, JournalFacts, RestorePlan, Start, plan_restore
+from pipeline.errors import CheckpointStoreError, FatalTaskError
+from tests.core.recovery_case import IDENTITY, TASK, assert_helpful, journal_entry
 
 GENESIS = journal_entry(1, Kind.GENESIS)
 LATER = journal_entry(50, Kind.CHECKPOINT)
@@ -52,71 +24,6 @@ def state_at(found: JournalEntry, identity: Identity = IDENTITY) -> AppliedPosit
     return AppliedPosition(
         found.entry.seq, found.offset, found.next_offset, found.chain, found.entry.positions, identity
     )
-
-
-def assert_helpful(error: PipelineError, *facts: str) -> None:
-    """The message names the facts, the hint a way on."""
-    assert all(fact in error.message for fact in facts), error.message
-    assert error.hint
-
-
-# Genesis
-
-
-def genesis(
-    *, exists: bool = True, with_genesis: int = 0, written: int = 0, traces: Sequence[str] = ()
-) -> GenesisPlan:
-    return plan_genesis(
-        GROUP, journal_exists=exists, with_genesis=with_genesis, written=written, partitions=4, traces=traces
-    )
-
-
-def test_genesis_of_a_new_group_is_created_row_1() -> None:
-    """Nothing anywhere speaks of the group: it is new."""
-    assert genesis(exists=False) is GenesisPlan.CREATE
-
-
-@pytest.mark.parametrize("trace", ["a local state of task app/main/2", "committed offsets of group app.main"])
-def test_genesis_is_refused_when_the_journal_topic_is_gone_row_2(trace: str) -> None:
-    """A lost journal must never look like a new app: all its results would be produced again."""
-    with pytest.raises(FatalTaskError) as caught:
-        genesis(exists=False, traces=[trace])
-    assert_helpful(caught.value, GROUP, trace, "its journal topic is gone")
-
-
-@pytest.mark.parametrize("traces", [[], ["a local state"]])
-def test_genesis_is_present_row_3(traces: list[str]) -> None:
-    """The usual start; traces are what one expects then."""
-    assert genesis(with_genesis=4, written=4, traces=traces) is GenesisPlan.PRESENT
-
-
-def test_genesis_is_written_after_a_crash_before_it_row_4() -> None:
-    """The topic was created and nothing else happened: going on is safe."""
-    assert genesis() is GenesisPlan.WRITE
-
-
-def test_genesis_is_refused_when_the_journal_was_emptied_row_5() -> None:
-    """A journal topic that somebody deleted and created again is as lost as one that is gone."""
-    with pytest.raises(FatalTaskError) as caught:
-        genesis(traces=["a local state of task app/main/2"])
-    assert_helpful(caught.value, GROUP, "a local state of task app/main/2", "its journal is empty")
-
-
-@pytest.mark.parametrize(
-    ("with_genesis", "written", "missing"),
-    [(3, 3, "1 of 4"), (3, 4, "1 of 4"), (0, 1, "4 of 4"), (0, 4, "4 of 4"), (1, 1, "3 of 4")],
-)
-@pytest.mark.parametrize("traces", [[], ["a local state"]])
-def test_genesis_is_refused_when_some_partitions_have_none_row_6(
-    with_genesis: int, written: int, missing: str, traces: list[str]
-) -> None:
-    """Genesis of all partitions is one transaction, so a part of it is no crash but a loss."""
-    with pytest.raises(FatalTaskError) as caught:
-        genesis(with_genesis=with_genesis, written=written, traces=traces)
-    assert_helpful(caught.value, GROUP, f"{missing} journal partitions have no genesis entry")
-
-
-# Restore
 
 
 def restore(
@@ -359,127 +266,3 @@ def test_restore_waits_for_the_store_where_nothing_else_is_left_row_12() -> None
     with pytest.raises(CheckpointStoreError) as caught:
         restore(None, first=LATER, checkpoints=[checkpoint(NEWEST)], unavailable="the store does not answer")
     assert_helpful(caught.value, TASK, "the store does not answer")
-
-
-# Outcome of a commit
-
-HEAD = journal_entry(7)
-
-
-def test_outcome_is_aborted_when_nothing_follows_row_1() -> None:
-    """The commit did not happen and never will: init has fenced it. It is published again."""
-    assert resolve_outcome(TASK, HEAD, b"ours", [HEAD]) == (Outcome.ABORTED, HEAD)
-
-
-def test_outcome_is_aborted_without_an_attempt_row_1() -> None:
-    """A renewal between commits finds things as they were."""
-    assert resolve_outcome(TASK, HEAD, None, [HEAD]) == (Outcome.ABORTED, HEAD)
-
-
-def test_outcome_is_committed_when_our_nonce_follows_row_2() -> None:
-    """The error was only in the answer: publishing again would double everything."""
-    ours = journal_entry(8, nonce=b"ours")
-    assert resolve_outcome(TASK, HEAD, b"ours", [HEAD, ours]) == (Outcome.COMMITTED, ours)
-
-
-@pytest.mark.parametrize(
-    ("nonce", "found"),
-    [
-        (b"ours", [journal_entry(8, nonce=b"theirs")]),
-        (b"ours", [journal_entry(8, Kind.ACQUIRE, nonce=b"theirs")]),
-        (None, [journal_entry(8, nonce=b"theirs")]),
-        (None, [journal_entry(8, nonce=b"")]),
-        (b"ours", [journal_entry(8, nonce=b"ours"), journal_entry(9, Kind.ACQUIRE, nonce=b"theirs")]),
-        (b"ours", [journal_entry(8, nonce=b"theirs"), journal_entry(9, nonce=b"ours")]),
-    ],
-    ids=[
-        "theirs",
-        "acquired",
-        "no attempt",
-        "no attempt, no nonce",
-        "ours, then theirs",
-        "theirs, then ours",
-    ],
-)
-def test_outcome_is_superseded_when_another_owner_wrote_row_3(
-    nonce: bytes | None, found: list[JournalEntry]
-) -> None:
-    """Our overlays build on a state that is no longer the last one, whoever wrote what."""
-    outcome, last = resolve_outcome(TASK, HEAD, nonce, [HEAD, *found])
-    assert (outcome, last) == (Outcome.SUPERSEDED, found[-1])
-
-
-@pytest.mark.parametrize(
-    "found",
-    [
-        [],
-        [journal_entry(7, chain=99)],
-        [HEAD._replace(offset=HEAD.offset + 2)],
-        [journal_entry(8, nonce=b"ours")],
-    ],
-    ids=["nothing", "another chain", "another place", "only ours"],
-)
-def test_outcome_is_refused_when_a_committed_entry_is_gone_row_4(found: list[JournalEntry]) -> None:
-    """What was acknowledged is no longer there: the journal's tail was lost."""
-    with pytest.raises(FatalTaskError) as caught:
-        resolve_outcome(TASK, HEAD, b"ours", found)
-    assert_helpful(caught.value, TASK, "entry 7", "offset 14", "Kafka lost committed records")
-
-
-# Identity
-
-
-def changed(**fields: object) -> Identity:
-    return msgspec.structs.replace(IDENTITY, **fields)
-
-
-@pytest.mark.parametrize(
-    "now",
-    [
-        IDENTITY,
-        changed(inputs={**IDENTITY.inputs, "third": InputFacts("id-3", 4)}),
-        changed(tables={**IDENTITY.tables, "v": "int->json:int"}),
-        changed(topology="another handler"),
-    ],
-    ids=["equal", "another input", "another table", "topology"],
-)
-def test_a_history_goes_on_when_nothing_it_rests_on_changed(now: Identity) -> None:
-    """Apps grow: a new table or input needs no ceremony."""
-    check_identity(TASK, IDENTITY, now)
-
-
-@pytest.mark.parametrize(
-    ("now", "facts"),
-    [
-        (changed(cluster_id="staging"), ["cluster", "staging"]),
-        (changed(partitioner="crc32"), ["murmur2_random", "crc32"]),
-        (changed(inputs={"in": InputFacts("id-1", 4)}), ["used to read more"]),
-        (
-            changed(inputs={**IDENTITY.inputs, "in": InputFacts("id-9", 4)}),
-            ["topic in was deleted and created again"],
-        ),
-        (
-            changed(inputs={**IDENTITY.inputs, "in": InputFacts("id-1", 6)}),
-            ["topic in had 4 partitions and has 6"],
-        ),
-        (changed(tables={"t": "str->json:int"}), ["table u has state", "no longer declares it"]),
-        (
-            changed(tables={**IDENTITY.tables, "t": "str->json:str"}),
-            ["schema of table t changed", "was str->json:int", "now str->json:str"],
-        ),
-    ],
-    ids=["cluster", "partitioner", "input gone", "recreated", "partitions", "table gone", "schema"],
-)
-def test_a_history_is_not_continued_on_other_ground(now: Identity, facts: list[str]) -> None:
-    """Each of these would make results wrong without a single error."""
-    with pytest.raises(ConfigError) as caught:
-        check_identity(TASK, IDENTITY, now)
-    assert all(re.search(re.escape(fact), caught.value.message) for fact in [TASK, *facts])
-
-
-def test_a_refused_history_says_what_to_do() -> None:
-    """An error that stops a deployment must name the way on."""
-    for now in (changed(cluster_id="x"), changed(partitioner="x"), changed(tables={}), changed(inputs={})):
-        with pytest.raises(ConfigError) as caught:
-            check_identity(TASK, IDENTITY, now)
-        assert caught.value.hint

@@ -1,0 +1,69 @@
+"""On what ground a history may go on: `check_identity`."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from pipeline.core.journal import Identity, InputFacts
+from pipeline.core.recovery import check_identity
+from pipeline.errors import ConfigError
+from tests.core.recovery_case import IDENTITY, TASK
+
+
+def changed(**fields: object) -> Identity:
+    return msgspec.structs.replace(IDENTITY, **fields)
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        IDENTITY,
+        changed(inputs={**IDENTITY.inputs, "third": InputFacts("id-3", 4)}),
+        changed(tables={**IDENTITY.tables, "v": "int->json:int"}),
+        changed(topology="another handler"),
+    ],
+    ids=["equal", "another input", "another table", "topology"],
+)
+def test_a_history_goes_on_when_nothing_it_rests_on_changed(now: Identity) -> None:
+    """Apps grow: a new table or input needs no ceremony."""
+    check_identity(TASK, IDENTITY, now)
+
+
+@pytest.mark.parametrize(
+    ("now", "facts"),
+    [
+        (changed(cluster_id="staging"), ["cluster", "staging"]),
+        (changed(partitioner="crc32"), ["murmur2_random", "crc32"]),
+        (changed(inputs={"in": InputFacts("id-1", 4)}), ["used to read more"]),
+        (
+            changed(inputs={**IDENTITY.inputs, "in": InputFacts("id-9", 4)}),
+            ["topic in was deleted and created again"],
+        ),
+        (
+            changed(inputs={**IDENTITY.inputs, "in": InputFacts("id-1", 6)}),
+            ["topic in had 4 partitions and has 6"],
+        ),
+        (changed(tables={"t": "str->json:int"}), ["table u has state", "no longer declares it"]),
+        (
+            changed(tables={**IDENTITY.tables, "t": "str->json:str"}),
+            ["schema of table t changed", "was str->json:int", "now str->json:str"],
+        ),
+    ],
+    ids=["cluster", "partitioner", "input gone", "recreated", "partitions", "table gone", "schema"],
+)
+def test_a_history_is_not_continued_on_other_ground(now: Identity, facts: list[str]) -> None:
+    """Each of these would make results wrong without a single error."""
+    with pytest.raises(ConfigError) as caught:
+        check_identity(TASK, IDENTITY, now)
+    assert all(re.search(re.escape(fact), caught.value.message) for fact in [TASK, *facts])
+
+
+def test_a_refused_history_says_what_to_do() -> None:
+    """An error that stops a deployment must name the way on."""
+    for now in (changed(cluster_id="x"), changed(partitioner="x"), changed(tables={}), changed(inputs={})):
+        with pytest.raises(ConfigError) as caught:
+            check_identity(TASK, IDENTITY, now)
+        assert caught.value.hint

@@ -8,7 +8,7 @@ from collections.abc import Callable
 __all__ = ["wait_until"]
 
 WITHIN_S = 60.0
-_PAUSE_S = 0.02
+_PAUSE_S = 0.05
 
 
 def wait_until(condition: Callable[[], object], story: Callable[[], str], within_s: float = WITHIN_S) -> None:

@@ -85,6 +85,7 @@ def test_every_point_has_its_phase() -> None:
     assert sorted(PHASES) == sorted(POINTS)
 
 
+@pytest.mark.kills
 def test_kills_at_random_moments_leave_outputs_and_tables_exact(bench: Workbench) -> None:
     """What the product promises, on the same state several times in a row."""
     chance = random.Random(7)
@@ -123,6 +124,7 @@ def test_kills_at_each_step_of_a_start_on_one_state_leave_outputs_and_tables_exa
     _finish(bench)
 
 
+@pytest.mark.kills
 def test_kills_while_a_commit_request_is_on_its_way_leave_outputs_and_tables_exact(
     bench: Workbench, proxy: Proxy
 ) -> None:

@@ -44,7 +44,7 @@ class GroupRun:
         """A task is live no more, nor leaving; it is not closed. None when it was neither."""
         left = self.leaving.pop(partition, None)
         if left is not None and left.idle:
-            self._left.update(self._applied(left))
+            self._left.update(self.applied(left))
         return left or self._stop_reading(partition)
 
     def _stop_reading(self, partition: int) -> LiveTask | None:
@@ -92,11 +92,12 @@ class GroupRun:
         """Commit the applied positions to the consumer group, for lag tools."""
         positions, self._left = self._left, {}
         for task in self.tasks.values():
-            positions.update(self._applied(task))
+            positions.update(self.applied(task))
         if positions:
             self.source.mirror(positions)
 
-    def _applied(self, task: LiveTask) -> dict[TopicPartition, int]:
+    def applied(self, task: LiveTask) -> dict[TopicPartition, int]:
+        """Where a task stands in each of its inputs."""
         partitions = self.plan.partitions_of(task.id.partition)
         return {tp: task.applied.positions[tp.topic] for tp in partitions}
 

@@ -88,6 +88,10 @@ class LiveTask(Protocol):
         """Do what is due. True when anything moved."""
         ...
 
+    def pass_over(self, positions: Mapping[str, int]) -> None:
+        """Commit these positions, below which no record is left to process. Only while idle."""
+        ...
+
     def leave(self) -> None:
         """Give the task up: it has left when it is idle."""
         ...

@@ -162,6 +162,13 @@ class Task:
         """
         self._entries.append((Commit(kind, {}, extra=extra), then or _nothing))
 
+    def pass_over(self, positions: Mapping[str, int]) -> None:
+        """Commit these positions, below which no record is left to process. Only while idle."""
+        if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
+            raise InvariantError(f"task {self.id} passes over {positions} at {self._positions}")
+        self._positions.update(positions)
+        self._entries.append((Commit(Kind.COMMIT, dict(positions)), _nothing))
+
     def leave(self) -> None:
         """Give the task up: process nothing more, commit what is open, and end with a release entry.
 
@@ -193,7 +200,9 @@ class Task:
         elif self._under_way is None and self._entries:
             # At the positions of the last commit: those of the open overlay are not committed yet.
             entry, self._entered = self._entries.popleft()
-            entry = replace(entry, positions=self.applied.positions)
+            at = self.applied.positions
+            passed = {topic: max(at[topic], position) for topic, position in entry.positions.items()}
+            entry = replace(entry, positions={**at, **passed})
             publisher = self._publisher
             self._under_way = self._world.executor.submit(lambda: publisher.publish(entry))
             moved = True

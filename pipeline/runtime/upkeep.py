@@ -1,8 +1,8 @@
 """What a worker does by the clock beside processing.
 
-It mirrors positions to the consumer group, watches that its topics stay the same, and looks whether an idle task
-was fenced: a task that commits finds that out by itself, one without input would hold a state that is not the
-last for as long as nothing arrives.
+It mirrors positions to the consumer group, watches that its topics stay the same, moves the positions of quiet tasks
+past what is no record, and looks whether an idle task was fenced: a task that commits finds that out by itself, one
+without input would hold a state that is not the last for as long as nothing arrives.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pipeline.runtime.plan import (
     journal_changed,
     outputs_changed,
 )
+from pipeline.runtime.quiet import QuietInputs
 from pipeline.runtime.world import World
 
 __all__ = ["Upkeep"]
@@ -42,6 +43,7 @@ class Upkeep:
         self._outage = Outage(world.clock, world.log)
         self._journals: dict[str, str] = {}  # id of each topic when it was first seen
         self._changes: dict[GroupRun, TopicChange | None] = {}  # of journals, at the last look
+        self._quiet = QuietInputs(runs, world)
         self._looks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
 
     def turn(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
@@ -71,6 +73,7 @@ class Upkeep:
             cluster = self._world.cluster
             self._check = self._world.executor.submit(lambda: cluster.describe(names))
             self._begin_looks()
+            self._quiet.turn()
         return found + self._taken()
 
     def lost(self, run: GroupRun, task: TaskId) -> PipelineError | None:

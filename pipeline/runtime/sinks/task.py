@@ -12,7 +12,7 @@ A record whose row cannot be made, or is refused, gets its sink's policy; everyt
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,13 @@ class SinkTask:
             self._backlog.add(topic, records)
         else:
             self._take(topic, records)
+
+    def pass_over(self, positions: Mapping[str, int]) -> None:
+        """Commit these positions, below which no record is left to write. Only while idle."""
+        if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
+            raise InvariantError(f"task {self.id} passes over {positions} at {self._positions}")
+        self._positions.update(positions)
+        self._sealed.append(Batch([], dict(self._positions)))
 
     def leave(self) -> None:
         """Take nothing more, write what is open, and let the rows say that nobody has the task."""

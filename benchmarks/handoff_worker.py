@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from benchmarks import NOT_DECLARED
 from benchmarks.restart_app import make_app
 from pipeline.cli.logs import configure_logs
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
@@ -14,6 +15,7 @@ if __name__ == "__main__":
     name, servers, state_dir, worker_id = sys.argv[1:]
     configure_logs("info")
     settings = Settings(
-        KafkaSettings(servers), WorkerSettings(state_dir=Path(state_dir), worker_id=worker_id)
+        KafkaSettings(servers),
+        WorkerSettings(state_dir=Path(state_dir), worker_id=worker_id, topics_dir=NOT_DECLARED),
     )
     run_until_signal(build_worker(make_app(name), settings), settings.worker)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks import NOT_DECLARED
 from benchmarks.timeline import Timeline, watched
 from pipeline import App, Batch, Context, Event
 from pipeline.cli.logs import configure_logs
@@ -122,7 +123,8 @@ def work(entered_s: float, name: str, servers: str, directory: Path) -> None:
     timeline.mark("imported")
     configure_logs("info")
     settings = Settings(
-        KafkaSettings(servers), WorkerSettings(state_dir=directory / STATE, worker_id="bench")
+        KafkaSettings(servers),
+        WorkerSettings(state_dir=directory / STATE, worker_id="bench", topics_dir=NOT_DECLARED),
     )
     app = make_app(name)
     world = build_world(app, settings, steps=_Steps(timeline, directory))

@@ -32,6 +32,7 @@ from confluent_kafka import Producer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import NOT_DECLARED
 from benchmarks.restart_app import PARTITIONS, make_app
 from pipeline.app import App
 from pipeline.broker import LocalKafka
@@ -156,6 +157,7 @@ class _Bench:
         worker = WorkerSettings(
             state_dir=state_dir,
             worker_id="bench",
+            topics_dir=NOT_DECLARED,
             checkpoint_store=store,
             checkpoint_interval_s=1.0,
             checkpoint_journal_bytes=1 << 40,

@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import NOT_DECLARED
 from pipeline import App, Context, Dedup, Event
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
@@ -217,7 +218,10 @@ def run_worker(servers: str, events: int, app: App, partitions: int, directory: 
 
     The clock runs once all tasks are live, and nothing is read before: a start is not what is measured."""
     state_dir = directory / app.app_name
-    settings = Settings(KafkaSettings(servers), WorkerSettings(state_dir=state_dir, worker_id="bench"))
+    settings = Settings(
+        KafkaSettings(servers),
+        WorkerSettings(state_dir=state_dir, worker_id="bench", topics_dir=NOT_DECLARED),
+    )
     worker = build_worker(app, settings)
     worker.start()
     gc.collect()

@@ -1,63 +1,37 @@
-"""Values as bytes: what does not fit its declared type never reaches a table or a topic."""
+"""Values, their types and their bytes: what comes back is what was given, or it is refused."""
 
 from __future__ import annotations
 
 import enum
 import math
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.codecs import ValueCodec, resolve_value
-from pipeline.errors import ConfigError
-from pipeline.shapes import is_immutable, schema_of
-
-T = TypeVar("T")
-
-
-class Color(enum.Enum):
-    RED = "red"
+from pipeline.shapes import is_immutable
+from tests.codec_case import (
+    Box,
+    Cancel,
+    Color,
+    Flight,
+    Holder,
+    Loose,
+    Node,
+    Pair,
+    Row,
+    Trip,
+    table_codec,
+    topic_codec,
+)
 
 
 class Level(enum.IntEnum):
     HIGH = 3
-
-
-class Flight(msgspec.Struct, frozen=True, tag=True):
-    carrier: str
-    delay: int | None = None
-
-
-class Cancel(msgspec.Struct, frozen=True, tag=True):
-    carrier: str
-
-
-class Loose(msgspec.Struct):
-    name: str = ""
-
-
-class Holder(msgspec.Struct, frozen=True):
-    names: list[str]
-
-
-class Trip(msgspec.Struct, frozen=True):
-    legs: tuple[str, ...]
-
-
-class Box(msgspec.Struct, Generic[T], frozen=True):
-    content: T
-
-
-class Node(msgspec.Struct, frozen=True):
-    value: int
-    next: Node | None = None
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -79,25 +53,7 @@ class Cursor:
     at: int
 
 
-class Pair(NamedTuple):
-    left: int
-    right: int
-
-
-class Row(TypedDict):
-    name: str
-
-
-def table_codec(declared: Any, codec: Any = None) -> ValueCodec[Any]:
-    return resolve_value(declared, codec, "table main.t", tombstones=False)
-
-
-def topic_codec(declared: Any, codec: Any = None) -> ValueCodec[Any]:
-    return resolve_value(declared, codec, "topic t", tombstones=True)
-
-
 refusals = pytest.raises((TypeError, ValueError, OverflowError))
-
 VALUES: list[tuple[Any, Any]] = [
     (int, -5),
     (int, 2**63 - 1),
@@ -231,9 +187,6 @@ def test_the_error_names_the_types() -> None:
         table_codec(Flight).admit(Flight(5))  # type: ignore[arg-type]
 
 
-# Tombstones
-
-
 def test_none_is_a_tombstone_where_a_topic_allows_it() -> None:
     """Compacted topics delete by a null value; it must come and go as None."""
     codec = topic_codec(Flight | None)
@@ -274,9 +227,6 @@ def test_a_union_with_none_still_tells_its_members_apart() -> None:
     codec = topic_codec(Flight | Cancel | None)
     for value in (Flight("AA"), Cancel("AA"), None):
         assert codec.decode(codec.encode(value)) == value
-
-
-# A value never aliases what is stored
 
 
 @pytest.mark.parametrize(
@@ -346,202 +296,3 @@ def test_values_set_and_sent_in_turn_keep_their_own_bytes() -> None:
         other,
         other,
     ]
-
-
-# Codecs by name, and the user's own
-
-
-class Reversed:
-    """A user's codec of str."""
-
-    def encode(self, value: str, /) -> bytes:
-        return value[::-1].encode()
-
-    def decode(self, data: bytes, /) -> str:
-        return data.decode()[::-1]
-
-
-class Careless:
-    """A user's codec that does not give bytes."""
-
-    def encode(self, value: str, /) -> Any:
-        return value
-
-    def decode(self, data: Any, /) -> str:
-        return str(data)
-
-
-def test_a_codec_of_the_users_own_is_used() -> None:
-    """Avro, Protobuf, encryption: all come in this way."""
-    codec = topic_codec(str | None, Reversed())
-    assert (codec.encode("abc"), codec.decode(b"cba"), codec.encode(None)) == (b"cba", "abc", None)
-    with pytest.raises(TypeError, match="expected str, got int"):
-        codec.encode(5)
-
-
-def test_a_codec_that_does_not_give_bytes_is_refused_at_its_record() -> None:
-    """Otherwise the commit fails, later and for all records in it."""
-    with pytest.raises(TypeError, match=r"Careless\.encode returned str"):
-        topic_codec(str, Careless()).encode("abc")
-
-
-class Lenient(Reversed):
-    """Its second argument is its own, and no message."""
-
-    def decode(self, data: bytes, /, errors: str = "strict") -> str:
-        return data.decode(errors=errors)[::-1]
-
-
-class Greedy(Reversed):
-    """Nothing calls a decode like that."""
-
-    def decode(self, data: bytes, message: Any, more: Any, /) -> str:  # type: ignore[override]
-        return ""
-
-
-class Half:
-    """It can only encode."""
-
-    def encode(self, value: str, /) -> bytes:
-        return b""
-
-
-def test_a_default_of_a_users_decode_is_not_filled_with_a_message() -> None:
-    """What it means is the user's own matter."""
-    assert topic_codec(str, Lenient()).decode(b"cba") == "abc"
-
-
-@pytest.mark.parametrize(
-    ("codec", "error", "hint"),
-    [
-        (Reversed, "topic t: codec is the class Reversed", r"make one: Reversed\(\)"),
-        (Half(), "topic t: the codec .* has no method decode", "it needs encode"),
-        (object(), "topic t: the codec .* has no method encode", "use 'json'"),
-        (Greedy(), r"topic t: Greedy\.decode\(data.* cannot be called", r"decode\(self, data, message\)"),
-    ],
-)
-def test_what_is_no_codec_is_refused_where_it_is_declared(codec: Any, error: str, hint: str) -> None:
-    """At the first record it would look like the record's fault."""
-    with pytest.raises(ConfigError, match=error) as caught:
-        topic_codec(str, codec)
-    assert re.search(hint, caught.value.hint or "")
-
-
-def test_structs_that_cannot_be_told_apart_are_answered_with_what_tells_them() -> None:
-    """The type checker takes the union as it is."""
-    with pytest.raises(ConfigError, match="cannot be encoded") as caught:
-        topic_codec(Holder | Trip)
-    assert "tag=True" in (caught.value.hint or "")
-
-
-def test_raw_is_for_bytes_only() -> None:
-    """Anything else would have to be guessed."""
-    assert topic_codec(bytes).schema == topic_codec(bytes, "raw").schema == "raw:bytes"
-    with pytest.raises(ConfigError, match=r"topic t: the codec 'raw' carries bytes, not str"):
-        topic_codec(str, "raw")
-
-
-def test_an_unknown_codec_is_refused_with_the_known_ones() -> None:
-    """At the declaration, not at the first record."""
-    with pytest.raises(ConfigError, match=r"table main\.t: unknown codec 'avro'") as caught:
-        table_codec(str, "avro")
-    assert "'json', 'msgpack', 'raw'" in (caught.value.hint or "")
-
-
-@pytest.mark.parametrize("declared", [Flight | Loose, Callable[[], None] | Flight])
-def test_a_type_that_cannot_be_decoded_is_refused_when_it_is_declared(declared: Any) -> None:
-    """Two Structs without tags cannot be told apart in bytes."""
-    with pytest.raises(ConfigError, match=r"table main\.t: the type .* cannot be encoded"):
-        table_codec(declared)
-
-
-# Fingerprints
-
-
-def schema(**options: Any) -> Callable[..., str]:
-    def of(**annotated: Any) -> str:
-        fields = [
-            (name, *kind) if isinstance(kind, tuple) else (name, kind) for name, kind in annotated.items()
-        ]
-        return schema_of(msgspec.defstruct("S", fields, frozen=True, kw_only=True, **options))
-
-    return of
-
-
-BEFORE = schema()(flights=(int, 0), minutes=(int, 0))
-
-
-@pytest.mark.parametrize(
-    "after",
-    [
-        schema()(flights=(int, 0), minutes_late=(int, 0)),
-        schema()(flights=(int, 0)),
-        schema()(flights=(int, 0), minutes=(str, "")),
-        schema()(flights=(int, 0), minutes=int),
-        schema()(flights=(int, 0), minutes=(int | None, 0)),
-        schema(rename="upper")(flights=(int, 0), minutes=(int, 0)),
-        schema(array_like=True)(flights=(int, 0), minutes=(int, 0)),
-        schema(tag="late")(flights=(int, 0), minutes=(int, 0)),
-    ],
-    ids=[
-        "renamed",
-        "removed",
-        "retyped",
-        "now required",
-        "now nullable",
-        "renamed on the wire",
-        "array",
-        "tag",
-    ],
-)
-def test_a_change_that_reads_stored_bytes_differently_changes_the_fingerprint(after: str) -> None:
-    """With defaults on all fields a renamed field would read as zero, without an error anywhere."""
-    assert after != BEFORE
-
-
-def test_what_does_not_change_the_bytes_does_not_change_the_fingerprint() -> None:
-    """Renaming the class or changing a written-out default is no reason to refuse to start."""
-    fields: list[tuple[str, Any, Any]] = [("flights", int, 7), ("minutes", int, 8)]
-    assert schema_of(msgspec.defstruct("Other", fields)) == BEFORE
-
-
-def test_a_default_that_is_left_out_of_the_bytes_is_part_of_the_fingerprint() -> None:
-    """With omit_defaults a changed default changes what every stored value without the field reads as."""
-    omitting = schema(omit_defaults=True)
-    assert omitting(minutes=(int, 0)) != omitting(minutes=(int, 60))
-    assert omitting(minutes=(int, 0)) == omitting(minutes=(int, 0))
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (schema(tag="a", tag_field="kind")(x=int), schema(tag="a", tag_field="type")(x=int)),
-        (schema_of(Pair), schema_of(NamedTuple("Pair", [("right", int), ("left", int)]))),
-        (schema_of(Pair), schema_of(NamedTuple("Pair", [("left", int), ("right", str)]))),
-        (schema_of(Row), schema_of(TypedDict("Row", {"title": str}))),  # type: ignore[operator]
-        (schema_of(Box[int]), schema_of(Box[str])),
-        (schema_of(Box[Box[int]]), schema_of(Box[Box[str]])),
-        (schema_of(list[int]), schema_of(set[int])),
-        (schema_of(dict[str, int]), schema_of(dict[str, str])),
-        (schema_of(tuple[int, str]), schema_of(tuple[str, int])),
-        (schema_of(Flight | Cancel), schema_of(Flight)),
-        (schema_of(Color), schema_of(enum.Enum("Color", {"RED": "blue"}))),
-        (schema_of(enum.Enum("E", {"A": 1})), schema_of(enum.Enum("E", {"A": "1"}))),
-        (schema_of(Node), schema_of(Holder)),
-    ],
-    ids=lambda text: str(text)[:40],
-)
-def test_types_that_do_not_read_each_others_bytes_have_different_fingerprints(one: str, other: str) -> None:
-    """Each pair once shared a name, a shape or a container."""
-    assert one != other
-
-
-def test_the_order_of_a_union_does_not_matter() -> None:
-    """`A | B` and `B | A` are one type."""
-    assert schema_of(Flight | Cancel) == schema_of(Cancel | Flight)
-
-
-def test_the_codec_is_part_of_the_fingerprint() -> None:
-    """JSON bytes read as msgpack are damage."""
-    schemas = {table_codec(str, codec).schema for codec in ("json", "msgpack", Reversed())}
-    assert len(schemas) == 3

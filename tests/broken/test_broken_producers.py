@@ -12,14 +12,14 @@ ROWS = [
         "producing/outbox.py",
         "                self.remember(delivery)\n",
         "                pass\n",
-        "tests/producing/test_producer.py nobody_looked",
+        "tests/producing/test_producer_end.py nobody_looked",
     ),
     Broken(
         "flush returns while events wait",
         "producing/outbox.py",
         "(self._waiting and next(iter(self._waiting)).sequence <= sequence)",
         "False",
-        "tests/producing/test_producer.py flush_names",
+        "tests/producing/test_producer_end.py flush_names",
     ),
     Broken(
         "a forked child makes the ids that its parent makes",

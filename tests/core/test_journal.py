@@ -204,6 +204,13 @@ def test_a_chunk_apart_from_its_entry_is_noticed() -> None:
         read(moved)
 
 
+def test_an_entry_whose_last_chunk_is_missing_is_noticed() -> None:
+    """It would vanish with the commit that it is about, and the next one would seem to follow."""
+    chunks = written([entry(1)], 10)
+    with pytest.raises(FatalTaskError, match="ends after chunk"):
+        read(chunks[:-1])
+
+
 def test_an_entry_of_another_history_is_noticed() -> None:
     """Two owners that both wrote entry 2 differ in the chain, though seq and offsets agree."""
     ours, chain = encode_entry(entry(1), NO_CHAIN, 1000)

@@ -9,7 +9,7 @@ import pytest
 from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError, FencedError, RetriableError
 from pipeline.ports import JournalBounds, TopicInfo
-from pipeline.testing import MemoryCluster, MemoryJournalReader
+from pipeline.testing import MemoryBroker, MemoryCluster, MemoryJournalReader
 from tests.runtime.sums import Sums
 
 
@@ -53,6 +53,28 @@ def test_a_first_start_that_is_fenced_by_another_one_goes_on(call: str) -> None:
     sums.driver.run()
     assert sums.driver.broker.faults.left() == []
     sums.check()
+
+
+def test_a_genesis_that_another_worker_has_written_just_before_its_fence_is_not_written_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was not there at the first look; two geneses in one journal would stop every task of the group."""
+    sums, other = Sums(partitions=2), Sums(partitions=2)
+    vars(other.driver)["broker"] = sums.driver.broker
+    sums.send(1)
+    init, others = MemoryBroker.init, [other]
+
+    def after_another(self: MemoryBroker, transactional_id: str) -> int:
+        if transactional_id == "sums.main.genesis" and others:
+            others.pop().driver.run()
+            other.driver.stop()
+        return init(self, transactional_id)
+
+    monkeypatch.setattr(MemoryBroker, "init", after_another)
+    sums.driver.run()
+    sums.check()
+    assert len(other.driver.said("genesis_written")) == 1
+    assert sums.driver.said("genesis_written") == []
 
 
 @pytest.mark.parametrize("unseen_for", [1, 2, 10_000])

@@ -112,6 +112,19 @@ def test_a_silent_retry_cannot_end_the_next_transaction() -> None:
     assert live.publisher.renewals == 1  # the new producer has nothing to be renewed for
 
 
+@pytest.mark.parametrize("call", ["send", "append", "flush", "commit"])
+def test_after_every_abort_the_next_transaction_has_a_new_producer(call: str) -> None:
+    """An abort request that was sent twice may come late, and would end the next transaction half-way."""
+    broker, clock = MemoryBroker(), ManualClock()
+    producers = SlowCommits(broker, clock)
+    live = _live(broker, clock, producers)
+    used = len(producers.opened)
+    broker.fail_next(call, AbortableError("refused"))
+    live.publisher.publish(_commit(1))
+    assert len(producers.opened) == used + 1
+    assert [record.value() for record in broker.records("out")] == [b"1"]
+
+
 def test_commits_that_are_always_slow_are_said_with_what_to_do() -> None:
     """A cluster that takes that long works, but each commit costs a producer; nobody would guess why it is slow."""
     broker, clock = MemoryBroker(), ManualClock()

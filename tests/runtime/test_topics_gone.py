@@ -1,4 +1,4 @@
-"""Topics other than inputs that are deleted under a running worker: it says what to do, and nothing is lost."""
+"""Topics that are deleted or grow under a running worker: it says what to do, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -42,6 +42,18 @@ def test_an_output_topic_that_is_deleted_stops_the_tasks_that_write_to_it() -> N
     sums.send(2)
     driver.run()
     assert [event.value.total for event in driver.outputs(sums.sums)] == [3]
+
+
+@pytest.mark.parametrize("topic", ["numbers", "sums"])
+def test_a_topic_that_gets_partitions_stops_the_tasks_that_read_it_or_write_to_it(topic: str) -> None:
+    """Keys move away from the state that they have here, or with the readers of the output."""
+    sums = Sums()
+    sums.send(1)
+    driver = looked_at(sums.driver)
+    driver.broker.add_partitions(topic, 1)
+    error = run_to_failure(driver)
+    assert f"topic {topic} had 1 partitions and has 2" in error.message
+    assert "runbooks/partitions-changed.md" in (error.hint or "")
 
 
 def test_an_output_topic_that_a_task_has_never_written_to_stops_nobody() -> None:

@@ -1,0 +1,162 @@
+"""Broken on purpose: what Kafka, its topics and its clients do to a worker that looks away."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broken.breaking import Broken, Copy, name_of
+
+WORKER = "tests/runtime/test_worker.py"
+GONE = "tests/runtime/test_topics_gone.py"
+JOURNAL = "tests/core/test_journal.py"
+RECOVERY = "tests/core/test_recovery.py"
+
+ROWS = [
+    Broken(
+        "no renewal after an abort",
+        "runtime/publisher.py",
+        "                self._abort()\n                resolved = self._renew(nonce)\n",
+        "                self._abort()\n                resolved = None\n",
+        "tests/runtime/test_publisher.py every_abort",
+    ),
+    Broken(
+        "a record that raises keeps what it sent",
+        "runtime/processor.py",
+        "        del self._context.outputs[mark:]\n",
+        "",
+        "tests/runtime/test_processor.py taken_back_from_all",
+    ),
+    Broken(
+        "where to begin is resolved at each start",
+        "runtime/restore.py",
+        "missing = [topic for topic in identity.inputs if topic not in applied.positions]",
+        "missing = list(identity.inputs)",
+        f"{WORKER} latest_is_resolved_once",
+    ),
+    Broken(
+        "the end for committed readers passes for the journal's end",
+        "runtime/journal.py",
+        "            if bounds.stable_end >= bounds.end:\n                return bounds.end\n",
+        "            if True:\n                return bounds.stable_end\n",
+        "tests/runtime/test_settling.py",
+    ),
+    Broken(
+        "a transaction that hangs is not fenced once more",
+        "runtime/journal.py",
+        "        if attempt == 0:\n            fence()\n",
+        "",
+        "tests/runtime/test_settling.py fenced_once_more",
+    ),
+    Broken(
+        "the checksum of a chunk is ignored",
+        "core/journal.py",
+        "    if crc != _checksum(index, count, chain, payload):\n",
+        "    if False:\n",
+        f"{JOURNAL} every_byte",
+    ),
+    Broken(
+        "an entry that ends in the middle is left out",
+        "core/journal.py",
+        "    if current is not None:\n        raise _bad(where, last_offset",
+        "    if False:\n        raise _bad(where, last_offset",
+        f"{JOURNAL} last_chunk_is_missing",
+    ),
+    Broken(
+        "a chunk of another entry is taken for the next one",
+        "core/journal.py",
+        "        elif current != (seq, chain, count, kind) or index != len(parts) or offset != last_offset + 1:\n",
+        "        elif False:\n",
+        f"{JOURNAL} apart_from",
+    ),
+    Broken(
+        "an input that gets partitions under a running worker goes unnoticed",
+        "runtime/plan.py",
+        "        if current.partitions != facts.partitions:\n            return TopicChange(\n",
+        "        if False:\n            return TopicChange(\n",
+        f"{GONE} gets_partitions",
+    ),
+    Broken(
+        "an input that got partitions between two starts goes unnoticed",
+        "core/recovery.py",
+        "        if current.partitions != facts.partitions:\n",
+        "        if False:\n",
+        f"{RECOVERY} other_ground",
+    ),
+    Broken(
+        "an output that gets partitions under a running worker goes unnoticed",
+        "runtime/plan.py",
+        "        if before is not None and current is not None and current.partitions != before:\n",
+        "        if False:\n",
+        f"{GONE} gets_partitions",
+    ),
+    Broken(
+        "an output that is deleted under a running worker goes unnoticed",
+        "runtime/plan.py",
+        "        if before is not None and current is None:\n",
+        "        if False:\n",
+        f"{GONE} output_topic_that_is_deleted",
+    ),
+    Broken(
+        "a journal that is deleted under a running worker goes unnoticed",
+        "runtime/plan.py",
+        "    if before is None or (current is not None and current.topic_id == before):\n",
+        "    if True:\n",
+        f"{GONE} journal_that_is_deleted",
+    ),
+    Broken(
+        "a journal with another retention is accepted",
+        "runtime/genesis.py",
+        "        if actual != wanted:\n",
+        "        if False:\n",
+        f"{WORKER} another_retention",
+    ),
+    Broken(
+        "another cluster is taken for the one that the task belongs to",
+        "core/recovery.py",
+        "    if before.cluster_id != now.cluster_id:\n",
+        "    if False:\n",
+        f"{RECOVERY} other_ground",
+    ),
+    Broken(
+        "a changed schema is read as the old one",
+        "core/recovery.py",
+        "        if now[table] == fingerprint:\n            continue\n",
+        "        if True:\n            continue\n",
+        f"{WORKER} changed_table_schema",
+    ),
+    Broken(
+        "a table that is gone is forgotten",
+        "core/recovery.py",
+        "        if table not in now:\n            raise ConfigError(",
+        "        if table not in now:\n            continue\n            raise ConfigError(",
+        f"{RECOVERY} other_ground",
+    ),
+    Broken(
+        "what another first start has written meanwhile is not looked at",
+        "runtime/genesis.py",
+        "            if _plan(where, tasks, world) is GenesisPlan.PRESENT:  # 3\n                return\n",
+        "",
+        "tests/runtime/test_genesis.py just_before_its_fence",
+    ),
+    Broken(
+        "a reset does not fence whoever runs the task",
+        "runtime/reset.py",
+        "            publisher.fence()  # 1\n",
+        "            publisher._producer = world.producers.open(f'reset-{reset.task.transactional_id}')\n"
+        "            publisher._producer.init()\n",
+        "tests/runtime/test_reset.py",
+    ),
+    Broken(
+        "a reset is planned from a place that the input does not hold",
+        "runtime/reset.py",
+        "        if not bounds.start <= chosen <= bounds.stable_end:\n",
+        "        if False:\n",
+        "tests/runtime/test_reset.py place_that_is_none",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Copy) -> None:
+    """Tests that pass whatever happens to Kafka would be worth nothing."""
+    copied.assert_noticed(broken)

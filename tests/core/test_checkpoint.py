@@ -117,6 +117,43 @@ def test_a_manifest_names_files_of_one_directory(name: str) -> None:
         encode_manifest(manifest(7, state_file(name, "c")))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        StateFile("a", -1, digest("c"), "objects/c"),
+        StateFile("a", 1, digest("c")[:-1], "objects/c"),
+        StateFile("a", 1, digest("c"), "manifests/c"),
+    ],
+    ids=["size", "digest", "object"],
+)
+def test_a_manifest_says_of_each_file_what_can_be_checked(wrong: StateFile) -> None:
+    """One without would be restored as it comes; and an object elsewhere would be deleted by nobody, or by others."""
+    with pytest.raises(InvariantError, match="nothing sensible of file a"):
+        encode_manifest(manifest(7, wrong))
+
+
+def test_an_empty_file_is_a_file() -> None:
+    """RocksDB has some."""
+    made = manifest(7, StateFile("LOG", 0, digest("c"), "objects/c"))
+    assert decode_manifest(encode_manifest(made), TASK, ref_of(made)) == made
+
+
+def test_a_manifest_without_files_is_none() -> None:
+    """An empty directory would open as an empty state."""
+    with pytest.raises(InvariantError, match="names no file"):
+        encode_manifest(msgspec.structs.replace(manifest(7), files=()))
+
+
+def test_a_manifest_of_a_later_format_is_named_as_such() -> None:
+    """After a downgrade: the release that wrote it can read it, and whoever reads the log must know."""
+    made = manifest(7)
+    later = bytearray(encode_manifest(made))
+    later[2] += 1
+    ref = msgspec.structs.replace(ref_of(made), digest=manifest_digest(bytes(later)))
+    with pytest.raises(DamagedCheckpointError, match="format version 2; this release knows 1"):
+        decode_manifest(bytes(later), TASK, ref)
+
+
 def test_a_manifest_names_each_file_once() -> None:
     """One of the two would be lost."""
     with pytest.raises(InvariantError, match="twice"):

@@ -44,7 +44,7 @@ def test_processing_goes_on_while_the_store_is_away() -> None:
 @pytest.mark.parametrize("call", ["put", "get", "objects"])
 def test_an_upload_that_was_interrupted_goes_on_where_it_was(call: str) -> None:
     """A large state would otherwise never get through an unsteady network."""
-    sums = with_history(checkpoint_interval_s=60.0)
+    sums = with_history(checkpoint_interval_s=60.0, checkpoint_grace_s=60.0)
     sums.driver.restart()  # so that manifests are read, too
     sums.driver.checkpoints.fail_next(call, AWAY)
     names = len(sums.driver.checkpoints.names())

@@ -9,13 +9,14 @@ import pytest
 from pipeline.config import WorkerSettings
 from pipeline.errors import (
     AbortableError,
+    CheckpointStoreError,
     FencedError,
     RetriableError,
     UnknownOutcomeError,
     UnreachableError,
 )
 from pipeline.testing.memory_clients import MemoryJournalReader, MemoryProducer
-from pipeline.testing.memory_store import MemoryStore
+from pipeline.testing.memory_store import MemorySnapshot, MemoryStore
 from tests.runtime.fleet import Fleet
 
 AWAY = UnreachableError("away")
@@ -42,8 +43,12 @@ class Opened:
 
 def test_what_workers_open_is_closed_whatever_happens_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client is threads and sockets: one that is forgotten at each outage ends the worker after some days."""
-    opened = {made: Opened(monkeypatch, made) for made in (MemoryProducer, MemoryJournalReader, MemoryStore)}
-    fleet = Fleet(partitions=4, settings=WorkerSettings(check_interval_s=1.0))
+    classes = (MemoryProducer, MemoryJournalReader, MemoryStore, MemorySnapshot)
+    opened = {made: Opened(monkeypatch, made) for made in classes}
+    settings = WorkerSettings(
+        check_interval_s=1.0, checkpoint_store="memory", checkpoint_interval_s=2.0, checkpoint_journal_bytes=1
+    )
+    fleet = Fleet(partitions=4, settings=settings)
     for worker in ("a", "b"):
         fleet.start(worker)
     fleet.send()
@@ -57,6 +62,8 @@ def test_what_workers_open_is_closed_whatever_happens_to_them(monkeypatch: pytes
     for transactional_id in ids:
         fail("init", AWAY, where=transactional_id)
     fail("init", FencedError("fenced"), where=ids[3])
+    for call in ("put", "objects", "put"):
+        fleet.checkpoints.fail_next(call, CheckpointStoreError("away"))
     for error in (RetriableError("truncated"), AWAY):
         fail("read", error, where="sums.main.journal[2]")
         fail("bounds", error, where="sums.main.journal[0]")
@@ -75,4 +82,5 @@ def test_what_workers_open_is_closed_whatever_happens_to_them(monkeypatch: pytes
         "MemoryProducer": 0,
         "MemoryJournalReader": 0,
         "MemoryStore": 0,
+        "MemorySnapshot": 0,
     }

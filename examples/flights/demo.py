@@ -17,19 +17,22 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
+from examples.flights.ending import Ended, ended_by_signals
 from examples.flights.faults import GROUPS, Fault, Story, output_partitions, show
 from examples.flights.outputs import Outputs, Poll, opened
 from examples.flights.processes import DemoError, Processes
 from examples.flights.reference import Expected, fold
 from examples.flights.verdict import Tables, Verdict
 from pipeline.broker import LocalKafka
+from pipeline.errors import PipelineError
 
 DEADLINE_S = 180.0  # three times what it takes: another program may have the processors
 STOP_S = 35.0
@@ -46,18 +49,29 @@ def main() -> int:
     arguments = parser.parse_args()
     gc.disable()  # millions of small values and no cycles: looking for some would take most of the time
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)
-    workspace = Path(tempfile.mkdtemp(prefix="pipeline-demo-"))
     console = Console(highlight=False, soft_wrap=True)
     try:
-        return _run(console, workspace, seed)
-    except DemoError as error:
-        console.print(f"[red]demo failed:[/red] {error}")
+        with ended_by_signals(), _workspace(console, keep=arguments.keep) as workspace:
+            return _run(console, workspace, seed)
+    except (DemoError, PipelineError) as error:
+        console.print("[red]demo failed:[/red]", end=" ")
+        console.print(str(error), markup=False)
         return 1
+    except Ended as ended:
+        console.print(f"demo ended by {ended}, and with it all that it had started")
+        return ended.exit_code
+
+
+@contextmanager
+def _workspace(console: Console, *, keep: bool) -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="pipeline-demo-"))
+    try:
+        yield directory
     finally:
-        if arguments.keep:
-            console.print(f"kept: {workspace}")
+        if keep:
+            console.print(f"kept: {directory}")
         else:
-            shutil.rmtree(workspace, ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _run(console: Console, workspace: Path, seed: int) -> int:

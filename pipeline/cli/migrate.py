@@ -22,6 +22,7 @@ from pipeline.cli.options import (
     say,
     table_console,
 )
+from pipeline.client.apps import groups_of, tasks_of
 from pipeline.client.comparing import Comparison, compare_histories, compare_last_values
 from pipeline.client.copying import Copied, Copy, copy_task, run_copy
 from pipeline.client.cutover import unfinished
@@ -29,6 +30,7 @@ from pipeline.client.hints import no_topic
 from pipeline.client.migration import Migration, Survey, survey
 from pipeline.client.reading import committed_records
 from pipeline.config import Settings, load_settings
+from pipeline.core.names import TaskId
 from pipeline.core.problem import Problem
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
@@ -36,6 +38,8 @@ from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import Record
 from pipeline.runtime.reset import timestamp_of
+from pipeline.runtime.retirement import retire as retire_tasks
+from pipeline.runtime.retirement import revive as revive_tasks
 from pipeline.runtime.system import SystemClock
 from pipeline.wiring import build_world, with_worker_id
 
@@ -152,13 +156,20 @@ def switch(
             help="Compare only what OLD holds from before this time, such as 2026-01-31T00:00:00Z.",
         ),
     ] = None,
+    retire: Annotated[
+        bool,
+        typer.Option(
+            "--retire",
+            help="If nothing is missing: refuse workers of OLD-APP from now on.",
+        ),
+    ] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say whether the old app may be forgotten, and what is missing (exit 1). Changes nothing; ask again and again.
+    """Say whether the old app may be forgotten, and what is missing (exit 1). Ask again and again.
 
     It may when its workers are stopped, its inputs are copied, the new app has processed all of them, and outputs
-    agree. From then on producers write to the new topics.
+    agree. From then on producers write to the new topics. Changes nothing without --retire.
     """
     migration = _migration(old, new, topic)
     before_ms = timestamp_of(before) if before is not None else None
@@ -169,14 +180,31 @@ def switch(
         for pairs, how in zip(wanted, (compare_histories, compare_last_values), strict=True):
             for one, other in pairs.items():
                 problems += _compared(one, other, how, before_ms, found)
+        retired = len(_retire(migration, found)) if retire and not problems else 0
     if json:
-        print_json({"done": not problems, "problems": [_problem(problem) for problem in problems]})
+        said = [_problem(problem) for problem in problems]
+        print_json({"done": not problems, "problems": said, "retired": retired})
     if problems:
         _say(problems)
         raise typer.Exit(1)
-    say(
-        f"{old} may be forgotten: let the producers write to {', '.join(migration.topics.values())} from now on"
-    )
+    topics = ", ".join(migration.topics.values())
+    say(f"{migration.old} may be forgotten: let the producers write to {topics} from now on")
+    if retire:
+        say(f"{migration.old} is retired: {counted(retired, 'task')} marked, its workers are refused")
+    else:
+        say("so that none of its workers is started by mistake: the same command with --retire")
+
+
+@migrate_app.command()
+def revive(old: OldArgument, kafka: KafkaOption = None) -> None:
+    """Take back what switch --retire did: workers of the old app may start again, and go on where it was."""
+    configure_logs("warning")
+    name = app_named(old)
+    with _clients(kafka) as found:
+        tasks = tasks_of(groups_of(name, found.cluster))
+        world = build_world(App(name), found.settings)
+        done = revive_tasks(tasks, _owner(found.settings), world, found.settings.worker)
+    say(f"{name} may go on: {counted(len(done), 'task')} revived" if done else f"{name} is not retired")
 
 
 class _Clients(NamedTuple):
@@ -200,6 +228,17 @@ def _clients(kafka: str | None) -> Iterator[_Clients]:
 
 def _migration(old: str, new: str, topics: Sequence[str]) -> Migration:
     return Migration(app_named(old), app_named(new), _pairs(topics))
+
+
+def _retire(migration: Migration, found: _Clients) -> Sequence[TaskId]:
+    configure_logs("warning")
+    tasks = tasks_of(groups_of(migration.old, found.cluster))
+    world = build_world(App(migration.old), found.settings)
+    return retire_tasks(tasks, migration.new, _owner(found.settings), world, found.settings.worker)
+
+
+def _owner(settings: Settings) -> str:
+    return f"migrate on {with_worker_id(settings.worker).worker_id}"
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
@@ -254,8 +293,7 @@ def _copy(copy: Copy, settings: Settings) -> Copied:
             said_s = clock.monotonic_s()
             say(f"{copy.old.name} -> {copy.new.name}: {counted(records, 'record')}")
 
-    owner = f"migrate on {with_worker_id(settings.worker).worker_id}"
-    return run_copy(copy, owner, world, settings.worker, progress)
+    return run_copy(copy, _owner(settings), world, settings.worker, progress)
 
 
 def _compared(

@@ -48,7 +48,8 @@ _HEADER = struct.Struct(">2sBBIIQ16sI")
 class Kind(IntEnum):
     """What an entry says. Every kind takes a seq and is applied.
 
-    RESET forgets everything before it: the state is empty, and the positions are what it says.
+    RESET forgets everything before it: the state is empty, and the positions are what it says. RETIRE ends the app: no
+    worker goes on behind it, also none of a release that does not know it.
     """
 
     GENESIS = 1
@@ -57,6 +58,7 @@ class Kind(IntEnum):
     CHECKPOINT = 4
     RELEASE = 5
     RESET = 6
+    RETIRE = 7
 
 
 class InputFacts(msgspec.Struct, frozen=True, array_like=True):

@@ -21,6 +21,7 @@ from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.restore import Restored
 from pipeline.runtime.restores import restore_step
+from pipeline.runtime.retirement import refuse_retired
 from pipeline.runtime.sharing.owner import begin_look
 from pipeline.runtime.task import Task
 from pipeline.runtime.world import World
@@ -49,8 +50,9 @@ class JournalAuthority:
         self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last look
 
     def begin(self) -> None:
-        """Genesis, and whether replays fit the group."""
+        """Genesis, and whether replays fit the group. Refused when the app is retired."""
         plan, settings = self._plan, self._settings
+        refuse_retired(plan.id, self._world)
         ensure_genesis(
             plan.id,
             plan.partitions,

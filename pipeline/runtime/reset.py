@@ -1,12 +1,9 @@
 """Reset: forget a task's state on purpose, and handle its input again from chosen positions.
 
-    1 fence the task: whoever runs it can commit nothing any more
-    2 the journal's end, settled, and the last entry
-    3 commit a RESET entry: the state is empty, the positions are the chosen ones, the history goes on
-
-A crash before 3 leaves the task as it was, fenced, and its worker takes it up again; after 3 every restore, with
-whatever local state, comes to the RESET entry and starts empty from there. A worker that runs meanwhile restores
-the task by itself. The entry carries today's topics and schemas, so a reset is also the way past a change that
+It is a RESET entry, appended as `runtime/appending.py` has it: the state is empty, the positions are the chosen ones,
+the history goes on. A crash before its commit leaves the task as it was; after it every restore, with whatever local
+state, comes to the RESET entry and starts empty from there. A worker that runs meanwhile restores the task by itself.
+The entry carries today's topics and schemas, so a reset is also the way past a change that
 `core.recovery.check_identity` refuses. A group of sinks has no journal: `runtime/sinks/reset.py`.
 """
 
@@ -18,21 +15,19 @@ from datetime import datetime
 
 from pipeline.app import App
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import JournalEntry, Kind
+from pipeline.core.journal import Kind
 from pipeline.core.names import TaskId, TopicPartition, is_replays
-from pipeline.core.position import AppliedPosition
-from pipeline.errors import FatalTaskError, FencedError, InputError, SupersededError
+from pipeline.errors import FatalTaskError, InputError
 from pipeline.group import Group
 from pipeline.ports import JournalReader
-from pipeline.runtime.journal import last_entries, settled_end
+from pipeline.runtime.appending import append_entry, last_of
 from pipeline.runtime.plan import GroupPlan, plan_groups
-from pipeline.runtime.publisher import Commit, Publisher
+from pipeline.runtime.publisher import Commit
+from pipeline.runtime.retirement import refuse_retired
 from pipeline.runtime.sinks.reset import read_positions, reset_positions
 from pipeline.runtime.world import World
 
 __all__ = ["InputReset", "StartAt", "TaskReset", "plan_reset", "reset_task", "start_at", "timestamp_of"]
-
-MAX_ATTEMPTS = 3
 
 # Where an input partition is to be read from; given the reader that knows its bounds.
 StartAt = Callable[[JournalReader, TopicPartition], int]
@@ -123,8 +118,8 @@ def plan_reset(
 ) -> Iterator[TaskReset]:
     """What a reset would do to each task of `groups`, or to `partition` of each. Changes nothing.
 
-    Raises ConfigError, InputError (a start outside of what the input holds), UnreachableError, FatalTaskError
-    (the group has no journal).
+    Raises ConfigError (also for an app that is retired), InputError (a start outside of what the input holds),
+    UnreachableError, FatalTaskError (the group has no journal).
     """
     plans, _ = plan_groups(app, groups, world)
     reader = world.journals()
@@ -154,38 +149,12 @@ def reset_task(reset: TaskReset, owner: str, world: World, settings: WorkerSetti
     positions = {entry.topic: entry.start for entry in reset.inputs}
     if reset.plan.group.sinks:
         return reset_positions(reset.task, reset.plan, positions, world)
-    attempt = 0
-    while True:
-        attempt += 1
-        publisher = Publisher(reset.task, owner, world, settings)
-        reader = world.journals()
-        try:
-            publisher.stop_waiting()
-            publisher.fence()  # 1
-            settled_end(reset.task, reader, world, settings, publisher.fence)  # 2
-            head = _last(reset.task, reader)
-            publisher.take(_NoStore(), head, _applied(head, reset))
-            commit = Commit(Kind.RESET, positions, identity=reset.plan.identity)
-            return publisher.publish(commit).seq  # 3
-        except (FencedError, SupersededError):
-            if attempt == MAX_ATTEMPTS:
-                raise
-        finally:
-            reader.close()
-            publisher.close()
-
-
-class _NoStore:
-    """The state is wherever the task's worker is; its next restore reads the entry there."""
-
-    def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
-        """Nothing to keep."""
-
-    def close(self) -> None:
-        """Nothing is held."""
+    commit = Commit(Kind.RESET, positions, identity=reset.plan.identity)
+    return append_entry(reset.task, owner, lambda _last: commit, world, settings)
 
 
 def _require_journal(plan: GroupPlan, world: World) -> None:
+    refuse_retired(plan.id, world)
     topic = plan.id.journal_topic
     found = world.cluster.describe([topic]).get(topic)
     if found is None:
@@ -201,7 +170,7 @@ def _require_journal(plan: GroupPlan, world: World) -> None:
 
 
 def _entered(task: TaskId, reader: JournalReader) -> tuple[int, Mapping[str, int]]:
-    last = _last(task, reader).entry
+    last = last_of(task, reader).entry
     return last.seq, last.positions
 
 
@@ -241,26 +210,3 @@ def _behind_replays(reader: JournalReader, partition: TopicPartition, position: 
     end = reader.bounds(partition).stable_end
     waits = next(reader.read(partition, position, end), None) is not None  # markers have offsets, too
     return end if waits else position
-
-
-def _last(task: TaskId, reader: JournalReader) -> JournalEntry:
-    entries = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
-    if not entries:
-        raise FatalTaskError(
-            f"the journal of task {task} holds no entry",
-            hint="start a worker; if the group existed before: runbooks/journal-lost.md",
-        )
-    return entries[0]
-
-
-def _applied(head: JournalEntry, reset: TaskReset) -> AppliedPosition:
-    return AppliedPosition(
-        seq=head.entry.seq,
-        offset=head.offset,
-        next_offset=head.next_offset,
-        chain=head.chain,
-        positions=head.entry.positions,
-        identity=reset.plan.identity,
-        checkpoint=head.checkpoint,
-        journal_bytes=head.journal_bytes,
-    )

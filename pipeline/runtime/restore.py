@@ -28,6 +28,7 @@ from pipeline.runtime.choose import Chosen, choose
 from pipeline.runtime.journal import read_entries, settled_end
 from pipeline.runtime.progress import RestoreProgress
 from pipeline.runtime.publisher import Commit, Publisher
+from pipeline.runtime.retirement import retired_error
 from pipeline.runtime.upgrade import upgraded_rows
 from pipeline.runtime.world import World
 
@@ -89,6 +90,8 @@ def restore(
             except RetriableError:
                 continue  # truncation overtook it: plan again
             publisher.take(store, head, applied)
+            if head.entry.kind is Kind.RETIRE:
+                raise retired_error(task, head.entry)
             upgrades = {name: t.key_fingerprint for name, t in tables.items() if t.upgrade is not None}
             changed = check_identity(f"task {task}", applied.identity, identity, upgrades)
             before = applied.identity.tables

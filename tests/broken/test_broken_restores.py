@@ -8,6 +8,20 @@ from tests.broken.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
+        "a task that is retired is run",
+        "runtime/restore.py",
+        "            if head.entry.kind is Kind.RETIRE:",
+        "            if False:",
+        "tests/client/test_migration.py under_a_worker",
+    ),
+    Broken(
+        "a worker of an app that is retired starts",
+        "runtime/journaled.py",
+        "        refuse_retired(plan.id, self._world)\n",
+        "",
+        "tests/client/test_migration.py retirement_that_was_killed",
+    ),
+    Broken(
         "the chain of a local state is ignored",
         "core/recovery.py",
         "found.entry.seq == local.seq and found.chain == local.chain",

@@ -7,13 +7,16 @@ from collections import defaultdict
 import pytest
 
 from pipeline import App, Context, Event, TableDef, Topic
+from pipeline.client.apps import groups_of, tasks_of
 from pipeline.client.comparing import compare_histories, compare_last_values
 from pipeline.client.copying import Copy, run_copy
 from pipeline.client.cutover import unfinished
 from pipeline.client.migration import Migration, Survey, survey
-from pipeline.core.names import TopicPartition
-from pipeline.errors import FatalTaskError, InputError
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.errors import ConfigError, FatalTaskError, InputError
 from pipeline.ports import Output, Step, TopicSpec
+from pipeline.runtime import retirement
+from pipeline.runtime.status import AppStatus, Phase, read_status
 from pipeline.testing import SimulatedCrash, TestDriver
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
@@ -273,3 +276,106 @@ def test_histories_agree_up_to_where_the_old_one_ends() -> None:
     assert found.differing == [b"gone", b"none", b"swapped"]
     last = compare_last_values(broker.records("old"), broker.records("new"))
     assert last.differing == [b"gone", b"more", b"none", b"same", b"swapped"]
+
+
+def retire(case: Case) -> int:
+    driver = case.old.driver
+    tasks = tasks_of(groups_of("sums", MemoryCluster(case.broker)))
+    return len(retirement.retire(tasks, "sums-2", "test", driver._world(), driver.settings))
+
+
+def revive(case: Case) -> int:
+    driver = case.old.driver
+    tasks = tasks_of(groups_of("sums", MemoryCluster(case.broker)))
+    return len(retirement.revive(tasks, "test", driver._world(), driver.settings))
+
+
+def status_of(case: Case) -> AppStatus:
+    cluster, reader = MemoryCluster(case.broker), MemoryJournalReader(case.broker)
+    return read_status("sums", cluster, reader, case.old.driver.clock.wall_ms())
+
+
+def run_before() -> Case:
+    """An app that has been at work, and is stopped."""
+    case = Case()
+    case.send(case.old.numbers, 40)
+    case.old.driver.run()
+    case.old.driver.stop()
+    case.old.driver.clock.advance(20)
+    return case
+
+
+def test_a_worker_of_a_retired_app_is_refused_and_writes_nothing() -> None:
+    """Started by mistake it would go on with the old inputs, and its readers would have two answers."""
+    case = run_before()
+    before = len(case.old.driver.outputs(case.old.totals))
+    assert retire(case) == 4
+    assert {task.phase for task in status_of(case).tasks} == {Phase.RETIRED}
+    assert status_of(case).problems == []
+    case.send(case.old.numbers, 5)
+    for empty_disk in (False, True):
+        case.old.driver.restart(empty_disk=empty_disk)
+        with pytest.raises(
+            ConfigError, match=r"sums was retired at 20.* UTC: app sums-2 has taken its place"
+        ) as no:
+            case.old.driver.run()
+        assert "pipeline migrate revive sums" in (no.value.hint or "")
+        case.old.driver.crash()
+        with pytest.raises(ConfigError, match="was retired"):
+            case.old.driver.reset()
+    assert len(case.old.driver.outputs(case.old.totals)) == before
+    assert retire(case) == 0  # once is enough
+
+
+def test_a_task_that_is_retired_under_a_worker_is_not_run_any_more() -> None:
+    """The fence ends it, and what it then finds in its journal."""
+    case = Case()
+    case.send(case.old.numbers, 40)
+    case.old.driver.run()
+    driver = case.old.driver
+    tasks = [TaskId("sums", "main", 1)]
+    retirement.retire(tasks, "sums-2", "test", driver._world(), driver.settings)
+    before = len(driver.outputs(case.old.totals))
+    case.send(case.old.numbers, 40)
+    driver.clock.advance(10)
+    with pytest.raises(ConfigError, match="was retired"):
+        driver.run()
+    assert {str(task) for task in driver._worker.failures} == {"sums/main/1"}  # type: ignore[union-attr]
+    written = driver.outputs(case.old.totals)
+    assert len(written) > before  # the other task goes on
+    assert "1 of 4 tasks are retired, and the others are not" in [p.text for p in status_of(case).problems]
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+def test_a_retirement_that_was_killed_leaves_the_app_retired_or_as_it_was(nth: int) -> None:
+    """Half of a mark is a mark: nobody runs the other half."""
+    case = run_before()
+    driver = case.old.driver
+    driver.crash_at(Step.AFTER_COMMIT, nth=nth)
+    with pytest.raises(SimulatedCrash):
+        retire(case)
+    driver.restart()
+    with pytest.raises(ConfigError, match="was retired"):
+        driver.run()
+    driver.crash()
+    retire(case)
+    assert {task.phase for task in status_of(case).tasks} == {Phase.RETIRED}
+    driver.crash_at(Step.AFTER_COMMIT, nth=nth)
+    with pytest.raises(SimulatedCrash):
+        revive(case)
+    driver.restart()
+    revive(case)
+    driver.run()
+
+
+def test_a_revived_app_goes_on_from_where_it_was() -> None:
+    """The switch may have been a mistake, too: nothing of the old app is gone."""
+    case = run_before()
+    retire(case)
+    assert revive(case) == 4
+    assert revive(case) == 0
+    case.send(case.old.numbers, 20)
+    case.old.driver.restart()
+    case.old.driver.run()
+    assert case.old.driver.table(case.old.table) == {key: sum(values) for key, values in case.sent.items()}
+    assert [said["start"] for said in case.old.driver.said("task_live")][-4:] == ["local state"] * 4

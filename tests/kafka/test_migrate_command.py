@@ -95,6 +95,13 @@ def test_an_app_moves_to_wider_inputs_through_kills_of_the_copy_and_of_a_worker(
     assert done.returncode == 0, done.stderr
     new.check()
 
+    assert "9 tasks marked" in old.command("migrate", "switch", *names, "--retire").stderr
+    by_mistake = old.start("old")
+    assert by_mistake.wait(DEADLINE_S) == 1
+    assert f"app {old.app} was retired" in old.story()
+    assert old.command("status", old.app).stdout.count("retired") == 9
+    assert "9 tasks revived" in old.command("migrate", "revive", old.app).stderr
+
     new.send(200)
     new.wait_until_done()
     new.stop(first)

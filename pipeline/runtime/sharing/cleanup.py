@@ -135,4 +135,8 @@ def _journal_agrees(task: TaskId, owner: Owner, world: World) -> bool:
     if not last:
         return False
     entry = last[0].entry
-    return entry.owner == owner.worker and entry.seq >= owner.seq and entry.kind is not Kind.RELEASE
+    return (
+        entry.owner == owner.worker
+        and entry.seq >= owner.seq
+        and entry.kind not in {Kind.RELEASE, Kind.RETIRE}
+    )

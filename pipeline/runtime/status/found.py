@@ -13,7 +13,10 @@ __all__ = ["AppStatus", "Phase", "TaskStatus", "WorkerStatus"]
 
 
 class Phase(StrEnum):
-    """Where a task is. UNOWNED: nobody runs it now; with workers alive, one of them is about to."""
+    """Where a task is. UNOWNED: nobody runs it now; with workers alive, one of them is about to.
+
+    RETIRED: another app has taken the place of its own.
+    """
 
     LIVE = "live"
     RESTORING = "restoring"
@@ -21,6 +24,7 @@ class Phase(StrEnum):
     UNOWNED = "unowned"
     FAILED = "failed"
     NEW = "new"
+    RETIRED = "retired"
 
 
 @dataclass(frozen=True, slots=True)

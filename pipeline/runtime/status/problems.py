@@ -22,9 +22,17 @@ def problems_of(
 ) -> list[Problem]:
     found = [_failure(status) for status in tasks if status.phase is Phase.FAILED]
     found += _waits([status for status in tasks if status.phase is not Phase.FAILED and status.problem])
-    if not workers:
+    retired = [status for status in tasks if status.phase is Phase.RETIRED]
+    if retired and len(retired) < len([status for status in tasks if not status.database]):
+        found.append(
+            Problem(
+                f"{len(retired)} of {len(tasks)} tasks are retired, and the others are not",
+                f"finish it: pipeline migrate switch ... --retire; or undo it: pipeline migrate revive {app}",
+            )
+        )
+    if not workers and not retired:
         found.append(Problem(f"no worker of {app} is alive", "start one: pipeline worker MODULE:APP"))
-    elif unowned := [status for status in tasks if status.phase in {Phase.UNOWNED, Phase.NEW}]:
+    elif workers and (unowned := [status for status in tasks if status.phase in {Phase.UNOWNED, Phase.NEW}]):
         found.append(
             Problem(
                 f"{len(unowned)} of {len(tasks)} tasks are run by nobody: {_named(unowned)}",

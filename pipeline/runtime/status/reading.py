@@ -44,6 +44,7 @@ class _Last(NamedTuple):
     positions: Mapping[str, int]
     wall_ms: int
     new: bool = False
+    retired: bool = False
     database: str = ""
 
 
@@ -155,7 +156,8 @@ def _entered(last: JournalEntry | None) -> _Last:
     entry = last.entry
     if entry.kind is Kind.GENESIS:
         return _Last(entry.seq, "", {}, entry.wall_ms, new=True)
-    return _Last(entry.seq, entry.owner, entry.positions, entry.wall_ms)
+    retired = entry.kind is Kind.RETIRE
+    return _Last(entry.seq, entry.owner, entry.positions, entry.wall_ms, retired=retired)
 
 
 def _of_sinks(roster: Roster, cluster: Cluster) -> dict[TaskId, _Last]:
@@ -205,6 +207,8 @@ def _behind(
 def _task(task: TaskId, last: _Last, roster: Roster, lag: int) -> TaskStatus:
     if last.new:
         return TaskStatus(task, Phase.NEW, "", last.seq, 0, {}, last.wall_ms)
+    if last.retired:
+        return TaskStatus(task, Phase.RETIRED, "", last.seq, lag, last.positions, last.wall_ms)
     owner, claim = roster.owners.get(task), roster.claims.get(task)
     taker = claim.worker if claim is not None and _alive(roster, claim) else ""
     phase, problem = Phase.UNOWNED, ""

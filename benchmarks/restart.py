@@ -35,6 +35,7 @@ from confluent_kafka import Producer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import BenchmarkError
 from benchmarks.restart_app import HOLD, PARTITIONS, STATE, TIMELINE, held
 from benchmarks.timeline import STAGES, Part, parts, read_record
 from pipeline.broker import LocalKafka
@@ -53,10 +54,6 @@ BOUND_S = 1.0
 REWRITTEN_ROWS = 200_000
 TRICKLE = 10
 DEADLINE_S = 300.0
-
-
-class BenchmarkError(Exception):
-    """What was to be measured did not happen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from confluent_kafka import Producer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import NOT_DECLARED
+from benchmarks import NOT_DECLARED, BenchmarkError
 from benchmarks.restart_app import PARTITIONS, make_app
 from pipeline.app import App
 from pipeline.broker import LocalKafka
@@ -55,10 +55,6 @@ KEYS = 1_500_000
 BOUND = 2.0
 ROW_BYTES = 200
 DEADLINE_S = 600.0
-
-
-class BenchmarkError(Exception):
-    """What was to be measured did not happen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ import pytest
 from pipeline.config import KafkaSettings
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.ports import Output
-
-from .conftest import Command
+from tests.client.conftest import Command
 
 pytestmark = pytest.mark.kafka
 

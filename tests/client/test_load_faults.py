@@ -24,8 +24,8 @@ from pipeline.testing.clock import ManualClock
 from pipeline.testing.executor import DeferredExecutor
 from pipeline.testing.faults import Faults
 from pipeline.testing.memory_clients import MemoryProducer, MemoryProducers
-
-from .load_case import ID, ROWS, Case, Crash, csv_file, csv_files
+from tests.client.load_case import ID, ROWS, Case, Crash, csv_file, csv_files
+from tests.client.slow import SlowClock, count_inits
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -163,48 +163,18 @@ def test_the_position_is_waited_for_behind_another_loads_open_transaction() -> N
 def test_a_slow_commit_is_followed_by_a_renewal() -> None:
     """The client may have sent it twice; the delayed one could commit half of the next transaction."""
     case = Case()
-
-    class Slow(ManualClock):
-        def monotonic_s(self) -> float:
-            self.advance(0.4)
-            return super().monotonic_s()
-
-    case.clock = Slow()
-    inits = 0
-    init = case.broker.init
-
-    def counted(transactional_id: str) -> int:
-        nonlocal inits
-        inits += 1
-        return init(transactional_id)
-
-    case.broker.init = counted  # type: ignore[method-assign]
+    case.clock = SlowClock()
+    inits = count_inits(case.broker)
     case.load()
     case.check()
-    assert inits == 1 + len(case.positions())
+    assert len(inits) == 1 + len(case.positions())
 
 
 def test_a_confirmed_commit_that_is_gone_stops_the_load() -> None:
     """Acknowledged and lost: the brokers are not what they promise, and nobody may paper over it."""
     case = Case()
-
-    class Slow(ManualClock):
-        def monotonic_s(self) -> float:
-            self.advance(0.4)
-            return super().monotonic_s()
-
-    case.clock = Slow()
-    init = case.broker.init
-    inits = 0
-
-    def losing(transactional_id: str) -> int:
-        nonlocal inits
-        inits += 1
-        if inits == 2:
-            case.broker.lose_tail(LOADS, 0)
-        return init(transactional_id)
-
-    case.broker.init = losing  # type: ignore[method-assign]
+    case.clock = SlowClock()
+    count_inits(case.broker, lambda nth: case.broker.lose_tail(LOADS, 0) if nth == 2 else None)
     with pytest.raises(FatalTaskError, match="has lost it"):
         case.load()
 

@@ -14,8 +14,7 @@ from pipeline.errors import AbortableError, ConfigError, InputError
 from pipeline.ports import Output, TopicSpec
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryProducers
-
-from .load_case import ID, KEYS, NAME, ROWS, Case, Crash, csv_file, csv_files
+from tests.client.load_case import ID, KEYS, NAME, ROWS, Case, Crash, csv_file, csv_files
 
 
 def test_a_load_writes_every_row_once_and_its_position_with_it() -> None:

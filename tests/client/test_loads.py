@@ -8,8 +8,7 @@ from pipeline.client.loads import known_loads
 from pipeline.core.names import LOADS_TOPIC, load_transactional_id
 from pipeline.ports import Output
 from pipeline.testing.memory_clients import MemoryJournalReader, MemoryProducers
-
-from .load_case import ID, NAME, Case, Crash, csv_file, csv_files
+from tests.client.load_case import ID, NAME, Case, Crash, csv_file, csv_files
 
 
 def test_each_load_is_known_by_its_last_committed_position() -> None:

@@ -21,8 +21,7 @@ from pipeline.client.positions import LoadOptions
 from pipeline.client.rows import Batch, RowLimits
 from pipeline.client.series import Reading, open_rows
 from pipeline.errors import InputError
-
-from .series_of import read_all, series_of, step
+from tests.client.series_of import read_all, series_of, step
 
 OPTIONS = LoadOptions(format="parquet")
 INF = float("inf")

@@ -22,8 +22,7 @@ from pipeline.client.loader import LOADS, find_topic
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
-
-from .conftest import Command
+from tests.client.conftest import Command
 
 pytestmark = pytest.mark.kafka
 

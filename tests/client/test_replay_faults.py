@@ -19,10 +19,10 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Step
-from pipeline.testing import ManualClock
 from pipeline.testing.faults import Faults
 from tests.client.orders import GROUP, Orders
 from tests.client.replay_case import BAD, failed, replayer
+from tests.client.slow import SlowClock, count_inits
 
 ID = GROUP.replay_transactional_id
 WORKER_STEPS = [
@@ -165,31 +165,12 @@ def test_a_newer_replay_fences_the_older_one_for_good(monkeypatch: pytest.Monkey
 def test_a_slow_commit_is_followed_by_a_renewal_and_a_lost_one_is_noticed() -> None:
     """The client may have sent it twice; and a mark that was confirmed and is gone is a loss in Kafka."""
     orders = failed()
-
-    class Slow(ManualClock):
-        def monotonic_s(self) -> float:
-            self.advance(0.4)
-            return super().monotonic_s()
-
-    orders.driver.clock = Slow()
-    renewed: list[str] = []
-    init = orders.driver.broker.init
-
-    def counted(transactional_id: str) -> int:
-        renewed.append(transactional_id)
-        return init(transactional_id)
-
-    orders.driver.broker.init = counted  # type: ignore[method-assign]
+    orders.driver.clock = SlowClock()
+    broker, marks = orders.driver.broker, TopicPartition("pipeline.replays.orders", 0)
+    renewed = count_inits(broker, lambda nth: broker.lose_tail(marks, 2) if nth == 4 else None)
     assert replayer(orders).run(Choice(), most=1).letters == 1
     assert renewed == [ID, ID]
 
-    def losing(transactional_id: str) -> int:
-        renewed.append(transactional_id)
-        if len(renewed) == 4:
-            orders.driver.broker.lose_tail(TopicPartition("pipeline.replays.orders", 0), 2)
-        return init(transactional_id)
-
-    orders.driver.broker.init = losing  # type: ignore[method-assign]
     with pytest.raises(FatalTaskError, match="has lost it"):
         replayer(orders).run(Choice())
 

@@ -17,8 +17,7 @@ from pipeline.client.positions import LoadOptions, LoadPosition
 from pipeline.client.rows import RowLimits
 from pipeline.client.series import Reading, Series
 from pipeline.errors import InputError
-
-from .series_of import OPTIONS, read_all, series_of, step
+from tests.client.series_of import OPTIONS, read_all, series_of, step
 
 CSV = LoadOptions(format="csv")
 _FILES = st.lists(st.integers(0, 9), min_size=1, max_size=8)

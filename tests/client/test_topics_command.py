@@ -17,8 +17,7 @@ import pytest
 from pipeline.cli.main import main
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicInfo, TopicSpec
-
-from .conftest import Command
+from tests.client.conftest import Command
 
 
 class Declared:

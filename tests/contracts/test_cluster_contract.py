@@ -10,8 +10,7 @@ from pipeline.config import KafkaSettings
 from pipeline.errors import ConfigError, UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
-
-from .conftest import World
+from tests.contracts.conftest import World
 
 
 def test_a_created_topic_is_described_as_asked(world: World) -> None:

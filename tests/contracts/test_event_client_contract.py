@@ -11,8 +11,7 @@ from pipeline.core.names import TopicPartition
 from pipeline.core.partitioner import partition_of
 from pipeline.errors import ConfigError, DeliveryError
 from pipeline.ports import EventClient
-
-from .conftest import World, drain, wait_until
+from tests.contracts.conftest import World, drain, wait_until
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import pytest
 from pipeline.core.names import TopicPartition
 from pipeline.errors import RetriableError, UnreachableError
 from pipeline.ports import Output
-
-from .conftest import World
+from tests.contracts.conftest import World
 
 
 def test_an_empty_journal_has_nothing_to_read(world: World) -> None:

@@ -13,8 +13,7 @@ from pipeline.core.partitioner import partition_of
 from pipeline.errors import AbortableError, FencedError, UnreachableError
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.ports import Output, TransactionalProducer
-
-from .conftest import World, drain
+from tests.contracts.conftest import World, drain
 
 
 def _one_commit(producer: TransactionalProducer, journal: TopicPartition, topic: str) -> None:

@@ -7,8 +7,7 @@ import random
 from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError
 from pipeline.ports import Output, PartitionFailure, Record, Source
-
-from .conftest import World, drain, wait_until
+from tests.contracts.conftest import World, drain, wait_until
 
 COUNT = 3_000
 

@@ -15,8 +15,7 @@ from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, CorruptStateError, InvariantError
 from pipeline.ports import Stores
 from pipeline.state.rocks import RocksStores
-
-from .conftest import wait_until
+from tests.contracts.conftest import wait_until
 
 TASK = TaskId("app", "group", 3)
 TABLE = b"\x00\x00\x00\x01"

@@ -41,6 +41,14 @@ class Sums:
         )
         self.sent: list[tuple[str, int]] = []
 
+    @classmethod
+    def begun(cls) -> Sums:
+        """A worker runs, and one input has been handled."""
+        sums = cls()
+        sums.send(1)
+        sums.driver.run()
+        return sums
+
     @property
     def task(self) -> TaskId:
         return TaskId("sums", "main", 0)

@@ -19,9 +19,7 @@ from tests.runtime.sums import Sum, Sums
 @pytest.mark.parametrize("call", ["send", "append", "flush"])
 def test_an_aborted_commit_is_published_again(call: str) -> None:
     """A sealed commit does not change, so after the abort and a look at the journal it simply goes again."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.broker.fail_next(call, AbortableError("ordered"), where="sums.main.0")
     sums.send(2, 3)
     sums.driver.run()
@@ -32,9 +30,7 @@ def test_an_aborted_commit_is_published_again(call: str) -> None:
 @pytest.mark.parametrize("happened", [True, False])
 def test_a_commit_with_unknown_outcome_is_resolved_by_the_journal(happened: bool) -> None:
     """Neither doing it again nor leaving it is safe without asking."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.broker.fail_next("commit", UnknownOutcomeError("ordered"), after=happened)
     sums.send(2)
     sums.driver.run()
@@ -46,9 +42,7 @@ def test_a_commit_with_unknown_outcome_is_resolved_by_the_journal(happened: bool
 
 def test_a_commit_that_aborts_for_ever_stops_the_task_and_loses_nothing() -> None:
     """Trying for ever would look like work; the operator is told, and the next start goes on."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     for _ in range(5):
         sums.driver.broker.fail_next("flush", AbortableError("the topic refuses it"))
     sums.send(2)
@@ -61,9 +55,7 @@ def test_a_commit_that_aborts_for_ever_stops_the_task_and_loses_nothing() -> Non
 
 def test_kafka_away_while_committing_is_waited_for() -> None:
     """An outage is no reason to stop: the commit goes out when the broker is back."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.broker.fail_next("flush", AbortableError("timed out"))
     for _ in range(7):
         sums.driver.broker.fail_next("init", UnreachableError("away"))
@@ -80,9 +72,7 @@ def test_an_outage_while_a_doubtful_commit_is_resolved_loses_and_doubles_nothing
     call: str, error: PipelineError, happened: bool
 ) -> None:
     """Outages come in the middle of recoveries, too: the task is restored, and the journal decides again."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.broker.fail_next("commit", UnknownOutcomeError("ordered"), after=happened)
     sums.driver.broker.fail_next(call, error)
     sums.send(2)
@@ -95,9 +85,7 @@ def test_an_outage_while_a_doubtful_commit_is_resolved_loses_and_doubles_nothing
 
 def test_a_fence_that_was_only_a_time_out_is_recovered_from() -> None:
     """The client says fenced also when the broker timed a transaction out; nobody else has the task."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.broker.expire("sums.main.0")
     sums.send(2)
     sums.driver.run()
@@ -106,9 +94,7 @@ def test_a_fence_that_was_only_a_time_out_is_recovered_from() -> None:
 
 def test_a_fence_between_a_doubtful_commit_and_the_look_at_the_journal_restores_the_task() -> None:
     """Our renewed init steals the task back from an owner in between: its entries must not be overwritten."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     other = Sums()
     other.driver.broker = sums.driver.broker
     other.driver.stores = MemoryStores()
@@ -123,9 +109,7 @@ def test_a_fence_between_a_doubtful_commit_and_the_look_at_the_journal_restores_
 
 def test_a_fence_in_the_middle_of_a_commit_leaves_nothing_behind() -> None:
     """What a zombie has written is aborted with its transaction: readers never see it."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.broker.fail_next("commit", FencedError("newer"), where="sums.main.0")
     sums.send(2)
     sums.driver.run()
@@ -135,9 +119,7 @@ def test_a_fence_in_the_middle_of_a_commit_leaves_nothing_behind() -> None:
 
 def test_an_acquire_in_between_is_not_taken_for_our_own_commit() -> None:
     """One entry more than before may be somebody else's: only the nonce tells."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     other = Sums()
     other.driver.broker = sums.driver.broker
     other.driver.stores = MemoryStores()

@@ -111,9 +111,7 @@ def test_a_journal_that_is_truncated_while_a_worker_starts_is_looked_at_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Another worker's checkpoint may remove the very entry at which the look was to begin."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.restart(empty_disk=True)
     reads = 0
     read = MemoryJournalReader.read

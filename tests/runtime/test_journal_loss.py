@@ -58,9 +58,7 @@ def test_a_journal_that_loses_its_tail_under_a_running_worker_stops_the_task() -
 
 def test_somebody_elses_record_in_the_journal_stops_the_restore() -> None:
     """The journal is the authority, so what it cannot have written itself is never read over."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.broker.produce(Output("sums.main.journal", None, b"hello", 0), partition=0)
     sums.driver.restart()
     with pytest.raises(FatalTaskError, match="no journal chunk"):
@@ -69,9 +67,7 @@ def test_somebody_elses_record_in_the_journal_stops_the_restore() -> None:
 
 def test_a_journal_topic_that_is_gone_is_never_taken_for_a_new_app() -> None:
     """A lost journal must not look like a first start."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.broker.delete("sums.main.journal")
     sums.driver.restart()
     with pytest.raises(FatalTaskError, match="existed before"):
@@ -80,9 +76,7 @@ def test_a_journal_topic_that_is_gone_is_never_taken_for_a_new_app() -> None:
 
 def test_an_input_topic_created_again_is_refused_at_start_and_stops_a_running_worker() -> None:
     """Positions in the old topic mean nothing in the new one."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.recreate(sums.numbers)
     sums.driver.clock.advance(sums.driver.settings.check_interval_s)
     with pytest.raises(FatalTaskError, match="deleted and created again"):
@@ -94,9 +88,7 @@ def test_an_input_topic_created_again_is_refused_at_start_and_stops_a_running_wo
 
 def test_input_that_was_deleted_before_it_was_processed_stops_the_task() -> None:
     """Skipping silently would be a loss that nobody sees."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.crash()
     for number in range(5):
         sums.driver.send(sums.numbers, "a", number)

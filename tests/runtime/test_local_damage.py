@@ -68,9 +68,7 @@ def test_a_machine_that_loses_its_last_writes_replays_them() -> None:
 
 def test_a_write_error_of_the_store_stops_the_task_and_loses_nothing() -> None:
     """A full disk must not become a hole in the state: the entry is in the journal and is applied next time."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     sums.driver.stores.fail_next("apply", CorruptStateError("no space left"))
     sums.send(2)
     with pytest.raises(CorruptStateError, match="no space left"):

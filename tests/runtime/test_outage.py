@@ -24,9 +24,7 @@ class Log:
 
 def test_a_worker_says_that_kafka_is_away_and_that_it_is_back() -> None:
     """Whoever looks at a worker that does nothing must see at once that it is not the worker."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     for reason in ("brokers away", "still away"):
         sums.driver.broker.fail_next("describe", UnreachableError(reason))
         sums.driver.clock.advance(15)

@@ -163,9 +163,7 @@ def test_a_quiet_task_says_so_once() -> None:
 
 def test_a_quiet_task_whose_input_ends_in_a_record_writes_nothing() -> None:
     """There is nothing to pass over behind a record that was sent outside of transactions."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     be_quiet(sums.driver, 2 * QUIET_S)
     assert commits(sums) == 1
 

@@ -46,9 +46,7 @@ def test_a_journal_that_refuses_large_entries_is_refused_with_the_command_that_m
 
 def test_a_changed_table_schema_is_refused_with_both_schemas() -> None:
     """With defaults everywhere a renamed field would read as zero, silently."""
-    sums = Sums()
-    sums.send(1)
-    sums.driver.run()
+    sums = Sums.begun()
     other = Sums()
     other.app.tables.clear()
     changed = other.app.table("totals", key=str, value=int)

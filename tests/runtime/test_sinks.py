@@ -143,9 +143,7 @@ def test_a_database_that_is_away_is_said_once_and_waited_for() -> None:
 
 def test_a_worker_stops_while_its_database_is_away() -> None:
     """A deployment must not hang on it; what was open is written by the next worker."""
-    totals = Totals()
-    totals.send(1)
-    totals.driver.run()
+    totals = Totals.begun()
     totals.database.away = AWAY
     totals.send(2)
     totals.driver.step()
@@ -178,9 +176,7 @@ def test_other_groups_go_on_while_a_database_is_away() -> None:
 
 def test_a_record_that_the_database_refuses_stops_its_task_and_all_before_it_is_committed() -> None:
     """The guilty record is found, however large the batch that it was in."""
-    totals = Totals()
-    totals.send(1)
-    totals.driver.run()
+    totals = Totals.begun()
     totals.database.refuses.append({"amount": 13})
     totals.send(2, 3, 13, 4)
     with pytest.raises(
@@ -269,9 +265,7 @@ def test_a_reset_begins_again_on_purpose() -> None:
 
 def test_a_database_brought_back_from_a_backup_is_followed() -> None:
     """Its rows and positions are of one moment, so what came since is written again; the worker need not be told."""
-    totals = Totals()
-    totals.send(1)
-    totals.driver.run()
+    totals = Totals.begun()
     backup = totals.database.copy()
     totals.send(2, 3)
     totals.driver.run()
@@ -283,9 +277,7 @@ def test_a_database_brought_back_from_a_backup_is_followed() -> None:
 
 def test_a_backup_never_brings_an_epoch_back() -> None:
     """Notes and old sessions would take the new owner for an older one."""
-    totals = Totals()
-    totals.send(1)
-    totals.driver.run()
+    totals = Totals.begun()
     backup = totals.database.copy()
     for _ in range(3):
         totals.driver.restart()
@@ -300,9 +292,7 @@ def test_a_backup_never_brings_an_epoch_back() -> None:
 
 def test_a_recreated_topic_is_refused() -> None:
     """The old positions mean nothing in it."""
-    totals = Totals()
-    totals.send(1)
-    totals.driver.run()
+    totals = Totals.begun()
     totals.driver.stop()
     totals.driver.recreate(totals.amounts)
     with pytest.raises(ConfigError, match="was deleted and created again"):
@@ -323,9 +313,7 @@ def test_a_group_begins_at_the_end_where_that_is_asked_for() -> None:
 
 def test_an_input_that_is_added_begins_at_its_start() -> None:
     """The positions of the others stay."""
-    totals = Totals()
-    totals.send(1)
-    totals.driver.run()
+    totals = Totals.begun()
     totals.driver.stop()
     more = totals.app.topic("more", key=str, value=int | None)
     totals.driver._create_topics()
@@ -475,9 +463,7 @@ def test_a_table_that_is_missing_when_the_database_comes_back_fails_its_tasks_al
 
 def test_a_topic_that_only_a_sink_reads_has_a_reader() -> None:
     """So that `pipeline topics apply` does not give it more partitions."""
-    totals = Totals()
-    totals.send(1)
-    totals.driver.run()
+    totals = Totals.begun()
     totals.driver.clock.advance(4.0)
     totals.driver.run()
     cluster, reader = MemoryCluster(totals.driver.broker), MemoryJournalReader(totals.driver.broker)

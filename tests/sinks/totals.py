@@ -55,6 +55,14 @@ class Totals:
         )
         self.sent: list[tuple[str, int | None]] = []
 
+    @classmethod
+    def begun(cls) -> Totals:
+        """A worker runs, and one amount has been written."""
+        totals = cls()
+        totals.send(1)
+        totals.driver.run()
+        return totals
+
     @property
     def database(self) -> MemoryDatabase:
         return self.driver.databases.of(self.last)

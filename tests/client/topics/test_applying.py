@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from pipeline.client.topics.applying import carry_out, checked
 from pipeline.client.topics.declarations import TopicDeclaration
 from pipeline.errors import ConfigError, UnreachableError
-
-from .conftest import Case, declare
+from tests.client.topics.conftest import Case, declare
 
 
 def test_what_is_applied_leaves_an_empty_plan(case: Case) -> None:

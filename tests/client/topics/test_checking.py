@@ -12,8 +12,7 @@ from structlog.testing import capture_logs
 from pipeline.client.topics.checking import check_load, check_topics
 from pipeline.client.topics.writing import render
 from pipeline.errors import ConfigError
-
-from .conftest import Case, declare
+from tests.client.topics.conftest import Case, declare
 
 
 def _check(case: Case, directory: Path, *topics: str, with_ids: str = "") -> list[dict[str, Any]]:

@@ -17,8 +17,7 @@ from pipeline.client.topics.writing import render
 from pipeline.core.names import never_declared
 from pipeline.errors import InputError
 from pipeline.ports import TopicSpec
-
-from .conftest import Case, declare
+from tests.client.topics.conftest import Case, declare
 
 
 def _export(case: Case, directory: Path, *patterns: str, overwrite: bool = False) -> dict[str, FileState]:

@@ -10,8 +10,7 @@ from pipeline.core.names import GroupId, TopicPartition
 from pipeline.errors import InputError
 from pipeline.ports import Output, Step
 from pipeline.testing import TestDriver
-
-from .conftest import Case, declare
+from tests.client.topics.conftest import Case, declare
 
 WEEK, HOUR = "604800000", "3600000"
 

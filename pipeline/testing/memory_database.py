@@ -119,6 +119,8 @@ class MemorySession:
     def begin(self) -> None:
         with self._database.faults.at("begin"):
             self.answer("begin")
+            if self._open is not None:
+                raise InvariantError("a transaction begins within another one")
             with self._database.turns:
                 holder = self._database.holder
                 if holder is not None and holder is not self:

@@ -95,13 +95,13 @@ class Reference:
             self._check(log, state_dir)
 
     def _caught_up(self, log: _Log, task: TaskId, state_dir: Path) -> bool:
-        entries, state = log.entries(task), _state(state_dir, task)
-        return (
-            _last_acquire(entries) > self._acquired.get(task, 0)
-            and self._end(entries) == len(self._inputs[task.partition])
-            and state is not None
-            and state.applied.seq == entries[-1].entry.seq
-        )
+        entries = log.entries(task)
+        if _last_acquire(entries) <= self._acquired.get(task, 0):
+            return False
+        if self._end(entries) != len(self._inputs[task.partition]):
+            return False
+        state = _state(state_dir, task)
+        return state is not None and state.applied.seq == entries[-1].entry.seq
 
     def _check(self, log: _Log, state_dir: Path) -> None:
         begun: dict[str, set[bool]] = defaultdict(set)

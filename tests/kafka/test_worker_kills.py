@@ -111,6 +111,19 @@ def test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_ex
 
 
 @pytest.mark.kills
+@pytest.mark.timeout(400)
+def test_kills_at_each_step_of_a_release_on_one_state_leave_outputs_and_tables_exact(
+    bench: Workbench,
+) -> None:
+    """A deployment whose patience ends: some tasks are released, one is half released, others are not."""
+    bench.send(200)
+    for point in _in(Phase.COMMIT, Phase.RETIRE):
+        bench.send(40)
+        bench.kill_while_stopping(point, 2)
+    _finish(bench)
+
+
+@pytest.mark.kills
 def test_kills_at_each_step_of_a_start_on_one_state_leave_outputs_and_tables_exact(bench: Workbench) -> None:
     """A worker that is killed while it recovers from a kill, over and over, with a disk that is behind."""
     bench.send(200)

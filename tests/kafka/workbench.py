@@ -97,6 +97,16 @@ class Workbench:
             self.send(40)
         self._check_killed(worker, point)
 
+    def kill_while_stopping(self, point: str, nth: int) -> None:
+        """Let a worker recover and catch up; with nothing left to do it is told to stop, and ends itself on the way."""
+        self._trigger.unlink(missing_ok=True)
+        worker = self._killed_at(point, nth, str(self._trigger))
+        self.catch_up(worker)
+        self._trigger.touch()
+        worker.send_signal(signal.SIGTERM)
+        assert _ended(worker, within_s=DEADLINE_S), f"{point} was not reached:\n{self.log.read_text()}"
+        self._check_killed(worker, point)
+
     def kill_while_starting(self, point: str, nth: int) -> None:
         """A worker ends itself at a point on its way to being live, and what it leaves is checked."""
         worker = self._killed_at(point, nth, "-")

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.runtime.sharing.cleanup import StateCleanup
 from pipeline.testing import MemoryMembers
 from tests.runtime.fleet import Fleet, Node
-from tests.runtime.test_fleet import live_through_troubles
+from tests.runtime.test_random_fleet import live_through_troubles
 
 DELAY_S = 60.0
 

@@ -14,7 +14,7 @@ from pipeline.errors import SinkUnreachableError, UnknownOutcomeError
 from pipeline.testing import MemoryDatabase
 from tests.runtime.fleet import Fleet
 from tests.runtime.sums import Sums
-from tests.runtime.test_fleet import live_through_troubles
+from tests.runtime.test_random_fleet import live_through_troubles
 from tests.sinks.totals import DSN
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -253,8 +254,11 @@ def _found(
     known = {f.name: f for f in fields(kind)}
     for name in values:
         if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
             raise ConfigError(
-                f"{path}: [{section}] has no setting {name!r}", hint=f"known: {', '.join(known)}"
+                f"{path}: [{section}] has no setting {name!r}"
+                + (f"; did you mean {close[0]!r}?" if close else ""),
+                hint=f"known: {', '.join(known)}",
             )
     sources = dict.fromkeys(values, f"[{section}] in {path}")
     for name in known:

@@ -131,7 +131,7 @@ def test_other_spellings_of_an_owned_property_are_refused(tmp_path: Path, alias:
         ("[worker\n", "is not valid TOML"),
         ("[workers]\nx = 1\n", "unknown section [workers]"),
         ("worker = 5\n", "worker must be a section, [worker]"),
-        ("[worker]\ncommit_intervall_ms = 5\n", "[worker] has no setting 'commit_intervall_ms'"),
+        ("[worker]\ncommit_intervall_ms = 5\n", "'commit_intervall_ms'; did you mean 'commit_interval_ms'?"),
         (
             '[worker]\ncommit_interval_ms = "soon"\n',
             "worker.commit_interval_ms is 'soon'; it must be a number",

@@ -32,6 +32,7 @@ _Port = Annotated[
 _DataDir = Annotated[
     Path | None, typer.Option(help="Where records and logs are kept. Default: the user's cache, by port.")
 ]
+_Json = Annotated[bool, typer.Option("--json", help="For programs: where it is, as one JSON document.")]
 
 
 @broker_app.command()
@@ -44,6 +45,7 @@ def start(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the records of an earlier broker first.")
     ] = False,
+    as_json: _Json = False,
 ) -> None:
     """Start it, or bring back what is missing of it. The first start downloads Kafka (45 MB)."""
     kafka = _kafka(port, data_dir, nodes=nodes, fresh=fresh)
@@ -53,6 +55,8 @@ def start(
     took = f"started in {time.monotonic() - began:.1f} s" if started else "was running already"
     _say(f"Kafka {took}: {kafka.bootstrap_servers}")
     _say(f"  cluster {kafka.cluster_id}, records and logs in {kafka.data_dir}")
+    if as_json:
+        typer.echo(json.dumps(_as_dict(kafka.status())))
 
 
 @broker_app.command()
@@ -72,7 +76,7 @@ def stop(port: _Port = None, data_dir: _DataDir = None) -> None:
 def status(
     port: _Port = None,
     data_dir: _DataDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: _Json = False,
 ) -> None:
     """Say whether it serves clients. Exit 0 when every node does, else 1."""
     found = _kafka(port, data_dir).status()
@@ -89,6 +93,8 @@ def status(
             serving = ", serving" if node.answers else ", not serving yet" if node.pid else ""
             typer.echo(f"  node {node.id}  port {node.port}  {process}{serving}  log {node.log}")
     if not found.running:
+        options = (f" --port {port}" if port else "") + (f" --data-dir {data_dir}" if data_dir else "")
+        _say(f"  -> pipeline broker start{options}")
         raise typer.Exit(1)
 
 

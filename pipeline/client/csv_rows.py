@@ -54,7 +54,10 @@ class CsvRows(FileRows):
         try:
             names = next((row for row in self._reader if row), None)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{lines.name}: the header line cannot be read: {error}") from error
+            raise InputError(
+                f"{lines.name}: the header line cannot be read: {error}",
+                hint="a CSV file is UTF-8 text, and its first line names the columns",
+            ) from error
         if names is None:
             raise InputError(f"{lines.name} is empty: a CSV file begins with a line that names the columns")
         twice = sorted({name for name in names if names.count(name) > 1})

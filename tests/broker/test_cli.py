@@ -35,6 +35,7 @@ def test_status_without_a_broker_says_so_and_fails(tmp_path: Path) -> None:
     plain = _pipeline("status", "--data-dir", str(tmp_path))
     assert plain.returncode == 1
     assert "no broker was ever started" in plain.stdout
+    assert plain.stderr == f"  -> pipeline broker start --data-dir {tmp_path}\n"
 
     found = _pipeline("status", "--json", "--data-dir", str(tmp_path))
     assert found.returncode == 1
@@ -75,14 +76,14 @@ def test_broker_is_started_asked_and_stopped_by_commands(tmp_path: Path) -> None
     """Each is a process of its own: the broker outlives the one that started it, and the others find it."""
     port = choose_ports(1)[0]
     options = ("--data-dir", str(tmp_path))
-    started = _pipeline("start", "--port", str(port), *options)
+    started = _pipeline("start", "--json", "--port", str(port), *options)
     try:
         assert started.returncode == 0, started.stderr
         assert f"127.0.0.1:{port}" in started.stderr
-        assert started.stdout == ""
 
         found = _pipeline("status", "--json", *options)
         assert found.returncode == 0
+        assert json.loads(started.stdout) == json.loads(found.stdout)
         assert json.loads(found.stdout)["bootstrap_servers"] == f"127.0.0.1:{port}"
         assert "Kafka Server started" in _pipeline("logs", *options).stdout
     finally:

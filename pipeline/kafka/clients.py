@@ -58,6 +58,7 @@ _DEFAULT_MESSAGE_BYTES = 1_000_000  # below the broker's default of 1,048,588
 # A dead letter is an input of any size with headers that say why. The client allows no limit above the second.
 _DEAD_LETTER_BYTES = 64 * 1024
 _MOST_MESSAGE_BYTES = 1_000_000_000
+_BELOW_LIMIT = 100  # how far max_event_bytes is to be below the smallest max.message.bytes
 _BATCH_OVERHEAD = 512  # what the client counts beside key, value and headers
 
 
@@ -125,9 +126,12 @@ class ProducerLimits:
 
     @property
     def largest_batch(self) -> int:
-        smallest = min((self.message_bytes or {}).values(), default=_DEFAULT_MESSAGE_BYTES)
-        # The rest is for the batch header and for what the client's estimate leaves out.
-        return max(1, min(_DEFAULT_MESSAGE_BYTES, smallest - min(4096, smallest // 8)))
+        return _batch_within(min((self.message_bytes or {}).values(), default=_DEFAULT_MESSAGE_BYTES))
+
+
+def _batch_within(message_bytes: int) -> int:
+    """`batch.size` for a topic of this limit: the rest is for the batch's header, and what the estimate leaves out."""
+    return max(1, min(_DEFAULT_MESSAGE_BYTES, message_bytes - min(4096, message_bytes // 8)))
 
 
 def consumer(settings: KafkaSettings, consumer_group: str) -> Properties:
@@ -231,7 +235,8 @@ def events(
             "linger.ms": str(producer.linger_ms),
             "message.timeout.ms": str(timeout_ms),
             "message.max.bytes": str(producer.max_event_bytes + _BATCH_OVERHEAD),
-            "batch.size": str(min(producer.max_event_bytes + _BATCH_OVERHEAD, _DEFAULT_MESSAGE_BYTES)),
+            # An event that is larger than this goes alone, so that nothing else is refused with it.
+            "batch.size": str(_batch_within(producer.max_event_bytes + _BELOW_LIMIT)),
             # The bound is the caller's, who counts headers, too; these are never reached before it.
             "queue.buffering.max.messages": str(producer.max_records + 1),
             "queue.buffering.max.kbytes": str((producer.max_bytes + producer.max_event_bytes) // 1024 + 64),

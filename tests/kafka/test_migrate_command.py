@@ -89,17 +89,16 @@ def test_an_app_moves_to_wider_inputs_through_kills_of_the_copy_and_of_a_worker(
     assert copied[0]["copied"] + copied[0]["copied_before"] == 800
     compare = f"--compare={old.topic('payments')}={new.topic('payments')}"
     deadline = time.monotonic() + DEADLINE_S
-    while (done := new.command("migrate", "switch", *names, compare)).returncode == 1:
+    while (done := new.command("migrate", "switch", *names, compare, "--retire")).returncode == 1:
         assert " 0 differ" in done.stderr
         assert time.monotonic() < deadline, f"{done.stderr}\n{new.story()}"
     assert done.returncode == 0, done.stderr
     new.check()
 
-    assert "9 tasks marked" in old.command("migrate", "switch", *names, "--retire").stderr
+    assert "9 tasks marked" in done.stderr
     by_mistake = old.start("old")
     assert by_mistake.wait(DEADLINE_S) == 1
     assert f"app {old.app} was retired" in old.story()
-    assert old.command("status", old.app).stdout.count("retired") == 9
     assert "9 tasks revived" in old.command("migrate", "revive", old.app).stderr
 
     new.send(200)

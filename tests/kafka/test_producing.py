@@ -147,6 +147,19 @@ def test_an_event_over_the_limit_of_its_topic_fails_with_the_setting_to_mend(
     assert [event.value for event in numbers.events()] == [2]
 
 
+def test_no_batch_is_over_a_limit_that_the_producer_was_told(kafka: KafkaUnderTest, unique_name: str) -> None:
+    """Only the event that is too large may fail: the others would be refused for the company that they were in."""
+    numbers = Numbers(kafka.bootstrap_servers, unique_name, max_message_bytes="2000")
+    with Producer(numbers.settings(max_event_bytes=1900, linger_ms=20)) as producer:
+        sent = [
+            producer.send(numbers.topic, "k", n, headers=[("noise", os.urandom(size))])
+            for n, size in enumerate([100, 200, 300, 100, 1000, 50, 1800] * 100)
+        ]
+        producer.flush(DEADLINE_S)
+    assert [delivery.exception() for delivery in sent] == [None] * len(sent)
+    assert numbers.committed() == list(range(len(sent)))
+
+
 def test_a_forked_child_sends_its_own_events_and_the_parent_its_own(numbers: Numbers) -> None:
     """A web server that forks after its start: no event twice, none lost, no process that hangs."""
     program = f"""

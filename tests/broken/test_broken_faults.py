@@ -9,7 +9,6 @@ from tests.broken.breaking import Broken, Copy, name_of
 WORKER = "tests/runtime/test_worker.py"
 GONE = "tests/runtime/test_topics_gone.py"
 JOURNAL = "tests/core/test_journal.py"
-RECOVERY = "tests/core/test_recovery.py"
 
 ROWS = [
     Broken(
@@ -80,7 +79,7 @@ ROWS = [
         "core/recovery.py",
         "        if current.partitions != facts.partitions:\n",
         "        if False:\n",
-        f"{RECOVERY} other_ground",
+        "tests/core/test_identity.py other_ground",
     ),
     Broken(
         "an output that gets partitions under a running worker goes unnoticed",
@@ -108,28 +107,28 @@ ROWS = [
         "runtime/genesis.py",
         "        if actual != wanted:\n",
         "        if False:\n",
-        f"{WORKER} another_retention",
+        "tests/runtime/test_refused_starts.py another_retention",
     ),
     Broken(
         "another cluster is taken for the one that the task belongs to",
         "core/recovery.py",
         "    if before.cluster_id != now.cluster_id:\n",
         "    if False:\n",
-        f"{RECOVERY} other_ground",
+        "tests/core/test_identity.py other_ground",
     ),
     Broken(
         "a changed schema is read as the old one",
         "core/recovery.py",
         "        if now[table] == fingerprint:\n            continue\n",
         "        if True:\n            continue\n",
-        f"{WORKER} changed_table_schema",
+        "tests/runtime/test_refused_starts.py changed_table_schema",
     ),
     Broken(
         "a table that is gone is forgotten",
         "core/recovery.py",
         "        if table not in now:\n            raise ConfigError(",
         "        if table not in now:\n            continue\n            raise ConfigError(",
-        f"{RECOVERY} other_ground",
+        "tests/core/test_identity.py other_ground",
     ),
     Broken(
         "what another first start has written meanwhile is not looked at",
@@ -140,9 +139,9 @@ ROWS = [
     ),
     Broken(
         "a reset does not fence whoever runs the task",
-        "runtime/reset.py",
+        "runtime/appending.py",
         "            publisher.fence()  # 1\n",
-        "            publisher._producer = world.producers.open(f'reset-{reset.task.transactional_id}')\n"
+        "            publisher._producer = world.producers.open(f'reset-{task.transactional_id}')\n"
         "            publisher._producer.init()\n",
         "tests/runtime/test_reset.py",
     ),

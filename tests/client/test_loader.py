@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from hashlib import blake2b
+from typing import Any
 
 import pytest
 
 from pipeline.client.lines import new_hash
 from pipeline.client.loader import LOADS, find_topic
 from pipeline.client.positions import LoadOptions, LoadPosition
+from pipeline.client.series import Series
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.errors import AbortableError, ConfigError, InputError
 from pipeline.ports import Output, TopicSpec
 from pipeline.testing.memory_broker import MemoryBroker
-from pipeline.testing.memory_clients import MemoryCluster, MemoryProducers
+from pipeline.testing.memory_clients import MemoryCluster, MemoryProducer, MemoryProducers
 from tests.client.load_case import ID, KEYS, NAME, ROWS, Case, Crash, csv_file, csv_files
 
 
@@ -130,10 +133,57 @@ def test_topics_that_cannot_be_loaded_into_are_refused() -> None:
     for own in (LOADS_TOPIC, "shop.main.journal"):
         with pytest.raises(ConfigError, match="nothing can be loaded into it"):
             find_topic(cluster, own)
-    broker.create(TopicSpec(LOADS_TOPIC, 1))
     broker.create(TopicSpec("t", 1))
-    with pytest.raises(ConfigError, match=r"cleanup\.policy=compact"):
-        find_topic(cluster, "t")
+    for spec in (TopicSpec(LOADS_TOPIC, 1), TopicSpec(LOADS_TOPIC, 2, config={"cleanup.policy": "compact"})):
+        broker.create(spec)
+        with pytest.raises(ConfigError, match=r"cleanup\.policy=compact"):
+            find_topic(cluster, "t")
+        broker.delete(LOADS_TOPIC)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_load_leaves_neither_a_client_nor_a_file_open(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that loads many would run out of both."""
+    left = Counter[str]()
+    for made in (MemoryProducer, Series):
+        name, begin, close = made.__name__, made.__init__, made.close
+
+        def opening(one: Any, *args: Any, name: str = name, begin: Any = begin) -> None:
+            begin(one, *args)
+            left[name] += 1
+
+        def closing(one: Any, name: str = name, close: Any = close) -> None:
+            close(one)
+            left[name] -= 1
+
+        monkeypatch.setattr(made, "__init__", opening)
+        monkeypatch.setattr(made, "close", closing)
+    case = Case()
+    if fails:
+        case.broker.fail_next("flush", ConfigError("refused"))
+        with pytest.raises(ConfigError, match="refused"):
+            case.load()
+    else:
+        case.load()
+    assert left == {"MemoryProducer": 0, "Series": 0}
+
+
+def test_rows_without_a_key_are_counted_over_all_transactions() -> None:
+    """What a load has skipped is said at its end, wherever in the file it was, and also by the run that went on."""
+    case = Case()
+    rows = csv_file(40).splitlines(keepends=True)
+    for at in (3, 13, 33):
+        rows.insert(at, b",7\n")
+    first, second = (case.loader(b"".join(rows), missing_key="skip") for _ in range(2))
+    with pytest.raises(Crash):
+        first.run(lambda position: _crash_behind(position, 20))
+    assert second.run(lambda _: None).skipped == 3
+    assert [position.skipped for position in case.positions()][-1] == 3
+
+
+def _crash_behind(position: LoadPosition, records: int) -> None:
+    if position.records > records:
+        raise Crash
 
 
 def test_a_list_that_begins_otherwise_is_refused_and_nothing_is_written() -> None:

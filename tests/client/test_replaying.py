@@ -211,6 +211,22 @@ def test_a_letter_whose_topic_is_no_longer_an_input_is_refused_with_what_to_do()
     ] * len(BAD)
 
 
+@pytest.mark.parametrize("partition", [2, 7])
+def test_a_letter_of_a_task_that_there_is_not_is_refused(partition: int) -> None:
+    """Its topic had more partitions once; a replay into none of today's would fail for ever."""
+    orders = failed()
+    letter = orders.driver.broker.records(GROUP.dead_letter_topic)[0]
+    headers = [
+        (name, b"%d" % partition if name == "dead-letter-partition" else value)
+        for name, value in letter.headers() or ()
+    ]
+    orders.driver.broker.produce(Output(GROUP.dead_letter_topic, None, b"1", 0, headers))
+    with pytest.raises(InputError, match=f"group main has no task {partition}"):
+        orders.driver.replay_dead_letters()
+    orders.driver.run()
+    orders.check()
+
+
 def test_a_letter_of_another_group_is_refused_and_the_others_are_replayed() -> None:
     """Somebody has copied letters together; each belongs to the group that gave its record up."""
     orders = failed()

@@ -22,6 +22,17 @@ ROWS = [
         "tests/test_table.py",
     ),
     Broken(
+        "a record is decoded by the message of the one before",
+        "context.py",
+        "        return lambda data: with_message(data, self.message)\n",
+        "        before = [None]\n"
+        "        def late(data, before=before):\n"
+        "            before.append(self.message)\n"
+        "            return with_message(data, before[-2] or self.message)\n"
+        "        return late\n",
+        "tests/runtime/test_message_codecs.py own_message",
+    ),
+    Broken(
         "a try that failed leaves its writes to the next one",
         "runtime/processor.py",
         "            except RAISED as error:  # whatever user code raises belongs to its record\n"

@@ -44,6 +44,20 @@ ROWS = [
         "        return self.action is not Action.NONE\n",
         "tests/client/topics/test_applying.py does_not_hold_up",
     ),
+    Broken(
+        "a load without ids goes where its topic is declared with them",
+        "client/topics/checking.py",
+        "    if declared is not None and declared.id:\n",
+        "    if declared is None:\n",
+        "tests/client/topics/test_checking.py load_without_ids",
+    ),
+    Broken(
+        "a plan for an empty cluster passes every setting",
+        "client/topics/look.py",
+        "    return plan if facts.topics else _asked(plan, cluster)\n",
+        "    return plan\n",
+        "tests/client/topics/test_applying.py misspelt_setting",
+    ),
 ]
 
 

@@ -354,9 +354,12 @@ def test_a_retirement_that_was_killed_leaves_the_app_retired_or_as_it_was(nth: i
     driver.crash_at(Step.AFTER_COMMIT, nth=nth)
     with pytest.raises(SimulatedCrash):
         retire(case)
+    before = len(driver.outputs(case.old.totals))
+    case.send(case.old.numbers, 20)
     driver.restart()
     with pytest.raises(ConfigError, match="was retired"):
         driver.run()
+    assert len(driver.outputs(case.old.totals)) == before
     driver.crash()
     retire(case)
     assert {task.phase for task in status_of(case).tasks} == {Phase.RETIRED}

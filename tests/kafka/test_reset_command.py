@@ -7,6 +7,7 @@ import signal
 import msgspec
 import pytest
 
+from pipeline.core.partitioner import partition_of
 from tests.kafka.workbench import PARTITIONS, Workbench
 from tests.waiting import wait_until
 
@@ -86,3 +87,31 @@ def test_a_reset_asks_before_it_forgets(bench: Workbench) -> None:
     code, _, said = _reset(bench, "--from", "999999", "--yes")
     assert (code, "is not among them" in said) == (1, True)
     bench.finish()
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("point", ["BEFORE_BEGIN", "AFTER_ENTRY", "AFTER_FLUSH", "AFTER_COMMIT"])
+def test_a_reset_that_is_killed_leaves_each_task_as_it_was_or_reset_and_can_be_repeated(
+    bench: Workbench, point: str
+) -> None:
+    """A running worker takes up what the command has fenced, whatever transaction it has left open."""
+    bench.send(300)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    _wait_for_counts(bench, 300)
+    once = bench.expected()
+
+    killed = bench.run_to_end("-m", "tests.kafka.kill_reset_at", point, bench.servers)
+    assert killed == -signal.SIGKILL, bench.log.read_text()
+    first = {key for key in once if partition_of(key.encode(), PARTITIONS) == 0}
+    again = first if point == "AFTER_COMMIT" else set()
+    redone = 300 + sum(len(once[key]) for key in again)
+    bench.wait_for_outputs(worker, at_least=redone)
+    assert bench.outputs() == {key: values * (1 + (key in again)) for key, values in once.items()}
+
+    code, _, said = _reset(bench, "--yes")
+    assert code == 0, said
+    bench.wait_for_outputs(worker, at_least=redone + 300)
+    _wait_for_counts(bench, 300)
+    assert bench.stop(worker) == 0, bench.log.read_text()
+    assert bench.outputs() == {key: values * (2 + (key in again)) for key, values in once.items()}

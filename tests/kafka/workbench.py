@@ -145,6 +145,10 @@ class Workbench:
             timeout=DEADLINE_S,
         )
 
+    def run_to_end(self, *arguments: str) -> int:
+        """A Python process of another kind, to its end; its exit code."""
+        return self._spawn(*arguments).wait(DEADLINE_S)
+
     def wait_for_outputs(self, worker: subprocess.Popen[bytes], at_least: int | None = None) -> None:
         """Wait until this many outputs are committed; default: as many as inputs were sent."""
         wanted = len(self.sent) if at_least is None else at_least

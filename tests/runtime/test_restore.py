@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
 from pipeline.core.names import TopicPartition
+from pipeline.errors import FatalTaskError, RetriableError
 from pipeline.ports import JournalBounds, Step
 from pipeline.runtime import restore
 from pipeline.runtime.world import World
-from pipeline.testing import MemoryJournalReader
+from pipeline.testing import Faults, MemoryJournalReader
+from pipeline.testing.memory_store import MemoryStore
 from tests.runtime.sums import Sums
 
 
@@ -31,6 +34,65 @@ def test_crashes_in_a_replay_resume_it_and_leave_results_exact(monkeypatch: pyte
         left.append(sums.driver.table(sums.totals)["a"].count if sums.driver.table(sums.totals) else 0)
         sums.driver.restart()
     assert left == sorted(set(left))
+    sums.driver.run()
+    sums.check()
+
+
+def rows_in_each_write(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows the state on disk gets in each write from now on."""
+    written: list[int] = []
+    apply = MemoryStore.apply
+
+    def noting(store: MemoryStore, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
+        written.append(len(writes))
+        apply(store, writes, position)
+
+    monkeypatch.setattr(MemoryStore, "apply", noting)
+    return written
+
+
+def test_a_replay_keeps_no_more_in_memory_than_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal of a day does not fit; and what was written once need not be written again with each batch."""
+    sums = Sums()
+    for number in range(10):
+        sums.send(number, key=f"k{number}")
+        sums.driver.run()
+    sums.driver.restart(empty_disk=True)
+    monkeypatch.setattr(restore, "REPLAY_BATCH_BYTES", 1)
+    written = rows_in_each_write(monkeypatch)
+    sums.driver.run()
+    assert max(written) == 1
+    assert sum(written) == 10
+    sums.check()
+
+
+def test_a_replay_writes_many_entries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write for each entry of a long journal would take a hundred times as long."""
+    sums = Sums()
+    for number in range(10):
+        sums.send(number, key=f"k{number}")
+        sums.driver.run()
+    sums.driver.restart(empty_disk=True)
+    written = rows_in_each_write(monkeypatch)
+    sums.driver.run()
+    assert written == [10, 0]  # the replay, and the acquire entry
+    sums.check()
+
+
+def test_a_journal_that_is_truncated_under_every_restore_stops_the_task() -> None:
+    """Something deletes what nobody may delete; to go on trying would hide it."""
+    sums = Sums()
+    sums.send(1)
+    sums.driver.run()
+    sums.driver.stop()
+    for _ in range(3 * restore.MAX_PLANS):
+        sums.driver.broker.fail_next(
+            "read", RetriableError("below what it holds"), where=str(sums.task.journal)
+        )
+    with pytest.raises(FatalTaskError, match=f"truncated under {restore.MAX_PLANS} restores in a row"):
+        sums.driver.run()
+    sums.driver.broker.faults = Faults()
+    sums.driver.restart()
     sums.driver.run()
     sums.check()
 

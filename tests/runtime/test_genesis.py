@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from pipeline.core.names import TopicPartition
-from pipeline.errors import FatalTaskError, FencedError, RetriableError
+from pipeline.errors import FatalTaskError, FencedError, RetriableError, UnknownOutcomeError
 from pipeline.ports import JournalBounds, TopicInfo
 from pipeline.testing import MemoryBroker, MemoryCluster, MemoryJournalReader
 from tests.runtime.sums import Sums
@@ -75,6 +75,18 @@ def test_a_genesis_that_another_worker_has_written_just_before_its_fence_is_not_
     sums.check()
     assert len(other.driver.said("genesis_written")) == 1
     assert sums.driver.said("genesis_written") == []
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_a_genesis_whose_outcome_is_unknown_is_there_for_every_task_or_for_none(happened: bool) -> None:
+    """A part of it would pass for a loss at every later start."""
+    sums = Sums(partitions=3)
+    sums.send(1)
+    unknown = UnknownOutcomeError("no answer")
+    sums.driver.broker.fail_next("commit", unknown, after=happened, where="sums.main.genesis")
+    sums.driver.run()
+    sums.check()
+    assert len(sums.driver.said("genesis_written")) == (not happened)
 
 
 @pytest.mark.parametrize("unseen_for", [1, 2, 10_000])

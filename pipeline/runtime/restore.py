@@ -137,7 +137,10 @@ def catch_up(task: TaskId, cluster_id: str, copy: Store | None, world: World) ->
             except RetriableError:
                 continue
             return chosen.store, replayed
-        raise FatalTaskError(f"the journal of task {task} is truncated faster than it can be followed")
+        raise FatalTaskError(
+            f"the journal of task {task} is truncated faster than it can be followed",
+            hint="start the worker again; if it stays so, raise worker.checkpoint_interval_s",
+        )
     finally:
         reader.close()
 

@@ -33,6 +33,7 @@ from pipeline.runtime.world import World
 __all__ = ["Worker"]
 
 UNREACHABLE_WAIT_S = (0.5, 1.5)
+_GOES_ON = "start the worker again: it goes on from the last commit, and nothing of that is lost"
 
 
 class Worker:
@@ -403,14 +404,16 @@ class Worker:
             self._fail(run, task_id, error, seq)
 
     def _fail(self, run: GroupRun, task_id: TaskId, error: PipelineError, seq: int | None = None) -> None:
-        """`seq`: of its last entry, when it was live."""
+        """`seq`: of its last entry, when it was live. Whoever reads of it is told what to do next, always."""
         self._drop(run, task_id)
+        reason = str(error)
+        error.hint = error.hint or _GOES_ON
         self.failures[task_id] = error
         self._world.log.error("task_failed", task=str(task_id), reason=error.message, next=error.hint)
         if seq is not None:
-            self._own().released(task_id, seq, str(error))
+            self._own().released(task_id, seq, reason)
         elif not self._stopping:
-            self._own().could_not_take(task_id, str(error))
+            self._own().could_not_take(task_id, reason)
 
     def _leave_to_namesake(self, error: DisplacedError) -> None:
         """Another process has this worker's id, and with it its tasks."""

@@ -224,7 +224,10 @@ class PostgresSession(SqlSession):
         except Exception as error:
             raise RejectedRowsError(f"{type(error).__name__}: {error}") from error
         if self._connection.info.transaction_status is not TransactionStatus.INTRANS:
-            raise FatalTaskError(f"{self._place}: the write function has ended the transaction")
+            raise FatalTaskError(
+                f"{self._place}: the write function has ended the transaction",
+                hint="take COMMIT and ROLLBACK out of it: its rows and their positions are one transaction",
+            )
 
     def named(self, table: str) -> str:
         return super().named(table).replace("%", "%%")

@@ -141,7 +141,8 @@ class RocksStores:
             path.rename(target)
         except OSError as error:
             raise ConfigError(
-                f"cannot set the state {path} of task {task} aside: {error.strerror}"
+                f"cannot set the state {path} of task {task} aside: {error.strerror}",
+                hint="see that this user may write to the state directory, and that its disk has room",
             ) from error
         return str(target)
 

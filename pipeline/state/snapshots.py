@@ -147,7 +147,10 @@ def put_away(state: Path) -> Callable[[], None]:
             pass  # of a process before this one
         state.rename(target)
     except OSError as error:
-        raise ConfigError(f"cannot move the state {state} away: {error.strerror}") from error
+        raise ConfigError(
+            f"cannot move the state {state} away: {error.strerror}",
+            hint="see that this user may write to the state directory, and that its disk has room",
+        ) from error
 
     def remove() -> None:
         try:

@@ -77,7 +77,10 @@ def open_checkpoint_store(url: str) -> CheckpointStore | None:
     try:
         return ObjectCheckpointStore(from_url(url, client_options=_client(), retry_config=_RETRIES), url)
     except BaseError as error:
-        raise ConfigError(f"worker.checkpoint_store {url} cannot be opened: {_first_line(error)}") from error
+        raise ConfigError(
+            f"worker.checkpoint_store {url} cannot be opened: {_first_line(error)}",
+            hint="write it as file:///DIRECTORY or s3://BUCKET/PREFIX, and check its credentials",
+        ) from error
 
 
 def _directory(url: str, host: str, path: Path) -> ObjectCheckpointStore:

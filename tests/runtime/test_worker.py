@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.errors import FatalTaskError
 from pipeline.ports import Step
+from pipeline.runtime.publisher import Publisher
 from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS, SINK_STEPS
 from tests.runtime.sums import Sums
 
@@ -81,3 +83,18 @@ def test_starting_at_latest_is_resolved_once() -> None:
     sums.driver.restart()
     sums.driver.run()
     sums.check()
+
+
+def test_a_task_that_fails_for_any_reason_says_what_to_do_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is called at night reads the last line of the log, and a reason alone is no way on."""
+
+    def fail(*_: object) -> None:
+        raise FatalTaskError("a reason without advice")
+
+    monkeypatch.setattr(Publisher, "publish", fail)
+    sums = Sums()
+    sums.send(1)
+    with pytest.raises(FatalTaskError, match="a reason without advice"):
+        sums.driver.run()
+    (failed,) = sums.driver.said("task_failed")
+    assert "start the worker again" in failed["next"]

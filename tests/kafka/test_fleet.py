@@ -93,6 +93,32 @@ def test_of_two_processes_with_one_worker_id_the_older_one_leaves_with_a_clear_e
     fleet.finish()
 
 
+@pytest.mark.kills
+def test_states_of_tasks_that_moved_are_removed_and_can_be_had_again(
+    fleet: FleetBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk must not fill with what others run; and what is gone is restored when its task comes back."""
+    monkeypatch.setenv("PIPELINE_STATE_CLEANUP_DELAY_S", "2")
+    states = tmp_path / "disks" / "first" / fleet.bench.prefix / "main"
+
+    def held() -> set[str]:
+        return {path.name for path in states.iterdir() if not path.name.startswith(".")}
+
+    first = fleet.start("first")
+    fleet.bench.send(600)
+    wait_for(lambda: len(first.live_tasks()) == PARTITIONS, fleet)
+    second = fleet.start("second")
+    fleet.bench.send(600)
+    fleet.wait_for_rest()
+    wait_for(lambda: held() == {task.rpartition("/")[2] for task in first.live_tasks()}, fleet)
+    assert len(first.events("state_removed")) == PARTITIONS // 2
+    wait_for(lambda: not list(states.glob(".removed/*")), fleet)
+    second.child.kill()
+    fleet.bench.send(600)
+    wait_for(lambda: len(first.live_tasks()) == PARTITIONS, fleet)
+    fleet.finish()
+
+
 def test_random_faults_under_load_leave_everything_exact(
     fleet: FleetBench, capsys: pytest.CaptureFixture[str]
 ) -> None:

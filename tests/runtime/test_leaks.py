@@ -70,12 +70,16 @@ def test_what_workers_open_is_closed_whatever_happens_to_them(monkeypatch: pytes
     fleet.send()
     fleet.settle()
     fleet.start("c")  # which follows what it is to have
-    fail("read", RetriableError("truncated"), where="sums.main.journal[1]")
-    fail("bounds", AWAY, where="sums.main.journal[3]")
+    for partition, transactional_id in enumerate(ids):
+        for error in (RetriableError("truncated"), AWAY, RetriableError("truncated")):
+            fail("read", error, where=f"sums.main.journal[{partition}]")
+        fail("init", FencedError("fenced"), where=transactional_id)  # when it has a copy already
     fleet.send()
-    fleet.settle()
+    fleet.settle(180.0)
     fleet.check()
-    assert fleet.broker.faults.left() == []
+    assert (
+        fleet.broker.faults.left().count("init") == 3
+    )  # those of the tasks that have stayed where they were
     for node in fleet.nodes:
         fleet.stop(node)
     assert {made.__name__: len(each.left) for made, each in opened.items()} == {

@@ -154,6 +154,26 @@ def test_a_position_that_is_not_there_any_more_fails_its_partition_only(world: W
     assert _poll(source)[0].offset() == 100
 
 
+def test_a_marker_that_is_gone_with_its_records_is_told_from_none_of_them(world: World) -> None:
+    """Hence pipeline/runtime/quiet.py: the position behind the last record fails, that behind the marker does not."""
+    (only,) = _filled(world, partitions=1, count=5)
+    end = world.reader.stable_ends([only])[only]
+    assert end == 6
+    assert list(world.reader.read(only, 5, end)) == []
+    world.truncate(only, end)
+    source = world.source()
+    source.assign({only: 5})
+    (failure,) = _failures(source)
+    assert isinstance(failure.error, FatalTaskError)
+    source.rewind({only: end})
+    producer = world.producer("later")
+    producer.begin()
+    producer.append(only, [b"later"])
+    producer.flush()
+    producer.commit()
+    assert _poll(source)[0].offset() == end
+
+
 def test_a_position_beyond_the_end_fails_its_partition(world: World) -> None:
     """A log that lost its tail must not be waited for."""
     (only,) = _filled(world, partitions=1, count=10)

@@ -39,7 +39,7 @@ def with_quick_start(
     if not _tried(cache):
         with exclusive(root / ".quick-start.lock", timeout_s=_WAIT_S, report=report):
             if not _tried(cache):
-                report(Progress("preparing quick starts (once)"))
+                report(Progress("preparing quick starts (once, takes some 20 s)"))
                 _record(runtime, root / "recording", cache, kafka_version)
     usable = cache.stat().st_size > 0
     return replace(runtime, options=(f"-XX:AOTCache={cache}",)) if usable else runtime

@@ -9,6 +9,7 @@ import pytest
 from pipeline import App, Context, Event
 from pipeline.errors import ConfigError
 from pipeline.testing import TestDriver
+from tests.runtime.sums import Sums
 from tests.testing.flights import Delay, Flight, app, delays, flights, totals
 
 
@@ -147,3 +148,17 @@ def history(seed: int) -> list[tuple[int, int]]:
 def test_the_same_seed_gives_the_same_history() -> None:
     """A failure found at random can be run again."""
     assert history(3) == history(3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_process_that_is_started_again_is_younger_than_the_one_before(seed: int) -> None:
+    """The older of two of one worker id leaves: a restart would end as if somebody else had the worker's tasks."""
+    sums = Sums(seed=seed)
+    ages = []
+    for _ in range(3):
+        sums.driver.step()  # no time passes
+        worker = sums.driver._worker
+        assert worker is not None
+        ages.append(worker._own().me.age)
+        sums.driver.restart()
+    assert ages == sorted(set(ages))

@@ -14,9 +14,16 @@ from pipeline.app import App
 from pipeline.cli.letter_views import letter_cells, letter_document, letter_lines, letter_summary
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import KafkaOption, counted, print_json, say, table_console
-from pipeline.client.letters import Choice, DeadLetter, LetterId, dead_letter_topic, letter_id, read_letters
-from pipeline.client.marks import Mark, read_marks
-from pipeline.client.replaying import Replayed, Replayer
+from pipeline.client.deadletters.letters import (
+    Choice,
+    DeadLetter,
+    LetterId,
+    dead_letter_topic,
+    letter_id,
+    read_letters,
+)
+from pipeline.client.deadletters.marks import Mark, read_marks
+from pipeline.client.deadletters.replaying import Replayed, Replayer
 from pipeline.config import Settings, load_settings
 from pipeline.errors import InputError
 from pipeline.group import Group

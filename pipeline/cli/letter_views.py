@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from pipeline.cli.options import counted
 from pipeline.cli.rendering import hex_lines, iso_time, json_field, readable, text_field
-from pipeline.client.letters import DeadLetter
-from pipeline.client.marks import Mark
+from pipeline.client.deadletters.letters import DeadLetter
+from pipeline.client.deadletters.marks import Mark
 
 __all__ = ["letter_cells", "letter_document", "letter_lines", "letter_summary"]
 

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from pipeline.cli.options import counted, say
-from pipeline.client.files import InputFile
-from pipeline.client.loader import Loader
-from pipeline.client.pace import Pace
-from pipeline.client.positions import LoadPosition
-from pipeline.client.series import Series
+from pipeline.client.loading.files import InputFile
+from pipeline.client.loading.loader import Loader
+from pipeline.client.loading.pace import Pace
+from pipeline.client.loading.positions import LoadPosition
+from pipeline.client.loading.series import Series
 
 __all__ = ["LoadReport"]
 

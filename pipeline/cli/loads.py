@@ -17,7 +17,7 @@ from pipeline.cli.options import (
     say,
     table_console,
 )
-from pipeline.client.loads import KnownLoad, known_loads
+from pipeline.client.loading.loads import KnownLoad, known_loads
 from pipeline.config import KafkaSettings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.errors import InputError

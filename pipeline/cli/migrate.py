@@ -23,11 +23,11 @@ from pipeline.cli.options import (
     table_console,
 )
 from pipeline.client.apps import groups_of, tasks_of
-from pipeline.client.comparing import Comparison, compare_histories, compare_last_values
-from pipeline.client.copying import Copied, Copy, copy_task, run_copy
-from pipeline.client.cutover import unfinished
 from pipeline.client.hints import no_topic
-from pipeline.client.migration import Migration, Survey, survey
+from pipeline.client.migrating.comparing import Comparison, compare_histories, compare_last_values
+from pipeline.client.migrating.copying import Copied, Copy, copy_task, run_copy
+from pipeline.client.migrating.cutover import unfinished
+from pipeline.client.migrating.migration import Migration, Survey, survey
 from pipeline.client.reading import committed_records
 from pipeline.config import Settings, load_settings
 from pipeline.core.names import TaskId

@@ -14,16 +14,16 @@ import typer
 
 from pipeline.cli.loading import LoadReport
 from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json, say
-from pipeline.client.files import InputFile, find_files, one_format
-from pipeline.client.limits import DEFAULT_RECORD_BYTES, record_bytes, row_limits
-from pipeline.client.load import LoadRequest
-from pipeline.client.loader import Loader, LoadWorld, find_topic
-from pipeline.client.opening import STANDARD_INPUT
-from pipeline.client.pace import Pace, paced_rows
-from pipeline.client.positions import Format as FormatName
-from pipeline.client.positions import LoadOptions
-from pipeline.client.rows import MissingKey
-from pipeline.client.series import Reading, Series
+from pipeline.client.loading.decisions import LoadRequest
+from pipeline.client.loading.files import InputFile, find_files, one_format
+from pipeline.client.loading.formats.opening import STANDARD_INPUT
+from pipeline.client.loading.formats.rows import MissingKey
+from pipeline.client.loading.limits import DEFAULT_RECORD_BYTES, record_bytes, row_limits
+from pipeline.client.loading.loader import Loader, LoadWorld, find_topic
+from pipeline.client.loading.pace import Pace, paced_rows
+from pipeline.client.loading.positions import Format as FormatName
+from pipeline.client.loading.positions import LoadOptions
+from pipeline.client.loading.series import Reading, Series
 from pipeline.config import DEFAULT_TOPICS_DIR, KafkaSettings, load_settings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.kafka.clients import ProducerLimits

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import structlog
 
 from pipeline.app import App
-from pipeline.client.letters import Choice
-from pipeline.client.replaying import Replayer
+from pipeline.client.deadletters.letters import Choice
+from pipeline.client.deadletters.replaying import Replayer
 from pipeline.config import WorkerSettings
 from pipeline.core.names import EVENT_ID_HEADER, GroupId, TaskId
 from pipeline.declarations import TableDef, Topic

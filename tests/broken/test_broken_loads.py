@@ -9,38 +9,38 @@ from tests.broken.breaking import Broken, Copy, name_of
 ROWS = [
     Broken(
         "finished files of a load are not compared",
-        "client/series.py",
+        "client/loading/series.py",
         "            if other:\n",
         "            if False:\n",
-        "tests/client/test_loader.py begins_otherwise",
+        "tests/client/loading/test_loader.py begins_otherwise",
     ),
     Broken(
         "the loaded part of a file is not compared",
-        "client/series.py",
+        "client/loading/series.py",
         "        check_prefix(position, cursor.skip_to(position.offset, position.line))\n",
         "        cursor.skip_to(position.offset, position.line)\n",
-        "tests/client/test_loader.py changed_beginning",
+        "tests/client/loading/test_loader.py changed_beginning",
     ),
     Broken(
         "a line that was loaded without its end may go on",
-        "client/series.py",
+        "client/loading/series.py",
         "        if not at_end and not cursor.ends_line:\n",
         "        if False:\n",
-        "tests/client/test_series.py without_its_end",
+        "tests/client/loading/test_series.py without_its_end",
     ),
     Broken(
         "a Parquet file is known by its length alone",
-        "client/parquet.py",
+        "client/loading/formats/parquet.py",
         "                digest.update(block)\n",
         "                pass\n",
-        "tests/client/test_parquet.py footer",
+        "tests/client/loading/formats/test_parquet.py footer",
     ),
     Broken(
         "a slow commit of a load is taken for a clean one",
         "client/transactions.py",
         "                if not slow:\n",
         "                if True:\n",
-        "tests/client/test_load_faults.py slow_commit",
+        "tests/client/loading/test_load_faults.py slow_commit",
     ),
 ]
 

@@ -9,48 +9,48 @@ from tests.broken.breaking import Broken, Copy, name_of
 ROWS = [
     Broken(
         "a replay has the key of what is at its place now",
-        "client/replaying.py",
+        "client/deadletters/replaying.py",
         "            topic_id=letter.topic_id,\n",
         "",
-        "tests/client/test_replaying.py keeps_its_effect_key",
+        "tests/client/deadletters/test_replaying.py keeps_its_effect_key",
     ),
     Broken(
         "a letter of a replay takes the id that its topic has now",
         "runtime/dead_letters.py",
         'getattr(record, "topic_id", "") or self',
         "self",
-        "tests/client/test_replaying.py keeps_its_effect_key",
+        "tests/client/deadletters/test_replaying.py keeps_its_effect_key",
     ),
     Broken(
         "marks of replayed letters are written in a transaction of their own",
-        "client/replaying.py",
+        "client/deadletters/replaying.py",
         "        producer.send([mark_output(mark) for mark in marks.values()])\n",
         "        producer.flush()\n"
         "        producer.commit()\n"
         "        producer.begin()\n"
         "        producer.send([mark_output(mark) for mark in marks.values()])\n",
-        "tests/client/test_replay_faults.py crash_at_any_call",
+        "tests/client/deadletters/test_replay_faults.py crash_at_any_call",
     ),
     Broken(
         "a doubtful replay is done again",
-        "client/replaying.py",
+        "client/deadletters/replaying.py",
         "        found = self._marks.get(first)\n",
         "        found = before\n",
-        "tests/client/test_replay_faults.py settled_by_the_mark",
+        "tests/client/deadletters/test_replay_faults.py settled_by_the_mark",
     ),
     Broken(
         "a group that is started over handles its old replays beside the input",
         "runtime/genesis.py",
         "(latest or is_replays(topic)) and",
         "latest and",
-        "tests/client/test_replays_input.py started_over",
+        "tests/client/deadletters/test_replays_input.py started_over",
     ),
     Broken(
         "a reset handles what waited to be replayed beside the input",
         "runtime/reset.py",
         "        if is_replays(partition.topic):\n",
         "        if False:\n",
-        "tests/client/test_replays_input.py reset_forgets",
+        "tests/client/deadletters/test_replays_input.py reset_forgets",
     ),
 ]
 

@@ -12,14 +12,14 @@ ROWS = [
         "runtime/restore.py",
         "            if head.entry.kind is Kind.RETIRE:",
         "            if False:",
-        "tests/client/test_migration.py under_a_worker",
+        "tests/client/migrating/test_migration.py under_a_worker",
     ),
     Broken(
         "a worker of an app that is retired starts",
         "runtime/journaled.py",
         "        refuse_retired(plan.id, self._world)\n",
         "",
-        "tests/client/test_migration.py retirement_that_was_killed",
+        "tests/client/migrating/test_migration.py retirement_that_was_killed",
     ),
     Broken(
         "the chain of a local state is ignored",

@@ -15,7 +15,7 @@ from pipeline.cli.deadletters import deadletters_app
 from pipeline.cli.rendering import hex_lines, iso_time, readable
 from pipeline.errors import ConfigError, InputError
 from pipeline.ports import Output
-from tests.client.orders import GROUP, Orders
+from tests.client.deadletters.orders import GROUP, Orders
 
 
 class Case:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.cli.reset import _consequences
 from pipeline.runtime.reset import plan_reset, start_at
-from tests.client.orders import Orders
+from tests.client.deadletters.orders import Orders
 
 
 def _said(orders: Orders, start: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.cli.entry import main
-from pipeline.client import copying
+from pipeline.client.migrating import copying
 
 if __name__ == "__main__":
     copying.BATCH_RECORDS = 10

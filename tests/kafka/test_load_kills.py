@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.client.loader import LOADS, find_topic
-from pipeline.client.positions import LoadPosition, decode_position
+from pipeline.client.loading.loader import LOADS, find_topic
+from pipeline.client.loading.positions import LoadPosition, decode_position
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.kafka.cluster import KafkaCluster

@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import Producer
 
 from pipeline import App, Context, Event
-from pipeline.client.letters import Choice, dead_letter_topic, read_letters
-from pipeline.client.replaying import Replayer
+from pipeline.client.deadletters.letters import Choice, dead_letter_topic, read_letters
+from pipeline.client.deadletters.replaying import Replayer
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec

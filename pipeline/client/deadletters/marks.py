@@ -1,0 +1,117 @@
+"""Which dead letters have been replayed: one record each in the compacted topic `pipeline.replays.<app>`.
+
+A mark is written in the transaction that replays its letter, so there is one if, and only if, the letter is on its way.
+Marks are JSON for people to read, with a version and a checksum over the exact bytes of the body. A mark names the
+dead-letter topic by its id, too: in one that was created again the same place is another letter.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from hashlib import blake2b
+
+import msgspec
+
+from pipeline.client.deadletters.letters import LetterId
+from pipeline.client.reading import settled_bounds
+from pipeline.core.names import GroupId, TopicPartition, replay_marks_topic
+from pipeline.errors import ConfigError, CorruptStateError
+from pipeline.ports import Cluster, Output, TopicSpec
+from pipeline.runtime.world import World
+
+__all__ = ["Mark", "Marks", "decode_mark", "ensure_marks_topic", "mark_output", "read_marks"]
+
+VERSION = 1
+_CONFIG = {"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"}
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`partition`, `offset`: the letter's. `times`: how often it was replayed; `replay`: as which replay of its record.
+
+    `nonce`: of the attempt, by which a replay knows its own.
+    """
+
+    app: str
+    group: str
+    partition: int
+    offset: int
+    topic_id: str
+    times: int
+    replay: int
+    replayed_ms: int
+    nonce: str
+
+
+Marks = dict[LetterId, Mark]
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    version: int
+    checksum: str
+    mark: msgspec.Raw
+
+
+def mark_output(mark: Mark) -> Output:
+    """The record that says it, keyed by the letter."""
+    body = msgspec.json.encode(mark)
+    data = msgspec.json.encode(_Envelope(version=VERSION, checksum=_checksum(body), mark=msgspec.Raw(body)))
+    key = f"{mark.app}/{mark.group}/{mark.partition}/{mark.offset}"
+    return Output(replay_marks_topic(mark.app), key.encode(), data, mark.replayed_ms)
+
+
+def decode_mark(data: bytes, app: str) -> Mark:
+    """The mark, verified. Raises CorruptStateError."""
+    try:
+        envelope = msgspec.json.decode(data, type=_Envelope)
+        if envelope.version != VERSION:
+            raise CorruptStateError(
+                f"topic {replay_marks_topic(app)} was written in version {envelope.version}; this release knows "
+                f"version {VERSION}",
+                hint="use the release that wrote it, or a newer one",
+            )
+        if _checksum(bytes(envelope.mark)) != envelope.checksum:
+            raise _corrupt(app, "the checksum of a record is wrong")
+        return msgspec.json.decode(bytes(envelope.mark), type=Mark)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _corrupt(app, f"a record cannot be read: {error}") from error
+
+
+def read_marks(group: GroupId, topic_id: str, world: World) -> Marks:
+    """The marks of a group's letters, by letter. `topic_id`: of the dead-letter topic. Raises CorruptStateError."""
+    place = TopicPartition(replay_marks_topic(group.app), 0)
+    if not world.cluster.describe([place.topic]):
+        return {}
+    found: Marks = {}
+    with closing(world.journals()) as reader:
+        bounds = settled_bounds(reader, place, world.clock)
+        for _, data in reader.read(place, bounds.start, bounds.end):
+            mark = decode_mark(data, group.app) if data else None
+            if mark is not None and mark.group == group.group and mark.topic_id == topic_id:
+                found[mark.partition, mark.offset] = mark
+    return found
+
+
+def ensure_marks_topic(group: GroupId, cluster: Cluster) -> None:
+    """Create the topic of marks. Raises ConfigError when it would forget them."""
+    name = replay_marks_topic(group.app)
+    found = cluster.describe([name]).get(name)
+    if found is None:
+        cluster.create([TopicSpec(name, partitions=1, config=_CONFIG)])
+        found = cluster.describe([name])[name]
+    policy = found.config.get("cleanup.policy")
+    if found.partitions != 1 or policy != "compact":
+        raise ConfigError(
+            f"{name} must have 1 partition and cleanup.policy=compact; it has {found.partitions} and {policy}",
+            hint="it would forget what was replayed; set cleanup.policy=compact again",
+        )
+
+
+def _checksum(body: bytes) -> str:
+    return blake2b(body, digest_size=8).hexdigest()
+
+
+def _corrupt(app: str, what: str) -> CorruptStateError:
+    return CorruptStateError(
+        f"it cannot be told which dead letters of app {app} were replayed: {what} in {replay_marks_topic(app)}",
+        hint="nothing was replayed; find out who else writes to that topic",
+    )

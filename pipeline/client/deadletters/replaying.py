@@ -1,0 +1,233 @@
+"""Replays dead letters, each exactly once, over ports.
+
+A replayed letter goes to `<app>.<group>.replays`, which only its group reads, at the partition of its task: in the
+original topic every other group and app would meet the record a second time. The protocol:
+
+1. Fence: open the group's transactional producer and `init`: of two replays at once the older one can commit no more.
+2. Recall: read the marks of the app, up to their end as of now, waiting for what is open before it.
+3. Choose: the letters that are meant and have no mark, in order.
+4. Commit: begin, send a batch of them and a mark for each, flush, commit.
+5. Renew, when 4 failed or its outcome is unknown, and after a commit slow enough that the client may have sent it
+   twice: close, 1, 2, and the mark found of the batch's first letter decides. 3 to 5 until there is no letter left.
+
+| a crash   | leaves                                                          | the next run            |
+|-----------|-----------------------------------------------------------------|-------------------------|
+| before 4  | nothing                                                         | replays all             |
+| during 4  | an open transaction; its `init` (1) aborts it, or it was decided | replays what has no mark |
+| after 4   | letters with their marks                                        | replays the others      |
+
+What is in the topic is handled once, since it is an input like others. Being fenced is final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from pipeline.client.deadletters.letters import Choice, DeadLetter, LetterId, dead_letter_topic, read_letters
+from pipeline.client.deadletters.marks import Mark, Marks, ensure_marks_topic, mark_output, read_marks
+from pipeline.client.transactions import Transactions
+from pipeline.core.letters import Replay, encode_replay
+from pipeline.core.names import TopicPartition
+from pipeline.core.recovery import Outcome
+from pipeline.errors import ConfigError, FencedError
+from pipeline.group import Group
+from pipeline.ports import TopicInfo, TransactionalProducer
+from pipeline.runtime.world import World
+
+__all__ = ["Refused", "Replayed", "Replayer"]
+
+BATCH_LETTERS = 500
+BATCH_BYTES = 4 * 1024 * 1024
+_RECORD_BYTES = 256  # what a broker counts beside the value
+_NONCE_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A letter that was meant and cannot be replayed."""
+
+    letter: DeadLetter
+    reason: str
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What one run has done. `before`: letters that were meant and had been replayed already."""
+
+    letters: int = 0
+    before: int = 0
+    refused: list[Refused] = field(default_factory=list)
+
+
+class Replayer:
+    """Replays letters of one group. Use it once, from one thread.
+
+    `again`: also those that have been replayed before, one more time in each run.
+    """
+
+    def __init__(self, group: Group, world: World, retry_backoff_ms: int, *, again: bool = False) -> None:
+        self._group = group.id
+        self._inputs = {topic.name for topic in group.inputs}
+        self._world = world
+        self._again = again
+        self._letters = dead_letter_topic(self._group, world.cluster)
+        self._replays = self._find_replays()
+        self._marks: Marks = {}
+        self._transactions = Transactions(
+            self._group.replay_transactional_id, world.producers, world.clock, retry_backoff_ms
+        )
+
+    def plan(self, choice: Choice, replayed: Replayed, most: int | None = None) -> Iterator[DeadLetter]:
+        """The letters that `run` would replay now; `replayed` is told what else was meant. Changes nothing."""
+        self._recall()
+        yield from self._chosen(choice, most, replayed)
+
+    def run(
+        self, choice: Choice, most: int | None = None, progress: Callable[[int], None] = lambda _: None
+    ) -> Replayed:
+        """Replay them. `most`: letters at most. `progress` is told how many have been committed so far.
+
+        Raises FencedError (another replay goes on), UnreachableError, ConfigError, CorruptStateError.
+        """
+        replayed = Replayed()
+        try:
+            ensure_marks_topic(self._group, self._world.cluster)
+            self._transactions.fence()  # 1
+            self._recall()  # 2
+            for batch in _batches(self._chosen(choice, most, replayed)):  # 3
+                self._commit(batch)  # 4, 5
+                replayed.letters += len(batch)
+                progress(replayed.letters)
+        except FencedError as error:
+            raise FencedError(
+                f"another replay of group {self._group.group} has taken over, or this one stood still for too long",
+                hint="nothing is lost or doubled; when no other one runs, run the same command again for the rest",
+            ) from error
+        finally:
+            self._transactions.close()
+        return replayed
+
+    def _find_replays(self) -> TopicInfo:
+        name = self._group.replays_topic
+        found = self._world.cluster.describe([name]).get(name)
+        if found is None:
+            raise ConfigError(
+                f"there is no topic {name}, through which the workers get what is replayed",
+                hint="start a worker of this release first, with a handler that has on_error='dead_letter'",
+            )
+        return found
+
+    def _chosen(self, choice: Choice, most: int | None, replayed: Replayed) -> Iterator[DeadLetter]:
+        left = most
+        for letter in read_letters(self._letters, choice, self._world):
+            if left == 0:
+                return
+            if letter.id in self._marks and not self._again:
+                replayed.before += 1
+                continue
+            reason = self._refusal(letter)
+            if reason is not None:
+                replayed.refused.append(Refused(letter, reason))
+                continue
+            if left is not None:
+                left -= 1
+            yield letter
+
+    def _refusal(self, found: DeadLetter) -> str | None:
+        letter, group = found.letter, self._group
+        if letter.app and (letter.app, letter.group) != group:
+            return f"it is a letter of app {letter.app}, group {letter.group}"
+        if letter.origin.topic not in self._inputs:
+            return f"topic {letter.origin.topic} is no longer an input of group {group.group}: bring its handler back"
+        if letter.origin.partition >= self._replays.partitions:
+            return f"group {group.group} has no task {letter.origin.partition}"
+        limit = int(self._replays.config.get("max.message.bytes", "1048588")) - _RECORD_BYTES
+        size = len(encode_replay(self._replay(found)))
+        if size > limit:
+            return (
+                f"it takes {size} bytes, and topic {self._replays.name} {limit}: raise its max.message.bytes"
+            )
+        return None
+
+    def _replay(self, found: DeadLetter) -> Replay:
+        letter = found.letter
+        return Replay(
+            topic=letter.origin.topic,
+            partition=letter.origin.partition,
+            offset=letter.origin.offset,
+            timestamp_ms=letter.origin.timestamp_ms,
+            key=found.key,
+            value=found.value,
+            headers=tuple(found.headers),
+            letter_partition=found.partition,
+            letter_offset=found.offset,
+            number=letter.replay + self._times(found) + 1,
+            topic_id=letter.topic_id,
+        )
+
+    def _times(self, found: DeadLetter) -> int:
+        mark = self._marks.get(found.id)
+        return mark.times if mark is not None else 0
+
+    def _commit(self, batch: list[DeadLetter]) -> None:
+        """Steps 4 and 5, until the batch is committed."""
+        before = self._marks.get(batch[0].id)
+        marks = self._transactions.write(
+            f"{len(batch)} dead letters from {batch[0].name} on",
+            receipt=lambda: self._marks_of(batch),
+            send=lambda producer, marks: self._send(producer, batch, marks),
+            outcome=lambda marks: self._judge(batch[0].id, before, marks),
+        )
+        self._marks.update(marks)
+
+    def _judge(self, first: LetterId, before: Mark | None, marks: Mapping[LetterId, Mark]) -> Outcome:
+        """What became of a batch, by the mark of its first letter after the fence."""
+        self._recall()
+        found = self._marks.get(first)
+        if found == marks[first]:
+            return Outcome.COMMITTED
+        return Outcome.ABORTED if found == before else Outcome.SUPERSEDED
+
+    def _marks_of(self, batch: list[DeadLetter]) -> Mapping[LetterId, Mark]:
+        nonce = self._world.random.token(_NONCE_BYTES).hex()
+        return {letter.id: self._mark(letter, nonce) for letter in batch}
+
+    def _mark(self, letter: DeadLetter, nonce: str) -> Mark:
+        times = self._times(letter) + 1
+        return Mark(
+            app=self._group.app,
+            group=self._group.group,
+            partition=letter.partition,
+            offset=letter.offset,
+            topic_id=self._letters.topic_id,
+            times=times,
+            replay=letter.letter.replay + times,
+            replayed_ms=self._world.clock.wall_ms(),
+            nonce=nonce,
+        )
+
+    def _send(
+        self, producer: TransactionalProducer, batch: list[DeadLetter], marks: Mapping[LetterId, Mark]
+    ) -> None:
+        for letter in batch:
+            place = TopicPartition(self._replays.name, letter.letter.origin.partition)
+            producer.append(place, [encode_replay(self._replay(letter))])
+        producer.send([mark_output(mark) for mark in marks.values()])
+
+    def _recall(self) -> None:
+        """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""
+        self._marks = read_marks(self._group, self._letters.topic_id, self._world)
+
+
+def _batches(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    batch: list[DeadLetter] = []
+    size = 0
+    for letter in letters:
+        batch.append(letter)
+        size += len(letter.key or b"") + len(letter.value or b"")
+        if len(batch) >= BATCH_LETTERS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,1 @@
+"""Loads: files into one topic, exactly once: `pipeline produce` and `pipeline loads`."""

@@ -1,0 +1,1 @@
+"""Migration: an app moves to inputs with another number of partitions."""

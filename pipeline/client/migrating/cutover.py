@@ -1,0 +1,79 @@
+"""Whether a migration is over: what is still missing before the old app may be forgotten. Reads Kafka alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pipeline.client.apps import groups_of, holds_more, last_entry, listed, tasks_of
+from pipeline.client.migrating.copying import Copy, copied_up_to, copy_task
+from pipeline.client.migrating.migration import Migration, Survey
+from pipeline.core.names import GroupId, TaskId, TopicPartition, workers_group
+from pipeline.core.problem import Problem
+from pipeline.errors import InputError
+from pipeline.ports import Cluster, JournalReader
+
+__all__ = ["unfinished"]
+
+
+def unfinished(
+    migration: Migration, surveyed: Survey, cluster: Cluster, reader: JournalReader
+) -> list[Problem]:
+    """What is missing, with all that speaks against a copy; empty when nothing is and does.
+
+    The new app has processed everything when two looks, one after the other, find every task at the end of its
+    inputs and under the same entry: whatever a group had written by the first look was there to be read in the
+    second, and no group has written since.
+    """
+    problems = list(surveyed.problems)
+    if members := cluster.member_ids(workers_group(migration.old)):
+        hint = "stop them; one that was killed is missed after 10 s"
+        problems.append(Problem(f"{len(members)} of the workers of {migration.old} are alive", hint))
+    for copy in surveyed.copies:
+        if left := _not_copied(copy, cluster, reader):
+            text = f"{copy.old.name} holds records that are not copied, in {listed(left)}"
+            problems.append(Problem(text, "stop its producers, then: pipeline migrate run"))
+    try:
+        groups = groups_of(migration.new, cluster)
+    except InputError:
+        hint = "start its workers: pipeline worker MODULE:APP"
+        return [*problems, Problem(f"app {migration.new} has not begun", hint)]
+    first, second = _look(groups, reader), _look(groups, reader)
+    read = {topic for seen in second.values() for topic in seen.reads}
+    if unread := sorted(set(migration.topics.values()) - read):
+        text = f"app {migration.new} does not read {', '.join(unread)}"
+        problems.append(Problem(text, "let its handlers read the new topics"))
+    if behind := sorted({place for seen in second.values() for place in seen.behind}):
+        text = f"app {migration.new} has not processed all of {listed(behind)}"
+        problems.append(Problem(text, f"wait for it: pipeline status {migration.new}"))
+    elif idle := [str(task) for task, seen in second.items() if not seen.reads]:
+        text = f"nobody has begun with task {', '.join(idle[:3])} of app {migration.new}"
+        problems.append(Problem(text, "start its workers: pipeline worker MODULE:APP"))
+    elif first != second:
+        problems.append(Problem(f"app {migration.new} is still at work", "look again in a moment"))
+    return problems
+
+
+class _Seen(NamedTuple):
+    """A task: number of its last entry, input topics, and input partitions that it has not come to the end of."""
+
+    seq: int
+    reads: tuple[str, ...]
+    behind: tuple[TopicPartition, ...]
+
+
+def _look(groups: Mapping[GroupId, int], reader: JournalReader) -> dict[TaskId, _Seen]:
+    result = {}
+    for task in tasks_of(groups):
+        last = last_entry(task, reader)
+        positions = last.entry.positions if last is not None else {}
+        places = {TopicPartition(topic, task.partition): at for topic, at in positions.items()}
+        behind = tuple(place for place, at in places.items() if holds_more(place, at, reader))
+        result[task] = _Seen(last.entry.seq if last is not None else 0, tuple(positions), behind)
+    return result
+
+
+def _not_copied(copy: Copy, cluster: Cluster, reader: JournalReader) -> list[TopicPartition]:
+    begun = cluster.describe([copy_task(copy.new.name).journal.topic])
+    done = copied_up_to(copy, reader) if begun else {}
+    return [place for place in copy.partitions if holds_more(place, done.get(place, 0), reader)]

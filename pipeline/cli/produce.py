@@ -92,7 +92,11 @@ def produce(
     on_missing_key: Annotated[OnMissingKey, typer.Option(help="A row without a key.")] = OnMissingKey.ERROR,
     batch: Annotated[int, typer.Option(help="Rows in a transaction.", min=1, max=100_000)] = 10_000,
     rate: Annotated[
-        int | None, typer.Option(help="Records a second, at most. Default: as fast as it goes.", min=1)
+        int | None,
+        typer.Option(
+            help="Records a second, on the average: what was late is made up for. Default: as fast as it goes.",
+            min=1,
+        ),
     ] = None,
     from_checkpoint: Annotated[
         bool,

@@ -50,9 +50,7 @@ def require_listener(bootstrap_servers: str) -> None:
         if refusal is None:
             return
         refusals[at] = refusal
-    raise UnreachableError(
-        "; ".join(text for _, text in sorted(refusals.items())), hint=_hint([host for host, _ in known])
-    )
+    raise UnreachableError("; ".join(text for _, text in sorted(refusals.items())), hint=_hint(known))
 
 
 def _parse(server: str) -> tuple[str, int] | None:
@@ -78,9 +76,11 @@ def _refusal(host: str, port: int) -> str | None:
     return None
 
 
-def _hint(hosts: list[str]) -> str:
-    if all(map(_is_loopback, hosts)):
-        return "`pipeline broker start` starts one; or name another with --kafka or PIPELINE_KAFKA"
+def _hint(servers: list[tuple[str, int]]) -> str:
+    if all(_is_loopback(host) for host, _ in servers):
+        port = servers[0][1]
+        start = "pipeline broker start" + (f" --port {port}" if port != _DEFAULT_PORT else "")
+        return f"`{start}` starts one; or name another with --kafka or PIPELINE_KAFKA"
     return "check --kafka, PIPELINE_KAFKA, or bootstrap.servers in pipeline.toml, and that Kafka runs"
 
 

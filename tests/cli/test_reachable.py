@@ -111,5 +111,5 @@ def test_every_command_says_so_and_ends_with_3(
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
         f"error: no Kafka at 127.0.0.1:{closed_port} (connection refused)",
-        "  -> `pipeline broker start` starts one; or name another with --kafka or PIPELINE_KAFKA",
+        f"  -> `pipeline broker start --port {closed_port}` starts one; or name another with --kafka or PIPELINE_KAFKA",
     ]

@@ -99,4 +99,4 @@ def test_what_is_not_there_is_refused_with_the_right_code(
     _, err = away.communicate(timeout=60)
     assert away.returncode == 3
     assert f"no Kafka at 127.0.0.1:{unused_port} (connection refused)" in err
-    assert "`pipeline broker start` starts one" in err
+    assert f"`pipeline broker start --port {unused_port}` starts one" in err

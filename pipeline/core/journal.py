@@ -62,10 +62,16 @@ class Kind(IntEnum):
 
 
 class InputFacts(msgspec.Struct, frozen=True, array_like=True):
-    """An input topic as it was when the task was taken. `topic_id` tells a recreated topic apart."""
+    """An input topic as it was when the task was taken. `topic_id` tells a recreated topic apart.
+
+    Of the topic of replays, which may come and go: `absent`: it did not exist for this owner, and the rest is what an
+    earlier owner found. `replaced`: it is another topic than the one that earlier positions are offsets of.
+    """
 
     topic_id: str
     partitions: int
+    absent: bool = False
+    replaced: bool = False
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True):
@@ -224,14 +230,23 @@ def _verify(
                 where, start, f"entry {seq} does not continue entry {previous.entry.seq}: the chain differs"
             )
         if entry.kind is not Kind.RESET:
-            check_positions(previous.entry.positions, entry.positions, where, start)
+            before = previous.entry.positions
+            if entry.kind is Kind.ACQUIRE and entry.identity is not None:
+                before = _without_replaced(before, entry.identity)
+            check_positions(before, entry.positions, where, start)
     elif seq == 1 and chain != _next_chain(NO_CHAIN, body):
         raise _bad(where, start, "the chain of entry 1 is wrong")
     return JournalEntry(entry, start, end, chain, len(body) + (end - start) * _HEADER.size)
 
 
+def _without_replaced(positions: Mapping[str, int], identity: Identity) -> Mapping[str, int]:
+    """Without those of topics that were replaced by another topic of the same name."""
+    replaced = [topic for topic, facts in identity.inputs.items() if facts.replaced]
+    return {topic: at for topic, at in positions.items() if topic not in replaced} if replaced else positions
+
+
 def check_positions(before: Mapping[str, int], after: Mapping[str, int], where: str, offset: int) -> None:
-    """Input positions never fall and never disappear, but by a reset."""
+    """Input positions never fall and never disappear, except by a reset, or where an acquire entry says `replaced`."""
     for topic, position in before.items():
         if after.get(topic, -1) < position:
             raise _bad(where, offset, f"the position of {topic} falls from {position} to {after.get(topic)}")

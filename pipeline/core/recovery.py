@@ -264,7 +264,8 @@ def check_identity(
     """Refuse to continue a history with topics or schemas that it does not fit. Raises ConfigError.
 
     Allowed: another input topic, another table, and another schema of a table whose values can be upgraded.
-    Allowed, too: that the topic of replays is gone, or not known yet to a worker that has started before it.
+    Allowed, too: that the topic of replays does not exist, or not yet for a worker that has started before it; and
+    another one if the last owner found none (`core.replays_input`).
     Refused: another cluster, a topic that was deleted and created again, a partition count that changed, an
     input or table that is gone, a table's changed schema otherwise.
 
@@ -284,7 +285,9 @@ def check_identity(
     for topic, facts in before.inputs.items():
         current = now.inputs.get(topic)
         if current is None and is_replays(topic):
-            continue  # its position stays, and counts again when it is back
+            continue  # its id and position are kept
+        if current is not None and current.topic_id != facts.topic_id and facts.absent:
+            continue
         if current is None:
             raise ConfigError(
                 f"{where} used to read {topic}, and no handler does now",

@@ -18,9 +18,10 @@ from typing import Any
 
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import Identity, JournalEntry, Kind
-from pipeline.core.names import TaskId
+from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition, after, encode_position
 from pipeline.core.recovery import check_identity
+from pipeline.core.replays_input import acquired_identity
 from pipeline.declarations import TableDef
 from pipeline.errors import FatalTaskError, InvariantError, RetriableError
 from pipeline.ports import JournalReader, Step, Store
@@ -97,10 +98,10 @@ def restore(
             before = applied.identity.tables
             rows = upgraded_rows(task, store, [tables[name] for name in changed], before, world)
             world.steps.reached(Step.BEFORE_ACQUIRE, task)
-            missing = [topic for topic in identity.inputs if topic not in applied.positions]
-            positions = {**applied.positions, **{topic: start_positions(topic) for topic in missing}}
+            acquired = acquired_identity(applied, identity, _ends_before(task, reader))
+            positions = {**applied.positions, **_begun(applied, identity, acquired, start_positions)}
             extra = {PROCESS: process.encode()}
-            acquire = Commit(Kind.ACQUIRE, positions, rows, identity=identity, extra=extra)
+            acquire = Commit(Kind.ACQUIRE, positions, rows, identity=acquired, extra=extra)
             applied = publisher.publish(acquire)  # 5
             world.steps.reached(Step.AFTER_ACQUIRE, task)
             return Restored(
@@ -117,6 +118,20 @@ def restore(
         raise
     finally:
         reader.close()
+
+
+def _begun(
+    applied: AppliedPosition, found: Identity, acquired: Identity, start_positions: Callable[[str], int]
+) -> dict[str, int]:
+    """Positions of the topics that are read for the first time."""
+    begun = [
+        topic for topic in found.inputs if topic not in applied.positions or acquired.inputs[topic].replaced
+    ]
+    return {topic: start_positions(topic) for topic in begun}
+
+
+def _ends_before(task: TaskId, reader: JournalReader) -> Callable[[str, int], bool]:
+    return lambda topic, position: reader.bounds(TopicPartition(topic, task.partition)).stable_end < position
 
 
 def catch_up(task: TaskId, cluster_id: str, copy: Store | None, world: World) -> tuple[Store, int]:

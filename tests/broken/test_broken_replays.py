@@ -46,6 +46,20 @@ ROWS = [
         "tests/client/deadletters/test_replays_input.py started_over",
     ),
     Broken(
+        "offsets of a deleted topic of replays count in the one that replaced it",
+        "core/replays_input.py",
+        "    return facts.absent and facts.topic_id != current.topic_id",
+        "    return False",
+        "tests/client/deadletters/test_replays_input.py from_its_first_record",
+    ),
+    Broken(
+        "an owner without a topic of replays forgets which one was read before",
+        "core/replays_input.py",
+        "        if is_replays(topic) and topic not in inputs:",
+        "        if False:",
+        "tests/core/test_replays_input.py says_what_became",
+    ),
+    Broken(
         "a reset handles what waited to be replayed beside the input",
         "runtime/reset.py",
         "        if is_replays(partition.topic):\n",

@@ -14,6 +14,7 @@ from pipeline.errors import (
     InputError,
 )
 from pipeline.ports import Output, Step, TopicSpec
+from pipeline.runtime import restore
 from pipeline.runtime.reset import plan_reset, start_at
 from pipeline.runtime.status import read_status
 from pipeline.testing import MemoryCluster, MemoryJournalReader
@@ -238,6 +239,36 @@ def test_a_topic_of_replays_that_was_created_again_stops_its_tasks() -> None:
     orders.driver.restart()
     with pytest.raises(ConfigError, match="deleted and created again"):
         orders.driver.run()
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_new_topic_of_replays_is_read_from_its_first_record(
+    earlier: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two releases with dead letters one without: the topic was deleted, and old offsets mean nothing."""
+    orders = failed(partitions=1)
+    orders.driver.replay_dead_letters()
+    orders.driver.run()
+    orders.driver.stop()
+    orders.driver.broker.delete(GROUP.replays_topic)
+    with monkeypatch.context() as patched:
+        if earlier:  # a release that did not keep the id of the topic
+            patched.setattr(restore, "acquired_identity", lambda _before, now, _ends_before: now)
+        orders.driver.restart(app=orders.version(on_error="skip"))
+        orders.send(30)
+        orders.driver.run()
+    orders.driver.restart(app=orders.version())
+    orders.bad = {31, 32}
+    orders.send(31, 32)
+    orders.driver.run()
+    orders.bad = set()
+    orders.driver.replay_dead_letters()
+    for empty_disk in (False, True):
+        orders.driver.run()
+        orders.check()
+        orders.driver.restart(empty_disk=empty_disk)
+    orders.driver.run()
+    orders.check()
 
 
 def test_a_topic_of_replays_with_other_partitions_is_refused() -> None:

@@ -230,7 +230,7 @@ def _verify(
                 where, start, f"entry {seq} does not continue entry {previous.entry.seq}: the chain differs"
             )
         if entry.kind is not Kind.RESET:
-            before = previous.entry.positions
+            before: Mapping[str, int] = previous.entry.positions
             if entry.kind is Kind.ACQUIRE and entry.identity is not None:
                 before = _without_replaced(before, entry.identity)
             check_positions(before, entry.positions, where, start)

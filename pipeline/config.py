@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import difflib
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import ConfigError
+from pipeline.setting_sources import (
+    PREFIX,
+    Kind,
+    parsed,
+    properties_in,
+    read_toml,
+    refuse_unknown_variables,
+    section_of,
+    typed,
+)
 
 __all__ = [
     "DEFAULT_TOPICS_DIR",
@@ -60,10 +69,19 @@ OWNED_PROPERTIES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
-    """How to reach Kafka. `properties` are librdkafka properties, passed through; they may hold secrets."""
+    """How to reach Kafka. `properties` are librdkafka properties, passed through; they may hold secrets.
+
+    `startup_wait_s`: how long a start waits for a Kafka that does not answer yet. None: each kind of program has a
+    default of its own.
+    """
 
     bootstrap_servers: str = DEFAULT_BOOTSTRAP_SERVERS
     properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+    startup_wait_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.startup_wait_s is not None and not self.startup_wait_s >= 0:
+            raise ConfigError("kafka.startup_wait_s must not be below 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +158,7 @@ class WorkerSettings:
             "checkpoint_bytes_per_s",
             "checkpoint_grace_s",
         ):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # so that NaN is refused, too
                 raise ConfigError(f"worker.{name} must not be below 0")
         if self.commit_interval_ms >= self.transaction_timeout_ms:
             raise ConfigError("worker.commit_interval_ms must be below worker.transaction_timeout_ms")
@@ -195,9 +213,12 @@ SettingsT = TypeVar("SettingsT", WorkerSettings, ProducerSettings)
 
 # The sections of settings of ours: their class, and what their environment variables begin with.
 _SECTIONS: Mapping[str, tuple[type[WorkerSettings | ProducerSettings], str]] = {
-    "worker": (WorkerSettings, "PIPELINE_"),
-    "producer": (ProducerSettings, "PIPELINE_PRODUCER_"),
+    "worker": (WorkerSettings, PREFIX),
+    "producer": (ProducerSettings, f"{PREFIX}PRODUCER_"),
 }
+_KAFKA = f"{PREFIX}KAFKA"
+_STARTUP_WAIT = "startup_wait_s"
+_KAFKA_WAIT = f"{_KAFKA}_{_STARTUP_WAIT.upper()}"
 
 
 def load_settings(
@@ -211,28 +232,22 @@ def load_settings(
     Raises ConfigError with the file, the name and the reason.
     """
     environ = os.environ if environ is None else environ
+    refuse_unknown_variables(environ, _variables())
     path = file if file is not None else Path("pipeline.toml")
-    document = _read_toml(path, required=file is not None)
-    kafka = dict(_properties(_section(document, "kafka", path)))
+    document = read_toml(path, required=file is not None)
     unknown = sorted(set(document) - {"kafka", *_SECTIONS})
     if unknown:
         known = ", ".join(f"[{name}]" for name in ("kafka", *_SECTIONS))
         raise ConfigError(f"{path}: unknown section [{unknown[0]}]", hint=f"sections are {known}")
+    flags = {k: v for k, v in (overrides or {}).items() if v is not None}
+    servers = flags.pop("bootstrap_servers", None)
+    kafka = _kafka(str(servers) if servers else None, document, environ, path)
     worker, worker_sources = _found("worker", document, environ, path)
     producer, producer_sources = _found("producer", document, environ, path)
-    flags = {k: v for k, v in (overrides or {}).items() if v is not None}
-    bootstrap = str(
-        flags.pop("bootstrap_servers", None)
-        or environ.get("PIPELINE_KAFKA")
-        or kafka.pop("bootstrap.servers", None)
-        or DEFAULT_BOOTSTRAP_SERVERS
-    )
-    kafka.pop("bootstrap.servers", None)
-    refuse_owned(kafka, f"{path}: [kafka] ")
     worker.update(flags)
     worker_sources.update({name: f"--{name.replace('_', '-')}" for name in flags})
     return Settings(
-        kafka=KafkaSettings(bootstrap_servers=bootstrap, properties=kafka),
+        kafka=kafka,
         worker=_checked(WorkerSettings, "worker", worker, worker_sources),
         producer=_checked(ProducerSettings, "producer", producer, producer_sources),
     )
@@ -245,13 +260,44 @@ def refuse_owned(properties: Mapping[str, str], where: str = "") -> None:
             raise ConfigError(f"{where}{name} cannot be set: {reason}", hint="remove it")
 
 
+def _kafka(
+    servers: str | None, document: Mapping[str, object], environ: Mapping[str, str], path: Path
+) -> KafkaSettings:
+    """The section [kafka], most of which goes to the client as it is. `servers`: those of the flag."""
+    section = dict(section_of(document, "kafka", path))
+    wait, place = section.pop(_STARTUP_WAIT, None), f"[kafka] in {path}"
+    properties = dict(properties_in(section))
+    in_file = properties.pop("bootstrap.servers", None)
+    refuse_owned(properties, f"{path}: [kafka] ")
+    name = f"kafka.{_STARTUP_WAIT}"
+    try:
+        if _KAFKA_WAIT in environ:
+            place = _KAFKA_WAIT
+            wait = parsed(float, name, environ[_KAFKA_WAIT])
+        wait_s: Any = typed(float, name, wait) if wait is not None else None
+        return KafkaSettings(
+            servers or environ.get(_KAFKA) or in_file or DEFAULT_BOOTSTRAP_SERVERS, properties, wait_s
+        )
+    except ConfigError as error:
+        raise ConfigError(error.message, hint=f"{_STARTUP_WAIT} is set by {place}") from error
+
+
+def _variables() -> Iterator[str]:
+    """The names of all variables that are settings."""
+    yield _KAFKA
+    yield _KAFKA_WAIT
+    for kind, prefix in _SECTIONS.values():
+        for setting in fields(kind):
+            yield f"{prefix}{setting.name.upper()}"
+
+
 def _found(
     section: str, document: Mapping[str, object], environ: Mapping[str, str], path: Path
 ) -> tuple[dict[str, object], dict[str, str]]:
     """What the file and the environment say of a section, and where each value was found."""
     kind, prefix = _SECTIONS[section]
-    values: dict[str, object] = dict(_section(document, section, path))
-    known = {f.name: f for f in fields(kind)}
+    values: dict[str, object] = dict(section_of(document, section, path))
+    known = _kinds(kind)
     for name in values:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -261,10 +307,13 @@ def _found(
                 hint=f"known: {', '.join(known)}",
             )
     sources = dict.fromkeys(values, f"[{section}] in {path}")
-    for name in known:
+    for name, kind_of_value in known.items():
         variable = f"{prefix}{name.upper()}"
         if variable in environ:
-            values[name] = environ[variable]
+            try:
+                values[name] = parsed(kind_of_value, f"{section}.{name}", environ[variable])
+            except ConfigError as error:
+                raise ConfigError(error.message, hint=f"{name} is set by {variable}") from error
             sources[name] = variable
     return values, sources
 
@@ -274,8 +323,11 @@ def _checked(
 ) -> SettingsT:
     """The checked settings. `sources` says where each value was found, for whoever has to mend it."""
     try:
-        typed: dict[str, Any] = {name: _typed(kind, section, name, value) for name, value in values.items()}
-        return kind(**typed)
+        kinds = _kinds(kind)
+        chosen: dict[str, Any] = {
+            name: typed(kinds[name], f"{section}.{name}", value) for name, value in values.items()
+        }
+        return kind(**chosen)
     except ConfigError as error:
         places = [
             f"{name} is set by {place}"
@@ -285,40 +337,6 @@ def _checked(
         raise ConfigError(error.message, hint="; ".join(places) or error.hint) from error
 
 
-def _read_toml(path: Path, *, required: bool) -> dict[str, object]:
-    if not required and not path.exists():
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-
-
-def _section(document: Mapping[str, object], name: str, path: Path) -> Mapping[str, object]:
-    section = document.get(name, {})
-    if not isinstance(section, dict):
-        raise ConfigError(f"{path}: {name} must be a section, [{name}]")
-    return section
-
-
-def _properties(section: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names with dots are sections to TOML unless they are quoted; to us they are names."""
-    for name, value in section.items():
-        if isinstance(value, dict):
-            yield from _properties(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _typed(owner: Any, section: str, name: str, value: object) -> object:
-    kind = next(type(f.default) for f in fields(owner) if f.name == name)
-    try:
-        if issubclass(kind, Path):
-            return Path(str(value)).expanduser()
-        if kind in {int, float}:
-            return kind(str(value))
-        return str(value)
-    except ValueError as error:
-        raise ConfigError(f"{section}.{name} is {value!r}; it must be a number") from error
+def _kinds(owner: type[WorkerSettings | ProducerSettings]) -> dict[str, Kind]:
+    """The type of each setting, by its name."""
+    return {setting.name: type(setting.default) for setting in fields(owner)}  # type: ignore[misc]

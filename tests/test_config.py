@@ -210,3 +210,74 @@ def test_the_limit_of_a_journal_leaves_room_for_a_checkpoint() -> None:
     with pytest.raises(ConfigError, match="checkpoint_journal_limit_bytes must be above"):
         WorkerSettings(checkpoint_journal_bytes=1_000, checkpoint_journal_limit_bytes=1_000)
     WorkerSettings(checkpoint_journal_bytes=1_000, checkpoint_journal_limit_bytes=0)
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("PIPELINE_COMIT_INTERVAL_MS", "; did you mean PIPELINE_COMMIT_INTERVAL_MS?"),
+        ("PIPELINE_KAFKA_STARTUP_WAIT", "; did you mean PIPELINE_KAFKA_STARTUP_WAIT_S?"),
+        ("PIPELINE_PRODUCER_MAX_BYTE", "; did you mean PIPELINE_PRODUCER_MAX_BYTES?"),
+        ("PIPELINE_X", ""),
+    ],
+)
+def test_a_misspelt_variable_ends_the_start(tmp_path: Path, variable: str, message: str) -> None:
+    """The default would stay in force without a word."""
+    with pytest.raises(ConfigError, match=re.escape(f"there is no setting {variable}{message}")) as caught:
+        load_settings(file=write(tmp_path, ""), environ={variable: "5"})
+    assert f"unset {variable}" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("PIPELINE_APP", "PIPELINE_CACHE_DIR", "PIPELINE_IMAGE", "CI_PIPELINE_ID"),
+        # of a Kubernetes service with the name `pipeline`, and of one with the name `pipeline-kafka`
+        *("PIPELINE_PORT", "PIPELINE_SERVICE_HOST", "PIPELINE_SERVICE_PORT_HTTP", "PIPELINE_PORT_80_TCP"),
+        *("PIPELINE_KAFKA_PORT_9092_TCP_ADDR", "PIPELINE_KAFKA_SERVICE_PORT", "PIPELINE_KAFKA_PORT"),
+    ],
+)
+def test_variables_that_other_programs_read_are_left_alone(tmp_path: Path, variable: str) -> None:
+    """A pod has variables for each service beside it, and a shell has those of other commands."""
+    assert load_settings(file=write(tmp_path, ""), environ={variable: "tcp://10.0.0.1:80"}) == Settings()
+
+
+def test_a_quoted_number_is_refused(tmp_path: Path) -> None:
+    """It is a text, and the documents say that a value of the wrong kind ends the start."""
+    for section, name in (
+        ("worker", "commit_interval_ms"),
+        ("producer", "linger_ms"),
+        ("kafka", "startup_wait_s"),
+    ):
+        path = write(tmp_path, f'[{section}]\n{name} = "20"\n')
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        assert caught.value.message == f"{section}.{name} is '20'; it must be a number, without quotes"
+        assert caught.value.hint == f"{name} is set by [{section}] in {path}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("commit_interval_ms = 0.5", "worker.commit_interval_ms is 0.5; it must be a whole number"),
+        ("worker_id = 7", "worker.worker_id is 7; it must be a text"),
+        ("state_dir = 7", "worker.state_dir is 7; it must be a text"),
+        ("join_delay_s = nan", "worker.join_delay_s must not be below 0"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """A guess at what was meant would be right most of the time."""
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load(write(tmp_path, f"[worker]\n{text}\n"))
+
+
+def test_how_long_a_start_waits_is_set_beside_the_servers(tmp_path: Path) -> None:
+    """It is ours, and not a property of the Kafka client."""
+    path = write(tmp_path, '[kafka]\nbootstrap.servers = "file:9092"\nstartup_wait_s = 90\n')
+    assert load(path).kafka == KafkaSettings("file:9092", {}, 90.0)
+    environ = {"PIPELINE_KAFKA_STARTUP_WAIT_S": "2.5"}
+    assert load_settings(file=path, environ=environ).kafka.startup_wait_s == 2.5
+    for wrong in ("soon", "-1", "nan"):
+        with pytest.raises(ConfigError, match=r"kafka\.startup_wait_s") as caught:
+            load_settings(file=path, environ={"PIPELINE_KAFKA_STARTUP_WAIT_S": wrong})
+        assert caught.value.hint == "startup_wait_s is set by PIPELINE_KAFKA_STARTUP_WAIT_S"

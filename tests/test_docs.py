@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from pipeline.cli.main import assemble
 from pipeline.config import OWNED_PROPERTIES, ProducerSettings, WorkerSettings, load_settings
+from pipeline.errors import ConfigError
 from pipeline.testing import TestDriver, TestProducer
 
 ROOT = Path(__file__).parent.parent
@@ -303,3 +304,27 @@ def test_the_tour_names_every_package() -> None:
     packages = [path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")]
     assert packages
     assert [name for name in packages if f"pipeline/{name}/" not in tour] == []
+
+
+def test_every_variable_that_is_named_anywhere_is_known() -> None:
+    """An unknown variable ends the start, so those of the documents and the containers must be known."""
+    places = [
+        *DOCUMENTS,
+        ROOT / "docker-compose.yml",
+        ROOT / "Dockerfile",
+        *(ROOT / "pipeline").rglob("*.py"),
+    ]
+    named = {
+        found
+        for place in places
+        for found in re.findall(r"\bPIPELINE_[A-Z0-9_]*[A-Z0-9]\b", place.read_text(encoding="utf-8"))
+    }
+    assert {"PIPELINE_KAFKA", "PIPELINE_IMAGE", "PIPELINE_STATE_DIR"} <= named
+    unknown = []
+    for variable in sorted(named):
+        try:
+            load_settings(environ={variable: "1"})
+        except ConfigError as error:
+            if "there is no setting" in error.message:
+                unknown.append(variable)
+    assert unknown == []

@@ -9,7 +9,7 @@ from benchmarks import NOT_DECLARED
 from benchmarks.restart_app import make_app
 from pipeline.cli.logs import configure_logs
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
-from pipeline.wiring import build_worker, run_until_signal
+from pipeline.wiring import run_app
 
 if __name__ == "__main__":
     name, servers, state_dir, worker_id = sys.argv[1:]
@@ -18,4 +18,4 @@ if __name__ == "__main__":
         KafkaSettings(servers),
         WorkerSettings(state_dir=Path(state_dir), worker_id=worker_id, topics_dir=NOT_DECLARED),
     )
-    run_until_signal(build_worker(make_app(name), settings), settings.worker)
+    run_app(make_app(name), settings)

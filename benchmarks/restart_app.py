@@ -19,7 +19,8 @@ from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.ports import Step
 from pipeline.runtime.worker import Worker
-from pipeline.wiring import build_world, run_until_signal
+from pipeline.watching import heard_signals
+from pipeline.wiring import build_world, run_worker
 
 __all__ = ["HOLD", "PARTITIONS", "STATE", "TIMELINE", "held", "make_app", "work"]
 
@@ -130,4 +131,6 @@ def work(entered_s: float, name: str, servers: str, directory: Path) -> None:
     world = build_world(app, settings, steps=_Steps(timeline, directory))
     # The one request made before there was a world to watch passes for ours.
     worker = Worker(app, watched(world, timeline), settings.worker)
-    run_until_signal(worker, settings.worker)
+    stop = threading.Event()
+    with heard_signals(stop):
+        run_worker(worker, stop, settings.worker)

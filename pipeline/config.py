@@ -25,7 +25,9 @@ from pipeline.setting_sources import (
 )
 
 __all__ = [
+    "COMMAND_STARTUP_WAIT_S",
     "DEFAULT_TOPICS_DIR",
+    "WORKER_STARTUP_WAIT_S",
     "KafkaSettings",
     "ProducerSettings",
     "Settings",
@@ -35,6 +37,8 @@ __all__ = [
 ]
 
 DEFAULT_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
+WORKER_STARTUP_WAIT_S = 60.0
+COMMAND_STARTUP_WAIT_S = 10.0
 DEFAULT_TOPICS_DIR = "topics"  # need not be there, unlike one that is asked for
 
 # Properties the guarantees rest on, with the reason given to whoever tries to set one.
@@ -71,8 +75,8 @@ OWNED_PROPERTIES: Mapping[str, str] = {
 class KafkaSettings:
     """How to reach Kafka. `properties` are librdkafka properties, passed through; they may hold secrets.
 
-    `startup_wait_s`: how long a start waits for a Kafka that does not answer yet. None: each kind of program has a
-    default of its own.
+    `startup_wait_s`: how long a start waits for a Kafka that does not answer yet. None: `WORKER_STARTUP_WAIT_S` in a
+    worker, `COMMAND_STARTUP_WAIT_S` in another command.
     """
 
     bootstrap_servers: str = DEFAULT_BOOTSTRAP_SERVERS

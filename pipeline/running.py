@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.app import App as DeclaredApp
 from pipeline.config import Settings, load_settings
-from pipeline.wiring import build_worker, run_until_signal
+from pipeline.wiring import run_app
 
 __all__ = ["App"]
 
@@ -13,10 +13,10 @@ class App(DeclaredApp):
     """A stream-processing application; it is itself the handler group `main`."""
 
     def run(self, settings: Settings | None = None) -> None:
-        """Run a worker that owns every task, on this thread, until SIGTERM or SIGINT.
+        """Run a worker on this thread until SIGTERM or SIGINT. It shares the tasks with the other workers of the app.
 
         `settings`: default, what PIPELINE_* and pipeline.toml say. The worker's log goes to structlog as the
         program has configured it. Raises ConfigError, UnreachableError, or the first failure of a task.
         """
         chosen = settings if settings is not None else load_settings()
-        run_until_signal(build_worker(self, chosen), chosen.worker)
+        run_app(self, chosen)

@@ -13,13 +13,20 @@ from pathlib import Path
 import structlog
 
 from pipeline.app import App
-from pipeline.config import DEFAULT_TOPICS_DIR, Settings, WorkerSettings
-from pipeline.errors import ConfigError, FatalTaskError, PipelineError
+from pipeline.config import (
+    DEFAULT_TOPICS_DIR,
+    WORKER_STARTUP_WAIT_S,
+    KafkaSettings,
+    Settings,
+    WorkerSettings,
+)
+from pipeline.errors import ConfigError, FatalTaskError, PipelineError, UnreachableError
 from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.members import KafkaMembers
 from pipeline.kafka.producer import KafkaProducers
+from pipeline.kafka.reachable import StartupWait
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import Logger, Steps
 from pipeline.runtime.counts import Progress
@@ -31,9 +38,10 @@ from pipeline.state.rocks import RocksStores
 from pipeline.storage.objects import open_checkpoint_store
 from pipeline.watching import Watch, heard_signals
 
-__all__ = ["build_worker", "build_world", "run_until_signal", "run_worker", "with_worker_id"]
+__all__ = ["build_worker", "build_world", "run_app", "run_worker", "with_worker_id"]
 
 PROGRESS_INTERVAL_S = 1.0
+REPEAT_S = 10.0  # between two lines that say the start still waits
 TRANSFERS = 4  # files that are copied at a time
 
 
@@ -46,12 +54,48 @@ def producer_limits(settings: Settings, message_bytes: dict[str, int]) -> Produc
     )
 
 
+class WorkerWait:
+    """`StartupWait` of a worker: it logs that it waits, now and then, and ends when the worker is told to stop."""
+
+    def __init__(self, settings: KafkaSettings, stop: threading.Event, log: Logger) -> None:
+        chosen = settings.startup_wait_s
+        self.seconds = chosen if chosen is not None else WORKER_STARTUP_WAIT_S
+        self._stop = stop
+        self._log = log
+        self._next_s = 0.0
+
+    def waiting(self, error: UnreachableError, waited_s: float) -> None:
+        if waited_s < self._next_s:
+            return
+        self._next_s = waited_s + REPEAT_S
+        self._log.warning(
+            "kafka_unreachable",
+            reason=error.message,
+            seconds=round(waited_s, 1),
+            next=f"the start waits for up to {self.seconds:g} s (kafka.startup_wait_s); check that the brokers run",
+        )
+
+    def answered(self, waited_s: float) -> None:
+        self._log.warning("kafka_reachable", reason="Kafka answers", seconds=round(waited_s, 1))
+
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+
 def build_world(
-    app: App, settings: Settings, *, steps: Steps | None = None, log: Logger | None = None
+    app: App,
+    settings: Settings,
+    *,
+    steps: Steps | None = None,
+    log: Logger | None = None,
+    wait: StartupWait | None = None,
 ) -> World:
-    """Adapters for `app`'s cluster. Raises UnreachableError, ConfigError."""
+    """Adapters for `app`'s cluster. `wait`: for a Kafka that does not answer yet.
+
+    Raises UnreachableError, ConfigError.
+    """
     checkpoints = open_checkpoint_store(settings.worker.checkpoint_store)
-    cluster = KafkaCluster(settings.kafka)
+    cluster = KafkaCluster(settings.kafka, wait)
     topics = {**cluster.describe(list(app.topics)), **letter_topics(app.groups, cluster)}
     limits = {
         name: int(info.config["max.message.bytes"])
@@ -76,10 +120,16 @@ def build_world(
     )
 
 
-def build_worker(app: App, settings: Settings, *, steps: Steps | None = None) -> Worker:
-    """A worker on the real parts, not yet started. Raises ConfigError where declared topics are other ones."""
+def build_worker(
+    app: App, settings: Settings, *, steps: Steps | None = None, stop: threading.Event | None = None
+) -> Worker:
+    """A worker on the real parts, not yet started. `stop` ends the wait for a Kafka that does not answer yet.
+
+    Raises ConfigError where declared topics are other ones, UnreachableError.
+    """
     worker_settings = with_worker_id(settings.worker)
-    world = build_world(app, settings, steps=steps)
+    wait = WorkerWait(settings.kafka, stop or threading.Event(), structlog.get_logger("pipeline"))
+    world = build_world(app, settings, steps=steps, wait=wait)
     _check_declarations(app, settings.worker.topics_dir, world)
     return Worker(app, world, worker_settings)
 
@@ -141,17 +191,21 @@ def run_worker(
         raise _summary(list(worker.failures.values()))
 
 
-def run_until_signal(
-    worker: Worker, settings: WorkerSettings, report: Callable[[Progress], None] | None = None
-) -> None:
-    """`run_worker` until SIGTERM or SIGINT. A second SIGINT leaves at once; the next start aborts what is open.
+def run_app(app: App, settings: Settings, report: Callable[[Progress], None] | None = None) -> None:
+    """Build a worker and `run_worker` until SIGTERM or SIGINT. A second SIGINT ends the process at once.
 
-    Must be called on the main thread. Raises what `run_worker` raises. A worker that does not come to an end
-    within `stop_timeout_s` of the signal, because a handler does not return, ends the process with 1.
+    Must be called on the main thread. Raises what `build_worker` and `run_worker` raise. A worker that does not come
+    to an end within `stop_timeout_s` of the signal, because a handler does not return, ends the process with 1.
     """
     stop = threading.Event()
     with heard_signals(stop):
-        run_worker(worker, stop, settings, report)
+        try:
+            worker = build_worker(app, settings, stop=stop)
+        except UnreachableError:
+            if stop.is_set():
+                return  # it was told to stop while it waited for Kafka, and had begun nothing
+            raise
+        run_worker(worker, stop, settings.worker, report)
 
 
 def _stop_and_close(worker: Worker) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.cli.journals import AppArgument, app_named, journaled_tasks
 from pipeline.cli.options import (
+    CommandWait,
     JsonOption,
     KafkaOption,
     counted,
@@ -145,7 +146,10 @@ def _inventories(
 ) -> Iterator[Inventory]:
     group_id = GroupId(app_named(app), check_name("group", group))
     settings = kafka_settings(kafka)
-    with closing(KafkaCluster(settings)) as cluster, closing(KafkaJournalReader(settings)) as reader:
+    with (
+        closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
+        closing(KafkaJournalReader(settings)) as reader,
+    ):
         tasks = journaled_tasks(cluster, group_id, partition)
         cluster_id = cluster.cluster_id()
         for task in tasks:

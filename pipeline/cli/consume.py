@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import KafkaOption, kafka_settings, print_json
+from pipeline.cli.options import CommandWait, KafkaOption, kafka_settings, print_json
 from pipeline.cli.rendering import iso_time, json_field, readable, text_field
 from pipeline.client.hints import no_topic
 from pipeline.client.reading import last_committed, read_topic
@@ -58,7 +58,7 @@ def consume(
         closing(KafkaJournalReader(settings)) as reader,
         closing(KafkaSources(settings).open(_GROUP)) as source,
     ):
-        bounds = _bounds(KafkaCluster(settings), reader, topic, partition)
+        bounds = _bounds(KafkaCluster(settings, CommandWait(settings)), reader, topic, partition)
         starts = {p: b.start if begin is Place.BEGINNING else b.stable_end for p, b in bounds.items()}
         lasts = None if follow else _lasts(reader, bounds)
         try:

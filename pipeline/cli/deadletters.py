@@ -13,7 +13,7 @@ from rich.table import Table
 from pipeline.app import App
 from pipeline.cli.letter_views import letter_cells, letter_document, letter_lines, letter_summary
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import KafkaOption, counted, print_json, say, table_console
+from pipeline.cli.options import CommandWait, KafkaOption, counted, print_json, say, table_console
 from pipeline.client.deadletters.letters import (
     Choice,
     DeadLetter,
@@ -178,7 +178,7 @@ def replay(
 def _place(target: str, group: str | None, kafka: str | None) -> Iterator[_Place]:
     app = find_app(target)
     settings = load_settings({"bootstrap_servers": kafka})
-    world = build_world(app, settings)
+    world = build_world(app, settings, wait=CommandWait(settings.kafka))
     try:
         chosen = _group(app, group, world)
         yield _Place(app, chosen, dead_letter_topic(chosen.id, world.cluster), world, settings)

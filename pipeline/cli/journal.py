@@ -8,7 +8,14 @@ import typer
 from rich.table import Table
 
 from pipeline.cli.journals import AppArgument, app_named, journaled_tasks
-from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json, table_console
+from pipeline.cli.options import (
+    CommandWait,
+    JsonOption,
+    KafkaOption,
+    kafka_settings,
+    print_json,
+    table_console,
+)
 from pipeline.core.journal import JournalEntry
 from pipeline.core.names import GroupId, TaskId, check_name
 from pipeline.kafka.cluster import KafkaCluster
@@ -39,7 +46,7 @@ def show(
     """Show journal entries: sequence number, kind, owner, input positions, and how much each wrote."""
     group_id = GroupId(app_named(app), check_name("group", group))
     settings = kafka_settings(kafka)
-    cluster = KafkaCluster(settings)
+    cluster = KafkaCluster(settings, CommandWait(settings))
     tasks = journaled_tasks(cluster, group_id, partition)
     reader = KafkaJournalReader(settings)
     rows: list[dict[str, Any]] = []

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from pipeline.cli.options import (
+    CommandWait,
     JsonOption,
     KafkaOption,
     counted,
@@ -79,7 +80,10 @@ def show(
 
 
 def _known(settings: KafkaSettings) -> list[KnownLoad]:
-    with closing(KafkaCluster(settings)) as cluster, closing(KafkaJournalReader(settings)) as reader:
+    with (
+        closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
+        closing(KafkaJournalReader(settings)) as reader,
+    ):
         return known_loads(reader) if cluster.describe([LOADS_TOPIC]) else []
 
 

@@ -14,6 +14,7 @@ from pipeline.app import App
 from pipeline.cli.journals import app_named
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.options import (
+    CommandWait,
     JsonOption,
     KafkaOption,
     counted,
@@ -220,7 +221,7 @@ def _clients(kafka: str | None) -> Iterator[_Clients]:
     kafka_settings(kafka)  # silences the Kafka client's own log
     settings = load_settings({"bootstrap_servers": kafka})
     with (
-        closing(KafkaCluster(settings.kafka)) as cluster,
+        closing(KafkaCluster(settings.kafka, CommandWait(settings.kafka))) as cluster,
         closing(KafkaJournalReader(settings.kafka)) as reader,
     ):
         yield _Clients(settings, cluster, reader)

@@ -9,9 +9,11 @@ import msgspec
 import typer
 from rich.console import Console
 
-from pipeline.config import KafkaSettings, load_settings
+from pipeline.config import COMMAND_STARTUP_WAIT_S, KafkaSettings, load_settings
+from pipeline.errors import UnreachableError
 
 __all__ = [
+    "CommandWait",
     "JsonOption",
     "KafkaOption",
     "counted",
@@ -41,6 +43,26 @@ def kafka_settings(bootstrap_servers: str | None) -> KafkaSettings:
     """
     logging.getLogger("pipeline.kafka").setLevel(logging.CRITICAL)
     return load_settings({"bootstrap_servers": bootstrap_servers}).kafka
+
+
+class CommandWait:
+    """`StartupWait` of a command: it says once, to a person, that it waits."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        chosen = settings.startup_wait_s
+        self.seconds = chosen if chosen is not None else COMMAND_STARTUP_WAIT_S
+        self._said = False
+
+    def waiting(self, error: UnreachableError, waited_s: float) -> None:
+        if not self._said:
+            self._said = True
+            say(f"{error.message}: waiting up to {self.seconds - waited_s:.0f} s for it")
+
+    def answered(self, waited_s: float) -> None:
+        say(f"Kafka answers after {waited_s:.0f} s")
+
+    def stopped(self) -> bool:
+        return False
 
 
 def print_json(document: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, cast
 import typer
 
 from pipeline.cli.loading import LoadReport
-from pipeline.cli.options import JsonOption, KafkaOption, kafka_settings, print_json, say
+from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, kafka_settings, print_json, say
 from pipeline.client.loading.decisions import LoadRequest
 from pipeline.client.loading.files import InputFile, find_files, one_format
 from pipeline.client.loading.formats.opening import STANDARD_INPUT
@@ -160,7 +160,7 @@ class _Wish:
 
 def _load(wish: _Wish, files: list[InputFile], settings: KafkaSettings, *, quiet: bool) -> None:
     """Load, and print the account: as JSON and nothing else when it shall be `quiet`."""
-    cluster = KafkaCluster(settings)
+    cluster = KafkaCluster(settings, CommandWait(settings))
     target = find_topic(cluster, wish.topic, cluster.topics)
     request = LoadRequest(
         name=wish.name,

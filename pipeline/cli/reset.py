@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline.app import App
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import JsonOption, KafkaOption, print_json, say, table_console
+from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, print_json, say, table_console
 from pipeline.config import load_settings
 from pipeline.errors import InputError, PipelineError
 from pipeline.group import Group
@@ -50,7 +50,7 @@ def reset(
     """
     app = find_app(target)
     settings = load_settings({"bootstrap_servers": kafka})
-    world = build_world(app, settings)
+    world = build_world(app, settings, wait=CommandWait(settings.kafka))
     chosen = start_at(start or ["earliest"])
     resets = list(plan_reset(app, _groups(app, group), partition, chosen, world))
     if json:

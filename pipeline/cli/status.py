@@ -16,6 +16,7 @@ from rich.text import Text
 
 from pipeline.cli.journals import AppArgument, app_named
 from pipeline.cli.options import (
+    CommandWait,
     JsonOption,
     KafkaOption,
     counted,
@@ -48,7 +49,10 @@ def status(
     """
     name = app_named(app)
     settings = kafka_settings(kafka)
-    with closing(KafkaCluster(settings)) as cluster, closing(KafkaJournalReader(settings)) as reader:
+    with (
+        closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
+        closing(KafkaJournalReader(settings)) as reader,
+    ):
         found = _look(name, cluster, reader)
         if watch:
             _watch(name, cluster, reader, found, interval, json=json)

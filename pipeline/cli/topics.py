@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.cli.options import (
+    CommandWait,
     JsonOption,
     KafkaOption,
     counted,
@@ -177,7 +178,7 @@ class _Clients(NamedTuple):
 def _clients(kafka: str | None) -> Iterator[_Clients]:
     settings = kafka_settings(kafka)
     with ExitStack() as stack:
-        cluster = KafkaCluster(settings)
+        cluster = KafkaCluster(settings, CommandWait(settings))
         stack.callback(cluster.close)
 
         def journals() -> JournalReader:

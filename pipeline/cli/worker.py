@@ -22,7 +22,7 @@ from pipeline.cli.progress import ProgressLine
 from pipeline.config import WorkerSettings, load_settings
 from pipeline.errors import PipelineError
 from pipeline.lifeline import tie
-from pipeline.wiring import build_worker, run_until_signal, with_worker_id
+from pipeline.wiring import run_app, with_worker_id
 
 __all__ = ["worker"]
 
@@ -97,9 +97,9 @@ def worker(
         code = run_processes(processes, settings.worker, line)
         _end_line(line)
         raise typer.Exit(code)
-    running = build_worker(find_app(target), settings)
+    app = find_app(target)
     try:
-        run_until_signal(running, settings.worker, report or line)
+        run_app(app, settings, report or line)
     except PipelineError as error:
         _end_line(line)
         # Threads may still wait for a broker that is away, and would keep the process from ending.

@@ -14,7 +14,7 @@ from pipeline.config import KafkaSettings
 from pipeline.errors import UnreachableError
 from pipeline.kafka import clients
 from pipeline.kafka.errors import NO_ANSWER, error_of, request_failure
-from pipeline.kafka.reachable import require_listener
+from pipeline.kafka.reachable import NoWait, StartupWait, require_listener, wait_for_answer
 
 __all__ = ["REQUEST_TIMEOUT_S", "AdminRequests"]
 
@@ -24,12 +24,13 @@ _VISIBLE_POLL_S = 0.02
 
 
 class AdminRequests:
-    """One admin client. Calls may come from several threads."""
+    """One admin client. Calls may come from several threads. `wait`: for the first request of all."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, wait: StartupWait | None = None) -> None:
         self._settings = settings
         self._servers = settings.bootstrap_servers
         self._client = clients.open_client(AdminClient, clients.admin(settings))
+        self._wait_at_start = wait if wait is not None else NoWait()
         self._looked = False
 
     def close(self) -> None:
@@ -37,11 +38,18 @@ class AdminRequests:
 
     @property
     def _admin(self) -> AdminClient:
-        """The client. The first request says at once when nothing listens; later ones wait for a Kafka."""
+        """The client. Before the first request Kafka is waited for; later ones leave that to the client."""
         if not self._looked:
-            require_listener(self._servers)
+            wait_for_answer(self._look, self._wait_at_start)
             self._looked = True
         return self._client
+
+    def _look(self) -> None:
+        """Raise UnreachableError at once when nothing listens, or, where a start waits, when there is no answer."""
+        require_listener(self._servers)
+        if self._wait_at_start.seconds > 0:
+            # Something may listen for a Kafka that is not there yet: a container engine, a proxy.
+            self._answer(self._client.describe_cluster(request_timeout=self._timeout_s), "cluster")
 
     @property
     def _timeout_s(self) -> float:
@@ -52,7 +60,7 @@ class AdminRequests:
 
     def _answer(self, future: Future[Any], what: str, *, ignore: frozenset[int] = frozenset()) -> Any:
         """The future's value; None for an error that is an answer, too."""
-        self._admin.poll(0)  # hands the client's log on
+        self._client.poll(0)  # hands the client's log on
         try:
             return future.result(timeout=self._timeout_s + 5)
         except KafkaException as exception:

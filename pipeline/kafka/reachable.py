@@ -1,8 +1,11 @@
-"""Looks, before a client's first request, whether anything listens where Kafka is said to be.
+"""Looks, before a client's first request, whether anything listens where Kafka is said to be, and waits for it.
 
 The client keeps trying for ten seconds and then gives a reason of its own. A port that refuses a connection and a
 name that nobody knows are certain at once. Whatever is not certain is left to the client: a slow network is none
 of this module's business.
+
+A program and its Kafka often start together, so a start waits for a Kafka that does not answer yet, for as long as
+its `StartupWait` says.
 """
 
 from __future__ import annotations
@@ -13,14 +16,72 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 from pipeline.errors import UnreachableError
 
-__all__ = ["require_listener"]
+__all__ = ["NoWait", "StartupWait", "require_listener", "wait_for_answer"]
 
 _DEFAULT_PORT = 9092
 _TIMEOUT_S = 2.0
+_PAUSE_S = 0.25
 _SERVER = re.compile(r"(?:\w+://)?(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d{1,5}))?")
+
+
+class StartupWait(Protocol):
+    """How long the first request waits for a Kafka that does not answer yet, and who is told."""
+
+    @property
+    def seconds(self) -> float:
+        """The longest wait; 0 for none."""
+
+    def waiting(self, error: UnreachableError, waited_s: float) -> None:
+        """Called after each attempt that failed, a few times a second."""
+
+    def answered(self, waited_s: float) -> None:
+        """Called once, when Kafka answers after `waiting` was called."""
+
+    def stopped(self) -> bool:
+        """Whether the program was told to stop: the wait then ends at once, as if the time was over."""
+
+
+class NoWait:
+    """`StartupWait` that does not wait."""
+
+    seconds = 0.0
+
+    def waiting(self, error: UnreachableError, waited_s: float) -> None:
+        """Do nothing."""
+
+    def answered(self, waited_s: float) -> None:
+        """Do nothing."""
+
+    def stopped(self) -> bool:
+        return False
+
+
+def wait_for_answer(ask: Callable[[], None], wait: StartupWait) -> None:
+    """Call `ask` until it does not raise UnreachableError. Raises the last one, with the seconds that were waited."""
+    began_s = time.monotonic()
+    attempts = 0
+    while True:
+        try:
+            ask()
+        except UnreachableError as error:
+            waited_s = time.monotonic() - began_s
+            if waited_s >= wait.seconds or wait.stopped():
+                if attempts:
+                    text = f"{error.message}; waited {waited_s:.0f} s"
+                    raise UnreachableError(text, hint=error.hint) from error
+                raise
+            attempts += 1
+            wait.waiting(error, waited_s)
+            time.sleep(min(_PAUSE_S, wait.seconds - waited_s))
+        else:
+            if attempts:
+                wait.answered(time.monotonic() - began_s)
+            return
 
 
 def require_listener(bootstrap_servers: str) -> None:

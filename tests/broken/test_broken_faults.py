@@ -9,8 +9,45 @@ from tests.broken.breaking import Broken, Copy, name_of
 WORKER = "tests/runtime/test_worker.py"
 GONE = "tests/runtime/test_topics_gone.py"
 JOURNAL = "tests/core/test_journal.py"
+REACHABLE = "tests/cli/test_reachable.py"
 
 ROWS = [
+    Broken(
+        "a start ends at once where Kafka comes a little later",
+        "kafka/reachable.py",
+        "            if waited_s >= wait.seconds or wait.stopped():\n",
+        "            if True:\n",
+        f"{REACHABLE} comes_in_time",
+    ),
+    Broken(
+        "a start that waits for Kafka does not hear that it is to end",
+        "kafka/reachable.py",
+        " or wait.stopped():\n",
+        ":\n",
+        f"{REACHABLE} ends_with_its_time_or_with_the_program",
+    ),
+    Broken(
+        "what nothing answers behind an open port passes for a Kafka",
+        "kafka/admin.py",
+        "        if self._wait_at_start.seconds > 0:\n",
+        "        if False:\n",
+        f"{REACHABLE} is_silent",
+    ),
+    Broken(
+        "a variable that nothing reads is ignored",
+        "config.py",
+        "    refuse_unknown_variables(environ, _variables())\n",
+        "",
+        "tests/test_config.py misspelt_variable",
+    ),
+    Broken(
+        "a quoted number passes for a number",
+        "setting_sources.py",
+        "    elif not isinstance(value, bool) and isinstance(value, int if kind is int else int | float):\n"
+        "        return kind(value)\n",
+        "    else:\n        return kind(str(value))  # type: ignore[call-arg]\n",
+        "tests/test_config.py quoted_number",
+    ),
     Broken(
         "no renewal after an abort",
         "runtime/publisher.py",

@@ -12,20 +12,28 @@ import pytest
 
 _ROOT = Path(__file__).parents[2]
 _TIMEOUT_S = 60
+_ENVIRONMENT = {
+    "PYTHONPATH": str(_ROOT),
+    "COLUMNS": "200",
+    "NO_COLOR": "1",
+    "PIPELINE_KAFKA_STARTUP_WAIT_S": "0",
+}
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Run:
-    """Runs `pipeline ARGUMENTS` to its end; `code` is what it must end with."""
+    """Runs `pipeline ARGUMENTS` to its end; `code` is what it must end with. It waits for no Kafka."""
 
-    def run(*arguments: str, code: int, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, code: int, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         without = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
         done = subprocess.run(
             [sys.executable, "-m", "pipeline", *arguments],
             cwd=tmp_path,
-            env={**without, "PYTHONPATH": str(_ROOT), "COLUMNS": "200", "NO_COLOR": "1"},
+            env={**without, **_ENVIRONMENT, **environment},
             input=stdin,
             capture_output=True,
             text=True,

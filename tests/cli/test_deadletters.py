@@ -49,7 +49,7 @@ def case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Case:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(deadletters, "find_app", lambda _target: driver.app)
-    monkeypatch.setattr(deadletters, "build_world", lambda _app, _settings: driver._world())
+    monkeypatch.setattr(deadletters, "build_world", lambda *_, **__: driver._world())
     return case
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.config import KafkaSettings
 from pipeline.errors import UnreachableError
-from pipeline.kafka.reachable import require_listener
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.reachable import NoWait, require_listener, wait_for_answer
 from tests.cli.conftest import Run
 
 
@@ -113,3 +116,86 @@ def test_every_command_says_so_and_ends_with_3(
         f"error: no Kafka at 127.0.0.1:{closed_port} (connection refused)",
         f"  -> `pipeline broker start --port {closed_port}` starts one; or name another with --kafka or PIPELINE_KAFKA",
     ]
+
+
+def test_a_command_says_what_it_waits_for_and_for_how_long(
+    pipeline: Run, tmp_path: Path, closed_port: int
+) -> None:
+    """A command that does nothing looks like one that hangs."""
+    servers = f"127.0.0.1:{closed_port}"
+    done = pipeline("loads", "list", "--kafka", servers, code=3, PIPELINE_KAFKA_STARTUP_WAIT_S="1")
+    assert done.stderr.splitlines()[:2] == [
+        f"no Kafka at {servers} (connection refused): waiting up to 1 s for it",
+        f"error: no Kafka at {servers} (connection refused); waited 1 s",
+    ]
+
+
+class _Wait(NoWait):
+    """Remembers what it was told."""
+
+    def __init__(self, seconds: float, *, stops: bool = False) -> None:
+        self.seconds = seconds
+        self.told: list[str] = []
+        self._stops = stops
+
+    def waiting(self, error: UnreachableError, waited_s: float) -> None:
+        self.told.append(error.message)
+
+    def answered(self, waited_s: float) -> None:
+        self.told.append("answered")
+
+    def stopped(self) -> bool:
+        return self._stops and bool(self.told)
+
+
+def test_a_kafka_that_comes_in_time_is_all_that_a_start_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks again until there is an answer."""
+    monkeypatch.setattr("pipeline.kafka.reachable._PAUSE_S", 0.001)
+    refusals = ["first", "second"]
+
+    def ask() -> None:
+        if refusals:
+            raise UnreachableError(refusals.pop(0))
+
+    wait = _Wait(60)
+    wait_for_answer(ask, wait)
+    assert wait.told == ["first", "second", "answered"]
+
+
+@pytest.mark.parametrize(("seconds", "stops", "attempts"), [(0, False, 1), (0.05, False, None), (5, True, 2)])
+def test_the_wait_ends_with_its_time_or_with_the_program(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, stops: bool, attempts: int | None
+) -> None:
+    """A start that waited without end would never be noticed; one that is told to stop must not wait."""
+    monkeypatch.setattr("pipeline.kafka.reachable._PAUSE_S", 0.001)
+    asked = 0
+
+    def ask() -> None:
+        nonlocal asked
+        asked += 1
+        raise UnreachableError("refused", hint="start it")
+
+    with pytest.raises(UnreachableError) as caught:
+        wait_for_answer(ask, _Wait(seconds, stops=stops))
+    assert caught.value.message == ("refused" if asked == 1 else "refused; waited 0 s")
+    assert caught.value.hint == "start it"
+    assert asked == attempts if attempts is not None else asked > 1
+
+
+def test_a_kafka_that_answers_is_not_waited_for() -> None:
+    """Nothing is said where there is nothing to say."""
+    wait = _Wait(60)
+    wait_for_answer(lambda: None, wait)
+    assert wait.told == []
+
+
+def test_a_listener_that_is_silent_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container engine takes connections to a published port before there is a Kafka behind it."""
+    monkeypatch.setattr("pipeline.kafka.admin.REQUEST_TIMEOUT_S", 0.2)
+    wait = _Wait(5, stops=True)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        cluster = KafkaCluster(KafkaSettings(f"127.0.0.1:{port}"), wait)
+        with closing(cluster), pytest.raises(UnreachableError, match="; waited "):
+            cluster.cluster_id()
+    assert len(wait.told) == 1

@@ -65,6 +65,7 @@ class Command:
                 "PIPELINE_KAFKA": self.settings.bootstrap_servers,
                 "PYTHONPATH": str(_ROOT),
                 "COLUMNS": "200",
+                "PIPELINE_KAFKA_STARTUP_WAIT_S": "1",
             },
             stdin=stdin,
             stdout=subprocess.PIPE,

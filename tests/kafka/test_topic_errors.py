@@ -28,6 +28,7 @@ def test_a_start_without_kafka_says_where_it_looked_and_the_next_one_has_lost_no
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         wrong = f"127.0.0.1:{free.getsockname()[1]}"
+    troubled.environment |= {"PIPELINE_KAFKA_STARTUP_WAIT_S": "0"}
     done = troubled.command(
         "worker", "tests.kafka.sums:app", "--kafka", wrong, "--state-dir", str(troubled.state_dir)
     )

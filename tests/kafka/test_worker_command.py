@@ -48,6 +48,7 @@ def test_a_kafka_that_is_away_at_start_is_exit_code_3(bench: Workbench) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    bench.environment["PIPELINE_KAFKA_STARTUP_WAIT_S"] = "0"
     done = bench.command("worker", "tests.kafka.sums:app", "--kafka", f"127.0.0.1:{port}")
     assert done.returncode == 3
     assert f"127.0.0.1:{port}" in done.stderr

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pipeline.app import App
-from pipeline.cli.letter_views import letter_cells, letter_document, letter_lines, letter_summary
-from pipeline.cli.lookup import find_app
-from pipeline.cli.options import CommandWait, KafkaOption, counted, print_json, say, table_console
-from pipeline.client.deadletters.letters import (
-    Choice,
-    DeadLetter,
-    LetterId,
-    dead_letter_topic,
-    letter_id,
-    read_letters,
-)
-from pipeline.client.deadletters.marks import Mark, read_marks
+from pipeline.cli.letter_places import LetterPlace, letter_place
+from pipeline.cli.letter_views import letter_document, letter_lines, record_lines, record_summary
+from pipeline.cli.options import KafkaOption, counted, print_json, say, terminal_width
+from pipeline.client.deadletters.discarding import Discarder
+from pipeline.client.deadletters.letters import Choice, DeadLetter, letter_id, read_letters
+from pipeline.client.deadletters.purging import plan_purge
+from pipeline.client.deadletters.purging import purge as purge_letters
+from pipeline.client.deadletters.records import State, failed_records, newest_letters
 from pipeline.client.deadletters.replaying import Replayed, Replayer
-from pipeline.config import Settings, load_settings
 from pipeline.errors import InputError
-from pipeline.group import Group
-from pipeline.ports import TopicInfo
-from pipeline.runtime.letter_topics import letter_topics
-from pipeline.runtime.world import World
-from pipeline.wiring import build_world
 
 __all__ = ["deadletters_app"]
 
-deadletters_app = typer.Typer(help="Look at dead letters, and replay them.", no_args_is_help=True)
+deadletters_app = typer.Typer(
+    help="Look at dead letters; replay, discard or delete them.", no_args_is_help=True
+)
 
 _SHOWN = 50
 
@@ -53,53 +43,56 @@ ErrorOption = Annotated[str, typer.Option(metavar="TEXT", help="Only those with 
 MaxOption = Annotated[int | None, typer.Option("--max", metavar="N", help="N of them at most.", min=1)]
 
 
-class _Place(NamedTuple):
-    """A group whose dead letters are asked about."""
-
-    app: App
-    group: Group
-    topic: TopicInfo
-    world: World
-    settings: Settings
-
-    @property
-    def marks(self) -> dict[LetterId, Mark]:
-        return read_marks(self.group.id, self.topic.topic_id, self.world)
-
-
 @deadletters_app.command("list")
 def list_(
     target: Target,
     group: GroupOption = None,
     partition: PartitionOption = None,
     error: ErrorOption = "",
+    only_open: Annotated[
+        bool, typer.Option("--open", help="Only records that were neither replayed nor discarded.")
+    ] = False,
     most: Annotated[
         int | None,
         typer.Option("--max", metavar="N", help=f"The newest N. Default: {_SHOWN}, with --json all.", min=1),
     ] = None,
     kafka: KafkaOption = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a letter.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a record.")] = False,
 ) -> None:
-    """Show where dead letters come from, when and why they were given up, and whether they were replayed."""
-    with _place(target, group, kafka) as place:
+    """Show the records that failed: where they are, when and why they failed, and what became of them.
+
+    The dead letters of one record are one entry, under the ID of the newest letter.
+    """
+    with letter_place(target, group, kafka) as place:
         marks = place.marks
-        found = _found(place, Choice(partition=partition, error=error))
-        if json and most is None:  # as they come: there may be a million
-            for letter in found:
-                print_json(letter_summary(letter, marks.get(letter.id)))
-            return
-        total, replayed, newest = _newest(found, marks, most or _SHOWN)
+        found = failed_records(
+            place.topic, place.group.id, Choice(partition=partition, error=error), place.world
+        )
+        states = [(record, record.state(marks)) for record in found if record.meant]
+        count = Counter(state for _, state in states)
+        records = [record for record, state in states if state is State.OPEN or not only_open]
+        shown = records
+        if most is not None or not json:
+            shown = heapq.nlargest(
+                most or _SHOWN, records, key=lambda record: (record.failed_ms, record.newest)
+            )
+        read = {
+            letter.id: (record, letter) for record, letter in newest_letters(place.topic, shown, place.world)
+        }
+        rows = [
+            (record, letter, marks.get(letter.id))
+            for record, letter in sorted(read.values(), key=lambda row: (row[0].failed_ms, row[0].newest))
+        ]
         if json:
-            for letter in newest:
-                print_json(letter_summary(letter, marks.get(letter.id)))
+            for record, letter, mark in rows:
+                print_json(record_summary(record, letter, mark))
             return
-        table = Table("id", "record", "given up", "handler", "tries", "replayed", "error", box=None)
-        for letter in newest:
-            table.add_row(*letter_cells(letter, marks.get(letter.id)))
-        table_console().print(table)
-        hidden = f"; the newest {len(newest)} are shown" if len(newest) < total else ""
+        for line in record_lines(rows, terminal_width()):
+            typer.echo(line)
+        hidden = f"; the newest {len(rows)} are shown" if len(rows) < len(records) else ""
         say(
-            f"{counted(total, 'dead letter')} of group {place.group.name}, {replayed} of them replayed{hidden}"
+            f"{counted(len(states), 'record')} of group {place.group.name} failed: {count[State.OPEN]:,} open, "
+            f"{count[State.REPLAYED]:,} replayed, {count[State.DISCARDED]:,} discarded{hidden}"
         )
 
 
@@ -115,7 +108,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a letter.")] = False,
 ) -> None:
     """Show everything of dead letters: the record with its headers and bytes, the error with its traceback."""
-    with _place(target, group, kafka) as place:
+    with letter_place(target, group, kafka) as place:
         choice = _choice(ids, partition, error)
         marks = place.marks
         shown = 0
@@ -146,7 +139,10 @@ def replay(
     error: ErrorOption = "",
     most: MaxOption = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Also those that were replayed before: once more with each run.")
+        bool,
+        typer.Option(
+            "--again", help="Also those that were replayed or discarded before, once more with each run."
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be replayed, and change nothing.")
@@ -154,11 +150,12 @@ def replay(
     kafka: KafkaOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
-    """Let the group's handlers try dead letters again, each exactly once. Run it again after any crash.
+    """Let the group's handlers try records that failed again, each exactly once. Run it again after any crash.
 
-    Only this group sees them. One that fails again becomes a dead letter again.
+    Only this group sees them. Of the dead letters of one record the newest is replayed, whichever ID names it. A record
+    that fails again becomes a dead letter again.
     """
-    with _place(target, group, kafka) as place:
+    with letter_place(target, group, kafka) as place:
         choice = _choice(ids, partition, error)
         backoff_ms = place.settings.worker.retry_backoff_ms
         replayer = Replayer(place.group, place.world, backoff_ms, again=again)
@@ -174,73 +171,96 @@ def replay(
         raise typer.Exit(1)
 
 
-@contextmanager
-def _place(target: str, group: str | None, kafka: str | None) -> Iterator[_Place]:
-    app = find_app(target)
-    settings = load_settings({"bootstrap_servers": kafka})
-    world = build_world(app, settings, wait=CommandWait(settings.kafka))
-    try:
-        chosen = _group(app, group, world)
-        yield _Place(app, chosen, dead_letter_topic(chosen.id, world.cluster), world, settings)
-    finally:
-        world.executor.close()
-        world.cluster.close()
+@deadletters_app.command()
+def discard(
+    target: Target,
+    ids: Ids = None,
+    group: GroupOption = None,
+    partition: PartitionOption = None,
+    error: ErrorOption = "",
+    everything: Annotated[bool, typer.Option("--all", help="All that are open.")] = False,
+    most: MaxOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show how many would be discarded, and change nothing.")
+    ] = False,
+    kafka: KafkaOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Mark records that failed as handled, without replaying them.
 
-
-def _group(app: App, name: str | None, world: World) -> Group:
-    """The group that is named, or the only one that has dead letters."""
-    groups = app.groups
-    known = ", ".join(group.name for group in groups) or "none"
-    if name is not None:
-        found = [group for group in groups if group.name == name]
-        if not found:
-            raise InputError(f"app {app.app_name} has no group {name}", hint=f"its groups: {known}")
-        return found[0]
-    there = letter_topics(groups, world.cluster)
-    found = [group for group in groups if group.id.dead_letter_topic in there]
-    if not found:
+    Their dead letters stay until `purge`. `replay --again` with their IDs replays them all the same.
+    """
+    if not (ids or error or everything or partition is not None):
         raise InputError(
-            f"app {app.app_name} has no dead letters: none of its groups ({known}) has a topic for them",
-            hint="a worker creates it when a handler has on_error='dead_letter'",
+            "nothing says which records are to be discarded", hint="name IDs, --partition, --error, or --all"
         )
-    if len(found) > 1:
-        names = ", ".join(group.name for group in found)
-        raise InputError(f"several groups have dead letters: {names}", hint="choose one with --group")
-    return found[0]
+    with letter_place(target, group, kafka) as place:
+        choice = _choice(ids, partition, error)
+        discarder = Discarder(place.group, place.world, place.settings.worker.retry_backoff_ms)
+        if dry_run:
+            done = Replayed()
+            done.letters = sum(1 for _ in discarder.plan(choice, done, most))
+        else:
+            done = discarder.run(choice, most)
+        if choice.ids and not (done.letters or done.before):
+            raise InputError(f"there is no such dead letter in topic {place.topic.name}", hint=_ask(target))
+    if json:
+        print_json({"discarded": done.letters, "before": done.before, "dry_run": dry_run})
+        return
+    verb = "would be discarded" if dry_run else "discarded"
+    before = f"; {done.before:,} had been replayed or discarded before" if done.before else ""
+    typer.echo(f"{counted(done.letters, 'record')} {verb}{before}")
+
+
+@deadletters_app.command()
+def purge(
+    target: Target,
+    group: GroupOption = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete them. Without it, show what would be deleted.")
+    ] = False,
+    kafka: KafkaOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
+) -> None:
+    """Delete dead letters of records that were replayed or discarded.
+
+    Kafka deletes from the begin of a partition on, so letters behind an open one stay.
+    """
+    with letter_place(target, group, kafka) as place:
+        backoff_ms = place.settings.worker.retry_backoff_ms
+        done = (
+            purge_letters(place.group.id, place.world, backoff_ms)
+            if yes
+            else plan_purge(place.group.id, place.world)
+        )
+    if json:
+        print_json({"purged": done.letters, "open": done.open, "behind": done.behind, "dry_run": not yes})
+        return
+    verb = "deleted" if yes else "would be deleted"
+    typer.echo(f"{counted(done.letters, 'dead letter')} {verb}; {counted(done.open, 'record')} open")
+    if done.behind:
+        say(
+            f"{counted(done.behind, 'dead letter')} more can be deleted after the open ones before them are handled"
+        )
+    if not yes and done.letters:
+        say("nothing was changed: add --yes to delete them")
 
 
 def _choice(ids: Sequence[str] | None, partition: int | None, error: str) -> Choice:
     return Choice(frozenset(map(letter_id, ids or ())), partition, error)
 
 
-def _found(place: _Place, choice: Choice) -> Iterator[DeadLetter]:
+def _found(place: LetterPlace, choice: Choice) -> Iterator[DeadLetter]:
     return read_letters(place.topic, choice, place.world)
 
 
-def _newest(
-    found: Iterator[DeadLetter], marks: dict[LetterId, Mark], most: int
-) -> tuple[int, int, list[DeadLetter]]:
-    """How many there are, how many of them were replayed, and the newest `most`, oldest first."""
-    total = replayed = 0
-    kept: list[tuple[int, int, int, DeadLetter]] = []
-    for letter in found:
-        total += 1
-        replayed += letter.id in marks
-        entry = (letter.letter.failed_ms, letter.partition, letter.offset, letter)
-        if len(kept) < most:
-            heapq.heappush(kept, entry)
-        else:
-            heapq.heappushpop(kept, entry)
-    return total, replayed, [letter for *_, letter in sorted(kept, key=lambda entry: entry[:3])]
-
-
-def _report(done: Replayed, place: _Place, *, dry_run: bool, json: bool) -> None:
+def _report(done: Replayed, place: LetterPlace, *, dry_run: bool, json: bool) -> None:
     refused = [{"id": each.letter.name, "reason": each.reason} for each in done.refused]
     if json:
         print_json({"replayed": done.letters, "before": done.before, "refused": refused, "dry_run": dry_run})
     else:
         verb = "would be replayed" if dry_run else "replayed"
-        before = f"; {done.before:,} had been replayed before (--again)" if done.before else ""
+        before = f"; {_before(done)}" if done.before else ""
         typer.echo(f"{counted(done.letters, 'dead letter')} {verb}{before}")
     for each in refused:
         say(f"not replayed: {each['id']}: {each['reason']}")
@@ -248,6 +268,13 @@ def _report(done: Replayed, place: _Place, *, dry_run: bool, json: bool) -> None
         say(
             f"the workers handle them next; pipeline status {place.app.app_name} counts those that wait as lag"
         )
+
+
+def _before(done: Replayed) -> str:
+    replayed = done.before - done.discarded
+    parts = [(replayed, "replayed"), (done.discarded, "discarded")]
+    said = " and ".join(f"{number:,} had been {verb}" for number, verb in parts if number)
+    return f"{said} before (--again)"
 
 
 def _ask(target: str) -> str:

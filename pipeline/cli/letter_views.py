@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pipeline.cli.options import counted
 from pipeline.cli.rendering import hex_lines, iso_time, json_field, readable, text_field
 from pipeline.client.deadletters.letters import DeadLetter
 from pipeline.client.deadletters.marks import Mark
+from pipeline.client.deadletters.records import FailedRecord, State
 
-__all__ = ["letter_cells", "letter_document", "letter_lines", "letter_summary"]
+__all__ = ["letter_document", "letter_lines", "record_lines", "record_summary"]
 
-_ERROR_LETTERS = 100
 _HEX_SHOWN = 256
 
 
-def letter_cells(found: DeadLetter, mark: Mark | None) -> tuple[str, ...]:
-    """A row of the list."""
+Row = tuple[FailedRecord, DeadLetter, Mark | None]
+
+
+def record_lines(rows: Sequence[Row], width: int) -> Iterator[str]:
+    """Two lines for each record: what and where, and then why, cut to the width of the terminal."""
+    table = [("id", "record", "given up", "letters", "state")]
+    for record, found, mark in rows:
+        given_up = found.letter.failed_ms
+        table.append(
+            (
+                found.name,
+                str(found.letter.origin),
+                f"{iso_time(given_up)[:19]}Z" if given_up else "-",
+                f"{len(record.ids):,}",
+                _state(mark),
+            )
+        )
+    first, second, third, fourth, _ = (max(map(len, column)) for column in zip(*table, strict=True))
+    reasons = [None, *(letter for _, letter, _ in rows)]
+    for (name, origin, when, letters, state), letter in zip(table, reasons, strict=True):
+        yield f"{name:<{first}}  {origin:<{second}}  {when:<{third}}  {letters:>{fourth}}  {state}"
+        if letter is not None:
+            yield _cut(f"  {_reason(letter)}", width)
+
+
+def _reason(found: DeadLetter) -> str:
     letter = found.letter
-    error = readable(letter.error.encode())
-    return (
-        found.name,
-        str(letter.origin),
-        iso_time(letter.failed_ms) if letter.failed_ms else "-",
-        letter.handler or "-",
-        str(letter.tries),
-        _replayed(mark) or (f"no; replay {letter.replay} failed" if letter.replay else "no"),
-        error if len(error) <= _ERROR_LETTERS else f"{error[:_ERROR_LETTERS]}...",
-    )
+    tries = f", {letter.tries:,} tries" if letter.tries > 1 else ""
+    replay = f", replay {letter.replay:,}" if letter.replay else ""
+    return f"{letter.handler or 'no handler'}{tries}{replay}: {readable(letter.error.encode())}"
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def _state(mark: Mark | None) -> State:
+    if mark is None:
+        return State.OPEN
+    return State.DISCARDED if mark.discarded else State.REPLAYED
 
 
 def _replayed(mark: Mark | None) -> str:
@@ -36,8 +63,13 @@ def _replayed(mark: Mark | None) -> str:
     return iso_time(mark.replayed_ms) + (f" ({mark.times} times)" if mark.times > 1 else "")
 
 
+def record_summary(record: FailedRecord, found: DeadLetter, mark: Mark | None) -> dict[str, object]:
+    """What `list` says of a record, for programs."""
+    return {**letter_summary(found, mark), "state": _state(mark).value, "letters": len(record.ids)}
+
+
 def letter_summary(found: DeadLetter, mark: Mark | None) -> dict[str, object]:
-    """What `list` says of it, for programs."""
+    """What is said of a letter, for programs."""
     letter = found.letter
     return {
         "id": found.name,
@@ -50,8 +82,9 @@ def letter_summary(found: DeadLetter, mark: Mark | None) -> dict[str, object]:
         "tries": letter.tries,
         "replay": letter.replay,
         "error": letter.error,
-        "replayed": iso_time(mark.replayed_ms) if mark is not None else None,
-        "replayed_times": mark.times if mark is not None else 0,
+        "replayed": iso_time(mark.replayed_ms) if mark is not None and not mark.discarded else None,
+        "replayed_times": mark.times if mark is not None and not mark.discarded else 0,
+        "discarded": iso_time(mark.replayed_ms) if mark is not None and mark.discarded else None,
     }
 
 
@@ -78,7 +111,10 @@ def letter_lines(found: DeadLetter, mark: Mark | None) -> Iterator[str]:
     yield f"  given up   {when}by {letter.handler or 'nobody: it has no handler'}, after {tries}"
     if letter.replay:
         yield f"  replay     number {letter.replay} of the record, which failed"
-    yield f"  replayed   {_replayed(mark) or 'no'}"
+    if mark is not None and mark.discarded:
+        yield f"  discarded  {iso_time(mark.replayed_ms)}"
+    else:
+        yield f"  replayed   {_replayed(mark) or 'no'}"
     yield f"  error      {readable(letter.error.encode())}"
     for line in letter.traceback.splitlines():
         yield f"    {readable(line.encode())}"

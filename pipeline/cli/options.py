@@ -21,6 +21,7 @@ __all__ = [
     "print_json",
     "say",
     "table_console",
+    "terminal_width",
 ]
 
 KafkaOption = Annotated[
@@ -79,6 +80,12 @@ def table_console() -> Console:
     """A console for tables on standard output: as wide as the terminal, and never cut where there is none."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
+
+
+def terminal_width() -> int:
+    """The columns of the terminal on standard output; many where there is none."""
+    console = table_console()
+    return console.width
 
 
 def counted(count: int, what: str) -> str:

@@ -106,7 +106,7 @@ class Letters(Workbench):
         worker.kill()
         worker.wait()
 
-    def finish(self) -> None:
+    def finish(self, letters: int = BAD) -> None:
         """A mended worker handles what is left: every input has counted once, wherever it had been."""
         outputs = f"{self.prefix}-sums"
         live = self.log.read_text().count("task_live")
@@ -121,7 +121,7 @@ class Letters(Workbench):
             totals[key] += number
         expected = {key: {"count": counts[key], "total": totals[key]} for key in counts}
         assert self.table("main") == expected
-        assert self.committed(self.group.dead_letter_topic) == BAD
+        assert self.committed(self.group.dead_letter_topic) == letters
 
 
 @pytest.fixture
@@ -153,6 +153,29 @@ def test_dead_letters_count_once_although_worker_and_replay_are_killed(letters: 
     worker.kill()  # in the middle of them
     worker.wait()
     letters.finish()
+
+
+def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters: Letters) -> None:
+    """Three letters are one record, for `list` and for `replay --again`; then they are cleared away."""
+    letters.fail()
+    worker = letters.start()
+    for failures in (2, 3):
+        (done,) = letters.deadletters("replay", "--again")
+        assert done["replayed"] == BAD
+        topic = letters.group.dead_letter_topic
+        letters.wait_until(lambda failures=failures, topic=topic: letters.committed(topic) == failures * BAD)
+    worker.kill()
+    worker.wait()
+    listed = letters.deadletters("list")
+    assert [(row["letters"], row["state"], row["replay"]) for row in listed] == [(3, "open", 2)] * BAD
+    letters.mend()
+    (done,) = letters.deadletters("replay", "--again")
+    assert done["replayed"] == BAD
+    assert letters.deadletters("discard", "--all") == [{"discarded": 0, "before": BAD, "dry_run": False}]
+    purged = {"purged": 3 * BAD, "open": 0, "behind": 0}
+    assert letters.deadletters("purge") == [{**purged, "dry_run": True}]
+    assert letters.deadletters("purge", "--yes") == [{**purged, "dry_run": False}]
+    letters.finish(letters=0)
 
 
 @pytest.mark.kills

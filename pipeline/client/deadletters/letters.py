@@ -5,7 +5,7 @@ A letter is named by its place in the dead-letter topic, `PARTITION:OFFSET`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -63,8 +63,14 @@ class Choice:
 
     def takes(self, found: DeadLetter) -> bool:
         """Whether it is one of them."""
-        if self.ids and found.id not in self.ids:
-            return False
+        return self.names(found) and self.fits(found)
+
+    def names(self, found: DeadLetter) -> bool:
+        """Whether it is named, or no letter is."""
+        return not self.ids or found.id in self.ids
+
+    def fits(self, found: DeadLetter) -> bool:
+        """Whether its partition and error are meant."""
         if self.partition is not None and found.letter.origin.partition != self.partition:
             return False
         return self.error in found.letter.error
@@ -81,16 +87,20 @@ def dead_letter_topic(group: GroupId, cluster: Cluster) -> TopicInfo:
     return found
 
 
-def read_letters(topic: TopicInfo, choice: Choice, world: World) -> Iterator[DeadLetter]:
+def read_letters(
+    topic: TopicInfo, choice: Choice, world: World, within: Mapping[int, range] | None = None
+) -> Iterator[DeadLetter]:
     """Those that are meant, up to the topic's end as of now, in order per partition.
 
-    A record that somebody else has written there is passed over. Raises UnreachableError.
+    `within`: offsets by partition; only these are read. A record that somebody else has written there is skipped.
+    Raises UnreachableError.
     """
+    within = _within(topic, choice.ids) if within is None else within
     with (
         closing(world.journals()) as reader,
         closing(world.sources.open(_READER)) as source,
     ):
-        for record in committed_records(topic, reader, source, world.clock, _within(topic, choice.ids)):
+        for record in committed_records(topic, reader, source, world.clock, within):
             found = _dead_letter(record)
             if found is not None and choice.takes(found):
                 yield found

@@ -1,8 +1,9 @@
-"""Which dead letters have been replayed: one record each in the compacted topic `pipeline.replays.<app>`.
+"""Which dead letters were replayed or discarded: one record each in the compacted topic `pipeline.replays.<app>`.
 
 A mark is written in the transaction that replays its letter, so there is one if, and only if, the letter is on its way.
 Marks are JSON for people to read, with a version and a checksum over the exact bytes of the body. A mark names the
-dead-letter topic by its id, too: in one that was created again the same place is another letter.
+dead-letter topic by its id, too: in one that was created again the same place is another letter. That a letter was
+discarded is beside the body, with a checksum of its own: for earlier releases it is a letter that was replayed.
 """
 
 from __future__ import annotations
@@ -19,16 +20,25 @@ from pipeline.errors import ConfigError, CorruptStateError
 from pipeline.ports import Cluster, Output, TopicSpec
 from pipeline.runtime.world import World
 
-__all__ = ["Mark", "Marks", "decode_mark", "ensure_marks_topic", "mark_output", "read_marks"]
+__all__ = [
+    "Mark",
+    "Marks",
+    "decode_mark",
+    "ensure_marks_topic",
+    "forgotten_mark",
+    "mark_output",
+    "read_marks",
+]
 
 VERSION = 1
+_DISCARDED = b"discarded"
 _CONFIG = {"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"}
 
 
-class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`partition`, `offset`: the letter's. `times`: how often it was replayed; `replay`: as which replay of its record.
 
-    `nonce`: of the attempt, by which a replay knows its own.
+    `nonce`: of the attempt, by which a replay knows its own. `discarded`: it is not to be replayed.
     """
 
     app: str
@@ -40,23 +50,31 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     replay: int
     replayed_ms: int
     nonce: str
+    discarded: bool = False
 
 
 Marks = dict[LetterId, Mark]
 
 
-class _Envelope(msgspec.Struct, frozen=True):
+class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int
     checksum: str
     mark: msgspec.Raw
+    discarded: str = ""  # checksum of a mark that says so
 
 
 def mark_output(mark: Mark) -> Output:
     """The record that says it, keyed by the letter."""
-    body = msgspec.json.encode(mark)
-    data = msgspec.json.encode(_Envelope(version=VERSION, checksum=_checksum(body), mark=msgspec.Raw(body)))
-    key = f"{mark.app}/{mark.group}/{mark.partition}/{mark.offset}"
-    return Output(replay_marks_topic(mark.app), key.encode(), data, mark.replayed_ms)
+    body = msgspec.json.encode(msgspec.structs.replace(mark, discarded=False))
+    discarded = _checksum(body + _DISCARDED) if mark.discarded else ""
+    envelope = _Envelope(VERSION, _checksum(body), msgspec.Raw(body), discarded)
+    key = _key(mark)
+    return Output(replay_marks_topic(mark.app), key, msgspec.json.encode(envelope), mark.replayed_ms)
+
+
+def forgotten_mark(mark: Mark, now_ms: int) -> Output:
+    """The record that removes a mark of a letter that no longer exists."""
+    return Output(replay_marks_topic(mark.app), _key(mark), None, now_ms)
 
 
 def decode_mark(data: bytes, app: str) -> Mark:
@@ -71,7 +89,12 @@ def decode_mark(data: bytes, app: str) -> Mark:
             )
         if _checksum(bytes(envelope.mark)) != envelope.checksum:
             raise _corrupt(app, "the checksum of a record is wrong")
-        return msgspec.json.decode(bytes(envelope.mark), type=Mark)
+        mark = msgspec.json.decode(bytes(envelope.mark), type=Mark)
+        if not envelope.discarded:
+            return mark
+        if envelope.discarded != _checksum(bytes(envelope.mark) + _DISCARDED):
+            raise _corrupt(app, "the checksum of a record is wrong")
+        return msgspec.structs.replace(mark, discarded=True)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _corrupt(app, f"a record cannot be read: {error}") from error
 
@@ -104,6 +127,10 @@ def ensure_marks_topic(group: GroupId, cluster: Cluster) -> None:
             f"{name} must have 1 partition and cleanup.policy=compact; it has {found.partitions} and {policy}",
             hint="it would forget what was replayed; set cleanup.policy=compact again",
         )
+
+
+def _key(mark: Mark) -> bytes:
+    return f"{mark.app}/{mark.group}/{mark.partition}/{mark.offset}".encode()
 
 
 def _checksum(body: bytes) -> str:

@@ -5,8 +5,8 @@ original topic every other group and app would meet the record a second time. Th
 
 1. Fence: open the group's transactional producer and `init`: of two replays at once the older one can commit no more.
 2. Recall: read the marks of the app, up to their end as of now, waiting for what is open before it.
-3. Choose: the letters that are meant and have no mark, in order.
-4. Commit: begin, send a batch of them and a mark for each, flush, commit.
+3. Choose: of the records that are meant, the newest letter, where it has no mark (`records`), in order.
+4. Commit: begin, send a batch of them and a mark for each of the records' letters that has none, flush, commit.
 5. Renew, when 4 failed or its outcome is unknown, and after a commit slow enough that the client may have sent it
    twice: close, 1, 2, and the mark found of the batch's first letter decides. 3 to 5 until there is no letter left.
 
@@ -24,8 +24,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.client.deadletters.letters import Choice, DeadLetter, LetterId, dead_letter_topic, read_letters
+from pipeline.client.deadletters.letters import Choice, DeadLetter, LetterId, dead_letter_topic
 from pipeline.client.deadletters.marks import Mark, Marks, ensure_marks_topic, mark_output, read_marks
+from pipeline.client.deadletters.records import FailedRecord, State, failed_records, newest_letters
 from pipeline.client.transactions import Transactions
 from pipeline.core.letters import Replay, encode_replay
 from pipeline.core.names import TopicPartition
@@ -53,17 +54,21 @@ class Refused:
 
 @dataclass(slots=True)
 class Replayed:
-    """What one run has done. `before`: letters that were meant and had been replayed already."""
+    """What one run has done: `letters`, one for each record.
+
+    `before`: records that were meant and had been replayed or discarded already; `discarded` of them the latter.
+    """
 
     letters: int = 0
     before: int = 0
+    discarded: int = 0
     refused: list[Refused] = field(default_factory=list)
 
 
 class Replayer:
-    """Replays letters of one group. Use it once, from one thread.
+    """Replays letters of one group, one for each record that failed. Use it once, from one thread.
 
-    `again`: also those that have been replayed before, one more time in each run.
+    `again`: also records that were replayed or discarded before, one more time in each run.
     """
 
     def __init__(self, group: Group, world: World, retry_backoff_ms: int, *, again: bool = False) -> None:
@@ -72,8 +77,9 @@ class Replayer:
         self._world = world
         self._again = again
         self._letters = dead_letter_topic(self._group, world.cluster)
-        self._replays = self._find_replays()
+        self._prepare()
         self._marks: Marks = {}
+        self._records: dict[LetterId, FailedRecord] = {}  # by their newest letters
         self._transactions = Transactions(
             self._group.replay_transactional_id, world.producers, world.clock, retry_backoff_ms
         )
@@ -108,7 +114,8 @@ class Replayer:
             self._transactions.close()
         return replayed
 
-    def _find_replays(self) -> TopicInfo:
+    def _prepare(self) -> None:
+        """Raises ConfigError where there is nothing to replay into."""
         name = self._group.replays_topic
         found = self._world.cluster.describe([name]).get(name)
         if found is None:
@@ -116,16 +123,21 @@ class Replayer:
                 f"there is no topic {name}, through which the workers get what is replayed",
                 hint="start a worker of this release first, with a handler that has on_error='dead_letter'",
             )
-        return found
+        self._replays: TopicInfo = found
 
     def _chosen(self, choice: Choice, most: int | None, replayed: Replayed) -> Iterator[DeadLetter]:
+        self._records = {}
+        for record in failed_records(self._letters, self._group, choice, self._world):
+            state = record.state(self._marks)
+            if record.meant and (state is State.OPEN or self._again):
+                self._records[record.newest] = record
+            elif record.meant:
+                replayed.before += 1
+                replayed.discarded += state is State.DISCARDED
         left = most
-        for letter in read_letters(self._letters, choice, self._world):
+        for _, letter in newest_letters(self._letters, self._records.values(), self._world):
             if left == 0:
                 return
-            if letter.id in self._marks and not self._again:
-                replayed.before += 1
-                continue
             reason = self._refusal(letter)
             if reason is not None:
                 replayed.refused.append(Refused(letter, reason))
@@ -191,15 +203,21 @@ class Replayer:
 
     def _marks_of(self, batch: list[DeadLetter]) -> Mapping[LetterId, Mark]:
         nonce = self._world.random.token(_NONCE_BYTES).hex()
-        return {letter.id: self._mark(letter, nonce) for letter in batch}
+        return {
+            place: self._mark(letter, place, nonce)
+            for letter in batch
+            for place in self._records[letter.id].ids
+            if place == letter.id or place not in self._marks
+        }
 
-    def _mark(self, letter: DeadLetter, nonce: str) -> Mark:
+    def _mark(self, letter: DeadLetter, place: LetterId, nonce: str) -> Mark:
+        """The mark of the letter at `place`, of the same record as `letter`, which is its newest."""
         times = self._times(letter) + 1
         return Mark(
             app=self._group.app,
             group=self._group.group,
-            partition=letter.partition,
-            offset=letter.offset,
+            partition=place[0],
+            offset=place[1],
             topic_id=self._letters.topic_id,
             times=times,
             replay=letter.letter.replay + times,
@@ -210,10 +228,13 @@ class Replayer:
     def _send(
         self, producer: TransactionalProducer, batch: list[DeadLetter], marks: Mapping[LetterId, Mark]
     ) -> None:
+        self._send_letters(producer, batch)
+        producer.send([mark_output(mark) for mark in marks.values()])
+
+    def _send_letters(self, producer: TransactionalProducer, batch: list[DeadLetter]) -> None:
         for letter in batch:
             place = TopicPartition(self._replays.name, letter.letter.origin.partition)
             producer.append(place, [encode_replay(self._replay(letter))])
-        producer.send([mark_output(mark) for mark in marks.values()])
 
     def _recall(self) -> None:
         """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""

@@ -1,0 +1,33 @@
+"""Marks records that failed as handled, without replaying them.
+
+The protocol is that of a replay, under the same fence, with marks alone: a discard that was killed is run again.
+`Replayer` with `again` replays a discarded record all the same.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pipeline.client.deadletters.letters import DeadLetter, LetterId
+from pipeline.client.deadletters.marks import Mark
+from pipeline.client.deadletters.replaying import Replayer
+from pipeline.ports import TransactionalProducer
+
+__all__ = ["Discarder"]
+
+
+class Discarder(Replayer):
+    """Discards records of one group. Use it once, from one thread."""
+
+    def _prepare(self) -> None:
+        """A discard sends no replays, so it needs no topic for them."""
+
+    def _refusal(self, found: DeadLetter) -> str | None:  # noqa: ARG002 - whatever cannot be replayed can be discarded
+        return None
+
+    def _mark(self, letter: DeadLetter, place: LetterId, nonce: str) -> Mark:
+        mark = super()._mark(letter, place, nonce)
+        return msgspec.structs.replace(mark, times=mark.times - 1, replay=mark.replay - 1, discarded=True)
+
+    def _send_letters(self, producer: TransactionalProducer, batch: list[DeadLetter]) -> None:
+        """The marks are all that is sent."""

@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, TypeVar, Union, get_origin
 import msgspec
 
 from pipeline.errors import ConfigError
+from pipeline.headers import shielded
 from pipeline.own_codecs import Codec, MessageCodec, check_codec, giving_bytes
 from pipeline.ports.records import Record
 from pipeline.shapes import PLAIN, is_flat, is_immutable, may_hide_nan, schema_of, show
@@ -118,7 +119,7 @@ def _own(codec: Any, declared: Any, where: str, *, of_topic: bool) -> ValueCodec
     def decode_message(data: bytes | None, message: Record) -> Any:
         if data is None:
             raise TypeError("a null value where the type does not allow None")
-        return decode(data, message)
+        return decode(data, shielded(message))
 
     def alone(_data: bytes | None) -> Any:
         raise TypeError(f"{name}.decode wants a message beside the bytes")

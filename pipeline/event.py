@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 import msgspec
 
 from pipeline.core.names import EVENT_ID_HEADER
+from pipeline.headers import headers_of
 
 __all__ = ["Batch", "Event", "event_id", "event_type"]
 
@@ -47,12 +48,15 @@ class Event(msgspec.Struct, Generic[K_co, V_co], frozen=True, gc=False, eq=False
 
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
-        """As they were produced, in order; a header may have no value."""
-        return self._message.headers() or ()
+        """As they were produced, in order; a header may have no value.
+
+        Raises UnreadableHeadersError (a ValueError) when a header name is not valid UTF-8.
+        """
+        return headers_of(self._message)
 
     @property
     def id(self) -> bytes | None:
-        """The event id its producer gave it; None without one."""
+        """The event id its producer gave it; None without one. Raises as `headers` does."""
         return event_id(self._message)
 
     def effect_key(self, n: int = 0) -> str:
@@ -79,7 +83,7 @@ def event_type(app: str, group: str, topic_id: str) -> type[Event[Any, Any]]:
 
 def event_id(record: Any) -> bytes | None:
     """The event id in a record's headers: the first one; None without one."""
-    for name, value in record.headers() or ():
+    for name, value in headers_of(record):
         if name == EVENT_ID_HEADER:
             found: bytes | None = value
             return found

@@ -25,7 +25,8 @@ class MessageCodec(Protocol[V]):
     """A codec of a topic whose `decode` also looks at the message: at its headers, for a schema's number say.
 
     `message` has the methods of the Kafka client's: `headers()` is None or a list of (str, bytes or None), `topic()`,
-    `key()`, `timestamp()` and so on. What is sent is encoded only: there is no message yet by which to decode it again.
+    `key()`, `timestamp()` and so on. Headers that cannot be read raise a ValueError when they are used. What is sent is
+    encoded only: there is no message yet by which to decode it again.
     """
 
     def encode(self, value: V, /) -> bytes: ...

@@ -15,6 +15,7 @@ from pipeline.client.hints import no_topic
 from pipeline.client.reading import last_committed, read_topic
 from pipeline.core.names import TopicPartition
 from pipeline.errors import InputError
+from pipeline.headers import readable_headers
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
@@ -115,10 +116,13 @@ def _show_json(record: Record) -> None:
         **json_field("value", record.value()),
     }
     headers: dict[str, object] = {}
-    for name, value in record.headers() or ():
+    found, left_out = readable_headers(record)
+    for name, value in found:
         headers.update(text_field(name, value))
     if headers:
         document["headers"] = headers
+    if left_out:
+        document["headers_left_out"] = left_out
     print_json(document)
 
 

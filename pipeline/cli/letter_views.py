@@ -95,6 +95,7 @@ def letter_document(found: DeadLetter, mark: Mark | None) -> dict[str, object]:
         **letter_summary(found, mark),
         "traceback": found.letter.traceback,
         "headers": headers,
+        "headers_left_out": found.letter.left_out or None,
         **text_field("key", found.key),
         **json_field("value", found.value),
     }
@@ -120,6 +121,8 @@ def letter_lines(found: DeadLetter, mark: Mark | None) -> Iterator[str]:
         yield f"    {readable(line.encode())}"
     for name, value in found.headers:
         yield f"  header     {readable(name.encode())}: {readable(value)}"
+    if letter.left_out:
+        yield f"  left out   {readable(letter.left_out.encode())}"
     yield from _bytes("key", found.key)
     yield from _bytes("value", found.value)
 

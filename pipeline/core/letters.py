@@ -59,7 +59,7 @@ class Letter(NamedTuple):
     `tries`: handler calls that failed, of this time. `replay`: 0, or as which replay it failed again.
     `failed_ms`: when it was given up, by the worker's clock; 0 where that is not said. `topic_id`: of the origin's
     topic in Kafka, since one that is created again has other records at the same places; empty in letters of earlier
-    releases.
+    releases. `left_out`: why the letter lacks headers of the record; empty when it has all of them.
     """
 
     origin: Origin
@@ -72,6 +72,7 @@ class Letter(NamedTuple):
     replay: int = 0
     failed_ms: int = 0
     topic_id: str = ""
+    left_out: str = ""
 
 
 def letter_headers(letter: Letter) -> list[tuple[str, bytes]]:
@@ -92,7 +93,10 @@ def letter_headers(letter: Letter) -> list[tuple[str, bytes]]:
         ("time", str(letter.failed_ms), _NAME_BYTES),
         ("topic-id", letter.topic_id, _NAME_BYTES),
     )
-    return [(f"{_PREFIX}{name}", bounded(text, limit)) for name, text, limit in fields]
+    block = [(f"{_PREFIX}{name}", bounded(text, limit)) for name, text, limit in fields]
+    if letter.left_out:
+        block.append((f"{_PREFIX}headers", bounded(letter.left_out, _NAME_BYTES)))
+    return block
 
 
 def read_letter(headers: Headers) -> tuple[Letter, Headers] | None:
@@ -124,6 +128,7 @@ def read_letter(headers: Headers) -> tuple[Letter, Headers] | None:
         number["replay"],
         number["time"],
         said.get("topic-id", ""),
+        said.get("headers", ""),
     )
     return letter, headers[:first]
 

@@ -12,6 +12,7 @@ from pipeline.bindings import Binding
 from pipeline.declarations import Topic
 from pipeline.errors import PipelineError
 from pipeline.ports import Record
+from pipeline.user_errors import ENDING
 
 __all__ = ["error_place", "error_text", "error_traceback", "handler_name", "plainly"]
 
@@ -33,6 +34,10 @@ def plainly(error: BaseException, topic: Topic[Any, Any], record: Record) -> Bas
     except TypeError:
         text = f"the record has no value; topic {topic.name} declares one without `| None`, which takes tombstones"
         return TypeError(text).with_traceback(error.__traceback__)
+    except ENDING:
+        raise
+    except BaseException:  # noqa: BLE001 - a user's codec may raise anything
+        return error
     return error
 
 
@@ -42,7 +47,9 @@ def error_text(error: BaseException) -> str:
         return f"{type(error).__name__}: {error.message}"
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - it is the user's own class
+    except ENDING:
+        raise
+    except BaseException:  # noqa: BLE001 - it is the user's own class
         return f"{type(error).__name__}: (it has no text: its __str__ raises)"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.core.letters import Letter, Origin, letter_headers
 from pipeline.core.names import TaskId
+from pipeline.headers import readable_headers
 from pipeline.ports import Clock, Record
 from pipeline.runtime.blame import error_text, error_traceback
 
@@ -33,6 +34,7 @@ class DeadLetters:
     def write(self, record: Record, handler: str, error: BaseException, tries: int) -> Any:
         """The letter, as ports.Output, for the commit with the record's position."""
         timestamp_ms = record.timestamp()[1]
+        own, left_out = readable_headers(record)
         origin = Origin(record.topic(), record.partition(), record.offset(), timestamp_ms)
         letter = Letter(
             origin,
@@ -45,8 +47,9 @@ class DeadLetters:
             getattr(record, "replay", 0),
             self._clock.wall_ms(),
             getattr(record, "topic_id", "") or self._topic_ids.get(origin.topic, ""),
+            left_out,
         )
-        headers = [*(record.headers() or ()), *letter_headers(letter)]
+        headers = [*own, *letter_headers(letter)]
         return self._topic, record.key(), record.value(), max(timestamp_ms, 0), headers
 
     def refusal(self, letter: Any) -> str | None:

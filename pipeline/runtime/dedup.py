@@ -14,7 +14,6 @@ letter or tried again leaves none behind. Processing thread only.
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,8 +41,10 @@ from pipeline.declarations import Topic
 from pipeline.errors import InvariantError
 from pipeline.event import Event, event_id
 from pipeline.group import Group
+from pipeline.headers import headers_of
 from pipeline.ports import Clock, Record
 from pipeline.table import ReadableStore, TaskOverlay
+from pipeline.user_errors import ENDING
 
 __all__ = ["Admitted", "DedupTable", "Dropped", "dedup_tables"]
 
@@ -51,9 +52,6 @@ __all__ = ["Admitted", "DedupTable", "Dropped", "dedup_tables"]
 # some more. A commit after a long pause is not held up by all that is over at once.
 FORGOTTEN_PER_LEARNT = 2
 FORGOTTEN_AT_LEAST = 1024
-
-# A user's function may raise anything; what it raises belongs to its record, and waits for its turn.
-_RAISED = (Exception, SystemExit, CancelledError, GeneratorExit)
 
 Reject = Callable[[Record, BaseException], None]
 
@@ -249,7 +247,9 @@ class DedupTable:
         for record in records:
             try:
                 keys.append(prefix + digest(id_of(record)))
-            except _RAISED as error:
+            except ENDING:
+                raise
+            except BaseException as error:  # noqa: BLE001 - it belongs to the record, and waits for its turn
                 keys.append(error)
         return keys
 
@@ -274,10 +274,13 @@ class DedupTable:
             self.dropped.duplicates += 1
 
     def _copy(self, record: Record) -> None:
-        """To the topic for duplicates, as it came. Raises ValueError when that would not take it."""
+        """To the topic for duplicates, as it came.
+
+        Raises ValueError when the topic would not take it, or the headers cannot be read.
+        """
         if self._duplicates_to is not None:
             headers = [
-                *(record.headers() or ()),
+                *headers_of(record),
                 ("duplicate-topic", str(record.topic()).encode()),
                 ("duplicate-partition", str(record.partition()).encode()),
                 ("duplicate-offset", str(record.offset()).encode()),

@@ -6,7 +6,6 @@ that raises is taken back from both before it is tried again or its policy is ap
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,17 +15,19 @@ from pipeline.bindings import Binding, OnError
 from pipeline.context import Context
 from pipeline.core.names import TaskId
 from pipeline.declarations import Topic
-from pipeline.errors import CorruptStateError, HandlerError, InvariantError, PipelineError
+from pipeline.errors import CorruptStateError, HandlerError, PipelineError
 from pipeline.event import Batch, Event, event_type
 from pipeline.group import Group
+from pipeline.headers import UnreadableHeadersError
 from pipeline.ports import Logger, Record
 from pipeline.runtime.blame import error_place, error_text, handler_name, plainly
 from pipeline.runtime.dead_letters import DeadLetters
 from pipeline.runtime.dedup import DedupTable
 from pipeline.runtime.watchdog import AtWork
 from pipeline.table import TaskOverlay
+from pipeline.user_errors import ENDING, LEAVING
 
-__all__ = ["LEAVING", "RAISED", "PoisonError", "Processor", "Rejected", "RetryError"]
+__all__ = ["PoisonError", "Processor", "Rejected", "RetryError"]
 
 
 class PoisonError(Exception):
@@ -55,11 +56,6 @@ class Rejected:
     skipped: int = 0
     dead_lettered: int = 0
     retried: int = 0
-
-
-# What a handler may raise beside an Exception: it means its worker or a task of its own, never its record.
-LEAVING = (SystemExit, CancelledError, GeneratorExit)
-RAISED = (Exception, *LEAVING)
 
 
 class Processor:
@@ -177,9 +173,9 @@ class Processor:
                                 event = make(event.key, decode_value(record.value()), record)
                             binding.function(event, context)
                         undo.clear()
-            except (CorruptStateError, InvariantError, PoisonError, RetryError):
+            except (*ENDING, CorruptStateError, PoisonError, RetryError):
                 raise
-            except RAISED as error:  # whatever user code raises belongs to its record
+            except BaseException as error:  # noqa: BLE001 - any other error of user code belongs to its record
                 self._take_back(mark)
                 if self._seen is not None:
                     self._seen.disown()
@@ -206,9 +202,9 @@ class Processor:
                 self._undo.clear()
             if seen is not None:
                 seen.settle(admitted)
-        except (CorruptStateError, InvariantError):
+        except (*ENDING, CorruptStateError):
             raise
-        except RAISED as error:  # whatever user code raises belongs to its batch
+        except BaseException as error:  # noqa: BLE001 - any other error of user code belongs to its batch
             self._take_back(mark)
             if len(records) == 1:
                 self._reject(topic, binding, records[0], error)
@@ -233,7 +229,8 @@ class Processor:
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         reason = error_text(error)
         failures = self._failures + 1
-        if failures <= binding.retries and not final and self._was_called(topic, record):
+        hopeless = final or isinstance(error, UnreadableHeadersError)
+        if failures <= binding.retries and not hopeless and self._was_called(topic, record):
             wait_s = binding.retry_wait_s(failures)
             self.rejected.retried += 1
             self._log.warning(
@@ -263,7 +260,9 @@ class Processor:
         try:
             topic.key.decode(record.key())
             topic.value.read(record)
-        except Exception:  # noqa: BLE001 - a user's codec may raise anything
+        except ENDING:
+            raise
+        except BaseException:  # noqa: BLE001 - a user's codec may raise anything
             return False
         return self._seen is None or self._seen.identifies(record)
 

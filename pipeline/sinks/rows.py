@@ -9,6 +9,7 @@ from pipeline.errors import ConfigError
 from pipeline.event import Event
 from pipeline.sinks.declared import Delete, Sink
 from pipeline.sinks.ports import OwnWrite, RowsWrite, SinkSession, TableShape, Target
+from pipeline.user_errors import only_exceptions
 
 __all__ = ["Made", "RowMaker"]
 
@@ -59,7 +60,7 @@ class RowMaker:
         if not wanted:
             return []
         if self.sink.write is not None:
-            return [OwnWrite(self.sink.write, wanted)]
+            return [OwnWrite(only_exceptions(self.sink.write), wanted)]
         columns = self._columns or ()
         if self._target.mode != "upsert":
             return [RowsWrite(self._target, columns, [row for row in wanted if isinstance(row, tuple)])]

@@ -140,12 +140,16 @@ class TestDriver:
         value: bytes | None,
         *,
         timestamp_ms: int | None = None,
-        headers: Sequence[tuple[str, bytes | None]] = (),
+        headers: Sequence[tuple[str | bytes, bytes | None]] = (),
         partition: int | None = None,
     ) -> None:
-        """Produce bytes as they are, also such as the topic's type does not allow."""
+        """Produce bytes as they are, also such as the topic's type does not allow.
+
+        A header name of bytes is written as it is: other clients write names that are not valid UTF-8.
+        """
         when = self.clock.wall_ms() if timestamp_ms is None else timestamp_ms
-        self.broker.produce(Output(topic.name, key, value, when, headers), partition=partition)
+        raw: Any = headers
+        self.broker.produce(Output(topic.name, key, value, when, raw), partition=partition)
 
     def run(self) -> None:
         """Start the worker if none runs, and process until nothing is left to do.

@@ -193,7 +193,7 @@ class MemoryBroker:
                     break
                 if record is None or (committed and transaction and transaction.outcome is Outcome.ABORTED):
                     continue
-                found.append(record)
+                found.append(record.fetched())
             return found
 
     def commit_offsets(self, group: str, positions: Mapping[TopicPartition, int]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from pipeline.core.names import TopicPartition
+from pipeline.errors import InvariantError
 from pipeline.ports import Output
 from pipeline.testing.memory_configs import DEFAULTS
 
@@ -52,7 +55,16 @@ class Transaction:
 class MemoryRecord:
     """`ports.Record`."""
 
-    __slots__ = ("_headers", "_key", "_offset", "_partition", "_timestamp_ms", "_value")
+    __slots__ = (
+        "_fails_with",
+        "_headers",
+        "_key",
+        "_offset",
+        "_partition",
+        "_timestamp_ms",
+        "_torn",
+        "_value",
+    )
 
     def __init__(self, partition: TopicPartition, offset: int, output: Output) -> None:
         self._partition = partition
@@ -60,7 +72,9 @@ class MemoryRecord:
         self._key = output.key
         self._value = output.value
         self._timestamp_ms = output.timestamp_ms
-        self._headers = list(output.headers) or None
+        self._headers: Any = [_as_read(*header) for header in output.headers] or None
+        self._fails_with = next((h.error for h in self._headers or () if isinstance(h, _Torn)), None)
+        self._torn = output if self._fails_with is not None else None
 
     def topic(self) -> str:
         return self._partition.topic
@@ -77,11 +91,52 @@ class MemoryRecord:
     def value(self) -> bytes | None:
         return self._value
 
-    def headers(self) -> list[tuple[str, bytes | None]] | None:
+    def headers(self) -> Any:
+        """As of the Kafka client: a name that is not valid UTF-8 raises once, and leaves a header that kills."""
+        error, self._fails_with = self._fails_with, None
+        if error is not None:
+            raise SystemError("headers returned a result with an exception set") from error
         return self._headers
+
+    def set_headers(self, headers: Any) -> None:
+        """Replace what `headers` returns."""
+        self._headers = headers
+        self._fails_with = None
+
+    def fetched(self) -> MemoryRecord:
+        """The record as a reader gets it: what one reader does to its headers must not reach another."""
+        return self if self._torn is None else MemoryRecord(self._partition, self._offset, self._torn)
 
     def timestamp(self) -> tuple[int, int]:
         return (_CREATE_TIME, self._timestamp_ms)
+
+
+class _Torn:
+    """A header whose name is a null pointer. Two items; the real one ends the process when the first is read."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: UnicodeDecodeError) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 2 + len(gc.get_referents(self))  # never as many as it refers to
+
+    def __iter__(self) -> Iterator[Any]:
+        raise InvariantError("the Kafka client's process has died: a null pointer was read")
+
+    def __getitem__(self, index: int) -> Any:
+        raise InvariantError("the Kafka client's process has died: a null pointer was read")
+
+
+def _as_read(name: str | bytes, value: bytes | None) -> Any:
+    """A header as the client gives it back. A name of bytes is what a producer of another kind has written."""
+    if isinstance(name, str):
+        return name, value
+    try:
+        return name.partition(b"\x00")[0].decode(), value
+    except UnicodeDecodeError as error:
+        return _Torn(error)
 
 
 @dataclass(slots=True)

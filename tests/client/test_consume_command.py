@@ -10,6 +10,7 @@ from pipeline.config import KafkaSettings
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.ports import Output
 from tests.client.conftest import Command
+from tests.support.raw_records import RawRecord, write_raw
 
 pytestmark = pytest.mark.kafka
 
@@ -48,6 +49,21 @@ def test_it_shows_committed_records_and_ends_at_the_end(command: Command, unique
     partition = str(rows[0]["partition"])
     out, _ = command.run("consume", topic, "--partition", partition)
     assert {line.split()[0] for line in out.splitlines()} == {partition}
+
+
+def test_unreadable_headers_are_reported_and_end_nothing(command: Command, unique_name: str) -> None:
+    """The record is what an operator looks for when a worker names it; what can be read of it is shown."""
+    topic = unique_name
+    command.create(topic, partitions=1)
+    headers = [(b"trace", b"7"), (b"\xff", b"1")]
+    record = RawRecord(b"k", b"1", headers)
+    assert write_raw(command.settings.bootstrap_servers, topic, [record, record]) == 0
+    out, _ = command.run("consume", topic, "--json")
+    for row in map(json.loads, out.splitlines()):
+        assert (row["key"], row["headers"]) == ("k", {"trace": "7"})
+        assert row["headers_left_out"].startswith("1 of 2 headers cannot be read")
+    out, _ = command.run("consume", topic)
+    assert len(out.splitlines()) == 2
 
 
 def test_what_is_no_json_and_no_text_is_shown_without_harm(command: Command, unique_name: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition as ClientPartition
@@ -24,6 +25,7 @@ from pipeline.ports import (
     EventClients,
     JournalReader,
     Members,
+    Output,
     Producers,
     Record,
     Source,
@@ -44,6 +46,7 @@ from pipeline.testing import (
     MemorySources,
     MemoryStores,
 )
+from tests.support.raw_records import RawRecord, write_raw
 
 DEADLINE_S = 20.0
 
@@ -68,6 +71,7 @@ class World:
     truncate: Callable[[TopicPartition, int], None]
     members: Callable[[], Members]
     events: EventClients
+    write_raw: Callable[[str, Sequence[RawRecord]], int]  # to partition 0; the broker's error code
     opened: list[Source | TransactionalProducer] = field(default_factory=list)
 
     def topic(self, name: str, partitions: int = 1, **config: str) -> str:
@@ -141,7 +145,16 @@ def _memory_world(prefix: str) -> World:
         broker.truncate,
         lambda: MemoryMembers(broker, SystemClock()),
         MemoryEventClients(broker),
+        lambda topic, records: _written(broker, topic, records),
     )
+
+
+def _written(broker: MemoryBroker, topic: str, records: Sequence[RawRecord]) -> int:
+    now_ms = time.time_ns() // 1_000_000
+    for key, value, headers, timestamp_ms in records:
+        raw: Any = headers
+        broker.produce(Output(topic, key, value, timestamp_ms or now_ms, raw), partition=0)
+    return 0
 
 
 def _kafka_world(prefix: str, servers: str) -> World:
@@ -161,6 +174,7 @@ def _kafka_world(prefix: str, servers: str) -> World:
         truncate,
         lambda: KafkaMembers(settings),
         KafkaEventClients(settings, ProducerSettings()),
+        lambda topic, records: write_raw(servers, topic, records),
     )
 
 

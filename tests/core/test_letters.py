@@ -50,6 +50,8 @@ def test_a_letter_says_what_was_written_and_gives_the_records_own_headers_back()
     """Doubled names and headers without a value belong to the record, too."""
     own = [("event-id", b"1"), ("empty", None), ("event-id", b"2")]
     assert read_letter([*own, *letter_headers(LETTER)]) == (LETTER, own)
+    without = LETTER._replace(left_out="1 of 4 headers cannot be read")
+    assert read_letter([*own, *letter_headers(without)]) == (without, own)
 
 
 def test_of_a_dead_letter_that_failed_as_an_input_the_last_block_counts() -> None:

@@ -19,6 +19,7 @@ from pipeline.ports import TopicSpec
 from pipeline.runtime.worker import Worker
 from pipeline.wiring import build_world
 from tests.conftest import KafkaUnderTest
+from tests.support.raw_records import RawRecord, write_raw
 
 pytestmark = pytest.mark.kafka
 
@@ -97,6 +98,34 @@ def test_odd_records_are_what_they_were_to_handlers_in_letters_and_when_replayed
         _run(worker, lambda: worker.progress().records == 2 * len(ODD) and worker.idle)
         assert seen == ODD
         assert worker.progress().outputs == 2 * len(ODD)  # letters, and what was forwarded
+
+
+def test_header_names_that_are_not_utf8_are_poison_records_for_handlers_that_read_them(
+    app: App, kafka: KafkaUnderTest, tmp_path: Path
+) -> None:
+    """The Kafka client returns a null pointer for such a name: reading it ends the process, and each successor."""
+    inputs, outs = app.topics.values()
+
+    @app.handler(inputs, on_error="dead_letter")
+    def forward(event: Event[bytes | None, bytes | None], ctx: Context) -> None:
+        try:
+            headers = event.headers
+        except ValueError:
+            headers = event.headers
+        ctx.send(outs, event.key, event.value, headers=headers)
+
+    good = RawRecord(b"k", b"good", [(b"trace", b"1")])
+    bad = RawRecord(b"k", b"bad", [(b"trace", b"2"), (b"caf\xe9", b"3")])
+    assert write_raw(kafka.bootstrap_servers, inputs.name, [*[good] * 100, bad, good, bad]) == 0
+    with _worker(app, kafka, tmp_path) as worker:
+        _run(worker, lambda: worker.progress().dead_lettered == 2 and worker.idle)
+        assert worker.progress().outputs == 103
+        world = worker.world
+        letters = list(read_letters(dead_letter_topic(app.id, world.cluster), Choice(), world))
+    assert [(letter.value, list(letter.headers)) for letter in letters] == [(b"bad", [("trace", b"2")])] * 2
+    assert {letter.letter.left_out.partition(":")[0] for letter in letters} == {
+        "1 of 2 headers cannot be read"
+    }
 
 
 def _run(worker: Worker, done: Callable[[], bool]) -> None:

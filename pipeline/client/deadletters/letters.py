@@ -13,6 +13,7 @@ from pipeline.client.reading import committed_records
 from pipeline.core.letters import Headers, Letter, read_letter
 from pipeline.core.names import GroupId
 from pipeline.errors import InputError
+from pipeline.headers import readable_headers
 from pipeline.ports import Cluster, Record, TopicInfo
 from pipeline.runtime.world import World
 
@@ -116,7 +117,7 @@ def _within(topic: TopicInfo, ids: Collection[LetterId]) -> dict[int, range] | N
 
 
 def _dead_letter(record: Record) -> DeadLetter | None:
-    read = read_letter(record.headers() or ())
+    read = read_letter(readable_headers(record)[0])
     if read is None:
         return None
     letter, headers = read

@@ -34,6 +34,7 @@ from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import check_identity
 from pipeline.core.widening import Era, era_of
 from pipeline.errors import ConfigError, FatalTaskError, FencedError, InputError, SupersededError
+from pipeline.headers import UnreadableHeadersError, headers_of
 from pipeline.ports import JournalReader, Output, Record, TopicInfo
 from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.journal import first_entry, last_entries, settled_end
@@ -291,4 +292,12 @@ def _name(partition: TopicPartition, era: Era) -> str:
 
 def _as_it_was(record: Record, topic: str) -> Output:
     timestamp_ms = max(0, record.timestamp()[1])
-    return Output(topic, record.key(), record.value(), timestamp_ms, tuple(record.headers() or ()))
+    try:
+        headers = tuple(headers_of(record))
+    except UnreadableHeadersError as error:
+        raise InputError(
+            f"{record.topic()}[{record.partition()}]@{record.offset()} cannot be copied as it is: {error}",
+            hint="the Kafka client can neither read nor write such a name. The copy resumes after this record when it "
+            "is no longer in the topic: wait for its retention, or delete the records up to this offset",
+        ) from None
+    return Output(topic, record.key(), record.value(), timestamp_ms, headers)

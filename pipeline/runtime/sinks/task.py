@@ -34,12 +34,13 @@ from pipeline.ports import Executor, Pending, Record
 from pipeline.runtime.backlog import Backlog
 from pipeline.runtime.blame import error_place, error_text, plainly
 from pipeline.runtime.pace import CommitPace
-from pipeline.runtime.processor import LEAVING, RAISED, Rejected
+from pipeline.runtime.processor import Rejected
 from pipeline.runtime.sinks.batches import Batch, Item, OpenBatch, Outlet, halves, writes_of
 from pipeline.runtime.sinks.health import Health
 from pipeline.runtime.sinks.writer import SinkWriter
 from pipeline.runtime.watchdog import AtWork
 from pipeline.runtime.world import World
+from pipeline.user_errors import ENDING, LEAVING
 
 __all__ = ["SinkRun", "SinkTask"]
 
@@ -205,9 +206,9 @@ class SinkTask:
                         event: Event[Any, Any] = Event(decode_key(record.key()), read_value(record), record)
                         made.append((at, outlets[at].maker.make(event)))
                     append(Item(record, made))
-            except InvariantError:
+            except ENDING:
                 raise
-            except RAISED as error:  # whatever user code raises belongs to its record
+            except BaseException as error:  # noqa: BLE001 - any other error of user code belongs to its record
                 if not self._reject(record, at, error):
                     break
                 append(Item(record, ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -134,6 +135,19 @@ def test_a_copy_is_the_same_but_for_its_place() -> None:
     found = sorted(case.broker.records("new"), key=lambda record: record.timestamp()[1])
     assert [(r.key(), r.value(), r.timestamp()[1], tuple(r.headers() or ())) for r in found] == rows
     assert all(record.partition() == partition_of(record.key() or b"", 5) for record in found if record.key())
+
+
+def test_a_record_with_unreadable_headers_is_not_copied() -> None:
+    """A copy without them would not be the record: it stops there, says where, and has copied what comes before."""
+    case = Case()
+    headers: Any = [(b"\xff", b"1")]
+    case.broker.produce(Output("old", b"a", b"1", 7, headers))
+    with pytest.raises(
+        InputError, match=r"old\[\d\]@0 cannot be copied as it is: 1 of 1 .* not valid UTF-8"
+    ) as raised:
+        case.copy()
+    assert "The copy resumes after this record" in str(raised.value)
+    assert case.broker.records("new") == []
 
 
 def test_running_it_again_copies_what_came_since_and_nothing_twice() -> None:

@@ -1,0 +1,41 @@
+"""Whose an error is that user code raises: its record's, its task's or the process's.
+
+| raised                                                | belongs to                                        |
+|-------------------------------------------------------|---------------------------------------------------|
+| `ENDING`: Ctrl-C, or a bug in this package             | the process, which ends                           |
+| `LEAVING`: SystemExit, a cancellation, GeneratorExit   | the task, which stops under every policy          |
+| any other, also one that is not an `Exception`         | the record (or the batch): its policy is applied  |
+
+Libraries raise subclasses of BaseException of their own: what a panic in Rust becomes, for example.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import InvariantError
+
+__all__ = ["ENDING", "LEAVING", "UncommonError", "only_exceptions"]
+
+ENDING = (KeyboardInterrupt, InvariantError)
+LEAVING = (SystemExit, CancelledError, GeneratorExit)
+
+
+class UncommonError(Exception):
+    """Stands for an error that is not an Exception; its text names the class."""
+
+
+def only_exceptions(function: Callable[..., None]) -> Callable[..., None]:
+    """The function, with uncommon errors turned into Exceptions: for code that runs on an executor's thread."""
+
+    def call(*arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except (Exception, *ENDING, *LEAVING):
+            raise
+        except BaseException as error:
+            raise UncommonError(f"{type(error).__name__}: {error}") from error
+
+    return call

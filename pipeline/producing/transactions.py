@@ -62,13 +62,18 @@ RETRY_BACKOFF_MS = 500
 
 
 class Transaction:
-    """A batch that is open. Valid inside its `with`, for the thread that opened it."""
+    """A batch that is open. Valid inside its `with`, for the thread that opened it.
+
+    An event that is refused fails the batch: without that event it would be committed in part, also where the caller
+    has caught the exception.
+    """
 
     def __init__(self, send: Callable[[Sequence[Output]], None], encoder: Encoder) -> None:
         self._send = send
         self._encoder = encoder
         self._outputs: list[Any] = []
         self._open = True
+        self._refused: BaseException | None = None
         self.count = 0
 
     def send(
@@ -83,16 +88,22 @@ class Transaction:
     ) -> bytes:
         """Add an event to the batch; its id. Everything is as in `Producer.send`, but for the waiting.
 
-        Give ids of your own: a batch whose outcome is unknown can only be sent again under the same ones.
+        Give ids of your own: a batch whose outcome is unknown can only be sent again under the same ones. Whatever it
+        raises fails the batch. After that it raises AbortableError, and so does the end of the block.
         """
         if not self._open:
             raise ProducerClosedError("the transaction is over", hint="send inside its with statement")
-        event = self._encoder.encode(topic, key, value, id, headers, timestamp_ms)
-        when = event.timestamp_ms or time.time_ns() // 1_000_000
-        self._outputs.append((event.topic, event.key, event.value, when, event.headers))
-        self.count += 1
-        if len(self._outputs) >= _AT_A_TIME:
-            self.pass_on()
+        self.check()
+        try:
+            event = self._encoder.encode(topic, key, value, id, headers, timestamp_ms)
+            when = event.timestamp_ms or time.time_ns() // 1_000_000
+            self._outputs.append((event.topic, event.key, event.value, when, event.headers))
+            self.count += 1
+            if len(self._outputs) >= _AT_A_TIME:
+                self.pass_on()
+        except BaseException as error:
+            self._refused = error
+            raise
         return event.id
 
     def pass_on(self) -> None:
@@ -100,6 +111,16 @@ class Transaction:
         outputs, self._outputs = self._outputs, []
         if outputs:
             self._send(outputs)
+
+    def check(self) -> None:
+        """Raise AbortableError when an event was refused."""
+        if self._refused is not None:
+            said = self._refused.message if isinstance(self._refused, PipelineError) else self._refused
+            raise AbortableError(
+                f"the batch has failed: event {self.count + 1} or one before it was refused ({said}): nothing of the "
+                "transaction was written",
+                hint="let the exception leave the block, or check events before the block sends them",
+            ) from self._refused
 
     def end(self) -> None:
         """Take nothing more."""
@@ -149,6 +170,7 @@ class TransactionalSender:
             self._told(producer.begin)  # 2
             try:
                 yield batch  # 3
+                batch.check()
                 batch.pass_on()
                 self._told(producer.flush)  # 4
             except BaseException:

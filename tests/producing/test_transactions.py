@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -91,6 +92,46 @@ def test_an_event_that_cannot_be_sent_ends_the_whole_batch(
             batch.send(orders, "k", "one")  # type: ignore[misc]
 
     with pytest.raises(TypeError, match="topic orders"):
+        send()
+    assert ids(broker) == []
+
+
+def test_a_refused_event_fails_the_batch_though_it_is_caught(
+    broker: MemoryBroker, sender: TransactionalSender
+) -> None:
+    """A caller that logs and goes on would otherwise commit the others: a part of the batch."""
+
+    def send() -> None:
+        with sender.transaction() as batch:
+            batch.send(orders, "k", 1, id="1")
+            with pytest.raises(TypeError):
+                batch.send(orders, "k", "one", id="2")  # type: ignore[misc]
+            with pytest.raises(AbortableError, match="the batch has failed"):
+                batch.send(orders, "k", 3, id="3")
+
+    with pytest.raises(
+        AbortableError, match=rf"event 2 or one before it was refused \(topic orders: .*{NOTHING}"
+    ):
+        send()
+    assert ids(broker) == []
+    write(sender, "after")
+    assert ids(broker) == [b"after"]
+
+
+def test_a_part_that_the_client_refuses_fails_the_batch_though_it_is_caught(
+    broker: MemoryBroker, sender: TransactionalSender
+) -> None:
+    """The client takes events in parts: what was in the refused part is gone, and what was before it is not."""
+
+    def send() -> None:
+        with sender.transaction() as batch:
+            for n in range(1200):
+                if n == 700:
+                    broker.fail_next("send", AbortableError("a record is too large"))
+                with suppress(AbortableError):
+                    batch.send(orders, "k", 1, id=str(n))
+
+    with pytest.raises(AbortableError, match=f"a record is too large.*{NOTHING}"):
         send()
     assert ids(broker) == []
 

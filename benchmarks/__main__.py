@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import dedup, handoff, loads, producer, restart, restore, throughput
+from benchmarks import dedup, handoff, loads, producer, restart, restore, sinks, throughput
 
 HANDOFFS = 20
-NAMES = ("throughput", "partitions", "restart", "restore", "handoff", "loads", "dedup", "producer")
+NAMES = ("throughput", "partitions", "restart", "restore", "handoff", "loads", "dedup", "producer", "sinks")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         codes.append(dedup.run(chosen.ids, chosen.events or dedup.EVENTS, rounds))
     if "producer" in wanted:
         codes.append(producer.run(chosen.events or producer.EVENTS, rounds))
+    if "sinks" in wanted:
+        codes.append(sinks.run(rounds))
     return max(codes)
 
 

@@ -6,12 +6,12 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from pipeline.errors import (
     ConfigError,
     FatalTaskError,
-    InvariantError,
     PipelineError,
     RejectedRowsError,
     RetriableError,
@@ -85,8 +85,8 @@ class SqliteSession(SqlSession):
             raise UnknownOutcomeError(error.message, hint=error.hint) from error
 
     def rollback(self) -> None:
-        if self._connection.in_transaction:
-            with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
@@ -106,16 +106,57 @@ class SqliteSession(SqlSession):
             self._connection.executemany(sql, rows)
 
     def own_write(self, write: OwnWrite) -> None:
-        self._connection.set_authorizer(_keep_the_transaction)
+        """Call the function behind an authorizer that refuses BEGIN, COMMIT and ROLLBACK.
+
+        SQLite itself rolls the whole transaction back for some errors (`INSERT OR ROLLBACK`), after which each
+        statement would be a transaction of its own. A savepoint tells: it exists as long as this transaction.
+        """
+        mark = f"pipeline_{token_hex(8)}"
+        refused: list[str] = []
+
+        def authorize(action: int, operation: str | None, *_: Any) -> int:
+            if action != sqlite3.SQLITE_TRANSACTION:
+                return sqlite3.SQLITE_OK
+            refused.append(str(operation))
+            return sqlite3.SQLITE_DENY
+
+        self.execute(f"SAVEPOINT {mark}")
+        self._connection.set_authorizer(authorize)
+        raised: Exception | None = None
         try:
+            write.function(self._connection.cursor(), write.events)
+        except Exception as error:  # noqa: BLE001 - whatever the function raises is judged after the transaction is
+            raised = error
+        self._release(mark, write, raised)
+        if raised is not None and refused:
+            raise self._ended(write, f"tried to end the transaction ({refused[0]})") from raised
+        if isinstance(raised, sqlite3.Error | OverflowError):
             with self._translated():
-                write.function(self._connection.cursor(), write.events)
-        except (PipelineError, InvariantError):
-            raise
-        except Exception as error:
-            raise RejectedRowsError(f"{type(error).__name__}: {error}") from error
-        finally:
+                raise raised
+        if raised is not None:
+            raise RejectedRowsError(f"{type(raised).__name__}: {raised}") from raised
+
+    def _release(self, mark: str, write: OwnWrite, raised: Exception | None) -> None:
+        """Release the savepoint. Raises FatalTaskError when it does not exist any more."""
+        try:
             self._connection.set_authorizer(None)
+            self._connection.execute(f"RELEASE {mark}")
+        except sqlite3.Error as error:
+            if getattr(raised, "sqlite_errorcode", 0) & 0xFF in _FILE:
+                return  # SQLite has rolled back because of the disk
+            raise self._ended(write, "has ended the transaction, or closed the connection") from (
+                raised or error
+            )
+
+    def _ended(self, write: OwnWrite, what: str) -> FatalTaskError:
+        name = getattr(write.function, "__qualname__", write.function)
+        return FatalTaskError(
+            f"{self._place}: the write function {name} {what}, in which its rows and their positions are written; "
+            "the batch was rolled back",
+            hint="remove COMMIT, ROLLBACK, BEGIN, OR ROLLBACK, RAISE(ROLLBACK), executescript() and close() from the "
+            "function and from its triggers; use savepoints to undo a part. Then restart the worker: it continues from "
+            "the last committed position",
+        )
 
     def named(self, table: str) -> str:
         return quoted_column(table)
@@ -144,7 +185,3 @@ class SqliteSession(SqlSession):
         if primary in _DAMAGED:
             return FatalTaskError(text, hint="restore the file from a backup: its positions come with it")
         return ConfigError(text, hint="compare the sink with the table that the database has")
-
-
-def _keep_the_transaction(action: int, *_: Any) -> int:
-    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK

@@ -8,8 +8,44 @@ from tests.broken.breaking import Broken, Copy, name_of
 
 SINKS = "tests/runtime/test_sinks.py"
 SESSIONS = "tests/sinks/test_session_contract.py"
+OWN_WRITES = "tests/sinks/test_own_writes.py"
 
 ROWS = [
+    Broken(
+        "a write function may commit the positions",
+        "sinks/postgres/own_writes.py",
+        "WITH HOLD FOR {_GUARD}",
+        "WITH HOLD FOR SELECT 1",
+        f"{OWN_WRITES} commits_nothing and connection.execute-continues",
+    ),
+    Broken(
+        "a transaction that a write function ended is not found when it raises",
+        "sinks/postgres/own_writes.py",
+        '        _send(connection, f"ROLLBACK TO SAVEPOINT {mark}")\n',
+        "        pass\n",
+        f"{OWN_WRITES} commits_nothing and rollback and raises",
+    ),
+    Broken(
+        "a transaction that a write function ended is not found when it returns",
+        "sinks/postgres/own_writes.py",
+        'f"RELEASE SAVEPOINT {mark}; CLOSE {mark}"',
+        '"SELECT 1"',
+        f"{OWN_WRITES} commits_nothing and rollback and continues",
+    ),
+    Broken(
+        "what a write function sends after it ended the transaction is committed",
+        "sinks/postgres/session.py",
+        "            self._connection.autocommit = False\n",
+        '            self._run(b"BEGIN")\n',
+        f"{OWN_WRITES} commits_nothing and rollback and continues",
+    ),
+    Broken(
+        "a transaction that SQLite rolled back for a write function is not found",
+        "sinks/sqlite.py",
+        '            self._connection.execute(f"RELEASE {mark}")\n',
+        "            pass\n",
+        f"{OWN_WRITES} sqlites_transaction and ROLLBACK",
+    ),
     Broken(
         "tasks of a group of sinks that has not begun are taken",
         "runtime/worker.py",

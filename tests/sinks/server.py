@@ -48,6 +48,7 @@ class PostgresUnderTest:
 
     def start(self) -> None:
         options = f'-h "" -k {self.directory} -c fsync=off -c max_connections=60 -c shared_buffers=16MB'
+        options += " -c max_prepared_transactions=4"  # off by default; a write function may try one
         log = str(self.directory / "log")
         self._run("pg_ctl", "-w", "-t", _DEADLINE_S, "-D", str(self._data), "-l", log, "-o", options, "start")
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pipeline.errors import PipelineError, SinkUnreachableError, UnknownOutcomeError
+from pipeline.errors import FatalTaskError, PipelineError, SinkUnreachableError, UnknownOutcomeError
 from pipeline.sinks.ports import SinkSession
 
 __all__ = ["Sessions"]
@@ -34,11 +34,14 @@ class Sessions:
             session.close()
             self._close_idle()  # they are as old, and the next step should not meet each of them
             raise
-        except PipelineError:
+        except PipelineError as error:
             session.rollback()
-            self._put_back(session)
+            if isinstance(error, FatalTaskError):
+                session.close()  # a write function may have left anything in it
+            else:
+                self._put_back(session)
             raise
-        except Exception:
+        except BaseException:
             session.close()
             raise
         self._put_back(session)

@@ -1,4 +1,4 @@
-"""PostgreSQL: the only module that imports psycopg.
+"""A connection to PostgreSQL: `PostgresSession`.
 
 Each session bounds what others may have to wait for it: a statement waits for a lock at most LOCK_MS, and the server
 ends a session that idles within a transaction (its process was stopped, or its machine is gone) after IDLE_S. Who needs
@@ -7,30 +7,29 @@ a task's rows and waits longer than LOCK_MS ends the session that has them, wher
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
 from psycopg.types.json import JsonbDumper
 
 from pipeline.core.names import TaskId
 from pipeline.core.sinking import Hold, PositionRow
 from pipeline.errors import (
     ConfigError,
-    FatalTaskError,
-    InvariantError,
     PipelineError,
-    RejectedRowsError,
     RetriableError,
     SinkUnreachableError,
     UnknownOutcomeError,
 )
 from pipeline.sinks.ports import OwnWrite, RowsWrite, TableShape
+from pipeline.sinks.postgres.errors import not_connected, translation
+from pipeline.sinks.postgres.own_writes import run_own_write
 from pipeline.sinks.sql import POSITIONS, POSITIONS_DDL, SqlSession, quoted, quoted_column
 
 __all__ = ["PostgresSession"]
@@ -48,36 +47,6 @@ DEFAULTS: Mapping[str, str] = {
     "keepalives_count": "2",
     "tcp_user_timeout": "20000",
 }
-# By the first two or all five letters of the SQLSTATE.
-_AWAY = {"08", "53", "57", "25006", "25P03"}
-_AGAIN = {"40", "55P03", "57014"}
-# 25P02: a write function went on after an error of its own.
-_ABOUT_ROWS = {"21", "22", "23", "25P02", "42804", "44", "P0"}
-_SETUP = {"3D", "3F", "42"}
-
-
-# What a server, or a pooler before it, says to those whom it does not let in.
-_REFUSED = re.compile(
-    r"authentication failed|no password supplied|does not exist|is not permitted to log in|pg_hba\.conf|"
-    r"permission denied for database|no such (user|database)",
-    re.IGNORECASE,
-)
-_ENDS = re.compile(
-    rb"\s*(commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!(\s+(work|transaction))?\s+to))\b",
-    re.IGNORECASE,
-)
-
-
-class _WriteCursor(psycopg.Cursor[Any]):
-    """What a write function gets. A statement that would end the transaction is refused."""
-
-    def execute(self, query: Any, *args: Any, **kwargs: Any) -> Self:
-        text = query.encode() if isinstance(query, str) else query
-        if isinstance(text, bytes) and _ENDS.match(text):
-            raise psycopg.ProgrammingError(
-                f"{query!r} would end the transaction, which holds the positions, too"
-            )
-        return super().execute(query, *args, **kwargs)
 
 
 class PostgresSession(SqlSession):
@@ -104,7 +73,7 @@ class PostgresSession(SqlSession):
                 (f"{LOCK_MS}ms", f"{IDLE_S}s"),
             )
         except psycopg.Error as error:
-            raise _not_connected(
+            raise not_connected(
                 str(error), dsn, place, known
             ) from None  # its text may hold a part of the DSN
 
@@ -152,7 +121,13 @@ class PostgresSession(SqlSession):
         )
 
     def begin(self) -> None:
-        self.execute("BEGIN")
+        """The client sends BEGIN before the first statement.
+
+        Outside of autocommit it does so again if a write function ends the transaction: what the function sends after
+        that is in a transaction that is rolled back, too.
+        """
+        with self._translated():
+            self._connection.autocommit = False
 
     def lock(self, task: TaskId) -> list[PositionRow]:
         with self._noting(task):
@@ -164,9 +139,10 @@ class PostgresSession(SqlSession):
 
     def commit(self) -> None:
         try:
-            self._connection.execute("COMMIT")
+            self._run(b"COMMIT")
+            self._connection.autocommit = True
         except psycopg.Error as error:
-            raised = self._translation(error)
+            raised = translation(error, self._connection, self._place)
             if isinstance(raised, SinkUnreachableError):
                 # Also when the server says so itself: it may end a session between its commit and its answer.
                 raise UnknownOutcomeError(raised.message, hint=raised.hint) from error
@@ -176,7 +152,8 @@ class PostgresSession(SqlSession):
         self._staged.clear()  # those that the transaction has created are gone
         with suppress(psycopg.Error):
             if self._connection.info.transaction_status is not TransactionStatus.IDLE:
-                self._connection.execute("ROLLBACK")
+                self._run(b"ROLLBACK")
+            self._connection.autocommit = True
             if self._blocked is not None:
                 task, self._blocked = self._blocked, None
                 self._end_holder(task)
@@ -187,14 +164,14 @@ class PostgresSession(SqlSession):
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._translated():
-            return self._connection.execute(sql.encode(), parameters).fetchall()
+            return self._run(sql.encode(), parameters).fetchall()
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         with self._translated():
-            return self._connection.execute(sql.encode(), parameters or None).rowcount
+            return self._run(sql.encode(), parameters or None).rowcount
 
     def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        with self._translated(), self._connection.cursor() as cursor:
+        with self._translated(), psycopg.Cursor(self._connection) as cursor:
             cursor.executemany(sql.encode(), rows)
 
     def insert_rows(self, write: RowsWrite) -> None:
@@ -215,19 +192,8 @@ class PostgresSession(SqlSession):
             super().insert_rows(write)
 
     def own_write(self, write: OwnWrite) -> None:
-        try:
-            # A savepoint, within which the client refuses commit() and rollback().
-            with self._translated(), self._connection.transaction(), _WriteCursor(self._connection) as cursor:
-                write.function(cursor, write.events)
-        except (PipelineError, InvariantError):
-            raise
-        except Exception as error:
-            raise RejectedRowsError(f"{type(error).__name__}: {error}") from error
-        if self._connection.info.transaction_status is not TransactionStatus.INTRANS:
-            raise FatalTaskError(
-                f"{self._place}: the write function has ended the transaction",
-                hint="take COMMIT and ROLLBACK out of it: its rows and their positions are one transaction",
-            )
+        with self._translated():
+            run_own_write(self._connection, write, self._place)
 
     def named(self, table: str) -> str:
         return super().named(table).replace("%", "%%")
@@ -239,7 +205,11 @@ class PostgresSession(SqlSession):
         # COPY has no parameters, so a percent sign in a name is itself.
         columns = ", ".join(map(quoted_column, write.columns))
         sql = f"COPY {table} ({columns}) FROM STDIN"
-        with self._translated(), self._connection.cursor() as cursor, cursor.copy(sql.encode()) as copy:
+        with (
+            self._translated(),
+            psycopg.Cursor(self._connection) as cursor,
+            cursor.copy(sql.encode()) as copy,
+        ):
             for row in write.rows:
                 copy.write_row(row)
 
@@ -270,14 +240,18 @@ class PostgresSession(SqlSession):
 
         A process that was stopped in the middle of a transaction would otherwise keep its successor waiting.
         """
-        self._connection.execute(
+        self._run(
             f"SELECT pg_terminate_backend(l.pid) FROM {POSITIONS} p "
             "JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = p.xmax AND l.granted "
             "JOIN pg_stat_activity a ON a.pid = l.pid "
             "WHERE p.app = %s AND p.group_name = %s AND p.partition_no = %s AND l.pid <> pg_backend_pid() "
-            "AND a.application_name LIKE %s",
+            "AND a.application_name LIKE %s".encode(),
             (*task, APPLICATION + "%"),
         )
+
+    def _run(self, sql: bytes, parameters: Sequence[Any] | None = None) -> psycopg.Cursor[tuple[Any, ...]]:
+        """On a cursor of our own: a write function may have changed what the connection makes."""
+        return psycopg.Cursor(self._connection, row_factory=tuple_row).execute(sql, parameters)
 
     @contextmanager
     def _noting(self, task: TaskId) -> Iterator[None]:
@@ -293,27 +267,7 @@ class PostgresSession(SqlSession):
         try:
             yield
         except psycopg.Error as error:
-            raise self._translation(error) from error
-
-    def _translation(self, error: psycopg.Error) -> PipelineError:
-        state = error.sqlstate
-        reason = error.diag.message_primary or " ".join(str(error).split())
-        text = f"{self._place}: {reason}"
-        lost = self._connection.closed or self._connection.broken
-        if state is None:
-            about_rows = isinstance(error, psycopg.DataError | psycopg.ProgrammingError) and not lost
-            return RejectedRowsError(reason) if about_rows else SinkUnreachableError(text)
-        kinds = {state, state[:2]}
-        if kinds & _AGAIN:
-            return RetriableError(text)
-        if kinds & _AWAY or lost:
-            return SinkUnreachableError(text)
-        if kinds & _ABOUT_ROWS:
-            detail = f" ({error.diag.message_detail})" if error.diag.message_detail else ""
-            return RejectedRowsError(f"{reason}{detail}")
-        if kinds & _SETUP:
-            return ConfigError(text, hint="compare the sink with the tables and rights that the database has")
-        return FatalTaskError(f"{text} (SQLSTATE {state})")
+            raise translation(error, self._connection, self._place) from error
 
 
 def _parsed(dsn: str, place: str) -> Mapping[str, Any]:
@@ -325,33 +279,3 @@ def _parsed(dsn: str, place: str) -> Mapping[str, Any]:
             hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters of the password in percent "
             "code; or host=HOST dbname=DATABASE ...",
         ) from None  # libpq's message quotes it
-
-
-def _not_connected(text: str, dsn: str, place: str, known: Mapping[str, Any]) -> SinkUnreachableError:
-    """The client keeps no SQLSTATE of a connection that failed, so the text has to do.
-
-    What is not known to be a refusal passes for an outage, which is waited for.
-    """
-    said = _scrubbed(text, dsn, known)
-    if _REFUSED.search(text):
-        return SinkUnreachableError(
-            f"{place} lets this worker not in: {said}",
-            hint="correct the sink's DSN (user, password, database), or what that server knows of them",
-            refused=True,
-        )
-    return SinkUnreachableError(
-        f"{place} cannot be reached: {said}",
-        hint="check that the database runs, and the DSN: host, port, user, password, database",
-    )
-
-
-def _scrubbed(text: str, dsn: str, known: Mapping[str, Any]) -> str:
-    """A message without anything that may be a part of a password, also of one that was not quoted as it should."""
-    suspects = [str(known.get("password") or "")]
-    if "://" in dsn:
-        user_info = dsn.partition("://")[2].rpartition("@")[0].partition(":")[2]
-        suspects += re.split(r"[@:/?#]", user_info)
-    for suspect in sorted(suspects, key=len, reverse=True):
-        if suspect:
-            text = text.replace(suspect, "***")
-    return " ".join(text.split())

@@ -1,0 +1,3 @@
+"""PostgreSQL: the only package that imports psycopg."""
+
+from pipeline.sinks.postgres.session import PostgresSession as PostgresSession

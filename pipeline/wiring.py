@@ -20,6 +20,7 @@ from pipeline.config import (
     Settings,
     WorkerSettings,
 )
+from pipeline.descriptors import demand_of, require_descriptors
 from pipeline.errors import ConfigError, FatalTaskError, PipelineError, UnreachableError
 from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.cluster import KafkaCluster
@@ -125,12 +126,16 @@ def build_worker(
 ) -> Worker:
     """A worker on the real parts, not yet started. `stop` ends the wait for a Kafka that does not answer yet.
 
-    Raises ConfigError where declared topics are other ones, UnreachableError.
+    Raises ConfigError where declared topics are other ones, or where this process may not open as many files as the
+    app's tasks may need; UnreachableError.
     """
     worker_settings = with_worker_id(settings.worker)
     wait = WorkerWait(settings.kafka, stop or threading.Event(), structlog.get_logger("pipeline"))
     world = build_world(app, settings, steps=steps, wait=wait)
     _check_declarations(app, settings.worker.topics_dir, world)
+    topics = world.cluster.describe(list(app.topics))
+    place = settings.worker.state_dir / app.app_name
+    require_descriptors(app.app_name, demand_of(app.groups, topics, world.cluster.brokers(), place))
     return Worker(app, world, worker_settings)
 
 

@@ -123,9 +123,13 @@ class KafkaTopics(AdminRequests):
                 lambda: self._writable([topic], partitions), f"topic {topic} to have {partitions} partitions"
             )
 
+    def brokers(self) -> int:
+        """How many brokers there are now."""
+        return len(self._describe_cluster().nodes)
+
     def default_replication(self) -> int:
         """3, or the number of brokers when there are fewer."""
-        return min(3, len(self._describe_cluster().nodes))
+        return min(3, self.brokers())
 
     def delete(self, topics: Sequence[str]) -> None:
         """Delete topics and return when they are gone."""

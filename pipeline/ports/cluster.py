@@ -42,6 +42,10 @@ class Cluster(Protocol):
 
     def cluster_id(self) -> str: ...
 
+    def brokers(self) -> int:
+        """How many brokers there are now."""
+        ...
+
     def topics(self) -> list[str]:
         """The names of all topics but Kafka's own."""
         ...

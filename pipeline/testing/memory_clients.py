@@ -66,8 +66,11 @@ class MemoryCluster:
             if not check_only:
                 self._broker.add_partitions(topic, missing)
 
-    def default_replication(self) -> int:
+    def brokers(self) -> int:
         return 1
+
+    def default_replication(self) -> int:
+        return min(3, self.brokers())
 
     def delete(self, topics: Sequence[str]) -> None:
         with self._broker.faults.at("delete"):

@@ -9,9 +9,31 @@ from tests.broken.breaking import Broken, Copy, name_of
 WORKER = "tests/runtime/test_worker.py"
 GONE = "tests/runtime/test_topics_gone.py"
 JOURNAL = "tests/core/test_journal.py"
+DESCRIPTORS = "tests/test_descriptors.py"
 REACHABLE = "tests/cli/test_reachable.py"
 
 ROWS = [
+    Broken(
+        "the soft limit on open files is left as it is",
+        "descriptors.py",
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))\n",
+        "",
+        f"{DESCRIPTORS} soft_limit_is_raised",
+    ),
+    Broken(
+        "a worker starts that may not open the files of its tasks",
+        "descriptors.py",
+        "    if needed <= limit:\n",
+        "    if True:\n",
+        f"{DESCRIPTORS} too_low",
+    ),
+    Broken(
+        "connections to brokers are left out of the count of files",
+        "descriptors.py",
+        "_PER_BROKER = 3\n",
+        "_PER_BROKER = 0\n",
+        f"{DESCRIPTORS} covers_what_was_measured",
+    ),
     Broken(
         "a start ends at once where Kafka comes a little later",
         "kafka/reachable.py",

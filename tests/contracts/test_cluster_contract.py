@@ -179,6 +179,11 @@ def test_a_topic_that_is_gone_cannot_be_changed(world: World) -> None:
         world.cluster.grow(gone, 5)
 
 
+def test_the_brokers_are_counted(world: World) -> None:
+    """A worker opens connections to each of them, and must know whether it may open so many."""
+    assert world.cluster.brokers() == 1
+
+
 def test_the_default_replication_is_what_a_topic_gets(world: World) -> None:
     """An export leaves it out, so that the same file serves one broker and three."""
     topic = world.topic("a")

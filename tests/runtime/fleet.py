@@ -32,6 +32,7 @@ from pipeline.testing import (
     SeededRandom,
 )
 from tests.runtime.sums import Sum, Sums
+from tests.support.checker import MemoryLog
 
 TURN_S = 0.05
 REST_S = WorkerSettings().check_interval_s + 1.0
@@ -127,6 +128,7 @@ class Fleet:
     def run(self, seconds: float) -> None:
         for _ in range(int(seconds / TURN_S)):
             self.turn()
+        self.sums.checker.check()
 
     def settle(self, within_s: float = 60.0) -> None:
         """Until every task is where it belongs and all input is processed.
@@ -167,6 +169,7 @@ class Fleet:
 
     def check(self) -> None:
         """Each task is live once, loads differ by one at most, and the results are those of a fold."""
+        self.sums.checker.finish(MemoryLog(self.broker))
         owned = self.owners()
         assert sorted(chain.from_iterable(owned.values())) == list(range(self.partitions)), owned
         loads = [len(tasks) for tasks in owned.values()]

@@ -19,12 +19,14 @@ import msgspec
 from pipeline import App, Batch, Context, Dedup, Event, TableDef, Topic
 from pipeline.core.partitioner import partition_of
 from pipeline.group import Group
+from tests.support.checker import Promise, made_from
 
 __all__ = [
     "FLAKY",
     "KEYS",
     "PARTITIONS",
     "POISON",
+    "PROMISES",
     "ROW",
     "Calls",
     "Expected",
@@ -41,6 +43,10 @@ POISON = -1  # fails whenever it is tried
 FLAKY = 5  # fails at every other call
 ROW = 4  # so many inputs of a key, and its row of recent ones begins anew
 
+PROMISES = (
+    Promise("random.main", "numbers", "sums", ids=True, row=True),
+    Promise("random.second", "sums", "reports", ids=False),
+)
 tickets = count(1)
 Calls = Counter[tuple[int, int]]
 
@@ -115,7 +121,7 @@ def _add_first(made: RandomApp, counted_type: Any, calls: Calls) -> None:
         found = table.get(event.key, Sum(0, 0, 0, 0))
         after = Sum(found.count + 1, found.total + event.value, ticket, found.ticket)
         table[event.key] = after
-        ctx.send(made.sums, event.key, after)
+        ctx.send(made.sums, event.key, after, headers=made_from("random.main", event))
         rows, place = ctx.table(made.recent), (event.key, "recent")
         recent = rows.get(place, [])
         if after.count % ROW:
@@ -142,7 +148,8 @@ def _add_second(made: RandomApp, second: Group) -> None:
             found = table.get(event.key, Seen(0, 0))
             after = Seen(found.count + 1, event.value.ticket)
             table[event.key] = after
-            ctx.send(made.reports, event.key, after if after.count % 3 else None)
+            reported = after if after.count % 3 else None
+            ctx.send(made.reports, event.key, reported, headers=made_from("random.second", event))
 
 
 class Input(NamedTuple):

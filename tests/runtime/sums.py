@@ -10,6 +10,7 @@ from pipeline import App, Context, Dedup, Event, TableDef, Topic
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.testing import TestDriver
+from tests.support.checker import Checker, MemoryLog, Promise, made_from
 
 
 class Sum(msgspec.Struct, frozen=True):
@@ -40,6 +41,10 @@ class Sums:
             self.app, partitions=partitions, deferred=deferred, seed=seed, settings=settings
         )
         self.sent: list[tuple[str, int]] = []
+        self.checker = Checker(
+            MemoryLog(self.driver.broker),
+            Promise("sums.main", "numbers", "sums", ids=dedup is not None, row=True),
+        )
 
     @classmethod
     def begun(cls) -> Sums:
@@ -66,7 +71,8 @@ class Sums:
             self.driver.send(self.numbers, key, number, event_id=b"%d" % place)
 
     def check(self) -> None:
-        """Every output, in order per key, and the table equal a fold over what was sent."""
+        """Every output, in order per key, and the table equal a fold over what was sent; so say committed records."""
+        self.checker.check()
         expected: dict[str, list[Sum]] = {}
         for key, number in self.sent:
             values = expected.setdefault(key, [])
@@ -83,4 +89,4 @@ class Sums:
         before = table.get(event.key, Sum(0, 0))
         after = Sum(before.count + 1, before.total + event.value)
         table[event.key] = after
-        ctx.send(self.sums, event.key, after)
+        ctx.send(self.sums, event.key, after, headers=made_from("sums.main", event))

@@ -95,7 +95,7 @@ def test_a_fence_that_was_only_a_time_out_is_recovered_from() -> None:
 def test_a_fence_between_a_doubtful_commit_and_the_look_at_the_journal_restores_the_task() -> None:
     """Our renewed init steals the task back from an owner in between: its entries must not be overwritten."""
     sums = Sums.begun()
-    other = Sums()
+    other = Sums(seed=1)
     other.driver.broker = sums.driver.broker
     other.driver.stores = MemoryStores()
     sums.send(2)
@@ -120,7 +120,7 @@ def test_a_fence_in_the_middle_of_a_commit_leaves_nothing_behind() -> None:
 def test_an_acquire_in_between_is_not_taken_for_our_own_commit() -> None:
     """One entry more than before may be somebody else's: only the nonce tells."""
     sums = Sums.begun()
-    other = Sums()
+    other = Sums(seed=1)
     other.driver.broker = sums.driver.broker
     other.driver.stores = MemoryStores()
     other.driver.run()  # acquires; there is nothing else to do

@@ -32,6 +32,7 @@ from tests.runtime.random_app import (
     KEYS,
     PARTITIONS,
     POISON,
+    PROMISES,
     ROW,
     Calls,
     Expected,
@@ -41,6 +42,7 @@ from tests.runtime.random_app import (
     make_app,
 )
 from tests.runtime.random_troubles import AT, STARTS, Fault, Meddler, faults
+from tests.support.checker import Checker, MemoryLog
 
 VERSIONS = 4
 # (key, value, whether it is sent a second time)
@@ -100,6 +102,7 @@ class RandomHistories(RuleBasedStateMachine):
         self.driver = TestDriver(app, partitions=PARTITIONS, deferred=deferred, seed=seed, settings=limits)
         self.meddler = Meddler(self.driver._steps)
         vars(self.driver)["_steps"] = self.meddler
+        self.checker = Checker(MemoryLog(self.driver.broker), *PROMISES)
 
     @rule(
         inputs=INPUTS,
@@ -238,6 +241,10 @@ class RandomHistories(RuleBasedStateMachine):
         self.meddler.arm(*at, act)
 
     def reset_task(self, task: TaskId, start: str | float) -> None:
+        self._reset_task(task, start)
+        self.checker.check()  # before the entry can be truncated: it says where the history begins again
+
+    def _reset_task(self, task: TaskId, start: str | float) -> None:
         if task.group == "second":
             self.driver.reset(group="second", partition=task.partition)
             for key, found in self.reports_by_key().items():
@@ -268,6 +275,7 @@ class RandomHistories(RuleBasedStateMachine):
         """At every moment, crashed or not: nothing doubled, nothing out of order, no history forked, no half."""
         for partition in range(PARTITIONS):
             self.expected.check(partition, *self.results(partition))
+        self.checker.check()
 
     def teardown(self) -> None:
         self.driver.broker.faults._ordered.clear()
@@ -308,6 +316,7 @@ class RandomHistories(RuleBasedStateMachine):
         return sums, letters
 
     def check_everything(self) -> None:
+        self.checker.finish(MemoryLog(self.driver.broker))
         last: dict[str, Sum] = {}
         outputs: dict[str, list[Sum]] = {}
         for partition in range(PARTITIONS):

@@ -1,0 +1,118 @@
+"""Verifies all that a Kafka holds of the apps on it: `Checker`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from tests.support.checker.journals import Journal, verify_begun
+from tests.support.checker.log import LiveReader, Log, Place
+from tests.support.checker.outputs import Promise, Results, verify_task
+
+__all__ = ["Checker", "HistoryError"]
+
+_PAUSE_S = 0.05
+
+
+class HistoryError(AssertionError):
+    """The committed records are not those of a history that the protocol allows."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("committed records break the protocol:\n" + "\n".join(problems))
+        self.problems = list(problems)
+
+
+class Checker:
+    """Follows a log. `check` may be called at any moment, and costs what is new; what it has seen it remembers.
+
+    `promises`: of groups whose handlers trace their outputs. Outputs with traces of which nothing was promised are
+    verified, too. Between two calls, at most one incarnation of a topic may come and go, and no reset may be
+    truncated away again.
+    """
+
+    def __init__(self, log: Log, *promises: Promise) -> None:
+        self._log = log
+        self._promises = promises
+        self._live = LiveReader(log)
+        self._journals: dict[tuple[Place, str], Journal] = {}
+        self._results = Results()
+        self._stale = True
+
+    def check(self, *, settle_s: float = 0.0) -> None:
+        """Read what is new and verify all. Raises HistoryError.
+
+        `settle_s`: how long the markers of a transaction that is decided may take to reach all of its partitions.
+        """
+        deadline = time.monotonic() + settle_s
+        while problems := self._problems():
+            if time.monotonic() >= deadline:
+                raise HistoryError(problems)
+            time.sleep(_PAUSE_S)
+
+    def finish(self, fresh: Log, *, settle_s: float = 0.0) -> None:
+        """`check`, at rest: also, no transaction is open, and a reader that begins now sees the same.
+
+        Raises HistoryError.
+        """
+        self.check(settle_s=settle_s)
+        deadline = time.monotonic() + settle_s
+        while problems := self._live.open_ended():
+            if time.monotonic() >= deadline:
+                raise HistoryError(problems)
+            time.sleep(_PAUSE_S)
+            self.check(settle_s=settle_s)
+        if problems := self._live.compare(fresh):
+            raise HistoryError(problems)
+
+    def _problems(self) -> list[str]:
+        self._read()
+        if not self._stale:
+            return []
+        problems = list(self._journal_problems()) or [*self._results.problems, *self._output_problems()]
+        self._stale = bool(problems) or any(map(self._hidden, self._live.seen))
+        return problems
+
+    def _read(self) -> None:
+        for place, incarnation, records in self._live.poll():
+            self._stale = True
+            if place.topic.endswith(".journal"):
+                journal = self._journals.setdefault((place, incarnation.topic_id), Journal(place))
+                journal.add(records, incarnation.last.begin if incarnation.last is not None else 0)
+            else:
+                self._results.add(place, records)
+
+    def _current(self) -> dict[str, list[Journal]]:
+        """The journals of each group, as they are now."""
+        found: dict[str, list[Journal]] = {}
+        for place, incarnations in self._live.seen.items():
+            if place.topic.endswith(".journal"):
+                journal = self._journals.get((place, incarnations[-1].topic_id), Journal(place))
+                found.setdefault(journal.group, []).append(journal)
+        return found
+
+    def _journal_problems(self) -> Iterator[str]:
+        for journal in self._journals.values():
+            incarnation = self._live.seen[journal.place][-1]
+            if incarnation.last is not None:
+                journal.verify_truncation(incarnation.last.begin)
+            yield from journal.problems
+        for journals in self._current().values():
+            yield from verify_begun(journals, len(journals))
+
+    def _output_problems(self) -> Iterator[str]:
+        journals = self._current()
+        for promise in self._all_promises():
+            topics = {promise.output, f"{promise.group}.dead-letters"}
+            hidden = any(place.topic in topics and self._hidden(place) for place in self._live.seen)
+            for journal in journals.get(promise.group, []):
+                inputs = self._live.seen.get(Place(promise.topic, journal.place.partition), [])
+                yield from verify_task(promise, journal, inputs, self._results, hidden=hidden)
+
+    def _hidden(self, place: Place) -> bool:
+        last = self._live.seen[place][-1].last
+        return last is not None and last.hidden
+
+    def _all_promises(self) -> list[Promise]:
+        named = {(p.group, p.topic, p.output) for p in self._promises}
+        told = [p for p in self._results.outputs if (p.group, p.topic, p.output) not in named]
+        return [*self._promises, *told]

@@ -1,0 +1,150 @@
+"""A decoder of the journal's format, written from its description, and not from the package's own decoder.
+
+A chunk is a record. An entry is `count` chunks of one seq with adjacent offsets:
+
+    magic "XJ" | version u8 | kind u8 | index u32 | count u32 | seq u64 | chain 16 bytes | crc32 u32 | payload
+
+All numbers are big-endian. The checksum covers chain, index, count and payload. The payloads together are the body, a
+msgpack array. The chain of an entry is the 16-byte blake2b of the chain before it (zeros before the first one) and
+the body.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tests.support.checker.log import Record
+
+__all__ = ["KINDS", "CheckpointRef", "Chunks", "DamagedError", "Entry", "chain_after"]
+
+KINDS = {1: "genesis", 2: "acquire", 3: "commit", 4: "checkpoint", 5: "release", 6: "reset", 7: "retire"}
+_HEADER_BYTES = 40
+_FIELDS = 12
+
+
+class DamagedError(Exception):
+    """A record is not what the format says."""
+
+
+class CheckpointRef(NamedTuple):
+    """A checkpoint that an entry names: the place of the entry that its state has applied last."""
+
+    seq: int
+    offset: int
+    chain: bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry as it is in the journal. `end`: the offset behind its last chunk. `size`: bytes of its records.
+
+    `topic_ids`: of the inputs, where the entry names them. `previous_bytes`: as the entry counts those before it.
+    """
+
+    kind: str
+    seq: int
+    owner: str
+    nonce: bytes
+    positions: Mapping[str, int]
+    delta: Mapping[bytes, bytes | None]
+    topic_ids: Mapping[str, str] | None
+    checkpoint: int
+    previous_bytes: int
+    kept: Sequence[CheckpointRef]
+    chain: bytes
+    body: bytes
+    offset: int
+    end: int
+    size: int
+
+
+def chain_after(previous: bytes, body: bytes) -> bytes:
+    """The chain of the entry with this body behind the chain `previous`; that is empty before the first one."""
+    return hashlib.blake2b((previous or bytes(16)) + body, digest_size=16).digest()
+
+
+class Chunks:
+    """Puts entries together from the records of one journal partition, as they come."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._head: tuple[int, int, bytes, int] | None = None  # kind, seq, chain, count
+        self._begin = self._next = 0
+
+    @property
+    def half(self) -> bool:
+        """Whether the last entry is not whole."""
+        return self._head is not None
+
+    def entries(self, records: Sequence[Record]) -> Iterator[Entry]:
+        """The entries that end in `records`. Raises DamagedError."""
+        for record in records:
+            entry = self._add(record)
+            if entry is not None:
+                yield entry
+
+    def _add(self, record: Record) -> Entry | None:
+        data, where = record.value or b"", f"offset {record.offset}"
+        if len(data) <= _HEADER_BYTES or data[:2] != b"XJ":
+            raise DamagedError(f"{where}: the record is not a chunk of an entry")
+        if data[2] != 1:
+            raise DamagedError(f"{where}: version {data[2]} of the format is unknown")
+        index, count, seq = (int.from_bytes(data[a:b], "big") for a, b in ((4, 8), (8, 12), (12, 20)))
+        chain, checksum, payload = data[20:36], int.from_bytes(data[36:40], "big"), data[40:]
+        if zlib.crc32(chain + data[4:12] + payload) != checksum:
+            raise DamagedError(f"{where}: the checksum of chunk {index} of entry {seq} is wrong")
+        head = (data[3], seq, chain, count)
+        if index == 0 and self._head is None:
+            self._head, self._begin = head, record.offset
+        elif head != self._head or index != len(self._parts) or record.offset != self._next:
+            raise DamagedError(f"{where}: chunk {index} of entry {seq} does not follow what is before it")
+        self._next = record.offset + 1
+        self._parts.append(payload)
+        if len(self._parts) < count:
+            return None
+        entry = _decode(head, b"".join(self._parts), self._begin, self._next)
+        self._head, self._parts = None, []
+        return entry
+
+
+def _decode(head: tuple[int, int, bytes, int], body: bytes, begin: int, end: int) -> Entry:
+    kind, seq, chain, count = head
+    try:
+        fields: list[Any] = msgspec.msgpack.decode(body)
+    except msgspec.DecodeError as error:
+        raise DamagedError(f"offset {begin}: the body of entry {seq} cannot be decoded: {error}") from error
+    if len(fields) < _FIELDS or fields[:2] != [kind, seq] or kind not in KINDS:
+        raise DamagedError(
+            f"offset {begin}: the body of entry {seq} says {fields[:2]}, its chunk {[kind, seq]}"
+        )
+    _, _, owner, nonce, positions, delta, identity, _, _, extra, checkpoint, previous_bytes = fields[:_FIELDS]
+    return Entry(
+        KINDS[kind],
+        seq,
+        owner,
+        nonce,
+        positions,
+        delta,
+        None if identity is None else {topic: facts[0] for topic, facts in identity[2].items()},
+        checkpoint,
+        previous_bytes,
+        _kept(extra.get("checkpoints")),
+        chain,
+        body,
+        begin,
+        end,
+        len(body) + count * _HEADER_BYTES,
+    )
+
+
+def _kept(data: bytes | None) -> Sequence[CheckpointRef]:
+    """Version u8 | msgpack array of arrays, newest first."""
+    if not data:
+        return ()
+    return [CheckpointRef(*ref[:3]) for ref in msgspec.msgpack.decode(data[1:])]

@@ -1,0 +1,187 @@
+"""The history of one task, verified entry by entry as it grows: `Journal`, `verify_begun`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.support.checker.entries import CheckpointRef, Chunks, DamagedError, Entry, chain_after
+from tests.support.checker.log import Place, Record
+
+__all__ = ["Journal", "Segment", "verify_begun"]
+
+# Which entry may follow what. "free": no worker owns the task; "owned": the last acquire's owner does.
+_AFTER = {
+    "genesis": "free",
+    "acquire": "owned",
+    "commit": "owned",
+    "checkpoint": "owned",
+    "release": "free",
+    "reset": "free",
+    "retire": "retired",
+}
+_ALLOWED = {
+    "free": {"acquire", "reset", "retire"},
+    "owned": {"acquire", "commit", "checkpoint", "release", "reset", "retire"},
+    "retired": {"release"},
+}
+_OWNERS_OWN = {"commit", "checkpoint", "release"}
+
+
+@dataclass
+class Segment:
+    """What the task has read of one input since its beginning, or since a reset: offsets in [start, end).
+
+    `start` is None where the journal was truncated before the checker first saw it.
+    """
+
+    topic_id: str
+    start: int | None
+    end: int
+
+
+class Journal:
+    """One partition of a journal. `problems`: what was found wrong, in words; nothing is verified behind it."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.problems: list[str] = []
+        self.last: Entry | None = None
+        self.genesis_seen = False
+        self.gaps = False  # entries were truncated before the checker saw them
+        self.segments: dict[str, list[Segment]] = {}
+        self.rows: dict[bytes, bytes] = {}
+        self._chunks = Chunks()
+        self._state = ""
+        self._owner = ""
+        self._nonces: set[bytes] = set()
+        self._places: dict[int, tuple[int, bytes]] = {}  # offset and chain by seq
+        self._checkpoint = -1
+        self._kept: Sequence[CheckpointRef] = ()
+        self._topic_ids: Mapping[str, str] = {}
+
+    @property
+    def group(self) -> str:
+        """`app.group`."""
+        return self.place.topic.removesuffix(".journal")
+
+    @property
+    def position_of(self) -> Mapping[str, int]:
+        """The next offset to read of each input, at the journal's end."""
+        return self.last.positions if self.last is not None else {}
+
+    def add(self, records: Sequence[Record], begin: int) -> None:
+        """Verify what has been committed since the last call. `begin`: of the log, now."""
+        if self.problems:
+            return
+        try:
+            for entry in self._chunks.entries(records):
+                gap = self._verify(entry, begin)
+                if self.problems:
+                    return
+                self._apply(entry, gap=gap)
+        except DamagedError as error:
+            self._wrong(str(error))
+
+    def verify_truncation(self, begin: int) -> None:
+        """What was truncated is what the kept checkpoints make superfluous, in whole entries."""
+        if self._chunks.half:
+            self._wrong("the last entry is not whole")
+        if begin == 0 or self.last is None or self.problems:
+            return
+        oldest = min((ref.offset for ref in self._kept), default=-1)
+        if begin > oldest:
+            self._wrong(f"it was truncated to {begin}, above the oldest checkpoint's entry at {oldest}")
+
+    def _verify(self, entry: Entry, begin: int) -> bool:
+        """Whether entries before it were truncated unseen, which is where less can be verified."""
+        last, which = self.last, f"entry {entry.seq} at {entry.offset}"
+        gap = last is None and entry.seq != 1
+        if last is not None and entry.seq != last.seq + 1:
+            gap = entry.seq > last.seq and begin > last.end
+            if not gap:
+                self._wrong(f"{which} follows entry {last.seq} at {last.offset}")
+                return False
+        elif gap and begin == 0:
+            self._wrong(f"{which} is the first one")
+        if (entry.seq == 1) != (entry.kind == "genesis"):
+            self._wrong(f"{which} is a {entry.kind} entry")
+        if not gap:
+            self._verify_next(entry, last, which)
+        if entry.nonce in self._nonces:
+            self._wrong(f"{which} has the nonce of an entry before it")
+        if entry.kind != "reset" and last is not None:
+            for topic, position in last.positions.items():
+                if entry.positions.get(topic, -1) < position:
+                    self._wrong(f"{which}: {topic} falls from {position} to {entry.positions.get(topic)}")
+        for ref in entry.kept:
+            known = self._places.get(ref.seq)
+            if known is not None and known != (ref.offset, ref.chain):
+                self._wrong(
+                    f"{which} keeps a checkpoint of entry {ref.seq} at {ref.offset}, which is another one"
+                )
+            if ref.seq >= entry.seq:
+                self._wrong(f"{which} keeps a checkpoint of entry {ref.seq}, which is not before it")
+        return gap
+
+    def _verify_next(self, entry: Entry, last: Entry | None, which: str) -> None:
+        """What can be told where the entry before it was seen, or there is none."""
+        if entry.chain != chain_after(last.chain if last is not None else b"", entry.body):
+            self._wrong(f"{which} does not continue the entry before it: the chain differs")
+        counted = last.previous_bytes + last.size if last is not None else 0
+        if entry.previous_bytes != counted:
+            self._wrong(f"{which} counts {entry.previous_bytes} bytes before it, there are {counted}")
+        if last is None:
+            return
+        if entry.offset <= last.end:
+            self._wrong(f"{which} is in one transaction with the entry before it, or in front of its marker")
+        if entry.checkpoint != self._checkpoint:
+            self._wrong(
+                f"{which} names a checkpoint at {entry.checkpoint}, the last one is at {self._checkpoint}"
+            )
+        if self._state and entry.kind not in _ALLOWED[self._state]:
+            self._wrong(f"{which}: a {entry.kind} entry of {entry.owner!r} follows a {last.kind} entry")
+        if self._state == "owned" and entry.kind in _OWNERS_OWN and entry.owner != self._owner:
+            self._wrong(
+                f"{which}: a {entry.kind} entry of {entry.owner!r}, but {self._owner!r} owns the task"
+            )
+
+    def _apply(self, entry: Entry, *, gap: bool) -> None:
+        self.gaps |= gap
+        self._state = _AFTER[entry.kind]
+        if entry.kind == "acquire" or gap:
+            self._owner = entry.owner
+        self._checkpoint = entry.offset if entry.kind == "checkpoint" else entry.checkpoint
+        if entry.kind == "checkpoint":
+            self._kept = entry.kept
+        if entry.kind == "reset":
+            self.rows.clear()
+        for key, value in entry.delta.items():
+            if value is None:
+                self.rows.pop(key, None)
+            else:
+                self.rows[key] = value
+        self._topic_ids = entry.topic_ids if entry.topic_ids is not None else self._topic_ids
+        for topic, position in entry.positions.items():
+            segments = self.segments.setdefault(topic, [])
+            topic_id = self._topic_ids.get(topic, "")
+            if segments and entry.kind != "reset" and segments[-1].topic_id in {topic_id, ""}:
+                segments[-1] = Segment(topic_id, segments[-1].start, position)
+            else:
+                known = not gap or entry.kind == "reset"
+                segments.append(Segment(topic_id, position if known else None, position))
+        self._nonces.add(entry.nonce)
+        self._places[entry.seq] = entry.offset, entry.chain
+        self.genesis_seen |= entry.kind == "genesis"
+        self.last = entry
+
+    def _wrong(self, what: str) -> None:
+        self.problems.append(f"{self.place}: {what}")
+
+
+def verify_begun(journals: Sequence[Journal], partitions: int) -> list[str]:
+    """Genesis is in all partitions or in none."""
+    begun = sorted(journal.place.partition for journal in journals if journal.last is not None)
+    if not begun or len(begun) == partitions:
+        return []
+    return [f"{journals[0].place.topic}: only partitions {begun} of {partitions} have begun"]

@@ -1,0 +1,111 @@
+"""Reads a real Kafka with a plain consumer of committed records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from tests.support.checker.log import Headers, Place, Read, Record, TopicFacts
+
+__all__ = ["KafkaLog"]
+
+_REQUEST_S = 10.0
+_READ_S = 30.0
+
+
+class KafkaLog:
+    """`Log` of the topics on a cluster that `concerns` says yes to."""
+
+    def __init__(self, servers: str, concerns: Callable[[str], bool]) -> None:
+        self._concerns = concerns
+        self._admin = AdminClient({"bootstrap.servers": servers})
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": servers,
+                "group.id": "checker",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 10,
+            }
+        )
+
+    def topics(self) -> Mapping[str, TopicFacts]:
+        names = [name for name in self._admin.list_topics(timeout=_REQUEST_S).topics if self._concerns(name)]
+        if not names:
+            return {}
+        described = self._admin.describe_topics(TopicCollection(names), request_timeout=_REQUEST_S)
+        found = {}
+        for name, future in described.items():
+            topic: Any = future.result(_REQUEST_S)
+            found[name] = TopicFacts(str(topic.topic_id), len(topic.partitions))
+        return found
+
+    def read(self, starts: Mapping[Place, int]) -> Mapping[Place, Read]:
+        """Begins are asked first: what a worker truncates meanwhile is there or is not, but is no gap."""
+        if not starts:
+            return {}
+        begins = self._offsets(starts, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        places = {place: max(start, begins[place]) for place, start in starts.items()}
+        records, stable_ends = self._committed(places)
+        ends = self._offsets(starts, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return {
+            place: Read(
+                records[place],
+                begins[place],
+                stable_ends[place],
+                ends[place],
+                stable_ends[place] < ends[place],
+            )
+            for place in starts
+        }
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _offsets(self, places: Mapping[Place, int], spec: OffsetSpec) -> dict[Place, int]:
+        asked = {TopicPartition(*place): spec for place in places}
+        futures = self._admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=_REQUEST_S
+        )
+        return {
+            Place(partition.topic, partition.partition): future.result(_REQUEST_S).offset
+            for partition, future in futures.items()
+        }
+
+    def _committed(self, starts: Mapping[Place, int]) -> tuple[dict[Place, list[Record]], dict[Place, int]]:
+        """Records, and where each partition ended: the client tells the last stable offset when it comes to it."""
+        records: dict[Place, list[Record]] = {place: [] for place in starts}
+        ends: dict[Place, int] = {}
+        deadline = time.monotonic() + _READ_S
+        self._consumer.assign([TopicPartition(*place, start) for place, start in starts.items()])
+        while len(ends) < len(starts):
+            assert time.monotonic() < deadline, f"no end of {starts.keys() - ends.keys()}"
+            for message in self._consumer.consume(1_000, 0.1):
+                self._take(message, records, ends)
+        self._consumer.unassign()
+        return records, ends
+
+    @staticmethod
+    def _take(message: Message, records: dict[Place, list[Record]], ends: dict[Place, int]) -> None:
+        error, offset = message.error(), message.offset()
+        place = Place(message.topic() or "", message.partition() or 0)
+        if error is not None:
+            assert error.code() == KafkaError._PARTITION_EOF, error
+            ends[place] = offset if offset is not None else 0
+        elif place not in ends and offset is not None:
+            records[place].append(Record(offset, message.key(), message.value(), _headers(message)))
+
+
+def _headers(message: Message) -> Headers:
+    """None where the client cannot read a name. It is asked once: a second call would give it a null pointer."""
+    headers: Any = ()
+    with suppress(SystemError, UnicodeDecodeError):
+        headers = message.headers()
+    return tuple(headers or ())

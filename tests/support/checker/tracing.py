@@ -1,0 +1,81 @@
+"""Which input an output is of: a header that the handlers of tests send, and what dead letters and replays say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from tests.support.checker.log import Record
+
+__all__ = ["Trace", "event_id_of", "letter_of", "made_from", "replay_of", "trace_of"]
+
+_HEADER = "made-from"
+_LETTER = "dead-letter-"
+
+
+class _Place(Protocol):
+    @property
+    def topic(self) -> str: ...
+
+    @property
+    def partition(self) -> int: ...
+
+    @property
+    def offset(self) -> int: ...
+
+
+class Trace(NamedTuple):
+    """The input of an output. `group`: as in `app.group`."""
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset} in {self.group}"
+
+
+def made_from(group: str, event: _Place) -> Sequence[tuple[str, bytes]]:
+    """Headers for `ctx.send`. `group`: `app.group` of the handler."""
+    return [(_HEADER, f"{group} {event.topic} {event.partition} {event.offset}".encode())]
+
+
+def trace_of(record: Record) -> Trace | None:
+    """The trace that the record carries. A dead letter has its input's headers, and is not an output of that."""
+    found = None
+    for name, value in record.headers:
+        if name.startswith(_LETTER):
+            return None
+        if name == _HEADER:
+            found = (value or b"").decode()
+    if found is None:
+        return None
+    group, topic, partition, offset = found.split(" ")
+    return Trace(group, topic, int(partition), int(offset))
+
+
+def letter_of(group: str, record: Record) -> Trace | None:
+    """The input of a dead letter in the topic of `group`: by the last block of headers."""
+    said: dict[str, str] = {}
+    for name, value in record.headers:
+        if name.startswith(_LETTER):
+            said[name.removeprefix(_LETTER)] = (value or b"").decode(errors="replace")
+    if not {"topic", "partition", "offset"} <= said.keys():
+        return None
+    return Trace(group, said["topic"], int(said["partition"]), int(said["offset"]))
+
+
+def replay_of(group: str, record: Record) -> Trace | None:
+    """The input that a record in the replays of `group` brings back: version u8 | crc32 u32 | a msgpack map."""
+    if record.value is None or len(record.value) < 5:
+        return None
+    said = msgspec.msgpack.decode(record.value[5:])
+    return Trace(group, said["topic"], said["partition"], said["offset"])
+
+
+def event_id_of(record: Record) -> bytes | None:
+    """The id by which duplicates are known."""
+    return next((value for name, value in record.headers if name == "event-id"), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from pipeline.codecs import ValueCodec
 from pipeline.errors import ConfigError
@@ -107,6 +107,20 @@ class TableDef(Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"TableDef({self.group}.{self.name})"
+
+    if not TYPE_CHECKING:  # a type checker knows that there are no rows here
+
+        def _no_rows(self, *_: object) -> NoReturn:
+            raise ConfigError(
+                f"table {self.group}.{self.name} is a declaration and holds no rows",
+                hint="in a handler, ctx.table(...) of it gives the rows: table = ctx.table(totals); table[key] = value",
+            )
+
+        __getitem__ = __setitem__ = __delitem__ = __contains__ = __iter__ = __len__ = _no_rows
+        get = get_many = items = update = _no_rows
+
+        def __bool__(self) -> bool:
+            return True
 
 
 class Resource(Generic[R]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -186,6 +186,26 @@ def test_what_is_no_table_and_no_resource_stops_whatever_the_policy_is(ctx: Cont
         ctx.table(mistake)
     with pytest.raises(ConfigError, match=r"ctx\.resource takes what app\.resource\(\.\.\.\) returned, not"):
         ctx.resource(mistake)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda table: table["a"],
+        lambda table: table.__setitem__("a", Total(1)),
+        lambda table: table.__delitem__("a"),
+        lambda table: "a" in table,
+        lambda table: table.get("a"),
+        list,
+        len,
+    ],
+)
+def test_a_declaration_of_a_table_says_where_its_rows_are(mistake: Callable[[Any], object]) -> None:
+    """Everybody writes it once; a TypeError would say nothing about ctx.table, and would get the record's policy."""
+    with pytest.raises(ConfigError, match=r"table main\.\w+ is a declaration and holds no rows") as caught:
+        mistake(totals)
+    assert "ctx.table(" in (caught.value.hint or "")
+    assert totals
 
 
 def test_a_refused_output_is_named_by_its_topic(ctx: Context) -> None:

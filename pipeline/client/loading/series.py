@@ -21,6 +21,7 @@ from pipeline.client.loading.formats.rows import Cursor, FileRows, MissingKey, R
 from pipeline.client.loading.passed import NOTHING_PASSED, altered, misplaced
 from pipeline.client.loading.positions import LoadOptions, LoadPosition
 from pipeline.errors import ConfigError, InputError, InvariantError
+from pipeline.extras import install_hint
 from pipeline.ports import Output
 
 if TYPE_CHECKING:
@@ -258,6 +259,6 @@ def _parquet() -> tuple[type[ParquetRows], type[ParquetFile]]:
         from pipeline.client.loading.formats.parquet_rows import ParquetRows  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
-            "reading Parquet needs the extra `parquet`", hint="pip install 'exactly-once-pipeline[parquet]'"
+            "reading Parquet needs the extra `parquet`", hint=install_hint("parquet")
         ) from error
     return ParquetRows, ParquetFile

@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from pipeline.errors import ConfigError, InputError
+from pipeline.extras import install_hint
 
 __all__ = ["STANDARD_INPUT", "Opened", "file_format", "logical_name", "open_file"]
 
@@ -122,9 +123,7 @@ def _open_zstd(raw: BinaryIO) -> BinaryIO:
     try:
         from pipeline.client.loading.formats.zstd import open_zstd  # noqa: PLC0415 - needs an extra
     except ImportError as error:
-        raise ConfigError(
-            "reading zstd needs the extra `zstd`", hint="pip install 'exactly-once-pipeline[zstd]'"
-        ) from error
+        raise ConfigError("reading zstd needs the extra `zstd`", hint=install_hint("zstd")) from error
     return open_zstd(raw, _BUFFER_BYTES)
 
 

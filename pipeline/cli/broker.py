@@ -32,7 +32,7 @@ _Port = Annotated[
 _DataDir = Annotated[
     Path | None, typer.Option(help="Where records and logs are kept. Default: the user's cache, by port.")
 ]
-_Json = Annotated[bool, typer.Option("--json", help="For programs: where it is, as one JSON document.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
 @broker_app.command()
@@ -47,7 +47,7 @@ def start(
     ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Start it, or bring back what is missing of it. The first start downloads Kafka (45 MB)."""
+    """Start the broker, or those of its nodes that do not run. The first start downloads Kafka (45 MB)."""
     kafka = _kafka(port, data_dir, nodes=nodes, fresh=fresh)
     began = time.monotonic()
     with _progress() as report:
@@ -61,7 +61,7 @@ def start(
 
 @broker_app.command()
 def stop(port: _Port = None, data_dir: _DataDir = None) -> None:
-    """Stop it. Its records stay; the next start serves them."""
+    """Stop the broker. Its records stay, and the next start serves them. Ends with 0 also when no broker runs."""
     kafka = _kafka(port, data_dir)
     with _progress() as report:
         stopped = kafka.stop(report)
@@ -78,7 +78,7 @@ def status(
     data_dir: _DataDir = None,
     as_json: _Json = False,
 ) -> None:
-    """Say whether it serves clients. Exit 0 when every node does, else 1."""
+    """Show whether the broker serves clients. Ends with 1 unless every node does."""
     found = _kafka(port, data_dir).status()
     if as_json:
         typer.echo(json.dumps(_as_dict(found)))
@@ -105,7 +105,7 @@ def logs(
     node: Annotated[int, typer.Option(help="Which node.")] = 1,
     lines: Annotated[int, typer.Option(help="How many of the last lines.", min=0)] = 50,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on as the log grows, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Print new lines as they come, until Ctrl-C.")
     ] = False,
 ) -> None:
     """Print the end of a node's log."""

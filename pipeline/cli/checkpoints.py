@@ -33,7 +33,7 @@ from pipeline.storage.objects import open_checkpoint_store
 
 __all__ = ["checkpoints_app"]
 
-checkpoints_app = typer.Typer(help="Look after checkpoints.", no_args_is_help=True)
+checkpoints_app = typer.Typer(help="List, verify and prune checkpoints.", no_args_is_help=True)
 
 GroupOption = Annotated[str, typer.Option(help="The handler group.")]
 PartitionOption = Annotated[int | None, typer.Option(help="One task; default: all.", min=0)]

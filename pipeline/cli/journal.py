@@ -24,7 +24,7 @@ from pipeline.runtime.journal import last_entries
 
 __all__ = ["journal_app"]
 
-journal_app = typer.Typer(help="Look into journals.", no_args_is_help=True)
+journal_app = typer.Typer(help="Show the entries of journals.", no_args_is_help=True)
 
 
 @journal_app.callback()

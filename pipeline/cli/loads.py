@@ -27,7 +27,7 @@ from pipeline.kafka.journal import KafkaJournalReader
 
 __all__ = ["loads_app"]
 
-loads_app = typer.Typer(help="What `pipeline produce` has loaded, and how far.", no_args_is_help=True)
+loads_app = typer.Typer(help="Show the loads of `pipeline produce` and their progress.", no_args_is_help=True)
 
 
 @loads_app.command("list")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from pipeline.cli.help import Commands, adopt
 from pipeline.errors import PipelineError
 
 __all__ = ["COMMANDS", "assemble", "main"]
@@ -33,6 +34,11 @@ COMMANDS = {
 }
 
 
+_EXIT_CODES = """Exit codes: 0 done; 1 what the command was asked about is wrong; 2 the command line is wrong; 3 Kafka
+cannot be reached; 4 `topics plan --check` found changes; 5 another process with the same worker id was started later;
+130 Ctrl-C."""
+
+
 def assemble(typed: str | None = None) -> typer.Typer:
     """The command line; with the name of a command, that one alone. Anything else loads all of them."""
     app = typer.Typer(
@@ -41,6 +47,7 @@ def assemble(typed: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
         callback=_pipeline,
+        epilog=_EXIT_CODES,
     )
     for name in [typed] if typed is not None and typed in COMMANDS else list(COMMANDS):
         module, _, attribute = COMMANDS[name].partition(":")
@@ -49,7 +56,15 @@ def assemble(typed: str | None = None) -> typer.Typer:
             app.add_typer(found, name=name)
         else:
             app.command(name)(found)
-    return app
+    return adopt(app, _InOrder)
+
+
+class _InOrder(Commands):
+    """All commands in the order of `COMMANDS`; the library would put those that have subcommands last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        known = super().list_commands(ctx)
+        return [name for name in COMMANDS if name in known]
 
 
 def _print_version(wanted: bool) -> None:

@@ -89,5 +89,8 @@ def terminal_width() -> int:
 
 
 def counted(count: int, what: str) -> str:
-    """`1 record`, `1,000 records`."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+    """`1 record`, `1,000 records`, `2 tries`."""
+    if count == 1:
+        return f"1 {what}"
+    plural = f"{what[:-1]}ies" if what.endswith("y") and what[-2] not in "aeiou" else f"{what}s"
+    return f"{count:,} {plural}"

@@ -108,7 +108,7 @@ def produce(
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Load files into a topic, exactly once. Run it again after any crash: it goes on where it was.
+    """Load files into a topic, exactly once. Run it again after any crash: it resumes.
 
     Each transaction also carries how far the load has come, under the load's name. A later run of the name checks that
     what is loaded is unchanged, and goes on behind it: in the middle of a file, with what a file has grown by, or with

@@ -16,7 +16,7 @@ from pipeline.core.ring import Ring, assign, moves
 
 __all__ = ["ring_app"]
 
-ring_app = typer.Typer(help="How tasks are spread over workers.", no_args_is_help=True)
+ring_app = typer.Typer(help="Simulate how tasks are spread over workers.", no_args_is_help=True)
 
 # From today's owners to tomorrow's; owners are empty at first.
 Policy = Callable[[list[str], list[str], Mapping[str, str]], dict[str, str]]
@@ -31,8 +31,10 @@ def _group() -> None:
 def simulate(
     workers: Annotated[int, typer.Option(help="Workers at first.", min=1, max=1_000)],
     tasks: Annotated[int, typer.Option(help="Tasks.", min=1, max=100_000)],
-    join: Annotated[int, typer.Option(help="So many join, one after the other.", min=0)] = 0,
-    leave: Annotated[int, typer.Option(help="Then so many leave, one after the other.", min=0)] = 0,
+    join: Annotated[int, typer.Option(help="Workers that join, one after the other.", min=0)] = 0,
+    leave: Annotated[
+        int, typer.Option(help="Workers that leave after that, one after the other.", min=0)
+    ] = 0,
     json: JsonOption = False,
 ) -> None:
     """Spread tasks over workers, let some join and some leave, and compare with other ways to do it.

@@ -24,7 +24,7 @@ from pipeline.table import table_prefix
 
 __all__ = ["table_app"]
 
-table_app = typer.Typer(help="Look into tables.", no_args_is_help=True)
+table_app = typer.Typer(help="Show the rows of tables.", no_args_is_help=True)
 
 
 @table_app.callback()

@@ -55,7 +55,7 @@ def worker(
         int | None,
         typer.Option(
             metavar="N",
-            help="Run N worker processes, and start one again that ends. Default: this process is the worker.",
+            help="Run N worker processes, and restart one that ends. Default: this process is the worker.",
             min=1,
             max=256,
         ),
@@ -67,12 +67,12 @@ def worker(
     topics_dir: Annotated[
         str | None,
         typer.Option(
-            help="Where the topics are declared, to be compared with the cluster. "
-            f"Default: {_DEFAULTS.topics_dir}, if it is there."
+            help="Where the topics are declared; they are compared with the cluster. "
+            f"Default: {_DEFAULTS.topics_dir}, if it exists."
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file. Default: pipeline.toml.")] = None,
-    log_level: Annotated[LogLevel, typer.Option(help="The least that is logged.")] = LogLevel.INFO,
+    log_level: Annotated[LogLevel, typer.Option(help="The lowest level that is logged.")] = LogLevel.INFO,
     supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run a worker of an app, until SIGTERM or Ctrl-C. It shares the tasks with the app's other workers.

@@ -17,7 +17,7 @@ def test_a_log_level_that_does_not_exist_is_refused_with_the_choices(pipeline: R
 
 def test_the_help_says_what_is_taken_where_nothing_is_given(pipeline: Run) -> None:
     """The state directory above all: `table show` must find it."""
-    shown = pipeline("worker", "--help", code=0).stdout
+    shown = " ".join(pipeline("worker", "--help", code=0).stdout.split())
     assert "Default: .pipeline/state." in shown
     assert "Default: 100." in shown
     assert "Default: $PIPELINE_KAFKA, pipeline.toml" in shown

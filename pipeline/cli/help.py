@@ -1,0 +1,126 @@
+"""How the help of every command looks: plain text, the same on a terminal and in a pipe.
+
+Typer's own help puts each word in a box of three columns, and braces around what is required. This one is what `git`
+and `kubectl` print: a usage line that can be typed, then arguments and options with what they take and their default.
+`adopt` gives it to a command line and everything below it.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+__all__ = ["Command", "Commands", "adopt"]
+
+_NUMBER = re.compile(r"int|float", re.IGNORECASE)
+_FILE = re.compile(r"path|file|dir", re.IGNORECASE)
+
+
+class Command(TyperCommand):
+    """A command with plain help."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """`[OPTIONS] MODULE:APP [ID]...`."""
+        return [self.options_metavar or "", *_arguments(self, ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, then options, each with what it takes."""
+        _write(self, ctx, formatter)
+
+
+class Commands(TyperGroup):
+    """Commands with plain help, each with its first sentence."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """`[OPTIONS] COMMAND ...`."""
+        return [self.options_metavar or "", *_arguments(self, ctx), "COMMAND ..."]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Options, then commands."""
+        _write(self, ctx, formatter)
+        rows = [
+            (name, _first_sentence(command.help or ""))
+            for name in self.list_commands(ctx)
+            for command in [self.commands[name]]
+            if not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def adopt(app: typer.Typer, kind: type[Commands] = Commands) -> typer.Typer:
+    """Give plain help to an app and all that is below it; the same app. `kind`: the class of the app itself."""
+    app.rich_markup_mode = None
+    app.info.cls = kind
+    for command in app.registered_commands:
+        command.cls = Command
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            group.cls = Commands
+            adopt(group.typer_instance)
+    return app
+
+
+def _write(command: Any, ctx: Any, formatter: Any) -> None:
+    shown = [parameter for parameter in command.get_params(ctx) if not parameter.hidden]
+    for title, kind in (("Arguments", "argument"), ("Options", "option")):
+        rows = [
+            (_name(parameter, ctx), _help(parameter))
+            for parameter in shown
+            if parameter.param_type_name == kind
+        ]
+        if rows:
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+def _arguments(command: Any, ctx: Any) -> list[str]:
+    return [
+        _name(parameter, ctx)
+        for parameter in command.get_params(ctx)
+        if parameter.param_type_name == "argument" and not parameter.hidden
+    ]
+
+
+def _name(parameter: Any, ctx: Any) -> str:
+    """`MODULE:APP`, `[ID]...`, `--weight N`, `--json`."""
+    if parameter.param_type_name == "argument":
+        name = (parameter.metavar or parameter.name.upper()).strip("[].")
+        name = name if parameter.required else f"[{name}]"
+        return name + ("..." if parameter.nargs != 1 else "")
+    names = ", ".join([*parameter.opts, *parameter.secondary_opts])
+    value = "" if parameter.is_flag else f" {parameter.metavar or _value(parameter, ctx)}"
+    return names + value
+
+
+def _value(parameter: Any, ctx: Any) -> str:
+    """What an option takes, by its type: N, PATH, a choice of words, TEXT."""
+    record = parameter.get_help_record(ctx)
+    shown = record[0].rpartition(parameter.opts[-1])[2].strip(" <>[]") if record else ""
+    if "|" in shown:
+        return shown
+    return "N" if _NUMBER.match(shown) else "PATH" if _FILE.match(shown) else "TEXT"
+
+
+def _help(parameter: Any) -> str:
+    """The text, with the default where there is one and the text does not say it."""
+    text: str = " ".join((parameter.help or "").split())
+    default = parameter.default
+    if parameter.required and parameter.param_type_name == "option":
+        return f"{text} Required."
+    if default is None or isinstance(default, bool | list | tuple) or callable(default):
+        return text
+    if "Default" in text or not str(default):
+        return text
+    shown = default.value if isinstance(default, Enum) else default
+    return f"{text} Default: {shown:,}." if isinstance(shown, int) else f"{text} Default: {shown}."
+
+
+def _first_sentence(text: str) -> str:
+    """What a list of commands shows of each: never cut in the middle."""
+    paragraph = " ".join(text.strip().partition("\n\n")[0].split())
+    return re.split(r"(?<=[.]) ", paragraph, maxsplit=1)[0]

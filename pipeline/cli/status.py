@@ -28,6 +28,7 @@ from pipeline.cli.options import (
 from pipeline.errors import UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.runtime.letter_tallies import GroupLetters
 from pipeline.runtime.status import AppStatus, Phase, TaskStatus, read_status
 
 __all__ = ["status"]
@@ -128,10 +129,25 @@ def _shown(found: AppStatus) -> RenderableType:
     )
     parts.append(Text(f"\n{live} of {counted(len(found.tasks), 'task')} live, lag {lag:,}"))
     parts.append(Text(f"workers: {workers or 'none'}"))
+    now_ms = time.time_ns() // 1_000_000
+    parts += [Text(_letters_line(each, now_ms)) for each in found.letters]
     parts += [
         Text(f"problem: {problem.text}\n  -> {problem.hint}", style="red") for problem in found.problems
     ]
     return Group(*parts)
+
+
+def _letters_line(each: GroupLetters, now_ms: int) -> str:
+    letters = each.letters
+    line = f"dead letters of group {each.group.group}: {letters.open:,} open"
+    if letters.last_ms:
+        line += f", {round(letters.recent):,} in the last minute, the last {_ago(now_ms - letters.last_ms)}"
+    if not letters.whole:
+        line += (
+            "\n  those of earlier releases are not counted before the next replay or discard; pipeline deadletters "
+            "list shows them"
+        )
+    return line
 
 
 def _tasks(tasks: Sequence[TaskStatus]) -> Table:
@@ -193,6 +209,16 @@ def _document(found: AppStatus) -> dict[str, Any]:
                 "waiting": worker.waiting,
             }
             for worker in found.workers
+        ],
+        "dead_letters": [
+            {
+                "group": each.group.group,
+                "open": each.letters.open,
+                "whole": each.letters.whole,
+                "last_minute": round(each.letters.recent, 1),
+                "last_ms": each.letters.last_ms,
+            }
+            for each in found.letters
         ],
         "problems": [{"text": problem.text, "hint": problem.hint} for problem in found.problems],
     }

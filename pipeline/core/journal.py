@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pipeline.core.letter_count import LetterCount
 from pipeline.errors import FatalTaskError, InvariantError
 
 __all__ = [
@@ -95,7 +96,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     full key, None for a delete; values are absolute, so applying twice is harmless. `wall_ms`: commit time.
     `stream_time_ms`: reserved for windows. `nonce` is unique to process and attempt. `checkpoint`: offset of the
     last CHECKPOINT entry before this one, -1 without any: a journal's last entry tells where to find it.
-    `journal_bytes`: of all entries before this one, as they were written.
+    `journal_bytes`: of all entries before this one, as they were written. `letters`: dead letters that were written so
+    far, those of this commit included; None in entries of earlier releases.
     """
 
     kind: Kind
@@ -110,6 +112,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     extra: dict[str, bytes] = {}
     checkpoint: int = -1
     journal_bytes: int = 0
+    letters: LetterCount | None = None
 
 
 class JournalEntry(NamedTuple):

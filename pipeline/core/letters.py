@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pipeline.core.letter_count import NOT_NUMBERED, LetterNumber
 from pipeline.errors import InvariantError
 
 __all__ = [
@@ -38,6 +39,7 @@ TRACEBACK_BYTES = 8 * 1024
 _NAME_BYTES = 512
 _PREFIX = "dead-letter-"
 _FIRST = f"{_PREFIX}topic"
+_NUMBER = f"{_PREFIX}number"
 _CUT = "\n[...]\n"
 
 
@@ -59,7 +61,8 @@ class Letter(NamedTuple):
     `tries`: handler calls that failed, of this time. `replay`: 0, or as which replay it failed again.
     `failed_ms`: when it was given up, by the worker's clock; 0 where that is not said. `topic_id`: of the origin's
     topic in Kafka, since one that is created again has other records at the same places; empty in letters of earlier
-    releases. `left_out`: why the letter lacks headers of the record; empty when it has all of them.
+    releases. `left_out`: why the letter lacks headers of the record; empty when it has all of them. `number`: which
+    letter of its task it is.
     """
 
     origin: Origin
@@ -73,6 +76,7 @@ class Letter(NamedTuple):
     failed_ms: int = 0
     topic_id: str = ""
     left_out: str = ""
+    number: LetterNumber = NOT_NUMBERED
 
 
 def letter_headers(letter: Letter) -> list[tuple[str, bytes]]:
@@ -96,6 +100,8 @@ def letter_headers(letter: Letter) -> list[tuple[str, bytes]]:
     block = [(f"{_PREFIX}{name}", bounded(text, limit)) for name, text, limit in fields]
     if letter.left_out:
         block.append((f"{_PREFIX}headers", bounded(letter.left_out, _NAME_BYTES)))
+    if letter.number.since:
+        block.append((_NUMBER, "{}.{}".format(*letter.number).encode()))
     return block
 
 
@@ -129,8 +135,14 @@ def read_letter(headers: Headers) -> tuple[Letter, Headers] | None:
         number["time"],
         said.get("topic-id", ""),
         said.get("headers", ""),
+        _number(said.get("number", "")),
     )
     return letter, headers[:first]
+
+
+def _number(text: str) -> LetterNumber:
+    since, _, number = text.partition(".")
+    return LetterNumber(int(since), int(number)) if since.isdecimal() and number.isdecimal() else NOT_NUMBERED
 
 
 _NUMBERS = {"partition": "-1", "offset": "-1", "timestamp": "-1", "tries": "1", "replay": "0", "time": "0"}

@@ -27,6 +27,7 @@ __all__ = [
     "held_by_the_pipeline",
     "is_replays",
     "journal_group",
+    "letter_counts_topic",
     "load_transactional_id",
     "never_declared",
     "producer_transactional_id",
@@ -210,6 +211,11 @@ def is_replays(topic: str) -> bool:
 def replay_marks_topic(app: str) -> str:
     """Where it is kept which dead letters of an app have been replayed."""
     return f"pipeline.replays.{app}"
+
+
+def letter_counts_topic(app: str) -> str:
+    """Where it is kept how many records of each group of an app failed and are open."""
+    return f"pipeline.letter-counts.{app}"
 
 
 def copy_name(topic: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.core.letter_count import NOT_NUMBERED, LetterCount, LetterNumber
 from pipeline.core.letters import Letter, Origin, letter_headers
 from pipeline.core.names import TaskId
 from pipeline.headers import readable_headers
@@ -19,17 +20,35 @@ _HEADER_BYTES = 8  # what a header takes beside its name and value, at most
 class DeadLetters:
     """`largest`: bytes that the dead-letter topic takes as key, value and headers of a record.
 
-    `topic_ids`: of the inputs, as they are now. A replay that fails again keeps the one that it had.
+    `topic_ids`: of the inputs, as they are now. A replay that fails again keeps the one that it had. `count`: of the
+    letters that the task has written before.
     """
 
     def __init__(
-        self, task: TaskId, clock: Clock, largest: int, topic_ids: Mapping[str, str] | None = None
+        self,
+        task: TaskId,
+        clock: Clock,
+        largest: int,
+        topic_ids: Mapping[str, str] | None = None,
+        count: LetterCount | None = None,
     ) -> None:
         self._task = task
         self._clock = clock
         self._largest = largest
         self._topic_ids = topic_ids or {}
         self._topic = task.group_id.dead_letter_topic
+        self._since = count.since if count is not None else 0
+        self._written = count.count if count is not None else 0
+        self._taken = self._written
+
+    def wrote(self) -> None:
+        """The last letter is in the open commit."""
+        self._written += 1
+
+    def take_written(self) -> int:
+        """How many letters were written since the last call: those of the commit that is sealed now."""
+        written, self._taken = self._written - self._taken, self._written
+        return written
 
     def write(self, record: Record, handler: str, error: BaseException, tries: int) -> Any:
         """The letter, as ports.Output, for the commit with the record's position."""
@@ -48,6 +67,7 @@ class DeadLetters:
             self._clock.wall_ms(),
             getattr(record, "topic_id", "") or self._topic_ids.get(origin.topic, ""),
             left_out,
+            LetterNumber(self._since, self._written + 1) if self._since else NOT_NUMBERED,
         )
         headers = [*own, *letter_headers(letter)]
         return self._topic, record.key(), record.value(), max(timestamp_ms, 0), headers

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
+from pipeline.core.letter_count import NO_LETTERS
 from pipeline.core.names import GroupId, TaskId, TopicPartition, checkpoint_prefix, is_replays
 from pipeline.core.recovery import GenesisPlan, plan_genesis
 from pipeline.errors import (
@@ -97,6 +98,7 @@ def ensure_genesis(
                     positions=_ends(task, identity, world, latest=latest),
                     identity=identity,
                     wall_ms=world.clock.wall_ms(),
+                    letters=NO_LETTERS,
                 )
                 producer.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])
             producer.flush()

@@ -16,6 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.ports import Pending
 from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.journal import read_entries
+from pipeline.runtime.letter_topics import holds_no_letters
 from pipeline.runtime.live import Asked, LiveTask, Place, Ready
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.plan import GroupPlan
@@ -48,6 +49,7 @@ class JournalAuthority:
         self._settings = settings
         self._pace = pace
         self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last look
+        self._no_letters = False  # were in the dead-letter topic at the start
 
     def begin(self) -> None:
         """Genesis, and whether replays fit the group. Refused when the app is retired."""
@@ -62,6 +64,8 @@ class JournalAuthority:
             latest=settings.start == "latest",
         )
         plan.check_replays()
+        if plan.letters_id:
+            self._no_letters = holds_no_letters(plan.id, self._world)
 
     def begin_later(self) -> Pending[None]:
         return self._world.executor.submit(self.begin)
@@ -88,6 +92,7 @@ class JournalAuthority:
             self._world,
             self._settings,
             self._pace,
+            no_letters=self._no_letters,
         )
 
     def unanswered(self, error: PipelineError) -> bool:  # noqa: ARG002 - the worker says it, task by task

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.core.names import GroupId
+from pipeline.core.names import GroupId, TopicPartition
 from pipeline.errors import FatalTaskError
 from pipeline.group import Group
 from pipeline.ports import Cluster, TopicInfo, TopicSpec
 from pipeline.runtime.world import World
 
-__all__ = ["create_letter_topics", "letter_topics", "wants_letters"]
+__all__ = ["create_letter_topics", "holds_no_letters", "letter_topics", "wants_letters"]
 
 # A dead letter is its record, however large, and says in headers what was wrong with it; a replay says where it was.
 DEAD_LETTER_HEADER_BYTES = 64 * 1024
@@ -45,6 +45,19 @@ def letter_topics(groups: Sequence[Group], cluster: Cluster) -> dict[str, TopicI
     names = {name for group in groups for name in (group.id.dead_letter_topic, group.id.replays_topic)}
     present = sorted(names.intersection(cluster.topics()))
     return cluster.describe(present) if present else {}
+
+
+def holds_no_letters(group: GroupId, world: World) -> bool:
+    """Whether nothing was ever written to the dead-letter topic. Raises UnreachableError."""
+    topic = world.cluster.describe([group.dead_letter_topic]).get(group.dead_letter_topic)
+    if topic is None:
+        return True
+    reader = world.journals()
+    try:
+        places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+        return not any(reader.stable_ends(places).values())
+    finally:
+        reader.close()
 
 
 def create_letter_topics(

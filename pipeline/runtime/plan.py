@@ -46,6 +46,7 @@ class GroupPlan:
     largest_input: int  # bytes of a record that an input topic may hold
     largest_letter: int  # bytes of a record that the dead-letter topic takes; 0 without one
     placed_by: Mapping[str, int]  # partitions of each topic of the app: by them its outputs are placed
+    letters_id: str = ""  # of the dead-letter topic
 
     @property
     def id(self) -> GroupId:
@@ -108,6 +109,7 @@ def plan_groups(
             max(_message_bytes(topics[topic.name]) for topic in group.inputs),
             _largest_letter(letters.get(group.id.dead_letter_topic)),
             placed_by,
+            info.topic_id if (info := letters.get(group.id.dead_letter_topic)) is not None else "",
         )
         for group in groups
     ]

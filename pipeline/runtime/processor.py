@@ -137,6 +137,7 @@ class Processor:
         """Make a record that has no handler a dead letter, so that it is not lost."""
         self.rejected.dead_lettered += 1
         self._context.outputs.append(self._letters.write(record, "", LookupError(why), 1))
+        self._letters.wrote()
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         self._log.warning(
             "record_rejected", policy="dead_letter", task=str(self._task), record=where, error=why
@@ -253,6 +254,7 @@ class Processor:
                 raise self._poison(record, binding, error, f"{reason}; and {refusal}")
             self.rejected.dead_lettered += 1
             self._context.outputs.append(letter)
+            self._letters.wrote()
         self._log.warning("record_rejected", policy=policy, task=str(self._task), record=where, error=reason)
 
     def _was_called(self, topic: Topic[Any, Any], record: Record) -> bool:

@@ -32,6 +32,7 @@ from pipeline.core.journal import (
     encode_entry,
     make_journal_entry,
 )
+from pipeline.core.letter_count import LetterCount, grown
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition, after, encode_position
 from pipeline.core.recovery import Outcome, resolve_outcome
@@ -79,6 +80,8 @@ class Commit:
     outputs: Sequence[Any] = ()
     identity: Identity | None = None
     extra: Mapping[str, bytes] = field(default_factory=dict)
+    letters: LetterCount | None = None  # the owner's count, as it began; None: as in the entry before
+    letters_written: int = 0
 
 
 def without_delta(entry: JournalEntry) -> JournalEntry:
@@ -106,6 +109,11 @@ class Publisher:
     @property
     def task(self) -> TaskId:
         return self._task
+
+    @property
+    def letters(self) -> LetterCount | None:
+        """Of the last entry: the dead letters that the task has written so far."""
+        return self._head.entry.letters if self._head is not None else None
 
     def fence(self) -> None:
         """Fence every older owner of the task. Waits while Kafka is away, until `stop_waiting`."""
@@ -191,6 +199,7 @@ class Publisher:
         producer, head, steps, task = self._producer, self._head, self._world.steps, self._task
         if producer is None or head is None:
             raise InvariantError(f"task {task} publishes before it was restored")
+        now_ms = self._world.clock.wall_ms()
         entry = Entry(
             kind=commit.kind,
             seq=head.entry.seq + 1,
@@ -199,10 +208,11 @@ class Publisher:
             positions=dict(commit.positions),
             delta=commit.delta if isinstance(commit.delta, dict) else dict(commit.delta),
             identity=commit.identity,
-            wall_ms=self._world.clock.wall_ms(),
+            wall_ms=now_ms,
             extra=dict(commit.extra),
             checkpoint=head.checkpoint,
             journal_bytes=head.journal_bytes,
+            letters=grown(head.entry.letters, commit.letters, commit.letters_written, now_ms),
         )
         chunks, chain = encode_entry(entry, head.chain, CHUNK_BYTES)
         steps.reached(Step.BEFORE_BEGIN, task)

@@ -20,6 +20,7 @@ from typing import Any
 from pipeline.config import WorkerSettings
 from pipeline.context import Context, Sender
 from pipeline.core.journal import Kind
+from pipeline.core.letter_count import begun
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.declarations import TableDef, Topic
@@ -60,6 +61,8 @@ class Task:
         world: World,
         settings: WorkerSettings,
         pace: CommitPace,
+        *,
+        no_letters: bool = False,
     ) -> None:
         self.id = task
         group = plan.group
@@ -75,7 +78,14 @@ class Task:
         }
         self.context = Context(self._tables, senders, resources)
         topic_ids = {name: facts.topic_id for name, facts in plan.identity.inputs.items()}
-        letters = DeadLetters(task, world.clock, plan.largest_letter, topic_ids)
+        self._letter_count = (
+            begun(restored.publisher.letters, plan.letters_id, restored.applied.seq, empty=no_letters)
+            if plan.letters_id
+            else None
+        )
+        self._letters = letters = DeadLetters(
+            task, world.clock, plan.largest_letter, topic_ids, self._letter_count
+        )
         self.dedup = dedup_tables(group, restored.store, self._overlay, self.context, world.clock)
         self._processor = Processor(
             task, group, self.context, self._overlay, letters, world.log, self.dedup, topic_ids
@@ -202,7 +212,7 @@ class Task:
             entry, self._entered = self._entries.popleft()
             at = self.applied.positions
             passed = {topic: max(at[topic], position) for topic, position in entry.positions.items()}
-            entry = replace(entry, positions={**at, **passed})
+            entry = replace(entry, positions={**at, **passed}, letters=self._letter_count)
             publisher = self._publisher
             self._under_way = self._world.executor.submit(lambda: publisher.publish(entry))
             moved = True
@@ -283,7 +293,14 @@ class Task:
         for ids in self.dedup.values():
             delta.update(ids.take_writes())
         outputs = self.context.take_outputs()
-        commit = Commit(Kind.COMMIT, dict(self._positions), delta, outputs)
+        commit = Commit(
+            Kind.COMMIT,
+            dict(self._positions),
+            delta,
+            outputs,
+            letters=self._letter_count,
+            letters_written=self._letters.take_written(),
+        )
         self._overlay.sealed = delta
         self._overlay.written_bytes = 0
         self._sealed_records = self._open_records

@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from pipeline.client.deadletters.letters import Choice, DeadLetter, LetterId, read_letters
 from pipeline.client.deadletters.marks import Mark
+from pipeline.core.letter_count import NOT_NUMBERED, LetterNumber
 from pipeline.core.names import GroupId
 from pipeline.ports import TopicInfo
 from pipeline.runtime.world import World
@@ -37,7 +38,8 @@ class State(StrEnum):
 class FailedRecord:
     """A record and its letters. `newest`: the letter that counts, with `failed_ms` and `replay` from its headers.
 
-    `named`: the choice names one of its letters, or none at all. `fits`: the newest letter fits the rest of the choice.
+    `task`, `number`: which letter of which task that is, if its headers say so. `named`: the choice names one of the
+    record's letters, or none at all. `fits`: the newest letter fits the rest of the choice.
     """
 
     newest: LetterId = (-1, -1)
@@ -46,20 +48,24 @@ class FailedRecord:
     named: bool = False
     fits: bool = False
     ids: list[LetterId] = field(default_factory=list)
+    task: int = -1
+    number: LetterNumber = NOT_NUMBERED
 
     @property
     def meant(self) -> bool:
         """Whether the choice means this record."""
         return self.named and self.fits
 
-    def add(self, found: DeadLetter, choice: Choice) -> None:
-        """Add a letter that was read after those before it in its partition."""
+    def add(self, found: DeadLetter, choice: Choice, *, own: bool) -> None:
+        """Add a letter that was read after those before it in its partition. `own`: by a task of the group."""
         self.ids.append(found.id)
         self.named = self.named or choice.names(found)
         time = found.letter.failed_ms, found.letter.replay
         if found.partition == self.newest[0] or time > (self.failed_ms, self.replay):
             self.newest, self.fits = found.id, choice.fits(found)
             self.failed_ms, self.replay = time
+            self.task = found.letter.origin.partition
+            self.number = found.letter.number if own else NOT_NUMBERED
 
     def state(self, marks: Mapping[LetterId, Mark]) -> State:
         """What `marks` say of the newest letter. The older letters of a record that failed again have marks, too."""
@@ -69,17 +75,21 @@ class FailedRecord:
         return State.DISCARDED if mark.discarded else State.REPLAYED
 
 
-def failed_records(topic: TopicInfo, group: GroupId, choice: Choice, world: World) -> list[FailedRecord]:
+def failed_records(
+    topic: TopicInfo, group: GroupId, choice: Choice, world: World, *, everything: bool = False
+) -> list[FailedRecord]:
     """The records that failed, up to the topic's end as of now, in the order of their first letters.
 
     Holds a few hundred bytes for each record, no keys and no values. If the choice names letters, only those
-    partitions are read that may hold letters of the same records. Raises UnreachableError.
+    partitions are read that may hold letters of the same records, unless `everything` is wanted. Raises
+    UnreachableError.
     """
+    within = None if everything else _within(topic, choice.ids, world)
     records: dict[tuple[_Place, str], FailedRecord] = {}
     without_id: dict[
         _Place, str
     ] = {}  # letters of earlier releases; and the topic id that they turn out to have
-    for found in read_letters(topic, Choice(), world, _within(topic, choice.ids, world)):
+    for found in read_letters(topic, Choice(), world, within):
         letter, origin = found.letter, found.letter.origin
         owner = (letter.app, letter.group) if letter.app else group
         place = (*owner, origin.topic, origin.partition, origin.offset)
@@ -88,7 +98,7 @@ def failed_records(topic: TopicInfo, group: GroupId, choice: Choice, world: Worl
             without_id.setdefault(place, "")
         elif place in without_id and without_id[place] in {"", topic_id}:
             without_id[place], topic_id = topic_id, ""
-        records.setdefault((place, topic_id), FailedRecord()).add(found, choice)
+        records.setdefault((place, topic_id), FailedRecord()).add(found, choice, own=owner == group)
     return list(records.values())
 
 

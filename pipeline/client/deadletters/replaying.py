@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 
 from pipeline.client.deadletters.letters import Choice, DeadLetter, LetterId, dead_letter_topic
 from pipeline.client.deadletters.marks import Mark, Marks, ensure_marks_topic, mark_output, read_marks
+from pipeline.client.deadletters.open_count import OpenCount
 from pipeline.client.deadletters.records import FailedRecord, State, failed_records, newest_letters
 from pipeline.client.transactions import Transactions
 from pipeline.core.letters import Replay, encode_replay
@@ -78,6 +79,7 @@ class Replayer:
         self._again = again
         self._letters = dead_letter_topic(self._group, world.cluster)
         self._prepare()
+        self._count = OpenCount(self._group, self._letters, world)
         self._marks: Marks = {}
         self._records: dict[LetterId, FailedRecord] = {}  # by their newest letters
         self._transactions = Transactions(
@@ -101,10 +103,13 @@ class Replayer:
             ensure_marks_topic(self._group, self._world.cluster)
             self._transactions.fence()  # 1
             self._recall()  # 2
+            self._count.begin()
             for batch in _batches(self._chosen(choice, most, replayed)):  # 3
                 self._commit(batch)  # 4, 5
                 replayed.letters += len(batch)
                 progress(replayed.letters)
+            if self._count.stale:
+                self._commit_count()
         except FencedError as error:
             raise FencedError(
                 f"another replay of group {self._group.group} has taken over, or this one stood still for too long",
@@ -127,7 +132,11 @@ class Replayer:
 
     def _chosen(self, choice: Choice, most: int | None, replayed: Replayed) -> Iterator[DeadLetter]:
         self._records = {}
-        for record in failed_records(self._letters, self._group, choice, self._world):
+        everything = self._count.needs_all
+        found = failed_records(self._letters, self._group, choice, self._world, everything=everything)
+        if everything or not choice.ids:
+            self._count.take(found, self._marks)
+        for record in found:
             state = record.state(self._marks)
             if record.meant and (state is State.OPEN or self._again):
                 self._records[record.newest] = record
@@ -192,6 +201,17 @@ class Replayer:
             outcome=lambda marks: self._judge(batch[0].id, before, marks),
         )
         self._marks.update(marks)
+        self._count.committed()
+
+    def _commit_count(self) -> None:
+        """Nothing was marked, and the number of open records was wrong. The next command settles a commit in doubt."""
+        self._transactions.write(
+            "the number of open records",
+            receipt=lambda: None,
+            send=lambda producer, _: producer.send(self._count.output(0)),
+            outcome=lambda _: Outcome.COMMITTED,
+        )
+        self._count.committed()
 
     def _judge(self, first: LetterId, before: Mark | None, marks: Mapping[LetterId, Mark]) -> Outcome:
         """What became of a batch, by the mark of its first letter after the fence."""
@@ -230,6 +250,7 @@ class Replayer:
     ) -> None:
         self._send_letters(producer, batch)
         producer.send([mark_output(mark) for mark in marks.values()])
+        producer.send(self._count.output(sum(letter.id not in self._marks for letter in batch)))
 
     def _send_letters(self, producer: TransactionalProducer, batch: list[DeadLetter]) -> None:
         for letter in batch:

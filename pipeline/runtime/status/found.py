@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pipeline.core.names import TaskId
 from pipeline.core.problem import Problem
+from pipeline.runtime.letter_tallies import GroupLetters
 
 __all__ = ["AppStatus", "Phase", "TaskStatus", "WorkerStatus"]
 
@@ -64,9 +65,10 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class AppStatus:
-    """All of it. `problems`: what a person should look at."""
+    """All of it. `problems`: what a person should look at. `letters`: of the groups that have a dead-letter topic."""
 
     app: str
     tasks: Sequence[TaskStatus]
     workers: Sequence[WorkerStatus]
     problems: Sequence[Problem]
+    letters: Sequence[GroupLetters] = ()

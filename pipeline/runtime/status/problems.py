@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pipeline.core.membership import Waiting
 from pipeline.core.names import GroupId
 from pipeline.core.problem import Problem
+from pipeline.runtime.letter_tallies import GroupLetters
 from pipeline.runtime.status.found import Phase, TaskStatus, WorkerStatus
 
-__all__ = ["late_groups", "problems_of"]
+__all__ = ["late_groups", "letter_problems", "problems_of"]
 
 # A task that is live and behind, and silent for this long, is a question; a dead worker is missed after 10 s.
 SILENT_S = 5
@@ -73,6 +74,19 @@ def late_groups(waits: Mapping[GroupId, Sequence[Waiting]]) -> list[Problem]:
         where = f"group {group.app}/{group.group} has not begun on {workers}"
         found.append(Problem(f"{where}: {text}", hint or "look into the worker's log"))
     return found
+
+
+def letter_problems(letters: Sequence[GroupLetters]) -> list[Problem]:
+    """Groups with records that failed, and that were neither replayed nor discarded."""
+    return [
+        Problem(
+            f"group {each.group.app}/{each.group.group} has {each.letters.open:,} open dead letter"
+            f"{'s' * (each.letters.open != 1)}",
+            f"pipeline deadletters list MODULE:APP --group {each.group.group} --open; then replay or discard them",
+        )
+        for each in letters
+        if each.letters.open
+    ]
 
 
 def _failure(status: TaskStatus) -> Problem:

@@ -19,12 +19,21 @@ from pipeline.core.membership import (
     decode_member,
     decode_note,
 )
-from pipeline.core.names import GroupId, TaskId, TopicPartition, journal_group, workers_group, workers_topic
+from pipeline.core.names import (
+    GroupId,
+    TaskId,
+    TopicPartition,
+    journal_group,
+    letter_counts_topic,
+    workers_group,
+    workers_topic,
+)
 from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.journal import first_entry, last_entries
+from pipeline.runtime.letter_tallies import letters_by_group, read_tallies
 from pipeline.runtime.status.found import AppStatus, Phase, TaskStatus, WorkerStatus
-from pipeline.runtime.status.problems import late_groups, problems_of
+from pipeline.runtime.status.problems import late_groups, letter_problems, problems_of
 
 __all__ = ["read_status"]
 
@@ -62,7 +71,9 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
             f"this Kafka has no app {app}",
             hint="give the name in App(...), or MODULE:APP; an app is there once its first worker has started",
         )
-    described = cluster.describe(journals)
+    groups = [GroupId(app, journal_group(app, name) or "") for name in journals]
+    letter_topics = {group.dead_letter_topic for group in groups}.intersection(topics)
+    described = cluster.describe([*journals, *sorted(letter_topics)])
     tasks = [
         TaskId(app, journal_group(app, name) or "", number)
         for name in journals
@@ -88,8 +99,15 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
         for task, known in last.items()
     ]
     workers = _workers(roster, found)
-    problems = late_groups(waits) + problems_of(app, found, workers, now_ms)
-    return AppStatus(app, found, workers, problems)
+    counts = {
+        task: entry.entry.letters
+        for task, (entry, _) in read.items()
+        if entry is not None and entry.entry.letters is not None
+    }
+    tallies = read_tallies(app, reader) if letter_counts_topic(app) in topics else {}
+    letters = letters_by_group(counts, described, tallies, groups, now_ms)
+    problems = late_groups(waits) + problems_of(app, found, workers, now_ms) + letter_problems(letters)
+    return AppStatus(app, found, workers, problems, letters)
 
 
 def _roster(

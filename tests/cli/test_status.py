@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from io import StringIO
 
 from rich.console import Console
 
 from pipeline.cli.status import _shown
-from pipeline.core.names import TaskId
+from pipeline.core.letter_count import OpenLetters
+from pipeline.core.names import GroupId, TaskId
 from pipeline.core.problem import Problem
+from pipeline.runtime.letter_tallies import GroupLetters
 from pipeline.runtime.status import AppStatus, Phase, TaskStatus, WorkerStatus
 
+NOW_MS = time.time_ns() // 1_000_000
 TASK = TaskId("flight-delays", "main", 3)
 
 
@@ -46,3 +50,16 @@ def test_each_value_stands_under_its_heading_and_fits_a_usual_terminal() -> None
     assert "1 of 1 task live, lag 7" in lines
     assert "workers: host-1 (1 task)" in lines
     assert lines[-2:] == ["problem: something is wrong", "  -> mend it"]
+
+
+def test_open_dead_letters_are_shown_by_group_with_their_rate() -> None:
+    """Whether it goes on is the first question; what is not counted must not pass for zero."""
+    main = GroupLetters(GroupId("flight-delays", "main"), OpenLetters(2_118, True, 34.6, NOW_MS - 3_000))
+    audit = GroupLetters(GroupId("flight-delays", "audit"), OpenLetters(0, False, 0.0, 0))
+    lines = shown(AppStatus("flight-delays", [], [], [], [main, audit]))
+    (first,) = [line for line in lines if "group main" in line]
+    assert first.startswith("dead letters of group main: 2,118 open, 35 in the last minute, the last ")
+    assert first.endswith(" s ago")
+    second = lines.index("dead letters of group audit: 0 open")
+    assert "of earlier releases are not counted" in lines[second + 1]
+    assert all(len(line) <= 80 for line in lines)

@@ -56,6 +56,13 @@ class Letters(Workbench):
         assert done.returncode == code, done.stderr
         return [msgspec.json.decode(line) for line in done.stdout.splitlines()]
 
+    def open_letters(self) -> tuple[int, bool]:
+        """What `pipeline status` says: how many are open, and whether all of them are counted."""
+        done = self.command("status", self.prefix, "--kafka", self.servers, "--json")
+        (group,) = msgspec.json.decode(done.stdout)["dead_letters"]
+        assert group["group"] == "main"
+        return group["open"], group["whole"]
+
     def replay_killed_at(self, point: Point, nth: int = 1) -> None:
         """A replay that ends itself at a point; what it leaves is letters with their marks, or neither."""
         done = subprocess.run(
@@ -136,6 +143,7 @@ def test_dead_letters_count_once_although_worker_and_replay_are_killed(letters: 
     """From a handler's mistake to exact results: list, look, mend, replay, whatever dies on the way."""
     letters.fail()
     letters.check_topics()
+    assert letters.open_letters() == (BAD, True)
     listed = letters.deadletters("list")
     assert len(listed) == BAD
     assert {(row["handler"], row["replayed"], row["tries"]) for row in listed} == {("add", None, 1)}
@@ -150,6 +158,7 @@ def test_dead_letters_count_once_although_worker_and_replay_are_killed(letters: 
     letters.replay_killed_at(Point.DURING_COMMIT)
     (done,) = letters.deadletters("replay")
     assert done["replayed"] + done["before"] == BAD
+    assert letters.open_letters() == (0, True)
     worker.kill()  # in the middle of them
     worker.wait()
     letters.finish()
@@ -166,6 +175,7 @@ def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters:
         letters.wait_until(lambda failures=failures, topic=topic: letters.committed(topic) == failures * BAD)
     worker.kill()
     worker.wait()
+    assert letters.open_letters() == (BAD, True)
     listed = letters.deadletters("list")
     assert [(row["letters"], row["state"], row["replay"]) for row in listed] == [(3, "open", 2)] * BAD
     letters.mend()
@@ -175,6 +185,7 @@ def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters:
     purged = {"purged": 3 * BAD, "open": 0, "behind": 0}
     assert letters.deadletters("purge") == [{**purged, "dry_run": True}]
     assert letters.deadletters("purge", "--yes") == [{**purged, "dry_run": False}]
+    assert letters.open_letters() == (0, True)
     letters.finish(letters=0)
 
 

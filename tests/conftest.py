@@ -23,7 +23,7 @@ from pipeline.broker import LocalKafka, cache_dir
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.probe import view_of
 
-_IMAGE = "apache/kafka:4.3.1"
+_IMAGE = "apache/kafka:4.4.0"
 _CONNECT_S = 5.0
 _CONTAINER_S = 60.0
 

@@ -20,6 +20,7 @@ __all__ = [
     "require_empty",
     "require_free_ports",
     "require_memory",
+    "require_readable",
     "require_same_nodes",
     "require_same_port",
     "require_stopped",
@@ -60,6 +61,20 @@ def require_same_nodes(data_dir: Path, state: BrokerState, nodes: int) -> None:
             f"the broker in {data_dir} was formatted with {len(state.nodes)} node(s), not {nodes}",
             hint=f"ask for --nodes {len(state.nodes)}; or {_FRESH}",
         )
+
+
+def require_readable(data_dir: Path, state: BrokerState, kafka_version: str) -> None:
+    """Kafka reads what older releases formatted, and refuses the metadata version of a newer feature release."""
+    if _feature_release(state.kafka_version) > _feature_release(kafka_version):
+        raise BrokerError(
+            f"the broker in {data_dir} was formatted by Kafka {state.kafka_version}, "
+            f"which the Kafka of this release, {kafka_version}, cannot read",
+            hint=f"use the release of exactly-once-pipeline that created it; or {_FRESH}",
+        )
+
+
+def _feature_release(kafka_version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in kafka_version.split(".")[:2] if part.isdigit())
 
 
 def require_same_port(data_dir: Path, state: BrokerState, port: int | None) -> None:

@@ -27,9 +27,9 @@ from pipeline.broker.maven import fetch_jar
 from pipeline.broker.places import explain_os_errors, make_dir, write_atomically
 from pipeline.broker.progress import Progress, Report, silent
 
-__all__ = ["Fetch", "Jar", "Lock", "ensure_installed", "install_dir", "shipped_lock"]
+__all__ = ["LOCK_FILE", "Fetch", "Jar", "Lock", "ensure_installed", "install_dir", "shipped_lock"]
 
-_LOCK_FILE = "kafka-4.3.1.lock.json"
+LOCK_FILE = "kafka.lock.json"
 _DOWNLOADS = 6
 _WAIT_S = 600.0
 _SPARE_BYTES = 100_000_000
@@ -78,7 +78,7 @@ class _Place:
 
 def shipped_lock() -> Lock:
     """The lock file of this package."""
-    content = resources.files("pipeline.broker").joinpath(_LOCK_FILE).read_bytes()
+    content = resources.files("pipeline.broker").joinpath(LOCK_FILE).read_bytes()
     return msgspec.json.decode(content, type=Lock)
 
 

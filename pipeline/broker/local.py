@@ -135,6 +135,7 @@ class LocalKafka:
             checks.require_memory(len(missing), len(state.nodes))
             checks.require_disk(self.data_dir)
             checks.require_free_ports(missing)
+            state = msgspec.structs.replace(state, run_by=lock.kafka_version)
             write_state(self.data_dir, state)
             if len(missing) == len(state.nodes):
                 launch.end_crash(runtime, self.data_dir, state, report)
@@ -172,7 +173,7 @@ class LocalKafka:
             return Status(self.data_dir)
         return Status(
             self.data_dir,
-            state.kafka_version,
+            state.run_by or state.kafka_version,
             state.cluster_id,
             state.bootstrap_servers,
             tuple(self._node_status(state, node) for node in state.nodes),
@@ -197,6 +198,7 @@ class LocalKafka:
         if state is None:
             checks.require_empty(self.data_dir)
             return self._new_state(lock)
+        checks.require_readable(self.data_dir, state, lock.kafka_version)
         checks.require_same_nodes(self.data_dir, state, self._nodes)
         if self._running(state):
             checks.require_same_port(self.data_dir, state, self._port)

@@ -2,9 +2,9 @@
 
 Kafka believes for `broker.session.timeout.ms` that a killed broker lives. One that starts within that time loads
 its transaction coordinator from a picture in which it leads its partitions, and tries to finish the transactions
-that the crash interrupted. Then the old session ends, the partitions have no leader, and Kafka 4.3 takes that for
-deleted: it skips the markers for good (KAFKA-20734). Readers wait for ever at a transaction that was committed,
-and an abort of the next one drops its records.
+that the crash interrupted. Then the old session ends, the partitions have no leader, and Kafka takes that for
+deleted: it skips the markers permanently (KAFKA-20734, in 4.3.1 and in 4.4.0). Readers wait forever at a transaction
+that was committed, and an abort of the next one drops its records.
 
 With the controllers alone the sessions end while no coordinator runs.
 """

@@ -47,13 +47,18 @@ class NodeState(msgspec.Struct, frozen=True):
 
 
 class BrokerState(msgspec.Struct, frozen=True):
-    """One cluster on this machine. `formatted` once the storage of every node carries the cluster id."""
+    """One cluster on this machine. `formatted` once the storage of every node carries the cluster id.
+
+    `kafka_version` formatted the storage, which stays at that release's metadata version. `run_by` was started last;
+    empty in a file of a release that did not note it.
+    """
 
     version: int
     kafka_version: str
     cluster_id: str
     formatted: bool
     nodes: tuple[NodeState, ...]
+    run_by: str = ""
 
     @staticmethod
     def new(kafka_version: str, cluster_id: str, nodes: tuple[NodeState, ...]) -> BrokerState:

@@ -1,4 +1,4 @@
-"""Topic settings as the brokers take and refuse them: defaults of Kafka 4.3, and `check_settings`."""
+"""Topic settings as the brokers take and refuse them: defaults of Kafka 4.4, and `check_settings`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ DEFAULTS: Mapping[str, str] = {
     "compression.type": "producer",
     "compression.zstd.level": "3",
     "delete.retention.ms": "86400000",
+    "errors.deadletterqueue.group.enable": "false",
     "file.delete.delay.ms": "60000",
     "flush.messages": _LONGEST,
     "flush.ms": _LONGEST,
@@ -26,6 +27,7 @@ DEFAULTS: Mapping[str, str] = {
     "local.retention.bytes": "-2",
     "local.retention.ms": "-2",
     "max.compaction.lag.ms": _LONGEST,
+    "max.decompressed.message.bytes": "2147483639",
     "max.message.bytes": "1048588",
     "message.timestamp.after.max.ms": "3600000",
     "message.timestamp.before.max.ms": _LONGEST,
@@ -34,6 +36,8 @@ DEFAULTS: Mapping[str, str] = {
     "min.compaction.lag.ms": "0",
     "min.insync.replicas": "1",
     "preallocate": "false",
+    "remote.copy.lag.bytes": "-1",
+    "remote.copy.lag.ms": "0",
     "remote.log.copy.disable": "false",
     "remote.log.delete.on.disable": "false",
     "remote.storage.enable": "false",

@@ -174,8 +174,8 @@ def test_shipped_lock_pins_every_jar_to_one_file() -> None:
     """The lock that users get: Kafka itself is in it, and no two jars share a name."""
     lock = shipped_lock()
 
-    assert lock.kafka_version == "4.3.1"
-    assert "org.apache.kafka:kafka_2.13:4.3.1" in {jar.coordinate for jar in lock.jars}
+    assert lock.kafka_version == "4.4.0"
+    assert "org.apache.kafka:kafka_2.13:4.4.0" in {jar.coordinate for jar in lock.jars}
     assert len({jar.file for jar in lock.jars}) == len(lock.jars)
     assert all(len(jar.sha256) == 64 and jar.size > 0 for jar in lock.jars)
 

@@ -58,6 +58,7 @@ def test_any_two_texts_can_be_compared(one: str, other: str) -> None:
         ("delete.retention.ms", "86400000", "1", "keys were deleted"),
         ("max.message.bytes", "2000000", "1048588", "refused"),
         ("max.message.bytes", "1048588", "2000000", None),
+        ("max.decompressed.message.bytes", "2147483639", "1000000", "refused"),
         ("message.timestamp.before.max.ms", "9223372036854775807", "1000", "refused"),
         ("message.timestamp.after.max.ms", "1000", "3600000", None),
         ("min.insync.replicas", "2", "1", "fewer replicas"),

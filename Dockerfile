@@ -5,28 +5,34 @@
 #
 # BASE_IMAGE is any glibc image for x86-64 with Python 3.11 or newer, venv and useradd.
 
-ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG BASE_IMAGE=python:3.13.14-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+# Every package is one of the files that requirements/ names by hash. First what changes seldom, for the build's cache.
+COPY requirements/build.txt requirements/runtime.txt requirements/
+RUN python3 -m venv /src/build \
+    && /src/build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt \
+    && python3 -m venv /opt/pipeline \
+    && /opt/pipeline/bin/pip install --no-cache-dir --require-hashes -r requirements/runtime.txt
+COPY pyproject.toml README.md LICENSE ./
 COPY pipeline pipeline
 COPY runbooks runbooks
 COPY topics/topic.schema.json topics/
-# What installs is not needed to run.
-RUN python3 -m venv /opt/pipeline \
-    && PIP_CONSTRAINT=/src/constraints.txt /opt/pipeline/bin/pip install --no-cache-dir . \
+# What installs is not needed to run. An image on Python 3.12 or newer has no setuptools to remove.
+RUN /src/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist . \
+    && /opt/pipeline/bin/pip install --no-cache-dir --no-deps dist/*.whl \
     && /opt/pipeline/bin/pip uninstall --yes setuptools pip
 
 FROM ${BASE_IMAGE} AS data
 COPY examples/flights/requirements.txt /src/
 RUN python3 -m venv /src/venv \
-    && /src/venv/bin/pip install --no-cache-dir --no-deps --target /src/data -r /src/requirements.txt
+    && /src/venv/bin/pip install --no-cache-dir --require-hashes --no-deps --target /src/data -r /src/requirements.txt
 
 FROM ${BASE_IMAGE} AS runtime
 # The state directory belongs to the user before it becomes a volume: a new volume takes over its owner.
 RUN useradd --uid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin pipeline \
-    && install -d -o pipeline -g pipeline /state
+    && install -d -m 700 -o pipeline -g pipeline /state
 COPY --from=build /opt/pipeline /opt/pipeline
 ENV PATH=/opt/pipeline/bin:$PATH PIPELINE_STATE_DIR=/state
 # Apps, topics/ and pipeline.toml are looked up here.

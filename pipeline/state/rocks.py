@@ -14,6 +14,7 @@ from pathlib import Path
 from rocksdict import AccessType, Cache
 
 from pipeline.core.names import TaskId
+from pipeline.directories import close_to_others, make_private
 from pipeline.errors import ConfigError
 from pipeline.state.errors import lock_failure, open_failure
 from pipeline.state.options import open_database
@@ -36,7 +37,7 @@ class RocksStores:
         self._claims: dict[str, weakref.finalize[..., RocksStores]] = {}
 
     def claim(self, app: str) -> None:
-        """Lock `<state_dir>/<app>`, and remove copies that were left there.
+        """Lock `<state_dir>/<app>`, close it to other users, and remove copies that were left there.
 
         Raises ConfigError when another worker has it, or it is not writable.
         """
@@ -44,7 +45,8 @@ class RocksStores:
             return
         path = self._root / app / _CLAIM
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(path.parent)
+            close_to_others(path.parent)
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise ConfigError(
@@ -78,7 +80,7 @@ class RocksStores:
         """Open or create. Raises CorruptStateError; ConfigError when it is open elsewhere or not writable."""
         path = self.path(task)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_private(path)
         except OSError as error:
             raise ConfigError(
                 f"cannot create the state directory {path} of task {task}: {error.strerror}",

@@ -8,6 +8,7 @@ each transfer, whatever an object's size. Requests are repeated for some seconds
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, from_url
 
+from pipeline.directories import close_to_others
 from pipeline.errors import CheckpointStoreError, ConfigError, DamagedCheckpointError
 from pipeline.ports import CheckpointStore, StoredObject
 
@@ -114,6 +116,8 @@ class ObjectCheckpointStore:
     def put(self, name: str, content: Iterable[bytes], size: int) -> None:
         """Write an object, whole or not at all, durably; `size` bytes."""
         try:
+            if self._directory is not None:
+                _protect(self._directory / name.partition("/")[0])
             if size <= PIECE_BYTES:
                 obstore.put(self._store, name, b"".join(content))
             else:
@@ -190,6 +194,16 @@ class ObjectCheckpointStore:
             f"the checkpoint store {self._url}: {self._gone(error) or found}, {what}: {_first_line(error)}",
             hint=_HINT,
         )
+
+
+def _protect(app: Path) -> None:
+    """The directory of an app's checkpoints: for this user alone, or for the group that may write to the root.
+
+    The root is the operator's. It is not created: it may be a mount.
+    """
+    shared = bool(app.parent.stat().st_mode & stat.S_IWGRP)
+    app.mkdir(mode=0o770 if shared else 0o700, exist_ok=True)
+    close_to_others(app, share_with_group=shared)
 
 
 def _file_pieces(path: Path) -> Iterator[bytes]:

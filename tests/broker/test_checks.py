@@ -76,6 +76,16 @@ def test_path_that_java_or_kafka_would_split_is_refused(name: str) -> None:
         checks.require_usable_path(Path("/x") / name)
 
 
+def test_records_of_a_newer_kafka_are_refused_by_name(tmp_path: Path) -> None:
+    """Kafka itself would end with a stack trace about a metadata version."""
+    state = BrokerState.new("4.10.0", "c", (NodeState(1, 9092, 9093),))
+    with pytest.raises(BrokerError, match=r"formatted by Kafka 4\.10\.0.*4\.9\.2, cannot read") as caught:
+        checks.require_readable(tmp_path, state, "4.9.2")
+    assert "--fresh" in (caught.value.hint or "")
+    for served_by in ("4.10.0", "4.10.1", "4.11.0", "5.0.0"):
+        checks.require_readable(tmp_path, state, served_by)
+
+
 def test_other_number_of_nodes_is_refused(tmp_path: Path) -> None:
     """The voters of a cluster are part of its storage."""
     state = BrokerState.new("4.3.1", "c", (NodeState(1, 9092, 9093),))

@@ -32,8 +32,10 @@ def test_records_that_kafka_4_3_wrote_are_served(tmp_path: Path) -> None:
     """An upgrade of the package must not cost a developer the records of the local broker."""
     before = _unpacked(tmp_path)
     assert before.kafka_version == "4.3.1"
+    tmp_path.chmod(0o755)  # as that release created it
 
     with LocalKafka(tmp_path, port=choose_ports(1)[0]) as kafka:
+        assert tmp_path.stat().st_mode & 0o777 == 0o700
         assert kafka.cluster_id == before.cluster_id
         assert kafka.status().kafka_version == shipped_lock().kafka_version
         _commit(kafka.bootstrap_servers, "v3")
@@ -44,14 +46,14 @@ def test_records_that_kafka_4_3_wrote_are_served(tmp_path: Path) -> None:
     assert (after.kafka_version, after.run_by) == ("4.3.1", shipped_lock().kafka_version)
 
 
-def test_records_of_a_newer_kafka_are_refused_by_name(tmp_path: Path) -> None:
-    """Kafka itself would end with a stack trace about a metadata version."""
+@pytest.mark.kafka
+def test_a_refused_start_leaves_the_records_of_a_newer_kafka(tmp_path: Path) -> None:
+    """The release that created them can still serve them."""
     newer = msgspec.structs.replace(_unpacked(tmp_path), kafka_version="99.1.0")
     write_state(tmp_path, newer)
 
-    with pytest.raises(BrokerError, match=r"formatted by Kafka 99\.1\.0.*cannot read") as caught:
+    with pytest.raises(BrokerError, match=r"formatted by Kafka 99\.1\.0"):
         LocalKafka(tmp_path).start()
-    assert "--fresh" in (caught.value.hint or "")
     assert read_state(tmp_path) == newer
 
 

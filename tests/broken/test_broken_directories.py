@@ -1,0 +1,51 @@
+"""Broken on purpose: who may enter the directories that hold data, and which storage a broker accepts."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broken.breaking import Broken, Copy, name_of
+
+ROWS = [
+    Broken(
+        "directories are created with the mode that the umask leaves",
+        "directories.py",
+        "        directory.mkdir(mode=_PRIVATE, exist_ok=True)\n",
+        "        directory.mkdir(exist_ok=True)\n",
+        "tests/test_directories.py",
+    ),
+    Broken(
+        "a state of an earlier release stays open to every user",
+        "state/rocks.py",
+        "            close_to_others(path.parent)\n",
+        "",
+        "tests/test_directories.py earlier_release",
+    ),
+    Broken(
+        "a mode that the operator chose for a group is changed",
+        "directories.py",
+        "mode & stat.S_IRWXO:",
+        "mode != _PRIVATE:",
+        "tests/test_directories.py everyone_could_enter",
+    ),
+    Broken(
+        "checkpoints in a directory are open to every user",
+        "storage/objects.py",
+        '                _protect(self._directory / name.partition("/")[0])\n',
+        "                pass\n",
+        "tests/test_directories.py checkpoints",
+    ),
+    Broken(
+        "a broker starts on the storage of a newer Kafka",
+        "broker/checks.py",
+        "    if _feature_release(state.kafka_version) > _feature_release(kafka_version):\n",
+        "    if False:\n",
+        "tests/broker/test_checks.py newer_kafka",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Copy) -> None:
+    """Tests that pass on a directory that everyone may read would be worth nothing."""
+    copied.assert_noticed(broken)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pipeline.ports import Clock, Record
 
-__all__ = ["Backlog", "Waiting"]
+__all__ = ["Backlog", "Retried", "Waiting"]
 
 
 class Waiting(NamedTuple):
@@ -20,6 +20,17 @@ class Waiting(NamedTuple):
     topic: str
     records: Sequence[Record]
     failures: int
+
+
+class Retried(NamedTuple):
+    """A record that is tried again. `since_s`: its first failure, by the monotonic clock. `reason`: its last error."""
+
+    topic: str
+    partition: int
+    offset: int
+    failures: int
+    since_s: float
+    reason: str
 
 
 class _Retry(NamedTuple):
@@ -34,6 +45,7 @@ class Backlog:
         self._clock = clock
         self._runs: deque[tuple[str, Sequence[Record]]] = deque()
         self._retries: dict[str, _Retry] = {}
+        self._retried: dict[str, Retried] = {}
         self.records = 0
 
     def __bool__(self) -> bool:
@@ -44,11 +56,25 @@ class Backlog:
         self._runs.append((topic, records))
         self.records += len(records)
 
-    def hold(self, topic: str, records: Sequence[Record], failures: int, wait_s: float) -> None:
+    @property
+    def retried(self) -> Retried | None:
+        """The record that has been tried again for the longest time."""
+        return min(self._retried.values(), key=lambda retried: retried.since_s, default=None)
+
+    def hold(
+        self, topic: str, records: Sequence[Record], failures: int, wait_s: float, reason: str = ""
+    ) -> None:
         """Records that precede all that wait of this topic; the first has failed, and is tried again in `wait_s`."""
         self._runs.appendleft((topic, records))
         self.records += len(records)
-        self._retries[topic] = _Retry(failures, self._clock.monotonic_s() + wait_s)
+        now_s, first, before = self._clock.monotonic_s(), records[0], self._retried.get(topic)
+        self._retries[topic] = _Retry(failures, now_s + wait_s)
+        since_s = before.since_s if before is not None and before.offset == first.offset() else now_s
+        self._retried[topic] = Retried(topic, first.partition(), first.offset(), failures, since_s, reason)
+
+    def settle(self, topic: str) -> None:
+        """The record of this topic that was tried again is done."""
+        self._retried.pop(topic, None)
 
     def take(self) -> Waiting | None:
         """What may be processed next; None when nothing may now. What is tried again comes alone."""
@@ -72,4 +98,5 @@ class Backlog:
         """Forget all of it: it is still in the input."""
         self._runs.clear()
         self._retries.clear()
+        self._retried.clear()
         self.records = 0

@@ -14,6 +14,7 @@ from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending, Record, Store
+from pipeline.runtime.backlog import Retried
 from pipeline.runtime.processor import Rejected
 from pipeline.runtime.watchdog import AtWork
 
@@ -51,6 +52,11 @@ class LiveTask(Protocol):
 
     @property
     def backlog_records(self) -> int: ...
+
+    @property
+    def retried(self) -> Retried | None:
+        """The record that is tried again, and for which others of its topic wait."""
+        ...
 
     @property
     def at_work(self) -> AtWork | None: ...

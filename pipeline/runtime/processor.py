@@ -42,11 +42,12 @@ class PoisonError(Exception):
 class RetryError(Exception):
     """A record that is to be tried again in `wait_s`. `offset`: its place, as of a PoisonError. `failures`: so far."""
 
-    def __init__(self, offset: int, failures: int, wait_s: float) -> None:
+    def __init__(self, offset: int, failures: int, wait_s: float, reason: str) -> None:
         super().__init__(offset)
         self.offset = offset
         self.failures = failures
         self.wait_s = wait_s
+        self.reason = reason
 
 
 @dataclass(slots=True)
@@ -242,7 +243,7 @@ class Processor:
                 wait_s=wait_s,
                 error=reason,
             )
-            raise RetryError(record.offset(), failures, wait_s) from error
+            raise RetryError(record.offset(), failures, wait_s, reason) from error
         if policy == "stop":
             raise self._poison(record, binding, error, reason)
         if policy == "skip":

@@ -70,5 +70,5 @@ def process_replays(processor: Processor, records: Sequence[Record], failures: i
         except PoisonError as stopped:
             raise PoisonError(record.offset(), stopped.error) from stopped
         except RetryError as stopped:
-            raise RetryError(record.offset(), stopped.failures, stopped.wait_s) from stopped
+            raise RetryError(record.offset(), stopped.failures, stopped.wait_s, stopped.reason) from stopped
         failures = 0

@@ -26,7 +26,7 @@ from pipeline.core.position import AppliedPosition
 from pipeline.declarations import TableDef, Topic
 from pipeline.errors import FatalTaskError, InvariantError, PipelineError
 from pipeline.ports import Pending, Record, Step
-from pipeline.runtime.backlog import Backlog
+from pipeline.runtime.backlog import Backlog, Retried
 from pipeline.runtime.dead_letters import DeadLetters
 from pipeline.runtime.dedup import dedup_tables
 from pipeline.runtime.pace import CommitPace
@@ -130,6 +130,11 @@ class Task:
     def backlog_records(self) -> int:
         """How many records wait here."""
         return self._backlog.records
+
+    @property
+    def retried(self) -> Retried | None:
+        """The record that is tried again, and for which others of its topic wait."""
+        return self._backlog.retried
 
     @property
     def positions(self) -> Mapping[str, int]:
@@ -271,13 +276,15 @@ class Task:
                 self._processor.process(topic, records, failures)
             position = records[-1].offset() + 1
             done = len(records)
+            if failures:
+                self._backlog.settle(topic)
         except (PoisonError, RetryError) as stopped:
             position = stopped.offset
             done = sum(record.offset() < stopped.offset for record in records)
             if isinstance(stopped, PoisonError):
                 self.poison = stopped.error
             else:
-                self._backlog.hold(topic, records[done:], stopped.failures, stopped.wait_s)
+                self._backlog.hold(topic, records[done:], stopped.failures, stopped.wait_s, stopped.reason)
         if done:
             self._positions[topic] = position
             self._open_records += done

@@ -26,6 +26,7 @@ from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.reactions import Reaction, Reactions
 from pipeline.runtime.resources import Resources
 from pipeline.runtime.sharing.ownership import Ownership
+from pipeline.runtime.sharing.retried import RetriedRecords
 from pipeline.runtime.upkeep import Upkeep
 from pipeline.runtime.watchdog import AtWork
 from pipeline.runtime.world import World
@@ -61,6 +62,7 @@ class Worker:
         self._stopping = False
         self._ended = Counter[str]()
         self._reactions = Reactions()
+        self._retried = RetriedRecords(world.clock)
         self.failures: dict[TaskId, PipelineError] = {}
         self.displaced: DisplacedError | None = None  # by another process of this worker's id
 
@@ -108,6 +110,9 @@ class Worker:
                 moved |= self._advance_leaving(run, task)
             run.balance(2 * self._settings.max_poll_records)
             self._tell_news(run)
+        if self._ownership is not None:
+            live = (task for run in self._runs for task in run.tasks.values())
+            self._retried.turn(live, self._ownership)
         moved |= self._checkpointer.turn()
         for run, task_id, error in self._upkeep.turn():
             self._react(run, task_id, error)

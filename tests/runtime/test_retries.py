@@ -12,7 +12,8 @@ from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.errors import HandlerError
 from pipeline.ports import Step
-from pipeline.testing import TestDriver
+from pipeline.runtime.status import read_status
+from pipeline.testing import MemoryCluster, MemoryJournalReader, TestDriver
 
 DELAY_S = 4.0
 
@@ -310,3 +311,90 @@ def test_tries_that_failed_are_counted() -> None:
         "wait_s": DELAY_S,
         "error": "ConnectionError: the service is away",
     }
+
+
+def problems(shaky: Shaky) -> list[str]:
+    """What a status says is wrong."""
+    broker, clock = shaky.driver.broker, shaky.driver.clock
+    found = read_status("shaky", MemoryCluster(broker), MemoryJournalReader(broker), clock.wall_ms())
+    return [problem.text for problem in found.problems]
+
+
+def look_while_it_fails(shaky: Shaky, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What a status says at each call of the handler."""
+    looks: list[list[str]] = []
+    real = shaky.add_one
+
+    def look(event: Event[str, int], ctx: Context) -> None:
+        looks.append(problems(shaky))
+        real(event, ctx)
+
+    monkeypatch.setattr(shaky, "add_one", look)
+    return looks
+
+
+def test_a_status_names_the_record_that_is_tried_again_until_it_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The partition stands still for minutes, and nothing else says why."""
+    shaky = Shaky(retries=3)
+    shaky.failing = {1: 3}
+    looks = look_while_it_fails(shaky, monkeypatch)
+    shaky.send(1, 2)
+    shaky.driver.run()
+    tries = ["1 try has failed", "2 tries have failed", "3 tries have failed"]
+    assert looks[:4] == [[], *([each] for each in map(retried, tries))]
+    assert problems(shaky) == []
+
+
+def retried(tries: str) -> str:
+    return (
+        f"shaky/main/0: record numbers[0] offset 0 is tried again: {tries}, "
+        "the last with ConnectionError: the service is away"
+    )
+
+
+def test_the_next_owner_says_anew_which_record_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The note of a worker that died must not outlive its task there."""
+    shaky = Shaky(retries=3, on_error="stop")
+    shaky.failing = {1: 3}
+    looks = look_while_it_fails(shaky, monkeypatch)
+    shaky.send(1)
+
+    def third_try(event: Event[str, int], ctx: Context) -> None:
+        if len(looks) == 2:
+            shaky.driver.crash_at(Step.BEFORE_BEGIN)
+            shaky.failing = {}
+        look(event, ctx)
+
+    look = shaky.add_one
+    monkeypatch.setattr(shaky, "add_one", third_try)
+    shaky.driver.run()
+    assert shaky.driver.crashed
+    assert looks[-1] == [retried("2 tries have failed")]
+    shaky.driver.restart()
+    shaky.driver.run()
+    assert problems(shaky) == []
+    assert shaky.sent == [1]
+
+
+def test_a_handler_whose_second_try_succeeds_writes_no_note() -> None:
+    """Else each record of a shaky service would cost a note."""
+    app = App("soon")
+    numbers = app.topic("numbers", key=str, value=int)
+    failed: set[int] = set()
+
+    @app.handler(numbers, retries=1, retry_delay_s=0.5)
+    def once(event: Event[str, int], ctx: Context) -> None:
+        if event.value not in failed:
+            failed.add(event.value)
+            raise ConnectionError("away")
+
+    driver = TestDriver(app, partitions=1)
+    driver.run()
+    before = len(driver.broker.records("pipeline.workers.soon"))
+    for number in range(20):
+        driver.send(numbers, "k", number)
+    driver.run()
+    assert len(failed) == 20
+    assert len(driver.broker.records("pipeline.workers.soon")) == before

@@ -31,7 +31,7 @@ from pipeline.errors import (
 )
 from pipeline.event import Event
 from pipeline.ports import Executor, Pending, Record
-from pipeline.runtime.backlog import Backlog
+from pipeline.runtime.backlog import Backlog, Retried
 from pipeline.runtime.blame import error_place, error_text, plainly
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.processor import Rejected
@@ -112,6 +112,11 @@ class SinkTask:
     def backlog_records(self) -> int:
         """How many records wait here."""
         return self._backlog.records
+
+    @property
+    def retried(self) -> Retried | None:
+        """Sinks try no record again."""
+        return None
 
     @property
     def at_work(self) -> AtWork | None:

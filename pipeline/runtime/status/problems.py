@@ -111,7 +111,7 @@ def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:
 
 def _is_silent(status: TaskStatus, now_ms: int) -> bool:
     running = status.phase in {Phase.LIVE, Phase.MOVING} and not status.database
-    return running and status.lag > 0 and now_ms - status.entry_ms > SILENT_S * 1000
+    return running and not status.problem and status.lag > 0 and now_ms - status.entry_ms > SILENT_S * 1000
 
 
 def _checkpoint_is_old(status: TaskStatus) -> bool:

@@ -221,7 +221,7 @@ def partition_failure(error: KafkaError, where: str, position: int) -> PipelineE
     if code in _OUT_OF_RANGE:
         return FatalTaskError(
             f"{where}: position {position} is outside what the partition holds: {error.str()}",
-            hint="retention removed records before they were processed, or the topic was truncated",
+            hint="follow runbooks/input-expired.md: retention removed records before they were processed",
         )
     if code in _UNREACHABLE or error.retriable():
         return None

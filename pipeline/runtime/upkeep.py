@@ -84,7 +84,7 @@ class Upkeep:
     def explain(self, run: GroupRun, task: TaskId, error: PipelineError) -> PipelineError:
         """A position out of range has another reason when the topic is not the one it was."""
         try:
-            now = self._world.cluster.describe(list(run.plan.identity.inputs))
+            now = self._world.cluster.describe(list(_watched(run.plan)))
         except PipelineError:
             return error
         return _error(run, task, now) or error

@@ -183,7 +183,8 @@ class MemorySource:
         if not start <= position <= end:
             self._failed.add(partition)
             error = FatalTaskError(
-                f"{partition}: position {position} is outside what it holds, {start} to {end}"
+                f"{partition}: position {position} is outside what it holds, {start} to {end}",
+                hint="follow runbooks/input-expired.md",
             )
             failures.append(PartitionFailure(partition, error))
             return []

@@ -189,6 +189,26 @@ def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters:
     letters.finish(letters=0)
 
 
+def test_records_that_retention_removed_are_named(letters: Letters) -> None:
+    """The group has a dead-letter topic, which is there: nothing must say that it was deleted."""
+    letters.fail()
+    letters.send(20)
+    place = TopicPartition(f"{letters.prefix}-amounts", 0)
+    with (
+        closing(KafkaCluster(letters._kafka)) as cluster,
+        closing(KafkaJournalReader(letters._kafka)) as reader,
+    ):
+        cluster.truncate(place, reader.bounds(place).stable_end)
+    worker = letters.start()
+    letters.wait_until(lambda: "task_failed" in letters.log.read_text())
+    said = letters.log.read_text()
+    assert f"{place}: position " in said
+    assert "is outside what the partition holds" in said
+    assert "runbooks/input-expired.md" in said
+    assert "dead-letters, which this task writes to, was deleted" not in said
+    letters.stop(worker)
+
+
 @pytest.mark.kills
 def test_kills_at_each_point_of_a_replay_lose_and_double_no_record(letters: Letters) -> None:
     """Each point is met by what the one before it has left; some of the letters are on their way by then."""

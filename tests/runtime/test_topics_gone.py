@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline import App, Context, Event
+from pipeline import App, Context, Event, Topic
+from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError
 from pipeline.ports import TopicSpec
 from pipeline.runtime.genesis import JOURNAL_CONFIG, JOURNAL_MESSAGE_BYTES
@@ -83,6 +84,32 @@ def test_a_journal_that_is_deleted_stops_the_tasks_with_the_page_that_says_what_
     with pytest.raises(FatalTaskError, match=r"existed before|holds no entry"):
         driver.run()
     assert driver.table(sums.totals)["a"].total == 1
+
+
+def with_dead_letters() -> tuple[TestDriver, Topic[str, int]]:
+    """An app whose group has dead letters; of its topic `numbers` one record is processed."""
+    app = App("careful")
+    numbers = app.topic("numbers", key=str, value=int)
+    app.handler(numbers, on_error="dead_letter")(lambda _event, _ctx: None)
+    driver = TestDriver(app, partitions=1)
+    driver.send(numbers, "a", 1)
+    driver.run()
+    driver.stop()
+    return driver, numbers
+
+
+def test_records_that_retention_removed_are_named_and_not_a_deleted_topic() -> None:
+    """Whoever reads of a deleted dead-letter topic starts the worker again, for ever."""
+    driver, numbers = with_dead_letters()
+    for number in range(5):
+        driver.send(numbers, "a", number)
+    driver.broker.truncate(TopicPartition("numbers", 0), 4)
+    driver.restart()
+    with pytest.raises(
+        FatalTaskError, match=r"numbers\[0\]: position 1 is outside what it holds, 4 to 6"
+    ) as caught:
+        driver.run()
+    assert "runbooks/input-expired.md" in (caught.value.hint or "")
 
 
 def test_a_dead_letter_topic_that_is_deleted_stops_the_group_and_comes_back_with_the_next_start() -> None:

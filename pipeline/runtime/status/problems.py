@@ -81,8 +81,8 @@ def letter_problems(letters: Sequence[GroupLetters]) -> list[Problem]:
     return [
         Problem(
             f"group {each.group.app}/{each.group.group} has {each.letters.open:,} open dead letter"
-            f"{'s' * (each.letters.open != 1)}",
-            f"pipeline deadletters list MODULE:APP --group {each.group.group} --open; then replay or discard them",
+            f"{'s' * (each.letters.open != 1)}: replay or discard them",
+            f"pipeline deadletters list MODULE:APP --group {each.group.group} --open",
         )
         for each in letters
         if each.letters.open

@@ -66,7 +66,7 @@ def test_a_status_shows_records_that_failed_as_a_problem_until_they_are_handled(
     assert 0 <= orders.driver.clock.wall_ms() - found.last_ms < 1_000
     assert found.recent == pytest.approx(len(BAD), rel=0.05)
     (problem,) = status(orders).problems
-    assert problem.text == "group orders/main has 4 open dead letters"
+    assert problem.text == "group orders/main has 4 open dead letters: replay or discard them"
     assert "deadletters list MODULE:APP --group main --open" in problem.hint
     orders.bad = {8}
     orders.driver.replay_dead_letters()

@@ -150,7 +150,7 @@ class Publisher:
         (aborted again and again, or a check failed) and CorruptStateError (the store cannot be written).
         """
         clock = self._world.clock
-        quick = 0
+        quick = failed_while_stopping = 0
         while True:
             began = clock.monotonic_s()
             nonce = self._world.random.token(NONCE_BYTES)
@@ -176,7 +176,9 @@ class Publisher:
                     f"task {self._task}: a commit was aborted {quick} times in a row: {last_error}",
                     hint=f"{hint or 'mend the cause and start the worker again'}; nothing is lost",
                 )
-            if self._stopping:
+            # The renewal was answered, so Kafka is there: an id that expired while the task was idle is known again.
+            failed_while_stopping += self._stopping
+            if failed_while_stopping > 1:
                 raise UnreachableError(f"task {self._task}: the last commit did not go through: {last_error}")
             clock.sleep(RETRY_PAUSE_S * quick)
 

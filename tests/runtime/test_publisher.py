@@ -199,12 +199,23 @@ def test_a_refused_commit_is_aborted_before_anybody_waits_for_its_end() -> None:
     assert stable_end == end == 2  # the record and the marker of its abort
 
 
-def test_a_worker_that_stops_gives_a_refused_commit_one_try() -> None:
+@pytest.mark.parametrize("call", ["append", "flush", "commit"])
+def test_a_stopping_worker_publishes_a_refused_commit_again(call: str) -> None:
+    """After transactional.id.expiration.ms without a commit the first one is refused, and a new producer is not."""
+    broker, clock = MemoryBroker(), ManualClock()
+    live = _live(broker, clock, MemoryProducers(broker))
+    live.publisher.stop_waiting()
+    broker.fail_next(call, AbortableError("Producer attempted to use a producer id which is not assigned"))
+    live.publisher.publish(_commit(1))
+    assert [record.value() for record in broker.records("out")] == [b"1"]
+
+
+def test_a_stopping_worker_gives_a_refused_commit_two_tries() -> None:
     """It has stop_timeout_s; the next start publishes from the same input."""
     broker, clock = MemoryBroker(), ManualClock()
     live = _live(broker, clock, MemoryProducers(broker))
     live.publisher.stop_waiting()
-    for _ in range(2):
+    for _ in range(3):
         broker.fail_next("flush", AbortableError("refused"))
     with pytest.raises(UnreachableError, match="the last commit did not go through: refused"):
         live.publisher.publish(_commit(1))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from pipeline.cli.ending import end_soon
 from pipeline.cli.help import Commands, adopt
 from pipeline.errors import PipelineError
 
@@ -85,6 +86,26 @@ def _pipeline(
 
 def main() -> None:
     """Run the command that was typed, and end the process with its exit code."""
+    try:
+        _run()
+    except SystemExit as end:
+        end_soon(_code_of(end))
+        raise
+    except KeyboardInterrupt:
+        end_soon(130)
+        raise
+    except BaseException:
+        end_soon(1)
+        raise
+
+
+def _code_of(end: SystemExit) -> int:
+    if isinstance(end.code, int):
+        return end.code
+    return 0 if end.code is None else 1
+
+
+def _run() -> None:
     try:
         assemble(sys.argv[1] if len(sys.argv) > 1 else None)()
     except PipelineError as error:

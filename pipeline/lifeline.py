@@ -19,7 +19,7 @@ import msgspec
 
 from pipeline.runtime.counts import Progress
 
-__all__ = ["TiedProcess", "tie"]
+__all__ = ["TiedProcess", "ended_by", "tie"]
 
 _READ_BYTES = 64 * 1024
 
@@ -27,16 +27,17 @@ _READ_BYTES = 64 * 1024
 class TiedProcess:
     """Starts `command` with `ends` of the pipes as its last argument; a `supervisor.Child`.
 
+    `code_before`: the exit code of the process before it, 0 if there was none; it goes there, too.
     In a process group of its own: a Ctrl-C in the terminal is the supervisor's to pass on, once.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], code_before: int = 0) -> None:
         life, self._life = os.pipe()
         self._reports, reports = os.pipe()
         os.set_blocking(self._reports, False)
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this very program
-                [*command, f"{life},{reports}"],
+                [*command, f"{life},{reports},{code_before}"],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(life, reports),
                 process_group=0,
@@ -87,7 +88,7 @@ class TiedProcess:
 
 def tie(ends: str) -> Callable[[Progress], None]:
     """In the process: end when the supervisor does; what reports to it. `ends`: the last argument."""
-    life, reports = map(int, ends.split(","))
+    life, reports, _ = map(int, ends.split(","))
     for end in (life, reports):
         os.set_inheritable(end, False)  # a program that a handler starts must not hold on to them
     os.set_blocking(reports, False)
@@ -106,3 +107,9 @@ def tie(ends: str) -> Callable[[Progress], None]:
             os.write(reports, msgspec.json.encode(progress) + b"\n")
 
     return report
+
+
+def ended_by(ends: str) -> signal.Signals | None:
+    """The signal that ended the process before this one under the same supervisor; None for any other end."""
+    code = int(ends.rpartition(",")[2])
+    return signal.Signals(-code) if code < 0 else None

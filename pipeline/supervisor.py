@@ -102,7 +102,7 @@ class Child(Protocol):
 class _Place:
     """One of the processes, over all its lives."""
 
-    def __init__(self, name: str, start: Callable[[], Child], clock: Clock, random: Random) -> None:
+    def __init__(self, name: str, start: Callable[[int], Child], clock: Clock, random: Random) -> None:
         self.name = name
         self.restarts = Restarts(random)
         self.code = 0  # of the last life
@@ -125,7 +125,7 @@ class _Place:
 
     def start(self) -> None:
         self._started_s = self._clock.monotonic_s()
-        self.child = self._start()
+        self.child = self._start(self.code)
 
     def take_end(self) -> End | None:
         """The end of this life, once."""
@@ -143,13 +143,16 @@ class _Place:
 
 
 class Supervisor:
-    """`count` processes, named `<worker_id>-<n>`. `start(name, n)` begins the life of one."""
+    """`count` processes, named `<worker_id>-<n>`.
+
+    `start(name, n, code)` begins the life of one; `code` is the exit code of the one before, 0 if there was none.
+    """
 
     def __init__(
         self,
         worker_id: str,
         count: int,
-        start: Callable[[str, int], Child],
+        start: Callable[[str, int, int], Child],
         clock: Clock,
         random: Random,
         log: Logger,
@@ -158,7 +161,7 @@ class Supervisor:
         self._log = log
         self._worked = False
         self._places = [
-            _Place(name, lambda name=name, n=n: start(name, n), clock, random)  # type: ignore[misc]
+            _Place(name, lambda code, name=name, n=n: start(name, n, code), clock, random)  # type: ignore[misc]
             for n in range(1, count + 1)
             for name in [process_id(worker_id, n)]
         ]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from signal import Signals
 
 import structlog
 
@@ -35,6 +36,7 @@ from pipeline.runtime.letter_topics import letter_topics
 from pipeline.runtime.system import SystemClock, SystemRandom, ThreadExecutor
 from pipeline.runtime.worker import Worker
 from pipeline.runtime.world import Checkpoints, NoSteps, World
+from pipeline.state.crashes import CrashFiles
 from pipeline.state.rocks import RocksStores
 from pipeline.storage.objects import open_checkpoint_store
 from pipeline.watching import Watch, heard_signals
@@ -90,8 +92,11 @@ def build_world(
     steps: Steps | None = None,
     log: Logger | None = None,
     wait: StartupWait | None = None,
+    ended_by: Signals | None = None,
 ) -> World:
     """Adapters for `app`'s cluster. `wait`: for a Kafka that does not answer yet.
+
+    `ended_by`: the signal that ended the process before this one, if it is known.
 
     Raises UnreachableError, ConfigError.
     """
@@ -118,20 +123,26 @@ def build_world(
         steps=steps if steps is not None else NoSteps(),
         checkpoints=Checkpoints(checkpoints, ThreadExecutor(TRANSFERS)) if checkpoints is not None else None,
         sink_executor=lambda: ThreadExecutor(settings.worker.sink_connections),
+        crash_log=CrashFiles(settings.worker.state_dir, ended_by),
     )
 
 
 def build_worker(
-    app: App, settings: Settings, *, steps: Steps | None = None, stop: threading.Event | None = None
+    app: App,
+    settings: Settings,
+    *,
+    steps: Steps | None = None,
+    stop: threading.Event | None = None,
+    ended_by: Signals | None = None,
 ) -> Worker:
     """A worker on the real parts, not yet started. `stop` ends the wait for a Kafka that does not answer yet.
 
-    Raises ConfigError where declared topics are other ones, or where this process may not open as many files as the
-    app's tasks may need; UnreachableError.
+    `ended_by`: as of `build_world`. Raises ConfigError where declared topics are other ones, or where this process may
+    not open as many files as the app's tasks may need; UnreachableError.
     """
     worker_settings = with_worker_id(settings.worker)
     wait = WorkerWait(settings.kafka, stop or threading.Event(), structlog.get_logger("pipeline"))
-    world = build_world(app, settings, steps=steps, wait=wait)
+    world = build_world(app, settings, steps=steps, wait=wait, ended_by=ended_by)
     _check_declarations(app, settings.worker.topics_dir, world)
     topics = world.cluster.describe(list(app.topics))
     place = settings.worker.state_dir / app.app_name
@@ -196,16 +207,22 @@ def run_worker(
         raise _summary(list(worker.failures.values()))
 
 
-def run_app(app: App, settings: Settings, report: Callable[[Progress], None] | None = None) -> None:
+def run_app(
+    app: App,
+    settings: Settings,
+    report: Callable[[Progress], None] | None = None,
+    ended_by: Signals | None = None,
+) -> None:
     """Build a worker and `run_worker` until SIGTERM or SIGINT. A second SIGINT ends the process at once.
 
+    `ended_by`: the signal that ended the process before this one, if it is known.
     Must be called on the main thread. Raises what `build_worker` and `run_worker` raise. A worker that does not come
     to an end within `stop_timeout_s` of the signal, because a handler does not return, ends the process with 1.
     """
     stop = threading.Event()
     with heard_signals(stop):
         try:
-            worker = build_worker(app, settings, stop=stop)
+            worker = build_worker(app, settings, stop=stop, ended_by=ended_by)
         except UnreachableError:
             if stop.is_set():
                 return  # it was told to stop while it waited for Kafka, and had begun nothing

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.lifeline import TiedProcess
+from pipeline.lifeline import TiedProcess, ended_by
 
 DEADLINE_S = 20.0
 CHILD = """
@@ -57,6 +57,16 @@ def test_what_a_process_reports_is_heard_and_its_last_words_are_kept() -> None:
     assert child.poll() == 0
     assert child.progress is not None
     assert (child.progress.records, child.progress.live) == (1, 6)
+
+
+def test_a_process_learns_the_signal_that_ended_the_one_before() -> None:
+    """In the argument by which it is tied; an exit code is not a signal."""
+    says = "import sys; from pipeline.lifeline import ended_by; sys.exit(ended_by(sys.argv[1]) or 40)"
+    for code_before, said in ((-signal.SIGABRT, signal.SIGABRT), (1, 40), (0, 40)):
+        child = TiedProcess([sys.executable, "-c", says], code_before)
+        _until(lambda child=child: child.poll() is not None)  # type: ignore[misc]
+        assert child.poll() == said
+    assert ended_by("3,4,-11") is signal.SIGSEGV
 
 
 def test_a_process_ends_by_what_it_is_told() -> None:

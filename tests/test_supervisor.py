@@ -60,9 +60,11 @@ class Crew:
     def __init__(self, count: int, play: Callable[[str, int, ManualClock], Script]) -> None:
         self.clock = ManualClock()
         self.lives: dict[str, list[Script]] = {}
+        self.codes_before: list[int] = []
         self.log = structlog.testing.CapturingLogger()
 
-        def start(name: str, _number: int) -> Script:
+        def start(name: str, _number: int, code_before: int) -> Script:
+            self.codes_before.append(code_before)
             lives = self.lives.setdefault(name, [])
             lives.append(play(name, len(lives), self.clock))
             return lives[-1]
@@ -144,6 +146,13 @@ def test_a_killed_process_comes_back_and_the_others_go_on() -> None:
     assert {name: len(lives) for name, lives in crew.lives.items()} == {"w-1": 1, "w-2": 2, "w-3": 1}
     (said,) = crew.said("worker_ended")
     assert (said["worker"], said["ended_with"]) == ("w-2", "SIGKILL")
+
+
+def test_each_process_learns_how_the_one_before_it_ended() -> None:
+    """A signal that left no trace on the disk is known to the supervisor alone."""
+    crew = Crew(1, lambda _name, life, clock: Script(clock, -signal.SIGABRT if life == 0 else None))
+    crew.run(20.0)
+    assert crew.codes_before == [0, -signal.SIGABRT]
 
 
 def test_progress_is_the_sum_over_all_lives() -> None:

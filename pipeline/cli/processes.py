@@ -30,9 +30,10 @@ def run_processes(
     """
     check_worker_id(process_id(settings.worker_id, count))
 
-    def start(name: str, number: int) -> TiedProcess:
+    def start(name: str, number: int, code_before: int) -> TiedProcess:
         place = str(settings.state_dir / f"process.{number}")
-        return TiedProcess([*_this_command(), "--worker-id", name, "--state-dir", place, "--supervised"])
+        command = [*_this_command(), "--worker-id", name, "--state-dir", place, "--supervised"]
+        return TiedProcess(command, code_before)
 
     supervisor = Supervisor(
         settings.worker_id, count, start, SystemClock(), SystemRandom(), get_logger("pipeline")

@@ -21,7 +21,7 @@ from pipeline.cli.processes import run_processes
 from pipeline.cli.progress import ProgressLine
 from pipeline.config import WorkerSettings, load_settings
 from pipeline.errors import PipelineError
-from pipeline.lifeline import tie
+from pipeline.lifeline import ended_by, tie
 from pipeline.wiring import run_app, with_worker_id
 
 __all__ = ["worker"]
@@ -98,8 +98,9 @@ def worker(
         _end_line(line)
         raise typer.Exit(code)
     app = find_app(target)
+    before = ended_by(supervised) if supervised is not None else None
     try:
-        run_app(app, settings, report or line)
+        run_app(app, settings, report or line, before)
     except PipelineError as error:
         _end_line(line)
         # Threads may still wait for a broker that is away, and would keep the process from ending.

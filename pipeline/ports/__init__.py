@@ -8,6 +8,7 @@ run on the fakes and on the real thing.
 from pipeline.ports.checkpoints import CheckpointStore, StoredObject
 from pipeline.ports.clock import Clock, Random
 from pipeline.ports.cluster import Cluster, TopicInfo, TopicSpec
+from pipeline.ports.crashes import CrashLog, Ending
 from pipeline.ports.events import EventClient, EventClients, Report
 from pipeline.ports.executor import Executor, Pending
 from pipeline.ports.journal import JournalBounds, JournalReader
@@ -23,6 +24,8 @@ __all__ = [
     "CheckpointStore",
     "Clock",
     "Cluster",
+    "CrashLog",
+    "Ending",
     "EventClient",
     "EventClients",
     "Executor",

@@ -15,6 +15,7 @@ from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending, Record, Store
 from pipeline.runtime.backlog import Retried
+from pipeline.runtime.crashes import InputCrashes
 from pipeline.runtime.processor import Rejected
 from pipeline.runtime.watchdog import AtWork
 
@@ -33,6 +34,8 @@ class Place(Protocol):
 
 class LiveTask(Protocol):
     """The processing thread's side of a task. Whatever raises, raises what ended it."""
+
+    crashes: InputCrashes  # set by the worker before the first record
 
     @property
     def id(self) -> TaskId: ...

@@ -21,6 +21,7 @@ from pipeline.group import Group
 from pipeline.headers import UnreadableHeadersError
 from pipeline.ports import Logger, Record
 from pipeline.runtime.blame import error_place, error_text, handler_name, plainly
+from pipeline.runtime.crashes import NativeCrash
 from pipeline.runtime.dead_letters import DeadLetters
 from pipeline.runtime.dedup import DedupTable
 from pipeline.runtime.watchdog import AtWork
@@ -144,6 +145,16 @@ class Processor:
             "record_rejected", policy="dead_letter", task=str(self._task), record=where, error=why
         )
 
+    def condemn(self, topic_name: str, record: Record, crash: NativeCrash) -> None:
+        """Apply the policy to a record that crashes the process, without a look at what is in it.
+
+        Which of the topic's handlers it was is not known: the strictest policy holds. Raises PoisonError.
+        """
+        topic, bindings = self._routes[topic_name]
+        strictest = min(bindings, key=lambda binding: _STRICTNESS.index(binding.on_error))
+        self._failures = 0
+        self._reject(topic, strictest, record, crash)
+
     def _run_records(
         self, topic: Topic[Any, Any], bindings: list[Binding], remaining: Iterator[Record]
     ) -> None:
@@ -224,14 +235,15 @@ class Processor:
         """Ask for another try, or apply the policy. Raises RetryError, PoisonError."""
         error = plainly(error, topic, record)
         # Our own errors are mistakes of the program, and a handler that exits means the worker, not its record.
-        final = isinstance(error, (PipelineError, *LEAVING))
+        crash = error if isinstance(error, NativeCrash) else None
+        final = isinstance(error, (PipelineError, *LEAVING)) or (crash is not None and not crash.proven)
         # A dead letter that is replayed in vain is one again, whatever its handler says by now.
         again = getattr(record, "replay", 0) > 0
         policy: OnError = "stop" if final else "dead_letter" if again else binding.on_error
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         reason = error_text(error)
         failures = self._failures + 1
-        hopeless = final or isinstance(error, UnreadableHeadersError)
+        hopeless = final or isinstance(error, UnreadableHeadersError | NativeCrash)
         if failures <= binding.retries and not hopeless and self._was_called(topic, record):
             wait_s = binding.retry_wait_s(failures)
             self.rejected.retried += 1
@@ -276,12 +288,20 @@ class Processor:
             HandlerError(
                 f"task {self._task}: the record {where} cannot be processed by {handler_name(binding)}: {reason}\n"
                 f"{error_place(error)}",
-                hint="mend the handler or the record and start the worker again; it goes on from this record. "
-                "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md",
+                hint=_CRASH_HINT if isinstance(error, NativeCrash) else _HINT,
             ),
         )
         poison.__cause__ = error
         return poison
 
 
+_STRICTNESS: Sequence[OnError] = ("stop", "dead_letter", "skip")
+_HINT = (
+    "mend the handler or the record and start the worker again; it goes on from this record. "
+    "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md"
+)
+_CRASH_HINT = (
+    "fix the handler or the library that it calls and start the worker again: it handles this record once more. "
+    "on_error='skip' or 'dead_letter' lets such records pass: runbooks/native-crash.md"
+)
 _timestamp: Callable[[Record], int] = lambda record: record.timestamp()[1]  # noqa: E731

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 from pipeline.core.letters import Replay, decode_replay
 from pipeline.ports import Record
+from pipeline.runtime.crashes import NativeCrash
 from pipeline.runtime.processor import PoisonError, Processor, RetryError
 
-__all__ = ["Replayed", "process_replays"]
+__all__ = ["Replayed", "condemn_replay", "process_replays"]
 
 _CREATE_TIME = 1
 
@@ -72,3 +73,15 @@ def process_replays(processor: Processor, records: Sequence[Record], failures: i
         except RetryError as stopped:
             raise RetryError(record.offset(), stopped.failures, stopped.wait_s, stopped.reason) from stopped
         failures = 0
+
+
+def condemn_replay(processor: Processor, record: Record, crash: NativeCrash) -> None:
+    """`Processor.condemn` for a record of the topic of replays; what it raises names its place there."""
+    replay = decode_replay(record.value())
+    if replay is None or not processor.handles(replay.topic):
+        process_replays(processor, [record], 0)  # no handler is called
+        return
+    try:
+        processor.condemn(replay.topic, Replayed(replay), crash)
+    except PoisonError as stopped:
+        raise PoisonError(record.offset(), stopped.error) from stopped

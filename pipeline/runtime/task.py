@@ -27,13 +27,14 @@ from pipeline.declarations import TableDef, Topic
 from pipeline.errors import FatalTaskError, InvariantError, PipelineError
 from pipeline.ports import Pending, Record, Step
 from pipeline.runtime.backlog import Backlog, Retried
+from pipeline.runtime.crashes import unrecorded
 from pipeline.runtime.dead_letters import DeadLetters
 from pipeline.runtime.dedup import dedup_tables
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.processor import PoisonError, Processor, Rejected, RetryError
 from pipeline.runtime.publisher import Commit, Publisher
-from pipeline.runtime.replays import process_replays
+from pipeline.runtime.replays import condemn_replay, process_replays
 from pipeline.runtime.restore import Restored
 from pipeline.runtime.watchdog import AtWork
 from pipeline.runtime.world import World
@@ -102,6 +103,7 @@ class Task:
         self._entries: deque[tuple[Commit, Entered]] = deque()
         self._entered: Entered = _nothing
         self._leaving = False
+        self.crashes = unrecorded(task, self._positions)
         self.poison: PipelineError | None = None
         self.records = 0
         self.outputs = 0
@@ -270,10 +272,10 @@ class Task:
             self._open_since_s = self._world.clock.monotonic_s()
         outputs_before = len(self.context.outputs)
         try:
-            if topic == self._replays_topic:
-                process_replays(self._processor, records, failures)
+            if topic in self.crashes.suspects:
+                self._handle_cautiously(topic, records, failures)
             else:
-                self._processor.process(topic, records, failures)
+                self._handle(topic, records, failures)
             position = records[-1].offset() + 1
             done = len(records)
             if failures:
@@ -291,6 +293,32 @@ class Task:
             self.records += done
         new = self.context.outputs[outputs_before:]
         self._open_bytes += sum([len(output[2]) for output in new if output[2]]) + 64 * (done + len(new))
+
+    def _handle(self, topic: str, records: Sequence[Record], failures: int) -> None:
+        self.crashes.handling(topic, records)
+        try:
+            if topic == self._replays_topic:
+                process_replays(self._processor, records, failures)
+            else:
+                self._processor.process(topic, records, failures)
+        finally:
+            self.crashes.handled()
+
+    def _handle_cautiously(self, topic: str, records: Sequence[Record], failures: int) -> None:
+        """Some of the records may crash the process."""
+        for part in self.crashes.parts(topic, records):
+            crash = self.crashes.verdict(topic, part[0])
+            if crash is None:
+                self._handle(topic, part, failures)
+                continue
+            try:
+                if topic == self._replays_topic:
+                    condemn_replay(self._processor, part[0], crash)
+                else:
+                    self._processor.condemn(topic, part[0], crash)
+            except PoisonError:
+                self.crashes.try_again(topic, part[0])
+                raise
 
     def _seal(self) -> Any:
         """Make the open overlay an immutable commit; processing goes on over a new one."""

@@ -20,6 +20,7 @@ from pipeline.runtime.authorities import plan_authorities
 from pipeline.runtime.beginnings import Beginnings, begin
 from pipeline.runtime.checkpoints.checkpointer import Checkpointer
 from pipeline.runtime.counts import Progress, counts_of
+from pipeline.runtime.crashes import Crashes
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.live import Asked, LiveTask, Ready
 from pipeline.runtime.pace import CommitPace
@@ -58,6 +59,7 @@ class Worker:
         self._upkeep = Upkeep(self._runs, world, settings)
         self._checkpointer = Checkpointer(self._runs, world, settings)
         self._beginnings = Beginnings(world)
+        self._crashes = Crashes(world.crash_log, world.log)
         self._quiet = False
         self._stopping = False
         self._ended = Counter[str]()
@@ -86,6 +88,7 @@ class Worker:
         for run, error in zip(self._runs, away, strict=True):
             if error is not None:
                 self._beginnings.add(run, error)
+        self._crashes.begin(self._app.app_name, self._ownership.me.process)
         self._world.log.info(
             "worker_started",
             app=self._app.app_name,
@@ -196,6 +199,7 @@ class Worker:
         self._resources.close()
         self._world.executor.close()
         self._checkpointer.close()
+        self._crashes.leave()
         self._world.stores.release(self._app.app_name)
         self._world.log.info("worker_stopped", app=self._app.app_name)
 
@@ -314,7 +318,7 @@ class Worker:
             except PipelineError as error:
                 self._react(run, task_id, error)
                 continue
-            run.add(ready.live())
+            run.add(self._watched(run, ready.live()))
             self._reactions.settled(task_id)
             self._own().acquired(task_id, ready.applied.seq)
             self._world.log.info(
@@ -326,6 +330,11 @@ class Worker:
                 restore_s=round(ready.seconds, 3),
             )
         return moved
+
+    def _watched(self, run: GroupRun, task: LiveTask) -> LiveTask:
+        inputs = run.plan.identity.inputs
+        task.crashes = self._crashes.of(task.id, {name: facts.topic_id for name, facts in inputs.items()})
+        return task
 
     def _poll(self, run: GroupRun, timeout_s: float) -> bool:
         if not run.tasks:
@@ -354,6 +363,8 @@ class Worker:
             moved = task.advance()
             if task.poison is not None and task.idle:
                 raise task.poison
+            if task.crashes.suspects:
+                task.crashes.passed(task.applied.positions)
         except PipelineError as error:
             self._react(run, task.id, error)
             return True

@@ -10,6 +10,7 @@ from pipeline.ports import (
     CheckpointStore,
     Clock,
     Cluster,
+    CrashLog,
     Executor,
     JournalReader,
     Logger,
@@ -21,6 +22,7 @@ from pipeline.ports import (
     Steps,
     Stores,
 )
+from pipeline.runtime.crashes import NoCrashLog
 from pipeline.sinks.opening import RealDatabases
 from pipeline.sinks.ports import Databases
 
@@ -64,3 +66,4 @@ class World:
     checkpoints: Checkpoints | None = None
     databases: Databases = field(default_factory=RealDatabases)
     sink_executor: Callable[[], Executor] | None = None
+    crash_log: CrashLog = field(default_factory=NoCrashLog)

@@ -36,6 +36,7 @@ from pipeline.testing.guard import guarded
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_checkpoints import MemoryCheckpointStore
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
+from pipeline.testing.memory_crashes import MemoryCrashLog
 from pipeline.testing.memory_database import MemoryDatabases
 from pipeline.testing.memory_members import MemoryMembers
 from pipeline.testing.memory_store import MemoryStores
@@ -98,6 +99,7 @@ class TestDriver:
         self.clock = ManualClock()
         self.checkpoints = MemoryCheckpointStore(self.clock.wall_ms)
         self.settings = settings if settings is not None else WorkerSettings(worker_id="test")
+        self.crash_log = MemoryCrashLog()
         self.crashed = False
         self._random = SeededRandom(seed)
         self._seed = seed
@@ -212,7 +214,7 @@ class TestDriver:
         if self._worker is not None:
             self.crash()
         if empty_disk:
-            self.stores = MemoryStores()
+            self.stores, self.crash_log = MemoryStores(), MemoryCrashLog()
         if app is not None:
             self.app = app
             self._create_topics()
@@ -350,6 +352,7 @@ class TestDriver:
             steps=self._steps,
             checkpoints=Checkpoints(self.checkpoints, InlineExecutor()) if stored else None,
             databases=self.databases,
+            crash_log=self.crash_log,
         )
 
 

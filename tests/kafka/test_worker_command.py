@@ -76,6 +76,18 @@ def test_a_poison_record_stops_its_task_and_is_passed_once_the_cause_is_mended(b
     assert {key: values[-1][0] for key, values in bench.outputs().items()} == before
 
 
+def test_a_thread_of_the_app_does_not_keep_a_stopped_worker_alive(bench: Workbench) -> None:
+    """Its supervisor would wait for it, and a failed worker would never be started again."""
+    bench.environment["THREAD"] = "1"
+    worker = bench.worker(app="tests.kafka.native:app")
+    _wait_for_log(bench, "task_live", PARTITIONS)
+    assert bench.stop(worker) == 0
+    stopped, _, left = bench.log.read_text().partition("worker_stopped")
+    assert "task_failed" not in stopped
+    assert "process_left" in left
+    assert "kept by: thread theirs" in left
+
+
 def test_a_second_worker_on_the_same_state_directory_is_refused(bench: Workbench) -> None:
     """RocksDB's lock keeps two processes of one machine apart; the message says which directory."""
     bench.send(10)

@@ -78,10 +78,10 @@ class Workbench:
             producer.poll(0)
         assert producer.flush(DEADLINE_S) == 0
 
-    def worker(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def worker(self, *arguments: str, app: str = "tests.kafka.sums:app") -> subprocess.Popen[bytes]:
         """`pipeline worker` as its own process."""
         return self._spawn(
-            "-m", "pipeline", "worker", "tests.kafka.sums:app", "--kafka", self.servers,
+            "-m", "pipeline", "worker", app, "--kafka", self.servers,
             "--state-dir", str(self.state_dir), *arguments,
         )  # fmt: skip
 

@@ -33,6 +33,7 @@ from pipeline.event import Event
 from pipeline.ports import Executor, Pending, Record
 from pipeline.runtime.backlog import Backlog, Retried
 from pipeline.runtime.blame import error_place, error_text, plainly
+from pipeline.runtime.crashes import NativeCrash, unrecorded
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.processor import Rejected
 from pipeline.runtime.sinks.batches import Batch, Item, OpenBatch, Outlet, halves, writes_of
@@ -92,6 +93,7 @@ class SinkTask:
         self._tries = 0
         self._next_s = 0.0
         self._at: tuple[Record, int] | None = None
+        self.crashes = unrecorded(self.id, self._positions)
 
     @property
     def full(self) -> bool:
@@ -193,14 +195,37 @@ class SinkTask:
             raise InvariantError(
                 f"task {self.id}: {topic} gave offset {first}, below the position {self._positions[topic]}"
             )
+        if not self._open.items:
+            self._open.since_s = self._run.world.clock.monotonic_s()
+        if topic not in self.crashes.suspects:
+            self._make(topic, records)
+        else:
+            for part in self.crashes.parts(topic, records):
+                crash = self.crashes.verdict(topic, part[0])
+                if not (self._make(topic, part) if crash is None else self._condemn(topic, part[0], crash)):
+                    break
+        self._count(topic, records)
+
+    def _condemn(self, topic: str, record: Record, crash: NativeCrash) -> bool:
+        """A record that crashes the process; whether the task continues. The strictest sink decides."""
+        places = self._by_topic[topic]
+        strictest = next((at for at in places if self._run.outlets[at].on_error == "stop"), places[0])
+        skipped = self._reject(record, strictest, crash)
+        if skipped:
+            self._open.items.append(Item(record, ()))
+        else:
+            self.crashes.try_again(topic, record)
+        return skipped
+
+    def _make(self, topic: str, records: Sequence[Record]) -> bool:
+        """Records to rows; False when one of them stops the task."""
         opened, outlets, places = self._open, self._run.outlets, self._by_topic[topic]
-        if not opened.items:
-            opened.since_s = self._run.world.clock.monotonic_s()
         declared = outlets[places[0]].topic
         decode_key, read_value = declared.key.decode, declared.value.read
         append, at, record = opened.items.append, places[0], records[0]
         remaining = iter(records)
         while True:
+            self.crashes.handling(topic, records)
             try:
                 for record in remaining:
                     at = places[0]
@@ -215,13 +240,13 @@ class SinkTask:
                 raise
             except BaseException as error:  # noqa: BLE001 - any other error of user code belongs to its record
                 if not self._reject(record, at, error):
-                    break
+                    return False
                 append(Item(record, ()))
             else:
-                break
+                return True
             finally:
                 self._at = None
-        self._count(topic, records)
+                self.crashes.handled()
 
     def _count(self, topic: str, records: Sequence[Record]) -> None:
         """Up to where records were taken."""
@@ -321,9 +346,10 @@ class SinkTask:
         outlet = self._run.outlets[at]
         error = plainly(error, outlet.topic, record)
         ours = isinstance(error, PipelineError) and not isinstance(error, RejectedRowsError)
+        final = ours or isinstance(error, LEAVING) or (isinstance(error, NativeCrash) and not error.proven)
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         reason = error.message if isinstance(error, PipelineError) else error_text(error)
-        if outlet.on_error == "skip" and not ours and not isinstance(error, LEAVING):
+        if outlet.on_error == "skip" and not final:
             self.rejected.skipped += 1
             self._run.world.log.warning(
                 "record_rejected", policy="skip", task=str(self.id), record=where, error=reason
@@ -331,6 +357,11 @@ class SinkTask:
             return True
         frames = "" if isinstance(error, PipelineError) else f"\n{error_place(error)}"
         advice = error.hint if isinstance(error, PipelineError) and error.hint else None
+        if isinstance(error, NativeCrash):
+            advice = (
+                "fix the row function or the library that it calls and start the worker again: "
+                "runbooks/native-crash.md"
+            )
         self.poison = HandlerError(
             f"task {self.id}: the record {where} cannot be written by {outlet.maker.sink}: {reason}{frames}",
             hint=advice

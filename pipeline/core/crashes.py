@@ -1,0 +1,222 @@
+"""Which record crashes its process: what the ends of processes say about the records that were being handled. Pure.
+
+A record whose handler crashes the process (a segmentation fault in a library) raises nothing, so no policy applies
+to it, and every successor that reads it crashes as well. Two traces outlive a process:
+
+    the note    which records of which input the processing thread was handling, written once for each batch
+    the trace   what Python's fault handler writes at SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT
+
+SIGKILL, an out-of-memory kill and a power loss leave no trace, so they never count against a record.
+
+| the process before   | it was handling                 | suspected before     | suspected now              |
+|----------------------|---------------------------------|----------------------|----------------------------|
+| left, or no trace    | anything                        | anything             | the same                   |
+| left a trace         | nothing                         | anything             | the same                   |
+| left a trace         | none of those suspected         | anything             | these, too, 1 crash        |
+| left a trace         | some of those suspected         | records of the input | those of both, 1 crash more |
+
+An input can have several suspicions: records that crash may follow each other within one commit.
+
+| crashes   | suspected   | so the worker                                                               |
+|-----------|-------------|-----------------------------------------------------------------------------|
+| 1         | any number  | NORMAL: handles them as ever                                                |
+| 2         | any number  | CAUTIOUS: notes each of them before it is handled, alone                    |
+| 3 or more | several     | CAUTIOUS                                                                    |
+| 3 or more | one, proven | APPLY_POLICY: does not handle it; its policy decides                        |
+| 3 or more | one         | STOP: does not handle it; its task stops, whatever the policy               |
+
+A suspicion is proven while each of its crashes was on the processing thread. A crash on another thread may belong to
+the record (a library's thread pool) or not (the Kafka client), so it can stop a task, and never skips a record.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline.core.names import TaskId
+
+__all__ = [
+    "CAUTIOUS_AFTER",
+    "MAX_SUSPECTS",
+    "Conduct",
+    "Crash",
+    "Input",
+    "Span",
+    "Suspect",
+    "Suspects",
+    "Trace",
+    "conduct",
+    "decode_suspects",
+    "encode_suspects",
+    "judge",
+    "read_trace",
+    "remember",
+    "suspect_at",
+]
+
+CAUTIOUS_AFTER = 2
+MAX_SUSPECTS = 1_000
+_VERSION = 1
+_REASON = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
+# "Current": the one that got the signal. Its frames follow, up to an empty line.
+_THREAD = re.compile(r"^Current thread 0x([0-9a-fA-F]+).*\n((?:.+\n?)*)", re.MULTILINE)
+_MAX_STACK = 4_000
+
+
+class Input(NamedTuple):
+    """One input of one task. `topic_id`: a topic that was deleted and recreated has other records."""
+
+    task: TaskId
+    topic: str
+    topic_id: str
+
+    def encode(self) -> bytes:
+        """For the note."""
+        group, partition = self.task.group, self.task.partition
+        return "\n".join([self.task.app, group, str(partition), self.topic, self.topic_id]).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Input | None:
+        """None for anything that `encode` has not written."""
+        try:
+            app, group, partition, topic, topic_id = data.decode().split("\n")
+            return cls(TaskId(app, group, int(partition)), topic, topic_id)
+        except ValueError:
+            return None
+
+
+class Span(NamedTuple):
+    """Records of an input, from the first offset to the last one."""
+
+    first: int
+    last: int
+
+
+class Crash(NamedTuple):
+    """A process that ended by a fatal signal while it handled records. `here`: the processing thread got the signal."""
+
+    input: Input
+    span: Span
+    here: bool
+
+
+class Suspect(NamedTuple):
+    """Records of which one has crashed the process, this many times."""
+
+    span: Span
+    crashes: int
+    proven: bool
+
+
+Suspects = Mapping[Input, Sequence[Suspect]]
+
+
+class Conduct(Enum):
+    """See the table above."""
+
+    NORMAL = "normal"
+    CAUTIOUS = "cautious"
+    APPLY_POLICY = "apply policy"
+    STOP = "stop"
+
+
+def judge(before: Sequence[Suspect], crash: Crash) -> list[Suspect]:
+    """What is suspected of an input after one more crash; the newest suspicion last."""
+    kept = list(before)
+    # Mostly one at most; of several, the one that is nearest to a verdict.
+    for suspect in sorted(before, key=lambda suspect: -suspect.crashes):
+        first, last = max(suspect.span.first, crash.span.first), min(suspect.span.last, crash.span.last)
+        if first <= last:
+            kept.remove(suspect)
+            return [*kept, Suspect(Span(first, last), suspect.crashes + 1, suspect.proven and crash.here)]
+    return [*kept, Suspect(crash.span, 1, crash.here)]
+
+
+def remember(suspects: Suspects, crash: Crash) -> dict[Input, Sequence[Suspect]]:
+    """All suspicions after one more crash: the newest last, at most MAX_SUSPECTS."""
+    kept = {place: found for place, found in suspects.items() if place != crash.input}
+    kept[crash.input] = judge(suspects.get(crash.input, ()), crash)
+    return _by_input(_rows(kept)[-MAX_SUSPECTS:])
+
+
+def suspect_at(suspects: Sequence[Suspect], offset: int) -> Suspect | None:
+    """The suspicion of the record at this offset that is nearest to a verdict."""
+    found = [suspect for suspect in suspects if suspect.span.first <= offset <= suspect.span.last]
+    return max(found, key=lambda suspect: suspect.crashes, default=None)
+
+
+def conduct(suspect: Suspect | None) -> Conduct:
+    """How to treat a record of which this is suspected."""
+    if suspect is None or suspect.crashes < CAUTIOUS_AFTER:
+        return Conduct.NORMAL
+    if suspect.crashes == CAUTIOUS_AFTER or suspect.span.first < suspect.span.last:
+        return Conduct.CAUTIOUS
+    return Conduct.APPLY_POLICY if suspect.proven else Conduct.STOP
+
+
+class Trace(NamedTuple):
+    """What the fault handler says. `thread`: the one that got the signal; None: it is not one of Python's.
+
+    `stack`: its frames, innermost first.
+    """
+
+    reason: str
+    thread: int | None
+    stack: str
+
+
+def read_trace(text: str) -> Trace | None:
+    """None for a text that no fault handler wrote."""
+    reason = _REASON.search(text)
+    if reason is None:
+        return None
+    thread = _THREAD.search(text)
+    if thread is None:
+        return Trace(reason[1], None, "")
+    return Trace(reason[1], int(thread[1], 16), thread[2][:_MAX_STACK].rstrip())
+
+
+class _Row(msgspec.Struct, frozen=True, array_like=True):
+    place: Input
+    suspect: Suspect
+
+
+class _File(msgspec.Struct, frozen=True, array_like=True):
+    version: int
+    counted: str
+    rows: list[_Row]
+
+
+def encode_suspects(suspects: Suspects, counted: str) -> bytes:
+    """For the disk. `counted`: the last process whose end is in them, so that it is not counted twice."""
+    body = msgspec.json.encode(_File(_VERSION, counted, _rows(suspects)))
+    return b"%08x\n%s" % (zlib.crc32(body), body)
+
+
+def decode_suspects(data: bytes) -> tuple[dict[Input, Sequence[Suspect]], str]:
+    """(suspects, the last process counted). Nothing from what is damaged: then crashes are counted from 0 again."""
+    checksum, _, body = data.partition(b"\n")
+    if checksum != b"%08x" % zlib.crc32(body):
+        return {}, ""
+    try:
+        file = msgspec.json.decode(body, type=_File)
+    except msgspec.DecodeError:
+        return {}, ""
+    return (_by_input(file.rows), file.counted) if file.version == _VERSION else ({}, "")
+
+
+def _rows(suspects: Suspects) -> list[_Row]:
+    return [_Row(place, suspect) for place, found in suspects.items() for suspect in found]
+
+
+def _by_input(rows: Iterable[_Row]) -> dict[Input, Sequence[Suspect]]:
+    found: dict[Input, Sequence[Suspect]] = {}
+    for row in rows:
+        found[row.place] = [*found.get(row.place, ()), row.suspect]
+    return found

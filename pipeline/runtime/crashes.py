@@ -1,0 +1,238 @@
+"""Finds the record that crashes the process: `Crashes` for a worker, `InputCrashes` for each of its tasks.
+
+The rules are in `pipeline.core.crashes`. Here is what a worker does by them:
+
+    1 start    what the crash log says of the process before becomes a suspicion, saved before the log begins anew
+    2 batch    the records that are about to be handled are noted: two stores to memory for each batch
+    3 caution  suspected records are handled one by one, each noted before
+    4 verdict  a condemned record gets its policy, or stops its task; `stop` is undone by the next start, which tries
+               the record again, with caution
+    5 past     a suspicion ends when the task's committed position is behind its records
+
+A crash between any two steps is one more crash by the same rules, counted once: the saved suspicions name the last
+process that they include.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from pipeline.core.crashes import (
+    CAUTIOUS_AFTER,
+    Conduct,
+    Crash,
+    Input,
+    Span,
+    Suspect,
+    conduct,
+    decode_suspects,
+    encode_suspects,
+    read_trace,
+    remember,
+    suspect_at,
+)
+from pipeline.core.names import TaskId
+from pipeline.ports import CrashLog, Ending, Logger, Record
+
+__all__ = ["Crashes", "InputCrashes", "NativeCrash", "NoCrashLog", "unrecorded"]
+
+
+class NativeCrash(Exception):  # noqa: N818 - it is what happened, and was not raised
+    """Stands for the crash where an error of a record is expected: in logs, dead letters and the task's failure.
+
+    `proven`: it was the record, by all that can be known.
+    """
+
+    def __init__(self, text: str, *, proven: bool) -> None:
+        super().__init__(text)
+        self.proven = proven
+
+
+class NoCrashLog:
+    """`ports.CrashLog` of a worker whose process has none: nothing is known, nothing is kept."""
+
+    def previous(self, app: str) -> Ending | None:  # noqa: ARG002 - the port's
+        """Nothing is known."""
+        return None
+
+    def load(self) -> bytes:
+        """Nothing was saved."""
+        return b""
+
+    def save(self, data: bytes) -> None:
+        """Do nothing."""
+
+    def begin(self, process: str) -> None:
+        """Do nothing."""
+
+    def handling(self, place: bytes, first: int, last: int) -> None:
+        """Do nothing."""
+
+    def handled(self) -> None:
+        """Do nothing."""
+
+    def leave(self) -> None:
+        """Do nothing."""
+
+
+class Crashes:
+    """Processing thread only."""
+
+    def __init__(self, crash_log: CrashLog, log: Logger) -> None:
+        self._crash_log = crash_log
+        self._log = log
+        self._suspects: dict[Input, Sequence[Suspect]] = {}
+        self._counted = ""  # the last process whose end is in the suspicions
+
+    def begin(self, app: str, process: str) -> None:
+        """Learn how the process before ended, say so, and record this one, `process`. Raises ConfigError."""
+        ending = self._crash_log.previous(app)
+        self._suspects, self._counted = decode_suspects(self._crash_log.load())
+        if ending is not None and ending.process != self._counted:
+            self._learn(ending)
+        self._crash_log.begin(process)
+
+    def of(self, task: TaskId, topic_ids: Mapping[str, str]) -> InputCrashes:
+        """What a task needs. `topic_ids`: of its inputs."""
+        inputs = {topic: Input(task, topic, topic_id) for topic, topic_id in topic_ids.items()}
+        suspects = {topic: self._suspects[at] for topic, at in inputs.items() if at in self._suspects}
+        return InputCrashes(self._crash_log, inputs, suspects, self._changed)
+
+    def leave(self) -> None:
+        """This process ends in order."""
+        self._crash_log.leave()
+
+    def _changed(self, at: Input, suspects: Sequence[Suspect]) -> None:
+        if suspects:
+            self._suspects[at] = suspects
+        else:
+            self._suspects.pop(at, None)
+        self._save()
+
+    def _save(self) -> None:
+        self._crash_log.save(encode_suspects(self._suspects, self._counted))
+
+    def _learn(self, ending: Ending) -> None:
+        found = read_trace(ending.trace)
+        at, span = Input.decode(ending.place), Span(ending.first, ending.last)
+        doing = f"{_where(at, span)} of task {at.task}" if at is not None else "no record"
+        if found is None:
+            if not ending.left:
+                self._log.info(
+                    "previous_process_ended",
+                    handling=doing,
+                    reason="it did not stop in order and left no trace of a native crash: SIGKILL, out of memory, "
+                    "a power loss or os._exit. No record is suspected",
+                )
+            return
+        here = found.thread == ending.thread
+        crashes, after = 0, "the worker continues after the last commit"
+        if at is not None:
+            self._suspects = remember(self._suspects, Crash(at, span, here))
+            self._counted = ending.process
+            self._save()  # 1
+            suspect = self._suspects[at][-1]
+            crashes, after = suspect.crashes, _next(suspect)
+        self._log.warning(
+            "previous_process_crashed",
+            reason=found.reason,
+            thread="processing" if here else "another",
+            handling=doing,
+            crashes=crashes,
+            next=f"{after}: runbooks/native-crash.md",
+            stack=found.stack,
+        )
+
+
+class InputCrashes:
+    """The suspicions of one task, by input. Processing thread only."""
+
+    def __init__(
+        self,
+        crash_log: CrashLog,
+        inputs: Mapping[str, Input],
+        suspects: dict[str, Sequence[Suspect]],
+        changed: Callable[[Input, Sequence[Suspect]], None],
+    ) -> None:
+        self._crash_log = crash_log
+        self._inputs = inputs
+        self._places = {topic: at.encode() for topic, at in inputs.items()}
+        self._changed = changed
+        self.suspects = suspects  # mostly empty
+        self.handled = crash_log.handled
+
+    def handling(self, topic: str, records: Sequence[Record]) -> None:
+        """They are about to be handled; `handled` says that they were."""
+        self._crash_log.handling(self._places[topic], records[0].offset(), records[-1].offset())  # 2
+
+    def parts(self, topic: str, records: Sequence[Record]) -> Sequence[Sequence[Record]]:
+        """The records in the parts in which to handle them: suspected ones alone."""
+        suspects = self.suspects.get(topic, ())
+        parts: list[list[Record]] = []
+        together = False
+        for record in records:
+            normal = conduct(suspect_at(suspects, record.offset())) is Conduct.NORMAL
+            if normal and together:
+                parts[-1].append(record)
+            else:
+                parts.append([record])  # 3
+            together = normal
+        return parts
+
+    def verdict(self, topic: str, record: Record) -> NativeCrash | None:
+        """Why the record must not be handled; None where it may be."""
+        suspect = suspect_at(self.suspects.get(topic, ()), record.offset())
+        how = conduct(suspect)
+        if suspect is None or how not in {Conduct.APPLY_POLICY, Conduct.STOP}:
+            return None
+        proven = how is Conduct.APPLY_POLICY
+        text = f"the process crashed natively {suspect.crashes} times while it handled this record"
+        if not proven:
+            text += (
+                ", not always on the thread that handles records: it may not be the record that crashes it"
+            )
+        return NativeCrash(text, proven=proven)
+
+    def try_again(self, topic: str, record: Record) -> None:
+        """The record stops its task. The next start handles it once more: the code may be another one by then."""
+        guilty = suspect_at(self.suspects[topic], record.offset())
+        self._replace(
+            topic,
+            [s._replace(crashes=CAUTIOUS_AFTER) if s is guilty else s for s in self.suspects[topic]],
+        )  # 4
+
+    def passed(self, positions: Mapping[str, int]) -> None:
+        """Everything below these positions is committed."""
+        for topic, suspects in list(self.suspects.items()):
+            left = [suspect for suspect in suspects if suspect.span.last >= positions[topic]]
+            if len(left) < len(suspects):
+                self._replace(topic, left)  # 5
+
+    def _replace(self, topic: str, suspects: Sequence[Suspect]) -> None:
+        if suspects:
+            self.suspects[topic] = suspects
+        else:
+            del self.suspects[topic]
+        self._changed(self._inputs[topic], suspects)
+
+
+def unrecorded(task: TaskId, topics: Iterable[str]) -> InputCrashes:
+    """Of a task that runs in no worker."""
+    inputs = {topic: Input(task, topic, "") for topic in topics}
+    return InputCrashes(NoCrashLog(), inputs, {}, lambda _at, _suspects: None)
+
+
+def _where(at: Input, span: Span) -> str:
+    to = f" to {span.last}" if span.last != span.first else ""
+    return f"{at.topic}[{at.task.partition}] offset {span.first}{to}"
+
+
+def _next(suspect: Suspect) -> str:
+    how = conduct(suspect)
+    if how is Conduct.APPLY_POLICY:
+        return "the record is not handled: its on_error policy decides"
+    if how is Conduct.STOP:
+        return "the record is not handled, and stops its task"
+    if how is Conduct.CAUTIOUS:
+        return "suspected records are handled one by one, each noted before"
+    return "the records are handled again"

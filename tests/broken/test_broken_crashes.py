@@ -1,0 +1,102 @@
+"""Broken on purpose: how a record is found that crashes its process, and what outlives a process."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broken.breaking import Broken, Copy, name_of
+
+CRASHES = "tests/runtime/test_native_crashes.py"
+
+ROWS = [
+    Broken(
+        "a process that was killed counts as one that crashed",
+        "core/crashes.py",
+        "    if reason is None:\n        return None\n",
+        '    if reason is None:\n        return Trace("killed", None, "")\n',
+        f"{CRASHES} kills_never",
+    ),
+    Broken(
+        "a crash of a foreign thread skips the record",
+        "core/crashes.py",
+        "    return Conduct.APPLY_POLICY if suspect.proven else Conduct.STOP\n",
+        "    return Conduct.APPLY_POLICY\n",
+        f"{CRASHES} foreign_thread",
+    ),
+    Broken(
+        "two crashes condemn a record",
+        "core/crashes.py",
+        "    if suspect.crashes == CAUTIOUS_AFTER or suspect.span",
+        "    if suspect.span",
+        "tests/core/test_crashes.py treated",
+    ),
+    Broken(
+        "a suspicion replaces the one before",
+        "core/crashes.py",
+        "    return [*kept, Suspect(crash.span, 1, crash.here)]\n",
+        "    return [Suspect(crash.span, 1, crash.here)]\n",
+        f"{CRASHES} both_found",
+    ),
+    Broken(
+        "suspected records are handled together",
+        "runtime/crashes.py",
+        "            normal = conduct(suspect_at(suspects, record.offset())) is Conduct.NORMAL\n",
+        "            normal = True\n",
+        f"{CRASHES} fourth_start",
+    ),
+    Broken(
+        "the end of a process is counted at each start",
+        "runtime/crashes.py",
+        "            self._counted = ending.process\n",
+        "",
+        f"{CRASHES} counts_a_crash_once",
+    ),
+    Broken(
+        "a suspicion ends before the commit",
+        "runtime/worker.py",
+        "task.crashes.passed(task.applied.positions)",
+        "task.crashes.passed(task.positions)",
+        f"{CRASHES} committed",
+    ),
+    Broken(
+        "a record that crashes is retried",
+        "runtime/processor.py",
+        "isinstance(error, UnreadableHeadersError | NativeCrash)",
+        "isinstance(error, UnreadableHeadersError)",
+        f"{CRASHES} fix_passes",
+    ),
+    Broken(
+        "a record that stops its task is never tried again",
+        "runtime/task.py",
+        "                self.crashes.try_again(topic, part[0])\n",
+        "",
+        f"{CRASHES} fix_passes",
+    ),
+    Broken(
+        "a forked child keeps the state directory locked",
+        "state/forks.py",
+        "        held.close()\n",
+        "        held.fd = -1\n",
+        "tests/state/test_forks.py",
+    ),
+    Broken(
+        "a stopping worker gives up at the first refusal",
+        "runtime/publisher.py",
+        "            if failed_while_stopping > 1:\n",
+        "            if failed_while_stopping > 0:\n",
+        "tests/runtime/test_publisher.py publishes_a_refused",
+    ),
+    Broken(
+        "a command that leaves threads behind ends with 0",
+        "cli/ending.py",
+        "    os._exit(code)\n",
+        "    os._exit(0)\n",
+        "tests/cli/test_ending.py",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Copy) -> None:
+    """Tests that pass whatever the protocol does would be worth nothing."""
+    copied.assert_noticed(broken)

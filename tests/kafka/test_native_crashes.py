@@ -1,0 +1,97 @@
+"""A record whose handler crashes the process natively, on real worker processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from pipeline.core.partitioner import partition_of
+from tests.conftest import KafkaUnderTest
+from tests.kafka.workbench import DEADLINE_S, PARTITIONS, Workbench
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.kafka
+
+APP = "tests.kafka.native:app"
+
+
+@pytest.fixture
+def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Workbench]:
+    """One group of two tasks, the first of which meets the record."""
+    workbench = Workbench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path, groups=("main",))
+    workbench.send(40)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    producer.produce(f"{workbench.prefix}-amounts", b'{"n":-1}', b"poison", partition=0)
+    assert producer.flush(DEADLINE_S) == 0
+    workbench.send(40)
+    yield workbench
+    workbench.close()
+
+
+def test_a_record_that_crashes_is_found_and_kills_condemn_none(bench: Workbench) -> None:
+    """Otherwise each successor crashes at it. An out-of-memory kill is a SIGKILL, and not the record's fault."""
+    bench.environment["ON_ERROR"] = "dead_letter"
+    for _ in range(3):
+        assert _run_to_its_end(bench, "kill") == -signal.SIGKILL
+    assert not _said(bench, "previous_process_crashed")
+    assert len(_said(bench, "previous_process_ended")) == 2
+    for _ in range(3):
+        assert _run_to_its_end(bench, "segv") == -signal.SIGSEGV
+    worker = _start(bench, "segv")
+    bench.wait_for_outputs(worker, at_least=80)
+    assert bench.stop(worker) == 0, bench.log.read_text()
+    assert bench.outputs() == bench.expected()
+    (rejected,) = _said(bench, "record_rejected")
+    assert rejected["policy"] == "dead_letter"
+    crashes = _said(bench, "previous_process_crashed")
+    assert [line["crashes"] for line in crashes] == [1, 2, 3]
+    assert {line["thread"] for line in crashes} == {"processing"}
+    assert str(rejected["record"]) in str(crashes[-1]["handling"])
+    assert "in crash" in str(crashes[-1]["stack"])
+
+
+def test_under_stop_only_the_task_of_the_record_ends(bench: Workbench) -> None:
+    """The supervisor starts the process again; the other task continues, and the error names the record."""
+    bench.environment["CRASH"] = "abort"
+    supervisor = bench.worker("--processes", "1", "--commit-interval-ms", "20", app=APP)
+    wait_until(lambda: _said(bench, "task_failed"), bench.log.read_text)
+    (failed,) = _said(bench, "task_failed")
+    assert f"{bench.prefix}-amounts[0] offset" in str(failed["reason"])
+    assert "crashed natively 3 times" in str(failed["reason"])
+    assert "runbooks/native-crash.md" in str(failed["next"])
+    bench.send(40)
+    wait_until(
+        lambda: _of_partition_1(bench.outputs()) == _of_partition_1(bench.expected()), bench.log.read_text
+    )
+    assert bench.stop(supervisor) == 1
+    assert [line["reason"] for line in _said(bench, "previous_process_crashed")] == ["Aborted"] * 3
+
+
+def _of_partition_1(outputs: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:
+    return {key: values for key, values in outputs.items() if partition_of(key.encode(), PARTITIONS) == 1}
+
+
+def _start(bench: Workbench, how: str) -> subprocess.Popen[bytes]:
+    bench.environment["CRASH"] = how
+    return bench.worker("--commit-interval-ms", "20", app=APP)
+
+
+def _run_to_its_end(bench: Workbench, how: str) -> int:
+    return _start(bench, how).wait(DEADLINE_S)
+
+
+def _said(bench: Workbench, event: str) -> list[dict[str, object]]:
+    lines = []
+    for line in bench.log.read_text().splitlines():
+        if line.startswith("{") and f'"{event}"' in line:
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue  # it is being written
+    return [line for line in lines if line.get("event") == event]

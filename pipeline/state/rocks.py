@@ -17,6 +17,7 @@ from pipeline.core.names import TaskId
 from pipeline.directories import close_to_others, make_private
 from pipeline.errors import ConfigError
 from pipeline.state.errors import lock_failure, open_failure
+from pipeline.state.forks import Held
 from pipeline.state.options import open_database
 from pipeline.state.snapshots import RocksStaged, put_away, remove_leftovers
 from pipeline.state.store import RocksStore, RocksView
@@ -53,11 +54,12 @@ class RocksStores:
                 f"cannot use the state directory {self._root}: {error.strerror} ({error.filename})",
                 hint="choose a directory that this user can write, with --state-dir or worker.state_dir",
             ) from error
+        held = Held(file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.pread(file, 20, 0).decode().strip()
-            os.close(file)
+            held.close()
             raise ConfigError(
                 f"the state directory {self._root} is in use by another worker of app {app}"
                 + (f", process {holder}" if holder else ""),
@@ -65,7 +67,7 @@ class RocksStores:
             ) from error
         os.ftruncate(file, 0)
         os.pwrite(file, str(os.getpid()).encode(), 0)
-        self._claims[app] = weakref.finalize(self, os.close, file)
+        self._claims[app] = weakref.finalize(self, held.close)
         remove_leftovers(path.parent)
 
     def release(self, app: str) -> None:

@@ -125,6 +125,8 @@ def _container() -> Iterator[str]:
         ports: dict[str, Any] = container.ports  # typed for a port alone; Docker takes an address with it
         ports[f"{port}/tcp"] = ("127.0.0.1", port) if host == "127.0.0.1" else port
         try:
+            # By this label tests/containers finds, and removes, what a killed run has left.
+            container.with_kwargs(labels={"io.podman.compose.project": f"pipeline-test-{os.getpid()}"})
             container.with_envs(**_container_settings(port, host)).start()
         except Exception as error:  # noqa: BLE001 - as above
             _no_container(error)

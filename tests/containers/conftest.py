@@ -9,16 +9,18 @@ import pytest
 from pipeline.broker.ports import choose_ports
 from tests.containers.engine import Engine, UnavailableError, find_engine, give_up
 from tests.containers.images import Images, build_images
-from tests.containers.project import Project
+from tests.containers.project import Project, sweep
 
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """podman, installed if it was not."""
     try:
-        return find_engine(tmp_path_factory.mktemp("engine"))
+        engine = find_engine(tmp_path_factory.mktemp("engine"))
     except UnavailableError as error:
         give_up(error)
+    sweep(engine)
+    return engine
 
 
 @pytest.fixture(scope="session")

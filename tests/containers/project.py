@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 from tests.containers.engine import Engine, UnavailableError
 from tests.containers.images import ROOT, Images
 
-__all__ = ["Project"]
+__all__ = ["Project", "sweep"]
 
+_NAME = "pipeline-test-"  # and the id of the process whose run it is
+_LABEL = "io.podman.compose.project"
 _UP_S = 240.0
 _GRACE_S = 40
 _SHOWN_LINES = 25
@@ -25,8 +28,8 @@ class Project:
         if find_spec("podman_compose") is None:
             raise UnavailableError("podman-compose is missing: run `make test-containers`, which installs it")
         self._engine = engine
-        self._name = f"pipeline-test-{os.getpid()}"
-        self._label = f"label=io.podman.compose.project={self._name}"
+        self._name = f"{_NAME}{os.getpid()}"
+        self._label = f"label={_LABEL}={self._name}"
         self._image = images.flights
         self._hosts = f"kafka:10.89.{_network()}.10"
         self._variables = {
@@ -104,15 +107,27 @@ class Project:
 
     def remove(self) -> None:
         """Remove, by id, every container, network and volume of this run; print what the containers said last."""
-        containers = self._engine.ids("container", self._label)
-        for container in containers:
+        for container in self._engine.ids("container", self._label):
             last = self._engine.logs(container).splitlines()[-_SHOWN_LINES:]
             sys.stdout.write("\n".join([f"-- {container}", *last, ""]))
-        if containers:
-            self._engine.run("rm", "--force", "--time=0", "--volumes", *containers)
-        for kind in ("network", "volume"):
-            for found in self._engine.ids(kind, self._label):
-                self._engine.run(kind, "rm", "--force", found)
+        _remove(self._engine, self._label)
+
+
+def sweep(engine: Engine) -> None:
+    """Remove what runs that were killed have left: the name of each says which process it belonged to."""
+    labels = engine.run("ps", "--all", f"--format={{{{index .Labels {json.dumps(_LABEL)}}}}}").split()
+    for name in {label for label in labels if label.startswith(_NAME)}:
+        if not Path(f"/proc/{name.removeprefix(_NAME)}").exists():
+            _remove(engine, f"label={_LABEL}={name}")
+
+
+def _remove(engine: Engine, label: str) -> None:
+    containers = engine.ids("container", label)
+    if containers:
+        engine.run("rm", "--force", "--time=0", "--volumes", *containers)
+    for kind in ("network", "volume"):
+        for found in engine.ids(kind, label):
+            engine.run(kind, "rm", "--force", found)
 
 
 def _network() -> int:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from pipeline.cli.journals import AppArgument, app_named, journaled_tasks
 from pipeline.cli.options import (
@@ -20,8 +19,8 @@ from pipeline.cli.options import (
     kafka_settings,
     print_json,
     say,
-    table_console,
 )
+from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.core.names import GroupId, check_name
 from pipeline.errors import ConfigError
@@ -161,23 +160,47 @@ def _show(inventories: Sequence[Inventory], *, json: bool) -> None:
         for found in inventories:
             print_json(_document(found))
         return
-    table = Table("task", "entry", "offset", "made", "bytes", "files", "state", box=None)
+    print_table(_COLUMNS, (cells for found in inventories for cells in _rows(found)))
     for found in inventories:
         for holding in found.holdings:
-            ref = holding.ref
-            made = datetime.fromtimestamp(ref.wall_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-            files = len(holding.manifest.files) if holding.manifest else "-"
-            cells = (found.task, ref.seq, ref.offset, made, f"{ref.size:,}", files, holding.problem or "ok")
-            table.add_row(*map(str, cells))
-        if not found.holdings:
-            table.add_row(str(found.task), "-", "-", "-", "-", "-", "no checkpoint")
-    table_console().print(table)
+            if holding.problem:
+                say(f"{_place(found)}, entry {holding.ref.seq:,}: {holding.problem}")
     strays = [held for found in inventories for held in found.strays.values()]
     if strays:
         say(f"beside them {counted(len(strays), 'object')} of {sum(held.size for held in strays):,} bytes")
     for found in inventories:
         if not found.restorable:
             say(f"{found.task} could not be restored on an empty disk: runbooks/nothing-to-restore-from.md")
+
+
+_COLUMNS = (
+    Column("task"),
+    Column("entry", number=True),
+    Column("offset", number=True),
+    Column("made"),
+    Column("bytes", number=True),
+    Column("files", number=True),
+    Column("state"),
+)
+
+
+def _rows(found: Inventory) -> Iterator[list[Cell]]:
+    """A row for each checkpoint. What is wrong with one may name an object, and stands below the table."""
+    if not found.holdings:
+        yield [_place(found), None, None, None, None, None, "no checkpoint"]
+    for holding in found.holdings:
+        ref = holding.ref
+        yield [
+            *(_place(found), ref.seq, ref.offset),
+            datetime.fromtimestamp(ref.wall_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
+            ref.size,
+            len(holding.manifest.files) if holding.manifest else None,
+            "damaged" if holding.problem else "ok",
+        ]
+
+
+def _place(found: Inventory) -> str:
+    return f"{found.task.group}/{found.task.partition}"
 
 
 def _document(found: Inventory) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from pipeline.cli.journals import AppArgument, app_named, journaled_tasks
 from pipeline.cli.options import (
@@ -14,8 +13,8 @@ from pipeline.cli.options import (
     KafkaOption,
     kafka_settings,
     print_json,
-    table_console,
 )
+from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.core.journal import JournalEntry
 from pipeline.core.names import GroupId, TaskId, check_name
 from pipeline.kafka.cluster import KafkaCluster
@@ -40,6 +39,9 @@ def show(
     last: Annotated[
         int, typer.Option(help="About this many of the newest entries of each task; 0 for all.", min=0)
     ] = 10,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Show also each entry's chain value, the hash over all before it.")
+    ] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -60,21 +62,34 @@ def show(
         for row in rows:
             print_json(row)
         return
-    table = Table("task", "seq", "offset", "kind", "owner", "positions", "writes", "chain", box=None)
-    for row in rows:
-        positions = ", ".join(f"{name} {position}" for name, position in row["positions"].items())
-        cells = (
-            row["task"],
-            row["seq"],
-            row["offset"],
-            row["kind"],
-            row["owner"],
-            positions,
-            row["writes"],
-            row["chain"],
-        )
-        table.add_row(*map(str, cells))
-    table_console().print(table)
+    columns = _COLUMNS if chain else [column for column in _COLUMNS if column.title != "chain"]
+    print_table(columns, (_cells(row, group_id)[: len(columns)] for row in rows))
+
+
+# The positions are the last that is always shown: only they have no bound.
+_COLUMNS = (
+    Column("task"),
+    Column("seq", number=True),
+    Column("offset", number=True),
+    Column("kind"),
+    Column("owner", shortens=True),
+    Column("writes", number=True),
+    Column("positions"),
+    Column("chain"),
+)
+
+
+def _cells(row: dict[str, Any], group: GroupId) -> list[Cell]:
+    positions = dict(row["positions"])
+    replays = positions.pop(group.replays_topic, 0)
+    if replays:
+        positions["replays"] = replays
+    shown = ", ".join(f"{name} {position:,}" for name, position in positions.items())
+    task = row["task"].partition("/")[2]
+    return [
+        *(task, row["seq"], row["offset"], row["kind"], row["owner"], row["writes"], shown or None),
+        row["chain"],
+    ]
 
 
 def _entries(reader: KafkaJournalReader, task: TaskId, last: int) -> list[dict[str, Any]]:

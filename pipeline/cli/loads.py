@@ -6,7 +6,6 @@ from contextlib import closing
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from pipeline.cli.options import (
     CommandWait,
@@ -16,8 +15,8 @@ from pipeline.cli.options import (
     kafka_settings,
     print_json,
     say,
-    table_console,
 )
+from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.client.loading.loads import KnownLoad, known_loads
 from pipeline.config import KafkaSettings
 from pipeline.core.names import LOADS_TOPIC
@@ -40,16 +39,7 @@ def list_loads(kafka: KafkaOption = None, json: JsonOption = False) -> None:
     if not found:
         say("nothing was loaded into this Kafka by `pipeline produce`")
         return
-    table = Table("load", "topic", "state", "records", "at", box=None)
-    for load in found:
-        at = load.position
-        if at is None:
-            table.add_row(load.name, "", load.state, "", "")
-        else:
-            place = f"{at.file}, {at.options.unit} {at.line:,}"
-            place += f"; {counted(at.passed.count, 'file')} before it" if at.passed.count else ""
-            table.add_row(load.name, at.topic, load.state, f"{at.records:,}", place)
-    table_console().print(table)
+    print_table(_COLUMNS, map(_cells, found))
 
 
 @loads_app.command()
@@ -70,13 +60,34 @@ def show(
     if json:
         print_json(document)
         return
-    table = Table(box=None, show_header=False)
-    for field, value in document.items():
-        if field != "options":
-            table.add_row(field.replace("_", " "), "" if value is None else str(value))
+    lines = [
+        (field.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+        for field, value in document.items()
+        if field != "options" and value is not None
+    ]
     for option, value in document["options"].items():
-        table.add_row(f"--{option}", ", ".join(value) if isinstance(value, tuple) else str(value))
-    table_console().print(table)
+        lines.append((f"--{option}", ", ".join(value) if isinstance(value, tuple) else str(value)))
+    width = max(len(name) for name, _ in lines)
+    for name_, text in lines:
+        typer.echo(f"{name_:<{width}}  {text}")
+
+
+_COLUMNS = (
+    Column("load"),
+    Column("topic"),
+    Column("state"),
+    Column("records", number=True),
+    Column("at"),
+)
+
+
+def _cells(load: KnownLoad) -> list[Cell]:
+    at = load.position
+    if at is None:
+        return [load.name, None, load.state, None, None]
+    place = f"{at.file}, {at.options.unit} {at.line:,}"
+    place += f"; {counted(at.passed.count, 'file')} before it" if at.passed.count else ""
+    return [load.name, at.topic, load.state, at.records, place]
 
 
 def _known(settings: KafkaSettings) -> list[KnownLoad]:

@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.table import Table
 
 from pipeline.app import App
 from pipeline.cli.journals import app_named
@@ -21,8 +20,8 @@ from pipeline.cli.options import (
     kafka_settings,
     print_json,
     say,
-    table_console,
 )
+from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.client.apps import groups_of, tasks_of
 from pipeline.client.hints import no_topic
 from pipeline.client.migrating.comparing import Comparison, compare_histories, compare_last_values
@@ -258,15 +257,22 @@ def _survey(migration: Migration, found: _Clients, *, incomplete: bool) -> Surve
 
 def _show(surveyed: Survey) -> None:
     if surveyed.copies:
-        table = Table("topic", "partitions", "copied into", "partitions", box=None)
-        for copy in surveyed.copies:
-            grown = f" (was {copy.before})" if len(copy.passes) > 1 else ""
-            table.add_row(
-                copy.old.name, f"{copy.old.partitions}{grown}", copy.new.name, str(copy.new.partitions)
-            )
-        table_console().print(table)
+        print_table(_COLUMNS, map(_cells, surveyed.copies))
     for note in surveyed.notes:
         say(f"note: {note}")
+
+
+_COLUMNS = (
+    Column("topic"),
+    Column("partitions", number=True),
+    Column("copied into"),
+    Column("partitions", number=True),
+)
+
+
+def _cells(copy: Copy) -> list[Cell]:
+    grown = f" (was {copy.before:,})" if len(copy.passes) > 1 else ""
+    return [copy.old.name, f"{copy.old.partitions:,}{grown}", copy.new.name, copy.new.partitions]
 
 
 def _refuse(surveyed: Survey) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from pipeline.app import App
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, print_json, say, table_console
+from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, print_json, say
+from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.errors import InputError, PipelineError
 from pipeline.group import Group
@@ -57,7 +57,7 @@ def reset(
         for planned in resets:
             print_json(_document(planned, dry_run=dry_run))
     else:
-        table_console().print(_table(resets))
+        print_table(_COLUMNS, _rows(resets))
     say(_consequences(resets))
     if dry_run:
         return
@@ -93,14 +93,26 @@ def _confirm(tasks: int, *, yes: bool) -> None:
         raise typer.Exit(1)
 
 
-def _table(resets: Sequence[TaskReset]) -> Table:
-    table = Table("task", "topic", "position", "from", "handled again", "never handled", box=None)
+_COLUMNS = (
+    Column("task"),
+    Column("topic"),
+    Column("position", number=True),
+    Column("from", number=True),
+    Column("handled again", number=True),
+    Column("never handled", number=True),
+)
+
+
+def _rows(resets: Sequence[TaskReset]) -> Iterator[list[Cell]]:
+    """A row for each input; those of replays only where something happens to them."""
     for planned in resets:
         for place in planned.inputs:
-            position = "-" if place.position is None else str(place.position)
-            cells = (place.topic, position, place.start, place.again, place.skipped)
-            table.add_row(str(planned.task), *map(str, cells))
-    return table
+            if place.topic == planned.task.group_id.replays_topic and not (place.again or place.skipped):
+                continue
+            yield [
+                f"{planned.task.group}/{planned.task.partition}",
+                *(place.topic, place.position, place.start, place.again, place.skipped),
+            ]
 
 
 def _document(planned: TaskReset, *, dry_run: bool) -> dict[str, object]:

@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import Annotated, TypedDict
 
 import typer
-from rich.table import Table
 
-from pipeline.cli.options import JsonOption, print_json, say, table_console
+from pipeline.cli.options import JsonOption, print_json, say
+from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.core.ring import Ring, assign, moves
 
 __all__ = ["ring_app"]
@@ -56,15 +56,19 @@ def simulate(
         for row in rows:
             print_json(row)
         return
-    table = Table("way", "load", "moved", "must move", "moved / must move", box=None)
-    for row in rows:
-        ratio = f"{row['moved'] / row['must_move']:.2f}" if row["must_move"] else "-"
-        load = f"{row['least']} to {row['most']}"
-        table.add_row(row["way"], load, str(row["moved"]), str(row["must_move"]), ratio)
-    table_console().print(table)
+    print_table(_COLUMNS, map(_cells, rows))
     say(
         f"{tasks} tasks, {workers} workers, {join} joined, {leave} left; load: tasks of one worker at the end"
     )
+
+
+_COLUMNS = (
+    Column("way"),
+    Column("load", number=True),
+    Column("moved", number=True),
+    Column("must move", number=True),
+    Column("moved / must move", number=True),
+)
 
 
 class _Row(TypedDict):
@@ -73,6 +77,11 @@ class _Row(TypedDict):
     most: int
     moved: int
     must_move: int
+
+
+def _cells(row: _Row) -> list[Cell]:
+    ratio = f"{row['moved'] / row['must_move']:.2f}" if row["must_move"] else None
+    return [row["way"], f"{row['least']} to {row['most']}", row["moved"], row["must_move"], ratio]
 
 
 def _row(name: str, policy: Policy, work: list[str], history: list[list[str]]) -> _Row:

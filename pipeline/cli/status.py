@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.journals import AppArgument, app_named
@@ -25,6 +24,7 @@ from pipeline.cli.options import (
     say,
     table_console,
 )
+from pipeline.cli.tables import Cell, Column, table_text
 from pipeline.errors import UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
@@ -67,7 +67,8 @@ def _print(found: AppStatus, *, json: bool) -> None:
     if json:
         print_json(_document(found))
     else:
-        table_console().print(_shown(found))
+        console = table_console()
+        console.print(_shown(found, console.width if console.is_terminal else None), crop=False)
 
 
 def _watch(
@@ -88,7 +89,7 @@ def _watch(
         with live if live is not None else nullcontext():
             while True:
                 if live is not None:
-                    live.update(_shown(found), refresh=True)
+                    live.update(_shown(found, console.width), refresh=True)
                 else:
                     _print(found, json=json)
                 time.sleep(interval)
@@ -118,9 +119,9 @@ def _look(app: str, cluster: KafkaCluster, reader: KafkaJournalReader) -> AppSta
     return read_status(app, cluster, reader, time.time_ns() // 1_000_000)
 
 
-def _shown(found: AppStatus) -> RenderableType:
+def _shown(found: AppStatus, width: int | None) -> Group:
     now = datetime.now(UTC).strftime("%H:%M:%S")
-    parts: list[RenderableType] = [Text(f"{found.app} at {now} UTC\n"), _tasks(found.tasks)]
+    parts = [Text(f"{found.app} at {now} UTC\n"), _tasks(found.tasks, width)]
     lag = sum(status.lag for status in found.tasks)
     live = sum(status.phase in {Phase.LIVE, Phase.MOVING} for status in found.tasks)
     workers = ", ".join(
@@ -150,22 +151,34 @@ def _letters_line(each: GroupLetters, now_ms: int) -> str:
     return line
 
 
-def _tasks(tasks: Sequence[TaskStatus]) -> Table:
-    table = Table("task", "worker", "phase", "lag", "entry", "last entry", "checkpoint", "restore", box=None)
+_COLUMNS = (
+    Column("task"),
+    Column("worker", shortens=True),
+    Column("phase"),
+    Column("lag", number=True),
+    Column("entry", number=True),
+    Column("last entry", number=True),
+    Column("checkpoint", number=True),
+    Column("restore", number=True),
+)
+
+
+def _tasks(tasks: Sequence[TaskStatus], width: int | None) -> Text:
     now_ms = time.time_ns() // 1_000_000
-    for status in tasks:
-        worker = f"{status.worker} -> {status.next_worker}" if status.next_worker else status.worker
-        table.add_row(
+    rows: list[list[Cell]] = [
+        [
             f"{status.task.group}/{status.task.partition}",
-            worker or "-",
+            (f"{status.worker} -> {status.next_worker}" if status.next_worker else status.worker) or None,
             Text(status.phase.value, style=_STYLES.get(status.phase, "")),
-            f"{status.lag:,}",
-            str(status.seq),
-            _ago(now_ms - status.entry_ms) if status.entry_ms else "-",
-            _ago(now_ms - status.checkpoint_ms) if status.checkpoint_ms else "-",
-            "-" if status.database else f"~{status.restore_s:,.1f} s",
-        )
-    return table
+            status.lag,
+            status.seq,
+            _ago(now_ms - status.entry_ms) if status.entry_ms else None,
+            _ago(now_ms - status.checkpoint_ms) if status.checkpoint_ms else None,
+            None if status.database else f"~{status.restore_s:,.1f} s",
+        ]
+        for status in tasks
+    ]
+    return table_text(_COLUMNS, rows, width)
 
 
 def _ago(milliseconds: int) -> str:

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.table import Table
 
 from pipeline.app import App
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import counted, print_json, say, table_console
+from pipeline.cli.options import counted, print_json, say
+from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import WorkerSettings, load_settings
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.position import decode_position
@@ -67,7 +67,7 @@ def show(
             hint="give the worker's --state-dir; a table exists once a worker has run",
         )
     limit = most if most is not None else (0 if json else 50)
-    shown = Table("partition", "key", "value", box=None)
+    shown: list[list[Cell]] = []
     count = 0
     for partition, row_key, value in _rows(found, definition, places, key):
         count += 1
@@ -76,7 +76,7 @@ def show(
         if json:
             print_json({"partition": partition, "key": row_key, "value": value})
         else:
-            shown.add_row(str(partition), str(row_key), msgspec.json.encode(value).decode())
+            shown.append([partition, str(row_key), msgspec.json.encode(value).decode()])
     if key is not None and count == 0:
         raise InputError(
             f"table {definition.name} has no key {key!r} here",
@@ -85,7 +85,7 @@ def show(
         )
     if json:
         return
-    table_console().print(shown)
+    print_table((Column("partition", number=True), Column("key"), Column("value")), shown)
     if limit and count > limit:
         say(f"the first {counted(limit, 'row')}; --max 0 shows all")
     if count == 0:

@@ -10,7 +10,6 @@ from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from pipeline.cli.options import (
     CommandWait,
@@ -20,8 +19,8 @@ from pipeline.cli.options import (
     kafka_settings,
     print_json,
     say,
-    table_console,
 )
+from pipeline.cli.tables import Column, print_table
 from pipeline.cli.topics_view import outcome_lines, plan_document, plan_text
 from pipeline.client.topics.applying import Outcome, carry_out, checked
 from pipeline.client.topics.declarations import read_topics
@@ -150,10 +149,8 @@ def export(
             {"topics": [{"name": e.topic, "file": str(e.path), "state": e.state.value} for e in exports]}
         )
     else:
-        table = Table("topic", "file", "", box=None, pad_edge=False, header_style="bold")
-        for each in exports:
-            table.add_row(each.topic, str(each.path), said[each.state])
-        table_console().print(table)
+        rows = ((each.topic, str(each.path), said[each.state]) for each in exports)
+        print_table((Column("topic"), Column("file"), Column("state")), rows)
     if refused:
         raise ConfigError(
             f"{counted(len(refused), 'file')} left as they were: they are not as the cluster is",

@@ -21,7 +21,7 @@ TASK = TaskId("flight-delays", "main", 3)
 def shown(found: AppStatus) -> list[str]:
     """On a terminal of the usual width."""
     out = StringIO()
-    Console(file=out, width=80).print(_shown(found))
+    Console(file=out, width=80).print(_shown(found, 80), crop=False)
     return out.getvalue().splitlines()
 
 
@@ -32,10 +32,14 @@ def test_each_value_stands_under_its_heading_and_fits_a_usual_terminal() -> None
     problem = Problem("something is wrong", "mend it")
     lines = shown(AppStatus("flight-delays", [live], workers, [problem]))
     heading, row = lines[2], lines[3]
-    places = {"task": "main/3", "worker": "host-1", "phase": "live", "lag": "7", "restore": "~1.5 s"}
+    places = {"task": "main/3", "worker": "host-1", "phase": "live"}
     assert {
         name: row[heading.index(name) :].startswith(value) for name, value in places.items()
     } == dict.fromkeys(places, True)
+    numbers = {"lag": "7", "last entry": "ago", "restore": "~1.5 s"}
+    assert {
+        name: row[: heading.index(name) + len(name)].endswith(f" {value}") for name, value in numbers.items()
+    } == dict.fromkeys(numbers, True)
     assert heading.split() == [
         "task",
         "worker",
@@ -54,7 +58,9 @@ def test_each_value_stands_under_its_heading_and_fits_a_usual_terminal() -> None
 
 def test_open_dead_letters_are_shown_by_group_with_their_rate() -> None:
     """Whether it goes on is the first question; what is not counted must not pass for zero."""
-    main = GroupLetters(GroupId("flight-delays", "main"), OpenLetters(2_118, True, 34.6, NOW_MS - 3_000))
+    main = GroupLetters(
+        GroupId("flight-delays", "main"), OpenLetters(2_118, True, 34.6, time.time_ns() // 1_000_000 - 3_000)
+    )
     audit = GroupLetters(GroupId("flight-delays", "audit"), OpenLetters(0, False, 0.0, 0))
     lines = shown(AppStatus("flight-delays", [], [], [], [main, audit]))
     (first,) = [line for line in lines if "group main" in line]

@@ -32,6 +32,7 @@ from pipeline.core.crashes import (
     suspect_at,
 )
 from pipeline.core.names import TaskId
+from pipeline.errors import ConfigError
 from pipeline.ports import CrashLog, Ending, Logger, Record
 
 __all__ = ["Crashes", "InputCrashes", "NativeCrash", "NoCrashLog", "unrecorded"]
@@ -107,7 +108,11 @@ class Crashes:
             self._suspects[at] = suspects
         else:
             self._suspects.pop(at, None)
-        self._save()
+        try:
+            self._save()
+        except ConfigError as error:
+            # What is on the disk suspects too many records, which costs caution and nothing else.
+            self._log.warning("crash_log_not_written", reason=error.message, next=error.hint)
 
     def _save(self) -> None:
         self._crash_log.save(encode_suspects(self._suspects, self._counted))

@@ -47,12 +47,8 @@ def crash(how: str) -> None:
     """End the process; an empty `how` does nothing."""
     if how == "segv":
         ctypes.string_at(0)
-    elif how == "thread":
-        thread = threading.Thread(target=ctypes.string_at, args=(0,))
-        thread.start()
-        thread.join()
-    elif how == "abort":
-        os.abort()
+    elif how == "fatal":
+        ctypes.pythonapi.Py_FatalError(b"as by a broken extension module")
     elif how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import App, Batch, Context, Event, OnError, Postgres
 from pipeline.core.crashes import decode_suspects
-from pipeline.errors import HandlerError, PipelineError
+from pipeline.errors import ConfigError, HandlerError, PipelineError
 from pipeline.ports import Step
 from pipeline.testing import SimulatedCrash, TestDriver
 from pipeline.testing.memory_crashes import MemoryCrashLog
@@ -88,6 +88,12 @@ class NotedCrashLog(MemoryCrashLog):
         super().__init__()
         self.noted: list[tuple[int, int]] = []
         self.end_before_begin = False
+        self.full = False
+
+    def save(self, data: bytes) -> None:
+        if self.full:
+            raise ConfigError("no space left", hint="make room")
+        super().save(data)
 
     def begin(self, process: str) -> None:
         if self.end_before_begin:
@@ -250,6 +256,25 @@ def test_a_start_that_is_killed_counts_a_crash_once() -> None:
     native.driver.restart()
     assert native.crashes() == 2
     assert [line["crashes"] for line in native.driver.said("previous_process_crashed")] == [1, 2, 3]
+
+
+def test_a_log_that_cannot_be_written_stops_no_task() -> None:
+    """The suspicion that stays on the disk is of records that are committed."""
+    native = Native("skip")
+    native.send(*range(20))
+    assert native.crashes(most=3) == 3
+    native.driver.step()
+    saved = native.log.load()
+    native.log.full = True
+    assert native.crashes() == 0
+    assert native.echoed == [value for value in range(20) if value != BAD]
+    assert native.driver.said("crash_log_not_written")
+    assert native.log.load() == saved
+    native.log.full = False
+    native.driver.restart()
+    native.send(7)
+    assert native.crashes() == 0
+    assert native.suspects == {}
 
 
 def test_a_crash_outside_of_handlers_suspects_no_record() -> None:

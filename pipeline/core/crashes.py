@@ -55,6 +55,7 @@ __all__ = [
     "decode_suspects",
     "encode_suspects",
     "judge",
+    "merge",
     "read_trace",
     "remember",
     "suspect_at",
@@ -136,6 +137,16 @@ def judge(before: Sequence[Suspect], crash: Crash) -> list[Suspect]:
             kept.remove(suspect)
             return [*kept, Suspect(Span(first, last), suspect.crashes + 1, suspect.proven and crash.here)]
     return [*kept, Suspect(crash.span, 1, crash.here)]
+
+
+def merge(mine: Sequence[Suspect], noted: Sequence[Suspect]) -> list[Suspect]:
+    """What two workers suspect of an input: of two suspicions of the same records the one with more crashes."""
+    kept = [one for one in mine if not any(_overlap(one, two) and two.crashes > one.crashes for two in noted)]
+    return [*kept, *(two for two in noted if not any(_overlap(one, two) for one in kept))]
+
+
+def _overlap(one: Suspect, two: Suspect) -> bool:
+    return one.span.first <= two.span.last and two.span.first <= one.span.last
 
 
 def remember(suspects: Suspects, crash: Crash) -> dict[Input, Sequence[Suspect]]:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pipeline.core.crashes import Suspect
 from pipeline.core.names import TaskId
 from pipeline.core.ring import RING_VERSION, VIRTUAL_NODES, assign
 from pipeline.errors import ConfigError
@@ -36,6 +37,7 @@ __all__ = [
     "Owner",
     "Place",
     "Roster",
+    "Suspected",
     "Waiting",
     "check_worker_id",
     "decide",
@@ -155,7 +157,13 @@ class Waiting(NamedTuple):
     problem: str
 
 
-About = Owner | Claim | Departure | Waiting
+class Suspected(NamedTuple):
+    """Records of a task that crash its process, each with its topic and the topic's id; none: no longer."""
+
+    suspects: tuple[tuple[str, str, Suspect], ...] = ()
+
+
+About = Owner | Claim | Departure | Waiting | Suspected
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
@@ -167,7 +175,9 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     owner: Owner | None = None
     claim: Claim | None = None
     departure: Departure | None = None
-    waiting: Waiting | None = None  # releases that do not know it take the note for none
+    # Releases that do not know these take the note for none.
+    waiting: Waiting | None = None
+    suspected: Suspected | None = None
 
     @property
     def key(self) -> bytes:
@@ -176,6 +186,8 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
             return f"left/{self.departure.worker}".encode()
         if self.waiting is not None:
             return f"waits/{self.group}/{self.waiting.worker}".encode()
+        if self.suspected is not None:
+            return f"suspected/{self.group}/{self.partition}".encode()
         kind = "owner" if self.owner is not None else "claim"
         return f"{kind}/{self.group}/{self.partition}".encode()
 
@@ -196,6 +208,7 @@ def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
         about if isinstance(about, Claim) else None,
         about if isinstance(about, Departure) else None,
         about if isinstance(about, Waiting) else None,
+        about if isinstance(about, Suspected) else None,
     )
     return note.key, _encoder.encode(note)
 
@@ -206,7 +219,7 @@ def decode_note(app: str, data: bytes) -> tuple[TaskId, About] | None:
         note = _decoder.decode(data)
     except msgspec.DecodeError:
         return None
-    about = note.owner or note.claim or note.departure or note.waiting
+    about = note.owner or note.claim or note.departure or note.waiting or note.suspected
     if note.version != _VERSION or about is None:
         return None
     return TaskId(app, note.group, note.partition), about

@@ -9,6 +9,9 @@ The rules are in `pipeline.core.crashes`. Here is what a worker does by them:
                the record again, with caution
     5 past     a suspicion ends when the task's committed position is behind its records
 
+A task that begins here also brings what other workers have found, by the notes that they share: the suspicions of both
+count. A task that leaves with a worker that crashed, and whose disk is lost, takes that worker's last crash with it.
+
 A crash between any two steps is one more crash by the same rules, counted once: the saved suspicions name the last
 process that they include.
 """
@@ -16,6 +19,7 @@ process that they include.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from pipeline.core.crashes import (
     CAUTIOUS_AFTER,
@@ -27,15 +31,20 @@ from pipeline.core.crashes import (
     conduct,
     decode_suspects,
     encode_suspects,
+    judge,
+    merge,
     read_trace,
     remember,
     suspect_at,
 )
+from pipeline.core.membership import Suspected
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError
 from pipeline.ports import CrashLog, Ending, Logger, Record
 
 __all__ = ["Crashes", "InputCrashes", "NativeCrash", "NoCrashLog", "unrecorded"]
+
+MAX_TOLD = 16  # suspicions of a task that the others are told
 
 
 class NativeCrash(Exception):  # noqa: N818 - it is what happened, and was not raised
@@ -76,6 +85,18 @@ class NoCrashLog:
         """Do nothing."""
 
 
+class Others(Protocol):
+    """What the workers of an app tell each other."""
+
+    def suspected(self, task: TaskId) -> Suspected:
+        """What was told last of a task."""
+        ...
+
+    def suspect(self, task: TaskId, suspected: Suspected) -> None:
+        """Tell it to the others."""
+        ...
+
+
 class Crashes:
     """Processing thread only."""
 
@@ -83,6 +104,9 @@ class Crashes:
         self._crash_log = crash_log
         self._log = log
         self._suspects: dict[Input, Sequence[Suspect]] = {}
+        # The crash that this start has found, until it is put together with what other workers tell.
+        self._found: Crash | None = None
+        self._before: dict[Input, Sequence[Suspect]] = {}
         self._counted = ""  # the last process whose end is in the suspicions
 
     def begin(self, app: str, process: str) -> None:
@@ -93,17 +117,45 @@ class Crashes:
             self._learn(ending)
         self._crash_log.begin(process)
 
-    def of(self, task: TaskId, topic_ids: Mapping[str, str]) -> InputCrashes:
-        """What a task needs. `topic_ids`: of its inputs."""
+    def of(self, task: TaskId, topic_ids: Mapping[str, str], others: Others) -> InputCrashes:
+        """What a task needs that begins here. `topic_ids`: of its inputs."""
         inputs = {topic: Input(task, topic, topic_id) for topic, topic_id in topic_ids.items()}
+        self._merge(inputs, others.suspected(task))
+
+        def changed(at: Input, suspects: Sequence[Suspect]) -> None:
+            self._change(at, suspects)
+            others.suspect(task, self._told(inputs))
+
         suspects = {topic: self._suspects[at] for topic, at in inputs.items() if at in self._suspects}
-        return InputCrashes(self._crash_log, inputs, suspects, self._changed)
+        if suspects:
+            others.suspect(task, self._told(inputs))
+        return InputCrashes(self._crash_log, inputs, suspects, changed)
 
     def leave(self) -> None:
         """This process ends in order."""
         self._crash_log.leave()
 
-    def _changed(self, at: Input, suspects: Sequence[Suspect]) -> None:
+    def _merge(self, inputs: Mapping[str, Input], noted: Suspected) -> None:
+        """Other workers had the task meanwhile: theirs come first, then the crash that this start has found."""
+        by_input: dict[Input, list[Suspect]] = {}
+        for topic, topic_id, suspect in noted.suspects:
+            at = inputs.get(topic)
+            if at is not None and at.topic_id == topic_id:
+                by_input.setdefault(at, []).append(suspect)
+        for at in inputs.values():
+            found = self._found if self._found is not None and self._found.input == at else None
+            before = self._suspects if found is None else self._before
+            merged = merge(before.get(at, ()), by_input.get(at, ()))
+            if found is not None:
+                merged, self._found = judge(merged, found), None
+            if merged != list(self._suspects.get(at, ())):
+                self._change(at, merged)
+
+    def _told(self, inputs: Mapping[str, Input]) -> Suspected:
+        found = ((at, suspect) for at in inputs.values() for suspect in self._suspects.get(at, ()))
+        return Suspected(tuple((at.topic, at.topic_id, suspect) for at, suspect in found)[-MAX_TOLD:])
+
+    def _change(self, at: Input, suspects: Sequence[Suspect]) -> None:
         if suspects:
             self._suspects[at] = suspects
         else:
@@ -133,7 +185,8 @@ class Crashes:
         here = found.thread == ending.thread
         crashes, after = 0, "the worker continues after the last commit"
         if at is not None:
-            self._suspects = remember(self._suspects, Crash(at, span, here))
+            self._found, self._before = Crash(at, span, here), self._suspects
+            self._suspects = remember(self._suspects, self._found)
             self._counted = ending.process
             self._save()  # 1
             suspect = self._suspects[at][-1]

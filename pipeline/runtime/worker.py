@@ -333,7 +333,8 @@ class Worker:
 
     def _watched(self, run: GroupRun, task: LiveTask) -> LiveTask:
         inputs = run.plan.identity.inputs
-        task.crashes = self._crashes.of(task.id, {name: facts.topic_id for name, facts in inputs.items()})
+        topic_ids = {name: facts.topic_id for name, facts in inputs.items()}
+        task.crashes = self._crashes.of(task.id, topic_ids, self._own())
         return task
 
     def _poll(self, run: GroupRun, timeout_s: float) -> bool:

@@ -59,6 +59,20 @@ ROWS = [
         f"{CRASHES} committed",
     ),
     Broken(
+        "what is suspected is told when the records have been handled",
+        "runtime/sharing/ownership.py",
+        "            if suspected.suspects:\n                self._watch.say()\n",
+        "",
+        f"{CRASHES} takes_only_its_last",
+    ),
+    Broken(
+        "what another worker has found is not heard",
+        "runtime/crashes.py",
+        "        self._merge(inputs, others.suspected(task))\n",
+        "        self._found = None\n",
+        f"{CRASHES} continues_the_count",
+    ),
+    Broken(
         "a record that crashes is retried",
         "runtime/processor.py",
         "isinstance(error, UnreadableHeadersError | NativeCrash)",

@@ -17,6 +17,7 @@ from pipeline.core.crashes import (
     decode_suspects,
     encode_suspects,
     judge,
+    merge,
     read_trace,
     remember,
     suspect_at,
@@ -85,6 +86,28 @@ def test_a_crash_adds_to_what_is_suspected(before: list[Suspect], ended: Crash, 
 def test_a_record_is_treated_by_what_is_suspected(suspect: Suspect | None, how: Conduct) -> None:
     """It is condemned alone, at the third crash, and never by a foreign thread."""
     assert conduct(suspect) is how
+
+
+@pytest.mark.parametrize(
+    ("mine", "noted", "both"),
+    [
+        ([], [Suspect(Span(1, 2), 1, True)], [Suspect(Span(1, 2), 1, True)]),
+        ([Suspect(Span(1, 2), 1, True)], [], [Suspect(Span(1, 2), 1, True)]),
+        ([Suspect(Span(1, 2), 1, True)], [Suspect(Span(2, 2), 2, False)], [Suspect(Span(2, 2), 2, False)]),
+        ([Suspect(Span(2, 2), 3, True)], [Suspect(Span(1, 2), 2, True)], [Suspect(Span(2, 2), 3, True)]),
+        ([Suspect(Span(2, 2), 2, True)], [Suspect(Span(2, 2), 2, False)], [Suspect(Span(2, 2), 2, True)]),
+        (
+            [Suspect(Span(1, 1), 1, True)],
+            [Suspect(Span(2, 2), 2, True)],
+            [Suspect(Span(1, 1), 1, True), Suspect(Span(2, 2), 2, True)],
+        ),
+    ],
+)  # fmt: skip
+def test_of_two_workers_the_one_that_knows_more_counts(
+    mine: list[Suspect], noted: list[Suspect], both: list[Suspect]
+) -> None:
+    """Their crashes are not added up: the note of one includes what it had heard of the other."""
+    assert merge(mine, noted) == both
 
 
 def test_a_suspicion_is_of_its_records_only() -> None:

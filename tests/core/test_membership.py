@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.core.crashes import Span, Suspect
 from pipeline.core.membership import (
     Action,
     Claim,
@@ -12,6 +13,7 @@ from pipeline.core.membership import (
     Owner,
     Place,
     Roster,
+    Suspected,
     Waiting,
     check_worker_id,
     decide,
@@ -88,6 +90,18 @@ def test_what_keeps_a_group_waiting_is_told_for_each_worker() -> None:
     assert decode_note("app", value) == (group, Waiting("a", A.process, "no route"))
     assert key == b"waits/rows/a"
     assert encode_note(group, Waiting("b", B.process, ""))[0] != key
+
+
+def test_what_is_suspected_is_told_for_each_task() -> None:
+    """A release that does not know it finds nothing in the note; an empty one takes the last one back."""
+    told = Suspected((("in", "id-1", Suspect(Span(3, 9), 2, proven=True)),))
+    for about in (told, Suspected()):
+        key, value = encode_note(TASK, about)
+        assert decode_note("app", value) == (TASK, about)
+        assert key == b"suspected/main/0"
+    assert encode_note(TASK, told)[1] == (
+        b'[1,"main",0,null,null,null,null,[[["in","id-1",[[3,9],2,true]]]]]'
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'[2,"main",0,[7,"a","x"],null]', b'[1,"main",0,null,null]'])

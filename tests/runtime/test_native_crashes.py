@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pipeline import App, Batch, Context, Event, OnError, Postgres
 from pipeline.core.crashes import decode_suspects
+from pipeline.core.names import workers_group
 from pipeline.errors import ConfigError, HandlerError, PipelineError
 from pipeline.ports import Step
 from pipeline.testing import SimulatedCrash, TestDriver
@@ -72,6 +74,16 @@ class Native:
             self.driver.restart()
         return most
 
+    def lose_the_disk(self, next_worker: str = "test") -> None:
+        """With the process on it, if one is left. `next_worker`: has the tasks then."""
+        self.driver.restart(empty_disk=True)
+        self.driver.crash_log = self.log = NotedCrashLog()
+        self.driver.settings = replace(self.driver.settings, worker_id=next_worker)
+        members = workers_group(self.app.app_name)
+        assert self.driver.broker.groups.member_ids(members)
+        self.driver.clock.advance(60.0)
+        assert not self.driver.broker.groups.member_ids(members)
+
     @property
     def echoed(self) -> list[int]:
         return [event.value for event in self.driver.outputs(self.outs)]
@@ -94,6 +106,10 @@ class NotedCrashLog(MemoryCrashLog):
         if self.full:
             raise ConfigError("no space left", hint="make room")
         super().save(data)
+
+    @property
+    def noted_alone(self) -> bool:
+        return any(first == last == 13 for first, last in self.noted)
 
     def begin(self, process: str) -> None:
         if self.end_before_begin:
@@ -314,14 +330,51 @@ def test_a_topic_that_was_recreated_has_other_records() -> None:
     assert native.echoed == [7]
 
 
-def test_an_empty_disk_forgets_what_was_suspected() -> None:
-    """The log is beside the states: the documents say so."""
+def test_a_disk_that_is_lost_takes_only_its_last_crash_with_it() -> None:
+    """What a start has found is told to the other workers before any record is handled."""
+    native = Native("skip")
+    native.send(*range(20))
+    assert native.crashes(most=3) == 3
+    native.lose_the_disk()
+    assert native.crashes() == 1
+    assert native.echoed == [value for value in range(20) if value != BAD]
+
+
+def test_a_disk_that_is_lost_each_time_finds_no_record() -> None:
+    """The documents say so, and what to do."""
     native = Native("skip")
     native.send(BAD)
-    assert native.crashes(most=3) == 3
-    native.driver.restart(empty_disk=True)
-    native.driver.crash_log = native.log = NotedCrashLog()
-    assert native.crashes() == 3
+    for _ in range(8):
+        native.driver.run()
+        assert native.driver.crashed
+        native.lose_the_disk()
+    assert native.suspects == {}
+
+
+def test_another_worker_continues_the_count() -> None:
+    """Otherwise one record ends each worker of the app three times."""
+    native = Native("skip")
+    native.send(*range(20))
+    assert native.crashes(most=2) == 2
+    native.lose_the_disk("another")
+    assert native.crashes() == 2
+    assert native.echoed == [value for value in range(20) if value != BAD]
+    native.lose_the_disk("third")
+    native.send(7)
+    assert native.crashes() == 0
+    assert not native.log.noted_alone
+
+
+def test_what_another_worker_found_under_stop_is_known() -> None:
+    """It tries the record once, with caution, as a start of the same worker would."""
+    native = Native("stop")
+    native.send(*range(20))
+    with pytest.raises(HandlerError):
+        native.crashes()
+    native.lose_the_disk("another")
+    with pytest.raises(HandlerError):
+        native.crashes(most=2)
+    assert len(native.driver.said("previous_process_crashed")) == 4
 
 
 def test_a_replay_that_crashes_is_a_dead_letter_again() -> None:

@@ -16,6 +16,7 @@ from pipeline.core.membership import (
     Member,
     Owner,
     Place,
+    Suspected,
     Waiting,
     check_worker_id,
     decide,
@@ -157,6 +158,20 @@ class Ownership:
     def could_not_take(self, task: TaskId, problem: str) -> None:
         """The task failed before it was live here."""
         self._watch.tell(task, Claim(self.me.worker, self.me.process, problem=problem[:MAX_PROBLEM]))
+
+    def suspected(self, task: TaskId) -> Suspected:
+        """Which of its records crash their process, as far as workers have told each other."""
+        return self._watch.suspected.get(task, Suspected())
+
+    def suspect(self, task: TaskId, suspected: Suspected) -> None:
+        """Tell it to the others, who may take the task next.
+
+        What is suspected is told before this returns: this process may crash as soon as it handles the records.
+        """
+        if suspected != self.suspected(task):
+            self._watch.tell(task, suspected)
+            if suspected.suspects:
+                self._watch.say()
 
     def waits(self, group: GroupId, problem: str) -> None:
         """What keeps a whole group from beginning here; empty when nothing does. The same is told once."""

@@ -17,6 +17,7 @@ from pipeline.core.membership import (
     Member,
     Owner,
     Roster,
+    Suspected,
     Waiting,
     decode_member,
     decode_note,
@@ -69,6 +70,7 @@ class RosterWatch:
         self._departed: dict[str, str] = {}  # by worker, the last one that said so
         self._waiting: _Notes = {}
         self._telling: tuple[Pending[None], _Notes] | None = None
+        self.suspected: dict[TaskId, Suspected] = {}
         self.roster = Roster((me,))
         self.looked = False
         self.settled = False
@@ -99,13 +101,23 @@ class RosterWatch:
         self._speak(now)
         return changed
 
-    def tell(self, task: TaskId, about: Owner | Claim | Waiting) -> None:
+    def tell(self, task: TaskId, about: Owner | Claim | Waiting | Suspected) -> None:
         """Note it, and let the others know."""
         self._merge(task, about)
         if isinstance(about, Owner):
             self._told[task] = about, self._world.clock.monotonic_s()
         self._waiting[task, type(about)] = about
         self._refresh()
+
+    def say(self) -> None:
+        """Write what waits to be told, and wait until it is written. What cannot be written waits again."""
+        self._end_telling()
+        notes, self._waiting = self._waiting, {}
+        try:
+            self._world.members.announce(self._topic.topic, _encoded(notes))
+        except PipelineError as error:
+            self._world.log.info("notes_not_written", reason=error.message)
+            self._waiting = {**notes, **self._waiting}
 
     def learn(self, task: TaskId, owner: Owner) -> None:
         """Somebody else has it, as its journal says."""
@@ -116,11 +128,7 @@ class RosterWatch:
     def depart(self) -> None:
         """Say that this process leaves, and wait until all is said. What cannot be said is left."""
         self._waiting[None, Departure] = Departure(self._me.worker, self._me.process)
-        self._end_telling()
-        try:
-            self._world.members.announce(self._topic.topic, _encoded(self._waiting))
-        except PipelineError as error:
-            self._world.log.info("notes_not_written", reason=error.message)
+        self.say()
 
     def leave(self) -> None:
         """Be a member no longer."""
@@ -179,6 +187,9 @@ class RosterWatch:
     def _merge(self, task: TaskId, about: About) -> None:
         if isinstance(about, Waiting):
             return  # for people
+        if isinstance(about, Suspected):
+            self.suspected[task] = about
+            return
         if isinstance(about, Claim):
             self._claims[task] = about
             return

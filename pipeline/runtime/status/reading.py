@@ -15,6 +15,7 @@ from pipeline.core.membership import (
     Member,
     Owner,
     Roster,
+    Suspected,
     Waiting,
     decode_member,
     decode_note,
@@ -133,6 +134,8 @@ def _roster(
                 waiting[task.group_id, about.worker] = about
             elif isinstance(about, Claim):
                 claims[task] = about
+            elif isinstance(about, Suspected):
+                continue  # for workers
             elif task not in owners or about.order >= owners[task].order:
                 owners[task] = about
     alive = [member for member in members if member is not None]

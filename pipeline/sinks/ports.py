@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.sinking import Hold, PositionRow
 from pipeline.sinks.declared import Mode, Sink
+from pipeline.sinks.merging import Change, Facts
 
 __all__ = ["Databases", "OwnWrite", "RowsWrite", "SinkSession", "TableShape", "Target"]
 
@@ -21,32 +22,36 @@ class TableShape:
     """A table as the database has it. `columns`: None when any may be written.
 
     `uniques`: sets of columns that tell rows apart, the primary key among them; None when any do. `lacks`: rights that
-    the role misses.
+    the role misses. `name`: the table as statements name it, whatever their search path.
     """
 
     columns: tuple[str, ...] | None
     primary: tuple[str, ...]
     uniques: Collection[frozenset[str]] | None
     lacks: Sequence[str] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A table to write to. `key`: the columns that tell rows apart; empty for `append`."""
+    """A table to write to. `table`: as statements name it. `key`: the columns that tell rows apart; empty for `append`.
+
+    `facts`: None when nothing is known.
+    """
 
     table: str
     mode: Mode
     key: tuple[str, ...]
+    facts: Facts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RowsWrite:
-    """Rows for one table, and keys of rows to delete. For `upsert`: at most one of both for each key."""
+    """Rows of one table, and deletions (`upsert` only), in the order of their records: the order decides."""
 
     target: Target
     columns: tuple[str, ...]
-    rows: Sequence[tuple[Any, ...]]
-    deletes: Sequence[tuple[Any, ...]] = ()
+    changes: Sequence[Change]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,10 @@ class SinkSession(Protocol):
 
     def shape(self, table: str) -> TableShape | None:
         """None when there is no such table."""
+        ...
+
+    def facts(self, name: str, key: Sequence[str]) -> Facts | None:
+        """What allows a table's changes to be written as sets. `name`: as `shape` has it. None: nothing is known."""
         ...
 
     def ddl(self, table: str, key: Sequence[str]) -> str:

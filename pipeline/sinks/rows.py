@@ -1,4 +1,4 @@
-"""From events to rows: `RowMaker`, checked against its table; and what a batch of rows comes to. Pure."""
+"""From events to rows: `RowMaker`, checked against its table. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.event import Event
 from pipeline.sinks.declared import Delete, Sink
+from pipeline.sinks.merging import Gone
 from pipeline.sinks.ports import OwnWrite, RowsWrite, SinkSession, TableShape, Target
-from pipeline.user_errors import only_exceptions
 
 __all__ = ["Made", "RowMaker"]
 
@@ -30,7 +30,9 @@ class RowMaker:
         if sink.table is not None:
             self._shape = _checked(sink, sink.table, session)
             key = sink.key or self._shape.primary
-            self._target = Target(sink.table, sink.mode, () if sink.mode == "append" else key)
+            key = () if sink.mode == "append" else key
+            name = self._shape.name or sink.table
+            self._target = Target(name, sink.mode, key, session.facts(name, key))
         self._columns: tuple[str, ...] | None = None
         self._names: frozenset[str] = frozenset()
 
@@ -50,30 +52,22 @@ class RowMaker:
             raise ValueError(
                 f"{self.sink}: a row with columns {', '.join(row)}; the rows before it had {', '.join(columns)}"
             )
-        if self._target.mode == "upsert":
-            hash(tuple([row[name] for name in self._target.key]))  # raises for what cannot tell rows apart
         return tuple([row[name] for name in columns])
 
     def writes(self, made: Sequence[Made]) -> list[RowsWrite | OwnWrite]:
-        """One batch. Under `upsert` the last of each key counts, so that order does not matter any more."""
+        """One batch, in the order of its records."""
         wanted = [each for each in made if each is not None]
         if not wanted:
             return []
         if self.sink.write is not None:
-            return [OwnWrite(only_exceptions(self.sink.write), wanted)]
-        columns = self._columns or ()
-        if self._target.mode != "upsert":
-            return [RowsWrite(self._target, columns, [row for row in wanted if isinstance(row, tuple)])]
-        places = [columns.index(name) for name in self._target.key] if columns else []
-        last: dict[tuple[Any, ...], tuple[Any, ...] | None] = {}
-        for each in wanted:
-            if isinstance(each, Delete):
-                last[tuple([each.key[name] for name in self._target.key])] = None
-            elif isinstance(each, tuple):
-                last[tuple([each[place] for place in places])] = each
-        rows = [row for row in last.values() if row is not None]
-        deletes = [key for key, row in last.items() if row is None]
-        return [RowsWrite(self._target, columns, rows, deletes)]
+            return [OwnWrite(self.sink.write, wanted)]
+        key = self._target.key
+        changes = [
+            Gone(tuple([each.key[name] for name in key])) if isinstance(each, Delete) else each
+            for each in wanted
+            if not isinstance(each, Event)
+        ]
+        return [RowsWrite(self._target, self._columns or (), changes)]
 
     def _take_columns(self, row: Mapping[str, object]) -> None:
         """The first row says which columns there are."""
@@ -105,7 +99,6 @@ class RowMaker:
             raise ConfigError(
                 f"{self.sink}: Delete names {', '.join(delete.key)}; the key is {', '.join(self._target.key)}"
             )
-        hash(tuple(delete.key.values()))
         return delete
 
 

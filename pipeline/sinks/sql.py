@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.sinking import Hold, PositionRow
 from pipeline.errors import InvariantError, PipelineError, RejectedRowsError
+from pipeline.sinks.merging import Facts, Gone
 from pipeline.sinks.ports import OwnWrite, RowsWrite
 
 __all__ = ["POSITIONS", "POSITIONS_DDL", "SqlSession", "quoted"]
@@ -118,7 +120,7 @@ class SqlSession(ABC):
                 if isinstance(write, OwnWrite):
                     self.own_write(write)
                 else:
-                    self._write_rows(write)
+                    self.write_rows(write)
             except RejectedRowsError as error:
                 raise RejectedRowsError(error.message, hint=error.hint, write=at) from error
             except (PipelineError, InvariantError):
@@ -129,14 +131,27 @@ class SqlSession(ABC):
     def ddl(self, table: str, key: Sequence[str]) -> str:
         return f"ALTER TABLE {quoted(table)} ADD PRIMARY KEY ({', '.join(map(quoted_column, key))})"
 
-    def insert_rows(self, write: RowsWrite) -> None:
-        """One statement for each row."""
+    def facts(self, _name: str, _key: Sequence[str]) -> Facts | None:
+        return None
+
+    def insert(self, write: RowsWrite) -> str:
+        """The statement for a row."""
         marks = ", ".join([self.MARK] * len(write.columns))
-        self.execute_many(
+        return (
             f"INSERT INTO {self.named(write.target.table)} ({self.listed(write.columns)}) VALUES ({marks})"
-            f"{self.on_conflict(write)}",
-            write.rows,
+            f"{self.on_conflict(write)}"
         )
+
+    def delete(self, write: RowsWrite) -> str:
+        """The statement for a deletion."""
+        where = " AND ".join(
+            f"{self.named_column(name)} = {self.compared(write, name)}" for name in write.target.key
+        )
+        return f"DELETE FROM {self.named(write.target.table)} WHERE {where}"
+
+    def compared(self, _write: RowsWrite, _column: str) -> str:
+        """A parameter that is compared with a column of the key, converted as a row's value is."""
+        return self.MARK
 
     def on_conflict(self, write: RowsWrite) -> str:
         """What an INSERT does about a row that is there."""
@@ -158,19 +173,20 @@ class SqlSession(ABC):
     def listed(self, columns: Sequence[str]) -> str:
         return ", ".join(map(self.named_column, columns))
 
-    def named(self, table: str) -> str:
-        """A table's name within a statement with marks."""
-        return quoted(table)
+    def named(self, name: str) -> str:
+        """A table's name, as `shape` has it, within a statement with marks."""
+        return name
 
     def named_column(self, column: str) -> str:
         return quoted_column(column)
 
-    def _write_rows(self, write: RowsWrite) -> None:
-        if write.deletes:
-            where = " AND ".join(f"{self.named_column(name)} = {self.MARK}" for name in write.target.key)
-            self.execute_many(f"DELETE FROM {self.named(write.target.table)} WHERE {where}", write.deletes)
-        if write.rows:
-            self.insert_rows(write)
+    def write_rows(self, write: RowsWrite) -> None:
+        """One change after the other: the database sees each, and compares keys itself."""
+        for gone, run in groupby(write.changes, lambda change: isinstance(change, Gone)):
+            if gone:
+                self.execute_many(self.delete(write), [c.key for c in run if isinstance(c, Gone)])
+            else:
+                self.execute_many(self.insert(write), [c for c in run if not isinstance(c, Gone)])
 
 
 def quoted_column(name: str) -> str:

@@ -68,7 +68,7 @@ class SqliteSession(SqlSession):
             indexed = [row[2] for row in self.query(f"PRAGMA index_info({quoted_column(index)})")]
             if unique and not partial and None not in indexed:
                 uniques.append(frozenset(indexed))
-        return TableShape(tuple(row[1] for row in columns), primary, uniques)
+        return TableShape(tuple(row[1] for row in columns), primary, uniques, name=name)
 
     def ddl(self, table: str, key: Sequence[str]) -> str:
         return f"CREATE UNIQUE INDEX ON {quoted(table)} ({self.listed(key)})".replace(
@@ -157,9 +157,6 @@ class SqliteSession(SqlSession):
             "function and from its triggers; use savepoints to undo a part. Then restart the worker: it continues from "
             "the last committed position",
         )
-
-    def named(self, table: str) -> str:
-        return quoted_column(table)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from pipeline.errors import (
     SinkUnreachableError,
 )
 from pipeline.sinks.declared import Postgres, Sink
+from pipeline.sinks.merging import Facts, Gone
 from pipeline.sinks.opening import RealDatabases
 from pipeline.sinks.ports import OwnWrite, RowsWrite, SinkSession, TableShape
 from pipeline.testing.faults import Faults
@@ -109,6 +110,9 @@ class MemorySession:
         self.answer("shape")
         return self._database.shapes.get(table, TableShape(None, (), None))
 
+    def facts(self, _name: str, _key: Sequence[str]) -> Facts | None:
+        return None
+
     def ddl(self, table: str, key: Sequence[str]) -> str:
         return f"ALTER TABLE {table} ADD PRIMARY KEY ({', '.join(key)})"
 
@@ -185,23 +189,24 @@ class MemorySession:
         self._leave()
 
     def _write_rows(self, table: list[dict[str, Any]], write: RowsWrite) -> None:
-        key = write.target.key
-        wanted = [dict(zip(write.columns, row, strict=True)) for row in write.rows]
-        for row in wanted:
+        """One change after the other, as a database is asked to."""
+        key, rows = write.target.key, dict(enumerate(table))
+        places = {_key_of(row, key): at for at, row in rows.items()} if key else {}
+        end = len(rows)
+        for change in write.changes:
+            if isinstance(change, Gone):
+                rows.pop(places.pop(_hashed(change.key), -1), None)
+                continue
+            row = dict(zip(write.columns, change, strict=True))
             if any(refused.items() <= row.items() for refused in self._database.refuses):
                 raise RejectedRowsError(f"the row {row} violates a constraint")
-        if write.target.mode == "append":
-            table += wanted
-            return
-        places = {tuple(row[name] for name in key): at for at, row in enumerate(table)}
-        for row in wanted:
-            at = places.setdefault(tuple(row[name] for name in key), len(table))
-            if at == len(table):
-                table.append(row)
+            at = places.setdefault(_key_of(row, key), end) if key else end
+            if at == end:
+                rows[end] = row
+                end += 1
             elif write.target.mode == "upsert":
-                table[at] = {**table[at], **row}
-        gone = set(write.deletes)
-        table[:] = [row for row in table if tuple(row[name] for name in key) not in gone]
+                rows[at] = {**rows[at], **row}
+        table[:] = rows.values()
 
     def answer(self, call: str) -> None:
         """Raise when the database is away, or this session is over."""
@@ -223,6 +228,18 @@ class MemorySession:
         self._open = None
         if self._database.holder is self:
             self._database.holder = None
+
+
+def _key_of(row: Mapping[str, Any], key: Sequence[str]) -> tuple[Any, ...]:
+    return _hashed(tuple(row[name] for name in key))
+
+
+def _hashed(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    try:
+        hash(key)
+    except TypeError as error:
+        raise RejectedRowsError(f"{key} cannot be a key: {error}") from error
+    return key
 
 
 class MemoryDatabases:

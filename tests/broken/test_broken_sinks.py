@@ -8,9 +8,52 @@ from tests.broken.breaking import Broken, Copy, name_of
 
 SINKS = "tests/runtime/test_sinks.py"
 SESSIONS = "tests/sinks/test_session_contract.py"
+BATCH_ENDS = "tests/sinks/test_batch_ends.py"
 OWN_WRITES = "tests/sinks/test_own_writes.py"
 
 ROWS = [
+    Broken(
+        "keys that are equal in Python are taken for equal in the database",
+        "sinks/merging.py",
+        "        if kind.key is None or {*map(type, values)} != {kind.key} or not kind.comparable(values):\n",
+        "        if False:\n",
+        f"{BATCH_ENDS} postgresql and (bigint or citext)",
+    ),
+    Broken(
+        "a row that might be refused is left out of a batch",
+        "sinks/merging.py",
+        "        if not facts.unchecked or not _sure(replaced, columns, facts):\n",
+        "        if False:\n",
+        f"{BATCH_ENDS} postgresql and check",
+    ),
+    Broken(
+        "a row keeps columns of the one that was deleted before it",
+        "sinks/merging.py",
+        "    return Sets(list(deletes), rows)\n",
+        "    return Sets([each for each in deletes if isinstance(changes[last[each]], Gone)], rows)\n",
+        "tests/sinks/test_merging.py plain_table",
+    ),
+    Broken(
+        "rows that meet in another constraint are written out of order",
+        "sinks/merging.py",
+        "    if not facts.independent:\n",
+        "    if False:\n",
+        f"{BATCH_ENDS} postgresql and unique",
+    ),
+    Broken(
+        "rows of a table with triggers are written in sets",
+        "sinks/merging.py",
+        "    if facts is None or not facts.in_sets or not changes:\n",
+        "    if facts is None or not changes:\n",
+        f"{BATCH_ENDS} postgresql and counter",
+    ),
+    Broken(
+        "values are copied whose text is read in another way",
+        "sinks/merging.py",
+        "        if not types - {NoneType} <= kind.takes:\n            return False\n        if kind.readable",
+        "        if kind.readable",
+        f"{BATCH_ENDS} small_and",
+    ),
     Broken(
         "a write function may commit the positions",
         "sinks/postgres/own_writes.py",

@@ -20,6 +20,7 @@ from pipeline.errors import (
     SinkUnreachableError,
 )
 from pipeline.sinks.declared import Mode, Sink
+from pipeline.sinks.merging import Change, Gone
 from pipeline.sinks.opening import RealDatabases
 from pipeline.sinks.ports import OwnWrite, RowsWrite, SinkSession, Target
 from pipeline.testing import MemoryDatabases
@@ -59,17 +60,20 @@ class Bench:
         session.commit()
         return session
 
-    def write(self, mode: Mode, *rows: tuple[Any, ...], deletes: tuple[tuple[Any, ...], ...] = ()) -> None:
+    def write(self, mode: Mode, *changes: Change) -> None:
         session = self.session()
         session.begin()
-        session.write([rows_write(mode, *rows, deletes=deletes)])
+        session.write([rows_write(session, mode, *changes)])
         session.commit()
 
 
-def rows_write(mode: Mode, *rows: tuple[Any, ...], deletes: tuple[tuple[Any, ...], ...] = ()) -> RowsWrite:
+def rows_write(session: SinkSession, mode: Mode, *changes: Change) -> RowsWrite:
+    """As a sink makes it."""
     key = () if mode == "append" else ("id",)
     table = "log" if mode == "append" else "t"
-    return RowsWrite(Target(table, mode, key), ("id", "odd %name"), list(rows), list(deletes))
+    shape = session.shape(table)
+    name = (shape.name if shape is not None else "") or table
+    return RowsWrite(Target(name, mode, key, session.facts(name, key)), ("id", "odd %name"), changes)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -158,7 +162,7 @@ def test_rows_and_positions_are_committed_together_or_rolled_back_together(bench
     for end in (session.rollback, session.commit):
         session.begin()
         assert session.move(HOLD, {"orders": 7})
-        session.write([rows_write("upsert", (1, "a"))])
+        session.write([rows_write(session, "upsert", (1, "a"))])
         end()
     assert session.rows(GROUP) == [ROW._replace(position=7)]
     assert bench.fetch("t") == [(1, "a")]
@@ -169,7 +173,7 @@ def test_a_session_that_is_closed_leaves_nothing_of_its_transaction(bench: Bench
     session = bench.begun()
     session.begin()
     session.move(HOLD, {"orders": 7})
-    session.write([rows_write("upsert", (1, "a"))])
+    session.write([rows_write(session, "upsert", (1, "a"))])
     session.close()
     assert bench.session().rows(GROUP) == [ROW]
     assert bench.fetch("t") == []
@@ -179,7 +183,7 @@ def test_an_upsert_replaces_and_deletes(bench: Bench) -> None:
     """One row for each key, also for many at once."""
     many = [(n, f"n{n}") for n in range(10, 200)]
     bench.write("upsert", (1, "a"), (2, "b"), *many)
-    bench.write("upsert", (2, "B"), (3, None), *many, deletes=((1,),))
+    bench.write("upsert", (2, "B"), (3, None), *many, Gone((1,)))
     assert bench.fetch("t") == [(2, "B"), (3, None), *many]
 
 
@@ -209,7 +213,7 @@ def test_a_row_that_is_refused_is_the_records_error(bench: Bench, count: int) ->
         session.begin()
         target = Target("strict", "append", ())
         rows = [(n, 1) for n in range(count - 1)] + [(count, amount)]
-        good = rows_write("upsert", (1, "a"))
+        good = rows_write(session, "upsert", (1, "a"))
         with pytest.raises(RejectedRowsError) as caught:
             session.write([good, RowsWrite(target, ("id", "amount"), rows)])
         assert caught.value.write == 1
@@ -295,7 +299,7 @@ def test_a_take_over_waits_for_an_open_transaction_and_ends_one_that_stays_open(
     successor.put(GROUP, [ROW._replace(epoch=2, process="p2")], keep=False)
     successor.commit()
     with pytest.raises(SinkUnreachableError):
-        zombie.write([rows_write("upsert", (1, "a"))])
+        zombie.write([rows_write(successor, "upsert", (1, "a"))])
     late = bench.session()
     late.begin()
     assert not late.move(HOLD, {"orders": 7})

@@ -23,7 +23,7 @@ __all__ = ["not_connected", "translation"]
 _AWAY = {"08", "53", "57", "25006", "25P03"}
 _AGAIN = {"40", "55P03", "57014"}
 # 25P02: a write function continued after an error of its own.
-_ABOUT_ROWS = {"21", "22", "23", "25P02", "42804", "44", "P0"}
+_ABOUT_ROWS = {"21", "22", "23", "25P02", "42804", "42846", "44", "P0"}
 _SETUP = {"3D", "3F", "42"}
 # What a server, or a pooler before it, says to those whom it does not let in.
 _REFUSED = re.compile(

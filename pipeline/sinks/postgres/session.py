@@ -14,7 +14,6 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg.types.json import JsonbDumper
 
@@ -27,10 +26,12 @@ from pipeline.errors import (
     SinkUnreachableError,
     UnknownOutcomeError,
 )
+from pipeline.sinks.merging import Facts, Gone, as_sets, fits
 from pipeline.sinks.ports import OwnWrite, RowsWrite, TableShape
+from pipeline.sinks.postgres.catalog import facts_of, shape_of
 from pipeline.sinks.postgres.errors import not_connected, translation
 from pipeline.sinks.postgres.own_writes import run_own_write
-from pipeline.sinks.sql import POSITIONS, POSITIONS_DDL, SqlSession, quoted, quoted_column
+from pipeline.sinks.sql import POSITIONS, POSITIONS_DDL, SqlSession, quoted_column
 
 __all__ = ["PostgresSession"]
 
@@ -92,33 +93,10 @@ class PostgresSession(SqlSession):
             ) from error
 
     def shape(self, table: str) -> TableShape | None:
-        found = self.query("SELECT to_regclass(%s)::oid::bigint", (quoted(table),))[0][0]
-        if found is None:
-            return None
-        columns = self.query(
-            "SELECT attname::text FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped "
-            "ORDER BY attnum",
-            (found,),
-        )
-        indexes = self.query(
-            "SELECT i.indisprimary, ARRAY(SELECT a.attname::text FROM unnest(i.indkey[0:i.indnkeyatts - 1]) "
-            "WITH ORDINALITY k(n, place) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n "
-            "ORDER BY k.place) FROM pg_index i WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid "
-            "AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indimmediate",
-            (found,),
-        )
-        rights = self.query(
-            "SELECT r FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) r "
-            "WHERE NOT has_table_privilege(%s::oid, r)",
-            (found,),
-        )
-        primary = next((tuple(names) for is_primary, names in indexes if is_primary), ())
-        return TableShape(
-            tuple(name for (name,) in columns),
-            primary,
-            [frozenset(names) for _, names in indexes],
-            [right for (right,) in rights],
-        )
+        return shape_of(self.query, table)
+
+    def facts(self, name: str, key: Sequence[str]) -> Facts | None:
+        return facts_of(self.query, name, key)
 
     def begin(self) -> None:
         """The client sends BEGIN before the first statement.
@@ -151,8 +129,7 @@ class PostgresSession(SqlSession):
     def rollback(self) -> None:
         self._staged.clear()  # those that the transaction has created are gone
         with suppress(psycopg.Error):
-            if self._connection.info.transaction_status is not TransactionStatus.IDLE:
-                self._run(b"ROLLBACK")
+            self._connection.rollback()  # which also forgets statements that were prepared after an error
             self._connection.autocommit = True
             if self._blocked is not None:
                 task, self._blocked = self._blocked, None
@@ -174,49 +151,94 @@ class PostgresSession(SqlSession):
         with self._translated(), psycopg.Cursor(self._connection) as cursor:
             cursor.executemany(sql.encode(), rows)
 
-    def insert_rows(self, write: RowsWrite) -> None:
-        """Many rows are copied; where rows may be there already, by way of a temporary table."""
-        append = write.target.mode == "append"
-        if len(write.rows) < (COPY_FROM_ROWS if append else STAGE_FROM_ROWS):
-            super().insert_rows(write)
-        elif append:
-            self._copy(quoted(write.target.table), write)
-        elif self._may_stage():
-            stage = self._stage(write)
-            self._copy(stage, write)
-            columns = self.listed(write.columns)
-            into = f"INSERT INTO {self.named(write.target.table)} ({columns})"
-            # Names have their percent signs doubled, as in any statement with parameters; so it has one.
-            self.execute(f"{into} SELECT {columns} FROM {stage} WHERE %s{self.on_conflict(write)}", (True,))
+    def write_rows(self, write: RowsWrite) -> None:
+        """Many rows are copied, where rows may be there already by way of a temporary table, if that gives the same."""
+        target, columns = write.target, write.columns
+        if target.mode == "upsert":
+            sets = as_sets(write.changes, columns, target.key, target.facts)
+            if sets is None:
+                self._write_in_order(write)
+                return
+            if sets.deletes:
+                self.execute_many(self.delete(write), sets.deletes)
+            rows = sets.rows
         else:
-            super().insert_rows(write)
+            rows = [change for change in write.changes if not isinstance(change, Gone)]
+        if rows:
+            self._insert(write, rows)
+
+    def _insert(self, write: RowsWrite, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows in their order."""
+        target, columns = write.target, write.columns
+        append = target.mode == "append"
+        facts = target.facts
+        if (
+            len(rows) < (COPY_FROM_ROWS if append else STAGE_FROM_ROWS)
+            or facts is None
+            or not (append or (facts.in_sets and self._may_stage()))
+            or not fits(rows, columns, facts)
+        ):
+            self.execute_many(self.insert(write), rows)
+        elif append:
+            self._copy(target.table, columns, rows)
+        else:
+            stage = self._stage(write)
+            self._copy(stage, columns, rows)
+            listed = self.listed(columns)
+            into = f"INSERT INTO {self.named(target.table)} ({listed})"
+            # Names have their percent signs doubled, as in any statement with parameters; so it has one.
+            select = f"SELECT {listed} FROM {stage} WHERE %s ORDER BY ctid"
+            self.execute(f"{into} {select}{self.on_conflict(write)}", (True,))
+
+    def _write_in_order(self, write: RowsWrite) -> None:
+        """As `SqlSession.write_rows`, without waiting for the answer to each."""
+        insert, delete = self.insert(write).encode(), self.delete(write).encode()
+        first: Exception | None = None
+        with self._translated(), psycopg.Cursor(self._connection, row_factory=tuple_row) as cursor:
+            try:
+                with self._connection.pipeline():
+                    try:
+                        for change in write.changes:
+                            if isinstance(change, Gone):
+                                cursor.execute(delete, change.key)
+                            else:
+                                cursor.execute(insert, change)
+                    except Exception as error:  # noqa: BLE001 - kept, because leaving the pipeline raises another one
+                        first = error
+            except psycopg.Error as error:
+                raise first or error from None
+            if first is not None:
+                raise first
 
     def own_write(self, write: OwnWrite) -> None:
         with self._translated():
             run_own_write(self._connection, write, self._place)
 
-    def named(self, table: str) -> str:
-        return super().named(table).replace("%", "%%")
+    def compared(self, write: RowsWrite, column: str) -> str:
+        facts = write.target.facts
+        return f"CAST(%s AS {facts.types[column].replace('%', '%%')})" if facts is not None else "%s"
+
+    def named(self, name: str) -> str:
+        return name.replace("%", "%%")
 
     def named_column(self, column: str) -> str:
         return super().named_column(column).replace("%", "%%")
 
-    def _copy(self, table: str, write: RowsWrite) -> None:
+    def _copy(self, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
         # COPY has no parameters, so a percent sign in a name is itself.
-        columns = ", ".join(map(quoted_column, write.columns))
-        sql = f"COPY {table} ({columns}) FROM STDIN"
+        sql = f"COPY {table} ({', '.join(map(quoted_column, columns))}) FROM STDIN"
         with (
             self._translated(),
             psycopg.Cursor(self._connection) as cursor,
             cursor.copy(sql.encode()) as copy,
         ):
-            for row in write.rows:
+            for row in rows:
                 copy.write_row(row)
 
     def _stage(self, write: RowsWrite) -> str:
         """An empty temporary table with these columns, and no more of the target than their types."""
         columns = ", ".join(map(quoted_column, write.columns))
-        select = f"SELECT {columns} FROM {quoted(write.target.table)}"
+        select = f"SELECT {columns} FROM {write.target.table}"
         stage = f"pg_temp.pipeline_{blake2b(select.encode(), digest_size=8).hexdigest()}"
         if stage not in self._staged:
             temporary = f"CREATE TEMP TABLE IF NOT EXISTS {stage.removeprefix('pg_temp.')}"

@@ -1,0 +1,157 @@
+"""Whether a batch of changes may be written as sets: `as_sets`. Pure.
+
+A sink's rows must come out as if each record were written alone, wherever batches end. The database decides which keys
+are equal (5 and "5" in a bigint column, case under citext, NaN), which rows it refuses and what its triggers do. So
+changes are written one after the other, in the order of their records, unless the table's `Facts` prove that sets
+give the same:
+
+    a row that replaces another one of the batch    only the last one is written when equality in Python is equality
+                                                    in the column, and nothing could refuse the row that is left out
+    a deletion before a row of the same key         both are written, the deletion first: the row is a new one
+    rows of different keys                          in any order when they cannot meet in another constraint
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+__all__ = ["Change", "Facts", "Gone", "Kind", "Sets", "as_sets", "fits"]
+
+Values = Sequence[Any]
+
+
+def _any(_values: Values) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The key of a row to delete, in the order of the target's key."""
+
+    key: tuple[Any, ...]
+
+
+Change = tuple[Any, ...] | Gone
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known about values of a column. Each function takes many values of one column, none of them None.
+
+    takes: the exact types of values whose text, copied, is what a parameter of a statement would be; `readable`: and
+    which of those values.
+    key: the exact type of values by whose equality the column tells keys apart; None: equality is not known;
+    `comparable`: and between which of them.
+    sure: values that the column never refuses, whatever they are.
+    """
+
+    takes: frozenset[type] = frozenset({str})
+    readable: Callable[[Values], bool] = _any
+    key: type | None = None
+    comparable: Callable[[Values], bool] = _any
+    sure: Callable[[Values], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known about a table.
+
+    kinds, types: of each column; `types`: the type's name in SQL.
+    required: columns that are NOT NULL.
+    in_sets: many rows may be one statement: no triggers, rules, partitions, or references to the table itself.
+    independent: rows of different keys cannot meet: no other unique constraint.
+    unchecked: nothing but the columns' types and NOT NULL refuses a row.
+    """
+
+    kinds: Mapping[str, Kind]
+    types: Mapping[str, str]
+    required: frozenset[str]
+    in_sets: bool
+    independent: bool
+    unchecked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """The deletions come first. Rows are in the order of their records."""
+
+    deletes: Sequence[tuple[Any, ...]]
+    rows: Sequence[tuple[Any, ...]]
+
+
+def as_sets(
+    changes: Sequence[Change], columns: Sequence[str], key: Sequence[str], facts: Facts | None
+) -> Sets | None:
+    """The same as sets; None: write the changes one after the other."""
+    if facts is None or not facts.in_sets or not changes:
+        return None
+    places = [columns.index(name) for name in key] if columns else []
+    keys = [
+        change.key if isinstance(change, Gone) else tuple([change[place] for place in places])
+        for change in changes
+    ]
+    for name, values in zip(key, zip(*keys, strict=True), strict=True):
+        kind = facts.kinds[name]
+        if kind.key is None or {*map(type, values)} != {kind.key} or not kind.comparable(values):
+            return None
+    last = {each: at for at, each in enumerate(keys)}
+    rows = [change for change in changes if not isinstance(change, Gone)]
+    if len(rows) == len(changes) == len(last):
+        return Sets([], rows)
+    if not facts.independent:
+        return None
+    if len(last) < len(changes):
+        replaced = [
+            change
+            for at, change in enumerate(changes)
+            if not isinstance(change, Gone) and last[keys[at]] != at
+        ]
+        if not facts.unchecked or not _sure(replaced, columns, facts):
+            return None
+        rows = [change for at in sorted(last.values()) if not isinstance(change := changes[at], Gone)]
+    deletes = dict.fromkeys(
+        each for each, change in zip(keys, changes, strict=True) if isinstance(change, Gone)
+    )
+    return Sets(list(deletes), rows)
+
+
+def fits(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: Facts | None) -> bool:
+    """Whether rows may be copied: every value's text is read as a parameter of a statement would be."""
+    if facts is None:
+        return False
+    for name, values in zip(columns, zip(*rows, strict=True), strict=True):
+        kind = facts.kinds.get(name)
+        if kind is None:
+            return False
+        types = {*map(type, values)}
+        if not types - {NoneType} <= kind.takes:
+            return False
+        if kind.readable is not _any and not kind.readable(_present(values, types)):
+            return False
+    return True
+
+
+def _sure(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: Facts) -> bool:
+    """Whether no row could be refused."""
+    if not rows:
+        return True
+    for name, values in zip(columns, zip(*rows, strict=True), strict=True):
+        kind = facts.kinds.get(name)
+        if kind is None or kind.sure is None:
+            return False
+        types = {*map(type, values)}
+        if NoneType in types and name in facts.required:
+            return False
+        present = _present(values, types)
+        if not types - {NoneType} <= kind.takes or not kind.readable(present):
+            return False
+        if present and not kind.sure(present):
+            return False
+    return True
+
+
+def _present(values: Values, types: set[type]) -> Values:
+    return [value for value in values if value is not None] if NoneType in types else values

@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 
 from pipeline.broker import BrokerError, LocalKafka, Progress, Report, Status, default_data_dir
+from pipeline.config import load_settings
+from pipeline.kafka.reachable import local_port
 
 __all__ = ["broker_app"]
 
@@ -27,7 +29,11 @@ _POLL_S = 0.2
 
 _Port = Annotated[
     int | None,
-    typer.Option(help=f"Port of the first node; the others follow it. Default: {_PORT}.", min=1, max=65533),
+    typer.Option(
+        help=f"Port of the first node; the others follow it. Default: that of $PIPELINE_KAFKA, {_PORT}.",
+        min=1,
+        max=65533,
+    ),
 ]
 _DataDir = Annotated[
     Path | None, typer.Option(help="Where records and logs are kept. Default: the user's cache, by port.")
@@ -55,6 +61,9 @@ def start(
     took = f"started in {time.monotonic() - began:.1f} s" if started else "was running already"
     _say(f"Kafka {took}: {kafka.bootstrap_servers}")
     _say(f"  cluster {kafka.cluster_id}, records and logs in {kafka.data_dir}")
+    asked = load_settings().kafka.bootstrap_servers
+    if local_port(asked) != local_port(kafka.bootstrap_servers):
+        _say(f"  other commands use the Kafka at {asked}: export PIPELINE_KAFKA={kafka.bootstrap_servers}")
     if as_json:
         typer.echo(json.dumps(_as_dict(kafka.status())))
 
@@ -68,7 +77,7 @@ def stop(port: _Port = None, data_dir: _DataDir = None) -> None:
     _say(
         "stopped"
         if stopped
-        else f"no broker runs in {kafka.data_dir}; another one: give its --port, and --data-dir"
+        else f"no broker runs in {kafka.data_dir}; for another one, give its --port or --data-dir"
     )
 
 
@@ -129,12 +138,13 @@ def logs(
 def _kafka(
     port: int | None, data_dir: Path | None, *, nodes: int | None = None, fresh: bool = False
 ) -> LocalKafka:
-    """The broker that the options mean. What they leave open is as it was at the last start."""
-    where = data_dir or default_data_dir(port or _PORT)
+    """The broker that the options mean, or that commands use. What they leave open is as it was at the last start."""
+    usual = port or local_port(load_settings().kafka.bootstrap_servers) or _PORT
+    where = data_dir or default_data_dir(usual)
     # What is about to be deleted decides nothing, and may be unreadable.
     known = () if fresh else LocalKafka(where).status().nodes
     if port is None:
-        port = known[0].port if known else _PORT
+        port = known[0].port if known else usual
     return LocalKafka(where, port, nodes or len(known) or 1)
 
 

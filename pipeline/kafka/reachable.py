@@ -21,7 +21,7 @@ from typing import Protocol
 
 from pipeline.errors import UnreachableError
 
-__all__ = ["NoWait", "StartupWait", "require_listener", "wait_for_answer"]
+__all__ = ["NoWait", "StartupWait", "local_port", "require_listener", "wait_for_answer"]
 
 _DEFAULT_PORT = 9092
 _TIMEOUT_S = 2.0
@@ -112,6 +112,12 @@ def require_listener(bootstrap_servers: str) -> None:
             return
         refusals[at] = refusal
     raise UnreachableError("; ".join(text for _, text in sorted(refusals.items())), hint=_hint(known))
+
+
+def local_port(bootstrap_servers: str) -> int | None:
+    """The port of the first server, where that is on this machine."""
+    server = _parse(bootstrap_servers.partition(",")[0].strip())
+    return server[1] if server is not None and _is_loopback(server[0]) else None
 
 
 def _parse(server: str) -> tuple[str, int] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker import cache_dir
+from pipeline.broker import cache_dir, default_data_dir
 from pipeline.broker.ports import choose_ports
 
 _TIMEOUT_S = 170
@@ -69,6 +69,21 @@ def test_wrong_use_is_refused_without_a_traceback(tmp_path: Path, arguments: tup
     failed = _pipeline(*arguments, "--data-dir", str(tmp_path))
     assert failed.returncode in {1, 2}
     assert "Traceback" not in failed.stderr
+
+
+def test_the_broker_is_the_one_that_commands_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With PIPELINE_KAFKA exported, `stop` said that none runs, and ended with 0."""
+    monkeypatch.chdir(tmp_path)
+    for servers, port in [("127.0.0.1:9192", 9192), ("localhost:9292,localhost:9293", 9292), ("k:1", 9092)]:
+        monkeypatch.setenv("PIPELINE_KAFKA", servers)
+        for command in ("stop", "status", "logs"):
+            done = _pipeline(command, cache=tmp_path)
+            assert (
+                str(default_data_dir(port)).replace(str(cache_dir()), str(tmp_path))
+                in done.stdout + done.stderr
+            )
+    given = _pipeline("stop", "--port", "9392", cache=tmp_path)
+    assert str(default_data_dir(9392)).replace(str(cache_dir()), str(tmp_path)) in given.stderr
 
 
 @pytest.mark.kafka

@@ -14,7 +14,6 @@ from pipeline.core.problem import Problem
 from pipeline.runtime.letter_tallies import GroupLetters
 from pipeline.runtime.status import AppStatus, Phase, TaskStatus, WorkerStatus
 
-NOW_MS = time.time_ns() // 1_000_000
 TASK = TaskId("flight-delays", "main", 3)
 
 

@@ -1,7 +1,8 @@
-"""`pipeline journal show`: what a task committed, entry by entry."""
+"""`pipeline journal`: what a task committed, entry by entry; and the end of a journal that is beyond repair."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -11,19 +12,23 @@ from pipeline.cli.options import (
     CommandWait,
     JsonOption,
     KafkaOption,
+    confirm,
     kafka_settings,
     print_json,
+    say,
 )
 from pipeline.cli.tables import Cell, Column, print_table
+from pipeline.client.forgetting import forget_group, traces_of
 from pipeline.core.journal import JournalEntry
-from pipeline.core.names import GroupId, TaskId, check_name
+from pipeline.core.names import GroupId, TaskId, check_name, checkpoint_prefix
+from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.runtime.journal import last_entries
 
 __all__ = ["journal_app"]
 
-journal_app = typer.Typer(help="Show the entries of journals.", no_args_is_help=True)
+journal_app = typer.Typer(help="Show the entries of journals; forget a journal.", no_args_is_help=True)
 
 
 @journal_app.callback()
@@ -64,6 +69,35 @@ def show(
         return
     columns = _COLUMNS if chain else [column for column in _COLUMNS if column.title != "chain"]
     print_table(columns, (_cells(row, group_id)[: len(columns)] for row in rows))
+
+
+@journal_app.command()
+def forget(
+    app: AppArgument,
+    group: Annotated[str, typer.Option(help="The handler group.")] = "main",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    kafka: KafkaOption = None,
+) -> None:
+    """Delete a group's journal for good, with what else Kafka holds of the group: it begins again as a new one.
+
+    For a journal that is lost or damaged beyond repair: all input that Kafka still has is handled again, and its
+    outputs are produced again. Workers of the app must be stopped.
+    """
+    group_id = GroupId(app_named(app), check_name("group", group))
+    settings = kafka_settings(kafka)
+    with closing(KafkaCluster(settings, CommandWait(settings))) as cluster:
+        traces = traces_of(group_id, cluster)
+        if not traces:
+            raise InputError(f"this Kafka holds nothing of group {group_id.app}/{group_id.group}")
+        for trace in traces:
+            say(f"to be deleted: {trace}")
+        confirm(f"Forget group {group_id.app}/{group_id.group}?", yes=yes)
+        forget_group(group_id, cluster, say)
+        cluster_id = cluster.cluster_id()
+    say(
+        f"next: on each machine move STATE-DIR/{group_id.app}/{group_id.group} away; with a checkpoint store, move "
+        f"{checkpoint_prefix(cluster_id, group_id)} away; then start the workers"
+    )
 
 
 # The positions are the last that is always shown: only they have no bound.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +17,7 @@ __all__ = [
     "CommandWait",
     "JsonOption",
     "KafkaOption",
+    "confirm",
     "counted",
     "kafka_settings",
     "print_json",
@@ -74,6 +76,17 @@ def print_json(document: Any) -> None:
 def say(text: str) -> None:
     """A line for people, on standard error: standard output holds data only."""
     typer.echo(text, err=True)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal, unless `yes`. Ends the command with 1 for a no, and with 2 where nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        say("error: there is no terminal to ask on, and nothing was changed\n  -> add --yes")
+        raise typer.Exit(2)
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)
 
 
 def table_console() -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from pipeline.app import App
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, print_json, say
+from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, confirm, counted, print_json, say
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.errors import InputError, PipelineError
@@ -61,7 +60,7 @@ def reset(
     say(_consequences(resets))
     if dry_run:
         return
-    _confirm(len(resets), yes=yes)
+    confirm(f"Reset {counted(len(resets), 'task')}?", yes=yes)
     owner = f"reset by {with_worker_id(settings.worker).worker_id}"
     for done, planned in enumerate(resets):
         try:
@@ -81,16 +80,6 @@ def _groups(app: App, name: str | None) -> list[Group]:
         known = ", ".join(group.name for group in app.groups)
         raise InputError(f"app {app.app_name} has no group {name}", hint=f"its groups: {known or 'none'}")
     return found
-
-
-def _confirm(tasks: int, *, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        say("error: nobody is here to be asked; add --yes")
-        raise typer.Exit(2)
-    if not typer.confirm(f"Reset {tasks} task{'s' * (tasks != 1)}?", err=True):
-        raise typer.Exit(1)
 
 
 _COLUMNS = (

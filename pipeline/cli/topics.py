@@ -21,6 +21,7 @@ from pipeline.cli.options import (
     say,
 )
 from pipeline.cli.tables import Column, print_table
+from pipeline.cli.topics_look import list_topics, set_topic, show_topic
 from pipeline.cli.topics_view import outcome_lines, plan_document, plan_text
 from pipeline.client.topics.applying import Outcome, carry_out, checked
 from pipeline.client.topics.declarations import read_topics
@@ -38,7 +39,9 @@ __all__ = ["topics_app"]
 CHANGES = 4  # exit code of `plan --check` where the cluster is not as declared
 
 topics_app = typer.Typer(
-    name="topics", help="The topics declared in topics/*.yaml, one file each.", no_args_is_help=True
+    name="topics",
+    help="Declare topics in topics/*.yaml, apply the files, and look at topics.",
+    no_args_is_help=True,
 )
 
 DirOption = Annotated[Path, typer.Option("--dir", help="Where the declarations are.")]
@@ -54,7 +57,7 @@ AllowOption = Annotated[
 
 @topics_app.callback()
 def topics() -> None:
-    """The topics declared in topics/*.yaml, one file each: see docs/topics.md."""
+    """Declare topics in topics/*.yaml, apply the files, and look at topics: see docs/topics.md."""
 
 
 @topics_app.command()
@@ -162,6 +165,11 @@ def export(
 def schema() -> None:
     """Print the JSON Schema of a declaration, for editors: `topics/topic.schema.json`."""
     typer.echo(schema_text(), nl=False)
+
+
+topics_app.command("list")(list_topics)
+topics_app.command("show")(show_topic)
+topics_app.command("set")(set_topic)
 
 
 class _Clients(NamedTuple):

@@ -9,12 +9,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
 from pipeline.core.names import TopicPartition
-from pipeline.errors import UnreachableError
+from pipeline.errors import ConfigError, FatalTaskError, UnreachableError
 from pipeline.kafka import clients
 from pipeline.kafka.errors import NO_ANSWER, error_of, until_settled
 from pipeline.kafka.topics import KafkaTopics
 
 __all__ = ["KafkaCluster"]
+
+_NO_GROUP = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
 
 
 class KafkaCluster(KafkaTopics):
@@ -51,6 +53,15 @@ class KafkaCluster(KafkaTopics):
         finally:
             reader.close()
         return {TopicPartition(p.topic, p.partition): p.offset for p in answers if p.offset >= 0}
+
+    def forget(self, consumer_group: str) -> None:
+        """Delete a consumer group with its positions; nothing happens when there is none."""
+        futures = self._admin.delete_consumer_groups([consumer_group], request_timeout=self._timeout_s)
+        what = f"deletion of group {consumer_group} on {self._servers}"
+        try:
+            self._answer(futures[consumer_group], what, ignore=_NO_GROUP)
+        except FatalTaskError as error:
+            raise ConfigError(error.message, hint="stop what reads as that group, then again") from error
 
     def member_ids(self, consumer_group: str) -> list[str]:
         """The client id of each member of a consumer group, also while it is rebalancing."""

@@ -7,7 +7,7 @@ cluster shows it so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as ClientPartition
@@ -31,6 +31,14 @@ from pipeline.ports import TopicInfo, TopicSpec
 __all__ = ["KafkaTopics"]
 
 _MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
+
+
+class Replicas(NamedTuple):
+    """Brokers of one partition, by their ids. `leader`: None while there is none."""
+
+    leader: int | None
+    all: list[int]
+    in_sync: list[int]
 
 
 class KafkaTopics(AdminRequests):
@@ -123,6 +131,18 @@ class KafkaTopics(AdminRequests):
                 lambda: self._writable([topic], partitions), f"topic {topic} to have {partitions} partitions"
             )
 
+    def replicas(self, topic: str) -> list[Replicas]:
+        """By partition; empty when the topic does not exist."""
+        found = self._descriptions([topic]).get(topic)
+        return [
+            Replicas(
+                _leader(partition),
+                [node.id for node in partition.replicas],
+                [node.id for node in partition.isr],
+            )
+            for partition in (found.partitions if found is not None else ())
+        ]
+
     def brokers(self) -> int:
         """How many brokers there are now."""
         return len(self._describe_cluster().nodes)
@@ -179,9 +199,14 @@ class KafkaTopics(AdminRequests):
         found = self._descriptions(topics)
         return len(found) == len(set(topics)) and all(
             len(topic.partitions) >= partitions
-            and all(p.leader is not None and p.leader.id >= 0 for p in topic.partitions)
+            and all(_leader(partition) is not None for partition in topic.partitions)
             for topic in found.values()
         )
+
+
+def _leader(partition: Any) -> int | None:
+    found = partition.leader
+    return int(found.id) if found is not None and found.id >= 0 else None
 
 
 def _topic_info(name: str, topic: Any, entries: Mapping[str, Any]) -> TopicInfo:

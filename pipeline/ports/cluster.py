@@ -88,6 +88,13 @@ class Cluster(Protocol):
         """Positions that the consumer group has committed; empty when it has none."""
         ...
 
+    def forget(self, consumer_group: str) -> None:
+        """Delete a consumer group with its positions; nothing happens when there is none.
+
+        ConfigError when it has members.
+        """
+        ...
+
     def member_ids(self, consumer_group: str) -> list[str]:
         """The client id of each member of a consumer group, also while it is rebalancing; empty without one."""
         ...

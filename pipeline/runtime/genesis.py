@@ -219,14 +219,12 @@ def _check_journal(where: str, journal: TopicInfo, partitions: int, identity: Id
     if limit < LEAST_JOURNAL_MESSAGE_BYTES:
         raise ConfigError(
             f"{where}: topic {journal.name} has max.message.bytes={limit}; entries need {LEAST_JOURNAL_MESSAGE_BYTES}",
-            hint=f"kafka-configs.sh --bootstrap-server HOST:PORT --alter --topic {journal.name} "
-            f"--add-config max.message.bytes={JOURNAL_MESSAGE_BYTES}",
+            hint=f"pipeline topics set {journal.name} max.message.bytes={JOURNAL_MESSAGE_BYTES}",
         )
     for name, wanted in JOURNAL_CONFIG.items():
         actual = journal.config.get(name, wanted)
         if actual != wanted:
             raise ConfigError(
                 f"{where}: topic {journal.name} has {name}={actual}; the journal is the authority and needs {wanted}",
-                hint=f"kafka-configs.sh --bootstrap-server HOST:PORT --alter --topic {journal.name} "
-                f"--add-config {name}={wanted}",
+                hint=f"pipeline topics set {journal.name} {name}={wanted}",
             )

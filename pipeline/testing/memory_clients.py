@@ -80,6 +80,10 @@ class MemoryCluster:
     def committed(self, consumer_group: str) -> dict[TopicPartition, int]:
         return self._broker.offsets(consumer_group)
 
+    def forget(self, consumer_group: str) -> None:
+        with self._broker.faults.at("forget", consumer_group):
+            self._broker.forget_offsets(consumer_group)
+
     def member_ids(self, consumer_group: str) -> list[str]:
         with self._broker.faults.at("member_ids"):
             return self._broker.groups.member_ids(consumer_group)

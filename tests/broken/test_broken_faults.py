@@ -14,6 +14,20 @@ REACHABLE = "tests/cli/test_reachable.py"
 
 ROWS = [
     Broken(
+        "a group is forgotten under its workers",
+        "client/forgetting.py",
+        "    if members:\n",
+        "    if False:\n",
+        "tests/client/test_forgetting.py under_its_workers",
+    ),
+    Broken(
+        "a forgotten group keeps the positions by which a lost journal is known",
+        "client/forgetting.py",
+        "        cluster.forget(group.consumer_group)\n",
+        "",
+        "tests/client/test_forgetting.py from_the_beginning",
+    ),
+    Broken(
         "the soft limit on open files is left as it is",
         "descriptors.py",
         "    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))\n",

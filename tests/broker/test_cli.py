@@ -94,7 +94,7 @@ def test_broker_is_started_asked_and_stopped_by_commands(tmp_path: Path) -> None
     started = _pipeline("start", "--json", "--port", str(port), *options)
     try:
         assert started.returncode == 0, started.stderr
-        assert f"127.0.0.1:{port}" in started.stderr
+        assert f"export PIPELINE_KAFKA=127.0.0.1:{port}" in started.stderr  # or no other command finds it
 
         found = _pipeline("status", "--json", *options)
         assert found.returncode == 0

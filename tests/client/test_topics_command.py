@@ -262,3 +262,41 @@ def test_an_apply_that_is_killed_leaves_a_plan_that_goes_on(declared: Declared, 
     assert list(states.values()).count("same") >= reported
     declared.run("apply")
     assert set(declared.states("plan", "--check").values()) == {"same"}
+
+
+def test_topics_are_listed_shown_and_set(declared: Declared) -> None:
+    """Runbooks look at topics, and must not need Kafka's own tools."""
+    name = declared.declare(partitions=2)
+    declared.run("apply")
+    listed = json.loads(declared.run("list", "--json")[0])["topics"]
+    assert [each["partitions"] for each in listed if each["name"] == name] == [2]
+    assert name in declared.run("list")[0]
+    shown = json.loads(declared.run("show", name, "--json")[0])
+    assert shown["id"] == declared.info().topic_id
+    assert shown["bounds"][1] == {
+        "partition": 1,
+        "first": 0,
+        "end": 0,
+        "leader": 1,
+        "all": [1],
+        "in_sync": [1],
+    }
+    out, _ = declared.run("show", name)
+    assert out.splitlines()[0] == f"{name}: 2 partitions, id {declared.info().topic_id}"
+    assert out.splitlines()[-1].split() == ["1", "0", "0", "1", "1", "1"]
+    declared.run("set", name, "retention.ms=5000", code=2)  # nobody to ask
+    _, err = declared.run("set", name, "retention.ms=5000", "cleanup.policy=compact", "--yes")
+    assert "cleanup.policy=delete -> compact" in err
+    assert declared.info().config["retention.ms"] == "5000"
+    assert "  retention.ms=5000\n" in declared.run("show", name)[0]
+    declared.run("set", name, "retention.ms=", "--yes")
+    assert "retention.ms" not in declared.info().overridden
+    assert "there is no topic" in declared.run("show", f"{name}x", code=1)[1]
+    declared.run("set", name, "retention.ms", "--yes", code=2)
+
+
+def test_a_journal_gets_no_setting_but_the_one_that_it_needs(declared: Declared) -> None:
+    """A journal that expires has lost what has happened."""
+    _, err = declared.run("set", "delays.main.journal", "retention.ms=5000", "--yes", code=1)
+    assert "needs retention.ms=-1" in err
+    assert "pipeline topics set delays.main.journal retention.ms=-1" in err

@@ -7,11 +7,12 @@ import socket
 import pytest
 
 from pipeline.config import KafkaSettings
+from pipeline.core.names import TopicPartition
 from pipeline.errors import ConfigError, UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from pipeline.testing.memory_configs import DEFAULTS
-from tests.contracts.conftest import World
+from tests.contracts.conftest import World, wait_until
 
 
 def test_a_created_topic_is_described_as_asked(world: World) -> None:
@@ -61,6 +62,21 @@ def test_the_cluster_has_one_id(world: World) -> None:
 def test_a_group_that_has_committed_nothing_has_no_positions(world: World) -> None:
     """An unknown consumer group is an answer."""
     assert world.cluster.committed(f"{world.prefix}-nobody") == {}
+
+
+def test_a_consumer_group_is_forgotten_with_its_positions(world: World) -> None:
+    """They are a trace by which a group that has lost its journal is known."""
+    topic = world.topic("a")
+    group = f"{world.prefix}-group"
+    source = world.source()
+    source.assign({TopicPartition(topic, 0): 0})
+    source.mirror({TopicPartition(topic, 0): 0})
+    source.close()
+    world.opened.clear()
+    wait_until(lambda: bool(world.cluster.committed(group)), "the positions")
+    world.cluster.forget(group)
+    assert world.cluster.committed(group) == {}
+    world.cluster.forget(group)
 
 
 def test_a_journal_is_truncated_below_an_offset(world: World) -> None:

@@ -91,8 +91,10 @@ def test_a_journal_with_a_wrong_setting_is_refused_with_the_command_that_mends_i
     troubled.configure(journal, name, wrong)
     said = troubled.refused().stderr
     assert f"topic {journal} has {name}={wrong}" in said
-    assert f"--alter --topic {journal} --add-config {name}={right}" in said
-    troubled.configure(journal, name, right)
+    command = f"pipeline topics set {journal} {name}={right}"
+    assert f"  -> {command}\n" in said
+    done = troubled.command(*command.split()[1:], "--yes", "--kafka", troubled.servers)
+    assert done.returncode == 0, done.stderr
     troubled.send(50)
     troubled.finish()
 

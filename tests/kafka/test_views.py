@@ -62,3 +62,25 @@ def test_table_show_gives_one_key_all_keys_or_says_what_is_wrong(bench: Workbenc
     assert "/nowhere" in empty.stderr
     assert "Traceback" not in wrong.stderr + empty.stderr
     assert bench.stop(worker) == 0
+
+
+def test_a_journal_that_is_deleted_is_forgotten_by_one_command(bench: Workbench) -> None:
+    """An operator at night has this command, and not always Kafka's own tools."""
+    bench.send(20)
+    worker = bench.worker()
+    bench.wait_for_outputs(worker)
+    kafka = ("--kafka", bench.servers)
+    running = bench.command("journal", "forget", bench.prefix, "--yes", *kafka)
+    assert running.returncode == 1
+    assert "has 1 worker that" in running.stderr
+    assert bench.stop(worker) == 0
+    unasked = bench.command("journal", "forget", bench.prefix, *kafka)
+    assert unasked.returncode == 2, unasked.stderr
+    assert f"to be deleted: topic {bench.prefix}.main.journal" in unasked.stderr
+    done = bench.command("journal", "forget", bench.prefix, "--yes", *kafka)
+    assert done.returncode == 0, done.stderr
+    assert f"topic {bench.prefix}.main.journal: deleted" in done.stderr
+    assert f"consumer group {bench.prefix}.main: deleted" in done.stderr
+    again = bench.command("journal", "forget", bench.prefix, "--yes", *kafka)
+    assert again.returncode == 1
+    assert "holds nothing of group" in again.stderr

@@ -41,7 +41,7 @@ def test_a_journal_that_refuses_large_entries_is_refused_with_the_command_that_m
     sums.driver.restart()
     with pytest.raises(ConfigError, match=r"max\.message\.bytes=100000") as caught:
         sums.driver.run()
-    assert "--add-config max.message.bytes=1048588" in (caught.value.hint or "")
+    assert (caught.value.hint or "").endswith(" max.message.bytes=1048588")
 
 
 def test_a_changed_table_schema_is_refused_with_both_schemas() -> None:

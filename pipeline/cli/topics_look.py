@@ -1,0 +1,150 @@
+"""`pipeline topics list|show|set`: topics as the cluster has them, declared or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.options import (
+    CommandWait,
+    JsonOption,
+    KafkaOption,
+    confirm,
+    counted,
+    kafka_settings,
+    print_json,
+    say,
+)
+from pipeline.cli.tables import Column, print_table
+from pipeline.client.hints import no_topic
+from pipeline.core.names import TopicPartition, held_by_the_pipeline
+from pipeline.errors import ConfigError
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ports import Cluster, TopicInfo
+from pipeline.runtime.genesis import JOURNAL_CONFIG, JOURNAL_MESSAGE_BYTES
+
+__all__ = ["list_topics", "set_topic", "show_topic"]
+
+_LIST = (Column("topic"), Column("partitions", number=True), Column("replicas", number=True), Column("id"))
+_PARTITIONS = (
+    *(Column("partition", number=True), Column("first", number=True), Column("end", number=True)),
+    *(Column("leader", number=True), Column("in sync"), Column("replicas")),
+)
+TopicArgument = Annotated[str, typer.Argument(metavar="TOPIC", help="An existing topic.")]
+
+
+def list_topics(kafka: KafkaOption = None, json: JsonOption = False) -> None:
+    """List the topics of the cluster, declared or not, with those of the pipeline itself."""
+    settings = kafka_settings(kafka)
+    with closing(KafkaCluster(settings, CommandWait(settings))) as cluster:
+        found = cluster.describe(sorted(cluster.topics()))
+    infos = [found[name] for name in sorted(found)]
+    if json:
+        print_json({"topics": [_document(info) for info in infos]})
+    else:
+        print_table(_LIST, ((i.name, i.partitions, i.replication, i.topic_id) for i in infos))
+
+
+def show_topic(topic: TopicArgument, kafka: KafkaOption = None, json: JsonOption = False) -> None:
+    """Show a topic: its id, the settings that it has for itself, and its partitions with offsets and brokers.
+
+    `first` is the offset of the first record that is left, `end` the one after the last.
+    """
+    settings = kafka_settings(kafka)
+    with (
+        closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
+        closing(KafkaJournalReader(settings)) as reader,
+    ):
+        info = _described(topic, cluster)
+        places = [TopicPartition(topic, number) for number in range(info.partitions)]
+        bounds = [reader.bounds(place) for place in places]
+        replicas = cluster.replicas(topic)
+    if json:
+        documents = [
+            {"partition": number, "first": at.start, "end": at.end, **on._asdict()}
+            for number, (at, on) in enumerate(zip(bounds, replicas, strict=True))
+        ]
+        print_json({**_document(info), "bounds": documents})
+        return
+    typer.echo(f"{info.name}: {counted(info.partitions, 'partition')}, id {info.topic_id}")
+    for name in sorted(info.overridden):
+        typer.echo(f"  {name}={info.config[name]}")
+    rows = (
+        (number, at.start, at.end, on.leader, _ids(on.in_sync), _ids(on.all))
+        for number, (at, on) in enumerate(zip(bounds, replicas, strict=True))
+    )
+    print_table(_PARTITIONS, rows)
+
+
+def set_topic(
+    topic: TopicArgument,
+    assignments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=VALUE", help="Settings, as retention.ms=-1. NAME= returns one to its default."
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    kafka: KafkaOption = None,
+) -> None:
+    """Set settings of a topic that has no declaration, as a journal. Others are changed in topics/ and applied."""
+    changes = _parsed(assignments)
+    _refuse_harm(topic, changes)
+    settings = kafka_settings(kafka)
+    with closing(KafkaCluster(settings, CommandWait(settings))) as cluster:
+        info = _described(topic, cluster)
+        cluster.configure(topic, changes, check_only=True)
+        for name, value in changes.items():
+            now = info.config.get(name, "?")
+            say(f"{topic}: {name}={now} -> {'its default' if value is None else value}")
+        confirm("Set them?", yes=yes)
+        cluster.configure(topic, changes)
+    say(f"{topic}: set")
+
+
+def _described(topic: str, cluster: Cluster) -> TopicInfo:
+    info = cluster.describe([topic]).get(topic)
+    if info is None:
+        raise no_topic(topic, cluster.topics())
+    return info
+
+
+def _ids(brokers: Sequence[int]) -> str:
+    return ",".join(map(str, brokers))
+
+
+def _parsed(assignments: Sequence[str]) -> dict[str, str | None]:
+    changes: dict[str, str | None] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="NAME=VALUE")
+        changes[name] = value or None
+    return changes
+
+
+def _refuse_harm(topic: str, changes: dict[str, str | None]) -> None:
+    """A journal has the settings that it needs, or its workers refuse to start. Raises ConfigError."""
+    if not topic.endswith(".journal") or held_by_the_pipeline(topic) is None:
+        return
+    needed = {**JOURNAL_CONFIG, "max.message.bytes": str(JOURNAL_MESSAGE_BYTES)}
+    for name, value in changes.items():
+        if name in needed and value != needed[name]:
+            raise ConfigError(
+                f"topic {topic} is a journal, and needs {name}={needed[name]}",
+                hint=f"pipeline topics set {topic} {name}={needed[name]}",
+            )
+
+
+def _document(info: TopicInfo) -> dict[str, object]:
+    return {
+        "name": info.name,
+        "id": info.topic_id,
+        "partitions": info.partitions,
+        "replicas": info.replication,
+        "settings": {name: info.config[name] for name in sorted(info.overridden)},
+    }

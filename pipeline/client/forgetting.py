@@ -1,0 +1,42 @@
+"""Removes what Kafka holds of a group, so that its next start is a first start: `forget_group`.
+
+The journal goes first. From then on workers refuse to start, because the group's other traces say that it has worked,
+until those are gone, too: after a crash the same call does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.core.names import GroupId, workers_group, workers_topic
+from pipeline.errors import ConfigError
+from pipeline.ports import Cluster
+
+__all__ = ["forget_group", "traces_of"]
+
+
+def traces_of(group: GroupId, cluster: Cluster) -> list[str]:
+    """What Kafka holds of the group, in words. Raises ConfigError while workers of the app run; UnreachableError."""
+    members = cluster.member_ids(workers_group(group.app))
+    if members:
+        raise ConfigError(
+            f"app {group.app} has {len(members)} worker{'s' * (len(members) != 1)} that run or were killed "
+            "within the last 10 s",
+            hint=f"stop them first; `pipeline status {group.app}` shows them",
+        )
+    topics = cluster.describe([group.journal_topic, workers_topic(group.app)])
+    found = [f"topic {name}" for name in topics]
+    if cluster.committed(group.consumer_group):
+        found.append(f"consumer group {group.consumer_group}")
+    return found
+
+
+def forget_group(group: GroupId, cluster: Cluster, report: Callable[[str], None]) -> None:
+    """Delete the journal, the notes of the app's workers, and the mirrored positions. Raises UnreachableError."""
+    for topic in (group.journal_topic, workers_topic(group.app)):
+        if cluster.describe([topic]):
+            cluster.delete([topic])
+            report(f"topic {topic}: deleted")
+    if cluster.committed(group.consumer_group):
+        cluster.forget(group.consumer_group)
+        report(f"consumer group {group.consumer_group}: deleted")

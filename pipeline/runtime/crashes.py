@@ -44,6 +44,7 @@ from pipeline.ports import CrashLog, Ending, Logger, Record
 
 __all__ = ["Crashes", "InputCrashes", "NativeCrash", "NoCrashLog", "unrecorded"]
 
+_FRAMES = 10  # of a crashed thread, in an error
 MAX_TOLD = 16  # suspicions of a task that the others are told
 
 
@@ -107,6 +108,7 @@ class Crashes:
         # The crash that this start has found, until it is put together with what other workers tell.
         self._found: Crash | None = None
         self._before: dict[Input, Sequence[Suspect]] = {}
+        self._stack = ""  # where the thread that crashed was, of the same crash
         self._counted = ""  # the last process whose end is in the suspicions
 
     def begin(self, app: str, process: str) -> None:
@@ -129,7 +131,7 @@ class Crashes:
         suspects = {topic: self._suspects[at] for topic, at in inputs.items() if at in self._suspects}
         if suspects:
             others.suspect(task, self._told(inputs))
-        return InputCrashes(self._crash_log, inputs, suspects, changed)
+        return InputCrashes(self._crash_log, inputs, suspects, changed, self._stack)
 
     def leave(self) -> None:
         """This process ends in order."""
@@ -187,6 +189,7 @@ class Crashes:
         if at is not None:
             self._found, self._before = Crash(at, span, here), self._suspects
             self._suspects = remember(self._suspects, self._found)
+            self._stack = "\n".join(found.stack.splitlines()[:_FRAMES])
             self._counted = ending.process
             self._save()  # 1
             suspect = self._suspects[at][-1]
@@ -211,11 +214,13 @@ class InputCrashes:
         inputs: Mapping[str, Input],
         suspects: dict[str, Sequence[Suspect]],
         changed: Callable[[Input, Sequence[Suspect]], None],
+        stack: str = "",
     ) -> None:
         self._crash_log = crash_log
         self._inputs = inputs
         self._places = {topic: at.encode() for topic, at in inputs.items()}
         self._changed = changed
+        self._stack = stack
         self.suspects = suspects  # mostly empty
         self.handled = crash_log.handled
 
@@ -249,7 +254,10 @@ class InputCrashes:
             text += (
                 ", not always on the thread that handles records: it may not be the record that crashes it"
             )
-        return NativeCrash(text, proven=proven)
+        crash = NativeCrash(text, proven=proven)
+        if self._stack:
+            crash.add_note(f"The thread that crashed last was here, innermost call first:\n{self._stack}")
+        return crash
 
     def try_again(self, topic: str, record: Record) -> None:
         """The record stops its task. The next start handles it once more: the code may be another one by then."""

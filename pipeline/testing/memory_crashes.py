@@ -29,6 +29,7 @@ class MemoryCrashLog:
         thread = _THREAD if here else _FOREIGN
         self._trace = (
             f"Fatal Python error: {reason}\n\nCurrent thread 0x{thread:016x} (most recent call first):\n"
+            '  File "library.py", line 1 in crash\n'
         )
 
     def previous(self, app: str) -> Ending | None:

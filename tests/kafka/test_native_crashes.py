@@ -54,6 +54,8 @@ def test_a_record_that_crashes_is_found_and_kills_condemn_none(bench: Workbench)
     assert {line["thread"] for line in crashes} == {"processing"}
     assert str(rejected["record"]) in str(crashes[-1]["handling"])
     assert "in crash" in str(crashes[-1]["stack"])
+    shown = bench.command("deadletters", "show", APP, "--kafka", bench.servers)
+    assert "in crash" in shown.stdout, shown.stderr
 
 
 def test_under_stop_only_the_task_of_the_record_ends(bench: Workbench) -> None:
@@ -77,17 +79,33 @@ def test_under_stop_only_the_task_of_the_record_ends(bench: Workbench) -> None:
     assert reasons == ["SIGABRT, seen by the supervisor"] * 3
 
 
+@pytest.mark.kills
+def test_another_worker_continues_the_count(bench: Workbench) -> None:
+    """One that has never seen the record is cautious at its second start, by what the first one has told."""
+    bench.environment["ON_ERROR"] = "skip"
+    for _ in range(2):
+        assert _run_to_its_end(bench, "segv", "--worker-id", "one") == -signal.SIGSEGV
+    other = ("--worker-id", "two", "--state-dir", str(bench.state_dir / "two"))
+    for _ in range(2):  # the first of which waits until Kafka has missed worker one
+        assert _run_to_its_end(bench, "segv", *other) == -signal.SIGSEGV
+    worker = _start(bench, "segv", *other)
+    bench.wait_for_outputs(worker, at_least=80)
+    assert bench.stop(worker) == 0, bench.log.read_text()
+    assert bench.outputs() == bench.expected()
+    assert [line["worker"] for line in _said(bench, "record_rejected")] == ["two"]
+
+
 def _of_partition_1(outputs: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:
     return {key: values for key, values in outputs.items() if partition_of(key.encode(), PARTITIONS) == 1}
 
 
-def _start(bench: Workbench, how: str) -> subprocess.Popen[bytes]:
+def _start(bench: Workbench, how: str, *arguments: str) -> subprocess.Popen[bytes]:
     bench.environment["CRASH"] = how
-    return bench.worker("--commit-interval-ms", "20", app=APP)
+    return bench.worker("--commit-interval-ms", "20", *arguments, app=APP)
 
 
-def _run_to_its_end(bench: Workbench, how: str) -> int:
-    return _start(bench, how).wait(DEADLINE_S)
+def _run_to_its_end(bench: Workbench, how: str, *arguments: str) -> int:
+    return _start(bench, how, *arguments).wait(DEADLINE_S)
 
 
 def _said(bench: Workbench, event: str) -> list[dict[str, object]]:

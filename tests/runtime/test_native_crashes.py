@@ -138,6 +138,15 @@ def test_the_policy_is_applied_at_the_fourth_start(on_error: OnError, batch: boo
     assert native.suspects == {}
 
 
+def test_a_dead_letter_says_where_the_process_crashed() -> None:
+    """Whoever reads it has no core dump at hand."""
+    native = Native("dead_letter")
+    native.send(BAD)
+    native.crashes()
+    (letter,) = native.driver.dead_letters()
+    assert b'File "library.py", line 1 in crash' in dict(letter.headers)["dead-letter-traceback"]  # type: ignore[operator]
+
+
 def test_a_crash_is_logged_by_the_next_start() -> None:
     """Who finds the worker restarted must not have to guess where it ended."""
     native = Native("skip")

@@ -171,9 +171,9 @@ def _installed(package: str) -> bool:
 
 def _install(packages: list[str]) -> None:
     what = f"apt cannot install {', '.join(packages)}"
-    must([_path("apt-get"), "update"], timeout_s=_INSTALL_S, what=what)
-    command = [_path("apt-get"), "install", "--yes", "--no-install-recommends", *packages]
-    must(command, timeout_s=_INSTALL_S, what=what)
+    apt = [_path("apt-get"), "--option=DPkg::Lock::Timeout=120"]  # another program may be installing
+    must([*apt, "update"], timeout_s=_INSTALL_S, what=what)
+    must([*apt, "install", "--yes", "--no-install-recommends", *packages], timeout_s=_INSTALL_S, what=what)
 
 
 def _path(command: str) -> str:

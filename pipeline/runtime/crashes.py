@@ -181,7 +181,7 @@ class Crashes:
                     "previous_process_ended",
                     handling=doing,
                     reason="it did not stop in order and left no trace of a native crash: SIGKILL, out of memory, "
-                    "a power loss or os._exit. No record is suspected",
+                    "a power loss, os._exit, or a handler that did not return in time. No record is suspected",
                 )
             return
         here = found.thread == ending.thread

@@ -53,6 +53,7 @@ class CrashFiles:
         self._directory = state_dir
         self._map: mmap.mmap | None = None
         self._place = b""
+        _LOGS.add(self)
 
     def previous(self, app: str) -> Ending | None:
         """How the process before this one ended; None when there was none."""
@@ -144,6 +145,10 @@ class CrashFiles:
         self._map = None
         self._ended()
 
+    def forked(self) -> None:
+        """This is a child: what it does is not the worker's."""
+        self._map = None
+
     def _read(self, name: str) -> bytes:
         try:
             return (self._directory / name).read_bytes()
@@ -167,6 +172,7 @@ class CrashFiles:
         ) from error
 
 
+_LOGS: weakref.WeakSet[CrashFiles] = weakref.WeakSet()
 _watched: list[Held] = []
 _was_enabled = False
 
@@ -196,6 +202,8 @@ def _restore() -> None:
 
 
 def _forked() -> None:
+    for log in list(_LOGS):
+        log.forked()
     if _watched:
         _watched.clear()
         _restore()

@@ -13,12 +13,16 @@ __all__ = ["RealDatabases"]
 
 
 class RealDatabases:
-    """`ports.Databases`."""
+    """`ports.Databases`. Sessions of one address use the same table of positions, whatever their search path."""
+
+    def __init__(self) -> None:
+        self._pinned: dict[str, Any] = {}
 
     def open(self, sink: Sink[Any, Any], app: str) -> SinkSession:
         if isinstance(sink, Postgres):
             module = import_module("pipeline.sinks.postgres")
-            return cast("SinkSession", module.PostgresSession(sink.dsn, sink.place, app))
+            pinned = self._pinned.setdefault(sink.address, module.Pinned())
+            return cast("SinkSession", module.PostgresSession(sink.dsn, sink.place, app, pinned))
         if isinstance(sink, Sqlite):
             module = import_module("pipeline.sinks.sqlite")
             return cast("SinkSession", module.SqliteSession(sink.path, sink.place))

@@ -71,7 +71,7 @@ class SinkSession(Protocol):
     """
 
     def prepare(self) -> None:
-        """Create the table of positions when it is missing."""
+        """Create the table of positions when it is missing. Raises ConfigError for a session that others share."""
         ...
 
     def shape(self, table: str) -> TableShape | None:
@@ -88,6 +88,10 @@ class SinkSession(Protocol):
 
     def rows(self, group: GroupId) -> list[PositionRow]:
         """All rows of a group. Outside of a transaction."""
+        ...
+
+    def elsewhere(self, group: GroupId, cluster_id: str) -> list[str]:
+        """Other tables of positions in the database that have rows of a group in that Kafka cluster."""
         ...
 
     def begin(self) -> None: ...

@@ -43,10 +43,24 @@ def quoted(name: str) -> str:
 
 
 class SqlSession(ABC):
-    """`ports.SinkSession`, on top of a few calls that differ. `MARK`: a parameter in a statement."""
+    """`ports.SinkSession`, on top of a few calls that differ. `MARK`: a parameter in a statement.
+
+    `SAME_SESSION`, with its parameters: what else the fence compares.
+    """
 
     MARK = "?"
     LOCK = ""
+    SAME_SESSION = ""
+    same_session: tuple[Any, ...] = ()
+
+    @property
+    @abstractmethod
+    def positions(self) -> str:
+        """The table of positions with its schema."""
+
+    @property
+    def _positions(self) -> str:
+        return self.named(self.positions)
 
     @abstractmethod
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -66,12 +80,15 @@ class SqlSession(ABC):
 
     def rows(self, group: GroupId) -> list[PositionRow]:
         where = f"WHERE app = {self.MARK} AND group_name = {self.MARK}"
-        return [PositionRow(*row) for row in self.query(f"SELECT {_COLUMNS} FROM {POSITIONS} {where}", group)]
+        return [
+            PositionRow(*row)
+            for row in self.query(f"SELECT {_COLUMNS} FROM {self._positions} {where}", group)
+        ]
 
     def lock(self, task: TaskId) -> list[PositionRow]:
         m = self.MARK
         found = self.query(
-            f"SELECT {_COLUMNS} FROM {POSITIONS} WHERE app = {m} AND group_name = {m} AND partition_no = {m} "
+            f"SELECT {_COLUMNS} FROM {self._positions} WHERE app = {m} AND group_name = {m} AND partition_no = {m} "
             f"ORDER BY topic{self.LOCK}",
             task,
         )
@@ -85,7 +102,7 @@ class SqlSession(ABC):
         # In one order, so that two first starts cannot wait for each other.
         for row in sorted(rows):
             self.execute(
-                f"INSERT INTO {POSITIONS} (app, group_name, {_COLUMNS}) VALUES ({', '.join([m] * 11)}) "
+                f"INSERT INTO {self._positions} (app, group_name, {_COLUMNS}) VALUES ({', '.join([m] * 11)}) "
                 f"ON CONFLICT (app, group_name, topic, partition_no) DO {does}",
                 (*group, *row),
             )
@@ -93,8 +110,8 @@ class SqlSession(ABC):
     def move(self, hold: Hold, after: Mapping[str, int]) -> bool:
         m, task = self.MARK, hold.task
         sql = (
-            f"UPDATE {POSITIONS} SET next_offset = {m} WHERE app = {m} AND group_name = {m} AND topic = {m} "
-            f"AND partition_no = {m} AND epoch = {m} AND process = {m} AND next_offset = {m}"
+            f"UPDATE {self._positions} SET next_offset = {m} WHERE app = {m} AND group_name = {m} AND topic = {m} "
+            f"AND partition_no = {m} AND epoch = {m} AND process = {m} AND next_offset = {m}{self.SAME_SESSION}"
         )
         return all(
             self.execute(
@@ -108,6 +125,7 @@ class SqlSession(ABC):
                     hold.seq,
                     hold.process,
                     hold.positions[topic],
+                    *self.same_session,
                 ),
             )
             == 1
@@ -130,6 +148,9 @@ class SqlSession(ABC):
 
     def ddl(self, table: str, key: Sequence[str]) -> str:
         return f"ALTER TABLE {quoted(table)} ADD PRIMARY KEY ({', '.join(map(quoted_column, key))})"
+
+    def elsewhere(self, _group: GroupId, _cluster_id: str) -> list[str]:
+        return []
 
     def facts(self, _name: str, _key: Sequence[str]) -> Facts | None:
         return None

@@ -19,7 +19,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
 )
 from pipeline.sinks.ports import OwnWrite, TableShape
-from pipeline.sinks.sql import POSITIONS_DDL, SqlSession, quoted, quoted_column
+from pipeline.sinks.sql import POSITIONS, POSITIONS_DDL, SqlSession, quoted, quoted_column
 
 __all__ = ["SqliteSession"]
 
@@ -53,8 +53,14 @@ class SqliteSession(SqlSession):
                 refused=True,
             ) from error
 
+    @property
+    def positions(self) -> str:
+        return f"main.{POSITIONS}"
+
     def prepare(self) -> None:
-        ddl = POSITIONS_DDL.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)
+        ddl = POSITIONS_DDL.replace(
+            f"CREATE TABLE {POSITIONS}", f"CREATE TABLE IF NOT EXISTS {self.positions}", 1
+        )
         self.execute(ddl + " WITHOUT ROWID")
 
     def shape(self, table: str) -> TableShape | None:
@@ -68,7 +74,7 @@ class SqliteSession(SqlSession):
             indexed = [row[2] for row in self.query(f"PRAGMA index_info({quoted_column(index)})")]
             if unique and not partial and None not in indexed:
                 uniques.append(frozenset(indexed))
-        return TableShape(tuple(row[1] for row in columns), primary, uniques, name=name)
+        return TableShape(tuple(row[1] for row in columns), primary, uniques, name=f"main.{name}")
 
     def ddl(self, table: str, key: Sequence[str]) -> str:
         return f"CREATE UNIQUE INDEX ON {quoted(table)} ({self.listed(key)})".replace(

@@ -42,6 +42,7 @@ class _Contents:
 
 class MemoryDatabase:
     """What sessions share. `away`: while it is set, every call raises it. `refuses`: rows that hold these are refused.
+    `elsewhere`: other tables of positions that have rows of the group.
 
     Transactions take turns, as in SQLite; `turns`, `holder` and `contents` are the sessions' business.
     """
@@ -51,6 +52,7 @@ class MemoryDatabase:
         self.away: PipelineError | None = None
         self.shapes: dict[str, TableShape] = {}
         self.refuses: list[Mapping[str, Any]] = []
+        self.elsewhere: list[str] = []
         self.contents = _Contents()
         self.turns = threading.RLock()
         self.holder: MemorySession | None = None
@@ -109,6 +111,9 @@ class MemorySession:
     def shape(self, table: str) -> TableShape | None:
         self.answer("shape")
         return self._database.shapes.get(table, TableShape(None, (), None))
+
+    def elsewhere(self, _group: GroupId, _cluster_id: str) -> list[str]:
+        return list(self._database.elsewhere)
 
     def facts(self, _name: str, _key: Sequence[str]) -> Facts | None:
         return None
@@ -250,12 +255,13 @@ class MemoryDatabases:
 
     def __init__(self, *, real: bool = False, beside: MemoryDatabases | None = None) -> None:
         self._real = real
+        self._files = RealDatabases()
         self.memory: dict[str, MemoryDatabase] = beside.memory if beside is not None else {}
         self._opened: list[SinkSession] = []
 
     def open(self, sink: Sink[Any, Any], app: str) -> SinkSession:
         if self._real or not isinstance(sink, Postgres):
-            session: SinkSession = RealDatabases().open(sink, app)
+            session: SinkSession = self._files.open(sink, app)
         else:
             database = self.of(sink)
             with database.faults.at("open"):

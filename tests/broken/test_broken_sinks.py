@@ -9,9 +9,38 @@ from tests.broken.breaking import Broken, Copy, name_of
 SINKS = "tests/runtime/test_sinks.py"
 SESSIONS = "tests/sinks/test_session_contract.py"
 BATCH_ENDS = "tests/sinks/test_batch_ends.py"
+PLACES = "tests/sinks/test_session_places.py"
 OWN_WRITES = "tests/sinks/test_own_writes.py"
 
 ROWS = [
+    Broken(
+        "a pooler of transactions is not refused",
+        "sinks/postgres/pooling.py",
+        "    if changed:\n",
+        "    if False:\n",
+        f"{PLACES} pooler_of_transactions",
+    ),
+    Broken(
+        "a session that a pooler has exchanged passes the fence",
+        "sinks/postgres/session.py",
+        'SAME_SESSION = " AND pg_backend_pid() = %s"',
+        'SAME_SESSION = " AND %s > 0"',
+        f"{PLACES} found_by_the_fence",
+    ),
+    Broken(
+        "the search path of the moment chooses the table of positions",
+        "sinks/postgres/session.py",
+        "        return self._pinned.name or POSITIONS\n",
+        "        return POSITIONS\n",
+        f"{PLACES} changed_search_path",
+    ),
+    Broken(
+        "a group whose positions are in another schema is taken for a new one",
+        "runtime/sinks/authority.py",
+        "    if not rows and (others",
+        "    if rows and (others",
+        f"{PLACES} stop_a_start",
+    ),
     Broken(
         "keys that are equal in Python are taken for equal in the database",
         "sinks/merging.py",

@@ -17,7 +17,13 @@ from pipeline.config import WorkerSettings
 from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.sinking import Hold, InputNow, PositionRow, plan_positions
-from pipeline.errors import PipelineError, RetriableError, SinkUnreachableError, UnknownOutcomeError
+from pipeline.errors import (
+    ConfigError,
+    PipelineError,
+    RetriableError,
+    SinkUnreachableError,
+    UnknownOutcomeError,
+)
 from pipeline.ports import Executor, Pending, Step
 from pipeline.runtime.live import Asked, LiveTask, Place, Ready
 from pipeline.runtime.pace import CommitPace
@@ -28,10 +34,11 @@ from pipeline.runtime.sinks.sessions import Sessions
 from pipeline.runtime.sinks.task import SinkRun, SinkTask
 from pipeline.runtime.sinks.writer import SinkWriter, claim
 from pipeline.runtime.world import World
+from pipeline.sinks.ports import SinkSession
 from pipeline.sinks.rows import RowMaker
 from pipeline.sinks.sql import POSITIONS
 
-__all__ = ["SinkAuthority", "inputs_now", "sessions_of", "start_rows"]
+__all__ = ["SinkAuthority", "inputs_now", "rows_of", "sessions_of", "start_rows"]
 
 T = TypeVar("T")
 
@@ -84,7 +91,8 @@ class SinkAuthority:
                 for bound in plan.group.sinks
             ]
             where = f"group {plan.id.app}/{plan.id.group}"
-            _, missing = plan_positions(where, session.rows(plan.id), inputs_now(plan), traces)
+            rows = rows_of(plan, session)
+            _, missing = plan_positions(where, rows, inputs_now(plan), traces)
             if not missing:
                 return
             session.begin()
@@ -177,6 +185,19 @@ def sessions_of(plan: GroupPlan, world: World) -> Sessions:
     """All sinks of a group share one database."""
     sink = plan.group.sinks[0].sink
     return Sessions(lambda: world.databases.open(sink, plan.id.app))
+
+
+def rows_of(plan: GroupPlan, session: SinkSession) -> list[PositionRow]:
+    """All rows of a group. Raises ConfigError when they are in another schema than before."""
+    rows = session.rows(plan.id)
+    if not rows and (others := session.elsewhere(plan.id, plan.identity.cluster_id)):
+        raise ConfigError(
+            f"group {plan.id.app}/{plan.id.group} has its positions in {others[0]}, and the connection's search_path "
+            "leads to another schema",
+            hint="set search_path as it was (the DSN, ALTER ROLE, ALTER DATABASE); or move that table with ALTER TABLE "
+            "... SET SCHEMA; or delete the group's rows there to begin again on purpose",
+        )
+    return rows
 
 
 def inputs_now(plan: GroupPlan) -> dict[str, InputNow]:

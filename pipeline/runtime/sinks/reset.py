@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pipeline.core.names import TaskId
 from pipeline.core.sinking import PositionRow, next_epoch
 from pipeline.runtime.plan import GroupPlan
-from pipeline.runtime.sinks.authority import inputs_now, sessions_of
+from pipeline.runtime.sinks.authority import inputs_now, rows_of, sessions_of
 from pipeline.runtime.world import World
 
 __all__ = ["read_positions", "reset_positions"]
@@ -23,7 +23,7 @@ def read_positions(plan: GroupPlan, world: World) -> dict[TaskId, dict[str, Posi
     try:
         with sessions.one() as session:
             session.prepare()
-            rows = session.rows(plan.id)
+            rows = rows_of(plan, session)
     finally:
         sessions.close()
     return {task: {row.topic: row for row in rows if row.partition == task.partition} for task in plan.tasks}

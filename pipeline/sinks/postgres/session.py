@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -17,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 from psycopg.types.json import JsonbDumper
 
-from pipeline.core.names import TaskId
+from pipeline.core.names import GroupId, TaskId
 from pipeline.core.sinking import Hold, PositionRow
 from pipeline.errors import (
     ConfigError,
@@ -31,9 +33,10 @@ from pipeline.sinks.ports import OwnWrite, RowsWrite, TableShape
 from pipeline.sinks.postgres.catalog import facts_of, shape_of
 from pipeline.sinks.postgres.errors import not_connected, translation
 from pipeline.sinks.postgres.own_writes import run_own_write
+from pipeline.sinks.postgres.pooling import refuse_transaction_pooling, transaction_pooling
 from pipeline.sinks.sql import POSITIONS, POSITIONS_DDL, SqlSession, quoted_column
 
-__all__ = ["PostgresSession"]
+__all__ = ["Pinned", "PostgresSession"]
 
 LOCK_MS = 3_000
 IDLE_S = 30
@@ -48,6 +51,23 @@ DEFAULTS: Mapping[str, str] = {
     "keepalives_count": "2",
     "tcp_user_timeout": "20000",
 }
+_FIND_POSITIONS = (
+    "(SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_catalog.pg_class c "
+    f"JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass('{POSITIONS}'))"
+)
+_OTHER_POSITIONS = (
+    "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_catalog.pg_class c "
+    f"JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relname = '{POSITIONS}' "
+    "AND c.relkind IN ('r', 'p') AND c.oid <> to_regclass(%s) AND has_schema_privilege(n.oid, 'USAGE') "
+    "AND has_table_privilege(c.oid, 'SELECT') ORDER BY 1"
+)
+
+
+@dataclass(slots=True)
+class Pinned:
+    """The table of positions that one process uses, with its schema: found once, by the first session."""
+
+    name: str = ""
 
 
 class PostgresSession(SqlSession):
@@ -55,30 +75,40 @@ class PostgresSession(SqlSession):
 
     MARK = "%s"
     LOCK = " FOR UPDATE"
+    SAME_SESSION = " AND pg_backend_pid() = %s"
 
-    def __init__(self, dsn: str, place: str, app: str) -> None:
+    def __init__(self, dsn: str, place: str, app: str, pinned: Pinned | None = None) -> None:
         self._place = place
+        self._pinned = pinned if pinned is not None else Pinned()
         self._blocked: TaskId | None = None
         self._staged: set[str] = set()
         self._temporary: bool | None = None
         known = _parsed(dsn, place)
         options: dict[str, Any] = {name: value for name, value in DEFAULTS.items() if name not in known}
+        options |= {"autocommit": True, "application_name": (APPLICATION + app)[:63]}
+        self._connect_another = partial(psycopg.connect, dsn, **options)
         try:
-            self._connection = psycopg.connect(
-                dsn, autocommit=True, application_name=(APPLICATION + app)[:63], **options
-            )
+            self._connection = self._connect_another()
             self._connection.adapters.register_dumper(dict, JsonbDumper)
-            self._connection.execute(
-                "SELECT set_config('lock_timeout', %s, false), "
-                "set_config('idle_in_transaction_session_timeout', %s, false)",
+            [(self._pid, found)] = self._run(
+                f"SELECT pg_backend_pid(), {_FIND_POSITIONS} FROM (SELECT set_config('lock_timeout', %s, false), "
+                "set_config('idle_in_transaction_session_timeout', %s, false)) settings".encode(),
                 (f"{LOCK_MS}ms", f"{IDLE_S}s"),
-            )
+            ).fetchall()
         except psycopg.Error as error:
             raise not_connected(
                 str(error), dsn, place, known
             ) from None  # its text may hold a part of the DSN
+        self.same_session = (self._pid,)
+        self._pinned.name = self._pinned.name or found or ""
+
+    @property
+    def positions(self) -> str:
+        return self._pinned.name or POSITIONS
 
     def prepare(self) -> None:
+        with self._translated():
+            refuse_transaction_pooling(self._connection, self._connect_another, self._place)
         if self._has_positions():
             return
         ddl = f"{POSITIONS_DDL} WITH (fillfactor = 50)"
@@ -91,6 +121,14 @@ class PostgresSession(SqlSession):
                 f"{self._place}: the table {POSITIONS} is missing and cannot be created: {error.message}",
                 hint=f"create it, and grant SELECT, INSERT and UPDATE on it to this role:\n{ddl};",
             ) from error
+        self._has_positions()
+
+    def elsewhere(self, group: GroupId, cluster_id: str) -> list[str]:
+        return [
+            name
+            for (name,) in self.query(_OTHER_POSITIONS, (self.positions,))
+            if self._holds(name, group, cluster_id)
+        ]
 
     def shape(self, table: str) -> TableShape | None:
         return shape_of(self.query, table)
@@ -112,8 +150,12 @@ class PostgresSession(SqlSession):
             return super().lock(task)
 
     def move(self, hold: Hold, after: Mapping[str, int]) -> bool:
+        """The fence is also where a pooler is noticed that has moved this connection to another session."""
         with self._noting(hold.task):
-            return super().move(hold, after)
+            moved = super().move(hold, after)
+        if not moved and self.query("SELECT pg_backend_pid()") != [self.same_session]:
+            raise transaction_pooling(self._place)
+        return moved
 
     def commit(self) -> None:
         try:
@@ -255,7 +297,17 @@ class PostgresSession(SqlSession):
         return self._temporary
 
     def _has_positions(self) -> bool:
-        return self.query("SELECT to_regclass(%s) IS NOT NULL", (POSITIONS,)) == [(True,)]
+        """Also notes the schema: from now on it decides, and not the search path of the moment."""
+        if not self._pinned.name:
+            self._pinned.name = self.query(f"SELECT {_FIND_POSITIONS}")[0][0] or ""
+        return bool(self._pinned.name)
+
+    def _holds(self, name: str, group: GroupId, cluster_id: str) -> bool:
+        where = "WHERE app = %s AND group_name = %s AND cluster_id = %s"
+        try:
+            return bool(self.query(f"SELECT FROM {self.named(name)} {where} LIMIT 1", (*group, cluster_id)))
+        except ConfigError:
+            return False  # a table of that name and of other columns
 
     def _end_holder(self, task: TaskId) -> None:
         """End the session that has locked a task's rows, if it is one of ours.
@@ -263,7 +315,7 @@ class PostgresSession(SqlSession):
         A process that was stopped in the middle of a transaction would otherwise keep its successor waiting.
         """
         self._run(
-            f"SELECT pg_terminate_backend(l.pid) FROM {POSITIONS} p "
+            f"SELECT pg_terminate_backend(l.pid) FROM {self.named(self.positions)} p "
             "JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = p.xmax AND l.granted "
             "JOIN pg_stat_activity a ON a.pid = l.pid "
             "WHERE p.app = %s AND p.group_name = %s AND p.partition_no = %s AND l.pid <> pg_backend_pid() "

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from pipeline.errors import InvariantError
@@ -30,6 +31,7 @@ class UncommonError(Exception):
 def only_exceptions(function: Callable[..., None]) -> Callable[..., None]:
     """The function, with uncommon errors turned into Exceptions: for code that runs on an executor's thread."""
 
+    @wraps(function)
     def call(*arguments: Any) -> None:
         try:
             function(*arguments)

@@ -10,6 +10,7 @@ from pipeline.event import Event
 from pipeline.sinks.declared import Delete, Sink
 from pipeline.sinks.merging import Gone
 from pipeline.sinks.ports import OwnWrite, RowsWrite, SinkSession, TableShape, Target
+from pipeline.user_errors import only_exceptions
 
 __all__ = ["Made", "RowMaker"]
 
@@ -60,7 +61,7 @@ class RowMaker:
         if not wanted:
             return []
         if self.sink.write is not None:
-            return [OwnWrite(self.sink.write, wanted)]
+            return [OwnWrite(only_exceptions(self.sink.write), wanted)]
         key = self._target.key
         changes = [
             Gone(tuple([each.key[name] for name in key])) if isinstance(each, Delete) else each

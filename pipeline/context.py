@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from pipeline.accepted import Accepted
 from pipeline.declarations import Resource, TableDef, Topic
 from pipeline.errors import ConfigError
 from pipeline.ports import Record
@@ -17,8 +18,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
 
-# name, key encoder, value codec's `admit`, largest key + value in bytes
-Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], tuple[bytes | None, Any]], int]
+# name, key encoder, value codec's `admit`, what the topic accepts
+Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], tuple[bytes | None, Any]], Accepted]
 
 
 class Context:
@@ -63,13 +64,13 @@ class Context:
         """Produce a record with this commit. It carries its input's timestamp unless one is given.
 
         Key and value are checked and encoded here, so a bad one belongs to the record at hand. Raises
-        TypeError, ValueError (also when the topic would refuse the size) or OverflowError; ConfigError for
-        what is no topic of the app, which stops the task whatever `on_error` says.
+        TypeError, ValueError (also when the topic would refuse the size, the timestamp, or a record without a key)
+        or OverflowError; ConfigError for what is no topic of the app, which stops the task whatever `on_error` says.
         """
         try:
-            name, encode_key, admit, most = self._used[topic]
+            name, encode_key, admit, accepted = self._used[topic]
         except (KeyError, TypeError):
-            name, encode_key, admit, most = self._first_use(topic)
+            name, encode_key, admit, accepted = self._first_use(topic)
         try:
             key_data = encode_key(key)
         except REFUSALS as error:
@@ -78,10 +79,12 @@ class Context:
             data = admit(value)[0]
         except REFUSALS as error:
             refuse_value(error, f"topic {name}")
-        if headers or len(data or b"") + len(key_data or b"") > most:
+        if headers or len(data or b"") + len(key_data or b"") > accepted.most:
             headers = tuple(headers)  # the caller may go on using its list
             _check_headers(headers)
-            _check_size(name, key_data, data, headers, most)
+            accepted.check_size(key_data, data, headers)
+        if key_data is None and accepted.compacted:
+            accepted.refuse_null_key()
         if timestamp_ms is None:
             timestamp_ms = self.message.timestamp()[1]
             if timestamp_ms < 0:  # noqa: PLR1730 - max() is a call, and this runs for every output
@@ -90,6 +93,8 @@ class Context:
             raise ValueError(
                 f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds, 0 or above, of 64 bits"
             )
+        if timestamp_ms > accepted.surely_ms:
+            accepted.check_time(timestamp_ms)
         self._outputs.append((name, key_data, data, timestamp_ms, headers))
 
     def resource(self, resource: Resource[R], /) -> R:
@@ -104,12 +109,15 @@ class Context:
     ) -> None:
         """Produce a record as it came, under other headers, with this commit. For the runtime.
 
-        Raises ValueError when the topic would refuse the size.
+        Raises ValueError when the topic would refuse it.
         """
-        name, _, _, most = self._used.get(topic) or self._first_use(topic)
-        key, value = record.key(), record.value()
-        _check_size(name, key, value, headers, most)
-        self._outputs.append((name, key, value, max(record.timestamp()[1], 0), headers))
+        name, _, _, accepted = self._used.get(topic) or self._first_use(topic)
+        key, value, timestamp_ms = record.key(), record.value(), max(record.timestamp()[1], 0)
+        accepted.check_size(key, value, headers)
+        if key is None and accepted.compacted:
+            accepted.refuse_null_key()
+        accepted.check_time(timestamp_ms)
+        self._outputs.append((name, key, value, timestamp_ms, headers))
 
     def _first_use(self, topic: Any) -> Sender:
         try:
@@ -151,15 +159,3 @@ def _check_headers(headers: Sequence[tuple[str, bytes | None]]) -> None:
         if type(name) is not str or (content is not None and type(content) is not bytes):
             raise TypeError(f"a header is (str, bytes), not {(name, content)!r}")
         check_header_name(name)
-
-
-def _check_size(
-    topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]], most: int
-) -> None:
-    size = len(key or b"") + len(value or b"")
-    size += sum(len(name.encode()) + len(content or b"") + 8 for name, content in headers)
-    if size > most:
-        raise ValueError(
-            f"a record of {size} bytes is over the limit of topic {topic} ({most} bytes): send smaller ones, or "
-            "raise max.message.bytes of the topic and start the worker again"
-        )

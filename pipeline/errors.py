@@ -25,6 +25,7 @@ __all__ = [
     "PipelineError",
     "ProducerClosedError",
     "QueueFullError",
+    "RefusedError",
     "RejectedRowsError",
     "RetriableError",
     "SinkUnreachableError",
@@ -137,6 +138,17 @@ class RetriableError(PipelineError):
 
 class AbortableError(PipelineError):
     """The open transaction cannot commit. Reaction: abort, renew, rewind to the last entry."""
+
+
+class RefusedError(AbortableError):
+    """The brokers refuse a record of the open transaction for what is in it. Reaction: find its input record.
+
+    The same transaction would be refused again. `topic`: where it was refused.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, topic: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.topic = topic
 
 
 class UnknownOutcomeError(PipelineError):

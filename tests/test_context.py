@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from pipeline import App, Context, Table, Topic
+from pipeline.accepted import Accepted
 from pipeline.context import Sender
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.declarations import Resource
@@ -34,7 +35,7 @@ totals = app.table("totals", key=str, value=Total)
 
 
 def sender(topic: Topic[Any, Any]) -> Sender:
-    return topic.name, topic.key.encode, topic.value.admit, LIMIT
+    return topic.name, topic.key.encode, topic.value.admit, Accepted(topic.name, LIMIT)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ made again. Whatever is left is an unknown outcome, and the journal decides.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -120,6 +121,14 @@ _EXPIRED = frozenset(
         KafkaError.REQUEST_TIMED_OUT,
     }
 )
+# What brokers say of a record that they would refuse again.
+_REFUSED_RECORD = {
+    KafkaError.INVALID_TIMESTAMP: "compare the record's timestamp with message.timestamp.after.max.ms and "
+    "message.timestamp.before.max.ms of the topic, and the worker's clock with the brokers'",
+    KafkaError.INVALID_RECORD: "a compacted topic (cleanup.policy) accepts no record without a key",
+    KafkaError.MSG_SIZE_TOO_LARGE: "max.message.bytes of the topic is below a record, or was lowered below a batch",
+    KafkaError.RECORD_LIST_TOO_LARGE: "segment.bytes of the topic is below a batch: raise it",
+}
 _PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 _OUT_OF_RANGE = frozenset(
     {
@@ -158,6 +167,19 @@ def transaction_failure(error: KafkaError, what: str, *, ending: bool = False) -
     return UnknownOutcomeError(reason)
 
 
+def refusing_topic(error: KafkaError) -> str | None:
+    """The topic whose broker refuses a record for what is in it; empty when it is not named, None for other errors."""
+    if error.code() not in _REFUSED_RECORD:
+        return None
+    named = re.search(r"ProduceRequest for (\S+) \[", error.str())
+    return named.group(1) if named else ""
+
+
+def refusal_hint(error: KafkaError) -> str:
+    """What to do about a record that is refused for what is in it."""
+    return _REFUSED_RECORD[error.code()]
+
+
 def delivery_failure(error: KafkaError, what: str) -> PipelineError:
     """The reaction to an event that was not delivered, or of which it is not known; `what` names it."""
     code = error.code()
@@ -169,8 +191,9 @@ def delivery_failure(error: KafkaError, what: str) -> PipelineError:
             f"{what}: refused with the batch that it was in, which is over max.message.bytes of the topic",
             hint="set max_event_bytes of the producer to the smallest max.message.bytes of its topics, less 100",
         )
-    if code in _REFUSED:
-        return ConfigError(f"{what}: {reason}", hint="grant WRITE on the topic, or mend the [kafka] settings")
+    if code in _REFUSED or code in _REFUSED_RECORD:
+        hint = _REFUSED_RECORD.get(code, "grant WRITE on the topic, or mend the [kafka] settings")
+        return ConfigError(f"{what}: {reason}", hint=hint)
     if code in _EXPIRED:
         return DeliveryError(
             f"{what}: not confirmed in time: {reason}",

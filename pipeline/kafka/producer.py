@@ -9,7 +9,8 @@ before anything is sent. One thread at a time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -20,12 +21,13 @@ from pipeline.errors import (
     FatalTaskError,
     InvariantError,
     PipelineError,
+    RefusedError,
     UnknownOutcomeError,
     UnreachableError,
 )
 from pipeline.kafka import clients
 from pipeline.kafka.clients import ProducerLimits
-from pipeline.kafka.errors import error_of, is_fencing, transaction_failure
+from pipeline.kafka.errors import error_of, is_fencing, refusal_hint, refusing_topic, transaction_failure
 from pipeline.ports import Output
 
 __all__ = ["KafkaProducers", "KafkaTransactionalProducer"]
@@ -45,6 +47,11 @@ class KafkaProducers:
         """A producer that has not fenced anybody yet. Raises ConfigError."""
         properties = clients.producer(self._settings, transactional_id, self._limits)
         return KafkaTransactionalProducer(clients.open_client(Producer, properties), transactional_id)
+
+    def learn(self, message_bytes: Mapping[str, int]) -> None:
+        """Keep batches within these values of max.message.bytes, by topic, in producers opened from now on."""
+        known = {**(self._limits.message_bytes or {}), **message_bytes}
+        self._limits = replace(self._limits, message_bytes=known)
 
 
 class KafkaTransactionalProducer:
@@ -232,7 +239,12 @@ class KafkaTransactionalProducer:
         if error.code() in {KafkaError._STATE, KafkaError._FATAL}:  # noqa: SLF001
             self._check_healthy()
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            return AbortableError(
+            kind = (
+                AbortableError
+                if any(output.topic == journal for journal, _ in self._offsets)
+                else RefusedError
+            )
+            return kind(
                 f"{self._id}: a record of {_size(output)} bytes for topic {output.topic} is too large",
                 hint=f"raise max.message.bytes of {output.topic} or send smaller records",
             )
@@ -244,15 +256,12 @@ class KafkaTransactionalProducer:
         error = error_of(exception)
         failure = transaction_failure(error, f"{call} of {self._id}", ending=ending)
         if isinstance(failure, AbortableError):
-            hint = None
-            if error.code() == KafkaError.MSG_SIZE_TOO_LARGE or "too large" in error.str():
-                hint = (
-                    "max.message.bytes of a topic is below a record, or was lowered below a batch: start the worker "
-                    "again, it reads the limits at its start, keeps batches below them, and names a record that is over"
-                )
             # The client names at most the topic. The guilty record is one of these.
-            sent = self._largest_per_topic()
-            return AbortableError(f"{failure.message}; largest records sent: {sent}", hint=hint)
+            message = f"{failure.message}; largest records sent: {self._largest_per_topic()}"
+            topic = refusing_topic(error)
+            if topic is None or any(topic == journal for journal, _ in self._offsets):
+                return AbortableError(message)
+            return RefusedError(message, hint=refusal_hint(error), topic=topic)
         return failure
 
     def _largest_per_topic(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pipeline.core.names import TopicPartition
@@ -16,8 +16,8 @@ class TransactionalProducer(Protocol):
 
     Calls, in order: `init` once, then any number of: `begin`, `send`*, `append`, `flush`, `commit` (or
     `abort` instead of the rest). Every call may raise FencedError (a newer owner), AbortableError (the
-    transaction must be aborted), UnknownOutcomeError (renew: close, open a new one, `init`, ask the journal),
-    UnreachableError (only `init`: nothing happened, call again).
+    transaction must be aborted; RefusedError: for what is in an output), UnknownOutcomeError (renew: close, open a
+    new one, `init`, ask the journal), UnreachableError (only `init`: nothing happened, call again).
     """
 
     def init(self) -> None:
@@ -61,3 +61,7 @@ class Producers(Protocol):
     """Opens transactional producers."""
 
     def open(self, transactional_id: str) -> TransactionalProducer: ...
+
+    def learn(self, message_bytes: Mapping[str, int]) -> None:
+        """Keep batches within these values of max.message.bytes, by topic, in producers opened from now on."""
+        ...

@@ -18,8 +18,9 @@ from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.journal import read_entries
 from pipeline.runtime.letter_topics import holds_no_letters
 from pipeline.runtime.live import Asked, LiveTask, Place, Ready
+from pipeline.runtime.narrowing import Narrowing
 from pipeline.runtime.pace import CommitPace
-from pipeline.runtime.plan import GroupPlan
+from pipeline.runtime.plan import GroupPlan, largest_letter, sender_of
 from pipeline.runtime.restore import Restored
 from pipeline.runtime.restores import restore_step
 from pipeline.runtime.retirement import refuse_retired
@@ -50,6 +51,8 @@ class JournalAuthority:
         self._pace = pace
         self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last look
         self._no_letters = False  # were in the dead-letter topic at the start
+        self._largest_letter = plan.largest_letter
+        self._narrowing: dict[TaskId, Narrowing] = {}
 
     def begin(self) -> None:
         """Genesis, and whether replays fit the group. Refused when the app is retired."""
@@ -72,7 +75,14 @@ class JournalAuthority:
 
     def begin_restore(self, asked: Asked) -> Pending[Ready]:
         step = restore_step(self._plan, asked, self._world, self._settings)
-        return self._world.executor.submit(lambda: _Restored(self, step()))
+        refused = self._narrowing_of(asked.task).active
+
+        def restored() -> Ready:
+            if refused:
+                self._look_at_settings()
+            return _Restored(self, step())
+
+        return self._world.executor.submit(restored)
 
     def begin_look(self, task: TaskId, place: Place | None) -> Pending[Owner | None]:
         return begin_look(task, place if isinstance(place, AppliedPosition) else None, self._world)
@@ -92,7 +102,27 @@ class JournalAuthority:
             self._world,
             self._settings,
             self._pace,
+            self._narrowing_of(task),
+            self._largest_letter,
             no_letters=self._no_letters,
+        )
+
+    def _narrowing_of(self, task: TaskId) -> Narrowing:
+        return self._narrowing.setdefault(task, Narrowing(self._settings.max_records_per_commit))
+
+    def _look_at_settings(self) -> None:
+        """Learn what the output topics accept now. On any thread: each attribute is replaced as a whole."""
+        letters = self._plan.id.dead_letter_topic
+        now = self._world.cluster.describe([*(topic.name for topic in self._senders), letters])
+        self._senders = {
+            topic: sender_of(topic, now[topic.name], self._world.clock) if topic.name in now else sender
+            for topic, sender in self._senders.items()
+        }
+        if self._largest_letter and letters in now:
+            self._largest_letter = largest_letter(now[letters])
+        setting = "max.message.bytes"
+        self._world.producers.learn(
+            {name: int(info.config[setting]) for name, info in now.items() if setting in info.config}
         )
 
     def unanswered(self, error: PipelineError) -> bool:  # noqa: ARG002 - the worker says it, task by task

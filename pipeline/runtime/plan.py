@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from pipeline.accepted import RECORD_OVERHEAD_BYTES, accepted_by
 from pipeline.app import App
 from pipeline.context import Sender
 from pipeline.core.dedup import topic_tag
@@ -15,7 +16,7 @@ from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.declarations import Topic
 from pipeline.errors import ConfigError
 from pipeline.group import Group
-from pipeline.ports import TopicInfo
+from pipeline.ports import Clock, TopicInfo
 from pipeline.runtime.letter_topics import letter_topics, wants_letters
 from pipeline.runtime.world import World
 from pipeline.table import table_prefix
@@ -26,14 +27,14 @@ __all__ = [
     "TopicChange",
     "inputs_changed",
     "journal_changed",
+    "largest_letter",
     "outputs_changed",
     "plan_groups",
+    "sender_of",
 ]
 
 PARTITIONER = "murmur2_random"
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
-# Room for the batch and record headers that a broker counts against max.message.bytes.
-RECORD_OVERHEAD_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,13 @@ def plan_groups(
             group,
             *_shape(app, group, topics, cluster_id, letters.get(group.id.replays_topic)),
             max(_message_bytes(topics[topic.name]) for topic in group.inputs),
-            _largest_letter(letters.get(group.id.dead_letter_topic)),
+            largest_letter(letters.get(group.id.dead_letter_topic)),
             placed_by,
             info.topic_id if (info := letters.get(group.id.dead_letter_topic)) is not None else "",
         )
         for group in groups
     ]
-    return plans, {topic: _sender(topic, topics[topic.name]) for topic in app.topics.values()}
+    return plans, {topic: sender_of(topic, topics[topic.name], world.clock) for topic in app.topics.values()}
 
 
 class TopicChange(NamedTuple):
@@ -227,12 +228,14 @@ def _check_tags(group: Group) -> None:
             )
 
 
-def _sender(topic: Topic[Any, Any], info: TopicInfo) -> Sender:
+def sender_of(topic: Topic[Any, Any], info: TopicInfo, clock: Clock) -> Sender:
+    """How the app sends to a topic, as its settings are now."""
     encode_key: Callable[[Any], bytes | None] = topic.key.encode
-    return topic.name, encode_key, topic.value.admit, _message_bytes(info) - RECORD_OVERHEAD_BYTES
+    return topic.name, encode_key, topic.value.admit, accepted_by(topic.name, info.config, clock.wall_ms)
 
 
-def _largest_letter(info: TopicInfo | None) -> int:
+def largest_letter(info: TopicInfo | None) -> int:
+    """Bytes of a record that the dead-letter topic takes; 0 without one."""
     return 0 if info is None else _message_bytes(info) - RECORD_OVERHEAD_BYTES
 
 

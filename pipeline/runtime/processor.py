@@ -24,6 +24,7 @@ from pipeline.runtime.blame import error_place, error_text, handler_name, plainl
 from pipeline.runtime.crashes import NativeCrash
 from pipeline.runtime.dead_letters import DeadLetters
 from pipeline.runtime.dedup import DedupTable
+from pipeline.runtime.narrowing import RefusedOutputError
 from pipeline.runtime.watchdog import AtWork
 from pipeline.table import TaskOverlay
 from pipeline.user_errors import ENDING, LEAVING
@@ -145,15 +146,15 @@ class Processor:
             "record_rejected", policy="dead_letter", task=str(self._task), record=where, error=why
         )
 
-    def condemn(self, topic_name: str, record: Record, crash: NativeCrash) -> None:
-        """Apply the policy to a record that crashes the process, without a look at what is in it.
+    def condemn(self, topic_name: str, record: Record, error: NativeCrash | RefusedOutputError) -> None:
+        """Apply the policy to a record that crashes the process, or whose outputs are refused; no handler is called.
 
         Which of the topic's handlers it was is not known: the strictest policy holds. Raises PoisonError.
         """
         topic, bindings = self._routes[topic_name]
         strictest = min(bindings, key=lambda binding: _STRICTNESS.index(binding.on_error))
         self._failures = 0
-        self._reject(topic, strictest, record, crash)
+        self._reject(topic, strictest, record, error)
 
     def _run_records(
         self, topic: Topic[Any, Any], bindings: list[Binding], remaining: Iterator[Record]
@@ -243,7 +244,7 @@ class Processor:
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         reason = error_text(error)
         failures = self._failures + 1
-        hopeless = final or isinstance(error, UnreadableHeadersError | NativeCrash)
+        hopeless = final or isinstance(error, UnreadableHeadersError | NativeCrash | RefusedOutputError)
         if failures <= binding.retries and not hopeless and self._was_called(topic, record):
             wait_s = binding.retry_wait_s(failures)
             self.rejected.retried += 1

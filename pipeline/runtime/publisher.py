@@ -41,6 +41,7 @@ from pipeline.errors import (
     CorruptStateError,
     FatalTaskError,
     InvariantError,
+    RefusedError,
     SupersededError,
     UnknownOutcomeError,
     UnreachableError,
@@ -146,8 +147,9 @@ class Publisher:
     def publish(self, commit: Commit) -> AppliedPosition:
         """Publish and apply; the position afterwards.
 
-        Raises FencedError, SupersededError, UnreachableError (only after `stop_waiting`), FatalTaskError
-        (aborted again and again, or a check failed) and CorruptStateError (the store cannot be written).
+        Raises RefusedError (aborted, for what is in an output), FencedError, SupersededError, UnreachableError (only
+        after `stop_waiting`), FatalTaskError (aborted again and again, or a check failed) and CorruptStateError (the
+        store cannot be written).
         """
         clock = self._world.clock
         quick = failed_while_stopping = 0
@@ -162,6 +164,8 @@ class Publisher:
                 last_error, hint = error.message, error.hint
                 self._abort()
                 resolved = self._renew(nonce)
+                if resolved is None and isinstance(error, RefusedError):
+                    raise  # for certain it has not happened, and it would be refused again
             except UnknownOutcomeError as error:
                 last_error, hint = error.message, error.hint
                 resolved = self._renew(nonce)

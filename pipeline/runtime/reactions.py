@@ -7,6 +7,7 @@
 | damaged state      | the first time                        | SET_ASIDE: that state, and restore from the journal |
 | damaged state      | again: a disk that needs a person     | FAIL                                                |
 | superseded         |                                       | RESTORE: from the journal                           |
+| refused outputs    |                                       | RESTORE: and process again, in smaller commits      |
 | fenced             | live, or not too often while restored | LOOK: in the journal, who has it                    |
 | fenced             | too often while it was restored       | FAIL                                                |
 | outage or doubt    |                                       | RESTORE_LATER: the journal says what happened       |
@@ -24,6 +25,7 @@ from pipeline.errors import (
     DamagedStateError,
     FencedError,
     PipelineError,
+    RefusedError,
     RetriableError,
     SupersededError,
     UnknownOutcomeError,
@@ -67,7 +69,7 @@ class Reactions:
         if isinstance(error, DamagedStateError) and task not in self._damaged:
             self._damaged.add(task)
             return Reaction.SET_ASIDE
-        if isinstance(error, SupersededError):
+        if isinstance(error, SupersededError | RefusedError):
             return Reaction.RESTORE
         if isinstance(error, FencedError):
             # A live task learns from the journal who has it; two workers that restore at once have no entry yet.

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pipeline.core.letters import Replay, decode_replay
 from pipeline.ports import Record
 from pipeline.runtime.crashes import NativeCrash
+from pipeline.runtime.narrowing import RefusedOutputError
 from pipeline.runtime.processor import PoisonError, Processor, RetryError
 
 __all__ = ["Replayed", "condemn_replay", "process_replays"]
@@ -75,13 +76,13 @@ def process_replays(processor: Processor, records: Sequence[Record], failures: i
         failures = 0
 
 
-def condemn_replay(processor: Processor, record: Record, crash: NativeCrash) -> None:
+def condemn_replay(processor: Processor, record: Record, error: NativeCrash | RefusedOutputError) -> None:
     """`Processor.condemn` for a record of the topic of replays; what it raises names its place there."""
     replay = decode_replay(record.value())
     if replay is None or not processor.handles(replay.topic):
         process_replays(processor, [record], 0)  # no handler is called
         return
     try:
-        processor.condemn(replay.topic, Replayed(replay), crash)
+        processor.condemn(replay.topic, Replayed(replay), error)
     except PoisonError as stopped:
         raise PoisonError(record.offset(), stopped.error) from stopped

@@ -24,12 +24,13 @@ from pipeline.core.letter_count import begun
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.declarations import TableDef, Topic
-from pipeline.errors import FatalTaskError, InvariantError, PipelineError
+from pipeline.errors import FatalTaskError, InvariantError, PipelineError, RefusedError
 from pipeline.ports import Pending, Record, Step
 from pipeline.runtime.backlog import Backlog, Retried
-from pipeline.runtime.crashes import unrecorded
+from pipeline.runtime.crashes import NativeCrash, unrecorded
 from pipeline.runtime.dead_letters import DeadLetters
 from pipeline.runtime.dedup import dedup_tables
+from pipeline.runtime.narrowing import Narrowing, RefusedOutputError, Sealed
 from pipeline.runtime.pace import CommitPace
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.processor import PoisonError, Processor, Rejected, RetryError
@@ -62,6 +63,8 @@ class Task:
         world: World,
         settings: WorkerSettings,
         pace: CommitPace,
+        narrowing: Narrowing,
+        largest_letter: int,
         *,
         no_letters: bool = False,
     ) -> None:
@@ -85,7 +88,7 @@ class Task:
             else None
         )
         self._letters = letters = DeadLetters(
-            task, world.clock, plan.largest_letter, topic_ids, self._letter_count
+            task, world.clock, largest_letter, topic_ids, self._letter_count
         )
         self.dedup = dedup_tables(group, restored.store, self._overlay, self.context, world.clock)
         self._processor = Processor(
@@ -97,7 +100,9 @@ class Task:
         self._open_bytes = 0
         self._open_since_s = 0.0
         self._under_way: Pending[AppliedPosition] | None = None
-        self._sealed_records = 0
+        self._last: tuple[str, int] | None = None  # topic and offset of the record processed last
+        self._sealed = Sealed({})
+        self._narrowing = narrowing
         self._backlog = Backlog(world.clock)
         self._replays_topic = group.id.replays_topic
         self._entries: deque[tuple[Commit, Entered]] = deque()
@@ -114,7 +119,7 @@ class Task:
     def full(self) -> bool:
         """The open overlay is at its limit; more must wait until it can be sealed."""
         return (
-            self._open_records >= self._settings.max_records_per_commit
+            self._open_records >= self._narrowing.limit
             or self._open_bytes + self._overlay.written_bytes >= self._settings.max_bytes_per_commit
         )
 
@@ -167,7 +172,10 @@ class Task:
         """Process records of this task's partition of `topic`, now or when there is room."""
         if self.poison is not None or self._leaving:
             return
-        if self._backlog or self.full:
+        if self._narrowing.active:
+            for part in self._narrowing.slices(records):
+                self._backlog.add(topic, part)
+        elif self._backlog or self.full:
             self._backlog.add(topic, records)
         else:
             self._process(topic, records)
@@ -203,7 +211,7 @@ class Task:
         seal = seal or self._leaving  # so that a release entry finds nothing open
         moved = False
         if self._under_way is not None and self._under_way.done():
-            self._retire(self._under_way.result())
+            self._retire(self._outcome(self._under_way))
             moved = True
         while self._backlog and not self.full and self.poison is None:
             waiting = self._backlog.take()
@@ -228,7 +236,7 @@ class Task:
     def wait(self) -> None:
         """Wait for the commit under way and retire it. Raises whatever ended it."""
         if self._under_way is not None:
-            self._retire(self._under_way.result())
+            self._retire(self._outcome(self._under_way))
 
     def stop_waiting(self) -> None:
         """From now on an unreachable Kafka ends the commit under way."""
@@ -289,20 +297,25 @@ class Task:
                 self._backlog.hold(topic, records[done:], stopped.failures, stopped.wait_s, stopped.reason)
         if done:
             self._positions[topic] = position
+            self._last = topic, records[done - 1].offset()
             self._open_records += done
             self.records += done
         new = self.context.outputs[outputs_before:]
         self._open_bytes += sum([len(output[2]) for output in new if output[2]]) + 64 * (done + len(new))
 
     def _handle(self, topic: str, records: Sequence[Record], failures: int) -> None:
-        self.crashes.handling(topic, records)
-        try:
-            if topic == self._replays_topic:
-                process_replays(self._processor, records, failures)
-            else:
-                self._processor.process(topic, records, failures)
-        finally:
-            self.crashes.handled()
+        for run, refused in self._narrowing.runs(topic, records):
+            if refused is not None:
+                self._condemn(topic, run[0], refused)
+                continue
+            self.crashes.handling(topic, run)
+            try:
+                if topic == self._replays_topic:
+                    process_replays(self._processor, run, failures)
+                else:
+                    self._processor.process(topic, run, failures)
+            finally:
+                self.crashes.handled()
 
     def _handle_cautiously(self, topic: str, records: Sequence[Record], failures: int) -> None:
         """Some of the records may crash the process."""
@@ -312,13 +325,16 @@ class Task:
                 self._handle(topic, part, failures)
                 continue
             try:
-                if topic == self._replays_topic:
-                    condemn_replay(self._processor, part[0], crash)
-                else:
-                    self._processor.condemn(topic, part[0], crash)
+                self._condemn(topic, part[0], crash)
             except PoisonError:
                 self.crashes.try_again(topic, part[0])
                 raise
+
+    def _condemn(self, topic: str, record: Record, error: NativeCrash | RefusedOutputError) -> None:
+        if topic == self._replays_topic:
+            condemn_replay(self._processor, record, error)
+        else:
+            self._processor.condemn(topic, record, error)
 
     def _seal(self) -> Any:
         """Make the open overlay an immutable commit; processing goes on over a new one."""
@@ -338,12 +354,20 @@ class Task:
         )
         self._overlay.sealed = delta
         self._overlay.written_bytes = 0
-        self._sealed_records = self._open_records
+        self._sealed = Sealed(commit.positions, self._open_records, self._last)
         self.outputs += len(outputs)
         self._open_records = 0
         self._open_bytes = 0
         publisher = self._publisher
         return lambda: publisher.publish(commit)
+
+    def _outcome(self, commit: Pending[AppliedPosition]) -> AppliedPosition:
+        """The applied position after the commit under way. Raises whatever ended it; who is to blame is noted."""
+        try:
+            return commit.result()
+        except RefusedError as error:
+            self._narrowing.refused(str(self.id), error, self._sealed)
+            raise
 
     def _retire(self, applied: AppliedPosition) -> None:
         """The sealed overlay is in the store: reads fall through to it from here on."""
@@ -351,10 +375,11 @@ class Task:
         if applied.seq != self.applied.seq + 1:
             raise FatalTaskError(f"task {self.id}: entry {applied.seq} was applied after {self.applied.seq}")
         self.applied = applied
+        self._narrowing.committed(applied.positions)
         self._overlay.sealed = {}
         self._under_way = None
-        self.commits += self._sealed_records > 0
-        self._sealed_records = 0
+        self.commits += self._sealed.records > 0
+        self._sealed = Sealed({})
         for table in self._tables.values():
             table.trim(self._settings.cache_entries)
         entered, self._entered = self._entered, _nothing

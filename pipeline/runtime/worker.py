@@ -13,7 +13,7 @@ from pipeline.app import App
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import Action, Owner, Place
 from pipeline.core.names import TaskId
-from pipeline.errors import DisplacedError, InvariantError, PipelineError
+from pipeline.errors import DisplacedError, InvariantError, PipelineError, RefusedError
 from pipeline.group import Group
 from pipeline.ports import Pending, Record, Store
 from pipeline.runtime.authorities import plan_authorities
@@ -404,7 +404,8 @@ class Worker:
         elif reaction is Reaction.SET_ASIDE:
             self._begin_restore(run, task_id, damage=error.message)
         elif reaction is Reaction.RESTORE:
-            log.warning("task_superseded", task=name, reason=error.message)
+            refused = isinstance(error, RefusedError)
+            log.warning("commit_refused" if refused else "task_superseded", task=name, reason=error.message)
             self._begin_restore(run, task_id)
         elif reaction is Reaction.LOOK:
             log.warning("task_fenced", task=name, reason=error.message)

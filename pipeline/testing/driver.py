@@ -47,6 +47,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 MAX_STEPS = 100_000
+_ANY_TIME = {"message.timestamp.after.max.ms": str(2**63 - 1)}
 # A process takes time to start; of two of one worker id the younger one counts.
 _START_S = 0.001
 
@@ -74,6 +75,8 @@ class _CrashAt:
 class TestDriver:
     """An app on an in-memory Kafka and disk. Topics that the app declares are created.
 
+    They accept records of any time, since the clock is a test's own; `broker.configure` gives them other settings.
+
     `partitions`: of each topic. `seed`: of nonces, jitter and, with `deferred`, of the order in which commits
     and restores run beside the processing. `settings`: the worker's, for its intervals and limits; with a
     `checkpoint_store` that is not empty, whatever it says, checkpoints are made in memory. `databases`: of sinks;
@@ -94,9 +97,9 @@ class TestDriver:
     ) -> None:
         self.app = app
         self.databases = databases if databases is not None else MemoryDatabases()
-        self.broker = MemoryBroker()
-        self.stores = MemoryStores()
         self.clock = ManualClock()
+        self.broker = MemoryBroker(self.clock.wall_ms, defaults=_ANY_TIME)
+        self.stores = MemoryStores()
         self.checkpoints = MemoryCheckpointStore(self.clock.wall_ms)
         self.settings = settings if settings is not None else WorkerSettings(worker_id="test")
         self.crash_log = MemoryCrashLog()

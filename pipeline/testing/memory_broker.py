@@ -8,7 +8,8 @@ fences the older one; a topic created again has another id. Deterministic: nothi
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.core.names import TopicPartition
@@ -23,10 +24,10 @@ from pipeline.testing.memory_log import (
     MemoryTopic,
     MissingTopicError,
     Outcome,
-    OversizedError,
     PartitionLog,
+    RefusedRecordError,
     Transaction,
-    stored_size,
+    refusal,
 )
 
 __all__ = ["MemoryBroker"]
@@ -41,11 +42,20 @@ class _Producer:
 
 
 class MemoryBroker:
-    """The cluster that all in-memory clients share. May be used from several threads."""
+    """The cluster that all in-memory clients share. May be used from several threads.
+
+    `wall_ms`: the brokers' clock, by which they refuse timestamps; the machine's unless one is given. `defaults`:
+    settings of topics that do not have their own.
+    """
 
     cluster_id = "memory-cluster"
 
-    def __init__(self) -> None:
+    def __init__(
+        self, wall_ms: Callable[[], int] | None = None, defaults: Mapping[str, str] | None = None
+    ) -> None:
+        self.refuses: Callable[[Output], str | None] = lambda _output: None  # what no setting tells, and why
+        self._defaults = {**DEFAULTS, **(defaults or {})}
+        self._wall_ms = wall_ms or (lambda: time.time_ns() // 1_000_000)
         self.faults = Faults()
         self.groups = MemoryGroups()
         self._lock = threading.RLock()
@@ -129,6 +139,7 @@ class MemoryBroker:
             self._topics[spec.name] = MemoryTopic(
                 topic_id=f"topic-{self._created}",
                 replication=spec.replication or 1,
+                defaults=self._defaults,
                 overridden=dict(spec.config),
                 partitions=[PartitionLog() for _ in range(spec.partitions)],
             )
@@ -224,7 +235,7 @@ class MemoryBroker:
     ) -> list[tuple[TopicPartition, int]]:
         """Write records, each to its partition or the one of its key; where they are now.
 
-        Raises FencedError, MissingTopicError, OversizedError; what was written before stays, uncommitted.
+        Raises FencedError, MissingTopicError, RefusedRecordError; what was written before stays, uncommitted.
         """
         with self._lock:
             producer = self._current(transactional_id, epoch)
@@ -261,15 +272,10 @@ class MemoryBroker:
 
     def _write(self, partition: TopicPartition, output: Output, transaction: Transaction | None) -> int:
         log = self._log(partition)
-        limit = int(
-            self._topic(partition.topic).overridden.get("max.message.bytes", DEFAULTS["max.message.bytes"])
-        )
-        size = stored_size(output)
-        if size > limit:
-            raise OversizedError(
-                f"a record of {size} bytes is too large for topic {partition.topic}, "
-                f"whose max.message.bytes is {limit}"
-            )
+        reason = refusal(output, self._topic(partition.topic).config, self._wall_ms())
+        reason = reason or self.refuses(output)
+        if reason is not None:
+            raise RefusedRecordError(partition.topic, reason)
         offset = log.end
         log.entries.append((MemoryRecord(partition, offset, output), transaction))
         if transaction is not None:

@@ -14,12 +14,13 @@ from pipeline.errors import (
     ConfigError,
     FatalTaskError,
     InvariantError,
+    RefusedError,
     RetriableError,
     UnreachableError,
 )
 from pipeline.ports import JournalBounds, Output, PartitionFailure, Polled, TopicInfo, TopicSpec
 from pipeline.testing.memory_broker import MemoryBroker
-from pipeline.testing.memory_log import MemoryRecord, MissingTopicError, OversizedError
+from pipeline.testing.memory_log import MemoryRecord, MissingTopicError, RefusedRecordError
 
 __all__ = [
     "MemoryCluster",
@@ -204,6 +205,9 @@ class MemoryProducers:
     def open(self, transactional_id: str) -> MemoryProducer:
         return MemoryProducer(self._broker, transactional_id)
 
+    def learn(self, message_bytes: Mapping[str, int]) -> None:
+        """A batch is one record here: nothing to keep within a limit."""
+
 
 class MemoryProducer:
     """`ports.TransactionalProducer`. As with the real client, records reach the broker with `flush`."""
@@ -270,8 +274,15 @@ class MemoryProducer:
             return -1
         try:
             written = self._broker.write(self._id, self._checked_epoch(), queue)
-        except (MissingTopicError, OversizedError) as error:
+        except MissingTopicError as error:
             self._failed = AbortableError(f"{self._id}: {error}")
+            raise self._failed from error
+        except RefusedRecordError as error:
+            appended = {output.topic for output, number in queue if number is not None}
+            said = f"{self._id}: {error}"
+            self._failed = (
+                AbortableError(said) if error.topic in appended else RefusedError(said, topic=error.topic)
+            )
             raise self._failed from error
         chunks = [
             offset for (_, number), (_, offset) in zip(queue, written, strict=True) if number is not None

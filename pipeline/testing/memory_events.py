@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import ConfigError, DeliveryError, PipelineError, ProducerClosedError
 from pipeline.ports import Output, Report
 from pipeline.testing.memory_broker import MemoryBroker
-from pipeline.testing.memory_log import MemoryRecord, MissingTopicError, OversizedError
+from pipeline.testing.memory_log import MemoryRecord, MissingTopicError, RefusedRecordError
 
 __all__ = ["MemoryEventClient", "MemoryEventClients"]
 
@@ -125,7 +125,7 @@ class MemoryEventClient:
             try:
                 with self._broker.faults.at("deliver", output.topic):
                     (record,) = self._broker.produce(output)
-            except (MissingTopicError, OversizedError) as exception:
+            except (MissingTopicError, RefusedRecordError) as exception:
                 error = ConfigError(str(exception))
             except PipelineError as exception:
                 error = exception

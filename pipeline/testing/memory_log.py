@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -11,17 +11,16 @@ from typing import Any
 from pipeline.core.names import TopicPartition
 from pipeline.errors import InvariantError
 from pipeline.ports import Output
-from pipeline.testing.memory_configs import DEFAULTS
 
 __all__ = [
     "MemoryRecord",
     "MemoryTopic",
     "MissingTopicError",
     "Outcome",
-    "OversizedError",
     "PartitionLog",
+    "RefusedRecordError",
     "Transaction",
-    "stored_size",
+    "refusal",
 ]
 
 _CREATE_TIME = 1
@@ -32,8 +31,12 @@ class MissingTopicError(Exception):
     """The topic or partition does not exist."""
 
 
-class OversizedError(Exception):
-    """The record is larger than the topic's max.message.bytes."""
+class RefusedRecordError(Exception):
+    """The topic does not take such a record: too large, out of its time, or without a key where it is compacted."""
+
+    def __init__(self, topic: str, reason: str) -> None:
+        super().__init__(f"topic {topic} refuses a record: {reason}")
+        self.topic = topic
 
 
 class Outcome(Enum):
@@ -171,15 +174,32 @@ class MemoryTopic:
 
     topic_id: str
     replication: int
+    defaults: Mapping[str, str]
     overridden: dict[str, str]
     partitions: list[PartitionLog]
 
     @property
     def config(self) -> dict[str, str]:
-        return {**DEFAULTS, **self.overridden}
+        return {**self.defaults, **self.overridden}
 
 
-def stored_size(output: Output) -> int:
+def refusal(output: Output, config: Mapping[str, str], now_ms: int) -> str | None:
+    """Why a topic with these settings refuses a record, in the order in which the brokers look; None: it takes it."""
+    size, limit = _stored_size(output), int(config["max.message.bytes"])
+    if size > limit:
+        return f"its {size} bytes are too large, max.message.bytes is {limit}"
+    if output.key is None and "compact" in config["cleanup.policy"]:
+        return "it has no key, and the topic is compacted (INVALID_RECORD)"
+    stamp = output.timestamp_ms  # 0: the client puts the present there
+    if config["message.timestamp.type"] == "CreateTime" and stamp > 0:
+        if stamp - now_ms > int(config["message.timestamp.after.max.ms"]):
+            return f"its timestamp {stamp} is too far ahead of {now_ms} (INVALID_TIMESTAMP)"
+        if now_ms - stamp > int(config["message.timestamp.before.max.ms"]):
+            return f"its timestamp {stamp} is too far behind {now_ms} (INVALID_TIMESTAMP)"
+    return None
+
+
+def _stored_size(output: Output) -> int:
     """What the broker counts of a record against `max.message.bytes`."""
     size = len(output.key or b"") + len(output.value or b"") + _BATCH_OVERHEAD
     return size + sum(len(name) + len(value or b"") for name, value in output.headers)

@@ -9,6 +9,7 @@ from tests.broken.breaking import Broken, Copy, name_of
 WORKER = "tests/runtime/test_worker.py"
 GONE = "tests/runtime/test_topics_gone.py"
 JOURNAL = "tests/core/test_journal.py"
+REFUSED = "tests/runtime/test_refused_outputs.py"
 DESCRIPTORS = "tests/test_descriptors.py"
 REACHABLE = "tests/cli/test_reachable.py"
 
@@ -92,6 +93,62 @@ ROWS = [
         "tests/runtime/test_publisher.py every_abort",
     ),
     Broken(
+        "a refused commit is published again",
+        "runtime/publisher.py",
+        "                if resolved is None and isinstance(error, RefusedError):\n",
+        "                if False:\n",
+        f"{REFUSED} found_and_gets_its_policy",
+    ),
+    Broken(
+        "a refused commit is given up before it is known that it has not happened",
+        "runtime/publisher.py",
+        "                if resolved is None and isinstance(error, RefusedError):\n",
+        "                if isinstance(error, RefusedError):\n",
+        "tests/runtime/test_publisher.py refused",
+    ),
+    Broken(
+        "commits do not get smaller when one is refused",
+        "runtime/narrowing.py",
+        "            self.limit = max(1, min(count, self.limit) // 2)\n",
+        "            self.limit = count\n",
+        "tests/runtime/test_narrowing.py exactly_the_guilty",
+    ),
+    Broken(
+        "the search goes on when a dead letter is refused",
+        "runtime/narrowing.py",
+        "        if place in self._guilty:\n",
+        "        if False:\n",
+        "tests/runtime/test_narrowing.py refused_again",
+    ),
+    Broken(
+        "the records of a refused commit are searched with the settings of the start",
+        "runtime/journaled.py",
+        "            if refused:\n                self._look_at_settings()\n",
+        "",
+        f"{REFUSED} told_where_it_is_sent",
+    ),
+    Broken(
+        "a guilty record is given to its handlers again",
+        "runtime/task.py",
+        "            if refused is not None:\n",
+        "            if False:\n",
+        f"{REFUSED} under_stop",
+    ),
+    Broken(
+        "an output of another time is sent",
+        "context.py",
+        "        if timestamp_ms > accepted.surely_ms:\n",
+        "        if False:\n",
+        f"{REFUSED} told_where_it_is_sent",
+    ),
+    Broken(
+        "an output without a key is sent to a compacted topic",
+        "context.py",
+        "        if key_data is None and accepted.compacted:\n",
+        "        if False:\n",
+        f"{REFUSED} told_where_it_is_sent",
+    ),
+    Broken(
         "a record that raises keeps what it sent",
         "runtime/processor.py",
         "        del self._context.outputs[mark:]\n",
@@ -101,8 +158,8 @@ ROWS = [
     Broken(
         "where to begin is resolved at each start",
         "runtime/restore.py",
-        "missing = [topic for topic in identity.inputs if topic not in applied.positions]",
-        "missing = list(identity.inputs)",
+        "topic for topic in found.inputs if topic not in applied.positions or acquired.inputs[topic].replaced",
+        "topic for topic in found.inputs",
         f"{WORKER} latest_is_resolved_once",
     ),
     Broken(

@@ -88,20 +88,18 @@ def test_a_dead_letter_may_be_as_large_as_the_largest_input(troubled: TroubledBe
     assert troubled.events("commit_aborted") == []
 
 
-def test_a_limit_lowered_under_a_running_worker_stops_it_with_what_to_do(troubled: TroubledBench) -> None:
-    """Each record fits and the batch does not; the next start sends smaller batches."""
+def test_a_limit_lowered_under_a_running_worker_costs_a_refused_commit(troubled: TroubledBench) -> None:
+    """Each record fits and the batch does not: the task looks at the limits again and sends smaller batches."""
     troubled.send(100)
     worker = troubled.worker("--commit-interval-ms", "500")
     troubled.wait_for_outputs(worker)
     troubled.configure(f"{troubled.prefix}-sums", "max.message.bytes", "600")
     troubled.send(1_000, keys=1_000)
-    failed = troubled.wait_for_event("task_failed", times=PARTITIONS)
-    assert "a commit was aborted 5 times in a row" in failed["reason"]
-    assert f"{troubled.prefix}-sums" in failed["reason"]
-    assert "start the worker again, it reads the limits at its start" in failed["next"]
-    assert "nothing is lost" in failed["next"]
-    assert troubled.stop(worker) == 1
-    troubled.finish()
+    refused = troubled.wait_for_event("commit_refused", times=PARTITIONS)
+    assert f"ProduceRequest for {troubled.prefix}-sums" in refused["reason"]
+    troubled.settle(worker)
+    assert troubled.events("task_failed") == []
+    assert troubled.events("record_rejected") == []
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "hangs in C"])

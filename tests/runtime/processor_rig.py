@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from pipeline import App, Batch, Context, Event, Group, OnError, Table
+from pipeline.accepted import Accepted
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.ports import Output
 from pipeline.runtime.dead_letters import DeadLetters
@@ -35,7 +36,9 @@ class Rig:
     def start(self, group: Group | None = None) -> Processor:
         self.overlay = TaskOverlay()
         self.table: Table[str, int] = Table(self.sums, self.stores.open(TASK), self.overlay)
-        senders: Any = {t: (t.name, t.key.encode, t.value.admit, 1000) for t in self.app.topics.values()}
+        senders: Any = {
+            t: (t.name, t.key.encode, t.value.admit, Accepted(t.name, 1000)) for t in self.app.topics.values()
+        }
         self.context = Context({self.sums: self.table}, senders, lambda r: r.factory())
         letters = DeadLetters(TASK, ManualClock(), self.largest_letter)
         self.processor = Processor(

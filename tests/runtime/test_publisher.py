@@ -15,6 +15,7 @@ from pipeline.errors import (
     CorruptStateError,
     FatalTaskError,
     PipelineError,
+    RefusedError,
     UnknownOutcomeError,
     UnreachableError,
 )
@@ -123,6 +124,26 @@ def test_after_every_abort_the_next_transaction_has_a_new_producer(call: str) ->
     live.publisher.publish(_commit(1))
     assert len(producers.opened) == used + 1
     assert [record.value() for record in broker.records("out")] == [b"1"]
+
+
+@pytest.mark.parametrize("happened", [False, True])
+def test_a_refused_commit_is_given_up_only_if_it_has_not_happened(happened: bool) -> None:
+    """Its records are processed again: the journal, and not the error, says that this is right."""
+    broker, clock = MemoryBroker(), ManualClock()
+    producers = SlowCommits(broker, clock)
+    live = _live(broker, clock, producers)
+    seq = live.applied.seq
+    broker.fail_next("flush", RefusedError("an output is refused", topic="out"), after=True)
+    if happened:  # a commit request that was delayed arrives before the abort
+        late = lambda _timeout_s=None: broker.stray_commit(TASK.transactional_id)  # noqa: E731
+        producers.opened[-1].abort = late  # type: ignore[method-assign]
+        assert live.publisher.publish(_commit(1)).seq == seq + 1
+    else:
+        with pytest.raises(RefusedError):
+            live.publisher.publish(_commit(1))
+        assert live.publisher.applied == live.applied
+    assert live.publisher.renewals == 1
+    assert [record.value() for record in broker.records("out")] == ([b"1"] if happened else [])
 
 
 def test_commits_that_are_always_slow_are_said_with_what_to_do() -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pipeline.accepted import Accepted
 from pipeline.declarations import Resource, TableDef, Topic
 from pipeline.errors import ConfigError
-from pipeline.ports import Record
+from pipeline.ports import EARLIEST_MS, Record, kept_timestamp
 from pipeline.refusals import LATEST_MS, REFUSALS, check_header_name, refuse_key, refuse_value
 from pipeline.table import Table
 
@@ -63,6 +63,7 @@ class Context:
     ) -> None:
         """Produce a record with this commit. It carries its input's timestamp unless one is given.
 
+        The Kafka client cannot send the timestamp 0; it is sent as 1.
         Key and value are checked and encoded here, so a bad one belongs to the record at hand. Raises
         TypeError, ValueError (also when the topic would refuse the size, the timestamp, or a record without a key)
         or OverflowError; ConfigError for what is no topic of the app, which stops the task whatever `on_error` says.
@@ -87,12 +88,14 @@ class Context:
             accepted.refuse_null_key()
         if timestamp_ms is None:
             timestamp_ms = self.message.timestamp()[1]
-            if timestamp_ms < 0:  # noqa: PLR1730 - max() is a call, and this runs for every output
-                timestamp_ms = 0  # a record without a timestamp; 0 lets the broker give the present
+            if timestamp_ms <= 0:  # a record without a timestamp gives the present
+                timestamp_ms = kept_timestamp(self.message)
         elif type(timestamp_ms) is not int or not 0 <= timestamp_ms <= LATEST_MS:
             raise ValueError(
                 f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds, 0 or above, of 64 bits"
             )
+        elif timestamp_ms == 0:
+            timestamp_ms = EARLIEST_MS
         if timestamp_ms > accepted.surely_ms:
             accepted.check_time(timestamp_ms)
         self._outputs.append((name, key_data, data, timestamp_ms, headers))
@@ -112,7 +115,7 @@ class Context:
         Raises ValueError when the topic would refuse it.
         """
         name, _, _, accepted = self._used.get(topic) or self._first_use(topic)
-        key, value, timestamp_ms = record.key(), record.value(), max(record.timestamp()[1], 0)
+        key, value, timestamp_ms = record.key(), record.value(), kept_timestamp(record)
         accepted.check_size(key, value, headers)
         if key is None and accepted.compacted:
             accepted.refuse_null_key()

@@ -68,7 +68,16 @@ def test_an_output_carries_its_inputs_timestamp_unless_one_is_given(ctx: Context
     ctx.send(unkeyed, None, 1)
     ctx.send(unkeyed, None, 1, timestamp_ms=0)
     ctx.send(unkeyed, None, 1, timestamp_ms=9_000)
-    assert [output[3] for output in ctx.outputs] == [1_000, 0, 9_000]
+    assert [output[3] for output in ctx.outputs] == [1_000, 1, 9_000]
+
+
+def test_an_input_of_the_epoch_does_not_turn_into_one_of_the_present(ctx: Context) -> None:
+    """The Kafka client takes 0 for no timestamp; retention would keep the output for years too long."""
+    record = MemoryRecord(TopicPartition("in", 0), 5, Output("in", None, None, 0, ()))
+    ctx.message = record
+    ctx.send(unkeyed, None, 1)
+    ctx.forward(unkeyed, record, ())
+    assert [output[3] for output in ctx.outputs] == [1, 1]
 
 
 def test_an_input_without_a_timestamp_lets_the_broker_give_one(ctx: Context) -> None:

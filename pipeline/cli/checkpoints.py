@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -27,7 +28,7 @@ from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import CheckpointStore
-from pipeline.runtime.checkpoints.inventory import Holding, Inventory, look, prune, verify
+from pipeline.runtime.checkpoints.inventory import Holding, Inventory, look, prune, store_time_ms, verify
 from pipeline.storage.objects import open_checkpoint_store
 
 __all__ = ["checkpoints_app"]
@@ -98,7 +99,8 @@ def prune_(
 ) -> None:
     """Delete objects that no kept checkpoint names and that are older than worker.checkpoint_grace_s.
 
-    Workers do the same after each checkpoint. For tasks that no worker runs, and after crashes.
+    Workers do the same after each checkpoint. For tasks that no worker runs, and after crashes. Ages are by the clock
+    of the store: an object is written to learn it, and deleted.
     """
     place, grace_s = _store(store)
     deleted = 0
@@ -141,8 +143,9 @@ def _inventories(
     partition: int | None,
     store: CheckpointStore,
     kafka: str | None,
-    grace_s: float = 0.0,
+    grace_s: float | None = None,
 ) -> Iterator[Inventory]:
+    """`grace_s`: of what is to be pruned."""
     group_id = GroupId(app_named(app), check_name("group", group))
     settings = kafka_settings(kafka)
     with (
@@ -150,9 +153,11 @@ def _inventories(
         closing(KafkaJournalReader(settings)) as reader,
     ):
         tasks = journaled_tasks(cluster, group_id, partition)
-        cluster_id = cluster.cluster_id()
+        cluster_id, now_ms = cluster.cluster_id(), 0
+        if grace_s is not None:
+            now_ms = store_time_ms(cluster_id, group_id, store, os.urandom(8))
         for task in tasks:
-            yield look(task, cluster_id, reader, store, time.time_ns() // 1_000_000, grace_s)
+            yield look(task, cluster_id, reader, store, now_ms, grace_s or 0.0)
 
 
 def _show(inventories: Sequence[Inventory], *, json: bool) -> None:

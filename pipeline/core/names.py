@@ -20,6 +20,7 @@ __all__ = [
     "TaskId",
     "TopicPartition",
     "check_name",
+    "checkpoint_clock",
     "checkpoint_manifest",
     "checkpoint_object",
     "checkpoint_prefix",
@@ -152,6 +153,11 @@ def checkpoint_prefix(cluster_id: str, task: TaskId | GroupId) -> str:
 def checkpoint_manifest(seq: int, nonce: bytes) -> str:
     """A manifest's name behind its task's prefix; in the order of the states it describes."""
     return f"manifests/{seq:020d}-{nonce.hex()}"
+
+
+def checkpoint_clock(nonce: bytes) -> str:
+    """Behind a group's prefix: an object that is written to learn the time of the store, and deleted."""
+    return f"clock/{nonce.hex()}"
 
 
 def checkpoint_object(digest: bytes, nonce: bytes) -> str:

@@ -15,12 +15,13 @@ from pipeline.ports.journal import JournalBounds, JournalReader
 from pipeline.ports.logger import Logger
 from pipeline.ports.members import Members
 from pipeline.ports.producer import Producers, TransactionalProducer
-from pipeline.ports.records import Output, Record
+from pipeline.ports.records import EARLIEST_MS, Output, Record, kept_timestamp
 from pipeline.ports.source import PartitionFailure, Polled, Source, Sources
 from pipeline.ports.steps import Step, Steps
 from pipeline.ports.store import Snapshot, SnapshotFile, Staged, Store, Stores
 
 __all__ = [
+    "EARLIEST_MS",
     "CheckpointStore",
     "Clock",
     "Cluster",
@@ -54,4 +55,5 @@ __all__ = [
     "TopicInfo",
     "TopicSpec",
     "TransactionalProducer",
+    "kept_timestamp",
 ]

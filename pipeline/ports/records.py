@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Output", "Record"]
+__all__ = ["EARLIEST_MS", "Output", "Record", "kept_timestamp"]
+
+# The Kafka client takes the timestamp 0 for none, and sends the present. This is the nearest that it can send.
+EARLIEST_MS = 1
 
 
 class Record(Protocol):
@@ -21,10 +24,16 @@ class Record(Protocol):
 
 
 class Output(NamedTuple):
-    """One record to produce. `timestamp_ms` 0 or above; headers may be empty."""
+    """One record to produce. `timestamp_ms` 0 is the present; headers may be empty."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     timestamp_ms: int
     headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+def kept_timestamp(record: Record) -> int:
+    """`Output.timestamp_ms` of a copy that keeps the record's timestamp; the present if the record has none."""
+    timestamp_ms = record.timestamp()[1]
+    return timestamp_ms or EARLIEST_MS if timestamp_ms >= 0 else 0

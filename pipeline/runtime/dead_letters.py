@@ -9,7 +9,7 @@ from pipeline.core.letter_count import NOT_NUMBERED, LetterCount, LetterNumber
 from pipeline.core.letters import Letter, Origin, letter_headers
 from pipeline.core.names import TaskId
 from pipeline.headers import readable_headers
-from pipeline.ports import Clock, Record
+from pipeline.ports import Clock, Record, kept_timestamp
 from pipeline.runtime.blame import error_text, error_traceback
 
 __all__ = ["DeadLetters"]
@@ -70,7 +70,7 @@ class DeadLetters:
             LetterNumber(self._since, self._written + 1) if self._since else NOT_NUMBERED,
         )
         headers = [*own, *letter_headers(letter)]
-        return self._topic, record.key(), record.value(), max(timestamp_ms, 0), headers
+        return self._topic, record.key(), record.value(), kept_timestamp(record), headers
 
     def refusal(self, letter: Any) -> str | None:
         """Why a letter cannot be sent: Kafka would refuse it, and with it all that is in its commit."""

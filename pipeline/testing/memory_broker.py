@@ -55,7 +55,7 @@ class MemoryBroker:
     ) -> None:
         self.refuses: Callable[[Output], str | None] = lambda _output: None  # what no setting tells, and why
         self._defaults = {**DEFAULTS, **(defaults or {})}
-        self._wall_ms = wall_ms or (lambda: time.time_ns() // 1_000_000)
+        self.wall_ms = wall_ms or (lambda: time.time_ns() // 1_000_000)
         self.faults = Faults()
         self.groups = MemoryGroups()
         self._lock = threading.RLock()
@@ -272,7 +272,7 @@ class MemoryBroker:
 
     def _write(self, partition: TopicPartition, output: Output, transaction: Transaction | None) -> int:
         log = self._log(partition)
-        reason = refusal(output, self._topic(partition.topic).config, self._wall_ms())
+        reason = refusal(output, self._topic(partition.topic).config, self.wall_ms())
         reason = reason or self.refuses(output)
         if reason is not None:
             raise RefusedRecordError(partition.topic, reason)

@@ -233,12 +233,14 @@ class MemoryProducer:
     def send(self, outputs: Sequence[Output]) -> None:
         self._check_open()
         with self._broker.faults.at("send", self._id):
-            self._queue.extend((Output(*output), None) for output in outputs)
+            self._queue.extend((self._stamped(Output(*output)), None) for output in outputs)
 
     def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
         self._check_open()
         with self._broker.faults.at("append", self._id):
-            self._queue.extend((Output(journal.topic, None, c, 0), journal.partition) for c in chunks)
+            self._queue.extend(
+                (self._stamped(Output(journal.topic, None, c, 0)), journal.partition) for c in chunks
+            )
 
     def flush(self) -> int:
         """The offset of the first appended chunk, -1 without any."""
@@ -267,6 +269,10 @@ class MemoryProducer:
         self._queue.clear()
         self._open = False
         self._epoch = None
+
+    def _stamped(self, output: Output) -> Output:
+        """The real client takes the timestamp 0 for none, and sends the present."""
+        return output if output.timestamp_ms else output._replace(timestamp_ms=self._broker.wall_ms())
 
     def _deliver(self) -> int:
         queue, self._queue = self._queue, []

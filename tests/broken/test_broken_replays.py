@@ -130,6 +130,13 @@ ROWS = [
         "tests/runtime/test_topics_gone.py retention_removed",
     ),
     Broken(
+        "a copy of a record of the epoch is one of the present",
+        "ports/records.py",
+        "    return timestamp_ms or EARLIEST_MS if timestamp_ms >= 0 else 0\n",
+        "    return max(timestamp_ms, 0)\n",
+        "tests/client/migrating/test_copying.py the_same_but_for_its_place",
+    ),
+    Broken(
         "a reset handles what waited to be replayed beside the input",
         "runtime/reset.py",
         "        if is_replays(partition.topic):\n",

@@ -153,7 +153,8 @@ def _written(broker: MemoryBroker, topic: str, records: Sequence[RawRecord]) -> 
     now_ms = time.time_ns() // 1_000_000
     for key, value, headers, timestamp_ms in records:
         raw: Any = headers
-        broker.produce(Output(topic, key, value, timestamp_ms or now_ms, raw), partition=0)
+        when_ms = now_ms if timestamp_ms is None else timestamp_ms
+        broker.produce(Output(topic, key, value, when_ms, raw), partition=0)
     return 0
 
 

@@ -12,8 +12,9 @@ from pipeline.core.names import TopicPartition
 from pipeline.core.partitioner import partition_of
 from pipeline.errors import AbortableError, FencedError, UnreachableError
 from pipeline.kafka.producer import KafkaProducers
-from pipeline.ports import Output, TransactionalProducer
+from pipeline.ports import Output, TransactionalProducer, kept_timestamp
 from tests.contracts.conftest import World, drain
+from tests.support.raw_records import RawRecord
 
 
 def _one_commit(producer: TransactionalProducer, journal: TopicPartition, topic: str) -> None:
@@ -267,3 +268,28 @@ def test_an_init_that_nobody_answers_may_be_called_again(
         with pytest.raises(UnreachableError, match=unique_name):
             producer.init()
     producer.close()
+
+
+def test_the_timestamp_0_is_sent_as_the_present_and_1_is_kept(world: World) -> None:
+    """Copies that keep timestamps rely on 1 being the nearest to 0 that can be sent."""
+    topic, journal, producer = world.topic("out"), world.journal(), world.producer()
+    before_ms = time.time_ns() // 1_000_000
+    producer.begin()
+    producer.send([Output(topic, b"k", b"0", 0), Output(topic, b"k", b"1", 1)])
+    producer.append(journal, [b"entry"])
+    producer.flush()
+    producer.commit()
+    source = world.source()
+    source.assign({TopicPartition(topic, 0): 0})
+    present, epoch = [record.timestamp()[1] for record in drain(source, 2)]
+    assert before_ms <= present <= time.time_ns() // 1_000_000
+    assert epoch == 1
+
+
+def test_a_copy_keeps_a_timestamp_of_the_epoch(world: World) -> None:
+    """Other clients can write it. A record that has no timestamp gets the present."""
+    topic = world.topic("in")
+    assert world.write_raw(topic, [RawRecord(b"k", b"v", timestamp_ms=at) for at in (0, 1, -1)]) == 0
+    source = world.source()
+    source.assign({TopicPartition(topic, 0): 0})
+    assert [kept_timestamp(record) for record in drain(source, 3)] == [1, 1, 0]

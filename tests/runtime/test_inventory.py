@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.core.checkpoint import KEPT
 from pipeline.ports import Step
-from pipeline.runtime.checkpoints.inventory import Inventory, look, prune, verify
+from pipeline.runtime.checkpoints.inventory import Inventory, look, prune, store_time_ms, verify
 from pipeline.testing import MemoryBroker, MemoryJournalReader
 from tests.runtime.checkpointed import begins_at, eager, kept, manifest, prefix, with_history
 from tests.runtime.sums import Sums
@@ -34,6 +34,18 @@ def with_strays() -> Sums:
     sums.driver.run()
     assert sums.driver.crashed
     return sums
+
+
+def test_ages_are_by_the_clock_of_the_store() -> None:
+    """A machine whose clock is a day ahead would delete an upload that is under way."""
+    sums = with_strays()
+    store, clock = sums.driver.checkpoints, sums.driver.clock
+    before = sorted(found.name for found in store.objects(""))
+    group = sums.task.group_id
+    assert store_time_ms(MemoryBroker.cluster_id, group, store, b"n") == clock.wall_ms()
+    assert sorted(found.name for found in store.objects("")) == before
+    clock.advance(90.0)
+    assert store_time_ms(MemoryBroker.cluster_id, group, store, b"m") == clock.wall_ms()
 
 
 def test_everything_that_is_kept_is_listed_newest_first() -> None:

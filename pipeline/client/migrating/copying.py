@@ -35,7 +35,7 @@ from pipeline.core.recovery import check_identity
 from pipeline.core.widening import Era, era_of
 from pipeline.errors import ConfigError, FatalTaskError, FencedError, InputError, SupersededError
 from pipeline.headers import UnreadableHeadersError, headers_of
-from pipeline.ports import JournalReader, Output, Record, TopicInfo
+from pipeline.ports import JournalReader, Output, Record, TopicInfo, kept_timestamp
 from pipeline.runtime.genesis import ensure_genesis
 from pipeline.runtime.journal import first_entry, last_entries, settled_end
 from pipeline.runtime.plan import PARTITIONER
@@ -291,7 +291,6 @@ def _name(partition: TopicPartition, era: Era) -> str:
 
 
 def _as_it_was(record: Record, topic: str) -> Output:
-    timestamp_ms = max(0, record.timestamp()[1])
     try:
         headers = tuple(headers_of(record))
     except UnreadableHeadersError as error:
@@ -300,4 +299,4 @@ def _as_it_was(record: Record, topic: str) -> Output:
             hint="the Kafka client can neither read nor write such a name. The copy resumes after this record when it "
             "is no longer in the topic: wait for its retention, or delete the records up to this offset",
         ) from None
-    return Output(topic, record.key(), record.value(), timestamp_ms, headers)
+    return Output(topic, record.key(), record.value(), kept_timestamp(record), headers)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 from pipeline.core.checkpoint import Listed, Manifest, plan_cleanup
 from pipeline.core.kept import CheckpointRef
-from pipeline.core.names import TaskId, checkpoint_prefix
-from pipeline.errors import DamagedCheckpointError
+from pipeline.core.names import GroupId, TaskId, checkpoint_clock, checkpoint_prefix
+from pipeline.errors import CheckpointStoreError, DamagedCheckpointError
 from pipeline.ports import CheckpointStore, JournalReader
 from pipeline.runtime.checkpoints.download import read_manifest, verified
 from pipeline.runtime.choose import registered
 
-__all__ = ["Holding", "Inventory", "look", "prune", "verify"]
+__all__ = ["Holding", "Inventory", "look", "prune", "store_time_ms", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,10 @@ def look(
     now_ms: int,
     grace_s: float,
 ) -> Inventory:
-    """Compare names and sizes. Raises CheckpointStoreError, UnreachableError, RetriableError, FatalTaskError."""
+    """Compare names and sizes. `now_ms`: as from `store_time_ms`, where objects are to be pruned.
+
+    Raises CheckpointStoreError, UnreachableError, RetriableError, FatalTaskError.
+    """
     prefix = checkpoint_prefix(cluster_id, task)
     # First the store, then the journal: what is registered in between is then not taken for a stray.
     there = {
@@ -86,6 +89,27 @@ def look(
         bounds.start,
         bounds.stable_end,
     )
+
+
+def store_time_ms(cluster_id: str, group: GroupId, store: CheckpointStore, nonce: bytes) -> int:
+    """The time by the clock that the store's objects are dated by, from an object that is written and deleted.
+
+    An upload that is under way is told from what a crash has left by its age alone. By the clock of this machine, if
+    that is ahead, every object would be old. Raises CheckpointStoreError.
+    """
+    prefix = checkpoint_prefix(cluster_id, group)
+    name = prefix + checkpoint_clock(nonce)
+    store.put(name, [b"."], 1)
+    try:
+        written = [found.modified_ms for found in store.objects(prefix + "clock/") if found.name == name]
+    finally:
+        store.delete([name])
+    if not written:
+        raise CheckpointStoreError(
+            f"object {name} was written to the checkpoint store and is not listed",
+            hint="nothing was deleted; run the command again",
+        )
+    return written[0]
 
 
 def verify(found: Inventory, store: CheckpointStore, read: Callable[[int], None]) -> Inventory:

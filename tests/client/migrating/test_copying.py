@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -128,10 +129,13 @@ def test_a_copy_is_the_same_but_for_its_place() -> None:
         (None, b"", 8, ()),
         (b"a", None, 9, ()),
         (b"", b"x", 10, ()),
+        (b"e", b"epoch", 1, ()),
     ]
+    rows.sort(key=itemgetter(2))
     for key, value, timestamp_ms, headers in rows:
-        case.broker.produce(Output("old", key, value, timestamp_ms, headers))
-    assert case.copy() == Copied(4, 0)
+        when_ms = 0 if value == b"epoch" else timestamp_ms  # which the client cannot send
+        case.broker.produce(Output("old", key, value, when_ms, headers))
+    assert case.copy() == Copied(5, 0)
     found = sorted(case.broker.records("new"), key=lambda record: record.timestamp()[1])
     assert [(r.key(), r.value(), r.timestamp()[1], tuple(r.headers() or ())) for r in found] == rows
     assert all(record.partition() == partition_of(record.key() or b"", 5) for record in found if record.key())

@@ -19,7 +19,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from tests.conftest import KafkaUnderTest
 from tests.kafka.kill_load_at import Point
-from tests.kafka.letters import EVERY, MENDED
+from tests.kafka.letters import EVERY, MENDED, SKIPPING
 from tests.kafka.workbench import DEADLINE_S, Workbench
 from tests.waiting import wait_until
 
@@ -187,6 +187,32 @@ def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters:
     assert letters.deadletters("purge", "--yes") == [{**purged, "dry_run": False}]
     assert letters.open_letters() == (0, True)
     letters.finish(letters=0)
+
+
+def test_replays_are_handled_after_their_topic_was_deleted_between_two_releases(letters: Letters) -> None:
+    """Offsets of the old topic must not skip the first records of the new one."""
+    letters.fail()
+    letters.mend()
+    outputs = f"{letters.prefix}-sums"
+    letters.deadletters("replay", "--max", str(BAD // 2))
+    worker = letters.start()
+    letters.wait_until(lambda: letters.committed(outputs) == INPUTS - BAD + BAD // 2)
+    assert letters.stop(worker) == 0
+    with closing(KafkaCluster(letters._kafka)) as cluster:
+        cluster.delete([letters.group.replays_topic])
+    letters.environment[SKIPPING] = "1"
+    live = letters.log.read_text().count("task_live")
+    worker = letters.start()
+    letters.wait_until(lambda: letters.log.read_text().count("task_live") == live + letters.partitions)
+    assert letters.stop(worker) == 0
+    del letters.environment[SKIPPING]
+    worker = letters.start()
+    letters.wait_until(lambda: letters.log.read_text().count("task_live") == live + 2 * letters.partitions)
+    (done,) = letters.deadletters("replay")
+    assert (done["replayed"], done["before"]) == (BAD - BAD // 2, BAD // 2)
+    letters.wait_until(lambda: letters.committed(outputs) == INPUTS)
+    assert letters.stop(worker) == 0
+    letters.finish()
 
 
 def test_records_that_retention_removed_are_named(letters: Letters) -> None:

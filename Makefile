@@ -10,7 +10,7 @@ LOCKER := $(VENV)/lock/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-kills test-outages test-containers lint bench lock clean
+.PHONY: demo test test-kills test-outages test-stale-leader test-containers lint bench lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -24,6 +24,9 @@ test-kills: $(INSTALLED)  ## kills at each step of every protocol; twenty faults
 
 test-outages: $(INSTALLED)  ## Kafka away for minutes; nodes of three killed
 	$(BIN)/python -m pytest tests -m outage $(TESTS)
+
+test-stale-leader: $(INSTALLED)  ## twenty times: a node of three loses its controllers and keeps answering; takes an hour
+	STALE_LEADER_RUNS=$(or $(RUNS),20) $(BIN)/python -m pytest tests/kafka/test_stale_leader.py -m outage $(TESTS)
 
 test-containers: $(INSTALLED) $(FLIGHTS) $(PODMAN_COMPOSE)  ## the images and docker-compose.yml, under podman: root on Debian
 	$(BIN)/python -m pytest tests/containers -m containers $(TESTS)

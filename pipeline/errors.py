@@ -22,6 +22,7 @@ __all__ = [
     "HandlerError",
     "InputError",
     "InvariantError",
+    "OutOfRangeError",
     "PipelineError",
     "ProducerClosedError",
     "QueueFullError",
@@ -29,7 +30,9 @@ __all__ = [
     "RejectedRowsError",
     "RetriableError",
     "SinkUnreachableError",
+    "StaleReadError",
     "SupersededError",
+    "TruncatedError",
     "UnknownOutcomeError",
     "UnreachableError",
 ]
@@ -96,6 +99,10 @@ class FatalTaskError(PipelineError):
     """A check of the protocol failed or a limit cannot be met. Reaction: stop the task, repair nothing."""
 
 
+class OutOfRangeError(FatalTaskError):
+    """A partition holds nothing at the position that was asked for. Reaction: find out on which side that is."""
+
+
 class CorruptStateError(PipelineError):
     """The local state cannot be trusted or written. Reaction: stop the task; restore from the journal."""
 
@@ -134,6 +141,14 @@ class DisplacedError(PipelineError):
 
 class RetriableError(PipelineError):
     """The same call may simply be made again."""
+
+
+class TruncatedError(RetriableError):
+    """The partition was truncated beyond where it was to be read from. Reaction: look again where it begins."""
+
+
+class StaleReadError(RetriableError):
+    """The broker that answered holds less than the partition's leader. Reaction: ask again, with another client."""
 
 
 class AbortableError(PipelineError):

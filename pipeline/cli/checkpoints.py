@@ -157,7 +157,10 @@ def _inventories(
         if grace_s is not None:
             now_ms = store_time_ms(cluster_id, group_id, store, os.urandom(8))
         for task in tasks:
-            yield look(task, cluster_id, reader, store, now_ms, grace_s or 0.0)
+            found = look(
+                task, cluster_id, reader, store, now_ms, grace_s or 0.0, to_delete=grace_s is not None
+            )
+            yield found
 
 
 def _show(inventories: Sequence[Inventory], *, json: bool) -> None:

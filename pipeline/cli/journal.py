@@ -129,7 +129,7 @@ def _cells(row: dict[str, Any], group: GroupId) -> list[Cell]:
 def _entries(reader: KafkaJournalReader, task: TaskId, last: int) -> list[dict[str, Any]]:
     bounds = reader.bounds(task.journal)
     count = last or max(1, bounds.stable_end)
-    return [_row(task, entry) for entry in last_entries(task.journal, reader, bounds, count)]
+    return [_row(task, entry) for entry in last_entries(task.journal, reader, bounds, count, deltas=True)]
 
 
 def _row(task: TaskId, entry: JournalEntry) -> dict[str, Any]:

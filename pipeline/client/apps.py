@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.journal import last_entries
 
-__all__ = ["groups_of", "holds_more", "last_entry", "last_positions", "listed", "tasks_of"]
+__all__ = ["groups_of", "holding_more", "last_entry", "last_positions", "listed", "tasks_of"]
 
 
 def groups_of(app: str, cluster: Cluster) -> dict[GroupId, int]:
@@ -46,13 +46,18 @@ def last_positions(task: TaskId, reader: JournalReader) -> Mapping[str, int]:
     return last.entry.positions if last is not None else {}
 
 
-def holds_more(place: TopicPartition, position: int, reader: JournalReader) -> bool:
-    """Whether the partition holds a committed record from `position` on, or an open transaction that may bring one."""
+def holding_more(positions: Mapping[TopicPartition, int], reader: JournalReader) -> list[TopicPartition]:
+    """The partitions with a committed record from their position on, or an open transaction that may bring one.
+
+    Their ends are asked through every broker: one that is not the leader any more may show an old end.
+    """
+    ends = reader.highest_ends(list(positions))
+    return [place for place, at in positions.items() if _holds_more(place, at, ends[place], reader)]
+
+
+def _holds_more(place: TopicPartition, position: int, end: int, reader: JournalReader) -> bool:
     bounds = reader.bounds(place)
-    start = max(position, bounds.start)
-    return (
-        bounds.end > bounds.stable_end or last_committed(reader, place, start, bounds.stable_end) is not None
-    )
+    return bounds.end > end or last_committed(reader, place, max(position, bounds.start), end) is not None
 
 
 def listed(places: Sequence[TopicPartition]) -> str:

@@ -6,13 +6,24 @@ offset is looked up first, and reading stops there however long the broker takes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from typing import TypeVar
 
 from pipeline.core.names import TopicPartition
-from pipeline.errors import UnreachableError
+from pipeline.errors import RetriableError, StaleReadError, UnreachableError
 from pipeline.ports import Clock, JournalBounds, JournalReader, Record, Source, TopicInfo
 
-__all__ = ["NOTHING_ARRIVES", "committed_records", "last_committed", "read_topic", "settled_bounds"]
+__all__ = [
+    "NOTHING_ARRIVES",
+    "committed_records",
+    "last_committed",
+    "read_settled",
+    "read_topic",
+    "settled_bounds",
+]
+
+T = TypeVar("T")
 
 NOTHING_ARRIVES = "check that every broker runs, and run the command again"
 
@@ -22,6 +33,7 @@ _SILENCE_S = 30.0  # with records still to come
 _FIRST_SPAN = 64
 _STABLE_S = 60.0  # longer than the transaction of a producer that died lives on
 _LOOK_S = 0.1
+_ANSWER_S = 5.0
 
 
 def last_committed(reader: JournalReader, partition: TopicPartition, start: int, end: int) -> int | None:
@@ -105,14 +117,21 @@ def committed_records(
     return read_topic(source, clock, starts, lasts)
 
 
-def settled_bounds(reader: JournalReader, partition: TopicPartition, clock: Clock) -> JournalBounds:
+def settled_bounds(
+    reader: JournalReader, partition: TopicPartition, clock: Clock, at_least: int = 0
+) -> JournalBounds:
     """The bounds, once nothing before the end as of now is open any more.
 
-    What is read only up to the stable end lacks one's own last commit behind another's open transaction. Raises
-    UnreachableError when one stays open.
+    What is read only up to the stable end lacks one's own last commit behind another's open transaction. `at_least`:
+    where the partition's leader is known to be. Raises UnreachableError when a transaction stays open, and
+    StaleReadError when the broker that answers is not that far.
     """
     bounds = reader.bounds(partition)
     target = bounds.end
+    if target < at_least:
+        raise StaleReadError(
+            f"{partition} is at offset {at_least} or beyond; the broker that was asked sees it end at {target}"
+        )
     deadline = clock.monotonic_s() + _STABLE_S
     while bounds.stable_end < target:
         if clock.monotonic_s() > deadline:
@@ -123,3 +142,32 @@ def settled_bounds(reader: JournalReader, partition: TopicPartition, clock: Cloc
         clock.sleep(_LOOK_S)
         bounds = reader.bounds(partition)
     return JournalBounds(bounds.start, target, target)
+
+
+def read_settled(
+    partition: TopicPartition,
+    fold: Callable[[Iterator[tuple[int, bytes]]], T],
+    *,
+    journals: Callable[[], JournalReader],
+    clock: Clock,
+    at_least: int = 0,
+) -> T:
+    """`fold` of all committed records, each with its offset, up to the settled end as of now.
+
+    Begun again, by a new client that may find another broker, when the one that is asked knows less than `at_least`.
+    Raises UnreachableError, StaleReadError.
+    """
+    began_s = clock.monotonic_s()
+    while True:
+        try:
+            with closing(journals()) as reader:
+                bounds = settled_bounds(reader, partition, clock, at_least)
+                return fold(reader.read(partition, bounds.start, bounds.end))
+        except RetriableError:
+            if clock.monotonic_s() > began_s + _STABLE_S:
+                raise
+        except UnreachableError:
+            # Where an end is known, its leader has answered a moment ago.
+            if not at_least or clock.monotonic_s() > began_s + _ANSWER_S:
+                raise
+        clock.sleep(_LOOK_S)

@@ -2,11 +2,13 @@
 
 One transactional id, fenced before anything is read, and one transaction at a time. Its *receipt* (the position of a
 load, the marks of replayed letters) is committed with its records and has a nonce, new for each attempt, so that it
-tells what became of a transaction whose outcome is not known. `write`, until one attempt is committed:
+tells what became of a transaction whose outcome is not known. Each fence is followed by a barrier (runtime/proof.py):
+the leader of the receipts says where they end, and a look at them must reach that (`known_end`). `write`, until one
+attempt is committed:
 
 1. Begin, send the records and the receipt, flush, commit.
 2. Renew, when 1 failed or its outcome is unknown, and after a commit slow enough that the client may have sent it
-   twice: the fence, and a look at the receipts that are committed, always together.
+   twice: the fence, the barrier, and a look at the receipts that are committed, always together.
 3. Ours is there: done. What was there before: it was aborted, 1 again. Another one: somebody else goes on, stop.
 
 A crash anywhere leaves records with their receipt, or an open transaction, which the next fence aborts.
@@ -17,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from pipeline.core.names import TopicPartition
 from pipeline.core.recovery import Outcome
 from pipeline.errors import (
     AbortableError,
@@ -29,6 +32,7 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Clock, Producers, TransactionalProducer
+from pipeline.runtime.proof import RENEW_SHARE, write_barrier
 
 __all__ = ["Transactions"]
 
@@ -37,25 +41,40 @@ T = TypeVar("T")
 _ATTEMPTS = 5  # at one transaction, before its reason is given to the user
 _AWAY_S = 60.0  # how long Kafka may be away in the middle of the work
 _POLL_S = 0.1
-# A repeated request waits the back-off, less the client's jitter of 20 %; a commit this slow may be one.
-_SLOW_COMMIT = 0.7
+_SLOW_BARRIERS = 3  # where each abort is slow, the last one is followed by a fence alone
 
 
 class Transactions:
     """Use it from one thread at a time."""
 
     def __init__(
-        self, transactional_id: str, producers: Producers, clock: Clock, retry_backoff_ms: int
+        self,
+        transactional_id: str,
+        receipts: TopicPartition,
+        producers: Producers,
+        clock: Clock,
+        retry_backoff_ms: int,
     ) -> None:
         self._transactional_id = transactional_id
+        self._receipts = receipts
         self._producers = producers
         self._clock = clock
         self._retry_backoff_ms = retry_backoff_ms
         self._producer: TransactionalProducer | None = None
+        self._known_end = 0
+
+    @property
+    def known_end(self) -> int:
+        """The receipts' partition is at least this long, as its leader has said; what a look has to reach."""
+        return self._known_end
 
     def fence(self, wait_s: float = 0.0) -> None:
-        """End every older producer of the id, waiting that long for a Kafka that is away. Nothing is written."""
+        """End every older producer of the id, waiting that long for a Kafka that is away. Nothing is committed.
+
+        Raises FencedError, ConfigError, and what Kafka last answered.
+        """
         deadline = self._clock.monotonic_s() + wait_s
+        slow = failed = 0
         while True:
             self.close()
             self._producer = self._producers.open(self._transactional_id)
@@ -65,8 +84,23 @@ class Transactions:
                 if self._clock.monotonic_s() >= deadline:
                     raise
                 self._clock.sleep(_POLL_S)
-            else:
+                continue
+            if slow == _SLOW_BARRIERS:
                 return
+            try:
+                ends, clean = write_barrier(
+                    self._producer, [self._receipts], self._clock, self._retry_backoff_ms
+                )
+            except (UnreachableError, RetriableError, UnknownOutcomeError, AbortableError):
+                failed += 1
+                if failed >= _ATTEMPTS and self._clock.monotonic_s() >= deadline:
+                    raise
+                self._clock.sleep(_POLL_S)
+                continue
+            self._known_end = ends[self._receipts] + 1
+            if clean:
+                return
+            slow += 1
 
     def write(
         self,
@@ -124,7 +158,7 @@ class Transactions:
         producer.flush()
         started_s = self._clock.monotonic_s()
         producer.commit()
-        return (self._clock.monotonic_s() - started_s) * 1000 >= _SLOW_COMMIT * self._retry_backoff_ms
+        return (self._clock.monotonic_s() - started_s) * 1000 >= RENEW_SHARE * self._retry_backoff_ms
 
     def _renew(self, outcome: Callable[[T], Outcome], receipt: T) -> Outcome:
         """Step 2: fence, and then look; again while Kafka is away."""

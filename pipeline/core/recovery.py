@@ -6,7 +6,7 @@ tests/core/test_recovery.py covers every one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -112,12 +112,16 @@ class RestorePlan:
 
 @dataclass(frozen=True, slots=True)
 class JournalFacts:
-    """What the journal says: its first committed entry, and the one at the local state's offset; where it is."""
+    """What the journal says: its first committed entry, and the one at the local state's offset; where it is.
+
+    `last_seq`: of its last entry; needed where the local state does not fit.
+    """
 
     first: JournalEntry | None
     at_local: JournalEntry | None
     stable_end: int
     start: int = 0
+    last_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +145,14 @@ class Candidate:
 
 
 def tail_is_lost(local: AppliedPosition | None, cluster_id: str, journal: JournalFacts) -> bool:
-    """Whether a local state has applied what its own journal does not hold any more: row 2 of `plan_restore`."""
-    return (
-        local is not None
-        and local.identity.cluster_id == cluster_id
-        and local.next_offset > journal.stable_end
-    )
+    """Whether a local state has applied what its own journal does not hold any more: row 2 of `plan_restore`.
+
+    Offsets alone would forget it: aborted records and markers make a journal longer that has lost its last entries.
+    """
+    if local is None or local.identity.cluster_id != cluster_id:
+        return False
+    behind = journal.last_seq is not None and journal.last_seq < local.seq
+    return behind or local.next_offset > journal.stable_end
 
 
 def plan_restore(
@@ -164,7 +170,7 @@ def plan_restore(
 
     row  local                                       checkpoint       journal begins   plan
     1    at an entry of this journal, chain equal    whatever         anywhere         LOCAL
-    2    of this cluster, beyond the journal's end   whatever         anywhere         error: the tail is lost
+    2    of this cluster, beyond the last entry      whatever         anywhere         error: the tail is lost
     3    another history (chain, cluster)            none usable      at genesis       EMPTY, local set aside
     4    unreadable                                  none usable      at genesis       EMPTY, local set aside
     5    none                                        none usable      at genesis       EMPTY
@@ -233,11 +239,12 @@ class Outcome(Enum):
 
 
 def resolve_outcome(
-    where: str, head: JournalEntry, nonce: bytes | None, found: Sequence[JournalEntry]
+    where: str, head: JournalEntry, nonces: Collection[bytes], found: Sequence[JournalEntry]
 ) -> tuple[Outcome, JournalEntry]:
-    """What the journal says about our last attempt, after a fence: `found` are the entries from `head` on.
+    """What the journal says about our attempts, after a fence: `found` are the first entries from `head` on.
 
-    `head` is the last entry that we know committed, `nonce` that of the attempt in doubt (None: no attempt).
+    `head` is the last entry that we know committed, `nonces` those of the attempts at the one after it, of which at
+    most one can be committed: an earlier read may have taken it for aborted. Three entries are enough.
 
         row  found                   outcome
         1    head                    ABORTED
@@ -253,7 +260,7 @@ def resolve_outcome(
         )
     if len(found) == 1:
         return Outcome.ABORTED, head
-    if len(found) == 2 and nonce is not None and found[1].entry.nonce == nonce:
+    if len(found) == 2 and found[1].entry.nonce in nonces:
         return Outcome.COMMITTED, found[1]
     return Outcome.SUPERSEDED, found[-1]
 

@@ -142,6 +142,8 @@ def consumer(settings: KafkaSettings, consumer_group: str) -> Properties:
         tuning={
             # A full queue makes the fetcher sleep this long; the default of 1000 halves the throughput.
             "fetch.queue.backoff.ms": "3",
+            # A broker that lost its controllers answers fetches without an error, so nothing else asks who leads.
+            "topic.metadata.refresh.interval.ms": "30000",
             # One request per broker is under way at a time: a rewound partition waits for the last one.
             "fetch.wait.max.ms": "100",
             "fetch.message.max.bytes": "1048576",
@@ -193,6 +195,8 @@ def producer(settings: KafkaSettings, transactional_id: str, limits: ProducerLim
         without=_CONSUMER_ONLY,
         tuning={
             "linger.ms": "5",  # `flush` sends at once whatever lingers
+            # A leader that lost its controllers confirms nothing; the client then asks who leads, and sends again.
+            "request.timeout.ms": "5000",
             "compression.type": "lz4",
             "queue.buffering.max.messages": "200000",
             "queue.buffering.max.kbytes": "262144",

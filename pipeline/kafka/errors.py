@@ -20,6 +20,7 @@ from pipeline.errors import (
     DeliveryError,
     FatalTaskError,
     FencedError,
+    OutOfRangeError,
     PipelineError,
     UnknownOutcomeError,
     UnreachableError,
@@ -242,7 +243,7 @@ def partition_failure(error: KafkaError, where: str, position: int) -> PipelineE
     """Why a partition cannot be read any further; None for what the client mends by itself."""
     code = error.code()
     if code in _OUT_OF_RANGE:
-        return FatalTaskError(
+        return OutOfRangeError(
             f"{where}: position {position} is outside what the partition holds: {error.str()}",
             hint="follow runbooks/input-expired.md: retention removed records before they were processed",
         )

@@ -10,7 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
@@ -18,7 +20,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
-from pipeline.errors import FatalTaskError, RetriableError, UnreachableError
+from pipeline.errors import OutOfRangeError, StaleReadError, TruncatedError, UnreachableError
 from pipeline.kafka import clients
 from pipeline.kafka.errors import NO_ANSWER, error_of, partition_failure, request_failure, until_settled
 from pipeline.ports import JournalBounds
@@ -26,9 +28,10 @@ from pipeline.ports import JournalBounds
 __all__ = ["KafkaJournalReader"]
 
 _REQUEST_TIMEOUT_S = 10.0
+_ONE_BROKER_TIMEOUT_S = 5.0  # there are others
 _BATCH = 2_000
 _POLL_S = 0.05
-_SHORT_TIMEOUT_S = 10.0  # how long a journal may end below where its reader was told to stop
+_SHORT_TIMEOUT_S = 3.0  # how long a journal may end below where its reader was told to stop
 _SILENCE_TIMEOUT_S = 30.0  # how long nothing at all may arrive
 
 
@@ -56,6 +59,25 @@ class KafkaJournalReader:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         return self._offsets(journals, latest, IsolationLevel.READ_COMMITTED)
 
+    def highest_ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The stable end of each, asked through every broker: the answer of the newest leader epoch, else the highest.
+
+        A broker that does not answer is left out, unless none does.
+        """
+        try:
+            brokers = self._admin.list_topics(timeout=_REQUEST_TIMEOUT_S).brokers.values()
+        except KafkaException as error:
+            raise request_failure(error_of(error), "brokers of the cluster") from error
+        if len(brokers) < 2 or not partitions:
+            return self.stable_ends(partitions) if partitions else {}
+        servers = [f"{broker.host}:{broker.port}" for broker in brokers]
+        with ThreadPoolExecutor(len(servers), "kafka-ends") as threads:
+            asked = [threads.submit(_ends_through, server, self._settings, partitions) for server in servers]
+        answers = [ends for future in asked if (ends := future.result()) is not None]
+        if not answers:
+            return self.stable_ends(partitions)
+        return {place: max(ends[place] for ends in answers).offset for place in partitions}
+
     def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         """The offset of the first record with this timestamp or a later one; the stable end without any."""
         spec = OffsetSpec.for_timestamp(timestamp_ms)
@@ -73,11 +95,26 @@ class KafkaJournalReader:
                 consumer.list_topics(journal.topic, timeout=_REQUEST_TIMEOUT_S)
             topics.add(journal.topic)
             consumer.assign([ClientPartition(journal.topic, journal.partition, start)])
-            yield from _records(consumer, journal, start, end)
+            yield from self._checked(_records(consumer, journal, start, end), journal)
         except KafkaException as error:
             raise request_failure(error_of(error), f"reading {journal}") from error
         finally:
             self._give_back(consumer, topics)
+
+    def _checked(
+        self, records: Iterator[tuple[int, bytes]], journal: TopicPartition
+    ) -> Iterator[tuple[int, bytes]]:
+        """The records; a position out of range was truncated, or is beyond what the broker that was asked holds."""
+        try:
+            yield from records
+        except _OutOfRangeError as error:
+            start = self.bounds(journal).start
+            if start > error.position:
+                text = (
+                    f"{journal} was truncated below offset {start}, and was to be read from {error.position}"
+                )
+                raise TruncatedError(text) from error
+            raise StaleReadError(f"{journal}: {error}") from error
 
     def close(self) -> None:
         with self._lock:
@@ -137,6 +174,40 @@ class KafkaJournalReader:
         consumer.close()
 
 
+class _End(NamedTuple):
+    """A partition's stable end as one broker knows it; compared by the leader's epoch first."""
+
+    leader_epoch: int
+    offset: int
+
+
+def _ends_through(
+    server: str, settings: KafkaSettings, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, _End] | None:
+    """The stable ends as the leaders answer that this broker names; None when it does not answer."""
+    admin = clients.open_client(AdminClient, clients.admin(replace(settings, bootstrap_servers=server)))
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {ClientPartition(*place): place for place in partitions}
+    try:
+        for topic in {place.topic for place in partitions}:
+            admin.list_topics(topic, timeout=_ONE_BROKER_TIMEOUT_S)
+        futures = admin.list_offsets(
+            dict.fromkeys(asked, latest),
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=_ONE_BROKER_TIMEOUT_S,
+        )
+        found = {asked[p]: future.result(timeout=_ONE_BROKER_TIMEOUT_S + 1) for p, future in futures.items()}
+    except (KafkaException, TimeoutError) as error:
+        clients.LOGGER.info("ends through %s: %s", server, error)
+        return None
+    if any(answer.offset == OFFSET_INVALID for answer in found.values()):
+        return None
+    return {
+        place: _End(-1 if answer.leader_epoch is None else answer.leader_epoch, int(answer.offset))
+        for place, answer in found.items()
+    }
+
+
 def _records(
     consumer: Consumer, journal: TopicPartition, start: int, end: int
 ) -> Iterator[tuple[int, bytes]]:
@@ -166,16 +237,24 @@ def _records(
 def _check_silence(journal: TopicPartition, position: int, end: int, ended_at: int, silent_s: float) -> None:
     """Waiting has an end: a journal may have lost its tail since the caller asked for its bounds."""
     if ended_at == position and silent_s > _SHORT_TIMEOUT_S:
-        raise RetriableError(f"{journal} ends at {position}, below the {end} it was to be read to")
+        raise StaleReadError(f"{journal} ends at {position}, below the {end} it was to be read to")
     if silent_s > _SILENCE_TIMEOUT_S:
         raise UnreachableError(f"{journal}: nothing arrives at position {position}, to be read to {end}")
+
+
+class _OutOfRangeError(Exception):
+    """The broker that was asked has nothing at this position."""
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 def _raise(error: KafkaError, journal: TopicPartition, position: int) -> None:
     failure = partition_failure(error, str(journal), position)
     if failure is None:
         clients.LOGGER.info("%s: %s", journal, error)
-    elif isinstance(failure, FatalTaskError):
-        raise RetriableError(failure.message)
+    elif isinstance(failure, OutOfRangeError):
+        raise _OutOfRangeError(failure.message, position)
     else:
         raise failure

@@ -100,7 +100,7 @@ class KafkaTransactionalProducer:
         except KafkaException as exception:
             raise self._enqueue_failure(exception, Output(*output)) from exception
 
-    def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
+    def append(self, journal: TopicPartition, chunks: Sequence[bytes], key: bytes | None = None) -> None:
         """Enqueue an entry's chunks, in order, to exactly this partition."""
         self._offsets.setdefault(journal, [])
         for chunk in chunks:
@@ -108,7 +108,7 @@ class KafkaTransactionalProducer:
             while True:
                 try:
                     self._producer.produce(
-                        journal.topic, chunk, partition=journal.partition, on_delivery=self._chunk_delivered
+                        journal.topic, chunk, key, journal.partition, on_delivery=self._chunk_delivered
                     )
                     break
                 except BufferError:
@@ -142,6 +142,14 @@ class KafkaTransactionalProducer:
                     hint="runbooks/journal-check-failed.md",
                 )
         return entries[0][0] if entries else -1
+
+    def appended_at(self) -> Mapping[TopicPartition, int]:
+        """After `flush`: the offset of the first chunk in each partition that was appended to."""
+        return {
+            TopicPartition(topic, number): offsets[0]
+            for (topic, number), offsets in self._offsets.items()
+            if topic is not None and number is not None and offsets
+        }
 
     def commit(self, timeout_s: float | None = None) -> None:
         if not self._end("commit", timeout_s):

@@ -174,6 +174,7 @@ class KafkaSource:
             if failure is None:
                 clients.LOGGER.info("%s: %s", partition, error)
             else:
+                self._known.discard(topic)  # its leader may be another one by now
                 failures.append(PartitionFailure(partition, failure))
         return Polled(records, failures)
 

@@ -30,13 +30,21 @@ class JournalReader(Protocol):
     def read(self, journal: TopicPartition, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         """(offset, chunk) of every committed record in [start, end), in order.
 
-        Ends when the reader's position reaches `end`, since markers occupy offsets. Raises RetriableError
-        when `start` is below what the journal still holds.
+        Ends when the reader's position reaches `end`, since markers occupy offsets. Raises TruncatedError
+        when `start` is below what the journal still holds, and StaleReadError when the broker that is asked
+        holds nothing up to `end`.
         """
         ...
 
     def stable_ends(self, journals: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """The stable end of each, asked for all at once."""
+        ...
+
+    def highest_ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The stable end of each, asked through every broker: the newest leader's answer.
+
+        For partitions that are only read, where no record of our own can prove an end.
+        """
         ...
 
     def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:

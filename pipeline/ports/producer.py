@@ -33,12 +33,16 @@ class TransactionalProducer(Protocol):
         """
         ...
 
-    def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
+    def append(self, journal: TopicPartition, chunks: Sequence[bytes], key: bytes | None = None) -> None:
         """Enqueue an entry's chunks, in order, to exactly this partition."""
         ...
 
     def flush(self) -> int:
         """Wait until every record is delivered; the offset of the first appended chunk."""
+        ...
+
+    def appended_at(self) -> Mapping[TopicPartition, int]:
+        """After `flush`: the offset of the first chunk in each partition that was appended to."""
         ...
 
     def commit(self, timeout_s: float | None = None) -> None:

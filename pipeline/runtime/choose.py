@@ -26,6 +26,7 @@ from pipeline.errors import (
     DamagedCheckpointError,
     FatalTaskError,
     InvariantError,
+    PipelineError,
 )
 from pipeline.ports import JournalBounds, JournalReader, Step, Store
 from pipeline.runtime.checkpoints.download import download
@@ -33,7 +34,11 @@ from pipeline.runtime.journal import first_entry, last_entries
 from pipeline.runtime.progress import RestoreProgress
 from pipeline.runtime.world import World
 
-__all__ = ["Chosen", "choose", "registered"]
+__all__ = ["Chosen", "UnprovenError", "choose", "registered"]
+
+
+class UnprovenError(PipelineError):
+    """A local state would be set aside because of what was read. Reaction: prove the read first."""
 
 
 class Chosen(NamedTuple):
@@ -66,11 +71,14 @@ def choose(
     world: World,
     progress: RestoreProgress,
     copy: Store | None = None,
+    *,
+    proven: bool,
 ) -> Chosen:
     """The state to start from. `end`: of the journal; `copy`: the local state, where it is open already.
 
-    Raises RetriableError (truncation overtook the look: look again), FatalTaskError, ConfigError,
-    CorruptStateError (the disk), CheckpointStoreError (there is no other way than one that cannot be read now).
+    `proven`: whether a barrier shows that the journal was read to its end. Raises RetriableError (truncation overtook
+    the look: look again), UnprovenError, FatalTaskError, ConfigError, CorruptStateError (the disk),
+    CheckpointStoreError (there is no other way than one that cannot be read now).
     """
     local = _open_local(task, copy, world)  # 1
     try:
@@ -79,7 +87,8 @@ def choose(
         # A local state that fits needs no look at the journal's beginning, however far back that is.
         fits = at_local is not None and local.applied is not None and at_local.chain == local.applied.chain
         first = at_local if fits else first_entry(task, reader, start, end)
-        facts = JournalFacts(first, at_local, end, start)
+        last_seq = _last_seq(task, reader, start, end) if local.applied is not None and not fits else None
+        facts = JournalFacts(first, at_local, end, start, last_seq)
         # Nor is anything restored over a loss; a checkpoint is looked for at the end, which may be half an entry.
         lost = tail_is_lost(local.applied, cluster_id, facts)
         candidates = [] if fits or lost else registered(task, reader, start, end)  # 2
@@ -92,6 +101,8 @@ def choose(
             plan = plan_restore(
                 str(task), local.applied, local.damage, cluster_id, facts, candidates, unavailable
             )  # 3
+            if plan.set_aside is not None and not proven:
+                raise UnprovenError(f"the local state of task {task} would be set aside: {plan.set_aside}")
             if plan.checkpoint is None:
                 break
             try:
@@ -203,6 +214,15 @@ def _refuse(
         next="the one before it is tried; see what else is damaged: pipeline checkpoints verify",
     )
     return [replace(c, refused=error.message) if c.ref == refused else c for c in candidates]
+
+
+def _last_seq(task: TaskId, reader: JournalReader, start: int, end: int) -> int:
+    """The number of the journal's last entry; 0 when there is none, or only a part of one."""
+    try:
+        last = last_entries(task.journal, reader, JournalBounds(start, end, end), 1)
+    except FatalTaskError:
+        return 0  # a tail may be lost from the middle of an entry on
+    return last[0].entry.seq if last else 0
 
 
 def _entry_at_local(

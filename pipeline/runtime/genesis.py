@@ -2,15 +2,20 @@
 
     1 create the journal topic, check its configuration
     2 fence other first starts
-    3 look: is this group new, known, or has it lost its journal (core.recovery.plan_genesis)
-    4 write one genesis entry to every journal partition, in one transaction
+    3 a barrier: the leaders of all journal partitions say where they end (runtime/proof.py)
+    4 look: is this group new, known, or has it lost its journal (core.recovery.plan_genesis)
+    5 where the inputs end that are not read from their first record
+    6 write one genesis entry to every journal partition, in one transaction
 
-A crash between 1 and 4 leaves an empty journal, which the next start takes for what it is; after 4, a group.
+A crash before 6 leaves a journal without entries, which the next start takes for what it is; after 6, a group. A
+genesis that is seen is there, so a group that is known needs no fence and no barrier. That there is none, or that
+entries are lost, is believed only behind the barrier.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 
 from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
 from pipeline.core.letter_count import NO_LETTERS
@@ -22,10 +27,13 @@ from pipeline.errors import (
     FatalTaskError,
     FencedError,
     RetriableError,
+    StaleReadError,
     UnknownOutcomeError,
+    UnreachableError,
 )
 from pipeline.ports import Step, TopicInfo, TopicSpec
 from pipeline.runtime.journal import first_entry
+from pipeline.runtime.proof import write_barrier
 from pipeline.runtime.publisher import CHUNK_BYTES, NONCE_BYTES
 from pipeline.runtime.world import World
 
@@ -53,13 +61,15 @@ def ensure_genesis(
     replication: int,
     *,
     world: World,
+    retry_backoff_ms: int,
     latest: bool = False,
 ) -> None:
     """Make sure that every task of `group` has a genesis entry.
 
-    `latest`: its inputs are to be read from where they end now. That is settled here, before any group of the app
-    is live: where one reads what another writes, later would be too late. Replays that are there already always are
-    of a history that was given up: its records come from the inputs themselves.
+    `retry_backoff_ms`: the client's, by which a slow abort is told. `latest`: its inputs are to be read from where they
+    end now. That is settled here, before any group of the app is live: where one reads what another writes, later
+    would be too late. Replays that are there already are skipped: they are of a history that was given up, and its
+    records come from the inputs themselves.
 
     Raises FatalTaskError when the group existed before and its journal does not, ConfigError when the journal
     has the wrong configuration or number of partitions, UnreachableError, CheckpointStoreError (it cannot be told
@@ -68,34 +78,37 @@ def ensure_genesis(
     where = f"group {group.app}/{group.group}"
     tasks = [TaskId(group.app, group.group, partition) for partition in range(partitions)]
     journal = world.cluster.describe([group.journal_topic]).get(group.journal_topic)
+    if journal is None and (traces := _traces(tasks, world)):
+        journal = _look_again(group.journal_topic, world)
+        if journal is None:
+            plan_genesis(
+                where, journal_exists=False, with_genesis=0, written=0, partitions=partitions, traces=traces
+            )
     if journal is None:
-        plan_genesis(
-            where,
-            journal_exists=False,
-            with_genesis=0,
-            written=0,
-            partitions=partitions,
-            traces=_traces(tasks, world),
-        )
         journal = _create_journal(group, partitions, replication, world)  # 1
     _check_journal(where, journal, partitions, identity)
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        if _plan(where, tasks, world) is GenesisPlan.PRESENT:
+        if _is_known(where, tasks, world):
             return
         producer = world.producers.open(group.genesis_transactional_id)
         try:
             producer.init()  # 2
-            if _plan(where, tasks, world) is GenesisPlan.PRESENT:  # 3
+            places = [task.journal for task in tasks]
+            ends, clean = write_barrier(producer, places, world.clock, retry_backoff_ms)  # 3
+            if _plan(where, tasks, world, ends) is GenesisPlan.PRESENT:  # 4
                 return
+            if not clean:
+                raise AbortableError("the abort of the barrier was slow, and may have been sent twice")
+            positions = _ends(tasks, identity, world, latest=latest)  # 5
             world.steps.reached(Step.BEFORE_GENESIS, tasks[0])
             producer.begin()
-            for task in tasks:  # 4
+            for task in tasks:  # 6
                 entry = Entry(
                     kind=Kind.GENESIS,
                     seq=1,
                     owner="",
                     nonce=world.random.token(NONCE_BYTES),
-                    positions=_ends(task, identity, world, latest=latest),
+                    positions=positions[task],
                     identity=identity,
                     wall_ms=world.clock.wall_ms(),
                     letters=NO_LETTERS,
@@ -120,18 +133,25 @@ def ensure_genesis(
     raise FatalTaskError(f"{where}: its genesis could not be written", hint="check the log for the reason")
 
 
-def _ends(task: TaskId, identity: Identity, world: World, *, latest: bool) -> dict[str, int]:
-    """Where the inputs end that are not to be read from their beginning."""
-    reader = world.journals()
-    try:
-        return {
-            topic: reader.bounds(TopicPartition(topic, task.partition)).stable_end
+def _ends(
+    tasks: list[TaskId], identity: Identity, world: World, *, latest: bool
+) -> dict[TaskId, dict[str, int]]:
+    """Where the inputs end that are not to be read from their first record, of all tasks in one request."""
+    found = {
+        task: [
+            TopicPartition(topic, task.partition)
             for topic, facts in identity.inputs.items()
             # Where those have other partitions, the group is refused after its genesis (GroupPlan.check_replays).
             if (latest or is_replays(topic)) and task.partition < facts.partitions
-        }
-    finally:
-        reader.close()
+        ]
+        for task in tasks
+    }
+    places = [place for inputs in found.values() for place in inputs]
+    if not places:
+        return {task: {} for task in tasks}
+    with closing(world.journals()) as reader:
+        ends = reader.highest_ends(places)
+    return {task: {place.topic: ends[place] for place in inputs} for task, inputs in found.items()}
 
 
 def _traces(tasks: list[TaskId], world: World) -> list[str]:
@@ -148,8 +168,16 @@ def _traces(tasks: list[TaskId], world: World) -> list[str]:
     return traces
 
 
-def _plan(where: str, tasks: list[TaskId], world: World) -> GenesisPlan:
-    """What to do. A loss is believed only when it stays.
+def _is_known(where: str, tasks: list[TaskId], world: World) -> bool:
+    """Whether a genesis is seen. Anything else may be an old answer."""
+    try:
+        return _look(where, tasks, world, {}) is GenesisPlan.PRESENT
+    except (FatalTaskError, RetriableError, UnreachableError):
+        return False
+
+
+def _plan(where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPartition, int]) -> GenesisPlan:
+    """What to do, behind a barrier that is at `ends`. A loss is believed only when it stays.
 
     Workers that start together look while one of them writes: a transaction becomes visible in one partition
     after the other, and partitions are looked at one after the other. And a journal may be truncated meanwhile.
@@ -157,30 +185,33 @@ def _plan(where: str, tasks: list[TaskId], world: World) -> GenesisPlan:
     deadline = world.clock.monotonic_s() + HALF_SEEN_S
     while True:
         try:
-            return _look(where, tasks, world)
-        except (FatalTaskError, RetriableError):
+            return _look(where, tasks, world, ends)
+        except (FatalTaskError, RetriableError, UnreachableError):
             if world.clock.monotonic_s() >= deadline:
                 raise
         world.clock.sleep(world.random.uniform(*AGAIN_S))
 
 
-def _look(where: str, tasks: list[TaskId], world: World) -> GenesisPlan:
+def _look(where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPartition, int]) -> GenesisPlan:
+    """By a reader of its own. Raises StaleReadError when that does not see a partition up to its barrier."""
     with_genesis = written = 0
-    reader = world.journals()
-    try:
-        for task in tasks:
-            if world.stores.exists(task):
-                # Somebody has restored from this journal, and the restore that follows compares the two.
-                written += 1
-                with_genesis += 1
+    with closing(world.journals()) as reader:
+        # Somebody has restored from this journal where a state is, and the restore that follows compares the two.
+        # A partition whose barrier was its first record had held none.
+        open_ones = [t for t in tasks if not world.stores.exists(t) and ends.get(t.journal) != 0]
+        written = with_genesis = sum(map(world.stores.exists, tasks))
+        stable = reader.stable_ends([task.journal for task in open_ones]) if open_ones else {}
+        for task in open_ones:
+            stable_end = stable[task.journal]
+            if stable_end <= ends.get(task.journal, -1):
+                raise StaleReadError(f"{task.journal}: the broker that was asked sees it end at {stable_end}")
+            if stable_end == 0:
                 continue
-            bounds = reader.bounds(task.journal)
-            first = first_entry(task, reader, bounds.start, bounds.stable_end)
+            start = reader.bounds(task.journal).start
+            first = first_entry(task, reader, start, stable_end)
             if first is not None:
                 written += 1
-                with_genesis += first.entry.kind is Kind.GENESIS or bounds.start > 0
-    finally:
-        reader.close()
+                with_genesis += first.entry.kind is Kind.GENESIS or start > 0
     traces = _traces(tasks, world) if with_genesis == 0 else []
     return plan_genesis(
         where,
@@ -190,6 +221,16 @@ def _look(where: str, tasks: list[TaskId], world: World) -> GenesisPlan:
         partitions=len(tasks),
         traces=traces,
     )
+
+
+def _look_again(topic: str, world: World) -> TopicInfo | None:
+    """A topic that a broker does not know: others may. None when it stays unknown."""
+    deadline = world.clock.monotonic_s() + HALF_SEEN_S
+    while True:
+        found = world.cluster.describe([topic]).get(topic)
+        if found is not None or world.clock.monotonic_s() >= deadline:
+            return found
+        world.clock.sleep(world.random.uniform(*AGAIN_S))
 
 
 def _create_journal(group: GroupId, partitions: int, replication: int, world: World) -> TopicInfo:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import dropwhile
+
+import msgspec
 
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import JournalEntry, assemble, begins_entry
 from pipeline.core.names import TaskId, TopicPartition
-from pipeline.errors import FatalTaskError
+from pipeline.errors import FatalTaskError, StaleReadError
 from pipeline.ports import JournalBounds, JournalReader
 from pipeline.runtime.world import World
 
-__all__ = ["first_entry", "last_entries", "read_entries", "settled_end"]
+__all__ = ["first_entry", "last_entries", "read_entries", "settled_end", "without_delta"]
 
 # The coordinator looks for timed-out transactions this often.
 COORDINATOR_SCAN_S = 10.0
@@ -32,35 +36,56 @@ def first_entry(task: TaskId, reader: JournalReader, start: int, end: int) -> Jo
 
 
 def last_entries(
-    journal: TopicPartition, reader: JournalReader, bounds: JournalBounds, count: int
+    journal: TopicPartition, reader: JournalReader, bounds: JournalBounds, count: int, *, deltas: bool = False
 ) -> list[JournalEntry]:
-    """The last `count` committed entries of a journal, or as many as it holds."""
+    """The last `count` committed entries of a journal, or as many as it holds; without `deltas`, theirs are empty."""
     span = count * OFFSETS_PER_ENTRY
     while True:
         start = max(bounds.start, bounds.stable_end - span)
-        chunks = list(reader.read(journal, start, bounds.stable_end)) if start < bounds.stable_end else []
         # A look into the middle may begin inside an entry of several chunks: begin at a first chunk.
-        while chunks and not begins_entry(chunks[0][1]):
-            chunks.pop(0)
-        entries = list(assemble(chunks, str(journal)))
-        if len(entries) >= count or start == bounds.start:
-            return entries[-count:]
+        chunks = dropwhile(_continues_entry, reader.read(journal, start, bounds.stable_end))
+        read = assemble(chunks, str(journal))
+        entries = deque(read if deltas else map(without_delta, read), maxlen=count)
+        if len(entries) >= count or start <= bounds.start:
+            return list(entries)
         span *= 4
 
 
+def without_delta(entry: JournalEntry) -> JournalEntry:
+    """The entry as one to continue from, or to be told about; its delta would only hold memory."""
+    return entry._replace(entry=msgspec.structs.replace(entry.entry, delta={}))
+
+
+def _continues_entry(chunk: tuple[int, bytes]) -> bool:
+    return not begins_entry(chunk[1])
+
+
 def settled_end(
-    task: TaskId, reader: JournalReader, world: World, settings: WorkerSettings, fence: Callable[[], None]
+    task: TaskId,
+    reader: JournalReader,
+    world: World,
+    settings: WorkerSettings,
+    fence: Callable[[], None],
+    at_least: int = 0,
 ) -> int:
     """The journal's end once committed readers and all readers agree on it.
 
     After our init no transaction of this task can be open, so a difference passes; one that outlives the
     transaction time-out and the coordinator's scan is fenced once more, and only then called hanging.
+
+    `at_least`: where the journal's leader is known to be. Raises StaleReadError when the broker that answers is not
+    that far: a new reader may find another broker.
     """
     patience_s = settings.transaction_timeout_ms / 1000 + COORDINATOR_SCAN_S + 5.0
     for attempt in range(2):
         deadline = world.clock.monotonic_s() + patience_s
         while True:
             bounds = reader.bounds(task.journal)
+            if bounds.end < at_least:
+                raise StaleReadError(
+                    f"{task.journal} is at offset {at_least} or beyond; the broker that was asked sees it end at "
+                    f"{bounds.end}"
+                )
             if bounds.stable_end >= bounds.end:
                 return bounds.end
             if world.clock.monotonic_s() >= deadline:

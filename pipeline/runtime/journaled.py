@@ -64,6 +64,7 @@ class JournalAuthority:
             plan.identity,
             settings.replication_factor,
             world=self._world,
+            retry_backoff_ms=settings.retry_backoff_ms,
             latest=settings.start == "latest",
         )
         plan.check_replays()
@@ -180,6 +181,10 @@ class _Restored:
     @property
     def seconds(self) -> float:
         return self.restored.seconds
+
+    @property
+    def proof_s(self) -> float:
+        return self.restored.proof_s
 
     def live(self) -> LiveTask:
         return self.authority.live(self.restored.publisher.task, self.restored)

@@ -133,6 +133,11 @@ class Ready(Protocol):
     @property
     def seconds(self) -> float: ...
 
+    @property
+    def proof_s(self) -> float:
+        """How much of that it took to prove that what was read is current."""
+        ...
+
     def live(self) -> LiveTask:
         """Go on from there, on the processing thread."""
         ...

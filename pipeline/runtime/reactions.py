@@ -10,6 +10,7 @@
 | refused outputs    |                                       | RESTORE: and process again, in smaller commits      |
 | fenced             | live, or not too often while restored | LOOK: in the journal, who has it                    |
 | fenced             | too often while it was restored       | FAIL                                                |
+| stale read         | of an input, too often at one place   | FAIL: its records are lost, or a broker is stuck    |
 | outage or doubt    |                                       | RESTORE_LATER: the journal says what happened       |
 | anything else      |                                       | FAIL: the other tasks go on                         |
 """
@@ -27,6 +28,7 @@ from pipeline.errors import (
     PipelineError,
     RefusedError,
     RetriableError,
+    StaleReadError,
     SupersededError,
     UnknownOutcomeError,
     UnreachableError,
@@ -35,6 +37,7 @@ from pipeline.errors import (
 __all__ = ["MAX_FENCES", "Reaction", "Reactions"]
 
 MAX_FENCES = 5
+MAX_STALE = 20
 _OUTAGE_OR_DOUBT = (
     UnreachableError,
     UnknownOutcomeError,
@@ -61,6 +64,7 @@ class Reactions:
     def __init__(self) -> None:
         self._fences: dict[TaskId, int] = {}
         self._damaged: set[TaskId] = set()
+        self._stale: dict[TaskId, tuple[str, int]] = {}
 
     def to(self, error: PipelineError, task: TaskId, *, live: bool, stopping: bool) -> Reaction:
         """What to do about `error`, which has ended `task`, `live` or while it was restored."""
@@ -75,6 +79,12 @@ class Reactions:
             # A live task learns from the journal who has it; two workers that restore at once have no entry yet.
             self._fences[task] = self._fences.get(task, 0) + (not live)
             return Reaction.FAIL if self._fences[task] > MAX_FENCES else Reaction.LOOK
+        if isinstance(error, StaleReadError) and live:
+            before, times = self._stale.get(task, ("", 0))
+            times = times + 1 if before == error.message else 1  # another message: it has come further since
+            self._stale[task] = error.message, times
+            if times > MAX_STALE:
+                return Reaction.FAIL
         return Reaction.RESTORE_LATER if isinstance(error, _OUTAGE_OR_DOUBT) else Reaction.FAIL
 
     def settled(self, task: TaskId) -> None:

@@ -63,7 +63,7 @@ def _where(text: str) -> StartAt:
     if text == "earliest":
         return lambda reader, partition: reader.bounds(partition).start
     if text == "latest":
-        return lambda reader, partition: reader.bounds(partition).stable_end
+        return lambda reader, partition: reader.highest_ends([partition])[partition]
     if text.isdecimal():
         offset = int(text)
         return lambda _reader, _partition: offset
@@ -190,23 +190,22 @@ def _input_resets(
 ) -> tuple[InputReset, ...]:
     inputs = []
     for partition in plan.partitions_of(task.partition):
-        bounds = reader.bounds(partition)
+        first, end = reader.bounds(partition).start, reader.highest_ends([partition])[partition]
         position = positions.get(partition.topic)
         if is_replays(partition.topic):
-            chosen = _behind_replays(reader, partition, position or bounds.start)
+            chosen = _behind_replays(reader, partition, position or first, end)
         else:
             chosen = start(reader, partition)
-        if not bounds.start <= chosen <= bounds.stable_end:
+        if not first <= chosen <= end:
             raise InputError(
-                f"{partition} holds offsets {bounds.start} to {bounds.stable_end}; {chosen} is not among them",
+                f"{partition} holds offsets {first} to {end}; {chosen} is not among them",
                 hint="choose an offset from there, a time, earliest or latest",
             )
         inputs.append(InputReset(partition.topic, partition.partition, position, chosen))
     return tuple(inputs)
 
 
-def _behind_replays(reader: JournalReader, partition: TopicPartition, position: int) -> int:
+def _behind_replays(reader: JournalReader, partition: TopicPartition, position: int, end: int) -> int:
     """Behind what waits to be replayed: it is of the history that is forgotten. Where nothing waits, as it is."""
-    end = reader.bounds(partition).stable_end
     waits = next(reader.read(partition, position, end), None) is not None  # markers have offsets, too
     return end if waits else position

@@ -8,6 +8,10 @@
 
 A crash at any step leaves the journal as it was and a local state at some applied position; the next restore
 starts from that. No handler runs.
+
+The fence does not make the reads of 2 to 4 current (runtime/proof.py). The acquire entry proves them, or is aborted and
+2 begins again, at least where that entry was. A verdict that ends the restore, or sets the local state aside, is
+believed only when 2 to 4 come to it once more behind a barrier.
 """
 
 from __future__ import annotations
@@ -23,9 +27,17 @@ from pipeline.core.position import AppliedPosition, after, encode_position
 from pipeline.core.recovery import check_identity
 from pipeline.core.replays_input import acquired_identity
 from pipeline.declarations import TableDef
-from pipeline.errors import FatalTaskError, InvariantError, RetriableError
+from pipeline.errors import (
+    ConfigError,
+    FatalTaskError,
+    InvariantError,
+    PipelineError,
+    RetriableError,
+    SupersededError,
+    TruncatedError,
+)
 from pipeline.ports import JournalReader, Step, Store
-from pipeline.runtime.choose import Chosen, choose
+from pipeline.runtime.choose import Chosen, UnprovenError, choose
 from pipeline.runtime.journal import read_entries, settled_end
 from pipeline.runtime.progress import RestoreProgress
 from pipeline.runtime.publisher import Commit, Publisher
@@ -38,7 +50,8 @@ __all__ = ["PROCESS", "Restored", "catch_up", "restore"]
 PROCESS = "process"  # in an acquire entry's extra: which process of its owner
 
 REPLAY_BATCH_BYTES = 4 * 1024 * 1024
-MAX_PLANS = 5
+# Before each further plan, where truncation overtook one, or a broker showed less than the journal's leader holds.
+PLAN_PAUSES_S = (0.0, 0.1, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,7 @@ class Restored:
     replayed: int
     start: str
     seconds: float
+    proof_s: float
 
 
 def restore(
@@ -73,91 +87,180 @@ def restore(
 
     Raises FencedError, FatalTaskError, ConfigError, CorruptStateError, UnreachableError, CheckpointStoreError.
     """
-    began = world.clock.monotonic_s()
     progress = progress if progress is not None else RestoreProgress(task, world.clock, world.log)
-    publisher = Publisher(task, owner, world, settings)
-    reader = world.journals()
-    try:
-        publisher.fence()  # 1
-        world.steps.reached(Step.AFTER_FENCE, task)
-        for _ in range(MAX_PLANS):
-            end = settled_end(task, reader, world, settings, publisher.fence)  # 2
+    run = _Restore(task, owner, identity, start_positions, world, settings, tables, process, progress)
+    return run.run(copy)
+
+
+class _Restore:
+    """One restore of one task."""
+
+    def __init__(
+        self,
+        task: TaskId,
+        owner: str,
+        identity: Identity,
+        start_positions: Callable[[str], int],
+        world: World,
+        settings: WorkerSettings,
+        tables: Mapping[str, TableDef[Any, Any]],
+        process: str,
+        progress: RestoreProgress,
+    ) -> None:
+        self._task = task
+        self._identity = identity
+        self._start_positions = start_positions
+        self._world = world
+        self._settings = settings
+        self._tables = tables
+        self._process = process
+        self._progress = progress
+        self._publisher = Publisher(task, owner, world, settings)
+        self._proven = False  # whether a barrier was written, so that a verdict may be believed
+
+    def run(self, copy: Store | None) -> Restored:
+        began = self._world.clock.monotonic_s()
+        publisher, pauses = self._publisher, iter(PLAN_PAUSES_S)
+        try:
+            publisher.fence()  # 1
+            self._world.steps.reached(Step.AFTER_FENCE, self._task)
+            while True:
+                opened, copy = copy, None
+                try:
+                    read = self._read(opened)  # 2, 3, 4
+                    applied = publisher.publish(self._acquire(read))  # 5
+                except (RetriableError, SupersededError) as error:
+                    publisher.close_store()
+                    pause_s = next(pauses, None)
+                    if pause_s is None:
+                        raise _given_up(self._task, error) from error
+                    self._world.log.warning("restore_again", task=str(self._task), reason=error.message)
+                    self._world.clock.sleep(pause_s)
+                except _Verdict as verdict:
+                    publisher.close_store()
+                    self._world.log.info("verdict_proven_first", task=str(self._task), reason=str(verdict))
+                    publisher.barrier()
+                    self._proven = True
+                else:
+                    self._world.steps.reached(Step.AFTER_ACQUIRE, self._task)
+                    seconds = self._world.clock.monotonic_s() - began
+                    return Restored(
+                        publisher, read.store, applied, read.replayed, read.start, seconds, publisher.proof_s
+                    )
+        except BaseException:
+            publisher.close()
+            if copy is not None:
+                copy.close()
+            raise
+
+    def _read(self, copy: Store | None) -> _Read:
+        """Steps 2 to 4, by a reader of their own: a new one may find another broker.
+
+        Raises _Verdict for what ends the restore, until a barrier was written.
+        """
+        task, world, publisher = self._task, self._world, self._publisher
+        reader = world.journals()
+        try:
+            end = settled_end(task, reader, world, self._settings, publisher.fence, publisher.known_end)  # 2
             world.steps.reached(Step.AFTER_END, task)
             opened, copy = copy, None
-            try:
-                chosen = choose(task, reader, end, identity.cluster_id, world, progress, opened)  # 3
-                store, plan = chosen.store, chosen.plan
-                applied, head, replayed = _replay(task, reader, end, chosen, world, progress)  # 4
-            except RetriableError:
-                continue  # truncation overtook it: plan again
-            publisher.take(store, head, applied)
+            cluster_id = self._identity.cluster_id
+            chosen = choose(
+                task, reader, end, cluster_id, world, self._progress, opened, proven=self._proven
+            )  # 3
+            applied, head, replayed = _replay(task, reader, end, chosen, world, self._progress)  # 4
+            publisher.take(chosen.store, head, applied, end)
+            changed = self._check(head, applied)
+            return _Read(chosen.store, applied, replayed, chosen.plan.start.value, changed)
+        except (UnprovenError, FatalTaskError) as error:
+            if self._proven:
+                raise
+            raise _Verdict(error.message) from error
+        finally:
+            reader.close()
+            if copy is not None:
+                copy.close()
+
+    def _check(self, head: JournalEntry, applied: AppliedPosition) -> list[str]:
+        """The tables whose type has changed. Raises ConfigError when the history must not go on, or _Verdict."""
+        task = self._task
+        try:
             if head.entry.kind is Kind.RETIRE:
                 raise retired_error(task, head.entry)
-            upgrades = {name: t.key_fingerprint for name, t in tables.items() if t.upgrade is not None}
-            changed = check_identity(f"task {task}", applied.identity, identity, upgrades)
-            before = applied.identity.tables
-            rows = upgraded_rows(task, store, [tables[name] for name in changed], before, world)
-            world.steps.reached(Step.BEFORE_ACQUIRE, task)
-            acquired = acquired_identity(applied, identity, _ends_before(task, reader))
-            positions = {**applied.positions, **_begun(applied, identity, acquired, start_positions)}
-            extra = {PROCESS: process.encode()}
-            acquire = Commit(Kind.ACQUIRE, positions, rows, identity=acquired, extra=extra)
-            applied = publisher.publish(acquire)  # 5
-            world.steps.reached(Step.AFTER_ACQUIRE, task)
-            return Restored(
-                publisher, store, applied, replayed, plan.start.value, world.clock.monotonic_s() - began
-            )
-        raise FatalTaskError(
-            f"the journal of task {task} was truncated under {MAX_PLANS} restores in a row",
-            hint="check its retention: runbooks/journal-lost.md",
-        )
-    except BaseException:
-        publisher.close()
-        if copy is not None:
-            copy.close()
-        raise
-    finally:
-        reader.close()
+            upgrades = {n: t.key_fingerprint for n, t in self._tables.items() if t.upgrade is not None}
+            return check_identity(f"task {task}", applied.identity, self._identity, upgrades)
+        except ConfigError as error:
+            if self._proven:
+                raise
+            raise _Verdict(error.message) from error
+
+    def _acquire(self, read: _Read) -> Commit:
+        applied, world = read.applied, self._world
+        tables = [self._tables[name] for name in read.changed]
+        rows = upgraded_rows(self._task, read.store, tables, applied.identity.tables, world)
+        world.steps.reached(Step.BEFORE_ACQUIRE, self._task)
+        acquired = acquired_identity(applied, self._identity, self._ends_before)
+        positions = {**applied.positions, **self._begun(applied, acquired)}
+        extra = {PROCESS: self._process.encode()}
+        return Commit(Kind.ACQUIRE, positions, rows, identity=acquired, extra=extra)
+
+    def _begun(self, applied: AppliedPosition, acquired: Identity) -> dict[str, int]:
+        """Positions of the topics that are read for the first time."""
+        return {
+            topic: self._start_positions(topic)
+            for topic in self._identity.inputs
+            if topic not in applied.positions or acquired.inputs[topic].replaced
+        }
+
+    def _ends_before(self, topic: str, position: int) -> bool:
+        """By a barrier: replays would be handled twice if a deposed broker's end were believed."""
+        return self._publisher.end_of(TopicPartition(topic, self._task.partition)) < position
 
 
-def _begun(
-    applied: AppliedPosition, found: Identity, acquired: Identity, start_positions: Callable[[str], int]
-) -> dict[str, int]:
-    """Positions of the topics that are read for the first time."""
-    begun = [
-        topic for topic in found.inputs if topic not in applied.positions or acquired.inputs[topic].replaced
-    ]
-    return {topic: start_positions(topic) for topic in begun}
+def _given_up(task: TaskId, error: PipelineError) -> PipelineError:
+    """What a restore ends with that was overtaken each time. Only truncation does not pass by itself."""
+    if not isinstance(error, TruncatedError):
+        return error
+    return FatalTaskError(
+        f"the journal of task {task} was truncated under {len(PLAN_PAUSES_S) + 1} restores in a row: {error.message}",
+        hint="find out what deletes its records, and check its retention: runbooks/journal-lost.md",
+    )
 
 
-def _ends_before(task: TaskId, reader: JournalReader) -> Callable[[str, int], bool]:
-    return lambda topic, position: reader.bounds(TopicPartition(topic, task.partition)).stable_end < position
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What steps 2 to 4 end with: an open state, equal to the journal as read. `changed`: tables to upgrade."""
+
+    store: Store
+    applied: AppliedPosition
+    replayed: int
+    start: str
+    changed: list[str]
+
+
+class _Verdict(Exception):  # noqa: N818 - never leaves this module
+    """What was read ends the restore, or costs the local state, and was not proven to be current."""
 
 
 def catch_up(task: TaskId, cluster_id: str, copy: Store | None, world: World) -> tuple[Store, int]:
     """Make a copy of a task that somebody else runs equal to its journal's end as of now, without a fence.
 
     Returns the open state and the number of entries replayed. `copy`: what the last call returned; it is closed
-    when this one fails. Raises what `restore` raises.
+    when this one fails. Nothing that is read here is proven, so a local state is never set aside. Raises what
+    `restore` raises, RetriableError and UnprovenError.
     """
     reader = world.journals()
     progress = RestoreProgress(task, world.clock, world.log)
     try:
-        for _ in range(MAX_PLANS):
-            end = reader.bounds(task.journal).stable_end
-            opened, copy = copy, None
-            try:
-                chosen = choose(task, reader, end, cluster_id, world, progress, opened)
-                _, _, replayed = _replay(task, reader, end, chosen, world, progress)
-            except RetriableError:
-                continue
-            return chosen.store, replayed
-        raise FatalTaskError(
-            f"the journal of task {task} is truncated faster than it can be followed",
-            hint="start the worker again; if it stays so, raise worker.checkpoint_interval_s",
-        )
+        end = reader.bounds(task.journal).stable_end
+        opened, copy = copy, None
+        chosen = choose(task, reader, end, cluster_id, world, progress, opened, proven=False)
+        _, _, replayed = _replay(task, reader, end, chosen, world, progress)
+        return chosen.store, replayed
     finally:
         reader.close()
+        if copy is not None:
+            copy.close()
 
 
 def _replay(

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import Entry, JournalEntry, Kind
 from pipeline.core.names import GroupId, TaskId
-from pipeline.errors import ConfigError, FatalTaskError, RetriableError
+from pipeline.errors import ConfigError, FatalTaskError, RetriableError, UnreachableError
 from pipeline.runtime.appending import append_entry
 from pipeline.runtime.journal import last_entries
 from pipeline.runtime.publisher import Commit
@@ -26,7 +26,7 @@ from pipeline.runtime.world import World
 __all__ = ["refuse_retired", "retire", "retired_error", "retired_since", "revive", "successor_of"]
 
 _SUCCESSOR = "successor"
-_LOOKS = 5
+_LOOKS = 3
 
 
 def retire(
@@ -66,18 +66,27 @@ def refuse_retired(group: GroupId, world: World) -> None:
     if group.journal_topic not in world.cluster.describe([group.journal_topic]):
         return
     task = TaskId(*group, 0)
-    last: Sequence[JournalEntry] = ()
-    with closing(world.journals()) as reader:
-        for _ in range(_LOOKS):
-            try:
+    entry: Entry | None = None
+    unanswered: UnreachableError | None = None
+    for _ in range(_LOOKS):
+        # Each look by a new client: one broker may still answer as of before the app was revived.
+        try:
+            with closing(world.journals()) as reader:
                 last = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
-                break
-            except RetriableError:
-                continue  # it was truncated meanwhile
-            except FatalTaskError:
-                break
-    if last and last[0].entry.kind is Kind.RETIRE:
-        raise retired_error(task, last[0].entry)
+        except RetriableError:
+            continue  # it was truncated meanwhile
+        except UnreachableError as error:
+            unanswered = error
+            continue
+        except FatalTaskError:
+            return
+        if not last or last[0].entry.kind is not Kind.RETIRE:
+            return
+        entry = last[0].entry
+    if entry is not None:
+        raise retired_error(task, entry)
+    if unanswered is not None:
+        raise unanswered
 
 
 def retired_error(task: TaskId, entry: Entry) -> ConfigError:

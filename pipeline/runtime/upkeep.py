@@ -8,10 +8,18 @@ without input would hold a state that is not the last for as long as nothing arr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 from pipeline.config import WorkerSettings
-from pipeline.core.names import TaskId
-from pipeline.errors import FatalTaskError, FencedError, PipelineError, UnreachableError
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.errors import (
+    FatalTaskError,
+    FencedError,
+    OutOfRangeError,
+    PipelineError,
+    StaleReadError,
+    UnreachableError,
+)
 from pipeline.ports import Pending, TopicInfo
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.outage import Outage
@@ -81,13 +89,36 @@ class Upkeep:
         change = self._changes.get(run)
         return None if change is None else _fatal(task, change)
 
-    def explain(self, run: GroupRun, task: TaskId, error: PipelineError) -> PipelineError:
-        """A position out of range has another reason when the topic is not the one it was."""
+    def explain(
+        self, run: GroupRun, task: TaskId, partition: TopicPartition, error: PipelineError
+    ) -> PipelineError:
+        """A position out of range has another reason when the topic is not the one it was.
+
+        One beyond the end is of a broker that is not the leader any more, or of a loss; a later look may tell.
+        """
+        changed: PipelineError | None = None
         try:
-            now = self._world.cluster.describe(list(_watched(run.plan)))
-        except PipelineError:
+            changed = _error(run, task, self._world.cluster.describe(list(_watched(run.plan))))
+        except PipelineError as unanswered:
+            self._world.log.info("topics_not_checked", reason=unanswered.message)
+        if changed is not None:
+            return changed
+        if not isinstance(error, OutOfRangeError) or self._is_below_start(run, task, partition):
             return error
-        return _error(run, task, now) or error
+        return StaleReadError(
+            f"{partition}: the broker that was asked ends below position "
+            f"{run.tasks[task.partition].applied.positions[partition.topic]}",
+            hint="check the brokers: one may have lost its controllers, or records after an unclean election",
+        )
+
+    def _is_below_start(self, run: GroupRun, task: TaskId, partition: TopicPartition) -> bool:
+        """Whether records were removed that were not processed; False when Kafka does not answer."""
+        try:
+            with closing(self._world.journals()) as reader:
+                start = reader.bounds(partition).start
+        except PipelineError:
+            return False
+        return run.tasks[task.partition].applied.positions[partition.topic] < start
 
     def _begin_looks(self) -> None:
         for run in self._runs:

@@ -328,6 +328,7 @@ class Worker:
                 start=ready.start,
                 entries_replayed=ready.replayed,
                 restore_s=round(ready.seconds, 3),
+                proof_ms=round(ready.proof_s * 1000, 1),
             )
         return moved
 
@@ -350,7 +351,8 @@ class Worker:
         for failure in failures:
             task = run.tasks.get(failure.partition.partition)
             if task is not None:
-                self._react(run, task.id, self._upkeep.explain(run, task.id, failure.error))
+                error = self._upkeep.explain(run, task.id, failure.partition, failure.error)
+                self._react(run, task.id, error)
         return bool(records)
 
     def _offer(self, run: GroupRun, task: LiveTask, records: list[Record]) -> None:

@@ -15,6 +15,7 @@ class _Fault:
     error: BaseException
     after: bool
     where: str | None
+    skip: int
 
 
 class Faults:
@@ -24,10 +25,19 @@ class Faults:
         self._ordered: list[_Fault] = []
 
     def order(
-        self, call: str, error: BaseException, *, after: bool = False, where: str | None = None
+        self,
+        call: str,
+        error: BaseException,
+        *,
+        after: bool = False,
+        where: str | None = None,
+        skip: int = 0,
     ) -> None:
-        """Let the next `call` (at `where`, or anywhere) raise `error`: before it does anything, or `after` it."""
-        self._ordered.append(_Fault(call, error, after, where))
+        """Let the next `call` (at `where`, or anywhere) raise `error`: before it does anything, or `after` it.
+
+        `skip`: so many of these calls succeed first.
+        """
+        self._ordered.append(_Fault(call, error, after, where, skip))
 
     def left(self) -> list[str]:
         """The calls whose faults have not happened: a test ends by checking that there are none."""
@@ -45,6 +55,10 @@ class Faults:
 
     def _take(self, call: str, where: str) -> _Fault | None:
         for index, fault in enumerate(self._ordered):
-            if fault.call == call and fault.where in {None, where}:
-                return self._ordered.pop(index)
+            if fault.call != call or fault.where not in {None, where}:
+                continue
+            if fault.skip:
+                fault.skip -= 1
+                return None
+            return self._ordered.pop(index)
         return None

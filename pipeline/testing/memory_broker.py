@@ -29,6 +29,7 @@ from pipeline.testing.memory_log import (
     Transaction,
     refusal,
 )
+from pipeline.testing.memory_views import DeposedBroker
 
 __all__ = ["MemoryBroker"]
 
@@ -64,20 +65,27 @@ class MemoryBroker:
         self._offsets: dict[str, dict[TopicPartition, int]] = {}
         self._created = 0
         self._keyless = 0
+        self._deposed: DeposedBroker | None = None
 
     # Faults and events that a test brings about
 
     def fail_next(
-        self, call: str, error: BaseException, *, after: bool = False, where: str | None = None
+        self,
+        call: str,
+        error: BaseException,
+        *,
+        after: bool = False,
+        where: str | None = None,
+        skip: int = 0,
     ) -> None:
-        """Let the next `call` raise `error`, instead of acting or `after` it has acted.
+        """Let the next `call` raise `error`, instead of acting or `after` it has acted; `skip` calls succeed first.
 
         Calls of a producer (`where`: its transactional id): init, begin, send, append, flush, commit, abort.
         Of a reader (`where`: "topic[partition]"): bounds, read. Of a source (`where`: its group): poll. Of
         the cluster: describe, create, delete, and (`where`: the topic) configure, grow. A commit whose outcome is
         unknown is an UnknownOutcomeError, with `after` when it did happen.
         """
-        self.faults.order(call, error, after=after, where=where)
+        self.faults.order(call, error, after=after, where=where, skip=skip)
 
     def fence(self, transactional_id: str) -> None:
         """A newer producer of this id appears elsewhere: the open transaction aborts, the epoch rises."""
@@ -103,6 +111,35 @@ class MemoryBroker:
         """Remove every record from `start` on, as an unclean election does."""
         with self._lock:
             self._log(partition).lose_tail(start)
+
+    def depose(self, asked_by: Callable[[], bool] = lambda: True) -> DeposedBroker:
+        """A broker loses its controllers: others lead from now on, and it keeps answering as of now.
+
+        `asked_by` is called for each reader that is opened, each partition that a source is assigned, and each
+        description of topics: whether this one is answered by the deposed broker. It may be replaced in what is
+        returned.
+        """
+        with self._lock:
+            self.heal()
+            places = [
+                TopicPartition(name, number)
+                for name, topic in self._topics.items()
+                for number in range(len(topic.partitions))
+            ]
+            described = {name: info for name in self._topics if (info := self.describe(name)) is not None}
+            bounds = {place: self.bounds(place) for place in places}
+            self._deposed = DeposedBroker(described, bounds, asked_by)
+            return self._deposed
+
+    def heal(self) -> None:
+        """The deposed broker finds its controllers again, and answers like any other."""
+        deposed, self._deposed = self._deposed, None
+        if deposed is not None:
+            deposed.over = True
+
+    def asked(self) -> DeposedBroker | None:
+        """The deposed broker, where a client that is opened now asks that one."""
+        return self._deposed if self._deposed is not None and self._deposed.chosen() else None
 
     def produce(self, *outputs: Output, partition: int | None = None) -> list[MemoryRecord]:
         """Write records outside of any transaction; as they are now."""

@@ -12,15 +12,17 @@ from pipeline.core.names import TopicPartition
 from pipeline.errors import (
     AbortableError,
     ConfigError,
-    FatalTaskError,
     InvariantError,
+    OutOfRangeError,
     RefusedError,
-    RetriableError,
+    StaleReadError,
+    TruncatedError,
     UnreachableError,
 )
 from pipeline.ports import JournalBounds, Output, PartitionFailure, Polled, TopicInfo, TopicSpec
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_log import MemoryRecord, MissingTopicError, RefusedRecordError
+from pipeline.testing.memory_views import DeposedBroker
 
 __all__ = [
     "MemoryCluster",
@@ -46,7 +48,7 @@ class MemoryCluster:
 
     def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
         with self._broker.faults.at("describe"):
-            found = {name: self._broker.describe(name) for name in topics}
+            found = {name: self._described_by(name, self._broker.asked()) for name in topics}
             return {name: info for name, info in found.items() if info is not None}
 
     def create(self, specs: Sequence[TopicSpec], *, check_only: bool = False) -> None:
@@ -99,6 +101,10 @@ class MemoryCluster:
     def close(self) -> None:
         """Nothing is held."""
 
+    def _described_by(self, topic: str, deposed: DeposedBroker | None) -> TopicInfo | None:
+        now = self._broker.describe(topic)
+        return now if deposed is None else deposed.describe(topic, now)
+
     def _described(self, topic: str) -> TopicInfo:
         found = self._broker.describe(topic)
         if found is None:
@@ -122,6 +128,7 @@ class MemorySource:
     def __init__(self, broker: MemoryBroker, group: str) -> None:
         self._broker = broker
         self._group = group
+        self._deposed: dict[TopicPartition, DeposedBroker | None] = {}  # whom each partition is read from
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
         self._failed: set[TopicPartition] = set()
@@ -131,6 +138,7 @@ class MemorySource:
         if again:
             raise InvariantError(f"assigned twice: {sorted(again)}")
         self._positions.update(positions)
+        self._deposed.update({partition: self._broker.asked() for partition in positions})
 
     def unassign(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
@@ -167,7 +175,7 @@ class MemorySource:
         self._paused.difference_update(partitions)
 
     def bounds(self, partition: TopicPartition) -> tuple[int, int]:
-        start, stable_end, _end = _bounds(self._broker, partition)
+        start, stable_end, _end = _bounds(self._broker, partition, self._deposed.get(partition))
         return start, stable_end
 
     def mirror(self, positions: Mapping[TopicPartition, int]) -> None:
@@ -182,18 +190,20 @@ class MemorySource:
     ) -> list[MemoryRecord]:
         position = self._positions[partition]
         try:
-            start, _stable_end, end = self._broker.bounds(partition)
-        except MissingTopicError:
+            start, _stable_end, _ = self._broker.bounds(partition)
+            _, visible_end, end = _bounds(self._broker, partition, self._deposed.get(partition))
+        except (MissingTopicError, UnreachableError):
             return []  # a deleted topic is silent, as it is for real; the cluster's description tells
         if not start <= position <= end:
             self._failed.add(partition)
-            error = FatalTaskError(
+            error = OutOfRangeError(
                 f"{partition}: position {position} is outside what it holds, {start} to {end}",
                 hint="follow runbooks/input-expired.md",
             )
             failures.append(PartitionFailure(partition, error))
             return []
-        return self._broker.read(partition, position, limit=limit)
+        found = self._broker.read(partition, position, limit=limit)
+        return [record for record in found if record.offset() < visible_end]
 
 
 class MemoryProducers:
@@ -219,6 +229,7 @@ class MemoryProducer:
         self._open = False
         self._failed: AbortableError | None = None
         self._queue: list[tuple[Output, int | None]] = []
+        self._appended: dict[TopicPartition, int] = {}
 
     def init(self) -> None:
         with self._broker.faults.at("init", self._id):
@@ -229,17 +240,18 @@ class MemoryProducer:
             raise InvariantError(f"{self._id}: begin before init or inside a transaction")
         with self._broker.faults.at("begin", self._id):
             self._open = True
+            self._appended.clear()
 
     def send(self, outputs: Sequence[Output]) -> None:
         self._check_open()
         with self._broker.faults.at("send", self._id):
             self._queue.extend((self._stamped(Output(*output)), None) for output in outputs)
 
-    def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
+    def append(self, journal: TopicPartition, chunks: Sequence[bytes], key: bytes | None = None) -> None:
         self._check_open()
         with self._broker.faults.at("append", self._id):
             self._queue.extend(
-                (self._stamped(Output(journal.topic, None, c, 0)), journal.partition) for c in chunks
+                (self._stamped(Output(journal.topic, key, c, 0)), journal.partition) for c in chunks
             )
 
     def flush(self) -> int:
@@ -247,6 +259,9 @@ class MemoryProducer:
         self._check_open()
         with self._broker.faults.at("flush", self._id):
             return self._deliver()
+
+    def appended_at(self) -> Mapping[TopicPartition, int]:
+        return dict(self._appended)
 
     def commit(self, timeout_s: float | None = None) -> None:  # noqa: ARG002 - answers at once
         self._check_open()
@@ -290,10 +305,10 @@ class MemoryProducer:
                 AbortableError(said) if error.topic in appended else RefusedError(said, topic=error.topic)
             )
             raise self._failed from error
-        chunks = [
-            offset for (_, number), (_, offset) in zip(queue, written, strict=True) if number is not None
-        ]
-        return chunks[0] if chunks else -1
+        for (_, number), (place, offset) in zip(queue, written, strict=True):
+            if number is not None:
+                self._appended.setdefault(place, offset)
+        return next(iter(self._appended.values()), -1)
 
     def _check_open(self) -> None:
         if not self._open:
@@ -312,40 +327,55 @@ class MemoryJournalReader:
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
+        self._deposed = broker.asked()
 
     def bounds(self, journal: TopicPartition) -> JournalBounds:
         with self._broker.faults.at("bounds", str(journal)):
-            return JournalBounds(*_bounds(self._broker, journal))
+            return JournalBounds(*_bounds(self._broker, journal, self._deposed))
 
     def stable_ends(self, journals: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         return {journal: self.bounds(journal).stable_end for journal in journals}
 
+    def highest_ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The deposed broker is one of several."""
+        with self._broker.faults.at("bounds"):
+            return {place: _bounds(self._broker, place)[1] for place in partitions}
+
     def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         with self._broker.faults.at("bounds", str(partition)):
-            first, stable_end, _ = _bounds(self._broker, partition)
+            first, stable_end, _ = _bounds(self._broker, partition, self._deposed)
             records = self._broker.read(partition, first)
-            return next((r.offset() for r in records if r.timestamp()[1] >= timestamp_ms), stable_end)
+            late = (r.offset() for r in records if r.timestamp()[1] >= timestamp_ms)
+            return min(next(late, stable_end), stable_end)
 
     def read(self, journal: TopicPartition, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         if start >= end:
             return
         with self._broker.faults.at("read", str(journal)):
-            first, stable_end, _end = _bounds(self._broker, journal)
+            first, stable_end, _end = _bounds(self._broker, journal, self._deposed)
             if start < first:
-                raise RetriableError(f"{journal}: {start} is below what it holds, from {first} on")
+                raise TruncatedError(f"{journal}: {start} is below what it holds, from {first} on")
             for record in self._broker.read(journal, start):
                 if record.offset() >= end:
                     return
+                if record.offset() >= stable_end:
+                    break
                 yield record.offset(), record.value() or b""
             if stable_end < end:
-                raise RetriableError(f"{journal} ends at {stable_end}, below the {end} it was to be read to")
+                raise StaleReadError(f"{journal} ends at {stable_end}, below the {end} it was to be read to")
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def _bounds(broker: MemoryBroker, partition: TopicPartition) -> tuple[int, int, int]:
+def _bounds(
+    broker: MemoryBroker, partition: TopicPartition, deposed: DeposedBroker | None = None
+) -> tuple[int, int, int]:
     try:
-        return broker.bounds(partition)
+        now = broker.bounds(partition)
     except MissingTopicError as error:
         raise UnreachableError(f"bounds of {partition}: {error}") from error
+    found = now if deposed is None else deposed.bounds(partition, now)
+    if found is None:
+        raise UnreachableError(f"bounds of {partition}: the broker that was asked does not know it")
+    return found

@@ -88,7 +88,7 @@ ROWS = [
     Broken(
         "no renewal after an abort",
         "runtime/publisher.py",
-        "                self._abort()\n                resolved = self._renew(nonce)\n",
+        "                self._abort()\n                resolved = self._renew(nonces)\n",
         "                self._abort()\n                resolved = None\n",
         "tests/runtime/test_publisher.py every_abort",
     ),
@@ -158,8 +158,8 @@ ROWS = [
     Broken(
         "where to begin is resolved at each start",
         "runtime/restore.py",
-        "topic for topic in found.inputs if topic not in applied.positions or acquired.inputs[topic].replaced",
-        "topic for topic in found.inputs",
+        "            if topic not in applied.positions or acquired.inputs[topic].replaced\n",
+        "",
         f"{WORKER} latest_is_resolved_once",
     ),
     Broken(
@@ -273,22 +273,22 @@ ROWS = [
     Broken(
         "what another first start has written meanwhile is not looked at",
         "runtime/genesis.py",
-        "            if _plan(where, tasks, world) is GenesisPlan.PRESENT:  # 3\n                return\n",
+        "            if _plan(where, tasks, world, ends) is GenesisPlan.PRESENT:  # 4\n                return\n",
         "",
         "tests/runtime/test_genesis.py just_before_its_fence",
     ),
     Broken(
         "a reset does not fence whoever runs the task",
         "runtime/appending.py",
-        "            publisher.fence()  # 1\n",
-        "            publisher._producer = world.producers.open(f'reset-{task.transactional_id}')\n"
-        "            publisher._producer.init()\n",
+        "                publisher.fence()  # 1\n",
+        "                publisher._producer = world.producers.open(f'reset-{task.transactional_id}')\n"
+        "                publisher._producer.init()\n",
         "tests/runtime/test_reset.py",
     ),
     Broken(
         "a reset is planned from a place that the input does not hold",
         "runtime/reset.py",
-        "        if not bounds.start <= chosen <= bounds.stable_end:\n",
+        "        if not first <= chosen <= end:\n",
         "        if False:\n",
         "tests/runtime/test_reset.py place_that_is_none",
     ),

@@ -64,19 +64,6 @@ ROWS = [
         "tests/runtime/test_worker.py crash_at_each_commit_step",
     ),
     Broken(
-        "a restore reads the journal's end before it fences",
-        "runtime/restore.py",
-        "        publisher.fence()  # 1\n"
-        "        world.steps.reached(Step.AFTER_FENCE, task)\n"
-        "        for _ in range(MAX_PLANS):\n"
-        "            end = settled_end(task, reader, world, settings, publisher.fence)  # 2\n",
-        "        for _ in range(MAX_PLANS):\n"
-        "            end = settled_end(task, reader, world, settings, publisher.fence)  # 2\n"
-        "            publisher.fence()  # 1\n"
-        "            world.steps.reached(Step.AFTER_FENCE, task)\n",
-        "tests/runtime/test_restore.py wakes_up",
-    ),
-    Broken(
         "positions are taken from the consumer group's offsets",
         "runtime/restore.py",
         "positions = {**applied.positions, **",
@@ -156,8 +143,8 @@ ROWS = [
     Broken(
         "upgraded rows are not committed with the acquire entry",
         "runtime/restore.py",
-        "Commit(Kind.ACQUIRE, positions, rows, identity=identity, extra=extra)",
-        "Commit(Kind.ACQUIRE, positions, identity=identity, extra=extra)",
+        "Commit(Kind.ACQUIRE, positions, rows, identity=acquired, extra=extra)",
+        "Commit(Kind.ACQUIRE, positions, identity=acquired, extra=extra)",
         "tests/runtime/test_upgrade.py every_row",
     ),
 ]

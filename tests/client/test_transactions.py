@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.client.transactions import Transactions
+from pipeline.core.names import TopicPartition
 from pipeline.core.recovery import Outcome
 from pipeline.errors import (
     AbortableError,
@@ -64,7 +65,9 @@ class Command:
         self.broker, self.clock = MemoryBroker(), ManualClock()
         self.broker.create(TopicSpec("out", 1))
         self.producers = SlowProducers(self.broker, self.clock)
-        self.transactions = Transactions("id", self.producers, self.clock, BACKOFF_MS)
+        self.broker.create(TopicSpec("receipts", 1))
+        receipts = TopicPartition("receipts", 0)
+        self.transactions = Transactions("id", receipts, self.producers, self.clock, BACKOFF_MS)
         self.looks: list[Outcome | PipelineError] = []
         self.looked = 0
 

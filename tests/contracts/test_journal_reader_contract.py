@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.core.names import TopicPartition
-from pipeline.errors import RetriableError, UnreachableError
+from pipeline.errors import StaleReadError, TruncatedError, UnreachableError
 from pipeline.ports import Output
 from tests.contracts.conftest import World
 
@@ -58,7 +58,7 @@ def test_a_start_below_what_is_left_is_reported(world: World) -> None:
     end = world.stable(journal)
     world.truncate(journal, 3)
     assert world.reader.bounds(journal).start == 3
-    with pytest.raises(RetriableError):
+    with pytest.raises(TruncatedError):
         list(world.reader.read(journal, 0, end))
     assert list(world.reader.read(journal, 3, end)) == [(4, b"c")]
 
@@ -69,8 +69,10 @@ def test_an_end_that_is_not_there_is_reported(world: World, monkeypatch: pytest.
     journal, producer = world.journal(), world.producer()
     world.write(producer, journal, b"a")
     end = world.stable(journal)
-    with pytest.raises(RetriableError):
+    with pytest.raises(StaleReadError):
         list(world.reader.read(journal, 0, end + 5))
+    with pytest.raises(StaleReadError):
+        list(world.reader.read(journal, end + 3, end + 5))
 
 
 def test_reads_may_overlap_and_be_abandoned(world: World) -> None:
@@ -117,3 +119,13 @@ def test_many_ends_are_asked_for_at_once(world: World) -> None:
     world.stable(first)
     ends = world.reader.stable_ends([first, second])
     assert ends == {first: world.reader.bounds(first).stable_end, second: 0}
+
+
+def test_ends_are_asked_for_through_every_broker(world: World) -> None:
+    """Where nothing of our own can be written, the newest leader's answer is the best there is."""
+    first, second = TopicPartition(topic := world.topic("inputs", 2), 0), TopicPartition(topic, 1)
+    producer = world.producer()
+    world.write(producer, first, b"a", b"b")
+    end = world.stable(first)
+    assert world.reader.highest_ends([first, second]) == {first: end, second: 0}
+    assert world.reader.highest_ends([]) == {}

@@ -141,6 +141,19 @@ def test_flush_returns_the_offset_in_the_journal_appended_to_first(world: World)
     assert world.chunks(second) == [(0, b"z")]
 
 
+def test_each_partition_says_where_it_was_appended_to(world: World) -> None:
+    """The offset comes from the partition's leader: nothing else says for certain where a journal ends."""
+    topic, producer = world.topic("journals", partitions=2, cleanup_policy="compact"), world.producer()
+    first, second = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    for at in (0, 3):
+        producer.begin()
+        producer.append(first, [b"a", b"b"], b"key")
+        producer.append(second, [b"c"], b"key")
+        producer.flush()
+        assert producer.appended_at() == {first: at, second: at // 3 * 2}
+        producer.abort()
+
+
 def test_a_record_too_large_for_its_topic_aborts_and_is_named(world: World) -> None:
     """A broker refuses it after it was enqueued; the commit must not pass without it.
 

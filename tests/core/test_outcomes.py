@@ -14,18 +14,24 @@ HEAD = journal_entry(7)
 
 def test_outcome_is_aborted_when_nothing_follows_row_1() -> None:
     """The commit did not happen and never will: init has fenced it. It is published again."""
-    assert resolve_outcome(TASK, HEAD, b"ours", [HEAD]) == (Outcome.ABORTED, HEAD)
+    assert resolve_outcome(TASK, HEAD, [b"ours"], [HEAD]) == (Outcome.ABORTED, HEAD)
 
 
 def test_outcome_is_aborted_without_an_attempt_row_1() -> None:
     """A renewal between commits finds things as they were."""
-    assert resolve_outcome(TASK, HEAD, None, [HEAD]) == (Outcome.ABORTED, HEAD)
+    assert resolve_outcome(TASK, HEAD, [], [HEAD]) == (Outcome.ABORTED, HEAD)
 
 
 def test_outcome_is_committed_when_our_nonce_follows_row_2() -> None:
     """The error was only in the answer: publishing again would double everything."""
     ours = journal_entry(8, nonce=b"ours")
-    assert resolve_outcome(TASK, HEAD, b"ours", [HEAD, ours]) == (Outcome.COMMITTED, ours)
+    assert resolve_outcome(TASK, HEAD, [b"ours"], [HEAD, ours]) == (Outcome.COMMITTED, ours)
+
+
+def test_outcome_is_committed_when_an_earlier_attempt_did_row_2() -> None:
+    """A stale read had taken it for aborted, and another attempt was made since."""
+    ours = journal_entry(8, nonce=b"first")
+    assert resolve_outcome(TASK, HEAD, [b"first", b"second"], [HEAD, ours]) == (Outcome.COMMITTED, ours)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +57,7 @@ def test_outcome_is_superseded_when_another_owner_wrote_row_3(
     nonce: bytes | None, found: list[JournalEntry]
 ) -> None:
     """Our overlays build on a state that is no longer the last one, whoever wrote what."""
-    outcome, last = resolve_outcome(TASK, HEAD, nonce, [HEAD, *found])
+    outcome, last = resolve_outcome(TASK, HEAD, [] if nonce is None else [nonce], [HEAD, *found])
     assert (outcome, last) == (Outcome.SUPERSEDED, found[-1])
 
 
@@ -68,5 +74,5 @@ def test_outcome_is_superseded_when_another_owner_wrote_row_3(
 def test_outcome_is_refused_when_a_committed_entry_is_gone_row_4(found: list[JournalEntry]) -> None:
     """What was acknowledged is no longer there: the journal's tail was lost."""
     with pytest.raises(FatalTaskError) as caught:
-        resolve_outcome(TASK, HEAD, b"ours", found)
+        resolve_outcome(TASK, HEAD, [b"ours"], found)
     assert_helpful(caught.value, TASK, "entry 7", "offset 14", "Kafka lost committed records")

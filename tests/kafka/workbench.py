@@ -45,6 +45,7 @@ class Workbench:
         partitions: int = PARTITIONS,
     ) -> None:
         self.servers = servers
+        self.senders = servers  # which brokers inputs are sent through
         self.prefix = prefix
         self.groups = groups
         self.partitions = partitions
@@ -64,7 +65,7 @@ class Workbench:
         """Produce `count` more inputs, spread over keys."""
         producer = Producer(
             {
-                "bootstrap.servers": self.servers,
+                "bootstrap.servers": self.senders,
                 "partitioner": "murmur2_random",
                 "enable.idempotence": True,  # a retry must not overtake what came before it
             }

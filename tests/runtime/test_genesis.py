@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
+from pipeline.config import WorkerSettings
 from pipeline.core.names import TopicPartition
-from pipeline.errors import FatalTaskError, FencedError, RetriableError, UnknownOutcomeError
+from pipeline.errors import (
+    FatalTaskError,
+    FencedError,
+    RetriableError,
+    StaleReadError,
+    UnknownOutcomeError,
+)
 from pipeline.ports import JournalBounds, TopicInfo
 from pipeline.testing import MemoryBroker, MemoryCluster, MemoryJournalReader
+from pipeline.testing.memory_clients import MemoryProducer
 from tests.runtime.sums import Sums
 
 
@@ -89,11 +97,22 @@ def test_a_genesis_whose_outcome_is_unknown_is_there_for_every_task_or_for_none(
     assert len(sums.driver.said("genesis_written")) == (not happened)
 
 
+def test_a_genesis_that_one_partition_has_lost_is_a_loss() -> None:
+    """All partitions begin in one transaction, so one without an entry has lost what it had."""
+    sums = Sums(partitions=3)
+    sums.send(1)
+    sums.driver.run()
+    sums.driver.restart(empty_disk=True)
+    sums.driver.broker.lose_tail(TopicPartition("sums.main.journal", 2), 0)
+    with pytest.raises(FatalTaskError, match="1 of 3 journal partitions have no genesis entry"):
+        sums.driver.run()
+
+
 @pytest.mark.parametrize("unseen_for", [1, 2, 10_000])
 def test_a_genesis_that_another_worker_is_writing_is_not_taken_for_a_loss(
     unseen_for: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction becomes visible partition by partition; but an entry that stays away is lost."""
+    """A transaction becomes visible partition by partition; one that stays invisible is no proof of a loss."""
     sums = Sums(partitions=3)
     sums.send(1)
     sums.driver.run()
@@ -115,7 +134,9 @@ def test_a_genesis_that_another_worker_is_writing_is_not_taken_for_a_loss(
         sums.driver.run()
         sums.check()
     else:
-        with pytest.raises(FatalTaskError, match="1 of 3 journal partitions have no genesis entry"):
+        with pytest.raises(
+            StaleReadError, match=r"sums\.main\.journal\[2\]: the broker that was asked sees it end at 0"
+        ):
             sums.driver.run()
 
 
@@ -138,5 +159,33 @@ def test_a_journal_that_is_truncated_while_a_worker_starts_is_looked_at_again(
         return read(self, journal, start, end)
 
     monkeypatch.setattr(MemoryJournalReader, "read", truncated)
+    sums.driver.run()
+    sums.check()
+
+
+def test_the_ends_of_all_inputs_are_asked_for_at_once_and_before_the_transaction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One request for each of hundreds of partitions, inside the transaction, took longer than it may last."""
+    sums = Sums(partitions=5, settings=WorkerSettings(worker_id="test", start="latest"))
+    sums.driver.send(sums.numbers, "a", 1)
+    calls: list[str] = []
+    begin, ends = MemoryProducer.begin, MemoryJournalReader.highest_ends
+
+    def noted_begin(self: MemoryProducer) -> None:
+        calls.append("begin")
+        begin(self)
+
+    def noted_ends(
+        self: MemoryJournalReader, partitions: Sequence[TopicPartition]
+    ) -> Mapping[TopicPartition, int]:
+        calls.append(f"{len(partitions)} ends")
+        return ends(self, partitions)
+
+    monkeypatch.setattr(MemoryProducer, "begin", noted_begin)
+    monkeypatch.setattr(MemoryJournalReader, "highest_ends", noted_ends)
+    sums.driver.run()
+    assert calls[:3] == ["begin", "5 ends", "begin"]  # the barrier, the ends, the genesis
+    sums.send(2)
     sums.driver.run()
     sums.check()

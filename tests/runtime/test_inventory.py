@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from pipeline.core.checkpoint import KEPT
+from pipeline.errors import StaleReadError
 from pipeline.ports import Step
 from pipeline.runtime.checkpoints.inventory import Inventory, look, prune, store_time_ms, verify
 from pipeline.testing import MemoryBroker, MemoryJournalReader
@@ -152,3 +155,22 @@ def test_prune_leaves_everything_while_it_cannot_tell(made: int) -> None:
     found = inventory(sums)
     assert found.strays
     assert found.prunable == ()
+
+
+def test_a_prune_by_a_deposed_brokers_answer_deletes_nothing_that_is_kept() -> None:
+    """By an old end the objects of the newest checkpoints look like strays."""
+    sums = with_history()
+    driver = sums.driver
+    deposed = driver.broker.depose(lambda: False)
+    sums.send(7, key="new")
+    driver.run()
+    deposed.asked_by = lambda: True
+    reader = MemoryJournalReader(driver.broker)
+    cluster_id, now_ms = MemoryBroker.cluster_id, driver.clock.wall_ms()
+    with suppress(StaleReadError):  # this reader cannot see the end, and says so
+        prune(
+            look(sums.task, cluster_id, reader, driver.checkpoints, now_ms, 0.0, to_delete=True),
+            driver.checkpoints,
+        )
+    driver.broker.heal()
+    assert verified(sums) == [None] * KEPT

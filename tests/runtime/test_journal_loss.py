@@ -26,6 +26,19 @@ def test_a_journal_that_lost_its_tail_stops_the_task() -> None:
         sums.driver.run()
 
 
+def test_a_lost_last_entry_is_refused_at_every_start() -> None:
+    """The loss is proven by an aborted record, which makes the journal as long as it was."""
+    sums = Sums.begun()
+    sums.driver.crash()
+    journal = sums.task.journal
+    sums.driver.broker.lose_tail(journal, sums.driver.broker.records(journal.topic)[-1].offset())
+    for _ in range(3):
+        sums.driver.restart()
+        with pytest.raises(FatalTaskError, match="Kafka lost committed records"):
+            sums.driver.run()
+    assert sums.driver.said("local_state_set_aside") == []
+
+
 def test_a_journal_that_lost_a_part_of_its_last_entry_stops_the_task_for_that_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

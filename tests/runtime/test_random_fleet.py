@@ -60,6 +60,28 @@ def test_whatever_happens_to_workers_and_to_their_requests_no_record_is_lost_or_
     fleet.check()
 
 
+@pytest.mark.parametrize("seed", range(300, 325))
+def test_whatever_a_deposed_broker_answers_no_record_is_lost_or_doubled(seed: int) -> None:
+    """A third of all clients ask a broker that answers as of an earlier moment, while tasks move and commits fail."""
+    chance = random.Random(seed)
+    settings = WorkerSettings(
+        checkpoint_store=chance.choice(["", "memory"]),
+        checkpoint_interval_s=0.5,
+        checkpoint_journal_bytes=1_500,
+    )
+    fleet = Fleet(partitions=chance.choice([1, 3, 7]), seed=seed, settings=settings, dedup=Dedup(ttl_s=3600))
+    fleet.start("first")  # so that the deposed broker knows all topics
+    live_through_troubles(fleet, chance, with_requests=True, with_deposed=True)
+    fleet.check()
+    for node in fleet.nodes:
+        if not node.ended:
+            fleet.kill(node)
+    fleet.start("on-an-empty-disk")
+    fleet.send()
+    fleet.settle(within_s=200)
+    fleet.check()
+
+
 def check_checkpoints(fleet: Fleet) -> None:
     """Whoever deleted and truncated, awake or just woken up: all that the journals keep is there and whole."""
     reader, store = MemoryJournalReader(fleet.broker), fleet.checkpoints
@@ -91,10 +113,13 @@ def fail_a_request(fleet: Fleet, chance: random.Random) -> None:
         fleet.broker.expire(TaskId("sums", "main", chance.randrange(fleet.partitions)).transactional_id)
 
 
-def live_through_troubles(fleet: Fleet, chance: random.Random, *, with_requests: bool = False) -> None:
+def live_through_troubles(
+    fleet: Fleet, chance: random.Random, *, with_requests: bool = False, with_deposed: bool = False
+) -> None:
     """Eleven events, with input before each; then everybody who is left comes to rest.
 
-    `with_requests`: theirs fail on the way, and inputs are sent again.
+    `with_requests`: theirs fail on the way, and inputs are sent again. `with_deposed`: a broker loses its
+    controllers from time to time, and goes on answering some clients.
     """
     fleet.start("w0")
     for number in range(1, 12):
@@ -116,12 +141,17 @@ def live_through_troubles(fleet: Fleet, chance: random.Random, *, with_requests:
                 victim = chance.choice(awake)
                 fleet.kill(victim)
                 fleet.start(victim.worker_id, stores=chance.choice([victim.stores, None]))
+        if with_deposed and (event := chance.random()) < 0.5:  # else it stays as it is
+            fleet.broker.heal()
+            if event < 0.4:
+                fleet.broker.depose(lambda: chance.random() < 1 / 3)
         fleet.send()
         if with_requests:
             fail_a_request(fleet, chance)
             fleet.sums.send_again(chance.choices(range(len(fleet.sums.sent)), k=3))
         fleet.run(chance.choice([0.05, 0.3, 1.0, 4.0, 12.0]))
     fleet.broker.faults._ordered.clear()
+    fleet.broker.heal()
     for node in fleet.nodes:
         node.paused = False
     if not any(not node.ended for node in fleet.nodes):

@@ -14,11 +14,12 @@ from pipeline.errors import (
     FencedError,
     PipelineError,
     RetriableError,
+    StaleReadError,
     SupersededError,
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.runtime.reactions import MAX_FENCES, Reaction, Reactions
+from pipeline.runtime.reactions import MAX_FENCES, MAX_STALE, Reaction, Reactions
 
 TASK = TaskId("orders", "main", 3)
 OTHER = TaskId("orders", "main", 4)
@@ -46,6 +47,19 @@ def test_each_error_has_its_reaction(
     """A wrong one loses a task that could go on, or lets one go on that must not."""
     assert Reactions().to(error("why"), TASK, live=live, stopping=False) is running
     assert Reactions().to(error("why"), TASK, live=live, stopping=True) is stopping
+
+
+def test_an_input_that_stays_too_short_fails_its_task() -> None:
+    """One broker may answer like a leader that it no longer is; but records that are lost do not come back."""
+    reactions = Reactions()
+    for _ in range(MAX_STALE):
+        error = StaleReadError("numbers[0]: ends below position 6")
+        assert reactions.to(error, TASK, live=True, stopping=False) is Reaction.RESTORE_LATER
+    further = StaleReadError("numbers[0]: ends below position 7")
+    assert reactions.to(further, TASK, live=True, stopping=False) is Reaction.RESTORE_LATER
+    for _ in range(MAX_STALE - 1):
+        assert reactions.to(further, TASK, live=True, stopping=False) is Reaction.RESTORE_LATER
+    assert reactions.to(further, TASK, live=True, stopping=False) is Reaction.FAIL
 
 
 def test_a_state_that_is_damaged_again_fails_its_task_alone() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.core.names import TopicPartition
-from pipeline.errors import FatalTaskError, RetriableError
+from pipeline.errors import FatalTaskError, TruncatedError
 from pipeline.ports import JournalBounds, Step
 from pipeline.runtime import restore
 from pipeline.runtime.world import World
@@ -85,11 +85,14 @@ def test_a_journal_that_is_truncated_under_every_restore_stops_the_task() -> Non
     sums.send(1)
     sums.driver.run()
     sums.driver.stop()
-    for _ in range(3 * restore.MAX_PLANS):
+    plans = len(restore.PLAN_PAUSES_S) + 1
+    for _ in range(3 * plans):
         sums.driver.broker.fail_next(
-            "read", RetriableError("below what it holds"), where=str(sums.task.journal)
+            "read", TruncatedError("below what it holds"), where=str(sums.task.journal)
         )
-    with pytest.raises(FatalTaskError, match=f"truncated under {restore.MAX_PLANS} restores in a row"):
+    with pytest.raises(
+        FatalTaskError, match=f"truncated under {plans} restores in a row: below what it holds"
+    ):
         sums.driver.run()
     sums.driver.broker.faults = Faults()
     sums.driver.restart()

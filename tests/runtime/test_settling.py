@@ -80,7 +80,7 @@ def test_a_transaction_that_outlives_its_time_out_is_fenced_once_more() -> None:
 
 
 def test_a_transaction_that_hangs_is_named_and_nothing_is_written_behind_it() -> None:
-    """Committed readers of the journal, ours too, would wait for it for ever."""
+    """Committed readers of the journal would wait for it forever; what proves it is an aborted record."""
     case = Case()
     driver = case.sums.driver
     driver.restart()
@@ -88,7 +88,7 @@ def test_a_transaction_that_hangs_is_named_and_nothing_is_written_behind_it() ->
     with pytest.raises(FatalTaskError) as caught:
         driver.run()
     assert caught.value.message == (
-        f"a transaction hangs in sums.main.journal[0]: committed readers end at {case.end}, the log at {case.end + 1}"
+        f"a transaction hangs in sums.main.journal[0]: committed readers end at {case.end}, the log at {case.end + 3}"
     )
     assert "runbooks/hanging-transaction.md" in (caught.value.hint or "")
     driver.broker.expire(STRANGER)  # as an operator's abort does

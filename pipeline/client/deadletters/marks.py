@@ -8,13 +8,13 @@ discarded is beside the body, with a checksum of its own: for earlier releases i
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
 from hashlib import blake2b
 
 import msgspec
 
 from pipeline.client.deadletters.letters import LetterId
-from pipeline.client.reading import settled_bounds
+from pipeline.client.reading import read_settled
 from pipeline.core.names import GroupId, TopicPartition, replay_marks_topic
 from pipeline.errors import ConfigError, CorruptStateError
 from pipeline.ports import Cluster, Output, TopicSpec
@@ -27,6 +27,7 @@ __all__ = [
     "ensure_marks_topic",
     "forgotten_mark",
     "mark_output",
+    "marks_place",
     "read_marks",
 ]
 
@@ -99,19 +100,30 @@ def decode_mark(data: bytes, app: str) -> Mark:
         raise _corrupt(app, f"a record cannot be read: {error}") from error
 
 
-def read_marks(group: GroupId, topic_id: str, world: World) -> Marks:
-    """The marks of a group's letters, by letter. `topic_id`: of the dead-letter topic. Raises CorruptStateError."""
-    place = TopicPartition(replay_marks_topic(group.app), 0)
-    if not world.cluster.describe([place.topic]):
+def read_marks(group: GroupId, topic_id: str, world: World, at_least: int = 0) -> Marks:
+    """The marks of a group's letters, by letter. `topic_id`: of the dead-letter topic.
+
+    `at_least`: where the leader of the marks is known to be; without it what is read may be old. Raises
+    CorruptStateError, UnreachableError, StaleReadError.
+    """
+    place = marks_place(group)
+    if not at_least and not world.cluster.describe([place.topic]):
         return {}
-    found: Marks = {}
-    with closing(world.journals()) as reader:
-        bounds = settled_bounds(reader, place, world.clock)
-        for _, data in reader.read(place, bounds.start, bounds.end):
-            mark = decode_mark(data, group.app) if data else None
-            if mark is not None and mark.group == group.group and mark.topic_id == topic_id:
-                found[mark.partition, mark.offset] = mark
-    return found
+
+    def by_letter(records: Iterator[tuple[int, bytes]]) -> Marks:
+        decoded = (decode_mark(data, group.app) for _, data in records if data)
+        return {
+            (mark.partition, mark.offset): mark
+            for mark in decoded
+            if mark.group == group.group and mark.topic_id == topic_id
+        }
+
+    return read_settled(place, by_letter, journals=world.journals, clock=world.clock, at_least=at_least)
+
+
+def marks_place(group: GroupId) -> TopicPartition:
+    """Where the marks of an app are."""
+    return TopicPartition(replay_marks_topic(group.app), 0)
 
 
 def ensure_marks_topic(group: GroupId, cluster: Cluster) -> None:

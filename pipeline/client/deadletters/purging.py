@@ -19,7 +19,13 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from pipeline.client.deadletters.letters import Choice, dead_letter_topic
-from pipeline.client.deadletters.marks import Mark, forgotten_mark, read_marks
+from pipeline.client.deadletters.marks import (
+    Mark,
+    ensure_marks_topic,
+    forgotten_mark,
+    marks_place,
+    read_marks,
+)
 from pipeline.client.deadletters.records import State, failed_records
 from pipeline.client.transactions import Transactions
 from pipeline.core.names import GroupId, TopicPartition
@@ -47,7 +53,7 @@ class Purge:
 
 def plan_purge(group: GroupId, world: World) -> Purge:
     """What a purge would delete now. Raises InputError (the group has no dead letters), UnreachableError."""
-    return _plan(group, dead_letter_topic(group, world.cluster), world)
+    return _plan(group, dead_letter_topic(group, world.cluster), world, 0)
 
 
 def purge(group: GroupId, world: World, retry_backoff_ms: int) -> Purge:
@@ -56,10 +62,13 @@ def purge(group: GroupId, world: World, retry_backoff_ms: int) -> Purge:
     Raises InputError (the group has no dead letters), FencedError, UnreachableError, CorruptStateError.
     """
     topic = dead_letter_topic(group, world.cluster)
-    transactions = Transactions(group.replay_transactional_id, world.producers, world.clock, retry_backoff_ms)
+    transactions = Transactions(
+        group.replay_transactional_id, marks_place(group), world.producers, world.clock, retry_backoff_ms
+    )
     try:
+        ensure_marks_topic(group, world.cluster)
         transactions.fence()  # 1
-        plan = _plan(group, topic, world)  # 2
+        plan = _plan(group, topic, world, transactions.known_end)  # 2
         for partition, before in plan.before.items():  # 3
             world.cluster.truncate(TopicPartition(topic.name, partition), before)
         forgotten = _forgotten(group, topic, world)
@@ -70,8 +79,9 @@ def purge(group: GroupId, world: World, retry_backoff_ms: int) -> Purge:
     return plan
 
 
-def _plan(group: GroupId, topic: TopicInfo, world: World) -> Purge:
-    marks = read_marks(group, topic.topic_id, world)
+def _plan(group: GroupId, topic: TopicInfo, world: World, known_end: int) -> Purge:
+    """An old answer on where letters end deletes fewer; `known_end`: of the marks."""
+    marks = read_marks(group, topic.topic_id, world, known_end)
     with closing(world.journals()) as reader:
         places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
         before = {place.partition: end for place, end in reader.stable_ends(places).items()}

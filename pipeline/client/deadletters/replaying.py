@@ -4,7 +4,9 @@ A replayed letter goes to `<app>.<group>.replays`, which only its group reads, a
 original topic every other group and app would meet the record a second time. The protocol:
 
 1. Fence: open the group's transactional producer and `init`: of two replays at once the older one can commit no more.
-2. Recall: read the marks of the app, up to their end as of now, waiting for what is open before it.
+   Then a barrier: the leader of the marks says where they end (runtime/proof.py).
+2. Recall: read the marks of the app, up to their end as of now, which is not before the barrier, waiting for what is
+   open before it.
 3. Choose: of the records that are meant, the newest letter, where it has no mark (`records`), in order.
 4. Commit: begin, send a batch of them and a mark for each of the records' letters that has none, flush, commit.
 5. Renew, when 4 failed or its outcome is unknown, and after a commit slow enough that the client may have sent it
@@ -25,7 +27,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.client.deadletters.letters import Choice, DeadLetter, LetterId, dead_letter_topic
-from pipeline.client.deadletters.marks import Mark, Marks, ensure_marks_topic, mark_output, read_marks
+from pipeline.client.deadletters.marks import (
+    Mark,
+    Marks,
+    ensure_marks_topic,
+    mark_output,
+    marks_place,
+    read_marks,
+)
 from pipeline.client.deadletters.open_count import OpenCount
 from pipeline.client.deadletters.records import FailedRecord, State, failed_records, newest_letters
 from pipeline.client.transactions import Transactions
@@ -83,7 +92,11 @@ class Replayer:
         self._marks: Marks = {}
         self._records: dict[LetterId, FailedRecord] = {}  # by their newest letters
         self._transactions = Transactions(
-            self._group.replay_transactional_id, world.producers, world.clock, retry_backoff_ms
+            self._group.replay_transactional_id,
+            marks_place(self._group),
+            world.producers,
+            world.clock,
+            retry_backoff_ms,
         )
 
     def plan(self, choice: Choice, replayed: Replayed, most: int | None = None) -> Iterator[DeadLetter]:
@@ -259,7 +272,8 @@ class Replayer:
 
     def _recall(self) -> None:
         """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""
-        self._marks = read_marks(self._group, self._letters.topic_id, self._world)
+        known_end = self._transactions.known_end
+        self._marks = read_marks(self._group, self._letters.topic_id, self._world, known_end)
 
 
 def _batches(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:

@@ -3,14 +3,16 @@
 The protocol:
 
 1. Fence: open the load's transactional producer and `init`: an older loader of the name can commit no more.
-2. Recall: read the last committed position of the name from `pipeline.loads`, up to its end as of now.
-3. Plan: start, continue, or refuse (the table in `pipeline.client.loading.decisions`).
-4. Check: hash the finished files and the beginning of the one behind them again, up to the position; a list or a
+2. Barrier: the leader of `pipeline.loads` says where that ends (runtime/proof.py).
+3. Recall: read the last committed position of the name from `pipeline.loads`, up to its end as of now, which is not
+   before the barrier.
+4. Plan: start, continue, or refuse (the table in `pipeline.client.loading.decisions`).
+5. Check: hash the finished files and the beginning of the one behind them again, up to the position; a list or a
    file that has changed is refused.
-5. Read: the next batch of records, of one file or several, while the last one is being committed.
-6. Commit: begin, send the records and the position after them, flush, commit.
-7. Renew, when 6 failed or its outcome is unknown, and after a commit slow enough that the client may have
-   sent it twice: close, 1, 2, and the position found decides. Steps 5 to 7 until the file ends.
+6. Read: the next batch of records, of one file or several, while the last one is being committed.
+7. Commit: begin, send the records and the position after them, flush, commit.
+8. Renew, when 7 failed or its outcome is unknown, and after a commit slow enough that the client may have
+   sent it twice: close, 1, 2, 3, and the position found decides. Steps 6 to 8 until the file ends.
 
 A crash anywhere leaves the last committed position and exactly the records before it. Being fenced is final.
 Positions are read up to the end that all readers see, and waited for: reading only up to the stable end would
@@ -19,8 +21,7 @@ miss our own last commit behind another load's open transaction, and load its re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,7 +29,7 @@ from pipeline.client.hints import no_topic
 from pipeline.client.loading.decisions import LoadPlace, LoadRequest, LoadStep, advance, judge, plan, taken
 from pipeline.client.loading.positions import LoadPosition, decode_position, encode_position
 from pipeline.client.loading.series import Series, Stretch
-from pipeline.client.reading import settled_bounds
+from pipeline.client.reading import read_settled
 from pipeline.client.transactions import Transactions
 from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipeline, load_transactional_id
 from pipeline.errors import ConfigError, FencedError
@@ -111,7 +112,7 @@ class Loader:
     def _transactions(self) -> Transactions:
         world = self._world
         transactional_id = load_transactional_id(self._request.name)
-        return Transactions(transactional_id, world.producers, world.clock, world.retry_backoff_ms)
+        return Transactions(transactional_id, LOADS, world.producers, world.clock, world.retry_backoff_ms)
 
     def run(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
         """Load what is not loaded yet; the last position. `progress` is told each committed position.
@@ -132,7 +133,7 @@ class Loader:
             self._series.close()
 
     def _begin(self) -> None:
-        """Steps 3 and 4; the series stands behind the position."""
+        """Steps 4 and 5; the series stands behind the position."""
         position = self.continued = plan(self._committed, self._request)
         self._run = self._run_of(position)
         self.already_done = self._series.begin(position)
@@ -143,7 +144,7 @@ class Loader:
         return self._committed.run + 1 if self._committed is not None else 1
 
     def _load(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
-        """Steps 5 to 7: reading is one batch ahead of committing."""
+        """Steps 6 to 8: reading is one batch ahead of committing."""
         pending: Pending[LoadPosition] | None = None
         try:
             while True:
@@ -185,18 +186,24 @@ class Loader:
         return commit
 
     def _recall(self) -> LoadPosition | None:
-        """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""
-        with closing(self._world.journals()) as reader:
-            last: LoadPosition | None = None
-            bounds = settled_bounds(reader, LOADS, self._world.clock)
-            for _, data in reader.read(LOADS, bounds.start, bounds.end):
-                position = decode_position(data, self._request.name) if data else None
-                if position is not None:
-                    last = position
-            return last
+        """Step 3, with readers of its own: one from before a broker's restart may know old leaders only."""
+        return read_settled(
+            LOADS,
+            self._last_of,
+            journals=self._world.journals,
+            clock=self._world.clock,
+            at_least=self._transactions.known_end,
+        )
+
+    def _last_of(self, records: Iterator[tuple[int, bytes]]) -> LoadPosition | None:
+        last: LoadPosition | None = None
+        for _, data in records:
+            position = decode_position(data, self._request.name) if data else None
+            last = last if position is None else position
+        return last
 
     def _commit(self, batch: Stretch) -> LoadPosition:
-        """Steps 6 and 7, until the batch is committed."""
+        """Steps 7 and 8, until the batch is committed."""
         previous = self._committed
         step = LoadStep(len(batch.outputs), batch.skipped, batch.end, batch.finished)
 

@@ -5,7 +5,7 @@ partition of the old topic. The protocol:
 
     1 genesis, the first time; the new topic must be empty then
     2 fence: of two copies into one topic only the newer one goes on
-    3 the journal's end, settled: how far it has come, and that both topics are the same ones still
+    3 a barrier, and the journal up to there, settled: how far it has come, and that both topics are the same ones still
     4 acquire
     5 where each pass ends: first that of the records that have moved, then that of the others
     6 copy the records from before the partitions changed, up to that end
@@ -33,11 +33,20 @@ from pipeline.core.names import GroupId, TaskId, TopicPartition, copy_name
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import check_identity
 from pipeline.core.widening import Era, era_of
-from pipeline.errors import ConfigError, FatalTaskError, FencedError, InputError, SupersededError
+from pipeline.errors import (
+    ConfigError,
+    FatalTaskError,
+    FencedError,
+    InputError,
+    OutOfRangeError,
+    StaleReadError,
+    SupersededError,
+)
 from pipeline.headers import UnreadableHeadersError, headers_of
 from pipeline.ports import JournalReader, Output, Record, TopicInfo, kept_timestamp
+from pipeline.runtime.appending import settled_last
 from pipeline.runtime.genesis import ensure_genesis
-from pipeline.runtime.journal import first_entry, last_entries, settled_end
+from pipeline.runtime.journal import first_entry, last_entries
 from pipeline.runtime.plan import PARTITIONER
 from pipeline.runtime.publisher import Commit, Publisher
 from pipeline.runtime.world import World
@@ -47,6 +56,7 @@ __all__ = ["Copied", "Copy", "copied_up_to", "copy_task", "run_copy"]
 GROUP = "main"
 BATCH_RECORDS = 5_000
 BATCH_BYTES = 8 * 1024 * 1024
+_AGAIN_S = (0.1, 0.5, 1.0, 2.0, 2.0)
 _SCANNED = 100_000  # records of the other pass after which the position is worth a commit
 
 
@@ -98,9 +108,18 @@ def run_copy(
     Raises ConfigError (the topics do not fit, or are not those that it began with), InputError (a record that
     cannot be put in order), FencedError (another copy goes on), UnreachableError, FatalTaskError.
     """
+    pauses = iter(_AGAIN_S)
     try:
-        with closing(_Run(copy, owner, world, settings, progress)) as run:
-            return run.run()
+        while True:
+            with closing(_Run(copy, owner, world, settings, progress)) as run:
+                try:
+                    return run.run()
+                except (StaleReadError, OutOfRangeError):
+                    # A broker that is not the leader any more was asked; new clients may find another one.
+                    pause_s = next(pauses, None)
+                    if pause_s is None:
+                        raise
+            world.clock.sleep(pause_s)
     except (FencedError, SupersededError) as error:
         raise FencedError(
             f"another copy into topic {copy.new.name} goes on, and this one has ended: {error.message}",
@@ -165,14 +184,19 @@ class _Run:
                     f"{held[0]} holds records already, and this copy has not begun: they would mix",
                     hint="copy into a topic that is new",
                 )
-        replication = self._settings.replication_factor
-        ensure_genesis(group, 1, self._identity, replication, world=self._world)
+        ensure_genesis(
+            group,
+            1,
+            self._identity,
+            self._settings.replication_factor,
+            world=self._world,
+            retry_backoff_ms=self._settings.retry_backoff_ms,
+        )
 
     def _take_over(self) -> None:
         self._publisher.fence()  # 2
-        settled_end(self._task, self._reader, self._world, self._settings, self._publisher.fence)  # 3
-        bounds = self._reader.bounds(self._task.journal)
-        (head,) = last_entries(self._task.journal, self._reader, bounds, 1)
+        self._publisher.barrier()
+        head, end = settled_last(self._task, self._publisher, self._world, self._settings)  # 3
         before = self._began_with()
         if before.topology != self._identity.topology:
             raise ConfigError(
@@ -194,6 +218,7 @@ class _Run:
                 identity=self._identity,
                 journal_bytes=head.journal_bytes,
             ),
+            end,
         )
         for place in self._copy.partitions:
             start = self._reader.bounds(place).start
@@ -216,8 +241,8 @@ class _Run:
             )
         return first.entry.identity
 
-    def _ends(self) -> dict[TopicPartition, int]:
-        return {place: self._reader.bounds(place).stable_end for place in self._copy.partitions}
+    def _ends(self) -> Mapping[TopicPartition, int]:
+        return self._reader.highest_ends(self._copy.partitions)
 
     def _pass(self, era: Era, ends: Mapping[TopicPartition, int]) -> None:
         starts = {place: self._positions[_name(place, era)] for place in ends}

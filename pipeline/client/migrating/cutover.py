@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pipeline.client.apps import groups_of, holds_more, last_entry, listed, tasks_of
+from pipeline.client.apps import groups_of, holding_more, last_entry, listed, tasks_of
 from pipeline.client.migrating.copying import Copy, copied_up_to, copy_task
 from pipeline.client.migrating.migration import Migration, Survey
 from pipeline.core.names import GroupId, TaskId, TopicPartition, workers_group
@@ -63,17 +63,33 @@ class _Seen(NamedTuple):
 
 
 def _look(groups: Mapping[GroupId, int], reader: JournalReader) -> dict[TaskId, _Seen]:
-    result = {}
+    seqs: dict[TaskId, int] = {}
+    places: dict[TaskId, dict[TopicPartition, int]] = {}
     for task in tasks_of(groups):
         last = last_entry(task, reader)
         positions = last.entry.positions if last is not None else {}
-        places = {TopicPartition(topic, task.partition): at for topic, at in positions.items()}
-        behind = tuple(place for place, at in places.items() if holds_more(place, at, reader))
-        result[task] = _Seen(last.entry.seq if last is not None else 0, tuple(positions), behind)
-    return result
+        seqs[task] = last.entry.seq if last is not None else 0
+        places[task] = {TopicPartition(topic, task.partition): at for topic, at in positions.items()}
+    behind = set()
+    for group in groups:  # groups may read the same partitions from different positions
+        read = {
+            place: at
+            for task, found in places.items()
+            if task.group == group.group
+            for place, at in found.items()
+        }
+        behind |= {(group.group, place) for place in holding_more(read, reader)}
+    return {
+        task: _Seen(
+            seqs[task],
+            tuple(place.topic for place in found),
+            tuple(place for place in found if (task.group, place) in behind),
+        )
+        for task, found in places.items()
+    }
 
 
 def _not_copied(copy: Copy, cluster: Cluster, reader: JournalReader) -> list[TopicPartition]:
     begun = cluster.describe([copy_task(copy.new.name).journal.topic])
     done = copied_up_to(copy, reader) if begun else {}
-    return [place for place in copy.partitions if holds_more(place, done.get(place, 0), reader)]
+    return holding_more({place: done.get(place, 0) for place in copy.partitions}, reader)

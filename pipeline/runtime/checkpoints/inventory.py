@@ -56,10 +56,13 @@ def look(
     store: CheckpointStore,
     now_ms: int,
     grace_s: float,
+    *,
+    to_delete: bool = False,
 ) -> Inventory:
     """Compare names and sizes. `now_ms`: as from `store_time_ms`, where objects are to be pruned.
 
-    Raises CheckpointStoreError, UnreachableError, RetriableError, FatalTaskError.
+    `to_delete`: by every broker's word on the journal's end, since an old end would make objects of the newest
+    checkpoints pass for strays. Raises CheckpointStoreError, UnreachableError, RetriableError, FatalTaskError.
     """
     prefix = checkpoint_prefix(cluster_id, task)
     # First the store, then the journal: what is registered in between is then not taken for a stray.
@@ -68,6 +71,8 @@ def look(
         for found in store.objects(prefix)
     }
     bounds = reader.bounds(task.journal)
+    if to_delete:
+        bounds = bounds._replace(stable_end=reader.highest_ends([task.journal])[task.journal])
     holdings = []
     for candidate in registered(task, reader, bounds.start, bounds.stable_end):
         manifest, problem = None, candidate.problem

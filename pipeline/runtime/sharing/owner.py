@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import closing
+
 from pipeline.core.journal import JournalEntry, Kind
 from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId
@@ -33,21 +36,20 @@ def begin_look(task: TaskId, applied: AppliedPosition | None, world: World) -> P
 
 def owner_after(task: TaskId, applied: AppliedPosition | None, world: World) -> Owner | None:
     """The last to acquire `task` after `applied`, or lately; None when nobody did. Raises UnreachableError."""
-    reader = world.journals()
-    try:
+    with closing(world.journals()) as reader:
         bounds = reader.bounds(task.journal)
         if applied is not None and applied.offset >= bounds.start:
-            entries = list(read_entries(task, reader, applied.offset, bounds.stable_end, None))
-        else:
-            entries = last_entries(task.journal, reader, bounds, LOOK_BACK)
-    finally:
-        reader.close()
-    found = [entry for entry in entries if applied is None or entry.entry.seq > applied.seq]
-    return owner_in(found)
+            return owner_in(
+                entry
+                for entry in read_entries(task, reader, applied.offset, bounds.stable_end, None)
+                if entry.entry.seq > applied.seq
+            )
+        lately = last_entries(task.journal, reader, bounds, LOOK_BACK)
+        return owner_in(entry for entry in lately if applied is None or entry.entry.seq > applied.seq)
 
 
-def owner_in(entries: list[JournalEntry]) -> Owner | None:
-    """Whom the last acquire entry names; released when a release entry follows."""
+def owner_in(entries: Iterable[JournalEntry]) -> Owner | None:
+    """Whom the last acquire entry names; released when a release entry follows. Holds one entry at a time."""
     owner: Owner | None = None
     for entry in entries:
         kind, body = entry.entry.kind, entry.entry

@@ -93,6 +93,7 @@ class RosterWatch:
                 changed = True
             except PipelineError as error:
                 self._world.log.info("members_not_read", reason=error.message)
+                self._forget_reader()
         if self._look is None and now >= self._next_look_s:
             interval_s = self._settings.membership_interval_s
             self._next_look_s = now + (interval_s / HURRY if hurry or not self.settled else interval_s)
@@ -140,6 +141,12 @@ class RosterWatch:
                 self._world.log.info("members_not_read", reason=error.message)
         if self._reader is not None:
             self._reader.close()
+
+    def _forget_reader(self) -> None:
+        """The next look has a new one, which may find a broker that knows more."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            self._world.executor.submit(reader.close)
 
     def _reading(self) -> JournalReader:
         if self._reader is None:

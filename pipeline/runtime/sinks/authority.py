@@ -232,6 +232,7 @@ class _Claimed:
     authority: SinkAuthority
     applied: Hold
     seconds: float
+    proof_s: float = 0.0  # the database proves it by the lock on the rows of positions
     start: str = POSITIONS
     replayed: int = 0
 

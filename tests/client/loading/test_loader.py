@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.client.loading.formats.lines import new_hash
-from pipeline.client.loading.loader import LOADS, find_topic
+from pipeline.client.loading.loader import find_topic
 from pipeline.client.loading.positions import LoadOptions, LoadPosition
 from pipeline.client.loading.series import Series
 from pipeline.core.names import LOADS_TOPIC
@@ -36,11 +36,11 @@ def test_running_it_again_after_the_end_writes_nothing() -> None:
     """Retrying a job that already succeeded must be harmless."""
     case = Case()
     case.load()
-    before = case.broker.bounds(LOADS)
+    before = case.positions()
     loader = case.loader(csv_file())
     loader.run(lambda _: None)
     assert loader.already_done
-    assert case.broker.bounds(LOADS) == before
+    assert case.positions() == before
     case.check()
 
 
@@ -87,8 +87,8 @@ def test_a_restart_loads_everything_again_and_is_itself_continued() -> None:
     """Asked for, it doubles; a crash in the middle of it must not double once more."""
     case = Case()
     case.load()
-    case.broker.fail_next("flush", AbortableError("hiccup"), where=ID)
-    case.broker.fail_next("flush", Crash(), where=ID)
+    case.broker.fail_next("send", AbortableError("hiccup"), where=ID)
+    case.broker.fail_next("send", Crash(), where=ID)
     with pytest.raises(Crash):
         case.load(restart=True)
     assert case.load(restart=True).run == 2
@@ -190,7 +190,7 @@ def test_a_list_that_begins_otherwise_is_refused_and_nothing_is_written() -> Non
     """One file changed, went away or moved between the runs."""
     case, files = Case(), csv_files(10, 20, 30)
     case.load(files)
-    before = case.broker.bounds(LOADS)
+    before = case.positions()
     first, second, third = files.items()
     for other in (
         [first, ("1.csv", b"k,n\nk0,0\n"), third],
@@ -200,7 +200,7 @@ def test_a_list_that_begins_otherwise_is_refused_and_nothing_is_written() -> Non
     ):
         with pytest.raises(InputError, match="cannot be continued"):
             case.load(dict(other))
-    assert case.broker.bounds(LOADS) == before
+    assert case.positions() == before
     case.check(30)
 
 

@@ -1,0 +1,108 @@
+"""Broken on purpose: reads that are believed although no write behind the same fence has proven them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broken.breaking import Broken, Copy, name_of
+
+ROWS = [
+    Broken(
+        "the first entry after a fence is committed without a proof",
+        "runtime/publisher.py",
+        "        if self._end_read is not None:\n",
+        "        if False:\n",
+        "tests/runtime/test_stale_reads.py never_forks",
+    ),
+    Broken(
+        "a fleet believes what a deposed broker answers",
+        "runtime/publisher.py",
+        "        if self._end_read is not None:\n",
+        "        if False:\n",
+        "tests/runtime/test_random_fleet.py deposed",
+    ),
+    Broken(
+        "what was committed behind the end that was read is ignored",
+        "runtime/publisher.py",
+        "        if unseen:\n",
+        "        if False:\n",
+        "tests/runtime/test_stale_reads.py never_forks",
+    ),
+    Broken(
+        "a gap is taken for empty before any reader has seen it",
+        "runtime/proof.py",
+        "                if seen >= end:\n"
+        "                    return next(iter(reader.read(place, start, end)), None) is not None\n",
+        "                return next(iter(reader.read(place, start, min(seen, end))), None) is not None\n",
+        "tests/runtime/test_stale_reads.py two_stale_readers",
+    ),
+    Broken(
+        "a lost tail is believed without a barrier",
+        "runtime/restore.py",
+        "        except (UnprovenError, FatalTaskError) as error:\n            if self._proven:\n",
+        "        except (UnprovenError, FatalTaskError) as error:\n            if True:\n",
+        "tests/runtime/test_stale_reads.py never_forks",
+    ),
+    Broken(
+        "a lost last entry is forgotten behind the barrier that proves it",
+        "core/recovery.py",
+        "    return behind or local.next_offset > journal.stable_end\n",
+        "    return local.next_offset > journal.stable_end\n",
+        "tests/runtime/test_journal_loss.py refused_at_every_start",
+    ),
+    Broken(
+        "a genesis is written by an old answer that there is none",
+        "runtime/genesis.py",
+        "            if stable_end <= ends.get(task.journal, -1):\n",
+        "            if False:\n",
+        "tests/runtime/test_stale_reads.py first_look",
+    ),
+    Broken(
+        "a load continues from an old position",
+        "client/loading/loader.py",
+        "            at_least=self._transactions.known_end,\n",
+        "",
+        "tests/client/test_stale_reads.py finished_load",
+    ),
+    Broken(
+        "a replay believes old marks",
+        "client/deadletters/replaying.py",
+        "        known_end = self._transactions.known_end\n",
+        "        known_end = 0\n",
+        "tests/client/test_stale_reads.py letter_that_was_replayed",
+    ),
+    Broken(
+        "nothing is to do according to an old entry",
+        "runtime/appending.py",
+        "                publisher.barrier()  # 2\n",
+        "",
+        "tests/client/test_stale_reads.py revived_is_retired",
+    ),
+    Broken(
+        "an app is refused by an old entry that retired it",
+        "runtime/retirement.py",
+        "_LOOKS = 3\n",
+        "_LOOKS = 1\n",
+        "tests/client/test_stale_reads.py revived_app_starts",
+    ),
+    Broken(
+        "a copy ends where a deposed broker ends",
+        "client/migrating/copying.py",
+        "        return self._reader.highest_ends(self._copy.partitions)\n",
+        "        return self._reader.stable_ends(self._copy.partitions)\n",
+        "tests/client/test_stale_reads.py copy_continues",
+    ),
+    Broken(
+        "an input that ends too early stops its task at once",
+        "runtime/upkeep.py",
+        "        if not isinstance(error, OutOfRangeError) or self._is_below_start(run, task, partition):\n",
+        "        if True:\n",
+        "tests/runtime/test_stale_reads.py never_forks",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Copy) -> None:
+    """A rule that no test misses could be dropped by mistake."""
+    copied.assert_noticed(broken)

@@ -1,0 +1,115 @@
+"""A node of three loses its controllers and goes on answering clients as the leader that it was.
+
+Workers are killed and start on empty disks, commits renew their producers, and a load is repeated meanwhile: readers
+that happen to ask that node see journals and receipts as of before. `make test-stale-leader` runs it twenty times.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from pipeline.broker import LocalKafka
+from pipeline.config import KafkaSettings
+from pipeline.core.names import LOADS_TOPIC
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.ports import TopicSpec
+from tests.kafka.workbench import Workbench
+from tests.support.deposed import active_controller, deposed_leader, leader_of, may_trace
+
+pytestmark = [pytest.mark.kafka, pytest.mark.outage, pytest.mark.timeout(600)]
+
+RUNS = int(os.environ.get("STALE_LEADER_RUNS", "1"))
+PARTITIONS = 6
+ROWS = 4_000
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
+    """A cluster of its own."""
+    if not may_trace():
+        assert not os.environ.get("CI"), "stopping threads of a broker takes root"
+        pytest.skip("stopping threads of a broker takes root")
+    with LocalKafka(tmp_path_factory.mktemp("stale-leader"), nodes=3) as cluster:
+        yield cluster
+
+
+class Loads:
+    """`pipeline produce` of one file in many transactions, and the rows that the topic holds."""
+
+    def __init__(self, bench: Workbench, directory: Path) -> None:
+        self._bench = bench
+        self._topic = f"{bench.prefix}-rows"
+        self._file = directory / f"{bench.prefix}.csv"
+        with closing(KafkaCluster(KafkaSettings(bench.servers))) as cluster:
+            cluster.create([TopicSpec(self._topic, 3)])
+
+    def run(self, rows: int) -> None:
+        """Load the file's first rows; what was loaded before is not loaded again."""
+        self._file.write_text("key,n\n" + "".join(f"k{n % 50},{n}\n" for n in range(rows)))
+        done = self._bench.command(
+            "produce", self._topic, str(self._file), "--key", "key", "--batch", "200",
+            "--name", self._bench.prefix, "--kafka", self._bench.servers,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    def check(self) -> None:
+        """Each row once."""
+        done = self._bench.command("consume", self._topic, "--json", "--kafka", self._bench.servers)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == ROWS
+
+
+def _led_by_others(cluster: LocalKafka) -> int:
+    """The leader of the loads' receipts, after these were made anew until it is not the active controller."""
+    servers = cluster.bootstrap_servers
+    with closing(KafkaCluster(KafkaSettings(servers))) as client:
+        for _ in range(30):
+            client.create([TopicSpec(LOADS_TOPIC, 1, config={"cleanup.policy": "compact"})])
+            leader = leader_of(servers, LOADS_TOPIC, 0)
+            if leader not in {active_controller(cluster), -1}:
+                return leader
+            client.delete([LOADS_TOPIC])
+    raise AssertionError("the active controller leads the receipts each time")
+
+
+@pytest.mark.parametrize("run", range(RUNS))
+def test_a_deposed_leader_that_answers_costs_no_record(
+    cluster: LocalKafka, run: int, tmp_path: Path, unique_name: str
+) -> None:
+    """The fence goes to a healthy coordinator, so that a read behind it may still be answered by the old leader."""
+    servers, prefix = cluster.bootstrap_servers, f"{unique_name[-36:].strip('-')}-{run}"
+    node = _led_by_others(cluster)
+    with closing(Workbench(servers, prefix, tmp_path, partitions=PARTITIONS)) as bench, ExitStack() as outage:
+        loads = Loads(bench, tmp_path)
+        loads.run(ROWS // 2)
+        bench.send(600)
+        worker = bench.worker()
+        bench.wait_for_outputs(worker)
+        bench.senders = outage.enter_context(deposed_leader(cluster, node, LOADS_TOPIC, 0))
+        loads.run(ROWS)
+        bench.send(600)
+        bench.wait_for_outputs(worker)
+        for _ in range(4):
+            loads.run(ROWS)
+        for number in range(3):
+            worker.kill()
+            worker.wait()
+            # On an empty disk; each commit counts as slow, so that each is followed by a renewal.
+            bench.state_dir = tmp_path / f"disk-{number}"
+            bench.environment["PIPELINE_RETRY_BACKOFF_MS"] = "2"
+            worker = bench.worker()
+            bench.send(300)
+            bench.wait_for_outputs(worker)
+        loads.run(ROWS)
+        outage.close()
+        bench.senders = servers
+        assert bench.stop(worker) == 0, bench.log.read_text()
+        bench.send(100)
+        bench.finish()
+        loads.check()
+        assert "task_failed" not in bench.log.read_text()

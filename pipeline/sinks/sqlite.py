@@ -65,13 +65,13 @@ class SqliteSession(SqlSession):
 
     def shape(self, table: str) -> TableShape | None:
         name = quoted_column(table)
-        columns = self.query(f"PRAGMA table_info({name})")
+        columns = self.query(f"PRAGMA main.table_info({name})")
         if not columns:
             return None
         primary = tuple(row[1] for row in sorted(columns, key=lambda row: row[5]) if row[5])
         uniques = [frozenset(primary)] if primary else []
-        for _, index, unique, _, partial in self.query(f"PRAGMA index_list({name})"):
-            indexed = [row[2] for row in self.query(f"PRAGMA index_info({quoted_column(index)})")]
+        for _, index, unique, _, partial in self.query(f"PRAGMA main.index_list({name})"):
+            indexed = [row[2] for row in self.query(f"PRAGMA main.index_info({quoted_column(index)})")]
             if unique and not partial and None not in indexed:
                 uniques.append(frozenset(indexed))
         return TableShape(tuple(row[1] for row in columns), primary, uniques, name=f"main.{name}")

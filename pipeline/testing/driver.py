@@ -28,7 +28,7 @@ from pipeline.ports import Executor, Logger, Output, Step, TopicSpec
 from pipeline.runtime.reset import plan_reset, reset_task, start_at
 from pipeline.runtime.worker import Worker
 from pipeline.runtime.world import Checkpoints, World
-from pipeline.sinks.declared import Postgres
+from pipeline.sinks.declared import Sink, Sqlite
 from pipeline.table import table_prefix
 from pipeline.testing.clock import ManualClock, SeededRandom
 from pipeline.testing.executor import DeferredExecutor, InlineExecutor
@@ -80,7 +80,8 @@ class TestDriver:
     `partitions`: of each topic. `seed`: of nonces, jitter and, with `deferred`, of the order in which commits
     and restores run beside the processing. `settings`: the worker's, for its intervals and limits; with a
     `checkpoint_store` that is not empty, whatever it says, checkpoints are made in memory. `databases`: of sinks;
-    default: PostgreSQL in memory, SQLite as it is. `MemoryDatabases(real=True)` opens PostgreSQL, too.
+    default: in memory, empty, and this driver's alone, whatever the sinks name. `MemoryDatabases(real=True)` opens the
+    databases and files that they name.
     """
 
     __test__ = False
@@ -311,9 +312,15 @@ class TestDriver:
             }
         return result
 
-    def rows(self, sink: Postgres[Any, Any]) -> list[dict[str, Any]]:
-        """The committed rows of a PostgreSQL sink's table in memory, in the order in which they first came."""
-        return self.databases.of(sink).rows(sink.table or "")
+    def rows(self, sink: Sink[Any, Any]) -> list[dict[str, Any]]:
+        """The committed rows of a sink's table in memory."""
+        return self.databases.rows(sink)
+
+    def sql(
+        self, sink: Sqlite[Any, Any], statement: str, parameters: Sequence[Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement in what stands for a SQLite sink's file: to create its tables, or to look into them."""
+        return self.databases.sql(sink, statement, parameters)
 
     def said(self, event: str) -> list[dict[str, Any]]:
         """What the workers have logged under this name, oldest first."""

@@ -1,7 +1,7 @@
-"""A database in memory: `MemoryDatabase`, opened by `MemoryDatabases`; with locks, lost connections and doubt.
+"""A database in memory: `MemoryDatabase`, with locks, lost connections and doubt. `MemoryDatabases` opens them.
 
 A transaction sees its own writes and keeps the rows of positions that it has touched to itself. Tables come into
-being when a sink first names them. A user's own statements cannot run here: there is no SQL.
+being when a sink first names them. A user's own statements cannot run in a MemoryDatabase: it has no SQL.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
+from weakref import finalize
 
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.sinking import Hold, PositionRow
@@ -174,7 +176,7 @@ class MemorySession:
                 if isinstance(write, OwnWrite):
                     raise ConfigError(
                         "a write function needs a real database",
-                        hint="TestDriver(app, databases=RealDatabases()), or a Sqlite sink",
+                        hint="databases=MemoryDatabases(real=True) opens the one that the sink names; or use Sqlite",
                     )
                 try:
                     self._write_rows(tables.setdefault(write.target.table, []), write)
@@ -248,25 +250,29 @@ def _hashed(key: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class MemoryDatabases:
-    """`ports.Databases`: PostgreSQL in memory, one database for each DSN; SQLite as it is.
+    """`ports.Databases` in memory: a `MemoryDatabase` for each DSN, a SQLite without a file for each path.
 
-    `real`: opens PostgreSQL, too. `beside`: those of another process, whose databases these are, too.
+    `real`: opens the databases and files that the sinks name. `beside`: those of another process, whose databases these
+    are, too.
     """
 
     def __init__(self, *, real: bool = False, beside: MemoryDatabases | None = None) -> None:
-        self._real = real
-        self._files = RealDatabases()
+        self._real = RealDatabases() if real else None
         self.memory: dict[str, MemoryDatabase] = beside.memory if beside is not None else {}
+        self._sqlite: dict[str, Any] = beside._sqlite if beside is not None else {}  # noqa: SLF001 - of one class
         self._opened: list[SinkSession] = []
+        finalize(self, _close, self._opened)
 
     def open(self, sink: Sink[Any, Any], app: str) -> SinkSession:
-        if self._real or not isinstance(sink, Postgres):
-            session: SinkSession = self._files.open(sink, app)
-        else:
+        if self._real is not None:
+            session = self._real.open(sink, app)
+        elif isinstance(sink, Postgres):
             database = self.of(sink)
             with database.faults.at("open"):
                 session = MemorySession(database)
                 session.answer("open")
+        else:
+            session = self._without_file(sink).open(sink.place)
         self._opened.append(session)
         return session
 
@@ -274,8 +280,41 @@ class MemoryDatabases:
         """What stands for a PostgreSQL sink's database."""
         return self.memory.setdefault(sink.address, MemoryDatabase())
 
+    def rows(self, sink: Sink[Any, Any]) -> list[dict[str, Any]]:
+        """The committed rows of a sink's table."""
+        table = sink.table or ""
+        if self._real is not None:
+            raise ConfigError(
+                f"{sink}: MemoryDatabases(real=True) holds no rows", hint="ask the database itself"
+            )
+        if isinstance(sink, Postgres):
+            return self.of(sink).rows(table)
+        found: list[dict[str, Any]] = self._without_file(sink).rows(table)
+        return found
+
+    def sql(
+        self, sink: Sink[Any, Any], statement: str, parameters: Sequence[Any] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement in what stands for a SQLite sink's file; what it gives."""
+        if self._real is not None or isinstance(sink, Postgres):
+            raise ConfigError(
+                f"{sink} has no SQL here",
+                hint="a Sqlite sink has, in memory; or open the real database and ask it",
+            )
+        found: list[tuple[Any, ...]] = self._without_file(sink).sql(statement, parameters)
+        return found
+
     def crash(self) -> None:
         """The process is gone, and its connections with it."""
-        opened, self._opened = self._opened, []
-        for session in opened:
-            session.close()
+        _close(self._opened)
+
+    def _without_file(self, sink: Sink[Any, Any]) -> Any:
+        """Python may be without SQLite; then no sink can name it."""
+        if sink.address not in self._sqlite:
+            self._sqlite[sink.address] = import_module("pipeline.sinks.sqlite_memory").SqliteInMemory()
+        return self._sqlite[sink.address]
+
+
+def _close(sessions: list[SinkSession]) -> None:
+    while sessions:
+        sessions.pop().close()

@@ -14,6 +14,20 @@ OWN_WRITES = "tests/sinks/test_own_writes.py"
 
 ROWS = [
     Broken(
+        "a test of an app writes to the file that its sink names",
+        "testing/memory_database.py",
+        "        self._real = RealDatabases() if real else None\n",
+        "        self._real = RealDatabases()\n",
+        "tests/testing/test_driver_sinks.py writes_no_file",
+    ),
+    Broken(
+        "databases of one test are those of the next",
+        "sinks/sqlite_memory.py",
+        "file:pipeline-{token_hex(8)}?mode",
+        "file:pipeline-shared?mode",
+        "tests/testing/test_driver_sinks.py writes_no_file",
+    ),
+    Broken(
         "a pooler of transactions is not refused",
         "sinks/postgres/pooling.py",
         "    if changed:\n",

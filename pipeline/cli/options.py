@@ -97,8 +97,7 @@ def table_console() -> Console:
 
 def terminal_width() -> int:
     """The columns of the terminal on standard output; many where there is none."""
-    console = table_console()
-    return console.width
+    return table_console().width
 
 
 def counted(count: int, what: str) -> str:

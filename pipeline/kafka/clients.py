@@ -62,8 +62,14 @@ _BELOW_LIMIT = 100  # how far max_event_bytes is to be below the smallest max.me
 _BATCH_OVERHEAD = 512  # what the client counts beside key, value and headers
 
 
-# A fence is how tasks move, and no fault; the worker says what it makes of it.
-_EXPECTED = ("fenced by a newer", "old epoch", "another concurrent operation on the same transaction")
+# A fence is how tasks move, and no fault; the worker says what it makes of it. A coordinator that a broker has just
+# become reads its log first, and the client asks again.
+_EXPECTED = (
+    "fenced by a newer",
+    "old epoch",
+    "another concurrent operation on the same transaction",
+    "Coordinator load in progress: retrying",
+)
 
 
 class Repeats(logging.Filter):

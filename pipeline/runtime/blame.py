@@ -57,7 +57,9 @@ def error_place(error: BaseException) -> str:
     """The handler's own line, the innermost one of what it called, and the error; our lines only without those."""
     theirs = _theirs(traceback.extract_tb(error.__traceback__))
     shown = theirs[:1] + theirs[1:][-1:]
-    return "".join(traceback.format_list(shown) + traceback.format_exception_only(error)).strip()
+    # An error of ours was told before this with its message, and its hint comes behind it.
+    last = [] if isinstance(error, PipelineError) else traceback.format_exception_only(error)
+    return "".join(traceback.format_list(shown) + last).strip()
 
 
 def error_traceback(error: BaseException) -> str:

@@ -289,11 +289,20 @@ class Processor:
             HandlerError(
                 f"task {self._task}: the record {where} cannot be processed by {handler_name(binding)}: {reason}\n"
                 f"{error_place(error)}",
-                hint=_CRASH_HINT if isinstance(error, NativeCrash) else _HINT,
+                hint=_advice(error),
             ),
         )
         poison.__cause__ = error
         return poison
+
+
+def _advice(error: BaseException) -> str:
+    """What to do next. An error of ours says it itself: it is the app that is wrong, and no policy lets it pass."""
+    if isinstance(error, NativeCrash):
+        return _CRASH_HINT
+    if isinstance(error, PipelineError) and error.hint:
+        return f"{error.hint}. Then start the worker again: it continues from this record"
+    return _HINT
 
 
 _STRICTNESS: Sequence[OnError] = ("stop", "dead_letter", "skip")

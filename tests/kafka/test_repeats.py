@@ -42,3 +42,14 @@ def test_another_broker_and_another_trouble_are_other_lines() -> None:
 def test_the_clients_log_is_filtered() -> None:
     """Whatever the program does with that log: a handler of its own gets few lines, too."""
     assert any(isinstance(added, Repeats) for added in LOGGER.filters)
+
+
+def test_a_coordinator_that_is_not_ready_yet_is_no_warning() -> None:
+    """It is the first line of a first start, and means nothing."""
+    line = _line(
+        "GETPID [pipeline#producer-18] [thrd:main]: Failed to acquire idempotence PID from broker 127.0.0.1:9092/1: "
+        "Broker: Coordinator load in progress: retrying"
+    )
+    assert line.levelno >= logging.WARNING
+    assert Repeats(ManualClock().monotonic_s).filter(line)
+    assert line.levelno == logging.INFO

@@ -103,6 +103,25 @@ def test_the_place_of_an_error_is_in_the_handler_also_when_it_is_raised_by_this_
         assert fact in message
 
 
+def test_a_mistake_in_the_app_is_told_with_its_own_advice(rig: Rig) -> None:
+    """No policy lets it pass, so the advice to choose another one would lead nowhere."""
+    totals: Any = rig.app.table("wrong", key=str, value=int)
+
+    @rig.app.handler(rig.inputs, on_error="skip")
+    def write(event: Event[str, int], ctx: Context) -> None:
+        totals[event.key] = event.value
+
+    rig.start()
+    with pytest.raises(PoisonError) as caught:
+        rig.process(1)
+    error = caught.value.error
+    assert "totals[event.key] = event.value" in error.message
+    assert error.message.count("holds no rows") == 1
+    assert "ctx.table(" not in error.message
+    assert (error.hint or "").startswith("in a handler, ctx.table(...)")
+    assert "on_error" not in (error.hint or "")
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_skip_passes_over_the_record_alone(rig: Rig, first: bool) -> None:
     """Its neighbours are processed as if it had never been there."""

@@ -25,7 +25,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 @pytest.fixture(scope="session")
 def images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Images:
-    """The images, built if they were not."""
+    """The images, built if they were not. On a new machine that takes minutes, which count for the first test."""
     try:
         return build_images(engine, tmp_path_factory.mktemp("images"))
     except UnavailableError as error:

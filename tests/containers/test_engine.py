@@ -27,6 +27,7 @@ def test_missing_engine_fails_on_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.containers
+@pytest.mark.timeout(1_800)
 def test_what_a_killed_run_left_is_removed(engine: Engine, images: Images) -> None:
     """Its process is gone, so nothing else would ever remove it; a run at work keeps what is its own."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as alive:

@@ -19,7 +19,7 @@ _SUITE_S = 400.0
 
 
 @pytest.mark.containers
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_800)
 def test_contracts_hold_on_a_kafka_in_a_container(engine: Engine, images: Images, tmp_path: Path) -> None:
     """A contributor who has Docker tests on the image that he deploys; nothing is left of it afterwards."""
     before = _left(engine)

@@ -25,7 +25,6 @@ _DEBIAN = "bookworm"
 _INCLUDE = "python3,python3-venv,ca-certificates"
 _CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 _BASE_S = 600.0
-_BUILD_S = 600.0
 # What pip says where there is no way out.
 _NO_NETWORK = ("NewConnectionError", "ConnectTimeoutError", "name resolution")
 
@@ -45,10 +44,8 @@ def build_images(engine: Engine, scratch: Path) -> Images:
     kafka = _kafka(engine, scratch, base)
     flights = "localhost/exactly-once-pipeline-test:flights"
     earlier = engine.run("images", "--quiet", flights).split()
-    # Without layers nothing is kept of a build but its image: they would be hundreds of MB for every change.
-    arguments = ("--layers=false", f"--build-arg=BASE_IMAGE={base}", "--target=flights", f"--tag={flights}")
     try:
-        engine.run("build", *arguments, str(ROOT), timeout_s=_BUILD_S)
+        engine.build(flights, base, ROOT, "--target=flights")
     except CommandError as error:
         if any(sign in error.output for sign in _NO_NETWORK):
             raise UnavailableError("pip cannot reach its packages from inside a container") from error
@@ -93,8 +90,7 @@ def _kafka(engine: Engine, scratch: Path, base: str) -> str:
     (context / "libs").mkdir()
     for jar in jars:
         shutil.copyfile(jar, context / "libs" / jar.name)
-    arguments = ("--layers=false", f"--build-arg=BASE_IMAGE={base}", f"--tag={name}")
-    engine.run("build", *arguments, str(context), timeout_s=_BUILD_S)
+    engine.build(name, base, context)
     shutil.rmtree(context)
     return name
 

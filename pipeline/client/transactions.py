@@ -27,6 +27,7 @@ from pipeline.errors import (
     FencedError,
     InvariantError,
     PipelineError,
+    RefusedError,
     RetriableError,
     UnknownOutcomeError,
     UnreachableError,
@@ -42,6 +43,7 @@ _ATTEMPTS = 5  # at one transaction, before its reason is given to the user
 _AWAY_S = 60.0  # how long Kafka may be away in the middle of the work
 _POLL_S = 0.1
 _SLOW_BARRIERS = 3  # where each abort is slow, the last one is followed by a fence alone
+_CONTINUE = "what precedes them is committed; run the same command again to continue"
 
 
 class Transactions:
@@ -113,8 +115,8 @@ class Transactions:
 
         `what`: its records, for the error that gives them up. `receipt` makes one for an attempt, with a nonce of
         its own; `send` sends the records and it; `outcome` reads what is committed now, and is asked again while
-        Kafka is away. Raises FencedError (another one goes on), AbortableError (given up), FatalTaskError (what
-        was confirmed is gone), UnreachableError, ConfigError.
+        Kafka is away. Raises FencedError (another one goes on), AbortableError (given up; at once where it is a
+        RefusedError), FatalTaskError (what was confirmed is gone), UnreachableError, ConfigError.
         """
         reason: PipelineError | None = None
         for _ in range(_ATTEMPTS):
@@ -137,9 +139,15 @@ class Transactions:
                     f"Kafka confirmed a transaction of {self._transactional_id} and has lost it",
                     hint="check the brokers: acknowledged records may be missing",
                 )
+            if isinstance(reason, RefusedError):  # for what is in a record: it would be refused again
+                raise RefusedError(
+                    f"{what}: {reason.message}",
+                    hint=f"{reason.hint or 'correct the record or the settings of the topic'}; {_CONTINUE}",
+                    topic=reason.topic,
+                )
         raise AbortableError(
             f"{what}: not committed in {_ATTEMPTS} attempts: {reason.message if reason else 'no reason given'}",
-            hint="what precedes them is committed; run the same command again to continue",
+            hint=_CONTINUE,
         )
 
     def close(self) -> None:

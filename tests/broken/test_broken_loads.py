@@ -8,6 +8,13 @@ from tests.broken.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
+        "a refused record is sent five times",
+        "client/transactions.py",
+        "            if isinstance(reason, RefusedError):  # for what",
+        "            if False:  # for what",
+        "tests/client/test_transactions.py refused_record",
+    ),
+    Broken(
         "finished files of a load are not compared",
         "client/loading/series.py",
         "            if other:\n",

@@ -14,6 +14,7 @@ from pipeline.errors import (
     FatalTaskError,
     FencedError,
     PipelineError,
+    RefusedError,
     RetriableError,
     UnknownOutcomeError,
     UnreachableError,
@@ -192,3 +193,21 @@ def test_another_ones_progress_ends_this_one() -> None:
     command.looks = [Outcome.SUPERSEDED]
     with pytest.raises(FencedError):
         command.write()
+
+
+@pytest.mark.parametrize("found", [Outcome.ABORTED, Outcome.COMMITTED])
+def test_a_refused_record_is_not_sent_five_times(found: Outcome) -> None:
+    """It would be refused each time. But what is committed decides, as after any failure."""
+    command = Command()
+    command.transactions.fence()
+    command.broker.fail_next(
+        "flush", RefusedError("topic out refuses it", hint="raise the limit", topic="out")
+    )
+    command.looks = [found]
+    if found is Outcome.COMMITTED:
+        assert command.write() == "receipt"
+    else:
+        with pytest.raises(RefusedError, match="record 1: topic out refuses it") as raised:
+            command.write()
+        assert "raise the limit; what precedes them is committed" in str(raised.value)
+    assert command.looked == 1

@@ -128,6 +128,59 @@ def test_header_names_that_are_not_utf8_are_poison_records_for_handlers_that_rea
     }
 
 
+# What other clients may write, and whether a handler of (str, int) that reads headers can take it.
+MALFORMED: list[tuple[RawRecord, bool]] = [
+    (RawRecord(b"k", b"1"), True),
+    (RawRecord(None, b"2"), False),
+    (RawRecord(b"k", None), False),
+    (RawRecord(None, None), False),
+    (RawRecord(b"", b"3"), True),
+    (RawRecord(b"k", b""), False),
+    (RawRecord(b"\xff", b"4"), False),
+    (RawRecord(b"k", b"\x00\xff"), False),
+    (RawRecord(b"k", b"5", [(b"", b"")]), True),
+    (RawRecord(b"k", b"6", [(b"none", None), (b"none", None)]), True),
+    (RawRecord(b"k", b"7", [(b"nul\x00", b"\x00")]), True),
+    (RawRecord(b"k", b"8", [(b"\xc3\x28", b"not UTF-8")]), False),
+    (RawRecord(b"k", b"9", [(b"\xed\xa0\x80", b"half a surrogate pair")]), False),
+    (RawRecord(b"k", b"10", [("ü".encode() * 3000, b"long")]), True),
+    (RawRecord(b"k", b"11", timestamp_ms=-1), True),
+    (RawRecord(b"k", b"12", timestamp_ms=0), True),
+    (RawRecord(b"k", b"13", timestamp_ms=FUTURE_MS), True),
+]
+
+
+def test_malformed_records_of_every_kind_are_handled_or_put_aside(
+    kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
+) -> None:
+    """One after the other, through a worker whose handlers ask for everything that a record has."""
+    name = unique_name[-40:].strip("-")
+    app = App(name)
+    inputs = app.topic(f"{name}-in", key=str, value=int)
+    outs = app.topic(f"{name}-out", key=str, value=int)
+    any_time = {"message.timestamp.after.max.ms": str(2**63 - 1), "retention.ms": "-1"}
+    with closing(KafkaCluster(KafkaSettings(kafka.bootstrap_servers))) as cluster:
+        cluster.create([TopicSpec(topic, 1, config=any_time) for topic in app.topics])
+    seen: list[int] = []
+
+    @app.handler(inputs, on_error="dead_letter")
+    def forward(event: Event[str, int], ctx: Context) -> None:
+        headers = [*event.headers, ("id", event.id)]
+        ctx.send(outs, event.key, event.value, headers=headers)
+        seen.append(event.value)
+
+    for record, _ in MALFORMED:
+        assert write_raw(kafka.bootstrap_servers, inputs.name, [record]) == 0
+    with _worker(app, kafka, tmp_path) as worker:
+        _run(worker, lambda: worker.progress().records == len(MALFORMED) and worker.idle)
+        world = worker.world
+        letters = list(read_letters(dead_letter_topic(app.id, world.cluster), Choice(), world))
+    assert seen == [int(record.value or b"") for record, fine in MALFORMED if fine]
+    assert [(letter.key, letter.value) for letter in letters] == [
+        (record.key, record.value) for record, fine in MALFORMED if not fine
+    ]
+
+
 def _run(worker: Worker, done: Callable[[], bool]) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not done():

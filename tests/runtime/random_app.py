@@ -24,10 +24,14 @@ from tests.support.checker import Promise, made_from
 __all__ = [
     "FLAKY",
     "KEYS",
+    "PANIC",
     "PARTITIONS",
     "POISON",
     "PROMISES",
+    "REFUSED",
+    "REFUSED_HEADER",
     "ROW",
+    "UNREADABLE",
     "Calls",
     "Expected",
     "Input",
@@ -40,6 +44,10 @@ __all__ = [
 PARTITIONS = 3
 KEYS = ["a", "b", "c", "d", "e", "f"]
 POISON = -1  # fails whenever it is tried
+PANIC = -2  # the same, with an error that is not an Exception
+REFUSED = -3  # what is sent for it is refused by the brokers, and nothing tells that before
+UNREADABLE = -4  # its headers cannot be read, so that it has no id
+REFUSED_HEADER = ("refuse", b"this")
 FLAKY = 5  # fails at every other call
 ROW = 4  # so many inputs of a key, and its row of recent ones begins anew
 
@@ -49,6 +57,10 @@ PROMISES = (
 )
 tickets = count(1)
 Calls = Counter[tuple[int, int]]
+
+
+class Panic(BaseException):
+    """Not an Exception, as what libraries in other languages raise."""
 
 
 class Sum(msgspec.Struct, frozen=True):
@@ -121,7 +133,8 @@ def _add_first(made: RandomApp, counted_type: Any, calls: Calls) -> None:
         found = table.get(event.key, Sum(0, 0, 0, 0))
         after = Sum(found.count + 1, found.total + event.value, ticket, found.ticket)
         table[event.key] = after
-        ctx.send(made.sums, event.key, after, headers=made_from("random.main", event))
+        headers = [*made_from("random.main", event), *[REFUSED_HEADER] * (event.value == REFUSED)]
+        ctx.send(made.sums, event.key, after, headers=headers)
         rows, place = ctx.table(made.recent), (event.key, "recent")
         recent = rows.get(place, [])
         if after.count % ROW:
@@ -137,6 +150,8 @@ def _add_first(made: RandomApp, counted_type: Any, calls: Calls) -> None:
         calls[event.partition, event.offset] += 1
         if event.value == POISON or (event.value == FLAKY and calls[event.partition, event.offset] % 2):
             raise ValueError("cannot be processed")
+        if event.value == PANIC:
+            raise Panic
 
 
 def _add_second(made: RandomApp, second: Group) -> None:
@@ -242,7 +257,7 @@ class Expected:
         for offset, (key, value, event_id) in enumerate(self.inputs[partition][start:], start):
             if event_id in ids:
                 continue
-            if value == POISON:
+            if value in {POISON, PANIC, REFUSED, UNREADABLE}:
                 yield _Result(key, 0, 0, offset)
                 continue
             ids.add(event_id)

@@ -25,15 +25,19 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Step
+from pipeline.ports import Output, Step
 from pipeline.testing import DeferredExecutor, TestDriver
 from tests.runtime.random_app import (
     FLAKY,
     KEYS,
+    PANIC,
     PARTITIONS,
     POISON,
     PROMISES,
+    REFUSED,
+    REFUSED_HEADER,
     ROW,
+    UNREADABLE,
     Calls,
     Expected,
     Input,
@@ -45,10 +49,11 @@ from tests.runtime.random_troubles import AT, STARTS, Fault, Meddler, faults
 from tests.support.checker import Checker, MemoryLog
 
 VERSIONS = 4
+VALUES = [1, 1, 2, 2, 3, 3, POISON, FLAKY, FLAKY, PANIC, REFUSED, UNREADABLE]
 # (key, value, whether it is sent a second time)
 Inputs = list[tuple[str, int, bool]]
 INPUTS = st.lists(
-    st.tuples(st.sampled_from(KEYS), st.sampled_from([1, 2, 3, POISON, FLAKY]), st.booleans()),
+    st.tuples(st.sampled_from(KEYS), st.sampled_from(VALUES), st.booleans()),
     min_size=1,
     max_size=8,
 )
@@ -100,6 +105,7 @@ class RandomHistories(RuleBasedStateMachine):
         )
         app = self.made.app
         self.driver = TestDriver(app, partitions=PARTITIONS, deferred=deferred, seed=seed, settings=limits)
+        self.driver.broker.refuses = _refuses
         self.meddler = Meddler(self.driver._steps)
         vars(self.driver)["_steps"] = self.meddler
         self.checker = Checker(MemoryLog(self.driver.broker), *PROMISES)
@@ -136,17 +142,20 @@ class RandomHistories(RuleBasedStateMachine):
             number = sum(map(len, self.expected.inputs))
             one = Input(key, value, b"%d" % number)
             for _ in range(1 + twice):
-                self.driver.send(self.made.numbers, key, value, event_id=one.event_id)
-                self.expected.sent(one)
+                self.send_one(one)
 
     @rule(nth=st.integers(1, 5))
     def send_again(self, nth: int) -> None:
         """An event of some time ago."""
         for inputs in self.expected.inputs:
             if len(inputs) >= nth:
-                one = inputs[-nth]
-                self.driver.send(self.made.numbers, one.key, one.value, event_id=one.event_id)
-                self.expected.sent(one)
+                self.send_one(inputs[-nth])
+
+    def send_one(self, one: Input) -> None:
+        bad_name: list[tuple[str | bytes, bytes | None]] = [(b"\xff", b"")] if one.value == UNREADABLE else []
+        headers = [("event-id", one.event_id), *bad_name]
+        self.driver.send_raw(self.made.numbers, one.key.encode(), b"%d" % one.value, headers=headers)
+        self.expected.sent(one)
 
     @rule()
     def run(self) -> None:
@@ -354,6 +363,11 @@ class RandomHistories(RuleBasedStateMachine):
         for event in self.driver.outputs(self.made.reports):
             reported[event.key].append(event.value)
         return reported
+
+
+def _refuses(output: Output) -> str | None:
+    """Outputs of `REFUSED`; the dead letter has the input's headers, which have no such one."""
+    return "it says so" if REFUSED_HEADER in output.headers else None
 
 
 TestRandomHistories = RandomHistories.TestCase

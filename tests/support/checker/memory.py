@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.support.checker.log import Place, Read, Record, TopicFacts
+from tests.support.checker.log import Headers, Place, Read, Record, TopicFacts
 
 if TYPE_CHECKING:
     from pipeline.testing.memory_broker import MemoryBroker
-    from pipeline.testing.memory_log import PartitionLog
+    from pipeline.testing.memory_log import MemoryRecord, PartitionLog
 
 __all__ = ["MemoryLog"]
 
@@ -37,6 +37,12 @@ class MemoryLog:
             }
 
 
+def _headers(record: MemoryRecord) -> Headers:
+    """Those whose names are text: the others are for no reader to see."""
+    written: Any = record._torn.headers if record._torn is not None else record.headers() or ()
+    return tuple((name, value) for name, value in written if isinstance(name, str))
+
+
 def _read(log: PartitionLog, start: int) -> Read:
     """Committed records in front of the first open transaction; whether there are more behind it."""
     begin, records = log.start, []
@@ -51,7 +57,5 @@ def _read(log: PartitionLog, start: int) -> Read:
             if offset > stable_end:
                 hidden = True
                 break
-            records.append(
-                Record(record.offset(), record.key(), record.value(), tuple(record.headers() or ()))
-            )
+            records.append(Record(record.offset(), record.key(), record.value(), _headers(record)))
     return Read(records, begin, stable_end, end, hidden)

@@ -93,11 +93,11 @@ _COLUMNS = (
 
 
 def _rows(resets: Sequence[TaskReset]) -> Iterator[list[Cell]]:
-    """A row for each input; those of replays only where something happens to them."""
+    """A row for each input that something happens to, and at least one for each task: its rows are forgotten."""
     for planned in resets:
-        for place in planned.inputs:
-            if place.topic == planned.task.group_id.replays_topic and not (place.again or place.skipped):
-                continue
+        moved = [place for place in planned.inputs if place.again or place.skipped]
+        still = [place for place in planned.inputs if place.topic != planned.task.group_id.replays_topic]
+        for place in moved or still[:1]:
             yield [
                 f"{planned.task.group}/{planned.task.partition}",
                 *(place.topic, place.position, place.start, place.again, place.skipped),

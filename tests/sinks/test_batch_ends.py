@@ -227,7 +227,7 @@ def in_sqlite(
 
 CHANGES = st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.integers(0, 7)), min_size=2, max_size=9)
 CUTS = st.lists(st.integers(1, 8), max_size=2)
-QUICKLY = settings(max_examples=12, suppress_health_check=[*HealthCheck])
+QUICKLY = settings(max_examples=10, suppress_health_check=[*HealthCheck])
 
 
 def check(table: Table, case: Case, changes: Sequence[tuple[bool, int, int]], cuts: Sequence[int]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline import App, Delete, Event, Postgres, Sqlite
-from pipeline.errors import ConfigError, HandlerError
+from pipeline.errors import ConfigError, FatalTaskError, HandlerError
 from pipeline.ports import Step
 from pipeline.sinks.declared import Row, Sink
 from pipeline.testing import MemoryDatabases, TestDriver
@@ -148,3 +148,23 @@ def test_a_table_that_is_not_created_comes_into_being(path: Path, engine: str) -
     driver.send(amounts, "a", None)
     driver.run()
     assert driver.rows(sink) == [{"id": "b", "n": 2, "more": 1}]
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK", "BEGIN"])
+def test_a_write_function_that_ends_the_transaction_is_found_in_memory(path: Path, end: str) -> None:
+    """A unit test should show it, and not the first day in production."""
+    app = App("shop")
+    amounts = app.topic("amounts", key=str, value=int | None)
+
+    def write(cursor: Any, events: Sequence[Event[str, int | None]]) -> None:
+        count(cursor, events)
+        cursor.execute(end)
+
+    sink = Sqlite[str, int | None](path, write=write)
+    app.group("rows").sink(amounts, sink, on_error="skip")
+    driver = TestDriver(app)
+    driver.sql(sink, "CREATE TABLE log (n INTEGER)")
+    driver.send(amounts, "a", 1)
+    with pytest.raises(FatalTaskError, match=r"write tried to end the transaction"):
+        driver.run()
+    assert driver.sql(sink, "SELECT count(*) FROM log") == [(0,)]

@@ -198,8 +198,11 @@ class PostgresSession(SqlSession):
         target, columns = write.target, write.columns
         if target.mode == "upsert":
             sets = as_sets(write.changes, columns, target.key, target.facts)
-            if sets is None:
+            if sets is None and psycopg.Pipeline.is_supported():
                 self._write_in_order(write)
+                return
+            if sets is None:
+                super().write_rows(write)
                 return
             if sets.deletes:
                 self.execute_many(self.delete(write), sets.deletes)

@@ -37,6 +37,11 @@ class RowMaker:
         self._columns: tuple[str, ...] | None = None
         self._names: frozenset[str] = frozenset()
 
+    @property
+    def table(self) -> str | None:
+        """The table as statements name it; None for a write function, which may write to any."""
+        return None if self.sink.table is None else self._target.table
+
     def make(self, event: Event[Any, Any]) -> Made:
         """What the user's `row` makes of an event, checked. Raises whatever it raises, ValueError, ConfigError."""
         if self.sink.row is None:

@@ -11,6 +11,13 @@ SESSIONS = "tests/sinks/test_session_contract.py"
 
 ROWS = [
     Broken(
+        "two sinks of one table are written sink by sink",
+        "runtime/sinks/batches.py",
+        "    if len({*tables}) == len(tables):\n",
+        "    if True:\n",
+        f"{SINKS} two_sinks_of_one_table",
+    ),
+    Broken(
         "tasks of a group of sinks that has not begun are taken",
         "runtime/worker.py",
         "busy = [*self._restoring, *self._fenced, *self._beginnings.tasks]",

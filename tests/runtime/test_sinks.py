@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline import App, Event, PipelineError, Postgres, Topic
+from pipeline import App, Delete, Event, PipelineError, Postgres, Topic
 from pipeline.client.topics.look import readers_of
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
@@ -229,6 +229,27 @@ def test_rows_of_other_columns_belong_to_their_record() -> None:
         driver.send(topic, f"k{value}", value)
     driver.run()
     assert driver.rows(sink) == [{"k": "k0", "v": 1}]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_two_sinks_of_one_table_are_written_in_the_order_of_the_records(together: bool) -> None:
+    """One writes rows and one deletes them: which came last must not depend on when a transaction ends."""
+    app = App("odd")
+    topic = app.topic("amounts", key=str, value=int | None)
+    rows: Postgres[str, int | None] = Postgres(
+        DSN, "t", key="k", row=lambda e: {"k": e.key, "v": e.value} if e.value else None
+    )
+    gone: Callable[[Event[str, int | None]], Row] = lambda e: None if e.value else Delete({"k": e.key})  # noqa: E731
+    group = app.group("rows")
+    group.sink(topic, rows)
+    group.sink(topic, Postgres(DSN, "t", key="k", row=gone))
+    driver = TestDriver(app)
+    for value in (1, None, 2):
+        driver.send(topic, "a", value)
+        if not together:
+            driver.run()
+    driver.run()
+    assert driver.rows(rows) == [{"k": "a", "v": 2}]
 
 
 def test_positions_that_are_gone_stop_the_start() -> None:

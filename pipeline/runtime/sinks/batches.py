@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from pipeline.bindings import OnError
@@ -61,10 +63,16 @@ def halves(batch: Batch, before: Mapping[str, int]) -> tuple[Batch, Batch]:
 
 
 def writes_of(batch: Batch, outlets: Sequence[Outlet]) -> list[tuple[int, RowsWrite | OwnWrite]]:
-    """What to write, each with its outlet's place, in the order in which sinks were declared."""
-    made: dict[int, list[Made]] = {}
-    for item in batch.items:
-        for at, each in item.made:
-            if each is not None:
-                made.setdefault(at, []).append(each)
-    return [(at, write) for at in sorted(made) for write in outlets[at].maker.writes(made[at])]
+    """What to write, each with its outlet's place: sink by sink, in the order in which they were declared.
+
+    Where two of them write to one table, the order of the records counts instead.
+    """
+    tables = [outlet.maker.table for outlet in outlets if outlet.maker.table is not None]
+    made = [(at, each) for item in batch.items for at, each in item.made if each is not None]
+    if len({*tables}) == len(tables):
+        made.sort(key=itemgetter(0))  # which keeps the order of each sink's records
+    return [
+        (at, write)
+        for at, run in groupby(made, itemgetter(0))
+        for write in outlets[at].maker.writes([each for _, each in run])
+    ]

@@ -172,7 +172,7 @@ def _show(inventories: Sequence[Inventory], *, json: bool) -> None:
     for found in inventories:
         for holding in found.holdings:
             if holding.problem:
-                say(f"{_place(found)}, entry {holding.ref.seq:,}: {holding.problem}")
+                typer.echo(f"{_place(found)}, entry {holding.ref.seq:,}: {holding.problem}")
     strays = [held for found in inventories for held in found.strays.values()]
     if strays:
         say(f"beside them {counted(len(strays), 'object')} of {sum(held.size for held in strays):,} bytes")

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from pipeline.cli.main import main as command
@@ -60,35 +60,44 @@ class _KillAt:
 
 
 class _Producer:
-    """`ports.TransactionalProducer` with points around its calls."""
+    """`ports.TransactionalProducer` with points around its calls.
+
+    The transaction after `init` is the barrier, whose records are aborted: it has no points, so that a point is met by
+    records that count.
+    """
 
     def __init__(self, inner: TransactionalProducer, kill: _KillAt) -> None:
         self._inner = inner
         self._kill = kill
+        self._barrier = False
 
     def init(self) -> None:
         self._kill.reached(Point.BEFORE_FENCE)
         self._inner.init()
         self._kill.reached(Point.AFTER_FENCE)
+        self._barrier = True
 
     def begin(self) -> None:
-        self._kill.reached(Point.BEFORE_BEGIN)
+        self._reached(Point.BEFORE_BEGIN)
         self._inner.begin()
-        self._kill.reached(Point.AFTER_BEGIN)
+        self._reached(Point.AFTER_BEGIN)
 
     def send(self, outputs: Sequence[Output]) -> None:
         self._inner.send(outputs)
         position = bool(outputs) and outputs[0][0].startswith("pipeline.")
-        self._kill.reached(Point.AFTER_POSITION if position else Point.AFTER_RECORDS)
+        self._reached(Point.AFTER_POSITION if position else Point.AFTER_RECORDS)
 
-    def append(self, journal: TopicPartition, chunks: Sequence[bytes]) -> None:
-        self._inner.append(journal, chunks)
-        self._kill.reached(Point.AFTER_RECORDS)
+    def append(self, journal: TopicPartition, chunks: Sequence[bytes], key: bytes | None = None) -> None:
+        self._inner.append(journal, chunks, key)
+        self._reached(Point.AFTER_RECORDS)
 
     def flush(self) -> int:
         offset = self._inner.flush()
-        self._kill.reached(Point.AFTER_FLUSH)
+        self._reached(Point.AFTER_FLUSH)
         return offset
+
+    def appended_at(self) -> Mapping[TopicPartition, int]:
+        return self._inner.appended_at()
 
     def commit(self) -> None:
         ending = self._kill.due(Point.DURING_COMMIT)
@@ -101,9 +110,14 @@ class _Producer:
 
     def abort(self) -> None:
         self._inner.abort()
+        self._barrier = False
 
     def close(self) -> None:
         self._inner.close()
+
+    def _reached(self, point: Point) -> None:
+        if not self._barrier:
+            self._kill.reached(point)
 
 
 def _kill() -> None:

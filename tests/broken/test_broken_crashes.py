@@ -75,8 +75,8 @@ ROWS = [
     Broken(
         "a record that crashes is retried",
         "runtime/processor.py",
-        "isinstance(error, UnreadableHeadersError | NativeCrash)",
-        "isinstance(error, UnreadableHeadersError)",
+        "isinstance(error, UnreadableHeadersError | NativeCrash | RefusedOutputError)",
+        "isinstance(error, UnreadableHeadersError | RefusedOutputError)",
         f"{CRASHES} fix_passes",
     ),
     Broken(

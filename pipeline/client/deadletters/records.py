@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 
 from pipeline.client.deadletters.letters import Choice, DeadLetter, LetterId, read_letters
 from pipeline.client.deadletters.marks import Mark
@@ -23,7 +24,6 @@ from pipeline.runtime.world import World
 __all__ = ["FailedRecord", "State", "failed_records", "newest_letters"]
 
 _TO_THE_END = 2**63 - 1
-_Place = tuple[str, str, str, int, int]
 
 
 class State(StrEnum):
@@ -85,21 +85,27 @@ def failed_records(
     UnreachableError.
     """
     within = None if everything else _within(topic, choice.ids, world)
-    records: dict[tuple[_Place, str], FailedRecord] = {}
+    records: dict[bytes, FailedRecord] = {}
     without_id: dict[
-        _Place, str
-    ] = {}  # letters of earlier releases; and the topic id that they turn out to have
+        bytes, str
+    ] = {}  # of letters of earlier releases: the topic id that they turn out to have
     for found in read_letters(topic, Choice(), world, within):
         letter, origin = found.letter, found.letter.origin
         owner = (letter.app, letter.group) if letter.app else group
-        place = (*owner, origin.topic, origin.partition, origin.offset)
+        place = _digest(*owner, origin.topic, origin.partition, origin.offset)
         topic_id = letter.topic_id
         if not topic_id:
             without_id.setdefault(place, "")
         elif place in without_id and without_id[place] in {"", topic_id}:
             without_id[place], topic_id = topic_id, ""
-        records.setdefault((place, topic_id), FailedRecord()).add(found, choice, own=owner == group)
+        key = _digest(place.hex(), topic_id) if topic_id else place
+        records.setdefault(key, FailedRecord()).add(found, choice, own=owner == group)
     return list(records.values())
+
+
+def _digest(*parts: object) -> bytes:
+    """Names a record in a few bytes: there may be a million of them."""
+    return blake2b("\0".join(map(str, parts)).encode(), digest_size=16).digest()
 
 
 def newest_letters(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.sinking import Hold, PositionRow
+from pipeline.event import Event
 from pipeline.sinks.declared import Mode, Sink
 from pipeline.sinks.merging import Change, Facts
 
@@ -60,6 +61,13 @@ class OwnWrite:
 
     function: Callable[[Any, Sequence[Any]], None]
     events: Sequence[Any]
+
+    def __str__(self) -> str:
+        name = f"the write function {getattr(self.function, '__qualname__', self.function)}"
+        first, last = self.events[0], self.events[-1]
+        if not isinstance(first, Event) or not isinstance(last, Event):
+            return name
+        return f"{name} (records {first.topic}[{first.partition}] offset {first.offset} to {last.offset})"
 
 
 class SinkSession(Protocol):

@@ -155,9 +155,8 @@ class SqliteSession(SqlSession):
             )
 
     def _ended(self, write: OwnWrite, what: str) -> FatalTaskError:
-        name = getattr(write.function, "__qualname__", write.function)
         return FatalTaskError(
-            f"{self._place}: the write function {name} {what}, in which its rows and their positions are written; "
+            f"{self._place}: {write} {what}, in which its rows and their positions are written; "
             "the batch was rolled back",
             hint="remove COMMIT, ROLLBACK, BEGIN, OR ROLLBACK, RAISE(ROLLBACK), executescript() and close() from the "
             "function and from its triggers; use savepoints to undo a part. Then restart the worker: it continues from "

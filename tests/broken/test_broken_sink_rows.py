@@ -13,6 +13,13 @@ PLACES = "tests/sinks/test_session_places.py"
 
 ROWS = [
     Broken(
+        "a COMMIT that was a rollback is taken for done",
+        "sinks/postgres/session.py",
+        '        if done != "COMMIT":\n',
+        "        if done is None:\n",
+        f"{OWN_WRITES} is_a_rollback",
+    ),
+    Broken(
         "a test of an app writes to the file that its sink names",
         "testing/memory_database.py",
         "        self._real = RealDatabases() if real else None\n",

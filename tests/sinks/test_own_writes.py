@@ -13,7 +13,8 @@ import pytest
 from psycopg import sql
 
 from pipeline import App, Event, Postgres, Sqlite
-from pipeline.errors import FatalTaskError, HandlerError
+from pipeline.errors import ConfigError, FatalTaskError, HandlerError, InvariantError
+from pipeline.sinks.opening import RealDatabases
 from pipeline.testing import MemoryDatabases, TestDriver
 from tests.sinks.server import PostgresUnderTest
 
@@ -141,7 +142,8 @@ def test_a_write_that_ends_the_transaction_commits_nothing(
     shop: list[Shop] = []
     shop.append(Shop(databases, dsn, ending(ENDS[how], then, shop), on_error="skip"))
     shop[0].send(1, 2, 3, 4)
-    with pytest.raises(FatalTaskError, match=r"the write function Shop.* has (ended|closed)") as caught:
+    found = r"function Shop.* \(records amounts\[0\] offset 0 to 3\) has (ended|closed)"
+    with pytest.raises(FatalTaskError, match=found) as caught:
         shop[0].driver.run()
     assert "remove COMMIT" in (caught.value.hint or "")
     assert postgres.sql(dsn, "SELECT * FROM t") == []
@@ -209,6 +211,18 @@ def test_a_record_that_fails_is_found_though_others_pass(
     shop[0].driver.run()
     assert postgres.sql(dsn, "SELECT n FROM t ORDER BY n") == [(1,), (2,), (4,)]
     assert len(shop[0].driver.said("record_rejected")) == 1
+
+
+def test_a_commit_that_is_a_rollback_is_not_taken_for_done(dsn: str) -> None:
+    """The server says ROLLBACK, and no error, when a statement before it had failed."""
+    session = RealDatabases().open(Postgres(dsn, write=print), "shop")
+    session.prepare()
+    session.begin()
+    with pytest.raises(ConfigError):
+        session.execute("SELECT FROM nowhere")  # type: ignore[attr-defined]  # a SqlSession
+    with pytest.raises(InvariantError, match="had failed: ROLLBACK"):
+        session.commit()
+    session.close()
 
 
 SQLITE_ENDS: dict[str, End] = {

@@ -165,6 +165,6 @@ def test_a_write_function_that_ends_the_transaction_is_found_in_memory(path: Pat
     driver = TestDriver(app)
     driver.sql(sink, "CREATE TABLE log (n INTEGER)")
     driver.send(amounts, "a", 1)
-    with pytest.raises(FatalTaskError, match=r"write tried to end the transaction"):
+    with pytest.raises(FatalTaskError, match=r"records amounts.0. offset 0 to 0\) tried to end"):
         driver.run()
     assert driver.sql(sink, "SELECT count(*) FROM log") == [(0,)]

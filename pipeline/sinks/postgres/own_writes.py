@@ -57,7 +57,7 @@ def run_own_write(connection: psycopg.Connection[Any], write: OwnWrite, place: s
             raise _ended(write, place, "has ended the transaction") from raised or error
         raise
     if raised is None:
-        raise RejectedRowsError(f"{_name(write)} continued after a statement of its own had failed")
+        raise RejectedRowsError(f"{write} continued after a statement of its own had failed")
     if isinstance(raised, psycopg.Error):
         raise raised
     raise RejectedRowsError(f"{type(raised).__name__}: {raised}") from raised
@@ -70,7 +70,7 @@ def _check_connection(
     if connection.closed and not connection.broken:
         raise _ended(write, place, "has closed the connection") from raised
     if connection.closed:
-        raise SinkUnreachableError(f"{place}: the connection was lost in {_name(write)}") from raised
+        raise SinkUnreachableError(f"{place}: the connection was lost in {write}") from raised
     active = connection.info.transaction_status is TransactionStatus.ACTIVE
     if active or connection.pgconn.pipeline_status != PipelineStatus.OFF:
         raise _ended(write, place, "has left a statement or a pipeline of its own open") from raised
@@ -78,7 +78,7 @@ def _check_connection(
 
 def _ended(write: OwnWrite, place: str, what: str) -> FatalTaskError:
     return FatalTaskError(
-        f"{place}: the write function {_name(write)} {what}, in which its rows and their positions are written; "
+        f"{place}: {write} {what}, in which its rows and their positions are written; "
         "the batch was rolled back",
         hint="remove COMMIT, ROLLBACK, BEGIN, PREPARE TRANSACTION, CLOSE ALL and close() from the function; "
         "use savepoints (`with cursor.connection.transaction():`) to undo a part. Then restart the worker: it "
@@ -90,7 +90,3 @@ def _send(connection: psycopg.Connection[Any], statements: str) -> None:
     """On a cursor of our own, since the function may have changed what the connection makes."""
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute(statements.encode())
-
-
-def _name(write: OwnWrite) -> str:
-    return str(getattr(write.function, "__qualname__", write.function))

@@ -23,6 +23,7 @@ from pipeline.core.names import GroupId, TaskId
 from pipeline.core.sinking import Hold, PositionRow
 from pipeline.errors import (
     ConfigError,
+    InvariantError,
     PipelineError,
     RetriableError,
     SinkUnreachableError,
@@ -158,8 +159,9 @@ class PostgresSession(SqlSession):
         return moved
 
     def commit(self) -> None:
+        """The server answers COMMIT of a transaction that has failed with success, and calls it ROLLBACK."""
         try:
-            self._run(b"COMMIT")
+            done = self._run(b"COMMIT").statusmessage
             self._connection.autocommit = True
         except psycopg.Error as error:
             raised = translation(error, self._connection, self._place)
@@ -167,6 +169,8 @@ class PostgresSession(SqlSession):
                 # Also when the server says so itself: it may end a session between its commit and its answer.
                 raise UnknownOutcomeError(raised.message, hint=raised.hint) from error
             raise raised from error
+        if done != "COMMIT":
+            raise InvariantError(f"{self._place}: COMMIT of a transaction that had failed: {done}")
 
     def rollback(self) -> None:
         self._staged.clear()  # those that the transaction has created are gone

@@ -13,12 +13,13 @@ give the same:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
-__all__ = ["Change", "Facts", "Gone", "Kind", "Sets", "as_sets", "fits"]
+__all__ = ["Change", "Facts", "Gone", "Kind", "Sets", "as_sets", "fits", "versions"]
 
 Values = Sequence[Any]
 
@@ -88,11 +89,7 @@ def as_sets(
     """The same as sets; None: write the changes one after the other."""
     if facts is None or not facts.in_sets or not changes:
         return None
-    places = [columns.index(name) for name in key] if columns else []
-    keys = [
-        change.key if isinstance(change, Gone) else tuple([change[place] for place in places])
-        for change in changes
-    ]
+    keys = _keys(changes, columns, key)
     for name, values in zip(key, zip(*keys, strict=True), strict=True):
         kind = facts.kinds[name]
         if kind.key is None or {*map(type, values)} != {kind.key} or not kind.comparable(values):
@@ -116,6 +113,23 @@ def as_sets(
         each for each, change in zip(keys, changes, strict=True) if isinstance(change, Gone)
     )
     return Sets(list(deletes), rows)
+
+
+def versions(changes: Sequence[Change], columns: Sequence[str], key: Sequence[str]) -> float:
+    """How many versions of its row a change finds at the end of its transaction, on the average of all changes."""
+    try:
+        counts = Counter(_keys(changes, columns, key))
+    except TypeError:  # a key that has no hash: of an array, or of JSON
+        return 1.0
+    return sum(count * count for count in counts.values()) / max(len(changes), 1)
+
+
+def _keys(changes: Sequence[Change], columns: Sequence[str], key: Sequence[str]) -> list[tuple[Any, ...]]:
+    places = [columns.index(name) for name in key] if columns else []
+    return [
+        change.key if isinstance(change, Gone) else tuple([change[place] for place in places])
+        for change in changes
+    ]
 
 
 def fits(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: Facts | None) -> bool:

@@ -13,6 +13,13 @@ PLACES = "tests/sinks/test_session_places.py"
 
 ROWS = [
     Broken(
+        "a batch may change a row as often as it likes",
+        "sinks/postgres/session.py",
+        "target.key) > VERSIONS:",
+        "target.key) < 0:",
+        "tests/sinks/test_apps.py row_too_often",
+    ),
+    Broken(
         "a COMMIT that was a rollback is taken for done",
         "sinks/postgres/session.py",
         '        if done != "COMMIT":\n',

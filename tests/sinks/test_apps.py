@@ -254,3 +254,27 @@ def test_a_key_that_cannot_tell_rows_apart_is_its_records_error(
     driver.send(topic, "b", 2)
     driver.run()
     assert ask(path, "SELECT id FROM totals") == [("b",)]
+
+
+def test_a_batch_that_changes_a_row_too_often_is_written_in_parts(
+    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a CHECK each change is shown to the server, and visits the versions before it: their number is bounded."""
+    monkeypatch.setattr("pipeline.sinks.postgres.session.VERSIONS", 50)
+    postgres.sql(
+        dsn,
+        "CREATE TABLE totals (id text PRIMARY KEY, n bigint CHECK (n <> 13))",
+        "CREATE TABLE seen (transaction bigint, n bigint)",
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN INSERT INTO seen VALUES (txid_current(), NEW.n); RETURN NULL; END'",
+        "CREATE TRIGGER note AFTER INSERT OR UPDATE ON totals FOR EACH ROW EXECUTE FUNCTION note()",
+    )
+    driver, topic = driver_of(databases, Postgres(dsn, "totals", row=row), on_error="skip")
+    for n in range(250):
+        driver.send(topic, "a", n)
+    driver.run()
+    assert postgres.sql(dsn, "SELECT * FROM totals") == [("a", 249)]
+    assert len(driver.said("record_rejected")) == 1
+    sizes = postgres.sql(dsn, "SELECT count(*) FROM seen GROUP BY transaction ORDER BY min(n)")
+    assert sum(int(str(size)) for (size,) in sizes) == 249
+    assert max(int(str(size)) for (size,) in sizes) <= 50

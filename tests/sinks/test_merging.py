@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.sinks.merging import Facts, Gone, Sets, as_sets, fits
+from pipeline.sinks.merging import Change, Facts, Gone, Sets, as_sets, fits, versions
 from pipeline.sinks.postgres.kinds import kind_of
 
 of = partial(kind_of, modifier=-1, element="", deterministic=True, unicode=True, indexed=False)
@@ -114,3 +114,11 @@ def test_lists_are_copied_when_their_elements_are() -> None:
     assert kind.readable([[1, 2], [], "{3}"])
     assert not kind.readable([[1, 2.0]])
     assert not kind.readable([[1, None]])
+
+
+def test_versions_of_a_row_are_counted_as_its_changes_meet_them() -> None:
+    """The cost of a transaction grows with their square."""
+    changes: list[Change] = [*(("a", n) for n in range(30)), ("b", 1), Gone(("b",))]
+    assert versions(changes, ("k", "v"), ("k",)) == (30 * 30 + 2 * 2) / 32
+    assert versions([([1], 1)] * 9, ("k", "v"), ("k",)) == 1.0
+    assert versions([], (), ("k",)) == 0.0

@@ -25,11 +25,12 @@ from pipeline.errors import (
     ConfigError,
     InvariantError,
     PipelineError,
+    RejectedRowsError,
     RetriableError,
     SinkUnreachableError,
     UnknownOutcomeError,
 )
-from pipeline.sinks.merging import Facts, Gone, as_sets, fits
+from pipeline.sinks.merging import Facts, Gone, as_sets, fits, versions
 from pipeline.sinks.ports import OwnWrite, RowsWrite, TableShape
 from pipeline.sinks.postgres.catalog import facts_of, shape_of
 from pipeline.sinks.postgres.errors import not_connected, translation
@@ -43,6 +44,8 @@ LOCK_MS = 3_000
 IDLE_S = 30
 COPY_FROM_ROWS = 20
 STAGE_FROM_ROWS = 100
+# An update of a row visits the versions that its transaction has made of it: beyond this, two transactions are faster.
+VERSIONS = 400
 APPLICATION = "pipeline/"
 # A dead server, or a network that swallows everything, is noticed within some 20 s.
 DEFAULTS: Mapping[str, str] = {
@@ -198,10 +201,15 @@ class PostgresSession(SqlSession):
             cursor.executemany(sql.encode(), rows)
 
     def write_rows(self, write: RowsWrite) -> None:
-        """Many rows are copied, where rows may be there already by way of a temporary table, if that gives the same."""
+        """Many rows are copied, where rows may be there already by way of a temporary table, if that gives the same.
+
+        A batch with too many changes of the same rows is refused as a whole, so that it is halved.
+        """
         target, columns = write.target, write.columns
         if target.mode == "upsert":
             sets = as_sets(write.changes, columns, target.key, target.facts)
+            if sets is None and versions(write.changes, columns, target.key) > VERSIONS:
+                raise RejectedRowsError("the batch changes the same rows too often for one transaction")
             if sets is None and psycopg.Pipeline.is_supported():
                 self._write_in_order(write)
                 return

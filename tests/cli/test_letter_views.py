@@ -1,0 +1,22 @@
+"""What `pipeline deadletters show` says of a letter."""
+
+from __future__ import annotations
+
+from pipeline.cli.letter_views import letter_document, letter_lines
+from pipeline.client.deadletters.letters import DeadLetter
+from pipeline.core.letters import Letter, Origin
+
+REASON = "1 of 2 headers cannot be read: the name is not valid UTF-8 (b'\\xff')"
+
+
+def test_headers_that_a_letter_lacks_are_shown() -> None:
+    """Whoever decides about a replay must know that it will not have them."""
+    letter = Letter(Origin("orders", 0, 7), "handle", "UnreadableHeadersError: " + REASON, left_out=REASON)
+    found = DeadLetter(0, 3, letter, b"k", b"v", [("trace", b"1")])
+    lines = list(letter_lines(found, None))
+    assert "  header     trace: 1" in lines
+    assert any(line.startswith("  left out   1 of 2 headers cannot be read") for line in lines)
+    document = letter_document(found, None)
+    assert document["headers_left_out"] == REASON
+    whole = found.letter._replace(left_out="")
+    assert letter_document(DeadLetter(0, 3, whole, b"k", b"v", ()), None)["headers_left_out"] is None

@@ -47,11 +47,18 @@ class Narrowing:
         self._until: dict[str, int] = {}  # positions past all that was refused
         self._suspects: dict[str, int] = {}  # positions past what was refused last
         self._guilty: dict[tuple[str, int], str] = {}
+        self._at: Mapping[str, int] = {}  # positions of the last commit
 
     @property
     def active(self) -> bool:
         """Whether commits are to be smaller than configured."""
         return bool(self._until)
+
+    def begin(self, positions: Mapping[str, int]) -> None:
+        """The task goes live at these positions. After a reset they are lower, and there is nothing to search for."""
+        if _below(positions, self._at):
+            self._forget()
+        self._at = positions
 
     def refused(self, task: str, error: RefusedError, sealed: Sealed) -> None:
         """A commit was refused. Raises FatalTaskError when it is not a record that can be found."""
@@ -75,11 +82,15 @@ class Narrowing:
 
     def committed(self, positions: Mapping[str, int]) -> None:
         """A commit with these positions has happened."""
+        self._at = positions
         if not self._until or _below(positions, self._suspects):
             return  # a guilty record is still to come: the search goes on in what is left
         if _below(positions, self._until):
             self.limit = min(self.limit * 2, self._configured)
             return
+        self._forget()
+
+    def _forget(self) -> None:
         self.limit = self._configured
         self._until.clear()
         self._suspects.clear()
@@ -109,4 +120,4 @@ class Narrowing:
 
 
 def _below(positions: Mapping[str, int], marks: Mapping[str, int]) -> bool:
-    return any(positions[topic] < mark for topic, mark in marks.items())
+    return any(positions.get(topic, mark) < mark for topic, mark in marks.items())

@@ -103,6 +103,7 @@ class Task:
         self._last: tuple[str, int] | None = None  # topic and offset of the record processed last
         self._sealed = Sealed({})
         self._narrowing = narrowing
+        narrowing.begin(restored.applied.positions)
         self._backlog = Backlog(world.clock)
         self._replays_topic = group.id.replays_topic
         self._entries: deque[tuple[Commit, Entered]] = deque()

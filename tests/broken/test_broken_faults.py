@@ -114,6 +114,13 @@ ROWS = [
         "tests/runtime/test_narrowing.py exactly_the_guilty",
     ),
     Broken(
+        "a search for a refused record outlives a reset",
+        "runtime/narrowing.py",
+        "        if _below(positions, self._at):\n",
+        "        if False:\n",
+        "tests/runtime/test_narrowing.py reset",
+    ),
+    Broken(
         "the search goes on when a dead letter is refused",
         "runtime/narrowing.py",
         "        if place in self._guilty:\n",

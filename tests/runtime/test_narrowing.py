@@ -70,3 +70,15 @@ def test_records_are_not_looked_at_while_nothing_was_refused() -> None:
     records = _records(0, 10)
     assert [(run, why) for run, why in narrowing.runs("in", records)] == [(records, None)]
     assert (narrowing.active, narrowing.limit) == (False, CONFIGURED)
+
+
+def test_a_reset_ends_the_search() -> None:
+    """Else every record up to the guilty one, perhaps millions, would be a commit of its own."""
+    narrowing = Narrowing(CONFIGURED)
+    narrowing.begin({"in": 5})
+    narrowing.refused("shop/main/0", ERROR, Sealed({"in": 6}, 1, ("in", 5)))
+    narrowing.begin({"in": 5})
+    assert (narrowing.active, narrowing.limit) == (True, 1)
+    narrowing.begin({"in": 0})
+    assert (narrowing.active, narrowing.limit) == (False, CONFIGURED)
+    assert [why for _, why in narrowing.runs("in", _records(0, 6))] == [None]

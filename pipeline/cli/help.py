@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -112,8 +113,8 @@ def _help(parameter: Any) -> str:
     default = parameter.default
     if parameter.required and parameter.param_type_name == "option":
         return f"{text} Required."
-    if default is None or isinstance(default, bool | list | tuple) or callable(default):
-        return text
+    if isinstance(default, bool) or not isinstance(default, str | int | float | Path | Enum):
+        return text  # none, or what the library means by none
     if "Default" in text or not str(default):
         return text
     shown = default.value if isinstance(default, Enum) else default

@@ -27,7 +27,7 @@ class Sent:
         drawn: list[tuple[str, Order | Payment]] = []
         for _ in range(count):
             number, customer = f"o{len(self.orders)}", self._random.randrange(12)
-            order = Order(f"customer-{customer}", COUNTRIES[customer % 3], self._random.randrange(1, 500))
+            order = Order(f"customer-{customer}", COUNTRIES[customer % 3], self._random.randrange(2, 500))
             self.orders[number] = order
             drawn.append((number, order))
             for cents in self._random.choice([[], [order.cents], [order.cents], [1, order.cents - 1]]):

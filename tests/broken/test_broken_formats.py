@@ -1,0 +1,68 @@
+"""Broken on purpose: what writer and reader of the journal agree upon, so that only the checker can notice."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broken.breaking import Broken, Copy, name_of
+
+STOPPED = "tests/runtime/test_worker.py stop_commits_what_is_open"
+CHECKPOINTED = "tests/runtime/test_checkpoints.py nothing_is_truncated_before"
+
+ROWS = [
+    Broken(
+        "the chain does not cover the entries before it",
+        "core/journal.py",
+        "    return blake2b(previous + body, digest_size=CHAIN_SIZE).digest()",
+        "    return blake2b(body, digest_size=CHAIN_SIZE).digest()",
+        STOPPED,
+    ),
+    Broken(
+        "the checksum does not cover the payload",
+        "core/journal.py",
+        "    return zlib.crc32(payload, zlib.crc32(",
+        '    return zlib.crc32(b"", zlib.crc32(',
+        STOPPED,
+    ),
+    Broken(
+        "an entry does not count the bytes before it",
+        "runtime/publisher.py",
+        "            journal_bytes=head.journal_bytes,\n",
+        "",
+        STOPPED,
+    ),
+    Broken(
+        "an entry does not name the last checkpoint",
+        "runtime/publisher.py",
+        "            checkpoint=head.checkpoint,\n",
+        "",
+        CHECKPOINTED,
+    ),
+    Broken(
+        "a checkpoint is named with another chain than its entry's",
+        "runtime/checkpoints/upload.py",
+        "        chain=applied.chain,\n        nonce=nonce,\n",
+        "        chain=bytes(16),\n        nonce=nonce,\n",
+        CHECKPOINTED,
+    ),
+    Broken(
+        "all attempts have one nonce",
+        "runtime/publisher.py",
+        "            nonces.append(self._world.random.token(NONCE_BYTES))\n",
+        "            nonces.append(bytes(NONCE_BYTES))\n",
+        STOPPED,
+    ),
+    Broken(
+        "a commit has another owner than the acquire entry",
+        "runtime/publisher.py",
+        "            owner=self._owner,\n",
+        "            owner=self._owner if commit.identity is not None else self._owner * 2,\n",
+        STOPPED,
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_format_is_noticed(broken: Broken, copied: Copy) -> None:
+    """The checker decodes by itself, and does not believe what the package writes and reads back."""
+    copied.assert_noticed(broken)

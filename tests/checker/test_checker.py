@@ -70,8 +70,34 @@ def test_duplicates_and_letters_and_replays_are_accounted_for() -> None:
     check(history, IDS)
     history.replay(2)
     history.output(2, b"a", b"2")
-    history.entry("commit", positions={"numbers": 4, "app.main.replays": 2})
+    history.replayed = 2
+    history.entry("commit")
     check(history, IDS)
+
+
+def test_replays_in_a_topic_that_was_replaced_count_anew() -> None:
+    """Its positions begin again, and each replay of either topic may have a result."""
+    history = History.begun()
+    history.input(1)
+    history.letter(0)
+    history.position = 1
+    history.entry("commit")
+    live = Checker(history.log, IDS)
+    for topic_id in ("id", "id-2"):
+        history.replay(0)
+        history.letter(0)
+        history.replayed = 2
+        history.entry("commit")
+        live.check()
+        history.log.recreate("app.main.replays", "id-2")
+        if topic_id == "id":
+            facts = {"numbers": ["id", 1], "app.main.replays": ["id-2", 1, False, True]}
+            history.replayed = 0
+            history.entry("acquire", identity=["cluster", "p", facts, {}, "t"])
+    live.check()
+    history.letter(0)
+    with pytest.raises(HistoryError, match="inputs 0 have more outputs than they should"):
+        live.check()
 
 
 def test_an_output_topic_that_was_recreated_is_a_new_beginning() -> None:
@@ -163,6 +189,13 @@ def broken_chain(history: History) -> None:
 def falling_position(history: History) -> None:
     history.position = 2
     history.entry("commit")
+
+
+def replaced_input(history: History) -> None:
+    """Only replays may be another topic of the same name."""
+    identity = ["cluster", "p", {"numbers": ["id-2", 1, False, True]}, {}, "t"]
+    history.position = 0
+    history.entry("acquire", identity=identity)
 
 
 def vanished_position(history: History) -> None:
@@ -282,6 +315,7 @@ BROKEN: list[tuple[Callable[[History], None], str]] = [
     (skipped_seq, "entry 7 at 10 follows entry 5 at 8"),
     (broken_chain, "entry 6 at 10 does not continue the entry before it"),
     (falling_position, "entry 6 at 10: numbers falls from 3 to 2"),
+    (replaced_input, "entry 6 at 10: numbers falls from 3 to 0"),
     (vanished_position, "numbers falls from 3 to None"),
     (second_genesis, "entry 6 at 10 is a genesis entry"),
     (no_genesis, "entry 1 at 10 is a acquire entry"),

@@ -10,6 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.afterwards import (
+    committed_records,
+    committed_records_are_verified,
+    memory_records_are_verified,
+)
+
+__all__ = ["committed_records", "committed_records_are_verified", "memory_records_are_verified"]
+
 _ROOT = Path(__file__).parents[2]
 _TIMEOUT_S = 60
 _ENVIRONMENT = {

@@ -23,6 +23,13 @@ from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import JournalBounds, Record, TopicSpec
 from pipeline.runtime.system import SystemClock
+from tests.support.afterwards import (
+    committed_records,
+    committed_records_are_verified,
+    memory_records_are_verified,
+)
+
+__all__ = ["committed_records", "committed_records_are_verified", "memory_records_are_verified"]
 
 _TIMEOUT_S = 60
 # How long markers may take; a transaction of a killed loader stays open for longer.

@@ -11,6 +11,9 @@ from tests.conftest import KafkaUnderTest
 from tests.kafka.proxy import Proxy
 from tests.kafka.troubled_bench import TroubledBench
 from tests.kafka.workbench import Workbench
+from tests.support.afterwards import committed_records, committed_records_are_verified
+
+__all__ = ["committed_records", "committed_records_are_verified"]
 
 
 @pytest.fixture

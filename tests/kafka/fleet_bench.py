@@ -121,6 +121,7 @@ class FleetBench:
                 counts[task.partition] = end
         assert sum(counts.values()) == len(self.bench.sent)
         assert self.bench.outputs() == self.bench.expected()
+        self.bench.verify_at_rest()
 
     def story(self) -> str:
         """The end of each log."""

@@ -6,6 +6,7 @@ import os
 
 from pipeline import App, Context, Event
 from tests.kafka.sums import PREFIX, Amount, Sum
+from tests.support.checker import made_from
 
 MENDED = "LETTERS_MENDED"
 SKIPPING = "LETTERS_SKIPPING"  # a release without dead letters
@@ -24,6 +25,6 @@ def add(event: Event[str, Amount], ctx: Context) -> None:
     before = table.get(event.key, Sum(0, 0))
     after = Sum(before.count + 1, before.total + event.value.n)
     table[event.key] = after
-    ctx.send(sums, event.key, after)
+    ctx.send(sums, event.key, after, headers=made_from(f"{PREFIX}.main", event))
     if event.value.n % EVERY == 0 and MENDED not in os.environ:
         raise ValueError(f"{event.value.n} cannot be added yet")

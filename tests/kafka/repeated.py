@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline import App, Context, Dedup, Event
 from tests.kafka.sums import PREFIX, Amount, Sum
+from tests.support.checker import made_from
 
 app = App(PREFIX)
 dropped = app.topic(f"{PREFIX}-dropped", key=str, value=Amount)
@@ -21,4 +22,4 @@ def add(event: Event[str, Amount], ctx: Context) -> None:
     before = table.get(event.key, Sum(0, 0))
     after = Sum(before.count + 1, before.total + event.value.n)
     table[event.key] = after
-    ctx.send(sums, event.key, after)
+    ctx.send(sums, event.key, after, headers=made_from(f"{PREFIX}.main", event))

@@ -11,6 +11,7 @@ import os
 import msgspec
 
 from pipeline import App, Context, Event
+from tests.support.checker import made_from
 
 PREFIX = os.environ.get("SUMS_PREFIX", "sums")
 GROUPS = os.environ.get("SUMS_GROUPS", "main counting").split()
@@ -42,7 +43,7 @@ def add(event: Event[str, Amount], ctx: Context) -> None:
     before = table.get(event.key, Sum(0, 0))
     after = Sum(before.count + 1, before.total + event.value.n)
     table[event.key] = after
-    ctx.send(sums, event.key, after)
+    ctx.send(sums, event.key, after, headers=made_from(f"{PREFIX}.main", event))
 
 
 if "counting" in GROUPS:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from pipeline.ports import TopicSpec
 from tests.conftest import KafkaUnderTest
 from tests.kafka.test_worker_kills import PHASES, Phase
 from tests.kafka.workbench import DEADLINE_S, Workbench
+from tests.support.checker import Promise
 
 pytestmark = pytest.mark.kafka
 
@@ -37,6 +39,9 @@ class Repeated(Workbench):
         self._random = random.Random(prefix)
         with closing(KafkaCluster(KafkaSettings(servers))) as cluster:
             cluster.create([TopicSpec(f"{prefix}-dropped", self.partitions)])
+
+    def promises(self) -> tuple[Promise, ...]:
+        return tuple(replace(promise, ids=True) for promise in super().promises())
 
     def send(self, count: int, keys: int = 20) -> None:
         """New inputs, each of them up to three times, and old ones between them."""
@@ -97,6 +102,7 @@ class Repeated(Workbench):
         self.settle()
         assert self.stop(worker) == 0, self.log.read_text()
         self.check()
+        self.verify_at_rest()
 
 
 def _count(reader: KafkaJournalReader, place: TopicPartition) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline import App, Context, Event
 from tests.kafka.sums import PREFIX, Amount, Sum
+from tests.support.checker import made_from
 
 AT = int(os.environ.get("TROUBLE_AT", "-1"))
 POLICY: Any = os.environ.get("TROUBLE_POLICY", "stop")
@@ -33,7 +34,7 @@ def add(event: Event[str, Amount], ctx: Context) -> None:
     before = table.get(event.key, Sum(0, 0))
     after = Sum(before.count + 1, before.total + event.value.n)
     table[event.key] = after
-    ctx.send(sums, event.key, after)
+    ctx.send(sums, event.key, after, headers=made_from(f"{PREFIX}.main", event))
     if event.value.n == AT:
         TROUBLES[os.environ["TROUBLE"]](ctx)
 

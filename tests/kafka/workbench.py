@@ -9,7 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -25,11 +25,14 @@ from pipeline.kafka.source import KafkaSources
 from pipeline.ports import TopicSpec
 from tests.kafka.kill_at import signal_of
 from tests.kafka.reference import Reference
+from tests.support.checker import Checker, KafkaLog, Promise
 from tests.waiting import wait_until
 
 PARTITIONS = 2
 GROUPS = ("main", "counting")
 DEADLINE_S = 60.0
+# How long markers may take to reach all partitions of a transaction that is decided.
+MARKERS_S = 10.0
 
 
 class Workbench:
@@ -60,6 +63,13 @@ class Workbench:
         cluster = KafkaCluster(self._kafka)
         cluster.create([TopicSpec(f"{prefix}-{name}", partitions) for name in ("amounts", "sums")])
         cluster.close()
+        self._committed = self._open_log()
+        self.checker = Checker(self._committed, *self.promises())
+
+    def promises(self) -> tuple[Promise, ...]:
+        """What the app writes for each input."""
+        prefix = self.prefix
+        return (Promise(f"{prefix}.main", f"{prefix}-amounts", f"{prefix}-sums", ids=False, row=True),)
 
     def send(self, count: int, keys: int = 20) -> None:
         """Produce `count` more inputs, spread over keys."""
@@ -129,6 +139,7 @@ class Workbench:
     def _check_killed(self, worker: subprocess.Popen[bytes], point: str) -> None:
         assert worker.wait() == -signal_of(point), self.log.read_text()
         self.reference.check_at_rest(self.state_dir)
+        self.checker.check(settle_s=MARKERS_S)
 
     def _killed_at(self, point: str, nth: int, trigger: str) -> subprocess.Popen[bytes]:
         return self._spawn(
@@ -178,6 +189,7 @@ class Workbench:
             wait_until(lambda: self.counted() >= len(self.sent), self.log.read_text)
         assert self.stop(worker) == 0, self.log.read_text()
         self.check()
+        self.verify_at_rest()
 
     def _lived(self) -> int:
         """How often a task has gone live."""
@@ -223,7 +235,8 @@ class Workbench:
         return self.reference.table(self.state_dir, group)
 
     def check(self) -> None:
-        """Outputs and tables, as users see them, equal the fold."""
+        """Outputs and tables, as users see them, equal the fold; committed records are those of a correct history."""
+        self.checker.check(settle_s=MARKERS_S)
         expected = self.expected()
         assert self.outputs() == expected
         assert self.table("main") == {
@@ -232,12 +245,22 @@ class Workbench:
         if "counting" in self.groups:
             assert self.table("counting") == {key: len(values) for key, values in expected.items()}
 
+    def verify_at_rest(self) -> None:
+        """With no worker: all that is committed is a correct history, no transaction is open, and readers agree."""
+        with closing(self._open_log()) as fresh:
+            self.checker.finish(fresh, settle_s=MARKERS_S)
+
+    def _open_log(self) -> KafkaLog:
+        own = (f"{self.prefix}-", f"{self.prefix}.")
+        return KafkaLog(self.servers, lambda topic: topic.startswith(own))
+
     def close(self) -> None:
         """End the processes that this test started."""
         for child in self._children:
             if child.poll() is None:
                 child.kill()
             child.wait()
+        self._committed.close()
 
     def _spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:

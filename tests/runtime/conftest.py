@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.runtime.processor_rig import Rig
+from tests.support.afterwards import memory_records_are_verified
+
+__all__ = ["memory_records_are_verified", "rig"]
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ def test_a_reset_is_replayed_over_a_checkpoint_from_before_it() -> None:
     assert sums.driver.table(sums.totals) == table
 
 
+@pytest.mark.unverified
 def test_checkpoints_without_their_journal_are_no_new_group() -> None:
     """Somebody deleted the topic, and the disk is a new one: what it produced before must not come again."""
     sums = with_history()

@@ -11,6 +11,7 @@ from pipeline.runtime import publisher
 from tests.runtime.sums import Sums
 
 
+@pytest.mark.unverified
 def test_a_journal_that_lost_its_tail_stops_the_task() -> None:
     """Going on would write history anew: outputs that readers have seen would be produced again."""
     sums = Sums()
@@ -26,6 +27,7 @@ def test_a_journal_that_lost_its_tail_stops_the_task() -> None:
         sums.driver.run()
 
 
+@pytest.mark.unverified
 def test_a_lost_last_entry_is_refused_at_every_start() -> None:
     """The loss is proven by an aborted record, which makes the journal as long as it was."""
     sums = Sums.begun()
@@ -39,6 +41,7 @@ def test_a_lost_last_entry_is_refused_at_every_start() -> None:
     assert sums.driver.said("local_state_set_aside") == []
 
 
+@pytest.mark.unverified
 def test_a_journal_that_lost_a_part_of_its_last_entry_stops_the_task_for_that_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -72,6 +75,7 @@ def test_a_journal_that_loses_its_tail_under_a_running_worker_stops_the_task() -
     assert stable_end == end
 
 
+@pytest.mark.unverified
 def test_somebody_elses_record_in_the_journal_stops_the_restore() -> None:
     """The journal is the authority, so what it cannot have written itself is never read over."""
     sums = Sums.begun()
@@ -81,6 +85,7 @@ def test_somebody_elses_record_in_the_journal_stops_the_restore() -> None:
         sums.driver.run()
 
 
+@pytest.mark.unverified
 def test_a_journal_topic_that_is_gone_is_never_taken_for_a_new_app() -> None:
     """A lost journal must not look like a first start."""
     sums = Sums.begun()

@@ -42,7 +42,7 @@ class Held:
 
 def with_another_owner() -> tuple[Sums, Sums]:
     """A worker that sleeps after its first commit, and one that has taken its task and commits a lot."""
-    sleeper, owner = Sums.begun(), Sums()
+    sleeper, owner = Sums.begun(), Sums(seed=1)
     owner.driver.broker, owner.driver.stores = sleeper.driver.broker, MemoryStores()
     owner.driver.clock = sleeper.driver.clock
     owner.sent = sleeper.sent

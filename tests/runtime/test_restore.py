@@ -102,7 +102,7 @@ def test_a_journal_that_is_truncated_under_every_restore_stops_the_task() -> Non
 
 def test_an_older_owner_that_wakes_up_while_a_restore_reads_can_commit_no_more() -> None:
     """Its entry would lie behind the end that was read: the new owner would write the same number again."""
-    older, newer = Sums(), Sums()
+    older, newer = Sums(), Sums(seed=1)
     newer.driver.broker = older.driver.broker
     newer.driver.run()
     newer.driver.restart()

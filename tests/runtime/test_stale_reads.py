@@ -122,7 +122,7 @@ def test_a_stale_first_look_writes_no_second_genesis(nth: int, created: bool) ->
     first.driver.run()
     first.driver.crash()
     deposed.asked_by = First(nth) if created else Nth(nth)
-    second = Sums()
+    second = Sums(seed=1)
     second.driver.broker, second.driver.stores = first.driver.broker, MemoryStores()
     second.driver.clock = first.driver.clock
     second.driver.clock.advance(1.0)  # of two processes of one worker id the newer one counts

@@ -7,6 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.sinks.server import PostgresUnderTest
+from tests.support.afterwards import (
+    committed_records,
+    committed_records_are_verified,
+    memory_records_are_verified,
+)
+
+__all__ = ["committed_records", "committed_records_are_verified", "memory_records_are_verified"]
 
 
 @pytest.fixture(scope="session")

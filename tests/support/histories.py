@@ -77,6 +77,7 @@ class History:
     def __init__(self) -> None:
         self.log = WrittenLog()
         self.position = 0
+        self.replayed = 0  # the position in the topic of replays
         self.seq = 0
         self.chain = bytes(16)
         self.bytes = 0
@@ -116,7 +117,7 @@ class History:
     def replay(self, offset: int) -> None:
         """Bring a dead letter back."""
         body = msgspec.msgpack.encode({"topic": "numbers", "partition": 0, "offset": offset})
-        self.log.append(REPLAYS, b"a", bytes(5) + body)
+        self.log.append(REPLAYS, b"a", b"\x01" + zlib.crc32(body).to_bytes(4, "big") + body)
         self.log.skip(REPLAYS)
 
     def sum(self, value: int, key: bytes = b"a") -> bytes:
@@ -141,9 +142,13 @@ class History:
             "seq": seq,
             "owner": "w",
             "nonce": nonce,
-            "positions": {} if kind == "genesis" else {"numbers": self.position},
+            "positions": {}
+            if kind == "genesis"
+            else {"numbers": self.position, REPLAYS.topic: self.replayed},
             "delta": {},
-            "identity": ["cluster", "p", {"numbers": ["id", 1]}, {}, "t"] if kind == "genesis" else None,
+            "identity": ["cluster", "p", {"numbers": ["id", 1], "app.main.replays": ["id", 1]}, {}, "t"]
+            if kind == "genesis"
+            else None,
             "wall_ms": 1,
             "stream_time_ms": -1,
             "extra": {},

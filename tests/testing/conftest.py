@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pipeline.testing import TestDriver
+from tests.support.afterwards import memory_records_are_verified
 from tests.testing.flights import app
+
+__all__ = ["memory_records_are_verified"]
 
 
 @pytest.fixture

@@ -236,6 +236,7 @@ def test_an_input_is_known_before_its_first_record(case: Case) -> None:
     assert "group shop/main reads it" in _problems(case, partitions=6)[0]
 
 
+@pytest.mark.unverified
 def test_an_input_is_known_after_the_journal_was_truncated(case: Case) -> None:
     """With a checkpoint store the genesis entry is deleted after some minutes."""
     _run(case).stop()
@@ -246,6 +247,7 @@ def test_an_input_is_known_after_the_journal_was_truncated(case: Case) -> None:
     assert "group shop/main reads it" in _problems(case, partitions=6)[0]
 
 
+@pytest.mark.unverified
 def test_a_journal_that_cannot_be_read_is_taken_for_a_reader(case: Case) -> None:
     """Not to know is no reason to move keys away from their state."""
     case.create("orders")

@@ -79,7 +79,7 @@ class Checker:
                 journal = self._journals.setdefault((place, incarnation.topic_id), Journal(place))
                 journal.add(records, incarnation.last.begin if incarnation.last is not None else 0)
             else:
-                self._results.add(place, records)
+                self._results.add(place, incarnation.topic_id, records)
 
     def _current(self) -> dict[str, list[Journal]]:
         """The journals of each group, as they are now."""
@@ -102,15 +102,31 @@ class Checker:
     def _output_problems(self) -> Iterator[str]:
         journals = self._current()
         for promise in self._all_promises():
+            if promise.group not in journals and promise in self._results.outputs:
+                yield f"{promise.output} holds outputs of {promise.topic}, but its group {promise.group} has no journal"
             topics = {promise.output, f"{promise.group}.dead-letters"}
             hidden = any(place.topic in topics and self._hidden(place) for place in self._live.seen)
             for journal in journals.get(promise.group, []):
+                if self._deleted_unseen(journal):
+                    continue
                 inputs = self._live.seen.get(Place(promise.topic, journal.place.partition), [])
                 yield from verify_task(promise, journal, inputs, self._results, hidden=hidden)
 
     def _hidden(self, place: Place) -> bool:
         last = self._live.seen[place][-1].last
         return last is not None and last.hidden
+
+    def _deleted_unseen(self, journal: Journal) -> bool:
+        """Whether dead letters or replays of the group were deleted before the checker saw them."""
+        letters = (
+            i for place, i in self._live.seen.items() if place.topic == f"{journal.group}.dead-letters"
+        )
+        if any(incarnations[0].first > 0 for incarnations in letters):
+            return True
+        replays = Place(f"{journal.group}.replays", journal.place.partition)
+        seen = {incarnation.topic_id for incarnation in self._live.seen.get(replays, [])}
+        read = (each for each in journal.segments.get(replays.topic, []) if each.end > (each.start or 0))
+        return any(segment.topic_id not in seen for segment in read)
 
     def _all_promises(self) -> list[Promise]:
         named = {(p.group, p.topic, p.output) for p in self._promises}

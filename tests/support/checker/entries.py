@@ -44,7 +44,8 @@ class CheckpointRef(NamedTuple):
 class Entry:
     """An entry as it is in the journal. `end`: the offset behind its last chunk. `size`: bytes of its records.
 
-    `topic_ids`: of the inputs, where the entry names them. `previous_bytes`: as the entry counts those before it.
+    `topic_ids`: of the inputs, where the entry names them; `replaced`: those of them that are another topic than the
+    one that earlier positions are offsets of. `previous_bytes`: as the entry counts those before it.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Entry:
     positions: Mapping[str, int]
     delta: Mapping[bytes, bytes | None]
     topic_ids: Mapping[str, str] | None
+    replaced: frozenset[str]
     checkpoint: int
     previous_bytes: int
     kept: Sequence[CheckpointRef]
@@ -132,6 +134,9 @@ def _decode(head: tuple[int, int, bytes, int], body: bytes, begin: int, end: int
         positions,
         delta,
         None if identity is None else {topic: facts[0] for topic, facts in identity[2].items()},
+        frozenset(topic for topic, facts in identity[2].items() if facts[3:4] == [True])
+        if identity
+        else frozenset(),
         checkpoint,
         previous_bytes,
         _kept(extra.get("checkpoints")),

@@ -65,11 +65,6 @@ class Journal:
         """`app.group`."""
         return self.place.topic.removesuffix(".journal")
 
-    @property
-    def position_of(self) -> Mapping[str, int]:
-        """The next offset to read of each input, at the journal's end."""
-        return self.last.positions if self.last is not None else {}
-
     def add(self, records: Sequence[Record], begin: int) -> None:
         """Verify what has been committed since the last call. `begin`: of the log, now."""
         if self.problems:
@@ -112,7 +107,7 @@ class Journal:
             self._wrong(f"{which} has the nonce of an entry before it")
         if entry.kind != "reset" and last is not None:
             for topic, position in last.positions.items():
-                if entry.positions.get(topic, -1) < position:
+                if entry.positions.get(topic, -1) < position and not self._may_fall(topic, entry):
                     self._wrong(f"{which}: {topic} falls from {position} to {entry.positions.get(topic)}")
         for ref in entry.kept:
             known = self._places.get(ref.seq)
@@ -123,6 +118,10 @@ class Journal:
             if ref.seq >= entry.seq:
                 self._wrong(f"{which} keeps a checkpoint of entry {ref.seq}, which is not before it")
         return gap
+
+    def _may_fall(self, topic: str, entry: Entry) -> bool:
+        """Only the topic of replays may be replaced, and only at an acquire."""
+        return topic in entry.replaced and entry.kind == "acquire" and topic == f"{self.group}.replays"
 
     def _verify_next(self, entry: Entry, last: Entry | None, which: str) -> None:
         """What can be told where the entry before it was seen, or there is none."""
@@ -165,7 +164,8 @@ class Journal:
         for topic, position in entry.positions.items():
             segments = self.segments.setdefault(topic, [])
             topic_id = self._topic_ids.get(topic, "")
-            if segments and entry.kind != "reset" and segments[-1].topic_id in {topic_id, ""}:
+            new = not segments or entry.kind == "reset" or topic in entry.replaced
+            if not new and segments[-1].topic_id in {topic_id, ""}:
                 segments[-1] = Segment(topic_id, segments[-1].start, position)
             else:
                 known = not gap or entry.kind == "reset"

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from tests.support.checker.log import Headers, Place, Read, Record, TopicFacts
+from tests.support.checker.log import Place, Read, Record, TopicFacts, readable_headers
 
 __all__ = ["KafkaLog"]
 
+# The partition was truncated, or its topic created again, since the client heard of it.
+_MOVED = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError.UNKNOWN_TOPIC_ID}
+# Brokers were stopped and started again.
+_PASSING = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError.UNKNOWN_TOPIC_OR_PART}
 _REQUEST_S = 10.0
 _READ_S = 30.0
+
+
+class _MovedError(Exception):
+    """What was asked for is not there any more: ask again."""
 
 
 class KafkaLog:
@@ -48,12 +55,22 @@ class KafkaLog:
         return found
 
     def read(self, starts: Mapping[Place, int]) -> Mapping[Place, Read]:
-        """Begins are asked first: what a worker truncates meanwhile is there or is not, but is no gap."""
-        if not starts:
-            return {}
+        """Begins are asked first: what a worker truncates meanwhile is there or is not, but is not a gap."""
+        deadline = time.monotonic() + _READ_S
+        while starts:
+            try:
+                return self._read(starts, deadline)
+            except _MovedError:
+                if time.monotonic() >= deadline:
+                    raise
+            finally:
+                self._consumer.unassign()
+        return {}
+
+    def _read(self, starts: Mapping[Place, int], deadline: float) -> Mapping[Place, Read]:
         begins = self._offsets(starts, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
         places = {place: max(start, begins[place]) for place, start in starts.items()}
-        records, stable_ends = self._committed(places)
+        records, stable_ends = self._committed(places, deadline)
         ends = self._offsets(starts, OffsetSpec.latest())  # type: ignore[no-untyped-call]
         return {
             place: Read(
@@ -68,6 +85,7 @@ class KafkaLog:
 
     def close(self) -> None:
         self._consumer.close()
+        del self._consumer, self._admin  # ends their connections
 
     def _offsets(self, places: Mapping[Place, int], spec: OffsetSpec) -> dict[Place, int]:
         asked = {TopicPartition(*place): spec for place in places}
@@ -79,33 +97,28 @@ class KafkaLog:
             for partition, future in futures.items()
         }
 
-    def _committed(self, starts: Mapping[Place, int]) -> tuple[dict[Place, list[Record]], dict[Place, int]]:
+    def _committed(
+        self, starts: Mapping[Place, int], deadline: float
+    ) -> tuple[dict[Place, list[Record]], dict[Place, int]]:
         """Records, and where each partition ended: the client tells the last stable offset when it comes to it."""
         records: dict[Place, list[Record]] = {place: [] for place in starts}
         ends: dict[Place, int] = {}
-        deadline = time.monotonic() + _READ_S
         self._consumer.assign([TopicPartition(*place, start) for place, start in starts.items()])
         while len(ends) < len(starts):
             assert time.monotonic() < deadline, f"no end of {starts.keys() - ends.keys()}"
             for message in self._consumer.consume(1_000, 0.1):
                 self._take(message, records, ends)
-        self._consumer.unassign()
         return records, ends
 
     @staticmethod
     def _take(message: Message, records: dict[Place, list[Record]], ends: dict[Place, int]) -> None:
         error, offset = message.error(), message.offset()
         place = Place(message.topic() or "", message.partition() or 0)
-        if error is not None:
-            assert error.code() == KafkaError._PARTITION_EOF, error
+        if error is not None and error.code() in _MOVED:
+            raise _MovedError(f"{place}: {error}")
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:
             ends[place] = offset if offset is not None else 0
+        elif error is not None:
+            assert error.retriable() or error.code() in _PASSING, error
         elif place not in ends and offset is not None:
-            records[place].append(Record(offset, message.key(), message.value(), _headers(message)))
-
-
-def _headers(message: Message) -> Headers:
-    """None where the client cannot read a name. It is asked once: a second call would give it a null pointer."""
-    headers: Any = ()
-    with suppress(SystemError, UnicodeDecodeError):
-        headers = message.headers()
-    return tuple(headers or ())
+            records[place].append(Record(offset, message.key(), message.value(), readable_headers(message)))

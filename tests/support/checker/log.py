@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import methodcaller
 from typing import NamedTuple, Protocol
 
-__all__ = ["Headers", "Incarnation", "LiveReader", "Log", "Place", "Read", "Record", "TopicFacts"]
+__all__ = [
+    "Headers",
+    "Incarnation",
+    "LiveReader",
+    "Log",
+    "Place",
+    "Read",
+    "Record",
+    "TopicFacts",
+    "readable_headers",
+]
 
 Headers = Sequence[tuple[str, bytes | None]]
+
+_headers = methodcaller("headers")
 
 
 class Place(NamedTuple):
@@ -49,6 +62,18 @@ class Read(NamedTuple):
     stable_end: int
     end: int
     hidden: bool
+
+
+def readable_headers(message: object) -> Headers:
+    """The headers of a client's message; none where the client cannot read a name.
+
+    Such a message is asked only once: the list that it would give then holds a null pointer. And it is asked from C
+    code, which notices a result that comes with an exception.
+    """
+    try:
+        return tuple(_headers(message) or ())
+    except SystemError:
+        return ()
 
 
 class Log(Protocol):

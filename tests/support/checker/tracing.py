@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -69,10 +70,14 @@ def letter_of(group: str, record: Record) -> Trace | None:
 
 
 def replay_of(group: str, record: Record) -> Trace | None:
-    """The input that a record in the replays of `group` brings back: version u8 | crc32 u32 | a msgpack map."""
-    if record.value is None or len(record.value) < 5:
+    """The input that a record in the replays of `group` brings back: version u8 | crc32 u32 | a msgpack map.
+
+    None for a record that is something else: its task makes a dead letter of it.
+    """
+    data = record.value or b""
+    if data[:1] != b"\x01" or zlib.crc32(data[5:]) != int.from_bytes(data[1:5], "big"):
         return None
-    said = msgspec.msgpack.decode(record.value[5:])
+    said = msgspec.msgpack.decode(data[5:])
     return Trace(group, said["topic"], said["partition"], said["offset"])
 
 

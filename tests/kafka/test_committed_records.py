@@ -1,0 +1,40 @@
+"""The checker of committed records on what real workers have written: forgeries are found, each at once."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+from confluent_kafka import Producer
+
+from tests.kafka.workbench import DEADLINE_S, Workbench
+from tests.support.checker import HistoryError, KafkaLog
+from tests.support.checker.log import Place, Record
+
+pytestmark = pytest.mark.kafka
+
+
+def produce(servers: str, topic: str, record: Record) -> None:
+    """Write a record to partition 0 as it is."""
+    producer = Producer({"bootstrap.servers": servers})
+    producer.produce(topic, record.value, record.key, 0, headers=list(record.headers))
+    assert producer.flush(DEADLINE_S) == 0
+
+
+@pytest.mark.unverified
+def test_what_no_worker_has_written_is_rejected(bench: Workbench) -> None:
+    """An output that is there twice, and an entry that is: nothing but its place in the log tells it apart."""
+    bench.send(30)
+    bench.finish()
+    output, journal = f"{bench.prefix}-sums", f"{bench.prefix}.main.journal"
+    with closing(KafkaLog(bench.servers, {output, journal}.__contains__)) as log:
+        copied = {
+            topic: log.read({Place(topic, 0): 0})[Place(topic, 0)].records[-1] for topic in (output, journal)
+        }
+    for topic, said in (
+        (output, "have more outputs than they should"),
+        (journal, r"entry (\d+) at \d+ follows entry \1"),
+    ):
+        produce(bench.servers, topic, copied[topic])
+        with pytest.raises(HistoryError, match=said):
+            bench.checker.check()

@@ -1,0 +1,77 @@
+"""Verifies what a test has left on a Kafka, without being told: fixtures for `conftest.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.testing import MemoryBroker
+from tests.conftest import KafkaUnderTest
+from tests.support.checker import Checker, KafkaLog, MemoryLog
+
+__all__ = ["committed_records", "committed_records_are_verified", "memory_records_are_verified"]
+
+_MARKERS_S = 10.0
+
+
+class _New:
+    """The topics that were created since the last call of `done`."""
+
+    def __init__(self, kafka: KafkaUnderTest) -> None:
+        self._done: set[str] = set()
+        self.log = KafkaLog(kafka.bootstrap_servers, self._concerns)
+        self.done()
+
+    def done(self) -> None:
+        self._done.update(self.log.topics())
+
+    def _concerns(self, topic: str) -> bool:
+        return topic not in self._done and not topic.startswith("_")
+
+
+@pytest.fixture(scope="session")
+def committed_records(kafka: KafkaUnderTest) -> Iterator[_New]:
+    """A reader of what tests commit."""
+    new = _New(kafka)
+    yield new
+    new.log.close()
+
+
+@pytest.fixture(autouse=True)
+def committed_records_are_verified(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test does with workers, its journals and traced outputs are a correct history at its end.
+
+    The mark `unverified` is for tests after which they are none on purpose: topics were deleted, records were skipped,
+    or a rule of the protocol was off.
+    """
+    if "kafka" not in request.fixturenames:
+        yield
+        return
+    new: _New = request.getfixturevalue("committed_records")
+    yield
+    try:
+        if request.node.get_closest_marker("unverified") is None:
+            Checker(new.log).check(settle_s=_MARKERS_S)
+    finally:
+        new.done()
+
+
+@pytest.fixture(autouse=True)
+def memory_records_are_verified(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The same for every in-memory Kafka that a test makes."""
+    made: list[MemoryBroker] = []
+    begin = MemoryBroker.__init__
+
+    def noted(broker: MemoryBroker, *arguments: Any, **more: Any) -> None:
+        begin(broker, *arguments, **more)
+        made.append(broker)
+
+    monkeypatch.setattr(MemoryBroker, "__init__", noted)
+    yield
+    if request.node.get_closest_marker("unverified") is None:
+        for broker in made:
+            Checker(MemoryLog(broker)).check()

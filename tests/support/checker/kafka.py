@@ -6,7 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, Message, TopicCollection, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from tests.support.checker.log import Place, Read, Record, TopicFacts, readable_headers
@@ -15,8 +23,17 @@ __all__ = ["KafkaLog"]
 
 # The partition was truncated, or its topic created again, since the client heard of it.
 _MOVED = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError.UNKNOWN_TOPIC_ID}
-# Brokers were stopped and started again.
-_PASSING = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError.UNKNOWN_TOPIC_OR_PART}
+# Brokers were stopped and started again, or partitions have no leader yet.
+_PASSING = {
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
+_PAUSE_S = 0.05
 _REQUEST_S = 10.0
 _READ_S = 30.0
 
@@ -25,11 +42,17 @@ class _MovedError(Exception):
     """What was asked for is not there any more: ask again."""
 
 
+def _passes(error: Exception) -> bool:
+    """Whether it is worth while to ask again: leaders are being elected, or what was asked for has moved."""
+    return isinstance(error, _MovedError) or error.args[0].retriable() or error.args[0].code() in _PASSING
+
+
 class KafkaLog:
     """`Log` of the topics on a cluster that `concerns` says yes to."""
 
     def __init__(self, servers: str, concerns: Callable[[str], bool]) -> None:
         self._concerns = concerns
+        self._known: set[str] = set()
         self._admin = AdminClient({"bootstrap.servers": servers})
         self._consumer = Consumer(
             {
@@ -60,9 +83,10 @@ class KafkaLog:
         while starts:
             try:
                 return self._read(starts, deadline)
-            except _MovedError:
-                if time.monotonic() >= deadline:
+            except (_MovedError, KafkaException) as error:
+                if time.monotonic() >= deadline or not _passes(error):
                     raise
+                time.sleep(_PAUSE_S)
             finally:
                 self._consumer.unassign()
         return {}
@@ -103,10 +127,14 @@ class KafkaLog:
         """Records, and where each partition ended: the client tells the last stable offset when it comes to it."""
         records: dict[Place, list[Record]] = {place: [] for place in starts}
         ends: dict[Place, int] = {}
+        for topic in {place.topic for place in starts} - self._known:
+            # A client that has read other topics looks for the leaders of a new one only after a while.
+            self._consumer.list_topics(topic, timeout=_REQUEST_S)
+            self._known.add(topic)
         self._consumer.assign([TopicPartition(*place, start) for place, start in starts.items()])
         while len(ends) < len(starts):
             assert time.monotonic() < deadline, f"no end of {starts.keys() - ends.keys()}"
-            for message in self._consumer.consume(1_000, 0.1):
+            for message in self._consumer.consume(1_000, 0) or self._consumer.consume(1, _PAUSE_S):
                 self._take(message, records, ends)
         return records, ends
 

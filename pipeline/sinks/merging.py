@@ -94,12 +94,19 @@ def as_sets(
         kind = facts.kinds[name]
         if kind.key is None or {*map(type, values)} != {kind.key} or not kind.comparable(values):
             return None
-    last = {each: at for at, each in enumerate(keys)}
     rows = [change for change in changes if not isinstance(change, Gone)]
-    if len(rows) == len(changes) == len(last):
+    if len(rows) == len(changes) == len({*keys}):
         return Sets([], rows)
+    return _merged(changes, keys, columns, facts)
+
+
+def _merged(
+    changes: Sequence[Change], keys: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: Facts
+) -> Sets | None:
+    """With keys that are repeated, or deletions."""
     if not facts.independent:
         return None
+    last = {each: at for at, each in enumerate(keys)}
     if len(last) < len(changes):
         replaced = [
             change
@@ -108,7 +115,7 @@ def as_sets(
         ]
         if not facts.unchecked or not _sure(replaced, columns, facts):
             return None
-        rows = [change for at in sorted(last.values()) if not isinstance(change := changes[at], Gone)]
+    rows = [change for at in sorted(last.values()) if not isinstance(change := changes[at], Gone)]
     deletes = dict.fromkeys(
         each for each, change in zip(keys, changes, strict=True) if isinstance(change, Gone)
     )
@@ -126,6 +133,9 @@ def versions(changes: Sequence[Change], columns: Sequence[str], key: Sequence[st
 
 def _keys(changes: Sequence[Change], columns: Sequence[str], key: Sequence[str]) -> list[tuple[Any, ...]]:
     places = [columns.index(name) for name in key] if columns else []
+    rows = [change for change in changes if not isinstance(change, Gone)]
+    if len(rows) == len(changes):
+        return list(zip(*[[row[place] for row in rows] for place in places], strict=True))
     return [
         change.key if isinstance(change, Gone) else tuple([change[place] for place in places])
         for change in changes

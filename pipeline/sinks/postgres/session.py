@@ -244,7 +244,8 @@ class PostgresSession(SqlSession):
             listed = self.listed(columns)
             into = f"INSERT INTO {self.named(target.table)} ({listed})"
             # Names have their percent signs doubled, as in any statement with parameters; so it has one.
-            select = f"SELECT {listed} FROM {stage} WHERE %s ORDER BY ctid"
+            ordered = "" if target.mode == "upsert" and facts.independent else " ORDER BY ctid"
+            select = f"SELECT {listed} FROM {stage} WHERE %s{ordered}"
             self.execute(f"{into} {select}{self.on_conflict(write)}", (True,))
 
     def _write_in_order(self, write: RowsWrite) -> None:

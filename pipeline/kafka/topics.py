@@ -175,7 +175,8 @@ class KafkaTopics(AdminRequests):
         """The client's descriptions of those topics that exist."""
         if not topics:
             return {}
-        futures = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=self._timeout_s)
+        once = TopicCollection(list(dict.fromkeys(topics)))  # the client refuses a name that is there twice
+        futures = self._admin.describe_topics(once, request_timeout=self._timeout_s)
         found = {
             name: self._answer(future, f"description of topic {name}", ignore=_MISSING)
             for name, future in futures.items()

@@ -28,6 +28,12 @@ def test_a_created_topic_is_described_as_asked(world: World) -> None:
     assert info.config["max.message.bytes"] == "12345"
 
 
+def test_a_topic_that_is_named_twice_is_described_once(world: World) -> None:
+    """A topic may be an input and an output of one group, and the caller lists both."""
+    topic = world.topic("a")
+    assert world.cluster.describe([topic, topic]) == world.cluster.describe([topic])
+
+
 def test_creating_a_topic_again_changes_nothing(world: World) -> None:
     """Two workers start at the same moment."""
     topic = world.topic("a", partitions=3)

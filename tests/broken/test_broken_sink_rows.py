@@ -13,6 +13,13 @@ PLACES = "tests/sinks/test_session_places.py"
 
 ROWS = [
     Broken(
+        "a write function that has committed is said to have written nothing",
+        "sinks/postgres/own_writes.py",
+        '== "committed":',
+        '== "":',
+        f"{OWN_WRITES} removes_the_guard",
+    ),
+    Broken(
         "a batch may change a row as often as it likes",
         "sinks/postgres/session.py",
         "target.key) > VERSIONS:",
@@ -113,8 +120,8 @@ ROWS = [
     Broken(
         "a write function may commit the positions",
         "sinks/postgres/own_writes.py",
-        "WITH HOLD FOR {_GUARD}",
-        "WITH HOLD FOR SELECT 1",
+        'WITH HOLD FOR {_GUARD}"',
+        'WITH HOLD FOR SELECT 1"',
         f"{OWN_WRITES} commits_nothing and connection.execute-continues",
     ),
     Broken(

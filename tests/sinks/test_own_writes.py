@@ -152,6 +152,26 @@ def test_a_write_that_ends_the_transaction_commits_nothing(
     assert postgres.sql(dsn, "SELECT n FROM t ORDER BY n") == [(1,), (2,), (3,), (4,)]
 
 
+@pytest.mark.parametrize("then", ["continues", "raises"])
+def test_a_write_that_removes_the_guard_and_commits_is_told_what_it_did(
+    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str, then: str
+) -> None:
+    """What is committed cannot be taken back: the error says so, and how to write the missing rows."""
+    shop: list[Shop] = []
+    end: End = lambda cursor: cursor.execute("CLOSE ALL; COMMIT")  # noqa: E731
+    shop.append(Shop(databases, dsn, ending(end, then, shop), on_error="skip"))
+    shop[0].send(1, 2, 3, 4)
+    found = r"\(records amounts\[0\] offset 0 to 3\) has committed the transaction"
+    with pytest.raises(FatalTaskError, match=found) as caught:
+        shop[0].driver.run()
+    assert "--from TOPIC=OFFSET" in (caught.value.hint or "")
+    assert postgres.sql(dsn, "SELECT n FROM t ORDER BY n") == [(1,), (2,)]
+    shop[0].driver.restart()
+    shop[0].driver.reset("amounts=2", group="rows")
+    shop[0].restart()
+    assert postgres.sql(dsn, "SELECT n FROM t ORDER BY n") == [(1,), (2,), (3,), (4,)]
+
+
 def test_a_function_that_raises_rollback_writes_no_row(
     databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str
 ) -> None:

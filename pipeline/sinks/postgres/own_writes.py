@@ -10,7 +10,7 @@ transaction itself tell whether it is still the one that moved the positions:
 
 The mark is looked for whether the function returns or raises: a rejected row must never hide an ended transaction,
 because the batch would be halved and continued from positions that its rows did not reach. Only a function that closes
-the guard first (CLOSE ALL) can commit; it is found, too.
+the guard first (CLOSE ALL) can commit; it is found, too, and the server says that this transaction was committed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _ENDED = {"3B001", "25P01", "34000"}
 def run_own_write(connection: psycopg.Connection[Any], write: OwnWrite, place: str) -> None:
     """Call the function. Raises FatalTaskError when it ended the transaction, RejectedRowsError, psycopg.Error."""
     mark = f"pipeline_{token_hex(8)}"
-    _send(connection, f"SAVEPOINT {mark}; DECLARE {mark} NO SCROLL CURSOR WITH HOLD FOR {_GUARD}")
+    guard = f"DECLARE {mark} NO SCROLL CURSOR WITH HOLD FOR {_GUARD}"
+    xid = _send(connection, f"SAVEPOINT {mark}; {guard}; SELECT txid_current()")
     raised: Exception | None = None
     try:
         with psycopg.Cursor(connection) as cursor:
@@ -53,9 +54,12 @@ def run_own_write(connection: psycopg.Connection[Any], write: OwnWrite, place: s
             return
         _send(connection, f"ROLLBACK TO SAVEPOINT {mark}")
     except psycopg.Error as error:
-        if error.sqlstate in _ENDED:
-            raise _ended(write, place, "has ended the transaction") from raised or error
-        raise
+        if error.sqlstate not in _ENDED:
+            raise
+        connection.rollback()
+        if _send(connection, f"SELECT txid_status({xid})") == "committed":
+            raise _committed(write, place) from raised or error
+        raise _ended(write, place, "has ended the transaction") from raised or error
     if raised is None:
         raise RejectedRowsError(f"{write} continued after a statement of its own had failed")
     if isinstance(raised, psycopg.Error):
@@ -86,7 +90,20 @@ def _ended(write: OwnWrite, place: str, what: str) -> FatalTaskError:
     )
 
 
-def _send(connection: psycopg.Connection[Any], statements: str) -> None:
-    """On a cursor of our own, since the function may have changed what the connection makes."""
+def _committed(write: OwnWrite, place: str) -> FatalTaskError:
+    return FatalTaskError(
+        f"{place}: {write} has committed the transaction: the positions behind all of these records, and the rows that "
+        "it had written until then",
+        hint="remove CLOSE ALL and COMMIT from the function, compare these records with the tables, and go back to the "
+        "first one that is missing: pipeline reset APP --group GROUP --from TOPIC=OFFSET --partition N",
+    )
+
+
+def _send(connection: psycopg.Connection[Any], statements: str) -> object:
+    """On a cursor of our own, since the function may have changed what the connection makes; the last one's value."""
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute(statements.encode())
+        while cursor.nextset():
+            pass
+        found = cursor.fetchone() if cursor.description is not None else None
+    return found[0] if found is not None else None

@@ -6,12 +6,13 @@ import ast
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.support import checker as package
-from tests.support.checker import Checker, HistoryError, Promise
+from tests.support.checker import LOADS, Checker, HistoryError, Promise
 from tests.support.checker.log import Place, Record
-from tests.support.histories import INPUT, JOURNAL, OUTPUT, History
+from tests.support.histories import INPUT, JOURNAL, OUTPUT, History, WrittenLog
 
 PROMISE = Promise("app.main", "numbers", "sums", row=True)
 IDS = Promise("app.main", "numbers", "sums", ids=True)
@@ -372,6 +373,52 @@ def test_an_input_that_is_taken_for_a_duplicate_is_rejected() -> None:
     history.entry("commit")
     with pytest.raises(HistoryError, match="inputs 1 are below the position and have no output"):
         check(history, Promise("app.main", "numbers", "sums", ids=False))
+
+
+def receipt(log: WrittenLog, seq: int, records: int, nonce: str = "", run: int = 1) -> None:
+    """Write a receipt of the load `l`."""
+    load = {
+        "name": "l",
+        "topic": "numbers",
+        "seq": seq,
+        "nonce": nonce or f"n{seq}",
+        "run": run,
+        "records": records,
+    }
+    log.append(Place(LOADS, 0), b"l", msgspec.json.encode({"version": 2, "name": "l", "load": load}))
+    log.skip(Place(LOADS, 0))
+
+
+@pytest.mark.parametrize(
+    ("seq", "records", "nonce", "said"),
+    [
+        (2, 20, "again", "at 6, load l: transaction 2 follows 3"),
+        (5, 40, "", "at 6, load l: transaction 5 follows 3"),
+        (4, 40, "n2", "at 6, load l: transaction 4 has the nonce of one before it"),
+        (4, 10, "", "at 6, load l: 10 records follow 30"),
+    ],
+)
+def test_a_load_that_goes_back_is_rejected(seq: int, records: int, nonce: str, said: str) -> None:
+    """It was continued from a position that was not its last: rows are there twice."""
+    history = History.begun(inputs=1)
+    for number in (1, 2, 3):
+        receipt(history.log, number, 10 * number)
+    check(history)
+    receipt(history.log, seq, records, nonce)
+    with pytest.raises(HistoryError, match=said):
+        check(history)
+
+
+def test_a_load_that_is_run_again_and_foreign_receipts_pass() -> None:
+    """A new run counts from zero; what is not a receipt, or of a topic that is not looked at, is skipped."""
+    history = History.begun(inputs=1)
+    receipt(history.log, 1, 10)
+    receipt(history.log, 2, 5, run=2)
+    history.log.append(Place(LOADS, 0), b"x", b"something else")
+    other = {"name": "x", "topic": "elsewhere", "seq": 7, "nonce": "n", "run": 1, "records": 1}
+    for _ in range(2):
+        history.log.append(Place(LOADS, 0), b"x", msgspec.json.encode({"load": other}))
+    check(history)
 
 
 @pytest.mark.parametrize("change", ["changed", "lost", "added"])

@@ -22,6 +22,7 @@ from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import TopicSpec
 from tests.conftest import KafkaUnderTest
 from tests.kafka.kill_load_at import Point
+from tests.support.checker import Checker, KafkaLog
 
 pytestmark = pytest.mark.kafka
 
@@ -53,6 +54,8 @@ class Load:
         cluster.create([TopicSpec(topic, PARTITIONS)])
         find_topic(cluster, topic)
         cluster.close()
+        self._committed = KafkaLog(servers, {topic, LOADS.topic}.__contains__)
+        self._checker = Checker(self._committed)
 
     def kill_at(self, point: Point, nth: int = 1) -> None:
         """Run the load until it kills itself, and check what it leaves: whole transactions, position and all."""
@@ -66,6 +69,7 @@ class Load:
 
     def check(self) -> int:
         """The topic holds the rows up to the committed position, once, in the file's order; how many."""
+        self._checker.check(settle_s=MARKERS_S)
         deadline = time.monotonic() + MARKERS_S
         while True:
             position = self._position()
@@ -78,7 +82,8 @@ class Load:
         return len(wanted)
 
     def close(self) -> None:
-        """Release the client."""
+        """Release the clients."""
+        self._committed.close()
         self._reader.close()
 
     def _run(self, module: str, *arguments: str) -> int:

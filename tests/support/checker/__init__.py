@@ -11,6 +11,7 @@ journals with a decoder of its own, and compares inputs, journals and outputs. W
                duplicate; none of an input at or beyond the position, of an aborted one, or twice; in the order of the
                inputs; a key in one partition only
     tables     the fold of the journal's deltas holds, for each key, the value of the key's last output
+    loads      the receipts of a load are numbered without a gap, each nonce once, and never go back
     readers    a reader that has followed the log from the beginning and one that reads it afresh agree
     the end    no transaction is open: the last stable offset is the high watermark
 
@@ -21,8 +22,9 @@ from __future__ import annotations
 
 from tests.support.checker.checker import Checker, HistoryError
 from tests.support.checker.kafka import KafkaLog
+from tests.support.checker.loads import LOADS
 from tests.support.checker.memory import MemoryLog
 from tests.support.checker.outputs import Promise
 from tests.support.checker.tracing import made_from
 
-__all__ = ["Checker", "HistoryError", "KafkaLog", "MemoryLog", "Promise", "made_from"]
+__all__ = ["LOADS", "Checker", "HistoryError", "KafkaLog", "MemoryLog", "Promise", "made_from"]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tests.support.checker.journals import Journal, verify_begun
+from tests.support.checker.loads import LOADS, Receipts
 from tests.support.checker.log import LiveReader, Log, Place
 from tests.support.checker.outputs import Promise, Results, verify_task
 
@@ -36,6 +37,7 @@ class Checker:
         self._live = LiveReader(log)
         self._journals: dict[tuple[Place, str], Journal] = {}
         self._results = Results()
+        self._receipts = Receipts()
         self._stale = True
 
     def check(self, *, settle_s: float = 0.0) -> None:
@@ -68,7 +70,11 @@ class Checker:
         self._read()
         if not self._stale:
             return []
-        problems = list(self._journal_problems()) or [*self._results.problems, *self._output_problems()]
+        problems = list(self._journal_problems()) or [
+            *self._results.problems,
+            *self._receipts.problems,
+            *self._output_problems(),
+        ]
         self._stale = bool(problems) or any(map(self._hidden, self._live.seen))
         return problems
 
@@ -78,6 +84,8 @@ class Checker:
             if place.topic.endswith(".journal"):
                 journal = self._journals.setdefault((place, incarnation.topic_id), Journal(place))
                 journal.add(records, incarnation.last.begin if incarnation.last is not None else 0)
+            elif place.topic == LOADS:
+                self._receipts.add(records, self._live.partitions)
             else:
                 self._results.add(place, incarnation.topic_id, records)
 

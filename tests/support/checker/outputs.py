@@ -153,7 +153,7 @@ class _Comparison:
     def problems(self) -> list[str]:
         """In words."""
         segments = self._journal.segments.get(self._promise.topic, [])
-        if {segment.topic_id for segment in segments} - {inputs.topic_id for inputs in self._inputs}:
+        if not self._inputs or any(self._input_of(segment) is None for segment in segments):
             return []  # of a topic that was deleted before the checker saw it
         for segment in segments:
             self._rows.clear()
@@ -181,9 +181,17 @@ class _Comparison:
 
     def _records(self, segment: Segment) -> Iterator[Record]:
         """The input's records that the task has read in a segment. Those that were deleted unseen are not asked for."""
-        inputs = next(inputs for inputs in self._inputs if inputs.topic_id == segment.topic_id)
+        inputs = self._input_of(segment)
+        if inputs is None:
+            return
         start = inputs.first if segment.start is None else segment.start
-        return (record for record in inputs.records if start <= record.offset < segment.end)
+        yield from (record for record in inputs.records if start <= record.offset < segment.end)
+
+    def _input_of(self, segment: Segment) -> Incarnation | None:
+        """Where no entry has named the topic's id yet, it is the topic that is there."""
+        if not segment.topic_id:
+            return self._inputs[-1]
+        return next((inputs for inputs in self._inputs if inputs.topic_id == segment.topic_id), None)
 
     def _take_output(self, offset: int) -> bool:
         for queue in self._queues:

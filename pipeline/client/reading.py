@@ -20,6 +20,7 @@ __all__ = [
     "last_committed",
     "read_settled",
     "read_topic",
+    "seeing",
     "settled_bounds",
 ]
 
@@ -142,6 +143,39 @@ def settled_bounds(
         clock.sleep(_LOOK_S)
         bounds = reader.bounds(partition)
     return JournalBounds(bounds.start, target, target)
+
+
+def seeing(
+    journals: Callable[[], JournalReader],
+    known_ends: Callable[[], Mapping[TopicPartition, int]],
+    clock: Clock,
+) -> Callable[[], JournalReader]:
+    """Opens readers that see partitions up to their known ends at least.
+
+    One that does not is closed for another, which may find another broker. Raises StaleReadError when none does.
+    """
+
+    def opened() -> JournalReader:
+        deadline, ends = clock.monotonic_s() + _STABLE_S, known_ends()
+        while True:
+            reader = journals()
+            try:
+                found = reader.stable_ends(list(ends)) if ends else {}
+                short = [place for place, end in ends.items() if found[place] < end]
+                if not short:
+                    return reader
+                if clock.monotonic_s() > deadline:
+                    raise StaleReadError(
+                        f"{short[0]} is at offset {ends[short[0]]} or beyond; readers see it end at {found[short[0]]}",
+                        hint="a transaction is open, or a broker has lost its controllers and still answers: try again",
+                    )
+            except BaseException:
+                reader.close()
+                raise
+            reader.close()
+            clock.sleep(_LOOK_S)
+
+    return opened
 
 
 def read_settled(

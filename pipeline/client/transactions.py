@@ -3,7 +3,8 @@
 One transactional id, fenced before anything is read, and one transaction at a time. Its *receipt* (the position of a
 load, the marks of replayed letters) is committed with its records and has a nonce, new for each attempt, so that it
 tells what became of a transaction whose outcome is not known. Each fence is followed by a barrier (runtime/proof.py):
-the leader of the receipts says where they end, and a look at them must reach that (`known_end`). `write`, until one
+the leaders of `places` (the receipts, and whatever else is decided by) say where they end, and a look at them must
+reach that (`known_ends`). `write`, until one
 attempt is committed:
 
 1. Begin, send the records and the receipt, flush, commit.
@@ -16,7 +17,7 @@ A crash anywhere leaves records with their receipt, or an open transaction, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from pipeline.core.names import TopicPartition
@@ -52,23 +53,23 @@ class Transactions:
     def __init__(
         self,
         transactional_id: str,
-        receipts: TopicPartition,
+        places: Sequence[TopicPartition],
         producers: Producers,
         clock: Clock,
         retry_backoff_ms: int,
     ) -> None:
         self._transactional_id = transactional_id
-        self._receipts = receipts
+        self._places = list(places)
         self._producers = producers
         self._clock = clock
         self._retry_backoff_ms = retry_backoff_ms
         self._producer: TransactionalProducer | None = None
-        self._known_end = 0
+        self._known_ends: Mapping[TopicPartition, int] = {}
 
     @property
-    def known_end(self) -> int:
-        """The receipts' partition is at least this long, as its leader has said; what a look has to reach."""
-        return self._known_end
+    def known_ends(self) -> Mapping[TopicPartition, int]:
+        """These partitions are at least this long, as their leaders have said; what a look has to reach."""
+        return self._known_ends
 
     def fence(self, wait_s: float = 0.0) -> None:
         """End every older producer of the id, waiting that long for a Kafka that is away. Nothing is committed.
@@ -90,16 +91,14 @@ class Transactions:
             if slow == _SLOW_BARRIERS:
                 return
             try:
-                ends, clean = write_barrier(
-                    self._producer, [self._receipts], self._clock, self._retry_backoff_ms
-                )
+                ends, clean = write_barrier(self._producer, self._places, self._clock, self._retry_backoff_ms)
             except (UnreachableError, RetriableError, UnknownOutcomeError, AbortableError):
                 failed += 1
                 if failed >= _ATTEMPTS and self._clock.monotonic_s() >= deadline:
                     raise
                 self._clock.sleep(_POLL_S)
                 continue
-            self._known_end = ends[self._receipts] + 1
+            self._known_ends = {place: end + 1 for place, end in ends.items()}
             if clean:
                 return
             slow += 1

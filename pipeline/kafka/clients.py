@@ -201,8 +201,6 @@ def producer(settings: KafkaSettings, transactional_id: str, limits: ProducerLim
         without=_CONSUMER_ONLY,
         tuning={
             "linger.ms": "5",  # `flush` sends at once whatever lingers
-            # A leader that lost its controllers confirms nothing; the client then asks who leads, and sends again.
-            "request.timeout.ms": "5000",
             "compression.type": "lz4",
             "queue.buffering.max.messages": "200000",
             "queue.buffering.max.kbytes": "262144",

@@ -62,7 +62,7 @@ class KafkaJournalReader:
     def highest_ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """The stable end of each, asked through every broker: the answer of the newest leader epoch, else the highest.
 
-        A broker that does not answer is left out, unless none does.
+        Raises UnreachableError unless most of the brokers answer: one that lost its controllers answers, too.
         """
         try:
             brokers = self._admin.list_topics(timeout=_REQUEST_TIMEOUT_S).brokers.values()
@@ -70,12 +70,15 @@ class KafkaJournalReader:
             raise request_failure(error_of(error), "brokers of the cluster") from error
         if len(brokers) < 2 or not partitions:
             return self.stable_ends(partitions) if partitions else {}
-        servers = [f"{broker.host}:{broker.port}" for broker in brokers]
+        servers = [_address(str(broker.host), broker.port) for broker in brokers]
         with ThreadPoolExecutor(len(servers), "kafka-ends") as threads:
             asked = [threads.submit(_ends_through, server, self._settings, partitions) for server in servers]
         answers = [ends for future in asked if (ends := future.result()) is not None]
-        if not answers:
-            return self.stable_ends(partitions)
+        if 2 * len(answers) <= len(servers):
+            raise UnreachableError(
+                f"ends of {partitions[0]} and others: {len(answers)} of {len(servers)} brokers answered",
+                hint="most of them must, since one may have lost its controllers: check the brokers, then try again",
+            )
         return {place: max(ends[place] for ends in answers).offset for place in partitions}
 
     def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
@@ -172,6 +175,10 @@ class KafkaJournalReader:
                 self._idle.append((consumer, topics))
                 return
         consumer.close()
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _End(NamedTuple):

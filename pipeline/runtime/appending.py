@@ -74,7 +74,7 @@ def settled_last(
     while True:
         with closing(world.journals()) as reader:
             try:
-                end = settled_end(task, reader, world, settings, publisher.fence, publisher.known_end)
+                end = settled_end(task, world, settings, publisher.fence, publisher.known_end)
                 start = reader.bounds(task.journal).start
                 return _last(task, reader, JournalBounds(start, end, end)), end
             except RetriableError:

@@ -52,6 +52,7 @@ MAX_ATTEMPTS = 10
 AGAIN_S = (0.05, 0.5)
 CREATED_S = 10.0
 HALF_SEEN_S = 3.0
+FIRST_LOOKS = 5
 
 
 def ensure_genesis(
@@ -87,18 +88,21 @@ def ensure_genesis(
     if journal is None:
         journal = _create_journal(group, partitions, replication, world)  # 1
     _check_journal(where, journal, partitions, identity)
+    known: set[TaskId] = set()  # tasks whose genesis was seen: what is seen is there
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        if _is_known(where, tasks, world):
+        if _are_known(where, tasks, world, known):
             return
         producer = world.producers.open(group.genesis_transactional_id)
         try:
             producer.init()  # 2
-            places = [task.journal for task in tasks]
+            places = [task.journal for task in tasks if task not in known]
             ends, clean = write_barrier(producer, places, world.clock, retry_backoff_ms)  # 3
-            if _plan(where, tasks, world, ends) is GenesisPlan.PRESENT:  # 4
+            if _plan(where, tasks, world, ends, known) is GenesisPlan.PRESENT:  # 4
                 return
-            if not clean:
-                raise AbortableError("the abort of the barrier was slow, and may have been sent twice")
+            if not clean:  # the abort may have been sent twice; what was read behind the barrier stays true
+                producer.close()
+                producer = world.producers.open(group.genesis_transactional_id)
+                producer.init()
             positions = _ends(tasks, identity, world, latest=latest)  # 5
             world.steps.reached(Step.BEFORE_GENESIS, tasks[0])
             producer.begin()
@@ -168,15 +172,26 @@ def _traces(tasks: list[TaskId], world: World) -> list[str]:
     return traces
 
 
-def _is_known(where: str, tasks: list[TaskId], world: World) -> bool:
-    """Whether a genesis is seen. Anything else may be an old answer."""
-    try:
-        return _look(where, tasks, world, {}) is GenesisPlan.PRESENT
-    except (FatalTaskError, RetriableError, UnreachableError):
-        return False
+def _are_known(where: str, tasks: list[TaskId], world: World, known: set[TaskId]) -> bool:
+    """Whether a genesis of every task is seen; some looks, since a broker may not answer, or give an old answer.
+
+    Otherwise the barrier would go into journals that workers write to.
+    """
+    for look in range(FIRST_LOOKS):
+        try:
+            if _look(where, tasks, world, {}, known) is GenesisPlan.PRESENT:
+                return True
+            if not known and look:
+                return False  # a new group, as far as two clients can tell
+        except (FatalTaskError, RetriableError, UnreachableError) as error:
+            world.log.info("genesis_not_seen", reason=error.message)
+            world.clock.sleep(world.random.uniform(*AGAIN_S))
+    return False
 
 
-def _plan(where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPartition, int]) -> GenesisPlan:
+def _plan(
+    where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPartition, int], known: set[TaskId]
+) -> GenesisPlan:
     """What to do, behind a barrier that is at `ends`. A loss is believed only when it stays.
 
     Workers that start together look while one of them writes: a transaction becomes visible in one partition
@@ -185,21 +200,26 @@ def _plan(where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPart
     deadline = world.clock.monotonic_s() + HALF_SEEN_S
     while True:
         try:
-            return _look(where, tasks, world, ends)
-        except (FatalTaskError, RetriableError, UnreachableError):
+            return _look(where, tasks, world, ends, known)
+        except RetriableError as error:
+            if world.clock.monotonic_s() >= deadline:
+                raise UnreachableError(error.message, hint="check the brokers, then start again") from error
+        except (FatalTaskError, UnreachableError):
             if world.clock.monotonic_s() >= deadline:
                 raise
         world.clock.sleep(world.random.uniform(*AGAIN_S))
 
 
-def _look(where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPartition, int]) -> GenesisPlan:
-    """By a reader of its own. Raises StaleReadError when that does not see a partition up to its barrier."""
-    with_genesis = written = 0
+def _look(
+    where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPartition, int], known: set[TaskId]
+) -> GenesisPlan:
+    """By a reader of its own; adds to `known`. Raises StaleReadError where it does not see up to the barrier."""
+    # Somebody has restored from this journal where a state is, and the restore that follows compares the two.
+    known.update(filter(world.stores.exists, tasks))
+    written = len(known)
+    # A partition whose barrier was its first record had held none.
+    open_ones = [task for task in tasks if task not in known and ends.get(task.journal) != 0]
     with closing(world.journals()) as reader:
-        # Somebody has restored from this journal where a state is, and the restore that follows compares the two.
-        # A partition whose barrier was its first record had held none.
-        open_ones = [t for t in tasks if not world.stores.exists(t) and ends.get(t.journal) != 0]
-        written = with_genesis = sum(map(world.stores.exists, tasks))
         stable = reader.stable_ends([task.journal for task in open_ones]) if open_ones else {}
         for task in open_ones:
             stable_end = stable[task.journal]
@@ -209,14 +229,14 @@ def _look(where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPart
                 continue
             start = reader.bounds(task.journal).start
             first = first_entry(task, reader, start, stable_end)
-            if first is not None:
-                written += 1
-                with_genesis += first.entry.kind is Kind.GENESIS or start > 0
-    traces = _traces(tasks, world) if with_genesis == 0 else []
+            written += first is not None
+            if first is not None and (first.entry.kind is Kind.GENESIS or start > 0):
+                known.add(task)
+    traces = _traces(tasks, world) if not known else []
     return plan_genesis(
         where,
         journal_exists=True,
-        with_genesis=with_genesis,
+        with_genesis=len(known),
         written=written,
         partitions=len(tasks),
         traces=traces,

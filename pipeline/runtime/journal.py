@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import dropwhile
 
 import msgspec
@@ -21,6 +22,7 @@ __all__ = ["first_entry", "last_entries", "read_entries", "settled_end", "withou
 COORDINATOR_SCAN_S = 10.0
 # An entry and its marker take two; entries in several chunks take more.
 OFFSETS_PER_ENTRY = 2
+ONE_READER_S = 3.0
 
 
 def read_entries(
@@ -61,39 +63,42 @@ def _continues_entry(chunk: tuple[int, bytes]) -> bool:
 
 
 def settled_end(
-    task: TaskId,
-    reader: JournalReader,
-    world: World,
-    settings: WorkerSettings,
-    fence: Callable[[], None],
-    at_least: int = 0,
+    task: TaskId, world: World, settings: WorkerSettings, fence: Callable[[], None], at_least: int = 0
 ) -> int:
     """The journal's end once committed readers and all readers agree on it.
 
     After our init no transaction of this task can be open, so a difference passes; one that outlives the
     transaction time-out and the coordinator's scan is fenced once more, and only then called hanging.
 
-    `at_least`: where the journal's leader is known to be. Raises StaleReadError when the broker that answers is not
-    that far: a new reader may find another broker.
+    `at_least`: where the journal's leader is known to be. Every few seconds another client looks, which may find
+    another broker. Raises StaleReadError when the broker that answers is not that far.
     """
     patience_s = settings.transaction_timeout_ms / 1000 + COORDINATOR_SCAN_S + 5.0
     for attempt in range(2):
         deadline = world.clock.monotonic_s() + patience_s
-        while True:
-            bounds = reader.bounds(task.journal)
-            if bounds.end < at_least:
-                raise StaleReadError(
-                    f"{task.journal} is at offset {at_least} or beyond; the broker that was asked sees it end at "
-                    f"{bounds.end}"
-                )
+        while world.clock.monotonic_s() < deadline:
+            with closing(world.journals()) as reader:
+                bounds = _settled(task, reader, world, at_least)
             if bounds.stable_end >= bounds.end:
                 return bounds.end
-            if world.clock.monotonic_s() >= deadline:
-                break
-            world.clock.sleep(0.05)
         if attempt == 0:
             fence()
     raise FatalTaskError(
         f"a transaction hangs in {task.journal}: committed readers end at {bounds.stable_end}, the log at {bounds.end}",
         hint="find out what Kafka decided on it before you abort it: runbooks/hanging-transaction.md",
     )
+
+
+def _settled(task: TaskId, reader: JournalReader, world: World, at_least: int) -> JournalBounds:
+    """The bounds as soon as they agree, or after some time."""
+    until = world.clock.monotonic_s() + ONE_READER_S
+    while True:
+        bounds = reader.bounds(task.journal)
+        if bounds.end < at_least:
+            raise StaleReadError(
+                f"{task.journal} is at offset {at_least} or beyond; the broker that was asked sees it end at "
+                f"{bounds.end}"
+            )
+        if bounds.stable_end >= bounds.end or world.clock.monotonic_s() >= until:
+            return bounds
+        world.clock.sleep(0.05)

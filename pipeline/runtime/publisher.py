@@ -63,6 +63,7 @@ QUICK_S = 5.0
 RETRY_PAUSE_S = 0.1
 # Longer and longer between looks at a journal that a broker shows too short.
 STALE_PAUSES_S = (0.1, 2.0)
+BARRIER_LOOKS = 10  # after so many of these looks the leader is asked again where the journal ends
 CHUNK_BYTES = 512 * 1024
 MAX_LOOKED_AT = 3  # entries from the head on: the head, ours, and one more decide
 
@@ -168,6 +169,8 @@ class Publisher:
                 )
             except (AbortableError, UnknownOutcomeError) as error:
                 reason = error.message
+                if self._stopping:
+                    break
                 self.fence()
                 continue
             if not clean:
@@ -370,12 +373,12 @@ class Publisher:
         """
         pause_s, longest_s = STALE_PAUSES_S
         proven = False
+        looks = 0
         while True:
+            looks += 1
             reader = self._world.journals()
             try:
-                end = settled_end(
-                    self._task, reader, self._world, self._settings, self.fence, self._known_end
-                )
+                end = settled_end(self._task, self._world, self._settings, self.fence, self._known_end)
                 found = islice(read_entries(self._task, reader, head.offset, end, None), MAX_LOOKED_AT)
                 outcome, entry = resolve_outcome(str(self._task), head, nonces, list(found))
             except TruncatedError as error:
@@ -391,7 +394,7 @@ class Publisher:
                 return outcome, entry, end
             finally:
                 reader.close()
-            if not proven:
+            if not proven or looks % BARRIER_LOOKS == 0:  # its record may be lost in turn
                 self.barrier()
                 proven = True
             else:

@@ -161,7 +161,7 @@ class _Restore:
         task, world, publisher = self._task, self._world, self._publisher
         reader = world.journals()
         try:
-            end = settled_end(task, reader, world, self._settings, publisher.fence, publisher.known_end)  # 2
+            end = settled_end(task, world, self._settings, publisher.fence, publisher.known_end)  # 2
             world.steps.reached(Step.AFTER_END, task)
             opened, copy = copy, None
             cluster_id = self._identity.cluster_id

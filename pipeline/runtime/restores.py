@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TopicPartition, is_replays
@@ -22,14 +23,12 @@ def restore_step(
 
     def start_position(topic: str) -> int:
         # Not from the source: it is being polled, and answers on the processing thread only between polls.
-        reader = world.journals()
-        try:
-            bounds = reader.bounds(TopicPartition(topic, task.partition))
-        finally:
-            reader.close()
-        # Whatever is replayed was asked for.
-        whole = settings.start == "earliest" or is_replays(topic)
-        return bounds.start if whole else bounds.stable_end
+        place = TopicPartition(topic, task.partition)
+        with closing(world.journals()) as reader:
+            # Whatever is replayed was asked for.
+            if settings.start == "earliest" or is_replays(topic):
+                return reader.bounds(place).start
+            return reader.highest_ends([place])[place]
 
     def step() -> Restored:
         if asked.wait_s:

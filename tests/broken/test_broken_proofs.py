@@ -60,15 +60,18 @@ ROWS = [
     Broken(
         "a load continues from an old position",
         "client/loading/loader.py",
-        "            at_least=self._transactions.known_end,\n",
+        "            at_least=self._transactions.known_ends.get(LOADS, 0),\n",
         "",
         "tests/client/test_stale_reads.py finished_load",
     ),
     Broken(
         "a replay believes old marks",
         "client/deadletters/replaying.py",
-        "        known_end = self._transactions.known_end\n",
-        "        known_end = 0\n",
+        "        known_end = self._transactions.known_ends.get(marks_place(self._group), 0)\n"
+        "        self._marks = read_marks(self._group, self._letters.topic_id, self._world, known_end)\n",
+        "        world = replace(self._world, journals=lambda: MemoryJournalReader(self._world.cluster._broker))\n"
+        "        from pipeline.testing import MemoryJournalReader\n"
+        "        self._marks = read_marks(self._group, self._letters.topic_id, world)\n",
         "tests/client/test_stale_reads.py letter_that_was_replayed",
     ),
     Broken(

@@ -68,7 +68,7 @@ class Command:
         self.producers = SlowProducers(self.broker, self.clock)
         self.broker.create(TopicSpec("receipts", 1))
         receipts = TopicPartition("receipts", 0)
-        self.transactions = Transactions("id", receipts, self.producers, self.clock, BACKOFF_MS)
+        self.transactions = Transactions("id", [receipts], self.producers, self.clock, BACKOFF_MS)
         self.looks: list[Outcome | PipelineError] = []
         self.looked = 0
 

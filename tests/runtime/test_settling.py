@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -58,8 +59,8 @@ class Case:
             if ends_by_fence:
                 driver.broker.expire(STRANGER)
 
-        reader = Watched(driver.broker, asked)
-        return settled_end(self.sums.task, reader, driver._world(), driver.settings, fence)
+        world = replace(driver._world(), journals=lambda: Watched(driver.broker, asked))
+        return settled_end(self.sums.task, world, driver.settings, fence)
 
 
 def test_a_transaction_that_ends_late_is_waited_for() -> None:

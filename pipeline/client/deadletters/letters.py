@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from pipeline.client.reading import committed_records
 from pipeline.core.letters import Headers, Letter, read_letter
-from pipeline.core.names import GroupId
+from pipeline.core.names import GroupId, TopicPartition
 from pipeline.errors import InputError
 from pipeline.headers import readable_headers
 from pipeline.ports import Cluster, Record, TopicInfo
 from pipeline.runtime.world import World
 
-__all__ = ["Choice", "DeadLetter", "LetterId", "dead_letter_topic", "letter_id", "read_letters"]
+__all__ = ["Choice", "DeadLetter", "LetterId", "dead_letter_topic", "letter_id", "places_of", "read_letters"]
 
 _READER = "pipeline.deadletters"  # the client wants a group; nothing is ever committed to it
 LetterId = tuple[int, int]
@@ -86,6 +86,11 @@ def dead_letter_topic(group: GroupId, cluster: Cluster) -> TopicInfo:
             hint="a worker creates it when a handler of the group has on_error='dead_letter'",
         )
     return found
+
+
+def places_of(topic: TopicInfo) -> list[TopicPartition]:
+    """The partitions of a topic."""
+    return [TopicPartition(topic.name, number) for number in range(topic.partitions)]
 
 
 def read_letters(

@@ -7,7 +7,7 @@ from the tally before. `core.letter_count` says how a status adds what tasks hav
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -30,13 +30,11 @@ from pipeline.runtime.world import World
 __all__ = ["OpenCount"]
 
 _CONFIG = {"cleanup.policy": "compact"}
-_SETTLE_S = 2.0
-_LOOK_S = 0.02
 _READS_AT_ONCE = 8
 
 
 class OpenCount:
-    """The tally of one group during one command. `topic`: the dead-letter topic."""
+    """The tally of one group during one command. `topic`: the dead-letter topic. First `look`, then `begin`."""
 
     def __init__(self, group: GroupId, topic: TopicInfo, world: World) -> None:
         self._group = group
@@ -52,16 +50,26 @@ class OpenCount:
         """Whether all letters must be read, since nothing was counted before."""
         return self._counts is not None and self._tally is None
 
-    def begin(self) -> None:
-        """Read what is counted so far, before any letter is read. Raises UnreachableError."""
-        name = letter_counts_topic(self._group.app)
-        if not self._world.cluster.describe([name]):
-            self._world.cluster.create([TopicSpec(name, partitions=1, config=_CONFIG)])
+    @property
+    def place(self) -> TopicPartition:
+        """Where the tally is."""
+        return TopicPartition(letter_counts_topic(self._group.app), 0)
+
+    def look(self) -> None:
+        """Read what tasks have counted. Raises UnreachableError.
+
+        Before the barrier in the dead-letter topic: so the letters of the entries that are read lie before it.
+        """
+        if not self._world.cluster.describe([self.place.topic]):
+            self._world.cluster.create([TopicSpec(self.place.topic, partitions=1, config=_CONFIG)])
         with closing(self._world.journals()) as reader:
+            self._counts = self._last_counts(reader)
+
+    def begin(self, journals: Callable[[], JournalReader]) -> None:
+        """Read the last tally, with a reader that `journals` opens behind the barrier. Raises UnreachableError."""
+        with closing(journals()) as reader:
             tally = read_tallies(self._group.app, reader).get(self._group.group)
             self._tally = tally if tally is not None and tally.topic_id == self._topic.topic_id else None
-            self._counts = self._last_counts(reader)
-            self._settle(reader)
 
     def take(self, records: Sequence[FailedRecord], marks: Marks) -> None:
         """All records of the group, as they were read after `begin`."""
@@ -91,8 +99,8 @@ class OpenCount:
             return ()
         now_ms = self._world.clock.wall_ms()
         self._sent = msgspec.structs.replace(self._tally, open=self._tally.open - closed, wall_ms=now_ms)
-        name = letter_counts_topic(self._group.app)
-        return (Output(name, self._group.group.encode(), encode_tally(self._sent), now_ms),)
+        key = self._group.group.encode()
+        return (Output(self.place.topic, key, encode_tally(self._sent), now_ms),)
 
     def committed(self) -> None:
         """The last output was committed."""
@@ -113,19 +121,6 @@ class OpenCount:
             for entry in read
         }
         return {partition: count for partition, count in last.items() if count is not None}
-
-    def _settle(self, reader: JournalReader) -> None:
-        """Wait until letters of the entries that were read can be read, too: their markers come one by one.
-
-        A transaction that stays open is of a worker that has died, and so not of these entries.
-        """
-        places = [TopicPartition(self._topic.name, number) for number in range(self._topic.partitions)]
-        deadline = self._world.clock.monotonic_s() + _SETTLE_S
-        targets = {place: reader.bounds(place).end for place in places}
-        while any(end < targets[place] for place, end in reader.stable_ends(places).items()):
-            if self._world.clock.monotonic_s() > deadline:
-                return
-            self._world.clock.sleep(_LOOK_S)
 
 
 def _is_later(record: FailedRecord, counts: Mapping[int, LetterCount]) -> bool:

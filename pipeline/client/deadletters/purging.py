@@ -3,9 +3,10 @@
 Kafka deletes records only from the begin of a partition on. So a purge deletes, in each partition, the letters before
 the first one that is open: the newest letter of a record that was neither replayed nor discarded.
 
-1. Fence the replays and discards of the group, and read the marks.
+1. Fence the replays and discards of the group, write a barrier in the marks and the letters (runtime/proof.py), and
+   read the marks.
 2. Find the first open letter of each partition.
-3. Delete the records before it.
+3. Delete the records before it, and none behind the barrier.
 4. Remove the marks of letters that no longer exist.
 
 A crash after 3 leaves marks that nobody reads; the next purge removes them. Only letters whose marks were read as
@@ -14,11 +15,11 @@ committed are deleted, so a crash, or another command at the same time, cannot d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeline.client.deadletters.letters import Choice, dead_letter_topic
+from pipeline.client.deadletters.letters import Choice, dead_letter_topic, places_of
 from pipeline.client.deadletters.marks import (
     Mark,
     ensure_marks_topic,
@@ -27,6 +28,7 @@ from pipeline.client.deadletters.marks import (
     read_marks,
 )
 from pipeline.client.deadletters.records import State, failed_records
+from pipeline.client.reading import seeing
 from pipeline.client.transactions import Transactions
 from pipeline.core.names import GroupId, TopicPartition
 from pipeline.core.recovery import Outcome
@@ -53,7 +55,7 @@ class Purge:
 
 def plan_purge(group: GroupId, world: World) -> Purge:
     """What a purge would delete now. Raises InputError (the group has no dead letters), UnreachableError."""
-    return _plan(group, dead_letter_topic(group, world.cluster), world, 0)
+    return _plan(group, dead_letter_topic(group, world.cluster), world, {})
 
 
 def purge(group: GroupId, world: World, retry_backoff_ms: int) -> Purge:
@@ -63,12 +65,18 @@ def purge(group: GroupId, world: World, retry_backoff_ms: int) -> Purge:
     """
     topic = dead_letter_topic(group, world.cluster)
     transactions = Transactions(
-        group.replay_transactional_id, marks_place(group), world.producers, world.clock, retry_backoff_ms
+        group.replay_transactional_id,
+        [marks_place(group), *places_of(topic)],
+        world.producers,
+        world.clock,
+        retry_backoff_ms,
     )
     try:
         ensure_marks_topic(group, world.cluster)
         transactions.fence()  # 1
-        plan = _plan(group, topic, world, transactions.known_end)  # 2
+        ends = transactions.known_ends
+        world = replace(world, journals=seeing(world.journals, lambda: ends, world.clock))
+        plan = _plan(group, topic, world, ends)  # 2
         for partition, before in plan.before.items():  # 3
             world.cluster.truncate(TopicPartition(topic.name, partition), before)
         forgotten = _forgotten(group, topic, world)
@@ -79,12 +87,12 @@ def purge(group: GroupId, world: World, retry_backoff_ms: int) -> Purge:
     return plan
 
 
-def _plan(group: GroupId, topic: TopicInfo, world: World, known_end: int) -> Purge:
-    """An old answer on where letters end deletes fewer; `known_end`: of the marks."""
-    marks = read_marks(group, topic.topic_id, world, known_end)
+def _plan(group: GroupId, topic: TopicInfo, world: World, ends: Mapping[TopicPartition, int]) -> Purge:
+    """`ends`: of marks and letters, behind the barrier. Letters that come later are read or not, and stay."""
+    marks = read_marks(group, topic.topic_id, world, ends.get(marks_place(group), 0))
     with closing(world.journals()) as reader:
-        places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
-        before = {place.partition: end for place, end in reader.stable_ends(places).items()}
+        found = reader.stable_ends(places_of(topic))
+    before = {place.partition: min(end, ends.get(place, end)) for place, end in found.items()}
     records = failed_records(topic, group, Choice(), world)
     still_open = [record for record in records if record.state(marks) is State.OPEN]
     for record in still_open:
@@ -102,7 +110,7 @@ def _forgotten(group: GroupId, topic: TopicInfo, world: World) -> Sequence[Mark]
             number: reader.bounds(TopicPartition(topic.name, number)).start
             for number in range(topic.partitions)
         }
-    marks = read_marks(group, topic.topic_id, world)
+    marks = read_marks(group, topic.topic_id, world, 1)
     return [mark for mark in marks.values() if mark.offset < starts.get(mark.partition, 0)]
 
 

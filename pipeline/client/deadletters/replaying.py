@@ -4,7 +4,8 @@ A replayed letter goes to `<app>.<group>.replays`, which only its group reads, a
 original topic every other group and app would meet the record a second time. The protocol:
 
 1. Fence: open the group's transactional producer and `init`: of two replays at once the older one can commit no more.
-   Then a barrier: the leader of the marks says where they end (runtime/proof.py).
+   Then a barrier in the marks, the count and the dead letters: their leaders say where they end (runtime/proof.py).
+   Every reader from here on sees them up to there.
 2. Recall: read the marks of the app, up to their end as of now, which is not before the barrier, waiting for what is
    open before it.
 3. Choose: of the records that are meant, the newest letter, where it has no mark (`records`), in order.
@@ -24,9 +25,9 @@ What is in the topic is handled once, since it is an input like others. Being fe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from pipeline.client.deadletters.letters import Choice, DeadLetter, LetterId, dead_letter_topic
+from pipeline.client.deadletters.letters import Choice, DeadLetter, LetterId, dead_letter_topic, places_of
 from pipeline.client.deadletters.marks import (
     Mark,
     Marks,
@@ -37,6 +38,7 @@ from pipeline.client.deadletters.marks import (
 )
 from pipeline.client.deadletters.open_count import OpenCount
 from pipeline.client.deadletters.records import FailedRecord, State, failed_records, newest_letters
+from pipeline.client.reading import seeing
 from pipeline.client.transactions import Transactions
 from pipeline.core.letters import Replay, encode_replay
 from pipeline.core.names import TopicPartition
@@ -93,7 +95,7 @@ class Replayer:
         self._records: dict[LetterId, FailedRecord] = {}  # by their newest letters
         self._transactions = Transactions(
             self._group.replay_transactional_id,
-            marks_place(self._group),
+            [marks_place(self._group), self._count.place, *places_of(self._letters)],
             world.producers,
             world.clock,
             retry_backoff_ms,
@@ -114,9 +116,13 @@ class Replayer:
         replayed = Replayed()
         try:
             ensure_marks_topic(self._group, self._world.cluster)
+            self._count.look()
             self._transactions.fence()  # 1
+            world, transactions = self._world, self._transactions
+            journals = seeing(world.journals, lambda: transactions.known_ends, world.clock)
+            self._world = replace(world, journals=journals)
             self._recall()  # 2
-            self._count.begin()
+            self._count.begin(self._world.journals)
             for batch in _batches(self._chosen(choice, most, replayed)):  # 3
                 self._commit(batch)  # 4, 5
                 replayed.letters += len(batch)
@@ -272,7 +278,7 @@ class Replayer:
 
     def _recall(self) -> None:
         """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""
-        known_end = self._transactions.known_end
+        known_end = self._transactions.known_ends.get(marks_place(self._group), 0)
         self._marks = read_marks(self._group, self._letters.topic_id, self._world, known_end)
 
 

@@ -112,7 +112,7 @@ class Loader:
     def _transactions(self) -> Transactions:
         world = self._world
         transactional_id = load_transactional_id(self._request.name)
-        return Transactions(transactional_id, LOADS, world.producers, world.clock, world.retry_backoff_ms)
+        return Transactions(transactional_id, [LOADS], world.producers, world.clock, world.retry_backoff_ms)
 
     def run(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
         """Load what is not loaded yet; the last position. `progress` is told each committed position.
@@ -192,7 +192,7 @@ class Loader:
             self._last_of,
             journals=self._world.journals,
             clock=self._world.clock,
-            at_least=self._transactions.known_end,
+            at_least=self._transactions.known_ends.get(LOADS, 0),
         )
 
     def _last_of(self, records: Iterator[tuple[int, bytes]]) -> LoadPosition | None:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -213,16 +214,15 @@ def start_rows(
 ) -> list[PositionRow]:
     """First rows, nobody's, at `start`: earliest or latest."""
     inputs = inputs_now(plan)
-    reader = world.journals()
-    try:
-        rows = []
-        for place in places:
-            bounds = reader.bounds(place)
-            position = bounds.start if start == "earliest" else bounds.stable_end
-            rows.append(PositionRow(place.topic, place.partition, position, 0, "", "", *inputs[place.topic]))
-        return rows
-    finally:
-        reader.close()
+    with closing(world.journals()) as reader:
+        if start == "earliest":
+            positions = {place: reader.bounds(place).start for place in places}
+        else:
+            positions = dict(reader.highest_ends(places))
+    return [
+        PositionRow(place.topic, place.partition, positions[place], 0, "", "", *inputs[place.topic])
+        for place in places
+    ]
 
 
 @dataclass(frozen=True, slots=True)

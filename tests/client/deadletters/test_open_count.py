@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -14,7 +15,7 @@ from pipeline.client.deadletters.replaying import Replayed
 from pipeline.core.letter_count import OpenLetters
 from pipeline.core.names import TopicPartition, letter_counts_topic
 from pipeline.errors import AbortableError, UnknownOutcomeError
-from pipeline.ports import Step
+from pipeline.ports import JournalReader, Step
 from pipeline.runtime import genesis
 from pipeline.runtime.status import AppStatus, read_status
 from pipeline.testing import MemoryCluster, MemoryJournalReader
@@ -138,8 +139,8 @@ def test_letters_that_are_written_while_a_command_counts_are_counted_once(
     command = replayer(orders)
     begin = command._count.begin
 
-    def begin_and_fail() -> None:
-        begin()
+    def begin_and_fail(journals: Callable[[], JournalReader]) -> None:
+        begin(journals)
         orders.send(20)
         orders.driver.run()
 

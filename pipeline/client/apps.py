@@ -8,7 +8,7 @@ from pipeline.client.reading import last_committed
 from pipeline.core.journal import JournalEntry
 from pipeline.core.names import GroupId, TaskId, TopicPartition, journal_group
 from pipeline.errors import InputError
-from pipeline.ports import Cluster, JournalReader
+from pipeline.ports import Cluster, JournalBounds, JournalReader
 from pipeline.runtime.journal import last_entries
 
 __all__ = ["groups_of", "holding_more", "last_entry", "last_positions", "listed", "tasks_of"]
@@ -21,6 +21,8 @@ def groups_of(app: str, cluster: Cluster) -> dict[GroupId, int]:
     """
     named = {GroupId(app, group) for name in cluster.topics() if (group := journal_group(app, name))}
     found = cluster.describe(sorted(group.journal_topic for group in named))
+    if found.keys() != {group.journal_topic for group in named}:  # one broker may know less than another
+        found = cluster.describe_by_most(sorted(group.journal_topic for group in named))
     if not found:
         raise InputError(
             f"this Kafka has no app {app}",
@@ -34,9 +36,15 @@ def tasks_of(groups: Mapping[GroupId, int]) -> list[TaskId]:
     return [TaskId(*group, number) for group, count in groups.items() for number in range(count)]
 
 
-def last_entry(task: TaskId, reader: JournalReader) -> JournalEntry | None:
-    """The last entry of a task; None before its genesis. Raises UnreachableError, FatalTaskError (damaged)."""
-    entries = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
+def last_entry(task: TaskId, reader: JournalReader, end: int | None = None) -> JournalEntry | None:
+    """The last entry of a task, before `end`; None before its genesis.
+
+    Raises UnreachableError, StaleReadError (the reader does not see the journal up to `end`), FatalTaskError.
+    """
+    bounds = reader.bounds(task.journal)
+    if end is not None:
+        bounds = JournalBounds(bounds.start, end, end)
+    entries = last_entries(task.journal, reader, bounds, 1)
     return entries[-1] if entries else None
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "LOGGER",
     "ProducerLimits",
     "Repeats",
+    "address",
     "admin",
     "announcer",
     "consumer",
@@ -308,6 +309,11 @@ def open_client(client: Callable[[Properties], ClientT], properties: Properties)
             f"the Kafka client refuses its settings: {error_of(error).str()}",
             hint="check the section [kafka] of the settings file",
         ) from error
+
+
+def address(host: str, port: int) -> str:
+    """A broker's, as `bootstrap.servers` takes it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _layers(

@@ -70,7 +70,7 @@ class KafkaJournalReader:
             raise request_failure(error_of(error), "brokers of the cluster") from error
         if len(brokers) < 2 or not partitions:
             return self.stable_ends(partitions) if partitions else {}
-        servers = [_address(str(broker.host), broker.port) for broker in brokers]
+        servers = [clients.address(str(broker.host), broker.port) for broker in brokers]
         with ThreadPoolExecutor(len(servers), "kafka-ends") as threads:
             asked = [threads.submit(_ends_through, server, self._settings, partitions) for server in servers]
         answers = [ends for future in asked if (ends := future.result()) is not None]
@@ -175,10 +175,6 @@ class KafkaJournalReader:
                 self._idle.append((consumer, topics))
                 return
         consumer.close()
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _End(NamedTuple):

@@ -6,7 +6,10 @@ cluster shows it so.
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -23,7 +26,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from pipeline.core.names import TopicPartition
 from pipeline.core.topic_settings import same_value
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError, UnreachableError
+from pipeline.kafka import clients
 from pipeline.kafka.admin import AdminRequests
 from pipeline.kafka.errors import error_of, request_failure
 from pipeline.ports import TopicInfo, TopicSpec
@@ -68,6 +72,49 @@ class KafkaTopics(AdminRequests):
         return {
             name: _topic_info(name, topic, configs[name]) for name, topic in found.items() if name in configs
         }
+
+    def describe_by_most(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
+        """The topics as most of the brokers describe them, each asked for itself.
+
+        Configurations count for nothing in the vote: they differ while a change spreads. Raises UnreachableError
+        where most do not answer or do not agree.
+        """
+        servers = self._broker_addresses()
+        if len(servers) < 2:
+            return self.describe(topics)
+        with ThreadPoolExecutor(len(servers), "kafka-topics") as threads:
+            answers = list(threads.map(lambda server: self._described_by(server, topics), servers))
+        votes = [answer for answer in answers if answer is not None]
+        agreed: dict[str, TopicInfo] = {}
+        for name in topics:
+            count = Counter(_identity(vote.get(name)) for vote in votes)
+            identity, most = count.most_common(1)[0] if count else (None, 0)
+            if 2 * most <= len(servers):
+                raise UnreachableError(
+                    f"topic {name}: {most} of {len(servers)} brokers agree on what it is",
+                    hint="check the brokers: one may be down, or may have lost its controllers",
+                )
+            if identity is not None:
+                agreed[name] = next(v[name] for v in votes if _identity(v.get(name)) == identity)
+        return agreed
+
+    def _broker_addresses(self) -> list[str]:
+        try:
+            brokers = self._admin.list_topics(timeout=self._timeout_s).brokers.values()
+        except KafkaException as error:
+            raise request_failure(error_of(error), f"brokers on {self._servers}") from error
+        return [clients.address(str(broker.host), broker.port) for broker in brokers]
+
+    def _described_by(self, server: str, topics: Sequence[str]) -> dict[str, TopicInfo] | None:
+        """One broker's answer, by a client that knows no other one; None when it does not answer."""
+        asked = type(self)(dataclasses.replace(self._settings, bootstrap_servers=server))
+        try:
+            return asked.describe(topics)
+        except (PipelineError, KafkaException) as error:
+            clients.LOGGER.info("topics through %s: %s", server, error)
+            return None
+        finally:
+            asked.close()
 
     def create(self, specs: Sequence[TopicSpec], *, check_only: bool = False) -> None:
         """Create topics and return when every partition has a leader."""
@@ -208,6 +255,10 @@ class KafkaTopics(AdminRequests):
 def _leader(partition: Any) -> int | None:
     found = partition.leader
     return int(found.id) if found is not None and found.id >= 0 else None
+
+
+def _identity(info: TopicInfo | None) -> tuple[str, int] | None:
+    return None if info is None else (info.topic_id, info.partitions)
 
 
 def _topic_info(name: str, topic: Any, entries: Mapping[str, Any]) -> TopicInfo:

@@ -54,6 +54,14 @@ class Cluster(Protocol):
         """The topics that exist, by name; a missing topic is absent from the answer."""
         ...
 
+    def describe_by_most(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
+        """The same, as most of the brokers answer, each asked for itself.
+
+        For verdicts: a broker that has lost its controllers describes topics as they were. Raises UnreachableError
+        where most do not answer or do not agree.
+        """
+        ...
+
     def create(self, specs: Sequence[TopicSpec], *, check_only: bool = False) -> None:
         """Create topics and return when they can be written. One that exists already is left as it is.
 

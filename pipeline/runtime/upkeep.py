@@ -47,6 +47,7 @@ class Upkeep:
         self._next_check_s = now + settings.check_interval_s
         self._next_mirror_s = now + settings.mirror_interval_s
         self._check: Pending[dict[str, TopicInfo]] | None = None
+        self._known: dict[str, TopicInfo] = {}  # as of the last check
         self._asked_s = now
         self._outage = Outage(world.clock, world.log)
         self._journals: dict[str, str] = {}  # id of each topic when it was first seen
@@ -78,11 +79,25 @@ class Upkeep:
             self._asked_s = now
             plans = [run.plan for run in self._runs]
             names = sorted({name for plan in plans for name in _watched(plan)})
-            cluster = self._world.cluster
-            self._check = self._world.executor.submit(lambda: cluster.describe(names))
+            self._check = self._world.executor.submit(lambda: self._described(names))
             self._begin_looks()
             self._quiet.turn()
         return found + self._taken()
+
+    def _described(self, names: Sequence[str]) -> dict[str, TopicInfo]:
+        """The topics; what would stop a task is believed only when most brokers say so."""
+        found = self._world.cluster.describe(names)
+        changed = [
+            name
+            for name in names
+            if self._known.get(name, found.get(name)) != found.get(name) or name not in found
+        ]
+        if changed:
+            for name in changed:
+                found.pop(name, None)
+            found |= self._world.cluster.describe_by_most(changed)
+        self._known = dict(found)
+        return found
 
     def lost(self, run: GroupRun, task: TaskId) -> PipelineError | None:
         """Why no restore of the task can succeed, as of the last look; None as far as is known."""
@@ -98,7 +113,7 @@ class Upkeep:
         """
         changed: PipelineError | None = None
         try:
-            changed = _error(run, task, self._world.cluster.describe(list(_watched(run.plan))))
+            changed = _error(run, task, self._world.cluster.describe_by_most(sorted(set(_watched(run.plan)))))
         except PipelineError as unanswered:
             self._world.log.info("topics_not_checked", reason=unanswered.message)
         if changed is not None:

@@ -51,6 +51,12 @@ class MemoryCluster:
             found = {name: self._described_by(name, self._broker.asked()) for name in topics}
             return {name: info for name, info in found.items() if info is not None}
 
+    def describe_by_most(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
+        """The deposed broker is one of several."""
+        with self._broker.faults.at("describe"):
+            found = {name: self._broker.describe(name) for name in topics}
+            return {name: info for name, info in found.items() if info is not None}
+
     def create(self, specs: Sequence[TopicSpec], *, check_only: bool = False) -> None:
         with self._broker.faults.at("create"):
             for spec in specs:

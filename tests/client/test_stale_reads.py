@@ -6,13 +6,19 @@ from contextlib import suppress
 
 import pytest
 
+from pipeline.client.apps import groups_of
 from pipeline.client.deadletters.letters import Choice
+from pipeline.client.deadletters.purging import purge
+from pipeline.client.migrating.cutover import _look
 from pipeline.core.journal import Kind
 from pipeline.core.names import TaskId
-from pipeline.errors import ConfigError, UnknownOutcomeError, UnreachableError
+from pipeline.errors import ConfigError, StaleReadError, UnknownOutcomeError, UnreachableError
 from pipeline.runtime.appending import last_of
 from pipeline.runtime.retirement import retire, revive
+from pipeline.testing import MemoryCluster, MemoryJournalReader
+from tests.client.deadletters.orders import GROUP
 from tests.client.deadletters.replay_case import BAD, failed, replayer
+from tests.client.deadletters.test_open_count import counted, really_open
 from tests.client.loading.load_case import ID, ROWS, Case, Crash, csv_file
 from tests.client.migrating.test_copying import KEYS
 from tests.client.migrating.test_copying import Case as CopyCase
@@ -111,3 +117,77 @@ def test_a_revived_app_starts_whatever_a_deposed_broker_says(nth: int) -> None:
     driver.broker.heal()
     driver.run()
     sums.check()
+
+
+@pytest.mark.parametrize("nth", [*range(5), 6])
+def test_a_purge_by_old_letters_deletes_no_open_letter(nth: int) -> None:
+    """Ends by one broker and letters by another: what the second one does not know would be deleted unseen."""
+    orders = failed(partitions=1)
+    orders.driver.replay_dead_letters()
+    orders.driver.run()
+    deposed = orders.driver.broker.depose(lambda: False)
+    orders.bad = {20, 21}
+    orders.send(20, 21)
+    orders.driver.run()
+    deposed.asked_by = Nth(nth)
+    with suppress(UnreachableError):
+        purge(GROUP, orders.driver._world(), 500)
+    assert len(orders.driver.dead_letters()) == 2
+
+
+@pytest.mark.parametrize("nth", range(7))
+def test_a_replay_by_old_letters_replays_the_newest_one(nth: int) -> None:
+    """A reset made another letter of the same record, which the deposed broker does not know."""
+    orders = failed(partitions=1)
+    deposed = orders.driver.broker.depose(lambda: False)
+    orders.bad = set(BAD)
+    orders.driver.reset("earliest")
+    orders.driver.run()
+    orders.bad = set()
+    deposed.asked_by = Nth(nth)
+    letters = 0
+    with suppress(UnreachableError):
+        letters = replayer(orders).run(Choice()).letters
+    orders.driver.broker.heal()
+    assert letters + replayer(orders).run(Choice()).letters == len(BAD)
+
+
+@pytest.mark.parametrize("nth", range(9))
+def test_a_count_by_old_letters_hides_no_open_record(nth: int) -> None:
+    """Counted up to an entry whose letter was not read, a record would be open and not be shown."""
+    orders = failed(partitions=1)
+    orders.driver.replay_dead_letters(error="3 is")
+    orders.driver.run()
+    deposed = orders.driver.broker.depose(lambda: False)
+    orders.bad = {20, 21}
+    orders.send(20, 21)
+    orders.driver.run()
+    orders.bad = set()
+    deposed.asked_by = Nth(nth)
+    with suppress(UnreachableError):
+        replayer(orders).run(Choice(error="4 is"))
+    orders.driver.broker.heal()
+    assert counted(orders).open == really_open(orders)
+
+
+def test_a_reset_is_not_taken_for_the_end_of_a_migration() -> None:
+    """The entry before it says that the task is at the end of its inputs."""
+    sums = Sums.begun()
+    sums.driver.stop()
+    deposed = sums.driver.broker.depose(lambda: False)
+    sums.driver.reset("earliest")
+    deposed.asked_by = lambda: True
+    stale = MemoryJournalReader(sums.driver.broker)
+    deposed.asked_by = lambda: False
+    groups = groups_of("sums", MemoryCluster(sums.driver.broker))
+    with pytest.raises(StaleReadError):
+        _look(groups, stale)
+
+
+def test_a_group_that_one_broker_does_not_know_is_not_left_out() -> None:
+    """A retirement or a cutover without it would be half of one."""
+    sums = Sums()
+    deposed = sums.driver.broker.depose(lambda: False)
+    sums.driver.run()
+    deposed.asked_by = lambda: True
+    assert len(groups_of("sums", MemoryCluster(sums.driver.broker))) == 1

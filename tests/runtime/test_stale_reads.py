@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from pipeline.core.journal import assemble
-from pipeline.errors import UnknownOutcomeError
+from pipeline.core.names import TopicPartition
+from pipeline.errors import FatalTaskError, UnknownOutcomeError, UnreachableError
 from pipeline.ports import Step
+from pipeline.runtime.publisher import Publisher
 from pipeline.testing import MemoryStores
+from pipeline.testing.memory_clients import MemoryProducer
 from tests.runtime.sums import Sums
 
 # Readers that a scenario opens, at most: each of them in turn is the one that asks the deposed broker.
@@ -131,3 +136,96 @@ def test_a_stale_first_look_writes_no_second_genesis(nth: int, created: bool) ->
     second.send(2)
     second.driver.run()
     second.check()
+
+
+@pytest.mark.parametrize("nth", range(4))
+def test_one_old_description_of_topics_stops_no_task(nth: int) -> None:
+    """The topics were created after the broker lost its controllers: it says that they do not exist."""
+    sums = Sums()
+    for topic in list(sums.driver.broker.topics()):
+        sums.driver.broker.delete(topic)
+    deposed = sums.driver.broker.depose(lambda: False)
+    sums.driver._create_topics()
+    sums.send(1)
+    sums.driver.run()
+    deposed.asked_by = Nth(nth)
+    sums.driver.clock.advance(sums.driver.settings.check_interval_s + 1)
+    sums.driver.run()
+    sums.send(2)
+    sums.driver.run()
+    sums.check()
+
+
+def test_an_open_transaction_that_is_over_holds_up_no_take_over() -> None:
+    """The deposed broker shows it as open for as long as it is asked."""
+    sums = Sums.begun()
+    sums.send(2)
+    sums.driver.crash_at(Step.AFTER_FLUSH)
+    sums.driver.run()
+    deposed = sums.driver.broker.depose(lambda: False)
+    for nth in range(12):
+        deposed.asked_by = Nth(nth)
+        began = sums.driver.clock.monotonic_s()
+        sums.driver.restart()
+        sums.driver.run()
+        assert sums.driver.clock.monotonic_s() - began < 10
+    sums.check()
+
+
+def test_a_tail_that_is_lost_behind_a_barrier_ends_the_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the leader said before does not hold any more; to wait for it would be to wait forever."""
+    sums = Sums.begun()
+    broker, journal = sums.driver.broker, sums.task.journal
+    written = Publisher.barrier
+
+    def barrier(self: Publisher) -> None:
+        written(self)
+        broker.lose_tail(journal, 3)
+
+    monkeypatch.setattr(Publisher, "barrier", barrier)
+    broker.fail_next("commit", UnknownOutcomeError("no answer"))
+    broker.fail_next("read", FatalTaskError("torn"), where=str(journal))
+    sums.send(2)
+    with pytest.raises(FatalTaskError, match="Kafka lost committed records"):
+        sums.driver.run()
+
+
+def test_slow_aborts_keep_no_group_from_its_genesis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The abort of a barrier may have been sent twice, so that the producer is renewed; what was read stays true."""
+    sums = Sums()
+    abort = MemoryProducer.abort
+
+    def slow(self: MemoryProducer, timeout_s: float | None = None) -> None:
+        sums.driver.clock.advance(0.4)
+        abort(self, timeout_s)
+
+    monkeypatch.setattr(MemoryProducer, "abort", slow)
+    sums.send(1)
+    sums.driver.run()
+    sums.check()
+
+
+def test_a_start_writes_nothing_into_the_journal_of_a_group_that_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A barrier of another transactional id could lie between two chunks of an entry."""
+    first = Sums.begun()
+    appended = []
+    append = MemoryProducer.append
+
+    def noted(
+        self: MemoryProducer, journal: TopicPartition, chunks: Sequence[bytes], key: bytes | None = None
+    ) -> None:
+        appended.append(self._id)
+        append(self, journal, chunks, key)
+
+    second = Sums()
+    second.driver.broker, second.driver.stores = first.driver.broker, MemoryStores()
+    second.driver.clock = first.driver.clock
+    second.driver.clock.advance(1.0)
+    monkeypatch.setattr(MemoryProducer, "append", noted)
+    first.driver.broker.fail_next(
+        "bounds", UnreachableError("no answer"), where=str(first.task.journal), skip=1
+    )
+    second.driver.run()
+    assert "sums.main.genesis" not in appended

@@ -132,7 +132,7 @@ def ensure_marks_topic(group: GroupId, cluster: Cluster) -> None:
     found = cluster.describe([name]).get(name)
     if found is None:
         cluster.create([TopicSpec(name, partitions=1, config=_CONFIG)])
-        found = cluster.describe([name])[name]
+        found = cluster.describe_by_most([name])[name]
     policy = found.config.get("cleanup.policy")
     if found.partitions != 1 or policy != "compact":
         raise ConfigError(

@@ -82,11 +82,13 @@ def find_topic(cluster: Cluster, topic: str, known: Callable[[], Iterable[str]] 
         )
     found = cluster.describe([topic, LOADS_TOPIC])
     if topic not in found:
+        found |= cluster.describe_by_most([topic])
+    if topic not in found:
         raise no_topic(topic, known())
     loads = found.get(LOADS_TOPIC)
     if loads is None:
         cluster.create([LOADS_SPEC])
-        loads = cluster.describe([LOADS_TOPIC])[LOADS_TOPIC]
+        loads = cluster.describe_by_most([LOADS_TOPIC])[LOADS_TOPIC]
     if loads.partitions != 1 or loads.config.get("cleanup.policy") != "compact":
         raise ConfigError(
             f"{LOADS_TOPIC} must have 1 partition and cleanup.policy=compact; it has {loads.partitions}"
@@ -172,6 +174,8 @@ class Loader:
     def _check_topic(self) -> None:
         """Before saying that all is loaded: the topic is still the one that the records went to."""
         found = self._world.cluster.describe([self._request.topic]).get(self._request.topic)
+        if found is None or found.topic_id != self._request.topic_id:
+            found = self._world.cluster.describe_by_most([self._request.topic]).get(self._request.topic)
         if found is None or found.topic_id != self._request.topic_id:
             raise ConfigError(
                 f"topic {self._request.topic!r} was deleted while it was being loaded",

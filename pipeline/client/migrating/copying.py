@@ -179,6 +179,8 @@ class _Run:
                 for place in (TopicPartition(new.name, number) for number in range(new.partitions))
                 if self._reader.bounds(place).end
             ]
+            if held and self._world.cluster.describe_by_most([group.journal_topic]):
+                held = []  # the copy has begun, and one broker does not know its journal
             if held:
                 raise ConfigError(
                     f"{held[0]} holds records already, and this copy has not begun: they would mix",
@@ -233,8 +235,13 @@ class _Run:
 
     def _began_with(self) -> Identity:
         """The identity in the genesis entry: a copy's journal is never truncated."""
-        bounds = self._reader.bounds(self._task.journal)
-        first = first_entry(self._task, self._reader, bounds.start, bounds.stable_end)
+        with closing(self._world.journals()) as reader:
+            bounds = reader.bounds(self._task.journal)
+            if bounds.stable_end < self._publisher.known_end:
+                raise StaleReadError(
+                    f"{self._task.journal}: the broker that was asked ends at {bounds.stable_end}"
+                )
+            first = first_entry(self._task, reader, bounds.start, bounds.stable_end)
         if first is None or first.entry.identity is None:
             raise FatalTaskError(
                 f"the journal of {self._task} has lost its beginning", hint="copy into a topic that is new"

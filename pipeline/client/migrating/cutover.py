@@ -65,8 +65,10 @@ class _Seen(NamedTuple):
 def _look(groups: Mapping[GroupId, int], reader: JournalReader) -> dict[TaskId, _Seen]:
     seqs: dict[TaskId, int] = {}
     places: dict[TaskId, dict[TopicPartition, int]] = {}
-    for task in tasks_of(groups):
-        last = last_entry(task, reader)
+    tasks = tasks_of(groups)
+    ends = reader.highest_ends([task.journal for task in tasks])
+    for task in tasks:
+        last = last_entry(task, reader, ends[task.journal])
         positions = last.entry.positions if last is not None else {}
         seqs[task] = last.entry.seq if last is not None else 0
         places[task] = {TopicPartition(topic, task.partition): at for topic, at in positions.items()}

@@ -73,7 +73,10 @@ def readers_of(
     found: dict[str, list[Readers]] = {topic: [] for topic in topics}
     alive: dict[str, bool] = {}
     groups = list(_groups(names))
-    described = cluster.describe([group.journal_topic for group in groups])
+    journals = [group.journal_topic for group in groups]
+    described = cluster.describe(journals)
+    if described.keys() != set(journals):  # one broker may know less than another
+        described = cluster.describe_by_most(journals)
     counts = {g: described[g.journal_topic].partitions for g in groups if g.journal_topic in described}
     tasks = tasks_of(counts)
     with ThreadPoolExecutor(_READS_AT_ONCE) as pool:

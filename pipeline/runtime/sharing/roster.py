@@ -121,9 +121,10 @@ class RosterWatch:
             self._waiting = {**notes, **self._waiting}
 
     def learn(self, task: TaskId, owner: Owner) -> None:
-        """Somebody else has it, as its journal says."""
+        """Another process has it, as its journal says. The others are told: it may have died before it could say so."""
         self._told.pop(task, None)
         self._merge(task, owner)
+        self._waiting[task, Owner] = owner
         self._refresh()
 
     def depart(self) -> None:

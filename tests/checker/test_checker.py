@@ -101,6 +101,29 @@ def test_replays_in_a_topic_that_was_replaced_count_anew() -> None:
         live.check()
 
 
+def test_a_letter_is_of_the_input_topic_that_it_names() -> None:
+    """Where the input was recreated, the output at the same offset is of another record."""
+    history = History.begun()
+    history.input(1, event_id=b"1")
+    history.input(1, event_id=b"1")
+    history.letter(0, "id")
+    history.letter(1, "id")
+    history.position = 2
+    history.entry("commit")
+    live = Checker(history.log, IDS)
+    live.check()
+    history.log.recreate("numbers", "id-2")
+    history.position = 0
+    identity = ["cluster", "p", {"numbers": ["id-2", 1]}, {}, "t"]
+    history.entry("reset", identity=identity)
+    history.entry("acquire")
+    history.input(5, event_id=b"1")
+    history.output(0, b"a", b"5")
+    history.position = 1
+    history.entry("commit")
+    live.finish(history.log)
+
+
 def test_an_output_topic_that_was_recreated_is_a_new_beginning() -> None:
     """What was in it is remembered, and what follows must follow that."""
     history = History.begun(inputs=2)

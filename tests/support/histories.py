@@ -107,9 +107,9 @@ class History:
         self.log.append(place, key, value, [("made-from", f"app.main numbers 0 {offset}".encode())])
         self.log.skip(place)
 
-    def letter(self, offset: int) -> None:
+    def letter(self, offset: int, topic_id: str = "") -> None:
         """Write a dead letter of an input."""
-        said = {"topic": "numbers", "partition": "0", "offset": str(offset)}
+        said = {"topic": "numbers", "partition": "0", "offset": str(offset), "topic-id": topic_id}
         headers = [(f"dead-letter-{name}", text.encode()) for name, text in said.items()]
         self.log.append(LETTERS, b"a", b"x", headers)
         self.log.skip(LETTERS)

@@ -126,10 +126,11 @@ class _Comparison:
         self._hidden = hidden
         self._queues = [deque(outputs) for outputs in found.values()]
         self._letters = Counter(
-            letter.offset
+            (letter.topic_id, letter.offset)
             for letter in results.letters.get(promise.group, ())
             if (letter.topic, letter.partition) == (promise.topic, number)
         )
+        self._all_letters = self._letters.copy()
         read = journal.segments.get(f"{promise.group}.replays", ())
         self._replayed = Counter(
             replay.trace.offset
@@ -143,7 +144,7 @@ class _Comparison:
         )
         first = min((incarnation.first for incarnation in inputs), default=0)
         deleted = {o.offset for queue in self._queues for o in queue if o.offset < first}
-        deleted.update(offset for offset in self._letters if offset < first)
+        deleted.update(offset for _, offset in self._letters if offset < first)
         segments = len(journal.segments.get(promise.topic, ()))
         # What outputs may be of without being in the order of the inputs that the checker has seen.
         self._unordered = self._replayed + Counter(dict.fromkeys(deleted, segments))
@@ -166,17 +167,21 @@ class _Comparison:
     def _follow(self, segment: Segment) -> None:
         """Take away what the inputs between two resets have come to, in their order."""
         handled: set[bytes] = set()
+        inputs = self._input_of(segment)
+        topic_id = inputs.topic_id if inputs is not None else ""
         for record in self._records(segment):
             event_id = event_id_of(record)
             again = event_id is not None and event_id in handled
             if again and self._promise.ids:
                 continue  # an output of it is left over
-            if self._take_output(record.offset):
+            if self._always_letter(record.offset, topic_id):
+                self._take_letter(record.offset, topic_id)
+            elif self._take_output(record.offset):
                 if event_id is not None:
                     handled.add(event_id)
-            elif self._letters[record.offset] > 0:
-                self._letters[record.offset] -= 1
-            elif not (again and self._promise.ids is not False):
+            elif self._take_letter(record.offset, topic_id) or (again and self._promise.ids is not False):
+                continue
+            else:
                 self._missing.append(record.offset)
 
     def _records(self, segment: Segment) -> Iterator[Record]:
@@ -192,6 +197,23 @@ class _Comparison:
         if not segment.topic_id:
             return self._inputs[-1]
         return next((inputs for inputs in self._inputs if inputs.topic_id == segment.topic_id), None)
+
+    def _always_letter(self, offset: int, topic_id: str) -> bool:
+        """Whether an input became a dead letter each time: an output in its place is of the topic that came after."""
+        if not topic_id:
+            return False
+        segments = self._journal.segments[self._promise.topic]
+        times = sum(
+            each.topic_id in {topic_id, ""} and (each.start or 0) <= offset < each.end for each in segments
+        )
+        return self._all_letters[topic_id, offset] >= times
+
+    def _take_letter(self, offset: int, topic_id: str) -> bool:
+        for place in ((topic_id, offset), ("", offset)):
+            if self._letters[place] > 0:
+                self._letters[place] -= 1
+                return True
+        return False
 
     def _take_output(self, offset: int) -> bool:
         for queue in self._queues:
@@ -213,7 +235,9 @@ class _Comparison:
 
     def _left_problems(self, end: int) -> Iterator[str]:
         """Outputs and letters that no input accounts for: of replays, or too many."""
-        left = Counter(self._letters)
+        left: Counter[int] = Counter()
+        for (_, offset), count in self._letters.items():
+            left[offset] += count
         for queue in self._queues:
             left.update(output.offset for output in queue)
             for output in queue:

@@ -28,12 +28,13 @@ class _Place(Protocol):
 
 
 class Trace(NamedTuple):
-    """The input of an output. `group`: as in `app.group`."""
+    """The input of an output. `group`: as in `app.group`. `topic_id`: of the topic, where that is said."""
 
     group: str
     topic: str
     partition: int
     offset: int
+    topic_id: str = ""
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]@{self.offset} in {self.group}"
@@ -66,7 +67,7 @@ def letter_of(group: str, record: Record) -> Trace | None:
             said[name.removeprefix(_LETTER)] = (value or b"").decode(errors="replace")
     if not {"topic", "partition", "offset"} <= said.keys():
         return None
-    return Trace(group, said["topic"], int(said["partition"]), int(said["offset"]))
+    return Trace(group, said["topic"], int(said["partition"]), int(said["offset"]), said.get("topic-id", ""))
 
 
 def replay_of(group: str, record: Record) -> Trace | None:

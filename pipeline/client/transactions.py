@@ -72,7 +72,7 @@ class Transactions:
         return self._known_ends
 
     def fence(self, wait_s: float = 0.0) -> None:
-        """End every older producer of the id, waiting that long for a Kafka that is away. Nothing is committed.
+        """End every older producer of the id, waiting that long for an unreachable Kafka. Nothing is committed.
 
         Raises FencedError, ConfigError, and what Kafka last answered.
         """
@@ -114,7 +114,7 @@ class Transactions:
 
         `what`: its records, for the error that gives them up. `receipt` makes one for an attempt, with a nonce of
         its own; `send` sends the records and it; `outcome` reads what is committed now, and is asked again while
-        Kafka is away. Raises FencedError (another one goes on), AbortableError (given up; at once where it is a
+        Kafka is away. Raises FencedError (another process continues), AbortableError (given up; at once where it is a
         RefusedError), FatalTaskError (what was confirmed is gone), UnreachableError, ConfigError.
         """
         reason: PipelineError | None = None

@@ -193,7 +193,7 @@ def delivery_failure(error: KafkaError, what: str) -> PipelineError:
             hint="set max_event_bytes of the producer to the smallest max.message.bytes of its topics, less 100",
         )
     if code in _REFUSED or code in _REFUSED_RECORD:
-        hint = _REFUSED_RECORD.get(code, "grant WRITE on the topic, or mend the [kafka] settings")
+        hint = _REFUSED_RECORD.get(code, "grant WRITE on the topic, or correct the [kafka] settings")
         return ConfigError(f"{what}: {reason}", hint=hint)
     if code in _EXPIRED:
         return DeliveryError(

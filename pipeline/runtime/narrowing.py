@@ -84,7 +84,7 @@ class Narrowing:
         """A commit with these positions has happened."""
         self._at = positions
         if not self._until or _below(positions, self._suspects):
-            return  # a guilty record is still to come: the search goes on in what is left
+            return  # a guilty record is still to come: the search continues in what is left
         if _below(positions, self._until):
             self.limit = min(self.limit * 2, self._configured)
             return

@@ -307,7 +307,7 @@ def _advice(error: BaseException) -> str:
 
 _STRICTNESS: Sequence[OnError] = ("stop", "dead_letter", "skip")
 _HINT = (
-    "mend the handler or the record and start the worker again; it goes on from this record. "
+    "fix the handler or the record and start the worker again; it continues from this record. "
     "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md"
 )
 _CRASH_HINT = (

@@ -121,7 +121,7 @@ ROWS = [
         "tests/runtime/test_narrowing.py reset",
     ),
     Broken(
-        "the search goes on when a dead letter is refused",
+        "the search continues when a dead letter is refused",
         "runtime/narrowing.py",
         "        if place in self._guilty:\n",
         "        if False:\n",

@@ -56,7 +56,7 @@ def test_each_value_stands_under_its_heading_and_fits_a_usual_terminal() -> None
 
 
 def test_open_dead_letters_are_shown_by_group_with_their_rate() -> None:
-    """Whether it goes on is the first question; what is not counted must not pass for zero."""
+    """Whether it continues is the first question; what is not counted must not pass for zero."""
     main = GroupLetters(
         GroupId("flight-delays", "main"), OpenLetters(2_118, True, 34.6, time.time_ns() // 1_000_000 - 3_000)
     )

@@ -58,7 +58,7 @@ def test_a_count_grows_with_each_commit_and_is_carried_by_every_entry() -> None:
 
 
 def test_the_rate_is_that_of_about_the_last_minute() -> None:
-    """An incident that is over must not look like one that goes on."""
+    """An incident that is over must not look like one that continues."""
     count: LetterCount | None = LetterCount("t", 1)
     for second in range(600):
         count = grown(count, count, 2, second * 1_000)

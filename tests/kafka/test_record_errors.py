@@ -42,7 +42,7 @@ def test_a_handler_that_fails_stops_its_task_with_the_record_and_is_mended_by_th
             "ctx.send takes what app.topic(...) returned. Then start the worker again"
         )
     else:
-        assert "mend the handler or the record and start the worker again" in failed["next"]
+        assert "fix the handler or the record and start the worker again" in failed["next"]
         assert "runbooks/poison-record.md" in failed["next"]
     assert troubled.stop(worker) == 1
     troubled.finish()

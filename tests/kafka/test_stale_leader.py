@@ -1,4 +1,4 @@
-"""A node of three loses its controllers and goes on answering clients as the leader that it was.
+"""A node of three loses its controllers and keeps answering clients as the leader that it was.
 
 Workers are killed and start on empty disks, commits renew their producers, and a load is repeated meanwhile: readers
 that happen to ask that node see journals and receipts as of before. `make test-stale-leader` runs it twenty times.

@@ -99,7 +99,7 @@ def test_an_event_that_cannot_be_sent_ends_the_whole_batch(
 def test_a_refused_event_fails_the_batch_though_it_is_caught(
     broker: MemoryBroker, sender: TransactionalSender
 ) -> None:
-    """A caller that logs and goes on would otherwise commit the others: a part of the batch."""
+    """A caller that logs and continues would otherwise commit the others: a part of the batch."""
 
     def send() -> None:
         with sender.transaction() as batch:

@@ -1,4 +1,4 @@
-"""User code that raises what nobody expects: one record gets its policy, and the worker goes on."""
+"""User code that raises what nobody expects: one record gets its policy, and the worker continues."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def live_through_troubles(
     """Eleven events, with input before each; then everybody who is left comes to rest.
 
     `with_requests`: theirs fail on the way, and inputs are sent again. `with_deposed`: a broker loses its
-    controllers from time to time, and goes on answering some clients.
+    controllers from time to time, and keeps answering some clients.
     """
     fleet.start("w0")
     for number in range(1, 12):

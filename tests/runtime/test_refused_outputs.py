@@ -145,7 +145,7 @@ def test_a_record_whose_outputs_are_refused_is_found_and_gets_its_policy(
 
 
 def test_under_stop_the_task_ends_with_the_record_that_is_refused() -> None:
-    """What came before it is committed; when the cause is gone, the next start goes on with it."""
+    """What came before it is committed; when the cause is gone, the next start continues with it."""
     case = Case("stop", _odd)
     case.driver.broker.refuses = lambda output: "it is odd" if output.value == b'"odd"' else None
     with pytest.raises(

@@ -101,7 +101,7 @@ def with_dead_letters() -> tuple[TestDriver, Topic[str, int]]:
 
 
 def test_records_that_retention_removed_are_named_and_not_a_deleted_topic() -> None:
-    """Whoever reads of a deleted dead-letter topic starts the worker again, for ever."""
+    """Whoever reads of a deleted dead-letter topic starts the worker again, forever."""
     driver, numbers = with_dead_letters()
     for number in range(5):
         driver.send(numbers, "a", number)

@@ -1,4 +1,4 @@
-"""Deposes one node of a local Kafka: it loses its controllers and goes on serving clients. `deposed_leader`.
+"""Deposes one node of a local Kafka: it loses its controllers and keeps serving clients. `deposed_leader`.
 
 The threads of the node that talk to the controllers are stopped with ptrace, which ends by itself with this process:
 the controllers miss the node's heartbeats and elect other leaders, and the node hears nothing of it. (Thread names:

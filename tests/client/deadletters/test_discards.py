@@ -132,7 +132,7 @@ def test_a_purge_that_crashes_anywhere_deletes_no_open_letter(call: str, after: 
 
 
 def test_a_purge_removes_the_marks_of_the_letters_that_it_deletes() -> None:
-    """The topic of marks would grow for ever; a mark of a letter that stays must stay, too."""
+    """The topic of marks would grow forever; a mark of a letter that stays must stay, too."""
     orders = failed(partitions=1)
     orders.driver.replay_dead_letters(error="3 is")
     orders.driver.replay_dead_letters(error="8 is")

@@ -20,7 +20,7 @@ from pipeline.errors import (
     StaleReadError,
     UnreachableError,
 )
-from pipeline.ports import Pending, TopicInfo
+from pipeline.ports import PartitionFailure, Pending, TopicInfo
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.outage import Outage
 from pipeline.runtime.plan import (
@@ -104,13 +104,20 @@ class Upkeep:
         change = self._changes.get(run)
         return None if change is None else _fatal(task, change)
 
-    def explain(
-        self, run: GroupRun, task: TaskId, partition: TopicPartition, error: PipelineError
+    def begin_explanation(
+        self, run: GroupRun, task: TaskId, failure: PartitionFailure, position: int
+    ) -> Pending[PipelineError]:
+        """Find out why a partition of a live task cannot be read from `position` on, beside the processing thread."""
+        return self._world.executor.submit(lambda: self._explain(run, task, failure, position))
+
+    def _explain(
+        self, run: GroupRun, task: TaskId, failure: PartitionFailure, position: int
     ) -> PipelineError:
         """A position out of range has another reason when the topic is not the one it was.
 
         One beyond the end is of a broker that is not the leader any more, or of a loss; a later look may tell.
         """
+        partition, error = failure.partition, failure.error
         changed: PipelineError | None = None
         try:
             changed = _error(run, task, self._world.cluster.describe_by_most(sorted(set(_watched(run.plan)))))
@@ -118,22 +125,20 @@ class Upkeep:
             self._world.log.info("topics_not_checked", reason=unanswered.message)
         if changed is not None:
             return changed
-        if not isinstance(error, OutOfRangeError) or self._is_below_start(run, task, partition):
+        if not isinstance(error, OutOfRangeError) or self._starts_behind(partition, position):
             return error
         return StaleReadError(
-            f"{partition}: the broker that was asked ends below position "
-            f"{run.tasks[task.partition].applied.positions[partition.topic]}",
+            f"{partition}: the broker that was asked ends below position {position}",
             hint="check the brokers: one may have lost its controllers, or records after an unclean election",
         )
 
-    def _is_below_start(self, run: GroupRun, task: TaskId, partition: TopicPartition) -> bool:
+    def _starts_behind(self, partition: TopicPartition, position: int) -> bool:
         """Whether records were removed that were not processed; False when Kafka does not answer."""
         try:
             with closing(self._world.journals()) as reader:
-                start = reader.bounds(partition).start
+                return reader.bounds(partition).start > position
         except PipelineError:
             return False
-        return run.tasks[task.partition].applied.positions[partition.topic] < start
 
     def _begin_looks(self) -> None:
         for run in self._runs:

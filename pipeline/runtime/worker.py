@@ -52,6 +52,7 @@ class Worker:
         self._restoring: dict[TaskId, Pending[Ready]] = {}
         self._fenced: dict[TaskId, Pending[Owner | None]] = {}
         self._closing: dict[TaskId, Pending[None]] = {}
+        self._failing: list[tuple[GroupRun, LiveTask, Pending[PipelineError]]] = []
         self._ownership: Ownership | None = None
         self._turns = 0
         self._pace = CommitPace(world.clock, settings.max_commits_per_s)
@@ -113,6 +114,7 @@ class Worker:
                 moved |= self._advance_leaving(run, task)
             run.balance(2 * self._settings.max_poll_records)
             self._tell_news(run)
+        moved |= self._react_to_failures()
         if self._ownership is not None:
             live = (task for run in self._runs for task in run.tasks.values())
             self._retried.turn(live, self._ownership)
@@ -138,7 +140,13 @@ class Worker:
     @property
     def idle(self) -> bool:
         """Nothing is being restored, moved, checkpointed, open or under way (input may be waiting)."""
-        if self._restoring or self._fenced or self._ownership is None or not self._ownership.at_rest:
+        if (
+            self._restoring
+            or self._fenced
+            or self._failing
+            or self._ownership is None
+            or not self._ownership.at_rest
+        ):
             return False
         if self._checkpointer.busy or self._beginnings:
             return False
@@ -351,9 +359,19 @@ class Worker:
         for failure in failures:
             task = run.tasks.get(failure.partition.partition)
             if task is not None:
-                error = self._upkeep.explain(run, task.id, failure.partition, failure.error)
-                self._react(run, task.id, error)
+                position = task.applied.positions[failure.partition.topic]
+                why = self._upkeep.begin_explanation(run, task.id, failure, position)
+                self._failing.append((run, task, why))
         return bool(records)
+
+    def _react_to_failures(self) -> bool:
+        """Partitions that could not be read, when it is known why. A task that has ended meanwhile is past it."""
+        ended = [each for each in self._failing if each[2].done()]
+        self._failing = [each for each in self._failing if not each[2].done()]
+        for run, task, why in ended:
+            if run.tasks.get(task.id.partition) is task:
+                self._react(run, task.id, why.result())
+        return bool(ended)
 
     def _offer(self, run: GroupRun, task: LiveTask, records: list[Record]) -> None:
         try:

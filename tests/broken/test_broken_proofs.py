@@ -98,7 +98,7 @@ ROWS = [
     Broken(
         "an input that ends too early stops its task at once",
         "runtime/upkeep.py",
-        "        if not isinstance(error, OutOfRangeError) or self._is_below_start(run, task, partition):\n",
+        "        if not isinstance(error, OutOfRangeError) or self._starts_behind(partition, position):\n",
         "        if True:\n",
         "tests/runtime/test_stale_reads.py never_forks",
     ),

@@ -23,6 +23,7 @@ from pipeline.errors import (
     ConfigError,
     FatalTaskError,
     FencedError,
+    RefusedError,
     UnknownOutcomeError,
     UnreachableError,
 )
@@ -351,8 +352,8 @@ class RandomHistories(RuleBasedStateMachine):
         """Do it; start again after a crash, or when faults have ended the worker as they should."""
         try:
             act()
-        except (FencedError, UnreachableError, CheckpointStoreError):
-            self.driver.restart()
+        except (FencedError, UnreachableError, CheckpointStoreError, RefusedError):
+            self.driver.restart()  # a record that Kafka refuses at a stop is looked for by the next start
         except FatalTaskError as error:
             if "aborted 5 times in a row" not in error.message and "genesis" not in error.message:
                 raise

@@ -1,8 +1,8 @@
-"""What a topic accepts, as far as its settings tell: `Accepted`, asked where an output is sent.
+"""What a topic accepts according to its settings: `Accepted`, checked when an output is sent.
 
-A broker refuses a record only when it arrives, together with everything else in its transaction. What the settings tell
-is checked before that, while it is known which input record the output is for. The settings are those of the last look,
-so the broker decides in the end: `pipeline.runtime.narrowing`.
+A broker refuses a record only when it arrives, together with everything else in its transaction. The settings are
+checked earlier, while the input record of the output is still known. They are as of the last read, so the broker
+makes the final decision: `pipeline.runtime.narrowing`.
 """
 
 from __future__ import annotations

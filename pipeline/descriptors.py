@@ -1,8 +1,8 @@
 """File descriptors of a worker: how many its tasks may need, and the limit of this process.
 
-A worker may have to run every task of its app, when the other workers end. A process that reaches its limit in the
-middle of that cannot open sockets and states, which looks like a Kafka that is unreachable. So a start raises the
-soft limit, and refuses where the hard limit is too low.
+If the other workers end, a worker may have to run every task of its app. A process that reaches its limit while it
+takes over tasks cannot open sockets and states. That looks as if Kafka were unreachable. So a start raises the soft
+limit, and is refused if the hard limit is too low.
 
 The figures were measured with workers of 10 to 300 tasks on 1 and on 3 brokers, on confluent-kafka 2.14 and rocksdict
 0.3; `tests/kafka/test_descriptors.py` compares them with a worker. A Kafka client has a pipe (two descriptors) and

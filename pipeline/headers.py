@@ -1,16 +1,16 @@
 """The headers of a consumed record: `headers_of`, the only place in the package that asks the Kafka client for them.
 
-Kafka takes any bytes as a header name, and the client cannot represent a name that is not valid UTF-8. It returns a
+Kafka accepts any bytes as a header name, and the client cannot represent a name that is not valid UTF-8. It returns a
 list in which that name is a null pointer, with an exception set. Three rules follow:
 
-1. The list is never given to anyone: reading the null pointer ends the process. The client keeps the list and returns
-   it, without an error, to the next caller. So the list is replaced, in the message, by `Unreadable`.
+1. The list is never returned to a caller: reading the null pointer ends the process. The client keeps the list and
+   returns it, without an error, to the next caller. So the list is replaced, in the message, by `Unreadable`.
 2. The call is made from C code (`methodcaller`), which notices a result with an exception set. The interpreter's own
    call instruction does not notice it once it is specialized: the exception then appears somewhere else, later.
-3. `gc.get_referents` leaves null pointers out, so it tells which of the headers are whole.
+3. `gc.get_referents` leaves null pointers out, so it shows which of the headers are complete.
 
-A record with such headers is processed as any other while nothing asks for its headers. Whatever asks gets
-`UnreadableHeadersError`, each time, and what that means is decided where any error of a record is.
+A record with such headers is processed like any other as long as no code reads its headers. Each read raises
+`UnreadableHeadersError`, which is handled like any other error of a record.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What settings files and variables hold, before it is settings: sections, values and names.
+"""The content of settings files and variables, before it becomes settings: sections, values and names.
 
-A file has types, and a value of another type than the setting's is refused: a quoted number is a text. A variable is
-always a text, and is parsed.
+A file has types, and a value whose type is not the setting's is refused: a quoted number is a string. A variable is
+always a string, and is parsed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whose an error is that user code raises: its record's, its task's or the process's.
+"""What an error in user code belongs to: its record, its task or the process.
 
 | raised                                                | belongs to                                        |
 |-------------------------------------------------------|---------------------------------------------------|
@@ -6,7 +6,7 @@
 | `LEAVING`: SystemExit, a cancellation, GeneratorExit   | the task, which stops under every policy          |
 | any other, also one that is not an `Exception`         | the record (or the batch): its policy is applied  |
 
-Libraries raise subclasses of BaseException of their own: what a panic in Rust becomes, for example.
+Libraries raise their own subclasses of BaseException, for example for a panic in Rust.
 """
 
 from __future__ import annotations

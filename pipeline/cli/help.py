@@ -1,8 +1,8 @@
-"""How the help of every command looks: plain text, the same on a terminal and in a pipe.
+"""The help of every command: plain text, the same on a terminal and in a pipe.
 
-Typer's own help puts each word in a box of three columns, and braces around what is required. This one is what `git`
-and `kubectl` print: a usage line that can be typed, then arguments and options with what they take and their default.
-`adopt` gives it to a command line and everything below it.
+Typer's own help puts each word in a box of three columns, and required arguments in braces. This help looks like that
+of `git` and `kubectl`: a usage line that can be typed, then arguments and options with their values and defaults.
+`adopt` applies it to a command line and everything below it.
 """
 
 from __future__ import annotations

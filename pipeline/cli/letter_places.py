@@ -1,4 +1,4 @@
-"""Which group's dead letters a command is about: `letter_place`."""
+"""Finds the group whose dead letters a command works on: `letter_place`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Tables for people: plain columns, numbers to the right and with separators, nothing cut that tells rows apart.
+"""Tables for terminals: plain columns, numbers right-aligned with separators. Text that identifies a row is not cut.
 
-A table is as wide as what is in it. Where the terminal is narrower, columns that may be shortened lose their middle;
-if that does not suffice, lines run over, as those of any other command do.
+A table is as wide as its content. If the terminal is narrower, columns that may be shortened lose their middle. If
+that is not enough, lines wrap, as in the output of any other command.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Removes what Kafka holds of a group, so that its next start is a first start: `forget_group`.
 
-The journal goes first. From then on workers refuse to start, because the group's other traces say that it has worked,
-until those are gone, too: after a crash the same call does the rest.
+The journal is deleted first. From then on workers refuse to start until the group's other traces, which show that it
+existed, are deleted, too. After a crash, the same call deletes the rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which record crashes its process: what the ends of processes say about the records that were being handled. Pure.
+"""Finds the record that crashes its process, from how processes ended and what they were handling. Pure.
 
-A record whose handler crashes the process (a segmentation fault in a library) raises nothing, so no policy applies
-to it, and every successor that reads it crashes as well. Two traces outlive a process:
+A record whose handler crashes the process (a segmentation fault in a library) raises no exception, so no policy
+applies to it, and every later process that reads it crashes as well. Two things outlive a process:
 
     the note    which records of which input the processing thread was handling, written once for each batch
     the trace   what Python's fault handler writes at SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT
@@ -15,18 +15,19 @@ SIGKILL, an out-of-memory kill and a power loss leave no trace, so they never co
 | left a trace         | none of those suspected         | anything             | these, too, 1 crash        |
 | left a trace         | some of those suspected         | records of the input | those of both, 1 crash more |
 
-An input can have several suspicions: records that crash may follow each other within one commit.
+An input can have several suspicions: several records that crash can be in one commit.
 
 | crashes   | suspected   | so the worker                                                               |
 |-----------|-------------|-----------------------------------------------------------------------------|
-| 1         | any number  | NORMAL: handles them as ever                                                |
+| 1         | any number  | NORMAL: handles them as usual                                               |
 | 2         | any number  | CAUTIOUS: notes each of them before it is handled, alone                    |
 | 3 or more | several     | CAUTIOUS                                                                    |
 | 3 or more | one, proven | APPLY_POLICY: does not handle it; its policy decides                        |
 | 3 or more | one         | STOP: does not handle it; its task stops, whatever the policy               |
 
-A suspicion is proven while each of its crashes was on the processing thread. A crash on another thread may belong to
-the record (a library's thread pool) or not (the Kafka client), so it can stop a task, and never skips a record.
+A suspicion is proven while each of its crashes was on the processing thread. The record may have caused a crash on
+another thread (a library's thread pool) or not (the Kafka client). So such a crash can stop a task, but never skips a
+record.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many records of a group failed and are open, without reading its dead letters. Pure.
+"""The number of open records of a group, computed without reading its dead letters. Pure.
 
 Two counts are kept, each by the transaction that changes it:
 
@@ -6,10 +6,11 @@ Two counts are kept, each by the transaction that changes it:
     LetterTally  of a group, in the compacted topic `pipeline.letter-counts.<app>`: the records that are open, and up to
                  which letter of each task that was counted. Written with the marks of a replay or a discard
 
-Open are those of the tally and the letters that tasks have written since. Each letter says in a header which number of
-its task it is, so a command that reads the letters beside live workers counts exactly those up to a task's entry.
+Open records are those of the tally and those of the letters that tasks have written since. A header of each letter
+holds its number within the task. So a command that reads letters while workers run counts exactly the letters up to a
+task's entry.
 
-Earlier releases count nothing. A count says when it begins behind letters that were not counted; the next command that
+Earlier releases count nothing. A count says if it begins after letters that were not counted; the next command that
 reads all letters counts them.
 """
 

@@ -1,16 +1,16 @@
 """Finds the record that crashes the process: `Crashes` for a worker, `InputCrashes` for each of its tasks.
 
-The rules are in `pipeline.core.crashes`. Here is what a worker does by them:
+The rules are in `pipeline.core.crashes`. A worker applies them in these steps:
 
-    1 start    what the crash log says of the process before becomes a suspicion, saved before the log begins anew
+    1 start    what the crash log says of the previous process becomes a suspicion, saved before the log restarts
     2 batch    the records that are about to be handled are noted: two stores to memory for each batch
     3 caution  suspected records are handled one by one, each noted before
-    4 verdict  a condemned record gets its policy, or stops its task; `stop` is undone by the next start, which tries
-               the record again, with caution
-    5 past     a suspicion ends when the task's committed position is behind its records
+    4 verdict  the record that crashes gets its policy, or stops its task; after `stop`, the next start tries the
+               record again, with caution
+    5 past     a suspicion ends when the task's committed position is past its records
 
-A task that begins here also brings what other workers have found, by the notes that they share: the suspicions of both
-count. A task that leaves with a worker that crashed, and whose disk is lost, takes that worker's last crash with it.
+A task that begins here also uses the suspicions in the notes that other workers share: the suspicions of both count.
+If a worker crashed and its disk is lost, its last crash is not counted.
 
 A crash between any two steps is one more crash by the same rules, counted once: the saved suspicions name the last
 process that they include.

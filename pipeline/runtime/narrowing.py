@@ -8,9 +8,9 @@ happened, so its records are processed again, as after a crash, in smaller commi
      +------ committed past all that was refused                                       its policy is applied
 
 Each smaller commit is an ordinary one: outputs, tables and positions of its records, or nothing. So a crash at any
-moment leaves what it always leaves. What is known here is only in memory, and is found again after a crash. Each
-refusal makes the commits smaller or finds a guilty record, so the search ends. When the commit of a guilty record is
-refused again, not even its dead letter is accepted: that stops the task.
+moment leaves the same as a crash during any other commit. The findings are in memory only; after a crash, the search
+starts again. Each refusal makes the commits smaller or finds a guilty record, so the search ends. When the commit of
+a guilty record is refused again, not even its dead letter is accepted: that stops the task.
 
 The processing thread writes it.
 """

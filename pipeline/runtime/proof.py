@@ -1,15 +1,16 @@
-"""Proof that a read of a journal was current: a broker that lost its controllers answers as the leader it was.
+"""Proof that a read of a journal was current: a broker that lost its controllers answers as if it still led.
 
-A read is current only if a write behind the same fence proves it. The leader of a partition confirms a write (acks=all)
-only once every in-sync replica has it, which a deposed leader cannot reach. So the offset of our own record comes from
-the real leader, and everything committed before it is below it:
+A read counts as current only if a write after the same fence proves it. The leader of a partition confirms a write
+(acks=all) only once every in-sync replica has it, which a deposed leader cannot reach. So the offset of our own
+record comes from the real leader, and everything committed before it is below it:
 
-- `holds_records` is asked by the first transaction after a fence, between the end that was read and that offset.
-- `write_barrier` writes one record and aborts it, where nothing is to be committed: before a verdict that stops a
+- the first transaction after a fence calls `holds_records`, for the range between the end that was read and that
+  offset.
+- `write_barrier` writes one record and aborts it, where there is nothing to commit: before a verdict that stops a
   task, sets a state aside, or answers "there is nothing to do".
 
 Everything a deposed broker shows below its high watermark is in the real leader's log as well. So an entry that was
-read may be relied on; that there is no further entry may not. (Kafka's replication protocol: the high watermark
+read exists. It does not follow that there is no further entry. (Kafka's replication protocol: the high watermark
 advances only with the in-sync replicas, and a new leader is one of them.)
 """
 

@@ -1,9 +1,9 @@
 """Whether a batch of changes may be written as sets: `as_sets`. Pure.
 
-A sink's rows must come out as if each record were written alone, wherever batches end. The database decides which keys
-are equal (5 and "5" in a bigint column, case under citext, NaN), which rows it refuses and what its triggers do. So
-changes are written one after the other, in the order of their records, unless the table's `Facts` prove that sets
-give the same:
+A sink's rows must be the same as if each record were written alone, wherever batches end. The database decides which
+keys are equal (5 and "5" in a bigint column, case under citext, NaN), which rows it refuses and what its triggers do.
+So changes are written one after the other, in the order of their records, unless the table's `Facts` prove that sets
+give the same result:
 
     a row that replaces another one of the batch    only the last one is written when equality in Python is equality
                                                     in the column, and nothing could refuse the row that is left out

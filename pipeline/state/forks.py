@@ -1,7 +1,8 @@
 """What a forked child must not keep of its parent's state directory: `Held` files.
 
 A lock of `flock`, and a file that is open, belong to all processes that inherited the descriptor. A child that
-outlives a killed worker, as one that a handler started with multiprocessing may, would keep the directory locked.
+outlives a killed worker, for example one that a handler started with multiprocessing, would keep the directory
+locked.
 """
 
 from __future__ import annotations

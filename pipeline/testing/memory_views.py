@@ -1,8 +1,9 @@
 """What a deposed broker answers: `DeposedBroker`, a view of an in-memory cluster as of an earlier moment.
 
-A broker that has lost its controllers keeps answering Metadata, ListOffsets and Fetch as the leader that it was. What
-it answers is true and old: its high watermark stays, because no follower fetches from it, and everything below it is
-in the log of the leader that was elected since. It confirms no write. (Kafka's replication protocol; KIP-101.)
+A broker that has lost its controllers keeps answering Metadata, ListOffsets and Fetch as if it were still the leader.
+Its answers are true but old: its high watermark does not advance, because no follower fetches from it, and everything
+below it is in the log of the leader that was elected since. It confirms no write. (Kafka's replication protocol;
+KIP-101.)
 """
 
 from __future__ import annotations

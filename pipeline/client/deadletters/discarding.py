@@ -1,7 +1,7 @@
 """Marks records that failed as handled, without replaying them.
 
-The protocol is that of a replay, under the same fence, with marks alone: a discard that was killed is run again.
-`Replayer` with `again` replays a discarded record all the same.
+The protocol is that of a replay, with the same fence, but only marks are written. A discard that was killed can be
+run again. `Replayer` with `again` also replays discarded records.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""How many records are open, kept beside the marks: `OpenCount`.
+"""The number of open records, stored beside the marks: `OpenCount`.
 
-A command that reads all letters of a group counts the open records, up to the letter that each task's last entry names,
-and writes that tally in the transaction of its marks. A command that reads some letters subtracts those that it marks
-from the tally before. `core.letter_count` says how a status adds what tasks have written since.
+A command that reads all letters of a group counts the open records, up to the letter that each task's last entry
+names, and writes that tally in the transaction of its marks. A command that reads only some letters subtracts the
+records that it marks from the previous tally. `core.letter_count` describes how a status adds the letters that tasks
+have written since.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Deletes dead letters that nobody needs any more: `plan_purge`, `purge`.
+"""Deletes dead letters that are no longer needed: `plan_purge`, `purge`.
 
-Kafka deletes records only from the begin of a partition on. So a purge deletes, in each partition, the letters before
+Kafka deletes records only from the start of a partition. So a purge deletes, in each partition, the letters before
 the first one that is open: the newest letter of a record that was neither replayed nor discarded.
 
 1. Fence the replays and discards of the group, write a barrier in the marks and the letters (runtime/proof.py), and
    read the marks.
 2. Find the first open letter of each partition.
-3. Delete the records before it, and none behind the barrier.
+3. Delete the records before it, and none after the barrier.
 4. Remove the marks of letters that no longer exist.
 
-A crash after 3 leaves marks that nobody reads; the next purge removes them. Only letters whose marks were read as
+A crash after 3 leaves marks that are never read; the next purge removes them. Only letters whose marks were read as
 committed are deleted, so a crash, or another command at the same time, cannot delete an open letter.
 """
 

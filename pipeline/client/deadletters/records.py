@@ -1,7 +1,8 @@
 """Records that failed: the dead letters of a group, grouped by the record that they are copies of.
 
-A record has several letters when its replay failed, or when a reset had it handled again. The newest letter stands for
-the record: it is the one that is replayed, and its mark says whether the record is open, replayed or discarded.
+A record has several letters if its replay failed, or if it was handled again after a reset. The newest letter
+represents the record: it is the one that is replayed, and its mark says whether the record is open, replayed or
+discarded.
 
 Letters of a record with a key are in one partition, in order. Letters of a record without a key may be anywhere; the
 newest is then the one that was given up last.

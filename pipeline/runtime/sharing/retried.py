@@ -1,7 +1,7 @@
-"""Tells the other workers, and so a status, which record keeps a task waiting: `RetriedRecords`.
+"""Reports to the other workers, and so to a status, which record a task is retrying: `RetriedRecords`.
 
-A note is written once a second and task at most, and only for a record that has been tried again for a while: a handler
-whose second try mostly succeeds causes no notes.
+A note is written at most once a second for each task, and only for a record that has been retried for a while: a
+handler whose second try mostly succeeds causes no notes.
 """
 
 from __future__ import annotations

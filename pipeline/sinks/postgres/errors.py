@@ -1,4 +1,4 @@
-"""psycopg's errors as ours: `translation`, and `not_connected` for a connection that could not be made."""
+"""Translates psycopg's errors: `translation`, and `not_connected` for a connection that could not be made."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What is known about values of PostgreSQL's types: `kind_of`. Pure.
 
-Types that are not listed take str only, which the server reads by the type's input function on either way; their keys
-and rows are left to the database.
+Types that are not listed accept str only, which the server parses with the type's input function both as a parameter
+and in COPY; their keys and rows are left to the database.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ transaction itself tell whether it is still the one that moved the positions:
     mark    a savepoint with a random name. After ROLLBACK, or a COMMIT that failed, with or without another BEGIN,
             it does not exist.
 
-The mark is looked for whether the function returns or raises: a rejected row must never hide an ended transaction,
-because the batch would be halved and continued from positions that its rows did not reach. Only a function that closes
-the guard first (CLOSE ALL) can commit; it is found, too, and the server says that this transaction was committed.
+The mark is checked whether the function returns or raises: a rejected row must never hide an ended transaction,
+because the batch would be halved and continued from positions that its rows did not reach. Only a function that
+closes the guard first (CLOSE ALL) can commit. This is detected, too, and the server says that this transaction was
+committed.
 """
 
 from __future__ import annotations

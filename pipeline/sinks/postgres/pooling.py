@@ -1,8 +1,8 @@
-"""Finds a pooler that gives each transaction another session of the server: `refuse_transaction_pooling`.
+"""Detects a pooler that gives each transaction another session of the server: `refuse_transaction_pooling`.
 
 A sink's session has time-outs for locks and idle transactions, temporary tables and prepared statements. Under
-transaction pooling they are another client's, or gone. A direct connection is known by its process id, which the server
-has told the client; a pooler invents one.
+transaction pooling they are another client's, or gone. A direct connection is recognized by its process id, which the
+server has sent to the client; a pooler makes one up.
 """
 
 from __future__ import annotations

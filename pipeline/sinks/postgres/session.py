@@ -1,8 +1,8 @@
 """A connection to PostgreSQL: `PostgresSession`.
 
 Each session bounds what others may have to wait for it: a statement waits for a lock at most LOCK_MS, and the server
-ends a session that idles within a transaction (its process was stopped, or its machine is gone) after IDLE_S. Who needs
-a task's rows and waits longer than LOCK_MS ends the session that has them, where that is one of ours.
+ends a session that idles within a transaction (its process was stopped, or its machine is gone) after IDLE_S. A
+session that waits longer than LOCK_MS for a task's rows ends the session that holds them, if that is one of ours.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_a_record_that_failed_again_is_one_entry_of_the_list(case: Case) -> None
         case.run("replay", "--error", "3 is")
         case.orders.driver.run()
     first, second = case.rows("list")
-    assert (second["id"], second["offset"], second["letters"], second["replay"]) == ("0:5", 2, 3, 2)
+    assert (second["id"], second["offset"], second["letters"], second["replay"]) == ("0:9", 2, 3, 2)
     assert (second["state"], first["letters"], first["state"]) == ("open", 1, "open")
     assert "  Orders._add, replay 2: ValueError: 3 is not an amount" in case.run("list").stdout
     assert case.run("list").stderr.startswith("2 records of group main failed: 2 open")

@@ -126,12 +126,13 @@ class Worker:
 
     @property
     def finished(self) -> bool:
-        """Each task that it had has failed, or another process has its name."""
+        """Each task that it had, or is about to have, has failed, or another process has its name."""
         if self.displaced is not None:
             return True
         busy = (
             self._restoring
             or self._fenced
+            or not self._own().settled
             or self._beginnings
             or any(run.tasks or run.leaving for run in self._runs)
         )

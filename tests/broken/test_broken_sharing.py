@@ -8,6 +8,13 @@ from tests.broken.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
+        "a worker ends before it has claimed the tasks that no worker runs",
+        "runtime/worker.py",
+        "            or not self._own().settled\n",
+        "",
+        "tests/runtime/test_worker.py claimed_its_other",
+    ),
+    Broken(
         "states are removed on the word of a note",
         "runtime/sharing/cleanup.py",
         "            if not agrees or task in here",

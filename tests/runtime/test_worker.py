@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.errors import FatalTaskError
+from pipeline.core.names import TaskId
+from pipeline.errors import ConfigError, FatalTaskError
 from pipeline.ports import Step
 from pipeline.runtime.publisher import Publisher
 from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS, SINK_STEPS
@@ -98,3 +99,22 @@ def test_a_task_that_fails_for_any_reason_says_what_to_do_next(monkeypatch: pyte
         sums.driver.run()
     (failed,) = sums.driver.said("task_failed")
     assert "start the worker again" in failed["next"]
+
+
+def test_a_worker_does_not_end_before_it_has_claimed_its_other_tasks() -> None:
+    """Its own last task is claimed at once, and may fail before the tasks that no worker runs are claimed."""
+    sums = Sums(partitions=2)
+    other = TaskId("sums", "main", 1)
+    sums.driver.stores.fail_next("open", ConfigError("no space left"), task=other)
+    with pytest.raises(ConfigError, match="no space left"):
+        sums.driver.run()
+    sums.driver.send_raw(sums.numbers, b"a", b"not a number", partition=0)
+    sums.driver.restart()
+    worker = sums.driver._running()
+    for _ in range(200):
+        worker.step()
+        assert not worker.finished
+        if any(1 in run.tasks for run in worker._runs):
+            break
+        sums.driver.clock.advance(0.05)
+    assert list(worker.failures) == [sums.task]

@@ -77,6 +77,11 @@ class Ownership:
         return self._at_rest and self._watch.settled
 
     @property
+    def settled(self) -> bool:
+        """Whether tasks that no worker runs are claimed by now: not before the members stay the same for a while."""
+        return self._watch.settled
+
+    @property
     def following(self) -> int:
         return len(self._followers)
 

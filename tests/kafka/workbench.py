@@ -161,12 +161,14 @@ class Workbench:
         """A Python process of another kind, to its end; its exit code."""
         return self._spawn(*arguments).wait(DEADLINE_S)
 
-    def wait_for_outputs(self, worker: subprocess.Popen[bytes], at_least: int | None = None) -> None:
+    def wait_for_outputs(
+        self, worker: subprocess.Popen[bytes], at_least: int | None = None, within_s: float = DEADLINE_S
+    ) -> None:
         """Wait until this many outputs are committed; default: as many as inputs were sent."""
         wanted = len(self.sent) if at_least is None else at_least
         with self._reader() as read:
             count = 0
-            deadline = time.monotonic() + DEADLINE_S
+            deadline = time.monotonic() + within_s
             while count < wanted:
                 count += len(read())
                 assert worker.poll() is None, f"the worker ended:\n{self.log.read_text()}"

@@ -18,15 +18,15 @@ from confluent_kafka import KafkaException
 
 from pipeline.config import KafkaSettings, ProducerSettings
 from pipeline.errors import ConfigError
-from pipeline.kafka.errors import error_of
+from pipeline.kafka.errors import error_of, request_failure
 
 __all__ = [
     "LOGGER",
     "ProducerLimits",
     "Repeats",
-    "address",
     "admin",
     "announcer",
+    "broker_addresses",
     "consumer",
     "events",
     "global_error",
@@ -311,9 +311,13 @@ def open_client(client: Callable[[Properties], ClientT], properties: Properties)
         ) from error
 
 
-def address(host: str, port: int) -> str:
-    """A broker's, as `bootstrap.servers` takes it."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def broker_addresses(admin: Any, timeout_s: float, where: str) -> list[str]:
+    """Each broker's address, as `bootstrap.servers` takes it. Raises UnreachableError, ConfigError."""
+    try:
+        brokers = admin.list_topics(timeout=timeout_s).brokers.values()
+    except KafkaException as error:
+        raise request_failure(error_of(error), where) from error
+    return [f"[{b.host}]:{b.port}" if ":" in str(b.host) else f"{b.host}:{b.port}" for b in brokers]
 
 
 def _layers(

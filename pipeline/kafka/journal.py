@@ -64,13 +64,11 @@ class KafkaJournalReader:
 
         Raises UnreachableError unless most of the brokers answer: one that lost its controllers answers, too.
         """
-        try:
-            brokers = self._admin.list_topics(timeout=_REQUEST_TIMEOUT_S).brokers.values()
-        except KafkaException as error:
-            raise request_failure(error_of(error), "brokers of the cluster") from error
-        if len(brokers) < 2 or not partitions:
-            return self.stable_ends(partitions) if partitions else {}
-        servers = [clients.address(str(broker.host), broker.port) for broker in brokers]
+        if not partitions:
+            return {}
+        servers = clients.broker_addresses(self._admin, _REQUEST_TIMEOUT_S, "brokers of the cluster")
+        if len(servers) < 2:
+            return self.stable_ends(partitions)
         with ThreadPoolExecutor(len(servers), "kafka-ends") as threads:
             asked = [threads.submit(_ends_through, server, self._settings, partitions) for server in servers]
         answers = [ends for future in asked if (ends := future.result()) is not None]

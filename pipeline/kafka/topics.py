@@ -79,7 +79,7 @@ class KafkaTopics(AdminRequests):
         Configurations count for nothing in the vote: they differ while a change spreads. Raises UnreachableError
         where most do not answer or do not agree.
         """
-        servers = self._broker_addresses()
+        servers = clients.broker_addresses(self._admin, self._timeout_s, f"brokers on {self._servers}")
         if len(servers) < 2:
             return self.describe(topics)
         with ThreadPoolExecutor(len(servers), "kafka-topics") as threads:
@@ -97,13 +97,6 @@ class KafkaTopics(AdminRequests):
             if identity is not None:
                 agreed[name] = next(v[name] for v in votes if _identity(v.get(name)) == identity)
         return agreed
-
-    def _broker_addresses(self) -> list[str]:
-        try:
-            brokers = self._admin.list_topics(timeout=self._timeout_s).brokers.values()
-        except KafkaException as error:
-            raise request_failure(error_of(error), f"brokers on {self._servers}") from error
-        return [clients.address(str(broker.host), broker.port) for broker in brokers]
 
     def _described_by(self, server: str, topics: Sequence[str]) -> dict[str, TopicInfo] | None:
         """One broker's answer, by a client that knows no other one; None when it does not answer."""

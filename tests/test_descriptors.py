@@ -99,7 +99,7 @@ def _topic(name: str, partitions: int) -> TopicInfo:
 @pytest.mark.parametrize("demand", [Demand(300, 1, 3), Demand(10, 4, 1, 7), Demand(0, 1, 1)])
 def test_the_formula_is_the_one_in_the_documents(demand: Demand) -> None:
     """An operator sets a limit before anything runs."""
-    text = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
     formula = next(line for line in text.splitlines() if line.startswith("    110 + "))
     names = {"T": demand.tasks, "B": demand.brokers, "G": demand.groups, "min": min}
     spelled = formula.strip().replace("table files in the state directory", str(demand.files))

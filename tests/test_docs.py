@@ -189,7 +189,7 @@ def test_the_codec_that_looks_at_a_header_does_what_its_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever brings Avro or Protobuf begins with it."""
-    (program,) = _blocks(ROOT / "docs" / "types.md", "python")
+    (program,) = _blocks(ROOT / "docs" / "reference" / "types.md", "python")
     (tmp_path / "till.py").write_text(program, encoding="utf-8")
     till = _import("till", tmp_path, monkeypatch)
     driver = TestDriver(till.app)
@@ -203,7 +203,7 @@ def test_the_service_that_produces_does_what_its_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is what people copy into their web service, with its test."""
-    service, its_test, *_ = _blocks(ROOT / "docs" / "producing.md", "python")
+    service, its_test, *_ = _blocks(ROOT / "docs" / "how-to" / "producing.md", "python")
     (tmp_path / "shop.py").write_text(service, encoding="utf-8")
     (tmp_path / "shop_test.py").write_text(its_test, encoding="utf-8")
     shop = _import("shop", tmp_path, monkeypatch)
@@ -257,7 +257,7 @@ def test_every_worker_setting_is_documented_with_its_default() -> None:
     """Whoever tunes a worker looks here first, and not at the code."""
     documented = {
         _unquoted(row[0]): _unquoted(row[1])
-        for row in _table(ROOT / "docs" / "configuration.md", "## [worker]")
+        for row in _table(ROOT / "docs" / "reference" / "configuration.md", "## [worker]")
     }
     actual = {field.name: str(field.default) for field in dataclasses.fields(WorkerSettings)}
     actual["worker_id"] = "the host's name"
@@ -268,20 +268,20 @@ def test_every_producer_setting_is_documented_with_its_default() -> None:
     """A service is tuned from here, too."""
     documented = {
         _unquoted(row[0]): _unquoted(row[1])
-        for row in _table(ROOT / "docs" / "configuration.md", "## [producer]")
+        for row in _table(ROOT / "docs" / "reference" / "configuration.md", "## [producer]")
     }
     assert documented == {field.name: str(field.default) for field in dataclasses.fields(ProducerSettings)}
 
 
 def test_every_property_that_cannot_be_set_is_documented() -> None:
     """An error gives the reason at the start; the document gives it before."""
-    rows = _table(ROOT / "docs" / "configuration.md", "What the guarantees rest on")
+    rows = _table(ROOT / "docs" / "reference" / "configuration.md", "What the guarantees rest on")
     assert {_unquoted(row[0]) for row in rows} == set(OWNED_PROPERTIES)
 
 
 def test_the_example_of_a_settings_file_is_read(tmp_path: Path) -> None:
     """It is what people copy."""
-    (example,) = _blocks(ROOT / "docs" / "configuration.md", "toml")
+    (example,) = _blocks(ROOT / "docs" / "reference" / "configuration.md", "toml")
     file = tmp_path / "pipeline.toml"
     file.write_text(example, encoding="utf-8")
     settings = load_settings(file=file, environ={})
@@ -293,7 +293,7 @@ def test_the_example_of_a_settings_file_is_read(tmp_path: Path) -> None:
 def test_events_that_want_eyes_are_logged_by_those_names() -> None:
     """Alerts are written from that table."""
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "pipeline").rglob("*.py"))
-    rows = _table(ROOT / "docs" / "cli.md", "## Events in the worker's log")
+    rows = _table(ROOT / "docs" / "reference" / "cli.md", "## Events in the worker's log")
     assert rows
     assert [row[0] for row in rows if f'"{_unquoted(row[0])}"' not in source] == []
 

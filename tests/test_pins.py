@@ -95,5 +95,5 @@ def test_images_have_exact_tags() -> None:
     assert bases[0] in defaults
     froms = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
     assert set(froms) == {"${BASE_IMAGE}", "runtime"}
-    documented = (ROOT / "docs/containers.md").read_text(encoding="utf-8")
+    documented = (ROOT / "docs/how-to/containers.md").read_text(encoding="utf-8")
     assert [image for image in defaults if f"`{image}`" not in documented] == []

@@ -1,1 +1,1 @@
-"""Calls to a service outside Kafka that happen once, however often they are made: see docs/effects.md."""
+"""Calls to a service outside Kafka that happen once, however often they are made: see docs/how-to/effects.md."""

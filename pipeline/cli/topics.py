@@ -57,7 +57,7 @@ AllowOption = Annotated[
 
 @topics_app.callback()
 def topics() -> None:
-    """Declare topics in topics/*.yaml, apply the files, and look at topics: see docs/topics.md."""
+    """Declare topics in topics/*.yaml, apply the files, and look at topics: see docs/how-to/topics.md."""
 
 
 @topics_app.command()

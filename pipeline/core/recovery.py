@@ -329,7 +329,7 @@ def _check_tables(
         if table not in upgrades:
             raise ConfigError(
                 f"{where}: the schema of table {table} changed\n  was {fingerprint}\n  now {now[table]}",
-                hint=f"keep the old schema, give the table an upgrade= function (docs/changes.md), or {_START_OVER}",
+                hint=f"keep the old schema, add upgrade= to the table (docs/how-to/changes.md), or {_START_OVER}",
             )
         if not fingerprint.startswith(upgrades[table]):
             raise ConfigError(

@@ -116,7 +116,7 @@ def check_inputs(where: str, rows: Collection[PositionRow], inputs: Mapping[str,
         if row.cluster_id != now.cluster_id:
             raise ConfigError(
                 f"{where} has its positions in Kafka cluster {row.cluster_id}, this is {now.cluster_id}",
-                hint="connect to its own cluster, or begin in this one: pipeline reset (docs/sinks.md)",
+                hint="connect to its own cluster, or begin in this one: pipeline reset (docs/how-to/sinks.md)",
             )
         if row.topic_id != now.topic_id:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Records as nobody meant them: each is decided, and each decision is a row of the table in docs/errors.md."""
+"""Odd records: each is decided, and each decision is a row of the table in docs/reference/errors.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The programs of docs/sinks.md do what the page says."""
+"""The programs of docs/how-to/sinks.md do what the page says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.testing import TestDriver
 def test_the_programs_of_the_page_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are what people copy."""
     monkeypatch.setenv("DATABASE_URL", "host=test")
-    page = (Path(__file__).parents[2] / "docs" / "sinks.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "sinks.md").read_text(encoding="utf-8")
     program, its_test = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {"__name__": "shop"}
     exec(program + its_test, names)  # noqa: S102 - our own page

@@ -94,7 +94,7 @@ def _schema() -> dict[str, Any]:
     return {
         "$schema": _DIALECT,
         "title": "A topic, as code",
-        "description": "One file NAME.yaml declares one topic: see docs/topics.md. Made by `pipeline topics schema`.",
+        "description": "NAME.yaml declares one topic: docs/how-to/topics.md. Made by `pipeline topics schema`.",
         "type": "object",
         "properties": {
             name: {"description": field.about, **_constraint(field)} for name, field in FIELDS.items()

@@ -49,7 +49,7 @@ def transaction_pooling(place: str) -> ConfigError:
         f"{place}: a pooler gives each transaction another session of the server; the sessions of sinks keep settings, "
         "temporary tables and prepared statements",
         hint="connect to the server itself, or let the pooler keep sessions for this user or database (PgBouncer: "
-        "pool_mode = session): docs/sinks.md",
+        "pool_mode = session): docs/how-to/sinks.md",
     )
 
 

@@ -28,19 +28,19 @@ from rich.table import Table
 
 from benchmarks.throughput import PARTITIONS, load, make_app, run_worker
 from pipeline import App, Dedup
+from pipeline.api.context import Context
+from pipeline.api.table import TaskOverlay
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings, WorkerSettings
-from pipeline.context import Context
 from pipeline.core.dedup import digest, id_prefix
 from pipeline.core.journal import Entry, Kind, encode_entry
 from pipeline.core.names import EVENT_ID_HEADER, TaskId
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
-from pipeline.runtime.dedup import DedupTable
-from pipeline.runtime.publisher import CHUNK_BYTES
-from pipeline.state.rocks import RocksStores
-from pipeline.state.store import RocksStore
-from pipeline.table import TaskOverlay
+from pipeline.rocksdb.rocks import RocksStores
+from pipeline.rocksdb.store import RocksStore
+from pipeline.runtime.commit.publisher import CHUNK_BYTES
+from pipeline.runtime.task.dedup import DedupTable
 from pipeline.testing import ManualClock
 
 __all__ = ["EVENTS", "IDS", "Bench", "run"]

@@ -9,7 +9,7 @@ from benchmarks import NOT_DECLARED
 from benchmarks.restart_app import make_app
 from pipeline.cli.logs import configure_logs
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
-from pipeline.wiring import run_app
+from pipeline.processes.wiring import run_app
 
 if __name__ == "__main__":
     name, servers, state_dir, worker_id = sys.argv[1:]

@@ -18,9 +18,9 @@ from pipeline.cli.logs import configure_logs
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.ports import Step
+from pipeline.processes.signals import heard_signals
+from pipeline.processes.wiring import build_world, run_worker
 from pipeline.runtime.worker import Worker
-from pipeline.watching import heard_signals
-from pipeline.wiring import build_world, run_worker
 
 __all__ = ["HOLD", "PARTITIONS", "STATE", "TIMELINE", "held", "make_app", "work"]
 

@@ -34,7 +34,7 @@ from rich.table import Table
 
 from benchmarks import NOT_DECLARED, BenchmarkError
 from benchmarks.restart_app import PARTITIONS, make_app
-from pipeline.app import App
+from pipeline.api.app import App
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.core.names import TaskId
@@ -42,12 +42,12 @@ from pipeline.kafka.clients import LOGGER
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import Step, TopicSpec
+from pipeline.processes.wiring import build_world
 from pipeline.runtime.plan import plan_groups
-from pipeline.runtime.progress import RestoreProgress
-from pipeline.runtime.restore import Restored, restore
-from pipeline.runtime.task import Task
+from pipeline.runtime.restore.restore import Restored, restore
+from pipeline.runtime.restore_progress import RestoreProgress
+from pipeline.runtime.task.task import Task
 from pipeline.runtime.worker import Worker
-from pipeline.wiring import build_world
 
 __all__ = ["BOUND", "KEYS", "run"]
 

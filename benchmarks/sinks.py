@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.sinks.declared import Delete, Mode, Postgres, Sink, Sqlite
-from pipeline.sinks.opening import RealDatabases
-from pipeline.sinks.ports import SinkSession
-from pipeline.sinks.rows import Made, RowMaker
-from tests.sinks.server import PostgresUnderTest
+from pipeline.api.sinks import Delete, Mode, Postgres, Sink, Sqlite
+from pipeline.databases.opening import RealDatabases
+from pipeline.ports.databases import SinkSession
+from pipeline.runtime.sinks.rows import Made, RowMaker
+from tests.support.sinks.server import PostgresUnderTest
 
 ROWS = 5_000
 FEW = 20

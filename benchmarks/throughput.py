@@ -28,7 +28,7 @@ from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
-from pipeline.wiring import build_worker
+from pipeline.processes.wiring import build_worker
 
 PARTITIONS = 4
 MANY = 64

@@ -21,7 +21,7 @@ import msgspec
 
 from pipeline.core.names import TaskId
 from pipeline.ports import Step
-from pipeline.runtime.world import World
+from pipeline.runtime.environment import World
 
 __all__ = ["STAGES", "Event", "Part", "Record", "Timeline", "parts", "read_record", "watched"]
 

@@ -8,18 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.bindings import OnError
-    from pipeline.context import Context
-    from pipeline.declarations import Dedup, Resource, TableDef, Topic
+    from pipeline.api.bindings import OnError
+    from pipeline.api.context import Context
+    from pipeline.api.custom_codecs import Codec, MessageCodec
+    from pipeline.api.declarations import Dedup, Resource, TableDef, Topic
+    from pipeline.api.event import Batch, Event
+    from pipeline.api.group import Group
+    from pipeline.api.sinks import Delete, Postgres, Sqlite
+    from pipeline.api.table import Table
     from pipeline.errors import PipelineError
-    from pipeline.event import Batch, Event
-    from pipeline.group import Group
-    from pipeline.own_codecs import Codec, MessageCodec
-    from pipeline.producer import Producer, TransactionalProducer
+    from pipeline.processes.running import App
     from pipeline.producing.delivery import Delivered, Delivery
-    from pipeline.running import App
-    from pipeline.sinks.declared import Delete, Postgres, Sqlite
-    from pipeline.table import Table
+    from pipeline.producing.kafka_producers import Producer, TransactionalProducer
 
 __all__ = [
     "App",
@@ -46,27 +46,27 @@ __all__ = [
 ]
 
 _HOMES = {
-    "App": "pipeline.running",
-    "Batch": "pipeline.event",
-    "Codec": "pipeline.own_codecs",
-    "Context": "pipeline.context",
-    "Dedup": "pipeline.declarations",
+    "App": "pipeline.processes.running",
+    "Batch": "pipeline.api.event",
+    "Codec": "pipeline.api.custom_codecs",
+    "Context": "pipeline.api.context",
+    "Dedup": "pipeline.api.declarations",
     "Delivered": "pipeline.producing.delivery",
     "Delivery": "pipeline.producing.delivery",
-    "Delete": "pipeline.sinks.declared",
-    "Event": "pipeline.event",
-    "Group": "pipeline.group",
-    "MessageCodec": "pipeline.own_codecs",
-    "OnError": "pipeline.bindings",
+    "Delete": "pipeline.api.sinks",
+    "Event": "pipeline.api.event",
+    "Group": "pipeline.api.group",
+    "MessageCodec": "pipeline.api.custom_codecs",
+    "OnError": "pipeline.api.bindings",
     "PipelineError": "pipeline.errors",
-    "Postgres": "pipeline.sinks.declared",
-    "Producer": "pipeline.producer",
-    "Resource": "pipeline.declarations",
-    "Sqlite": "pipeline.sinks.declared",
-    "Table": "pipeline.table",
-    "TableDef": "pipeline.declarations",
-    "Topic": "pipeline.declarations",
-    "TransactionalProducer": "pipeline.producer",
+    "Postgres": "pipeline.api.sinks",
+    "Producer": "pipeline.producing.kafka_producers",
+    "Resource": "pipeline.api.declarations",
+    "Sqlite": "pipeline.api.sinks",
+    "Table": "pipeline.api.table",
+    "TableDef": "pipeline.api.declarations",
+    "Topic": "pipeline.api.declarations",
+    "TransactionalProducer": "pipeline.producing.kafka_producers",
 }
 
 if not TYPE_CHECKING:  # a type checker would take this for a module that has every name

@@ -12,8 +12,8 @@ import pytest
 from pipeline.broker.places import make_dir
 from pipeline.core.names import TaskId
 from pipeline.directories import close_to_others, make_private
-from pipeline.state.rocks import RocksStores
-from pipeline.storage.objects import open_checkpoint_store
+from pipeline.object_store.checkpoint_store import open_checkpoint_store
+from pipeline.rocksdb.rocks import RocksStores
 
 
 @pytest.fixture(autouse=True)

@@ -27,9 +27,9 @@ from pipeline.core.names import GroupId, check_name
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.object_store.checkpoint_store import open_checkpoint_store
+from pipeline.ops.checkpoints import Holding, Inventory, look, prune, store_time_ms, verify
 from pipeline.ports import CheckpointStore
-from pipeline.runtime.checkpoints.inventory import Holding, Inventory, look, prune, store_time_ms, verify
-from pipeline.storage.objects import open_checkpoint_store
 
 __all__ = ["checkpoints_app"]
 

@@ -9,16 +9,16 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.letter_places import LetterPlace, letter_place
-from pipeline.cli.letter_views import letter_document, letter_lines, record_lines, record_summary
+from pipeline.cli.dead_letter_places import LetterPlace, letter_place
+from pipeline.cli.dead_letter_views import letter_document, letter_lines, record_lines, record_summary
 from pipeline.cli.options import KafkaOption, counted, print_json, say, terminal_width
-from pipeline.client.deadletters.discarding import Discarder
-from pipeline.client.deadletters.letters import Choice, DeadLetter, letter_id, read_letters
-from pipeline.client.deadletters.purging import plan_purge
-from pipeline.client.deadletters.purging import purge as purge_letters
-from pipeline.client.deadletters.records import State, failed_records, newest_letters
-from pipeline.client.deadletters.replaying import Replayed, Replayer
 from pipeline.errors import InputError
+from pipeline.ops.dead_letters.discarding import Discarder
+from pipeline.ops.dead_letters.letters import Choice, DeadLetter, letter_id, read_letters
+from pipeline.ops.dead_letters.purging import plan_purge
+from pipeline.ops.dead_letters.purging import purge as purge_letters
+from pipeline.ops.dead_letters.records import State, failed_records, newest_letters
+from pipeline.ops.dead_letters.replaying import Replayed, Replayer
 
 __all__ = ["deadletters_app"]
 

@@ -18,13 +18,13 @@ from pipeline.cli.options import (
     say,
 )
 from pipeline.cli.tables import Cell, Column, print_table
-from pipeline.client.forgetting import forget_group, traces_of
 from pipeline.core.journal import JournalEntry
 from pipeline.core.names import GroupId, TaskId, check_name, checkpoint_prefix
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
-from pipeline.runtime.journal import last_entries
+from pipeline.ops.forgetting import forget_group, traces_of
+from pipeline.runtime.commit.journal_reader import last_entries
 
 __all__ = ["journal_app"]
 

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from pipeline.cli.options import counted, say
-from pipeline.client.loading.files import InputFile
-from pipeline.client.loading.loader import Loader
-from pipeline.client.loading.pace import Pace
-from pipeline.client.loading.positions import LoadPosition
-from pipeline.client.loading.series import Series
+from pipeline.ops.loading.file_sequence import Series
+from pipeline.ops.loading.files import InputFile
+from pipeline.ops.loading.loader import Loader
+from pipeline.ops.loading.positions import LoadPosition
+from pipeline.ops.loading.rate_limit import Pace
 
 __all__ = ["LoadReport"]
 

@@ -17,12 +17,12 @@ from pipeline.cli.options import (
     say,
 )
 from pipeline.cli.tables import Cell, Column, print_table
-from pipeline.client.loading.loads import KnownLoad, known_loads
 from pipeline.config import KafkaSettings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ops.loading.loads import KnownLoad, known_loads
 
 __all__ = ["loads_app"]
 

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from pipeline.app import App
+from pipeline.api.app import App
 from pipeline.errors import ConfigError, PipelineError
 
 __all__ = ["find_app"]

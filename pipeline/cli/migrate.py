@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from pipeline.app import App
+from pipeline.api.app import App
 from pipeline.cli.journals import app_named
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.options import (
@@ -22,13 +22,6 @@ from pipeline.cli.options import (
     say,
 )
 from pipeline.cli.tables import Cell, Column, print_table
-from pipeline.client.apps import groups_of, tasks_of
-from pipeline.client.hints import no_topic
-from pipeline.client.migrating.comparing import Comparison, compare_histories, compare_last_values
-from pipeline.client.migrating.copying import Copied, Copy, copy_task, run_copy
-from pipeline.client.migrating.cutover import unfinished
-from pipeline.client.migrating.migration import Migration, Survey, survey
-from pipeline.client.reading import committed_records
 from pipeline.config import Settings, load_settings
 from pipeline.core.names import TaskId
 from pipeline.core.problem import Problem
@@ -36,12 +29,19 @@ from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
+from pipeline.ops.apps import groups_of, tasks_of
+from pipeline.ops.hints import no_topic
+from pipeline.ops.migration.comparing import Comparison, compare_histories, compare_last_values
+from pipeline.ops.migration.copying import Copied, Copy, copy_task, run_copy
+from pipeline.ops.migration.cutover import unfinished
+from pipeline.ops.migration.migration import Migration, Survey, survey
+from pipeline.ops.reading import committed_records
 from pipeline.ports import Record
+from pipeline.processes.system import SystemClock
+from pipeline.processes.wiring import build_world, with_worker_id
 from pipeline.runtime.reset import timestamp_of
-from pipeline.runtime.retirement import retire as retire_tasks
-from pipeline.runtime.retirement import revive as revive_tasks
-from pipeline.runtime.system import SystemClock
-from pipeline.wiring import build_world, with_worker_id
+from pipeline.runtime.restore.retirement import retire as retire_tasks
+from pipeline.runtime.restore.retirement import revive as revive_tasks
 
 __all__ = ["migrate_app"]
 

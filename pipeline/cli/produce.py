@@ -14,24 +14,24 @@ import typer
 
 from pipeline.cli.loading import LoadReport
 from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, kafka_settings, print_json, say
-from pipeline.client.loading.decisions import LoadRequest
-from pipeline.client.loading.files import InputFile, find_files, one_format
-from pipeline.client.loading.formats.opening import STANDARD_INPUT
-from pipeline.client.loading.formats.rows import MissingKey
-from pipeline.client.loading.limits import DEFAULT_RECORD_BYTES, record_bytes, row_limits
-from pipeline.client.loading.loader import Loader, LoadWorld, find_topic
-from pipeline.client.loading.pace import Pace, paced_rows
-from pipeline.client.loading.positions import Format as FormatName
-from pipeline.client.loading.positions import LoadOptions
-from pipeline.client.loading.series import Reading, Series
 from pipeline.config import DEFAULT_TOPICS_DIR, KafkaSettings, load_settings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.producer import KafkaProducers
+from pipeline.ops.loading.decisions import LoadRequest
+from pipeline.ops.loading.file_sequence import Reading, Series
+from pipeline.ops.loading.files import InputFile, find_files, one_format
+from pipeline.ops.loading.formats.opening import STANDARD_INPUT
+from pipeline.ops.loading.formats.rows import MissingKey
+from pipeline.ops.loading.limits import DEFAULT_RECORD_BYTES, record_bytes, row_limits
+from pipeline.ops.loading.loader import Loader, LoadWorld, find_topic
+from pipeline.ops.loading.positions import Format as FormatName
+from pipeline.ops.loading.positions import LoadOptions
+from pipeline.ops.loading.rate_limit import Pace, paced_rows
 from pipeline.ports import TopicInfo
-from pipeline.runtime.system import SystemClock, SystemRandom, ThreadExecutor
+from pipeline.processes.system import SystemClock, SystemRandom, ThreadExecutor
 
 __all__ = ["produce"]
 
@@ -139,7 +139,7 @@ def _check_declaration(topic: str) -> None:
     """Where the topic is declared here, it says whether its events need ids. Raises ConfigError."""
     directory = Path(load_settings({}).worker.topics_dir or DEFAULT_TOPICS_DIR)
     if directory.is_dir():
-        from pipeline.client.topics.checking import check_load  # noqa: PLC0415 - YAML takes its time to load
+        from pipeline.ops.topics.checking import check_load  # noqa: PLC0415 - YAML takes its time to load
 
         check_load(topic, directory)
 

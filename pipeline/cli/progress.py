@@ -6,7 +6,7 @@ import sys
 import time
 
 from pipeline.cli.options import counted
-from pipeline.runtime.counts import Progress
+from pipeline.runtime.counters import Progress
 
 __all__ = ["ProgressLine"]
 

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from pipeline.app import App
+from pipeline.api.app import App
+from pipeline.api.group import Group
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, confirm, counted, print_json, say
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.errors import InputError, PipelineError
-from pipeline.group import Group
+from pipeline.processes.wiring import build_world, with_worker_id
 from pipeline.runtime.reset import TaskReset, plan_reset, reset_task, start_at
-from pipeline.wiring import build_world, with_worker_id
 
 __all__ = ["reset"]
 

@@ -28,8 +28,8 @@ from pipeline.cli.tables import Cell, Column, table_text
 from pipeline.errors import UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
-from pipeline.runtime.letter_tallies import GroupLetters
 from pipeline.runtime.status import AppStatus, Phase, TaskStatus, read_status
+from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 
 __all__ = ["status"]
 

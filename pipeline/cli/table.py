@@ -9,18 +9,18 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from pipeline.app import App
+from pipeline.api.app import App
+from pipeline.api.declarations import TableDef
+from pipeline.api.keys import parse_key
+from pipeline.api.table import table_prefix
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import counted, print_json, say
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import WorkerSettings, load_settings
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.position import decode_position
-from pipeline.declarations import TableDef
 from pipeline.errors import ConfigError, InputError
-from pipeline.keys import parse_key
-from pipeline.state.rocks import RocksStores
-from pipeline.table import table_prefix
+from pipeline.rocksdb.rocks import RocksStores
 
 __all__ = ["table_app"]
 

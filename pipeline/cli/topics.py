@@ -23,15 +23,15 @@ from pipeline.cli.options import (
 from pipeline.cli.tables import Column, print_table
 from pipeline.cli.topics_look import list_topics, set_topic, show_topic
 from pipeline.cli.topics_view import outcome_lines, plan_document, plan_text
-from pipeline.client.topics.applying import Outcome, carry_out, checked
-from pipeline.client.topics.declarations import read_topics
-from pipeline.client.topics.exporting import FileState, chosen_topics, plan_export, write_export
-from pipeline.client.topics.fields import schema_text
-from pipeline.client.topics.look import look
-from pipeline.client.topics.plan import Action, Plan
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ops.topics.applying import Outcome, carry_out, checked
+from pipeline.ops.topics.cluster_state import look
+from pipeline.ops.topics.declarations import read_topics
+from pipeline.ops.topics.exporting import FileState, chosen_topics, plan_export, write_export
+from pipeline.ops.topics.fields import schema_text
+from pipeline.ops.topics.plan import Action, Plan
 from pipeline.ports import JournalReader
 
 __all__ = ["topics_app"]

@@ -19,13 +19,13 @@ from pipeline.cli.options import (
     say,
 )
 from pipeline.cli.tables import Column, print_table
-from pipeline.client.hints import no_topic
 from pipeline.core.names import TopicPartition, held_by_the_pipeline
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ops.hints import no_topic
 from pipeline.ports import Cluster, TopicInfo
-from pipeline.runtime.genesis import JOURNAL_CONFIG, JOURNAL_MESSAGE_BYTES
+from pipeline.runtime.restore.genesis import JOURNAL_CONFIG, JOURNAL_MESSAGE_BYTES
 
 __all__ = ["list_topics", "set_topic", "show_topic"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.text import Text
 
-from pipeline.client.topics.applying import Outcome
-from pipeline.client.topics.plan import Action, Change, Plan, TopicPlan
+from pipeline.ops.topics.applying import Outcome
+from pipeline.ops.topics.plan import Action, Change, Plan, TopicPlan
 
 __all__ = ["outcome_lines", "plan_document", "plan_text", "summary"]
 

@@ -21,8 +21,8 @@ from pipeline.cli.processes import run_processes
 from pipeline.cli.progress import ProgressLine
 from pipeline.config import WorkerSettings, load_settings
 from pipeline.errors import PipelineError
-from pipeline.lifeline import ended_by, tie
-from pipeline.wiring import run_app, with_worker_id
+from pipeline.processes.lifeline import ended_by, tie
+from pipeline.processes.wiring import run_app, with_worker_id
 
 __all__ = ["worker"]
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline.core.kept import CheckpointRef
+from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.names import TaskId, checkpoint_object
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import DamagedCheckpointError, InvariantError

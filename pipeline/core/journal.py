@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline.core.letter_count import LetterCount
+from pipeline.core.dead_letter_count import LetterCount
 from pipeline.errors import FatalTaskError, InvariantError
 
 __all__ = [

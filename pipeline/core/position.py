@@ -10,8 +10,8 @@ import zlib
 
 import msgspec
 
+from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
 from pipeline.core.journal import Identity, JournalEntry, Kind
-from pipeline.core.kept import CheckpointRef, kept_checkpoints
 from pipeline.errors import CorruptStateError, InvariantError
 
 __all__ = ["AppliedPosition", "after", "decode_position", "encode_position"]

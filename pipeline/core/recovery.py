@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.journal import Identity, JournalEntry, Kind
-from pipeline.core.kept import CheckpointRef
 from pipeline.core.names import is_replays
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import CheckpointStoreError, ConfigError, FatalTaskError

@@ -5,6 +5,7 @@ errors of `pipeline.errors` it may raise; anything else that escapes is a bug. T
 run on the fakes and on the real thing.
 """
 
+from pipeline.core.records import EARLIEST_MS, Output, Record, kept_timestamp
 from pipeline.ports.checkpoints import CheckpointStore, StoredObject
 from pipeline.ports.clock import Clock, Random
 from pipeline.ports.cluster import Cluster, TopicInfo, TopicSpec
@@ -15,7 +16,6 @@ from pipeline.ports.journal import JournalBounds, JournalReader
 from pipeline.ports.logger import Logger
 from pipeline.ports.members import Members
 from pipeline.ports.producer import Producers, TransactionalProducer
-from pipeline.ports.records import EARLIEST_MS, Output, Record, kept_timestamp
 from pipeline.ports.source import PartitionFailure, Polled, Source, Sources
 from pipeline.ports.steps import Step, Steps
 from pipeline.ports.store import Snapshot, SnapshotFile, Staged, Store, Stores

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pipeline.core.names import TopicPartition
-from pipeline.ports.records import Output
+from pipeline.core.records import Output
 
 __all__ = ["Producers", "TransactionalProducer"]
 

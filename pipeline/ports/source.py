@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from pipeline.core.names import TopicPartition
+from pipeline.core.records import Record
 from pipeline.errors import PipelineError
-from pipeline.ports.records import Record
 
 __all__ = ["PartitionFailure", "Polled", "Source", "Sources"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
+from pipeline.api.declarations import Topic
+from pipeline.api.encode_errors import LATEST_MS, REFUSALS, check_header_name, refuse_key, refuse_value
 from pipeline.core.names import EVENT_ID_HEADER
-from pipeline.declarations import Topic
 from pipeline.errors import ConfigError
 from pipeline.producing.ids import event_id, new_event_id
-from pipeline.refusals import LATEST_MS, REFUSALS, check_header_name, refuse_key, refuse_value
 
 __all__ = ["Encoded", "Encoder"]
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
+from pipeline.api.declarations import Topic
 from pipeline.config import ProducerSettings
-from pipeline.declarations import Topic
 from pipeline.errors import InvariantError
 from pipeline.ports import EventClients, Logger
 from pipeline.producing.delivery import Delivered, Delivery, OnDelivery

@@ -35,9 +35,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+from pipeline.api.declarations import Topic
 from pipeline.config import ProducerSettings
 from pipeline.core.names import producer_transactional_id
-from pipeline.declarations import Topic
 from pipeline.errors import (
     AbortableError,
     FencedError,

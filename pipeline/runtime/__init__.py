@@ -1,1 +1,1 @@
-
+"""The worker and everything it runs, over ports: tasks, commits, restore, assignment."""

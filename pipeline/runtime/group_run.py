@@ -8,7 +8,7 @@ from operator import methodcaller
 
 from pipeline.core.names import TopicPartition
 from pipeline.ports import Record, Source
-from pipeline.runtime.live import Authority, LiveTask
+from pipeline.runtime.live_task import Authority, LiveTask
 from pipeline.runtime.plan import GroupPlan
 
 __all__ = ["GroupRun"]

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from pipeline.accepted import RECORD_OVERHEAD_BYTES, accepted_by
-from pipeline.app import App
-from pipeline.context import Sender
+from pipeline.api.app import App
+from pipeline.api.context import Sender
+from pipeline.api.declarations import Topic
+from pipeline.api.group import Group
+from pipeline.api.table import table_prefix
+from pipeline.api.topic_limits import RECORD_OVERHEAD_BYTES, accepted_by
 from pipeline.core.dedup import topic_tag
 from pipeline.core.journal import Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition
-from pipeline.declarations import Topic
 from pipeline.errors import ConfigError
-from pipeline.group import Group
 from pipeline.ports import Clock, TopicInfo
-from pipeline.runtime.letter_topics import letter_topics, wants_letters
-from pipeline.runtime.world import World
-from pipeline.table import table_prefix
+from pipeline.runtime.dead_letter_topics import letter_topics, wants_letters
+from pipeline.runtime.environment import World
 
 __all__ = [
     "PARTITIONER",

@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.app import App
+from pipeline.api.app import App
+from pipeline.api.group import Group
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import Kind
 from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.errors import FatalTaskError, InputError
-from pipeline.group import Group
 from pipeline.ports import JournalReader
-from pipeline.runtime.appending import append_entry, last_of
+from pipeline.runtime.commit.admin_entry import append_entry, last_of
+from pipeline.runtime.commit.publisher import Commit
+from pipeline.runtime.environment import World
 from pipeline.runtime.plan import GroupPlan, plan_groups
-from pipeline.runtime.publisher import Commit
-from pipeline.runtime.retirement import refuse_retired
+from pipeline.runtime.restore.retirement import refuse_retired
 from pipeline.runtime.sinks.reset import read_positions, reset_positions
-from pipeline.runtime.world import World
 
 __all__ = ["InputReset", "StartAt", "TaskReset", "plan_reset", "reset_task", "start_at", "timestamp_of"]
 

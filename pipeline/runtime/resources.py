@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.declarations import Resource
+from pipeline.api.declarations import Resource
 
 __all__ = ["Resources"]
 

@@ -7,10 +7,10 @@ from contextlib import closing
 
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TopicPartition, is_replays
-from pipeline.runtime.live import Asked
+from pipeline.runtime.environment import World
+from pipeline.runtime.live_task import Asked
 from pipeline.runtime.plan import GroupPlan
-from pipeline.runtime.restore import Restored, restore
-from pipeline.runtime.world import World
+from pipeline.runtime.restore.restore import Restored, restore
 
 __all__ = ["restore_step"]
 

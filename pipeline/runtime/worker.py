@@ -9,28 +9,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from pipeline.app import App
+from pipeline.api.app import App
+from pipeline.api.group import Group
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import Action, Owner, Place
 from pipeline.core.names import TaskId
 from pipeline.errors import DisplacedError, InvariantError, PipelineError, RefusedError
-from pipeline.group import Group
 from pipeline.ports import Pending, Record, Store
-from pipeline.runtime.authorities import plan_authorities
-from pipeline.runtime.beginnings import Beginnings, begin
+from pipeline.runtime.assignment.ownership import Ownership
+from pipeline.runtime.assignment.retried import RetriedRecords
+from pipeline.runtime.backends import plan_authorities
 from pipeline.runtime.checkpoints.checkpointer import Checkpointer
-from pipeline.runtime.counts import Progress, counts_of
+from pipeline.runtime.commit.commit_rate import CommitPace
+from pipeline.runtime.counters import Progress, counts_of
 from pipeline.runtime.crashes import Crashes
+from pipeline.runtime.deferred_start import Beginnings, begin
+from pipeline.runtime.environment import World
 from pipeline.runtime.group_run import GroupRun
-from pipeline.runtime.live import Asked, LiveTask, Ready
-from pipeline.runtime.pace import CommitPace
+from pipeline.runtime.live_task import Asked, LiveTask, Ready
+from pipeline.runtime.maintenance import Upkeep
 from pipeline.runtime.reactions import Reaction, Reactions
 from pipeline.runtime.resources import Resources
-from pipeline.runtime.sharing.ownership import Ownership
-from pipeline.runtime.sharing.retried import RetriedRecords
-from pipeline.runtime.upkeep import Upkeep
 from pipeline.runtime.watchdog import AtWork
-from pipeline.runtime.world import World
 
 __all__ = ["Worker"]
 

@@ -16,20 +16,20 @@ from typing import Any, TypeVar
 
 import structlog
 
-from pipeline.app import App
-from pipeline.client.deadletters.letters import Choice
-from pipeline.client.deadletters.replaying import Replayer
+from pipeline.api.app import App
+from pipeline.api.declarations import TableDef, Topic
+from pipeline.api.event import Event
+from pipeline.api.sinks import Sink, Sqlite
+from pipeline.api.table import table_prefix
 from pipeline.config import WorkerSettings
 from pipeline.core.names import EVENT_ID_HEADER, GroupId, TaskId
-from pipeline.declarations import TableDef, Topic
 from pipeline.errors import InputError, InvariantError
-from pipeline.event import Event
+from pipeline.ops.dead_letters.letters import Choice
+from pipeline.ops.dead_letters.replaying import Replayer
 from pipeline.ports import Executor, Logger, Output, Step, TopicSpec
+from pipeline.runtime.environment import Checkpoints, World
 from pipeline.runtime.reset import plan_reset, reset_task, start_at
 from pipeline.runtime.worker import Worker
-from pipeline.runtime.world import Checkpoints, World
-from pipeline.sinks.declared import Sink, Sqlite
-from pipeline.table import table_prefix
 from pipeline.testing.clock import ManualClock, SeededRandom
 from pipeline.testing.executor import DeferredExecutor, InlineExecutor
 from pipeline.testing.guard import guarded

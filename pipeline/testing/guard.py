@@ -6,10 +6,10 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pipeline.bindings import Binding
-from pipeline.context import Context
+from pipeline.api.bindings import Binding
+from pipeline.api.context import Context
+from pipeline.api.group import Group
 from pipeline.errors import InvariantError, PipelineError
-from pipeline.group import Group
 
 __all__ = ["StaleHandleError", "guarded"]
 

@@ -13,8 +13,11 @@ from importlib import import_module
 from typing import Any
 from weakref import finalize
 
+from pipeline.api.sinks import Postgres, Sink
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.sinking import Hold, PositionRow
+from pipeline.core.row_sets import Facts, Gone
+from pipeline.core.sink_positions import Hold, PositionRow
+from pipeline.databases.opening import RealDatabases
 from pipeline.errors import (
     ConfigError,
     InvariantError,
@@ -22,10 +25,7 @@ from pipeline.errors import (
     RejectedRowsError,
     SinkUnreachableError,
 )
-from pipeline.sinks.declared import Postgres, Sink
-from pipeline.sinks.merging import Facts, Gone
-from pipeline.sinks.opening import RealDatabases
-from pipeline.sinks.ports import OwnWrite, RowsWrite, SinkSession, TableShape
+from pipeline.ports.databases import OwnWrite, RowsWrite, SinkSession, TableShape
 from pipeline.testing.faults import Faults
 
 __all__ = ["MemoryDatabase", "MemoryDatabases", "MemorySession"]
@@ -311,7 +311,7 @@ class MemoryDatabases:
     def _without_file(self, sink: Sink[Any, Any]) -> Any:
         """Python may be without SQLite; then no sink can name it."""
         if sink.address not in self._sqlite:
-            self._sqlite[sink.address] = import_module("pipeline.sinks.sqlite_memory").SqliteInMemory()
+            self._sqlite[sink.address] = import_module("pipeline.databases.sqlite_memory").SqliteInMemory()
         return self._sqlite[sink.address]
 
 

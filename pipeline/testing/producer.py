@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 import structlog
 
+from pipeline.api.declarations import Topic
+from pipeline.api.event import Event
 from pipeline.config import ProducerSettings
-from pipeline.declarations import Topic
-from pipeline.event import Event
 from pipeline.ports import TopicSpec
-from pipeline.producer import Producer
+from pipeline.producing.kafka_producers import Producer
 from pipeline.producing.producer import EventProducer
 from pipeline.testing.driver import TestDriver
 from pipeline.testing.memory_broker import MemoryBroker

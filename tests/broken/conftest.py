@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.broken.breaking import Copy
+from tests.support.breaking import Copy
 
 ROOT = Path(__file__).parents[2]
 

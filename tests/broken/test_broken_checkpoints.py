@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
@@ -13,21 +13,21 @@ ROWS = [
         "            world.cluster.truncate(task.journal, offset)  # 9\n",
         "            offset = world.journals().bounds(task.journal).stable_end - 2\n"
         "            world.cluster.truncate(task.journal, offset)  # 9\n",
-        "tests/runtime/test_checkpoints.py oldest_kept_checkpoint",
+        "tests/runtime/checkpoints/test_checkpoints.py oldest_kept_checkpoint",
     ),
     Broken(
         "the journal is truncated at the newest checkpoint instead of the oldest",
         "core/checkpoint.py",
         "    return kept[-1].offset if len(kept) >= KEPT else None\n",
         "    return kept[0].offset if len(kept) >= KEPT else None\n",
-        "tests/runtime/test_checkpoint_damage.py manifest_is_damaged",
+        "tests/runtime/checkpoints/test_checkpoint_damage.py manifest_is_damaged",
     ),
     Broken(
         "the journal is truncated as soon as there is one checkpoint",
         "core/checkpoint.py",
         "    return kept[-1].offset if len(kept) >= KEPT else None\n",
         "    return kept[-1].offset if kept else None\n",
-        "tests/runtime/test_checkpoints.py before_there_are_three",
+        "tests/runtime/checkpoints/test_checkpoints.py before_there_are_three",
     ),
     Broken(
         "what may be deleted is looked up after the entry instead of before",
@@ -35,7 +35,7 @@ ROWS = [
         "        for name in made.cleanup:\n",
         "        kept = [(ref, read_manifest(store, cluster_id, task, ref)) for ref in made.kept]\n"
         "        for name in plan_cleanup(kept, listed(store, prefix, world), 0.0):\n",
-        "tests/runtime/test_checkpoint_zombies.py fenced_owner_still",
+        "tests/runtime/checkpoints/test_checkpoint_zombies.py fenced_owner_still",
     ),
     Broken(
         "objects are deleted without the entry that lets go of them",
@@ -45,28 +45,28 @@ ROWS = [
         "        if self.world.checkpoints is not None:\n"
         "            cluster_id, store = each.task.applied.identity.cluster_id, self.world.checkpoints.store\n"
         "            clean_up(each.task.id, cluster_id, made, store, self.world)\n",
-        "tests/runtime/test_checkpoint_zombies.py entry_is_not_committed",
+        "tests/runtime/checkpoints/test_checkpoint_zombies.py entry_is_not_committed",
     ),
     Broken(
         "the grace age is ignored",
         "core/checkpoint.py",
         "name not in named and found.age_s >= grace_s",
         "name not in named",
-        "tests/runtime/test_checkpoints.py young",
+        "tests/runtime/checkpoints/test_checkpoints.py young",
     ),
     Broken(
         "objects are deleted although a kept manifest cannot be read",
         "core/checkpoint.py",
         "        if manifest is None:\n            return ()\n",
         "        if manifest is None:\n            continue\n",
-        "tests/runtime/test_checkpoint_damage.py cannot_be_read",
+        "tests/runtime/checkpoints/test_checkpoint_damage.py cannot_be_read",
     ),
     Broken(
         "a downloaded object is not compared with its hash",
-        "runtime/checkpoints/download.py",
+        "runtime/restore/download.py",
         "    if digest.digest() != file.digest:\n",
         "    if False:\n",
-        "tests/runtime/test_checkpoint_damage.py with_a_damaged_object",
+        "tests/runtime/checkpoints/test_checkpoint_damage.py with_a_damaged_object",
     ),
     Broken(
         "a manifest is not compared with what the journal says of it",
@@ -84,10 +84,10 @@ ROWS = [
     ),
     Broken(
         "an installed state is not asked where it stands",
-        "runtime/choose.py",
+        "runtime/restore/restore_source.py",
         "        if applied != manifest.applied:\n",
         "        if False:\n",
-        "tests/runtime/test_checkpoint_damage.py another_state_than",
+        "tests/runtime/checkpoints/test_checkpoint_damage.py another_state_than",
     ),
     Broken(
         "an object that no kept manifest names is used again",
@@ -111,21 +111,21 @@ ROWS = [
         "runtime/checkpoints/upload.py",
         "        self._check_there(manifest, there)  # 4\n",
         "",
-        "tests/runtime/test_checkpoint_damage.py lost_by_the_store",
+        "tests/runtime/checkpoints/test_checkpoint_damage.py lost_by_the_store",
     ),
     Broken(
         "checkpoints of a group that lost its journal are no trace of it",
-        "runtime/genesis.py",
+        "runtime/restore/genesis.py",
         '                traces.append(f"a checkpoint of task {task}")\n',
         "                pass\n",
-        "tests/runtime/test_checkpoint_choice.py no_new_group",
+        "tests/runtime/checkpoints/test_checkpoint_choice.py no_new_group",
     ),
     Broken(
         "a task reads on however long its journal grows",
         "runtime/group_run.py",
         "            held = partition in self._held\n",
         "            held = False\n",
-        "tests/runtime/test_checkpoint_outages.py pauses_the_intake",
+        "tests/runtime/checkpoints/test_checkpoint_outages.py pauses_the_intake",
     ),
 ]
 

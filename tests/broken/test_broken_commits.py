@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
         "apply before the commit",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "        steps.reached(Step.DURING_COMMIT, task)\n",
         "        self._apply(commit, make_journal_entry(entry, chain, offset, chunks))\n"
         "        steps.reached(Step.DURING_COMMIT, task)\n",
@@ -17,52 +17,52 @@ ROWS = [
     ),
     Broken(
         "no renewal after a doubtful commit: do it again",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "                resolved = self._renew(nonces)\n            else:",
         "                resolved = None\n            else:",
-        "tests/runtime/test_doubtful_commits.py unknown_outcome",
+        "tests/runtime/commit/test_doubtful_commits.py unknown_outcome",
     ),
     Broken(
         "no renewal after a doubtful commit: take it for done",
         "core/recovery.py",
         "    if len(found) == 1:\n        return Outcome.ABORTED, head\n",
         "    if len(found) == 1:\n        return Outcome.COMMITTED, head\n",
-        "tests/runtime/test_doubtful_commits.py unknown_outcome",
+        "tests/runtime/commit/test_doubtful_commits.py unknown_outcome",
     ),
     Broken(
         "the nonce is ignored",
         "core/recovery.py",
         "found[1].entry.nonce in nonces",
         "nonces",
-        "tests/runtime/test_doubtful_commits.py in_between",
+        "tests/runtime/commit/test_doubtful_commits.py in_between",
     ),
     Broken(
         "the journal's new entries are ignored after a renewal",
         "core/recovery.py",
         "    return Outcome.SUPERSEDED, found[-1]\n",
         "    return Outcome.ABORTED, head\n",
-        "tests/runtime/test_doubtful_commits.py between_a_doubtful",
+        "tests/runtime/commit/test_doubtful_commits.py between_a_doubtful",
     ),
     Broken(
         "the low offset of an entry after a lost tail is ignored",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "        if offset <= head.next_offset:",
         "        if False:",
-        "tests/runtime/test_journal_loss.py under_a_running_worker_stops",
+        "tests/runtime/restore/test_journal_loss.py under_a_running_worker_stops",
     ),
     Broken(
         "a slow commit does not renew the producer",
-        "runtime/proof.py",
+        "runtime/commit/proof.py",
         "RENEW_SHARE = 0.7",
         "RENEW_SHARE = 1e9",
-        "tests/runtime/test_publisher.py silent_retry",
+        "tests/runtime/commit/test_publisher.py silent_retry",
     ),
     Broken(
         "no fence: every start has a transactional id of its own",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "self._world.producers.open(self._task.transactional_id)",
         'self._world.producers.open(f"{self._task.transactional_id}.{self._world.random.token(4).hex()}")',
-        "tests/runtime/test_fleet.py wakes_up",
+        "tests/runtime/assignment/test_fleet.py wakes_up",
     ),
     Broken(
         "a batch that was consumed before an abort is kept",
@@ -71,14 +71,14 @@ ROWS = [
         "            kept, assign = dict(task.positions), self.source.assign\n"
         "            self.source.unassign(self.plan.partitions_of(partition))\n"
         "            self.source.assign = lambda places: assign({tp: kept[tp.topic] for tp in places})\n",
-        "tests/runtime/test_doubtful_commits.py fence_in_the_middle",
+        "tests/runtime/commit/test_doubtful_commits.py fence_in_the_middle",
     ),
     Broken(
         "what a dropped task has written is kept",
-        "runtime/task.py",
+        "runtime/task/task.py",
         "        self._overlay = TaskOverlay()\n",
         '        self._overlay = vars(world.cluster).setdefault("kept", TaskOverlay())\n',
-        "tests/runtime/test_doubtful_commits.py fence_in_the_middle",
+        "tests/runtime/commit/test_doubtful_commits.py fence_in_the_middle",
     ),
     Broken(
         "a record that the client had no room for is taken for sent",
@@ -96,27 +96,27 @@ ROWS = [
     ),
     Broken(
         "a later position reaches a sealed commit",
-        "runtime/task.py",
+        "runtime/task/task.py",
         "            dict(self._positions),\n            delta,\n",
         "            self._positions,\n            delta,\n",
-        "tests/runtime/test_task.py after_the_seal",
+        "tests/runtime/task/test_task.py after_the_seal",
     ),
     Broken(
         "a later output reaches a sealed commit",
-        "runtime/task.py",
+        "runtime/task/task.py",
         "outputs = self.context.take_outputs()",
         "outputs = self.context.outputs",
-        "tests/runtime/test_task.py after_the_seal",
+        "tests/runtime/task/test_task.py after_the_seal",
     ),
     Broken(
         "a later write reaches a sealed commit",
-        "table.py",
+        "api/table.py",
         "        slot[_VALUE] = decoded if self._fresh is None else data\n        slot[_DATA] = data\n",
         "        slot[_VALUE] = decoded if self._fresh is None else data\n"
         "        slot[_DATA] = data\n"
         "        if slot[_FULL_KEY] in self._overlay.sealed:\n"
         "            self._overlay.sealed[slot[_FULL_KEY]] = data\n",
-        "tests/test_table.py sealed_overlay",
+        "tests/api/test_table.py sealed_overlay",
     ),
 ]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
-CRASHES = "tests/runtime/test_native_crashes.py"
+CRASHES = "tests/runtime/task/test_native_crashes.py"
 
 ROWS = [
     Broken(
@@ -60,7 +60,7 @@ ROWS = [
     ),
     Broken(
         "what is suspected is told when the records have been handled",
-        "runtime/sharing/ownership.py",
+        "runtime/assignment/ownership.py",
         "            if suspected.suspects:\n                self._watch.say()\n",
         "",
         f"{CRASHES} takes_only_its_last",
@@ -74,31 +74,31 @@ ROWS = [
     ),
     Broken(
         "a record that crashes is retried",
-        "runtime/processor.py",
+        "runtime/task/processor.py",
         "isinstance(error, UnreadableHeadersError | NativeCrash | RefusedOutputError)",
         "isinstance(error, UnreadableHeadersError | RefusedOutputError)",
         f"{CRASHES} fix_passes",
     ),
     Broken(
         "a record that stops its task is never tried again",
-        "runtime/task.py",
+        "runtime/task/task.py",
         "                self.crashes.try_again(topic, part[0])\n",
         "",
         f"{CRASHES} fix_passes",
     ),
     Broken(
         "a forked child keeps the state directory locked",
-        "state/forks.py",
+        "rocksdb/forks.py",
         "        held.close()\n",
         "        held.fd = -1\n",
-        "tests/state/test_forks.py",
+        "tests/rocksdb/test_forks.py",
     ),
     Broken(
         "a stopping worker gives up at the first refusal",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "            if failed_while_stopping > 1:\n",
         "            if failed_while_stopping > 0:\n",
-        "tests/runtime/test_publisher.py publishes_a_refused",
+        "tests/runtime/commit/test_publisher.py publishes_a_refused",
     ),
     Broken(
         "a command that leaves threads behind ends with 0",

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
-DEDUP = "tests/runtime/test_dedup.py"
-DEDUP_TABLE = "tests/runtime/test_dedup_table.py"
+DEDUP = "tests/runtime/task/test_dedup.py"
+DEDUP_TABLE = "tests/runtime/task/test_dedup_table.py"
 
 ROWS = [
     Broken(
         "ids are no part of the commit of their records",
-        "runtime/task.py",
+        "runtime/task/task.py",
         "            delta.update(ids.take_writes())\n",
         "            ids.take_writes()\n",
         f"{DEDUP} across_a_crash",
     ),
     Broken(
         "the id of a rejected record is remembered",
-        "runtime/processor.py",
+        "runtime/task/processor.py",
         "                    self._seen.disown()\n",
         "                    pass\n",
         f"{DEDUP} leaves_no_id_behind",
     ),
     Broken(
         "a duplicate of what is being committed passes",
-        "runtime/dedup.py",
+        "runtime/task/dedup.py",
         "        if sealed := self._overlay.sealed:\n",
         "        if sealed := {}:\n",
         f"{DEDUP} commit_is_under_way",
@@ -40,14 +40,14 @@ ROWS = [
     ),
     Broken(
         "that ids came again after their time is not committed",
-        "runtime/dedup.py",
+        "runtime/task/dedup.py",
         "pack_state(self._clock_ms, self._again_ms)",
         "pack_state(self._clock_ms, -1)",
         f"{DEDUP_TABLE} never_forgets",
     ),
     Broken(
         "the clock of a dedup table is not committed",
-        "runtime/dedup.py",
+        "runtime/task/dedup.py",
         "        writes[clock_key(self._topic.name)] = pack_state(self._clock_ms, self._again_ms)\n",
         "",
         f"{DEDUP} turn_the_clock_back",
@@ -68,7 +68,7 @@ ROWS = [
     ),
     Broken(
         "the look for expiries begins behind some of them",
-        "runtime/dedup.py",
+        "runtime/task/dedup.py",
         "unpack_clock(next(iter(self._open.values()))) if self._open else self._clock_ms",
         "self._clock_ms",
         f"{DEDUP_TABLE} gone_after",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
@@ -16,7 +16,7 @@ ROWS = [
     ),
     Broken(
         "a state of an earlier release stays open to every user",
-        "state/rocks.py",
+        "rocksdb/rocks.py",
         "            close_to_others(path.parent)\n",
         "",
         "tests/test_directories.py earlier_release",
@@ -30,7 +30,7 @@ ROWS = [
     ),
     Broken(
         "checkpoints in a directory are open to every user",
-        "storage/objects.py",
+        "object_store/checkpoint_store.py",
         '                _protect(self._directory / name.partition("/")[0])\n',
         "                pass\n",
         "tests/test_directories.py checkpoints",

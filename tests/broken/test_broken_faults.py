@@ -4,47 +4,47 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
 WORKER = "tests/runtime/test_worker.py"
 GONE = "tests/runtime/test_topics_gone.py"
 JOURNAL = "tests/core/test_journal.py"
-REFUSED = "tests/runtime/test_refused_outputs.py"
-DESCRIPTORS = "tests/test_descriptors.py"
+REFUSED = "tests/runtime/task/test_refused_outputs.py"
+DESCRIPTORS = "tests/processes/test_descriptors.py"
 REACHABLE = "tests/cli/test_reachable.py"
 
 ROWS = [
     Broken(
         "a group is forgotten under its workers",
-        "client/forgetting.py",
+        "ops/forgetting.py",
         "    if members:\n",
         "    if False:\n",
-        "tests/client/test_forgetting.py under_its_workers",
+        "tests/ops/test_forgetting.py under_its_workers",
     ),
     Broken(
         "a forgotten group keeps the positions by which a lost journal is known",
-        "client/forgetting.py",
+        "ops/forgetting.py",
         "        cluster.forget(group.consumer_group)\n",
         "",
-        "tests/client/test_forgetting.py from_the_beginning",
+        "tests/ops/test_forgetting.py from_the_beginning",
     ),
     Broken(
         "the soft limit on open files is left as it is",
-        "descriptors.py",
+        "processes/descriptors.py",
         "    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))\n",
         "",
         f"{DESCRIPTORS} soft_limit_is_raised",
     ),
     Broken(
         "a worker starts that may not open the files of its tasks",
-        "descriptors.py",
+        "processes/descriptors.py",
         "    if needed <= limit:\n",
         "    if True:\n",
         f"{DESCRIPTORS} too_low",
     ),
     Broken(
         "connections to brokers are left out of the count of files",
-        "descriptors.py",
+        "processes/descriptors.py",
         "_PER_BROKER = 3\n",
         "_PER_BROKER = 0\n",
         f"{DESCRIPTORS} covers_what_was_measured",
@@ -87,101 +87,101 @@ ROWS = [
     ),
     Broken(
         "no renewal after an abort",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "                self._abort()\n                resolved = self._renew(nonces)\n",
         "                self._abort()\n                resolved = None\n",
-        "tests/runtime/test_publisher.py every_abort",
+        "tests/runtime/commit/test_publisher.py every_abort",
     ),
     Broken(
         "a refused commit is published again",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "                if resolved is None and isinstance(error, RefusedError):\n",
         "                if False:\n",
         f"{REFUSED} found_and_gets_its_policy",
     ),
     Broken(
         "a refused commit is given up before it is known that it has not happened",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "                if resolved is None and isinstance(error, RefusedError):\n",
         "                if isinstance(error, RefusedError):\n",
-        "tests/runtime/test_publisher.py refused",
+        "tests/runtime/commit/test_publisher.py refused",
     ),
     Broken(
         "commits do not get smaller when one is refused",
-        "runtime/narrowing.py",
+        "runtime/task/refused_outputs.py",
         "            self.limit = max(1, min(count, self.limit) // 2)\n",
         "            self.limit = count\n",
-        "tests/runtime/test_narrowing.py exactly_the_guilty",
+        "tests/runtime/task/test_refusal_search.py exactly_the_guilty",
     ),
     Broken(
         "a search for a refused record outlives a reset",
-        "runtime/narrowing.py",
+        "runtime/task/refused_outputs.py",
         "        if _below(positions, self._at):\n",
         "        if False:\n",
-        "tests/runtime/test_narrowing.py reset",
+        "tests/runtime/task/test_refusal_search.py reset",
     ),
     Broken(
         "the search continues when a dead letter is refused",
-        "runtime/narrowing.py",
+        "runtime/task/refused_outputs.py",
         "        if place in self._guilty:\n",
         "        if False:\n",
-        "tests/runtime/test_narrowing.py refused_again",
+        "tests/runtime/task/test_refusal_search.py refused_again",
     ),
     Broken(
         "the records of a refused commit are searched with the settings of the start",
-        "runtime/journaled.py",
+        "runtime/journal_backend.py",
         "            if refused:\n                self._look_at_settings()\n",
         "",
         f"{REFUSED} told_where_it_is_sent",
     ),
     Broken(
         "a guilty record is given to its handlers again",
-        "runtime/task.py",
+        "runtime/task/task.py",
         "            if refused is not None:\n",
         "            if False:\n",
         f"{REFUSED} under_stop",
     ),
     Broken(
         "an output of another time is sent",
-        "context.py",
+        "api/context.py",
         "        if timestamp_ms > accepted.surely_ms:\n",
         "        if False:\n",
         f"{REFUSED} told_where_it_is_sent",
     ),
     Broken(
         "an output without a key is sent to a compacted topic",
-        "context.py",
+        "api/context.py",
         "        if key_data is None and accepted.compacted:\n",
         "        if False:\n",
         f"{REFUSED} told_where_it_is_sent",
     ),
     Broken(
         "a record that raises keeps what it sent",
-        "runtime/processor.py",
+        "runtime/task/processor.py",
         "        del self._context.outputs[mark:]\n",
         "",
-        "tests/runtime/test_processor.py taken_back_from_all",
+        "tests/runtime/task/test_processor.py taken_back_from_all",
     ),
     Broken(
         "where to begin is resolved at each start",
-        "runtime/restore.py",
+        "runtime/restore/restore.py",
         "            if topic not in applied.positions or acquired.inputs[topic].replaced\n",
         "",
         f"{WORKER} latest_is_resolved_once",
     ),
     Broken(
         "the end for committed readers passes for the journal's end",
-        "runtime/journal.py",
+        "runtime/commit/journal_reader.py",
         "            if bounds.stable_end >= bounds.end:\n                return bounds.end\n",
         "            if True:\n                return bounds.stable_end\n",
-        "tests/runtime/test_settling.py",
+        "tests/runtime/commit/test_settling.py",
     ),
     Broken(
         "a transaction that hangs is not fenced once more",
-        "runtime/journal.py",
+        "runtime/commit/journal_reader.py",
         "        if attempt == 0:\n            fence()\n",
         "",
-        "tests/runtime/test_settling.py fenced_once_more",
+        "tests/runtime/commit/test_settling.py fenced_once_more",
     ),
     Broken(
         "the checksum of a chunk is ignored",
@@ -241,7 +241,7 @@ ROWS = [
     ),
     Broken(
         "a journal with another retention is accepted",
-        "runtime/genesis.py",
+        "runtime/restore/genesis.py",
         "        if actual != wanted:\n",
         "        if False:\n",
         "tests/runtime/test_refused_starts.py another_retention",
@@ -269,24 +269,24 @@ ROWS = [
     ),
     Broken(
         "each task of a group begins in a transaction of its own",
-        "runtime/genesis.py",
+        "runtime/restore/genesis.py",
         "                producer.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n",
         "                producer.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n"
         "                producer.flush()\n"
         "                producer.commit()\n"
         "                producer.begin()\n",
-        "tests/runtime/test_genesis.py every_task_or_for_none",
+        "tests/runtime/restore/test_genesis.py every_task_or_for_none",
     ),
     Broken(
         "what another first start has written meanwhile is not looked at",
-        "runtime/genesis.py",
+        "runtime/restore/genesis.py",
         "            if _plan(where, tasks, world, ends, known) is GenesisPlan.PRESENT:  # 4\n                return\n",
         "",
-        "tests/runtime/test_genesis.py just_before_its_fence",
+        "tests/runtime/restore/test_genesis.py just_before_its_fence",
     ),
     Broken(
         "a reset does not fence whoever runs the task",
-        "runtime/appending.py",
+        "runtime/commit/admin_entry.py",
         "                publisher.fence()  # 1\n",
         "                publisher._producer = world.producers.open(f'reset-{task.transactional_id}')\n"
         "                publisher._producer.init()\n",

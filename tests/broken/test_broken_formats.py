@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
 STOPPED = "tests/runtime/test_worker.py stop_commits_what_is_open"
-CHECKPOINTED = "tests/runtime/test_checkpoints.py nothing_is_truncated_before"
+CHECKPOINTED = "tests/runtime/checkpoints/test_checkpoints.py nothing_is_truncated_before"
 
 ROWS = [
     Broken(
@@ -26,14 +26,14 @@ ROWS = [
     ),
     Broken(
         "an entry does not count the bytes before it",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "            journal_bytes=head.journal_bytes,\n",
         "",
         STOPPED,
     ),
     Broken(
         "an entry does not name the last checkpoint",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "            checkpoint=head.checkpoint,\n",
         "",
         CHECKPOINTED,
@@ -47,14 +47,14 @@ ROWS = [
     ),
     Broken(
         "all attempts have one nonce",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "            nonces.append(self._world.random.token(NONCE_BYTES))\n",
         "            nonces.append(bytes(NONCE_BYTES))\n",
         STOPPED,
     ),
     Broken(
         "a commit has another owner than the acquire entry",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "            owner=self._owner,\n",
         "            owner=self._owner if commit.identity is not None else self._owner * 2,\n",
         STOPPED,

@@ -4,90 +4,90 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
         "a record that raises keeps what it wrote",
-        "table.py",
+        "api/table.py",
         "            table.restore(slot, value, data, dirty=dirty)",
         "            pass",
-        "tests/runtime/test_processor.py",
+        "tests/runtime/task/test_processor.py",
     ),
     Broken(
         "a later mutation reaches the stored value",
-        "codecs.py",
+        "api/codecs.py",
         "    immutable = is_immutable(declared)\n",
         "    immutable = True\n",
-        "tests/test_table.py",
+        "tests/api/test_table.py",
     ),
     Broken(
         "a record is decoded by the message of the one before",
-        "context.py",
+        "api/context.py",
         "        return lambda data: with_message(data, self.message)\n",
         "        before = [None]\n"
         "        def late(data, before=before):\n"
         "            before.append(self.message)\n"
         "            return with_message(data, before[-2] or self.message)\n"
         "        return late\n",
-        "tests/runtime/test_message_codecs.py own_message",
+        "tests/runtime/task/test_message_codecs.py own_message",
     ),
     Broken(
         "a try that failed leaves its writes to the next one",
-        "runtime/processor.py",
+        "runtime/task/processor.py",
         "                self._take_back(mark)\n                if self._seen is not None:\n",
         "                del self._context.outputs[mark:]\n                if self._seen is not None:\n",
-        "tests/runtime/test_retries.py counts_once",
+        "tests/runtime/task/test_retries.py counts_once",
     ),
     Broken(
         "an error that is not an Exception ends the worker",
-        "runtime/processor.py",
+        "runtime/task/processor.py",
         "PoisonError, RetryError):\n                raise\n            except BaseException as error:",
         "PoisonError, RetryError):\n                raise\n            except Exception as error:",
-        "tests/runtime/test_misbehaving_code.py gets_the_policy",
+        "tests/runtime/task/test_misbehaving_code.py gets_the_policy",
     ),
     Broken(
         "a decoder that fails in another way the second time ends the worker",
-        "runtime/blame.py",
+        "runtime/task/handler_errors.py",
         "    except BaseException:  # noqa: BLE001 - a user's codec may raise anything\n",
         "    except LookupError:\n",
-        "tests/runtime/test_misbehaving_code.py null",
+        "tests/runtime/task/test_misbehaving_code.py null",
     ),
     Broken(
         "a message whose headers failed once is asked again",
-        "headers.py",
+        "core/headers.py",
         "        _replace(record, error).fail()\n    return found",
         "        raise UnreadableHeadersError(str(error)) from None\n    return found",
-        "tests/runtime/test_malformed_headers.py make_a_dead_letter",
+        "tests/runtime/task/test_malformed_headers.py make_a_dead_letter",
     ),
     Broken(
         "a codec is given a message whose headers are unsafe",
-        "codecs.py",
+        "api/codecs.py",
         "        return decode(data, shielded(message))\n",
         "        return decode(data, message)\n",
-        "tests/runtime/test_malformed_headers.py asks_the_message_itself",
+        "tests/runtime/task/test_malformed_headers.py asks_the_message_itself",
     ),
     Broken(
         "a dead letter does not say which headers it lacks",
-        "core/letters.py",
+        "core/dead_letters.py",
         "    if letter.left_out:\n",
         "    if False:\n",
-        "tests/runtime/test_malformed_headers.py make_a_dead_letter",
+        "tests/runtime/task/test_malformed_headers.py make_a_dead_letter",
     ),
     Broken(
         "a copy leaves out headers that cannot be read",
-        "client/migrating/copying.py",
+        "ops/migration/copying.py",
         "        headers = tuple(headers_of(record))\n    except",
-        "        from pipeline.headers import readable_headers\n"
+        "        from pipeline.core.headers import readable_headers\n"
         "        headers = tuple(readable_headers(record)[0])\n    except",
-        "tests/client/migrating/test_copying.py unreadable_headers",
+        "tests/ops/migration/test_copying.py unreadable_headers",
     ),
     Broken(
         "two groups share the keys of their effects",
-        "event.py",
+        "api/event.py",
         '{"_scope": f"{app}\\x00{group}\\x00{topic_id}"',
         '{"_scope": f"{app}\\x00{topic_id}"',
-        "tests/runtime/test_effects.py groups_do_not_share",
+        "tests/runtime/task/test_effects.py groups_do_not_share",
     ),
 ]
 

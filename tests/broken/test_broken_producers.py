@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(

@@ -4,103 +4,103 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
         "the first entry after a fence is committed without a proof",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "        if self._end_read is not None:\n",
         "        if False:\n",
-        "tests/runtime/test_stale_reads.py never_forks",
+        "tests/runtime/restore/test_stale_reads.py never_forks",
     ),
     Broken(
         "a fleet believes what a deposed broker answers",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "        if self._end_read is not None:\n",
         "        if False:\n",
-        "tests/runtime/test_random_fleet.py deposed",
+        "tests/runtime/assignment/test_random_fleet.py deposed",
     ),
     Broken(
         "what was committed behind the end that was read is ignored",
-        "runtime/publisher.py",
+        "runtime/commit/publisher.py",
         "        if unseen:\n",
         "        if False:\n",
-        "tests/runtime/test_stale_reads.py never_forks",
+        "tests/runtime/restore/test_stale_reads.py never_forks",
     ),
     Broken(
         "a gap is taken for empty before any reader has seen it",
-        "runtime/proof.py",
+        "runtime/commit/proof.py",
         "                if seen >= end:\n"
         "                    return next(iter(reader.read(place, start, end)), None) is not None\n",
         "                return next(iter(reader.read(place, start, min(seen, end))), None) is not None\n",
-        "tests/runtime/test_stale_reads.py two_stale_readers",
+        "tests/runtime/restore/test_stale_reads.py two_stale_readers",
     ),
     Broken(
         "a lost tail is believed without a barrier",
-        "runtime/restore.py",
+        "runtime/restore/restore.py",
         "        except (UnprovenError, FatalTaskError) as error:\n            if self._proven:\n",
         "        except (UnprovenError, FatalTaskError) as error:\n            if True:\n",
-        "tests/runtime/test_stale_reads.py never_forks",
+        "tests/runtime/restore/test_stale_reads.py never_forks",
     ),
     Broken(
         "a lost last entry is forgotten behind the barrier that proves it",
         "core/recovery.py",
         "    return behind or local.next_offset > journal.stable_end\n",
         "    return local.next_offset > journal.stable_end\n",
-        "tests/runtime/test_journal_loss.py refused_at_every_start",
+        "tests/runtime/restore/test_journal_loss.py refused_at_every_start",
     ),
     Broken(
         "a genesis is written by an old answer that there is none",
-        "runtime/genesis.py",
+        "runtime/restore/genesis.py",
         "            if stable_end <= ends.get(task.journal, -1):\n",
         "            if False:\n",
-        "tests/runtime/test_stale_reads.py first_look",
+        "tests/runtime/restore/test_stale_reads.py first_look",
     ),
     Broken(
         "a load continues from an old position",
-        "client/loading/loader.py",
+        "ops/loading/loader.py",
         "            at_least=self._transactions.known_ends.get(LOADS, 0),\n",
         "",
-        "tests/client/test_stale_reads.py finished_load",
+        "tests/ops/test_stale_reads.py finished_load",
     ),
     Broken(
         "a replay believes old marks",
-        "client/deadletters/replaying.py",
+        "ops/dead_letters/replaying.py",
         "        known_end = self._transactions.known_ends.get(marks_place(self._group), 0)\n"
         "        self._marks = read_marks(self._group, self._letters.topic_id, self._world, known_end)\n",
         "        world = replace(self._world, journals=lambda: MemoryJournalReader(self._world.cluster._broker))\n"
         "        from pipeline.testing import MemoryJournalReader\n"
         "        self._marks = read_marks(self._group, self._letters.topic_id, world)\n",
-        "tests/client/test_stale_reads.py letter_that_was_replayed",
+        "tests/ops/test_stale_reads.py letter_that_was_replayed",
     ),
     Broken(
         "nothing is to do according to an old entry",
-        "runtime/appending.py",
+        "runtime/commit/admin_entry.py",
         "                publisher.barrier()  # 2\n",
         "",
-        "tests/client/test_stale_reads.py revived_is_retired",
+        "tests/ops/test_stale_reads.py revived_is_retired",
     ),
     Broken(
         "an app is refused by an old entry that retired it",
-        "runtime/retirement.py",
+        "runtime/restore/retirement.py",
         "_LOOKS = 3\n",
         "_LOOKS = 1\n",
-        "tests/client/test_stale_reads.py revived_app_starts",
+        "tests/ops/test_stale_reads.py revived_app_starts",
     ),
     Broken(
         "a copy ends where a deposed broker ends",
-        "client/migrating/copying.py",
+        "ops/migration/copying.py",
         "        return self._reader.highest_ends(self._copy.partitions)\n",
         "        return self._reader.stable_ends(self._copy.partitions)\n",
-        "tests/client/test_stale_reads.py copy_continues",
+        "tests/ops/test_stale_reads.py copy_continues",
     ),
     Broken(
         "an input that ends too early stops its task at once",
-        "runtime/upkeep.py",
+        "runtime/maintenance.py",
         "        if not isinstance(error, OutOfRangeError) or self._starts_behind(partition, position):\n",
         "        if True:\n",
-        "tests/runtime/test_stale_reads.py never_forks",
+        "tests/runtime/restore/test_stale_reads.py never_forks",
     ),
 ]
 

@@ -4,68 +4,68 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
         "a task that is retired is run",
-        "runtime/restore.py",
+        "runtime/restore/restore.py",
         "            if head.entry.kind is Kind.RETIRE:",
         "            if False:",
-        "tests/client/migrating/test_migration.py under_a_worker",
+        "tests/ops/migration/test_migration.py under_a_worker",
     ),
     Broken(
         "a worker of an app that is retired starts",
-        "runtime/journaled.py",
+        "runtime/journal_backend.py",
         "        refuse_retired(plan.id, self._world)\n",
         "",
-        "tests/client/migrating/test_migration.py retirement_that_was_killed",
+        "tests/ops/migration/test_migration.py retirement_that_was_killed",
     ),
     Broken(
         "the chain of a local state is ignored",
         "core/recovery.py",
         "found.entry.seq == local.seq and found.chain == local.chain",
         "found.entry.seq == local.seq",
-        "tests/runtime/test_local_damage.py another_history",
+        "tests/runtime/restore/test_local_damage.py another_history",
     ),
     Broken(
         "a local state beyond the journal's end is accepted",
         "core/recovery.py",
         "        elif tail_is_lost(local, cluster_id, journal):",
         "        elif False:",
-        "tests/runtime/test_journal_loss.py lost_its_tail",
+        "tests/runtime/restore/test_journal_loss.py lost_its_tail",
     ),
     Broken(
         "an app that lost its journal is taken for a new one",
-        "runtime/genesis.py",
+        "runtime/restore/genesis.py",
         "    return traces\n",
         "    return []\n",
-        "tests/runtime/test_journal_loss.py journal_topic_that_is_gone",
+        "tests/runtime/restore/test_journal_loss.py journal_topic_that_is_gone",
     ),
     Broken(
         "a topic recreated under a running worker goes unnoticed",
         "runtime/plan.py",
         "        if current.topic_id != facts.topic_id:",
         "        if False:",
-        "tests/runtime/test_journal_loss.py created_again",
+        "tests/runtime/restore/test_journal_loss.py created_again",
     ),
     Broken(
         "positions of the restored entry are ignored",
-        "runtime/restore.py",
+        "runtime/restore/restore.py",
         "positions = {**applied.positions, **",
         "positions = {**dict.fromkeys(applied.positions, 0), **",
         "tests/runtime/test_worker.py crash_at_each_commit_step",
     ),
     Broken(
         "a read at the start of the journal ends one entry early",
-        "runtime/restore.py",
+        "runtime/restore/restore.py",
         "read_entries(task, reader, plan.offset, end, head)",
         "read_entries(task, reader, plan.offset, end - 2, head)",
         "tests/runtime/test_worker.py crash_at_each_commit_step",
     ),
     Broken(
         "positions are taken from the consumer group's offsets",
-        "runtime/restore.py",
+        "runtime/restore/restore.py",
         "positions = {**applied.positions, **",
         "positions = {\n"
         "                **applied.positions,\n"
@@ -75,7 +75,7 @@ ROWS = [
         "                    if place.partition == task.partition\n"
         "                },\n"
         "                **",
-        "tests/runtime/test_restore.py consumer_group",
+        "tests/runtime/restore/test_restore.py consumer_group",
     ),
     Broken(
         "the seq of an entry is ignored when a journal is read",
@@ -107,45 +107,45 @@ ROWS = [
     ),
     Broken(
         "a reset keeps the rows of before",
-        "runtime/restore.py",
+        "runtime/restore/restore.py",
         "            store.clear(encode_position(applied))\n",
         "            pass\n",
         "tests/runtime/test_reset.py wherever_its_state_is",
     ),
     Broken(
         "an idle task does not look whether it was fenced",
-        "runtime/upkeep.py",
+        "runtime/maintenance.py",
         "            self._begin_looks()\n",
         "            pass\n",
         "tests/runtime/test_reset.py begins_at_an_offset",
     ),
     Broken(
         "a quiet task passes over records that wait for it",
-        "runtime/quiet.py",
+        "runtime/idle_positions.py",
         "return end > position and next(iter(reader.read(place, position, end)), None) is None",
         "return end > position",
-        "tests/runtime/test_quiet.py waits_for_its_task",
+        "tests/runtime/test_idle_positions.py waits_for_its_task",
     ),
     Broken(
         "a quiet task passes over what it has not come to",
-        "runtime/quiet.py",
+        "runtime/idle_positions.py",
         "and run.applied(task) == before",
         "",
-        "tests/runtime/test_quiet.py went_on_while",
+        "tests/runtime/test_idle_positions.py went_on_while",
     ),
     Broken(
         "a position that is passed over turns a later one back",
-        "runtime/task.py",
+        "runtime/task/task.py",
         "topic: max(at[topic], position) for",
         "topic: position for",
-        "tests/runtime/test_quiet.py turn_positions_back",
+        "tests/runtime/test_idle_positions.py turn_positions_back",
     ),
     Broken(
         "upgraded rows are not committed with the acquire entry",
-        "runtime/restore.py",
+        "runtime/restore/restore.py",
         "Commit(Kind.ACQUIRE, positions, rows, identity=acquired, extra=extra)",
         "Commit(Kind.ACQUIRE, positions, identity=acquired, extra=extra)",
-        "tests/runtime/test_upgrade.py every_row",
+        "tests/runtime/restore/test_upgrade.py every_row",
     ),
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
@@ -16,21 +16,21 @@ ROWS = [
     ),
     Broken(
         "states are removed on the word of a note",
-        "runtime/sharing/cleanup.py",
+        "runtime/assignment/cleanup.py",
         "            if not agrees or task in here",
         "            if task in here",
-        "tests/runtime/test_cleanup.py note_alone",
+        "tests/runtime/assignment/test_cleanup.py note_alone",
     ),
     Broken(
         "a state that is restored again meanwhile is put away",
-        "runtime/sharing/cleanup.py",
+        "runtime/assignment/cleanup.py",
         "            if not agrees or task in here or not self._is_anothers(task, roster):",
         "            if not agrees:",
-        "tests/runtime/test_cleanup.py came_back",
+        "tests/runtime/assignment/test_cleanup.py came_back",
     ),
     Broken(
         "states are removed where they stand",
-        "state/snapshots.py",
+        "rocksdb/snapshots.py",
         "        state.rename(target)\n",
         "        target = state\n",
         "tests/contracts/test_store_contract.py killed_while",
@@ -40,49 +40,49 @@ ROWS = [
         "core/membership.py",
         "{worker: member.weight for worker, member in members.items()}, owners)",
         "{worker: member.weight for worker, member in members.items()})",
-        "tests/runtime/test_fleet.py others_never_stop",
+        "tests/runtime/assignment/test_fleet.py others_never_stop",
     ),
     Broken(
         "workers that start take what nobody has before they know each other",
         "core/membership.py",
         "if mine or (settled and not roster.is_running(task)):",
         "if mine or not roster.is_running(task):",
-        "tests/runtime/test_fleet.py without_a_fight",
+        "tests/runtime/assignment/test_fleet.py without_a_fight",
     ),
     Broken(
         "a worker claims what another one runs",
         "core/membership.py",
         "if mine or (settled and not roster.is_running(task)):",
         "if mine or settled:",
-        "tests/runtime/test_fleet.py never_stop",
+        "tests/runtime/assignment/test_fleet.py never_stop",
     ),
     Broken(
         "a late note turns owners back",
-        "runtime/sharing/roster.py",
+        "runtime/assignment/roster.py",
         "if known is None or about.order >= known.order:",
         "if True:",
-        "tests/runtime/test_roster.py later_entry",
+        "tests/runtime/assignment/test_roster.py later_entry",
     ),
     Broken(
         "the ghost of a restarted worker counts",
         "core/membership.py",
         "for member in sorted(self.members, key=lambda member: member.age):",
         "for member in sorted(self.members, key=lambda member: member.age, reverse=True):",
-        "tests/runtime/test_fleet.py before_it_was_missed",
+        "tests/runtime/assignment/test_fleet.py before_it_was_missed",
     ),
     Broken(
         "who has said that it leaves is waited for",
         "core/membership.py",
         "            if member.process not in self.departed:\n                found[",
         "            if True:\n                found[",
-        "tests/runtime/test_fleet.py is_stopped",
+        "tests/runtime/assignment/test_fleet.py is_stopped",
     ),
     Broken(
         "two versions with different tasks share one ring",
         "core/membership.py",
         "if member.parameters == parameters}",
         "if parameters}",
-        "tests/runtime/test_fleet.py of_another_version",
+        "tests/runtime/assignment/test_fleet.py of_another_version",
     ),
     Broken(
         "a fenced worker takes the task back without asking who has it",
@@ -91,21 +91,21 @@ ROWS = [
         "            self._begin_restore(self._run_of(task), task)\n"
         "            continue\n"
         '            self._world.log.warning("task_taken_over"',
-        "tests/runtime/test_fleet.py wakes_up",
+        "tests/runtime/assignment/test_fleet.py wakes_up",
     ),
     Broken(
         "what waits in a task that is given up is processed and lost",
-        "runtime/task.py",
+        "runtime/task/task.py",
         "        if self.poison is not None or self._leaving:\n            return\n",
         "        if self.poison is not None:\n            return\n",
-        "tests/runtime/test_task.py given_up",
+        "tests/runtime/task/test_task.py given_up",
     ),
     Broken(
         "a task is released before what is open is committed",
-        "runtime/task.py",
+        "runtime/task/task.py",
         "        seal = seal or self._leaving  # so that a release entry finds nothing open\n",
         "",
-        "tests/runtime/test_task.py given_up",
+        "tests/runtime/task/test_task.py given_up",
     ),
 ]
 

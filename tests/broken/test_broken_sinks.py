@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
-SINKS = "tests/runtime/test_sinks.py"
+SINKS = "tests/runtime/sinks/test_sinks.py"
 SESSIONS = "tests/sinks/test_session_contract.py"
 
 ROWS = [
@@ -26,14 +26,14 @@ ROWS = [
     ),
     Broken(
         "a sink's epoch is not compared",
-        "sinks/sql.py",
+        "databases/sql.py",
         "AND epoch = {m} ",
         "AND epoch >= 0 * {m} ",
         f"{SESSIONS} only_the_holder",
     ),
     Broken(
         "a sink's position is not compared",
-        "sinks/sql.py",
+        "databases/sql.py",
         "AND next_offset = {m}",
         "AND next_offset >= 0 * {m}",
         f"{SESSIONS} only_the_holder",
@@ -75,14 +75,14 @@ ROWS = [
     ),
     Broken(
         "a sink's owner does not raise the epoch beyond what was heard of",
-        "core/sinking.py",
+        "core/sink_positions.py",
         "    return max([noted, ",
         "    return max([0, ",
         f"{SINKS} brings_an_epoch_back",
     ),
     Broken(
         "a sink group that lost its positions is taken for a new one",
-        "core/sinking.py",
+        "core/sink_positions.py",
         "    if not rows and traces:\n",
         "    if False:\n",
         f"{SINKS} positions_that_are_gone",

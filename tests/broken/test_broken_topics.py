@@ -4,59 +4,59 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broken.breaking import Broken, Copy, name_of
+from tests.support.breaking import Broken, Copy, name_of
 
-PLAN = "tests/client/topics/test_plan.py"
+PLAN = "tests/ops/topics/test_plan.py"
 
 ROWS = [
     Broken(
         "an input gets more partitions",
-        "client/topics/plan.py",
+        "ops/topics/plan.py",
         "    readers = facts.readers.get(topic.name, ())\n    if readers:\n",
         "    readers = facts.readers.get(topic.name, ())\n    if False:\n",
         f"{PLAN} of_an_input_are_refused",
     ),
     Broken(
         "an input is known by its positions alone",
-        "client/topics/look.py",
+        "ops/topics/cluster_state.py",
         "            identity = last.entry.identity\n",
         "            identity = None\n",
         f"{PLAN} before_its_first_record",
     ),
     Broken(
         "a setting that loses records is changed like any other",
-        "client/topics/plan.py",
+        "ops/topics/plan.py",
         "        elif change.loss and not allowed:\n",
         "        elif False:\n",
         f"{PLAN} refused_by_name",
     ),
     Broken(
         "a tombstone alone deletes",
-        "client/topics/plan.py",
+        "ops/topics/plan.py",
         "    problems = [] if allowed else [_lossy(topic.name, ",
         "    problems = [] if True else [_lossy(topic.name, ",
         f"{PLAN} tombstone",
     ),
     Broken(
         "a topic is changed while something of it is refused",
-        "client/topics/plan.py",
+        "ops/topics/plan.py",
         "        return self.action is not Action.NONE and not self.problems\n",
         "        return self.action is not Action.NONE\n",
-        "tests/client/topics/test_applying.py does_not_hold_up",
+        "tests/ops/topics/test_applying.py does_not_hold_up",
     ),
     Broken(
         "a load without ids goes where its topic is declared with them",
-        "client/topics/checking.py",
+        "ops/topics/checking.py",
         "    if declared is not None and declared.id:\n",
         "    if declared is None:\n",
-        "tests/client/topics/test_checking.py load_without_ids",
+        "tests/ops/topics/test_checking.py load_without_ids",
     ),
     Broken(
         "a plan for an empty cluster passes every setting",
-        "client/topics/look.py",
+        "ops/topics/cluster_state.py",
         "    return plan if facts.topics else _asked(plan, cluster)\n",
         "    return plan\n",
-        "tests/client/topics/test_applying.py misspelt_setting",
+        "tests/ops/topics/test_applying.py misspelt_setting",
     ),
 ]
 

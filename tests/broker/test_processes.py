@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.broker.processes import end, find_node, is_gone, is_node, kill, mark, marked_dir, spawn
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 _DEADLINE_S = 10.0
 _SLEEPER = "import time; print('ready', flush=True); time.sleep(60)"

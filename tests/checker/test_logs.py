@@ -14,7 +14,7 @@ from pipeline.ports import Output, TopicSpec
 from pipeline.testing import MemoryBroker
 from tests.support.checker import Checker, HistoryError, KafkaLog, MemoryLog
 from tests.support.checker.log import LiveReader, Log, Place
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 DEADLINE_S = 30.0
 

@@ -10,13 +10,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipeline import Context, Event
+from pipeline.cli import dead_letter_places as letter_places
 from pipeline.cli import deadletters as cli_deadletters
-from pipeline.cli import letter_places
 from pipeline.cli.deadletters import deadletters_app
 from pipeline.cli.rendering import hex_lines, iso_time, readable
 from pipeline.errors import ConfigError, InputError
 from pipeline.ports import Output
-from tests.client.deadletters.orders import GROUP, Orders
+from tests.support.ops.dead_letters.orders import GROUP, Orders
 
 
 class Case:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.cli.letter_views import letter_document, letter_lines
-from pipeline.client.deadletters.letters import DeadLetter
-from pipeline.core.letters import Letter, Origin
+from pipeline.cli.dead_letter_views import letter_document, letter_lines
+from pipeline.core.dead_letters import Letter, Origin
+from pipeline.ops.dead_letters.letters import DeadLetter
 
 REASON = "1 of 2 headers cannot be read: the name is not valid UTF-8 (b'\\xff')"
 

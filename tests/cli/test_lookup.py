@@ -51,7 +51,7 @@ def test_an_error_of_the_module_shows_its_own_frames_only(pipeline: Run, tmp_pat
     error = _error(pipeline, "called:app")
     assert 'File "called.py", line 4, in <module>' in error
     assert "importlib" not in error
-    assert "pipeline/app.py" not in error
+    assert "pipeline/api/app.py" not in error
 
 
 def test_a_declaration_that_is_refused_is_no_traceback(pipeline: Run, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["confluent_kafka", "pipeline.wiring", "typer"])
+@pytest.mark.parametrize("module", ["confluent_kafka", "pipeline.processes.wiring", "typer"])
 def test_ctrl_c_while_it_loads_leaves_no_traceback(module: str) -> None:
     """Whoever mistyped the command stops it at once, and has done nothing wrong."""
     done = subprocess.run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.cli.reset import _consequences, _rows
 from pipeline.runtime.reset import plan_reset, start_at
-from tests.client.deadletters.orders import Orders
+from tests.support.ops.dead_letters.orders import Orders
 
 
 def _said(orders: Orders, start: str) -> str:

@@ -8,11 +8,11 @@ from io import StringIO
 from rich.console import Console
 
 from pipeline.cli.status import _shown
-from pipeline.core.letter_count import OpenLetters
+from pipeline.core.dead_letter_count import OpenLetters
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.problem import Problem
-from pipeline.runtime.letter_tallies import GroupLetters
 from pipeline.runtime.status import AppStatus, Phase, TaskStatus, WorkerStatus
+from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 
 TASK = TaskId("flight-delays", "main", 3)
 

@@ -9,7 +9,7 @@ from pipeline.config import WorkerSettings
 from pipeline.core.journal import Identity
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition, encode_position
-from pipeline.state.rocks import RocksStores
+from pipeline.rocksdb.rocks import RocksStores
 
 IDENTITY = Identity("cluster", "murmur2_random", {}, {}, "")
 

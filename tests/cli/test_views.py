@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from pipeline import App
+from pipeline.api.table import table_prefix
 from pipeline.core.journal import Identity
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition, encode_position
-from pipeline.state.rocks import RocksStores
-from pipeline.table import table_prefix
+from pipeline.rocksdb.rocks import RocksStores
 from tests.cli.conftest import Run
 
 PROGRAM = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.cli.progress import ProgressLine
-from pipeline.runtime.counts import Progress
+from pipeline.runtime.counters import Progress
 from tests.cli.conftest import Run
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.broker.ports import choose_ports
-from tests.containers.engine import Engine, UnavailableError, find_engine, give_up
-from tests.containers.images import Images, build_images
-from tests.containers.project import Project, sweep
+from tests.support.containers.engine import Engine, UnavailableError, find_engine, give_up
+from tests.support.containers.images import Images, build_images
+from tests.support.containers.project import Project, sweep
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from tests.containers.engine import Engine, UnavailableError, give_up
-from tests.containers.images import Images
-from tests.containers.project import sweep
+from tests.support.containers.engine import Engine, UnavailableError, give_up
+from tests.support.containers.images import Images
+from tests.support.containers.project import sweep
 
 
 def test_missing_engine_skips_on_a_persons_machine(monkeypatch: pytest.MonkeyPatch) -> None:

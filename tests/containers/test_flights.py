@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from examples.flights.reference import Expected, fold
-from tests.containers.engine import CommandError, Engine, give_up
-from tests.containers.images import Images
-from tests.containers.project import Project
-from tests.containers.results import OUTPUTS, differences, open_outputs, table, wait_until
+from tests.support.containers.engine import CommandError, Engine, give_up
+from tests.support.containers.images import Images
+from tests.support.containers.project import Project
+from tests.support.containers.results import OUTPUTS, differences, open_outputs, table, wait_until
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1_800)]
 

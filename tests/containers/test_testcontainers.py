@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.engine import Engine
-from tests.containers.images import ROOT, Images
-from tests.containers.service import serving
+from tests.support.containers.engine import Engine
+from tests.support.containers.images import ROOT, Images
+from tests.support.containers.service import serving
 
 _SUITE_S = 400.0
 

@@ -34,8 +34,8 @@ from pipeline.ports import (
     TopicSpec,
     TransactionalProducer,
 )
-from pipeline.runtime.system import SystemClock
-from pipeline.state.rocks import RocksStores
+from pipeline.processes.system import SystemClock
+from pipeline.rocksdb.rocks import RocksStores
 from pipeline.testing import (
     MemoryBroker,
     MemoryCluster,

@@ -17,8 +17,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from pipeline.errors import CheckpointStoreError, ConfigError, CorruptStateError, DamagedCheckpointError
+from pipeline.object_store.checkpoint_store import PIECE_BYTES, open_checkpoint_store
 from pipeline.ports import CheckpointStore
-from pipeline.storage.objects import PIECE_BYTES, open_checkpoint_store
 from pipeline.testing import MemoryCheckpointStore
 
 BUCKET = "checkpoints"

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import InvariantError
 from pipeline.ports import CrashLog
-from pipeline.state.crashes import CrashFiles
+from pipeline.rocksdb.crash_files import CrashFiles
 from pipeline.testing.memory_crashes import MemoryCrashLog
 
 Open = Callable[[], CrashLog]

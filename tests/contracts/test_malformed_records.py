@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.headers import UnreadableHeadersError, headers_of, readable_headers, shielded
 from pipeline.core.names import TopicPartition
-from pipeline.headers import UnreadableHeadersError, headers_of, readable_headers, shielded
 from tests.contracts.conftest import World, drain
 from tests.support.raw_records import RawRecord
 
@@ -29,7 +29,7 @@ def _read(world: World, *records: RawRecord) -> list[Any]:
 
 
 def test_the_client_fails_once_on_a_header_name_that_is_not_utf8(world: World) -> None:
-    """The second answer holds a null pointer, so the rules of `pipeline.headers` must hold at the first."""
+    """The second answer holds a null pointer, so the rules of `pipeline.core.headers` must hold at the first."""
     (record,) = _read(world, BAD)
     ask = methodcaller("headers")
     with pytest.raises(SystemError):

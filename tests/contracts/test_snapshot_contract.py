@@ -11,7 +11,7 @@ import pytest
 from pipeline.core.names import TaskId
 from pipeline.errors import CorruptStateError, InvariantError
 from pipeline.ports import Snapshot, Stores
-from pipeline.state.rocks import RocksStores
+from pipeline.rocksdb.rocks import RocksStores
 
 TASK = TaskId("app", "group", 3)
 OTHER = TaskId("app", "group", 4)

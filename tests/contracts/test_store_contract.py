@@ -14,7 +14,7 @@ import pytest
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, CorruptStateError, InvariantError
 from pipeline.ports import Stores
-from pipeline.state.rocks import RocksStores
+from pipeline.rocksdb.rocks import RocksStores
 from tests.contracts.conftest import wait_until
 
 TASK = TaskId("app", "group", 3)
@@ -25,7 +25,7 @@ WRITER = """
 import os, sys
 from pathlib import Path
 from pipeline.core.names import TaskId
-from pipeline.state.rocks import RocksStores
+from pipeline.rocksdb.rocks import RocksStores
 store = RocksStores(Path(sys.argv[1]), 8 << 20).open(TaskId("app", "group", 3))
 batch = 0
 while True:
@@ -42,7 +42,7 @@ REMOVER = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.core.names import TaskId
-from pipeline.state.rocks import RocksStores
+from pipeline.rocksdb.rocks import RocksStores
 stores, task = RocksStores(Path(sys.argv[1]), 8 << 20), TaskId("app", "group", 3)
 store = stores.open(task)
 store.apply({b"\\0\\0\\0\\1a": b"1"}, b"p1")
@@ -58,7 +58,7 @@ stores.destroy(task)
 
 CLAIMER = """
 from pathlib import Path
-from pipeline.state.rocks import RocksStores
+from pipeline.rocksdb.rocks import RocksStores
 stores = RocksStores(Path({!r}), 1 << 20)
 stores.claim("app")
 print("claimed", flush=True)

@@ -25,8 +25,8 @@ from pipeline.core.checkpoint import (
     plan_upload,
     truncation_offset,
 )
+from pipeline.core.checkpoint_refs import CHECKPOINTS, CheckpointRef, encode_kept, kept_checkpoints
 from pipeline.core.journal import Entry, Identity, InputFacts, JournalEntry, Kind
-from pipeline.core.kept import CHECKPOINTS, CheckpointRef, encode_kept, kept_checkpoints
 from pipeline.core.names import TaskId, checkpoint_object
 from pipeline.core.position import AppliedPosition, after
 from pipeline.errors import DamagedCheckpointError, FatalTaskError, InvariantError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.api.table import table_prefix
 from pipeline.core.dedup import (
     DIGESTS_PER_EXPIRY,
     advance,
@@ -24,7 +25,6 @@ from pipeline.core.dedup import (
     unpack_clock,
     unpack_state,
 )
-from pipeline.table import table_prefix
 
 NOW = 1_700_000_000_000
 clocks = st.integers(0, 2**63 - 1)

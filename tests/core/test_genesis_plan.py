@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.core.recovery import GenesisPlan, plan_genesis
 from pipeline.errors import FatalTaskError
-from tests.core.recovery_case import assert_helpful
+from tests.support.core.recovery_case import assert_helpful
 
 GROUP = "group app/main"
 

@@ -10,7 +10,7 @@ import pytest
 from pipeline.core.journal import Identity, InputFacts
 from pipeline.core.recovery import check_identity
 from pipeline.errors import ConfigError
-from tests.core.recovery_case import IDENTITY, TASK
+from tests.support.core.recovery_case import IDENTITY, TASK
 
 
 def changed(**fields: object) -> Identity:

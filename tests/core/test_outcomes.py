@@ -7,7 +7,7 @@ import pytest
 from pipeline.core.journal import JournalEntry, Kind
 from pipeline.core.recovery import Outcome, resolve_outcome
 from pipeline.errors import FatalTaskError
-from tests.core.recovery_case import TASK, assert_helpful, journal_entry
+from tests.support.core.recovery_case import TASK, assert_helpful, journal_entry
 
 HEAD = journal_entry(7)
 

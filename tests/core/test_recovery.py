@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
+from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.journal import Identity, JournalEntry, Kind
-from pipeline.core.kept import CheckpointRef
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import Candidate, JournalFacts, RestorePlan, Start, plan_restore
 from pipeline.errors import CheckpointStoreError, FatalTaskError
-from tests.core.recovery_case import IDENTITY, TASK, assert_helpful, journal_entry
+from tests.support.core.recovery_case import IDENTITY, TASK, assert_helpful, journal_entry
 
 GENESIS = journal_entry(1, Kind.GENESIS)
 LATER = journal_entry(50, Kind.CHECKPOINT)

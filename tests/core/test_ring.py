@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.ring import Ring, assign, moves, shares
 from pipeline.errors import InvariantError
-from tests.core.ring_golden import PATH, cases
+from tests.support.core.ring_golden import PATH, cases
 
 workers = st.integers(1, 200)
 counts = st.integers(1, 4_096)
@@ -129,14 +129,14 @@ def test_a_task_whose_owner_is_gone_goes_to_the_next_on_its_way() -> None:
 def test_the_answer_is_the_same_as_ever() -> None:
     """Workers of different releases and Python versions run side by side in a rolling upgrade.
 
-    `python -m tests.core.ring_golden` writes the file anew; that needs a new RING_VERSION.
+    `python -m tests.support.core.ring_golden` writes the file anew; that needs a new RING_VERSION.
     """
     assert json.loads(PATH.read_text()) == cases()
 
 
 def test_the_answer_does_not_depend_on_the_process() -> None:
     """Python's own hash differs from process to process."""
-    code = "from tests.core.ring_golden import cases; import json; print(json.dumps(cases()))"
+    code = "from tests.support.core.ring_golden import cases; import json; print(json.dumps(cases()))"
     said = [
         subprocess.run(
             [sys.executable, "-c", code],

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KafkaUnderTest
-from tests.kafka.proxy import Proxy
-from tests.kafka.troubled_bench import TroubledBench
-from tests.kafka.workbench import Workbench
 from tests.support.afterwards import committed_records, committed_records_are_verified
+from tests.support.kafka.harness import Workbench
+from tests.support.kafka.proxy import Proxy
+from tests.support.kafka.troubled_harness import TroubledBench
 
 __all__ = ["committed_records", "committed_records_are_verified"]
 

@@ -19,12 +19,12 @@ from pipeline.config import KafkaSettings
 from pipeline.core.checkpoint import KEPT
 from pipeline.core.names import TaskId, checkpoint_prefix
 from pipeline.kafka.journal import KafkaJournalReader
-from pipeline.runtime.checkpoints.download import read_manifest
-from pipeline.runtime.choose import registered
-from pipeline.storage.objects import open_checkpoint_store
+from pipeline.object_store.checkpoint_store import open_checkpoint_store
+from pipeline.runtime.restore.download import read_manifest
+from pipeline.runtime.restore.restore_source import registered
 from tests.conftest import KafkaUnderTest
-from tests.kafka.workbench import Workbench
-from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS
+from tests.support.kafka.harness import Workbench
+from tests.support.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(400)]
 
@@ -38,7 +38,7 @@ def checkpointed(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Ite
     place = tmp_path / "checkpoints"
     place.mkdir()
     bench.environment = {
-        "PIPELINE_WORKER_ID": "killed",  # as tests/kafka/kill_at.py says: nobody waits for a ghost of another name
+        "PIPELINE_WORKER_ID": "killed",  # as tests/support/kafka/kill_at.py says: nobody waits for a ghost of another name
         "PIPELINE_CHECKPOINT_STORE": place.as_uri(),
         "PIPELINE_CHECKPOINT_INTERVAL_S": "0.3",
         "PIPELINE_CHECKPOINT_JOURNAL_BYTES": str(JOURNAL_BYTES),

@@ -7,9 +7,9 @@ from contextlib import closing
 import pytest
 from confluent_kafka import Producer
 
-from tests.kafka.workbench import DEADLINE_S, Workbench
 from tests.support.checker import HistoryError, KafkaLog
 from tests.support.checker.log import Place, Record
+from tests.support.kafka.harness import DEADLINE_S, Workbench
 
 pytestmark = pytest.mark.kafka
 

@@ -23,18 +23,18 @@ from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import TopicSpec
 from tests.conftest import KafkaUnderTest
 from tests.kafka.test_worker_kills import PHASES, Phase
-from tests.kafka.workbench import DEADLINE_S, Workbench
 from tests.support.checker import Promise
+from tests.support.kafka.harness import DEADLINE_S, Workbench
 
 pytestmark = pytest.mark.kafka
 
 
 class Repeated(Workbench):
-    """The app of `tests.kafka.repeated`. `sent` has each input once, `produced` says how often there was one."""
+    """The app of `tests.support.kafka.repeated`. `sent` has each input once, `produced` says how often there was one."""
 
     def __init__(self, servers: str, prefix: str, directory: Path) -> None:
         super().__init__(servers, prefix, directory, groups=("main",))
-        self.environment["KILL_APP"] = "tests.kafka.repeated:app"
+        self.environment["KILL_APP"] = "tests.support.kafka.repeated:app"
         self.produced = 0
         self._random = random.Random(prefix)
         with closing(KafkaCluster(KafkaSettings(servers))) as cluster:

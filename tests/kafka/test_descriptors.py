@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.descriptors import Demand
+from pipeline.processes.descriptors import Demand
 from tests.conftest import KafkaUnderTest
-from tests.kafka.workbench import Workbench
-from tests.waiting import wait_until
+from tests.support.kafka.harness import Workbench
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -64,7 +64,14 @@ def test_a_worker_opens_as_many_files_as_the_formula_says(wide: Workbench) -> No
 
 def test_a_worker_that_may_not_open_enough_files_is_refused(wide: Workbench) -> None:
     """It would stop in the middle, and call Kafka unreachable."""
-    worker = ["worker", "tests.kafka.sums:app", "--kafka", wide.servers, "--state-dir", str(wide.state_dir)]
+    worker = [
+        "worker",
+        "tests.support.kafka.sums:app",
+        "--kafka",
+        wide.servers,
+        "--state-dir",
+        str(wide.state_dir),
+    ]
     done = subprocess.run(
         [sys.executable, "-c", _LIMITED, "64", "256", "-m", "pipeline", *worker],
         env={**os.environ, "SUMS_PREFIX": wide.prefix, "SUMS_GROUPS": "main"},

@@ -10,8 +10,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from pipeline.broker import LocalKafka, launch, node
-from tests.kafka.workbench import Workbench
-from tests.waiting import wait_until
+from tests.support.kafka.harness import Workbench
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.outage, pytest.mark.timeout(300)]
 

@@ -19,13 +19,13 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.producer import KafkaProducers, KafkaTransactionalProducer
 from pipeline.ports import Output, Step, TopicSpec
-from pipeline.runtime import publisher
-from pipeline.runtime.world import NoSteps
+from pipeline.runtime.commit import publisher
+from pipeline.runtime.environment import NoSteps
 from tests.conftest import KafkaUnderTest
-from tests.kafka.in_process import InProcess, sums_app
-from tests.kafka.proxy import Api, Fault, Proxy
-from tests.kafka.workbench import Workbench
 from tests.support.checker import HistoryError
+from tests.support.kafka.harness import Workbench
+from tests.support.kafka.in_process import InProcess, sums_app
+from tests.support.kafka.proxy import Api, Fault, Proxy
 
 pytestmark = pytest.mark.kafka
 

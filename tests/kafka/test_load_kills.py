@@ -13,16 +13,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.client.loading.loader import LOADS, find_topic
-from pipeline.client.loading.positions import LoadPosition, decode_position
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ops.loading.loader import LOADS, find_topic
+from pipeline.ops.loading.positions import LoadPosition, decode_position
 from pipeline.ports import TopicSpec
 from tests.conftest import KafkaUnderTest
-from tests.kafka.kill_load_at import Point
 from tests.support.checker import Checker, KafkaLog
+from tests.support.kafka.kill_load_at import Point
 
 pytestmark = pytest.mark.kafka
 
@@ -59,7 +59,9 @@ class Load:
 
     def kill_at(self, point: Point, nth: int = 1) -> None:
         """Run the load until it kills itself, and check what it leaves: whole transactions, position and all."""
-        assert self._run("tests.kafka.kill_load_at", point.name, str(nth)) == -signal.SIGKILL, self._said()
+        assert self._run("tests.support.kafka.kill_load_at", point.name, str(nth)) == -signal.SIGKILL, (
+            self._said()
+        )
         self.check()
 
     def finish(self) -> None:

@@ -14,10 +14,10 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
 from tests.conftest import KafkaUnderTest
-from tests.kafka.orders_bench import OrdersBench
-from tests.kafka.workbench import DEADLINE_S
-from tests.runtime.orders import Sent
-from tests.waiting import wait_until
+from tests.support.kafka.harness import DEADLINE_S
+from tests.support.kafka.orders_harness import OrdersBench
+from tests.support.runtime.orders import Sent
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -69,7 +69,16 @@ def test_an_app_moves_to_wider_inputs_through_kills_of_the_copy_and_of_a_worker(
 
     first, second = new.start("first"), new.start("second")
     copy = subprocess.Popen(
-        [sys.executable, "-m", "tests.kafka.copy_slowly", "migrate", "run", *names, "--kafka", old.servers],
+        [
+            sys.executable,
+            "-m",
+            "tests.support.kafka.copy_slowly",
+            "migrate",
+            "run",
+            *names,
+            "--kafka",
+            old.servers,
+        ],
         stderr=subprocess.DEVNULL,
     )
     wait_until(lambda: copy.poll() is not None or list(new.records("orders")), new.story)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KafkaUnderTest
-from tests.kafka.orders_bench import OrdersBench
-from tests.runtime.orders import Sent
+from tests.support.kafka.orders_harness import OrdersBench
+from tests.support.runtime.orders import Sent
 
 pytestmark = pytest.mark.kafka
 

@@ -13,12 +13,12 @@ from confluent_kafka import Producer
 
 from pipeline.core.partitioner import partition_of
 from tests.conftest import KafkaUnderTest
-from tests.kafka.workbench import DEADLINE_S, PARTITIONS, Workbench
-from tests.waiting import wait_until
+from tests.support.kafka.harness import DEADLINE_S, PARTITIONS, Workbench
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
-APP = "tests.kafka.native:app"
+APP = "tests.support.kafka.native:app"
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from pipeline.config import KafkaSettings
 from pipeline.errors import UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
-from tests.kafka.wire import coordinator_of
-from tests.kafka.workbench import DEADLINE_S, Workbench
-from tests.waiting import wait_until
+from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.wire import coordinator_of
+from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.kafka,

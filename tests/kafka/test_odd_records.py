@@ -11,13 +11,13 @@ import pytest
 from confluent_kafka import Producer
 
 from pipeline import App, Context, Event
-from pipeline.client.deadletters.letters import Choice, dead_letter_topic, read_letters
-from pipeline.client.deadletters.replaying import Replayer
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.kafka.cluster import KafkaCluster
+from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, read_letters
+from pipeline.ops.dead_letters.replaying import Replayer
 from pipeline.ports import TopicSpec
+from pipeline.processes.wiring import build_world
 from pipeline.runtime.worker import Worker
-from pipeline.wiring import build_world
 from tests.conftest import KafkaUnderTest
 from tests.support.raw_records import RawRecord, write_raw
 

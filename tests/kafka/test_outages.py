@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.broker import LocalKafka
-from tests.kafka.troubled_bench import TroubledBench
+from tests.support.kafka.troubled_harness import TroubledBench
 
 pytestmark = pytest.mark.kafka
 

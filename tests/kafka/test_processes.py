@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KafkaUnderTest
-from tests.kafka.workbench import DEADLINE_S, Workbench
-from tests.waiting import wait_until
+from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 

@@ -23,8 +23,8 @@ from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import TopicSpec
 from tests.conftest import KafkaUnderTest
-from tests.kafka.produce_rows import AT_A_TIME
-from tests.kafka.proxy import Api, Proxy
+from tests.support.kafka.produce_rows import AT_A_TIME
+from tests.support.kafka.proxy import Api, Proxy
 
 pytestmark = pytest.mark.kafka
 
@@ -275,7 +275,7 @@ class Rows:
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 [
-                    sys.executable, "-m", "tests.kafka.produce_rows", self.numbers.servers, self.numbers.name,
+                    sys.executable, "-m", "tests.support.kafka.produce_rows", self.numbers.servers, self.numbers.name,
                     str(self.file), str(self._progress), str(at),
                 ],
                 stdout=log,

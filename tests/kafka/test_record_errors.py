@@ -11,8 +11,8 @@ import subprocess
 
 import pytest
 
-from tests.kafka.troubled_bench import TroubledBench
-from tests.kafka.workbench import DEADLINE_S, PARTITIONS
+from tests.support.kafka.harness import DEADLINE_S, PARTITIONS
+from tests.support.kafka.troubled_harness import TroubledBench
 
 pytestmark = pytest.mark.kafka
 

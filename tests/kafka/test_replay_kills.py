@@ -18,20 +18,20 @@ from pipeline.core.names import GroupId, TopicPartition, replay_marks_topic
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from tests.conftest import KafkaUnderTest
-from tests.kafka.kill_load_at import Point
-from tests.kafka.letters import EVERY, MENDED, SKIPPING
-from tests.kafka.workbench import DEADLINE_S, Workbench
-from tests.waiting import wait_until
+from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.kill_load_at import Point
+from tests.support.kafka.letters import EVERY, MENDED, SKIPPING
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
-APP = "tests.kafka.letters:app"
+APP = "tests.support.kafka.letters:app"
 INPUTS = 300
 BAD = len(range(0, INPUTS, EVERY))
 
 
 class Letters(Workbench):
-    """The app of `tests.kafka.letters`, its dead letters, and commands about them."""
+    """The app of `tests.support.kafka.letters`, its dead letters, and commands about them."""
 
     def __init__(self, servers: str, prefix: str, directory: Path) -> None:
         super().__init__(servers, prefix, directory, groups=("main",))
@@ -66,7 +66,7 @@ class Letters(Workbench):
     def replay_killed_at(self, point: Point, nth: int = 1) -> None:
         """A replay that ends itself at a point; what it leaves is letters with their marks, or neither."""
         done = subprocess.run(
-            [sys.executable, "-m", "tests.kafka.kill_load_at", point.name, str(nth),
+            [sys.executable, "-m", "tests.support.kafka.kill_load_at", point.name, str(nth),
              "deadletters", "replay", APP, "--kafka", self.servers],
             env=self._environment(),
             stdin=subprocess.DEVNULL,

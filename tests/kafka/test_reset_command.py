@@ -8,14 +8,16 @@ import msgspec
 import pytest
 
 from pipeline.core.partitioner import partition_of
-from tests.kafka.workbench import PARTITIONS, Workbench
-from tests.waiting import wait_until
+from tests.support.kafka.harness import PARTITIONS, Workbench
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
 
 def _reset(bench: Workbench, *arguments: str) -> tuple[int, list[dict[str, object]], str]:
-    done = bench.command("reset", "tests.kafka.sums:app", "--kafka", bench.servers, "--json", *arguments)
+    done = bench.command(
+        "reset", "tests.support.kafka.sums:app", "--kafka", bench.servers, "--json", *arguments
+    )
     return done.returncode, [msgspec.json.decode(line) for line in done.stdout.splitlines()], done.stderr
 
 
@@ -101,7 +103,7 @@ def test_a_reset_that_is_killed_leaves_each_task_as_it_was_or_reset_and_can_be_r
     _wait_for_counts(bench, 300)
     once = bench.expected()
 
-    killed = bench.run_to_end("-m", "tests.kafka.kill_reset_at", point, bench.servers)
+    killed = bench.run_to_end("-m", "tests.support.kafka.kill_reset_at", point, bench.servers)
     assert killed == -signal.SIGKILL, bench.log.read_text()
     first = {key for key in once if partition_of(key.encode(), PARTITIONS) == 0}
     again = first if point == "AFTER_COMMIT" else set()

@@ -14,8 +14,8 @@ from pipeline import App, Context, Event
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
+from pipeline.processes.wiring import build_world
 from pipeline.runtime.worker import Worker
-from pipeline.wiring import build_world
 from tests.conftest import KafkaUnderTest
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kills]

@@ -18,8 +18,8 @@ from pipeline.kafka.errors import until_settled
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.ports import TopicSpec
 from tests.conftest import KafkaUnderTest
-from tests.kafka.proxy import Api, Proxy
-from tests.kafka.wire import allows_creation
+from tests.support.kafka.proxy import Api, Proxy
+from tests.support.kafka.wire import allows_creation
 
 NO_ANSWER_S = 0.5
 

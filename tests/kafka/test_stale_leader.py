@@ -18,8 +18,8 @@ from pipeline.config import KafkaSettings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
-from tests.kafka.workbench import Workbench
 from tests.support.deposed import active_controller, deposed_leader, leader_of, may_trace
+from tests.support.kafka.harness import Workbench
 
 pytestmark = [pytest.mark.kafka, pytest.mark.outage, pytest.mark.timeout(1_200)]
 

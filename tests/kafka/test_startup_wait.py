@@ -16,9 +16,9 @@ from pipeline.errors import UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.reachable import NoWait
 from tests.conftest import KafkaUnderTest
-from tests.kafka.late_listener import LateListener
-from tests.kafka.workbench import DEADLINE_S, Workbench
-from tests.waiting import wait_until
+from tests.support.kafka.harness import DEADLINE_S, Workbench
+from tests.support.kafka.late_listener import LateListener
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 

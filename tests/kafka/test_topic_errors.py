@@ -13,8 +13,8 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 from pipeline.config import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
-from tests.kafka.troubled_bench import TroubledBench
-from tests.kafka.workbench import DEADLINE_S, PARTITIONS
+from tests.support.kafka.harness import DEADLINE_S, PARTITIONS
+from tests.support.kafka.troubled_harness import TroubledBench
 
 pytestmark = pytest.mark.kafka
 
@@ -30,7 +30,7 @@ def test_a_start_without_kafka_says_where_it_looked_and_the_next_one_has_lost_no
         wrong = f"127.0.0.1:{free.getsockname()[1]}"
     troubled.environment |= {"PIPELINE_KAFKA_STARTUP_WAIT_S": "0"}
     done = troubled.command(
-        "worker", "tests.kafka.sums:app", "--kafka", wrong, "--state-dir", str(troubled.state_dir)
+        "worker", "tests.support.kafka.sums:app", "--kafka", wrong, "--state-dir", str(troubled.state_dir)
     )
     assert done.returncode == 3
     assert f"no Kafka at {wrong} (connection refused)" in done.stderr

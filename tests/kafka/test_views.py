@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from tests.kafka.workbench import PARTITIONS, Workbench
+from tests.support.kafka.harness import PARTITIONS, Workbench
 
 pytestmark = pytest.mark.kafka
 
@@ -32,7 +32,7 @@ def test_journal_show_lists_every_kind_in_order_with_positions_and_owner(bench: 
     )
     assert total == 200
     people = bench.command(
-        "journal", "show", "tests.kafka.sums:app", "--partition", "0", "--kafka", bench.servers
+        "journal", "show", "tests.support.kafka.sums:app", "--partition", "0", "--kafka", bench.servers
     )
     assert "genesis" in people.stdout
     unknown = bench.command("journal", "show", "no-such-app", "--kafka", bench.servers)
@@ -45,7 +45,7 @@ def test_table_show_gives_one_key_all_keys_or_says_what_is_wrong(bench: Workbenc
     bench.send(100, keys=5)
     worker = bench.worker()
     bench.wait_for_outputs(worker)
-    options = ("--app", "tests.kafka.sums:app", "--state-dir", str(bench.state_dir))
+    options = ("--app", "tests.support.kafka.sums:app", "--state-dir", str(bench.state_dir))
     one = bench.command("table", "show", "totals", "key-3", *options, "--json")
     assert one.returncode == 0, one.stderr
     row = msgspec.json.decode(one.stdout)
@@ -56,7 +56,7 @@ def test_table_show_gives_one_key_all_keys_or_says_what_is_wrong(bench: Workbenc
     assert wrong.returncode == 1
     assert "main.totals" in wrong.stderr
     empty = bench.command(
-        "table", "show", "totals", "--app", "tests.kafka.sums:app", "--state-dir", "/nowhere"
+        "table", "show", "totals", "--app", "tests.support.kafka.sums:app", "--state-dir", "/nowhere"
     )
     assert empty.returncode == 1
     assert "/nowhere" in empty.stderr

@@ -10,8 +10,8 @@ from confluent_kafka import Producer
 from pipeline.config import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
-from tests.kafka.workbench import DEADLINE_S, PARTITIONS, Workbench
-from tests.waiting import wait_until
+from tests.support.kafka.harness import DEADLINE_S, PARTITIONS, Workbench
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -27,9 +27,9 @@ def test_a_module_or_app_that_is_not_there_is_named(bench: Workbench) -> None:
     missing = bench.command("worker", "no_such_module:app", "--kafka", bench.servers)
     assert missing.returncode == 1
     assert "no module no_such_module" in missing.stderr
-    other = bench.command("worker", "tests.kafka.sums:nothing", "--kafka", bench.servers)
+    other = bench.command("worker", "tests.support.kafka.sums:nothing", "--kafka", bench.servers)
     assert other.returncode == 1
-    assert "try tests.kafka.sums:app" in other.stderr
+    assert "try tests.support.kafka.sums:app" in other.stderr
     assert "Traceback" not in missing.stderr + other.stderr
 
 
@@ -37,7 +37,7 @@ def test_an_unknown_topic_is_named_with_the_command_that_creates_it(bench: Workb
     """Brokers must not create topics by accident, so the worker says what is missing."""
     cluster = KafkaCluster(KafkaSettings(bench.servers))
     cluster.delete([f"{bench.prefix}-sums"])
-    done = bench.command("worker", "tests.kafka.sums:app", "--kafka", bench.servers)
+    done = bench.command("worker", "tests.support.kafka.sums:app", "--kafka", bench.servers)
     assert done.returncode == 1
     assert f"no topic {bench.prefix}-sums" in done.stderr
     assert "pipeline topics apply" in done.stderr
@@ -49,7 +49,7 @@ def test_a_kafka_that_is_away_at_start_is_exit_code_3(bench: Workbench) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     bench.environment["PIPELINE_KAFKA_STARTUP_WAIT_S"] = "0"
-    done = bench.command("worker", "tests.kafka.sums:app", "--kafka", f"127.0.0.1:{port}")
+    done = bench.command("worker", "tests.support.kafka.sums:app", "--kafka", f"127.0.0.1:{port}")
     assert done.returncode == 3
     assert f"127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
@@ -79,7 +79,7 @@ def test_a_poison_record_stops_its_task_and_is_passed_once_the_cause_is_mended(b
 def test_a_thread_of_the_app_does_not_keep_a_stopped_worker_alive(bench: Workbench) -> None:
     """Its supervisor would wait for it, and a failed worker would never be started again."""
     bench.environment["THREAD"] = "1"
-    worker = bench.worker(app="tests.kafka.native:app")
+    worker = bench.worker(app="tests.support.kafka.native:app")
     _wait_for_log(bench, "task_live", PARTITIONS)
     assert bench.stop(worker) == 0
     stopped, _, left = bench.log.read_text().partition("worker_stopped")
@@ -94,7 +94,12 @@ def test_a_second_worker_on_the_same_state_directory_is_refused(bench: Workbench
     worker = bench.worker()
     bench.wait_for_outputs(worker)
     second = bench.command(
-        "worker", "tests.kafka.sums:app", "--kafka", bench.servers, "--state-dir", str(bench.state_dir)
+        "worker",
+        "tests.support.kafka.sums:app",
+        "--kafka",
+        bench.servers,
+        "--state-dir",
+        str(bench.state_dir),
     )
     assert second.returncode == 1
     assert str(bench.state_dir) in second.stderr
@@ -112,7 +117,12 @@ def test_a_topic_that_is_deleted_and_created_again_stops_the_worker(bench: Workb
     assert worker.wait(DEADLINE_S) == 1
     assert "runbooks/topic-recreated.md" in bench.log.read_text()
     restarted = bench.command(
-        "worker", "tests.kafka.sums:app", "--kafka", bench.servers, "--state-dir", str(bench.state_dir)
+        "worker",
+        "tests.support.kafka.sums:app",
+        "--kafka",
+        bench.servers,
+        "--state-dir",
+        str(bench.state_dir),
     )
     assert restarted.returncode == 1
     assert "deleted and created again" in restarted.stderr
@@ -127,7 +137,12 @@ def test_a_deleted_journal_is_never_taken_for_a_new_app(bench: Workbench) -> Non
     assert bench.stop(worker) == 0
     KafkaCluster(KafkaSettings(bench.servers)).delete([f"{bench.prefix}.main.journal"])
     done = bench.command(
-        "worker", "tests.kafka.sums:app", "--kafka", bench.servers, "--state-dir", str(bench.state_dir)
+        "worker",
+        "tests.support.kafka.sums:app",
+        "--kafka",
+        bench.servers,
+        "--state-dir",
+        str(bench.state_dir),
     )
     assert done.returncode == 1
     assert "existed before" in done.stderr
@@ -152,7 +167,12 @@ def test_a_second_worker_on_the_same_state_is_refused_and_disturbs_nobody(bench:
     worker = bench.worker()
     bench.wait_for_outputs(worker)
     second = bench.command(
-        "worker", "tests.kafka.sums:app", "--kafka", bench.servers, "--state-dir", str(bench.state_dir)
+        "worker",
+        "tests.support.kafka.sums:app",
+        "--kafka",
+        bench.servers,
+        "--state-dir",
+        str(bench.state_dir),
     )
     assert second.returncode == 1
     assert f"is in use by another worker of app {bench.prefix}, process {worker.pid}" in second.stderr

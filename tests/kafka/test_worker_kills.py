@@ -1,7 +1,7 @@
 """A worker process on a real Kafka, ended by SIGKILL at every point of the protocol: all stays exact.
 
 After each kill, with nothing running, outputs must fit the journal's end and each table its own position; once
-a worker has recovered, outputs and tables must be those of all inputs (tests/kafka/reference.py).
+a worker has recovered, outputs and tables must be those of all inputs (tests/support/kafka/reference.py).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import pytest
 from pipeline.core.names import TaskId
 from pipeline.ports import Step
 from tests.conftest import KafkaUnderTest
-from tests.kafka.kill_at import DURING_APPLY
-from tests.kafka.proxy import Api, Proxy
-from tests.kafka.workbench import Workbench
-from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS, SINK_STEPS
+from tests.support.kafka.harness import Workbench
+from tests.support.kafka.kill_at import DURING_APPLY
+from tests.support.kafka.proxy import Api, Proxy
+from tests.support.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS, SINK_STEPS
 
 pytestmark = pytest.mark.kafka
 

@@ -9,7 +9,7 @@ import sys
 def test_a_child_has_a_client_of_its_own_and_never_sends_its_parents_events() -> None:
     """Neither an event twice, nor a child that hangs on a lock that a thread of its parent held."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.producing.fork_program"],
+        [sys.executable, "-m", "tests.support.producing.fork_program"],
         capture_output=True,
         text=True,
         check=False,

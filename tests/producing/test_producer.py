@@ -15,7 +15,7 @@ from pipeline import App, Context, Delivery, Event
 from pipeline.config import ProducerSettings
 from pipeline.errors import ConfigError, DeliveryError
 from pipeline.testing import TestDriver, TestProducer
-from tests.producing.shop import LONG_S, Order, fill, held, notes, orders
+from tests.support.producing.shop import LONG_S, Order, fill, held, notes, orders
 
 
 def test_an_event_carries_the_callers_id_headers_and_time() -> None:

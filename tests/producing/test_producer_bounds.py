@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import ProducerSettings
 from pipeline.errors import DeliveryError, QueueFullError
 from pipeline.testing import TestProducer
-from tests.producing.shop import LONG_S, Order, fill, held, on_a_thread, orders
+from tests.support.producing.shop import LONG_S, Order, fill, held, on_a_thread, orders
 
 
 @pytest.mark.parametrize("bound", [{"max_records": 3}, {"max_bytes": 110}])

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import ConfigError, DeliveryError, ProducerClosedError
 from pipeline.testing import TestProducer
-from tests.producing.shop import LONG_S, Order, fill, held, on_a_thread, orders
+from tests.support.producing.shop import LONG_S, Order, fill, held, on_a_thread, orders
 
 
 def test_flush_names_what_is_not_delivered_in_time_and_goes_on_trying() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.runtime.processor_rig import Rig
 from tests.support.afterwards import memory_records_are_verified
+from tests.support.runtime.processor_rig import Rig
 
 __all__ = ["memory_records_are_verified", "rig"]
 

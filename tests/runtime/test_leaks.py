@@ -17,7 +17,7 @@ from pipeline.errors import (
 )
 from pipeline.testing.memory_clients import MemoryJournalReader, MemoryProducer
 from pipeline.testing.memory_store import MemorySnapshot, MemoryStore
-from tests.runtime.fleet import Fleet
+from tests.support.runtime.fleet import Fleet
 
 AWAY = UnreachableError("away")
 

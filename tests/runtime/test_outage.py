@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.errors import UnreachableError
 from pipeline.runtime.outage import Outage
 from pipeline.testing import ManualClock
-from tests.runtime.sums import Sums
+from tests.support.runtime.sums import Sums
 
 
 class Log:

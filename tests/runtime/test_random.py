@@ -1,6 +1,6 @@
 """Random histories of a whole app: whatever crashes, fails and is done to it, results are those of a fold.
 
-The app is `tests.runtime.random_app`, with two groups on three partitions, ids, retries, dead letters, and a table
+The app is `tests.support.runtime.random_app`, with two groups on three partitions, ids, retries, dead letters, and a table
 whose type changes from version to version. Another process may act in the middle of any step of the worker's.
 """
 
@@ -29,7 +29,8 @@ from pipeline.errors import (
 )
 from pipeline.ports import Output, Step
 from pipeline.testing import DeferredExecutor, TestDriver
-from tests.runtime.random_app import (
+from tests.support.checker import Checker, MemoryLog
+from tests.support.runtime.random_app import (
     FLAKY,
     KEYS,
     PANIC,
@@ -47,9 +48,8 @@ from tests.runtime.random_app import (
     Sum,
     make_app,
 )
-from tests.runtime.random_topics import topics_of
-from tests.runtime.random_troubles import AT, STARTS, Fault, Meddler, faults
-from tests.support.checker import Checker, MemoryLog
+from tests.support.runtime.random_topics import topics_of
+from tests.support.runtime.random_troubles import AT, STARTS, Fault, Meddler, faults
 
 # Each history has its own checker, from its beginning on: one that came at the end would not know of resets whose
 # entries have been truncated since.

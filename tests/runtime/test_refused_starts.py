@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.ports import TopicSpec
-from tests.runtime.sums import Sums
+from tests.support.runtime.sums import Sums
 
 
 def test_a_journal_with_another_retention_is_refused() -> None:

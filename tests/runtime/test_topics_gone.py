@@ -8,9 +8,9 @@ from pipeline import App, Context, Event, Topic
 from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError
 from pipeline.ports import TopicSpec
-from pipeline.runtime.genesis import JOURNAL_CONFIG, JOURNAL_MESSAGE_BYTES
+from pipeline.runtime.restore.genesis import JOURNAL_CONFIG, JOURNAL_MESSAGE_BYTES
 from pipeline.testing import TestDriver
-from tests.runtime.sums import Sums
+from tests.support.runtime.sums import Sums
 
 
 def run_to_failure(driver: TestDriver) -> FatalTaskError:

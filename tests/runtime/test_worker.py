@@ -9,9 +9,9 @@ import pytest
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, FatalTaskError
 from pipeline.ports import Step
-from pipeline.runtime.publisher import Publisher
-from tests.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS, SINK_STEPS
-from tests.runtime.sums import Sums
+from pipeline.runtime.commit.publisher import Publisher
+from tests.support.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS, SINK_STEPS
+from tests.support.runtime.sums import Sums
 
 START_STEPS = {
     Step.BEFORE_GENESIS,

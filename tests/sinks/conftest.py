@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sinks.server import PostgresUnderTest
 from tests.support.afterwards import (
     committed_records,
     committed_records_are_verified,
     memory_records_are_verified,
 )
+from tests.support.sinks.server import PostgresUnderTest
 
 __all__ = ["committed_records", "committed_records_are_verified", "memory_records_are_verified"]
 

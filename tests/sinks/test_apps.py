@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from pipeline import App, Delete, Event, Postgres, Sqlite
+from pipeline.api.sinks import Row, Sink
 from pipeline.errors import ConfigError, HandlerError
 from pipeline.ports import Step
-from pipeline.sinks.declared import Row, Sink
 from pipeline.testing import MemoryDatabases, TestDriver
-from tests.runtime.steps import SINK_STEPS
-from tests.sinks.server import PostgresUnderTest
+from tests.support.runtime.steps import SINK_STEPS
+from tests.support.sinks.server import PostgresUnderTest
 
 
 def row(event: Event[str, int | None]) -> Row:
@@ -64,7 +64,7 @@ def test_a_crash_at_each_step_leaves_a_sqlite_file_exact(
     databases: MemoryDatabases, path: Path, step: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file's own transactions, with the steps of the real protocol."""
-    monkeypatch.setattr("pipeline.sinks.sqlite.BUSY_S", 0.05)
+    monkeypatch.setattr("pipeline.databases.sqlite.BUSY_S", 0.05)
     app = App("shop")
     topic = app.topic("amounts", key=str, value=int | None)
     rows = app.group("rows")
@@ -260,7 +260,7 @@ def test_a_batch_that_changes_a_row_too_often_is_written_in_parts(
     databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under a CHECK each change is shown to the server, and visits the versions before it: their number is bounded."""
-    monkeypatch.setattr("pipeline.sinks.postgres.session.VERSIONS", 50)
+    monkeypatch.setattr("pipeline.databases.postgres.session.VERSIONS", 50)
     postgres.sql(
         dsn,
         "CREATE TABLE totals (id text PRIMARY KEY, n bigint CHECK (n <> 13))",

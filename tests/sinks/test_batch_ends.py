@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import Delete, Postgres, Sqlite
+from pipeline.api.sinks import Mode, Sink
+from pipeline.databases.opening import RealDatabases
 from pipeline.errors import RejectedRowsError
-from pipeline.sinks.declared import Mode, Sink
-from pipeline.sinks.opening import RealDatabases
-from pipeline.sinks.ports import SinkSession
-from pipeline.sinks.rows import Made, RowMaker
+from pipeline.ports.databases import SinkSession
+from pipeline.runtime.sinks.rows import Made, RowMaker
 from pipeline.testing import MemoryDatabases
-from tests.sinks.server import PostgresUnderTest
+from tests.support.sinks.server import PostgresUnderTest
 
 U = "c0ffee00-0000-4000-8000-000000000001"
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -192,7 +192,7 @@ def in_postgres(request: pytest.FixtureRequest) -> Iterator[tuple[Table, Case]]:
     )
     table.do(*case.after)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.sinks.postgres.session.STAGE_FROM_ROWS", 2)
+        patch.setattr("pipeline.databases.postgres.session.STAGE_FROM_ROWS", 2)
         yield table, case
     table.session.close()
 
@@ -287,8 +287,8 @@ def test_a_value_is_the_same_in_a_small_and_in_a_large_batch(
     columns = {"t": "text", "n": "numeric", "d": "timestamp", "o": "boolean", "j": "json", "r": "real"}
     found = {}
     for many in (1000, 1):
-        monkeypatch.setattr("pipeline.sinks.postgres.session.COPY_FROM_ROWS", many)
-        monkeypatch.setattr("pipeline.sinks.postgres.session.STAGE_FROM_ROWS", many)
+        monkeypatch.setattr("pipeline.databases.postgres.session.COPY_FROM_ROWS", many)
+        monkeypatch.setattr("pipeline.databases.postgres.session.STAGE_FROM_ROWS", many)
         postgres.sql(
             dsn,
             "DROP TABLE IF EXISTS values",

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline import App, Context, Dedup, Event, Postgres, Sqlite
+from pipeline.databases.opening import RealDatabases
 from pipeline.errors import ConfigError, SinkUnreachableError
-from pipeline.sinks.opening import RealDatabases
 
 DSN = "postgresql://pipeline:s3cret@db.example:5432/shop"
 
@@ -75,7 +75,7 @@ def test_a_sqlite_sink_has_a_file(tmp_path: Path) -> None:
 
 def test_a_missing_client_is_named_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an extra."""
-    monkeypatch.setattr("pipeline.sinks.declared.find_spec", lambda _name: None)
+    monkeypatch.setattr("pipeline.api.sinks.find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match="psycopg, which is not installed") as caught:
         one()
     assert caught.value.hint == "pip install 'psycopg[binary]<4,>=3.2'"

@@ -12,10 +12,10 @@ from pipeline import Event, Postgres
 from pipeline.config import WorkerSettings
 from pipeline.errors import SinkUnreachableError, UnknownOutcomeError
 from pipeline.testing import MemoryDatabase
-from tests.runtime.fleet import Fleet
-from tests.runtime.sums import Sums
-from tests.runtime.test_random_fleet import live_through_troubles
-from tests.sinks.totals import DSN
+from tests.runtime.assignment.test_random_fleet import live_through_troubles
+from tests.support.runtime.fleet import Fleet
+from tests.support.runtime.sums import Sums
+from tests.support.sinks.totals import DSN
 
 
 def _row(event: Event[str, int]) -> dict[str, object]:

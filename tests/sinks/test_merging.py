@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.sinks.merging import Change, Facts, Gone, Sets, as_sets, fits, versions
-from pipeline.sinks.postgres.kinds import kind_of
+from pipeline.core.row_sets import Change, Facts, Gone, Sets, as_sets, fits, versions
+from pipeline.databases.postgres.kinds import kind_of
 
 of = partial(kind_of, modifier=-1, element="", deterministic=True, unicode=True, indexed=False)
 PLAIN = Facts({"k": of("text"), "v": of("int8")}, {}, frozenset({"k"}), True, True, True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KafkaUnderTest
-from tests.sinks.bench import DEADLINE_S, SinkBench
-from tests.sinks.proxy import Cut, PostgresProxy
-from tests.sinks.server import PostgresUnderTest
+from tests.support.sinks.harness import DEADLINE_S, SinkBench
+from tests.support.sinks.proxy import Cut, PostgresProxy
+from tests.support.sinks.server import PostgresUnderTest
 
 pytestmark = pytest.mark.kafka
 
@@ -66,9 +66,9 @@ def _check_commands(bench: SinkBench) -> None:
         assert done.returncode == 1
         assert "has no journal" in done.stderr
         assert "pipeline_positions" in done.stderr
-    shown = bench.command("table", "show", "ledger", "--app", "tests.sinks.ledger:app")
+    shown = bench.command("table", "show", "ledger", "--app", "tests.support.sinks.ledger:app")
     assert "has no table ledger" in shown.stderr
-    app = "tests.sinks.ledger:app"
+    app = "tests.support.sinks.ledger:app"
     planned = bench.command("reset", app, "--group", "rows", "--from", "latest", "--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert "nothing is deleted in the database" in planned.stderr

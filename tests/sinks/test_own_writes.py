@@ -13,10 +13,10 @@ import pytest
 from psycopg import sql
 
 from pipeline import App, Event, Postgres, Sqlite
+from pipeline.databases.opening import RealDatabases
 from pipeline.errors import ConfigError, FatalTaskError, HandlerError, InvariantError
-from pipeline.sinks.opening import RealDatabases
 from pipeline.testing import MemoryDatabases, TestDriver
-from tests.sinks.server import PostgresUnderTest
+from tests.support.sinks.server import PostgresUnderTest
 
 Function = Callable[[Any, Sequence[Event[str, int]]], None]
 End = Callable[[Any], object]

@@ -15,9 +15,9 @@ import psycopg
 import pytest
 
 from tests.conftest import KafkaUnderTest
-from tests.kafka.produce_rows import AT_A_TIME
 from tests.kafka.test_producing import Numbers, Rows
-from tests.sinks.server import PostgresUnderTest
+from tests.support.kafka.produce_rows import AT_A_TIME
+from tests.support.sinks.server import PostgresUnderTest
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kills, pytest.mark.timeout(1500)]
 
@@ -45,7 +45,7 @@ class Workers:
         with self.log.open("ab") as log:
             self._worker = subprocess.Popen(
                 [
-                    sys.executable, "-m", "pipeline", "worker", "tests.sinks.unique_rows:app",
+                    sys.executable, "-m", "pipeline", "worker", "tests.support.sinks.unique_rows:app",
                     "--state-dir", str(self._state_dir), "--worker-id", "w",
                 ],
                 env=self._environment,

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from pipeline import Postgres, Sqlite
+from pipeline.api.sinks import Mode, Sink
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.sinking import Hold, PositionRow
+from pipeline.core.row_sets import Change, Gone
+from pipeline.core.sink_positions import Hold, PositionRow
 from pipeline.errors import (
     ConfigError,
     FatalTaskError,
@@ -19,9 +21,7 @@ from pipeline.errors import (
     RetriableError,
     SinkUnreachableError,
 )
-from pipeline.sinks.declared import Mode, Sink
-from pipeline.sinks.merging import Change, Gone
-from pipeline.sinks.ports import OwnWrite, RowsWrite, SinkSession, Target
+from pipeline.ports.databases import OwnWrite, RowsWrite, SinkSession, Target
 from pipeline.testing import MemoryDatabases
 
 GROUP = GroupId("shop", "rows")
@@ -281,7 +281,7 @@ def test_a_take_over_waits_for_an_open_transaction_and_ends_one_that_stays_open(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that was stopped in the middle of a transaction must not hold up its successor."""
-    monkeypatch.setattr("pipeline.sinks.postgres.session.LOCK_MS", 200)
+    monkeypatch.setattr("pipeline.databases.postgres.session.LOCK_MS", 200)
     if bench.engine.startswith("sqlite"):
         pytest.skip("its lock is the file's, and nobody can end another's")
     zombie, successor = bench.begun(), bench.session()

@@ -10,15 +10,15 @@ import pytest
 
 from pipeline import App, Event, Postgres, Sqlite
 from pipeline.core.names import GroupId
-from pipeline.core.sinking import PositionRow
+from pipeline.core.sink_positions import PositionRow
+from pipeline.databases.opening import RealDatabases
 from pipeline.errors import ConfigError
-from pipeline.sinks.opening import RealDatabases
 from pipeline.testing import MemoryDatabases, TestDriver
-from tests.sinks.pooler import Pooler
-from tests.sinks.server import PostgresUnderTest
 from tests.sinks.test_apps import driver_of, row
 from tests.sinks.test_session_contract import GROUP, HOLD, ROW
-from tests.sinks.totals import Totals
+from tests.support.sinks.pooler import Pooler
+from tests.support.sinks.server import PostgresUnderTest
+from tests.support.sinks.totals import Totals
 
 DDL = "CREATE TABLE totals (id text PRIMARY KEY, n bigint)"
 

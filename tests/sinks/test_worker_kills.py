@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KafkaUnderTest
-from tests.runtime.steps import SINK_STEPS
-from tests.sinks.bench import SinkBench
-from tests.sinks.server import PostgresUnderTest
+from tests.support.runtime.steps import SINK_STEPS
+from tests.support.sinks.harness import SinkBench
+from tests.support.sinks.server import PostgresUnderTest
 
 pytestmark = pytest.mark.kafka
 
@@ -23,7 +23,7 @@ RUNNING = [
     "SINK_DURING_COMMIT",
     "SINK_AFTER_COMMIT",
 ]
-STOPPING = ["SINK_AFTER_RELEASE"]  # tests/runtime/test_sinks.py
+STOPPING = ["SINK_AFTER_RELEASE"]  # tests/runtime/sinks/test_sinks.py
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from pipeline.broker import LocalKafka
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 __all__ = ["active_controller", "deposed_leader", "leader_of", "may_trace"]
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tests.kafka.wire import read_frame, send_frame
-from tests.waiting import wait_until
+from tests.support.kafka.wire import read_frame, send_frame
+from tests.support.waiting import wait_until
 
 __all__ = ["RawRecord", "write_raw"]
 

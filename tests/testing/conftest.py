@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.testing import TestDriver
 from tests.support.afterwards import memory_records_are_verified
-from tests.testing.flights import app
+from tests.support.testing.flights import app
 
 __all__ = ["memory_records_are_verified"]
 

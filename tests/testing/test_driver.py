@@ -9,8 +9,8 @@ import pytest
 from pipeline import App, Context, Event
 from pipeline.errors import ConfigError
 from pipeline.testing import TestDriver
-from tests.runtime.sums import Sums
-from tests.testing.flights import Delay, Flight, app, delays, flights, totals
+from tests.support.runtime.sums import Sums
+from tests.support.testing.flights import Delay, Flight, app, delays, flights, totals
 
 
 def test_an_app_is_tested_in_five_lines(driver: TestDriver) -> None:

@@ -8,7 +8,7 @@ from pipeline import App, Context, Event
 from pipeline.errors import InvariantError
 from pipeline.ports import Step
 from pipeline.testing import TestDriver
-from tests.testing.flights import Delay, Flight, app, delays, flights, totals
+from tests.support.testing.flights import Delay, Flight, app, delays, flights, totals
 
 
 @pytest.mark.parametrize("step", [Step.BEFORE_BEGIN, Step.AFTER_FLUSH, Step.AFTER_COMMIT, Step.AFTER_APPLY])

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from pipeline import App, Delete, Event, Postgres, Sqlite
+from pipeline.api.sinks import Row, Sink
 from pipeline.errors import ConfigError, FatalTaskError, HandlerError
 from pipeline.ports import Step
-from pipeline.sinks.declared import Row, Sink
 from pipeline.testing import MemoryDatabases, TestDriver
-from tests.runtime.steps import SINK_STEPS
+from tests.support.runtime.steps import SINK_STEPS
 
 
 def row(event: Event[str, int | None]) -> Row:

@@ -18,17 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.config import WorkerSettings
+from pipeline.core.checkpoint_refs import CHECKPOINTS, encode_kept
 from pipeline.core.journal import Kind
-from pipeline.core.kept import CHECKPOINTS, encode_kept
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import CheckpointStoreError, PipelineError
 from pipeline.ports import Pending, Step
 from pipeline.runtime.checkpoints.throttle import Throttle
 from pipeline.runtime.checkpoints.upload import Attempt, Known, Made, clean_up
+from pipeline.runtime.environment import World
 from pipeline.runtime.group_run import GroupRun
-from pipeline.runtime.task import Task
-from pipeline.runtime.world import World
+from pipeline.runtime.task.task import Task
 
 __all__ = ["Checkpointer"]
 

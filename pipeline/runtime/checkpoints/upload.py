@@ -40,7 +40,7 @@ from pipeline.core.checkpoint import (
     plan_upload,
     truncation_offset,
 )
-from pipeline.core.kept import CheckpointRef
+from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.names import TaskId, checkpoint_prefix
 from pipeline.core.position import decode_position
 from pipeline.errors import (
@@ -52,9 +52,9 @@ from pipeline.errors import (
     RetriableError,
 )
 from pipeline.ports import CheckpointStore, Snapshot, SnapshotFile, Step, Store
-from pipeline.runtime.checkpoints.download import read_manifest
 from pipeline.runtime.checkpoints.throttle import Throttle
-from pipeline.runtime.world import World
+from pipeline.runtime.environment import World
+from pipeline.runtime.restore.download import read_manifest
 
 __all__ = ["Attempt", "Known", "Made", "clean_up", "listed"]
 

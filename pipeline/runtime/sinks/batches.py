@@ -8,11 +8,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from pipeline.bindings import OnError
-from pipeline.declarations import Topic
+from pipeline.api.bindings import OnError
+from pipeline.api.declarations import Topic
 from pipeline.ports import Record
-from pipeline.sinks.ports import OwnWrite, RowsWrite
-from pipeline.sinks.rows import Made, RowMaker
+from pipeline.ports.databases import OwnWrite, RowsWrite
+from pipeline.runtime.sinks.rows import Made, RowMaker
 
 __all__ = ["Batch", "Item", "OpenBatch", "Outlet", "halves", "writes_of"]
 

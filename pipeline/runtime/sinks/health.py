@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.errors import PipelineError, SinkUnreachableError
+from pipeline.runtime.environment import World
 from pipeline.runtime.outage import Outage
-from pipeline.runtime.world import World
 
 __all__ = ["Health"]
 

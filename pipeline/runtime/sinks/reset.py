@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.core.names import TaskId
-from pipeline.core.sinking import PositionRow, next_epoch
+from pipeline.core.sink_positions import PositionRow, next_epoch
+from pipeline.runtime.environment import World
 from pipeline.runtime.plan import GroupPlan
-from pipeline.runtime.sinks.authority import inputs_now, rows_of, sessions_of
-from pipeline.runtime.world import World
+from pipeline.runtime.sinks.backend import inputs_now, rows_of, sessions_of
 
 __all__ = ["read_positions", "reset_positions"]
 

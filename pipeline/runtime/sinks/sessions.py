@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import FatalTaskError, PipelineError, SinkUnreachableError, UnknownOutcomeError
-from pipeline.sinks.ports import SinkSession
+from pipeline.ports.databases import SinkSession
 
 __all__ = ["Sessions"]
 

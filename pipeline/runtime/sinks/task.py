@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.api.event import Event
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
-from pipeline.core.sinking import Hold
+from pipeline.core.sink_positions import Hold
 from pipeline.errors import (
     HandlerError,
     InvariantError,
@@ -29,19 +30,18 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.event import Event
 from pipeline.ports import Executor, Pending, Record
-from pipeline.runtime.backlog import Backlog, Retried
-from pipeline.runtime.blame import error_place, error_text, plainly
+from pipeline.runtime.commit.commit_rate import CommitPace
 from pipeline.runtime.crashes import NativeCrash, unrecorded
-from pipeline.runtime.pace import CommitPace
-from pipeline.runtime.processor import Rejected
+from pipeline.runtime.environment import World
 from pipeline.runtime.sinks.batches import Batch, Item, OpenBatch, Outlet, halves, writes_of
 from pipeline.runtime.sinks.health import Health
 from pipeline.runtime.sinks.writer import SinkWriter
+from pipeline.runtime.task.backlog import Backlog, Retried
+from pipeline.runtime.task.handler_errors import error_place, error_text, plainly
+from pipeline.runtime.task.processor import Rejected
+from pipeline.runtime.user_errors import ENDING, LEAVING
 from pipeline.runtime.watchdog import AtWork
-from pipeline.runtime.world import World
-from pipeline.user_errors import ENDING, LEAVING
 
 __all__ = ["SinkRun", "SinkTask"]
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from pipeline.core.names import TaskId
 from pipeline.core.recovery import Outcome
-from pipeline.core.sinking import (
+from pipeline.core.sink_positions import (
     Hold,
     InputNow,
     PositionRow,
@@ -31,9 +31,9 @@ from pipeline.core.sinking import (
 )
 from pipeline.errors import FatalTaskError, FencedError, PipelineError, SupersededError, UnknownOutcomeError
 from pipeline.ports import Step
+from pipeline.ports.databases import OwnWrite, RowsWrite, SinkSession
+from pipeline.runtime.environment import World
 from pipeline.runtime.sinks.sessions import Sessions
-from pipeline.runtime.world import World
-from pipeline.sinks.ports import OwnWrite, RowsWrite, SinkSession
 
 __all__ = ["SinkWriter", "claim"]
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from pipeline.core.names import TaskId
 from pipeline.core.problem import Problem
-from pipeline.runtime.letter_tallies import GroupLetters
+from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 
 __all__ = ["AppStatus", "Phase", "TaskStatus", "WorkerStatus"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.core.membership import Waiting
 from pipeline.core.names import GroupId
 from pipeline.core.problem import Problem
-from pipeline.runtime.letter_tallies import GroupLetters
+from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 from pipeline.runtime.status.found import Phase, TaskStatus, WorkerStatus
 
 __all__ = ["late_groups", "letter_problems", "problems_of"]

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
+from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
 from pipeline.core.journal import JournalEntry, Kind
-from pipeline.core.kept import CheckpointRef, kept_checkpoints
 from pipeline.core.membership import (
     Claim,
     Departure,
@@ -31,8 +31,8 @@ from pipeline.core.names import (
 )
 from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
-from pipeline.runtime.journal import first_entry, last_entries
-from pipeline.runtime.letter_tallies import letters_by_group, read_tallies
+from pipeline.runtime.commit.journal_reader import first_entry, last_entries
+from pipeline.runtime.status.dead_letter_tallies import letters_by_group, read_tallies
 from pipeline.runtime.status.found import AppStatus, Phase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.problems import late_groups, letter_problems, problems_of
 

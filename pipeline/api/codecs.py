@@ -1,0 +1,278 @@
+"""Values as bytes: one codec per topic or table, resolved once from the declared type.
+
+A value is checked against its declared type when it is set or sent, by encoding it and decoding the result:
+msgspec checks types only on decode. What a table keeps is that decoded value, so a handler sees what a
+restart would see.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, get_origin
+
+import msgspec
+
+from pipeline.api.custom_codecs import Codec, MessageCodec, check_codec, giving_bytes
+from pipeline.api.type_schema import PLAIN, is_flat, is_immutable, may_hide_nan, schema_of, show
+from pipeline.core.headers import shielded
+from pipeline.core.records import Record
+from pipeline.errors import ConfigError
+
+__all__ = ["CodecName", "ValueCodec", "resolve_value"]
+
+V = TypeVar("V")
+
+CodecName = Literal["json", "msgpack", "raw"]
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCodec(Generic[V]):
+    """A resolved codec.
+
+    `admit` checks and encodes: (bytes, the value as a decode gives it); raises TypeError, ValueError or
+    OverflowError. `encode` is its first half. `decode` raises the same. With `allows_none` all three
+    map None to a null value (a tombstone) and back. `immutable`: decoded values may be shared. `decode_message`: what
+    decodes bytes of a message that it looks at, too; `decode` is then of no use.
+    """
+
+    admit: Callable[[V], tuple[bytes | None, V]]
+    encode: Callable[[V], bytes | None]
+    decode: Callable[[bytes | None], V]
+    allows_none: bool
+    immutable: bool
+    schema: str
+    decode_message: Callable[[bytes | None, Record], V] | None = None
+
+    def read(self, record: Record) -> V:
+        """The value of a record; raises as `decode`. Where each call counts, `decode` is asked itself."""
+        if self.decode_message is not None:
+            return self.decode_message(record.value(), record)
+        return self.decode(record.value())
+
+
+def resolve_value(
+    declared: Any, codec: Codec[Any] | MessageCodec[Any] | CodecName | None, where: str, *, tombstones: bool
+) -> ValueCodec[Any]:
+    """The codec of a declared type. Raises ConfigError when the type or the codec cannot be used.
+
+    Without a codec, bytes are taken raw and everything else as JSON. `tombstones`: a None value is a null
+    record value (topics), not an encoded null (tables).
+    """
+    allows_none, checked = _split_none(declared) if tombstones else (False, declared)
+    name = codec if codec is not None else ("raw" if checked is bytes else "json")
+    if not isinstance(name, str):
+        plain = _own(name, checked, where, of_topic=tombstones)
+    else:
+        try:
+            plain = _shared(checked, name)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from error
+        except TypeError:  # a type that cannot be hashed
+            plain = _build(*_named(name, checked), checked, name)
+    return _with_none(plain) if allows_none else plain
+
+
+@functools.cache
+def _shared(declared: Any, name: str) -> ValueCodec[Any]:
+    """One codec per type, so that a value that is set and sent is checked and encoded once."""
+    return _build(*_named(name, declared), declared, name)
+
+
+def _build(
+    encode: Callable[[Any], bytes], decode: Callable[[Any], Any], declared: Any, name: str
+) -> ValueCodec[Any]:
+    immutable = is_immutable(declared)
+    classes = _classes(declared)
+    only = next(iter(classes)) if classes is not None and len(classes) == 1 else None
+    if only is not None and is_flat(declared):
+        admit = _checked_once(encode, decode, only)
+    else:
+        admit = _checked(encode, decode, classes)
+    return ValueCodec(
+        admit, lambda value: admit(value)[0], decode, False, immutable, f"{name}:{schema_of(declared)}"
+    )
+
+
+def _own(codec: Any, declared: Any, where: str, *, of_topic: bool) -> ValueCodec[Any]:
+    """A codec of the user's. Raises ConfigError for what is none, and for a table's that wants a message."""
+    name = type(codec).__qualname__
+    wants_message = check_codec(codec, where)
+    encode = giving_bytes(codec)
+    if not wants_message:
+        return _build(encode, codec.decode, declared, name)
+    if not of_topic:
+        raise ConfigError(
+            f"{where}: {name}.decode wants a message, and a row of a table has none",
+            hint="give the table a codec whose decode takes the bytes alone",
+        )
+    decode, classes = codec.decode, _classes(declared)
+
+    def admit(value: Any) -> tuple[bytes, Any]:
+        _check_class(value, classes)
+        return encode(value), value
+
+    def decode_message(data: bytes | None, message: Record) -> Any:
+        if data is None:
+            raise TypeError("a null value where the type does not allow None")
+        return decode(data, shielded(message))
+
+    def alone(_data: bytes | None) -> Any:
+        raise TypeError(f"{name}.decode wants a message beside the bytes")
+
+    schema = f"{name}:{schema_of(declared)}"
+    return ValueCodec(
+        admit,
+        lambda value: admit(value)[0],
+        alone,
+        False,
+        is_immutable(declared),
+        schema,
+        decode_message,
+    )
+
+
+def _with_none(plain: ValueCodec[Any]) -> ValueCodec[Any]:
+    admit, decode, of_message = plain.admit, plain.decode, plain.decode_message
+
+    def admit_or_none(value: Any) -> tuple[bytes | None, Any]:
+        return (None, None) if value is None else admit(value)
+
+    return ValueCodec(
+        admit_or_none,
+        lambda value: None if value is None else admit(value)[0],
+        lambda data: None if data is None else decode(data),
+        True,
+        plain.immutable,
+        plain.schema,
+        None
+        if of_message is None
+        else lambda data, message: None if data is None else of_message(data, message),
+    )
+
+
+def _named(name: str, declared: Any) -> tuple[Callable[[Any], bytes], Callable[[Any], Any]]:
+    if name == "raw":
+        if declared is not bytes:
+            raise ConfigError(f"the codec 'raw' carries bytes, not {show(declared)}")
+        return bytes, _raw_decode
+    try:
+        if name == "json":
+            encode, decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(declared).decode
+            return (_refusing_nan(encode) if may_hide_nan(declared) else encode), decode
+        if name == "msgpack":
+            return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(declared).decode
+    except TypeError as error:
+        hint = (
+            "give each Struct of a union its tag: class A(msgspec.Struct, tag=True)"
+            if _is_union(declared)
+            else None
+        )
+        raise ConfigError(f"the type {show(declared)} cannot be encoded: {error}", hint=hint) from error
+    raise ConfigError(f"unknown codec {name!r}", hint="use 'json', 'msgpack', 'raw' or an object of yours")
+
+
+def _raw_decode(data: Any) -> bytes:
+    if type(data) is not bytes:
+        raise TypeError("a null value where the type does not allow None")
+    return data
+
+
+def _refusing_nan(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """For types that allow None in the place of a float: msgspec writes NaN and infinity as null."""
+
+    def checked(value: Any) -> bytes:
+        data = encode(value)
+        if b"null" in data and _has_nan(msgspec.to_builtins(value)):
+            raise ValueError("NaN and infinity have no form in JSON; use the codec 'msgpack'")
+        return data
+
+    return checked
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_has_nan, value)) or any(map(_has_nan, value.values()))
+    return isinstance(value, list | tuple | set | frozenset) and any(map(_has_nan, value))
+
+
+def _checked(
+    encode: Callable[[Any], bytes], decode: Callable[[Any], Any], classes: frozenset[type] | None
+) -> Callable[[Any], tuple[bytes, Any]]:
+    def admit(value: Any) -> tuple[bytes, Any]:
+        _check_class(value, classes)
+        data = encode(value)
+        return data, decode(data)
+
+    return admit
+
+
+def _check_class(value: Any, classes: frozenset[type] | None) -> None:
+    if classes is not None and type(value) not in classes:
+        raise TypeError(f"expected {_names(classes)}, got {type(value).__name__}")
+
+
+def _checked_once(
+    encode: Callable[[Any], bytes], decode: Callable[[Any], Any], only: type
+) -> Callable[[Any], tuple[bytes, Any]]:
+    """For flat values of one class: the object admitted last is known, and often set and sent at once."""
+    # One tuple, so that workers on several threads of a process see a value with its own bytes.
+    last: tuple[Any, tuple[bytes, Any]] = (encode, (b"", None))
+
+    def admit(value: Any) -> tuple[bytes, Any]:
+        nonlocal last
+        known, admitted = last
+        if value is known:
+            return admitted
+        if type(value) is not only:
+            raise TypeError(f"expected {only.__name__}, got {type(value).__name__}")
+        data = encode(value)
+        admitted = data, decode(data)
+        last = value, admitted
+        return admitted
+
+    return admit
+
+
+def _split_none(declared: Any) -> tuple[bool, Any]:
+    """Whether the type allows None, and the type without it."""
+    arguments = getattr(declared, "__args__", None)
+    if arguments is None or type(None) not in arguments or not _is_union(declared):
+        return declared is None or declared is type(None), declared
+    rest = tuple(a for a in arguments if a is not type(None))
+    result = rest[0]
+    for other in rest[1:]:
+        result |= other
+    return True, result
+
+
+def _is_union(declared: Any) -> bool:
+    return get_origin(declared) in {Union, UnionType}
+
+
+def _classes(declared: Any) -> frozenset[type] | None:
+    """The exact classes a value may have, where the declared type says so; None where only a decode can tell."""
+    members = declared.__args__ if _is_union(declared) else (declared,)
+    classes = set()
+    for member in members:
+        if isinstance(member, type) and (
+            member in PLAIN or issubclass(member, msgspec.Struct) or dataclasses.is_dataclass(member)
+        ):
+            classes.add(member)
+            if member is float:
+                classes.add(int)  # as type checkers have it
+        elif member is type(None):
+            classes.add(type(None))
+        else:
+            return None
+    return frozenset(classes)
+
+
+def _names(classes: frozenset[type]) -> str:
+    return " or ".join(sorted(c.__name__ for c in classes))

@@ -1,0 +1,283 @@
+"""A task's part of a table, as a handler sees it: a mapping over overlays over the applied state.
+
+Each key in memory has one slot, which holds its decoded value and, while it is dirty, the bytes to commit.
+Reads that find no slot fall through the sealed overlay (being committed) to the store (applied). Invariant: a
+clean slot holds what sealed overlay and store would give, so it can be dropped at any moment; a dirty one
+stays until it is sealed. Used by the processing thread alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+from pipeline.api.declarations import TableDef
+from pipeline.api.encode_errors import REFUSALS, refuse_key, refuse_value
+
+__all__ = ["ReadableStore", "Table", "TaskOverlay", "table_prefix"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
+
+_MISSING: Any = object()
+_ABSENT: Any = object()  # the key is known to have no value
+_UNREAD: Any = object()  # nothing is known of the key yet
+
+# A slot is a list, the cheapest mutable thing: [value, bytes to commit, full key, dirty].
+_VALUE, _DATA, _FULL_KEY, _DIRTY = 0, 1, 2, 3
+Slot = list[Any]
+
+
+class ReadableStore(Protocol):
+    """What a table reads applied values from."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class TaskOverlay:
+    """What all tables of a task share: the sealed overlay, by full key, and the open record's undo log.
+
+    The undo log holds (table, slot, value, bytes, dirty) as they were before each write. `written_bytes`:
+    encoded values written since the last seal, overwritten ones included.
+    """
+
+    __slots__ = ("sealed", "undo", "written_bytes")
+
+    def __init__(self) -> None:
+        self.written_bytes = 0
+        self.sealed: Mapping[bytes, bytes | None] = {}
+        self.undo: list[tuple[Table[Any, Any], Slot, Any, Any, bool]] = []
+
+    def take_back(self) -> None:
+        """Undo every write of the record at hand, the last one first."""
+        while self.undo:
+            table, slot, value, data, dirty = self.undo.pop()
+            table.restore(slot, value, data, dirty=dirty)
+
+
+def table_prefix(name: str) -> bytes:
+    """The 4 bytes before each key of a table in store and journal: a hash of its name, never zero.
+
+    Independent of the order of declaration, so that adding a table moves nothing.
+    """
+    prefix = blake2b(name.encode(), digest_size=4).digest()
+    return prefix if prefix[0] else b"\x01" + prefix[1:]
+
+
+class Table(Generic[K, V]):
+    """The task's part of a table. Valid inside a handler only.
+
+    A value that `get` returns never aliases the stored one: immutable values are shared, mutable ones decoded
+    afresh, so a change counts only when it is assigned.
+    """
+
+    __slots__ = (
+        "_admit",
+        "_decode",
+        "_dirty",
+        "_encode_key",
+        "_fresh",
+        "_overlay",
+        "_prefix",
+        "_slots",
+        "_store",
+        "_undo",
+        "definition",
+    )
+
+    def __init__(self, definition: TableDef[K, V], store: ReadableStore, overlay: TaskOverlay) -> None:
+        self.definition = definition
+        self._prefix = table_prefix(definition.name)
+        self._admit = definition.value.admit
+        self._decode = definition.value.decode
+        # The value of a mutable type is kept as bytes and decoded at each read.
+        self._fresh: Callable[[Any], V] | None = None if definition.value.immutable else self._decode
+        self._encode_key: Callable[[Any], bytes | None] = definition.key.encode
+        self._store = store
+        self._overlay = overlay
+        self._undo = overlay.undo
+        self._slots: dict[Any, Slot] = {}
+        self._dirty: list[Slot] = []
+
+    @overload
+    def get(self, key: K) -> V | None: ...
+
+    @overload
+    def get(self, key: K, default: V) -> V: ...
+
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
+
+    def get(self, key: K, default: Any = None) -> Any:
+        """The value of `key`, or `default`."""
+        slot = self._slots.get(key)
+        value = self._read(key, slot) if slot is None or slot[_VALUE] is _UNREAD else slot[_VALUE]
+        if value is _ABSENT:
+            return default
+        return value if self._fresh is None else self._fresh(value)
+
+    def __getitem__(self, key: K) -> V:
+        value: Any = self.get(key, _MISSING)
+        if value is _MISSING:
+            raise KeyError(key)
+        result: V = value
+        return result
+
+    def __contains__(self, key: object) -> bool:
+        slot = self._slots.get(key)
+        value = self._read(key, slot) if slot is None or slot[_VALUE] is _UNREAD else slot[_VALUE]
+        return value is not _ABSENT
+
+    def __setitem__(self, key: K, value: V) -> None:
+        try:
+            data, decoded = self._admit(value)
+        except REFUSALS as error:
+            refuse_value(error, f"table {self.definition.group}.{self.definition.name}")
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._add_slot(key)
+        dirty = slot[_DIRTY]
+        self._undo.append((self, slot, slot[_VALUE], slot[_DATA], dirty))
+        self._overlay.written_bytes += len(data)  # type: ignore[arg-type]  # a table's codec has no tombstones
+        slot[_VALUE] = decoded if self._fresh is None else data
+        slot[_DATA] = data
+        if not dirty:
+            slot[_DIRTY] = True
+            self._dirty.append(slot)
+
+    def __delitem__(self, key: K) -> None:
+        if key not in self:
+            raise KeyError(key)
+        slot = self._slots[key]
+        dirty = slot[_DIRTY]
+        self._undo.append((self, slot, slot[_VALUE], slot[_DATA], dirty))
+        slot[_VALUE] = _ABSENT
+        slot[_DATA] = None
+        if not dirty:
+            slot[_DIRTY] = True
+            self._dirty.append(slot)
+
+    def update(self, values: Mapping[K, V]) -> None:
+        """Set several values."""
+        for key, value in values.items():
+            self[key] = value
+
+    def get_many(self, keys: Sequence[K]) -> dict[K, V]:
+        """The values of those keys that have one; what is not in memory is read from disk in one call."""
+        unread = []
+        for key in dict.fromkeys(keys):
+            slot = self._slots.get(key)
+            if slot is None or slot[_VALUE] is _UNREAD:
+                slot = slot or self._add_slot(key)
+                if slot[_FULL_KEY] in self._overlay.sealed:
+                    self._read(key, slot)
+                else:
+                    unread.append(slot)
+        found = self._store.get_many([slot[_FULL_KEY] for slot in unread]) if unread else []
+        for slot, data in zip(unread, found, strict=True):
+            slot[_VALUE] = self._kept(data)
+        values = ((key, self.get(key, _MISSING)) for key in dict.fromkeys(keys))
+        return {key: value for key, value in values if value is not _MISSING}
+
+    def items(self, *, prefix: K | tuple[Any, ...] | None = None) -> Iterator[tuple[K, V]]:
+        """Keys and values of this task in the order of the keys' bytes, as of now.
+
+        `prefix`: only keys that begin with it (str, bytes, or the first fields of a tuple).
+        """
+        start = self._prefix + (b"" if prefix is None else self.definition.key.prefix(prefix))
+        changed = {k: v for k, v in self._overlay.sealed.items() if k.startswith(start)}
+        for slot in self._dirty:
+            if slot[_FULL_KEY].startswith(start):
+                changed[slot[_FULL_KEY]] = slot[_DATA]
+        return self._decoded(_merge(self._store.scan(start), sorted(changed.items())))
+
+    def restore(self, slot: Slot, value: Any, data: Any, *, dirty: bool) -> None:
+        """Take back the last write: the slot as it was. For the runtime."""
+        slot[_VALUE] = value
+        slot[_DATA] = data
+        if not dirty:
+            slot[_DIRTY] = False
+            self._dirty.pop()  # writes are taken back in reverse, so this slot is the last
+
+    def take_writes(self) -> dict[bytes, bytes | None]:
+        """The writes since the last call, by full key; their slots are clean from here on. For the runtime."""
+        writes = {}
+        for slot in self._dirty:
+            writes[slot[_FULL_KEY]] = slot[_DATA]
+            slot[_DATA] = None
+            slot[_DIRTY] = False
+        self._dirty = []
+        return writes
+
+    def trim(self, most: int) -> None:
+        """Drop the oldest clean slots when there are more than `most`. For the runtime."""
+        slots = self._slots
+        if len(slots) > most:
+            oldest = islice(slots.items(), len(slots) - most // 2)
+            for key in [key for key, slot in oldest if not slot[_DIRTY]]:
+                del slots[key]
+
+    def _add_slot(self, key: Any) -> Slot:
+        try:
+            encoded = self._encode_key(key)
+        except REFUSALS as error:
+            definition = self.definition
+            refuse_key(error, f"table {definition.group}.{definition.name}", definition.key, key)
+        if encoded is None:
+            raise TypeError("a table's key cannot be None")
+        slot = [_UNREAD, None, self._prefix + encoded, False]
+        self._slots[key] = slot
+        return slot
+
+    def _read(self, key: Any, slot: Slot | None) -> Any:
+        """The value of a slot that was not read yet, from the sealed overlay or the store."""
+        if slot is None:
+            slot = self._add_slot(key)
+        data: Any = self._overlay.sealed.get(slot[_FULL_KEY], _MISSING)
+        if data is _MISSING:
+            data = self._store.get(slot[_FULL_KEY])
+        value = slot[_VALUE] = self._kept(data)
+        return value
+
+    def _kept(self, data: bytes | None) -> Any:
+        """What a slot keeps of stored bytes."""
+        if data is None:
+            return _ABSENT
+        return self._decode(data) if self._fresh is None else data
+
+    def _decoded(self, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[K, V]]:
+        skip = len(self._prefix)
+        decode_key = self.definition.key.decode
+        for full_key, data in pairs:
+            yield decode_key(full_key[skip:]), self._decode(data)
+
+
+def _merge(
+    stored: Iterator[tuple[bytes, bytes]], changed: list[tuple[bytes, bytes | None]]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Stored pairs overlaid with changes; both in key order."""
+    position = 0
+    for key, data in stored:
+        while position < len(changed) and changed[position][0] < key:
+            yield from _present(changed[position])
+            position += 1
+        if position < len(changed) and changed[position][0] == key:
+            yield from _present(changed[position])
+            position += 1
+        else:
+            yield key, data
+    for pair in changed[position:]:
+        yield from _present(pair)
+
+
+def _present(pair: tuple[bytes, bytes | None]) -> Iterator[tuple[bytes, bytes]]:
+    key, data = pair
+    if data is not None:
+        yield key, data

@@ -1,0 +1,71 @@
+"""Finds the group whose dead letters a command works on: `letter_place`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from pipeline.api.app import App
+from pipeline.api.group import Group
+from pipeline.cli.lookup import find_app
+from pipeline.cli.options import CommandWait
+from pipeline.config import Settings, load_settings
+from pipeline.errors import InputError
+from pipeline.ops.dead_letters.letters import LetterId, dead_letter_topic
+from pipeline.ops.dead_letters.marks import Mark, read_marks
+from pipeline.ports import TopicInfo
+from pipeline.processes.wiring import build_world
+from pipeline.runtime.dead_letter_topics import letter_topics
+from pipeline.runtime.environment import World
+
+__all__ = ["LetterPlace", "letter_place"]
+
+
+class LetterPlace(NamedTuple):
+    """A group whose dead letters are asked about."""
+
+    app: App
+    group: Group
+    topic: TopicInfo
+    world: World
+    settings: Settings
+
+    @property
+    def marks(self) -> dict[LetterId, Mark]:
+        return read_marks(self.group.id, self.topic.topic_id, self.world)
+
+
+@contextmanager
+def letter_place(target: str, group: str | None, kafka: str | None) -> Iterator[LetterPlace]:
+    app = find_app(target)
+    settings = load_settings({"bootstrap_servers": kafka})
+    world = build_world(app, settings, wait=CommandWait(settings.kafka))
+    try:
+        chosen = _group(app, group, world)
+        yield LetterPlace(app, chosen, dead_letter_topic(chosen.id, world.cluster), world, settings)
+    finally:
+        world.executor.close()
+        world.cluster.close()
+
+
+def _group(app: App, name: str | None, world: World) -> Group:
+    """The group that is named, or the only one that has dead letters."""
+    groups = app.groups
+    known = ", ".join(group.name for group in groups) or "none"
+    if name is not None:
+        found = [group for group in groups if group.name == name]
+        if not found:
+            raise InputError(f"app {app.app_name} has no group {name}", hint=f"its groups: {known}")
+        return found[0]
+    there = letter_topics(groups, world.cluster)
+    found = [group for group in groups if group.id.dead_letter_topic in there]
+    if not found:
+        raise InputError(
+            f"app {app.app_name} has no dead letters: none of its groups ({known}) has a topic for them",
+            hint="a worker creates it when a handler has on_error='dead_letter'",
+        )
+    if len(found) > 1:
+        names = ", ".join(group.name for group in found)
+        raise InputError(f"several groups have dead letters: {names}", hint="choose one with --group")
+    return found[0]

@@ -1,0 +1,212 @@
+"""Dead letters and their replays as bytes. Pure.
+
+A dead letter is its record, bytes for bytes, behind whose own headers stands a block of headers that says where the
+record comes from and why it was given up. The block begins with `dead-letter-topic`; the last one counts, so that a
+dead letter that was itself an input, and failed, can be told from what it was.
+
+A replay is a dead letter on its way back: a value of its own format, with a version and a checksum, since only the
+task's group reads it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline.core.dead_letter_count import NOT_NUMBERED, LetterNumber
+from pipeline.errors import InvariantError
+
+__all__ = [
+    "Headers",
+    "Letter",
+    "Origin",
+    "Replay",
+    "bounded",
+    "decode_replay",
+    "encode_replay",
+    "letter_headers",
+    "read_letter",
+]
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+VERSION = 1
+ERROR_BYTES = 2 * 1024
+TRACEBACK_BYTES = 8 * 1024
+_NAME_BYTES = 512
+_PREFIX = "dead-letter-"
+_FIRST = f"{_PREFIX}topic"
+_NUMBER = f"{_PREFIX}number"
+_CUT = "\n[...]\n"
+
+
+class Origin(NamedTuple):
+    """The place of the record that failed. `timestamp_ms`: its own; -1 without one."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int = -1
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+class Letter(NamedTuple):
+    """What the headers of a dead letter say.
+
+    `tries`: handler calls that failed, of this time. `replay`: 0, or as which replay it failed again.
+    `failed_ms`: when it was given up, by the worker's clock; 0 where that is not said. `topic_id`: of the origin's
+    topic in Kafka, since one that is created again has other records at the same places; empty in letters of earlier
+    releases. `left_out`: why the letter lacks headers of the record; empty when it has all of them. `number`: which
+    letter of its task it is.
+    """
+
+    origin: Origin
+    handler: str
+    error: str
+    traceback: str = ""
+    app: str = ""
+    group: str = ""
+    tries: int = 1
+    replay: int = 0
+    failed_ms: int = 0
+    topic_id: str = ""
+    left_out: str = ""
+    number: LetterNumber = NOT_NUMBERED
+
+
+def letter_headers(letter: Letter) -> list[tuple[str, bytes]]:
+    """The block of headers, each bounded."""
+    origin = letter.origin
+    fields = (
+        ("topic", origin.topic, _NAME_BYTES),
+        ("partition", str(origin.partition), _NAME_BYTES),
+        ("offset", str(origin.offset), _NAME_BYTES),
+        ("timestamp", str(origin.timestamp_ms), _NAME_BYTES),
+        ("app", letter.app, _NAME_BYTES),
+        ("group", letter.group, _NAME_BYTES),
+        ("handler", letter.handler, _NAME_BYTES),
+        ("error", letter.error, ERROR_BYTES),
+        ("traceback", letter.traceback, TRACEBACK_BYTES),
+        ("tries", str(letter.tries), _NAME_BYTES),
+        ("replay", str(letter.replay), _NAME_BYTES),
+        ("time", str(letter.failed_ms), _NAME_BYTES),
+        ("topic-id", letter.topic_id, _NAME_BYTES),
+    )
+    block = [(f"{_PREFIX}{name}", bounded(text, limit)) for name, text, limit in fields]
+    if letter.left_out:
+        block.append((f"{_PREFIX}headers", bounded(letter.left_out, _NAME_BYTES)))
+    if letter.number.since:
+        block.append((_NUMBER, "{}.{}".format(*letter.number).encode()))
+    return block
+
+
+def read_letter(headers: Headers) -> tuple[Letter, Headers] | None:
+    """The last block, and the record's own headers before it; None when these are no dead letter's.
+
+    Blocks of earlier releases say less: only place, handler and error.
+    """
+    first = max((index for index, (name, _) in enumerate(headers) if name == _FIRST), default=None)
+    if first is None:
+        return None
+    said = {
+        name.removeprefix(_PREFIX): (value or b"").decode(errors="replace") for name, value in headers[first:]
+    }
+    try:
+        number = {name: int(said.get(name, default)) for name, default in _NUMBERS.items()}
+    except ValueError:
+        return None
+    if number["partition"] < 0 or number["offset"] < 0:
+        return None
+    origin = Origin(said["topic"], number["partition"], number["offset"], number["timestamp"])
+    letter = Letter(
+        origin,
+        said.get("handler", ""),
+        said.get("error", ""),
+        said.get("traceback", ""),
+        said.get("app", ""),
+        said.get("group", ""),
+        number["tries"],
+        number["replay"],
+        number["time"],
+        said.get("topic-id", ""),
+        said.get("headers", ""),
+        _number(said.get("number", "")),
+    )
+    return letter, headers[:first]
+
+
+def _number(text: str) -> LetterNumber:
+    since, _, number = text.partition(".")
+    return LetterNumber(int(since), int(number)) if since.isdecimal() and number.isdecimal() else NOT_NUMBERED
+
+
+_NUMBERS = {"partition": "-1", "offset": "-1", "timestamp": "-1", "tries": "1", "replay": "0", "time": "0"}
+
+
+def bounded(text: str, limit: int) -> bytes:
+    """UTF-8 of at most `limit` bytes: the beginning and, three times as long, the end. Never raises."""
+    data = text.encode(errors="backslashreplace")  # it may quote what has no UTF-8 form
+    if len(data) <= limit:
+        return data
+    cut = _CUT.encode()
+    head = (limit - len(cut)) // 4
+    tail = limit - len(cut) - head
+    return b"".join((_whole(data[:head]), cut, _whole(data[-tail:])))
+
+
+def _whole(data: bytes) -> bytes:
+    """Without the letters that the cut has halved."""
+    return data.decode(errors="ignore").encode()
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter that its task is to handle again, as the record that it was.
+
+    `letter_partition`, `letter_offset`: where the letter is. `number`: 1 for the first replay of the record.
+    `topic_id`: as in the letter.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    letter_partition: int
+    letter_offset: int
+    number: int
+    topic_id: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.topic, self.partition, self.offset, self.timestamp_ms)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Replay)
+
+
+def encode_replay(replay: Replay) -> bytes:
+    """The durable form."""
+    if replay.number < 1:
+        raise InvariantError(f"replay {replay.number} of {replay.origin}")
+    body = _encoder.encode(replay)
+    return bytes([VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body
+
+
+def decode_replay(data: bytes | None) -> Replay | None:
+    """The replay; None for what is none, is damaged, or is of a version that this release does not know."""
+    if data is None or len(data) < 5 or data[0] != VERSION:
+        return None
+    if zlib.crc32(data[5:]) != int.from_bytes(data[1:5], "big"):
+        return None
+    try:
+        return _decoder.decode(data[5:])
+    except msgspec.DecodeError:
+        return None

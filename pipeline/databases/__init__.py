@@ -1,0 +1,1 @@
+"""The databases that sinks write to. Their clients are imported nowhere else."""

@@ -1,0 +1,29 @@
+"""Real databases: `RealDatabases`. A client is imported when a sink of its kind is opened."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, cast
+
+from pipeline.api.sinks import Postgres, Sink, Sqlite
+from pipeline.errors import ConfigError
+from pipeline.ports.databases import SinkSession
+
+__all__ = ["RealDatabases"]
+
+
+class RealDatabases:
+    """`ports.Databases`. Sessions of one address use the same table of positions, whatever their search path."""
+
+    def __init__(self) -> None:
+        self._pinned: dict[str, Any] = {}
+
+    def open(self, sink: Sink[Any, Any], app: str) -> SinkSession:
+        if isinstance(sink, Postgres):
+            module = import_module("pipeline.databases.postgres")
+            pinned = self._pinned.setdefault(sink.address, module.Pinned())
+            return cast("SinkSession", module.PostgresSession(sink.dsn, sink.place, app, pinned))
+        if isinstance(sink, Sqlite):
+            module = import_module("pipeline.databases.sqlite")
+            return cast("SinkSession", module.SqliteSession(sink.path, sink.place))
+        raise ConfigError(f"{sink!r} is no sink", hint="use Postgres(...) or Sqlite(...)")

@@ -1,0 +1,73 @@
+"""What the journals in Kafka tell of an app: its groups, their tasks, and how far each has come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.core.journal import JournalEntry
+from pipeline.core.names import GroupId, TaskId, TopicPartition, journal_group
+from pipeline.errors import InputError
+from pipeline.ops.reading import last_committed
+from pipeline.ports import Cluster, JournalBounds, JournalReader
+from pipeline.runtime.commit.journal_reader import last_entries
+
+__all__ = ["groups_of", "holding_more", "last_entry", "last_positions", "listed", "tasks_of"]
+
+
+def groups_of(app: str, cluster: Cluster) -> dict[GroupId, int]:
+    """The groups of an app with their numbers of tasks: the partitions that their inputs had when they began.
+
+    Raises InputError when there is no such app, UnreachableError.
+    """
+    named = {GroupId(app, group) for name in cluster.topics() if (group := journal_group(app, name))}
+    found = cluster.describe(sorted(group.journal_topic for group in named))
+    if found.keys() != {group.journal_topic for group in named}:  # one broker may know less than another
+        found = cluster.describe_by_most(sorted(group.journal_topic for group in named))
+    if not found:
+        raise InputError(
+            f"this Kafka has no app {app}",
+            hint="give the name in App(...), or MODULE:APP; an app is there once its first worker has started",
+        )
+    return {g: found[g.journal_topic].partitions for g in sorted(named) if g.journal_topic in found}
+
+
+def tasks_of(groups: Mapping[GroupId, int]) -> list[TaskId]:
+    """All tasks of the groups."""
+    return [TaskId(*group, number) for group, count in groups.items() for number in range(count)]
+
+
+def last_entry(task: TaskId, reader: JournalReader, end: int | None = None) -> JournalEntry | None:
+    """The last entry of a task, before `end`; None before its genesis.
+
+    Raises UnreachableError, StaleReadError (the reader does not see the journal up to `end`), FatalTaskError.
+    """
+    bounds = reader.bounds(task.journal)
+    if end is not None:
+        bounds = JournalBounds(bounds.start, end, end)
+    entries = last_entries(task.journal, reader, bounds, 1)
+    return entries[-1] if entries else None
+
+
+def last_positions(task: TaskId, reader: JournalReader) -> Mapping[str, int]:
+    """The input positions of a task's last entry; empty before its first acquire."""
+    last = last_entry(task, reader)
+    return last.entry.positions if last is not None else {}
+
+
+def holding_more(positions: Mapping[TopicPartition, int], reader: JournalReader) -> list[TopicPartition]:
+    """The partitions with a committed record from their position on, or an open transaction that may bring one.
+
+    Their ends are asked through every broker: one that is not the leader any more may show an old end.
+    """
+    ends = reader.highest_ends(list(positions))
+    return [place for place, at in positions.items() if _holds_more(place, at, ends[place], reader)]
+
+
+def _holds_more(place: TopicPartition, position: int, end: int, reader: JournalReader) -> bool:
+    bounds = reader.bounds(place)
+    return bounds.end > end or last_committed(reader, place, max(position, bounds.start), end) is not None
+
+
+def listed(places: Sequence[TopicPartition]) -> str:
+    """The first few, and how many more."""
+    return ", ".join(map(str, places[:3])) + (f" and {len(places) - 3} more" if len(places) > 3 else "")

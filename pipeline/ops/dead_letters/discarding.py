@@ -1,0 +1,33 @@
+"""Marks records that failed as handled, without replaying them.
+
+The protocol is that of a replay, with the same fence, but only marks are written. A discard that was killed can be
+run again. `Replayer` with `again` also replays discarded records.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pipeline.ops.dead_letters.letters import DeadLetter, LetterId
+from pipeline.ops.dead_letters.marks import Mark
+from pipeline.ops.dead_letters.replaying import Replayer
+from pipeline.ports import TransactionalProducer
+
+__all__ = ["Discarder"]
+
+
+class Discarder(Replayer):
+    """Discards records of one group. Use it once, from one thread."""
+
+    def _prepare(self) -> None:
+        """A discard sends no replays, so it needs no topic for them."""
+
+    def _refusal(self, found: DeadLetter) -> str | None:  # noqa: ARG002 - whatever cannot be replayed can be discarded
+        return None
+
+    def _mark(self, letter: DeadLetter, place: LetterId, nonce: str) -> Mark:
+        mark = super()._mark(letter, place, nonce)
+        return msgspec.structs.replace(mark, times=mark.times - 1, replay=mark.replay - 1, discarded=True)
+
+    def _send_letters(self, producer: TransactionalProducer, batch: list[DeadLetter]) -> None:
+        """The marks are all that is sent."""

@@ -1,0 +1,156 @@
+"""Which dead letters were replayed or discarded: one record each in the compacted topic `pipeline.replays.<app>`.
+
+A mark is written in the transaction that replays its letter, so there is one if, and only if, the letter is on its way.
+Marks are JSON for people to read, with a version and a checksum over the exact bytes of the body. A mark names the
+dead-letter topic by its id, too: in one that was created again the same place is another letter. That a letter was
+discarded is beside the body, with a checksum of its own: for earlier releases it is a letter that was replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+
+import msgspec
+
+from pipeline.core.names import GroupId, TopicPartition, replay_marks_topic
+from pipeline.errors import ConfigError, CorruptStateError
+from pipeline.ops.dead_letters.letters import LetterId
+from pipeline.ops.reading import read_settled
+from pipeline.ports import Cluster, Output, TopicSpec
+from pipeline.runtime.environment import World
+
+__all__ = [
+    "Mark",
+    "Marks",
+    "decode_mark",
+    "ensure_marks_topic",
+    "forgotten_mark",
+    "mark_output",
+    "marks_place",
+    "read_marks",
+]
+
+VERSION = 1
+_DISCARDED = b"discarded"
+_CONFIG = {"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"}
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`partition`, `offset`: the letter's. `times`: how often it was replayed; `replay`: as which replay of its record.
+
+    `nonce`: of the attempt, by which a replay knows its own. `discarded`: it is not to be replayed.
+    """
+
+    app: str
+    group: str
+    partition: int
+    offset: int
+    topic_id: str
+    times: int
+    replay: int
+    replayed_ms: int
+    nonce: str
+    discarded: bool = False
+
+
+Marks = dict[LetterId, Mark]
+
+
+class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
+    version: int
+    checksum: str
+    mark: msgspec.Raw
+    discarded: str = ""  # checksum of a mark that says so
+
+
+def mark_output(mark: Mark) -> Output:
+    """The record that says it, keyed by the letter."""
+    body = msgspec.json.encode(msgspec.structs.replace(mark, discarded=False))
+    discarded = _checksum(body + _DISCARDED) if mark.discarded else ""
+    envelope = _Envelope(VERSION, _checksum(body), msgspec.Raw(body), discarded)
+    key = _key(mark)
+    return Output(replay_marks_topic(mark.app), key, msgspec.json.encode(envelope), mark.replayed_ms)
+
+
+def forgotten_mark(mark: Mark, now_ms: int) -> Output:
+    """The record that removes a mark of a letter that no longer exists."""
+    return Output(replay_marks_topic(mark.app), _key(mark), None, now_ms)
+
+
+def decode_mark(data: bytes, app: str) -> Mark:
+    """The mark, verified. Raises CorruptStateError."""
+    try:
+        envelope = msgspec.json.decode(data, type=_Envelope)
+        if envelope.version != VERSION:
+            raise CorruptStateError(
+                f"topic {replay_marks_topic(app)} was written in version {envelope.version}; this release knows "
+                f"version {VERSION}",
+                hint="use the release that wrote it, or a newer one",
+            )
+        if _checksum(bytes(envelope.mark)) != envelope.checksum:
+            raise _corrupt(app, "the checksum of a record is wrong")
+        mark = msgspec.json.decode(bytes(envelope.mark), type=Mark)
+        if not envelope.discarded:
+            return mark
+        if envelope.discarded != _checksum(bytes(envelope.mark) + _DISCARDED):
+            raise _corrupt(app, "the checksum of a record is wrong")
+        return msgspec.structs.replace(mark, discarded=True)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _corrupt(app, f"a record cannot be read: {error}") from error
+
+
+def read_marks(group: GroupId, topic_id: str, world: World, at_least: int = 0) -> Marks:
+    """The marks of a group's letters, by letter. `topic_id`: of the dead-letter topic.
+
+    `at_least`: where the leader of the marks is known to be; without it what is read may be old. Raises
+    CorruptStateError, UnreachableError, StaleReadError.
+    """
+    place = marks_place(group)
+    if not at_least and not world.cluster.describe([place.topic]):
+        return {}
+
+    def by_letter(records: Iterator[tuple[int, bytes]]) -> Marks:
+        decoded = (decode_mark(data, group.app) for _, data in records if data)
+        return {
+            (mark.partition, mark.offset): mark
+            for mark in decoded
+            if mark.group == group.group and mark.topic_id == topic_id
+        }
+
+    return read_settled(place, by_letter, journals=world.journals, clock=world.clock, at_least=at_least)
+
+
+def marks_place(group: GroupId) -> TopicPartition:
+    """Where the marks of an app are."""
+    return TopicPartition(replay_marks_topic(group.app), 0)
+
+
+def ensure_marks_topic(group: GroupId, cluster: Cluster) -> None:
+    """Create the topic of marks. Raises ConfigError when it would forget them."""
+    name = replay_marks_topic(group.app)
+    found = cluster.describe([name]).get(name)
+    if found is None:
+        cluster.create([TopicSpec(name, partitions=1, config=_CONFIG)])
+        found = cluster.describe_by_most([name])[name]
+    policy = found.config.get("cleanup.policy")
+    if found.partitions != 1 or policy != "compact":
+        raise ConfigError(
+            f"{name} must have 1 partition and cleanup.policy=compact; it has {found.partitions} and {policy}",
+            hint="it would forget what was replayed; set cleanup.policy=compact again",
+        )
+
+
+def _key(mark: Mark) -> bytes:
+    return f"{mark.app}/{mark.group}/{mark.partition}/{mark.offset}".encode()
+
+
+def _checksum(body: bytes) -> str:
+    return blake2b(body, digest_size=8).hexdigest()
+
+
+def _corrupt(app: str, what: str) -> CorruptStateError:
+    return CorruptStateError(
+        f"it cannot be told which dead letters of app {app} were replayed: {what} in {replay_marks_topic(app)}",
+        hint="nothing was replayed; find out who else writes to that topic",
+    )

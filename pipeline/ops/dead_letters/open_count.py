@@ -1,0 +1,130 @@
+"""The number of open records, stored beside the marks: `OpenCount`.
+
+A command that reads all letters of a group counts the open records, up to the letter that each task's last entry
+names, and writes that tally in the transaction of its marks. A command that reads only some letters subtracts the
+records that it marks from the previous tally. `core.letter_count` describes how a status adds the letters that tasks
+have written since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import msgspec
+
+from pipeline.core.dead_letter_count import (
+    LetterCount,
+    LetterTally,
+    encode_tally,
+    open_letters,
+)
+from pipeline.core.names import GroupId, TaskId, TopicPartition, letter_counts_topic
+from pipeline.ops.dead_letters.marks import Marks
+from pipeline.ops.dead_letters.records import FailedRecord, State
+from pipeline.ports import JournalReader, Output, TopicInfo, TopicSpec
+from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.runtime.environment import World
+from pipeline.runtime.status.dead_letter_tallies import read_tallies
+
+__all__ = ["OpenCount"]
+
+_CONFIG = {"cleanup.policy": "compact"}
+_READS_AT_ONCE = 8
+
+
+class OpenCount:
+    """The tally of one group during one command. `topic`: the dead-letter topic. First `look`, then `begin`."""
+
+    def __init__(self, group: GroupId, topic: TopicInfo, world: World) -> None:
+        self._group = group
+        self._topic = topic
+        self._world = world
+        self._counts: Mapping[int, LetterCount] | None = None
+        self._tally: LetterTally | None = None
+        self._sent: LetterTally | None = None
+        self.stale = False  # the tally in Kafka is not what was counted
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether all letters must be read, since nothing was counted before."""
+        return self._counts is not None and self._tally is None
+
+    @property
+    def place(self) -> TopicPartition:
+        """Where the tally is."""
+        return TopicPartition(letter_counts_topic(self._group.app), 0)
+
+    def look(self) -> None:
+        """Read what tasks have counted. Raises UnreachableError.
+
+        Before the barrier in the dead-letter topic: so the letters of the entries that are read lie before it.
+        """
+        if not self._world.cluster.describe([self.place.topic]):
+            self._world.cluster.create([TopicSpec(self.place.topic, partitions=1, config=_CONFIG)])
+        with closing(self._world.journals()) as reader:
+            self._counts = self._last_counts(reader)
+
+    def begin(self, journals: Callable[[], JournalReader]) -> None:
+        """Read the last tally, with a reader that `journals` opens behind the barrier. Raises UnreachableError."""
+        with closing(journals()) as reader:
+            tally = read_tallies(self._group.app, reader).get(self._group.group)
+            self._tally = tally if tally is not None and tally.topic_id == self._topic.topic_id else None
+
+    def take(self, records: Sequence[FailedRecord], marks: Marks) -> None:
+        """All records of the group, as they were read after `begin`."""
+        if self._counts is None:
+            return
+        counts = {
+            partition: count
+            for partition, count in self._counts.items()
+            if count.topic_id == self._topic.topic_id
+        }
+        still_open = [record for record in records if record.state(marks) is State.OPEN]
+        now_ms = self._world.clock.wall_ms()
+        before = open_letters(self._topic.topic_id, counts, self._tally, now_ms)
+        self._tally = LetterTally(
+            group=self._group.group,
+            topic_id=self._topic.topic_id,
+            open=sum(not _is_later(record, counts) for record in still_open),
+            counted={partition: count.at for partition, count in counts.items()},
+            wall_ms=now_ms,
+        )
+        after = open_letters(self._topic.topic_id, counts, self._tally, now_ms)
+        self.stale = (before.open, before.whole) != (after.open, after.whole)
+
+    def output(self, closed: int) -> Sequence[Output]:
+        """The record that says so after `closed` open records were marked. `committed` tells that it counts."""
+        if self._tally is None:
+            return ()
+        now_ms = self._world.clock.wall_ms()
+        self._sent = msgspec.structs.replace(self._tally, open=self._tally.open - closed, wall_ms=now_ms)
+        key = self._group.group.encode()
+        return (Output(self.place.topic, key, encode_tally(self._sent), now_ms),)
+
+    def committed(self) -> None:
+        """The last output was committed."""
+        self._tally, self.stale = self._sent or self._tally, False
+
+    def _last_counts(self, reader: JournalReader) -> dict[int, LetterCount]:
+        name = self._group.journal_topic
+        journal = self._world.cluster.describe([name]).get(name)
+        places = [
+            TaskId(*self._group, number).journal
+            for number in range(journal.partitions if journal is not None else 0)
+        ]
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            found = pool.map(lambda place: last_entries(place, reader, reader.bounds(place), 1), places)
+        last = {
+            place.partition: entry.entry.letters
+            for place, read in zip(places, found, strict=True)
+            for entry in read
+        }
+        return {partition: count for partition, count in last.items() if count is not None}
+
+
+def _is_later(record: FailedRecord, counts: Mapping[int, LetterCount]) -> bool:
+    """Whether its newest letter is behind the entry whose count was read: tasks count that one themselves."""
+    count = counts.get(record.task)
+    return count is not None and record.number > count.at

@@ -1,0 +1,125 @@
+"""Deletes dead letters that are no longer needed: `plan_purge`, `purge`.
+
+Kafka deletes records only from the start of a partition. So a purge deletes, in each partition, the letters before
+the first one that is open: the newest letter of a record that was neither replayed nor discarded.
+
+1. Fence the replays and discards of the group, write a barrier in the marks and the letters (runtime/proof.py), and
+   read the marks.
+2. Find the first open letter of each partition.
+3. Delete the records before it, and none after the barrier.
+4. Remove the marks of letters that no longer exist.
+
+A crash after 3 leaves marks that are never read; the next purge removes them. Only letters whose marks were read as
+committed are deleted, so a crash, or another command at the same time, cannot delete an open letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+from pipeline.core.names import GroupId, TopicPartition
+from pipeline.core.recovery import Outcome
+from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, places_of
+from pipeline.ops.dead_letters.marks import (
+    Mark,
+    ensure_marks_topic,
+    forgotten_mark,
+    marks_place,
+    read_marks,
+)
+from pipeline.ops.dead_letters.records import State, failed_records
+from pipeline.ops.reading import seeing
+from pipeline.ops.transactions import Transactions
+from pipeline.ports import TopicInfo
+from pipeline.runtime.environment import World
+
+__all__ = ["Purge", "plan_purge", "purge"]
+
+BATCH_MARKS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What is deleted. `before`: by partition, the first offset that stays. `letters`: how many are deleted.
+
+    `open`: records that are open. `behind`: letters that are not needed and stay, since an open one is before them.
+    """
+
+    before: dict[int, int]
+    letters: int
+    open: int
+    behind: int
+
+
+def plan_purge(group: GroupId, world: World) -> Purge:
+    """What a purge would delete now. Raises InputError (the group has no dead letters), UnreachableError."""
+    return _plan(group, dead_letter_topic(group, world.cluster), world, {})
+
+
+def purge(group: GroupId, world: World, retry_backoff_ms: int) -> Purge:
+    """Delete the letters that are not needed; what was deleted.
+
+    Raises InputError (the group has no dead letters), FencedError, UnreachableError, CorruptStateError.
+    """
+    topic = dead_letter_topic(group, world.cluster)
+    transactions = Transactions(
+        group.replay_transactional_id,
+        [marks_place(group), *places_of(topic)],
+        world.producers,
+        world.clock,
+        retry_backoff_ms,
+    )
+    try:
+        ensure_marks_topic(group, world.cluster)
+        transactions.fence()  # 1
+        ends = transactions.known_ends
+        world = replace(world, journals=seeing(world.journals, lambda: ends, world.clock))
+        plan = _plan(group, topic, world, ends)  # 2
+        for partition, before in plan.before.items():  # 3
+            world.cluster.truncate(TopicPartition(topic.name, partition), before)
+        forgotten = _forgotten(group, topic, world)
+        for start in range(0, len(forgotten), BATCH_MARKS):  # 4
+            _forget(forgotten[start : start + BATCH_MARKS], transactions, world)
+    finally:
+        transactions.close()
+    return plan
+
+
+def _plan(group: GroupId, topic: TopicInfo, world: World, ends: Mapping[TopicPartition, int]) -> Purge:
+    """`ends`: of marks and letters, behind the barrier. Letters that come later are read or not, and stay."""
+    marks = read_marks(group, topic.topic_id, world, ends.get(marks_place(group), 0))
+    with closing(world.journals()) as reader:
+        found = reader.stable_ends(places_of(topic))
+    before = {place.partition: min(end, ends.get(place, end)) for place, end in found.items()}
+    records = failed_records(topic, group, Choice(), world)
+    still_open = [record for record in records if record.state(marks) is State.OPEN]
+    for record in still_open:
+        partition, offset = record.newest
+        before[partition] = min(before[partition], offset)
+    ids = [letter for record in records for letter in record.ids]
+    deleted = sum(offset < before[partition] for partition, offset in ids)
+    return Purge(before, deleted, len(still_open), len(ids) - deleted - len(still_open))
+
+
+def _forgotten(group: GroupId, topic: TopicInfo, world: World) -> Sequence[Mark]:
+    """Marks of letters that no longer exist."""
+    with closing(world.journals()) as reader:
+        starts = {
+            number: reader.bounds(TopicPartition(topic.name, number)).start
+            for number in range(topic.partitions)
+        }
+    marks = read_marks(group, topic.topic_id, world, 1)
+    return [mark for mark in marks.values() if mark.offset < starts.get(mark.partition, 0)]
+
+
+def _forget(marks: Sequence[Mark], transactions: Transactions, world: World) -> None:
+    """Remove marks. Whether that was committed does not matter: the next purge removes what is left."""
+    now_ms = world.clock.wall_ms()
+    transactions.write(
+        f"{len(marks)} marks to remove",
+        receipt=lambda: None,
+        send=lambda producer, _: producer.send([forgotten_mark(mark, now_ms) for mark in marks]),
+        outcome=lambda _: Outcome.COMMITTED,
+    )

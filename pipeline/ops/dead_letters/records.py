@@ -1,0 +1,131 @@
+"""Records that failed: the dead letters of a group, grouped by the record that they are copies of.
+
+A record has several letters if its replay failed, or if it was handled again after a reset. The newest letter
+represents the record: it is the one that is replayed, and its mark says whether the record is open, replayed or
+discarded.
+
+Letters of a record with a key are in one partition, in order. Letters of a record without a key may be anywhere; the
+newest is then the one that was given up last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import blake2b
+
+from pipeline.core.dead_letter_count import NOT_NUMBERED, LetterNumber
+from pipeline.core.names import GroupId
+from pipeline.ops.dead_letters.letters import Choice, DeadLetter, LetterId, read_letters
+from pipeline.ops.dead_letters.marks import Mark
+from pipeline.ports import TopicInfo
+from pipeline.runtime.environment import World
+
+__all__ = ["FailedRecord", "State", "failed_records", "newest_letters"]
+
+_TO_THE_END = 2**63 - 1
+
+
+class State(StrEnum):
+    """What became of a record that failed. OPEN: its newest letter was neither replayed nor discarded."""
+
+    OPEN = "open"
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+
+
+@dataclass(slots=True)
+class FailedRecord:
+    """A record and its letters. `newest`: the letter that counts, with `failed_ms` and `replay` from its headers.
+
+    `task`, `number`: which letter of which task that is, if its headers say so. `named`: the choice names one of the
+    record's letters, or none at all. `fits`: the newest letter fits the rest of the choice.
+    """
+
+    newest: LetterId = (-1, -1)
+    failed_ms: int = -1
+    replay: int = -1
+    named: bool = False
+    fits: bool = False
+    ids: list[LetterId] = field(default_factory=list)
+    task: int = -1
+    number: LetterNumber = NOT_NUMBERED
+
+    @property
+    def meant(self) -> bool:
+        """Whether the choice means this record."""
+        return self.named and self.fits
+
+    def add(self, found: DeadLetter, choice: Choice, *, own: bool) -> None:
+        """Add a letter that was read after those before it in its partition. `own`: by a task of the group."""
+        self.ids.append(found.id)
+        self.named = self.named or choice.names(found)
+        time = found.letter.failed_ms, found.letter.replay
+        if found.partition == self.newest[0] or time > (self.failed_ms, self.replay):
+            self.newest, self.fits = found.id, choice.fits(found)
+            self.failed_ms, self.replay = time
+            self.task = found.letter.origin.partition
+            self.number = found.letter.number if own else NOT_NUMBERED
+
+    def state(self, marks: Mapping[LetterId, Mark]) -> State:
+        """What `marks` say of the newest letter. The older letters of a record that failed again have marks, too."""
+        mark = marks.get(self.newest)
+        if mark is None:
+            return State.OPEN
+        return State.DISCARDED if mark.discarded else State.REPLAYED
+
+
+def failed_records(
+    topic: TopicInfo, group: GroupId, choice: Choice, world: World, *, everything: bool = False
+) -> list[FailedRecord]:
+    """The records that failed, up to the topic's end as of now, in the order of their first letters.
+
+    Holds a few hundred bytes for each record, no keys and no values. If the choice names letters, only those
+    partitions are read that may hold letters of the same records, unless `everything` is wanted. Raises
+    UnreachableError.
+    """
+    within = None if everything else _within(topic, choice.ids, world)
+    records: dict[bytes, FailedRecord] = {}
+    without_id: dict[
+        bytes, str
+    ] = {}  # of letters of earlier releases: the topic id that they turn out to have
+    for found in read_letters(topic, Choice(), world, within):
+        letter, origin = found.letter, found.letter.origin
+        owner = (letter.app, letter.group) if letter.app else group
+        place = _digest(*owner, origin.topic, origin.partition, origin.offset)
+        topic_id = letter.topic_id
+        if not topic_id:
+            without_id.setdefault(place, "")
+        elif place in without_id and without_id[place] in {"", topic_id}:
+            without_id[place], topic_id = topic_id, ""
+        key = _digest(place.hex(), topic_id) if topic_id else place
+        records.setdefault(key, FailedRecord()).add(found, choice, own=owner == group)
+    return list(records.values())
+
+
+def _digest(*parts: object) -> bytes:
+    """Names a record in a few bytes: there may be a million of them."""
+    return blake2b("\0".join(map(str, parts)).encode(), digest_size=16).digest()
+
+
+def newest_letters(
+    topic: TopicInfo, records: Collection[FailedRecord], world: World
+) -> Iterator[tuple[FailedRecord, DeadLetter]]:
+    """The newest letter of each of these records, in order per partition. Raises UnreachableError."""
+    wanted = {record.newest: record for record in records}
+    if wanted:
+        for letter in read_letters(topic, Choice(wanted.keys()), world):
+            yield wanted[letter.id], letter
+
+
+def _within(topic: TopicInfo, ids: Collection[LetterId], world: World) -> dict[int, range] | None:
+    """Where letters of the same records as these letters may be; None for everywhere."""
+    if not ids:
+        return None
+    first: dict[int, int] = {}
+    for found in read_letters(topic, Choice(ids), world):
+        if found.key is None and topic.partitions > 1:
+            return None
+        first[found.partition] = min(found.offset, first.get(found.partition, found.offset))
+    return {partition: range(offset, _TO_THE_END) for partition, offset in first.items()}

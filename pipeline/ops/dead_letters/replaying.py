@@ -1,0 +1,295 @@
+"""Replays dead letters, each exactly once, over ports.
+
+A replayed letter goes to `<app>.<group>.replays`, which only its group reads, at the partition of its task: in the
+original topic every other group and app would meet the record a second time. The protocol:
+
+1. Fence: open the group's transactional producer and `init`: of two replays at once the older one can commit no more.
+   Then a barrier in the marks, the count and the dead letters: their leaders say where they end (runtime/proof.py).
+   Every reader from here on sees them up to there.
+2. Recall: read the marks of the app, up to their end as of now, which is not before the barrier, waiting for what is
+   open before it.
+3. Choose: of the records that are meant, the newest letter, where it has no mark (`records`), in order.
+4. Commit: begin, send a batch of them and a mark for each of the records' letters that has none, flush, commit.
+5. Renew, when 4 failed or its outcome is unknown, and after a commit slow enough that the client may have sent it
+   twice: close, 1, 2, and the mark found of the batch's first letter decides. 3 to 5 until there is no letter left.
+
+| a crash   | leaves                                                          | the next run            |
+|-----------|-----------------------------------------------------------------|-------------------------|
+| before 4  | nothing                                                         | replays all             |
+| during 4  | an open transaction; its `init` (1) aborts it, or it was decided | replays what has no mark |
+| after 4   | letters with their marks                                        | replays the others      |
+
+What is in the topic is handled once, since it is an input like others. Being fenced is final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from pipeline.api.group import Group
+from pipeline.core.dead_letters import Replay, encode_replay
+from pipeline.core.names import TopicPartition
+from pipeline.core.recovery import Outcome
+from pipeline.errors import ConfigError, FencedError
+from pipeline.ops.dead_letters.letters import Choice, DeadLetter, LetterId, dead_letter_topic, places_of
+from pipeline.ops.dead_letters.marks import (
+    Mark,
+    Marks,
+    ensure_marks_topic,
+    mark_output,
+    marks_place,
+    read_marks,
+)
+from pipeline.ops.dead_letters.open_count import OpenCount
+from pipeline.ops.dead_letters.records import FailedRecord, State, failed_records, newest_letters
+from pipeline.ops.reading import seeing
+from pipeline.ops.transactions import Transactions
+from pipeline.ports import TopicInfo, TransactionalProducer
+from pipeline.runtime.environment import World
+
+__all__ = ["Refused", "Replayed", "Replayer"]
+
+BATCH_LETTERS = 500
+BATCH_BYTES = 4 * 1024 * 1024
+_RECORD_BYTES = 256  # what a broker counts beside the value
+_NONCE_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A letter that was meant and cannot be replayed."""
+
+    letter: DeadLetter
+    reason: str
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What one run has done: `letters`, one for each record.
+
+    `before`: records that were meant and had been replayed or discarded already; `discarded` of them the latter.
+    """
+
+    letters: int = 0
+    before: int = 0
+    discarded: int = 0
+    refused: list[Refused] = field(default_factory=list)
+
+
+class Replayer:
+    """Replays letters of one group, one for each record that failed. Use it once, from one thread.
+
+    `again`: also records that were replayed or discarded before, one more time in each run.
+    """
+
+    def __init__(self, group: Group, world: World, retry_backoff_ms: int, *, again: bool = False) -> None:
+        self._group = group.id
+        self._inputs = {topic.name for topic in group.inputs}
+        self._world = world
+        self._again = again
+        self._letters = dead_letter_topic(self._group, world.cluster)
+        self._prepare()
+        self._count = OpenCount(self._group, self._letters, world)
+        self._marks: Marks = {}
+        self._records: dict[LetterId, FailedRecord] = {}  # by their newest letters
+        self._transactions = Transactions(
+            self._group.replay_transactional_id,
+            [marks_place(self._group), self._count.place, *places_of(self._letters)],
+            world.producers,
+            world.clock,
+            retry_backoff_ms,
+        )
+
+    def plan(self, choice: Choice, replayed: Replayed, most: int | None = None) -> Iterator[DeadLetter]:
+        """The letters that `run` would replay now; `replayed` is told what else was meant. Changes nothing."""
+        self._recall()
+        yield from self._chosen(choice, most, replayed)
+
+    def run(
+        self, choice: Choice, most: int | None = None, progress: Callable[[int], None] = lambda _: None
+    ) -> Replayed:
+        """Replay them. `most`: letters at most. `progress` is told how many have been committed so far.
+
+        Raises FencedError (another replay goes on), UnreachableError, ConfigError, CorruptStateError.
+        """
+        replayed = Replayed()
+        try:
+            ensure_marks_topic(self._group, self._world.cluster)
+            self._count.look()
+            self._transactions.fence()  # 1
+            world, transactions = self._world, self._transactions
+            journals = seeing(world.journals, lambda: transactions.known_ends, world.clock)
+            self._world = replace(world, journals=journals)
+            self._recall()  # 2
+            self._count.begin(self._world.journals)
+            for batch in _batches(self._chosen(choice, most, replayed)):  # 3
+                self._commit(batch)  # 4, 5
+                replayed.letters += len(batch)
+                progress(replayed.letters)
+            if self._count.stale:
+                self._commit_count()
+        except FencedError as error:
+            raise FencedError(
+                f"another replay of group {self._group.group} has taken over, or this one stood still for too long",
+                hint="nothing is lost or doubled; when no other one runs, run the same command again for the rest",
+            ) from error
+        finally:
+            self._transactions.close()
+        return replayed
+
+    def _prepare(self) -> None:
+        """Raises ConfigError where there is nothing to replay into."""
+        name = self._group.replays_topic
+        found = self._world.cluster.describe([name]).get(name)
+        if found is None:
+            raise ConfigError(
+                f"there is no topic {name}, through which the workers get what is replayed",
+                hint="start a worker of this release first, with a handler that has on_error='dead_letter'",
+            )
+        self._replays: TopicInfo = found
+
+    def _chosen(self, choice: Choice, most: int | None, replayed: Replayed) -> Iterator[DeadLetter]:
+        self._records = {}
+        everything = self._count.needs_all
+        found = failed_records(self._letters, self._group, choice, self._world, everything=everything)
+        if everything or not choice.ids:
+            self._count.take(found, self._marks)
+        for record in found:
+            state = record.state(self._marks)
+            if record.meant and (state is State.OPEN or self._again):
+                self._records[record.newest] = record
+            elif record.meant:
+                replayed.before += 1
+                replayed.discarded += state is State.DISCARDED
+        left = most
+        for _, letter in newest_letters(self._letters, self._records.values(), self._world):
+            if left == 0:
+                return
+            reason = self._refusal(letter)
+            if reason is not None:
+                replayed.refused.append(Refused(letter, reason))
+                continue
+            if left is not None:
+                left -= 1
+            yield letter
+
+    def _refusal(self, found: DeadLetter) -> str | None:
+        letter, group = found.letter, self._group
+        if letter.app and (letter.app, letter.group) != group:
+            return f"it is a letter of app {letter.app}, group {letter.group}"
+        if letter.origin.topic not in self._inputs:
+            return f"topic {letter.origin.topic} is no longer an input of group {group.group}: bring its handler back"
+        if letter.origin.partition >= self._replays.partitions:
+            return f"group {group.group} has no task {letter.origin.partition}"
+        limit = int(self._replays.config.get("max.message.bytes", "1048588")) - _RECORD_BYTES
+        size = len(encode_replay(self._replay(found)))
+        if size > limit:
+            return (
+                f"it takes {size} bytes, and topic {self._replays.name} {limit}: raise its max.message.bytes"
+            )
+        return None
+
+    def _replay(self, found: DeadLetter) -> Replay:
+        letter = found.letter
+        return Replay(
+            topic=letter.origin.topic,
+            partition=letter.origin.partition,
+            offset=letter.origin.offset,
+            timestamp_ms=letter.origin.timestamp_ms,
+            key=found.key,
+            value=found.value,
+            headers=tuple(found.headers),
+            letter_partition=found.partition,
+            letter_offset=found.offset,
+            number=letter.replay + self._times(found) + 1,
+            topic_id=letter.topic_id,
+        )
+
+    def _times(self, found: DeadLetter) -> int:
+        mark = self._marks.get(found.id)
+        return mark.times if mark is not None else 0
+
+    def _commit(self, batch: list[DeadLetter]) -> None:
+        """Steps 4 and 5, until the batch is committed."""
+        before = self._marks.get(batch[0].id)
+        marks = self._transactions.write(
+            f"{len(batch)} dead letters from {batch[0].name} on",
+            receipt=lambda: self._marks_of(batch),
+            send=lambda producer, marks: self._send(producer, batch, marks),
+            outcome=lambda marks: self._judge(batch[0].id, before, marks),
+        )
+        self._marks.update(marks)
+        self._count.committed()
+
+    def _commit_count(self) -> None:
+        """Nothing was marked, and the number of open records was wrong. The next command settles a commit in doubt."""
+        self._transactions.write(
+            "the number of open records",
+            receipt=lambda: None,
+            send=lambda producer, _: producer.send(self._count.output(0)),
+            outcome=lambda _: Outcome.COMMITTED,
+        )
+        self._count.committed()
+
+    def _judge(self, first: LetterId, before: Mark | None, marks: Mapping[LetterId, Mark]) -> Outcome:
+        """What became of a batch, by the mark of its first letter after the fence."""
+        self._recall()
+        found = self._marks.get(first)
+        if found == marks[first]:
+            return Outcome.COMMITTED
+        return Outcome.ABORTED if found == before else Outcome.SUPERSEDED
+
+    def _marks_of(self, batch: list[DeadLetter]) -> Mapping[LetterId, Mark]:
+        nonce = self._world.random.token(_NONCE_BYTES).hex()
+        return {
+            place: self._mark(letter, place, nonce)
+            for letter in batch
+            for place in self._records[letter.id].ids
+            if place == letter.id or place not in self._marks
+        }
+
+    def _mark(self, letter: DeadLetter, place: LetterId, nonce: str) -> Mark:
+        """The mark of the letter at `place`, of the same record as `letter`, which is its newest."""
+        times = self._times(letter) + 1
+        return Mark(
+            app=self._group.app,
+            group=self._group.group,
+            partition=place[0],
+            offset=place[1],
+            topic_id=self._letters.topic_id,
+            times=times,
+            replay=letter.letter.replay + times,
+            replayed_ms=self._world.clock.wall_ms(),
+            nonce=nonce,
+        )
+
+    def _send(
+        self, producer: TransactionalProducer, batch: list[DeadLetter], marks: Mapping[LetterId, Mark]
+    ) -> None:
+        self._send_letters(producer, batch)
+        producer.send([mark_output(mark) for mark in marks.values()])
+        producer.send(self._count.output(sum(letter.id not in self._marks for letter in batch)))
+
+    def _send_letters(self, producer: TransactionalProducer, batch: list[DeadLetter]) -> None:
+        for letter in batch:
+            place = TopicPartition(self._replays.name, letter.letter.origin.partition)
+            producer.append(place, [encode_replay(self._replay(letter))])
+
+    def _recall(self) -> None:
+        """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""
+        known_end = self._transactions.known_ends.get(marks_place(self._group), 0)
+        self._marks = read_marks(self._group, self._letters.topic_id, self._world, known_end)
+
+
+def _batches(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    batch: list[DeadLetter] = []
+    size = 0
+    for letter in letters:
+        batch.append(letter)
+        size += len(letter.key or b"") + len(letter.value or b"")
+        if len(batch) >= BATCH_LETTERS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

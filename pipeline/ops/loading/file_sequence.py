@@ -1,0 +1,264 @@
+"""The files of one load, read as one: batches that may begin in one file and end in another.
+
+Owns the place of the load (`LoadPlace`) and the check that a list of files, and the beginning of the one it stopped
+in, are those that it began with. A file counts as finished once the one behind it is open; the last one of the list
+never does, and may grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ConfigError, InputError, InvariantError
+from pipeline.extras import install_hint
+from pipeline.ops.loading.decisions import LoadPlace, check_prefix, refused
+from pipeline.ops.loading.files import InputFile
+from pipeline.ops.loading.finished_files import NOTHING_PASSED, altered, misplaced
+from pipeline.ops.loading.formats.csv_rows import CsvRows
+from pipeline.ops.loading.formats.json_rows import JsonRows
+from pipeline.ops.loading.formats.lines import Lines, Mark
+from pipeline.ops.loading.formats.opening import Opened, logical_name, open_file
+from pipeline.ops.loading.formats.rows import Cursor, FileRows, MissingKey, RowLimits
+from pipeline.ops.loading.positions import LoadOptions, LoadPosition
+from pipeline.ports import Output
+
+if TYPE_CHECKING:
+    from pipeline.ops.loading.formats.parquet import ParquetFile
+    from pipeline.ops.loading.formats.parquet_rows import ParquetRows
+
+__all__ = ["Reading", "Series", "Stretch", "open_rows"]
+
+Open = Callable[[str, bool], Opened]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How rows are read: where their records go, what they become, what is done about those without a key."""
+
+    topic: str
+    options: LoadOptions
+    missing_key: MissingKey
+    limits: RowLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """The records of some rows, up to `end`. `finished`: so are all files. `error`: what comes next is wrong."""
+
+    outputs: Sequence[Output]
+    skipped: int
+    end: LoadPlace
+    finished: bool
+    error: InputError | None
+
+
+class Series:
+    """Reads files one after the other, from a position on. Use it once."""
+
+    def __init__(
+        self,
+        files: Sequence[InputFile],
+        reading: Reading,
+        opener: Open = lambda path, unpack: open_file(path, unpack=unpack),
+    ) -> None:
+        self._files = files
+        self._reading = reading
+        self._opener = opener
+        self._index = 0
+        self._passed = NOTHING_PASSED
+        self._opened: Opened | None = None
+        self._rows: FileRows | None = None
+        self._ended = False  # whether the open file has given its last row
+        self._columns: frozenset[str] | None = None  # of the first file, which all others must have
+        self._decided: tuple[str, ...] | None = None  # the text columns, by earlier files or runs
+        self._done_bytes = 0
+        self.on_check: Callable[[int, int], None] = lambda _number, _count: None
+
+    def begin(self, position: LoadPosition | None) -> bool:
+        """Stand behind `position`; whether nothing is left to load. `on_check` is told of finished files checked.
+
+        Raises InputError when the files cannot be read, or are not those that the position was taken in.
+        """
+        if position is None:
+            self._open_rows(0)
+            return False
+        self._check_finished(position)
+        self._decided = position.text_columns
+        self._open_rows(position.passed.count)
+        cursor = self._current().cursor
+        check_prefix(position, cursor.skip_to(position.offset, position.line))
+        at_end = cursor.at_end()
+        if not at_end and not cursor.ends_line:
+            raise refused(
+                position.name,
+                f"its last line in {cursor.name}, {position.line:,}, had no end, and the file goes on behind it",
+                "give another --name, or --restart",
+            )
+        return position.finished and at_end and self._is_last()
+
+    def read(self, now_ms: int) -> Stretch:
+        """The next records; `now_ms` is the timestamp of those whose row gives none."""
+        limits = self._reading.limits
+        outputs: list[Output] = []
+        size = skipped = 0
+        error: InputError | None = None
+        while error is None and len(outputs) + skipped < limits.batch_rows and size < limits.batch_bytes:
+            if self._ended:
+                if self._is_last():
+                    break
+                try:
+                    self._open_next()
+                except InputError as wrong:
+                    error = wrong
+                    break
+            room = limits.batch_rows - len(outputs) - skipped
+            batch = self._current().read(now_ms, room, limits.batch_bytes - size)
+            outputs += batch.outputs
+            size += batch.size
+            skipped += batch.skipped
+            error, self._ended = batch.error, batch.finished
+        finished = error is None and self._ended and self._is_last()
+        return Stretch(outputs, skipped, self._place(), finished, error)
+
+    def consumed(self) -> int:
+        """Bytes of the files, as they lie on the disk, that have been read or checked."""
+        if self._opened is None or self._rows is None:
+            return self._done_bytes
+        share, size = self._rows.cursor.share(), self._files[self._index].size or 0
+        return self._done_bytes + (self._opened.consumed() if share is None else int(share * size))
+
+    def close(self) -> None:
+        """Close the file at hand."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def _place(self) -> LoadPlace:
+        return LoadPlace(
+            self._files[self._index].shown, self._current().cursor.mark(), self._passed, self._text_columns()
+        )
+
+    def _text_columns(self) -> tuple[str, ...] | None:
+        return self._decided if self._rows is None else self._rows.text_columns
+
+    def _current(self) -> FileRows:
+        if self._rows is None:
+            raise InvariantError("a load was read before it began")
+        return self._rows
+
+    def _is_last(self) -> bool:
+        return self._index == len(self._files) - 1
+
+    def _open_next(self) -> None:
+        """Leave a file that has ended. It is passed only when the next one can be read."""
+        if self._opened is not None:
+            self._opened.check_unchanged()
+        passed = self._passed.after(self._files[self._index].name, self._current().cursor.mark())
+        left, size = self._opened, self._files[self._index].size or 0
+        self._open_rows(self._index + 1)
+        self._passed = passed
+        self._done_bytes += size
+        self._ended = False
+        if left is not None:
+            left.close()
+
+    def _open_rows(self, index: int) -> None:
+        file = self._files[index]
+        opened = self._open(file)
+        try:
+            rows = open_rows(opened, self._reading, self._text_columns())
+            self._check_columns(file, rows.columns)
+        except BaseException:
+            opened.close()
+            raise
+        self._index, self._opened, self._rows = index, opened, rows
+
+    def _check_columns(self, file: InputFile, columns: tuple[str, ...] | None) -> None:
+        """A topic has one kind of record: rows of all files have the same columns, in any order."""
+        if columns is None:
+            return
+        here = frozenset(columns)
+        if self._columns is None:
+            self._columns = here
+        missing, new = sorted(self._columns - here), sorted(here - self._columns)
+        if missing or new:
+            what = [f"lacks {', '.join(map(repr, missing))}"] if missing else []
+            what += [f"has {', '.join(map(repr, new))} besides"] if new else []
+            raise InputError(
+                f"{file.shown} {' and '.join(what)}, unlike {self._files[0].shown}",
+                hint="load files with other columns under a --name of their own",
+            )
+
+    def _check_finished(self, position: LoadPosition) -> None:
+        """The files before the position's are those that were loaded. Raises InputError, saying what differs."""
+        passed, names = position.passed, [file.name for file in self._files]
+        shown = [file.shown for file in self._files]
+        if not passed.count and len(names) == 1:
+            return
+        unit = "rows" if self._reading.options.format == "parquet" else "bytes"
+        moved = misplaced(passed, logical_name(position.file), names)
+        if moved:
+            raise refused(position.name, moved)
+        for number, file in enumerate(self._files[: passed.count], 1):
+            self._passed = self._passed.after(file.name, self._end_of(file))
+            self._done_bytes += file.size or 0
+            other = altered(passed, self._passed, shown, unit)
+            if other:
+                raise refused(position.name, other)
+            self.on_check(number, passed.count)
+        if passed.count and self._reading.options.format != "jsonl":
+            self._check_columns(self._files[0], self._columns_of(self._files[0]))
+
+    def _end_of(self, file: InputFile) -> Mark:
+        """The place behind the last row of a finished file."""
+        opened = self._open(file)
+        try:
+            return _cursor(opened, self._reading.options).skip_to_end()
+        finally:
+            opened.close()
+
+    def _columns_of(self, file: InputFile) -> tuple[str, ...] | None:
+        opened = self._open(file)
+        try:
+            return open_rows(opened, self._reading, ()).columns
+        finally:
+            opened.close()
+
+    def _open(self, file: InputFile) -> Opened:
+        return self._opener(file.path, self._reading.options.format != "parquet")
+
+
+def open_rows(opened: Opened, reading: Reading, decided: tuple[str, ...] | None) -> FileRows:
+    """The reader for the format. `decided` are the text columns of a load that goes on.
+
+    Raises InputError for a file that does not fit, ConfigError when an extra is missing.
+    """
+    how = reading.topic, reading.options, reading.missing_key, reading.limits
+    match reading.options.format:
+        case "csv":
+            return CsvRows(Lines(opened.stream, opened.name), *how, decided)
+        case "jsonl":
+            return JsonRows(Lines(opened.stream, opened.name), *how)
+        case "parquet":
+            rows, _ = _parquet()
+            return rows(opened.stream, opened.name, *how)
+
+
+def _cursor(opened: Opened, options: LoadOptions) -> Cursor:
+    if options.format == "parquet":
+        _, file = _parquet()
+        return file(opened.stream, opened.name)
+    return Lines(opened.stream, opened.name)
+
+
+def _parquet() -> tuple[type[ParquetRows], type[ParquetFile]]:
+    try:
+        from pipeline.ops.loading.formats.parquet import ParquetFile  # noqa: PLC0415 - needs an extra
+        from pipeline.ops.loading.formats.parquet_rows import ParquetRows  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            "reading Parquet needs the extra `parquet`", hint=install_hint("parquet")
+        ) from error
+    return ParquetRows, ParquetFile

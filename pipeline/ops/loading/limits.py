@@ -1,0 +1,35 @@
+"""What a topic's configuration allows a record to be, so that a row it refuses is named by its line. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.ops.loading.formats.cells import MAX_TIMESTAMP_MS
+from pipeline.ops.loading.formats.rows import RowLimits
+
+__all__ = ["DEFAULT_RECORD_BYTES", "record_bytes", "row_limits"]
+
+DEFAULT_RECORD_BYTES = 1_048_588
+_OVERHEAD_BYTES = 1_024  # the batch around a record, and its headers
+
+
+def record_bytes(config: Mapping[str, str]) -> int:
+    """The largest message the topic takes."""
+    return int(config.get("max.message.bytes", DEFAULT_RECORD_BYTES))
+
+
+def row_limits(config: Mapping[str, str], batch_rows: int, now_ms: int) -> RowLimits:
+    """The limits of a load that starts now."""
+    oldest_ms, newest_ms = 0, MAX_TIMESTAMP_MS
+    if config.get("message.timestamp.type", "CreateTime") == "CreateTime":
+        kept_ms = int(config.get("retention.ms", -1))
+        if kept_ms >= 0 and "delete" in config.get("cleanup.policy", "delete"):
+            oldest_ms = now_ms - kept_ms
+        oldest_ms = max(oldest_ms, now_ms - int(config.get("message.timestamp.before.max.ms", now_ms)))
+        newest_ms = min(newest_ms, now_ms + int(config.get("message.timestamp.after.max.ms", newest_ms)))
+    return RowLimits(
+        batch_rows=batch_rows,
+        record_bytes=max(1, record_bytes(config) - _OVERHEAD_BYTES),
+        oldest_ms=max(0, oldest_ms),
+        newest_ms=newest_ms,
+    )

@@ -1,0 +1,240 @@
+"""Loads files into one topic, exactly once, over ports.
+
+The protocol:
+
+1. Fence: open the load's transactional producer and `init`: an older loader of the name can commit no more.
+2. Barrier: the leader of `pipeline.loads` says where that ends (runtime/proof.py).
+3. Recall: read the last committed position of the name from `pipeline.loads`, up to its end as of now, which is not
+   before the barrier.
+4. Plan: start, continue, or refuse (the table in `pipeline.ops.loading.decisions`).
+5. Check: hash the finished files and the beginning of the one behind them again, up to the position; a list or a
+   file that has changed is refused.
+6. Read: the next batch of records, of one file or several, while the last one is being committed.
+7. Commit: begin, send the records and the position after them, flush, commit.
+8. Renew, when 7 failed or its outcome is unknown, and after a commit slow enough that the client may have
+   sent it twice: close, 1, 2, 3, and the position found decides. Steps 6 to 8 until the file ends.
+
+A crash anywhere leaves the last committed position and exactly the records before it. Being fenced is final.
+Positions are read up to the end that all readers see, and waited for: reading only up to the stable end would
+miss our own last commit behind another load's open transaction, and load its records twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipeline, load_transactional_id
+from pipeline.errors import ConfigError, FencedError
+from pipeline.ops.hints import no_topic
+from pipeline.ops.loading.decisions import LoadPlace, LoadRequest, LoadStep, advance, judge, plan, taken
+from pipeline.ops.loading.file_sequence import Series, Stretch
+from pipeline.ops.loading.positions import LoadPosition, decode_position, encode_position
+from pipeline.ops.reading import read_settled
+from pipeline.ops.transactions import Transactions
+from pipeline.ports import (
+    Clock,
+    Cluster,
+    Executor,
+    JournalReader,
+    Output,
+    Pending,
+    Producers,
+    Random,
+    TopicInfo,
+    TopicSpec,
+    TransactionalProducer,
+)
+
+__all__ = ["LOADS_SPEC", "LoadWorld", "Loader", "find_topic"]
+
+LOADS_SPEC = TopicSpec(
+    LOADS_TOPIC,
+    partitions=1,
+    config={"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"},
+)
+LOADS = TopicPartition(LOADS_TOPIC, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadWorld:
+    """What a loader needs: real adapters in production, fakes in tests. `journals` opens a reader."""
+
+    cluster: Cluster
+    producers: Producers
+    journals: Callable[[], JournalReader]
+    clock: Clock
+    random: Random
+    executor: Executor
+    retry_backoff_ms: int
+
+
+def find_topic(cluster: Cluster, topic: str, known: Callable[[], Iterable[str]] = list) -> TopicInfo:
+    """The topic to load into; creates the topic of positions. Raises ConfigError when it cannot be used.
+
+    `known` gives the names of topics that could have been meant by one that is not there.
+    """
+    held = held_by_the_pipeline(topic)
+    if held:
+        raise ConfigError(
+            f"{topic} {held}; nothing can be loaded into it", hint="load into a topic of your own"
+        )
+    found = cluster.describe([topic, LOADS_TOPIC])
+    if topic not in found:
+        found |= cluster.describe_by_most([topic])
+    if topic not in found:
+        raise no_topic(topic, known())
+    loads = found.get(LOADS_TOPIC)
+    if loads is None:
+        cluster.create([LOADS_SPEC])
+        loads = cluster.describe_by_most([LOADS_TOPIC])[LOADS_TOPIC]
+    if loads.partitions != 1 or loads.config.get("cleanup.policy") != "compact":
+        raise ConfigError(
+            f"{LOADS_TOPIC} must have 1 partition and cleanup.policy=compact; it has {loads.partitions}"
+            f" and {loads.config.get('cleanup.policy')}",
+            hint="loads would forget how far they have come; set cleanup.policy=compact again",
+        )
+    return found[topic]
+
+
+class Loader:
+    """One run of one load. Use it once, from one thread."""
+
+    def __init__(self, world: LoadWorld, request: LoadRequest, series: Series) -> None:
+        self._world = world
+        self._request = request
+        self._series = series
+        self._committed: LoadPosition | None = None  # the last one of the name, of any run
+        self._run = 1
+        self.continued: LoadPosition | None = None
+        self.already_done = False
+
+    @cached_property
+    def _transactions(self) -> Transactions:
+        world = self._world
+        transactional_id = load_transactional_id(self._request.name)
+        return Transactions(transactional_id, [LOADS], world.producers, world.clock, world.retry_backoff_ms)
+
+    def run(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
+        """Load what is not loaded yet; the last position. `progress` is told each committed position.
+
+        Raises InputError (a file, or its use under this name), FencedError, UnreachableError, ConfigError.
+        """
+        try:
+            self._transactions.fence()
+            self._committed = self._recall()
+            self._begin()
+            if self.already_done and self._committed is not None:
+                return self._committed
+            return self._load(progress)
+        except FencedError as error:
+            raise taken(self._request.name) from error
+        finally:
+            self._transactions.close()
+            self._series.close()
+
+    def _begin(self) -> None:
+        """Steps 4 and 5; the series stands behind the position."""
+        position = self.continued = plan(self._committed, self._request)
+        self._run = self._run_of(position)
+        self.already_done = self._series.begin(position)
+
+    def _run_of(self, position: LoadPosition | None) -> int:
+        if position is not None:
+            return position.run
+        return self._committed.run + 1 if self._committed is not None else 1
+
+    def _load(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
+        """Steps 6 to 8: reading is one batch ahead of committing."""
+        pending: Pending[LoadPosition] | None = None
+        try:
+            while True:
+                batch = self._series.read(self._world.clock.wall_ms())
+                if pending is not None:
+                    progress(pending.result())
+                    pending = None
+                if batch.finished:
+                    self._check_topic()
+                if batch.error is None or batch.outputs or batch.skipped:
+                    pending = self._world.executor.submit(self._step(batch))
+                if batch.error is not None:
+                    if pending is not None:
+                        progress(pending.result())
+                    raise batch.error
+                if batch.finished and pending is not None:
+                    last = pending.result()
+                    progress(last)
+                    return last
+        except BaseException:
+            if pending is not None:
+                pending.result()
+            raise
+
+    def _check_topic(self) -> None:
+        """Before saying that all is loaded: the topic is still the one that the records went to."""
+        found = self._world.cluster.describe([self._request.topic]).get(self._request.topic)
+        if found is None or found.topic_id != self._request.topic_id:
+            found = self._world.cluster.describe_by_most([self._request.topic]).get(self._request.topic)
+        if found is None or found.topic_id != self._request.topic_id:
+            raise ConfigError(
+                f"topic {self._request.topic!r} was deleted while it was being loaded",
+                hint="create it again and load it afresh with --restart",
+            )
+
+    def _step(self, batch: Stretch) -> Callable[[], LoadPosition]:
+        def commit() -> LoadPosition:
+            self._committed = self._commit(batch)
+            return self._committed
+
+        return commit
+
+    def _recall(self) -> LoadPosition | None:
+        """Step 3, with readers of its own: one from before a broker's restart may know old leaders only."""
+        return read_settled(
+            LOADS,
+            self._last_of,
+            journals=self._world.journals,
+            clock=self._world.clock,
+            at_least=self._transactions.known_ends.get(LOADS, 0),
+        )
+
+    def _last_of(self, records: Iterator[tuple[int, bytes]]) -> LoadPosition | None:
+        last: LoadPosition | None = None
+        for _, data in records:
+            position = decode_position(data, self._request.name) if data else None
+            last = last if position is None else position
+        return last
+
+    def _commit(self, batch: Stretch) -> LoadPosition:
+        """Steps 7 and 8, until the batch is committed."""
+        previous = self._committed
+        step = LoadStep(len(batch.outputs), batch.skipped, batch.end, batch.finished)
+
+        def position() -> LoadPosition:
+            return advance(previous, self._request, self._run, step, self._world.random.token(12).hex())
+
+        def send(producer: TransactionalProducer, position: LoadPosition) -> None:
+            wall_ms = self._world.clock.wall_ms()
+            producer.send(batch.outputs)
+            producer.send([Output(LOADS_TOPIC, position.name.encode(), encode_position(position), wall_ms)])
+
+        return self._transactions.write(
+            self._name_of(step.end),
+            receipt=position,
+            send=send,
+            outcome=lambda position: judge(previous, position, self._recall()),
+        )
+
+    def _name_of(self, end: LoadPlace) -> str:
+        """The lines between the committed position and `end`, for an error."""
+        unit = self._request.options.unit
+        before = self._committed if self._committed is not None and self._committed.run == self._run else None
+        here = before is not None and before.passed.count == end.passed.count
+        first = before.line + 1 if before is not None and here else 1
+        since = (
+            f" (and what precedes it since {before.file}, {unit} {before.line})"
+            if before and not here
+            else ""
+        )
+        return f"{end.file}, {unit}s {first} to {end.mark.line}{since}"

@@ -1,0 +1,46 @@
+"""Which loads Kafka knows, and how far each has come. Reads `pipeline.loads` and changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.errors import CorruptStateError
+from pipeline.ops.loading.loader import LOADS
+from pipeline.ops.loading.positions import LoadPosition, decode_position, position_name
+from pipeline.ports import JournalReader
+
+__all__ = ["KnownLoad", "known_loads"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLoad:
+    """The last committed position of a load, or why it cannot be read."""
+
+    name: str
+    position: LoadPosition | None
+    fault: CorruptStateError | None = None
+
+    @property
+    def state(self) -> str:
+        """`complete` (its files were at their end), `begun`, or `unreadable`. Whether one runs now, nobody knows."""
+        if self.position is None:
+            return "unreadable"
+        return "complete" if self.position.finished else "begun"
+
+
+def known_loads(reader: JournalReader) -> list[KnownLoad]:
+    """All loads, by their names. A record that does not even tell its load's name is passed over.
+
+    Raises UnreachableError.
+    """
+    bounds = reader.bounds(LOADS)
+    found: dict[str, KnownLoad] = {}
+    for _, data in reader.read(LOADS, bounds.start, bounds.stable_end):
+        name = position_name(data)
+        if name is None:
+            continue
+        try:
+            found[name] = KnownLoad(name, decode_position(data, name))
+        except CorruptStateError as error:
+            found[name] = KnownLoad(name, None, error)
+    return [found[name] for name in sorted(found)]

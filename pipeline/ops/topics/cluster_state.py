@@ -1,0 +1,122 @@
+"""What a plan is made from, looked up in a cluster: `look`. It reads, and changes nothing.
+
+That a topic is an input stands in the journals of the groups that read it: their last entries hold a position for each
+input, and the genesis entry names them. That needs no worker and no program. A group of sinks has no journal: what
+its workers have noted, and the consumer group that mirrors its positions, say the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from pipeline.core.names import GroupId, TaskId, journal_group, workers_app, workers_group
+from pipeline.core.topic_settings import SETTINGS, UNMANAGED
+from pipeline.errors import FatalTaskError
+from pipeline.ops.apps import last_entry, tasks_of
+from pipeline.ops.reading import last_committed
+from pipeline.ops.topics.applying import checked_topic
+from pipeline.ops.topics.declarations import TopicDeclaration
+from pipeline.ops.topics.plan import Facts, Plan, Readers, make_plan, uncertain
+from pipeline.ports import Cluster, JournalReader, TopicInfo
+from pipeline.runtime.sinks.noted import sink_groups
+
+__all__ = ["look", "readers_of"]
+
+_READS_AT_ONCE = 8  # each is a request or two that mostly waits
+
+
+def look(
+    declared: Sequence[TopicDeclaration],
+    cluster: Cluster,
+    journals: Callable[[], JournalReader],
+    allowed: frozenset[str] = frozenset(),
+) -> Plan:
+    """The plan for a cluster as it is now. `journals` opens a reader, where one is needed.
+
+    Raises UnreachableError, ConfigError (not authorised), InputError (`allowed` names no declared topic).
+    """
+    names = cluster.topics()
+    facts = Facts(names, cluster.describe([topic.name for topic in declared]) or _any_topic(names, cluster))
+    asked, unknown = uncertain(make_plan(declared, facts, allowed))
+    if unknown:  # every declared topic overrides that setting: perhaps another one follows the default
+        facts = Facts(names, {**cluster.describe(names), **facts.topics})
+    if asked:
+        facts = Facts(names, facts.topics, readers_of(asked, names, cluster, journals()))
+    plan = make_plan(declared, facts, allowed)
+    return plan if facts.topics else _asked(plan, cluster)
+
+
+def _any_topic(names: Sequence[str], cluster: Cluster) -> Mapping[str, TopicInfo]:
+    """One topic of the cluster, which says what settings topics have there. None: there is no topic."""
+    return next((found for name in names if (found := cluster.describe([name]))), {})
+
+
+def _asked(plan: Plan, cluster: Cluster) -> Plan:
+    """Nothing in an empty cluster says what settings it knows: of those that are not Kafka's the brokers are asked.
+
+    Only of those, since asking needs the permission to create.
+    """
+    topics = [
+        checked_topic(each, cluster) if each.topic.config.keys() - SETTINGS.keys() - UNMANAGED else each
+        for each in plan.topics
+    ]
+    return replace(plan, topics=tuple(topics))
+
+
+def readers_of(
+    topics: Collection[str], names: Sequence[str], cluster: Cluster, reader: JournalReader
+) -> dict[str, list[Readers]]:
+    """The groups that have read each of the topics, by the journals, and notes of workers, among `names`."""
+    found: dict[str, list[Readers]] = {topic: [] for topic in topics}
+    alive: dict[str, bool] = {}
+    groups = list(_groups(names))
+    journals = [group.journal_topic for group in groups]
+    described = cluster.describe(journals)
+    if described.keys() != set(journals):  # one broker may know less than another
+        described = cluster.describe_by_most(journals)
+    counts = {g: described[g.journal_topic].partitions for g in groups if g.journal_topic in described}
+    tasks = tasks_of(counts)
+    with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        inputs = dict(zip(tasks, pool.map(lambda task: _inputs(task, reader), tasks), strict=True))
+    for group, count in counts.items():
+        read = [inputs[TaskId(*group, number)] for number in range(count)]
+        unknown = next((each for each in read if isinstance(each, str)), "")
+        reads = {topic for each in read if not isinstance(each, str) for topic in each}
+        for topic in topics if unknown else reads & set(topics):
+            if group.app not in alive:
+                alive[group.app] = bool(cluster.member_ids(workers_group(group.app)))
+            found[topic].append(Readers(group, alive[group.app], "" if topic in reads else unknown))
+    for app in filter(None, map(workers_app, sorted(names))):
+        for group in sink_groups(app, reader):
+            reads = {partition.topic for partition in cluster.committed(group.consumer_group)}
+            for topic in reads & set(topics):
+                found[topic].append(Readers(group, bool(cluster.member_ids(workers_group(app)))))
+    return found
+
+
+def _groups(names: Sequence[str]) -> Iterator[GroupId]:
+    for name in sorted(names):
+        app = name.split(".", 1)[0]
+        group = journal_group(app, name)
+        if group is not None and re.fullmatch(r"[A-Za-z0-9_-]+", app):
+            yield GroupId(app, group)
+
+
+def _inputs(task: TaskId, reader: JournalReader) -> frozenset[str] | str:
+    """The inputs of a task, none before its group's genesis; or why nobody can tell: its journal is damaged."""
+    try:
+        last = last_entry(task, reader)
+        if last is not None:
+            identity = last.entry.identity
+            return frozenset(last.entry.positions) | frozenset(
+                identity.inputs if identity is not None else ()
+            )
+        bounds = reader.bounds(task.journal)
+        if last_committed(reader, task.journal, bounds.start, bounds.stable_end) is not None:
+            return f"the journal {task.journal} holds records that are no entries"
+    except FatalTaskError as error:
+        return error.message
+    return frozenset()

@@ -1,0 +1,222 @@
+"""Declarations, `topics/*.yaml`, read and checked.
+
+One file declares one topic:
+
+    name: flights-by-carrier        # as the file is called
+    partitions: 4
+    replication: 3                  # optional; left out: 3, or the number of brokers when there are fewer
+    owner: flight operations        # who to ask
+    key: the carrier's code, text   # what a key and a value hold, for people
+    value: one flight, a JSON object with the columns of the file
+    id: carrier, number and time    # optional; what an event's id is, where duplicates are dropped by it
+    config:                         # optional; topic settings as Kafka names them
+      retention.ms: 604800000
+    deleted: false                  # optional; true: the topic is to be deleted
+
+Reading reports every mistake of every file, each with its line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from pipeline.core.names import never_declared
+from pipeline.errors import ConfigError
+from pipeline.ops.topics.fields import FIELDS, SETTING_NAME, TOPIC_NAME, Kind
+from pipeline.ops.topics.scalars import ScalarKind, scalar_kind, whole_number
+from pipeline.ports import TopicSpec
+
+__all__ = ["TopicDeclaration", "declaration_files", "parse_topic", "read_topic_file", "read_topics"]
+
+WHAT_IS_DECLARED = "all that a declaration may say, also for editors: pipeline topics schema"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDeclaration:
+    """One topic as declared. `replication` 0: left to the cluster. `id` "": not needed. `deleted`: to be no more."""
+
+    name: str
+    partitions: int
+    owner: str
+    key: str
+    value: str
+    id: str = ""
+    replication: int = 0
+    config: Mapping[str, str] = field(default_factory=dict)
+    deleted: bool = False
+
+    @property
+    def spec(self) -> TopicSpec:
+        return TopicSpec(self.name, self.partitions, self.replication, self.config)
+
+
+def declaration_files(directory: Path) -> list[Path]:
+    """The files that declare topics, by name. Raises ConfigError when there is no such directory."""
+    if not directory.is_dir():
+        raise ConfigError(
+            f"there is no directory {directory}",
+            hint="run this where your topics/ is, or say where with --dir",
+        )
+    return sorted(path for path in directory.iterdir() if path.suffix in {".yaml", ".yml"})
+
+
+def declaration_file(topic: str, directory: Path) -> Path | None:
+    """The file that declares a topic; None where there is none."""
+    paths = (directory / f"{topic}.yaml", directory / f"{topic}.yml")
+    return next((path for path in paths if path.exists()), None)
+
+
+def read_topics(directory: Path) -> list[TopicDeclaration]:
+    """Every declaration in the directory, by name. Raises ConfigError listing all mistakes."""
+    topics: dict[str, TopicDeclaration] = {}
+    mistakes: list[str] = []
+    for path in declaration_files(directory):
+        topic, wrong = read_topic_file(path)
+        mistakes += wrong
+        if topic is None:
+            continue
+        if topic.name in topics:
+            mistakes.append(f"{path}: {topic.name!r} is declared twice")
+        topics[topic.name] = topic
+    if mistakes:
+        raise ConfigError(
+            "\n  ".join(["the topic declarations are wrong:", *mistakes]), hint=WHAT_IS_DECLARED
+        )
+    if not topics:
+        raise ConfigError(
+            f"{directory} declares no topic",
+            hint="add a file NAME.yaml for each topic, or write those of a cluster: pipeline topics export",
+        )
+    return list(topics.values())
+
+
+def read_topic_file(path: Path) -> tuple[TopicDeclaration | None, list[str]]:
+    """The declaration in one file, or None, and its mistakes."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return None, [f"{path}: cannot be read: {error}"]
+    topic, mistakes = parse_topic(text, str(path))
+    if topic is not None and topic.name != path.stem:
+        mistakes.append(f"{path}: declares {topic.name!r}; call the file {topic.name}.yaml")
+    return (None if mistakes else topic), mistakes
+
+
+def parse_topic(text: str, file: str) -> tuple[TopicDeclaration | None, list[str]]:
+    """The declaration, or None, and the mistakes, each as `file:line: what is wrong`."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        return None, [f"{file}:{line}: not valid YAML: {error.problem}"]
+    except yaml.YAMLError as error:
+        return None, [f"{file}:1: not valid YAML: {error}"]
+    except RecursionError:
+        return None, [f"{file}:1: not valid YAML: nested too deeply"]
+    return _Reader(file).topic(root)
+
+
+class _Reader:
+    """Walks the nodes of one file; notes each mistake with its line."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self.mistakes: list[str] = []
+
+    def topic(self, root: yaml.Node | None) -> tuple[TopicDeclaration | None, list[str]]:
+        if not isinstance(root, yaml.MappingNode):
+            self._wrong(root, f"a topic is declared by the fields {', '.join(FIELDS)}")
+            return None, self.mistakes
+        fields = self._mapping(root)
+        for name, node in fields.items():
+            if name not in FIELDS:
+                self._wrong(node, f"there is no field {name!r}; the fields are {', '.join(FIELDS)}")
+        deleted = self._flag(fields.get("deleted"), "deleted")
+        for name, what in FIELDS.items():
+            if what.required and name not in fields and (name == "name" or not deleted):
+                self._wrong(root, f"{name!r} is missing")
+        topic = TopicDeclaration(
+            name=self._name(fields.get("name")),
+            partitions=self._number(fields.get("partitions"), "partitions"),
+            owner=self._text(fields.get("owner"), "owner"),
+            key=self._text(fields.get("key"), "key"),
+            value=self._text(fields.get("value"), "value"),
+            id=self._text(fields.get("id"), "id"),
+            replication=self._number(fields.get("replication"), "replication"),
+            config=self._config(fields.get("config")),
+            deleted=deleted,
+        )
+        return (None if self.mistakes else topic), self.mistakes
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, yaml.Node]:
+        found: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            name = str(key.value) if isinstance(key, yaml.ScalarNode) else ""
+            if name in found:
+                self._wrong(key, f"{name!r} is given twice")
+            found[name] = value
+        return found
+
+    def _name(self, node: yaml.Node | None) -> str:
+        name = self._text(node, "name")
+        if node is None or not name:
+            return ""
+        if not re.fullmatch(TOPIC_NAME, name) or name in {".", ".."}:
+            self._wrong(node, f"{name!r} is no topic name: up to 249 letters, digits, '.', '_' or '-'")
+        why = never_declared(name)
+        if why:
+            self._wrong(node, f"{name!r} {why}")
+        return name
+
+    def _number(self, node: yaml.Node | None, name: str) -> int:
+        if node is None:
+            return 0
+        number, most = whole_number(node), FIELDS[name].most
+        if number is None or not 1 <= number <= most:
+            self._wrong(node, f"{name} must be a whole number from 1 to {most}")
+            return 0
+        return number
+
+    def _text(self, node: yaml.Node | None, name: str) -> str:
+        if node is None:
+            return ""
+        kind = scalar_kind(node)
+        if kind is ScalarKind.TEXT and node.value.strip():
+            # A name is taken as it is: a space at its end is a mistake, not a habit.
+            return str(node.value) if FIELDS[name].kind is Kind.NAME else str(node.value).strip()
+        quote = f': quote it, "{node.value}"' if kind in {ScalarKind.NUMBER, ScalarKind.FLAG} else ""
+        self._wrong(node, f"{name} must be a text{quote}")
+        return ""
+
+    def _flag(self, node: yaml.Node | None, name: str) -> bool:
+        if node is None:
+            return False
+        if scalar_kind(node) is not ScalarKind.FLAG:
+            self._wrong(node, f"{name} must be true or false")
+            return False
+        return str(node.value).lower() == "true"
+
+    def _config(self, node: yaml.Node | None) -> Mapping[str, str]:
+        if node is None:
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            self._wrong(node, "config must be a list of settings, one `name: value` a line")
+            return {}
+        found = self._mapping(node)
+        for name, value in found.items():
+            if not re.fullmatch(SETTING_NAME, name):
+                self._wrong(value, f"{name!r} is no name of a setting")
+            elif scalar_kind(value) is ScalarKind.OTHER:
+                self._wrong(value, f'config {name} must be a text or a number; a list is "a,b"')
+            elif scalar_kind(value) is ScalarKind.NULL:
+                self._wrong(value, f'config {name} has no value; an empty one is ""')
+        return {name: str(value.value).strip() for name, value in found.items()}
+
+    def _wrong(self, node: yaml.Node | None, what: str) -> None:
+        line = node.start_mark.line + 1 if node is not None else 1
+        self.mistakes.append(f"{self._file}:{line}: {what}")

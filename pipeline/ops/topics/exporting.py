@@ -1,0 +1,163 @@
+"""The topics of a cluster as declarations: `export`. What is exported, and planned then, is an empty plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pipeline.core.names import never_declared
+from pipeline.core.topic_settings import UNMANAGED
+from pipeline.errors import ConfigError, InputError
+from pipeline.ops.hints import did_you_mean
+from pipeline.ops.topics.declarations import TopicDeclaration, parse_topic
+from pipeline.ops.topics.fields import SCHEMA_FILE, schema_text
+from pipeline.ops.topics.plan import Facts, differences
+from pipeline.ops.topics.writing import edited, render
+from pipeline.ports import Cluster, TopicInfo
+
+__all__ = ["UNDESCRIBED", "Export", "FileState", "chosen_topics", "plan_export", "write_export"]
+
+UNDESCRIBED = "describe me"
+
+
+class FileState(StrEnum):
+    """A topic's file before the export: SAME is left alone, DIFFERENT is replaced only when that is asked for."""
+
+    NEW = "new"
+    SAME = "same"
+    DIFFERENT = "different"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The file of one topic, as it is to be."""
+
+    topic: str
+    path: Path
+    state: FileState
+    text: str
+
+
+def chosen_topics(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The topics that anybody may declare, of those that fit a pattern (`*` and `?` as in a shell); without any, all.
+
+    Raises InputError for a pattern that fits none.
+    """
+    declarable = sorted(name for name in names if never_declared(name) is None)
+    if not patterns:
+        return declarable
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in declarable):
+            why = never_declared(pattern)
+            raise InputError(
+                f"{pattern!r} {why}"
+                if why
+                else f"there is no topic {pattern!r}{did_you_mean(pattern, declarable)}"
+            )
+    return [name for name in declarable if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def plan_export(topics: Sequence[str], cluster: Cluster, directory: Path) -> list[Export]:
+    """The file of each topic. Reads the cluster and the directory, and writes nothing.
+
+    Raises UnreachableError, ConfigError (a file that cannot be read).
+    """
+    usual = cluster.default_replication()
+    return list(_exports(cluster.describe(topics), usual, directory))
+
+
+def write_export(exports: Sequence[Export], directory: Path, *, overwrite: bool) -> None:
+    """Write what is new, and with `overwrite` what differs; and the schema that the files name.
+
+    A crash leaves whole files: each is written beside and renamed. Raises ConfigError when the disk refuses.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(directory / SCHEMA_FILE, schema_text())
+        for each in exports:
+            if each.state is FileState.NEW or (overwrite and each.state is FileState.DIFFERENT):
+                _write(each.path, each.text)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {directory}: {error.strerror}", hint="choose another --dir"
+        ) from error
+
+
+def _described(topic: TopicDeclaration) -> tuple[str, ...]:
+    """What only people know of a topic."""
+    return topic.owner, topic.key, topic.value, topic.id
+
+
+def _exports(infos: Mapping[str, TopicInfo], usual: int, directory: Path) -> Iterator[Export]:
+    for name, info in sorted(infos.items()):
+        wanted = _declaration(info, usual)
+        path = _file(directory, name)
+        if not path.exists():
+            yield Export(name, path, FileState.NEW, render(wanted))
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from error
+        declared, _ = parse_topic(text, str(path))
+        if declared is not None and _agrees(declared, info):
+            yield Export(name, path, FileState.SAME, text)
+        else:
+            yield Export(name, path, FileState.DIFFERENT, _changed(text, declared, wanted, info))
+
+
+def _declaration(info: TopicInfo, usual: int) -> TopicDeclaration:
+    return TopicDeclaration(
+        name=info.name,
+        partitions=info.partitions,
+        owner=UNDESCRIBED,
+        key=UNDESCRIBED,
+        value=UNDESCRIBED,
+        # Left out where it is what the cluster gives by itself: the file then serves a smaller one, too.
+        replication=info.replication if info.replication != usual else 0,
+        config={name: info.config[name] for name in sorted(info.overridden - UNMANAGED)},
+    )
+
+
+def _agrees(declared: TopicDeclaration, info: TopicInfo) -> bool:
+    return (
+        declared.name == info.name
+        and not declared.deleted
+        and not differences(declared, info, Facts((), {info.name: info}))
+    )
+
+
+def _changed(text: str, declared: TopicDeclaration | None, wanted: TopicDeclaration, info: TopicInfo) -> str:
+    """The old file with the new facts; a new one where the old one cannot be read, or cannot be changed in place."""
+    if declared is None:
+        return render(wanted)
+    if declared.replication:
+        wanted = replace(wanted, replication=info.replication)
+    if not declared.deleted:
+        changed = edited(text, wanted)
+        again, _ = parse_topic(changed, "") if changed is not None else (None, [])
+        if again is not None and _agrees(again, info) and _described(again) == _described(declared):
+            return str(changed)
+    return render(
+        replace(
+            wanted,
+            owner=declared.owner or UNDESCRIBED,
+            key=declared.key or UNDESCRIBED,
+            value=declared.value or UNDESCRIBED,
+            id=declared.id,
+        )
+    )
+
+
+def _file(directory: Path, topic: str) -> Path:
+    other = directory / f"{topic}.yml"
+    return other if other.exists() else directory / f"{topic}.yaml"
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name[:200]}.new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,93 @@
+"""File descriptors of a worker: how many its tasks may need, and the limit of this process.
+
+If the other workers end, a worker may have to run every task of its app. A process that reaches its limit while it
+takes over tasks cannot open sockets and states. That looks as if Kafka were unreachable. So a start raises the soft
+limit, and is refused if the hard limit is too low.
+
+The figures were measured with workers of 10 to 300 tasks on 1 and on 3 brokers, on confluent-kafka 2.14 and rocksdict
+0.3; `tests/kafka/test_descriptors.py` compares them with a worker. A Kafka client has a pipe (two descriptors) and
+at most one socket for each broker.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.api.group import Group
+from pipeline.errors import ConfigError
+from pipeline.ports import TopicInfo
+from pipeline.processes.system import MAX_THREADS
+
+__all__ = ["Demand", "demand_of", "raise_limit", "require_descriptors"]
+
+_CLIENT = 5  # a Kafka client beside what it has for each broker
+_PER_BROKER = 3
+_PROCESS = 10  # the process itself; its clients for metadata, membership and notes are counted as clients
+_PROCESS_CLIENTS = 4
+_STATE = 7  # RocksDB beside its table files: lock, log, manifest, write-ahead log, directories
+_YOUNG_FILES = 8  # table files that a state may have beyond those that are on disk at the start
+_RESERVE = 100  # checkpoints, databases, and what handlers open themselves
+_MOST = 1 << 20  # Linux allows no more, unless fs.nr_open is raised
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What decides how many descriptors a worker may need.
+
+    `tasks`: of all groups with a journal. `groups`: of both kinds. `files`: table files of the local states.
+    """
+
+    tasks: int
+    groups: int
+    brokers: int
+    files: int = 0
+
+    @property
+    def descriptors(self) -> int:
+        """The number with every task running here, and as many being restored as there are threads for it."""
+        client = _CLIENT + _PER_BROKER * self.brokers
+        of_task = client + _STATE + _YOUNG_FILES
+        restores = min(self.tasks, MAX_THREADS)  # each reads a journal
+        clients = _PROCESS_CLIENTS + self.groups + restores
+        return _PROCESS + _RESERVE + self.tasks * of_task + clients * client + self.files
+
+
+def demand_of(
+    groups: list[Group], topics: Mapping[str, TopicInfo], brokers: int, app_state_dir: Path
+) -> Demand:
+    """The demand of an app. Topics that are not there count as nothing: the start refuses them by name."""
+    tasks = sum(
+        max((topics[topic.name].partitions for topic in group.inputs if topic.name in topics), default=0)
+        for group in groups
+        if not group.sinks
+    )
+    return Demand(tasks, len(groups), brokers, sum(1 for _ in app_state_dir.glob("*/*/*.sst")))
+
+
+def raise_limit() -> int:
+    """Raise this process's soft limit to the hard one, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return _MOST if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def require_descriptors(app: str, demand: Demand) -> None:
+    """Raise the limit. Raises ConfigError with the number and the commands when it stays below the demand."""
+    limit = raise_limit()
+    needed = demand.descriptors
+    if needed <= limit:
+        return
+    tasks = f"{demand.tasks} task{'' if demand.tasks == 1 else 's'}"
+    brokers = f"{demand.brokers} broker{'' if demand.brokers == 1 else 's'}"
+    raise ConfigError(
+        f"app {app} has {tasks} on {brokers}: a worker that runs them all may need {needed} open files, and this "
+        f"process may have {limit}",
+        hint=f"raise the hard limit: `ulimit -n {needed}` before the start; LimitNOFILE={needed} in a systemd unit; "
+        f"`--ulimit nofile={needed}:{needed}` for a container",
+    )

@@ -1,0 +1,261 @@
+"""Keeps the worker processes of `--processes` running, and knows when there is no use in that.
+
+`Restarts` decides, for one process: when it is started again after an end, or that it is given up. `Supervisor`
+carries that out on any `Child`, and ends them all when it is told to stop. What is not committed when one of
+them is killed did not happen, so nothing here can lose or double a record.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from pipeline.errors import DisplacedError
+from pipeline.ports import Clock, Logger, Random
+from pipeline.runtime.counters import Progress
+
+__all__ = ["Child", "End", "Restarts", "Supervisor"]
+
+FIRST_WAIT_S = 0.5
+MAX_WAIT_S = 30.0
+WELL_S = 60.0  # who lived this long begins again with the first wait
+MAX_REFUSALS = 5
+REFUSALS = frozenset({1, 2})  # as exit codes: something is wrong with what was asked for
+DISPLACED = DisplacedError.exit_code
+GRACE_S = 2.0  # beyond stop_timeout_s, so that a worker that hangs can say where before it is killed
+TURN_S = 0.1
+REPORT_S = 1.0
+_COUNTS_OF_NOW = frozenset({"live", "restoring", "following", "failed"})
+_GIVEN_UP = {
+    False: "it ended again and again before it had a task; its own message is above",
+    True: "another process has its worker id, and was started later; its own message is above",
+}
+_NOTHING = Progress(**dict.fromkeys((field.name for field in fields(Progress)), 0))
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a process ended. `code`: negative for a signal. `worked`: it had a task that was live."""
+
+    code: int
+    lived_s: float
+    worked: bool
+
+
+class Restarts:
+    """What follows the ends of one process.
+
+    ::
+
+        it lived for a minute            start it again after the first wait
+        5: a younger one has its id      given up: another supervisor starts that one
+        1 or 2 before it had a task      the same will happen again: given up at the fifth time in a row
+        anything else                    start it again, after twice the wait before, up to half a minute
+
+    Waits are jittered, so that processes which ended together do not come back together. Kafka away (3) is
+    waited for without end.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._ends = 0
+        self.refusals = 0
+
+    def after(self, end: End) -> float | None:
+        """Seconds until it is started again; None when it is given up."""
+        if end.code == DISPLACED:
+            return None
+        if end.lived_s >= WELL_S:
+            self._ends = 0
+        refused = end.code in REFUSALS and not end.worked and end.lived_s < WELL_S
+        self.refusals = self.refusals + 1 if refused else 0
+        if self.refusals >= MAX_REFUSALS:
+            return None
+        wait_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** min(self._ends, 10))
+        self._ends += 1
+        return self._random.uniform(wait_s / 2, wait_s)
+
+
+class Child(Protocol):
+    """A worker process."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def progress(self) -> Progress | None:
+        """What it reported last."""
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+
+    def terminate(self) -> None:
+        """SIGTERM, if it runs."""
+
+    def kill(self) -> None:
+        """SIGKILL, if it runs."""
+
+
+class _Place:
+    """One of the processes, over all its lives."""
+
+    def __init__(self, name: str, start: Callable[[int], Child], clock: Clock, random: Random) -> None:
+        self.name = name
+        self.restarts = Restarts(random)
+        self.code = 0  # of the last life
+        self.child: Child | None = None
+        self.due_s: float | None = 0.0  # None: given up
+        self._start = start
+        self._clock = clock
+        self._started_s = 0.0
+        self._before = _NOTHING  # of the lives before this one
+
+    @property
+    def progress(self) -> Progress:
+        now = self.child.progress if self.child is not None else None
+        return _sum(self._before, now) if now is not None else self._before
+
+    @property
+    def worked(self) -> bool:
+        now = self.child.progress if self.child is not None else None
+        return now is not None and (now.live > 0 or now.records > 0)
+
+    def start(self) -> None:
+        self._started_s = self._clock.monotonic_s()
+        self.child = self._start(self.code)
+
+    def take_end(self) -> End | None:
+        """The end of this life, once."""
+        if self.child is None:
+            return None
+        code = self.child.poll()
+        if code is None:
+            return None
+        end = End(code, self._clock.monotonic_s() - self._started_s, self.worked)
+        before, self.code, self.child = self.progress, code, None
+        self._before = Progress(
+            **{f.name: 0 if f.name in _COUNTS_OF_NOW else getattr(before, f.name) for f in fields(Progress)}
+        )
+        return end
+
+
+class Supervisor:
+    """`count` processes, named `<worker_id>-<n>`.
+
+    `start(name, n, code)` begins the life of one; `code` is the exit code of the one before, 0 if there was none.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        count: int,
+        start: Callable[[str, int, int], Child],
+        clock: Clock,
+        random: Random,
+        log: Logger,
+    ) -> None:
+        self._clock = clock
+        self._log = log
+        self._worked = False
+        self._places = [
+            _Place(name, lambda code, name=name, n=n: start(name, n, code), clock, random)  # type: ignore[misc]
+            for n in range(1, count + 1)
+            for name in [process_id(worker_id, n)]
+        ]
+
+    @property
+    def progress(self) -> Progress:
+        """The sum over all processes and all their lives."""
+        total = _NOTHING
+        for place in self._places:
+            total = _sum(total, place.progress)
+        return total
+
+    def run(
+        self, stop: threading.Event, stop_timeout_s: float, report: Callable[[Progress], None] | None = None
+    ) -> int:
+        """Until `stop` is set, or every process has been given up; the exit code.
+
+        0 when every process ended with 0 after `stop`; else the code of one that did not.
+        """
+        next_report_s = self._clock.monotonic_s() + REPORT_S
+        while not stop.is_set() and any(place.due_s is not None for place in self._places):
+            self.turn()
+            if report is not None and self._clock.monotonic_s() >= next_report_s:
+                next_report_s = self._clock.monotonic_s() + REPORT_S
+                report(self.progress)
+            self._clock.sleep(TURN_S)
+        return self.stop(stop_timeout_s)
+
+    def turn(self) -> None:
+        """Start what is due, and see who has ended."""
+        for place in self._places:
+            self._worked |= place.worked
+            end = place.take_end()
+            if end is not None:
+                self._ended(place, end)
+            if place.child is None and place.due_s is not None and self._clock.monotonic_s() >= place.due_s:
+                place.start()
+
+    def stop(self, timeout_s: float) -> int:
+        """SIGTERM to all, SIGKILL to those that are left after the time-out; the exit code."""
+        deadline_s = self._clock.monotonic_s() + timeout_s + GRACE_S
+        killed = False
+        for place in self._places:
+            if place.child is not None:
+                place.child.terminate()
+        while any(place.child is not None for place in self._places):
+            for place in self._places:
+                end = place.take_end()
+                if end is not None and end.code == -signal.SIGTERM and not end.worked:
+                    place.code = 0  # it was told to stop before it listened, and had begun nothing
+                if place.child is not None and not killed and self._clock.monotonic_s() >= deadline_s:
+                    self._log.error("worker_killed", worker=place.name, reason="it did not stop in time")
+                    place.child.kill()
+            killed = self._clock.monotonic_s() >= deadline_s
+            if any(place.child is not None for place in self._places):
+                self._clock.sleep(TURN_S)
+        codes = [place.code for place in self._places if place.code]
+        return next((code for code in codes if code > 0), 1 if codes else 0)
+
+    def _ended(self, place: _Place, end: End) -> None:
+        wait_s = place.restarts.after(end)
+        # While nobody has ever worked, each refusal is one more of the same.
+        alike = 0 if self._worked else sum(place.restarts.refusals for place in self._places)
+        lived_s = round(end.lived_s, 1)
+        if wait_s is None or alike >= MAX_REFUSALS:
+            place.due_s = None
+            self._log.error(
+                "worker_given_up",
+                worker=place.name,
+                ended_with=_name_of(end.code),
+                reason=_GIVEN_UP[end.code == DISPLACED],
+            )
+        else:
+            place.due_s = self._clock.monotonic_s() + wait_s
+            self._log.warning(
+                "worker_ended",
+                worker=place.name,
+                ended_with=_name_of(end.code),
+                lived_s=lived_s,
+                next=f"it is started again in {wait_s:.1f} s",
+            )
+        if alike >= MAX_REFUSALS:
+            for other in self._places:
+                other.due_s = None
+
+
+def process_id(worker_id: str, number: int) -> str:
+    """The worker id of the `number`-th process."""
+    return f"{worker_id}-{number}"
+
+
+def _name_of(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _sum(one: Progress, other: Progress) -> Progress:
+    return Progress(**{f.name: getattr(one, f.name) + getattr(other, f.name) for f in fields(Progress)})

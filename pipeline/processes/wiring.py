@@ -1,0 +1,245 @@
+"""Puts the real parts together: settings and an app in, a worker on Kafka and RocksDB out."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from signal import Signals
+
+import structlog
+
+from pipeline.api.app import App
+from pipeline.config import (
+    DEFAULT_TOPICS_DIR,
+    WORKER_STARTUP_WAIT_S,
+    KafkaSettings,
+    Settings,
+    WorkerSettings,
+)
+from pipeline.databases.opening import RealDatabases
+from pipeline.errors import ConfigError, FatalTaskError, PipelineError, UnreachableError
+from pipeline.kafka.clients import ProducerLimits
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.kafka.members import KafkaMembers
+from pipeline.kafka.producer import KafkaProducers
+from pipeline.kafka.reachable import StartupWait
+from pipeline.kafka.source import KafkaSources
+from pipeline.object_store.checkpoint_store import open_checkpoint_store
+from pipeline.ports import Logger, Steps
+from pipeline.processes.descriptors import demand_of, require_descriptors
+from pipeline.processes.signals import Watch, heard_signals
+from pipeline.processes.system import SystemClock, SystemRandom, ThreadExecutor
+from pipeline.rocksdb.crash_files import CrashFiles
+from pipeline.rocksdb.rocks import RocksStores
+from pipeline.runtime.counters import Progress
+from pipeline.runtime.dead_letter_topics import letter_topics
+from pipeline.runtime.environment import Checkpoints, NoSteps, World
+from pipeline.runtime.worker import Worker
+
+__all__ = ["build_worker", "build_world", "run_app", "run_worker", "with_worker_id"]
+
+PROGRESS_INTERVAL_S = 1.0
+REPEAT_S = 10.0  # between two lines that say the start still waits
+TRANSFERS = 4  # files that are copied at a time
+
+
+def producer_limits(settings: Settings, message_bytes: dict[str, int]) -> ProducerLimits:
+    """What bounds the producers of this process. `message_bytes`: max.message.bytes by topic."""
+    return ProducerLimits(
+        transaction_timeout_ms=settings.worker.transaction_timeout_ms,
+        retry_backoff_ms=settings.worker.retry_backoff_ms,
+        message_bytes=message_bytes,
+    )
+
+
+class WorkerWait:
+    """`StartupWait` of a worker: it logs that it waits, now and then, and ends when the worker is told to stop."""
+
+    def __init__(self, settings: KafkaSettings, stop: threading.Event, log: Logger) -> None:
+        chosen = settings.startup_wait_s
+        self.seconds = chosen if chosen is not None else WORKER_STARTUP_WAIT_S
+        self._stop = stop
+        self._log = log
+        self._next_s = 0.0
+
+    def waiting(self, error: UnreachableError, waited_s: float) -> None:
+        if waited_s < self._next_s:
+            return
+        self._next_s = waited_s + REPEAT_S
+        self._log.warning(
+            "kafka_unreachable",
+            reason=error.message,
+            seconds=round(waited_s, 1),
+            next=f"the start waits for up to {self.seconds:g} s (kafka.startup_wait_s); check that the brokers run",
+        )
+
+    def answered(self, waited_s: float) -> None:
+        self._log.warning("kafka_reachable", reason="Kafka answers", seconds=round(waited_s, 1))
+
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+
+def build_world(
+    app: App,
+    settings: Settings,
+    *,
+    steps: Steps | None = None,
+    log: Logger | None = None,
+    wait: StartupWait | None = None,
+    ended_by: Signals | None = None,
+) -> World:
+    """Adapters for `app`'s cluster. `wait`: for a Kafka that does not answer yet.
+
+    `ended_by`: the signal that ended the process before this one, if it is known.
+
+    Raises UnreachableError, ConfigError.
+    """
+    checkpoints = open_checkpoint_store(settings.worker.checkpoint_store)
+    cluster = KafkaCluster(settings.kafka, wait)
+    topics = {**cluster.describe(list(app.topics)), **letter_topics(app.groups, cluster)}
+    limits = {
+        name: int(info.config["max.message.bytes"])
+        for name, info in topics.items()
+        if "max.message.bytes" in info.config
+    }
+    logger: Logger = log if log is not None else structlog.get_logger("pipeline")
+    return World(
+        cluster=cluster,
+        sources=KafkaSources(settings.kafka),
+        producers=KafkaProducers(settings.kafka, producer_limits(settings, limits)),
+        members=KafkaMembers(settings.kafka),
+        journals=lambda: KafkaJournalReader(settings.kafka),
+        stores=RocksStores(settings.worker.state_dir, settings.worker.block_cache_bytes),
+        clock=SystemClock(),
+        random=SystemRandom(),
+        executor=ThreadExecutor(),
+        log=logger,
+        steps=steps if steps is not None else NoSteps(),
+        databases=RealDatabases(),
+        checkpoints=Checkpoints(checkpoints, ThreadExecutor(TRANSFERS)) if checkpoints is not None else None,
+        sink_executor=lambda: ThreadExecutor(settings.worker.sink_connections),
+        crash_log=CrashFiles(settings.worker.state_dir, ended_by),
+    )
+
+
+def build_worker(
+    app: App,
+    settings: Settings,
+    *,
+    steps: Steps | None = None,
+    stop: threading.Event | None = None,
+    ended_by: Signals | None = None,
+) -> Worker:
+    """A worker on the real parts, not yet started. `stop` ends the wait for a Kafka that does not answer yet.
+
+    `ended_by`: as of `build_world`. Raises ConfigError where declared topics are other ones, or where this process may
+    not open as many files as the app's tasks may need; UnreachableError.
+    """
+    worker_settings = with_worker_id(settings.worker)
+    wait = WorkerWait(settings.kafka, stop or threading.Event(), structlog.get_logger("pipeline"))
+    world = build_world(app, settings, steps=steps, wait=wait, ended_by=ended_by)
+    _check_declarations(app, settings.worker.topics_dir, world)
+    topics = world.cluster.describe(list(app.topics))
+    place = settings.worker.state_dir / app.app_name
+    require_descriptors(app.app_name, demand_of(app.groups, topics, world.cluster.brokers(), place))
+    return Worker(app, world, worker_settings)
+
+
+def _check_declarations(app: App, directory: str, world: World) -> None:
+    """Compare the app's topics with their declarations, where there are any. Empty: nobody asked for it."""
+    if not directory:
+        return
+    if Path(directory).is_dir():
+        from pipeline.ops.topics.checking import check_topics  # noqa: PLC0415 - YAML takes its time to load
+
+        with_ids = [name for name, topic in app.topics.items() if topic.dedup and topic.dedup.id is None]
+        check_topics(app.topics, Path(directory), world.cluster, world.log, with_ids=with_ids)
+    elif directory != DEFAULT_TOPICS_DIR:
+        raise ConfigError(
+            f"worker.topics_dir is {directory}, and there is no such directory",
+            hint="correct it; or say '' if the topics are declared elsewhere",
+        )
+
+
+def with_worker_id(settings: WorkerSettings) -> WorkerSettings:
+    """The settings with a worker id: the host's name unless one is given."""
+    return settings if settings.worker_id else replace(settings, worker_id=socket.gethostname())
+
+
+def run_worker(
+    worker: Worker,
+    stop: threading.Event,
+    settings: WorkerSettings,
+    report: Callable[[Progress], None] | None = None,
+) -> None:
+    """Run until `stop` is set or every task has failed; then commit what is open and leave.
+
+    `report` is called about once a second. Raises the first failure when any task has failed.
+    """
+    with Watch(lambda: worker.at_work, stop, settings, worker.world.clock, worker.world.log) as watch:
+        worker.start()
+        # What lives now lives as long as the process; nothing per record is tracked by the collector.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
+        next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
+        while not stop.is_set() and not worker.finished:
+            worker.step()
+            if report is not None and time.monotonic() >= next_report_s:
+                next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
+                report(worker.progress())
+    stopper = threading.Thread(target=_stop_and_close, args=(worker,), daemon=True, name="pipeline-stop")
+    stopper.start()
+    stopper.join(watch.left_s)
+    if stopper.is_alive():
+        raise FatalTaskError(
+            f"the worker could not commit within {settings.stop_timeout_s:.0f} s and left",
+            hint="nothing is lost: the next start goes on from the last commit",
+        )
+    if worker.displaced is not None:
+        raise worker.displaced
+    if worker.failures:
+        raise _summary(list(worker.failures.values()))
+
+
+def run_app(
+    app: App,
+    settings: Settings,
+    report: Callable[[Progress], None] | None = None,
+    ended_by: Signals | None = None,
+) -> None:
+    """Build a worker and `run_worker` until SIGTERM or SIGINT. A second SIGINT ends the process at once.
+
+    `ended_by`: the signal that ended the process before this one, if it is known.
+    Must be called on the main thread. Raises what `build_worker` and `run_worker` raise. A worker that does not come
+    to an end within `stop_timeout_s` of the signal, because a handler does not return, ends the process with 1.
+    """
+    stop = threading.Event()
+    with heard_signals(stop):
+        try:
+            worker = build_worker(app, settings, stop=stop, ended_by=ended_by)
+        except UnreachableError:
+            if stop.is_set():
+                return  # it was told to stop while it waited for Kafka, and had begun nothing
+            raise
+        run_worker(worker, stop, settings.worker, report)
+
+
+def _stop_and_close(worker: Worker) -> None:
+    worker.stop()
+    worker.close()
+
+
+def _summary(failures: list[PipelineError]) -> PipelineError:
+    first = failures[0]
+    if len(failures) == 1:
+        return first
+    others = "\n".join(f"also: {failure.message}" for failure in failures[1:])
+    return type(first)(f"{first.message}\n{others}", hint=first.hint)

@@ -1,0 +1,1 @@
+"""The local state of tasks in RocksDB. The only importer of rocksdict."""

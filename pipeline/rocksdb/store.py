@@ -1,0 +1,168 @@
+"""The applied state of one task in RocksDB: `RocksStore`, and `RocksView` for reading alone.
+
+Promises that a state on disk is always one that was applied, whole: every `apply` is one write batch with the
+position in it, in the write-ahead log. It is not synced, because the journal is the durable log: a machine
+that loses its last batches replays them. Any failure to read or write is raised, never read as absence.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rocksdict import Rdict, RdictIter, WriteBatch
+
+from pipeline.errors import CorruptStateError, InvariantError
+from pipeline.rocksdb.errors import use_failure
+from pipeline.rocksdb.snapshots import RocksSnapshot, take_snapshot
+
+__all__ = ["RocksStore", "RocksView"]
+
+_POSITION = b"\x00\x00\x00\x00position"
+_FIRST_USER_KEY = b"\x00\x00\x00\x01"  # table ids are four bytes and never zero
+_LAST_TABLE = b"\xff\xff\xff\xff"
+
+
+class RocksView:
+    """One state, for reading."""
+
+    def __init__(self, database: Rdict, path: Path) -> None:
+        self._database = database
+        self._path = path
+        self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
+        self.closed = False
+
+    def get(self, key: bytes) -> bytes | None:
+        try:
+            value: bytes | None = self._database.get(key)
+        except Exception as error:
+            raise use_failure(self._path, "read", error) from error
+        return value
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        try:
+            values: Any = self._database.get(list(keys))
+        except Exception as error:
+            raise use_failure(self._path, "read", error) from error
+        return list(values)
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Keys with this prefix, from `start` on, in byte order, as of this call; never the position."""
+        try:
+            iterator = self._database.iter()
+            iterator.seek(max(prefix, start, _FIRST_USER_KEY))
+        except Exception as error:
+            raise use_failure(self._path, "scanned", error) from error
+        scan = _Scan(iterator, prefix, self._path)
+        self._scans.add(scan)
+        return scan
+
+    def position(self) -> bytes | None:
+        return self.get(_POSITION)
+
+    def figure(self, name: str) -> str:
+        """What RocksDB says of itself under the name of a property, for measurements; empty when it knows none."""
+        return str(self._database.property_value(name) or "")
+
+    def close(self) -> None:
+        """Release the directory. Scans under way end: a living iterator would keep its lock."""
+        for scan in list(self._scans):
+            scan.end()
+        self.closed = True
+        try:
+            self._database.close()
+        except Exception as error:
+            # It repeats an earlier write error. What was applied is in the write-ahead log all the same.
+            raise use_failure(self._path, "closed", error) from error
+
+
+class RocksStore(RocksView):
+    """`ports.Store`: one state, for reading and writing. Reads and `snapshot` may run beside one `apply`."""
+
+    def __init__(self, database: Rdict, path: Path) -> None:
+        super().__init__(database, path)
+        # A snapshot being taken would keep the database open, and its lock held.
+        self._ending = threading.Lock()
+
+    def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
+        """Write all values (None deletes) and the position, atomically."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in writes.items():
+            if key < _FIRST_USER_KEY:
+                raise InvariantError(f"key {key!r} has no table id")
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        self._write(batch, position)
+
+    def clear(self, position: bytes) -> None:
+        """Remove every value and write the position, atomically."""
+        batch = WriteBatch(raw_mode=True)
+        batch.delete_range(_FIRST_USER_KEY, _LAST_TABLE)
+        for key, _ in self.scan(_LAST_TABLE):  # a range excludes its end
+            batch.delete(key)
+        self._write(batch, position)
+
+    def snapshot(self) -> RocksSnapshot:
+        """All of it as of one moment. Raises CorruptStateError, also when it was closed meanwhile."""
+        with self._ending:
+            if self.closed:
+                raise CorruptStateError(f"the state {self._path} is closed")
+            try:
+                return take_snapshot(self._database, self._path, _POSITION)
+            except CorruptStateError:
+                raise
+            except Exception as error:
+                raise use_failure(self._path, "copied", error) from error
+
+    def close(self) -> None:
+        """Release the directory. Scans under way end; a snapshot that is being taken is waited for."""
+        with self._ending:
+            super().close()
+
+    def _write(self, batch: WriteBatch, position: bytes) -> None:
+        batch.put(_POSITION, position)
+        try:
+            self._database.write(batch)
+        except Exception as error:
+            raise use_failure(self._path, "written", error) from error
+
+
+class _Scan:
+    """An iterator that tells the end from an unreadable block, which the client's own `items` does not.
+
+    It compares prefixes itself: the client frees an upper bound while its iterator still uses it.
+    """
+
+    def __init__(self, iterator: RdictIter, prefix: bytes, path: Path) -> None:
+        self._iterator: RdictIter | None = iterator
+        self._prefix = prefix
+        self._path = path
+
+    def __iter__(self) -> _Scan:
+        return self
+
+    def __next__(self) -> tuple[bytes, bytes]:
+        iterator = self._iterator
+        if iterator is None:
+            raise StopIteration
+        try:
+            if iterator.valid():
+                key: bytes = iterator.key()
+                if key.startswith(self._prefix):
+                    value: bytes = iterator.value()
+                    iterator.next()
+                    return key, value
+            else:
+                iterator.status()
+        except Exception as error:
+            raise use_failure(self._path, "scanned", error) from error
+        self._iterator = None
+        raise StopIteration
+
+    def end(self) -> None:
+        self._iterator = None

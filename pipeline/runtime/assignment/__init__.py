@@ -1,0 +1,1 @@
+"""Which worker runs which task: members, handoffs, standby copies, cleanup."""

@@ -1,0 +1,142 @@
+"""Removes the states of tasks that have moved to another worker and did not come back.
+
+A state that stays here when its task moves makes a return short, and after `state_cleanup_delay_s` it only takes room.
+(Kafka Streams has the same rule, `state.cleanup.delay.ms`.) Removed is a state only when all of this holds:
+
+    its task is one of this app's, by its place: nothing else in the directory is looked at
+    the task is not run, restored, followed or closed here, nor did it fail here
+    a living worker of another id has had it, by the workers' notes, for all of the delay
+    the journal's last entry is that worker's, at or after the acquire entry that the notes speak of
+
+    1 look       at the journal's end, on the executor
+    2 put away   the state leaves its place in one rename, on the processing thread, which begins all restores
+    3 remove     what was put away, on the executor
+
+A crash before 2 leaves the state as it was. One after it leaves a directory that nobody opens, and that the next
+start removes. The delay is counted anew in each process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+from typing import NamedTuple
+
+from pipeline.core.journal import Kind
+from pipeline.core.membership import Owner, Roster
+from pipeline.core.names import TaskId
+from pipeline.errors import PipelineError
+from pipeline.ports import Pending
+from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.runtime.environment import World
+
+__all__ = ["StateCleanup"]
+
+INTERVAL_S = 5.0
+
+
+class _Look(NamedTuple):
+    """Whether the journal agrees that `owner` has the task."""
+
+    task: TaskId
+    owner: Owner
+    agrees: Pending[bool]
+
+
+class StateCleanup:
+    """Processing thread only. `tasks`: those with a state; `me`: this worker's id; `delay_s`: 0 removes nothing."""
+
+    def __init__(self, tasks: Iterable[TaskId], me: str, world: World, delay_s: float) -> None:
+        self._tasks = list(tasks) if delay_s else []
+        self._me = me
+        self._world = world
+        self._delay_s = delay_s
+        self._since_s: dict[TaskId, float] = {}  # inf: there is no state here
+        self._next_s = 0.0
+        self._look: _Look | None = None
+        self._removal: tuple[TaskId, Pending[None]] | None = None
+
+    def turn(self, here: Callable[[], Collection[TaskId]], roster: Roster) -> None:
+        """Do what is due, one state at a time. `here`: the tasks that this worker does anything about."""
+        now = self._world.clock.monotonic_s()
+        if self._removal is not None and self._removal[1].done():
+            self._end_removal()
+        if self._look is not None and self._look.agrees.done():
+            look, self._look = self._look, None
+            self._since_s[look.task] = now  # whatever comes of it
+            self._put_away(look, here(), roster)
+        if now < self._next_s or not self._tasks:
+            return
+        self._next_s = now + INTERVAL_S
+        self._observe(here(), roster, now)
+        if self._look is None and self._removal is None:
+            self._begin_look(roster, now)
+
+    def _observe(self, here: Collection[TaskId], roster: Roster, now: float) -> None:
+        for task in self._tasks:
+            if task not in here and self._is_anothers(task, roster):
+                self._since_s.setdefault(task, now)
+            else:
+                self._since_s.pop(task, None)
+
+    def _is_anothers(self, task: TaskId, roster: Roster) -> bool:
+        owner = roster.owners.get(task)
+        return owner is not None and owner.worker != self._me and roster.is_running(task)
+
+    def _begin_look(self, roster: Roster, now: float) -> None:
+        for task, since_s in self._since_s.items():
+            if now - since_s < self._delay_s:
+                continue
+            if not self._world.stores.exists(task):
+                self._since_s[task] = math.inf
+                continue
+            owner = roster.owners[task]
+            agrees = self._world.executor.submit(partial(_journal_agrees, task, owner, self._world))  # 1
+            self._look = _Look(task, owner, agrees)
+            return
+
+    def _put_away(self, look: _Look, here: Collection[TaskId], roster: Roster) -> None:
+        task, log = look.task, self._world.log
+        try:
+            agrees = look.agrees.result()
+            if not agrees or task in here or not self._is_anothers(task, roster):
+                return
+            remove = self._world.stores.put_away(task)  # 2
+        except PipelineError as error:
+            log.info("state_not_removed", task=str(task), reason=error.message)
+            return
+        log.info(
+            "state_removed",
+            task=str(task),
+            owner=look.owner.worker,
+            reason=f"another worker has had the task for {self._delay_s:.0f} s",
+        )
+        self._removal = task, self._world.executor.submit(remove)  # 3
+
+    def _end_removal(self) -> None:
+        if self._removal is None:
+            return
+        (task, removal), self._removal = self._removal, None
+        try:
+            removal.result()
+        except PipelineError as error:
+            self._world.log.warning(
+                "state_not_removed", task=str(task), reason=error.message, next=error.hint
+            )
+
+
+def _journal_agrees(task: TaskId, owner: Owner, world: World) -> bool:
+    reader = world.journals()
+    try:
+        last = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
+    finally:
+        reader.close()
+    if not last:
+        return False
+    entry = last[0].entry
+    return (
+        entry.owner == owner.worker
+        and entry.seq >= owner.seq
+        and entry.kind not in {Kind.RELEASE, Kind.RETIRE}
+    )

@@ -1,0 +1,288 @@
+"""Which tasks this worker takes and gives up: the ring's answer, carried out one step at a time.
+
+It looks at the members (`roster`), follows tasks that are to come here (`follow`), and tells the worker which to
+claim and which to release. Who may write is decided by the fence alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+
+from pipeline.config import WorkerSettings
+from pipeline.core.membership import (
+    Action,
+    Claim,
+    Member,
+    Owner,
+    Place,
+    Suspected,
+    Waiting,
+    check_worker_id,
+    decide,
+    process_age,
+    process_name,
+    ring_parameters,
+)
+from pipeline.core.names import GroupId, TaskId
+from pipeline.errors import DisplacedError
+from pipeline.ports import Store
+from pipeline.runtime.assignment.cleanup import StateCleanup
+from pipeline.runtime.assignment.roster import RosterWatch
+from pipeline.runtime.assignment.standby import Followers
+from pipeline.runtime.environment import World
+from pipeline.runtime.plan import GroupPlan
+
+__all__ = ["Ownership"]
+
+# A process of the same worker id that is only a ghost is missed by Kafka sooner than this.
+GHOST_S = 15.0
+MAX_PROBLEM = 2_000  # characters that the others are told
+
+
+class Ownership:
+    """Processing thread only."""
+
+    def __init__(self, app: str, plans: Iterable[GroupPlan], world: World, settings: WorkerSettings) -> None:
+        self._cluster_ids: dict[TaskId, str] = {}
+        self._databases: dict[TaskId, str] = {}
+        for plan in plans:
+            self._cluster_ids.update(dict.fromkeys(plan.tasks, plan.identity.cluster_id))
+            if plan.group.sinks:
+                self._databases.update(dict.fromkeys(plan.tasks, plan.group.sinks[0].sink.place))
+        self._world = world
+        self._settings = settings
+        self.me = Member(
+            check_worker_id(settings.worker_id),
+            process_name(world.clock.wall_ms(), world.random.token(6)),
+            settings.weight,
+            ring_parameters(self._cluster_ids),
+        )
+        self._watch = RosterWatch(app, self.me, world, settings)
+        self._followers = Followers(world)
+        with_state = [task for task in self._cluster_ids if task not in self._databases]
+        delay_s = settings.state_cleanup_delay_s
+        self._cleanup = StateCleanup(with_state, self.me.worker, world, delay_s)
+        self._ready_s: dict[TaskId, float] = {}
+        self._waits: dict[GroupId, str] = {}
+        self._younger_since_s: float | None = None
+        self._outside = False
+        self._hurry = True
+        self._reconsider = False
+        self._at_rest = False
+
+    @property
+    def at_rest(self) -> bool:
+        """As far as this worker sees, every task is where the ring wants it."""
+        return self._at_rest and self._watch.settled
+
+    @property
+    def settled(self) -> bool:
+        """Whether tasks that no worker runs are claimed by now: not before the members stay the same for a while."""
+        return self._watch.settled
+
+    @property
+    def following(self) -> int:
+        return len(self._followers)
+
+    def join(self, progress: Callable[[], object]) -> None:
+        """Become a member. Raises ConfigError, UnreachableError."""
+        self._watch.join(progress)
+
+    def turn(self, places: Callable[[], Mapping[TaskId, Place]]) -> dict[TaskId, Action]:
+        """What to begin now: CLAIM and RELEASE. `places`: of the tasks that are not ABSENT here.
+
+        Raises DisplacedError when a younger process has this worker's id.
+        """
+        changed = self._watch.turn(hurry=self._hurry)
+        for task in self._followers.turn():
+            self._ready_s[task] = self._world.clock.monotonic_s()
+            self._claim(task, ready=True)
+            self._reconsider = True
+        if not (changed or self._reconsider) or not self._watch.looked:
+            return {}
+        self._reconsider = False
+        if not self._is_the_process_of_its_id():
+            return {}
+        return self._decide(places())
+
+    def _decide(self, places: Mapping[TaskId, Place]) -> dict[TaskId, Action]:
+        roster, settled = self._watch.roster, self._watch.settled
+        self._note_waiting()
+        known = {**dict.fromkeys(self._followers.tasks, Place.FOLLOWING), **places}
+        assigned = roster.assignment(self._cluster_ids)
+        actions = decide(roster, self.me, assigned, known, settled=settled)
+        self._hurry_while_tasks_move(assigned, known, actions)
+        for task, action in list(actions.items()):
+            if action is Action.FOLLOW:
+                del actions[task]
+                if task in self._databases:
+                    self._followers.begin_without_state(task)
+                else:
+                    self._followers.begin(task, self._cluster_ids[task])
+                self._claim(task, ready=False)
+            elif action is Action.FORGET:
+                del actions[task]
+                self._forget(task)
+            elif action is Action.CLAIM and task not in self._followers:
+                self._claim(task, ready=False)
+        for task in self._overdue(known):
+            # Its worker does not give it up, though it is well enough to be a member: the fence is safe.
+            self._world.log.warning("task_not_released", task=str(task), next="it is taken over")
+            actions[task] = Action.CLAIM
+        return actions
+
+    def clean(self, here: Callable[[], Iterable[TaskId]]) -> None:
+        """Remove states of tasks that are another's. `here`: those that the worker still does anything about."""
+        self._cleanup.turn(
+            lambda: {*here(), *self._followers.tasks, *self._followers.closing}, self._watch.roster
+        )
+
+    def copy_of(self, task: TaskId) -> Callable[[], Store | None] | None:
+        """The followed copy of a task that is claimed now."""
+        self._ready_s.pop(task, None)
+        return self._followers.take(task)
+
+    def noted(self, task: TaskId) -> int:
+        """The number of the task's last owner, as far as workers have told each other; 0 without any."""
+        owner = self._watch.roster.owners.get(task)
+        return owner.seq if owner is not None else 0
+
+    def acquired(self, task: TaskId, seq: int) -> None:
+        self._watch.tell(task, self._mine(task, seq))
+        self._watch.tell(task, Claim("", ""))
+
+    def released(self, task: TaskId, seq: int, problem: str = "") -> None:
+        """The task is not run here any more, by its release entry or for a `problem`."""
+        self._watch.tell(task, self._mine(task, seq, released=True, problem=problem))
+
+    def troubled(self, task: TaskId, seq: int, problem: str) -> None:
+        """The task is run here, and waits for what is wrong; empty when nothing is any more."""
+        self._watch.tell(task, self._mine(task, seq, problem=problem))
+
+    def could_not_take(self, task: TaskId, problem: str) -> None:
+        """The task failed before it was live here."""
+        self._watch.tell(task, Claim(self.me.worker, self.me.process, problem=problem[:MAX_PROBLEM]))
+
+    def suspected(self, task: TaskId) -> Suspected:
+        """Which of its records crash their process, as far as workers have told each other."""
+        return self._watch.suspected.get(task, Suspected())
+
+    def suspect(self, task: TaskId, suspected: Suspected) -> None:
+        """Tell it to the others, who may take the task next.
+
+        What is suspected is told before this returns: this process may crash as soon as it handles the records.
+        """
+        if suspected != self.suspected(task):
+            self._watch.tell(task, suspected)
+            if suspected.suspects:
+                self._watch.say()
+
+    def waits(self, group: GroupId, problem: str) -> None:
+        """What keeps a whole group from beginning here; empty when nothing does. The same is told once."""
+        if problem != self._waits.get(group, ""):
+            self._waits[group] = problem
+            about = Waiting(self.me.worker, self.me.process, problem[:MAX_PROBLEM])
+            self._watch.tell(TaskId(*group, -1), about)
+
+    def lost(self, task: TaskId, owner: Owner) -> None:
+        """The journal names another process as the owner.
+
+        Raises DisplacedError when that is a younger one of this worker's id.
+        """
+        self._watch.learn(task, owner)
+        if owner.worker == self.me.worker and process_age(owner.process) > self.me.age:
+            raise _same_worker_id(self.me.worker, owner.process)
+
+    def reconsider(self) -> None:
+        """A task is here no more: decide again, without waiting for the next look."""
+        self._reconsider = True
+
+    def leave(self) -> None:
+        """Stop following, say what is left to say, and be a member no longer."""
+        for task in list(self._ready_s):
+            self._claim_nothing(task)
+        self._followers.close()
+        self._watch.depart()
+        self._watch.leave()
+
+    def _mine(self, task: TaskId, seq: int, *, released: bool = False, problem: str = "") -> Owner:
+        database = self._databases.get(task, "")
+        return Owner(seq, self.me.worker, self.me.process, released, problem[:MAX_PROBLEM], database)
+
+    def _hurry_while_tasks_move(
+        self,
+        assigned: Mapping[TaskId, str],
+        known: Mapping[TaskId, Place],
+        actions: Mapping[TaskId, Action],
+    ) -> None:
+        moving = {Place.FOLLOWING, Place.LEAVING}
+        away = any(
+            place in moving or (place is Place.LIVE and assigned.get(task) != self.me.worker)
+            for task, place in known.items()
+        )
+        absent = any(
+            worker == self.me.worker and known.get(task, Place.ABSENT) is Place.ABSENT
+            for task, worker in assigned.items()
+        )
+        self._hurry = away or absent
+        self._at_rest = not (away or absent or actions)
+
+    def _overdue(self, known: Mapping[TaskId, Place]) -> list[TaskId]:
+        now = self._world.clock.monotonic_s()
+        return [
+            task
+            for task, ready_s in self._ready_s.items()
+            if known.get(task) is Place.FOLLOWING
+            and task in self._followers
+            and now - ready_s > self._settings.handoff_timeout_s
+        ]
+
+    def _forget(self, task: TaskId) -> None:
+        self._followers.forget(task)
+        self._ready_s.pop(task, None)
+        self._claim_nothing(task)
+
+    def _claim(self, task: TaskId, *, ready: bool) -> None:
+        self._watch.tell(task, Claim(self.me.worker, self.me.process, ready))
+
+    def _claim_nothing(self, task: TaskId) -> None:
+        claim = self._watch.roster.claims.get(task)
+        if claim is not None and claim.process == self.me.process:
+            self._watch.tell(task, Claim("", ""))
+
+    def _note_waiting(self) -> None:
+        """Say once that workers of another version must leave first."""
+        members = self._watch.roster.ring_members()
+        outside = self.me.worker not in members
+        if outside and not self._outside:
+            self._world.log.warning(
+                "waiting_for_other_version",
+                members=", ".join(members),
+                reason="they run other tasks, or another ring: another version of the app or of this package",
+                next="this worker takes tasks when the last of them has left",
+            )
+        self._outside = outside
+
+    def _is_the_process_of_its_id(self) -> bool:
+        """Whether this is the youngest process of its worker id. Raises DisplacedError when it is not for too long."""
+        member = self._watch.roster.workers().get(self.me.worker)
+        now = self._world.clock.monotonic_s()
+        if member is None or member.process == self.me.process:
+            self._younger_since_s = None
+            return True
+        if self._younger_since_s is None:
+            self._younger_since_s = now
+        if now - self._younger_since_s > GHOST_S:
+            raise _same_worker_id(self.me.worker, member.process)
+        return False
+
+
+def _same_worker_id(worker: str, younger: str) -> DisplacedError:
+    """Two processes with one id: the younger one has the tasks."""
+    started_ms, _ = process_age(younger)
+    when = datetime.fromtimestamp(started_ms / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+    return DisplacedError(
+        f"another process runs as worker {worker}, and was started later, at {when} UTC: it has this worker's tasks",
+        hint="do not start this one again as it is; stop the other one, or give each an id of its own: --worker-id",
+    )

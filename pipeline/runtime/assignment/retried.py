@@ -1,0 +1,59 @@
+"""Reports to the other workers, and so to a status, which record a task is retrying: `RetriedRecords`.
+
+A note is written at most once a second for each task, and only for a record that has been retried for a while: a
+handler whose second try mostly succeeds causes no notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.core.names import TaskId
+from pipeline.ports import Clock
+from pipeline.runtime.assignment.ownership import Ownership
+from pipeline.runtime.live_task import LiveTask
+from pipeline.runtime.task.backlog import Retried
+
+__all__ = ["RetriedRecords"]
+
+LOOK_S = 1.0
+TOLD_AFTER_S = 3.0
+_REASON_CHARACTERS = 200
+
+
+class RetriedRecords:
+    """Processing thread only."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._next_s = 0.0
+        self._told: dict[TaskId, str] = {}
+
+    def turn(self, tasks: Iterable[LiveTask], ownership: Ownership) -> None:
+        """Write what has changed, once a second. `tasks`: those that are live here."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + LOOK_S
+        told, self._told = self._told, {}
+        for task in tasks:
+            retried = task.retried
+            waits = retried is not None and now_s - retried.since_s >= TOLD_AFTER_S
+            problem = _problem(retried) if retried is not None and waits else ""
+            if problem != told.get(task.id, ""):
+                ownership.troubled(task.id, task.applied.seq, problem)
+            if problem:
+                self._told[task.id] = problem
+
+
+def _problem(retried: Retried) -> str:
+    reason = retried.reason.splitlines()[0] if retried.reason else "no reason given"
+    if len(reason) > _REASON_CHARACTERS:
+        reason = f"{reason[:_REASON_CHARACTERS]}..."
+    tries = "1 try has failed" if retried.failures == 1 else f"{retried.failures:,} tries have failed"
+    return (
+        f"record {retried.topic}[{retried.partition}] offset {retried.offset} is tried again: {tries}, "
+        f"the last with {reason}\n"
+        "  -> the records behind it in its partition wait until it succeeds or its retries are used up; "
+        "look for record_retried in the worker's log"
+    )

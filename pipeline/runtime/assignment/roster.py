@@ -1,0 +1,238 @@
+"""Keeps this worker's view of the others: who is a member, who runs what, who is ready to take what over.
+
+Looks about once a second (five times as often while tasks move), on the executor. A look that fails changes nothing:
+while Kafka is away everybody keeps what it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from pipeline.config import WorkerSettings
+from pipeline.core.membership import (
+    About,
+    Claim,
+    Departure,
+    Member,
+    Owner,
+    Roster,
+    Suspected,
+    Waiting,
+    decode_member,
+    decode_note,
+    encode_member,
+    encode_note,
+)
+from pipeline.core.names import TaskId, TopicPartition, workers_group, workers_topic
+from pipeline.errors import PipelineError
+from pipeline.ports import JournalReader, Pending, TopicSpec
+from pipeline.runtime.environment import World
+
+__all__ = ["RosterWatch"]
+
+TOPIC_CONFIG: Mapping[str, str] = {"cleanup.policy": "compact"}
+HURRY = 5  # how many times as often it looks while tasks move
+TELL_AGAIN_S = 3.0
+
+
+class _Look(NamedTuple):
+    """What one look found: members, notes not seen before in order, and where the next look begins."""
+
+    members: list[Member]
+    notes: list[tuple[TaskId, About]]
+    position: int
+
+
+_Notes = dict[tuple[TaskId | None, type], About]
+
+
+class RosterWatch:
+    """`roster` is the view. Processing thread only; what waits runs on the executor."""
+
+    def __init__(self, app: str, me: Member, world: World, settings: WorkerSettings) -> None:
+        self._app = app
+        self._me = me
+        self._world = world
+        self._settings = settings
+        self._group = workers_group(app)
+        self._topic = TopicPartition(workers_topic(app), 0)
+        self._reader: JournalReader | None = None
+        self._position = 0
+        self._look: Pending[_Look] | None = None
+        self._next_look_s = 0.0
+        self._same_since_s: float | None = None
+        self._processes: frozenset[str] = frozenset()
+        self._owners: dict[TaskId, Owner] = {}
+        self._claims: dict[TaskId, Claim] = {}
+        self._heard: dict[TaskId, Owner] = {}  # as a newcomer would read it, which is not the highest seq
+        self._told: dict[TaskId, tuple[Owner, float]] = {}
+        self._departed: dict[str, str] = {}  # by worker, the last one that said so
+        self._waiting: _Notes = {}
+        self._telling: tuple[Pending[None], _Notes] | None = None
+        self.suspected: dict[TaskId, Suspected] = {}
+        self.roster = Roster((me,))
+        self.looked = False
+        self.settled = False
+
+    def join(self, progress: Callable[[], object]) -> None:
+        """Create the topic if need be, and become a member. Raises ConfigError, UnreachableError."""
+        if not self._world.cluster.describe([self._topic.topic]):
+            spec = TopicSpec(self._topic.topic, 1, self._settings.replication_factor, TOPIC_CONFIG)
+            self._world.cluster.create([spec])
+        self._world.members.join(self._group, self._topic.topic, encode_member(self._me), progress)
+
+    def turn(self, *, hurry: bool) -> bool:
+        """Do what is due; True when there is a new view."""
+        now = self._world.clock.monotonic_s()
+        changed = False
+        if self._look is not None and self._look.done():
+            look, self._look = self._look, None
+            try:
+                self._take(look.result(), now)
+                changed = True
+            except PipelineError as error:
+                self._world.log.info("members_not_read", reason=error.message)
+                self._forget_reader()
+        if self._look is None and now >= self._next_look_s:
+            interval_s = self._settings.membership_interval_s
+            self._next_look_s = now + (interval_s / HURRY if hurry or not self.settled else interval_s)
+            reader, position = self._reading(), self._position
+            self._look = self._world.executor.submit(lambda: self._see(reader, position))
+        self._speak(now)
+        return changed
+
+    def tell(self, task: TaskId, about: Owner | Claim | Waiting | Suspected) -> None:
+        """Note it, and let the others know."""
+        self._merge(task, about)
+        if isinstance(about, Owner):
+            self._told[task] = about, self._world.clock.monotonic_s()
+        self._waiting[task, type(about)] = about
+        self._refresh()
+
+    def say(self) -> None:
+        """Write what waits to be told, and wait until it is written. What cannot be written waits again."""
+        self._end_telling()
+        notes, self._waiting = self._waiting, {}
+        try:
+            self._world.members.announce(self._topic.topic, _encoded(notes))
+        except PipelineError as error:
+            self._world.log.info("notes_not_written", reason=error.message)
+            self._waiting = {**notes, **self._waiting}
+
+    def learn(self, task: TaskId, owner: Owner) -> None:
+        """Another process has it, as its journal says. The others are told: it may have died before it could say so."""
+        self._told.pop(task, None)
+        self._merge(task, owner)
+        self._waiting[task, Owner] = owner
+        self._refresh()
+
+    def depart(self) -> None:
+        """Say that this process leaves, and wait until all is said. What cannot be said is left."""
+        self._waiting[None, Departure] = Departure(self._me.worker, self._me.process)
+        self.say()
+
+    def leave(self) -> None:
+        """Be a member no longer."""
+        self._world.members.leave()
+        if self._look is not None:
+            try:
+                self._look.result()
+            except PipelineError as error:
+                self._world.log.info("members_not_read", reason=error.message)
+        if self._reader is not None:
+            self._reader.close()
+
+    def _forget_reader(self) -> None:
+        """The next look has a new one, which may find a broker that knows more."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            self._world.executor.submit(reader.close)
+
+    def _reading(self) -> JournalReader:
+        if self._reader is None:
+            self._reader = self._world.journals()
+        return self._reader
+
+    def _see(self, reader: JournalReader, position: int) -> _Look:
+        found = map(decode_member, self._world.cluster.member_ids(self._group))
+        members = [member for member in found if member is not None]
+        end = reader.stable_ends([self._topic])[self._topic]
+        if end < position:
+            position = 0  # the topic was created again
+        if position == 0:
+            position = reader.bounds(self._topic).start
+        notes = []
+        for _, data in reader.read(self._topic, position, end):
+            note = decode_note(self._app, data)
+            if note is not None:
+                notes.append(note)
+        return _Look(members, notes, end)
+
+    def _take(self, look: _Look, now: float) -> None:
+        self._position = look.position
+        for task, about in look.notes:
+            if isinstance(about, Owner):
+                self._heard[task] = about
+            self._merge(task, about)
+        processes = frozenset(member.process for member in look.members)
+        if self._me.process not in processes:
+            self._same_since_s, self.settled = None, False
+        elif processes != self._processes or self._same_since_s is None:
+            self._same_since_s = now
+        if self._same_since_s is not None and now - self._same_since_s >= self._settings.join_delay_s:
+            self.settled = True
+        self._processes = processes
+        self.looked = True
+        members = {member.process: member for member in [self._me, *look.members]}
+        self._refresh(members)
+
+    def _refresh(self, members: Mapping[str, Member] | None = None) -> None:
+        found = tuple(members.values()) if members is not None else self.roster.members
+        departed = frozenset(self._departed.values())
+        self.roster = Roster(found, dict(self._owners), dict(self._claims), departed)
+
+    def _merge(self, task: TaskId, about: About) -> None:
+        if isinstance(about, Waiting):
+            return  # for people
+        if isinstance(about, Suspected):
+            self.suspected[task] = about
+            return
+        if isinstance(about, Claim):
+            self._claims[task] = about
+            return
+        if isinstance(about, Departure):
+            self._departed[about.worker] = about.process
+            return
+        known = self._owners.get(task)
+        if known is None or about.order >= known.order:
+            self._owners[task] = about
+
+    def _speak(self, now: float) -> None:
+        if self._telling is not None and not self._telling[0].done():
+            return
+        self._end_telling()
+        for task, (owner, told_s) in list(self._told.items()):
+            # A worker that woke up may have said something older behind it, or the topic may be new.
+            if self._heard.get(task) != owner and now - told_s >= TELL_AGAIN_S:
+                self._told[task] = owner, now
+                self._waiting.setdefault((task, Owner), owner)
+        if self._waiting:
+            topic, notes = self._topic.topic, _encoded(self._waiting)
+            telling = self._world.executor.submit(lambda: self._world.members.announce(topic, notes))
+            self._telling, self._waiting = (telling, self._waiting), {}
+
+    def _end_telling(self) -> None:
+        """What could not be written waits again, unless there is something newer to say."""
+        if self._telling is None:
+            return
+        (telling, notes), self._telling = self._telling, None
+        try:
+            telling.result()
+        except PipelineError as error:
+            self._world.log.info("notes_not_written", reason=error.message)
+            self._waiting = {**notes, **self._waiting}
+
+
+def _encoded(notes: _Notes) -> list[tuple[bytes, bytes]]:
+    return [encode_note(task, about) for (task, _), about in notes.items()]

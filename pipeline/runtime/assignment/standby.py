@@ -1,0 +1,160 @@
+"""Keeps copies of tasks that other workers still run, so that a handoff has little left to do.
+
+A follower restores the state without a fence and without a word to the journal, and then reads on behind its owner.
+Taking the task over starts from that open state; everything is checked again then, behind the fence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipeline.core.names import TaskId
+from pipeline.errors import PipelineError
+from pipeline.ports import Pending, Store
+from pipeline.runtime.environment import World
+from pipeline.runtime.restore.restore import catch_up
+
+__all__ = ["Followers"]
+
+MAX_CATCHING_UP = 2  # at a time, beside the tasks that are live here
+AGAIN_S = 1.0
+AFTER_ERROR_S = 5.0
+# One that took less, or found less to do while the one before it ran, leaves little to a handoff.
+SHORT_S = 0.5
+SHORT_ENTRIES = 50
+
+
+class _Step(NamedTuple):
+    """What a step ends with."""
+
+    copy: Store
+    seconds: float
+    replayed: int
+
+
+@dataclass(slots=True)
+class _Follower:
+    cluster_id: str
+    after: Pending[None] | None
+    copy: Store | None = None
+    step: Pending[_Step] | None = None
+    due_s: float = 0.0
+    steps: int = 0
+    ready: bool = False
+
+
+class Followers:
+    """Every task that is followed. Processing thread only; the copying runs on the executor."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._followers: dict[TaskId, _Follower] = {}
+        self._closing: dict[TaskId, Pending[None]] = {}  # copies that were forgotten
+
+    def __contains__(self, task: object) -> bool:
+        return task in self._followers
+
+    def __len__(self) -> int:
+        return len(self._followers)
+
+    @property
+    def closing(self) -> list[TaskId]:
+        """Those forgotten whose copy may still be open."""
+        return [task for task, closing in self._closing.items() if not closing.done()]
+
+    @property
+    def tasks(self) -> list[TaskId]:
+        return list(self._followers)
+
+    def begin(self, task: TaskId, cluster_id: str) -> None:
+        self._followers[task] = _Follower(cluster_id, self._closing.get(task))
+
+    def begin_without_state(self, task: TaskId) -> None:
+        """Nothing of the task is kept here, so that there is nothing to copy: it is ready at the next turn."""
+        self._followers[task] = _Follower("", None, due_s=math.inf)
+
+    def turn(self) -> list[TaskId]:
+        """Do what is due; the tasks that have become ready."""
+        now = self._world.clock.monotonic_s()
+        self._closing = {task: closing for task, closing in self._closing.items() if not closing.done()}
+        ready = []
+        for task, follower in self._followers.items():
+            if follower.due_s == math.inf and not follower.ready:
+                follower.ready = True
+                ready.append(task)
+            if follower.step is None or not follower.step.done():
+                continue
+            step, follower.step = follower.step, None
+            try:
+                follower.copy, seconds, replayed = step.result()
+            except PipelineError as error:
+                # Its owner goes on, and keeps it until this works.
+                self._world.log.warning("following_failed", task=str(task), reason=error.message)
+                follower.copy, follower.due_s = None, now + AFTER_ERROR_S
+                continue
+            follower.steps += 1
+            short = seconds < SHORT_S or (follower.steps > 1 and replayed < SHORT_ENTRIES)
+            follower.due_s = now + AGAIN_S if short else now
+            if short and not follower.ready:
+                follower.ready = True
+                ready.append(task)
+        busy = sum(follower.step is not None for follower in self._followers.values())
+        for task, follower in self._followers.items():
+            if follower.step is None and now >= follower.due_s and busy < MAX_CATCHING_UP:
+                busy += 1
+                copy, follower.copy = follower.copy, None
+                follower.step = self._world.executor.submit(_catching_up(task, follower, copy, self._world))
+        return ready
+
+    def take(self, task: TaskId) -> Callable[[], Store | None] | None:
+        """Stop following; what gives the copy, waiting for a step under way. None without any."""
+        follower = self._followers.pop(task, None)
+        if follower is None:
+            closing = self._closing.get(task)
+            return None if closing is None else closing.result
+        step, copy = follower.step, follower.copy
+        if step is None:
+            return lambda: copy
+        return lambda: _result(step, task, self._world)
+
+    def forget(self, task: TaskId) -> Pending[None] | None:
+        """Stop following, and close the copy; what does that."""
+        take = self.take(task)
+        if take is None:
+            return None
+
+        def close() -> None:
+            copy = take()
+            if copy is not None:
+                copy.close()
+
+        self._closing[task] = self._world.executor.submit(close)
+        return self._closing[task]
+
+    def close(self) -> None:
+        """Forget all, and wait for that."""
+        for pending in [self.forget(task) for task in list(self._followers)]:
+            if pending is not None:
+                pending.result()
+
+
+def _catching_up(task: TaskId, follower: _Follower, copy: Store | None, world: World) -> Callable[[], _Step]:
+    def step() -> _Step:
+        began = world.clock.monotonic_s()
+        if follower.after is not None:
+            follower.after.result()
+        store, replayed = catch_up(task, follower.cluster_id, copy, world)
+        return _Step(store, world.clock.monotonic_s() - began, replayed)
+
+    return step
+
+
+def _result(step: Pending[_Step], task: TaskId, world: World) -> Store | None:
+    try:
+        return step.result().copy
+    except PipelineError as error:
+        world.log.warning("following_failed", task=str(task), reason=error.message)
+        return None

@@ -1,0 +1,88 @@
+"""The two topics that a group with dead letters has: the letters, and those of them that are to be handled again.
+
+Created at a start, before genesis. A crash between them leaves empty topics that the next start finds. Both keep
+their records for ever: a dead letter has its record's timestamp, so an expiry would remove an old one at once, and a
+replay that expired before it was handled would be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.api.group import Group
+from pipeline.core.names import GroupId, TopicPartition
+from pipeline.errors import FatalTaskError
+from pipeline.ports import Cluster, TopicInfo, TopicSpec
+from pipeline.runtime.environment import World
+
+__all__ = ["create_letter_topics", "holds_no_letters", "letter_topics", "wants_letters"]
+
+# A dead letter is its record, however large, and says in headers what was wrong with it; a replay says where it was.
+DEAD_LETTER_HEADER_BYTES = 64 * 1024
+_SEEN_S = 10.0
+_ANY_TIME = str(2**63 - 1)
+_REPLAYS_CONFIG: Mapping[str, str] = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+}
+# A record of any age, or of the future, must be let in with the timestamp it has.
+_LETTERS_CONFIG: Mapping[str, str] = {
+    **_REPLAYS_CONFIG,
+    "message.timestamp.type": "CreateTime",
+    "message.timestamp.before.max.ms": _ANY_TIME,
+    "message.timestamp.after.max.ms": _ANY_TIME,
+}
+
+
+def wants_letters(group: Group) -> bool:
+    """Whether a handler of the group asks for dead letters."""
+    return any(binding.on_error == "dead_letter" for binding in group.bindings)
+
+
+def letter_topics(groups: Sequence[Group], cluster: Cluster) -> dict[str, TopicInfo]:
+    """Those topics of the groups that exist. A group that never had dead letters needs no permission for any."""
+    names = {name for group in groups for name in (group.id.dead_letter_topic, group.id.replays_topic)}
+    present = sorted(names.intersection(cluster.topics()))
+    return cluster.describe(present) if present else {}
+
+
+def holds_no_letters(group: GroupId, world: World) -> bool:
+    """Whether nothing was ever written to the dead-letter topic. Raises UnreachableError."""
+    topic = world.cluster.describe([group.dead_letter_topic]).get(group.dead_letter_topic)
+    if topic is None:
+        return True
+    reader = world.journals()
+    try:
+        places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
+        return not any(reader.stable_ends(places).values())
+    finally:
+        reader.close()
+
+
+def create_letter_topics(
+    group: GroupId, partitions: int, largest_input: int, replication: int, world: World
+) -> None:
+    """Create what is missing. `partitions`: the group's tasks. `largest_input`: bytes of a record of an input.
+
+    Raises FatalTaskError when they are not to be seen afterwards.
+    """
+    largest = largest_input + DEAD_LETTER_HEADER_BYTES
+    letters = {**_LETTERS_CONFIG, "max.message.bytes": str(largest)}
+    replays = {**_REPLAYS_CONFIG, "max.message.bytes": str(largest + DEAD_LETTER_HEADER_BYTES)}
+    names = {group.dead_letter_topic, group.replays_topic}
+    world.cluster.create(
+        [
+            TopicSpec(group.dead_letter_topic, partitions, replication, letters),
+            TopicSpec(group.replays_topic, partitions, replication, replays),
+        ]
+    )
+    deadline = world.clock.monotonic_s() + _SEEN_S
+    while not names.issubset(world.cluster.topics()):
+        # The node that answers need not be the one that created them, and hears of them a moment later.
+        if world.clock.monotonic_s() >= deadline:
+            raise FatalTaskError(
+                f"topics {', '.join(sorted(names))} were created and are not there after {_SEEN_S:.0f} s",
+                hint="check the brokers, then start again",
+            )
+        world.clock.sleep(0.05)

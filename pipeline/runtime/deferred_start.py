@@ -1,0 +1,107 @@
+"""Groups of sinks whose database was away when the worker started: they begin when it answers, the others at once.
+
+The first try is made at the start, so that what is wrong with a sink is refused there, by name: a DSN, a password, a
+database, a table. One that does not answer is asked again, half a second to five seconds apart, beside the processing
+thread and one step at a time. Until its group has begun this worker takes none of its tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.core.names import TaskId
+from pipeline.errors import (
+    ConfigError,
+    PipelineError,
+    RetriableError,
+    SinkUnreachableError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+from pipeline.ports import Pending
+from pipeline.runtime.environment import World
+from pipeline.runtime.group_run import GroupRun
+from pipeline.runtime.live_task import Authority
+
+__all__ = ["Beginnings", "begin"]
+
+FIRST_WAIT_S = 0.5
+MAX_WAIT_S = 5.0
+_AGAIN = (UnreachableError, UnknownOutcomeError, RetriableError)
+
+
+def begin(authority: Authority) -> SinkUnreachableError | None:
+    """Begin a group, or say why it is to begin later.
+
+    Raises what `Authority.begin` raises otherwise; ConfigError also for a database that answers and lets nobody in.
+    """
+    try:
+        authority.begin()
+    except SinkUnreachableError as error:
+        if error.refused:
+            raise ConfigError(error.message, hint=error.hint) from error
+        return error
+    return None
+
+
+@dataclass(slots=True)
+class _Late:
+    run: GroupRun
+    wait_s: float
+    due_s: float
+    step: Pending[None] | None = None
+
+
+class Beginnings:
+    """Those that are yet to begin. Processing thread only."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._late: list[_Late] = []
+
+    def __contains__(self, run: object) -> bool:
+        return any(late.run is run for late in self._late)
+
+    def __bool__(self) -> bool:
+        return bool(self._late)
+
+    @property
+    def tasks(self) -> list[TaskId]:
+        """Tasks that nobody can have here yet."""
+        return [task for late in self._late for task in late.run.plan.tasks]
+
+    def add(self, run: GroupRun, error: SinkUnreachableError) -> None:
+        """A group whose first try has ended with `error`."""
+        self._late.append(_Late(run, FIRST_WAIT_S, 0.0))
+        self._put_off(self._late[-1], error)
+
+    def turn(self) -> Sequence[tuple[GroupRun, PipelineError | None]]:
+        """Do what is due; groups that have begun, and those that cannot, with the reason."""
+        ended: list[tuple[GroupRun, PipelineError | None]] = []
+        for late in list(self._late):
+            if late.step is None:
+                if self._world.clock.monotonic_s() >= late.due_s:
+                    late.step = late.run.authority.begin_later()
+                continue
+            if not late.step.done():
+                continue
+            step, late.step = late.step, None
+            try:
+                step.result()
+            except _AGAIN as error:
+                self._put_off(late, error)
+                continue
+            except PipelineError as error:
+                ended.append((late.run, error))
+            else:
+                late.run.authority.answered()
+                ended.append((late.run, None))
+            self._late.remove(late)
+        return ended
+
+    def _put_off(self, late: _Late, error: PipelineError) -> None:
+        late.run.authority.unanswered(error)
+        wait_s = self._world.random.uniform(late.wait_s / 2, late.wait_s)
+        late.due_s = self._world.clock.monotonic_s() + wait_s
+        late.wait_s = min(MAX_WAIT_S, 2 * late.wait_s)

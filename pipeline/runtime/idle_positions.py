@@ -1,0 +1,102 @@
+"""Moves the positions of quiet tasks past what is no record: `QuietInputs`.
+
+Behind the last record of a transaction lies its marker, and an aborted transaction leaves nothing but such. A position
+is that behind the last record, so once retention has removed a quiet partition's records it would lie below what is
+left: a restart could not tell that from records lost before they were processed, and the task would fail. Hence:
+
+    1 quiet: a task is idle, and has been at the same positions for QUIET_S
+    2 look: the stable end of each of its inputs, and whether a committed record lies before it
+    3 if it is idle at those positions still: commit the ends
+
+A crash leaves the positions as they were, or moved: both are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.errors import PipelineError, RetriableError
+from pipeline.ports import JournalReader, Pending
+from pipeline.runtime.environment import World
+from pipeline.runtime.group_run import GroupRun
+
+__all__ = ["QUIET_S", "QuietInputs"]
+
+QUIET_S = 60.0
+
+_Places = Mapping[TopicPartition, int]
+_Found = tuple[
+    _Places, _Places
+]  # where a task stood, and the ends of those inputs that hold no record from there on
+_NOTHING: _Found = ({}, {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Quiet:
+    """A task that was found idle at `places`, at first, or when it was looked at last, at `since_s`."""
+
+    places: _Places
+    since_s: float
+
+
+class QuietInputs:
+    """Processing thread only; looks on the executor, at all tasks that are due at once."""
+
+    def __init__(self, runs: Sequence[GroupRun], world: World) -> None:
+        self._runs = runs
+        self._world = world
+        self._quiet: dict[TaskId, _Quiet] = {}
+        self._look: Pending[Mapping[TaskId, _Found]] | None = None
+
+    def turn(self) -> None:
+        """Do what is due. Every few seconds is often enough."""
+        self._take()
+        now = self._world.clock.monotonic_s()
+        idle = {task.id: run.applied(task) for run in self._runs for task in run.tasks.values() if task.idle}
+        self._quiet = {task: self._seen(task, places, now) for task, places in idle.items()}
+        due = {task: each.places for task, each in self._quiet.items() if now - each.since_s >= QUIET_S}
+        if due and self._look is None:
+            self._quiet.update({task: _Quiet(places, now) for task, places in due.items()})
+            self._look = self._world.executor.submit(_looking(due, self._world))
+
+    def _seen(self, task: TaskId, places: _Places, now: float) -> _Quiet:
+        known = self._quiet.get(task)
+        return known if known is not None and known.places == places else _Quiet(places, now)
+
+    def _take(self) -> None:
+        if self._look is None or not self._look.done():
+            return
+        look, self._look = self._look, None
+        try:
+            found = look.result()
+        except PipelineError as error:
+            self._world.log.info("inputs_not_looked_at", reason=error.message)
+            return
+        for run in self._runs:
+            for task in run.tasks.values():
+                before, ends = found.get(task.id, _NOTHING)
+                if ends and task.idle and run.applied(task) == before:
+                    task.pass_over({place.topic: end for place, end in ends.items()})
+
+
+def _looking(due: Mapping[TaskId, _Places], world: World) -> Callable[[], Mapping[TaskId, _Found]]:
+    def look() -> Mapping[TaskId, _Found]:
+        with closing(world.journals()) as reader:
+            ends = reader.stable_ends([place for places in due.values() for place in places])
+            return {
+                task: (places, {p: ends[p] for p, at in places.items() if _is_empty(p, at, ends[p], reader)})
+                for task, places in due.items()
+            }
+
+    return look
+
+
+def _is_empty(place: TopicPartition, position: int, end: int, reader: JournalReader) -> bool:
+    """Whether there is something from `position` on, and none of it a committed record."""
+    try:
+        return end > position and next(iter(reader.read(place, position, end)), None) is None
+    except RetriableError:  # retention is at work there
+        return False

@@ -1,0 +1,193 @@
+"""The authority of a group of handlers: its journals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.api.context import Sender
+from pipeline.api.declarations import Topic
+from pipeline.config import WorkerSettings
+from pipeline.core.membership import Owner
+from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition
+from pipeline.errors import PipelineError
+from pipeline.ports import Pending
+from pipeline.runtime.assignment.owner import begin_look
+from pipeline.runtime.commit.commit_rate import CommitPace
+from pipeline.runtime.commit.journal_reader import read_entries
+from pipeline.runtime.dead_letter_topics import holds_no_letters
+from pipeline.runtime.environment import World
+from pipeline.runtime.live_task import Asked, LiveTask, Place, Ready
+from pipeline.runtime.plan import GroupPlan, largest_letter, sender_of
+from pipeline.runtime.restore.genesis import ensure_genesis
+from pipeline.runtime.restore.restore import Restored
+from pipeline.runtime.restore.retirement import refuse_retired
+from pipeline.runtime.restores import restore_step
+from pipeline.runtime.task.refused_outputs import Narrowing
+from pipeline.runtime.task.task import Task
+
+__all__ = ["JournalAuthority"]
+
+
+class JournalAuthority:
+    """`Authority` of one group of handlers."""
+
+    def __init__(
+        self,
+        plan: GroupPlan,
+        senders: Mapping[Topic[Any, Any], Sender],
+        resources: Any,
+        world: World,
+        settings: WorkerSettings,
+        pace: CommitPace,
+    ) -> None:
+        self._plan = plan
+        self._senders = senders
+        self._resources = resources
+        self._world = world
+        self._settings = settings
+        self._pace = pace
+        self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last look
+        self._no_letters = False  # were in the dead-letter topic at the start
+        self._largest_letter = plan.largest_letter
+        self._narrowing: dict[TaskId, Narrowing] = {}
+
+    def begin(self) -> None:
+        """Genesis, and whether replays fit the group. Refused when the app is retired."""
+        plan, settings = self._plan, self._settings
+        refuse_retired(plan.id, self._world)
+        ensure_genesis(
+            plan.id,
+            plan.partitions,
+            plan.identity,
+            settings.replication_factor,
+            world=self._world,
+            retry_backoff_ms=settings.retry_backoff_ms,
+            latest=settings.start == "latest",
+        )
+        plan.check_replays()
+        if plan.letters_id:
+            self._no_letters = holds_no_letters(plan.id, self._world)
+
+    def begin_later(self) -> Pending[None]:
+        return self._world.executor.submit(self.begin)
+
+    def begin_restore(self, asked: Asked) -> Pending[Ready]:
+        step = restore_step(self._plan, asked, self._world, self._settings)
+        refused = self._narrowing_of(asked.task).active
+
+        def restored() -> Ready:
+            if refused:
+                self._look_at_settings()
+            return _Restored(self, step())
+
+        return self._world.executor.submit(restored)
+
+    def begin_look(self, task: TaskId, place: Place | None) -> Pending[Owner | None]:
+        return begin_look(task, place if isinstance(place, AppliedPosition) else None, self._world)
+
+    def begin_check(self, places: Mapping[TaskId, Place]) -> Pending[set[TaskId]]:
+        at = {task: place for task, place in places.items() if isinstance(place, AppliedPosition)}
+        return self._world.executor.submit(lambda: self._taken(at))
+
+    def live(self, task: TaskId, restored: Restored) -> LiveTask:
+        """A restored task."""
+        return Task(
+            task,
+            self._plan,
+            restored,
+            self._senders,
+            self._resources,
+            self._world,
+            self._settings,
+            self._pace,
+            self._narrowing_of(task),
+            self._largest_letter,
+            no_letters=self._no_letters,
+        )
+
+    def _narrowing_of(self, task: TaskId) -> Narrowing:
+        return self._narrowing.setdefault(task, Narrowing(self._settings.max_records_per_commit))
+
+    def _look_at_settings(self) -> None:
+        """Learn what the output topics accept now. On any thread: each attribute is replaced as a whole."""
+        letters = self._plan.id.dead_letter_topic
+        now = self._world.cluster.describe([*(topic.name for topic in self._senders), letters])
+        self._senders = {
+            topic: sender_of(topic, now[topic.name], self._world.clock) if topic.name in now else sender
+            for topic, sender in self._senders.items()
+        }
+        if self._largest_letter and letters in now:
+            self._largest_letter = largest_letter(now[letters])
+        setting = "max.message.bytes"
+        self._world.producers.learn(
+            {name: int(info.config[setting]) for name, info in now.items() if setting in info.config}
+        )
+
+    def unanswered(self, error: PipelineError) -> bool:  # noqa: ARG002 - the worker says it, task by task
+        return False
+
+    def answered(self) -> None:
+        """Kafka itself is watched by the upkeep."""
+
+    def news(self) -> str | None:
+        """Kafka itself is watched by the upkeep."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _taken(self, places: Mapping[TaskId, AppliedPosition]) -> set[TaskId]:
+        """Whose journal has entries beyond ours. One look at a time."""
+        reader = self._world.journals()
+        try:
+            ends = reader.stable_ends([task.journal for task in places])
+            found = set()
+            for task, applied in places.items():
+                end = ends[task.journal]
+                if end in {applied.next_offset, self._looked_at.get(task)}:
+                    continue
+                # Mostly the marker of our own last entry.
+                if next(read_entries(task, reader, applied.next_offset, end, None), None) is not None:
+                    found.add(task)
+                else:
+                    self._looked_at[task] = end
+            return found
+        finally:
+            reader.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Restored:
+    """`Ready`."""
+
+    authority: JournalAuthority
+    restored: Restored
+
+    @property
+    def applied(self) -> AppliedPosition:
+        return self.restored.applied
+
+    @property
+    def start(self) -> str:
+        return self.restored.start
+
+    @property
+    def replayed(self) -> int:
+        return self.restored.replayed
+
+    @property
+    def seconds(self) -> float:
+        return self.restored.seconds
+
+    @property
+    def proof_s(self) -> float:
+        return self.restored.proof_s
+
+    def live(self) -> LiveTask:
+        return self.authority.live(self.restored.publisher.task, self.restored)
+
+    def close(self) -> None:
+        self.restored.publisher.close()

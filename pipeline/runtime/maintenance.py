@@ -1,0 +1,200 @@
+"""What a worker does by the clock beside processing.
+
+It mirrors positions to the consumer group, watches that its topics stay the same, moves the positions of quiet tasks
+past what is no record, and looks whether an idle task was fenced: a task that commits finds that out by itself, one
+without input would hold a state that is not the last for as long as nothing arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+from pipeline.config import WorkerSettings
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.errors import (
+    FatalTaskError,
+    FencedError,
+    OutOfRangeError,
+    PipelineError,
+    StaleReadError,
+    UnreachableError,
+)
+from pipeline.ports import PartitionFailure, Pending, TopicInfo
+from pipeline.runtime.environment import World
+from pipeline.runtime.group_run import GroupRun
+from pipeline.runtime.idle_positions import QuietInputs
+from pipeline.runtime.outage import Outage
+from pipeline.runtime.plan import (
+    GroupPlan,
+    TopicChange,
+    inputs_changed,
+    journal_changed,
+    outputs_changed,
+)
+
+__all__ = ["Upkeep"]
+
+
+class Upkeep:
+    """Called once a turn; asks the cluster on the executor, so that a slow answer delays nothing."""
+
+    def __init__(self, runs: Sequence[GroupRun], world: World, settings: WorkerSettings) -> None:
+        self._runs = runs
+        self._world = world
+        self._settings = settings
+        now = world.clock.monotonic_s()
+        self._next_check_s = now + settings.check_interval_s
+        self._next_mirror_s = now + settings.mirror_interval_s
+        self._check: Pending[dict[str, TopicInfo]] | None = None
+        self._known: dict[str, TopicInfo] = {}  # as of the last check
+        self._asked_s = now
+        self._outage = Outage(world.clock, world.log)
+        self._journals: dict[str, str] = {}  # id of each topic when it was first seen
+        self._changes: dict[GroupRun, TopicChange | None] = {}  # of journals, at the last look
+        self._quiet = QuietInputs(runs, world)
+        self._looks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
+
+    def turn(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
+        """Do what is due; live tasks that must not go on, with the reason."""
+        now = self._world.clock.monotonic_s()
+        if now >= self._next_mirror_s:
+            self._next_mirror_s = now + self._settings.mirror_interval_s
+            for run in self._runs:
+                run.mirror()
+        found: list[tuple[GroupRun, TaskId, PipelineError]] = []
+        if self._check is not None and not self._check.done():
+            self._outage.unanswered(self._asked_s)
+        elif self._check is not None:
+            check, self._check = self._check, None
+            try:
+                found = self._judge(check.result())
+                self._outage.answered()
+            except UnreachableError as error:
+                self._outage.unanswered(self._asked_s, error.message)
+            except PipelineError as error:
+                self._world.log.info("topics_not_checked", reason=error.message)
+        if now >= self._next_check_s and self._check is None:
+            self._next_check_s = now + self._settings.check_interval_s
+            self._asked_s = now
+            plans = [run.plan for run in self._runs]
+            names = sorted({name for plan in plans for name in _watched(plan)})
+            self._check = self._world.executor.submit(lambda: self._described(names))
+            self._begin_looks()
+            self._quiet.turn()
+        return found + self._taken()
+
+    def _described(self, names: Sequence[str]) -> dict[str, TopicInfo]:
+        """The topics; what would stop a task is believed only when most brokers say so."""
+        found = self._world.cluster.describe(names)
+        changed = [
+            name
+            for name in names
+            if self._known.get(name, found.get(name)) != found.get(name) or name not in found
+        ]
+        if changed:
+            for name in changed:
+                found.pop(name, None)
+            found |= self._world.cluster.describe_by_most(changed)
+        self._known = dict(found)
+        return found
+
+    def lost(self, run: GroupRun, task: TaskId) -> PipelineError | None:
+        """Why no restore of the task can succeed, as of the last look; None as far as is known."""
+        change = self._changes.get(run)
+        return None if change is None else _fatal(task, change)
+
+    def begin_explanation(
+        self, run: GroupRun, task: TaskId, failure: PartitionFailure, position: int
+    ) -> Pending[PipelineError]:
+        """Find out why a partition of a live task cannot be read from `position` on, beside the processing thread."""
+        return self._world.executor.submit(lambda: self._explain(run, task, failure, position))
+
+    def _explain(
+        self, run: GroupRun, task: TaskId, failure: PartitionFailure, position: int
+    ) -> PipelineError:
+        """A position out of range has another reason when the topic is not the one it was.
+
+        One beyond the end is of a broker that is not the leader any more, or of a loss; a later look may tell.
+        """
+        partition, error = failure.partition, failure.error
+        changed: PipelineError | None = None
+        try:
+            changed = _error(run, task, self._world.cluster.describe_by_most(sorted(set(_watched(run.plan)))))
+        except PipelineError as unanswered:
+            self._world.log.info("topics_not_checked", reason=unanswered.message)
+        if changed is not None:
+            return changed
+        if not isinstance(error, OutOfRangeError) or self._starts_behind(partition, position):
+            return error
+        return StaleReadError(
+            f"{partition}: the broker that was asked ends below position {position}",
+            hint="check the brokers: one may have lost its controllers, or records after an unclean election",
+        )
+
+    def _starts_behind(self, partition: TopicPartition, position: int) -> bool:
+        """Whether records were removed that were not processed; False when Kafka does not answer."""
+        try:
+            with closing(self._world.journals()) as reader:
+                return reader.bounds(partition).start > position
+        except PipelineError:
+            return False
+
+    def _begin_looks(self) -> None:
+        for run in self._runs:
+            idle = {task.id: task.applied for task in run.tasks.values() if task.idle}
+            if idle and run not in self._looks:
+                seqs = {task: place.seq for task, place in idle.items()}
+                self._looks[run] = run.authority.begin_check(idle), seqs
+
+    def _taken(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
+        found: list[tuple[GroupRun, TaskId, PipelineError]] = []
+        for run, (look, seqs) in list(self._looks.items()):
+            if not look.done():
+                continue
+            del self._looks[run]
+            try:
+                taken = look.result()
+            except PipelineError as error:
+                self._world.log.info("owners_not_checked", group=run.plan.id.group, reason=error.message)
+                continue
+            for task in list(run.tasks.values()):
+                # One that went on meanwhile has found out by itself.
+                if task.id in taken and task.applied.seq == seqs[task.id]:
+                    fenced = FencedError(f"task {task.id}: somebody has taken it after {task.applied.seq}")
+                    found.append((run, task.id, fenced))
+        return found
+
+    def _judge(self, now: dict[str, TopicInfo]) -> list[tuple[GroupRun, TaskId, PipelineError]]:
+        found: list[tuple[GroupRun, TaskId, PipelineError]] = []
+        for run in self._runs:
+            journal = run.plan.id.journal_topic
+            self._changes[run] = journal_changed(run.plan, self._journals.get(journal), now)
+            if journal in now:
+                self._journals.setdefault(journal, now[journal].topic_id)
+            for task in run.tasks.values():
+                error = self.lost(run, task.id) or _error(run, task.id, now, task.written)
+                if error is not None:
+                    found.append((run, task.id, error))
+        return found
+
+
+def _error(
+    run: GroupRun, task: TaskId, now: dict[str, TopicInfo], written: Sequence[str] = ()
+) -> PipelineError | None:
+    change = inputs_changed(run.plan, now) or outputs_changed(run.plan, written, now)
+    return None if change is None else _fatal(task, change)
+
+
+def _fatal(task: TaskId, change: TopicChange) -> FatalTaskError:
+    return FatalTaskError(f"task {task}: {change.reason}", hint=change.hint)
+
+
+def _watched(plan: GroupPlan) -> Iterator[str]:
+    """The topics that a group cannot do without, as far as it has them."""
+    yield from plan.placed_by
+    yield from plan.identity.inputs
+    if not plan.group.sinks:
+        yield plan.id.journal_topic
+    if plan.largest_letter:
+        yield plan.id.dead_letter_topic

@@ -1,0 +1,291 @@
+"""Genesis: what the first start of a group creates, and what every later start verifies.
+
+    1 create the journal topic, check its configuration
+    2 fence other first starts
+    3 a barrier: the leaders of all journal partitions say where they end (runtime/proof.py)
+    4 look: is this group new, known, or has it lost its journal (core.recovery.plan_genesis)
+    5 where the inputs end that are not read from their first record
+    6 write one genesis entry to every journal partition, in one transaction
+
+A crash before 6 leaves a journal without entries, which the next start takes for what it is; after 6, a group. A
+genesis that is seen is there, so a group that is known needs no fence and no barrier. That there is none, or that
+entries are lost, is believed only behind the barrier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+
+from pipeline.core.dead_letter_count import NO_LETTERS
+from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
+from pipeline.core.names import GroupId, TaskId, TopicPartition, checkpoint_prefix, is_replays
+from pipeline.core.recovery import GenesisPlan, plan_genesis
+from pipeline.errors import (
+    AbortableError,
+    ConfigError,
+    FatalTaskError,
+    FencedError,
+    RetriableError,
+    StaleReadError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+from pipeline.ports import Step, TopicInfo, TopicSpec
+from pipeline.runtime.commit.journal_reader import first_entry
+from pipeline.runtime.commit.proof import write_barrier
+from pipeline.runtime.commit.publisher import CHUNK_BYTES, NONCE_BYTES
+from pipeline.runtime.environment import World
+
+__all__ = ["JOURNAL_CONFIG", "ensure_genesis"]
+
+JOURNAL_CONFIG: Mapping[str, str] = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "unclean.leader.election.enable": "false",
+}
+# An entry's chunks must fit, whatever the cluster's own limit is.
+JOURNAL_MESSAGE_BYTES = 1_048_588
+LEAST_JOURNAL_MESSAGE_BYTES = CHUNK_BYTES + 16 * 1024
+MAX_ATTEMPTS = 10
+AGAIN_S = (0.05, 0.5)
+CREATED_S = 10.0
+HALF_SEEN_S = 3.0
+FIRST_LOOKS = 5
+
+
+def ensure_genesis(
+    group: GroupId,
+    partitions: int,
+    identity: Identity,
+    replication: int,
+    *,
+    world: World,
+    retry_backoff_ms: int,
+    latest: bool = False,
+) -> None:
+    """Make sure that every task of `group` has a genesis entry.
+
+    `retry_backoff_ms`: the client's, by which a slow abort is told. `latest`: its inputs are to be read from where they
+    end now. That is settled here, before any group of the app is live: where one reads what another writes, later
+    would be too late. Replays that are there already are skipped: they are of a history that was given up, and its
+    records come from the inputs themselves.
+
+    Raises FatalTaskError when the group existed before and its journal does not, ConfigError when the journal
+    has the wrong configuration or number of partitions, UnreachableError, CheckpointStoreError (it cannot be told
+    whether the group is new).
+    """
+    where = f"group {group.app}/{group.group}"
+    tasks = [TaskId(group.app, group.group, partition) for partition in range(partitions)]
+    journal = world.cluster.describe([group.journal_topic]).get(group.journal_topic)
+    if journal is None and (traces := _traces(tasks, world)):
+        journal = _look_again(group.journal_topic, world)
+        if journal is None:
+            plan_genesis(
+                where, journal_exists=False, with_genesis=0, written=0, partitions=partitions, traces=traces
+            )
+    if journal is None:
+        journal = _create_journal(group, partitions, replication, world)  # 1
+    _check_journal(where, journal, partitions, identity)
+    known: set[TaskId] = set()  # tasks whose genesis was seen: what is seen is there
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        if _are_known(where, tasks, world, known):
+            return
+        producer = world.producers.open(group.genesis_transactional_id)
+        try:
+            producer.init()  # 2
+            places = [task.journal for task in tasks if task not in known]
+            ends, clean = write_barrier(producer, places, world.clock, retry_backoff_ms)  # 3
+            if _plan(where, tasks, world, ends, known) is GenesisPlan.PRESENT:  # 4
+                return
+            if not clean:  # the abort may have been sent twice; what was read behind the barrier stays true
+                producer.close()
+                producer = world.producers.open(group.genesis_transactional_id)
+                producer.init()
+            positions = _ends(tasks, identity, world, latest=latest)  # 5
+            world.steps.reached(Step.BEFORE_GENESIS, tasks[0])
+            producer.begin()
+            for task in tasks:  # 6
+                entry = Entry(
+                    kind=Kind.GENESIS,
+                    seq=1,
+                    owner="",
+                    nonce=world.random.token(NONCE_BYTES),
+                    positions=positions[task],
+                    identity=identity,
+                    wall_ms=world.clock.wall_ms(),
+                    letters=NO_LETTERS,
+                )
+                producer.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])
+            producer.flush()
+            world.steps.reached(Step.DURING_GENESIS, tasks[0])
+            producer.commit()
+            world.steps.reached(Step.AFTER_GENESIS, tasks[0])
+            world.log.info("genesis_written", app=group.app, group=group.group, tasks=partitions)
+        except FencedError:
+            # Another worker starts for the first time, too. Either of the two will do; wait for it to be done.
+            world.log.info("genesis_left_to_another", app=group.app, group=group.group)
+            world.clock.sleep(world.random.uniform(*AGAIN_S) * attempt)
+        except (AbortableError, UnknownOutcomeError) as error:
+            world.log.warning("genesis_uncertain", app=group.app, group=group.group, error=error.message)
+            world.clock.sleep(world.random.uniform(*AGAIN_S))
+        else:
+            return
+        finally:
+            producer.close()
+    raise FatalTaskError(f"{where}: its genesis could not be written", hint="check the log for the reason")
+
+
+def _ends(
+    tasks: list[TaskId], identity: Identity, world: World, *, latest: bool
+) -> dict[TaskId, dict[str, int]]:
+    """Where the inputs end that are not to be read from their first record, of all tasks in one request."""
+    found = {
+        task: [
+            TopicPartition(topic, task.partition)
+            for topic, facts in identity.inputs.items()
+            # Where those have other partitions, the group is refused after its genesis (GroupPlan.check_replays).
+            if (latest or is_replays(topic)) and task.partition < facts.partitions
+        ]
+        for task in tasks
+    }
+    places = [place for inputs in found.values() for place in inputs]
+    if not places:
+        return {task: {} for task in tasks}
+    with closing(world.journals()) as reader:
+        ends = reader.highest_ends(places)
+    return {task: {place.topic: ends[place] for place in inputs} for task, inputs in found.items()}
+
+
+def _traces(tasks: list[TaskId], world: World) -> list[str]:
+    traces = [f"a local state of task {task}" for task in tasks if world.stores.exists(task)]
+    group = tasks[0].group_id.consumer_group
+    if world.cluster.committed(group):
+        traces.append(f"committed offsets of consumer group {group}")
+    if world.checkpoints is not None:
+        store, cluster_id = world.checkpoints.store, world.cluster.cluster_id()
+        for task in tasks:
+            if next(iter(store.objects(checkpoint_prefix(cluster_id, task))), None) is not None:
+                traces.append(f"a checkpoint of task {task}")
+                break
+    return traces
+
+
+def _are_known(where: str, tasks: list[TaskId], world: World, known: set[TaskId]) -> bool:
+    """Whether a genesis of every task is seen; some looks, since a broker may not answer, or give an old answer.
+
+    Otherwise the barrier would go into journals that workers write to.
+    """
+    for look in range(FIRST_LOOKS):
+        try:
+            if _look(where, tasks, world, {}, known) is GenesisPlan.PRESENT:
+                return True
+            if not known and look:
+                return False  # a new group, as far as two clients can tell
+        except (FatalTaskError, RetriableError, UnreachableError) as error:
+            world.log.info("genesis_not_seen", reason=error.message)
+            world.clock.sleep(world.random.uniform(*AGAIN_S))
+    return False
+
+
+def _plan(
+    where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPartition, int], known: set[TaskId]
+) -> GenesisPlan:
+    """What to do, behind a barrier that is at `ends`. A loss is believed only when it stays.
+
+    Workers that start together look while one of them writes: a transaction becomes visible in one partition
+    after the other, and partitions are looked at one after the other. And a journal may be truncated meanwhile.
+    """
+    deadline = world.clock.monotonic_s() + HALF_SEEN_S
+    while True:
+        try:
+            return _look(where, tasks, world, ends, known)
+        except RetriableError as error:
+            if world.clock.monotonic_s() >= deadline:
+                raise UnreachableError(error.message, hint="check the brokers, then start again") from error
+        except (FatalTaskError, UnreachableError):
+            if world.clock.monotonic_s() >= deadline:
+                raise
+        world.clock.sleep(world.random.uniform(*AGAIN_S))
+
+
+def _look(
+    where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPartition, int], known: set[TaskId]
+) -> GenesisPlan:
+    """By a reader of its own; adds to `known`. Raises StaleReadError where it does not see up to the barrier."""
+    # Somebody has restored from this journal where a state is, and the restore that follows compares the two.
+    known.update(filter(world.stores.exists, tasks))
+    written = len(known)
+    # A partition whose barrier was its first record had held none.
+    open_ones = [task for task in tasks if task not in known and ends.get(task.journal) != 0]
+    with closing(world.journals()) as reader:
+        stable = reader.stable_ends([task.journal for task in open_ones]) if open_ones else {}
+        for task in open_ones:
+            stable_end = stable[task.journal]
+            if stable_end <= ends.get(task.journal, -1):
+                raise StaleReadError(f"{task.journal}: the broker that was asked sees it end at {stable_end}")
+            if stable_end == 0:
+                continue
+            start = reader.bounds(task.journal).start
+            first = first_entry(task, reader, start, stable_end)
+            written += first is not None
+            if first is not None and (first.entry.kind is Kind.GENESIS or start > 0):
+                known.add(task)
+    traces = _traces(tasks, world) if not known else []
+    return plan_genesis(
+        where,
+        journal_exists=True,
+        with_genesis=len(known),
+        written=written,
+        partitions=len(tasks),
+        traces=traces,
+    )
+
+
+def _look_again(topic: str, world: World) -> TopicInfo | None:
+    """A topic that a broker does not know: others may. None when it stays unknown."""
+    deadline = world.clock.monotonic_s() + HALF_SEEN_S
+    while True:
+        found = world.cluster.describe([topic]).get(topic)
+        if found is not None or world.clock.monotonic_s() >= deadline:
+            return found
+        world.clock.sleep(world.random.uniform(*AGAIN_S))
+
+
+def _create_journal(group: GroupId, partitions: int, replication: int, world: World) -> TopicInfo:
+    name = group.journal_topic
+    config = {**JOURNAL_CONFIG, "max.message.bytes": str(JOURNAL_MESSAGE_BYTES)}
+    world.cluster.create([TopicSpec(name, partitions, replication, config)])
+    deadline = world.clock.monotonic_s() + CREATED_S
+    while (journal := world.cluster.describe([name]).get(name)) is None:
+        # The node that answers need not be the one that created it, and hears of it a moment later.
+        if world.clock.monotonic_s() >= deadline:
+            raise FatalTaskError(
+                f"topic {name} was created and is not there after {CREATED_S:.0f} s",
+                hint="check the brokers, then start again",
+            )
+        world.clock.sleep(0.05)
+    return journal
+
+
+def _check_journal(where: str, journal: TopicInfo, partitions: int, identity: Identity) -> None:
+    if journal.partitions != partitions:
+        raise ConfigError(
+            f"{where}: its journal {journal.name} has {journal.partitions} partitions, its input "
+            f"{', '.join(identity.inputs)} has {partitions}: keys have moved away from their state",
+            hint="follow runbooks/partitions-changed.md",
+        )
+    limit = int(journal.config.get("max.message.bytes", JOURNAL_MESSAGE_BYTES))
+    if limit < LEAST_JOURNAL_MESSAGE_BYTES:
+        raise ConfigError(
+            f"{where}: topic {journal.name} has max.message.bytes={limit}; entries need {LEAST_JOURNAL_MESSAGE_BYTES}",
+            hint=f"pipeline topics set {journal.name} max.message.bytes={JOURNAL_MESSAGE_BYTES}",
+        )
+    for name, wanted in JOURNAL_CONFIG.items():
+        actual = journal.config.get(name, wanted)
+        if actual != wanted:
+            raise ConfigError(
+                f"{where}: topic {journal.name} has {name}={actual}; the journal is the authority and needs {wanted}",
+                hint=f"pipeline topics set {journal.name} {name}={wanted}",
+            )

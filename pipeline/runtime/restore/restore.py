@@ -1,0 +1,304 @@
+"""Restore: make a task's local state equal to its journal's end, and acquire the task.
+
+    1 fence: init first, then read
+    2 the journal's end, settled
+    3 choose the state to start from (runtime/choose.py)
+    4 replay what follows it, in order, storing the applied position on the way
+    5 commit the acquire entry, which carries the rows of tables whose type has changed
+
+A crash at any step leaves the journal as it was and a local state at some applied position; the next restore
+starts from that. No handler runs.
+
+The fence does not make the reads of 2 to 4 current (runtime/proof.py). The acquire entry proves them, or is aborted and
+2 begins again, at least where that entry was. A verdict that ends the restore, or sets the local state aside, is
+believed only when 2 to 4 come to it once more behind a barrier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.api.declarations import TableDef
+from pipeline.config import WorkerSettings
+from pipeline.core.journal import Identity, JournalEntry, Kind
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.position import AppliedPosition, after, encode_position
+from pipeline.core.recovery import check_identity
+from pipeline.core.replays_input import acquired_identity
+from pipeline.errors import (
+    ConfigError,
+    FatalTaskError,
+    InvariantError,
+    PipelineError,
+    RetriableError,
+    SupersededError,
+    TruncatedError,
+)
+from pipeline.ports import JournalReader, Step, Store
+from pipeline.runtime.commit.journal_reader import read_entries, settled_end
+from pipeline.runtime.commit.publisher import Commit, Publisher
+from pipeline.runtime.environment import World
+from pipeline.runtime.restore.restore_source import Chosen, UnprovenError, choose
+from pipeline.runtime.restore.retirement import retired_error
+from pipeline.runtime.restore.upgrade import upgraded_rows
+from pipeline.runtime.restore_progress import RestoreProgress
+
+__all__ = ["PROCESS", "Restored", "catch_up", "restore"]
+
+PROCESS = "process"  # in an acquire entry's extra: which process of its owner
+
+REPLAY_BATCH_BYTES = 4 * 1024 * 1024
+# Before each further plan, where truncation overtook one, or a broker showed less than the journal's leader holds.
+PLAN_PAUSES_S = (0.0, 0.1, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A task that is live: its publisher owns the fence, `store` stands at `applied`."""
+
+    publisher: Publisher
+    store: Store
+    applied: AppliedPosition
+    replayed: int
+    start: str
+    seconds: float
+    proof_s: float
+
+
+def restore(
+    task: TaskId,
+    owner: str,
+    identity: Identity,
+    start_positions: Callable[[str], int],
+    world: World,
+    settings: WorkerSettings,
+    tables: Mapping[str, TableDef[Any, Any]],
+    *,
+    process: str = "",
+    copy: Store | None = None,
+    progress: RestoreProgress | None = None,
+) -> Restored:
+    """Restore and acquire `task`. `start_positions`: where to begin a topic that has no position yet.
+
+    `tables`: the group's, by name. `process`: of the owner, for the acquire entry. `copy`: the task's local state,
+    open, as `catch_up` left it. `progress`: kept up to date.
+
+    Raises FencedError, FatalTaskError, ConfigError, CorruptStateError, UnreachableError, CheckpointStoreError.
+    """
+    progress = progress if progress is not None else RestoreProgress(task, world.clock, world.log)
+    run = _Restore(task, owner, identity, start_positions, world, settings, tables, process, progress)
+    return run.run(copy)
+
+
+class _Restore:
+    """One restore of one task."""
+
+    def __init__(
+        self,
+        task: TaskId,
+        owner: str,
+        identity: Identity,
+        start_positions: Callable[[str], int],
+        world: World,
+        settings: WorkerSettings,
+        tables: Mapping[str, TableDef[Any, Any]],
+        process: str,
+        progress: RestoreProgress,
+    ) -> None:
+        self._task = task
+        self._identity = identity
+        self._start_positions = start_positions
+        self._world = world
+        self._settings = settings
+        self._tables = tables
+        self._process = process
+        self._progress = progress
+        self._publisher = Publisher(task, owner, world, settings)
+        self._proven = False  # whether a barrier was written, so that a verdict may be believed
+
+    def run(self, copy: Store | None) -> Restored:
+        began = self._world.clock.monotonic_s()
+        publisher, pauses = self._publisher, iter(PLAN_PAUSES_S)
+        try:
+            publisher.fence()  # 1
+            self._world.steps.reached(Step.AFTER_FENCE, self._task)
+            while True:
+                opened, copy = copy, None
+                try:
+                    read = self._read(opened)  # 2, 3, 4
+                    applied = publisher.publish(self._acquire(read))  # 5
+                except (RetriableError, SupersededError) as error:
+                    publisher.close_store()
+                    pause_s = next(pauses, None)
+                    if pause_s is None:
+                        raise _given_up(self._task, error) from error
+                    self._world.log.warning("restore_again", task=str(self._task), reason=error.message)
+                    self._world.clock.sleep(pause_s)
+                except _Verdict as verdict:
+                    publisher.close_store()
+                    self._world.log.info("verdict_proven_first", task=str(self._task), reason=str(verdict))
+                    publisher.barrier()
+                    self._proven = True
+                else:
+                    self._world.steps.reached(Step.AFTER_ACQUIRE, self._task)
+                    seconds = self._world.clock.monotonic_s() - began
+                    return Restored(
+                        publisher, read.store, applied, read.replayed, read.start, seconds, publisher.proof_s
+                    )
+        except BaseException:
+            publisher.close()
+            if copy is not None:
+                copy.close()
+            raise
+
+    def _read(self, copy: Store | None) -> _Read:
+        """Steps 2 to 4, by a reader of their own: a new one may find another broker.
+
+        Raises _Verdict for what ends the restore, until a barrier was written.
+        """
+        task, world, publisher = self._task, self._world, self._publisher
+        reader = world.journals()
+        try:
+            end = settled_end(task, world, self._settings, publisher.fence, publisher.known_end)  # 2
+            world.steps.reached(Step.AFTER_END, task)
+            opened, copy = copy, None
+            cluster_id = self._identity.cluster_id
+            chosen = choose(
+                task, reader, end, cluster_id, world, self._progress, opened, proven=self._proven
+            )  # 3
+            applied, head, replayed = _replay(task, reader, end, chosen, world, self._progress)  # 4
+            publisher.take(chosen.store, head, applied, end)
+            changed = self._check(head, applied)
+            return _Read(chosen.store, applied, replayed, chosen.plan.start.value, changed)
+        except (UnprovenError, FatalTaskError) as error:
+            if self._proven:
+                raise
+            raise _Verdict(error.message) from error
+        finally:
+            reader.close()
+            if copy is not None:
+                copy.close()
+
+    def _check(self, head: JournalEntry, applied: AppliedPosition) -> list[str]:
+        """The tables whose type has changed. Raises ConfigError when the history must not go on, or _Verdict."""
+        task = self._task
+        try:
+            if head.entry.kind is Kind.RETIRE:
+                raise retired_error(task, head.entry)
+            upgrades = {n: t.key_fingerprint for n, t in self._tables.items() if t.upgrade is not None}
+            return check_identity(f"task {task}", applied.identity, self._identity, upgrades)
+        except ConfigError as error:
+            if self._proven:
+                raise
+            raise _Verdict(error.message) from error
+
+    def _acquire(self, read: _Read) -> Commit:
+        applied, world = read.applied, self._world
+        tables = [self._tables[name] for name in read.changed]
+        rows = upgraded_rows(self._task, read.store, tables, applied.identity.tables, world)
+        world.steps.reached(Step.BEFORE_ACQUIRE, self._task)
+        acquired = acquired_identity(applied, self._identity, self._ends_before)
+        positions = {**applied.positions, **self._begun(applied, acquired)}
+        extra = {PROCESS: self._process.encode()}
+        return Commit(Kind.ACQUIRE, positions, rows, identity=acquired, extra=extra)
+
+    def _begun(self, applied: AppliedPosition, acquired: Identity) -> dict[str, int]:
+        """Positions of the topics that are read for the first time."""
+        return {
+            topic: self._start_positions(topic)
+            for topic in self._identity.inputs
+            if topic not in applied.positions or acquired.inputs[topic].replaced
+        }
+
+    def _ends_before(self, topic: str, position: int) -> bool:
+        """By a barrier: replays would be handled twice if a deposed broker's end were believed."""
+        return self._publisher.end_of(TopicPartition(topic, self._task.partition)) < position
+
+
+def _given_up(task: TaskId, error: PipelineError) -> PipelineError:
+    """What a restore ends with that was overtaken each time. Only truncation does not pass by itself."""
+    if not isinstance(error, TruncatedError):
+        return error
+    return FatalTaskError(
+        f"the journal of task {task} was truncated under {len(PLAN_PAUSES_S) + 1} restores in a row: {error.message}",
+        hint="find out what deletes its records, and check its retention: runbooks/journal-lost.md",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What steps 2 to 4 end with: an open state, equal to the journal as read. `changed`: tables to upgrade."""
+
+    store: Store
+    applied: AppliedPosition
+    replayed: int
+    start: str
+    changed: list[str]
+
+
+class _Verdict(Exception):  # noqa: N818 - never leaves this module
+    """What was read ends the restore, or costs the local state, and was not proven to be current."""
+
+
+def catch_up(task: TaskId, cluster_id: str, copy: Store | None, world: World) -> tuple[Store, int]:
+    """Make a copy of a task that somebody else runs equal to its journal's end as of now, without a fence.
+
+    Returns the open state and the number of entries replayed. `copy`: what the last call returned; it is closed
+    when this one fails. Nothing that is read here is proven, so a local state is never set aside. Raises what
+    `restore` raises, RetriableError and UnprovenError.
+    """
+    reader = world.journals()
+    progress = RestoreProgress(task, world.clock, world.log)
+    try:
+        end = reader.bounds(task.journal).stable_end
+        opened, copy = copy, None
+        chosen = choose(task, reader, end, cluster_id, world, progress, opened, proven=False)
+        _, _, replayed = _replay(task, reader, end, chosen, world, progress)
+        return chosen.store, replayed
+    finally:
+        reader.close()
+        if copy is not None:
+            copy.close()
+
+
+def _replay(
+    task: TaskId, reader: JournalReader, end: int, chosen: Chosen, world: World, progress: RestoreProgress
+) -> tuple[AppliedPosition, JournalEntry, int]:
+    """Apply what follows; where that fails, the store is closed. Raises RetriableError and what reading raises."""
+    try:
+        world.steps.reached(Step.AFTER_CHOICE, task)
+        return _apply_entries(task, reader, end, chosen, world, progress)
+    except BaseException:
+        chosen.store.close()
+        raise
+
+
+def _apply_entries(
+    task: TaskId, reader: JournalReader, end: int, chosen: Chosen, world: World, progress: RestoreProgress
+) -> tuple[AppliedPosition, JournalEntry, int]:
+    store, plan, head = chosen
+    applied = plan.position
+    writes: dict[bytes, bytes | None] = {}
+    size = 0
+    progress.replaying(end - plan.offset)
+    for entry in read_entries(task, reader, plan.offset, end, head):
+        applied = after(applied, entry)
+        head = entry
+        progress.replayed(entry.next_offset - plan.offset)
+        if entry.entry.kind is Kind.RESET:
+            store.clear(encode_position(applied))
+            writes, size = {}, 0
+        writes.update(entry.entry.delta)
+        size += entry.next_offset - entry.offset + sum(map(len, entry.entry.delta)) * 2
+        if size >= REPLAY_BATCH_BYTES:
+            store.apply(writes, encode_position(applied))
+            world.steps.reached(Step.DURING_REPLAY, task)
+            writes, size = {}, 0
+    if applied is None or head is None:
+        raise InvariantError(f"task {task}: nothing was replayed into an empty state")
+    if progress.replayed_entries:
+        store.apply(writes, encode_position(applied))
+    world.steps.reached(Step.AFTER_REPLAY, task)
+    return applied, head, progress.replayed_entries

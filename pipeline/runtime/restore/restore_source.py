@@ -1,0 +1,244 @@
+"""Chooses the state that a restore starts from, and puts it in its place: `choose`.
+
+    1 the local state, and the journal's entry where it stands
+    2 unless these fit: the checkpoints that the journal's last CHECKPOINT entry keeps, and the entries where they stand
+    3 decide (core.recovery.plan_restore)
+    4 a checkpoint is downloaded and verified; one that is damaged is refused, and 3 decides again
+    5 the local state goes out of the way, the downloaded one takes its place, and says itself where it stands
+
+Only checkpoints that the journal names are looked at: what else a store holds may be of a worker that was fenced.
+A crash before 5 leaves the local state as it was, one in 5 leaves none, and the next start downloads again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from pipeline.core.checkpoint_refs import kept_checkpoints
+from pipeline.core.journal import JournalEntry
+from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition, decode_position
+from pipeline.core.recovery import Candidate, JournalFacts, RestorePlan, Start, plan_restore, tail_is_lost
+from pipeline.errors import (
+    CheckpointStoreError,
+    CorruptStateError,
+    DamagedCheckpointError,
+    FatalTaskError,
+    InvariantError,
+    PipelineError,
+)
+from pipeline.ports import JournalBounds, JournalReader, Step, Store
+from pipeline.runtime.commit.journal_reader import first_entry, last_entries
+from pipeline.runtime.environment import World
+from pipeline.runtime.restore.download import download
+from pipeline.runtime.restore_progress import RestoreProgress
+
+__all__ = ["Chosen", "UnprovenError", "choose", "registered"]
+
+
+class UnprovenError(PipelineError):
+    """A local state would be set aside because of what was read. Reaction: prove the read first."""
+
+
+class Chosen(NamedTuple):
+    """The open state that a restore starts from, with the journal's entry that it stands at."""
+
+    store: Store
+    plan: RestorePlan
+    head: JournalEntry | None
+
+
+@dataclass(slots=True)
+class _Local:
+    """The local state, while it is open; `damage`: why it cannot be read."""
+
+    store: Store | None = None
+    applied: AppliedPosition | None = None
+    damage: str | None = None
+
+    def close(self) -> None:
+        store, self.store = self.store, None
+        if store is not None:
+            store.close()
+
+
+def choose(
+    task: TaskId,
+    reader: JournalReader,
+    end: int,
+    cluster_id: str,
+    world: World,
+    progress: RestoreProgress,
+    copy: Store | None = None,
+    *,
+    proven: bool,
+) -> Chosen:
+    """The state to start from. `end`: of the journal; `copy`: the local state, where it is open already.
+
+    `proven`: whether a barrier shows that the journal was read to its end. Raises RetriableError (truncation overtook
+    the look: look again), UnprovenError, FatalTaskError, ConfigError, CorruptStateError (the disk),
+    CheckpointStoreError (there is no other way than one that cannot be read now).
+    """
+    local = _open_local(task, copy, world)  # 1
+    try:
+        start = reader.bounds(task.journal).start
+        at_local = _entry_at_local(task, reader, local.applied, start, end)
+        # A local state that fits needs no look at the journal's beginning, however far back that is.
+        fits = at_local is not None and local.applied is not None and at_local.chain == local.applied.chain
+        first = at_local if fits else first_entry(task, reader, start, end)
+        last_seq = _last_seq(task, reader, start, end) if local.applied is not None and not fits else None
+        facts = JournalFacts(first, at_local, end, start, last_seq)
+        # Nor is anything restored over a loss; a checkpoint is looked for at the end, which may be half an entry.
+        lost = tail_is_lost(local.applied, cluster_id, facts)
+        candidates = [] if fits or lost else registered(task, reader, start, end)  # 2
+        if candidates and world.checkpoints is None:
+            candidates = [
+                replace(found, refused="worker.checkpoint_store is not set") for found in candidates
+            ]
+        unavailable: str | None = None
+        while True:
+            plan = plan_restore(
+                str(task), local.applied, local.damage, cluster_id, facts, candidates, unavailable
+            )  # 3
+            if plan.set_aside is not None and not proven:
+                raise UnprovenError(f"the local state of task {task} would be set aside: {plan.set_aside}")
+            if plan.checkpoint is None:
+                break
+            try:
+                return _bring(task, plan, local, cluster_id, world, progress)
+            except DamagedCheckpointError as error:
+                if not world.stores.exists(
+                    task
+                ):  # it was put aside for a checkpoint that turned out to be damaged
+                    local = _Local()
+                candidates = _refuse(task, plan, candidates, error, world)
+            except CheckpointStoreError as error:
+                unavailable = error.message
+    except BaseException:
+        local.close()
+        raise
+    if plan.set_aside is not None:
+        _put_away(task, plan, local, world)
+    store = local.store if local.store is not None else world.stores.open(task)
+    return Chosen(store, plan, at_local if plan.start is Start.LOCAL else None)
+
+
+def registered(task: TaskId, reader: JournalReader, start: int, end: int) -> list[Candidate]:
+    """The checkpoints that the journal keeps, newest first, each with the entry at which it says to stand.
+
+    Two reads, whatever the journal's length: its last entry tells where its last CHECKPOINT entry is.
+    """
+    last = last_entries(task.journal, reader, JournalBounds(start, end, end), 1)
+    place = last[0].checkpoint if last else -1
+    if not start <= place < end:
+        return []
+    entry = _entry_at(task, reader, place, end)
+    if entry is None:
+        return []
+    return [
+        Candidate(ref, _entry_at(task, reader, ref.offset, end) if ref.offset >= start else None)
+        for ref in kept_checkpoints(entry)
+    ]
+
+
+def _open_local(task: TaskId, store: Store | None, world: World) -> _Local:
+    try:
+        if store is None and world.stores.exists(task):  # a restore that fails leaves no new directory behind
+            store = world.stores.open(task)
+        data = store.position() if store is not None else None
+        applied = decode_position(data, f"the state of task {task}") if data is not None else None
+    except CorruptStateError as error:
+        return _Local(store, None, error.message)
+    return _Local(store, applied, None)
+
+
+def _bring(
+    task: TaskId, plan: RestorePlan, local: _Local, cluster_id: str, world: World, progress: RestoreProgress
+) -> Chosen:
+    """Raises DamagedCheckpointError, CheckpointStoreError; then no other state has taken the local one's place."""
+    ref, head = plan.checkpoint, plan.head
+    if ref is None or head is None or world.checkpoints is None:
+        raise InvariantError(f"task {task} is restored from no checkpoint")
+    staged, manifest = download(task, ref, cluster_id, world.checkpoints, world, progress)  # 4
+    world.steps.reached(Step.BEFORE_INSTALL, task)
+    try:
+        _put_away(task, plan, local, world)  # 5
+        staged.install()
+    except BaseException:
+        staged.discard()
+        raise
+    world.steps.reached(Step.AFTER_INSTALL, task)
+    store: Store | None = None
+    try:
+        store = world.stores.open(task)
+        data = store.position()
+        applied = decode_position(data, f"checkpoint {ref.seq}") if data is not None else None
+        if applied != manifest.applied:
+            raise DamagedCheckpointError(f"checkpoint {ref.seq} holds another state than its manifest says")
+    except (CorruptStateError, DamagedCheckpointError) as error:
+        if store is not None:
+            store.close()
+        world.stores.destroy(task)
+        raise DamagedCheckpointError(error.message) from error
+    return Chosen(store, replace(plan, position=applied), head)
+
+
+def _put_away(task: TaskId, plan: RestorePlan, local: _Local, world: World) -> None:
+    """Make room for another state. What may still be of use to somebody is kept."""
+    local.close()
+    if not world.stores.exists(task):
+        return
+    if plan.set_aside is not None:
+        place = world.stores.set_aside(task)
+        world.log.warning("local_state_set_aside", task=str(task), reason=plan.set_aside, kept_at=place)
+        return
+    world.stores.destroy(task)
+    if plan.outdated is not None:
+        world.log.info("local_state_outdated", task=str(task), reason=plan.outdated)
+
+
+def _refuse(
+    task: TaskId,
+    plan: RestorePlan,
+    candidates: list[Candidate],
+    error: DamagedCheckpointError,
+    world: World,
+) -> list[Candidate]:
+    refused = plan.checkpoint
+    world.log.warning(
+        "checkpoint_refused",
+        task=str(task),
+        seq=refused.seq if refused else None,
+        reason=error.message,
+        next="the one before it is tried; see what else is damaged: pipeline checkpoints verify",
+    )
+    return [replace(c, refused=error.message) if c.ref == refused else c for c in candidates]
+
+
+def _last_seq(task: TaskId, reader: JournalReader, start: int, end: int) -> int:
+    """The number of the journal's last entry; 0 when there is none, or only a part of one."""
+    try:
+        last = last_entries(task.journal, reader, JournalBounds(start, end, end), 1)
+    except FatalTaskError:
+        return 0  # a tail may be lost from the middle of an entry on
+    return last[0].entry.seq if last else 0
+
+
+def _entry_at_local(
+    task: TaskId, reader: JournalReader, local: AppliedPosition | None, start: int, end: int
+) -> JournalEntry | None:
+    """The journal's entry exactly where the local state says its last one is."""
+    if local is None or not start <= local.offset < end:
+        return None
+    # A tail may be lost from the middle of an entry on: what is left of it is none.
+    return _entry_at(task, reader, local.offset, min(local.next_offset, end))
+
+
+def _entry_at(task: TaskId, reader: JournalReader, offset: int, end: int) -> JournalEntry | None:
+    """The entry that begins exactly at `offset`, read up to `end` at most."""
+    try:
+        entry = first_entry(task, reader, offset, end)
+    except FatalTaskError:
+        return None  # no entry begins here: another history; a replay verifies every entry it applies
+    return entry if entry is not None and entry.offset == offset else None

@@ -1,0 +1,107 @@
+"""The end of an app whose place another one has taken: an entry in its journals, behind which no worker goes on.
+
+A worker of a retired app is refused at its start, and a task of it when it is restored: by the last entry of its
+journal. (A release that does not know such entries takes the journal for damaged, and fails the task: it does not go
+on, either.)
+
+`retire` marks the tasks one by one, those of partition 0 first, which each start looks at; `revive` goes the other way
+round. A crash in between leaves the app retired, and the same command does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+
+from pipeline.config import WorkerSettings
+from pipeline.core.journal import Entry, JournalEntry, Kind
+from pipeline.core.names import GroupId, TaskId
+from pipeline.errors import ConfigError, FatalTaskError, RetriableError, UnreachableError
+from pipeline.runtime.commit.admin_entry import append_entry
+from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.runtime.commit.publisher import Commit
+from pipeline.runtime.environment import World
+
+__all__ = ["refuse_retired", "retire", "retired_error", "retired_since", "revive", "successor_of"]
+
+_SUCCESSOR = "successor"
+_LOOKS = 3
+
+
+def retire(
+    tasks: Iterable[TaskId], successor: str, owner: str, world: World, settings: WorkerSettings
+) -> Sequence[TaskId]:
+    """Mark tasks as retired in favour of app `successor`; those that were not yet. Raises what `append_entry` does."""
+    done = []
+
+    def make(last: JournalEntry) -> Commit | None:
+        if last.entry.kind is Kind.RETIRE:
+            return None
+        done.append(task)
+        return Commit(Kind.RETIRE, dict(last.entry.positions), extra={_SUCCESSOR: successor.encode()})
+
+    for task in sorted(tasks, key=lambda task: task.partition):
+        append_entry(task, owner, make, world, settings)
+    return done
+
+
+def revive(tasks: Iterable[TaskId], owner: str, world: World, settings: WorkerSettings) -> Sequence[TaskId]:
+    """Take the marks back; the tasks that had one. They go on from where they were."""
+    done = []
+
+    def make(last: JournalEntry) -> Commit | None:
+        if last.entry.kind is not Kind.RETIRE:
+            return None
+        done.append(task)
+        return Commit(Kind.RELEASE, dict(last.entry.positions))
+
+    for task in sorted(tasks, key=lambda task: -task.partition):
+        append_entry(task, owner, make, world, settings)
+    return done
+
+
+def refuse_retired(group: GroupId, world: World) -> None:
+    """Raise ConfigError when the group's app is retired. A journal that cannot be read is its task's business."""
+    if group.journal_topic not in world.cluster.describe([group.journal_topic]):
+        return
+    task = TaskId(*group, 0)
+    entry: Entry | None = None
+    unanswered: UnreachableError | None = None
+    for _ in range(_LOOKS):
+        # Each look by a new client: one broker may still answer as of before the app was revived.
+        try:
+            with closing(world.journals()) as reader:
+                last = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
+        except RetriableError:
+            continue  # it was truncated meanwhile
+        except UnreachableError as error:
+            unanswered = error
+            continue
+        except FatalTaskError:
+            return
+        if not last or last[0].entry.kind is not Kind.RETIRE:
+            return
+        entry = last[0].entry
+    if entry is not None:
+        raise retired_error(task, entry)
+    if unanswered is not None:
+        raise unanswered
+
+
+def retired_error(task: TaskId, entry: Entry) -> ConfigError:
+    """Why a task with this last entry is not run."""
+    return ConfigError(
+        f"app {task.app} was retired at {retired_since(entry)}: app {successor_of(entry)} has taken its place",
+        hint=f"start workers of that app; if {task.app} is to go on after all: pipeline migrate revive {task.app}",
+    )
+
+
+def successor_of(entry: Entry) -> str:
+    """The app in whose favour it was."""
+    return entry.extra.get(_SUCCESSOR, b"").decode(errors="replace")
+
+
+def retired_since(entry: Entry) -> str:
+    """When it was, for people."""
+    return f"{datetime.fromtimestamp(entry.wall_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,73 @@
+"""Upgrades the rows of tables whose type has changed, with the functions that the user gave for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from pipeline.api.declarations import TableDef
+from pipeline.api.table import table_prefix
+from pipeline.core.names import TaskId
+from pipeline.errors import ConfigError
+from pipeline.ports import Store
+from pipeline.runtime.environment import World
+
+__all__ = ["MAX_BYTES", "upgraded_rows"]
+
+# All rows of a task travel in one journal entry, in memory and in one transaction.
+MAX_BYTES = 1024 * 1024 * 1024
+
+
+def upgraded_rows(
+    task: TaskId, store: Store, tables: Sequence[TableDef[Any, Any]], before: dict[str, str], world: World
+) -> dict[bytes, bytes | None]:
+    """New value by full key for every row of `tables`. `before`: fingerprints that the rows were written under.
+
+    Nothing is written here: the acquire entry carries the result, so that a crash leaves every row old or every
+    row new. Raises ConfigError when a row cannot be upgraded.
+    """
+    delta: dict[bytes, bytes | None] = {}
+    size = 0
+    for table in tables:
+        began, rows = world.clock.monotonic_s(), 0
+        old_schema = before[table.name].removeprefix(table.key_fingerprint)
+        decode = _decoder(old_schema.partition(":")[0])
+        prefix = table_prefix(table.name)
+        for key, data in store.scan(prefix):
+            value = _upgraded(task, table, table.key.decode(key[len(prefix) :]), decode, data)
+            delta[key] = value
+            rows += 1
+            size += len(key) + len(value)
+            if size > MAX_BYTES:
+                raise ConfigError(
+                    f"task {task}: the rows to upgrade exceed {MAX_BYTES >> 20:,} MiB, which one entry cannot carry",
+                    hint="write to a new table beside the old one, or start over with `pipeline reset`",
+                )
+        seconds = round(world.clock.monotonic_s() - began, 3)
+        world.log.info("table_upgraded", task=str(task), table=table.name, rows=rows, seconds=seconds)
+    return delta
+
+
+def _upgraded(
+    task: TaskId, table: TableDef[Any, Any], key: Any, decode: Callable[[bytes], Any], data: bytes
+) -> bytes:
+    if table.upgrade is None:
+        raise ConfigError(f"task {task}: table {table.name} has no upgrade function")
+    try:
+        return table.value.encode(table.upgrade(decode(data))) or b""
+    except Exception as error:
+        raise ConfigError(
+            f"task {task}: the upgrade of table {table.name} failed at key {key!r}: {type(error).__name__}: {error}\n"
+            f"  the old value is {data[:200]!r}",
+            hint="mend the upgrade function and start again; nothing was changed",
+        ) from error
+
+
+def _decoder(codec: str) -> Callable[[bytes], Any]:
+    if codec == "json":
+        return msgspec.json.decode
+    if codec == "msgpack":
+        return msgspec.msgpack.decode
+    return bytes

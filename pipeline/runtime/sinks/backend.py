@@ -1,0 +1,275 @@
+"""The authority of a group of sinks: its positions in a database. See `pipeline/core/sink_positions.py`.
+
+`begin`, at the first start of a group:
+
+    1 traces: does anything show that it existed before
+    2 create the table of positions, check the sinks' tables
+    3 rows of all tasks, in one transaction: a crash leaves all of them or none
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pipeline.config import WorkerSettings
+from pipeline.core.membership import Owner
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.sink_positions import Hold, InputNow, PositionRow, plan_positions
+from pipeline.databases.sql import POSITIONS
+from pipeline.errors import (
+    ConfigError,
+    PipelineError,
+    RetriableError,
+    SinkUnreachableError,
+    UnknownOutcomeError,
+)
+from pipeline.ports import Executor, Pending, Step
+from pipeline.ports.databases import SinkSession
+from pipeline.runtime.commit.commit_rate import CommitPace
+from pipeline.runtime.environment import World
+from pipeline.runtime.live_task import Asked, LiveTask, Place, Ready
+from pipeline.runtime.plan import GroupPlan
+from pipeline.runtime.sinks.batches import Outlet
+from pipeline.runtime.sinks.health import Health
+from pipeline.runtime.sinks.rows import RowMaker
+from pipeline.runtime.sinks.sessions import Sessions
+from pipeline.runtime.sinks.task import SinkRun, SinkTask
+from pipeline.runtime.sinks.writer import SinkWriter, claim
+
+__all__ = ["SinkAuthority", "inputs_now", "rows_of", "sessions_of", "start_rows"]
+
+T = TypeVar("T")
+
+FENCED_WAIT_S = (1.0, 2.0)
+BEGIN_ATTEMPTS = 5
+AGAIN_S = (0.1, 0.5)
+
+
+class SinkAuthority:
+    """`Authority` of one group of sinks."""
+
+    def __init__(self, plan: GroupPlan, world: World, settings: WorkerSettings, pace: CommitPace) -> None:
+        self._plan = plan
+        self._world = world
+        self._settings = settings
+        self._pace = pace
+        self._sessions = sessions_of(plan, world)
+        self._executor: Executor = world.sink_executor() if world.sink_executor else world.executor
+        self._health = Health(plan.group.sinks[0].sink.place, world)
+        self._outlets: Sequence[Outlet] = ()
+
+    def begin(self) -> None:
+        """Check the database, and make sure that every task has its rows."""
+        for left in reversed(range(BEGIN_ATTEMPTS)):
+            try:
+                self._begin()
+            except (RetriableError, UnknownOutcomeError) as error:
+                if not left:
+                    raise
+                self._world.log.warning(
+                    "positions_uncertain", group=self._plan.id.group, reason=error.message
+                )
+                self._world.clock.sleep(self._world.random.uniform(*AGAIN_S))
+            else:
+                return
+
+    def begin_later(self) -> Pending[None]:
+        return self._executor.submit(self.begin)
+
+    def _begin(self) -> None:
+        plan, world = self._plan, self._world
+        mirror = plan.id.consumer_group
+        traces = (
+            [f"committed offsets of consumer group {mirror}"] if world.cluster.committed(mirror) else []
+        )  # 1
+        with self._sessions.one() as session:
+            session.prepare()  # 2
+            self._outlets = [
+                Outlet(bound.topic, RowMaker(bound.sink, session), bound.on_error)
+                for bound in plan.group.sinks
+            ]
+            where = f"group {plan.id.app}/{plan.id.group}"
+            rows = rows_of(plan, session)
+            _, missing = plan_positions(where, rows, inputs_now(plan), traces)
+            if not missing:
+                return
+            session.begin()
+            session.put(plan.id, start_rows(plan, missing, self._settings.start, world), keep=True)  # 3
+            session.commit()
+        world.steps.reached(Step.SINK_AFTER_POSITIONS, plan.tasks[0])
+        world.log.info("positions_written", app=plan.id.app, group=plan.id.group, positions=len(missing))
+
+    def begin_restore(self, asked: Asked) -> Pending[Ready]:
+        """Claim the task, after what comes first."""
+        inputs = inputs_now(self._plan)
+
+        def step() -> Ready:
+            began_s = self._world.clock.monotonic_s()
+            hold = claim(
+                asked.task,
+                self._settings.worker_id,
+                asked.process,
+                asked.noted,
+                inputs,
+                self._sessions,
+                self._world,
+            )
+            return _Claimed(self, hold, self._world.clock.monotonic_s() - began_s)
+
+        return self._later(asked.wait_s, step, asked.closing)
+
+    def begin_look(self, task: TaskId, place: Place | None) -> Pending[Owner | None]:
+        """Who has the task now, if that is somebody after `place`."""
+        seq = place.seq if place is not None else 0
+
+        def step() -> Owner | None:
+            with self._sessions.one() as session:
+                rows = [row for row in session.rows(task.group_id) if row.partition == task.partition]
+            newest = max(rows, key=lambda row: row.epoch, default=None)
+            if newest is None or newest.epoch <= seq or not newest.process:
+                return None
+            return Owner(newest.epoch, newest.owner, newest.process)
+
+        return self._later(self._world.random.uniform(*FENCED_WAIT_S), step)
+
+    def begin_check(self, places: Mapping[TaskId, Place]) -> Pending[set[TaskId]]:
+        """An idle task holds no state, but should not pass for live; and a reset is noticed by this look."""
+        seqs = {task.partition: (task, place.seq) for task, place in places.items()}
+
+        def step() -> set[TaskId]:
+            with self._sessions.one() as session:
+                rows = session.rows(self._plan.id)
+            return {
+                seqs[row.partition][0]
+                for row in rows
+                if row.partition in seqs and row.epoch > seqs[row.partition][1]
+            }
+
+        return self._executor.submit(step)
+
+    def live(self, hold: Hold) -> LiveTask:
+        """A claimed task."""
+        self.answered()
+        run = SinkRun(self._outlets, self._health, self._executor, self._world, self._settings, self._pace)
+        return SinkTask(SinkWriter(hold, self._sessions, self._world), run)
+
+    def unanswered(self, error: PipelineError) -> bool:
+        if not isinstance(error, SinkUnreachableError):
+            return False
+        self._health.unanswered(error)
+        return True
+
+    def answered(self) -> None:
+        self._health.answered()
+
+    def news(self) -> str | None:
+        return self._health.news()
+
+    def close(self) -> None:
+        if self._world.sink_executor is not None:
+            self._executor.close()
+        self._sessions.close()
+
+    def _later(
+        self, wait_s: float, step: Callable[[], T], closing: Pending[None] | None = None
+    ) -> Pending[T]:
+        """Waiting takes no thread: a database that is away has many tasks wait for it."""
+        if not wait_s and closing is None:
+            return self._executor.submit(step)
+        return _Later(self._world.clock.monotonic_s() + wait_s, step, closing, self._executor, self._world)
+
+
+def sessions_of(plan: GroupPlan, world: World) -> Sessions:
+    """All sinks of a group share one database."""
+    sink = plan.group.sinks[0].sink
+    return Sessions(lambda: world.databases.open(sink, plan.id.app))
+
+
+def rows_of(plan: GroupPlan, session: SinkSession) -> list[PositionRow]:
+    """All rows of a group. Raises ConfigError when they are in another schema than before."""
+    rows = session.rows(plan.id)
+    if not rows and (others := session.elsewhere(plan.id, plan.identity.cluster_id)):
+        raise ConfigError(
+            f"group {plan.id.app}/{plan.id.group} has its positions in {others[0]}, and the connection's search_path "
+            "leads to another schema",
+            hint="set search_path as it was (the DSN, ALTER ROLE, ALTER DATABASE); or move that table with ALTER TABLE "
+            "... SET SCHEMA; or delete the group's rows there to begin again on purpose",
+        )
+    return rows
+
+
+def inputs_now(plan: GroupPlan) -> dict[str, InputNow]:
+    """The group's inputs by topic."""
+    return {
+        topic: InputNow(facts.topic_id, plan.identity.cluster_id, facts.partitions)
+        for topic, facts in plan.identity.inputs.items()
+    }
+
+
+def start_rows(
+    plan: GroupPlan, places: Sequence[TopicPartition], start: str, world: World
+) -> list[PositionRow]:
+    """First rows, nobody's, at `start`: earliest or latest."""
+    inputs = inputs_now(plan)
+    with closing(world.journals()) as reader:
+        if start == "earliest":
+            positions = {place: reader.bounds(place).start for place in places}
+        else:
+            positions = dict(reader.highest_ends(places))
+    return [
+        PositionRow(place.topic, place.partition, positions[place], 0, "", "", *inputs[place.topic])
+        for place in places
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """`Ready`."""
+
+    authority: SinkAuthority
+    applied: Hold
+    seconds: float
+    proof_s: float = 0.0  # the database proves it by the lock on the rows of positions
+    start: str = POSITIONS
+    replayed: int = 0
+
+    def live(self) -> LiveTask:
+        return self.authority.live(self.applied)
+
+    def close(self) -> None:
+        """Nothing is held: the next owner raises the epoch."""
+
+
+class _Later(Pending[T]):
+    """A step that begins when its time has come, as whoever asks whether it is done finds out."""
+
+    def __init__(
+        self,
+        due_s: float,
+        step: Callable[[], T],
+        after: Pending[None] | None,
+        executor: Executor,
+        world: World,
+    ) -> None:
+        self._due_s = due_s
+        self._step = step
+        self._after = after
+        self._executor = executor
+        self._clock = world.clock
+        self._begun: Pending[T] | None = None
+
+    def done(self) -> bool:
+        if self._begun is None:
+            waits = self._after is not None and not self._after.done()
+            if waits or self._clock.monotonic_s() < self._due_s:
+                return False
+            self._begun = self._executor.submit(self._step)
+        return self._begun.done()
+
+    def result(self) -> T:
+        if self._begun is None:
+            raise SinkUnreachableError("the step was given up before it began")
+        return self._begun.result()

@@ -1,0 +1,144 @@
+"""From events to rows: `RowMaker`, checked against its table. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.api.event import Event
+from pipeline.api.sinks import Delete, Sink
+from pipeline.core.row_sets import Gone
+from pipeline.errors import ConfigError
+from pipeline.ports.databases import OwnWrite, RowsWrite, SinkSession, TableShape, Target
+from pipeline.runtime.user_errors import only_exceptions
+
+__all__ = ["Made", "RowMaker"]
+
+# What a record comes to at one sink: a row, a key to delete, an event, or nothing.
+Made = tuple[Any, ...] | Delete | Event[Any, Any] | None
+
+
+class RowMaker:
+    """One sink of a running group. Raises ConfigError when its table does not fit.
+
+    `make` is for the processing thread, `writes` for any.
+    """
+
+    def __init__(self, sink: Sink[Any, Any], session: SinkSession) -> None:
+        self.sink = sink
+        self._shape = None
+        self._target = Target("", sink.mode, ())
+        if sink.table is not None:
+            self._shape = _checked(sink, sink.table, session)
+            key = sink.key or self._shape.primary
+            key = () if sink.mode == "append" else key
+            name = self._shape.name or sink.table
+            self._target = Target(name, sink.mode, key, session.facts(name, key))
+        self._columns: tuple[str, ...] | None = None
+        self._names: frozenset[str] = frozenset()
+
+    @property
+    def table(self) -> str | None:
+        """The table as statements name it; None for a write function, which may write to any."""
+        return None if self.sink.table is None else self._target.table
+
+    def make(self, event: Event[Any, Any]) -> Made:
+        """What the user's `row` makes of an event, checked. Raises whatever it raises, ValueError, ConfigError."""
+        if self.sink.row is None:
+            return event
+        row = self.sink.row(event)
+        if row is None:
+            return None
+        if isinstance(row, Delete):
+            return self._checked_delete(row)
+        if self._columns is None:
+            self._take_columns(row)
+        columns = self._columns or ()
+        if row.keys() != self._names:
+            raise ValueError(
+                f"{self.sink}: a row with columns {', '.join(row)}; the rows before it had {', '.join(columns)}"
+            )
+        return tuple([row[name] for name in columns])
+
+    def writes(self, made: Sequence[Made]) -> list[RowsWrite | OwnWrite]:
+        """One batch, in the order of its records."""
+        wanted = [each for each in made if each is not None]
+        if not wanted:
+            return []
+        if self.sink.write is not None:
+            return [OwnWrite(only_exceptions(self.sink.write), wanted)]
+        key = self._target.key
+        changes = [
+            Gone(tuple([each.key[name] for name in key])) if isinstance(each, Delete) else each
+            for each in wanted
+            if not isinstance(each, Event)
+        ]
+        return [RowsWrite(self._target, self._columns or (), changes)]
+
+    def _take_columns(self, row: Mapping[str, object]) -> None:
+        """The first row says which columns there are."""
+        if not isinstance(row, Mapping):
+            raise TypeError(
+                f"{self.sink}: row gave {type(row).__name__}; it must give a dict, a Delete or None"
+            )
+        known = self._shape.columns if self._shape is not None else None
+        unknown = [name for name in row if known is not None and name not in known]
+        if unknown:
+            raise ConfigError(
+                f"{self.sink}: row gave the column {unknown[0]}, which the table does not have",
+                hint=f"its columns: {', '.join(known or ())}",
+            )
+        missing = [name for name in self._target.key if name not in row]
+        if missing and self._target.mode == "upsert":
+            raise ConfigError(
+                f"{self.sink}: row does not give the column {missing[0]}, which is a part of the key"
+            )
+        if not row:
+            raise ValueError(f"{self.sink}: row gave a row without columns")
+        self._columns = tuple(row)
+        self._names = frozenset(row)
+
+    def _checked_delete(self, delete: Delete) -> Delete:
+        if self._target.mode != "upsert":
+            raise ConfigError(f"{self.sink}: rows are deleted under mode='upsert' only")
+        if delete.key.keys() != set(self._target.key):
+            raise ConfigError(
+                f"{self.sink}: Delete names {', '.join(delete.key)}; the key is {', '.join(self._target.key)}"
+            )
+        return delete
+
+
+def _checked(sink: Sink[Any, Any], table: str, session: SinkSession) -> TableShape:
+    """The table of a sink, when it fits. Raises ConfigError that says what would make it fit."""
+    shape = session.shape(table)
+    if shape is None:
+        raise ConfigError(
+            f"{sink}: the database has no such table", hint="create it, spelled like that; or mend the name"
+        )
+    needed = {"append": {"INSERT"}, "insert": {"INSERT", "SELECT"}}.get(
+        sink.mode, {"INSERT", "SELECT", "UPDATE"}
+    )
+    if lacking := [right for right in shape.lacks if right in needed]:
+        raise ConfigError(
+            f"{sink}: this role may not {' or '.join(lacking)} there",
+            hint=f"GRANT {', '.join(sorted(needed))} ON {table} TO the role (and DELETE, where rows are deleted)",
+        )
+    unknown = [name for name in sink.key if shape.columns is not None and name not in shape.columns]
+    if unknown:
+        raise ConfigError(
+            f"{sink}: the key column {unknown[0]} is not in the table",
+            hint=f"its columns: {', '.join(shape.columns or ())}",
+        )
+    key = sink.key or shape.primary
+    if sink.mode == "upsert" and not key:
+        raise ConfigError(
+            f"{sink}: mode='upsert' needs a key, and the table has no primary key",
+            hint=f"key=('id',) and: {session.ddl(table, ('id',))}; or mode='append'",
+        )
+    unique = shape.uniques is None or frozenset(key) in shape.uniques
+    if sink.mode != "append" and key and not unique:
+        raise ConfigError(
+            f"{sink}: the key {', '.join(key)} is not unique in the table",
+            hint=f"{session.ddl(table, key)}",
+        )
+    return shape

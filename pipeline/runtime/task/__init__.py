@@ -1,0 +1,1 @@
+"""One task at work: records to handlers, their errors, duplicates, dead letters and replays."""

@@ -1,0 +1,326 @@
+"""Drops duplicates before any handler sees them: `DedupTable`, the ids of one input topic as one task knows them.
+
+What it remembers goes where tables go: it is open until the task seals, then part of the commit's delta, in one
+transaction with the outputs and the position of the record. So no crash leaves an id without what its event has
+done, or the other way round:
+
+    before the commit point   neither the id nor the outputs are there; the record is processed again
+    after it                  both are; the record is not read again, and whoever sends it again is a duplicate
+
+The same commit deletes ids whose time is over, so restore, checkpoints and handoffs need to know nothing of time.
+An id counts as seen once the handlers of its record have succeeded: a record that is skipped, put aside as a dead
+letter or tried again leaves none behind. Processing thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.api.context import Context
+from pipeline.api.declarations import Topic
+from pipeline.api.event import Event, event_id
+from pipeline.api.group import Group
+from pipeline.api.table import ReadableStore, TaskOverlay
+from pipeline.core.dedup import (
+    advance,
+    clock_key,
+    digest,
+    digests_in,
+    expiries,
+    expiry_clock,
+    expiry_prefix,
+    expiry_start,
+    forgotten,
+    id_prefix,
+    is_over,
+    pack_clock,
+    pack_state,
+    unpack_clock,
+    unpack_state,
+)
+from pipeline.core.headers import headers_of
+from pipeline.core.names import EVENT_ID_HEADER
+from pipeline.errors import InvariantError
+from pipeline.ports import Clock, Record
+from pipeline.runtime.user_errors import ENDING
+
+__all__ = ["Admitted", "DedupTable", "Dropped", "dedup_tables"]
+
+# What one commit forgets at most: twice what it learns, so that the rows on disk do not grow while any is over, and
+# some more. A commit after a long pause is not held up by all that is over at once.
+FORGOTTEN_PER_LEARNT = 2
+FORGOTTEN_AT_LEAST = 1024
+
+Reject = Callable[[Record, BaseException], None]
+
+
+@dataclass(slots=True)
+class Dropped:
+    """`duplicates`: dropped. `late`: let through, though their ids were still there from longer ago than the ttl."""
+
+    duplicates: int = 0
+    late: int = 0
+
+
+@dataclass(slots=True)
+class Admitted:
+    """What a batch is without its duplicates, and what to remember of it should its handler succeed."""
+
+    records: list[Record] = field(default_factory=list)
+    ids: dict[bytes, bytes] = field(default_factory=dict)
+    late: list[bytes] = field(default_factory=list)
+    again_ms: int = -1
+    duplicates: int = 0
+    clock_ms: int = 0
+
+
+class DedupTable:
+    """The ids of `topic` in one task."""
+
+    def __init__(
+        self,
+        topic: Topic[Any, Any],
+        store: ReadableStore,
+        overlay: TaskOverlay,
+        context: Context,
+        clock: Clock,
+    ) -> None:
+        if topic.dedup is None:
+            raise InvariantError(f"{topic!r} has no dedup table")
+        self._topic = topic
+        self._ttl_ms = topic.dedup.ttl_ms
+        self._duplicates_to = topic.dedup.duplicates_to
+        self._store = store
+        self._overlay = overlay
+        self._context = context
+        self._clock = clock
+        self._id_of = _header_id if topic.dedup.id is None else self._chosen_id(topic.dedup.id)
+        self._prefix = id_prefix(topic.name)
+        self._clock_ms = -1  # not read yet
+        self._written_ms = -1
+        self._oldest_ms = 0  # no expiry in the store is of an earlier clock
+        self._deleted_ms = -1  # no id that an expiry in the store names was first seen before
+        self._again_ms = -1  # when the ids that came again after their time were first seen, at the latest
+        self._open: dict[bytes, bytes] = {}  # rows of ids since the last seal, in the order of their clocks
+        self._disowned = False  # the record at hand
+        self.dropped = Dropped()
+
+    def identifies(self, record: Record) -> bool:
+        """Whether the record has an id."""
+        return isinstance(self._keys([record])[0], bytes)
+
+    def unique(self, records: Sequence[Record], reject: Reject) -> Iterator[Record]:
+        """The records that are no duplicates, one after the other.
+
+        To ask for the next one is to say that the handlers of the last one have succeeded, unless `disown` was
+        called. `reject` gets what has no id, and may raise.
+        """
+        self._read_clock()
+        keys = self._keys(records)
+        found = self._found(keys)
+        wall_ms = self._clock.wall_ms()
+        remembered, ttl_ms = self._open, self._ttl_ms
+        now_ms = self._clock_ms  # as it will be if this record is processed
+        packed = pack_clock(now_ms)
+        for record, key, stored in zip(records, keys, found, strict=True):
+            if not isinstance(key, bytes):
+                reject(record, key)
+                continue
+            timestamp_ms = record.timestamp()[1]
+            if not 0 <= timestamp_ms <= now_ms:
+                now_ms = advance(now_ms, timestamp_ms, wall_ms)
+                packed = pack_clock(now_ms)
+            seen = remembered.get(key) or stored
+            self._disowned = False
+            if seen is not None and not is_over(now_ms, unpack_clock(seen), ttl_ms):
+                self._drop(record, reject)
+            else:
+                yield record
+                if not self._disowned:
+                    if seen is not None:
+                        self.dropped.late += 1
+                        self._again_ms = max(self._again_ms, unpack_clock(seen))
+                        remembered.pop(key, None)  # so that it becomes the last one
+                    remembered[key] = packed
+            if self._disowned:
+                now_ms = self._clock_ms
+                packed = pack_clock(now_ms)
+            else:
+                self._clock_ms = now_ms
+
+    def disown(self) -> None:
+        """The record at hand was not processed: it leaves no id behind, and the clock where it was."""
+        self._disowned = True
+
+    def admit(self, records: Sequence[Record]) -> Admitted:
+        """Take the duplicates out of a batch. Nothing is remembered, and no time passes, before `settle`.
+
+        Raises whatever a record without an id raises, ValueError for a duplicate that is too large to be copied.
+        """
+        self._read_clock()
+        keys = self._keys(records)
+        wall_ms = self._clock.wall_ms()
+        admitted = Admitted(clock_ms=self._clock_ms)
+        for record, key, stored in zip(records, keys, self._found(keys), strict=True):
+            if not isinstance(key, bytes):
+                raise key
+            admitted.clock_ms = advance(admitted.clock_ms, record.timestamp()[1], wall_ms)
+            seen = admitted.ids.get(key) or self._open.get(key) or stored
+            if seen is not None and not is_over(admitted.clock_ms, unpack_clock(seen), self._ttl_ms):
+                self._copy(record)
+                admitted.duplicates += 1
+                continue
+            if seen is not None:
+                admitted.late.append(key)
+                admitted.again_ms = max(admitted.again_ms, unpack_clock(seen))
+                admitted.ids.pop(key, None)
+            admitted.records.append(record)
+            admitted.ids[key] = pack_clock(admitted.clock_ms)
+        return admitted
+
+    def settle(self, admitted: Admitted) -> None:
+        """The handler of the batch has succeeded."""
+        self._clock_ms = admitted.clock_ms
+        self._again_ms = max(self._again_ms, admitted.again_ms)
+        for key in admitted.late:
+            self._open.pop(key, None)
+        self._open.update(admitted.ids)
+        self.dropped.duplicates += admitted.duplicates
+        self.dropped.late += len(admitted.late)
+
+    def take_writes(self) -> Mapping[bytes, bytes | None]:
+        """What the commit that is being sealed has to write: new ids, the clock, and deletes of what is over.
+
+        Call when nothing is under way, so that the store has all that was sealed before. Raises CorruptStateError.
+        """
+        if self._clock_ms == self._written_ms and not self._open:
+            return {}
+        writes: dict[bytes, bytes | None] = self._forget()
+        writes.update(self._open)  # over what is forgotten: an id that was seen again stays
+        writes.update(expiries(self._topic.name, self._open))
+        writes[clock_key(self._topic.name)] = pack_state(self._clock_ms, self._again_ms)
+        self._written_ms = self._clock_ms
+        self._open = {}
+        return writes
+
+    def _forget(self) -> dict[bytes, bytes | None]:
+        """Deletes of expiries that are over, the oldest first, and of those of their ids that are.
+
+        Where the look ends the next one begins: an expiry that is written later is never of an earlier clock. So
+        it does not pass again over what RocksDB keeps of the deleted.
+        """
+        deletes: dict[bytes, bytes | None] = {}
+        if not is_over(self._clock_ms, self._oldest_ms, self._ttl_ms):
+            return deletes
+        most = FORGOTTEN_AT_LEAST + FORGOTTEN_PER_LEARNT * len(self._open)
+        topic = self._topic.name
+        for key, value in self._store.scan(expiry_prefix(topic), expiry_start(topic, self._oldest_ms)):
+            newest_ms = expiry_clock(key)
+            if newest_ms > self._oldest_ms:
+                # All of the clock before are gone, and what the others name was seen at that clock or later. (Of one
+                # clock, they do not lie in the order in which their ids were seen.)
+                self._deleted_ms, self._oldest_ms = self._oldest_ms, newest_ms
+            if not is_over(self._clock_ms, self._oldest_ms, self._ttl_ms) or len(deletes) >= most:
+                return deletes
+            ids = [self._prefix + name for name in digests_in(value)]
+            if self._again_ms < max(self._deleted_ms, 0):
+                deletes.update(dict.fromkeys(ids))  # none of them came again, so all are over with the newest
+            else:
+                rows = zip(ids, self._store.get_many(ids), strict=True)
+                deletes.update(dict.fromkeys(forgotten(rows, self._clock_ms, self._ttl_ms)))
+            deletes[key] = None
+        self._oldest_ms = unpack_clock(next(iter(self._open.values()))) if self._open else self._clock_ms
+        return deletes
+
+    def _read_clock(self) -> None:
+        if self._clock_ms < 0:
+            data = self._store.get(clock_key(self._topic.name))
+            self._clock_ms, self._again_ms = unpack_state(data)
+            self._written_ms = self._clock_ms
+
+    def _keys(self, records: Sequence[Record]) -> list[bytes | BaseException]:
+        """The row's key for each record, or why it has none."""
+        prefix, id_of = self._prefix, self._id_of
+        keys: list[bytes | BaseException] = []
+        for record in records:
+            try:
+                keys.append(prefix + digest(id_of(record)))
+            except ENDING:
+                raise
+            except BaseException as error:  # noqa: BLE001 - it belongs to the record, and waits for its turn
+                keys.append(error)
+        return keys
+
+    def _found(self, keys: Sequence[bytes | BaseException]) -> list[bytes | None]:
+        """The rows of ids that are committed or about to be, read at once; None without one."""
+        known = [key for key in keys if isinstance(key, bytes)]
+        rows = self._store.get_many(known) if known else []
+        if sealed := self._overlay.sealed:
+            rows = [sealed.get(key) or row for key, row in zip(known, rows, strict=True)]
+        if len(known) == len(keys):
+            return rows
+        remaining = iter(rows)
+        return [next(remaining) if isinstance(key, bytes) else None for key in keys]
+
+    def _drop(self, record: Record, reject: Reject) -> None:
+        try:
+            self._copy(record)
+        except ValueError as error:
+            self.disown()
+            reject(record, error)
+        else:
+            self.dropped.duplicates += 1
+
+    def _copy(self, record: Record) -> None:
+        """To the topic for duplicates, as it came.
+
+        Raises ValueError when the topic would not take it, or the headers cannot be read.
+        """
+        if self._duplicates_to is not None:
+            headers = [
+                *headers_of(record),
+                ("duplicate-topic", str(record.topic()).encode()),
+                ("duplicate-partition", str(record.partition()).encode()),
+                ("duplicate-offset", str(record.offset()).encode()),
+            ]
+            self._context.forward(self._duplicates_to, record, headers)
+
+    def _chosen_id(self, choose: Callable[[Event[Any, Any]], bytes | str]) -> Callable[[Record], bytes]:
+        topic, context = self._topic, self._context
+        decode_key, decode_value = topic.key.decode, context.value_decoder(topic)
+
+        def chosen_id(record: Record) -> bytes:
+            context.message = record
+            found = choose(Event(decode_key(record.key()), decode_value(record.value()), record))
+            if isinstance(found, str):
+                found = found.encode()
+            if not isinstance(found, bytes):
+                raise TypeError(f"the id of an event is str or bytes, and Dedup's id gave {found!r}")
+            if not found:
+                raise ValueError("Dedup's id gave an empty one: all such events would be one event")
+            return found
+
+        return chosen_id
+
+
+def dedup_tables(
+    group: Group, store: ReadableStore, overlay: TaskOverlay, context: Context, clock: Clock
+) -> dict[str, DedupTable]:
+    """By name, those of a group's input topics that have one."""
+    return {
+        topic.name: DedupTable(topic, store, overlay, context, clock)
+        for topic in group.inputs
+        if topic.dedup is not None
+    }
+
+
+def _header_id(record: Record) -> bytes:
+    found = event_id(record)
+    if not found:
+        raise ValueError(
+            f"the record has no id: no header {EVENT_ID_HEADER}. "
+            "Write one (pipeline produce --id), or declare Dedup(id=...)"
+        )
+    return found

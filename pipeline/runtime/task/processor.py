@@ -1,0 +1,317 @@
+"""Runs handlers over records of one task, and leaves nothing of a record whose handler raises.
+
+Every table write is noted in the undo log, every output has its place in the open list; a record (or a batch)
+that raises is taken back from both before it is tried again or its policy is applied. Processing thread only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pipeline.api.bindings import Binding, OnError
+from pipeline.api.context import Context
+from pipeline.api.declarations import Topic
+from pipeline.api.event import Batch, Event, event_type
+from pipeline.api.group import Group
+from pipeline.api.table import TaskOverlay
+from pipeline.core.headers import UnreadableHeadersError
+from pipeline.core.names import TaskId
+from pipeline.errors import CorruptStateError, HandlerError, PipelineError
+from pipeline.ports import Logger, Record
+from pipeline.runtime.crashes import NativeCrash
+from pipeline.runtime.task.dead_letters import DeadLetters
+from pipeline.runtime.task.dedup import DedupTable
+from pipeline.runtime.task.handler_errors import error_place, error_text, handler_name, plainly
+from pipeline.runtime.task.refused_outputs import RefusedOutputError
+from pipeline.runtime.user_errors import ENDING, LEAVING
+from pipeline.runtime.watchdog import AtWork
+
+__all__ = ["PoisonError", "Processor", "Rejected", "RetryError"]
+
+
+class PoisonError(Exception):
+    """A record that stops its task. `offset`: its place; everything before it in its topic is processed."""
+
+    def __init__(self, offset: int, error: PipelineError) -> None:
+        super().__init__(error.message)
+        self.offset = offset
+        self.error = error
+
+
+class RetryError(Exception):
+    """A record that is to be tried again in `wait_s`. `offset`: its place, as of a PoisonError. `failures`: so far."""
+
+    def __init__(self, offset: int, failures: int, wait_s: float, reason: str) -> None:
+        super().__init__(offset)
+        self.offset = offset
+        self.failures = failures
+        self.wait_s = wait_s
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Rejected:
+    """Records that were passed over, by policy. `retried`: tries that failed and were followed by another."""
+
+    skipped: int = 0
+    dead_lettered: int = 0
+    retried: int = 0
+
+
+class Processor:
+    """The handlers of one group, bound to one task's tables and outputs."""
+
+    def __init__(
+        self,
+        task: TaskId,
+        group: Group,
+        context: Context,
+        overlay: TaskOverlay,
+        letters: DeadLetters,
+        log: Logger,
+        dedup: Mapping[str, DedupTable],
+        topic_ids: Mapping[str, str],
+    ) -> None:
+        self._task = task
+        self._context = context
+        self._overlay = overlay
+        self._undo = overlay.undo
+        self._log = log
+        self._letters = letters
+        self._dedup = dedup  # by name of the topic
+        self._seen: DedupTable | None = None  # of the topic at hand
+        self._routes: dict[str, tuple[Topic[Any, Any], list[Binding]]] = {
+            topic.name: (topic, [b for b in group.bindings if b.topic is topic]) for topic in group.inputs
+        }
+        self._events = {
+            topic.name: event_type(task.app, task.group, topic_ids[topic.name]) for topic in group.inputs
+        }
+        self._make: type[Event[Any, Any]] = Event  # of the topic at hand
+        self.rejected = Rejected()
+        self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
+        self._failures = 0
+
+    @property
+    def at_work(self) -> AtWork | None:
+        """The record at hand and its handlers; None between batches. Any thread may ask."""
+        running, record = self._running, self._context.message
+        if running is None or record is None:
+            return None
+        bindings, count = running
+        return AtWork(self._task, [handler_name(binding) for binding in bindings], record, count)
+
+    def process(
+        self, topic_name: str, records: Sequence[Record], failures: int = 0, topic_id: str = ""
+    ) -> None:
+        """Run the handlers of a topic over records of it, in order.
+
+        `failures`: how often the record, which is then the only one, has failed before. `topic_id`: of the topic as it
+        was when the records were in it, where that is not now.
+        Raises PoisonError, RetryError (both with everything before the record processed), CorruptStateError.
+        """
+        topic, bindings = self._routes[topic_name]
+        self._failures = failures
+        self._make = (
+            event_type(self._task.app, self._task.group, topic_id) if topic_id else self._events[topic_name]
+        )
+        self._seen = seen = self._dedup.get(topic_name)
+        try:
+            if bindings[0].batch:
+                self._run_batch(topic, bindings[0], records)
+            else:
+                self._context.message = None  # the last record of the batch before is done
+                self._running = bindings, 1
+                if seen is None:
+                    self._run_records(topic, bindings, iter(records))
+                else:
+                    reject = partial(self._reject, topic, bindings[0])
+                    self._run_records(topic, bindings, seen.unique(records, reject))
+        finally:
+            self._running = None
+
+    def handles(self, topic_name: str) -> bool:
+        """Whether there are handlers of this topic."""
+        return topic_name in self._routes
+
+    def give_back(self, record: Record, why: str) -> None:
+        """Make a record that has no handler a dead letter, so that it is not lost."""
+        self.rejected.dead_lettered += 1
+        self._context.outputs.append(self._letters.write(record, "", LookupError(why), 1))
+        self._letters.wrote()
+        where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
+        self._log.warning(
+            "record_rejected", policy="dead_letter", task=str(self._task), record=where, error=why
+        )
+
+    def condemn(self, topic_name: str, record: Record, error: NativeCrash | RefusedOutputError) -> None:
+        """Apply the policy to a record that crashes the process, or whose outputs are refused; no handler is called.
+
+        Which of the topic's handlers it was is not known: the strictest policy holds. Raises PoisonError.
+        """
+        topic, bindings = self._routes[topic_name]
+        strictest = min(bindings, key=lambda binding: _STRICTNESS.index(binding.on_error))
+        self._failures = 0
+        self._reject(topic, strictest, record, error)
+
+    def _run_records(
+        self, topic: Topic[Any, Any], bindings: list[Binding], remaining: Iterator[Record]
+    ) -> None:
+        context, undo, outputs = self._context, self._undo, self._context.outputs
+        decode_key, decode_value = topic.key.decode, context.value_decoder(topic)
+        single = bindings[0].function if len(bindings) == 1 else None
+        binding = bindings[0]
+        make = self._make
+        fresh = not topic.value.immutable  # a handler may change what it got; the next one gets its own
+        mark = len(outputs)
+        while True:
+            try:
+                if single is not None:
+                    for record in remaining:
+                        context.message = record
+                        mark = len(outputs)
+                        single(make(decode_key(record.key()), decode_value(record.value()), record), context)
+                        undo.clear()
+                else:
+                    for record in remaining:
+                        context.message = record
+                        mark = len(outputs)
+                        binding = bindings[0]
+                        event: Event[Any, Any] = make(
+                            decode_key(record.key()), decode_value(record.value()), record
+                        )
+                        for binding in bindings:
+                            if fresh and binding is not bindings[0]:
+                                event = make(event.key, decode_value(record.value()), record)
+                            binding.function(event, context)
+                        undo.clear()
+            except (*ENDING, CorruptStateError, PoisonError, RetryError):
+                raise
+            except BaseException as error:  # noqa: BLE001 - any other error of user code belongs to its record
+                self._take_back(mark)
+                if self._seen is not None:
+                    self._seen.disown()
+                self._reject(topic, binding, context.message, error)
+            else:
+                return
+
+    def _run_batch(self, topic: Topic[Any, Any], binding: Binding, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        context, seen, unique = self._context, self._seen, records
+        mark = len(context.outputs)
+        context.message = records[0]
+        self._running = [binding], len(records)
+        try:
+            if seen is not None:
+                admitted = seen.admit(records)
+                unique = admitted.records
+            if unique:
+                context.message = max(unique, key=_timestamp)
+                keys = [topic.key.decode(record.key()) for record in unique]
+                values = [topic.value.read(record) for record in unique]
+                binding.function(Batch(unique, keys, values, self._make), context)
+                self._undo.clear()
+            if seen is not None:
+                seen.settle(admitted)
+        except (*ENDING, CorruptStateError):
+            raise
+        except BaseException as error:  # noqa: BLE001 - any other error of user code belongs to its batch
+            self._take_back(mark)
+            if len(records) == 1:
+                self._reject(topic, binding, records[0], error)
+                return
+            middle = len(records) // 2
+            self._run_batch(topic, binding, records[:middle])
+            self._run_batch(topic, binding, records[middle:])
+
+    def _take_back(self, mark: int) -> None:
+        """Undo the writes and outputs of the record at hand."""
+        self._overlay.take_back()
+        del self._context.outputs[mark:]
+
+    def _reject(self, topic: Topic[Any, Any], binding: Binding, record: Record, error: BaseException) -> None:
+        """Ask for another try, or apply the policy. Raises RetryError, PoisonError."""
+        error = plainly(error, topic, record)
+        # Our own errors are mistakes of the program, and a handler that exits means the worker, not its record.
+        crash = error if isinstance(error, NativeCrash) else None
+        final = isinstance(error, (PipelineError, *LEAVING)) or (crash is not None and not crash.proven)
+        # A dead letter that is replayed in vain is one again, whatever its handler says by now.
+        again = getattr(record, "replay", 0) > 0
+        policy: OnError = "stop" if final else "dead_letter" if again else binding.on_error
+        where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
+        reason = error_text(error)
+        failures = self._failures + 1
+        hopeless = final or isinstance(error, UnreadableHeadersError | NativeCrash | RefusedOutputError)
+        if failures <= binding.retries and not hopeless and self._was_called(topic, record):
+            wait_s = binding.retry_wait_s(failures)
+            self.rejected.retried += 1
+            self._log.warning(
+                "record_retried",
+                task=str(self._task),
+                record=where,
+                failures=failures,
+                wait_s=wait_s,
+                error=reason,
+            )
+            raise RetryError(record.offset(), failures, wait_s, reason) from error
+        if policy == "stop":
+            raise self._poison(record, binding, error, reason)
+        if policy == "skip":
+            self.rejected.skipped += 1
+        else:
+            letter = self._letters.write(record, handler_name(binding), error, failures)
+            refusal = self._letters.refusal(letter)
+            if refusal is not None:
+                raise self._poison(record, binding, error, f"{reason}; and {refusal}")
+            self.rejected.dead_lettered += 1
+            self._context.outputs.append(letter)
+            self._letters.wrote()
+        self._log.warning("record_rejected", policy=policy, task=str(self._task), record=where, error=reason)
+
+    def _was_called(self, topic: Topic[Any, Any], record: Record) -> bool:
+        """Whether it was a handler that failed: bytes of the wrong kind, or without an id, are so at every try."""
+        try:
+            topic.key.decode(record.key())
+            topic.value.read(record)
+        except ENDING:
+            raise
+        except BaseException:  # noqa: BLE001 - a user's codec may raise anything
+            return False
+        return self._seen is None or self._seen.identifies(record)
+
+    def _poison(self, record: Record, binding: Binding, error: BaseException, reason: str) -> PoisonError:
+        where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
+        poison = PoisonError(
+            record.offset(),
+            HandlerError(
+                f"task {self._task}: the record {where} cannot be processed by {handler_name(binding)}: {reason}\n"
+                f"{error_place(error)}",
+                hint=_advice(error),
+            ),
+        )
+        poison.__cause__ = error
+        return poison
+
+
+def _advice(error: BaseException) -> str:
+    """What to do next. An error of ours says it itself: it is the app that is wrong, and no policy lets it pass."""
+    if isinstance(error, NativeCrash):
+        return _CRASH_HINT
+    if isinstance(error, PipelineError) and error.hint:
+        return f"{error.hint}. Then start the worker again: it continues from this record"
+    return _HINT
+
+
+_STRICTNESS: Sequence[OnError] = ("stop", "dead_letter", "skip")
+_HINT = (
+    "fix the handler or the record and start the worker again; it continues from this record. "
+    "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md"
+)
+_CRASH_HINT = (
+    "fix the handler or the library that it calls and start the worker again: it handles this record once more. "
+    "on_error='skip' or 'dead_letter' lets such records pass: runbooks/native-crash.md"
+)
+_timestamp: Callable[[Record], int] = lambda record: record.timestamp()[1]  # noqa: E731

@@ -1,0 +1,387 @@
+"""One live task: handlers over an open overlay, at most one sealed commit under way.
+
+Life of an overlay, one writer (the processing thread) except where noted:
+
+    open --seal--> sealed --publish+apply (commit thread)--> applied --retire--> gone, in the store
+
+    OPEN --interval, records or bytes reached, nothing under way--> SEALED; a new overlay is open at once
+
+Backlog: records offered while both an overlay is full and a commit is under way wait in `_backlog`; so do a record
+that is to be tried again later and those that follow it in its topic.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipeline.api.context import Context, Sender
+from pipeline.api.declarations import TableDef, Topic
+from pipeline.api.table import Table, TaskOverlay
+from pipeline.config import WorkerSettings
+from pipeline.core.dead_letter_count import begun
+from pipeline.core.journal import Kind
+from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition
+from pipeline.errors import FatalTaskError, InvariantError, PipelineError, RefusedError
+from pipeline.ports import Pending, Record, Step
+from pipeline.runtime.commit.commit_rate import CommitPace
+from pipeline.runtime.commit.publisher import Commit, Publisher
+from pipeline.runtime.crashes import NativeCrash, unrecorded
+from pipeline.runtime.environment import World
+from pipeline.runtime.plan import GroupPlan
+from pipeline.runtime.restore.restore import Restored
+from pipeline.runtime.task.backlog import Backlog, Retried
+from pipeline.runtime.task.dead_letters import DeadLetters
+from pipeline.runtime.task.dedup import dedup_tables
+from pipeline.runtime.task.processor import PoisonError, Processor, Rejected, RetryError
+from pipeline.runtime.task.refused_outputs import Narrowing, RefusedOutputError, Sealed
+from pipeline.runtime.task.replays import condemn_replay, process_replays
+from pipeline.runtime.watchdog import AtWork
+
+__all__ = ["Entered", "Task"]
+
+Entered = Callable[[AppliedPosition], None]
+
+
+def _nothing(_applied: AppliedPosition) -> None:
+    """A commit concerns nobody else."""
+
+
+class Task:
+    """Processing-thread side of a task. Created live, from what a restore returned."""
+
+    def __init__(
+        self,
+        task: TaskId,
+        plan: GroupPlan,
+        restored: Restored,
+        senders: Mapping[Topic[Any, Any], Sender],
+        resources: Any,
+        world: World,
+        settings: WorkerSettings,
+        pace: CommitPace,
+        narrowing: Narrowing,
+        largest_letter: int,
+        *,
+        no_letters: bool = False,
+    ) -> None:
+        self.id = task
+        group = plan.group
+        self._pace = pace
+        self._world = world
+        self._settings = settings
+        self._publisher: Publisher = restored.publisher
+        self.store = restored.store
+        self._overlay = TaskOverlay()
+        self._tables: dict[TableDef[Any, Any], Table[Any, Any]] = {
+            definition: Table(definition, restored.store, self._overlay)
+            for definition in group.tables.values()
+        }
+        self.context = Context(self._tables, senders, resources)
+        topic_ids = {name: facts.topic_id for name, facts in plan.identity.inputs.items()}
+        self._letter_count = (
+            begun(restored.publisher.letters, plan.letters_id, restored.applied.seq, empty=no_letters)
+            if plan.letters_id
+            else None
+        )
+        self._letters = letters = DeadLetters(
+            task, world.clock, largest_letter, topic_ids, self._letter_count
+        )
+        self.dedup = dedup_tables(group, restored.store, self._overlay, self.context, world.clock)
+        self._processor = Processor(
+            task, group, self.context, self._overlay, letters, world.log, self.dedup, topic_ids
+        )
+        self.applied: AppliedPosition = restored.applied
+        self._positions: dict[str, int] = dict(restored.applied.positions)
+        self._open_records = 0
+        self._open_bytes = 0
+        self._open_since_s = 0.0
+        self._under_way: Pending[AppliedPosition] | None = None
+        self._last: tuple[str, int] | None = None  # topic and offset of the record processed last
+        self._sealed = Sealed({})
+        self._narrowing = narrowing
+        narrowing.begin(restored.applied.positions)
+        self._backlog = Backlog(world.clock)
+        self._replays_topic = group.id.replays_topic
+        self._entries: deque[tuple[Commit, Entered]] = deque()
+        self._entered: Entered = _nothing
+        self._leaving = False
+        self.crashes = unrecorded(task, self._positions)
+        self.poison: PipelineError | None = None
+        self.records = 0
+        self.outputs = 0
+        self.rows = 0  # a task of handlers writes none
+        self.commits = 0
+
+    @property
+    def full(self) -> bool:
+        """The open overlay is at its limit; more must wait until it can be sealed."""
+        return (
+            self._open_records >= self._narrowing.limit
+            or self._open_bytes + self._overlay.written_bytes >= self._settings.max_bytes_per_commit
+        )
+
+    @property
+    def idle(self) -> bool:
+        """Nothing open, nothing under way, nothing waiting."""
+        return not (
+            self._open_records
+            or self._under_way is not None
+            or self._entries
+            or (self._backlog and self.poison is None)
+        )
+
+    @property
+    def backlog_records(self) -> int:
+        """How many records wait here."""
+        return self._backlog.records
+
+    @property
+    def retried(self) -> Retried | None:
+        """The record that is tried again, and for which others of its topic wait."""
+        return self._backlog.retried
+
+    @property
+    def positions(self) -> Mapping[str, int]:
+        """Next offset to process, by topic; ahead of `applied.positions` by what is not yet committed."""
+        return self._positions
+
+    @property
+    def duplicates(self) -> tuple[int, int]:
+        """How many were dropped, and how many let through, known to be late."""
+        dropped = [ids.dropped for ids in self.dedup.values()]
+        return sum(d.duplicates for d in dropped), sum(d.late for d in dropped)
+
+    @property
+    def rejected(self) -> Rejected:
+        return self._processor.rejected
+
+    @property
+    def written(self) -> Sequence[str]:
+        """Topics that it has written to."""
+        return self.context.written
+
+    @property
+    def at_work(self) -> AtWork | None:
+        """The record that a handler of this task is at. Any thread may ask."""
+        return self._processor.at_work
+
+    def offer(self, topic: str, records: Sequence[Record]) -> None:
+        """Process records of this task's partition of `topic`, now or when there is room."""
+        if self.poison is not None or self._leaving:
+            return
+        if self._narrowing.active:
+            for part in self._narrowing.slices(records):
+                self._backlog.add(topic, part)
+        elif self._backlog or self.full:
+            self._backlog.add(topic, records)
+        else:
+            self._process(topic, records)
+
+    def enter(self, kind: Kind, extra: Mapping[str, bytes], then: Entered | None = None) -> None:
+        """Let an entry of this kind, without a delta, follow the commit under way.
+
+        `then` is called with the applied position once it is committed and applied, on the processing thread.
+        """
+        self._entries.append((Commit(kind, {}, extra=extra), then or _nothing))
+
+    def pass_over(self, positions: Mapping[str, int]) -> None:
+        """Commit these positions, below which no record is left to process. Only while idle."""
+        if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
+            raise InvariantError(f"task {self.id} passes over {positions} at {self._positions}")
+        self._positions.update(positions)
+        self._entries.append((Commit(Kind.COMMIT, dict(positions)), _nothing))
+
+    def leave(self) -> None:
+        """Give the task up: process nothing more, commit what is open, and end with a release entry.
+
+        It has left when it is idle. What waited, also for another try, is left to the next owner.
+        """
+        self._leaving = True
+        self._backlog.clear()
+        self.enter(Kind.RELEASE, {})
+
+    def advance(self, *, seal: bool = False) -> bool:
+        """Retire what was applied, process what waited, seal when it is due (or `seal`).
+
+        True when anything moved. Raises whatever ended the commit under way.
+        """
+        seal = seal or self._leaving  # so that a release entry finds nothing open
+        moved = False
+        if self._under_way is not None and self._under_way.done():
+            self._retire(self._outcome(self._under_way))
+            moved = True
+        while self._backlog and not self.full and self.poison is None:
+            waiting = self._backlog.take()
+            if waiting is None:
+                break
+            self._process(*waiting)
+            moved = True
+        if self._under_way is None and self._open_records and (seal or self._due()):
+            self._under_way = self._world.executor.submit(self._seal())
+            moved = True
+        elif self._under_way is None and self._entries:
+            # At the positions of the last commit: those of the open overlay are not committed yet.
+            entry, self._entered = self._entries.popleft()
+            at = self.applied.positions
+            passed = {topic: max(at[topic], position) for topic, position in entry.positions.items()}
+            entry = replace(entry, positions={**at, **passed}, letters=self._letter_count)
+            publisher = self._publisher
+            self._under_way = self._world.executor.submit(lambda: publisher.publish(entry))
+            moved = True
+        return moved
+
+    def wait(self) -> None:
+        """Wait for the commit under way and retire it. Raises whatever ended it."""
+        if self._under_way is not None:
+            self._retire(self._outcome(self._under_way))
+
+    def stop_waiting(self) -> None:
+        """From now on an unreachable Kafka ends the commit under way."""
+        self._publisher.stop_waiting()
+
+    def close(self) -> Pending[None] | None:
+        """Close producer and store; what is not committed is forgotten.
+
+        A commit under way still uses both, so they are closed behind it, by what is returned.
+        """
+        self._pace.forget(self.id)
+        pending = self._under_way
+        if pending is None or pending.done():
+            self._publisher.close()
+            return None
+        self._publisher.stop_waiting()
+
+        def close_behind() -> None:
+            try:
+                pending.result()
+            except PipelineError as error:
+                self._world.log.info("commit_ended", task=str(self.id), reason=error.message)
+            finally:
+                self._publisher.close()
+
+        return self._world.executor.submit(close_behind)
+
+    def _due(self) -> bool:
+        if self.full or self.poison is not None:
+            return True
+        open_s = self._world.clock.monotonic_s() - self._open_since_s
+        return open_s * 1000 >= self._settings.commit_interval_ms and self._pace.may(self.id)
+
+    def _process(self, topic: str, records: Sequence[Record], failures: int = 0) -> None:
+        first = records[0].offset()
+        if first < self._positions[topic]:
+            raise InvariantError(
+                f"task {self.id}: {topic} gave offset {first}, below the position {self._positions[topic]}"
+            )
+        if not self._open_records:
+            self._open_since_s = self._world.clock.monotonic_s()
+        outputs_before = len(self.context.outputs)
+        try:
+            if topic in self.crashes.suspects:
+                self._handle_cautiously(topic, records, failures)
+            else:
+                self._handle(topic, records, failures)
+            position = records[-1].offset() + 1
+            done = len(records)
+            if failures:
+                self._backlog.settle(topic)
+        except (PoisonError, RetryError) as stopped:
+            position = stopped.offset
+            done = sum(record.offset() < stopped.offset for record in records)
+            if isinstance(stopped, PoisonError):
+                self.poison = stopped.error
+            else:
+                self._backlog.hold(topic, records[done:], stopped.failures, stopped.wait_s, stopped.reason)
+        if done:
+            self._positions[topic] = position
+            self._last = topic, records[done - 1].offset()
+            self._open_records += done
+            self.records += done
+        new = self.context.outputs[outputs_before:]
+        self._open_bytes += sum([len(output[2]) for output in new if output[2]]) + 64 * (done + len(new))
+
+    def _handle(self, topic: str, records: Sequence[Record], failures: int) -> None:
+        for run, refused in self._narrowing.runs(topic, records):
+            if refused is not None:
+                self._condemn(topic, run[0], refused)
+                continue
+            self.crashes.handling(topic, run)
+            try:
+                if topic == self._replays_topic:
+                    process_replays(self._processor, run, failures)
+                else:
+                    self._processor.process(topic, run, failures)
+            finally:
+                self.crashes.handled()
+
+    def _handle_cautiously(self, topic: str, records: Sequence[Record], failures: int) -> None:
+        """Some of the records may crash the process."""
+        for part in self.crashes.parts(topic, records):
+            crash = self.crashes.verdict(topic, part[0])
+            if crash is None:
+                self._handle(topic, part, failures)
+                continue
+            try:
+                self._condemn(topic, part[0], crash)
+            except PoisonError:
+                self.crashes.try_again(topic, part[0])
+                raise
+
+    def _condemn(self, topic: str, record: Record, error: NativeCrash | RefusedOutputError) -> None:
+        if topic == self._replays_topic:
+            condemn_replay(self._processor, record, error)
+        else:
+            self._processor.condemn(topic, record, error)
+
+    def _seal(self) -> Any:
+        """Make the open overlay an immutable commit; processing goes on over a new one."""
+        delta: dict[bytes, bytes | None] = {}
+        for table in self._tables.values():
+            delta.update(table.take_writes())
+        for ids in self.dedup.values():
+            delta.update(ids.take_writes())
+        outputs = self.context.take_outputs()
+        commit = Commit(
+            Kind.COMMIT,
+            dict(self._positions),
+            delta,
+            outputs,
+            letters=self._letter_count,
+            letters_written=self._letters.take_written(),
+        )
+        self._overlay.sealed = delta
+        self._overlay.written_bytes = 0
+        self._sealed = Sealed(commit.positions, self._open_records, self._last)
+        self.outputs += len(outputs)
+        self._open_records = 0
+        self._open_bytes = 0
+        publisher = self._publisher
+        return lambda: publisher.publish(commit)
+
+    def _outcome(self, commit: Pending[AppliedPosition]) -> AppliedPosition:
+        """The applied position after the commit under way. Raises whatever ended it; who is to blame is noted."""
+        try:
+            return commit.result()
+        except RefusedError as error:
+            self._narrowing.refused(str(self.id), error, self._sealed)
+            raise
+
+    def _retire(self, applied: AppliedPosition) -> None:
+        """The sealed overlay is in the store: reads fall through to it from here on."""
+        self._world.steps.reached(Step.BEFORE_RETIRE, self.id)
+        if applied.seq != self.applied.seq + 1:
+            raise FatalTaskError(f"task {self.id}: entry {applied.seq} was applied after {self.applied.seq}")
+        self.applied = applied
+        self._narrowing.committed(applied.positions)
+        self._overlay.sealed = {}
+        self._under_way = None
+        self.commits += self._sealed.records > 0
+        self._sealed = Sealed({})
+        for table in self._tables.values():
+            table.trim(self._settings.cache_entries)
+        entered, self._entered = self._entered, _nothing
+        entered(applied)

@@ -1,1 +1,0 @@
-"""Database sinks: what users declare, the SQL, and the databases' clients."""

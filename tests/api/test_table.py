@@ -1,0 +1,535 @@
+"""A table is a mapping: whatever is open, sealed, applied, undone or evicted behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pipeline import App
+from pipeline.api.declarations import TableDef
+from pipeline.api.table import Table, TaskOverlay, table_prefix
+from pipeline.core.names import TaskId
+from pipeline.testing import MemoryStores
+from pipeline.testing.memory_store import MemoryStore
+
+TASK = TaskId("app", "main", 0)
+
+
+class Total(msgspec.Struct, frozen=True):
+    count: int = 0
+
+
+class Basket(msgspec.Struct):
+    items: list[str]
+
+
+class Rig:
+    """A table over a store, with what the runtime does to it between records and commits."""
+
+    def __init__(self, definition: TableDef[Any, Any], *others: TableDef[Any, Any]) -> None:
+        self.store: MemoryStore = MemoryStores().open(TASK)
+        self.overlay = TaskOverlay()
+        self.table: Table[Any, Any] = Table(definition, self.store, self.overlay)
+        self.tables = [self.table, *(Table(other, self.store, self.overlay) for other in others)]
+
+    def keep_record(self) -> None:
+        """The handler returned."""
+        self.overlay.undo.clear()
+
+    def undo_record(self) -> None:
+        """The handler raised."""
+        self.overlay.take_back()
+
+    def seal(self) -> None:
+        delta: dict[bytes, bytes | None] = {}
+        for table in self.tables:
+            delta.update(table.take_writes())
+        self.overlay.sealed = delta
+
+    def apply(self) -> None:
+        self.store.apply(self.overlay.sealed, b"position")
+
+    def retire(self, cache_entries: int = 1000) -> None:
+        self.overlay.sealed = {}
+        for table in self.tables:
+            table.trim(cache_entries)
+
+    def commit(self, cache_entries: int = 1000) -> None:
+        self.keep_record()
+        self.seal()
+        self.apply()
+        self.retire(cache_entries)
+
+
+def table_def(key: Any = str, value: Any = int, name: str = "totals") -> TableDef[Any, Any]:
+    return App("app").table(name, key=key, value=value)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig(table_def())
+
+
+@pytest.fixture
+def table(rig: Rig) -> Table[str, int]:
+    return rig.table
+
+
+# One table against a dict
+
+KEYS = ["", "a", "ab", "abc", "b", "ba", "\x00", "ü"]
+keys = st.sampled_from(KEYS)
+
+
+class TableMachine(RuleBasedStateMachine):
+    """Random reads and writes beside a dict, with commits, undone records and evictions at any moment."""
+
+    declared: Any = int
+    values: st.SearchStrategy[Any] = st.integers(0, 5)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rig = Rig(table_def(value=self.declared), table_def(name="another"))
+        self.model: dict[str, Any] = {}
+        self.before: dict[str, Any] = {}
+        self.commit_under_way = False
+
+    @property
+    def table(self) -> Table[str, Any]:
+        return self.rig.table
+
+    @initialize(data=st.data())
+    def start_with_rows_on_disk(self, data: st.DataObject) -> None:
+        rows = data.draw(st.dictionaries(keys, self.values, max_size=4))
+        self.table.update(rows)
+        self.rig.commit(cache_entries=1)
+        self.model = dict(rows)
+        self.before = dict(rows)
+
+    @rule(key=keys, data=st.data())
+    def write(self, key: str, data: st.DataObject) -> None:
+        value = data.draw(self.values)
+        self.table[key] = value
+        self.model[key] = value
+
+    @rule(key=keys)
+    def delete(self, key: str) -> None:
+        if key in self.model:
+            del self.table[key]
+            del self.model[key]
+        else:
+            with pytest.raises(KeyError):
+                del self.table[key]
+
+    @rule(data=st.data())
+    def update(self, data: st.DataObject) -> None:
+        values = data.draw(st.dictionaries(keys, self.values, max_size=3))
+        self.table.update(values)
+        self.model.update(values)
+
+    @rule(key=keys)
+    def read(self, key: str) -> None:
+        assert self.table.get(key, "absent") == self.model.get(key, "absent")
+        assert self.table.get(key) == self.model.get(key)
+        assert (key in self.table) == (key in self.model)
+        if key in self.model:
+            assert self.table[key] == self.model[key]
+        else:
+            with pytest.raises(KeyError):
+                self.table[key]
+
+    @rule(wanted=st.lists(keys, max_size=6))
+    def read_many(self, wanted: list[str]) -> None:
+        assert self.table.get_many(wanted) == {key: self.model[key] for key in wanted if key in self.model}
+
+    @rule(prefix=st.none() | keys)
+    def scan(self, prefix: str | None) -> None:
+        self.check_scan(prefix)
+
+    @rule()
+    def finish_record(self) -> None:
+        self.rig.keep_record()
+        self.before = dict(self.model)
+
+    @rule()
+    def undo_record(self) -> None:
+        self.rig.undo_record()
+        self.model = dict(self.before)
+
+    @precondition(lambda self: not self.commit_under_way)
+    @rule()
+    def seal(self) -> None:
+        self.finish_record()
+        self.rig.seal()
+        self.commit_under_way = True
+
+    @precondition(lambda self: self.commit_under_way)
+    @rule()
+    def apply(self) -> None:
+        """On another thread, hence at any moment, also amid a record; twice does no harm."""
+        self.rig.apply()
+
+    @precondition(lambda self: self.commit_under_way)
+    @rule(most=st.integers(1, 5))
+    def retire(self, most: int) -> None:
+        self.finish_record()
+        self.rig.apply()
+        self.rig.retire(most)
+        self.commit_under_way = False
+
+    @rule(most=st.integers(1, 5))
+    def evict(self, most: int) -> None:
+        self.table.trim(most)
+
+    @invariant()
+    def other_tables_are_untouched(self) -> None:
+        assert list(self.rig.tables[1].items()) == []
+
+    def check_scan(self, prefix: str | None) -> None:
+        expected = [
+            (key, self.model[key])
+            for key in sorted(self.model, key=str.encode)
+            if prefix is None or key.startswith(prefix)
+        ]
+        assert list(self.table.items(prefix=prefix)) == expected
+
+    def teardown(self) -> None:
+        self.check_scan(None)
+        self.rig.undo_record()
+        self.rig.apply()
+        self.rig.commit(cache_entries=1)
+        rows = self.rig.store.scan(table_prefix("totals"))
+        decode = self.table.definition.value.decode
+        assert {key[4:].decode(): decode(data) for key, data in rows} == self.before
+
+
+class MutableTableMachine(TableMachine):
+    """The same with values that are kept encoded."""
+
+    declared = list[int] | None
+    values = st.none() | st.lists(st.integers(0, 2), max_size=2)
+
+
+TestTableOfImmutableValues = TableMachine.TestCase
+TestTableOfMutableValues = MutableTableMachine.TestCase
+TestTableOfImmutableValues.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestTableOfMutableValues.settings = TestTableOfImmutableValues.settings
+
+
+# Reading and writing
+
+
+def test_a_handler_sees_its_own_writes(table: Table[str, int]) -> None:
+    """Before any commit."""
+    table["a"] = 1
+    assert (table["a"], table.get("a"), "a" in table, list(table.items())) == (1, 1, True, [("a", 1)])
+
+
+def test_an_absent_key_is_remembered_as_absent(rig: Rig, table: Table[str, int]) -> None:
+    """A miss costs a disk read once; a later write must still be seen."""
+    assert table.get("a", 9) == 9
+    table["a"] = 1
+    assert table.get("a", 9) == 1
+
+
+def test_none_is_a_value_where_the_type_allows_it() -> None:
+    """`in` tells a stored None from an absent key, before and after it went to disk."""
+    rig = Rig(table_def(value=int | None))
+    table: Table[str, int | None] = rig.table
+    table["a"] = None
+    for _ in range(2):
+        assert "a" in table
+        assert table["a"] is None
+        assert table.get("a", 5) is None
+        assert table.get_many(["a", "b"]) == {"a": None}
+        assert list(table.items()) == [("a", None)]
+        rig.commit(cache_entries=1)
+        table.trim(1)
+    del table["a"]
+    assert "a" not in table
+
+
+def test_many_keys_are_read_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is read once, those in memory not at all; duplicates are one key."""
+    rig = Rig(table_def())
+    rig.table.update({"disk": 1, "sealed": 2})
+    rig.commit()
+    rig.table.trim(1)
+    rig.table["sealed"] = 3
+    rig.keep_record()
+    rig.seal()
+    rig.table["open"] = 4
+    calls: list[list[bytes]] = []
+    real = rig.store.get_many
+
+    def get_many(full_keys: Sequence[bytes]) -> list[bytes | None]:
+        calls.append(list(full_keys))
+        return real(full_keys)
+
+    monkeypatch.setattr(rig.store, "get_many", get_many)
+    found = rig.table.get_many(["open", "disk", "absent", "sealed", "disk", "absent"])
+    assert found == {"open": 4, "disk": 1, "sealed": 3}
+    assert list(found) == ["open", "disk", "sealed"]
+    assert calls == [[table_prefix("totals") + b"disk", table_prefix("totals") + b"absent"]]
+    assert rig.table.get_many([]) == {}
+
+
+def test_a_refused_value_leaves_the_old_one(table: Table[str, int]) -> None:
+    """A handler that catches the error goes on as if it had not tried."""
+    table["a"] = 1
+    with pytest.raises(TypeError, match="expected int, got str"):
+        table["a"] = "2"  # type: ignore[assignment]
+    with pytest.raises(TypeError):
+        table["b"] = None  # type: ignore[assignment]
+    assert list(table.items()) == [("a", 1)]
+    assert "b" not in table
+
+
+@pytest.mark.parametrize("key", [5, None, b"a", ("a",)], ids=repr)
+def test_a_refused_key_leaves_nothing(rig: Rig, key: Any) -> None:
+    """Neither a row nor an entry in the commit."""
+    for attempt in (
+        lambda: rig.table.__setitem__(key, 1),
+        lambda: rig.table.get(key),
+        lambda: rig.table.__delitem__(key),
+        lambda: key in rig.table,
+        lambda: rig.table.get_many([key]),
+    ):
+        with pytest.raises(TypeError):
+            attempt()
+    assert (rig.overlay.undo, rig.table.take_writes()) == ([], {})
+
+
+def test_keys_that_python_takes_for_equal_are_one_row() -> None:
+    """1 == True == 1.0: whichever comes first, there is never a second row and never a wrong key on disk."""
+    for first in (1, True):
+        rig = Rig(table_def(key=int))
+        rig.table[first] = 10
+        rig.table[True] += 1
+        rig.table[1] += 1
+        assert list(rig.table.items()) == [(1, 12)]
+        rig.commit()
+        assert [key for key, _ in rig.store.scan(b"")] == [table_prefix("totals") + bytes([0] * 7 + [1])]
+
+
+def test_a_float_never_becomes_a_new_key() -> None:
+    """It is refused, or, where the equal int is in memory, means that."""
+    rig = Rig(table_def(key=int))
+    with pytest.raises(TypeError):
+        rig.table[1.0] = 10
+    rig.table[1] = 10
+    rig.table[1.0] = 11
+    assert list(rig.table.items()) == [(1, 11)]
+
+
+def test_what_is_read_never_aliases_what_is_stored() -> None:
+    """Changing it without assigning it changes nothing, wherever it was read from."""
+    rig = Rig(table_def(value=Basket))
+    table: Table[str, Basket] = rig.table
+    mine = Basket(["milk"])
+    table["a"] = mine
+    reads: list[Callable[[], Basket | None]] = [
+        lambda: table["a"],
+        lambda: table.get("a"),
+        lambda: table.get("a", Basket([])),
+        lambda: table.get_many(["a"])["a"],
+        lambda: next(table.items())[1],
+    ]
+    for _ in range(2):
+        mine.items.append("eggs")
+        for read in reads:
+            found = read()
+            assert found is not None
+            assert found.items == ["milk"]
+            found.items.append("bread")
+        rig.commit()
+    assert table["a"].items == ["milk"]
+
+
+def test_immutable_values_are_shared() -> None:
+    """Reading one costs no decoding."""
+    rig = Rig(table_def(value=Total))
+    rig.table["a"] = Total(3)
+    assert rig.table["a"] is rig.table["a"]
+
+
+def test_a_default_is_given_back_as_it_is(table: Table[str, int]) -> None:
+    """And is not stored."""
+    default = ["anything"]
+    assert table.get("a", default) is default
+    assert "a" not in table
+
+
+# Undo
+
+
+def test_undo_brings_back_what_a_record_found(rig: Rig, table: Table[str, int]) -> None:
+    """A poison record leaves no trace, whatever order it wrote in and wherever the values lay."""
+    table.update({"disk": 1, "sealed": 1})
+    rig.commit()
+    table["sealed"] = 2
+    rig.keep_record()
+    rig.seal()
+    table["open"] = 3
+    del table["disk"]
+    rig.keep_record()
+    before = dict(table.items())
+
+    table["disk"] = 9
+    del table["disk"]
+    table["new"] = 9
+    del table["new"]
+    table["new"] = 8
+    del table["open"]
+    table["open"] = 7
+    del table["sealed"]
+    table.trim(1)
+    rig.undo_record()
+
+    assert dict(table.items()) == before == {"sealed": 2, "open": 3}
+    assert {key: table.get(key) for key in ("disk", "sealed", "open", "new")} == {
+        "disk": None,
+        "sealed": 2,
+        "open": 3,
+        "new": None,
+    }
+    assert table.take_writes() == {
+        table_prefix("totals") + b"open": b"3",
+        table_prefix("totals") + b"disk": None,
+    }
+
+
+def test_undo_of_a_refused_delete_takes_nothing_back(rig: Rig, table: Table[str, int]) -> None:
+    """`del` of an absent key raises and writes nothing."""
+    with pytest.raises(KeyError, match="a"):
+        del table["a"]
+    assert rig.overlay.undo == []
+    rig.undo_record()
+    assert table.take_writes() == {}
+
+
+def test_undo_of_all_writes_leaves_an_empty_commit(rig: Rig, table: Table[str, int]) -> None:
+    """A skipped record must not write the old values again."""
+    table["a"] = 1
+    rig.undo_record()
+    assert table.take_writes() == {}
+
+
+# Commit
+
+
+def test_a_sealed_overlay_does_not_change(rig: Rig, table: Table[str, int]) -> None:
+    """It is being published on another thread, and may be published again after an abort."""
+    table["a"] = 1
+    rig.keep_record()
+    rig.seal()
+    sealed = dict(rig.overlay.sealed)
+    table["a"] = 2
+    table["b"] = 3
+    rig.undo_record()
+    del table["a"]
+    assert rig.overlay.sealed == sealed == {table_prefix("totals") + b"a": b"1"}
+
+
+def test_a_commit_carries_the_last_value_of_each_key(rig: Rig, table: Table[str, int]) -> None:
+    """Absolute values, once per key: a replay may apply them twice. A deleted key is there as deleted."""
+    for n in range(5):
+        table["a"] = n
+    table["b"] = 1
+    del table["b"]
+    prefix = table_prefix("totals")
+    assert table.take_writes() == {prefix + b"a": b"4", prefix + b"b": None}
+    assert table.take_writes() == {}
+
+
+def test_written_bytes_are_counted(rig: Rig, table: Table[str, int]) -> None:
+    """They bound a commit's size."""
+    table["a"] = 100
+    table["a"] = 2000
+    assert rig.overlay.written_bytes == 7
+
+
+def test_eviction_keeps_the_newest(rig: Rig) -> None:
+    """A bounded cache, and one that does not evict at each record: at the limit it goes down to half."""
+    table = rig.table
+    table.update({str(n): n for n in range(10)})
+    rig.commit()
+    table.trim(10)
+    assert len(table._slots) == 10
+    table.trim(9)
+    assert list(table._slots) == ["6", "7", "8", "9"]
+    assert dict(table.items()) == {str(n): n for n in range(10)}
+
+
+# Scans
+
+
+def test_items_are_as_of_the_call(rig: Rig, table: Table[str, int]) -> None:
+    """Writing while going through the rows neither shows nor breaks anything, nor does a commit amid it."""
+    table.update({"a": 1, "b": 2})
+    rig.commit()
+    table["c"] = 3
+    rows = table.items()
+    table["a"] = 9
+    del table["b"]
+    table["d"] = 4
+    assert next(rows) == ("a", 1)
+    table["aa"] = 5
+    assert list(rows) == [("b", 2), ("c", 3)]
+    assert list(table.items()) == [("a", 9), ("aa", 5), ("c", 3), ("d", 4)]
+
+
+def test_rows_can_be_deleted_while_going_through_them(table: Table[str, int]) -> None:
+    """The usual way to expire things."""
+    table.update({str(n): n for n in range(10)})
+    for key, value in table.items():
+        if value % 2:
+            del table[key]
+    assert [value for _, value in table.items()] == [0, 2, 4, 6, 8]
+
+
+def test_first_fields_select_rows() -> None:
+    """All flights of one carrier, in the order of their bytes."""
+    rig = Rig(table_def(key=tuple[str, int]))
+    rows = {("AA", 1): 1, ("AA", 10): 2, ("A", 1): 3, ("AAA", 1): 4, ("AA", 2): 5}
+    rig.table.update(rows)
+    assert dict(rig.table.items(prefix=("AA",))) == {("AA", 1): 1, ("AA", 10): 2, ("AA", 2): 5}
+    assert dict(rig.table.items(prefix=("AA", 1))) == {("AA", 1): 1}
+    assert dict(rig.table.items(prefix=())) == dict(rig.table.items()) == rows
+
+
+def test_a_wrong_prefix_is_an_error_at_the_call() -> None:
+    """Not at the first row, somewhere else."""
+    with pytest.raises(TypeError):
+        Rig(table_def()).table.items(prefix=5)
+    with pytest.raises(TypeError, match="no prefixes"):
+        Rig(table_def(key=int)).table.items(prefix=5)
+
+
+def test_tables_of_a_task_are_apart() -> None:
+    """They share store and overlay, and may have equal keys."""
+    rig = Rig(table_def(), table_def(name="another"), table_def(value=str, name="third"))
+    one, other, third = rig.tables
+    one["a"], other["a"], third["a"] = 1, 2, "x"
+    for _ in range(2):
+        assert (list(one.items()), list(other.items()), list(third.items())) == (
+            [("a", 1)],
+            [("a", 2)],
+            [("a", "x")],
+        )
+        rig.commit(cache_entries=1)
+
+
+@given(st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,80}", fullmatch=True), max_size=5))
+def test_a_tables_prefix_is_durable_and_never_that_of_the_position(names: list[str]) -> None:
+    """Rows are found by it for ever; keys that begin with zero are the store's own."""
+    for name in names:
+        assert len(table_prefix(name)) == 4
+        assert table_prefix(name)[0] != 0
+    assert table_prefix("totals") == bytes.fromhex("05266fd2")

@@ -1,1 +1,0 @@
-"""Tests of pipeline.client and of its commands."""

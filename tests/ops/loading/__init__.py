@@ -1,0 +1,1 @@
+"""Tests of pipeline.ops.loading and of `pipeline produce`."""

@@ -1,0 +1,159 @@
+"""Topic declarations: read with every mistake named, and by the schema that editors use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.ops.topics.declarations import TopicDeclaration, parse_topic, read_topics
+
+GOOD = """\
+name: orders
+partitions: 4
+replication: 3
+owner: sales
+key: the customer's number, text
+value: one order, a JSON object
+config:
+  retention.ms: -1
+  cleanup.policy: compact
+  preallocate: true
+"""
+
+
+def _mistakes(text: str) -> list[str]:
+    topic, mistakes = parse_topic(text, "orders.yaml")
+    assert topic is None
+    return mistakes
+
+
+def test_a_declaration_is_read_with_settings_as_kafka_writes_them() -> None:
+    """`true` and -1 are text to Kafka; YAML's own idea of them must not get in between."""
+    topic, mistakes = parse_topic(GOOD, "orders.yaml")
+    assert mistakes == []
+    assert topic == TopicDeclaration(
+        name="orders",
+        partitions=4,
+        owner="sales",
+        key="the customer's number, text",
+        value="one order, a JSON object",
+        replication=3,
+        config={"retention.ms": "-1", "cleanup.policy": "compact", "preallocate": "true"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "mistake"),
+    [
+        (
+            "partitions: 4",
+            "partitions: four",
+            "orders.yaml:2: partitions must be a whole number from 1 to 10000",
+        ),
+        ("partitions: 4", "partitions: 0", "orders.yaml:2: partitions must be"),
+        ("partitions: 4", "partitions: 10001", "orders.yaml:2: partitions must be"),
+        ("partitions: 4", "partitions: [4]", "orders.yaml:2: partitions must be"),
+        ("partitions: 4\n", "", "orders.yaml:1: 'partitions' is missing"),
+        ("replication: 3", "replication: x", "orders.yaml:3: replication must be"),
+        ("owner: sales", "owner:", "orders.yaml:4: owner must be a text"),
+        ("owner: sales", "owner: sales\nowner: me", "orders.yaml:5: 'owner' is given twice"),
+        ("owner: sales", "owner: sales\nretention: 5", "orders.yaml:5: there is no field 'retention'"),
+        ("name: orders", "name: or ders", "orders.yaml:1: 'or ders' is no topic name"),
+        ("name: orders", "name: ..", "orders.yaml:1: '..' is no topic name"),
+        (
+            "name: orders",
+            "name: shop.main.journal",
+            "orders.yaml:1: 'shop.main.journal' is the name of a journal",
+        ),
+        (
+            "name: orders",
+            "name: pipeline.loads",
+            "orders.yaml:1: 'pipeline.loads' is a name that the pipeline",
+        ),
+        ("config:", "config: x\nnothing:", "orders.yaml:7: config must be a list of settings"),
+        ("retention.ms: -1", "retention.ms: [1]", "orders.yaml:8: config retention.ms must be a text"),
+        ("owner: sales", "owner: 'sales", "orders.yaml:1: not valid YAML"),
+        ("owner: sales", "owner: 7", 'orders.yaml:4: owner must be a text: quote it, "7"'),
+        (
+            "name: orders",
+            "name: shop.main.dead-letters",
+            "'shop.main.dead-letters' is the name of dead letters",
+        ),
+        ("name: orders", "name: __offsets", "'__offsets' is the name of a topic of Kafka's own"),
+        (
+            "retention.ms: -1",
+            "retention.ms:",
+            'orders.yaml:8: config retention.ms has no value; an empty one is ""',
+        ),
+        ("retention.ms: -1", "retention ms: -1", "orders.yaml:8: 'retention ms' is no name of a setting"),
+        ("config:", "deleted: yes\nconfig:", "orders.yaml:7: deleted must be true or false"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(old: str, new: str, mistake: str) -> None:
+    """Whoever reviews fifty declarations needs the place, not the parser's type names."""
+    found = _mistakes(GOOD.replace(old, new))
+    if "YAML" in mistake:
+        assert "not valid YAML" in found[0]
+        return
+    assert any(mistake in each for each in found), found
+
+
+@pytest.mark.parametrize("text", ["", "- name: orders", "orders", "\0"])
+def test_what_is_no_declaration_at_all_is_refused(text: str) -> None:
+    """An empty file in topics/ is a mistake, not a topic."""
+    assert _mistakes(text)
+
+
+def test_all_mistakes_of_all_files_come_at_once(tmp_path: Path) -> None:
+    """One run, one list to work through."""
+    (tmp_path / "orders.yaml").write_text(GOOD.replace("partitions: 4", "partitions: x"))
+    (tmp_path / "wrong.yaml").write_text(GOOD)
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe9")
+    with pytest.raises(ConfigError) as error:
+        read_topics(tmp_path)
+    assert "orders.yaml:2: partitions" in error.value.message
+    assert "wrong.yaml: declares 'orders'; call the file orders.yaml" in error.value.message
+    assert "latin.yaml: cannot be read" in error.value.message
+
+
+def test_a_directory_without_declarations_is_refused(tmp_path: Path) -> None:
+    """Most likely the command runs in the wrong place."""
+    with pytest.raises(ConfigError, match="declares no topic"):
+        read_topics(tmp_path)
+    with pytest.raises(ConfigError, match="no directory"):
+        read_topics(tmp_path / "topics")
+
+
+def test_the_declarations_of_this_repository_are_right() -> None:
+    """The demo applies them, and its records of 2013 must not fall to retention."""
+    topics = read_topics(Path(__file__).parents[3] / "topics")
+    assert {"carrier-delays", "flights-by-carrier", "flights-by-tail", "tail-hops"} <= {
+        t.name for t in topics
+    }
+    assert all(topic.config.get("retention.ms") == "-1" for topic in topics)
+
+
+def test_a_tombstone_needs_nothing_but_the_name() -> None:
+    """Whoever deletes a topic need not say how it was."""
+    topic, mistakes = parse_topic("name: orders\ndeleted: true\n", "orders.yaml")
+    assert mistakes == []
+    assert topic is not None
+    assert (topic.name, topic.deleted) == ("orders", True)
+    assert _mistakes("name: orders\ndeleted: false\n")
+
+
+def test_words_that_are_flags_only_to_old_readers_are_texts() -> None:
+    """A key that holds `no` is described, not denied; and 12:30 is no number of minutes."""
+    topic, mistakes = parse_topic(
+        GOOD.replace("owner: sales", "owner: no").replace("retention.ms: -1", "a: 12:30"), ""
+    )
+    assert mistakes == []
+    assert topic is not None
+    assert (topic.owner, topic.config["a"]) == ("no", "12:30")
+
+
+def test_a_file_that_nests_without_end_is_refused() -> None:
+    """A mistake of a program that writes files must not show its reader's stack."""
+    assert "nested too deeply" in _mistakes("[" * 500)[0]

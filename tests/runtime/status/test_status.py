@@ -1,0 +1,153 @@
+"""What `pipeline status` finds out from Kafka alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.core.names import TaskId
+from pipeline.errors import ConfigError, InputError
+from pipeline.ports import Output
+from pipeline.runtime.status import AppStatus, Phase, read_status
+from pipeline.testing import MemoryCluster, MemoryJournalReader, MemoryProducers, MemoryStores
+from tests.support.runtime.fleet import Fleet
+
+
+def look(fleet: Fleet) -> AppStatus:
+    cluster, reader = MemoryCluster(fleet.broker), MemoryJournalReader(fleet.broker)
+    return read_status("sums", cluster, reader, fleet.clock.wall_ms())
+
+
+def phases(found: AppStatus) -> set[Phase]:
+    return {status.phase for status in found.tasks}
+
+
+def started(*workers: str) -> Fleet:
+    fleet = Fleet(partitions=4)
+    for worker in workers:
+        fleet.start(worker)
+    fleet.send()
+    fleet.settle()
+    return fleet
+
+
+def missed(fleet: Fleet) -> None:
+    """Let the time pass after which dead workers are missed; nobody else does anything meanwhile."""
+    look(fleet)  # members are seen to be alive when somebody looks
+    fleet.clock.advance(11.0)
+
+
+def test_an_app_that_is_well_has_all_tasks_live_with_their_workers_and_no_problem() -> None:
+    """The first thing anybody wants to know, and the exit code of the command."""
+    fleet = started("a", "b")
+    found = look(fleet)
+    assert phases(found) == {Phase.LIVE}
+    assert found.problems == []
+    assert {worker.worker: worker.tasks for worker in found.workers} == {"a": 2, "b": 2}
+    owners = {
+        name: [status.task.partition for status in found.tasks if status.worker == name]
+        for name in ("a", "b")
+    }
+    assert owners == fleet.owners()
+    assert sum(status.lag for status in found.tasks) == 0
+    assert all(status.entry_ms for status in found.tasks)
+
+
+def test_an_unknown_app_is_named() -> None:
+    """Mostly MODULE:APP was given, or no worker ever ran."""
+    fleet = Fleet(partitions=1)
+    with pytest.raises(InputError, match="this Kafka has no app sums"):
+        look(fleet)
+
+
+def test_with_every_worker_dead_it_says_so_and_how_far_they_were() -> None:
+    """That is when it is asked most."""
+    fleet = started("a")
+    fleet.kill(fleet.nodes[0])
+    fleet.sums.driver.send(fleet.sums.numbers, "k1", 5)
+    missed(fleet)
+    found = look(fleet)
+    assert phases(found) == {Phase.UNOWNED}
+    assert found.workers == []
+    assert found.problems[0].text == "no worker of sums is alive"
+    assert "pipeline worker" in found.problems[0].hint
+    assert sum(status.lag for status in found.tasks) == 1
+    assert {status.worker for status in found.tasks} == {"a"}
+
+
+def test_tasks_of_a_killed_worker_are_shown_as_run_by_nobody_until_they_are_taken() -> None:
+    """What the seconds of a take-over look like."""
+    fleet = started("a", "b")
+    fleet.kill(fleet.nodes[0])
+    missed(fleet)
+    fleet.nodes[1].worker.step()  # it is alive, and has not looked yet
+    found = look(fleet)
+    assert [status.phase for status in found.tasks].count(Phase.UNOWNED) == 2
+    assert "2 of 4 tasks are run by nobody" in found.problems[0].text
+    fleet.settle()
+    assert look(fleet).problems == []
+
+
+def test_a_failed_task_is_shown_with_its_reason_and_what_helps() -> None:
+    """The reason is in the log of one of many workers; here it is for everybody."""
+    fleet = started("a", "b")
+    fleet.sums.driver.send_raw(fleet.sums.numbers, b"k1", b"no number", partition=2)
+    fleet.run(5.0)
+    found = look(fleet)
+    assert [status.phase for status in found.tasks].count(Phase.FAILED) == 1
+    (problem,) = found.problems
+    assert "task sums/main/2 failed on worker" in problem.text
+    assert "numbers[2] offset" in problem.text
+    assert "runbooks/poison-record.md" in problem.hint
+
+
+def test_a_task_that_is_behind_and_silent_is_a_problem_before_its_worker_is_missed() -> None:
+    """For ten seconds a killed worker looks alive to Kafka; an operator sees that nothing comes."""
+    fleet = started("a", "b")
+    fleet.kill(fleet.nodes[0])
+    fleet.send()
+    fleet.run(6.0)
+    (problem,) = look(fleet).problems
+    assert "behind, and nothing committed for 5 s" in problem.text
+    assert "worker a may be dead" in problem.hint
+
+
+def test_the_marker_of_the_last_transaction_is_no_lag() -> None:
+    """A load ends with one in each partition: a lag of 1 for ever would never look like done."""
+    fleet = started("a")
+    producer = MemoryProducers(fleet.broker).open("a load")
+    producer.init()
+    producer.begin()
+    producer.send([Output("numbers", b"k1", b"1", 0)])
+    producer.commit()
+    fleet.settle()
+    assert sum(status.lag for status in look(fleet).tasks) == 0
+
+
+def test_a_task_that_could_not_be_restored_is_shown_with_its_reason() -> None:
+    """It never was live there, so no release says why."""
+    fleet = started("a")
+    fleet.kill(fleet.nodes[0])
+    task = TaskId("sums", "main", 1)
+    stores = MemoryStores()
+    stores.fail_next("open", ConfigError("no space left"), task=task)
+    fleet.start("b", stores=stores)
+    fleet.run(14.0)
+    found = look(fleet)
+    failed = [status for status in found.tasks if status.phase is Phase.FAILED]
+    assert [(status.task, status.worker, status.problem) for status in failed] == [
+        (task, "b", "no space left")
+    ]
+    assert [status.phase for status in found.tasks].count(Phase.LIVE) == 3
+
+
+def test_a_task_on_its_way_shows_where_it_goes() -> None:
+    """It is still live where it was."""
+    fleet = started("a")
+    fleet.start("b")
+    seen = []
+    for _ in range(200):
+        fleet.turn()
+        seen += [s for s in look(fleet).tasks if s.phase is Phase.MOVING]
+    assert {(status.worker, status.next_worker) for status in seen} == {("a", "b")}
+    fleet.settle()
+    assert phases(look(fleet)) == {Phase.LIVE}

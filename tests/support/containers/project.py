@@ -1,0 +1,135 @@
+"""docker-compose.yml at work, under a name of its own: start it, find its containers, remove all that it made."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from tests.support.containers.engine import Engine, UnavailableError
+from tests.support.containers.images import ROOT, Images
+
+__all__ = ["Project", "sweep"]
+
+_NAME = "pipeline-test-"  # and the id of the process whose run it is
+_LABEL = "io.podman.compose.project"
+_UP_S = 240.0
+_GRACE_S = 40
+_SHOWN_LINES = 25
+
+
+class Project:
+    """One run of the compose file. `port` is Kafka's on this machine."""
+
+    def __init__(self, engine: Engine, images: Images, port: int) -> None:
+        if find_spec("podman_compose") is None:
+            raise UnavailableError("podman-compose is missing: run `make test-containers`, which installs it")
+        self._engine = engine
+        self._name = f"{_NAME}{os.getpid()}"
+        self._label = f"label={_LABEL}={self._name}"
+        self._image = images.flights
+        self._hosts = f"kafka:10.89.{_network()}.10"
+        self._variables = {
+            "BASE_IMAGE": images.base,
+            "KAFKA_IMAGE": images.kafka,
+            "PIPELINE_IMAGE": images.flights,
+            "KAFKA_PORT": str(port),
+            "TEST_NETWORK": f"10.89.{_network()}",
+        }
+
+    def up(self) -> None:
+        """Start everything, as a user does; returns when all of it has been started."""
+        options = [
+            f"--podman-path={ROOT / 'tests' / 'containers' / 'podman'}",
+            "--in-pod=false",
+            f"--file={ROOT / 'docker-compose.yml'}",
+            f"--file={ROOT / 'tests' / 'containers' / 'fixed-addresses.yml'}",
+            f"--project-name={self._name}",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "podman_compose", *options, "up", "-d", "--no-build"],
+            env={**self._engine.environ, **self._variables},
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_UP_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+
+    def run_alone(self, worker: str) -> str:
+        """One more worker, as `docker run` starts it: no init, a volume of its own. Returns its container's id."""
+        options = [
+            f"--{self._label}",
+            f"--network={self._name}_default",
+            f"--add-host={self._hosts}",
+            "--env=PIPELINE_KAFKA=kafka:9092",
+            "--env=PIPELINE_APP=examples.flights.app:app",
+            f"--env=PIPELINE_WORKER_ID={worker}",
+        ]
+        command = ["worker", "examples.flights.app:app"]
+        return self._engine.run("run", "--detach", *options, self._image, *command).strip()
+
+    def container(self, service: str) -> str:
+        """The id of a service's container."""
+        (found,) = self._engine.ids("container", self._label, f"label=io.podman.compose.service={service}")
+        return found
+
+    def logs(self, service: str) -> str:
+        """What the container of a service has printed so far."""
+        return self._engine.logs(self.container(service))
+
+    def pipeline(self, container: str, *arguments: str) -> str:
+        """Run `pipeline` inside a running container; its standard output."""
+        return self._engine.run("exec", container, "pipeline", *arguments)
+
+    def lose(self, service: str, volume: str) -> None:
+        """SIGKILL, and neither the container nor its disk ever comes back."""
+        container = self.container(service)
+        self._engine.run("kill", "--signal=KILL", container)
+        self._engine.run("rm", "--force", "--time=0", container)
+        self._engine.run("volume", "rm", f"{self._name}_{volume}")
+
+    def stop(self, container: str) -> int:
+        """SIGTERM; the exit code. What does not end by itself is killed, and its code is then 137."""
+        self._engine.run("stop", f"--time={_GRACE_S}", container, timeout_s=_GRACE_S + 30)
+        return int(self._engine.state(container)["ExitCode"])
+
+    def ended_well(self, service: str) -> bool:
+        """Whether a service that has an end has reached it, with exit code 0."""
+        state = self._engine.state(self.container(service))
+        return bool(state["Status"] == "exited" and state["ExitCode"] == 0)
+
+    def remove(self) -> None:
+        """Remove, by id, every container, network and volume of this run; print what the containers said last."""
+        for container in self._engine.ids("container", self._label):
+            last = self._engine.logs(container).splitlines()[-_SHOWN_LINES:]
+            sys.stdout.write("\n".join([f"-- {container}", *last, ""]))
+        _remove(self._engine, self._label)
+
+
+def sweep(engine: Engine) -> None:
+    """Remove what runs that were killed have left: the name of each says which process it belonged to."""
+    labels = engine.run("ps", "--all", f"--format={{{{index .Labels {json.dumps(_LABEL)}}}}}").split()
+    for name in {label for label in labels if label.startswith(_NAME)}:
+        if not Path(f"/proc/{name.removeprefix(_NAME)}").exists():
+            _remove(engine, f"label={_LABEL}={name}")
+
+
+def _remove(engine: Engine, label: str) -> None:
+    containers = engine.ids("container", label)
+    if containers:
+        engine.run("rm", "--force", "--time=0", "--volumes", *containers)
+    for kind in ("network", "volume"):
+        for found in engine.ids(kind, label):
+            engine.run(kind, "rm", "--force", found)
+
+
+def _network() -> int:
+    """The third number of this run's addresses: two runs at a time do not meet."""
+    return 100 + os.getpid() % 150

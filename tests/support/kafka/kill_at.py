@@ -1,0 +1,127 @@
+"""A worker process that ends itself, as a crash does, at the nth time that it reaches a point of the protocol.
+
+python -m tests.support.kafka.kill_at POINT NTH TRIGGER BOOTSTRAP STATE_DIR
+
+A point is the name of a `Step`, at which the process sends itself SIGKILL, or lies inside of a call:
+
+    DURING_COMMIT   the commit request is on its way, and its answer is never handled: SIGKILL comes from
+                    another thread, after NTH quarters of a millisecond
+    DURING_APPLY    RocksDB's write to its log is cut short: the kernel ends the process in the middle of it
+
+Counting begins when the file TRIGGER exists; a TRIGGER of - counts from the start. KILL_APP, MODULE:APP, is run
+instead of the sums, as the worker KILL_WORKER; with KILL_WITH=SIGSTOP it stops itself there, and may be woken up.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from pipeline.cli.lookup import find_app
+from pipeline.config import load_settings
+from pipeline.core.names import TaskId
+from pipeline.ports import Step
+from pipeline.processes.wiring import build_worker, run_worker
+from pipeline.runtime.restore import restore
+
+__all__ = ["DURING_APPLY", "KillAt", "signal_of"]
+
+DURING_APPLY = "DURING_APPLY"
+_DURING_COMMIT = {Step.DURING_COMMIT, Step.SINK_DURING_COMMIT}
+_SIGNAL = signal.Signals[os.environ.get("KILL_WITH", "SIGKILL")]
+COMMIT_QUARTER_S = 0.000_25
+# Less than any batch, so that what is in RocksDB's log is the beginning of one.
+TORN_BYTES = 20
+# So small that the journals of tests are replayed in several batches.
+REPLAY_BATCH_BYTES = 1_000
+
+
+def signal_of(point: str) -> signal.Signals:
+    """What ends the process at a point."""
+    return signal.SIGXFSZ if point == DURING_APPLY else signal.SIGKILL
+
+
+class KillAt:
+    """`ports.Steps` that ends the process at a point."""
+
+    def __init__(self, point: str, nth: int, trigger: Path | None, state_dir: Path) -> None:
+        self._point = point
+        self._step = Step.BEFORE_APPLY if point == DURING_APPLY else Step[point]
+        self._nth = self._left = nth
+        self._trigger = trigger
+        self._state_dir = state_dir
+        self._lock = threading.Lock()
+        self._ending: TaskId | None = None
+
+    def reached(self, step: Step, task: TaskId) -> None:
+        with self._lock:
+            if self._ending == task and _SIGNAL is signal.SIGKILL:
+                self._outlived()
+            if (
+                step is not self._step
+                or self._ending
+                or not (self._trigger is None or self._trigger.exists())
+            ):
+                return
+            self._left -= 1
+            if self._left == 0:
+                self._ending = task
+                self._end(task)
+
+    def _end(self, task: TaskId) -> None:
+        if self._point == DURING_APPLY:
+            _limit_files(_log_of(self._state_dir / task.app / task.group / str(task.partition)))
+        elif self._step in _DURING_COMMIT:
+            threading.Timer(self._nth * COMMIT_QUARTER_S, _kill).start()
+        else:
+            _kill()
+
+    def _outlived(self) -> None:
+        """The call that must not return has returned."""
+        if self._step in _DURING_COMMIT:
+            threading.Event().wait()  # the kill is on its way, and nobody handles the answer
+        os.write(2, b"the write was not cut short\n")
+        os._exit(3)
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), _SIGNAL)
+
+
+def _log_of(database: Path) -> Path:
+    """The write-ahead log in use: the newest one."""
+    return max(database.glob("*.log"), key=lambda path: int(path.stem))
+
+
+def _limit_files(log: Path) -> None:
+    """From now on the kernel cuts short what makes a file longer than the log and a bit, and kills."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + TORN_BYTES,) * 2)
+
+
+def main() -> None:
+    """Run until the end that was ordered, or SIGTERM."""
+    point, nth, trigger, servers, state_dir = sys.argv[1:]
+    settings = load_settings(
+        {
+            "bootstrap_servers": servers,
+            "state_dir": state_dir,
+            "worker_id": os.environ.get("KILL_WORKER", "killed"),
+            "commit_interval_ms": 20,
+        }
+    )
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    restore.REPLAY_BATCH_BYTES = REPLAY_BATCH_BYTES
+    steps = KillAt(point, int(nth), None if trigger == "-" else Path(trigger), settings.worker.state_dir)
+    app = find_app(os.environ.get("KILL_APP", "tests.support.kafka.sums:app"))
+    run_worker(build_worker(app, settings, steps=steps), stop, settings.worker)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""`pipeline reset` of the whole app of `sums`, from the beginning, that ends itself at a point of the first task's.
+
+python -m tests.support.kafka.kill_reset_at POINT BOOTSTRAP
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.cli.lookup import find_app
+from pipeline.config import load_settings
+from pipeline.processes.wiring import build_world
+from pipeline.runtime.reset import plan_reset, reset_task, start_at
+from tests.support.kafka.kill_at import KillAt
+
+
+def main() -> None:
+    """What the command does after its questions, told of its steps."""
+    point, servers = sys.argv[1:]
+    settings = load_settings({"bootstrap_servers": servers})
+    app = find_app("tests.support.kafka.sums:app")
+    steps = KillAt(point, 1, None, settings.worker.state_dir)
+    world = build_world(app, settings, steps=steps)
+    for planned in list(plan_reset(app, app.groups, None, start_at(["earliest"]), world)):
+        reset_task(planned, "a reset that is killed", world, settings.worker)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""What outputs and tables of the sums app must be at each input position, compared with what they are.
+
+An input of a task has one output, in the partition of the same number, so at position p of a partition its
+outputs are those of its first p inputs, in their order, and its tables are the fold over these. Positions are
+taken from where the product keeps them: outputs must fit the journal's end, a table the position in its own
+store. No worker needs to run; one may.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from pipeline.api.table import table_prefix
+from pipeline.config import KafkaSettings
+from pipeline.core.journal import JournalEntry, Kind, assemble
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.partitioner import partition_of
+from pipeline.core.position import AppliedPosition, decode_position
+from pipeline.errors import RetriableError
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.rocksdb.rocks import RocksStores
+
+__all__ = ["Reference"]
+
+DEADLINE_S = 30.0
+# How long markers may take to reach all partitions of a transaction that is decided.
+MARKERS_S = 10.0
+TABLES = {"main": "totals", "counting": "counts"}
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A task's state on disk: where it stands, and its table, decoded."""
+
+    applied: AppliedPosition
+    table: dict[str, object]
+
+
+class Reference:
+    """The inputs of one app by partition, and the comparison."""
+
+    def __init__(self, servers: str, prefix: str, groups: Sequence[str], partitions: int) -> None:
+        self._servers = servers
+        self._prefix = prefix
+        self._inputs: list[list[tuple[str, int]]] = [[] for _ in range(partitions)]
+        self._tasks = [TaskId(prefix, group, number) for group in groups for number in range(partitions)]
+        self._acquired: dict[TaskId, int] = {}
+
+    def sent(self, key: str, number: int) -> None:
+        """Note one input."""
+        self._inputs[partition_of(key.encode(), len(self._inputs))].append((key, number))
+
+    def table(self, state_dir: Path, group: str) -> dict[str, object]:
+        """What the tasks of a group have applied to their table, by key."""
+        found: dict[str, object] = {}
+        for task in self._tasks:
+            state = _state(state_dir, task) if task.group == group else None
+            if state is not None:
+                assert not found.keys() & state.table.keys(), f"{task} has keys of another task"
+                found |= state.table
+        return found
+
+    def check_at_rest(self, state_dir: Path) -> dict[TaskId, int]:
+        """After a crash, with no worker: everything is what the inputs up to some position make of it.
+
+        Returns the positions at the journals' ends.
+        """
+        with _Log.opened(self._servers) as log:
+            self._check(log, state_dir)
+            journals = {task: log.entries(task) for task in self._tasks}
+        self._acquired = {task: _last_acquire(entries) for task, entries in journals.items()}
+        return {task: self._end(entries) for task, entries in journals.items()}
+
+    def check_caught_up(self, state_dir: Path, alive: Callable[[], bool]) -> None:
+        """Wait until a running worker is live, and has committed and applied every input; then all is exact.
+
+        It has acquired its tasks after the last check at rest.
+        """
+        deadline = time.monotonic() + DEADLINE_S
+        with _Log.opened(self._servers) as log:
+            waiting = list(self._tasks)
+            while waiting:
+                assert alive(), "the worker ended"
+                assert time.monotonic() < deadline, f"{', '.join(map(str, waiting))} did not catch up"
+                if self._caught_up(log, waiting[0], state_dir):
+                    waiting.pop(0)
+            self._check(log, state_dir)
+
+    def _caught_up(self, log: _Log, task: TaskId, state_dir: Path) -> bool:
+        entries = log.entries(task)
+        if _last_acquire(entries) <= self._acquired.get(task, 0):
+            return False
+        if self._end(entries) != len(self._inputs[task.partition]):
+            return False
+        state = _state(state_dir, task)
+        return state is not None and state.applied.seq == entries[-1].entry.seq
+
+    def _check(self, log: _Log, state_dir: Path) -> None:
+        begun: dict[str, set[bool]] = defaultdict(set)
+        for task in self._tasks:
+            entries = log.entries(task)
+            begun[task.group].add(bool(entries))
+            # What a checkpoint made superfluous is gone, in whole entries.
+            assert not entries or (entries[0].entry.kind is Kind.GENESIS) == (entries[0].entry.seq == 1)
+            if task.group == "main":
+                self._check_outputs(log, task)
+            self._check_state(log, task, state_dir)
+        assert all(len(some) == 1 for some in begun.values()), f"genesis of a part of the tasks: {begun}"
+
+    def _check_outputs(self, log: _Log, task: TaskId) -> None:
+        """Outputs fit the journal's end, once all markers of what was decided last have arrived."""
+        deadline = time.monotonic() + MARKERS_S
+        while True:
+            position = self._end(log.entries(task))
+            wanted = _sums(self._inputs[task.partition][:position])
+            read = log.committed(TopicPartition(f"{self._prefix}-sums", task.partition))
+            found = [(row["count"], row["total"]) for row in (msgspec.json.decode(v) for _, v in read)]
+            if found == wanted or time.monotonic() > deadline:
+                break
+        assert found == wanted, f"outputs of {task} at position {position}"
+
+    def _check_state(self, log: _Log, task: TaskId, state_dir: Path) -> None:
+        """The table is the fold up to its own position, which is no further than the journal's end."""
+        state = _state(state_dir, task)
+        if state is None:
+            return
+        deadline = time.monotonic() + MARKERS_S
+        while (last := [entry.entry.seq for entry in log.entries(task)][-1:]) < [state.applied.seq]:
+            assert time.monotonic() < deadline, f"{task} has applied {state.applied.seq} of {last}"
+        inputs = self._inputs[task.partition][: self._position(state.applied.positions)]
+        folded: dict[str, object] = {}
+        for (key, _), (count, total) in zip(inputs, _sums(inputs), strict=True):
+            folded[key] = {"count": count, "total": total} if task.group == "main" else count
+        assert state.table == folded, f"the table of {task} at position {len(inputs)}"
+
+    def _end(self, entries: list[JournalEntry]) -> int:
+        return self._position(entries[-1].entry.positions) if entries else 0
+
+    def _position(self, positions: dict[str, int]) -> int:
+        return positions.get(f"{self._prefix}-amounts", 0)
+
+
+class _Log:
+    """What Kafka holds now: journals, verified whole, and outputs, up to their stable ends."""
+
+    def __init__(self, cluster: KafkaCluster, reader: KafkaJournalReader) -> None:
+        self._cluster = cluster
+        self._reader = reader
+        self._read: dict[TopicPartition, tuple[int, list[tuple[int, bytes]]]] = {}
+
+    @classmethod
+    @contextmanager
+    def opened(cls, servers: str) -> Iterator[_Log]:
+        """Clients of its own each time: a test may have restarted the broker meanwhile."""
+        settings = KafkaSettings(servers)
+        with closing(KafkaCluster(settings)) as cluster, closing(KafkaJournalReader(settings)) as reader:
+            yield cls(cluster, reader)
+
+    def entries(self, task: TaskId) -> list[JournalEntry]:
+        """A task's journal; empty also while there is none."""
+        journal = task.journal
+        if journal not in self._read and journal.topic not in self._cluster.describe([journal.topic]):
+            return []
+        return list(assemble(self.committed(journal), str(journal)))
+
+    def committed(self, partition: TopicPartition) -> list[tuple[int, bytes]]:
+        """(offset, value) of all committed records, with those read before."""
+        while True:
+            bounds = self._reader.bounds(partition)
+            begin, known = self._read.get(partition, (bounds.start, []))
+            try:
+                found = list(self._reader.read(partition, begin, bounds.stable_end))
+            except RetriableError:  # a worker has truncated its journal meanwhile
+                self._read.pop(partition, None)
+                continue
+            self._read[partition] = (bounds.stable_end, known + found)
+            return known + found
+
+
+def _last_acquire(entries: list[JournalEntry]) -> int:
+    """Its seq; where it was truncated, that of the first entry, which only a later owner moves."""
+    first = entries[0].entry.seq if entries else 0
+    return max((e.entry.seq for e in entries if e.entry.kind is Kind.ACQUIRE), default=first)
+
+
+def _sums(inputs: list[tuple[str, int]]) -> list[tuple[int, int]]:
+    """The output of each input: how many its key has had, and their sum."""
+    sums: dict[str, tuple[int, int]] = {}
+    found = []
+    for key, number in inputs:
+        count, total = sums.get(key, (0, 0))
+        sums[key] = (count + 1, total + number)
+        found.append(sums[key])
+    return found
+
+
+def _state(state_dir: Path, task: TaskId) -> _State | None:
+    stores = RocksStores(state_dir, 1 << 20)
+    if not stores.exists(task):
+        return None
+    store = stores.open_read_only(task)
+    try:
+        data = store.position()
+        if data is None:
+            return None
+        prefix = table_prefix(TABLES[task.group])
+        rows = {key[len(prefix) :].decode(): msgspec.json.decode(value) for key, value in store.scan(prefix)}
+        return _State(decode_position(data, str(task)), rows)
+    finally:
+        store.close()

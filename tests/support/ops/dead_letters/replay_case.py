@@ -1,0 +1,27 @@
+"""Dead letters of amounts, of which some are bad, and their replay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.ops.dead_letters.replaying import Replayer
+from tests.support.ops.dead_letters.orders import Orders
+
+BAD = frozenset({3, 4, 8, 11})
+ALL = range(1, 13)
+
+
+def failed(**options: Any) -> Orders:
+    """Amounts that have been handled, but for the bad ones, which are dead letters; the handler is mended now."""
+    orders = Orders(**options)
+    orders.bad = set(BAD)
+    orders.send(*ALL)
+    orders.driver.run()
+    orders.check(without=BAD)
+    orders.bad = set()
+    orders.seen.clear()
+    return orders
+
+
+def replayer(orders: Orders, *, again: bool = False) -> Replayer:
+    return Replayer(orders.app, orders.driver._world(), 500, again=again)

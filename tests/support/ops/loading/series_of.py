@@ -1,0 +1,55 @@
+"""Series over files in memory, and the positions that a loader would keep of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.ops.loading.decisions import LoadRequest, LoadStep, advance
+from pipeline.ops.loading.file_sequence import Reading, Series, Stretch
+from pipeline.ops.loading.files import InputFile
+from pipeline.ops.loading.formats.opening import Opened, logical_name
+from pipeline.ops.loading.formats.rows import RowLimits
+from pipeline.ops.loading.positions import LoadOptions, LoadPosition, decode_position, encode_position
+
+__all__ = ["OPTIONS", "read_all", "series_of", "step"]
+
+OPTIONS = LoadOptions(format="jsonl")
+
+
+def series_of(
+    files: Mapping[str, bytes], options: LoadOptions = OPTIONS, *, batch_rows: int = 4, **limits: Any
+) -> Series:
+    """The files of a mapping, in its order."""
+    return Series(
+        [InputFile(name, logical_name(name), len(data)) for name, data in files.items()],
+        Reading("t", options, "error", RowLimits(batch_rows=batch_rows, **limits)),
+        lambda path, _unpack: Opened(path, io.BytesIO(files[path]), None),
+    )
+
+
+def step(previous: LoadPosition | None, stretch: Stretch, options: LoadOptions = OPTIONS) -> LoadPosition:
+    """The position that is committed with the stretch, as the next run reads it from Kafka."""
+    request = LoadRequest(name="n", topic="t", topic_id="id-1", options=options)
+    added = LoadStep(len(stretch.outputs), stretch.skipped, stretch.end, stretch.finished)
+    position = advance(previous, request, 1, added, "nonce")
+    decoded = decode_position(encode_position(position), "n")
+    assert decoded == position
+    return decoded
+
+
+def read_all(series: Series, position: LoadPosition | None = None) -> tuple[list[bytes], LoadPosition]:
+    """The values that are left behind `position`, and where the load then stands. Raises what is wrong with a row."""
+    values: list[bytes] = []
+    if series.begin(position):
+        assert position is not None
+        return values, position
+    while True:
+        stretch = series.read(0)
+        values += [output.value or b"" for output in stretch.outputs]
+        if stretch.error is not None:
+            raise stretch.error
+        position = step(position, stretch, series._reading.options)
+        if stretch.finished:
+            return values, position

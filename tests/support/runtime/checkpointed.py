@@ -1,0 +1,79 @@
+"""The sums app with a checkpoint store in memory, and what is there of its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline.config import WorkerSettings
+from pipeline.core.checkpoint import Manifest
+from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
+from pipeline.core.journal import JournalEntry, Kind
+from pipeline.core.names import checkpoint_prefix
+from pipeline.errors import CheckpointStoreError
+from pipeline.runtime.commit.journal_reader import read_entries
+from pipeline.runtime.restore.download import read_manifest
+from pipeline.testing import MemoryBroker, MemoryJournalReader
+from tests.support.runtime.sums import Sums
+
+__all__ = ["AWAY", "EAGER", "begins_at", "eager", "entries", "kept", "manifest", "prefix", "with_history"]
+
+# A checkpoint after every commit, and nothing is too young to be deleted.
+EAGER = WorkerSettings(
+    worker_id="test",
+    checkpoint_store="memory",
+    checkpoint_interval_s=0.05,
+    checkpoint_journal_bytes=1,
+    checkpoint_grace_s=0.0,
+)
+AWAY = CheckpointStoreError("the store does not answer")
+
+
+def eager(*, partitions: int = 1, deferred: bool = False, **changes: object) -> Sums:
+    """`changes`: of EAGER's fields."""
+    settings = replace(EAGER, **changes)  # type: ignore[arg-type]
+    return Sums(partitions=partitions, deferred=deferred, settings=settings)
+
+
+def entries(sums: Sums) -> list[JournalEntry]:
+    reader = MemoryJournalReader(sums.driver.broker)
+    bounds = reader.bounds(sums.task.journal)
+    return list(read_entries(sums.task, reader, bounds.start, bounds.stable_end, None))
+
+
+def kept(sums: Sums) -> tuple[CheckpointRef, ...]:
+    """What the journal keeps, newest first."""
+    found = [entry for entry in entries(sums) if entry.entry.kind is Kind.CHECKPOINT]
+    return kept_checkpoints(found[-1]) if found else ()
+
+
+def prefix(sums: Sums) -> str:
+    return checkpoint_prefix(MemoryBroker.cluster_id, sums.task)
+
+
+def manifest(sums: Sums, ref: CheckpointRef) -> Manifest:
+    return read_manifest(sums.driver.checkpoints, MemoryBroker.cluster_id, sums.task, ref)
+
+
+def begins_at(sums: Sums) -> int:
+    return MemoryJournalReader(sums.driver.broker).bounds(sums.task.journal).start
+
+
+def with_history(commits: int = 6, **changes: object) -> Sums:
+    """Several commits, each followed by a checkpoint, under several keys."""
+    sums = eager(**changes)  # type: ignore[arg-type]
+    for number in range(commits):
+        sums.send(number, key=f"k{number % 4}")
+        sums.driver.run()
+    return sums
+
+
+def check_restored_from_a_checkpoint(sums: Sums, seq: int | None = None) -> None:
+    """On an empty disk; from the one at `seq`."""
+    sums.driver.restart(empty_disk=True)
+    sums.send(7)
+    sums.driver.run()
+    live = sums.driver.said("task_live")[-1]
+    assert live["start"] == "a checkpoint"
+    if seq is not None:
+        assert live["seq"] - live["entries_replayed"] - 1 == seq
+    sums.check()

@@ -1,0 +1,195 @@
+"""Several workers of the sums app on one in-memory Kafka, one clock, and a disk each."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+import structlog
+
+from pipeline import Dedup
+from pipeline.config import WorkerSettings
+from pipeline.core.names import TaskId
+from pipeline.errors import PipelineError
+from pipeline.runtime.environment import Checkpoints, NoSteps, World
+from pipeline.runtime.live_task import LiveTask
+from pipeline.runtime.worker import Worker
+from pipeline.testing import (
+    DeferredExecutor,
+    InlineExecutor,
+    ManualClock,
+    MemoryBroker,
+    MemoryCheckpointStore,
+    MemoryCluster,
+    MemoryDatabases,
+    MemoryJournalReader,
+    MemoryMembers,
+    MemoryProducers,
+    MemorySources,
+    MemoryStores,
+    SeededRandom,
+)
+from tests.support.checker import MemoryLog
+from tests.support.runtime.sums import Sum, Sums
+
+TURN_S = 0.05
+REST_S = WorkerSettings().check_interval_s + 1.0
+
+
+@dataclass
+class Node:
+    """A worker process. `paused`: stopped, as by SIGSTOP."""
+
+    worker_id: str
+    worker: Worker
+    executor: DeferredExecutor
+    stores: MemoryStores
+    log: structlog.testing.CapturingLogger
+    databases: MemoryDatabases
+    paused: bool = False
+    ended: bool = False
+
+    @property
+    def live(self) -> dict[TaskId, LiveTask]:
+        if self.ended:
+            return {}
+        return {task.id: task for run in self.worker._runs for task in run.tasks.values()}
+
+    def said(self, event: str) -> list[dict[str, object]]:
+        return [call.kwargs for call in self.log.calls if call.args == (event,)]
+
+
+@dataclass
+class Fleet:
+    """`turn` lets every worker work a little, in an order that the seed decides."""
+
+    partitions: int = 12
+    seed: int = 0
+    settings: WorkerSettings = field(
+        default_factory=WorkerSettings
+    )  # with a checkpoint store: in memory, shared
+    nodes: list[Node] = field(default_factory=list)
+    dedup: Dedup[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        self.sums = Sums(partitions=self.partitions, dedup=self.dedup)
+        self.broker: MemoryBroker = self.sums.driver.broker
+        self.clock: ManualClock = self.sums.driver.clock
+        self.random = random.Random(self.seed)
+        self.started = 0
+        self.checkpoints = MemoryCheckpointStore(self.clock.wall_ms)
+        self.databases = MemoryDatabases()
+
+    def start(self, worker_id: str, *, stores: MemoryStores | None = None, sums: Sums | None = None) -> Node:
+        """`sums`: another version of the app."""
+        self.started += 1
+        executor = DeferredExecutor(self.seed + self.started)
+        log = structlog.testing.CapturingLogger()
+        stores = stores if stores is not None else MemoryStores()
+        stored = bool(self.settings.checkpoint_store)
+        databases = MemoryDatabases(beside=self.databases)
+        world = World(
+            cluster=MemoryCluster(self.broker),
+            sources=MemorySources(self.broker),
+            producers=MemoryProducers(self.broker),
+            members=MemoryMembers(self.broker, self.clock),
+            journals=lambda: MemoryJournalReader(self.broker),
+            stores=stores,
+            clock=self.clock,
+            random=SeededRandom(self.seed * 1000 + self.started),
+            executor=executor,
+            log=log,
+            steps=NoSteps(),
+            checkpoints=Checkpoints(self.checkpoints, InlineExecutor()) if stored else None,
+            databases=databases,
+        )
+        settings = replace(self.settings, worker_id=worker_id)
+        node = Node(
+            worker_id, Worker((sums or self.sums).app, world, settings), executor, stores, log, databases
+        )
+        node.worker.start()
+        self.nodes.append(node)
+        return node
+
+    def turn(self) -> None:
+        self.clock.advance(TURN_S)
+        for node in self.random.sample(self.nodes, len(self.nodes)):
+            if node.paused or node.ended:
+                continue
+            if node.worker.finished:
+                self.stop(node)
+                continue
+            node.worker.step()
+            for _ in range(self.random.randint(1, 4)):
+                node.executor.run_one()
+
+    def run(self, seconds: float) -> None:
+        for _ in range(int(seconds / TURN_S)):
+            self.turn()
+        self.sums.checker.check()
+
+    def settle(self, within_s: float = 60.0) -> None:
+        """Until every task is where it belongs and all input is processed.
+
+        And has been for longer than an idle worker takes to see that it was fenced.
+        """
+        rest_s = 0.0
+        for _ in range(int(within_s / TURN_S)):
+            self.turn()
+            awake = [node for node in self.nodes if not (node.paused or node.ended)]
+            at_rest = awake and all(node.worker.idle for node in awake) and self._all_processed()
+            rest_s = rest_s + TURN_S if at_rest else 0.0
+            if rest_s > REST_S:
+                return
+        raise AssertionError(f"the workers did not come to rest: {self.owners()}")
+
+    def kill(self, node: Node) -> None:
+        """As SIGKILL does."""
+        node.executor.drop()
+        node.stores.crash()
+        node.databases.crash()
+        node.ended = True
+
+    def stop(self, node: Node) -> list[PipelineError]:
+        """As SIGTERM does; what had failed."""
+        node.worker.stop()
+        node.worker.close()
+        node.ended = True
+        return list(node.worker.failures.values())
+
+    def owners(self) -> dict[str, list[int]]:
+        """The live partitions of each worker that is not paused."""
+        return {
+            node.worker_id: sorted(task.partition for task in node.live)
+            for node in self.nodes
+            if not (node.paused or node.ended)
+        }
+
+    def check(self) -> None:
+        """Each task is live once, loads differ by one at most, and the results are those of a fold."""
+        self.sums.checker.finish(MemoryLog(self.broker))
+        owned = self.owners()
+        assert sorted(chain.from_iterable(owned.values())) == list(range(self.partitions)), owned
+        loads = [len(tasks) for tasks in owned.values()]
+        assert max(loads) - min(loads) <= 1
+        expected: dict[str, list[Sum]] = defaultdict(list)
+        for key, number in self.sums.sent:
+            before = expected[key][-1] if expected[key] else Sum(0, 0)
+            expected[key].append(Sum(before.count + 1, before.total + number))
+        found: dict[str, list[Sum]] = defaultdict(list)
+        for event in self.sums.driver.outputs(self.sums.sums):
+            found[event.key].append(event.value)
+        assert found == expected
+
+    def send(self, rounds: int = 1) -> None:
+        """Something for every partition, sooner or later."""
+        for _ in range(rounds):
+            for key in range(3 * self.partitions):
+                self.sums.send(self.random.randint(0, 9), key=f"k{key}")
+
+    def _all_processed(self) -> bool:
+        ends = {p: len(self.broker.records("numbers")) for p in range(1)}
+        done = sum(task.applied.positions["numbers"] for node in self.nodes for task in node.live.values())
+        return done >= ends[0]

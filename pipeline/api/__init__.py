@@ -1,1 +1,1 @@
-"""What users declare and what their handlers receive: apps, topics, tables, sinks, events, codecs. Nothing runs here."""
+"""What users declare and what their handlers receive: apps, topics, tables, sinks, events, codecs."""

@@ -42,7 +42,7 @@ DIGEST_SIZE = 16
 TAG_SIZE = 4
 DIGESTS_PER_EXPIRY = 1024
 
-# A table's prefix never begins with a zero byte (pipeline.api.table), and the applied position's key is below all of these.
+# A table's prefix never begins with a zero byte (pipeline.api.table); the key of the applied position is below these.
 _IDS = b"\x00di"
 _EXPIRIES = b"\x00dx"
 _CLOCK = b"\x00dc"

@@ -155,7 +155,7 @@ def test_a_position_that_is_not_there_any_more_fails_its_partition_only(world: W
 
 
 def test_a_marker_that_is_gone_with_its_records_is_told_from_none_of_them(world: World) -> None:
-    """Hence pipeline/runtime/idle_positions.py: the position behind the last record fails, that behind the marker does not."""
+    """Hence runtime/idle_positions.py: the position behind the last record fails, that behind the marker does not."""
     (only,) = _filled(world, partitions=1, count=5)
     end = world.reader.stable_ends([only])[only]
     assert end == 6

@@ -38,7 +38,7 @@ def checkpointed(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Ite
     place = tmp_path / "checkpoints"
     place.mkdir()
     bench.environment = {
-        "PIPELINE_WORKER_ID": "killed",  # as tests/support/kafka/kill_at.py says: nobody waits for a ghost of another name
+        "PIPELINE_WORKER_ID": "killed",  # see tests/support/kafka/kill_at.py
         "PIPELINE_CHECKPOINT_STORE": place.as_uri(),
         "PIPELINE_CHECKPOINT_INTERVAL_S": "0.3",
         "PIPELINE_CHECKPOINT_JOURNAL_BYTES": str(JOURNAL_BYTES),

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.kafka
 
 
 class Repeated(Workbench):
-    """The app of `tests.support.kafka.repeated`. `sent` has each input once, `produced` says how often there was one."""
+    """The app of `tests.support.kafka.repeated`. `sent` has each input once; `produced` counts how often each was."""
 
     def __init__(self, servers: str, prefix: str, directory: Path) -> None:
         super().__init__(servers, prefix, directory, groups=("main",))

@@ -1,6 +1,6 @@
 """Random histories of a whole app: whatever crashes, fails and is done to it, results are those of a fold.
 
-The app is `tests.support.runtime.random_app`, with two groups on three partitions, ids, retries, dead letters, and a table
+The app is `tests.support.runtime.random_app`: two groups, three partitions, ids, retries, dead letters, and a table
 whose type changes from version to version. Another process may act in the middle of any step of the worker's.
 """
 

@@ -6,9 +6,7 @@ import asyncio
 import dataclasses
 import re
 import shlex
-import sys
 from collections.abc import Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,10 @@ from pipeline.cli.main import assemble
 from pipeline.config import OWNED_PROPERTIES, ProducerSettings, WorkerSettings, load_settings
 from pipeline.errors import ConfigError
 from pipeline.testing import TestDriver, TestProducer
+from tests.support.pages import ROOT
+from tests.support.pages import blocks as _blocks
+from tests.support.pages import import_program as _import
 
-ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "runbooks").glob("*.md")],
 )
@@ -29,16 +29,6 @@ NOT_THERE = frozenset({"doctor", "drill"})
 SHELL_OPERATORS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "2>", "<"})
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-
-
-def _blocks(document: Path, language: str) -> list[str]:
-    text = document.read_text(encoding="utf-8")
-    blocks = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
-    return [
-        re.sub(rf"^{indent}", "", body, flags=re.MULTILINE)
-        for indent, found, body in blocks
-        if found == language
-    ]
 
 
 def _prose(document: Path) -> str:
@@ -240,17 +230,6 @@ def test_the_program_of_two_versions_is_two_apps(tmp_path: Path, monkeypatch: py
     new = _import("versions", tmp_path, monkeypatch).app
     assert (old.app_name, new.app_name) == ("flight-delays", "flight-delays-2")
     assert not old.topics.keys() & new.topics.keys()
-
-
-def _import(name: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a program of ours under its own name, for the time of one test."""
-    spec = spec_from_file_location(name, directory / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_every_worker_setting_is_documented_with_its_default() -> None:

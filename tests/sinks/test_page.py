@@ -11,19 +11,45 @@ import pytest
 from pipeline.testing import TestDriver
 
 
-def test_the_programs_of_the_page_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are what people copy."""
+@pytest.fixture(name="page")
+def programs_of_the_page(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names that the page's programs define, one after the other in one module."""
     monkeypatch.setenv("DATABASE_URL", "host=test")
-    page = (Path(__file__).parents[2] / "docs" / "how-to" / "sinks.md").read_text(encoding="utf-8")
-    program, its_test = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "sinks.md").read_text(encoding="utf-8")
+    app, custom_sql, its_test = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     names: dict[str, Any] = {"__name__": "shop"}
-    exec(program + its_test, names)  # noqa: S102 - our own page
-    names["test_an_order_is_one_row"]()
-    rows = names["rows"]
-    rows.sinks[0].sink.key = ("id",)
-    driver = TestDriver(names["app"])
-    driver.send(names["orders"], "o1", names["Order"]("ann", 500))
-    driver.send(names["orders"], "o2", names["Order"]("bob", 700))
-    driver.send(names["orders"], "o1", None)
+    exec(app + custom_sql + its_test, names)  # noqa: S102 - our own page
+    return names
+
+
+def test_the_programs_of_the_page_run(page: dict[str, Any]) -> None:
+    """Users copy them."""
+    page["test_an_order_is_one_row"]()
+    rows, totals = page["rows"].sinks[0].sink, page["totals"].sinks[0].sink
+    rows.key = ("id",)
+    driver = TestDriver(page["app"])
+    driver.sql(totals, "CREATE TABLE totals (customer text PRIMARY KEY, cents integer NOT NULL)")
+    driver.send(page["orders"], "o1", page["Order"]("ann", 500))
+    driver.send(page["orders"], "o2", page["Order"]("bob", 700))
+    driver.send(page["orders"], "o3", page["Order"]("bob", 50))
+    driver.send(page["orders"], "o1", None)
     driver.run()
-    assert driver.rows(rows.sinks[0].sink) == [{"id": "o2", "customer": "bob", "cents": 700}]
+    assert driver.rows(rows) == [
+        {"id": "o2", "customer": "bob", "cents": 700},
+        {"id": "o3", "customer": "bob", "cents": 50},
+    ]
+    assert sorted(driver.sql(totals, "SELECT * FROM totals")) == [("ann", 500), ("bob", 750)]
+
+
+def test_the_table_that_the_page_creates_fits_the_app(page: dict[str, Any]) -> None:
+    """A statement that a reader pastes must create the columns that the program writes."""
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "sinks.md").read_text(encoding="utf-8")
+    (statement,) = re.findall(r"^```sql\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    columns = re.findall(r"[(,] ?(\w+) (?:text|bigint)", statement)
+    driver = TestDriver(page["app"])
+    rows = page["rows"].sinks[0].sink
+    rows.key = ("id",)
+    driver.sql(page["totals"].sinks[0].sink, "CREATE TABLE totals (customer text PRIMARY KEY, cents integer)")
+    driver.send(page["orders"], "o1", page["Order"]("ann", 500))
+    driver.run()
+    assert [list(row) for row in driver.rows(rows)] == [columns]

@@ -1,0 +1,67 @@
+"""The programs of the how-to and reference pages do what their pages say."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.effects.provider import Provider
+from pipeline.ports import Step
+from pipeline.testing import TestDriver
+from tests.support.pages import ROOT, blocks, import_program
+
+HOW_TO = ROOT / "docs" / "how-to"
+REFERENCE = ROOT / "docs" / "reference"
+
+
+class Programs:
+    """Writes the programs of a page to files and imports them."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._directory = directory
+        self._monkeypatch = monkeypatch
+
+    def of(self, page: Path, *names: str) -> list[Any]:
+        """The page's Python blocks as modules of these names: one name for each block, in order."""
+        sources = blocks(page, "python")
+        assert len(sources) == len(names), f"{page.name} has {len(sources)} programs"
+        return [self._imported(name, source) for name, source in zip(names, sources, strict=True)]
+
+    def _imported(self, name: str, source: str) -> Any:
+        (self._directory / f"{name}.py").write_text(source, encoding="utf-8")
+        return import_program(name, self._directory, self._monkeypatch)
+
+
+@pytest.fixture(name="programs")
+def programs_of_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    return Programs(tmp_path, monkeypatch)
+
+
+def test_the_handler_that_charges_makes_one_charge(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers copy it for calls that cost money."""
+    provider = Provider()
+    thread = threading.Thread(target=provider.server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        monkeypatch.setenv("PAYMENTS_URL", provider.url)
+        billing, its_test = programs.of(HOW_TO / "effects.md", "billing", "billing_test")
+        driver = TestDriver(billing.app)
+        driver.run()
+        driver.send(billing.orders, "o1", billing.Order("ann", 500))
+        driver.crash_at(Step.BEFORE_BEGIN)
+        driver.run()
+        assert driver.crashed
+        driver.restart()
+        driver.run()
+        assert (provider.requests, len(provider.charges)) == (2, 1)
+        assert [event.value for event in driver.outputs(billing.receipts)] == [billing.Receipt("ch-1")]
+        its_test.test_a_crash_before_the_commit_repeats_the_call_with_the_same_key(monkeypatch)
+    finally:
+        provider.server.shutdown()
+        provider.server.server_close()
+        thread.join(timeout=10)

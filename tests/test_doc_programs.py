@@ -65,3 +65,15 @@ def test_the_handler_that_charges_makes_one_charge(
         provider.server.shutdown()
         provider.server.server_close()
         thread.join(timeout=10)
+
+
+def test_the_stages_count_orders_and_customers(programs: Programs) -> None:
+    """A reader builds the first app of several stages from it."""
+    sales, its_test = programs.of(HOW_TO / "multi-stage.md", "sales", "sales_test")
+    driver = TestDriver(sales.app, partitions=3)
+    for number, customer, country in [("o1", "ann", "DE"), ("o2", "bob", "FR"), ("o3", "ann", "DE")]:
+        driver.send(sales.orders, number, sales.Order(customer, country))
+    driver.run()
+    assert driver.table(sales.order_counts) == {"ann": 2, "bob": 1}
+    assert driver.table(sales.customer_counts) == {"DE": 1, "FR": 1}
+    its_test.test_a_crash_between_stages_counts_no_record_twice()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from examples.effects.provider import Provider
+from pipeline import Dedup
 from pipeline.ports import Step
 from pipeline.testing import TestDriver
 from tests.support.pages import ROOT, blocks, import_program
@@ -77,3 +78,16 @@ def test_the_stages_count_orders_and_customers(programs: Programs) -> None:
     assert driver.table(sales.order_counts) == {"ann": 2, "bob": 1}
     assert driver.table(sales.customer_counts) == {"DE": 1, "FR": 1}
     its_test.test_a_crash_between_stages_counts_no_record_twice()
+
+
+def test_a_payment_that_was_sent_twice_counts_once(programs: Programs) -> None:
+    """The page promises that, also for an id that a function returns."""
+    accounts, its_test = programs.of(HOW_TO / "dedup.md", "accounts", "accounts_test")
+    its_test.test_a_payment_counts_once_within_a_week()
+    payments = accounts.payments
+    payments.dedup = Dedup(ttl_s=accounts.WEEK_S, id=lambda event: event.value.payment)
+    driver = TestDriver(accounts.app)
+    for payment in ["p1", "p2", "p2"]:
+        driver.send(payments, "bob", accounts.Payment(payment, "bob", 900))
+    driver.run()
+    assert driver.table(accounts.balances) == {"bob": 1800}

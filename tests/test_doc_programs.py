@@ -91,3 +91,9 @@ def test_a_payment_that_was_sent_twice_counts_once(programs: Programs) -> None:
         driver.send(payments, "bob", accounts.Payment(payment, "bob", 900))
     driver.run()
     assert driver.table(accounts.balances) == {"bob": 1800}
+
+
+def test_the_upgrade_converts_the_rows_of_the_old_version(programs: Programs) -> None:
+    """A reader runs such a function on all rows of a production table."""
+    _, its_test = programs.of(HOW_TO / "changes.md", "payments", "payments_test")
+    its_test.test_the_new_version_converts_euros_to_cents()

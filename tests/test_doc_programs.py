@@ -97,3 +97,11 @@ def test_the_upgrade_converts_the_rows_of_the_old_version(programs: Programs) ->
     """A reader runs such a function on all rows of a production table."""
     _, its_test = programs.of(HOW_TO / "changes.md", "payments", "payments_test")
     its_test.test_the_new_version_converts_euros_to_cents()
+
+
+def test_the_failed_record_becomes_a_dead_letter_and_is_replayed(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is the reference for what a handler's exception does."""
+    _, its_test = programs.of(REFERENCE / "errors.md", "delays", "delays_test")
+    its_test.test_a_dead_letter_is_replayed_after_the_fix(monkeypatch)

@@ -10,7 +10,7 @@ LOCKER := $(VENV)/lock/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-kills test-outages test-stale-leader test-containers lint bench lock clean
+.PHONY: demo test test-kills test-outages test-stale-leader test-containers lint docs bench lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -36,6 +36,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)  ## the documentation site, in build/docs/site; a broken link or anchor fails
+	$(BIN)/python -m tools.site prepare build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file build/docs/mkdocs.yml
+	$(BIN)/python -m tools.site check build/docs
 
 bench: $(INSTALLED)  ## throughput beside the raw client; how soon a killed worker commits again
 	$(BIN)/python -m benchmarks $(BENCH)

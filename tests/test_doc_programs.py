@@ -105,3 +105,26 @@ def test_the_failed_record_becomes_a_dead_letter_and_is_replayed(
     """The page is the reference for what a handler's exception does."""
     _, its_test = programs.of(REFERENCE / "errors.md", "delays", "delays_test")
     its_test.test_a_dead_letter_is_replayed_after_the_fix(monkeypatch)
+
+
+def test_the_programs_of_the_types_page_run(programs: Programs) -> None:
+    """A reader who brings Avro or Protobuf starts from the codec."""
+    airports, till, scores = programs.of(REFERENCE / "types.md", "airports", "till", "scores")
+    driver = TestDriver(airports.app)
+    for destination, delay in [("JFK", 10), ("LAX", None), ("JFK", 5)]:
+        driver.send(airports.flights, "SFO", airports.Flight(destination, delay))
+    driver.send(airports.flights, "SFOX", airports.Flight("JFK", 100))
+    driver.run()
+    assert driver.table(airports.routes)["SFO", "JFK"] == airports.Total(2, 15)
+    assert driver.outputs(airports.airports)[2].value == airports.Total(3, 15)
+
+    driver = TestDriver(till.app)
+    driver.send(till.payments, "ann", 5, headers=[("version", b"1")])
+    driver.send(till.payments, "ann", 7)
+    driver.run()
+    assert driver.table(till.totals) == {"ann": 507}
+
+    driver = TestDriver(scores.app)
+    driver.send(scores.texts, "t1", "four")
+    driver.run()
+    assert [event.value for event in driver.outputs(scores.scores)] == [4.0]

@@ -175,20 +175,6 @@ def test_the_program_of_the_readme_does_what_the_readme_says(
     tests.test_a_crash_after_the_commit_changes_nothing()
 
 
-def test_the_codec_that_looks_at_a_header_does_what_its_page_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever brings Avro or Protobuf begins with it."""
-    (program,) = _blocks(ROOT / "docs" / "reference" / "types.md", "python")
-    (tmp_path / "till.py").write_text(program, encoding="utf-8")
-    till = _import("till", tmp_path, monkeypatch)
-    driver = TestDriver(till.app)
-    driver.send(till.payments, "ann", 5, headers=[("version", b"1")])
-    driver.send(till.payments, "ann", 7)
-    driver.run()
-    assert driver.table(till.totals) == {"ann": 507}
-
-
 def test_the_service_that_produces_does_what_its_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,15 @@ def _table(document: Path, heading: str) -> list[list[str]]:
     return rows[2:]
 
 
+def _tables(document: Path, heading: str) -> list[list[str]]:
+    """The cells of all tables in the section of a second-level heading."""
+    section = document.read_text(encoding="utf-8").split(f"\n{heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = []
+    for table in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE):
+        rows += [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]
+    return rows
+
+
 def _unquoted(cell: str) -> str:
     return cell.strip().strip("`")
 
@@ -220,11 +229,10 @@ def test_the_program_of_two_versions_is_two_apps(tmp_path: Path, monkeypatch: py
 
 def test_every_worker_setting_is_documented_with_its_default() -> None:
     """Whoever tunes a worker looks here first, and not at the code."""
-    documented = {
-        _unquoted(row[0]): _unquoted(row[1])
-        for row in _table(ROOT / "docs" / "reference" / "configuration.md", "## [worker]")
-    }
+    rows = _tables(ROOT / "docs" / "reference" / "configuration.md", "## [worker]")
+    documented = {_unquoted(row[0]): _unquoted(row[1]) for row in rows}
     actual = {field.name: str(field.default) for field in dataclasses.fields(WorkerSettings)}
+    assert len(rows) == len(actual)
     actual["worker_id"] = "the host's name"
     assert documented == actual
 
@@ -258,7 +266,7 @@ def test_the_example_of_a_settings_file_is_read(tmp_path: Path) -> None:
 def test_events_that_want_eyes_are_logged_by_those_names() -> None:
     """Alerts are written from that table."""
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "pipeline").rglob("*.py"))
-    rows = _table(ROOT / "docs" / "reference" / "cli.md", "## Events in the worker's log")
+    rows = _tables(ROOT / "docs" / "reference" / "cli.md", "## Events in the worker's log")
     assert rows
     assert [row[0] for row in rows if f'"{_unquoted(row[0])}"' not in source] == []
 

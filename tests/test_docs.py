@@ -24,6 +24,7 @@ from tests.support.pages import import_program as _import
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "runbooks").glob("*.md")],
 )
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 # Commands that the documents say are not there. One that comes to be must leave this set, and those sentences.
 NOT_THERE = frozenset({"doctor", "drill"})
 SHELL_OPERATORS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "2>", "<"})
@@ -153,6 +154,17 @@ def test_links_between_documents_resolve(document: Path) -> None:
         assert linked.is_relative_to(ROOT), target
         if anchor:
             assert anchor in _anchors(linked), target
+
+
+@pytest.mark.parametrize("decision", DECISIONS, ids=lambda path: path.stem)
+def test_decisions_follow_one_template(decision: Path) -> None:
+    """A reader looks for the alternatives of any decision at the same place."""
+    text = decision.read_text(encoding="utf-8")
+    assert text.startswith(f"# {decision.name[:4]}: ")
+    assert "\n**Status:** accepted" in text
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    assert [name for name in headings if name != "Alternatives"] == ["Context", "Decision", "Consequences"]
+    assert "Alternatives" not in headings or headings.index("Alternatives") == 2
 
 
 def _anchors(document: Path) -> set[str]:

@@ -6,7 +6,7 @@ order in which a checkpoint is made is what makes it safe (runtime/checkpoints/c
 the list of what may go, the entry, and only then deletion and truncation. The shape is that of Flink's incremental
 checkpoints, where objects belong to whoever still names them, and of RocksDB's BackupEngine.
 
-Manifest on the wire: magic "XM" | version u8 | blake2b of the body, 16 bytes | msgpack body.
+Manifest on the wire: magic "XM" | version u8 | blake2b of the body, 16 bytes | msgpack body (`core/envelope.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from pipeline.core.checkpoint_refs import CheckpointRef
+from pipeline.core.envelope import BLAKE2B, BinaryEnvelope, EnvelopeError, Fault
 from pipeline.core.names import TaskId, checkpoint_object
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import DamagedCheckpointError, InvariantError
@@ -41,11 +42,12 @@ __all__ = [
 
 KEPT = 3
 DIGEST_BYTES = 20
-VERSION = 1
-
-_MAGIC = b"XM"
-_CHECK_BYTES = 16
-_HEADER_BYTES = len(_MAGIC) + 1 + _CHECK_BYTES
+_ENVELOPE = BinaryEnvelope(version=1, magic=b"XM", checksum=BLAKE2B)
+_FAULTS = {
+    Fault.FOREIGN: "{where} is no manifest",
+    Fault.VERSION: f"{{where}} has format version {{version}}; this release knows {_ENVELOPE.version}",
+    Fault.CHECKSUM: "the checksum of {where} is wrong",
+}
 
 
 class StateFile(msgspec.Struct, frozen=True, array_like=True):
@@ -88,8 +90,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     """Bytes for the store. Raises InvariantError for a manifest that could not be read back."""
     if problem := _problem(manifest):
         raise InvariantError(f"a manifest of task {manifest.task} {problem}")
-    body = _encoder.encode(manifest)
-    return _MAGIC + bytes([VERSION]) + _check(body) + body
+    return _ENVELOPE.seal(_encoder.encode(manifest))
 
 
 def manifest_digest(data: bytes) -> bytes:
@@ -100,13 +101,12 @@ def manifest_digest(data: bytes) -> bytes:
 def decode_manifest(data: bytes, task: TaskId, ref: CheckpointRef) -> Manifest:
     """The manifest that `ref` registers, verified. Raises DamagedCheckpointError."""
     where = f"the manifest {ref.manifest} of task {task}"
-    if data[:2] != _MAGIC or len(data) < _HEADER_BYTES:
-        raise DamagedCheckpointError(f"{where} is no manifest")
-    if data[2] != VERSION:
-        raise DamagedCheckpointError(f"{where} has format version {data[2]}; this release knows {VERSION}")
-    body = data[_HEADER_BYTES:]
-    if data[3:_HEADER_BYTES] != _check(body):
-        raise DamagedCheckpointError(f"the checksum of {where} is wrong")
+    try:
+        body = _ENVELOPE.open(data)
+    except EnvelopeError as error:
+        raise DamagedCheckpointError(
+            _FAULTS[error.fault].format(where=where, version=error.version)
+        ) from error
     if manifest_digest(data) != ref.digest:
         raise DamagedCheckpointError(f"{where} is not the one that the journal names")
     try:
@@ -241,7 +241,3 @@ def _problem(manifest: Manifest) -> str | None:
         if file.size < 0 or len(file.digest) != DIGEST_BYTES or not file.object.startswith("objects/"):
             return f"says nothing sensible of file {file.name}"
     return None
-
-
-def _check(body: bytes) -> bytes:
-    return blake2b(body, digest_size=_CHECK_BYTES).digest()

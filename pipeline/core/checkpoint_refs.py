@@ -2,7 +2,7 @@
 
 A checkpoint counts from the entry on that names it, and until an entry no longer does: the journal is fenced,
 the store is not. So what is kept is part of a task's history, and every owner knows it alike. Format of
-`extra["checkpoints"]`: version u8 | msgpack; the entry's own checksum and chain cover it.
+`extra["checkpoints"]`: version u8 | msgpack (`core/envelope.py`); the entry's own checksum and chain cover it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from pipeline.core.envelope import NO_CHECKSUM, BinaryEnvelope, EnvelopeError
 from pipeline.core.journal import JournalEntry
 from pipeline.core.names import checkpoint_manifest
 from pipeline.errors import FatalTaskError
@@ -18,7 +19,7 @@ from pipeline.errors import FatalTaskError
 __all__ = ["CHECKPOINTS", "CheckpointRef", "encode_kept", "kept_checkpoints"]
 
 CHECKPOINTS = "checkpoints"  # the key in an entry's `extra`
-VERSION = 1
+_ENVELOPE = BinaryEnvelope(version=1, checksum=NO_CHECKSUM)
 
 
 class CheckpointRef(msgspec.Struct, frozen=True, array_like=True):
@@ -49,20 +50,20 @@ _decoder = msgspec.msgpack.Decoder(tuple[CheckpointRef, ...])
 
 def encode_kept(kept: Sequence[CheckpointRef]) -> bytes:
     """Bytes for a CHECKPOINT entry; newest first."""
-    return bytes([VERSION]) + _encoder.encode(tuple(kept))
+    return _ENVELOPE.seal(_encoder.encode(tuple(kept)))
 
 
 def kept_checkpoints(entry: JournalEntry) -> tuple[CheckpointRef, ...]:
     """What a CHECKPOINT entry keeps, newest first. Raises FatalTaskError where it cannot be read."""
     data = entry.entry.extra.get(CHECKPOINTS, b"")
     where = f"checkpoint entry {entry.entry.seq} at offset {entry.offset}"
-    if data[:1] != bytes([VERSION]):
+    try:
+        return _decoder.decode(_ENVELOPE.open(data))
+    except EnvelopeError as error:
         raise FatalTaskError(
             f"{where} has a format that this release does not know",
             hint="start the release that wrote it, or a newer one",
-        )
-    try:
-        return _decoder.decode(data[1:])
+        ) from error
     except msgspec.DecodeError as error:
         raise FatalTaskError(
             f"{where} cannot be decoded: {error}", hint="follow runbooks/journal-check-failed.md"

@@ -33,13 +33,13 @@ record.
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
 import msgspec
 
+from pipeline.core.envelope import EnvelopeError, LineEnvelope
 from pipeline.core.names import TaskId
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
 CAUTIOUS_AFTER = 2
 MAX_SUSPECTS = 1_000
 _VERSION = 1
+_ENVELOPE = LineEnvelope()
 _REASON = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
 # "Current": the one that got the signal. Its frames follow, up to an empty line.
 _THREAD = re.compile(r"^Current thread 0x([0-9a-fA-F]+).*\n((?:.+\n?)*)", re.MULTILINE)
@@ -207,18 +208,14 @@ class _File(msgspec.Struct, frozen=True, array_like=True):
 
 def encode_suspects(suspects: Suspects, counted: str) -> bytes:
     """For the disk. `counted`: the last process whose end is in them, so that it is not counted twice."""
-    body = msgspec.json.encode(_File(_VERSION, counted, _rows(suspects)))
-    return b"%08x\n%s" % (zlib.crc32(body), body)
+    return _ENVELOPE.seal(msgspec.json.encode(_File(_VERSION, counted, _rows(suspects))))
 
 
 def decode_suspects(data: bytes) -> tuple[dict[Input, Sequence[Suspect]], str]:
     """(suspects, the last process counted). Nothing from what is damaged: then crashes are counted from 0 again."""
-    checksum, _, body = data.partition(b"\n")
-    if checksum != b"%08x" % zlib.crc32(body):
-        return {}, ""
     try:
-        file = msgspec.json.decode(body, type=_File)
-    except msgspec.DecodeError:
+        file = msgspec.json.decode(_ENVELOPE.open(data), type=_File)
+    except (EnvelopeError, msgspec.DecodeError, UnicodeDecodeError):
         return {}, ""
     return (_by_input(file.rows), file.counted) if file.version == _VERSION else ({}, "")
 

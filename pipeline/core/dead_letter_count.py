@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
+
+from pipeline.core.envelope import EnvelopeError, JsonEnvelope
 
 __all__ = [
     "NOT_NUMBERED",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 RECENT_MS = 60_000
-_VERSION = 1
+_ENVELOPE = JsonEnvelope(body="tally", version=1)
 
 
 class LetterNumber(NamedTuple):
@@ -120,16 +121,9 @@ class LetterTally(msgspec.Struct, frozen=True, kw_only=True):
     wall_ms: int
 
 
-class _Envelope(msgspec.Struct, frozen=True):
-    version: int
-    checksum: str
-    tally: msgspec.Raw
-
-
 def encode_tally(tally: LetterTally) -> bytes:
     """The value of the record; its key is the group's name."""
-    body = msgspec.json.encode(tally)
-    return msgspec.json.encode(_Envelope(_VERSION, _checksum(body), msgspec.Raw(body)))
+    return _ENVELOPE.seal(msgspec.json.encode(tally))
 
 
 def decode_tally(data: bytes | None) -> LetterTally | None:
@@ -137,11 +131,8 @@ def decode_tally(data: bytes | None) -> LetterTally | None:
     if not data:
         return None
     try:
-        envelope = msgspec.json.decode(data, type=_Envelope)
-        if envelope.version != _VERSION or envelope.checksum != _checksum(bytes(envelope.tally)):
-            return None
-        return msgspec.json.decode(bytes(envelope.tally), type=LetterTally)
-    except msgspec.DecodeError:
+        return msgspec.json.decode(_ENVELOPE.open(data), type=LetterTally)
+    except (EnvelopeError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
@@ -174,7 +165,3 @@ def open_letters(
         lately += recent(count, now_ms)
         last_ms = max(last_ms, count.last_ms)
     return OpenLetters(max(0, found), whole, lately, last_ms)
-
-
-def _checksum(body: bytes) -> str:
-    return blake2b(body, digest_size=8).hexdigest()

@@ -10,13 +10,13 @@ task's group reads it.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from pipeline.core.dead_letter_count import NOT_NUMBERED, LetterNumber
+from pipeline.core.envelope import BinaryEnvelope, EnvelopeError
 from pipeline.errors import InvariantError
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 
 Headers = Sequence[tuple[str, bytes | None]]
 
-VERSION = 1
+_ENVELOPE = BinaryEnvelope(version=1)
 ERROR_BYTES = 2 * 1024
 TRACEBACK_BYTES = 8 * 1024
 _NAME_BYTES = 512
@@ -196,17 +196,14 @@ def encode_replay(replay: Replay) -> bytes:
     """The durable form."""
     if replay.number < 1:
         raise InvariantError(f"replay {replay.number} of {replay.origin}")
-    body = _encoder.encode(replay)
-    return bytes([VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body
+    return _ENVELOPE.seal(_encoder.encode(replay))
 
 
 def decode_replay(data: bytes | None) -> Replay | None:
     """The replay; None for what is none, is damaged, or is of a version that this release does not know."""
-    if data is None or len(data) < 5 or data[0] != VERSION:
-        return None
-    if zlib.crc32(data[5:]) != int.from_bytes(data[1:5], "big"):
+    if data is None:
         return None
     try:
-        return _decoder.decode(data[5:])
-    except msgspec.DecodeError:
+        return _decoder.decode(_ENVELOPE.open(data))
+    except (EnvelopeError, msgspec.DecodeError):
         return None

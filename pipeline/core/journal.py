@@ -7,13 +7,13 @@ transaction and one partition, hence adjacent for a committed reader:
 
     magic "XJ" | version u8 | kind u8 | index u32 | count u32 | seq u64 | chain 16 bytes | crc32 u32 | payload
 
+(`core/envelope.py`). The checksum covers chain, index and count beside the payload; kind and seq are in the body, too.
 Everything is checked when it is written and when it is read.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from hashlib import blake2b
@@ -22,6 +22,7 @@ from typing import NamedTuple
 import msgspec
 
 from pipeline.core.dead_letter_count import LetterCount
+from pipeline.core.envelope import BinaryEnvelope, EnvelopeError, Fault
 from pipeline.errors import FatalTaskError, InvariantError
 
 __all__ = [
@@ -38,12 +39,23 @@ __all__ = [
     "make_journal_entry",
 ]
 
-VERSION = 1
 CHAIN_SIZE = 16
 NO_CHAIN = bytes(CHAIN_SIZE)
 
-_MAGIC = b"XJ"
-_HEADER = struct.Struct(">2sBBIIQ16sI")
+_FIELDS = struct.Struct(">BIIQ16s")
+
+
+def _covered(fields: bytes) -> bytes:
+    """Chain, index and count."""
+    return fields[17:] + fields[1:9]
+
+
+_ENVELOPE = BinaryEnvelope(version=1, magic=b"XJ", fields=_FIELDS.size, covered=_covered)
+_FAULTS = {
+    Fault.FOREIGN: "a record of {size} bytes is no journal chunk",
+    Fault.VERSION: f"format version {{version}} is unknown to this release (it knows {_ENVELOPE.version})",
+    Fault.CHECKSUM: "the checksum of chunk {index} of entry {seq} is wrong",
+}
 
 
 class Kind(IntEnum):
@@ -152,23 +164,14 @@ def encode_entry(entry: Entry, previous_chain: bytes, max_chunk_bytes: int) -> t
     count = len(payloads)
     chunks = []
     for index, payload in enumerate(payloads):
-        header = _HEADER.pack(
-            _MAGIC,
-            VERSION,
-            entry.kind,
-            index,
-            count,
-            entry.seq,
-            chain,
-            _checksum(index, count, chain, payload),
-        )
-        chunks.append(header + payload)
+        fields = _FIELDS.pack(entry.kind, index, count, entry.seq, chain)
+        chunks.append(_ENVELOPE.seal(payload, fields))
     return chunks, chain
 
 
 def begins_entry(chunk: bytes) -> bool:
     """Whether this is the first chunk of an entry: where a look into the middle of a journal may begin."""
-    return len(chunk) >= _HEADER.size and _HEADER.unpack_from(chunk)[3] == 0
+    return len(chunk) >= _ENVELOPE.header_size and _FIELDS.unpack(_ENVELOPE.fields_of(chunk))[1] == 0
 
 
 def make_journal_entry(entry: Entry, chain: bytes, offset: int, chunks: Sequence[bytes]) -> JournalEntry:
@@ -239,7 +242,7 @@ def _verify(
             check_positions(before, entry.positions, where, start)
     elif seq == 1 and chain != _next_chain(NO_CHAIN, body):
         raise _bad(where, start, "the chain of entry 1 is wrong")
-    return JournalEntry(entry, start, end, chain, len(body) + (end - start) * _HEADER.size)
+    return JournalEntry(entry, start, end, chain, len(body) + (end - start) * _ENVELOPE.header_size)
 
 
 def _without_replaced(positions: Mapping[str, int], identity: Identity) -> Mapping[str, int]:
@@ -256,21 +259,14 @@ def check_positions(before: Mapping[str, int], after: Mapping[str, int], where: 
 
 
 def _parse_chunk(chunk: bytes, where: str, offset: int) -> tuple[int, int, int, bytes, int, bytes]:
-    if len(chunk) < _HEADER.size:
-        raise _bad(where, offset, f"a record of {len(chunk)} bytes is no journal chunk")
-    magic, version, kind, index, count, seq, chain, crc = _HEADER.unpack_from(chunk)
-    if magic != _MAGIC:
-        raise _bad(where, offset, "the record is no journal chunk")
-    if version != VERSION:
-        raise _bad(where, offset, f"format version {version} is unknown to this release (it knows {VERSION})")
-    payload = chunk[_HEADER.size :]
-    if crc != _checksum(index, count, chain, payload):
-        raise _bad(where, offset, f"the checksum of chunk {index} of entry {seq} is wrong")
+    try:
+        payload = _ENVELOPE.open(chunk)
+    except EnvelopeError as error:
+        _, index, _, seq, _ = _FIELDS.unpack(_ENVELOPE.fields_of(chunk.ljust(_ENVELOPE.header_size)))
+        said = {"size": len(chunk), "version": error.version, "index": index, "seq": seq}
+        raise _bad(where, offset, _FAULTS[error.fault].format(**said)) from error
+    kind, index, count, seq, chain = _FIELDS.unpack(_ENVELOPE.fields_of(chunk))
     return index, count, seq, chain, kind, payload
-
-
-def _checksum(index: int, count: int, chain: bytes, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(chain + index.to_bytes(4, "big") + count.to_bytes(4, "big")))
 
 
 def _next_chain(previous: bytes, body: bytes) -> bytes:

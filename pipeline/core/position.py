@@ -1,22 +1,21 @@
 """The applied position: where in its history the local state of a task stands. Pure.
 
 It is written into RocksDB in the same write batch as the delta it belongs to, so state and position never
-disagree. Format: version u8 | crc32 u32 | msgpack.
+disagree. Format: version u8 | crc32 u32 | msgpack (`core/envelope.py`).
 """
 
 from __future__ import annotations
 
-import zlib
-
 import msgspec
 
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
+from pipeline.core.envelope import BinaryEnvelope, EnvelopeError, Fault
 from pipeline.core.journal import Identity, JournalEntry, Kind
 from pipeline.errors import CorruptStateError, InvariantError
 
 __all__ = ["AppliedPosition", "after", "decode_position", "encode_position"]
 
-VERSION = 1
+_ENVELOPE = BinaryEnvelope(version=1)
 
 
 class AppliedPosition(msgspec.Struct, frozen=True, array_like=True):
@@ -70,17 +69,16 @@ def after(previous: AppliedPosition | None, applied: JournalEntry) -> AppliedPos
 
 def encode_position(position: AppliedPosition) -> bytes:
     """Bytes for the store."""
-    body = _encoder.encode(position)
-    return bytes([VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body
+    return _ENVELOPE.seal(_encoder.encode(position))
 
 
 def decode_position(data: bytes, where: str) -> AppliedPosition:
     """The position, verified. Raises CorruptStateError naming `where`."""
-    if len(data) < 5 or data[0] != VERSION:
-        raise CorruptStateError(f"the applied position in {where} has an unknown format")
-    if zlib.crc32(data[5:]) != int.from_bytes(data[1:5], "big"):
-        raise CorruptStateError(f"the checksum of the applied position in {where} is wrong")
     try:
-        return _decoder.decode(data[5:])
+        return _decoder.decode(_ENVELOPE.open(data))
+    except EnvelopeError as error:
+        if error.fault is Fault.CHECKSUM:
+            raise CorruptStateError(f"the checksum of the applied position in {where} is wrong") from error
+        raise CorruptStateError(f"the applied position in {where} has an unknown format") from error
     except msgspec.DecodeError as error:
         raise CorruptStateError(f"the applied position in {where} cannot be decoded: {error}") from error

@@ -185,9 +185,10 @@ ROWS = [
     ),
     Broken(
         "the checksum of a chunk is ignored",
-        "core/journal.py",
-        "    if crc != _checksum(index, count, chain, payload):\n",
-        "    if False:\n",
+        "core/envelope.py",
+        "        if data[start + 1 + self.fields : self.header_size] != "
+        "self.checksum.of(self.covered(fields), body):\n",
+        "        if False:\n",
         f"{JOURNAL} every_byte",
     ),
     Broken(

@@ -7,6 +7,7 @@ import pytest
 from tests.support.breaking import Broken, Copy, name_of
 
 STOPPED = "tests/runtime/test_worker.py stop_commits_what_is_open"
+BYTES = "tests/test_durable_formats.py every_changed_byte"
 CHECKPOINTED = "tests/runtime/checkpoints/test_checkpoints.py nothing_is_truncated_before"
 
 ROWS = [
@@ -19,10 +20,38 @@ ROWS = [
     ),
     Broken(
         "the checksum does not cover the payload",
-        "core/journal.py",
-        "    return zlib.crc32(payload, zlib.crc32(",
-        '    return zlib.crc32(b"", zlib.crc32(',
+        "core/envelope.py",
+        "zlib.crc32(body, zlib.crc32(covered))",
+        "zlib.crc32(covered)",
         STOPPED,
+    ),
+    Broken(
+        "the checksum of a chunk does not cover its place",
+        "core/journal.py",
+        "    return fields[17:] + fields[1:9]\n",
+        '    return b""\n',
+        STOPPED,
+    ),
+    Broken(
+        "the checksum of a JSON envelope is ignored",
+        "core/envelope.py",
+        "        if sealed.checksum != json_checksum(sealed.body):\n",
+        "        if False:\n",
+        BYTES,
+    ),
+    Broken(
+        "the checksum of suspects is ignored",
+        "core/envelope.py",
+        '        if checksum != b"%08x" % zlib.crc32(body):\n',
+        "        if False:\n",
+        BYTES,
+    ),
+    Broken(
+        "an unknown version of a binary format is read",
+        "core/envelope.py",
+        "        if data[start] != self.version:\n",
+        "        if False:\n",
+        BYTES,
     ),
     Broken(
         "an entry does not count the bytes before it",

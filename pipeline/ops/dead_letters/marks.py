@@ -9,10 +9,10 @@ discarded is beside the body, with a checksum of its own: for earlier releases i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import blake2b
 
 import msgspec
 
+from pipeline.core.envelope import EnvelopeError, Fault, JsonEnvelope, json_checksum
 from pipeline.core.names import GroupId, TopicPartition, replay_marks_topic
 from pipeline.errors import ConfigError, CorruptStateError
 from pipeline.ops.dead_letters.letters import LetterId
@@ -31,7 +31,7 @@ __all__ = [
     "read_marks",
 ]
 
-VERSION = 1
+_ENVELOPE = JsonEnvelope(body="mark", version=1, after=("discarded",))
 _DISCARDED = b"discarded"
 _CONFIG = {"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"}
 
@@ -57,20 +57,12 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 Marks = dict[LetterId, Mark]
 
 
-class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
-    version: int
-    checksum: str
-    mark: msgspec.Raw
-    discarded: str = ""  # checksum of a mark that says so
-
-
 def mark_output(mark: Mark) -> Output:
     """The record that says it, keyed by the letter."""
     body = msgspec.json.encode(msgspec.structs.replace(mark, discarded=False))
-    discarded = _checksum(body + _DISCARDED) if mark.discarded else ""
-    envelope = _Envelope(VERSION, _checksum(body), msgspec.Raw(body), discarded)
-    key = _key(mark)
-    return Output(replay_marks_topic(mark.app), key, msgspec.json.encode(envelope), mark.replayed_ms)
+    discarded = json_checksum(body + _DISCARDED) if mark.discarded else ""
+    value = _ENVELOPE.seal(body, {"discarded": discarded})
+    return Output(replay_marks_topic(mark.app), _key(mark), value, mark.replayed_ms)
 
 
 def forgotten_mark(mark: Mark, now_ms: int) -> Output:
@@ -81,21 +73,25 @@ def forgotten_mark(mark: Mark, now_ms: int) -> Output:
 def decode_mark(data: bytes, app: str) -> Mark:
     """The mark, verified. Raises CorruptStateError."""
     try:
-        envelope = msgspec.json.decode(data, type=_Envelope)
-        if envelope.version != VERSION:
-            raise CorruptStateError(
-                f"topic {replay_marks_topic(app)} was written in version {envelope.version}; this release knows "
-                f"version {VERSION}",
-                hint="use the release that wrote it, or a newer one",
-            )
-        if _checksum(bytes(envelope.mark)) != envelope.checksum:
-            raise _corrupt(app, "the checksum of a record is wrong")
-        mark = msgspec.json.decode(bytes(envelope.mark), type=Mark)
-        if not envelope.discarded:
+        sealed = _ENVELOPE.read(data)
+        body = _ENVELOPE.verify(sealed)
+        mark = msgspec.json.decode(body, type=Mark)
+        discarded = sealed.fields.get("discarded")
+        if not discarded:
             return mark
-        if envelope.discarded != _checksum(bytes(envelope.mark) + _DISCARDED):
+        if discarded != json_checksum(body + _DISCARDED):
             raise _corrupt(app, "the checksum of a record is wrong")
         return msgspec.structs.replace(mark, discarded=True)
+    except EnvelopeError as error:
+        if error.fault is Fault.VERSION:
+            raise CorruptStateError(
+                f"topic {replay_marks_topic(app)} was written in version {error.version}; this release knows "
+                f"version {_ENVELOPE.version}",
+                hint="use the release that wrote it, or a newer one",
+            ) from error
+        if error.fault is Fault.CHECKSUM:
+            raise _corrupt(app, "the checksum of a record is wrong") from error
+        raise _corrupt(app, f"a record cannot be read: {error.__cause__}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _corrupt(app, f"a record cannot be read: {error}") from error
 
@@ -143,10 +139,6 @@ def ensure_marks_topic(group: GroupId, cluster: Cluster) -> None:
 
 def _key(mark: Mark) -> bytes:
     return f"{mark.app}/{mark.group}/{mark.partition}/{mark.offset}".encode()
-
-
-def _checksum(body: bytes) -> str:
-    return blake2b(body, digest_size=8).hexdigest()
 
 
 def _corrupt(app: str, what: str) -> CorruptStateError:

@@ -6,18 +6,17 @@ bytes of the body.
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Literal
 
 import msgspec
 
+from pipeline.core.envelope import EnvelopeError, Fault, JsonEnvelope
 from pipeline.errors import CorruptStateError, InvariantError
 from pipeline.ops.loading.finished_files import NOTHING_PASSED, Passed
 
 __all__ = ["Format", "LoadOptions", "LoadPosition", "decode_position", "encode_position", "position_name"]
 
-VERSION = 2
-_KNOWN = (1, 2)
+_ENVELOPE = JsonEnvelope(body="load", version=2, older=(1,), before=("name",))
 
 Format = Literal["csv", "jsonl", "parquet"]
 
@@ -65,22 +64,12 @@ class LoadPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     passed: Passed = NOTHING_PASSED
 
 
-class _Envelope(msgspec.Struct, frozen=True):
-    version: int
-    name: str
-    checksum: str
-    load: msgspec.Raw
-
-
 def encode_position(position: LoadPosition) -> bytes:
     """The durable form. Raises InvariantError for a position that cannot be right."""
     fault = _fault(position)
     if fault:
         raise InvariantError(f"load {position.name!r}: a position with {fault} must not be written")
-    body = msgspec.json.encode(position)
-    return msgspec.json.encode(
-        _Envelope(version=VERSION, name=position.name, checksum=_checksum(body), load=msgspec.Raw(body))
-    )
+    return _ENVELOPE.seal(msgspec.json.encode(position), {"name": position.name})
 
 
 def decode_position(data: bytes, name: str) -> LoadPosition | None:
@@ -89,21 +78,20 @@ def decode_position(data: bytes, name: str) -> LoadPosition | None:
     Raises CorruptStateError when the record is damaged or of a version this release does not know.
     """
     try:
-        envelope = msgspec.json.decode(data, type=_Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _corrupt(name, f"a record of it cannot be read: {error}") from error
-    if envelope.name != name:
-        return None
-    if envelope.version not in _KNOWN:
-        raise CorruptStateError(
-            f"load {name!r} was written in version {envelope.version}; this release knows version {VERSION}",
-            hint="use the release that wrote it, or a newer one",
-        )
-    body = bytes(envelope.load)
-    if _checksum(body) != envelope.checksum:
-        raise _corrupt(name, "the checksum of its position is wrong")
-    try:
-        position = msgspec.json.decode(body, type=LoadPosition)
+        sealed = _ENVELOPE.read(data)
+        if sealed.fields["name"] != name:
+            return None
+        position = msgspec.json.decode(_ENVELOPE.verify(sealed), type=LoadPosition)
+    except EnvelopeError as error:
+        if error.fault is Fault.VERSION:
+            raise CorruptStateError(
+                f"load {name!r} was written in version {error.version}; this release knows version "
+                f"{_ENVELOPE.version}",
+                hint="use the release that wrote it, or a newer one",
+            ) from error
+        if error.fault is Fault.CHECKSUM:
+            raise _corrupt(name, "the checksum of its position is wrong") from error
+        raise _corrupt(name, f"a record of it cannot be read: {error.__cause__}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _corrupt(name, f"its position cannot be read: {error}") from error
     fault = _fault(position)
@@ -115,8 +103,8 @@ def decode_position(data: bytes, name: str) -> LoadPosition | None:
 def position_name(data: bytes) -> str | None:
     """The load that a record belongs to; None when it does not tell, as an empty one."""
     try:
-        return msgspec.json.decode(data, type=_Envelope).name
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _ENVELOPE.read(data).fields["name"]
+    except EnvelopeError:
         return None
 
 
@@ -131,10 +119,6 @@ def _fault(position: LoadPosition) -> str | None:
     if position.line > position.offset:
         return "more lines than bytes"
     return position.passed.fault()
-
-
-def _checksum(body: bytes) -> str:
-    return blake2b(body, digest_size=8).hexdigest()
 
 
 def _corrupt(name: str, what: str) -> CorruptStateError:

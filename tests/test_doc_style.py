@@ -1,0 +1,55 @@
+"""The style of the documents: the rules that a program can check."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.pages import ROOT
+
+PAGES = sorted(
+    [
+        *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+)
+WIDTH = 100
+# Words that these documents replace by others: fix, continue, forever, the operator, skip, the number.
+AVOIDED = re.compile(
+    r"\b(mend(s|ed|ing)?|goes on|go on|for ever|whoever|somebody|nobody|pass(es|ed)? over|how-manieth)\b",
+    re.IGNORECASE,
+)
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def _prose(page: Path) -> list[tuple[int, str]]:
+    """The lines outside of code blocks, with their numbers."""
+    lines = []
+    code = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            code = not code
+        elif not code:
+            lines.append((number, line))
+    return lines
+
+
+@each_page
+def test_prose_wraps_at_100_columns(page: Path) -> None:
+    """Long lines make a change to one word look like a change to a paragraph."""
+    long = [
+        number
+        for number, line in _prose(page)
+        if len(line) > WIDTH and " " in line.strip() and not line.lstrip().startswith("|")
+    ]
+    assert long == []
+
+
+@each_page
+def test_pages_use_the_words_of_the_field(page: Path) -> None:
+    """A reader searches for the usual word, and reads the other one twice."""
+    found = [(number, m.group()) for number, line in _prose(page) for m in AVOIDED.finditer(line)]
+    assert found == []

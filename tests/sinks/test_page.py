@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.testing import TestDriver
+from tests.support.pages import ROOT, blocks
+
+PAGE = ROOT / "docs" / "how-to" / "sinks.md"
 
 
 @pytest.fixture(name="page")
 def programs_of_the_page(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The names that the page's programs define, one after the other in one module."""
     monkeypatch.setenv("DATABASE_URL", "host=test")
-    text = (Path(__file__).parents[2] / "docs" / "how-to" / "sinks.md").read_text(encoding="utf-8")
-    app, custom_sql, its_test = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    app, custom_sql, its_test = blocks(PAGE, "python")
     names: dict[str, Any] = {"__name__": "shop"}
     exec(app + custom_sql + its_test, names)  # noqa: S102 - our own page
     return names
@@ -43,8 +44,7 @@ def test_the_programs_of_the_page_run(page: dict[str, Any]) -> None:
 
 def test_the_table_that_the_page_creates_fits_the_app(page: dict[str, Any]) -> None:
     """A statement that a reader pastes must create the columns that the program writes."""
-    text = (Path(__file__).parents[2] / "docs" / "how-to" / "sinks.md").read_text(encoding="utf-8")
-    (statement,) = re.findall(r"^```sql\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (statement,) = blocks(PAGE, "sql")
     columns = re.findall(r"[(,] ?(\w+) (?:text|bigint)", statement)
     driver = TestDriver(page["app"])
     rows = page["rows"].sinks[0].sink

@@ -5,23 +5,26 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+from msgspec import Meta
+
+from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 from pipeline.setting_sources import (
     PREFIX,
-    Kind,
+    check_fields,
+    checked,
+    kinds_of,
     parsed,
     properties_in,
     read_toml,
     refuse_unknown_variables,
     section_of,
-    typed,
 )
 
 __all__ = [
@@ -70,6 +73,12 @@ OWNED_PROPERTIES: Mapping[str, str] = {
     "transactional.id": "it is the fence of a task",
 }
 
+# What a setting accepts, and how an error says it. A comparison with NaN fails, so NaN is refused.
+Count = Annotated[int, Meta(ge=0, description="a whole number, 0 or more")]
+PositiveCount = Annotated[int, Meta(gt=0, description="a whole number above 0")]
+Amount = Annotated[float, Meta(ge=0, description="a number, 0 or more")]
+PositiveAmount = Annotated[float, Meta(gt=0, description="a number above 0")]
+
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
@@ -81,11 +90,10 @@ class KafkaSettings:
 
     bootstrap_servers: str = DEFAULT_BOOTSTRAP_SERVERS
     properties: Mapping[str, str] = field(default_factory=dict, repr=False)
-    startup_wait_s: float | None = None
+    startup_wait_s: Amount | None = None
 
     def __post_init__(self) -> None:
-        if self.startup_wait_s is not None and not self.startup_wait_s >= 0:
-            raise ConfigError("kafka.startup_wait_s must not be below 0")
+        checked(Amount | None, "kafka.startup_wait_s", self.startup_wait_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,76 +102,38 @@ class WorkerSettings:
 
     state_dir: Path = Path(".pipeline/state")
     worker_id: str = ""
-    commit_interval_ms: int = 100
-    max_records_per_commit: int = 50_000
-    max_bytes_per_commit: int = 16 * 1024 * 1024
-    max_commits_per_s: int = 200
-    max_poll_records: int = 4_000
-    poll_timeout_ms: int = 5
-    cache_entries: int = 200_000
-    block_cache_bytes: int = 64 * 1024 * 1024
-    start: str = "earliest"
-    replication_factor: int = 0
-    transaction_timeout_ms: int = 20_000
-    retry_backoff_ms: int = 500
-    mirror_interval_s: float = 3.0
-    check_interval_s: float = 5.0
-    stop_timeout_s: float = 30.0
-    handler_warning_s: float = 10.0
-    weight: int = 1
-    membership_interval_s: float = 1.0
-    join_delay_s: float = 1.0
-    handoff_timeout_s: float = 30.0
-    state_cleanup_delay_s: float = 600.0
+    commit_interval_ms: PositiveCount = 100
+    max_records_per_commit: PositiveCount = 50_000
+    max_bytes_per_commit: PositiveCount = 16 * 1024 * 1024
+    max_commits_per_s: PositiveCount = 200
+    max_poll_records: PositiveCount = 4_000
+    poll_timeout_ms: Count = 5
+    cache_entries: PositiveCount = 200_000
+    block_cache_bytes: Count = 64 * 1024 * 1024
+    start: Literal["earliest", "latest"] = "earliest"
+    replication_factor: Count = 0
+    transaction_timeout_ms: PositiveCount = 20_000
+    retry_backoff_ms: PositiveCount = 500
+    mirror_interval_s: PositiveAmount = 3.0
+    check_interval_s: PositiveAmount = 5.0
+    stop_timeout_s: PositiveAmount = 30.0
+    handler_warning_s: PositiveAmount = 10.0
+    weight: PositiveCount = 1
+    membership_interval_s: PositiveAmount = 1.0
+    join_delay_s: Amount = 1.0
+    handoff_timeout_s: PositiveAmount = 30.0
+    state_cleanup_delay_s: Amount = 600.0
     checkpoint_store: str = ""
-    checkpoint_interval_s: float = 60.0
-    checkpoint_journal_bytes: int = 64 * 1024 * 1024
-    checkpoint_journal_limit_bytes: int = 8 * 1024 * 1024 * 1024
-    checkpoint_bytes_per_s: int = 0
-    checkpoint_grace_s: float = 3600.0
+    checkpoint_interval_s: PositiveAmount = 60.0
+    checkpoint_journal_bytes: PositiveCount = 64 * 1024 * 1024
+    checkpoint_journal_limit_bytes: Count = 8 * 1024 * 1024 * 1024
+    checkpoint_bytes_per_s: Count = 0
+    checkpoint_grace_s: Amount = 3600.0
     topics_dir: str = DEFAULT_TOPICS_DIR
-    sink_connections: int = 4
+    sink_connections: PositiveCount = 4
 
     def __post_init__(self) -> None:
-        if self.start not in {"earliest", "latest"}:
-            raise ConfigError(
-                f"worker.start is {self.start!r}; it must be 'earliest' or 'latest'",
-                hint="set it under [worker] in pipeline.toml, or PIPELINE_START",
-            )
-        for name in (
-            "commit_interval_ms",
-            "max_records_per_commit",
-            "max_bytes_per_commit",
-            "max_commits_per_s",
-            "max_poll_records",
-            "cache_entries",
-            "transaction_timeout_ms",
-            "retry_backoff_ms",
-            "mirror_interval_s",
-            "check_interval_s",
-            "stop_timeout_s",
-            "handler_warning_s",
-            "weight",
-            "membership_interval_s",
-            "handoff_timeout_s",
-            "checkpoint_interval_s",
-            "checkpoint_journal_bytes",
-            "sink_connections",
-        ):
-            if not getattr(self, name) > 0:  # so that NaN is refused, too
-                raise ConfigError(f"worker.{name} must be above 0")
-        for name in (
-            "poll_timeout_ms",
-            "replication_factor",
-            "block_cache_bytes",
-            "join_delay_s",
-            "state_cleanup_delay_s",
-            "checkpoint_journal_limit_bytes",
-            "checkpoint_bytes_per_s",
-            "checkpoint_grace_s",
-        ):
-            if not getattr(self, name) >= 0:  # so that NaN is refused, too
-                raise ConfigError(f"worker.{name} must not be below 0")
+        check_fields(self, "worker")
         if self.commit_interval_ms >= self.transaction_timeout_ms:
             raise ConfigError("worker.commit_interval_ms must be below worker.transaction_timeout_ms")
         if 0 < self.checkpoint_journal_limit_bytes <= self.checkpoint_journal_bytes:
@@ -177,29 +147,17 @@ class WorkerSettings:
 class ProducerSettings:
     """What a `Producer` may hold, and how long it tries."""
 
-    max_records: int = 100_000
-    max_bytes: int = 64 * 1024 * 1024
-    max_block_s: float = 10.0
-    max_event_bytes: int = 1_000_000
-    delivery_timeout_s: float = 120.0
-    linger_ms: int = 5
-    transaction_timeout_ms: int = 60_000
-    commit_timeout_s: float = 60.0
+    max_records: PositiveCount = 100_000
+    max_bytes: PositiveCount = 64 * 1024 * 1024
+    max_block_s: Amount = 10.0
+    max_event_bytes: PositiveCount = 1_000_000
+    delivery_timeout_s: PositiveAmount = 120.0
+    linger_ms: Count = 5
+    transaction_timeout_ms: PositiveCount = 60_000
+    commit_timeout_s: PositiveAmount = 60.0
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_records",
-            "max_bytes",
-            "max_event_bytes",
-            "delivery_timeout_s",
-            "transaction_timeout_ms",
-            "commit_timeout_s",
-        ):
-            if not getattr(self, name) > 0:  # so that NaN is refused, too
-                raise ConfigError(f"producer.{name} must be above 0")
-        for name in ("max_block_s", "linger_ms"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"producer.{name} must not be below 0")
+        check_fields(self, "producer")
         if self.delivery_timeout_s * 1000 <= self.linger_ms:
             raise ConfigError("producer.delivery_timeout_s must be longer than producer.linger_ms")
 
@@ -239,10 +197,12 @@ def load_settings(
     refuse_unknown_variables(environ, _variables())
     path = file if file is not None else Path("pipeline.toml")
     document = read_toml(path, required=file is not None)
-    unknown = sorted(set(document) - {"kafka", *_SECTIONS})
-    if unknown:
-        known = ", ".join(f"[{name}]" for name in ("kafka", *_SECTIONS))
-        raise ConfigError(f"{path}: unknown section [{unknown[0]}]", hint=f"sections are {known}")
+    sections = ("kafka", *_SECTIONS)
+    for name in sorted(document.keys() - set(sections)):
+        raise ConfigError(
+            f"{path}: unknown section [{name}]{did_you_mean(name, sections)}",
+            hint=f"the sections are {', '.join(f'[{each}]' for each in sections)}",
+        )
     flags = {k: v for k, v in (overrides or {}).items() if v is not None}
     servers = flags.pop("bootstrap_servers", None)
     kafka = _kafka(str(servers) if servers else None, document, environ, path)
@@ -252,8 +212,8 @@ def load_settings(
     worker_sources.update({name: f"--{name.replace('_', '-')}" for name in flags})
     return Settings(
         kafka=kafka,
-        worker=_checked(WorkerSettings, "worker", worker, worker_sources),
-        producer=_checked(ProducerSettings, "producer", producer, producer_sources),
+        worker=_built(WorkerSettings, "worker", worker, worker_sources),
+        producer=_built(ProducerSettings, "producer", producer, producer_sources),
     )
 
 
@@ -273,12 +233,12 @@ def _kafka(
     properties = dict(properties_in(section))
     in_file = properties.pop("bootstrap.servers", None)
     refuse_owned(properties, f"{path}: [kafka] ")
-    name = f"kafka.{_STARTUP_WAIT}"
+    name, kind = f"kafka.{_STARTUP_WAIT}", Amount
     try:
         if _KAFKA_WAIT in environ:
             place = _KAFKA_WAIT
-            wait = parsed(float, name, environ[_KAFKA_WAIT])
-        wait_s: Any = typed(float, name, wait) if wait is not None else None
+            wait = parsed(kind, name, environ[_KAFKA_WAIT])
+        wait_s: float | None = checked(kind, name, wait) if wait is not None else None
         return KafkaSettings(
             servers or environ.get(_KAFKA) or in_file or DEFAULT_BOOTSTRAP_SERVERS, properties, wait_s
         )
@@ -301,13 +261,11 @@ def _found(
     """What the file and the environment say of a section, and where each value was found."""
     kind, prefix = _SECTIONS[section]
     values: dict[str, object] = dict(section_of(document, section, path))
-    known = _kinds(kind)
+    known = kinds_of(kind)
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
             raise ConfigError(
-                f"{path}: [{section}] has no setting {name!r}"
-                + (f"; did you mean {close[0]!r}?" if close else ""),
+                f"{path}: [{section}] has no setting {name!r}{did_you_mean(name, known)}",
                 hint=f"known: {', '.join(known)}",
             )
     sources = dict.fromkeys(values, f"[{section}] in {path}")
@@ -322,14 +280,14 @@ def _found(
     return values, sources
 
 
-def _checked(
+def _built(
     kind: type[SettingsT], section: str, values: Mapping[str, object], sources: Mapping[str, str]
 ) -> SettingsT:
-    """The checked settings. `sources` says where each value was found, for whoever has to mend it."""
+    """The settings. `sources` says where each value was found, which is where a wrong one must be corrected."""
+    kinds = kinds_of(kind)
     try:
-        kinds = _kinds(kind)
         chosen: dict[str, Any] = {
-            name: typed(kinds[name], f"{section}.{name}", value) for name, value in values.items()
+            name: checked(kinds[name], f"{section}.{name}", value) for name, value in values.items()
         }
         return kind(**chosen)
     except ConfigError as error:
@@ -339,8 +297,3 @@ def _checked(
             if f"{section}.{name} " in error.message + " "
         ]
         raise ConfigError(error.message, hint="; ".join(places) or error.hint) from error
-
-
-def _kinds(owner: type[WorkerSettings | ProducerSettings]) -> dict[str, Kind]:
-    """The type of each setting, by its name."""
-    return {setting.name: type(setting.default) for setting in fields(owner)}  # type: ignore[misc]

@@ -1,29 +1,33 @@
 """The content of settings files and variables, before it becomes settings: sections, values and names.
 
-A file has types, and a value whose type is not the setting's is refused: a quoted number is a string. A variable is
-always a string, and is parsed.
+`msgspec` checks each value against the type of its setting, constraints included. A file has types: a value of another
+type is refused, and a quoted number is a string. A variable is always a string, and is parsed.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pipeline.errors import ConfigError
+import msgspec
+
+from pipeline.core.suggestions import did_you_mean
+from pipeline.errors import ConfigError, InvariantError
 
 __all__ = [
     "OTHER_VARIABLES",
     "PREFIX",
-    "Kind",
+    "check_fields",
+    "checked",
+    "kinds_of",
     "parsed",
     "properties_in",
     "read_toml",
     "refuse_unknown_variables",
     "section_of",
-    "typed",
 ]
 
 PREFIX = "PIPELINE_"
@@ -39,9 +43,6 @@ OTHER_VARIABLES: Mapping[str, str] = {
 _SERVICE_LINK = re.compile(
     r"\w+_SERVICE_(HOST|PORT(_\w+)?)|\w+_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
 )
-
-
-Kind = type[int] | type[float] | type[str] | type[Path]
 
 
 def read_toml(path: Path, *, required: bool) -> dict[str, object]:
@@ -73,27 +74,35 @@ def properties_in(section: Mapping[str, object], prefix: str = "") -> Iterator[t
             yield f"{prefix}{name}", str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def typed(kind: Kind, name: str, value: object) -> object:
-    """The value of a setting from a file or a caller, as `kind`. Raises ConfigError when it has another type."""
-    if issubclass(kind, Path):
-        if isinstance(value, str | Path):
-            return Path(value).expanduser()
-    elif kind is str:
-        if isinstance(value, str):
-            return value
-    elif not isinstance(value, bool) and isinstance(value, int if kind is int else int | float):
-        return kind(value)
-    raise _refused(kind, name, value)
+def kinds_of(owner: type) -> Mapping[str, object]:
+    """The type of each setting of a class, with its constraints, by its name."""
+    return get_type_hints(owner, include_extras=True)
 
 
-def parsed(kind: Kind, name: str, text: str) -> object:
-    """The value of a setting from a variable, as `kind`. Raises ConfigError when the text is not one."""
-    if issubclass(kind, Path):
-        return Path(text).expanduser()
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise _refused(kind, name, text) from error
+def check_fields(settings: object, section: str) -> None:
+    """Check each field against its type and its constraints, whether a file or a program gave it."""
+    for name, kind in kinds_of(type(settings)).items():
+        checked(kind, f"{section}.{name}", getattr(settings, name))
+
+
+def checked(kind: object, name: str, value: object) -> Any:
+    """The value of a setting as its type has it.
+
+    Args:
+        kind: The setting's type, with its constraints. `msgspec.Meta(description=...)` says what is accepted.
+        name: The setting's whole name, as in `worker.weight`.
+        value: What a file, a flag or a program gave.
+
+    Raises:
+        ConfigError: The value has another type, or is outside the constraints.
+    """
+    return _converted(kind, name, value, strict=True)
+
+
+def parsed(kind: object, name: str, text: str) -> Any:
+    """The value of a setting from a variable, which is always a text. Otherwise as `checked`."""
+    is_text = kind in {str, Path}
+    return _converted(kind, name, text if is_text else text.strip(), strict=False)
 
 
 def refuse_unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -> None:
@@ -105,28 +114,45 @@ def refuse_unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or variable in names or _SERVICE_LINK.fullmatch(variable):
             continue
-        close = difflib.get_close_matches(variable, names, n=1)
         raise ConfigError(
-            f"there is no setting {variable}" + (f"; did you mean {close[0]}?" if close else ""),
+            f"there is no setting {variable!r}{did_you_mean(variable, names)}",
             hint=f"unset {variable}, or rename it: names that begin with {PREFIX} are settings",
         )
 
 
-def _refused(kind: Kind, name: str, value: object) -> ConfigError:
-    if issubclass(kind, str | Path):
-        return ConfigError(f"{name} is {value!r}; it must be a text")
-    if isinstance(value, str) and _is_number(value) and (kind is float or value.isdigit()):
-        wanted = "a number, without quotes"
-    else:
-        wanted = "a whole number" if kind is int and _is_number(value) else "a number"
-    return ConfigError(f"{name} is {value!r}; it must be {wanted}")
+def _converted(kind: object, name: str, value: object, *, strict: bool) -> Any:
+    try:
+        return msgspec.convert(value, kind, strict=strict, dec_hook=_path)
+    except msgspec.ValidationError:
+        unquoted = ", without quotes" if strict and _is_quoted_number(kind, value) else ""
+        raise ConfigError(f"{name} is {value!r}; it must be {_accepted(kind)}{unquoted}") from None
 
 
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool):
+def _path(kind: type, value: object) -> Path:
+    """What msgspec asks about a type that it does not know. TOML has no shell that would expand `~`."""
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    raise TypeError
+
+
+def _is_quoted_number(kind: object, value: object) -> bool:
+    if not isinstance(value, str):
         return False
     try:
-        float(str(value))
-    except ValueError:
+        msgspec.convert(value, kind, strict=False, dec_hook=_path)
+    except msgspec.ValidationError:
         return False
     return True
+
+
+def _accepted(kind: object) -> str:
+    """What a setting of this type accepts, in words."""
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    for part in (kind, *get_args(kind)):  # the constraints of `float | None` are those of its first part
+        for meta in getattr(part, "__metadata__", ()):
+            if isinstance(meta, msgspec.Meta) and meta.description:
+                return meta.description
+    if kind in {str, Path}:
+        return "a text"
+    raise InvariantError(f"a setting of type {kind} does not say what it accepts")

@@ -13,11 +13,11 @@ from pipeline.cli.options import CommandWait, KafkaOption, kafka_settings, print
 from pipeline.cli.rendering import iso_time, json_field, readable, text_field
 from pipeline.core.headers import readable_headers
 from pipeline.core.names import TopicPartition
+from pipeline.core.suggestions import no_topic
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
-from pipeline.ops.hints import no_topic
 from pipeline.ops.reading import last_committed, read_topic
 from pipeline.ports import JournalBounds, Record
 from pipeline.processes.system import SystemClock

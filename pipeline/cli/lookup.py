@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import sys
 import traceback
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from pipeline.api.app import App
+from pipeline.core.suggestions import closest
 from pipeline.errors import ConfigError, PipelineError
 
 __all__ = ["find_app"]
@@ -115,5 +115,4 @@ def _apps_of(module: ModuleType, meant: str) -> str:
     found = [name for name, item in vars(module).items() if isinstance(item, App)]
     if not found:
         return f"{module.__name__} defines no App"
-    close = difflib.get_close_matches(meant, found, n=1, cutoff=0)
-    return f"try {module.__name__}:{close[0] if close else found[0]}"
+    return f"try {module.__name__}:{closest(meant, found, similarity=0) or found[0]}"

@@ -25,12 +25,12 @@ from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import Settings, load_settings
 from pipeline.core.names import TaskId
 from pipeline.core.problem import Problem
+from pipeline.core.suggestions import no_topic
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ops.apps import groups_of, tasks_of
-from pipeline.ops.hints import no_topic
 from pipeline.ops.migration.comparing import Comparison, compare_histories, compare_last_values
 from pipeline.ops.migration.copying import Copied, Copy, copy_task, run_copy
 from pipeline.ops.migration.cutover import unfinished

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
+from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import InputError
-from pipeline.ops.hints import did_you_mean
 
 __all__ = ["runbook", "runbooks_dir"]
 

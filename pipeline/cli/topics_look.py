@@ -20,10 +20,10 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.tables import Column, print_table
 from pipeline.core.names import TopicPartition, held_by_the_pipeline
+from pipeline.core.suggestions import no_topic
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
-from pipeline.ops.hints import no_topic
 from pipeline.ports import Cluster, TopicInfo
 from pipeline.runtime.restore.genesis import JOURNAL_CONFIG, JOURNAL_MESSAGE_BYTES
 

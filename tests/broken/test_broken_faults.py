@@ -80,10 +80,16 @@ ROWS = [
     Broken(
         "a quoted number passes for a number",
         "setting_sources.py",
-        "    elif not isinstance(value, bool) and isinstance(value, int if kind is int else int | float):\n"
-        "        return kind(value)\n",
-        "    else:\n        return kind(str(value))  # type: ignore[call-arg]\n",
+        "    return _converted(kind, name, value, strict=True)\n",
+        "    return _converted(kind, name, value, strict=False)\n",
         "tests/test_config.py quoted_number",
+    ),
+    Broken(
+        "the constraints of settings hold only for files and variables",
+        "config.py",
+        '        check_fields(self, "worker")\n',
+        "",
+        "tests/test_config.py settings_of_a_program",
     ),
     Broken(
         "no renewal after an abort",

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipeline, load_transactional_id
+from pipeline.core.suggestions import no_topic
 from pipeline.errors import ConfigError, FencedError
-from pipeline.ops.hints import no_topic
 from pipeline.ops.loading.decisions import LoadPlace, LoadRequest, LoadStep, advance, judge, plan, taken
 from pipeline.ops.loading.file_sequence import Series, Stretch
 from pipeline.ops.loading.positions import LoadPosition, decode_position, encode_position

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pipeline.core.problem import Problem
+from pipeline.core.suggestions import did_you_mean
 from pipeline.core.topic_settings import SETTINGS, UNMANAGED
 from pipeline.errors import ConfigError, UnreachableError
-from pipeline.ops.hints import did_you_mean
 from pipeline.ops.topics.declarations import TopicDeclaration
 from pipeline.ops.topics.plan import Action, Plan, TopicPlan
 from pipeline.ports import Cluster

@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.core.names import never_declared
+from pipeline.core.suggestions import did_you_mean
 from pipeline.core.topic_settings import UNMANAGED
 from pipeline.errors import ConfigError, InputError
-from pipeline.ops.hints import did_you_mean
 from pipeline.ops.topics.declarations import TopicDeclaration, parse_topic
 from pipeline.ops.topics.fields import SCHEMA_FILE, schema_text
 from pipeline.ops.topics.plan import Facts, differences

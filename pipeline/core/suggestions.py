@@ -1,0 +1,44 @@
+"""The answer to a mistyped name: the known name that is most like it. Every message that suggests a name uses this.
+
+Pure, and below everything that reads names from people: settings, commands, topic declarations.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from pipeline.errors import ConfigError
+
+__all__ = ["closest", "did_you_mean", "no_topic"]
+
+_SIMILARITY = 0.6  # difflib's ratio: below it, names that nobody could have meant appear
+
+
+def closest(name: str, known: Iterable[str], *, similarity: float = _SIMILARITY) -> str | None:
+    """The known name that is most like `name`.
+
+    Args:
+        name: What somebody typed.
+        known: The names that exist.
+        similarity: From 0, any name, to 1, only the same one.
+
+    Returns:
+        None if no known name is that similar.
+    """
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=similarity)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message: `; did you mean 'flights'?`, or nothing if no known name is like `name`."""
+    found = closest(name, known)
+    return f"; did you mean {found!r}?" if found is not None else ""
+
+
+def no_topic(name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a topic that the cluster does not have. `known`: the topics that it has."""
+    return ConfigError(
+        f"there is no topic {name!r}{did_you_mean(name, known)}",
+        hint=f"declare it in topics/{name}.yaml and run: pipeline topics apply",
+    )

@@ -1,0 +1,108 @@
+"""Runs a page as a reader does: saves its files, pastes its commands into one shell, compares what it shows.
+
+A code block after text such as "Save this as `NAME`:" is a file. Blocks in `sh` are commands. A block without a
+language shows output: each of its lines must be in the output, apart from white space and from numbers that differ
+between runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Page", "read_page"]
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_SAVED = re.compile(r"\b[Ss]ave (?:this|it|them|the [\w ]+) as `([\w./-]+)`[^:]*:\s*\Z")
+# The broker and the packages are there already.
+_DONE_BEFORE = re.compile(r"^(pipeline broker|pip install|export PIPELINE_KAFKA)\b.*\n", re.MULTILINE)
+_VARIES = re.compile(r"\b\d+(\.\d+)? s\b|\b\d\d:\d\d:\d\d\b|\b\d{4}-\d\d-\d\dT[\d:.]+Z|\b[\d,]+ records/s")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page tells its reader to do, and what it says will happen."""
+
+    files: dict[str, str]
+    script: str
+    shown: list[str]
+
+    def save(self, directory: Path) -> None:
+        """Write the files as the page shows them first."""
+        for name, text in self.files.items():
+            target = directory / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+
+    def run(self, directory: Path, kafka: str, timeout_s: float = 160) -> str:
+        """Run all commands in `directory`; their output. Ends what they have left running.
+
+        Raises:
+            AssertionError: A command failed, or the page shows a line that is not in the output.
+        """
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")},
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PIPELINE_KAFKA": kafka,
+        }
+        log = directory / "transcript.txt"
+        with log.open("wb") as output:
+            shell = subprocess.Popen(
+                ["/bin/bash", "-c", f"set -euxo pipefail\n{self.script}"],
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code: int | None = shell.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                _end_all(shell)
+        said = log.read_text(encoding="utf-8", errors="replace")
+        assert code == 0, said[-4_000:]
+        found = _comparable(said)
+        assert [line for line in self.shown if _comparable(line) not in found] == [], said[-8_000:]
+        return said
+
+
+def read_page(document: Path) -> Page:
+    """The files, commands and outputs of a page, in their order."""
+    files: dict[str, str] = {}
+    parts: list[str] = []
+    shown: list[str] = []
+    text, end = document.read_text(encoding="utf-8"), 0
+    for block in _BLOCK.finditer(text):
+        language, body = block.groups()
+        saved = _SAVED.search(text[end : block.start()])
+        end = block.end()
+        if saved:
+            files.setdefault(saved[1], body)
+            folder = Path(saved[1]).parent.as_posix()
+            parts.append(f"mkdir -p {folder}\ncat > {saved[1]} <<'END_OF_FILE'\n{body}END_OF_FILE\n")
+        elif language == "sh":
+            parts.append(_DONE_BEFORE.sub("", body))
+        elif not language:
+            shown += [line for line in body.splitlines() if line.strip()]
+    return Page(files, "".join(parts), shown)
+
+
+def _comparable(text: str) -> str:
+    return " ".join(_VARIES.sub("N", text).split())
+
+
+def _end_all(shell: subprocess.Popen[bytes]) -> None:
+    """Kill the shell's own session, in which everything is that the page has started in the background."""
+    try:
+        os.killpg(shell.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    shell.wait()

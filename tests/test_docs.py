@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from benchmarks.__main__ import NAMES as BENCHMARKS
 from pipeline.cli.main import assemble
 from pipeline.config import OWNED_PROPERTIES, ProducerSettings, WorkerSettings, load_settings
 from pipeline.errors import ConfigError
@@ -140,6 +141,19 @@ def test_make_targets_exist(document: Path) -> None:
     }
     named |= set(re.findall(r"`make ([a-z-]+)", _prose(document)))
     assert named <= targets
+
+
+@each_document
+def test_benchmarks_that_are_named_exist(document: Path) -> None:
+    """A number in a document is worth what its command is worth."""
+    named = set(re.findall(r"`make bench BENCH=(\w+)`", _prose(document)))
+    assert named <= set(BENCHMARKS)
+
+
+@pytest.mark.parametrize(("name", "most"), [("README.md", 200), ("ARCHITECTURE.md", 250)])
+def test_the_first_documents_stay_short(name: str, most: int) -> None:
+    """These two are read from beginning to end; details belong to pages of docs/."""
+    assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= most
 
 
 @each_document

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +13,7 @@ from pipeline.broker.ports import Listener, choose_ports, is_free, listener_of
 from pipeline.broker.probe import view_of
 from pipeline.broker.processes import find_node, marked_dir
 from pipeline.broker.state import LOCK, MAX_NODES, BrokerState, NodeState, node_dir
+from pipeline.ports import Deadline, SystemClock
 
 __all__ = [
     "require_disk",
@@ -99,13 +99,12 @@ def require_free_ports(nodes: Sequence[NodeState]) -> None:
     """Every node to be started can listen."""
     for node in nodes:
         for port in (node.port, node.controller_port):
-            deadline = time.monotonic() + _CLOSING_S
+            deadline = Deadline(SystemClock(), _CLOSING_S, _POLL_S)
             while not is_free(port):
                 listener = listener_of(port)
                 # A process that is being killed keeps its port a little longer than its name.
-                if listener is not None or time.monotonic() >= deadline:
+                if listener is not None or not deadline.pause():
                     _refuse_port(port, listener)
-                time.sleep(_POLL_S)
 
 
 def _refuse_port(port: int, listener: Listener | None) -> NoReturn:

@@ -6,7 +6,6 @@ The lock is the kernel's (flock) and dies with its holder, so a crash leaves not
 from __future__ import annotations
 
 import fcntl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.places import explain_os_errors
 from pipeline.broker.progress import Progress, Report, silent
+from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["exclusive"]
 
@@ -26,17 +26,16 @@ def exclusive(lock: Path, *, timeout_s: float, report: Report = silent) -> Itera
     with explain_os_errors(lock):
         file = lock.open("ab")
     with file:
-        deadline = time.monotonic() + timeout_s
+        deadline = Deadline(SystemClock(), timeout_s, _POLL_S)
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 report(Progress("waiting for another process that is doing the same"))
-            if time.monotonic() >= deadline:
+            if not deadline.pause():
                 raise BrokerError(
                     f"another process has held {lock} for {timeout_s:.0f} s",
                     hint=f"see which one with `fuser {lock}`, end it, and try again",
                 )
-            time.sleep(_POLL_S)
         yield

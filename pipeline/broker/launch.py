@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipeline.broker.processes import end, is_gone, spawn
 from pipeline.broker.progress import Progress, Report
 from pipeline.broker.sessions import CLEAN_MARK, end_sessions, stopped_uncleanly
 from pipeline.broker.state import BrokerState, NodeState, node_dir, write_state
+from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["LOG", "end_crash", "last_lines", "prepare", "run", "stop", "wait_until_serving"]
 
@@ -106,7 +106,7 @@ def wait_until_serving(data_dir: Path, state: BrokerState, started: Mapping[int,
     """Wait until every node knows every node. Raises BrokerError when one of `started` (id -> pid) ends first."""
     everyone = frozenset(node.id for node in state.nodes)
     waiting = list(state.nodes)
-    deadline = time.monotonic() + _SERVE_S
+    deadline = Deadline(SystemClock(), _SERVE_S, _POLL_S)
     while waiting:
         for node_id, pid in started.items():
             if is_gone(pid, node_dir(data_dir, node_id)):
@@ -117,14 +117,13 @@ def wait_until_serving(data_dir: Path, state: BrokerState, started: Mapping[int,
             if view.node_ids == everyone:
                 waiting.pop(0)
                 continue
-        if time.monotonic() >= deadline:
+        if not deadline.pause():
             log = node_dir(data_dir, waiting[0].id) / LOG
             raise BrokerError(
                 f"node {waiting[0].id} does not serve on port {waiting[0].port} after {_SERVE_S:.0f} s\n"
                 f"{last_lines(log, _SHOWN_LINES)}",
                 hint=f"the whole log: {log}",
             )
-        time.sleep(_POLL_S)
 
 
 def _require_cluster(view: View, state: BrokerState, node: NodeState) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.places import explain_os_errors
+from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["end", "find_node", "is_gone", "is_node", "kill", "mark", "marked_dir", "spawn"]
 
@@ -104,11 +104,10 @@ def end(
     """
     for pid, node_dir in processes.items():
         _signal(pid, node_dir, signal.SIGTERM)
-    deadline = time.monotonic() + grace_s
+    deadline = Deadline(SystemClock(), grace_s, _POLL_S)
     while not all(is_gone(pid, where) or harmless(where) for pid, where in processes.items()):
-        if time.monotonic() >= deadline:
+        if not deadline.pause():
             break
-        time.sleep(_POLL_S)
     kill(processes)
 
 
@@ -116,14 +115,13 @@ def kill(processes: Mapping[int, Path]) -> None:
     """SIGKILL these nodes and wait until they are gone."""
     for pid, node_dir in processes.items():
         _signal(pid, node_dir, signal.SIGKILL)
-    deadline = time.monotonic() + _KILL_S
+    deadline = Deadline(SystemClock(), _KILL_S, _POLL_S)
     while not all(is_gone(pid, where) for pid, where in processes.items()):
-        if time.monotonic() >= deadline:
+        if not deadline.pause():
             raise BrokerError(
                 f"a broker process survives SIGKILL ({', '.join(map(str, processes))})",
                 hint="it hangs in the kernel, usually on a disk: see `dmesg`",
             )
-        time.sleep(_POLL_S)
 
 
 def _signal(pid: int, node_dir: Path, number: signal.Signals) -> None:

@@ -12,7 +12,6 @@ With the controllers alone the sessions end while no coordinator runs.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from pipeline.broker.places import explain_os_errors
 from pipeline.broker.processes import end, is_gone, spawn
 from pipeline.broker.progress import Progress, Report
 from pipeline.broker.state import BrokerState, node_dir, write_state
+from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["CLEAN_MARK", "are_over", "end_sessions", "stopped_uncleanly"]
 
@@ -88,16 +88,15 @@ def end_sessions(runtime: JavaRuntime, data_dir: Path, state: BrokerState, repor
 
 
 def _wait(data_dir: Path, started: dict[int, int], logs: Sequence[Path]) -> None:
-    deadline = time.monotonic() + _WAIT_S
+    deadline = Deadline(SystemClock(), _WAIT_S, _POLL_S)
     while not are_over([_text(log) for log in logs]):
         ended = any(is_gone(pid, node_dir(data_dir, node)) for node, pid in started.items())
-        if ended or time.monotonic() >= deadline:
+        if ended or not deadline.pause():
             what = "ended" if ended else f"took over {_WAIT_S:.0f} s"
             raise BrokerError(
                 f"Kafka was not stopped cleanly, and ending its old sessions {what}",
                 hint=f"its log: {logs[0]}; --fresh begins anew (it deletes the records of this broker)",
             )
-        time.sleep(_POLL_S)
 
 
 def _text(log: Path) -> str:

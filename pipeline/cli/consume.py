@@ -19,8 +19,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ops.reading import last_committed, read_topic
-from pipeline.ports import JournalBounds, Record
-from pipeline.processes.system import SystemClock
+from pipeline.ports import JournalBounds, Record, SystemClock
 
 __all__ = ["consume"]
 

@@ -36,8 +36,7 @@ from pipeline.ops.migration.copying import Copied, Copy, copy_task, run_copy
 from pipeline.ops.migration.cutover import unfinished
 from pipeline.ops.migration.migration import Migration, Survey, survey
 from pipeline.ops.reading import committed_records
-from pipeline.ports import Record
-from pipeline.processes.system import SystemClock
+from pipeline.ports import Record, SystemClock
 from pipeline.processes.wiring import build_world, with_worker_id
 from pipeline.runtime.reset import timestamp_of
 from pipeline.runtime.restore.retirement import retire as retire_tasks

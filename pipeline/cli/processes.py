@@ -10,10 +10,11 @@ from structlog import get_logger
 
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import check_worker_id
+from pipeline.ports import SystemClock
 from pipeline.processes.lifeline import TiedProcess
 from pipeline.processes.signals import heard_signals
 from pipeline.processes.supervisor import Supervisor, process_id
-from pipeline.processes.system import SystemClock, SystemRandom
+from pipeline.processes.system import SystemRandom
 from pipeline.runtime.counters import Progress
 
 __all__ = ["run_processes"]

@@ -30,8 +30,8 @@ from pipeline.ops.loading.loader import Loader, LoadWorld, find_topic
 from pipeline.ops.loading.positions import Format as FormatName
 from pipeline.ops.loading.positions import LoadOptions
 from pipeline.ops.loading.rate_limit import Pace, paced_rows
-from pipeline.ports import TopicInfo
-from pipeline.processes.system import SystemClock, SystemRandom, ThreadExecutor
+from pipeline.ports import SystemClock, TopicInfo
+from pipeline.processes.system import SystemRandom, ThreadExecutor
 
 __all__ = ["produce"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -15,6 +14,7 @@ from pipeline.errors import UnreachableError
 from pipeline.kafka import clients
 from pipeline.kafka.errors import NO_ANSWER, error_of, request_failure
 from pipeline.kafka.reachable import NoWait, StartupWait, require_listener, wait_for_answer
+from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["REQUEST_TIMEOUT_S", "AdminRequests"]
 
@@ -83,11 +83,10 @@ class AdminRequests:
         self._client = clients.open_client(AdminClient, clients.admin(self._settings))
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + _VISIBLE_TIMEOUT_S
+        deadline = Deadline(SystemClock(), _VISIBLE_TIMEOUT_S, _VISIBLE_POLL_S)
         while not condition():
-            if time.monotonic() > deadline:
+            if not deadline.pause():
                 raise UnreachableError(
                     f"waited {_VISIBLE_TIMEOUT_S:.0f} s for {what} on {self._servers}",
                     hint="Kafka may be busy, or a broker away: run the command again",
                 )
-            time.sleep(_VISIBLE_POLL_S)

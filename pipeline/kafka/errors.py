@@ -8,7 +8,6 @@ made again. Whatever is left is an unknown outcome, and the journal decides.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -25,6 +24,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
+from pipeline.ports import Deadline, SystemClock
 
 __all__ = [
     "NO_ANSWER",
@@ -210,15 +210,14 @@ def delivery_failure(error: KafkaError, what: str) -> PipelineError:
 
 def until_settled(ask: Callable[[], T], what: str) -> T:
     """The answer to a request, asked again while leaders and coordinators settle, for a bounded time."""
-    started = time.monotonic()
+    deadline = Deadline(SystemClock(), _SETTLE_TIMEOUT_S, _SETTLE_POLL_S)
     while True:
         try:
             return ask()
         except KafkaException as exception:
             error = error_of(exception)
-            if time.monotonic() - started > _patience_s(error.code()):
+            if not deadline.pause(_patience_s(error.code())):
                 raise request_failure(error, what) from exception
-            time.sleep(_SETTLE_POLL_S)
 
 
 def _patience_s(code: int) -> float:

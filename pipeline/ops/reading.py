@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pipeline.core.names import TopicPartition
 from pipeline.errors import RetriableError, StaleReadError, UnreachableError
-from pipeline.ports import Clock, JournalBounds, JournalReader, Record, Source, TopicInfo
+from pipeline.ports import Clock, Deadline, JournalBounds, JournalReader, Record, Source, TopicInfo
 
 __all__ = [
     "NOTHING_ARRIVES",
@@ -133,14 +133,13 @@ def settled_bounds(
         raise StaleReadError(
             f"{partition} is at offset {at_least} or beyond; the broker that was asked sees it end at {target}"
         )
-    deadline = clock.monotonic_s() + _STABLE_S
+    deadline = Deadline(clock, _STABLE_S, _LOOK_S)
     while bounds.stable_end < target:
-        if clock.monotonic_s() > deadline:
+        if not deadline.pause():
             raise UnreachableError(
                 f"{partition.topic} has had an open transaction for {_STABLE_S:.0f} s; it cannot be read to its end",
                 hint="try again; if it stays: runbooks/hanging-transaction.md",
             )
-        clock.sleep(_LOOK_S)
         bounds = reader.bounds(partition)
     return JournalBounds(bounds.start, target, target)
 
@@ -156,7 +155,7 @@ def seeing(
     """
 
     def opened() -> JournalReader:
-        deadline, ends = clock.monotonic_s() + _STABLE_S, known_ends()
+        deadline, ends = Deadline(clock, _STABLE_S, _LOOK_S), known_ends()
         while True:
             reader = journals()
             try:
@@ -164,7 +163,7 @@ def seeing(
                 short = [place for place, end in ends.items() if found[place] < end]
                 if not short:
                     return reader
-                if clock.monotonic_s() > deadline:
+                if deadline.has_passed():
                     raise StaleReadError(
                         f"{short[0]} is at offset {ends[short[0]]} or beyond; readers see it end at {found[short[0]]}",
                         hint="a transaction is open, or a broker has lost its controllers and still answers: try again",
@@ -173,7 +172,7 @@ def seeing(
                 reader.close()
                 raise
             reader.close()
-            clock.sleep(_LOOK_S)
+            deadline.pause()
 
     return opened
 
@@ -191,17 +190,16 @@ def read_settled(
     Begun again, by a new client that may find another broker, when the one that is asked knows less than `at_least`.
     Raises UnreachableError, StaleReadError.
     """
-    began_s = clock.monotonic_s()
+    deadline = Deadline(clock, _STABLE_S, _LOOK_S)
     while True:
         try:
             with closing(journals()) as reader:
                 bounds = settled_bounds(reader, partition, clock, at_least)
                 return fold(reader.read(partition, bounds.start, bounds.end))
         except RetriableError:
-            if clock.monotonic_s() > began_s + _STABLE_S:
+            if not deadline.pause():
                 raise
         except UnreachableError:
             # Where an end is known, its leader has answered a moment ago.
-            if not at_least or clock.monotonic_s() > began_s + _ANSWER_S:
+            if not at_least or not deadline.pause(_ANSWER_S):
                 raise
-        clock.sleep(_LOOK_S)

@@ -7,7 +7,7 @@ run on the fakes and on the real thing.
 
 from pipeline.core.records import EARLIEST_MS, Output, Record, kept_timestamp
 from pipeline.ports.checkpoints import CheckpointStore, StoredObject
-from pipeline.ports.clock import Clock, Random
+from pipeline.ports.clock import Clock, Random, SystemClock
 from pipeline.ports.cluster import Cluster, TopicInfo, TopicSpec
 from pipeline.ports.crashes import CrashLog, Ending
 from pipeline.ports.events import EventClient, EventClients, Report
@@ -19,6 +19,7 @@ from pipeline.ports.producer import Producers, TransactionalProducer
 from pipeline.ports.source import PartitionFailure, Polled, Source, Sources
 from pipeline.ports.steps import Step, Steps
 from pipeline.ports.store import Snapshot, SnapshotFile, Staged, Store, Stores
+from pipeline.ports.waiting import Deadline
 
 __all__ = [
     "EARLIEST_MS",
@@ -26,6 +27,7 @@ __all__ = [
     "Clock",
     "Cluster",
     "CrashLog",
+    "Deadline",
     "Ending",
     "EventClient",
     "EventClients",
@@ -52,6 +54,7 @@ __all__ = [
     "Store",
     "StoredObject",
     "Stores",
+    "SystemClock",
     "TopicInfo",
     "TopicSpec",
     "TransactionalProducer",

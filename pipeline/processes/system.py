@@ -1,33 +1,19 @@
-"""Production's clock, randomness and executor: the only place of the runtime that touches them."""
+"""Production's randomness and executor: the only place of the runtime that touches them."""
 
 from __future__ import annotations
 
 import os
 import random
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["SystemClock", "SystemRandom", "ThreadExecutor"]
+__all__ = ["SystemRandom", "ThreadExecutor"]
 
 T = TypeVar("T")
 
 # Steps mostly wait for a broker, so there may be many; each owns a task or reads metadata.
 MAX_THREADS = 32
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    def monotonic_s(self) -> float:
-        return time.monotonic()
-
-    def wall_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 class SystemRandom:

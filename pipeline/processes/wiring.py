@@ -31,10 +31,10 @@ from pipeline.kafka.producer import KafkaProducers
 from pipeline.kafka.reachable import StartupWait
 from pipeline.kafka.source import KafkaSources
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
-from pipeline.ports import Logger, Steps
+from pipeline.ports import Logger, Steps, SystemClock
 from pipeline.processes.descriptors import demand_of, require_descriptors
 from pipeline.processes.signals import Watch, heard_signals
-from pipeline.processes.system import SystemClock, SystemRandom, ThreadExecutor
+from pipeline.processes.system import SystemRandom, ThreadExecutor
 from pipeline.rocksdb.crash_files import CrashFiles
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.runtime.counters import Progress

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.api.group import Group
 from pipeline.core.names import GroupId, TopicPartition
 from pipeline.errors import FatalTaskError
-from pipeline.ports import Cluster, TopicInfo, TopicSpec
+from pipeline.ports import Cluster, Deadline, TopicInfo, TopicSpec
 from pipeline.runtime.environment import World
 
 __all__ = ["create_letter_topics", "holds_no_letters", "letter_topics", "wants_letters"]
@@ -20,6 +20,7 @@ __all__ = ["create_letter_topics", "holds_no_letters", "letter_topics", "wants_l
 # A dead letter is its record, however large, and says in headers what was wrong with it; a replay says where it was.
 DEAD_LETTER_HEADER_BYTES = 64 * 1024
 _SEEN_S = 10.0
+_POLL_S = 0.05
 _ANY_TIME = str(2**63 - 1)
 _REPLAYS_CONFIG: Mapping[str, str] = {
     "cleanup.policy": "delete",
@@ -77,12 +78,11 @@ def create_letter_topics(
             TopicSpec(group.replays_topic, partitions, replication, replays),
         ]
     )
-    deadline = world.clock.monotonic_s() + _SEEN_S
+    deadline = Deadline(world.clock, _SEEN_S, _POLL_S)
     while not names.issubset(world.cluster.topics()):
         # The node that answers need not be the one that created them, and hears of them a moment later.
-        if world.clock.monotonic_s() >= deadline:
+        if not deadline.pause():
             raise FatalTaskError(
                 f"topics {', '.join(sorted(names))} were created and are not there after {_SEEN_S:.0f} s",
                 hint="check the brokers, then start again",
             )
-        world.clock.sleep(0.05)

@@ -31,10 +31,10 @@ from pipeline.ports import (
     Source,
     Sources,
     Stores,
+    SystemClock,
     TopicSpec,
     TransactionalProducer,
 )
-from pipeline.processes.system import SystemClock
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.testing import (
     MemoryBroker,

@@ -18,8 +18,7 @@ from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, read_letters
 from pipeline.ops.reading import committed_records
-from pipeline.ports import TopicSpec
-from pipeline.processes.system import SystemClock
+from pipeline.ports import SystemClock, TopicSpec
 from pipeline.processes.wiring import build_world
 from pipeline.runtime.worker import Worker
 from tests.conftest import KafkaUnderTest

@@ -13,7 +13,7 @@ from pipeline.config import WorkerSettings
 from pipeline.core.journal import JournalEntry, assemble, begins_entry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import FatalTaskError, StaleReadError
-from pipeline.ports import JournalBounds, JournalReader
+from pipeline.ports import Deadline, JournalBounds, JournalReader
 from pipeline.runtime.environment import World
 
 __all__ = ["first_entry", "last_entries", "read_entries", "settled_end", "without_delta"]
@@ -23,6 +23,7 @@ COORDINATOR_SCAN_S = 10.0
 # An entry and its marker take two; entries in several chunks take more.
 OFFSETS_PER_ENTRY = 2
 ONE_READER_S = 3.0
+POLL_S = 0.05
 
 
 def read_entries(
@@ -75,8 +76,8 @@ def settled_end(
     """
     patience_s = settings.transaction_timeout_ms / 1000 + COORDINATOR_SCAN_S + 5.0
     for attempt in range(2):
-        deadline = world.clock.monotonic_s() + patience_s
-        while world.clock.monotonic_s() < deadline:
+        deadline = Deadline(world.clock, patience_s, 0.0)
+        while not deadline.has_passed():
             with closing(world.journals()) as reader:
                 bounds = _settled(task, reader, world, at_least)
             if bounds.stable_end >= bounds.end:
@@ -91,7 +92,7 @@ def settled_end(
 
 def _settled(task: TaskId, reader: JournalReader, world: World, at_least: int) -> JournalBounds:
     """The bounds as soon as they agree, or after some time."""
-    until = world.clock.monotonic_s() + ONE_READER_S
+    deadline = Deadline(world.clock, ONE_READER_S, POLL_S)
     while True:
         bounds = reader.bounds(task.journal)
         if bounds.end < at_least:
@@ -99,6 +100,5 @@ def _settled(task: TaskId, reader: JournalReader, world: World, at_least: int) -
                 f"{task.journal} is at offset {at_least} or beyond; the broker that was asked sees it end at "
                 f"{bounds.end}"
             )
-        if bounds.stable_end >= bounds.end or world.clock.monotonic_s() >= until:
+        if bounds.stable_end >= bounds.end or not deadline.pause():
             return bounds
-        world.clock.sleep(0.05)

@@ -21,7 +21,7 @@ from contextlib import closing
 
 from pipeline.core.names import TopicPartition
 from pipeline.errors import RetriableError, StaleReadError, UnreachableError
-from pipeline.ports import Clock, JournalReader, TransactionalProducer
+from pipeline.ports import Clock, Deadline, JournalReader, TransactionalProducer
 
 __all__ = ["BARRIER", "RENEW_SHARE", "holds_records", "write_barrier"]
 
@@ -49,7 +49,7 @@ def holds_records(
     """
     if start >= end:
         return False
-    deadline = clock.monotonic_s() + timeout_s
+    deadline = Deadline(clock, timeout_s, _POLL_S)
     while True:
         seen = -1
         try:
@@ -59,12 +59,11 @@ def holds_records(
                     return next(iter(reader.read(place, start, end)), None) is not None
         except (RetriableError, UnreachableError):
             pass  # no look yet
-        if clock.monotonic_s() >= deadline:
+        if not deadline.pause():
             raise StaleReadError(
                 f"{place}: readers see it end at {seen}, below the offset {end} that its leader gave to our own record",
                 hint="a broker may have lost its controllers and still answer: check the brokers, and restart it",
             )
-        clock.sleep(_POLL_S)
 
 
 def write_barrier(

@@ -31,7 +31,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Step, TopicInfo, TopicSpec
+from pipeline.ports import Deadline, Step, TopicInfo, TopicSpec
 from pipeline.runtime.commit.journal_reader import first_entry
 from pipeline.runtime.commit.proof import write_barrier
 from pipeline.runtime.commit.publisher import CHUNK_BYTES, NONCE_BYTES
@@ -51,6 +51,7 @@ LEAST_JOURNAL_MESSAGE_BYTES = CHUNK_BYTES + 16 * 1024
 MAX_ATTEMPTS = 10
 AGAIN_S = (0.05, 0.5)
 CREATED_S = 10.0
+CREATED_POLL_S = 0.05
 HALF_SEEN_S = 3.0
 FIRST_LOOKS = 5
 
@@ -197,17 +198,16 @@ def _plan(
     Workers that start together look while one of them writes: a transaction becomes visible in one partition
     after the other, and partitions are looked at one after the other. And a journal may be truncated meanwhile.
     """
-    deadline = world.clock.monotonic_s() + HALF_SEEN_S
+    deadline = _deadline(world)
     while True:
         try:
             return _look(where, tasks, world, ends, known)
         except RetriableError as error:
-            if world.clock.monotonic_s() >= deadline:
+            if not deadline.pause():
                 raise UnreachableError(error.message, hint="check the brokers, then start again") from error
         except (FatalTaskError, UnreachableError):
-            if world.clock.monotonic_s() >= deadline:
+            if not deadline.pause():
                 raise
-        world.clock.sleep(world.random.uniform(*AGAIN_S))
 
 
 def _look(
@@ -245,27 +245,30 @@ def _look(
 
 def _look_again(topic: str, world: World) -> TopicInfo | None:
     """A topic that a broker does not know: others may. None when it stays unknown."""
-    deadline = world.clock.monotonic_s() + HALF_SEEN_S
+    deadline = _deadline(world)
     while True:
         found = world.cluster.describe([topic]).get(topic)
-        if found is not None or world.clock.monotonic_s() >= deadline:
+        if found is not None or not deadline.pause():
             return found
-        world.clock.sleep(world.random.uniform(*AGAIN_S))
+
+
+def _deadline(world: World) -> Deadline:
+    """Workers that start together look at different moments."""
+    return Deadline(world.clock, HALF_SEEN_S, lambda: world.random.uniform(*AGAIN_S))
 
 
 def _create_journal(group: GroupId, partitions: int, replication: int, world: World) -> TopicInfo:
     name = group.journal_topic
     config = {**JOURNAL_CONFIG, "max.message.bytes": str(JOURNAL_MESSAGE_BYTES)}
     world.cluster.create([TopicSpec(name, partitions, replication, config)])
-    deadline = world.clock.monotonic_s() + CREATED_S
+    deadline = Deadline(world.clock, CREATED_S, CREATED_POLL_S)
     while (journal := world.cluster.describe([name]).get(name)) is None:
         # The node that answers need not be the one that created it, and hears of it a moment later.
-        if world.clock.monotonic_s() >= deadline:
+        if not deadline.pause():
             raise FatalTaskError(
                 f"topic {name} was created and is not there after {CREATED_S:.0f} s",
                 hint="check the brokers, then start again",
             )
-        world.clock.sleep(0.05)
     return journal
 
 

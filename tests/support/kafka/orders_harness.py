@@ -22,8 +22,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ops.reading import committed_records
-from pipeline.ports import Record, TopicSpec
-from pipeline.processes.system import SystemClock
+from pipeline.ports import Record, SystemClock, TopicSpec
 from tests.support.kafka.harness import DEADLINE_S
 from tests.support.runtime.orders import Sent, check_outputs
 from tests.support.waiting import wait_until

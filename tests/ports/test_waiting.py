@@ -1,0 +1,51 @@
+"""`Deadline`: how often a condition is asked, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.ports import Deadline
+from pipeline.testing import ManualClock
+
+
+@pytest.mark.parametrize(("timeout_s", "asked"), [(0.0, 1), (0.1, 2), (0.95, 11)])
+def test_a_condition_is_asked_once_more_after_the_last_pause(timeout_s: float, asked: int) -> None:
+    """What becomes true during the last pause must not be reported as a time-out."""
+    clock, looks = ManualClock(), 0
+    deadline = Deadline(clock, timeout_s, 0.1)
+    while True:
+        looks += 1
+        if not deadline.pause():
+            break
+    assert looks == asked
+    assert timeout_s <= clock.monotonic_s() < timeout_s + 0.1 + 1e-9
+
+
+def test_the_time_counts_from_the_beginning() -> None:
+    """A condition that takes long to ask leaves less time for others."""
+    clock = ManualClock()
+    deadline = Deadline(clock, 10.0, 0.1)
+    clock.advance(10.0)
+    assert deadline.has_passed()
+    assert not deadline.pause()
+    assert clock.monotonic_s() == 10.0
+
+
+def test_another_time_out_may_apply_to_one_kind_of_failure() -> None:
+    """An unreachable broker is waited for less long than an open transaction."""
+    clock = ManualClock()
+    deadline = Deadline(clock, 10.0, 0.1)
+    clock.advance(5.0)
+    assert not deadline.pause(5.0)
+    assert deadline.pause()
+    assert not deadline.pause(-1.0)
+
+
+def test_pauses_may_be_random() -> None:
+    """Workers that start together must not ask together."""
+    clock, pauses = ManualClock(), iter([0.1, 0.3])
+    deadline = Deadline(clock, 0.4, lambda: next(pauses))
+    assert deadline.pause()
+    assert clock.monotonic_s() == pytest.approx(0.1)
+    assert deadline.pause()
+    assert not deadline.pause()

@@ -33,7 +33,7 @@ from pipeline.api.table import TaskOverlay
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings, WorkerSettings
 from pipeline.core.dedup import digest, id_prefix
-from pipeline.core.journal import Entry, Kind, encode_entry
+from pipeline.core.journal import Entry, EntryKind, encode_entry
 from pipeline.core.names import EVENT_ID_HEADER, TaskId
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
@@ -147,7 +147,7 @@ class Bench:
                     writes = dict(table.take_writes())
                     store.apply(writes, position)
                     if not start:
-                        entry = Entry(Kind.COMMIT, 2, "bench", b"", {}, writes)
+                        entry = Entry(EntryKind.COMMIT, 2, "bench", b"", {}, writes)
                         journal = sum(map(len, encode_entry(entry, bytes(15) + b"x", CHUNK_BYTES)[0])) // len(
                             numbers
                         )

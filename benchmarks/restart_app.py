@@ -19,7 +19,7 @@ from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.ports import Step
 from pipeline.processes.signals import heard_signals
-from pipeline.processes.wiring import build_world, run_worker
+from pipeline.processes.wiring import build_environment, run_worker
 from pipeline.runtime.worker import Worker
 
 __all__ = ["HOLD", "PARTITIONS", "STATE", "TIMELINE", "held", "make_app", "work"]
@@ -128,9 +128,9 @@ def work(entered_s: float, name: str, servers: str, directory: Path) -> None:
         WorkerSettings(state_dir=directory / STATE, worker_id="bench", topics_dir=NOT_DECLARED),
     )
     app = make_app(name)
-    world = build_world(app, settings, steps=_Steps(timeline, directory))
+    environment = build_environment(app, settings, steps=_Steps(timeline, directory))
     # The one request made before there was a world to watch passes for ours.
-    worker = Worker(app, watched(world, timeline), settings.worker)
+    worker = Worker(app, watched(environment, timeline), settings.worker)
     stop = threading.Event()
     with heard_signals(stop):
         run_worker(worker, stop, settings.worker)

@@ -42,9 +42,9 @@ from pipeline.kafka.clients import LOGGER
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import Step, TopicSpec
-from pipeline.processes.wiring import build_world
+from pipeline.processes.wiring import build_environment
 from pipeline.runtime.plan import plan_groups
-from pipeline.runtime.restore.restore import Restored, restore
+from pipeline.runtime.restore.restore import RestoredState, restore
 from pipeline.runtime.restore_progress import RestoreProgress
 from pipeline.runtime.task.task import Task
 from pipeline.runtime.worker import Worker
@@ -186,7 +186,7 @@ class _Bench:
 
     def _work(self, state: Path, store: str, until: Callable[[Worker], bool]) -> None:
         settings = self._settings(state, store)
-        worker = Worker(self._app, build_world(self._app, settings, log=_quiet()), settings.worker)
+        worker = Worker(self._app, build_environment(self._app, settings, log=_quiet()), settings.worker)
         worker.start()
         deadline_s = time.monotonic() + DEADLINE_S
         while not until(worker):
@@ -244,35 +244,37 @@ class _Bench:
     def _restore(self, disk: Path, start: str, store: str) -> tuple[float, float]:
         """All tasks, side by side, as a worker does it: seconds of all, and of copying."""
         settings, installed = self._settings(disk, store), _Installed()
-        world = build_world(self._app, settings, steps=installed, log=_quiet())
+        environment = build_environment(self._app, settings, steps=installed, log=_quiet())
         progresses = []
-        plans, _ = plan_groups(self._app, self._app.groups, world)
+        plans, _ = plan_groups(self._app, self._app.groups, environment)
         (plan,) = plans
 
-        def step(task: TaskId) -> Callable[[], Restored]:
-            progress = _Progress(task, world.clock, world.log)
+        def step(task: TaskId) -> Callable[[], RestoredState]:
+            progress = _Progress(task, environment.clock, environment.log)
             progresses.append(progress)
             return lambda: restore(
                 task,
                 "bench",
                 plan.identity,
                 lambda _topic: 0,
-                world,
+                environment,
                 settings.worker,
                 plan.group.tables,
                 progress=progress,
             )
 
         began_s = time.monotonic()
-        restored = [pending.result() for pending in [world.executor.submit(step(t)) for t in plan.tasks]]
+        restored = [
+            pending.result() for pending in [environment.executor.submit(step(t)) for t in plan.tasks]
+        ]
         seconds = time.monotonic() - began_s
         starts = {each.start for each in restored}
         rows = sum(1 for each in restored for _ in each.store.scan(b""))
         for each in restored:
             each.publisher.close()
-        world.executor.close()
-        if world.checkpoints is not None:
-            world.checkpoints.transfers.close()
+        environment.executor.close()
+        if environment.checkpoints is not None:
+            environment.checkpoints.transfers.close()
         if starts != {start} or rows != self._keys:
             raise BenchmarkError(f"restored {rows:,} rows from {starts}, not {self._keys:,} from {start}")
         first_s = min(progress.began_s for progress in progresses)
@@ -280,9 +282,9 @@ class _Bench:
 
     def _journal_bytes(self) -> int:
         settings = self._settings(self._workspace / "state", "")
-        world = build_world(self._app, settings, log=_quiet())
-        plans, _ = plan_groups(self._app, self._app.groups, world)
-        reader = world.journals()
+        environment = build_environment(self._app, settings, log=_quiet())
+        plans, _ = plan_groups(self._app, self._app.groups, environment)
+        reader = environment.journals()
         try:
             total = 0
             for task in plans[0].tasks:
@@ -291,7 +293,7 @@ class _Bench:
             return total
         finally:
             reader.close()
-            world.executor.close()
+            environment.executor.close()
 
 
 def _quiet() -> structlog.typing.FilteringBoundLogger:

@@ -1,6 +1,6 @@
 """When a worker's calls on the world began and ended, and how the way to a commit divides into stages.
 
-`watched` wraps the ports of a `World`, so that the worker under measurement is the one that is shipped and knows
+`watched` wraps the ports of a `Environment`, so that the worker under measurement is the one that is shipped and knows
 nothing of it. What is recorded: the calls of CALLS, every named step, and where a poll's records came from.
 
 *Kafka's part* of a stage is the time inside calls of the client that wait for a broker (KAFKA) while no task's
@@ -21,7 +21,7 @@ import msgspec
 
 from pipeline.core.names import TaskId
 from pipeline.ports import Step
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["STAGES", "Event", "Part", "Record", "Timeline", "parts", "read_record", "watched"]
 
@@ -121,15 +121,15 @@ def read_record(file: Path) -> Record:
     return msgspec.json.decode(file.read_bytes(), type=Record)
 
 
-def watched(world: World, timeline: Timeline) -> World:
+def watched(environment: Environment, timeline: Timeline) -> Environment:
     """The same world, its clients' calls recorded."""
     return replace(
-        world,
-        cluster=_watched(world.cluster, "cluster", timeline),
-        producers=_watched(world.producers, "producers", timeline),
-        journals=_recording(world.journals, "journals", timeline),
-        stores=_watched(world.stores, "stores", timeline),
-        sources=_watched(world.sources, "sources", timeline),
+        environment,
+        cluster=_watched(environment.cluster, "cluster", timeline),
+        producers=_watched(environment.producers, "producers", timeline),
+        journals=_recording(environment.journals, "journals", timeline),
+        stores=_watched(environment.stores, "stores", timeline),
+        sources=_watched(environment.sources, "sources", timeline),
     )
 
 

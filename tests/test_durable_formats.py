@@ -21,13 +21,13 @@ from pipeline.core.dead_letter_count import (
     decode_tally,
     encode_tally,
 )
-from pipeline.core.journal import Entry, Identity, InputFacts, JournalEntry, Kind, assemble, encode_entry
+from pipeline.core.journal import Entry, EntryKind, Identity, InputFacts, JournalEntry, assemble, encode_entry
 from pipeline.core.membership import (
     Claim,
+    DeferredGroup,
     Departure,
     Owner,
     Suspected,
-    Waiting,
     decode_note,
     encode_note,
 )
@@ -36,8 +36,8 @@ from pipeline.core.position import AppliedPosition
 from pipeline.core.position import decode_position as decode_applied
 from pipeline.core.position import encode_position as encode_applied
 from pipeline.errors import PipelineError
-from pipeline.ops.dead_letters.marks import Mark, decode_mark, mark_output
-from pipeline.ops.loading.finished_files import Passed, Waypoint
+from pipeline.ops.dead_letters.marks import ReplayMark, decode_mark, mark_output
+from pipeline.ops.loading.finished_files import FinishedFiles, Waypoint
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition, decode_position, encode_position
 from pipeline.ports import Ending
 from pipeline.rocksdb.crash_files import CrashFiles
@@ -54,7 +54,7 @@ MANIFEST = Manifest(
     str(TASK), "worker-1", WHEN_MS, APPLIED, (StateFile("000012.sst", 4096, b"c" * 20, "objects/aa-bb"),)
 )
 TALLY = LetterTally(group="main", topic_id="id-2", open=3, counted={0: LetterNumber(4, 9)}, wall_ms=WHEN_MS)
-MARK = Mark(
+MARK = ReplayMark(
     app="app",
     group="main",
     partition=3,
@@ -82,12 +82,12 @@ LOAD = LoadPosition(
     prefix_hash="ab" * 16,
     finished=False,
     text_columns=("tail",),
-    passed=Passed(1, "cd" * 16, (Waypoint(1, "a.csv", 600, "cd" * 16),)),
+    passed=FinishedFiles(1, "cd" * 16, (Waypoint(1, "a.csv", 600, "cd" * 16),)),
 )
 SUSPECTS = {Input(TASK, "in", "id-1"): [Suspect(Span(41, 44), 2, True)]}
 COUNT = LetterCount("id-2", 1, 4, True, 0.5, WHEN_MS)
 ENTRY = Entry(
-    kind=Kind.COMMIT,
+    kind=EntryKind.COMMIT,
     seq=2,
     owner="worker-1",
     nonce=b"0123456789ab",
@@ -134,7 +134,7 @@ def read_manifest(data: bytes) -> Manifest:
 
 
 def read_kept(data: bytes) -> object:
-    entry = msgspec.structs.replace(ENTRY, kind=Kind.CHECKPOINT, extra={CHECKPOINTS: data})
+    entry = msgspec.structs.replace(ENTRY, kind=EntryKind.CHECKPOINT, extra={CHECKPOINTS: data})
     return kept_checkpoints(JournalEntry(entry, 20, 21, CHAIN))
 
 
@@ -208,7 +208,7 @@ SEALED = [
 ]
 
 
-def note(about: Owner | Claim | Departure | Waiting | Suspected, data: bytes) -> Format:
+def note(about: Owner | Claim | Departure | DeferredGroup | Suspected, data: bytes) -> Format:
     task = None if isinstance(about, Departure) else TASK
     read_task = TaskId("app", "", -1) if task is None else task
     return Format(
@@ -233,7 +233,7 @@ WITHOUT_CHECKSUM = [
     ),
     note(Departure("worker-1", "process-1"), b'[1,"",-1,null,null,["worker-1","process-1"],null,null]'),
     note(
-        Waiting("worker-1", "process-1", "why"),
+        DeferredGroup("worker-1", "process-1", "why"),
         b'[1,"main",3,null,null,null,["worker-1","process-1","why"],null]',
     ),
     note(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.local import LocalKafka, NodeStatus, Status
 from pipeline.broker.places import cache_dir, default_data_dir
-from pipeline.broker.progress import Progress, Report
+from pipeline.broker.progress import Report, StepProgress
 
 __all__ = [
     "BrokerError",
     "LocalKafka",
     "NodeStatus",
-    "Progress",
     "Report",
     "Status",
+    "StepProgress",
     "cache_dir",
     "default_data_dir",
 ]

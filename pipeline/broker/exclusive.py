@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.places import explain_os_errors
-from pipeline.broker.progress import Progress, Report, silent
+from pipeline.broker.progress import Report, StepProgress, silent
 from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["exclusive"]
@@ -32,7 +32,7 @@ def exclusive(lock: Path, *, timeout_s: float, report: Report = silent) -> Itera
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                report(Progress("waiting for another process that is doing the same"))
+                report(StepProgress("waiting for another process that is doing the same"))
             if not deadline.pause():
                 raise BrokerError(
                     f"another process has held {lock} for {timeout_s:.0f} s",

@@ -25,7 +25,7 @@ from pipeline.broker.errors import BrokerError
 from pipeline.broker.exclusive import exclusive
 from pipeline.broker.maven import fetch_jar
 from pipeline.broker.places import explain_os_errors, make_dir, write_atomically
-from pipeline.broker.progress import Progress, Report, silent
+from pipeline.broker.progress import Report, StepProgress, silent
 
 __all__ = ["LOCK_FILE", "Fetch", "Jar", "Lock", "ensure_installed", "install_dir", "shipped_lock"]
 
@@ -64,7 +64,7 @@ class _Stamp(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Target:
     root: Path
 
     @property
@@ -94,7 +94,7 @@ def ensure_installed(
 
     Raises BrokerError: no network, a wrong sum, no space, a directory that cannot be written.
     """
-    place = _Place(install_dir(cache, lock))
+    place = _Target(install_dir(cache, lock))
     paths = tuple(place.lib / jar.file for jar in lock.jars)
     if _sealed(place, paths):
         return paths
@@ -109,7 +109,7 @@ def ensure_installed(
     return paths
 
 
-def _sealed(place: _Place, paths: Sequence[Path]) -> bool:
+def _sealed(place: _Target, paths: Sequence[Path]) -> bool:
     try:
         sealed = msgspec.json.decode(place.seal.read_bytes(), type=dict[str, _Stamp])
         return sealed == {path.name: _stamp(path) for path in paths}
@@ -125,7 +125,7 @@ def _stamp(path: Path) -> _Stamp:
 def _present(path: Path, jar: Jar, report: Report) -> bool:
     if not path.exists():
         return False
-    report(Progress("checking the sums of Apache Kafka's files"))
+    report(StepProgress("checking the sums of Apache Kafka's files"))
     if _sum(path) != jar.sha256:
         # It was right when it was put here, so it was changed since: never run it, never hide it.
         raise BrokerError(
@@ -135,7 +135,7 @@ def _present(path: Path, jar: Jar, report: Report) -> bool:
     return True
 
 
-def _download(place: _Place, lock: Lock, missing: Sequence[Jar], fetch: Fetch, report: Report) -> None:
+def _download(place: _Target, lock: Lock, missing: Sequence[Jar], fetch: Fetch, report: Report) -> None:
     incoming = place.root / "incoming"
     with explain_os_errors(incoming):
         # What a killed download left here may be half a file that jgo would take for a whole one.
@@ -144,14 +144,14 @@ def _download(place: _Place, lock: Lock, missing: Sequence[Jar], fetch: Fetch, r
     step = f"downloading Apache Kafka {lock.kafka_version} (once)"
     total = sum(jar.size for jar in missing)
     done = 0
-    report(Progress(step, done, total))
+    report(StepProgress(step, done, total))
     pool = ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="download")
     try:
         fetching = {pool.submit(_fetch_one, jar, incoming, place.lib, fetch): jar for jar in missing}
         for future in as_completed(fetching):
             future.result()
             done += fetching[future].size
-            report(Progress(step, done, total))
+            report(StepProgress(step, done, total))
     finally:
         pool.shutdown(cancel_futures=True)
         shutil.rmtree(incoming, ignore_errors=True)

@@ -14,7 +14,7 @@ from pipeline.broker.node import SCRATCH, JavaRuntime, format_command, propertie
 from pipeline.broker.places import explain_os_errors, make_dir
 from pipeline.broker.probe import View, view_of
 from pipeline.broker.processes import end, is_gone, spawn
-from pipeline.broker.progress import Progress, Report
+from pipeline.broker.progress import Report, StepProgress
 from pipeline.broker.sessions import CLEAN_MARK, end_sessions, stopped_uncleanly
 from pipeline.broker.state import BrokerState, NodeState, node_dir, write_state
 from pipeline.ports import Deadline, SystemClock
@@ -48,7 +48,7 @@ def prepare(
                 log.replace(log.with_suffix(".log.1"))
     if state.formatted:
         return state
-    report(Progress("formatting the storage"))
+    report(StepProgress("formatting the storage"))
     with ThreadPoolExecutor(len(state.nodes)) as pool:
         list(pool.map(lambda node: _format(runtime, data_dir, state, node), state.nodes))
     state = msgspec.structs.replace(state, formatted=True)
@@ -70,7 +70,7 @@ def run(
 
     Returns the process ids by node id.
     """
-    report(Progress("starting Kafka" if len(nodes) == 1 else f"starting {len(nodes)} Kafka nodes"))
+    report(StepProgress("starting Kafka" if len(nodes) == 1 else f"starting {len(nodes)} Kafka nodes"))
     started: dict[int, int] = {}
     try:
         for node in nodes:

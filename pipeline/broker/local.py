@@ -28,7 +28,7 @@ from pipeline.broker.places import cache_dir, explain_os_errors, make_dir
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.probe import view_of
 from pipeline.broker.processes import kill
-from pipeline.broker.progress import Progress, Report, silent
+from pipeline.broker.progress import Report, StepProgress, silent
 from pipeline.broker.quickstart import with_quick_start
 from pipeline.broker.state import (
     LOCK,
@@ -154,7 +154,7 @@ class LocalKafka:
             state = self._known()
             running = self._running(state)
             if running:
-                report(Progress("stopping"))
+                report(StepProgress("stopping"))
                 launch.stop(self.data_dir, running)
             write_state(self.data_dir, state.with_pids({node.id: 0 for node in state.nodes}))
             return bool(running)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Progress", "Report", "silent"]
+__all__ = ["Report", "StepProgress", "silent"]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StepProgress:
     """One step, and how far it is in bytes where that can be said (`total_bytes` above 0)."""
 
     step: str
@@ -22,8 +22,8 @@ class Progress:
         return f"{self.step}: {self.done_bytes / 1e6:.0f} of {self.total_bytes / 1e6:.0f} MB"
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[StepProgress], None]
 
 
-def silent(progress: Progress) -> None:
+def silent(progress: StepProgress) -> None:
     """A report that nobody reads."""

@@ -21,7 +21,7 @@ from pipeline.broker.node import JavaRuntime
 from pipeline.broker.places import make_dir
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.processes import end
-from pipeline.broker.progress import Progress, Report, silent
+from pipeline.broker.progress import Report, StepProgress, silent
 from pipeline.broker.state import BrokerState, NodeState, new_cluster_id, node_dir
 
 __all__ = ["with_quick_start"]
@@ -39,7 +39,7 @@ def with_quick_start(
     if not _tried(cache):
         with exclusive(root / ".quick-start.lock", timeout_s=_WAIT_S, report=report):
             if not _tried(cache):
-                report(Progress("preparing quick starts (once, takes some 20 s)"))
+                report(StepProgress("preparing quick starts (once, takes some 20 s)"))
                 _record(runtime, root / "recording", cache, kafka_version)
     usable = cache.stat().st_size > 0
     return replace(runtime, options=(f"-XX:AOTCache={cache}",)) if usable else runtime

@@ -19,7 +19,7 @@ from pipeline.broker.errors import BrokerError
 from pipeline.broker.node import JavaRuntime, controller_properties, run_command
 from pipeline.broker.places import explain_os_errors
 from pipeline.broker.processes import end, is_gone, spawn
-from pipeline.broker.progress import Progress, Report
+from pipeline.broker.progress import Report, StepProgress
 from pipeline.broker.state import BrokerState, node_dir, write_state
 from pipeline.ports import Deadline, SystemClock
 
@@ -69,7 +69,7 @@ def _ended_by(log: str, logs: Sequence[str]) -> bool:
 
 def end_sessions(runtime: JavaRuntime, data_dir: Path, state: BrokerState, report: Report) -> None:
     """Run the controllers of a stopped cluster until each of them counts every broker as gone."""
-    report(Progress("Kafka was not stopped cleanly: ending its old sessions"))
+    report(StepProgress("Kafka was not stopped cleanly: ending its old sessions"))
     logs = {node.id: node_dir(data_dir, node.id) / _LOG for node in state.nodes}
     started: dict[int, int] = {}
     try:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline.broker import BrokerError, LocalKafka, Progress, Report, Status, default_data_dir
+from pipeline.broker import BrokerError, LocalKafka, Report, Status, StepProgress, default_data_dir
 from pipeline.config import load_settings
 from pipeline.kafka.reachable import local_port
 
@@ -169,7 +169,7 @@ def _progress() -> Iterator[Report]:
     if not console.is_terminal:
         seen: set[str] = set()
 
-        def report_line(progress: Progress) -> None:
+        def report_line(progress: StepProgress) -> None:
             if progress.step not in seen:
                 seen.add(progress.step)
                 _say(f"{progress}")

@@ -26,7 +26,7 @@ __all__ = ["consume"]
 _GROUP = "pipeline.consume"  # the client wants one; nothing is ever committed to it
 
 
-class Place(StrEnum):
+class StartAt(StrEnum):
     """Where reading begins."""
 
     BEGINNING = "beginning"
@@ -35,7 +35,7 @@ class Place(StrEnum):
 
 def consume(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="An existing topic.")],
-    begin: Annotated[Place, typer.Option("--from", help="Where to begin.")] = Place.BEGINNING,
+    begin: Annotated[StartAt, typer.Option("--from", help="Where to begin.")] = StartAt.BEGINNING,
     most: Annotated[
         int | None, typer.Option("--max", metavar="N", help="Stop after N records.", min=1)
     ] = None,
@@ -48,7 +48,7 @@ def consume(
     ] = False,
 ) -> None:
     """Show the committed records of a topic: partition, offset, time, key, value."""
-    if begin is Place.END and not follow:
+    if begin is StartAt.END and not follow:
         raise typer.BadParameter("--from end shows what comes from now on: give --follow, too")
     settings = kafka_settings(kafka)
     wanted = key.encode() if key is not None else None
@@ -59,7 +59,7 @@ def consume(
         closing(KafkaSources(settings).open(_GROUP)) as source,
     ):
         bounds = _bounds(KafkaCluster(settings, CommandWait(settings)), reader, topic, partition)
-        starts = {p: b.start if begin is Place.BEGINNING else b.stable_end for p, b in bounds.items()}
+        starts = {p: b.start if begin is StartAt.BEGINNING else b.stable_end for p, b in bounds.items()}
         lasts = None if follow else _lasts(reader, bounds)
         try:
             for record in read_topic(source, SystemClock(), starts, lasts):

@@ -1,4 +1,4 @@
-"""Finds the group whose dead letters a command works on: `letter_place`."""
+"""Finds the group whose dead letters a command works on: `dead_letter_place`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.cli.options import CommandWait
 from pipeline.config import Settings, load_settings
 from pipeline.errors import InputError
 from pipeline.ops.dead_letters.letters import LetterId, dead_letter_topic
-from pipeline.ops.dead_letters.marks import Mark, read_marks
+from pipeline.ops.dead_letters.marks import ReplayMark, read_marks
 from pipeline.ports import TopicInfo
-from pipeline.processes.wiring import build_world
-from pipeline.runtime.dead_letter_topics import letter_topics
-from pipeline.runtime.environment import World
+from pipeline.processes.wiring import build_environment
+from pipeline.runtime.dead_letter_topics import dead_letter_topics
+from pipeline.runtime.environment import Environment
 
-__all__ = ["LetterPlace", "letter_place"]
+__all__ = ["LetterPlace", "dead_letter_place"]
 
 
 class LetterPlace(NamedTuple):
@@ -28,28 +28,30 @@ class LetterPlace(NamedTuple):
     app: App
     group: Group
     topic: TopicInfo
-    world: World
+    environment: Environment
     settings: Settings
 
     @property
-    def marks(self) -> dict[LetterId, Mark]:
-        return read_marks(self.group.id, self.topic.topic_id, self.world)
+    def marks(self) -> dict[LetterId, ReplayMark]:
+        return read_marks(self.group.id, self.topic.topic_id, self.environment)
 
 
 @contextmanager
-def letter_place(target: str, group: str | None, kafka: str | None) -> Iterator[LetterPlace]:
+def dead_letter_place(target: str, group: str | None, kafka: str | None) -> Iterator[LetterPlace]:
     app = find_app(target)
     settings = load_settings({"bootstrap_servers": kafka})
-    world = build_world(app, settings, wait=CommandWait(settings.kafka))
+    environment = build_environment(app, settings, wait=CommandWait(settings.kafka))
     try:
-        chosen = _group(app, group, world)
-        yield LetterPlace(app, chosen, dead_letter_topic(chosen.id, world.cluster), world, settings)
+        chosen = _group(app, group, environment)
+        yield LetterPlace(
+            app, chosen, dead_letter_topic(chosen.id, environment.cluster), environment, settings
+        )
     finally:
-        world.executor.close()
-        world.cluster.close()
+        environment.executor.close()
+        environment.cluster.close()
 
 
-def _group(app: App, name: str | None, world: World) -> Group:
+def _group(app: App, name: str | None, environment: Environment) -> Group:
     """The group that is named, or the only one that has dead letters."""
     groups = app.groups
     known = ", ".join(group.name for group in groups) or "none"
@@ -58,7 +60,7 @@ def _group(app: App, name: str | None, world: World) -> Group:
         if not found:
             raise InputError(f"app {app.app_name} has no group {name}", hint=f"its groups: {known}")
         return found[0]
-    there = letter_topics(groups, world.cluster)
+    there = dead_letter_topics(groups, environment.cluster)
     found = [group for group in groups if group.id.dead_letter_topic in there]
     if not found:
         raise InputError(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pipeline.cli.options import counted
 from pipeline.cli.rendering import hex_lines, iso_time, json_field, readable, text_field
 from pipeline.ops.dead_letters.letters import DeadLetter
-from pipeline.ops.dead_letters.marks import Mark
+from pipeline.ops.dead_letters.marks import ReplayMark
 from pipeline.ops.dead_letters.records import FailedRecord, State
 
 __all__ = ["letter_document", "letter_lines", "record_lines", "record_summary"]
@@ -15,7 +15,7 @@ __all__ = ["letter_document", "letter_lines", "record_lines", "record_summary"]
 _HEX_SHOWN = 256
 
 
-Row = tuple[FailedRecord, DeadLetter, Mark | None]
+Row = tuple[FailedRecord, DeadLetter, ReplayMark | None]
 
 
 def record_lines(rows: Sequence[Row], width: int) -> Iterator[str]:
@@ -51,24 +51,24 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
-def _state(mark: Mark | None) -> State:
+def _state(mark: ReplayMark | None) -> State:
     if mark is None:
         return State.OPEN
     return State.DISCARDED if mark.discarded else State.REPLAYED
 
 
-def _replayed(mark: Mark | None) -> str:
+def _replayed(mark: ReplayMark | None) -> str:
     if mark is None:
         return ""
     return iso_time(mark.replayed_ms) + (f" ({mark.times} times)" if mark.times > 1 else "")
 
 
-def record_summary(record: FailedRecord, found: DeadLetter, mark: Mark | None) -> dict[str, object]:
+def record_summary(record: FailedRecord, found: DeadLetter, mark: ReplayMark | None) -> dict[str, object]:
     """What `list` says of a record, for programs."""
     return {**letter_summary(found, mark), "state": _state(mark).value, "letters": len(record.ids)}
 
 
-def letter_summary(found: DeadLetter, mark: Mark | None) -> dict[str, object]:
+def letter_summary(found: DeadLetter, mark: ReplayMark | None) -> dict[str, object]:
     """What is said of a letter, for programs."""
     letter = found.letter
     return {
@@ -88,7 +88,7 @@ def letter_summary(found: DeadLetter, mark: Mark | None) -> dict[str, object]:
     }
 
 
-def letter_document(found: DeadLetter, mark: Mark | None) -> dict[str, object]:
+def letter_document(found: DeadLetter, mark: ReplayMark | None) -> dict[str, object]:
     """Everything, for programs."""
     headers = [{"name": name, **text_field("value", value)} for name, value in found.headers]
     return {
@@ -101,7 +101,7 @@ def letter_document(found: DeadLetter, mark: Mark | None) -> dict[str, object]:
     }
 
 
-def letter_lines(found: DeadLetter, mark: Mark | None) -> Iterator[str]:
+def letter_lines(found: DeadLetter, mark: ReplayMark | None) -> Iterator[str]:
     """Everything, for people."""
     letter = found.letter
     yield f"dead letter {found.name}"

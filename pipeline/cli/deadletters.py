@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.dead_letter_places import LetterPlace, letter_place
+from pipeline.cli.dead_letter_places import LetterPlace, dead_letter_place
 from pipeline.cli.dead_letter_views import letter_document, letter_lines, record_lines, record_summary
 from pipeline.cli.options import KafkaOption, counted, print_json, say, terminal_width
 from pipeline.errors import InputError
@@ -18,7 +18,7 @@ from pipeline.ops.dead_letters.letters import Choice, DeadLetter, letter_id, rea
 from pipeline.ops.dead_letters.purging import plan_purge
 from pipeline.ops.dead_letters.purging import purge as purge_letters
 from pipeline.ops.dead_letters.records import State, failed_records, newest_letters
-from pipeline.ops.dead_letters.replaying import Replayed, Replayer
+from pipeline.ops.dead_letters.replaying import Replayer, ReplayReport
 
 __all__ = ["deadletters_app"]
 
@@ -63,10 +63,10 @@ def list_(
 
     The dead letters of one record are one entry, under the ID of the newest letter.
     """
-    with letter_place(target, group, kafka) as place:
+    with dead_letter_place(target, group, kafka) as place:
         marks = place.marks
         found = failed_records(
-            place.topic, place.group.id, Choice(partition=partition, error=error), place.world
+            place.topic, place.group.id, Choice(partition=partition, error=error), place.environment
         )
         states = [(record, record.state(marks)) for record in found if record.meant]
         count = Counter(state for _, state in states)
@@ -77,7 +77,8 @@ def list_(
                 most or _SHOWN, records, key=lambda record: (record.failed_ms, record.newest)
             )
         read = {
-            letter.id: (record, letter) for record, letter in newest_letters(place.topic, shown, place.world)
+            letter.id: (record, letter)
+            for record, letter in newest_letters(place.topic, shown, place.environment)
         }
         rows = [
             (record, letter, marks.get(letter.id))
@@ -108,7 +109,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a letter.")] = False,
 ) -> None:
     """Show everything of dead letters: the record with its headers and bytes, the error with its traceback."""
-    with letter_place(target, group, kafka) as place:
+    with dead_letter_place(target, group, kafka) as place:
         choice = _choice(ids, partition, error)
         marks = place.marks
         shown = 0
@@ -155,12 +156,12 @@ def replay(
     Only this group sees them. Of the dead letters of one record the newest is replayed, whichever ID names it. A record
     that fails again becomes a dead letter again.
     """
-    with letter_place(target, group, kafka) as place:
+    with dead_letter_place(target, group, kafka) as place:
         choice = _choice(ids, partition, error)
         backoff_ms = place.settings.worker.retry_backoff_ms
-        replayer = Replayer(place.group, place.world, backoff_ms, again=again)
+        replayer = Replayer(place.group, place.environment, backoff_ms, again=again)
         if dry_run:
-            done = Replayed()
+            done = ReplayReport()
             done.letters = sum(1 for _ in replayer.plan(choice, done, most))
         else:
             done = replayer.run(choice, most)
@@ -194,11 +195,11 @@ def discard(
         raise InputError(
             "nothing says which records are to be discarded", hint="name IDs, --partition, --error, or --all"
         )
-    with letter_place(target, group, kafka) as place:
+    with dead_letter_place(target, group, kafka) as place:
         choice = _choice(ids, partition, error)
-        discarder = Discarder(place.group, place.world, place.settings.worker.retry_backoff_ms)
+        discarder = Discarder(place.group, place.environment, place.settings.worker.retry_backoff_ms)
         if dry_run:
-            done = Replayed()
+            done = ReplayReport()
             done.letters = sum(1 for _ in discarder.plan(choice, done, most))
         else:
             done = discarder.run(choice, most)
@@ -226,12 +227,12 @@ def purge(
 
     Kafka deletes from the begin of a partition on, so letters behind an open one stay.
     """
-    with letter_place(target, group, kafka) as place:
+    with dead_letter_place(target, group, kafka) as place:
         backoff_ms = place.settings.worker.retry_backoff_ms
         done = (
-            purge_letters(place.group.id, place.world, backoff_ms)
+            purge_letters(place.group.id, place.environment, backoff_ms)
             if yes
-            else plan_purge(place.group.id, place.world)
+            else plan_purge(place.group.id, place.environment)
         )
     if json:
         print_json({"purged": done.letters, "open": done.open, "behind": done.behind, "dry_run": not yes})
@@ -251,10 +252,10 @@ def _choice(ids: Sequence[str] | None, partition: int | None, error: str) -> Cho
 
 
 def _found(place: LetterPlace, choice: Choice) -> Iterator[DeadLetter]:
-    return read_letters(place.topic, choice, place.world)
+    return read_letters(place.topic, choice, place.environment)
 
 
-def _report(done: Replayed, place: LetterPlace, *, dry_run: bool, json: bool) -> None:
+def _report(done: ReplayReport, place: LetterPlace, *, dry_run: bool, json: bool) -> None:
     refused = [{"id": each.letter.name, "reason": each.reason} for each in done.refused]
     if json:
         print_json({"replayed": done.letters, "before": done.before, "refused": refused, "dry_run": dry_run})
@@ -270,7 +271,7 @@ def _report(done: Replayed, place: LetterPlace, *, dry_run: bool, json: bool) ->
         )
 
 
-def _before(done: Replayed) -> str:
+def _before(done: ReplayReport) -> str:
     replayed = done.before - done.discarded
     parts = [(replayed, "replayed"), (done.discarded, "discarded")]
     said = " and ".join(f"{number:,} had been {verb}" for number, verb in parts if number)

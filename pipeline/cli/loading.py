@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from pipeline.cli.options import counted, say
-from pipeline.ops.loading.file_sequence import Series
+from pipeline.ops.loading.file_sequence import FileSequence
 from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.loader import Loader
 from pipeline.ops.loading.positions import LoadPosition
-from pipeline.ops.loading.rate_limit import Pace
+from pipeline.ops.loading.rate_limit import RateLimit
 
 __all__ = ["LoadReport"]
 
@@ -27,9 +27,9 @@ class LoadReport:
     def __init__(
         self,
         loader: Loader,
-        series: Series,
+        series: FileSequence,
         files: Sequence[InputFile],
-        pace: Pace | None,
+        pace: RateLimit | None,
         *,
         quiet: bool,
         with_keys: bool,

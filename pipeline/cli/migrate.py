@@ -37,7 +37,7 @@ from pipeline.ops.migration.cutover import unfinished
 from pipeline.ops.migration.migration import Migration, Survey, survey
 from pipeline.ops.reading import committed_records
 from pipeline.ports import Record, SystemClock
-from pipeline.processes.wiring import build_world, with_worker_id
+from pipeline.processes.wiring import build_environment, with_worker_id
 from pipeline.runtime.reset import timestamp_of
 from pipeline.runtime.restore.retirement import retire as retire_tasks
 from pipeline.runtime.restore.retirement import revive as revive_tasks
@@ -201,12 +201,12 @@ def revive(old: OldArgument, kafka: KafkaOption = None) -> None:
     name = app_named(old)
     with _clients(kafka) as found:
         tasks = tasks_of(groups_of(name, found.cluster))
-        world = build_world(App(name), found.settings)
-        done = revive_tasks(tasks, _owner(found.settings), world, found.settings.worker)
+        environment = build_environment(App(name), found.settings)
+        done = revive_tasks(tasks, _owner(found.settings), environment, found.settings.worker)
     say(f"{name} may go on: {counted(len(done), 'task')} revived" if done else f"{name} is not retired")
 
 
-class _Clients(NamedTuple):
+class _MigrateClients(NamedTuple):
     """What reads Kafka."""
 
     settings: Settings
@@ -215,25 +215,25 @@ class _Clients(NamedTuple):
 
 
 @contextmanager
-def _clients(kafka: str | None) -> Iterator[_Clients]:
+def _clients(kafka: str | None) -> Iterator[_MigrateClients]:
     kafka_settings(kafka)  # silences the Kafka client's own log
     settings = load_settings({"bootstrap_servers": kafka})
     with (
         closing(KafkaCluster(settings.kafka, CommandWait(settings.kafka))) as cluster,
         closing(KafkaJournalReader(settings.kafka)) as reader,
     ):
-        yield _Clients(settings, cluster, reader)
+        yield _MigrateClients(settings, cluster, reader)
 
 
 def _migration(old: str, new: str, topics: Sequence[str]) -> Migration:
     return Migration(app_named(old), app_named(new), _pairs(topics))
 
 
-def _retire(migration: Migration, found: _Clients) -> Sequence[TaskId]:
+def _retire(migration: Migration, found: _MigrateClients) -> Sequence[TaskId]:
     configure_logs("warning")
     tasks = tasks_of(groups_of(migration.old, found.cluster))
-    world = build_world(App(migration.old), found.settings)
-    return retire_tasks(tasks, migration.new, _owner(found.settings), world, found.settings.worker)
+    environment = build_environment(App(migration.old), found.settings)
+    return retire_tasks(tasks, migration.new, _owner(found.settings), environment, found.settings.worker)
 
 
 def _owner(settings: Settings) -> str:
@@ -250,7 +250,7 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _survey(migration: Migration, found: _Clients, *, incomplete: bool) -> Survey:
+def _survey(migration: Migration, found: _MigrateClients, *, incomplete: bool) -> Survey:
     return survey(migration, found.cluster, found.reader, SystemClock(), incomplete=incomplete)
 
 
@@ -289,8 +289,8 @@ def _copy(copy: Copy, settings: Settings) -> Copied:
     app = App(copy_task(copy.new.name).app)  # for the limits of its two topics
     for info in (copy.old, copy.new):
         app.topic(info.name, key=bytes | None, value=bytes | None, codec="raw")
-    world = build_world(app, settings)
-    clock = world.clock
+    environment = build_environment(app, settings)
+    clock = environment.clock
     said_s = clock.monotonic_s()
 
     def progress(records: int) -> None:
@@ -299,7 +299,7 @@ def _copy(copy: Copy, settings: Settings) -> Copied:
             said_s = clock.monotonic_s()
             say(f"{copy.old.name} -> {copy.new.name}: {counted(records, 'record')}")
 
-    return run_copy(copy, _owner(settings), world, settings.worker, progress)
+    return run_copy(copy, _owner(settings), environment, settings.worker, progress)
 
 
 def _compared(
@@ -307,7 +307,7 @@ def _compared(
     new: str,
     how: Callable[[Iterator[Record], Iterator[Record]], Comparison],
     before_ms: int | None,
-    found: _Clients,
+    found: _MigrateClients,
 ) -> list[Problem]:
     records = _records(old, found)
     if before_ms is not None:
@@ -321,7 +321,7 @@ def _compared(
     return [Problem(text, "look at one: pipeline consume TOPIC --key KEY")]
 
 
-def _records(topic: str, found: _Clients) -> Iterator[Record]:
+def _records(topic: str, found: _MigrateClients) -> Iterator[Record]:
     info = found.cluster.describe([topic]).get(topic)
     if info is None:
         raise no_topic(topic, found.cluster.topics())

@@ -15,13 +15,13 @@ from pipeline.processes.lifeline import TiedProcess
 from pipeline.processes.signals import heard_signals
 from pipeline.processes.supervisor import Supervisor, process_id
 from pipeline.processes.system import SystemRandom
-from pipeline.runtime.counters import Progress
+from pipeline.runtime.counters import WorkerCounters
 
 __all__ = ["run_processes"]
 
 
 def run_processes(
-    count: int, settings: WorkerSettings, report: Callable[[Progress], None] | None = None
+    count: int, settings: WorkerSettings, report: Callable[[WorkerCounters], None] | None = None
 ) -> int:
     """Run `count` worker processes until SIGTERM or SIGINT; the exit code. Raises ConfigError.
 

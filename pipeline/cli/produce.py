@@ -21,15 +21,15 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.ops.loading.decisions import LoadRequest
-from pipeline.ops.loading.file_sequence import Reading, Series
+from pipeline.ops.loading.file_sequence import FileSequence, Reading
 from pipeline.ops.loading.files import InputFile, find_files, one_format
 from pipeline.ops.loading.formats.opening import STANDARD_INPUT
 from pipeline.ops.loading.formats.rows import MissingKey
 from pipeline.ops.loading.limits import DEFAULT_RECORD_BYTES, record_bytes, row_limits
-from pipeline.ops.loading.loader import Loader, LoadWorld, find_topic
+from pipeline.ops.loading.loader import LoadEnvironment, Loader, find_topic
 from pipeline.ops.loading.positions import Format as FormatName
 from pipeline.ops.loading.positions import LoadOptions
-from pipeline.ops.loading.rate_limit import Pace, paced_rows
+from pipeline.ops.loading.rate_limit import RateLimit, paced_rows
 from pipeline.ports import SystemClock, TopicInfo
 from pipeline.processes.system import SystemRandom, ThreadExecutor
 
@@ -172,11 +172,11 @@ def _load(wish: _Wish, files: list[InputFile], settings: KafkaSettings, *, quiet
     )
     batch = wish.batch if wish.rate is None else paced_rows(wish.rate, wish.batch)
     limits = row_limits(target.config, batch, SystemClock().wall_ms())
-    series = Series(files, Reading(wish.topic, wish.options, wish.missing_key, limits))
+    series = FileSequence(files, Reading(wish.topic, wish.options, wish.missing_key, limits))
     _tune_garbage_collection()
-    with _world(settings, cluster, target) as world:
-        loader = Loader(world, request, series)
-        pace = Pace(wish.rate, SystemClock()) if wish.rate is not None else None
+    with _environment(settings, cluster, target) as environment:
+        loader = Loader(environment, request, series)
+        pace = RateLimit(wish.rate, SystemClock()) if wish.rate is not None else None
         report = LoadReport(loader, series, files, pace, quiet=quiet, with_keys=wish.options.key is not None)
         try:
             with report.showing():
@@ -217,14 +217,16 @@ def _tune_garbage_collection() -> None:
 
 
 @contextmanager
-def _world(settings: KafkaSettings, cluster: KafkaCluster, topic: TopicInfo) -> Iterator[LoadWorld]:
+def _environment(
+    settings: KafkaSettings, cluster: KafkaCluster, topic: TopicInfo
+) -> Iterator[LoadEnvironment]:
     limits = ProducerLimits(
         retry_backoff_ms=_RETRY_BACKOFF_MS,
         message_bytes={topic.name: record_bytes(topic.config), LOADS_TOPIC: DEFAULT_RECORD_BYTES},
     )
     executor = ThreadExecutor(1)
     try:
-        yield LoadWorld(
+        yield LoadEnvironment(
             cluster=cluster,
             producers=KafkaProducers(settings, limits),
             journals=lambda: KafkaJournalReader(settings),

@@ -6,7 +6,7 @@ import sys
 import time
 
 from pipeline.cli.options import counted
-from pipeline.runtime.counters import Progress
+from pipeline.runtime.counters import WorkerCounters
 
 __all__ = ["ProgressLine"]
 
@@ -25,7 +25,7 @@ class ProgressLine:
             sys.stderr.write("\n")
             self._shown = False
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: WorkerCounters) -> None:
         now = time.monotonic()
         before, records = self._last
         rate = (progress.records - records) / max(now - before, 1e-9)

@@ -14,7 +14,7 @@ from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, confirm, 
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.errors import InputError, PipelineError
-from pipeline.processes.wiring import build_world, with_worker_id
+from pipeline.processes.wiring import build_environment, with_worker_id
 from pipeline.runtime.reset import TaskReset, plan_reset, reset_task, start_at
 
 __all__ = ["reset"]
@@ -49,9 +49,9 @@ def reset(
     """
     app = find_app(target)
     settings = load_settings({"bootstrap_servers": kafka})
-    world = build_world(app, settings, wait=CommandWait(settings.kafka))
+    environment = build_environment(app, settings, wait=CommandWait(settings.kafka))
     chosen = start_at(start or ["earliest"])
-    resets = list(plan_reset(app, _groups(app, group), partition, chosen, world))
+    resets = list(plan_reset(app, _groups(app, group), partition, chosen, environment))
     if json:
         for planned in resets:
             print_json(_document(planned, dry_run=dry_run))
@@ -64,7 +64,7 @@ def reset(
     owner = f"reset by {with_worker_id(settings.worker).worker_id}"
     for done, planned in enumerate(resets):
         try:
-            seq = reset_task(planned, owner, world, settings.worker)
+            seq = reset_task(planned, owner, environment, settings.worker)
         except PipelineError as error:
             raise type(error)(
                 f"{error.message}\n{done} of {len(resets)} tasks were reset before that",

@@ -71,7 +71,7 @@ _COLUMNS = (
 )
 
 
-class _Row(TypedDict):
+class _RingRow(TypedDict):
     way: str
     least: int
     most: int
@@ -79,12 +79,12 @@ class _Row(TypedDict):
     must_move: int
 
 
-def _cells(row: _Row) -> list[Cell]:
+def _cells(row: _RingRow) -> list[Cell]:
     ratio = f"{row['moved'] / row['must_move']:.2f}" if row["must_move"] else None
     return [row["way"], f"{row['least']} to {row['most']}", row["moved"], row["must_move"], ratio]
 
 
-def _row(name: str, policy: Policy, work: list[str], history: list[list[str]]) -> _Row:
+def _row(name: str, policy: Policy, work: list[str], history: list[list[str]]) -> _RingRow:
     owners = policy(work, history[0], {})
     moved = must = 0
     for before, members in pairwise(history):

@@ -28,12 +28,12 @@ from pipeline.cli.tables import Cell, Column, table_text
 from pipeline.errors import UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
-from pipeline.runtime.status import AppStatus, Phase, TaskStatus, read_status
+from pipeline.runtime.status import AppStatus, TaskPhase, TaskStatus, read_status
 from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 
 __all__ = ["status"]
 
-_STYLES = {Phase.LIVE: "green", Phase.FAILED: "bold red", Phase.UNOWNED: "yellow"}
+_STYLES = {TaskPhase.LIVE: "green", TaskPhase.FAILED: "bold red", TaskPhase.UNOWNED: "yellow"}
 
 
 def status(
@@ -123,7 +123,7 @@ def _shown(found: AppStatus, width: int | None) -> Group:
     now = datetime.now(UTC).strftime("%H:%M:%S")
     parts = [Text(f"{found.app} at {now} UTC\n"), _tasks(found.tasks, width)]
     lag = sum(status.lag for status in found.tasks)
-    live = sum(status.phase in {Phase.LIVE, Phase.MOVING} for status in found.tasks)
+    live = sum(status.phase in {TaskPhase.LIVE, TaskPhase.MOVING} for status in found.tasks)
     workers = ", ".join(
         f"{worker.worker} ({counted(worker.tasks, 'task')}{', waiting' if worker.waiting else ''})"
         for worker in found.workers

@@ -26,12 +26,12 @@ from pipeline.cli.topics_view import outcome_lines, plan_document, plan_text
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
-from pipeline.ops.topics.applying import Outcome, carry_out, checked
+from pipeline.ops.topics.applying import TopicResult, carry_out, checked
 from pipeline.ops.topics.cluster_state import look
 from pipeline.ops.topics.declarations import read_topics
 from pipeline.ops.topics.exporting import FileState, chosen_topics, plan_export, write_export
 from pipeline.ops.topics.fields import schema_text
-from pipeline.ops.topics.plan import Action, Plan
+from pipeline.ops.topics.plan import Plan, TopicAction
 from pipeline.ports import JournalReader
 
 __all__ = ["topics_app"]
@@ -97,7 +97,7 @@ def apply(
     --allow TOPIC, and no topic is deleted that has no declaration with `deleted: true`. What is refused does not hold
     up other topics (exit 1).
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[TopicResult] = []
     with _clients(kafka) as found:
         planned = checked(_plan(directory, allow, found), found.cluster)
         if not json:
@@ -172,7 +172,7 @@ topics_app.command("show")(show_topic)
 topics_app.command("set")(set_topic)
 
 
-class _Clients(NamedTuple):
+class _TopicClients(NamedTuple):
     """What reads Kafka. `journals` opens a reader where one is needed."""
 
     cluster: KafkaCluster
@@ -180,7 +180,7 @@ class _Clients(NamedTuple):
 
 
 @contextmanager
-def _clients(kafka: str | None) -> Iterator[_Clients]:
+def _clients(kafka: str | None) -> Iterator[_TopicClients]:
     settings = kafka_settings(kafka)
     with ExitStack() as stack:
         cluster = KafkaCluster(settings, CommandWait(settings))
@@ -191,10 +191,10 @@ def _clients(kafka: str | None) -> Iterator[_Clients]:
             stack.callback(reader.close)
             return reader
 
-        yield _Clients(cluster, journals)
+        yield _TopicClients(cluster, journals)
 
 
-def _plan(directory: Path, allow: list[str] | None, found: _Clients) -> Plan:
+def _plan(directory: Path, allow: list[str] | None, found: _TopicClients) -> Plan:
     return look(read_topics(directory), found.cluster, found.journals, frozenset(allow or []))
 
 
@@ -210,7 +210,7 @@ def _asked(planned: Plan, *, quiet: bool) -> bool:
 
     Nobody is asked about topics that are only created: whatever is there stays as it is.
     """
-    touches = any(each.to_do and each.action is not Action.CREATE for each in planned.topics)
+    touches = any(each.to_do and each.action is not TopicAction.CREATE for each in planned.topics)
     if quiet or not touches or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     if not typer.confirm("Do this?", err=True):
@@ -218,13 +218,13 @@ def _asked(planned: Plan, *, quiet: bool) -> bool:
     return True
 
 
-def _report(outcome: Outcome, *, json: bool) -> None:
+def _report(outcome: TopicResult, *, json: bool) -> None:
     if not json:
         for line in outcome_lines(outcome):
             say(line)
 
 
-def _require_done(planned: Plan, outcomes: list[Outcome], again: Plan) -> None:
+def _require_done(planned: Plan, outcomes: list[TopicResult], again: Plan) -> None:
     """Raise ConfigError unless the cluster is as declared now, as the plan made `again` says."""
     failed = [outcome.plan.topic.name for outcome in outcomes if outcome.problem is not None]
     refused = sorted({*failed, *(each.topic.name for each in planned.refused)})

@@ -7,19 +7,23 @@ from typing import Any
 
 from rich.text import Text
 
-from pipeline.ops.topics.applying import Outcome
-from pipeline.ops.topics.plan import Action, Change, Plan, TopicPlan
+from pipeline.ops.topics.applying import TopicResult
+from pipeline.ops.topics.plan import Change, Plan, TopicAction, TopicPlan
 
 __all__ = ["outcome_lines", "plan_document", "plan_text", "summary"]
 
-_MARKS = {Action.CREATE: ("+", "green"), Action.CHANGE: ("~", "yellow"), Action.DELETE: ("-", "red")}
+_MARKS = {
+    TopicAction.CREATE: ("+", "green"),
+    TopicAction.CHANGE: ("~", "yellow"),
+    TopicAction.DELETE: ("-", "red"),
+}
 
 
 def plan_text(plan: Plan, *, everything: bool = False) -> Text:
     """The plan, topic by topic. `everything`: also what is as declared, and what nobody declares."""
     text = Text()
     for each in plan.topics:
-        if each.action is not Action.NONE or each.problems:
+        if each.action is not TopicAction.NONE or each.problems:
             _append_topic(text, each)
         elif everything:
             gone = ", and is gone" if each.topic.deleted else ""
@@ -35,7 +39,7 @@ def summary(plan: Plan) -> str:
     to_do = [each for each in plan.topics if each.to_do]
     counts = [
         (sum(each.action is action for each in to_do), f"to {action.value}")
-        for action in (Action.CREATE, Action.CHANGE, Action.DELETE)
+        for action in (TopicAction.CREATE, TopicAction.CHANGE, TopicAction.DELETE)
     ]
     counts.append((len(plan.refused), "refused"))
     said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
@@ -63,16 +67,16 @@ def _append_topic(text: Text, each: TopicPlan) -> None:
 
 
 def _what(each: TopicPlan) -> str:
-    if each.action is Action.CREATE:
+    if each.action is TopicAction.CREATE:
         copies = f", replication {each.topic.replication}" if each.topic.replication else ""
         return (
             f"is created with {each.topic.partitions} partition{'s' * (each.topic.partitions != 1)}{copies}"
         )
-    return "is deleted, with all its records" if each.action is Action.DELETE else "is changed"
+    return "is deleted, with all its records" if each.action is TopicAction.DELETE else "is changed"
 
 
-def _arrow(action: Action, change: Change) -> str:
-    if action is Action.CREATE:
+def _arrow(action: TopicAction, change: Change) -> str:
+    if action is TopicAction.CREATE:
         return _value(change.after, default=False)
     before = _value(change.before, default=change.from_default)
     return f"{before} -> {_value(change.after, default=change.to_default)}"
@@ -85,7 +89,7 @@ def _value(value: str | None, *, default: bool) -> str:
     return shown if shown is not None else "unknown"
 
 
-def plan_document(plan: Plan, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
+def plan_document(plan: Plan, outcomes: Sequence[TopicResult] = ()) -> dict[str, Any]:
     """One object. `state` is `same`, `planned`, `refused`; with `outcomes` `done` and `failed`, too."""
     found = {outcome.plan.topic.name: outcome for outcome in outcomes}
     return {
@@ -95,7 +99,7 @@ def plan_document(plan: Plan, outcomes: Sequence[Outcome] = ()) -> dict[str, Any
     }
 
 
-def _topic_document(each: TopicPlan, outcome: Outcome | None) -> dict[str, Any]:
+def _topic_document(each: TopicPlan, outcome: TopicResult | None) -> dict[str, Any]:
     problems = [*each.problems, *([outcome.problem] if outcome is not None and outcome.problem else [])]
     return {
         "name": each.topic.name,
@@ -119,17 +123,17 @@ def _topic_document(each: TopicPlan, outcome: Outcome | None) -> dict[str, Any]:
     }
 
 
-def _state(each: TopicPlan, outcome: Outcome | None) -> str:
+def _state(each: TopicPlan, outcome: TopicResult | None) -> str:
     if each.problems:
         return "refused"
-    if each.action is Action.NONE:
+    if each.action is TopicAction.NONE:
         return "same"
     if outcome is None:
         return "planned"
     return "failed" if outcome.problem else "done"
 
 
-def outcome_lines(outcome: Outcome) -> Iterator[str]:
+def outcome_lines(outcome: TopicResult) -> Iterator[str]:
     """What is said of a topic when it is done, or is not."""
     name = outcome.plan.topic.name
     if outcome.problem is None:

@@ -195,7 +195,7 @@ def read_trace(text: str) -> Trace | None:
     return Trace(reason[1], int(thread[1], 16), thread[2][:_MAX_STACK].rstrip())
 
 
-class _Row(msgspec.Struct, frozen=True, array_like=True):
+class _CrashRow(msgspec.Struct, frozen=True, array_like=True):
     place: Input
     suspect: Suspect
 
@@ -203,7 +203,7 @@ class _Row(msgspec.Struct, frozen=True, array_like=True):
 class _File(msgspec.Struct, frozen=True, array_like=True):
     version: int
     counted: str
-    rows: list[_Row]
+    rows: list[_CrashRow]
 
 
 def encode_suspects(suspects: Suspects, counted: str) -> bytes:
@@ -220,11 +220,11 @@ def decode_suspects(data: bytes) -> tuple[dict[Input, Sequence[Suspect]], str]:
     return (_by_input(file.rows), file.counted) if file.version == _VERSION else ({}, "")
 
 
-def _rows(suspects: Suspects) -> list[_Row]:
-    return [_Row(place, suspect) for place, found in suspects.items() for suspect in found]
+def _rows(suspects: Suspects) -> list[_CrashRow]:
+    return [_CrashRow(place, suspect) for place, found in suspects.items() for suspect in found]
 
 
-def _by_input(rows: Iterable[_Row]) -> dict[Input, Sequence[Suspect]]:
+def _by_input(rows: Iterable[_CrashRow]) -> dict[Input, Sequence[Suspect]]:
     found: dict[Input, Sequence[Suspect]] = {}
     for row in rows:
         found[row.place] = [*found.get(row.place, ()), row.suspect]

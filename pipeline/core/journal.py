@@ -29,10 +29,10 @@ __all__ = [
     "CHAIN_SIZE",
     "NO_CHAIN",
     "Entry",
+    "EntryKind",
     "Identity",
     "InputFacts",
     "JournalEntry",
-    "Kind",
     "assemble",
     "begins_entry",
     "encode_entry",
@@ -58,7 +58,7 @@ _FAULTS = {
 }
 
 
-class Kind(IntEnum):
+class EntryKind(IntEnum):
     """What an entry says. Every kind takes a seq and is applied.
 
     RESET forgets everything before it: the state is empty, and the positions are what it says. RETIRE ends the app: no
@@ -112,7 +112,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     far, those of this commit included; None in entries of earlier releases.
     """
 
-    kind: Kind
+    kind: EntryKind
     seq: int
     owner: str
     nonce: bytes
@@ -139,7 +139,7 @@ class JournalEntry(NamedTuple):
     @property
     def checkpoint(self) -> int:
         """The offset of the last CHECKPOINT entry up to this one; -1 without any."""
-        return self.offset if self.entry.kind is Kind.CHECKPOINT else self.entry.checkpoint
+        return self.offset if self.entry.kind is EntryKind.CHECKPOINT else self.entry.checkpoint
 
     @property
     def journal_bytes(self) -> int:
@@ -235,9 +235,9 @@ def _verify(
             raise _bad(
                 where, start, f"entry {seq} does not continue entry {previous.entry.seq}: the chain differs"
             )
-        if entry.kind is not Kind.RESET:
+        if entry.kind is not EntryKind.RESET:
             before: Mapping[str, int] = previous.entry.positions
-            if entry.kind is Kind.ACQUIRE and entry.identity is not None:
+            if entry.kind is EntryKind.ACQUIRE and entry.identity is not None:
                 before = _without_replaced(before, entry.identity)
             check_positions(before, entry.positions, where, start)
     elif seq == 1 and chain != _next_chain(NO_CHAIN, body):

@@ -29,16 +29,16 @@ from pipeline.errors import ConfigError
 
 __all__ = [
     "About",
-    "Action",
+    "AssignmentAction",
     "Claim",
+    "DeferredGroup",
     "Departure",
     "Member",
     "Note",
     "Owner",
-    "Place",
     "Roster",
     "Suspected",
-    "Waiting",
+    "TaskRole",
     "check_worker_id",
     "decide",
     "decode_member",
@@ -149,7 +149,7 @@ class Departure(NamedTuple):
     process: str
 
 
-class Waiting(NamedTuple):
+class DeferredGroup(NamedTuple):
     """A group that could not begin in this process, and why; an empty problem: it has begun."""
 
     worker: str
@@ -163,7 +163,7 @@ class Suspected(NamedTuple):
     suspects: tuple[tuple[str, str, Suspect], ...] = ()
 
 
-About = Owner | Claim | Departure | Waiting | Suspected
+About = Owner | Claim | Departure | DeferredGroup | Suspected
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
@@ -176,7 +176,7 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     claim: Claim | None = None
     departure: Departure | None = None
     # Releases that do not know these take the note for none.
-    waiting: Waiting | None = None
+    waiting: DeferredGroup | None = None
     suspected: Suspected | None = None
 
     @property
@@ -207,7 +207,7 @@ def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
         about if isinstance(about, Owner) else None,
         about if isinstance(about, Claim) else None,
         about if isinstance(about, Departure) else None,
-        about if isinstance(about, Waiting) else None,
+        about if isinstance(about, DeferredGroup) else None,
         about if isinstance(about, Suspected) else None,
     )
     return note.key, _encoder.encode(note)
@@ -287,7 +287,7 @@ class Roster:
         return {task: found[name] for name, task in names.items()}
 
 
-class Place(Enum):
+class TaskRole(Enum):
     """What a worker is doing about a task.
 
     ::
@@ -304,7 +304,7 @@ class Place(Enum):
     FAILED = "failed"
 
 
-class Action(Enum):
+class AssignmentAction(Enum):
     """What it should begin to do. CLAIM: fence, restore, acquire. FOLLOW: keep a copy of the state ready."""
 
     CLAIM = "claim"
@@ -317,10 +317,10 @@ def decide(
     roster: Roster,
     me: Member,
     assigned: Mapping[TaskId, str],
-    places: Mapping[TaskId, Place],
+    places: Mapping[TaskId, TaskRole],
     *,
     settled: bool,
-) -> dict[TaskId, Action]:
+) -> dict[TaskId, AssignmentAction]:
     """What `me` begins to do; tasks that stay as they are, are absent. `assigned`: by this roster.
 
     `settled`: this worker is listed, and so were the same members at the look before. Until then it takes only
@@ -334,20 +334,20 @@ def decide(
         4    another        FOLLOWING                                            FORGET
         5    anything else                                                       nothing
     """
-    result: dict[TaskId, Action] = {}
+    result: dict[TaskId, AssignmentAction] = {}
     for task, worker in assigned.items():
-        place = places.get(task, Place.ABSENT)
-        if worker == me.worker and place in {Place.ABSENT, Place.FOLLOWING}:
+        place = places.get(task, TaskRole.ABSENT)
+        if worker == me.worker and place in {TaskRole.ABSENT, TaskRole.FOLLOWING}:
             owner = roster.owners.get(task)
             mine = owner is not None and owner.worker == me.worker
             if mine or (settled and not roster.is_running(task)):
-                result[task] = Action.CLAIM
-            elif settled and place is Place.ABSENT:
-                result[task] = Action.FOLLOW
-        elif worker != me.worker and place is Place.LIVE:
+                result[task] = AssignmentAction.CLAIM
+            elif settled and place is TaskRole.ABSENT:
+                result[task] = AssignmentAction.FOLLOW
+        elif worker != me.worker and place is TaskRole.LIVE:
             claim = roster.claims.get(task)
             if claim is not None and claim.ready and claim.worker == worker:
-                result[task] = Action.RELEASE
-        elif worker != me.worker and place is Place.FOLLOWING:
-            result[task] = Action.FORGET
+                result[task] = AssignmentAction.RELEASE
+        elif worker != me.worker and place is TaskRole.FOLLOWING:
+            result[task] = AssignmentAction.FORGET
     return result

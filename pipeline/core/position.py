@@ -10,7 +10,7 @@ import msgspec
 
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
 from pipeline.core.envelope import BinaryEnvelope, EnvelopeError, Fault
-from pipeline.core.journal import Identity, JournalEntry, Kind
+from pipeline.core.journal import EntryKind, Identity, JournalEntry
 from pipeline.errors import CorruptStateError, InvariantError
 
 __all__ = ["AppliedPosition", "after", "decode_position", "encode_position"]
@@ -51,7 +51,7 @@ def after(previous: AppliedPosition | None, applied: JournalEntry) -> AppliedPos
     if previous is not None and entry.seq != previous.seq + 1:
         raise InvariantError(f"entry {entry.seq} is applied to a state at {previous.seq}")
     checkpoints = previous.checkpoints if previous else ()
-    if entry.kind is Kind.CHECKPOINT:
+    if entry.kind is EntryKind.CHECKPOINT:
         checkpoints = kept_checkpoints(applied)
     return AppliedPosition(
         seq=entry.seq,

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pipeline.core.checkpoint_refs import CheckpointRef
-from pipeline.core.journal import Identity, JournalEntry, Kind
+from pipeline.core.journal import EntryKind, Identity, JournalEntry
 from pipeline.core.names import is_replays
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import CheckpointStoreError, ConfigError, FatalTaskError
 
 __all__ = [
     "Candidate",
+    "CommitOutcome",
     "GenesisPlan",
     "JournalFacts",
-    "Outcome",
     "RestorePlan",
     "Start",
     "check_identity",
@@ -208,7 +208,7 @@ def plan_restore(
     if usable is not None and usable.found is not None and unavailable is None:
         next_offset = usable.found.next_offset
         return RestorePlan(Start.CHECKPOINT, next_offset, None, unusable, outdated, usable.ref, usable.found)
-    if journal.first.entry.kind is Kind.GENESIS:
+    if journal.first.entry.kind is EntryKind.GENESIS:
         return RestorePlan(Start.EMPTY, journal.first.offset, None, set_aside=unusable or outdated)
     if usable is not None:
         raise CheckpointStoreError(
@@ -230,7 +230,7 @@ def _why_not(unusable: str | None, checkpoints: Sequence[Candidate]) -> str:
     return "; ".join(reasons)
 
 
-class Outcome(Enum):
+class CommitOutcome(Enum):
     """What became of a commit."""
 
     COMMITTED = "committed"
@@ -240,7 +240,7 @@ class Outcome(Enum):
 
 def resolve_outcome(
     where: str, head: JournalEntry, nonces: Collection[bytes], found: Sequence[JournalEntry]
-) -> tuple[Outcome, JournalEntry]:
+) -> tuple[CommitOutcome, JournalEntry]:
     """What the journal says about our attempts, after a fence: `found` are the first entries from `head` on.
 
     `head` is the last entry that we know committed, `nonces` those of the attempts at the one after it, of which at
@@ -259,10 +259,10 @@ def resolve_outcome(
             hint="follow runbooks/journal-tail-lost.md before anything is processed",
         )
     if len(found) == 1:
-        return Outcome.ABORTED, head
+        return CommitOutcome.ABORTED, head
     if len(found) == 2 and found[1].entry.nonce in nonces:
-        return Outcome.COMMITTED, found[1]
-    return Outcome.SUPERSEDED, found[-1]
+        return CommitOutcome.COMMITTED, found[1]
+    return CommitOutcome.SUPERSEDED, found[-1]
 
 
 def check_identity(

@@ -2,8 +2,8 @@
 
 A sink's rows must be the same as if each record were written alone, wherever batches end. The database decides which
 keys are equal (5 and "5" in a bigint column, case under citext, NaN), which rows it refuses and what its triggers do.
-So changes are written one after the other, in the order of their records, unless the table's `Facts` prove that sets
-give the same result:
+So changes are written one after the other, in the order of their records, unless the table's `TableFacts` prove that
+sets give the same result:
 
     a row that replaces another one of the batch    only the last one is written when equality in Python is equality
                                                     in the column, and nothing could refuse the row that is left out
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
-__all__ = ["Change", "Facts", "Gone", "Kind", "Sets", "as_sets", "fits", "versions"]
+__all__ = ["Change", "Gone", "Sets", "TableFacts", "ValueKind", "as_sets", "fits", "versions"]
 
 Values = Sequence[Any]
 
@@ -39,7 +39,7 @@ Change = tuple[Any, ...] | Gone
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueKind:
     """What is known about values of a column. Each function takes many values of one column, none of them None.
 
     takes: the exact types of values whose text, copied, is what a parameter of a statement would be; `readable`: and
@@ -57,7 +57,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class TableFacts:
     """What is known about a table.
 
     kinds, types: of each column; `types`: the type's name in SQL.
@@ -67,7 +67,7 @@ class Facts:
     unchecked: nothing but the columns' types and NOT NULL refuses a row.
     """
 
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, ValueKind]
     types: Mapping[str, str]
     required: frozenset[str]
     in_sets: bool
@@ -84,7 +84,7 @@ class Sets:
 
 
 def as_sets(
-    changes: Sequence[Change], columns: Sequence[str], key: Sequence[str], facts: Facts | None
+    changes: Sequence[Change], columns: Sequence[str], key: Sequence[str], facts: TableFacts | None
 ) -> Sets | None:
     """The same as sets; None: write the changes one after the other."""
     if facts is None or not facts.in_sets or not changes:
@@ -101,7 +101,7 @@ def as_sets(
 
 
 def _merged(
-    changes: Sequence[Change], keys: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: Facts
+    changes: Sequence[Change], keys: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: TableFacts
 ) -> Sets | None:
     """With keys that are repeated, or deletions."""
     if not facts.independent:
@@ -142,7 +142,7 @@ def _keys(changes: Sequence[Change], columns: Sequence[str], key: Sequence[str])
     ]
 
 
-def fits(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: Facts | None) -> bool:
+def fits(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: TableFacts | None) -> bool:
     """Whether rows may be copied: every value's text is read as a parameter of a statement would be."""
     if facts is None:
         return False
@@ -158,7 +158,7 @@ def fits(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: Facts |
     return True
 
 
-def _sure(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: Facts) -> bool:
+def _sure(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: TableFacts) -> bool:
     """Whether no row could be refused."""
     if not rows:
         return True

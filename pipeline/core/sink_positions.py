@@ -13,7 +13,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from pipeline.core.names import TaskId, TopicPartition
-from pipeline.core.recovery import Outcome
+from pipeline.core.recovery import CommitOutcome
 from pipeline.errors import ConfigError, FatalTaskError, InvariantError
 
 __all__ = [
@@ -88,7 +88,7 @@ def is_held(hold: Hold, rows: Mapping[str, PositionRow]) -> bool:
     )
 
 
-def resolve_commit(hold: Hold, after: Mapping[str, int], rows: Mapping[str, PositionRow]) -> Outcome:
+def resolve_commit(hold: Hold, after: Mapping[str, int], rows: Mapping[str, PositionRow]) -> CommitOutcome:
     """What became of the commit that moves `hold.positions` to `after`; `rows` as they are now, and settled.
 
     row  epoch, process   positions   outcome
@@ -100,11 +100,11 @@ def resolve_commit(hold: Hold, after: Mapping[str, int], rows: Mapping[str, Posi
     if dict(after) == dict(hold.positions):
         raise InvariantError(f"task {hold.task}: a commit that moves no position cannot be told from none")
     if not is_held(hold, rows):
-        return Outcome.SUPERSEDED
+        return CommitOutcome.SUPERSEDED
     now = {topic: rows[topic].position for topic in hold.positions}
     if now == dict(after):
-        return Outcome.COMMITTED
-    return Outcome.ABORTED if now == dict(hold.positions) else Outcome.SUPERSEDED
+        return CommitOutcome.COMMITTED
+    return CommitOutcome.ABORTED if now == dict(hold.positions) else CommitOutcome.SUPERSEDED
 
 
 def check_inputs(where: str, rows: Collection[PositionRow], inputs: Mapping[str, InputNow]) -> None:

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.row_sets import Facts, Gone
+from pipeline.core.row_sets import Gone, TableFacts
 from pipeline.core.sink_positions import Hold, PositionRow
 from pipeline.errors import InvariantError, PipelineError, RejectedRowsError
 from pipeline.ports.databases import OwnWrite, RowsWrite
@@ -152,7 +152,7 @@ class SqlSession(ABC):
     def elsewhere(self, _group: GroupId, _cluster_id: str) -> list[str]:
         return []
 
-    def facts(self, _name: str, _key: Sequence[str]) -> Facts | None:
+    def facts(self, _name: str, _key: Sequence[str]) -> TableFacts | None:
         return None
 
     def insert(self, write: RowsWrite) -> str:

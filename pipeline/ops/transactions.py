@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from pipeline.core.names import TopicPartition
-from pipeline.core.recovery import Outcome
+from pipeline.core.recovery import CommitOutcome
 from pipeline.errors import (
     AbortableError,
     FatalTaskError,
@@ -33,7 +33,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Clock, Producers, TransactionalProducer
+from pipeline.ports import Clock, TransactionalClient, TransactionalClients
 from pipeline.runtime.commit.proof import RENEW_SHARE, write_barrier
 
 __all__ = ["Transactions"]
@@ -54,7 +54,7 @@ class Transactions:
         self,
         transactional_id: str,
         places: Sequence[TopicPartition],
-        producers: Producers,
+        producers: TransactionalClients,
         clock: Clock,
         retry_backoff_ms: int,
     ) -> None:
@@ -63,7 +63,7 @@ class Transactions:
         self._producers = producers
         self._clock = clock
         self._retry_backoff_ms = retry_backoff_ms
-        self._producer: TransactionalProducer | None = None
+        self._producer: TransactionalClient | None = None
         self._known_ends: Mapping[TopicPartition, int] = {}
 
     @property
@@ -107,8 +107,8 @@ class Transactions:
         self,
         what: str,
         receipt: Callable[[], T],
-        send: Callable[[TransactionalProducer, T], None],
-        outcome: Callable[[T], Outcome],
+        send: Callable[[TransactionalClient, T], None],
+        outcome: Callable[[T], CommitOutcome],
     ) -> T:
         """Commit one transaction, in as many attempts as it takes; the receipt of the one that was committed.
 
@@ -129,9 +129,9 @@ class Transactions:
                     return attempt
                 confirmed = True
             found = self._renew(outcome, attempt)  # 2
-            if found is Outcome.COMMITTED:  # 3
+            if found is CommitOutcome.COMMITTED:  # 3
                 return attempt
-            if found is Outcome.SUPERSEDED:
+            if found is CommitOutcome.SUPERSEDED:
                 raise FencedError(f"{self._transactional_id}: another one goes on")
             if confirmed:
                 raise FatalTaskError(
@@ -155,7 +155,7 @@ class Transactions:
             self._producer.close()
             self._producer = None
 
-    def _transact(self, send: Callable[[TransactionalProducer, T], None], receipt: T) -> bool:
+    def _transact(self, send: Callable[[TransactionalClient, T], None], receipt: T) -> bool:
         """Step 1. Whether the commit was so slow that step 2 must follow."""
         producer = self._producer
         if producer is None:
@@ -167,7 +167,7 @@ class Transactions:
         producer.commit()
         return (self._clock.monotonic_s() - started_s) * 1000 >= RENEW_SHARE * self._retry_backoff_ms
 
-    def _renew(self, outcome: Callable[[T], Outcome], receipt: T) -> Outcome:
+    def _renew(self, outcome: Callable[[T], CommitOutcome], receipt: T) -> CommitOutcome:
         """Step 2: fence, and then look; again while Kafka is away."""
         self.fence(_AWAY_S)
         deadline = self._clock.monotonic_s() + _AWAY_S

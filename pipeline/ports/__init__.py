@@ -15,7 +15,7 @@ from pipeline.ports.executor import Executor, Pending
 from pipeline.ports.journal import JournalBounds, JournalReader
 from pipeline.ports.logger import Logger
 from pipeline.ports.members import Members
-from pipeline.ports.producer import Producers, TransactionalProducer
+from pipeline.ports.producer import TransactionalClient, TransactionalClients
 from pipeline.ports.source import PartitionFailure, Polled, Source, Sources
 from pipeline.ports.steps import Step, Steps
 from pipeline.ports.store import Snapshot, SnapshotFile, Staged, Store, Stores
@@ -40,7 +40,6 @@ __all__ = [
     "PartitionFailure",
     "Pending",
     "Polled",
-    "Producers",
     "Random",
     "Record",
     "Report",
@@ -57,6 +56,7 @@ __all__ = [
     "SystemClock",
     "TopicInfo",
     "TopicSpec",
-    "TransactionalProducer",
+    "TransactionalClient",
+    "TransactionalClients",
     "kept_timestamp",
 ]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pipeline.api.event import Event
 from pipeline.api.sinks import Mode, Sink
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.row_sets import Change, Facts
+from pipeline.core.row_sets import Change, TableFacts
 from pipeline.core.sink_positions import Hold, PositionRow
 
 __all__ = ["Databases", "OwnWrite", "RowsWrite", "SinkSession", "TableShape", "Target"]
@@ -43,7 +43,7 @@ class Target:
     table: str
     mode: Mode
     key: tuple[str, ...]
-    facts: Facts | None = None
+    facts: TableFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class SinkSession(Protocol):
         """None when there is no such table."""
         ...
 
-    def facts(self, name: str, key: Sequence[str]) -> Facts | None:
+    def facts(self, name: str, key: Sequence[str]) -> TableFacts | None:
         """What allows a table's changes to be written as sets. `name`: as `shape` has it. None: nothing is known."""
         ...
 

@@ -8,10 +8,10 @@ from typing import Protocol
 from pipeline.core.names import TopicPartition
 from pipeline.core.records import Output
 
-__all__ = ["Producers", "TransactionalProducer"]
+__all__ = ["TransactionalClient", "TransactionalClients"]
 
 
-class TransactionalProducer(Protocol):
+class TransactionalClient(Protocol):
     """One transactional producer under one static transactional id. One thread at a time.
 
     Calls, in order: `init` once, then any number of: `begin`, `send`*, `append`, `flush`, `commit` (or
@@ -61,10 +61,10 @@ class TransactionalProducer(Protocol):
         ...
 
 
-class Producers(Protocol):
+class TransactionalClients(Protocol):
     """Opens transactional producers."""
 
-    def open(self, transactional_id: str) -> TransactionalProducer: ...
+    def open(self, transactional_id: str) -> TransactionalClient: ...
 
     def learn(self, message_bytes: Mapping[str, int]) -> None:
         """Keep batches within these values of max.message.bytes, by topic, in producers opened from now on."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 
 import msgspec
 
-from pipeline.runtime.counters import Progress
+from pipeline.runtime.counters import WorkerCounters
 
 __all__ = ["TiedProcess", "ended_by", "tie"]
 
@@ -49,21 +49,21 @@ class TiedProcess:
             os.close(life)
             os.close(reports)
         self._unread = b""
-        self._progress: Progress | None = None
+        self._progress: WorkerCounters | None = None
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     @property
-    def progress(self) -> Progress | None:
+    def progress(self) -> WorkerCounters | None:
         """What it reported last."""
         if self._reports >= 0:
             with suppress(BlockingIOError):
                 self._unread += os.read(self._reports, _READ_BYTES)
         *lines, self._unread = self._unread.split(b"\n")
         if lines:
-            self._progress = msgspec.json.decode(lines[-1], type=Progress)
+            self._progress = msgspec.json.decode(lines[-1], type=WorkerCounters)
         return self._progress
 
     def poll(self) -> int | None:
@@ -86,7 +86,7 @@ class TiedProcess:
             self._reports = -1
 
 
-def tie(ends: str) -> Callable[[Progress], None]:
+def tie(ends: str) -> Callable[[WorkerCounters], None]:
     """In the process: end when the supervisor does; what reports to it. `ends`: the last argument."""
     life, reports, _ = map(int, ends.split(","))
     for end in (life, reports):
@@ -102,7 +102,7 @@ def tie(ends: str) -> Callable[[Progress], None]:
     except BlockingIOError:
         pass  # it is there
 
-    def report(progress: Progress) -> None:
+    def report(progress: WorkerCounters) -> None:
         with suppress(BlockingIOError, BrokenPipeError):  # nobody reads: the next report says more
             os.write(reports, msgspec.json.encode(progress) + b"\n")
 

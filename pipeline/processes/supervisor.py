@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pipeline.errors import DisplacedError
 from pipeline.ports import Clock, Logger, Random
-from pipeline.runtime.counters import Progress
+from pipeline.runtime.counters import WorkerCounters
 
 __all__ = ["Child", "End", "Restarts", "Supervisor"]
 
@@ -33,7 +33,7 @@ _GIVEN_UP = {
     False: "it ended again and again before it had a task; its own message is above",
     True: "another process has its worker id, and was started later; its own message is above",
 }
-_NOTHING = Progress(**dict.fromkeys((field.name for field in fields(Progress)), 0))
+_NOTHING = WorkerCounters(**dict.fromkeys((field.name for field in fields(WorkerCounters)), 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Child(Protocol):
     def pid(self) -> int: ...
 
     @property
-    def progress(self) -> Progress | None:
+    def progress(self) -> WorkerCounters | None:
         """What it reported last."""
 
     def poll(self) -> int | None:
@@ -99,7 +99,7 @@ class Child(Protocol):
         """SIGKILL, if it runs."""
 
 
-class _Place:
+class _Slot:
     """One of the processes, over all its lives."""
 
     def __init__(self, name: str, start: Callable[[int], Child], clock: Clock, random: Random) -> None:
@@ -114,7 +114,7 @@ class _Place:
         self._before = _NOTHING  # of the lives before this one
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> WorkerCounters:
         now = self.child.progress if self.child is not None else None
         return _sum(self._before, now) if now is not None else self._before
 
@@ -136,8 +136,11 @@ class _Place:
             return None
         end = End(code, self._clock.monotonic_s() - self._started_s, self.worked)
         before, self.code, self.child = self.progress, code, None
-        self._before = Progress(
-            **{f.name: 0 if f.name in _COUNTS_OF_NOW else getattr(before, f.name) for f in fields(Progress)}
+        self._before = WorkerCounters(
+            **{
+                f.name: 0 if f.name in _COUNTS_OF_NOW else getattr(before, f.name)
+                for f in fields(WorkerCounters)
+            }
         )
         return end
 
@@ -161,13 +164,13 @@ class Supervisor:
         self._log = log
         self._worked = False
         self._places = [
-            _Place(name, lambda code, name=name, n=n: start(name, n, code), clock, random)  # type: ignore[misc]
+            _Slot(name, lambda code, name=name, n=n: start(name, n, code), clock, random)  # type: ignore[misc]
             for n in range(1, count + 1)
             for name in [process_id(worker_id, n)]
         ]
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> WorkerCounters:
         """The sum over all processes and all their lives."""
         total = _NOTHING
         for place in self._places:
@@ -175,7 +178,10 @@ class Supervisor:
         return total
 
     def run(
-        self, stop: threading.Event, stop_timeout_s: float, report: Callable[[Progress], None] | None = None
+        self,
+        stop: threading.Event,
+        stop_timeout_s: float,
+        report: Callable[[WorkerCounters], None] | None = None,
     ) -> int:
         """Until `stop` is set, or every process has been given up; the exit code.
 
@@ -221,7 +227,7 @@ class Supervisor:
         codes = [place.code for place in self._places if place.code]
         return next((code for code in codes if code > 0), 1 if codes else 0)
 
-    def _ended(self, place: _Place, end: End) -> None:
+    def _ended(self, place: _Slot, end: End) -> None:
         wait_s = place.restarts.after(end)
         # While nobody has ever worked, each refusal is one more of the same.
         alike = 0 if self._worked else sum(place.restarts.refusals for place in self._places)
@@ -257,5 +263,7 @@ def _name_of(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _sum(one: Progress, other: Progress) -> Progress:
-    return Progress(**{f.name: getattr(one, f.name) + getattr(other, f.name) for f in fields(Progress)})
+def _sum(one: WorkerCounters, other: WorkerCounters) -> WorkerCounters:
+    return WorkerCounters(
+        **{f.name: getattr(one, f.name) + getattr(other, f.name) for f in fields(WorkerCounters)}
+    )

@@ -37,12 +37,12 @@ from pipeline.processes.signals import Watch, heard_signals
 from pipeline.processes.system import SystemRandom, ThreadExecutor
 from pipeline.rocksdb.crash_files import CrashFiles
 from pipeline.rocksdb.rocks import RocksStores
-from pipeline.runtime.counters import Progress
-from pipeline.runtime.dead_letter_topics import letter_topics
-from pipeline.runtime.environment import Checkpoints, NoSteps, World
+from pipeline.runtime.counters import WorkerCounters
+from pipeline.runtime.dead_letter_topics import dead_letter_topics
+from pipeline.runtime.environment import Checkpoints, Environment, NoSteps
 from pipeline.runtime.worker import Worker
 
-__all__ = ["build_worker", "build_world", "run_app", "run_worker", "with_worker_id"]
+__all__ = ["build_environment", "build_worker", "run_app", "run_worker", "with_worker_id"]
 
 PROGRESS_INTERVAL_S = 1.0
 REPEAT_S = 10.0  # between two lines that say the start still waits
@@ -86,7 +86,7 @@ class WorkerWait:
         return self._stop.is_set()
 
 
-def build_world(
+def build_environment(
     app: App,
     settings: Settings,
     *,
@@ -94,7 +94,7 @@ def build_world(
     log: Logger | None = None,
     wait: StartupWait | None = None,
     ended_by: Signals | None = None,
-) -> World:
+) -> Environment:
     """Adapters for `app`'s cluster. `wait`: for a Kafka that does not answer yet.
 
     `ended_by`: the signal that ended the process before this one, if it is known.
@@ -103,14 +103,14 @@ def build_world(
     """
     checkpoints = open_checkpoint_store(settings.worker.checkpoint_store)
     cluster = KafkaCluster(settings.kafka, wait)
-    topics = {**cluster.describe(list(app.topics)), **letter_topics(app.groups, cluster)}
+    topics = {**cluster.describe(list(app.topics)), **dead_letter_topics(app.groups, cluster)}
     limits = {
         name: int(info.config["max.message.bytes"])
         for name, info in topics.items()
         if "max.message.bytes" in info.config
     }
     logger: Logger = log if log is not None else structlog.get_logger("pipeline")
-    return World(
+    return Environment(
         cluster=cluster,
         sources=KafkaSources(settings.kafka),
         producers=KafkaProducers(settings.kafka, producer_limits(settings, limits)),
@@ -139,20 +139,20 @@ def build_worker(
 ) -> Worker:
     """A worker on the real parts, not yet started. `stop` ends the wait for a Kafka that does not answer yet.
 
-    `ended_by`: as of `build_world`. Raises ConfigError where declared topics are other ones, or where this process may
-    not open as many files as the app's tasks may need; UnreachableError.
+    `ended_by`: see `build_environment`. Raises ConfigError if declared topics differ, or if this process may not open
+    as many files as the tasks of the app may need; UnreachableError.
     """
     worker_settings = with_worker_id(settings.worker)
     wait = WorkerWait(settings.kafka, stop or threading.Event(), structlog.get_logger("pipeline"))
-    world = build_world(app, settings, steps=steps, wait=wait, ended_by=ended_by)
-    _check_declarations(app, settings.worker.topics_dir, world)
-    topics = world.cluster.describe(list(app.topics))
+    environment = build_environment(app, settings, steps=steps, wait=wait, ended_by=ended_by)
+    _check_declarations(app, settings.worker.topics_dir, environment)
+    topics = environment.cluster.describe(list(app.topics))
     place = settings.worker.state_dir / app.app_name
-    require_descriptors(app.app_name, demand_of(app.groups, topics, world.cluster.brokers(), place))
-    return Worker(app, world, worker_settings)
+    require_descriptors(app.app_name, demand_of(app.groups, topics, environment.cluster.brokers(), place))
+    return Worker(app, environment, worker_settings)
 
 
-def _check_declarations(app: App, directory: str, world: World) -> None:
+def _check_declarations(app: App, directory: str, environment: Environment) -> None:
     """Compare the app's topics with their declarations, where there are any. Empty: nobody asked for it."""
     if not directory:
         return
@@ -160,7 +160,7 @@ def _check_declarations(app: App, directory: str, world: World) -> None:
         from pipeline.ops.topics.checking import check_topics  # noqa: PLC0415 - YAML takes its time to load
 
         with_ids = [name for name, topic in app.topics.items() if topic.dedup and topic.dedup.id is None]
-        check_topics(app.topics, Path(directory), world.cluster, world.log, with_ids=with_ids)
+        check_topics(app.topics, Path(directory), environment.cluster, environment.log, with_ids=with_ids)
     elif directory != DEFAULT_TOPICS_DIR:
         raise ConfigError(
             f"worker.topics_dir is {directory}, and there is no such directory",
@@ -177,13 +177,15 @@ def run_worker(
     worker: Worker,
     stop: threading.Event,
     settings: WorkerSettings,
-    report: Callable[[Progress], None] | None = None,
+    report: Callable[[WorkerCounters], None] | None = None,
 ) -> None:
     """Run until `stop` is set or every task has failed; then commit what is open and leave.
 
     `report` is called about once a second. Raises the first failure when any task has failed.
     """
-    with Watch(lambda: worker.at_work, stop, settings, worker.world.clock, worker.world.log) as watch:
+    with Watch(
+        lambda: worker.at_work, stop, settings, worker.environment.clock, worker.environment.log
+    ) as watch:
         worker.start()
         # What lives now lives as long as the process; nothing per record is tracked by the collector.
         gc.collect()
@@ -212,7 +214,7 @@ def run_worker(
 def run_app(
     app: App,
     settings: Settings,
-    report: Callable[[Progress], None] | None = None,
+    report: Callable[[WorkerCounters], None] | None = None,
     ended_by: Signals | None = None,
 ) -> None:
     """Build a worker and `run_worker` until SIGTERM or SIGINT. A second SIGINT ends the process at once.

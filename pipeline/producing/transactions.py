@@ -46,7 +46,7 @@ from pipeline.errors import (
     QueueFullError,
     UnknownOutcomeError,
 )
-from pipeline.ports import Output, Producers, TransactionalProducer
+from pipeline.ports import Output, TransactionalClient, TransactionalClients
 from pipeline.producing.encoding import Encoder
 from pipeline.producing.forks import leave_behind, tell_in_children
 
@@ -130,7 +130,9 @@ class Transaction:
 class TransactionalSender:
     """Writes transactions under one id, one at a time; another with the same id ends this one (the fence)."""
 
-    def __init__(self, producers: Producers, transactional_id: str, settings: ProducerSettings) -> None:
+    def __init__(
+        self, producers: TransactionalClients, transactional_id: str, settings: ProducerSettings
+    ) -> None:
         self._producers = producers
         self._id = producer_transactional_id(transactional_id)
         self._encoder = Encoder(settings.max_event_bytes)
@@ -144,7 +146,7 @@ class TransactionalSender:
         self._pid = os.getpid()
         self._turn = threading.Lock()
         self._owner: int | None = None
-        self._producer: TransactionalProducer | None = None
+        self._producer: TransactionalClient | None = None
         self._renew_due = True
 
     @contextmanager
@@ -226,7 +228,7 @@ class TransactionalSender:
         if self._ended is not None:
             raise self._ended
 
-    def _renewed(self) -> TransactionalProducer:
+    def _renewed(self) -> TransactionalClient:
         """Step 1."""
         if self._producer is not None and not self._renew_due:
             return self._producer
@@ -255,7 +257,7 @@ class TransactionalSender:
                 f"{error.message}: nothing of the transaction was written", hint=error.hint or "run it again"
             ) from error
 
-    def _abort(self, producer: TransactionalProducer) -> None:
+    def _abort(self, producer: TransactionalClient) -> None:
         """What fails here is ended by the renewal before the next transaction, or by Kafka's time-out."""
         try:
             producer.abort(_ABORT_S)
@@ -264,7 +266,7 @@ class TransactionalSender:
         except PipelineError:
             self._renew_due = True
 
-    def _commit(self, producer: TransactionalProducer) -> bool:
+    def _commit(self, producer: TransactionalClient) -> bool:
         """Step 5; whether a renewal is due."""
         started_s = time.monotonic()
         try:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from pipeline.runtime.live_task import LiveTask
 
-__all__ = ["Progress", "counts_of"]
+__all__ = ["WorkerCounters", "counts_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class WorkerCounters:
     """Counts since the worker started."""
 
     records: int
@@ -30,7 +30,7 @@ class Progress:
 
 
 def counts_of(task: LiveTask) -> Counter[str]:
-    """By name of the field of `Progress`."""
+    """By name of the field of `WorkerCounters`."""
     return Counter(
         records=task.records,
         outputs=task.outputs,

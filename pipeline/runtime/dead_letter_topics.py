@@ -13,9 +13,9 @@ from pipeline.api.group import Group
 from pipeline.core.names import GroupId, TopicPartition
 from pipeline.errors import FatalTaskError
 from pipeline.ports import Cluster, Deadline, TopicInfo, TopicSpec
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
-__all__ = ["create_letter_topics", "holds_no_letters", "letter_topics", "wants_letters"]
+__all__ = ["create_dead_letter_topics", "dead_letter_topics", "holds_no_letters", "wants_letters"]
 
 # A dead letter is its record, however large, and says in headers what was wrong with it; a replay says where it was.
 DEAD_LETTER_HEADER_BYTES = 64 * 1024
@@ -41,19 +41,19 @@ def wants_letters(group: Group) -> bool:
     return any(binding.on_error == "dead_letter" for binding in group.bindings)
 
 
-def letter_topics(groups: Sequence[Group], cluster: Cluster) -> dict[str, TopicInfo]:
+def dead_letter_topics(groups: Sequence[Group], cluster: Cluster) -> dict[str, TopicInfo]:
     """Those topics of the groups that exist. A group that never had dead letters needs no permission for any."""
     names = {name for group in groups for name in (group.id.dead_letter_topic, group.id.replays_topic)}
     present = sorted(names.intersection(cluster.topics()))
     return cluster.describe(present) if present else {}
 
 
-def holds_no_letters(group: GroupId, world: World) -> bool:
+def holds_no_letters(group: GroupId, environment: Environment) -> bool:
     """Whether nothing was ever written to the dead-letter topic. Raises UnreachableError."""
-    topic = world.cluster.describe([group.dead_letter_topic]).get(group.dead_letter_topic)
+    topic = environment.cluster.describe([group.dead_letter_topic]).get(group.dead_letter_topic)
     if topic is None:
         return True
-    reader = world.journals()
+    reader = environment.journals()
     try:
         places = [TopicPartition(topic.name, number) for number in range(topic.partitions)]
         return not any(reader.stable_ends(places).values())
@@ -61,8 +61,8 @@ def holds_no_letters(group: GroupId, world: World) -> bool:
         reader.close()
 
 
-def create_letter_topics(
-    group: GroupId, partitions: int, largest_input: int, replication: int, world: World
+def create_dead_letter_topics(
+    group: GroupId, partitions: int, largest_input: int, replication: int, environment: Environment
 ) -> None:
     """Create what is missing. `partitions`: the group's tasks. `largest_input`: bytes of a record of an input.
 
@@ -72,14 +72,14 @@ def create_letter_topics(
     letters = {**_LETTERS_CONFIG, "max.message.bytes": str(largest)}
     replays = {**_REPLAYS_CONFIG, "max.message.bytes": str(largest + DEAD_LETTER_HEADER_BYTES)}
     names = {group.dead_letter_topic, group.replays_topic}
-    world.cluster.create(
+    environment.cluster.create(
         [
             TopicSpec(group.dead_letter_topic, partitions, replication, letters),
             TopicSpec(group.replays_topic, partitions, replication, replays),
         ]
     )
-    deadline = Deadline(world.clock, _SEEN_S, _POLL_S)
-    while not names.issubset(world.cluster.topics()):
+    deadline = Deadline(environment.clock, _SEEN_S, _POLL_S)
+    while not names.issubset(environment.cluster.topics()):
         # The node that answers need not be the one that created them, and hears of them a moment later.
         if not deadline.pause():
             raise FatalTaskError(

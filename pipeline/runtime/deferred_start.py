@@ -20,24 +20,24 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Pending
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
-from pipeline.runtime.live_task import Authority
+from pipeline.runtime.live_task import TaskBackend
 
-__all__ = ["Beginnings", "begin"]
+__all__ = ["DeferredStarts", "begin"]
 
 FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 5.0
 _AGAIN = (UnreachableError, UnknownOutcomeError, RetriableError)
 
 
-def begin(authority: Authority) -> SinkUnreachableError | None:
+def begin(backend: TaskBackend) -> SinkUnreachableError | None:
     """Begin a group, or say why it is to begin later.
 
-    Raises what `Authority.begin` raises otherwise; ConfigError also for a database that answers and lets nobody in.
+    Raises what `TaskBackend.begin` raises otherwise; ConfigError also for a database that answers and lets nobody in.
     """
     try:
-        authority.begin()
+        backend.begin()
     except SinkUnreachableError as error:
         if error.refused:
             raise ConfigError(error.message, hint=error.hint) from error
@@ -53,11 +53,11 @@ class _Late:
     step: Pending[None] | None = None
 
 
-class Beginnings:
+class DeferredStarts:
     """Those that are yet to begin. Processing thread only."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
         self._late: list[_Late] = []
 
     def __contains__(self, run: object) -> bool:
@@ -81,8 +81,8 @@ class Beginnings:
         ended: list[tuple[GroupRun, PipelineError | None]] = []
         for late in list(self._late):
             if late.step is None:
-                if self._world.clock.monotonic_s() >= late.due_s:
-                    late.step = late.run.authority.begin_later()
+                if self._environment.clock.monotonic_s() >= late.due_s:
+                    late.step = late.run.backend.begin_later()
                 continue
             if not late.step.done():
                 continue
@@ -95,13 +95,13 @@ class Beginnings:
             except PipelineError as error:
                 ended.append((late.run, error))
             else:
-                late.run.authority.answered()
+                late.run.backend.answered()
                 ended.append((late.run, None))
             self._late.remove(late)
         return ended
 
     def _put_off(self, late: _Late, error: PipelineError) -> None:
-        late.run.authority.unanswered(error)
-        wait_s = self._world.random.uniform(late.wait_s / 2, late.wait_s)
-        late.due_s = self._world.clock.monotonic_s() + wait_s
+        late.run.backend.unanswered(error)
+        wait_s = self._environment.random.uniform(late.wait_s / 2, late.wait_s)
+        late.due_s = self._environment.clock.monotonic_s() + wait_s
         late.wait_s = min(MAX_WAIT_S, 2 * late.wait_s)

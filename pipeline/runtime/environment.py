@@ -15,17 +15,17 @@ from pipeline.ports import (
     JournalReader,
     Logger,
     Members,
-    Producers,
     Random,
     Sources,
     Step,
     Steps,
     Stores,
+    TransactionalClients,
 )
 from pipeline.ports.databases import Databases
 from pipeline.runtime.crashes import NoCrashLog
 
-__all__ = ["Checkpoints", "NoSteps", "World"]
+__all__ = ["Checkpoints", "Environment", "NoSteps"]
 
 
 class NoSteps:
@@ -44,7 +44,7 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Environment:
     """Real adapters in production, fakes in tests. `journals` opens a reader for the calling thread.
 
     `checkpoints`: None when no checkpoint store is configured. `sink_executor`: makes one for a group of sinks, so
@@ -53,7 +53,7 @@ class World:
 
     cluster: Cluster
     sources: Sources
-    producers: Producers
+    producers: TransactionalClients
     members: Members
     journals: Callable[[], JournalReader]
     stores: Stores

@@ -8,7 +8,7 @@ from operator import methodcaller
 
 from pipeline.core.names import TopicPartition
 from pipeline.ports import Record, Source
-from pipeline.runtime.live_task import Authority, LiveTask
+from pipeline.runtime.live_task import LiveTask, TaskBackend
 from pipeline.runtime.plan import GroupPlan
 
 __all__ = ["GroupRun"]
@@ -17,9 +17,9 @@ __all__ = ["GroupRun"]
 class GroupRun:
     """Keeps the source's assignment equal to the live tasks. Processing thread only."""
 
-    def __init__(self, plan: GroupPlan, source: Source, authority: Authority) -> None:
+    def __init__(self, plan: GroupPlan, source: Source, backend: TaskBackend) -> None:
         self.plan = plan
-        self.authority = authority
+        self.backend = backend
         self.source = source
         self.tasks: dict[int, LiveTask] = {}
         self.leaving: dict[int, LiveTask] = {}  # given up; what is open is being committed

@@ -1,4 +1,4 @@
-"""Moves the positions of quiet tasks past what is no record: `QuietInputs`.
+"""Moves the positions of quiet tasks past what is no record: `IdlePositions`.
 
 Behind the last record of a transaction lies its marker, and an aborted transaction leaves nothing but such. A position
 is that behind the last record, so once retention has removed a quiet partition's records it would lie below what is
@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import PipelineError, RetriableError
 from pipeline.ports import JournalReader, Pending
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 
-__all__ = ["QUIET_S", "QuietInputs"]
+__all__ = ["QUIET_S", "IdlePositions"]
 
 QUIET_S = 60.0
 
@@ -35,36 +35,36 @@ _NOTHING: _Found = ({}, {})
 
 
 @dataclass(frozen=True, slots=True)
-class _Quiet:
+class _IdleTask:
     """A task that was found idle at `places`, at first, or when it was looked at last, at `since_s`."""
 
     places: _Places
     since_s: float
 
 
-class QuietInputs:
+class IdlePositions:
     """Processing thread only; looks on the executor, at all tasks that are due at once."""
 
-    def __init__(self, runs: Sequence[GroupRun], world: World) -> None:
+    def __init__(self, runs: Sequence[GroupRun], environment: Environment) -> None:
         self._runs = runs
-        self._world = world
-        self._quiet: dict[TaskId, _Quiet] = {}
+        self._environment = environment
+        self._quiet: dict[TaskId, _IdleTask] = {}
         self._look: Pending[Mapping[TaskId, _Found]] | None = None
 
     def turn(self) -> None:
         """Do what is due. Every few seconds is often enough."""
         self._take()
-        now = self._world.clock.monotonic_s()
+        now = self._environment.clock.monotonic_s()
         idle = {task.id: run.applied(task) for run in self._runs for task in run.tasks.values() if task.idle}
         self._quiet = {task: self._seen(task, places, now) for task, places in idle.items()}
         due = {task: each.places for task, each in self._quiet.items() if now - each.since_s >= QUIET_S}
         if due and self._look is None:
-            self._quiet.update({task: _Quiet(places, now) for task, places in due.items()})
-            self._look = self._world.executor.submit(_looking(due, self._world))
+            self._quiet.update({task: _IdleTask(places, now) for task, places in due.items()})
+            self._look = self._environment.executor.submit(_looking(due, self._environment))
 
-    def _seen(self, task: TaskId, places: _Places, now: float) -> _Quiet:
+    def _seen(self, task: TaskId, places: _Places, now: float) -> _IdleTask:
         known = self._quiet.get(task)
-        return known if known is not None and known.places == places else _Quiet(places, now)
+        return known if known is not None and known.places == places else _IdleTask(places, now)
 
     def _take(self) -> None:
         if self._look is None or not self._look.done():
@@ -73,7 +73,7 @@ class QuietInputs:
         try:
             found = look.result()
         except PipelineError as error:
-            self._world.log.info("inputs_not_looked_at", reason=error.message)
+            self._environment.log.info("inputs_not_looked_at", reason=error.message)
             return
         for run in self._runs:
             for task in run.tasks.values():
@@ -82,9 +82,11 @@ class QuietInputs:
                     task.pass_over({place.topic: end for place, end in ends.items()})
 
 
-def _looking(due: Mapping[TaskId, _Places], world: World) -> Callable[[], Mapping[TaskId, _Found]]:
+def _looking(
+    due: Mapping[TaskId, _Places], environment: Environment
+) -> Callable[[], Mapping[TaskId, _Found]]:
     def look() -> Mapping[TaskId, _Found]:
-        with closing(world.journals()) as reader:
+        with closing(environment.journals()) as reader:
             ends = reader.stable_ends([place for places in due.values() for place in places])
             return {
                 task: (places, {p: ends[p] for p, at in places.items() if _is_empty(p, at, ends[p], reader)})

@@ -14,85 +14,85 @@ from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending
-from pipeline.runtime.assignment.owner import begin_look
-from pipeline.runtime.commit.commit_rate import CommitPace
+from pipeline.runtime.assignment.owner import find_owner
+from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.commit.journal_reader import read_entries
 from pipeline.runtime.dead_letter_topics import holds_no_letters
-from pipeline.runtime.environment import World
-from pipeline.runtime.live_task import Asked, LiveTask, Place, Ready
+from pipeline.runtime.environment import Environment
+from pipeline.runtime.live_task import LiveTask, RestoredTask, RestoreRequest, TaskPosition
 from pipeline.runtime.plan import GroupPlan, largest_letter, sender_of
 from pipeline.runtime.restore.genesis import ensure_genesis
-from pipeline.runtime.restore.restore import Restored
+from pipeline.runtime.restore.restore import RestoredState
 from pipeline.runtime.restore.retirement import refuse_retired
 from pipeline.runtime.restores import restore_step
-from pipeline.runtime.task.refused_outputs import Narrowing
+from pipeline.runtime.task.refused_outputs import RefusalSearch
 from pipeline.runtime.task.task import Task
 
-__all__ = ["JournalAuthority"]
+__all__ = ["JournalBackend"]
 
 
-class JournalAuthority:
-    """`Authority` of one group of handlers."""
+class JournalBackend:
+    """`TaskBackend` of one group of handlers."""
 
     def __init__(
         self,
         plan: GroupPlan,
         senders: Mapping[Topic[Any, Any], Sender],
         resources: Any,
-        world: World,
+        environment: Environment,
         settings: WorkerSettings,
-        pace: CommitPace,
+        pace: CommitRate,
     ) -> None:
         self._plan = plan
         self._senders = senders
         self._resources = resources
-        self._world = world
+        self._environment = environment
         self._settings = settings
         self._pace = pace
         self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last look
         self._no_letters = False  # were in the dead-letter topic at the start
         self._largest_letter = plan.largest_letter
-        self._narrowing: dict[TaskId, Narrowing] = {}
+        self._narrowing: dict[TaskId, RefusalSearch] = {}
 
     def begin(self) -> None:
         """Genesis, and whether replays fit the group. Refused when the app is retired."""
         plan, settings = self._plan, self._settings
-        refuse_retired(plan.id, self._world)
+        refuse_retired(plan.id, self._environment)
         ensure_genesis(
             plan.id,
             plan.partitions,
             plan.identity,
             settings.replication_factor,
-            world=self._world,
+            environment=self._environment,
             retry_backoff_ms=settings.retry_backoff_ms,
             latest=settings.start == "latest",
         )
         plan.check_replays()
         if plan.letters_id:
-            self._no_letters = holds_no_letters(plan.id, self._world)
+            self._no_letters = holds_no_letters(plan.id, self._environment)
 
     def begin_later(self) -> Pending[None]:
-        return self._world.executor.submit(self.begin)
+        return self._environment.executor.submit(self.begin)
 
-    def begin_restore(self, asked: Asked) -> Pending[Ready]:
-        step = restore_step(self._plan, asked, self._world, self._settings)
+    def begin_restore(self, asked: RestoreRequest) -> Pending[RestoredTask]:
+        step = restore_step(self._plan, asked, self._environment, self._settings)
         refused = self._narrowing_of(asked.task).active
 
-        def restored() -> Ready:
+        def restored() -> RestoredTask:
             if refused:
                 self._look_at_settings()
-            return _Restored(self, step())
+            return _RestoredJournalTask(self, step())
 
-        return self._world.executor.submit(restored)
+        return self._environment.executor.submit(restored)
 
-    def begin_look(self, task: TaskId, place: Place | None) -> Pending[Owner | None]:
-        return begin_look(task, place if isinstance(place, AppliedPosition) else None, self._world)
+    def find_owner(self, task: TaskId, place: TaskPosition | None) -> Pending[Owner | None]:
+        return find_owner(task, place if isinstance(place, AppliedPosition) else None, self._environment)
 
-    def begin_check(self, places: Mapping[TaskId, Place]) -> Pending[set[TaskId]]:
+    def begin_check(self, places: Mapping[TaskId, TaskPosition]) -> Pending[set[TaskId]]:
         at = {task: place for task, place in places.items() if isinstance(place, AppliedPosition)}
-        return self._world.executor.submit(lambda: self._taken(at))
+        return self._environment.executor.submit(lambda: self._taken(at))
 
-    def live(self, task: TaskId, restored: Restored) -> LiveTask:
+    def live(self, task: TaskId, restored: RestoredState) -> LiveTask:
         """A restored task."""
         return Task(
             task,
@@ -100,7 +100,7 @@ class JournalAuthority:
             restored,
             self._senders,
             self._resources,
-            self._world,
+            self._environment,
             self._settings,
             self._pace,
             self._narrowing_of(task),
@@ -108,21 +108,21 @@ class JournalAuthority:
             no_letters=self._no_letters,
         )
 
-    def _narrowing_of(self, task: TaskId) -> Narrowing:
-        return self._narrowing.setdefault(task, Narrowing(self._settings.max_records_per_commit))
+    def _narrowing_of(self, task: TaskId) -> RefusalSearch:
+        return self._narrowing.setdefault(task, RefusalSearch(self._settings.max_records_per_commit))
 
     def _look_at_settings(self) -> None:
         """Learn what the output topics accept now. On any thread: each attribute is replaced as a whole."""
         letters = self._plan.id.dead_letter_topic
-        now = self._world.cluster.describe([*(topic.name for topic in self._senders), letters])
+        now = self._environment.cluster.describe([*(topic.name for topic in self._senders), letters])
         self._senders = {
-            topic: sender_of(topic, now[topic.name], self._world.clock) if topic.name in now else sender
+            topic: sender_of(topic, now[topic.name], self._environment.clock) if topic.name in now else sender
             for topic, sender in self._senders.items()
         }
         if self._largest_letter and letters in now:
             self._largest_letter = largest_letter(now[letters])
         setting = "max.message.bytes"
-        self._world.producers.learn(
+        self._environment.producers.learn(
             {name: int(info.config[setting]) for name, info in now.items() if setting in info.config}
         )
 
@@ -132,7 +132,7 @@ class JournalAuthority:
     def answered(self) -> None:
         """Kafka itself is watched by the upkeep."""
 
-    def news(self) -> str | None:
+    def poll_problem(self) -> str | None:
         """Kafka itself is watched by the upkeep."""
         return None
 
@@ -141,7 +141,7 @@ class JournalAuthority:
 
     def _taken(self, places: Mapping[TaskId, AppliedPosition]) -> set[TaskId]:
         """Whose journal has entries beyond ours. One look at a time."""
-        reader = self._world.journals()
+        reader = self._environment.journals()
         try:
             ends = reader.stable_ends([task.journal for task in places])
             found = set()
@@ -160,11 +160,11 @@ class JournalAuthority:
 
 
 @dataclass(frozen=True, slots=True)
-class _Restored:
-    """`Ready`."""
+class _RestoredJournalTask:
+    """`RestoredTask`."""
 
-    authority: JournalAuthority
-    restored: Restored
+    backend: JournalBackend
+    restored: RestoredState
 
     @property
     def applied(self) -> AppliedPosition:
@@ -187,7 +187,7 @@ class _Restored:
         return self.restored.proof_s
 
     def live(self) -> LiveTask:
-        return self.authority.live(self.restored.publisher.task, self.restored)
+        return self.backend.live(self.restored.publisher.task, self.restored)
 
     def close(self) -> None:
         self.restored.publisher.close()

@@ -1,4 +1,4 @@
-"""What a worker knows of a task, whatever its authority is: `LiveTask`, `Restored`, `Authority`.
+"""What a worker knows of a task, whatever its authority is: `LiveTask`, `Restored`, `TaskBackend`.
 
 A group of handlers has its journals as the authority (`runtime/journaled.py`), a group of sinks its database
 (`runtime/sinks/authority.py`). The worker, the ring and the notes treat both alike.
@@ -19,10 +19,10 @@ from pipeline.runtime.task.backlog import Retried
 from pipeline.runtime.task.processor import Rejected
 from pipeline.runtime.watchdog import AtWork
 
-__all__ = ["Asked", "Authority", "LiveTask", "Place", "Ready"]
+__all__ = ["LiveTask", "RestoreRequest", "RestoredTask", "TaskBackend", "TaskPosition"]
 
 
-class Place(Protocol):
+class TaskPosition(Protocol):
     """Where a task stands. `seq`: the number of its last entry, or of its owner; it rises from owner to owner."""
 
     @property
@@ -41,7 +41,7 @@ class LiveTask(Protocol):
     def id(self) -> TaskId: ...
 
     @property
-    def applied(self) -> Place: ...
+    def applied(self) -> TaskPosition: ...
 
     @property
     def idle(self) -> bool:
@@ -118,11 +118,11 @@ class LiveTask(Protocol):
         ...
 
 
-class Ready(Protocol):
+class RestoredTask(Protocol):
     """A task that was restored and is owned."""
 
     @property
-    def applied(self) -> Place: ...
+    def applied(self) -> TaskPosition: ...
 
     @property
     def start(self) -> str: ...
@@ -146,7 +146,7 @@ class Ready(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RestoreRequest:
     """What to restore, and what comes first.
 
     `process`: this one. `noted`: the highest number of an owner that workers have told each other. `wait_s`: a
@@ -163,7 +163,7 @@ class Asked:
     closing: Pending[None] | None = None
 
 
-class Authority(Protocol):
+class TaskBackend(Protocol):
     """What decides about the tasks of one group. Called on the processing thread; what waits runs elsewhere."""
 
     def begin(self) -> None:
@@ -174,13 +174,13 @@ class Authority(Protocol):
         """`begin`, beside the processing thread."""
         ...
 
-    def begin_restore(self, asked: Asked) -> Pending[Ready]: ...
+    def begin_restore(self, asked: RestoreRequest) -> Pending[RestoredTask]: ...
 
-    def begin_look(self, task: TaskId, place: Place | None) -> Pending[Owner | None]:
+    def find_owner(self, task: TaskId, place: TaskPosition | None) -> Pending[Owner | None]:
         """Who has taken the task after `place`, looked up in a while; None when nobody has."""
         ...
 
-    def begin_check(self, places: Mapping[TaskId, Place]) -> Pending[set[TaskId]]:
+    def begin_check(self, places: Mapping[TaskId, TaskPosition]) -> Pending[set[TaskId]]:
         """Which of these idle tasks somebody else has taken."""
         ...
 
@@ -192,7 +192,7 @@ class Authority(Protocol):
         """What did not answer does again."""
         ...
 
-    def news(self) -> str | None:
+    def poll_problem(self) -> str | None:
         """What is wrong with the authority itself; empty when nothing is any more, None when nothing changed."""
         ...
 

@@ -21,9 +21,9 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import PartitionFailure, Pending, TopicInfo
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
-from pipeline.runtime.idle_positions import QuietInputs
+from pipeline.runtime.idle_positions import IdlePositions
 from pipeline.runtime.outage import Outage
 from pipeline.runtime.plan import (
     GroupPlan,
@@ -33,31 +33,31 @@ from pipeline.runtime.plan import (
     outputs_changed,
 )
 
-__all__ = ["Upkeep"]
+__all__ = ["Maintenance"]
 
 
-class Upkeep:
+class Maintenance:
     """Called once a turn; asks the cluster on the executor, so that a slow answer delays nothing."""
 
-    def __init__(self, runs: Sequence[GroupRun], world: World, settings: WorkerSettings) -> None:
+    def __init__(self, runs: Sequence[GroupRun], environment: Environment, settings: WorkerSettings) -> None:
         self._runs = runs
-        self._world = world
+        self._environment = environment
         self._settings = settings
-        now = world.clock.monotonic_s()
+        now = environment.clock.monotonic_s()
         self._next_check_s = now + settings.check_interval_s
         self._next_mirror_s = now + settings.mirror_interval_s
         self._check: Pending[dict[str, TopicInfo]] | None = None
         self._known: dict[str, TopicInfo] = {}  # as of the last check
         self._asked_s = now
-        self._outage = Outage(world.clock, world.log)
+        self._outage = Outage(environment.clock, environment.log)
         self._journals: dict[str, str] = {}  # id of each topic when it was first seen
         self._changes: dict[GroupRun, TopicChange | None] = {}  # of journals, at the last look
-        self._quiet = QuietInputs(runs, world)
+        self._quiet = IdlePositions(runs, environment)
         self._looks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
 
     def turn(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
         """Do what is due; live tasks that must not go on, with the reason."""
-        now = self._world.clock.monotonic_s()
+        now = self._environment.clock.monotonic_s()
         if now >= self._next_mirror_s:
             self._next_mirror_s = now + self._settings.mirror_interval_s
             for run in self._runs:
@@ -73,20 +73,20 @@ class Upkeep:
             except UnreachableError as error:
                 self._outage.unanswered(self._asked_s, error.message)
             except PipelineError as error:
-                self._world.log.info("topics_not_checked", reason=error.message)
+                self._environment.log.info("topics_not_checked", reason=error.message)
         if now >= self._next_check_s and self._check is None:
             self._next_check_s = now + self._settings.check_interval_s
             self._asked_s = now
             plans = [run.plan for run in self._runs]
             names = sorted({name for plan in plans for name in _watched(plan)})
-            self._check = self._world.executor.submit(lambda: self._described(names))
-            self._begin_looks()
+            self._check = self._environment.executor.submit(lambda: self._described(names))
+            self._find_owners()
             self._quiet.turn()
         return found + self._taken()
 
     def _described(self, names: Sequence[str]) -> dict[str, TopicInfo]:
         """The topics; what would stop a task is believed only when most brokers say so."""
-        found = self._world.cluster.describe(names)
+        found = self._environment.cluster.describe(names)
         changed = [
             name
             for name in names
@@ -95,7 +95,7 @@ class Upkeep:
         if changed:
             for name in changed:
                 found.pop(name, None)
-            found |= self._world.cluster.describe_by_most(changed)
+            found |= self._environment.cluster.describe_by_most(changed)
         self._known = dict(found)
         return found
 
@@ -108,7 +108,7 @@ class Upkeep:
         self, run: GroupRun, task: TaskId, failure: PartitionFailure, position: int
     ) -> Pending[PipelineError]:
         """Find out why a partition of a live task cannot be read from `position` on, beside the processing thread."""
-        return self._world.executor.submit(lambda: self._explain(run, task, failure, position))
+        return self._environment.executor.submit(lambda: self._explain(run, task, failure, position))
 
     def _explain(
         self, run: GroupRun, task: TaskId, failure: PartitionFailure, position: int
@@ -120,9 +120,11 @@ class Upkeep:
         partition, error = failure.partition, failure.error
         changed: PipelineError | None = None
         try:
-            changed = _error(run, task, self._world.cluster.describe_by_most(sorted(set(_watched(run.plan)))))
+            changed = _error(
+                run, task, self._environment.cluster.describe_by_most(sorted(set(_watched(run.plan))))
+            )
         except PipelineError as unanswered:
-            self._world.log.info("topics_not_checked", reason=unanswered.message)
+            self._environment.log.info("topics_not_checked", reason=unanswered.message)
         if changed is not None:
             return changed
         if not isinstance(error, OutOfRangeError) or self._starts_behind(partition, position):
@@ -135,17 +137,17 @@ class Upkeep:
     def _starts_behind(self, partition: TopicPartition, position: int) -> bool:
         """Whether records were removed that were not processed; False when Kafka does not answer."""
         try:
-            with closing(self._world.journals()) as reader:
+            with closing(self._environment.journals()) as reader:
                 return reader.bounds(partition).start > position
         except PipelineError:
             return False
 
-    def _begin_looks(self) -> None:
+    def _find_owners(self) -> None:
         for run in self._runs:
             idle = {task.id: task.applied for task in run.tasks.values() if task.idle}
             if idle and run not in self._looks:
                 seqs = {task: place.seq for task, place in idle.items()}
-                self._looks[run] = run.authority.begin_check(idle), seqs
+                self._looks[run] = run.backend.begin_check(idle), seqs
 
     def _taken(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
         found: list[tuple[GroupRun, TaskId, PipelineError]] = []
@@ -156,7 +158,9 @@ class Upkeep:
             try:
                 taken = look.result()
             except PipelineError as error:
-                self._world.log.info("owners_not_checked", group=run.plan.id.group, reason=error.message)
+                self._environment.log.info(
+                    "owners_not_checked", group=run.plan.id.group, reason=error.message
+                )
                 continue
             for task in list(run.tasks.values()):
                 # One that went on meanwhile has found out by itself.

@@ -18,8 +18,8 @@ from pipeline.core.journal import Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.errors import ConfigError
 from pipeline.ports import Clock, TopicInfo
-from pipeline.runtime.dead_letter_topics import letter_topics, wants_letters
-from pipeline.runtime.environment import World
+from pipeline.runtime.dead_letter_topics import dead_letter_topics, wants_letters
+from pipeline.runtime.environment import Environment
 
 __all__ = [
     "PARTITIONER",
@@ -86,22 +86,22 @@ class GroupPlan:
 
 
 def plan_groups(
-    app: App, groups: Sequence[Group], world: World
+    app: App, groups: Sequence[Group], environment: Environment
 ) -> tuple[list[GroupPlan], Mapping[Topic[Any, Any], Sender]]:
     """Check declarations against the cluster. Raises ConfigError naming what does not fit; UnreachableError."""
     if not groups:
         raise ConfigError(
             f"app {app.app_name} has no handlers and no sinks", hint="register one with @app.handler(topic)"
         )
-    cluster_id = world.cluster.cluster_id()
-    topics = world.cluster.describe(list(app.topics))
+    cluster_id = environment.cluster.cluster_id()
+    topics = environment.cluster.describe(list(app.topics))
     missing = [name for name in app.topics if name not in topics]
     if missing:
         raise ConfigError(
             f"app {app.app_name}: no topic {', '.join(missing)} in the cluster",
             hint="declare it in topics/ and run: pipeline topics apply",
         )
-    letters = letter_topics(groups, world.cluster)
+    letters = dead_letter_topics(groups, environment.cluster)
     placed_by = {name: topics[name].partitions for name in app.topics}
     plans = [
         GroupPlan(
@@ -114,7 +114,9 @@ def plan_groups(
         )
         for group in groups
     ]
-    return plans, {topic: sender_of(topic, topics[topic.name], world.clock) for topic in app.topics.values()}
+    return plans, {
+        topic: sender_of(topic, topics[topic.name], environment.clock) for topic in app.topics.values()
+    }
 
 
 class TopicChange(NamedTuple):

@@ -54,7 +54,7 @@ class Reaction(Enum):
     FAIL = "fail"
     SET_ASIDE = "set aside"
     RESTORE = "restore"
-    LOOK = "look"
+    FIND_OWNER = "look"
     RESTORE_LATER = "restore later"
 
 
@@ -78,7 +78,7 @@ class Reactions:
         if isinstance(error, FencedError):
             # A live task learns from the journal who has it; two workers that restore at once have no entry yet.
             self._fences[task] = self._fences.get(task, 0) + (not live)
-            return Reaction.FAIL if self._fences[task] > MAX_FENCES else Reaction.LOOK
+            return Reaction.FAIL if self._fences[task] > MAX_FENCES else Reaction.FIND_OWNER
         if isinstance(error, StaleReadError) and live:
             before, times = self._stale.get(task, ("", 0))
             times = times + 1 if before == error.message else 1  # another message: it has come further since

@@ -16,13 +16,13 @@ from datetime import datetime
 from pipeline.api.app import App
 from pipeline.api.group import Group
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import Kind
+from pipeline.core.journal import EntryKind
 from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.errors import FatalTaskError, InputError
 from pipeline.ports import JournalReader
 from pipeline.runtime.commit.admin_entry import append_entry, last_of
 from pipeline.runtime.commit.publisher import Commit
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan, plan_groups
 from pipeline.runtime.restore.retirement import refuse_retired
 from pipeline.runtime.sinks.reset import read_positions, reset_positions
@@ -114,20 +114,20 @@ class TaskReset:
 
 
 def plan_reset(
-    app: App, groups: Sequence[Group], partition: int | None, start: StartAt, world: World
+    app: App, groups: Sequence[Group], partition: int | None, start: StartAt, environment: Environment
 ) -> Iterator[TaskReset]:
     """What a reset would do to each task of `groups`, or to `partition` of each. Changes nothing.
 
     Raises ConfigError (also for an app that is retired), InputError (a start outside of what the input holds),
     UnreachableError, FatalTaskError (the group has no journal).
     """
-    plans, _ = plan_groups(app, groups, world)
-    reader = world.journals()
+    plans, _ = plan_groups(app, groups, environment)
+    reader = environment.journals()
     try:
         for plan in plans:
-            numbers = _sink_seqs(plan, world) if plan.group.sinks else None
+            numbers = _sink_seqs(plan, environment) if plan.group.sinks else None
             if numbers is None:
-                _require_journal(plan, world)
+                _require_journal(plan, environment)
             if partition is not None and not 0 <= partition < plan.partitions:
                 raise InputError(f"group {plan.id.group} has partitions 0 to {plan.partitions - 1}")
             read = {topic.name for topic in plan.group.inputs}
@@ -141,22 +141,22 @@ def plan_reset(
         reader.close()
 
 
-def reset_task(reset: TaskReset, owner: str, world: World, settings: WorkerSettings) -> int:
+def reset_task(reset: TaskReset, owner: str, environment: Environment, settings: WorkerSettings) -> int:
     """Do it; the number of the RESET entry, or of a sink task's new epoch.
 
     Raises FencedError when workers take the task back again and again, UnreachableError, FatalTaskError.
     """
     positions = {entry.topic: entry.start for entry in reset.inputs}
     if reset.plan.group.sinks:
-        return reset_positions(reset.task, reset.plan, positions, world)
-    commit = Commit(Kind.RESET, positions, identity=reset.plan.identity)
-    return append_entry(reset.task, owner, lambda _last: commit, world, settings)
+        return reset_positions(reset.task, reset.plan, positions, environment)
+    commit = Commit(EntryKind.RESET, positions, identity=reset.plan.identity)
+    return append_entry(reset.task, owner, lambda _last: commit, environment, settings)
 
 
-def _require_journal(plan: GroupPlan, world: World) -> None:
-    refuse_retired(plan.id, world)
+def _require_journal(plan: GroupPlan, environment: Environment) -> None:
+    refuse_retired(plan.id, environment)
     topic = plan.id.journal_topic
-    found = world.cluster.describe([topic]).get(topic)
+    found = environment.cluster.describe([topic]).get(topic)
     if found is None:
         raise FatalTaskError(
             f"group {plan.id.app}/{plan.id.group} has no journal ({topic}): there is nothing to reset",
@@ -174,14 +174,14 @@ def _entered(task: TaskId, reader: JournalReader) -> tuple[int, Mapping[str, int
     return last.seq, last.positions
 
 
-def _sink_seqs(plan: GroupPlan, world: World) -> dict[TaskId, tuple[int, Mapping[str, int]]]:
+def _sink_seqs(plan: GroupPlan, environment: Environment) -> dict[TaskId, tuple[int, Mapping[str, int]]]:
     """Epoch and positions of each task; 0 and none where its rows are missing."""
     return {
         task: (
             max((row.epoch for row in rows.values()), default=0),
             {topic: row.position for topic, row in rows.items()},
         )
-        for task, rows in read_positions(plan, world).items()
+        for task, rows in read_positions(plan, environment).items()
     }
 
 

@@ -8,12 +8,12 @@ from enum import Enum
 from pipeline.core.names import TaskId
 from pipeline.ports import Clock, Logger
 
-__all__ = ["Phase", "RestoreProgress"]
+__all__ = ["RestorePhase", "RestoreProgress"]
 
 LOG_INTERVAL_S = 2.0
 
 
-class Phase(Enum):
+class RestorePhase(Enum):
     """What a restore is at."""
 
     CHOOSING = "choosing"
@@ -35,7 +35,7 @@ class RestoreProgress:
         self._lock = threading.Lock()
         self._phase_began_s = clock.monotonic_s()
         self._next_log_s = self._phase_began_s + LOG_INTERVAL_S
-        self.phase = Phase.CHOOSING
+        self.phase = RestorePhase.CHOOSING
         self.copy_bytes = 0
         self.copied_bytes = 0
         self.replay_offsets = 0
@@ -44,7 +44,7 @@ class RestoreProgress:
 
     def copying(self, total_bytes: int) -> None:
         """A checkpoint of this size is being copied, from its beginning."""
-        self._begin(Phase.COPYING)
+        self._begin(RestorePhase.COPYING)
         self.copy_bytes, self.copied_bytes = total_bytes, 0
 
     def copied(self, count: int) -> None:
@@ -55,7 +55,7 @@ class RestoreProgress:
 
     def replaying(self, offsets: int) -> None:
         """So many offsets of journal are being replayed."""
-        self._begin(Phase.REPLAYING)
+        self._begin(RestorePhase.REPLAYING)
         self.replay_offsets, self.replayed_offsets, self.replayed_entries = offsets, 0, 0
 
     def replayed(self, offsets: int) -> None:
@@ -67,14 +67,14 @@ class RestoreProgress:
     def seconds_left(self) -> float | None:
         """Of this phase, at its own speed so far; None while nothing can be said."""
         done, total = {
-            Phase.CHOOSING: (0, 0),
-            Phase.COPYING: (self.copied_bytes, self.copy_bytes),
-            Phase.REPLAYING: (self.replayed_offsets, self.replay_offsets),
+            RestorePhase.CHOOSING: (0, 0),
+            RestorePhase.COPYING: (self.copied_bytes, self.copy_bytes),
+            RestorePhase.REPLAYING: (self.replayed_offsets, self.replay_offsets),
         }[self.phase]
         spent_s = self._clock.monotonic_s() - self._phase_began_s
         return spent_s * (total - done) / done if done else None
 
-    def _begin(self, phase: Phase) -> None:
+    def _begin(self, phase: RestorePhase) -> None:
         self.phase = phase
         self._phase_began_s = self._clock.monotonic_s()
 

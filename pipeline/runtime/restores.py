@@ -7,43 +7,45 @@ from contextlib import closing
 
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TopicPartition, is_replays
-from pipeline.runtime.environment import World
-from pipeline.runtime.live_task import Asked
+from pipeline.runtime.environment import Environment
+from pipeline.runtime.live_task import RestoreRequest
 from pipeline.runtime.plan import GroupPlan
-from pipeline.runtime.restore.restore import Restored, restore
+from pipeline.runtime.restore.restore import RestoredState, restore
 
 __all__ = ["restore_step"]
 
 
 def restore_step(
-    plan: GroupPlan, asked: Asked, world: World, settings: WorkerSettings
-) -> Callable[[], Restored]:
+    plan: GroupPlan, asked: RestoreRequest, environment: Environment, settings: WorkerSettings
+) -> Callable[[], RestoredState]:
     """The restore, for the executor."""
     task = asked.task
 
     def start_position(topic: str) -> int:
         # Not from the source: it is being polled, and answers on the processing thread only between polls.
         place = TopicPartition(topic, task.partition)
-        with closing(world.journals()) as reader:
+        with closing(environment.journals()) as reader:
             # Whatever is replayed was asked for.
             if settings.start == "earliest" or is_replays(topic):
                 return reader.bounds(place).start
             return reader.highest_ends([place])[place]
 
-    def step() -> Restored:
+    def step() -> RestoredState:
         if asked.wait_s:
-            world.clock.sleep(asked.wait_s)
+            environment.clock.sleep(asked.wait_s)
         if asked.closing is not None:
             asked.closing.result()
         if asked.damage is not None:
-            place = world.stores.set_aside(task)
-            world.log.warning("local_state_set_aside", task=str(task), reason=asked.damage, kept_at=place)
+            place = environment.stores.set_aside(task)
+            environment.log.warning(
+                "local_state_set_aside", task=str(task), reason=asked.damage, kept_at=place
+            )
         return restore(
             task,
             settings.worker_id,
             plan.identity,
             start_position,
-            world,
+            environment,
             settings,
             plan.group.tables,
             process=asked.process,

@@ -12,22 +12,22 @@ from collections.abc import Callable, Sequence
 from pipeline.api.app import App
 from pipeline.api.group import Group
 from pipeline.config import WorkerSettings
-from pipeline.core.membership import Action, Owner, Place
+from pipeline.core.membership import AssignmentAction, Owner, TaskRole
 from pipeline.core.names import TaskId
 from pipeline.errors import DisplacedError, InvariantError, PipelineError, RefusedError
 from pipeline.ports import Pending, Record, Store
 from pipeline.runtime.assignment.ownership import Ownership
 from pipeline.runtime.assignment.retried import RetriedRecords
-from pipeline.runtime.backends import plan_authorities
+from pipeline.runtime.backends import plan_backends
 from pipeline.runtime.checkpoints.checkpointer import Checkpointer
-from pipeline.runtime.commit.commit_rate import CommitPace
-from pipeline.runtime.counters import Progress, counts_of
+from pipeline.runtime.commit.commit_rate import CommitRate
+from pipeline.runtime.counters import WorkerCounters, counts_of
 from pipeline.runtime.crashes import Crashes
-from pipeline.runtime.deferred_start import Beginnings, begin
-from pipeline.runtime.environment import World
+from pipeline.runtime.deferred_start import DeferredStarts, begin
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
-from pipeline.runtime.live_task import Asked, LiveTask, Ready
-from pipeline.runtime.maintenance import Upkeep
+from pipeline.runtime.live_task import LiveTask, RestoredTask, RestoreRequest
+from pipeline.runtime.maintenance import Maintenance
 from pipeline.runtime.reactions import Reaction, Reactions
 from pipeline.runtime.resources import Resources
 from pipeline.runtime.watchdog import AtWork
@@ -42,30 +42,34 @@ class Worker:
     """Runs this worker's share of an app's tasks. `start`, then `step` until `stop`, then `close`."""
 
     def __init__(
-        self, app: App, world: World, settings: WorkerSettings, groups: Sequence[Group] | None = None
+        self,
+        app: App,
+        environment: Environment,
+        settings: WorkerSettings,
+        groups: Sequence[Group] | None = None,
     ) -> None:
         self._app = app
         self._groups = list(groups) if groups is not None else app.groups
-        self._world = world
+        self._environment = environment
         self._settings = settings
         self._runs: list[GroupRun] = []
-        self._restoring: dict[TaskId, Pending[Ready]] = {}
+        self._restoring: dict[TaskId, Pending[RestoredTask]] = {}
         self._fenced: dict[TaskId, Pending[Owner | None]] = {}
         self._closing: dict[TaskId, Pending[None]] = {}
         self._failing: list[tuple[GroupRun, LiveTask, Pending[PipelineError]]] = []
         self._ownership: Ownership | None = None
         self._turns = 0
-        self._pace = CommitPace(world.clock, settings.max_commits_per_s)
+        self._pace = CommitRate(environment.clock, settings.max_commits_per_s)
         self._resources = Resources()
-        self._upkeep = Upkeep(self._runs, world, settings)
-        self._checkpointer = Checkpointer(self._runs, world, settings)
-        self._beginnings = Beginnings(world)
-        self._crashes = Crashes(world.crash_log, world.log)
+        self._upkeep = Maintenance(self._runs, environment, settings)
+        self._checkpointer = Checkpointer(self._runs, environment, settings)
+        self._beginnings = DeferredStarts(environment)
+        self._crashes = Crashes(environment.crash_log, environment.log)
         self._quiet = False
         self._stopping = False
         self._ended = Counter[str]()
         self._reactions = Reactions()
-        self._retried = RetriedRecords(world.clock)
+        self._retried = RetriedRecords(environment.clock)
         self.failures: dict[TaskId, PipelineError] = {}
         self.displaced: DisplacedError | None = None  # by another process of this worker's id
 
@@ -75,22 +79,24 @@ class Worker:
         Raises ConfigError, FatalTaskError (a group lost its journal), UnreachableError.
         """
         # First of all: a start that must fail for that reason would fence the worker that is well.
-        self._world.stores.claim(self._app.app_name)
-        world, settings = self._world, self._settings
-        planned = plan_authorities(self._app, self._groups, self._resources.get, world, settings, self._pace)
+        self._environment.stores.claim(self._app.app_name)
+        environment, settings = self._environment, self._settings
+        planned = plan_backends(
+            self._app, self._groups, self._resources.get, environment, settings, self._pace
+        )
         plans = [plan for plan, _ in planned]
-        away = [begin(authority) for _, authority in planned]
-        self._ownership = Ownership(self._app.app_name, plans, self._world, self._settings)
+        away = [begin(backend) for _, backend in planned]
+        self._ownership = Ownership(self._app.app_name, plans, self._environment, self._settings)
         self._ownership.join(lambda: (self._turns, _place(self.at_work)))
         self._runs.extend(
-            GroupRun(plan, self._world.sources.open(plan.id.consumer_group), authority)
-            for plan, authority in planned
+            GroupRun(plan, self._environment.sources.open(plan.id.consumer_group), backend)
+            for plan, backend in planned
         )
         for run, error in zip(self._runs, away, strict=True):
             if error is not None:
                 self._beginnings.add(run, error)
         self._crashes.begin(self._app.app_name, self._ownership.me.process)
-        self._world.log.info(
+        self._environment.log.info(
             "worker_started",
             app=self._app.app_name,
             worker_id=self._settings.worker_id,
@@ -154,9 +160,9 @@ class Worker:
         return all(task.idle and not run.leaving for run in self._runs for task in run.tasks.values())
 
     @property
-    def world(self) -> World:
+    def environment(self) -> Environment:
         """The ports that it runs on."""
-        return self._world
+        return self._environment
 
     @property
     def at_work(self) -> AtWork | None:
@@ -198,25 +204,25 @@ class Worker:
             try:
                 pending.result().close()
             except PipelineError as error:
-                self._world.log.info("restore_ended", reason=error.message)
+                self._environment.log.info("restore_ended", reason=error.message)
         self._restoring.clear()
         if self._ownership is not None:
             self._ownership.leave()
         for run in self._runs:
             run.source.close()
-            run.authority.close()
+            run.backend.close()
         self._resources.close()
-        self._world.executor.close()
+        self._environment.executor.close()
         self._checkpointer.close()
         self._crashes.leave()
-        self._world.stores.release(self._app.app_name)
-        self._world.log.info("worker_stopped", app=self._app.app_name)
+        self._environment.stores.release(self._app.app_name)
+        self._environment.log.info("worker_stopped", app=self._app.app_name)
 
-    def progress(self) -> Progress:
+    def progress(self) -> WorkerCounters:
         """Counts for people and metrics."""
         live = [task for run in self._runs for task in (*run.tasks.values(), *run.leaving.values())]
         totals = sum(map(counts_of, live), Counter(self._ended))
-        return Progress(
+        return WorkerCounters(
             records=totals["records"],
             outputs=totals["outputs"],
             rows=totals["rows"],
@@ -256,8 +262,8 @@ class Worker:
             return True
         for task, action in actions.items():
             run = self._run_of(task)
-            if action is Action.RELEASE:
-                self._world.log.info("task_leaves", task=str(task))
+            if action is AssignmentAction.RELEASE:
+                self._environment.log.info("task_leaves", task=str(task))
                 run.release(task.partition)
             elif task not in self._closing:
                 self._begin_restore(run, task, copy_of=self._ownership.copy_of(task))
@@ -266,20 +272,20 @@ class Worker:
 
     def _tell_news(self, run: GroupRun) -> None:
         """What is wrong with a group's authority is a problem of each of its tasks, until it is over."""
-        problem = run.authority.news()
+        problem = run.backend.poll_problem()
         if problem is not None:
             self._own().waits(run.plan.id, problem if run in self._beginnings else "")
             for task in run.tasks.values():
                 self._own().troubled(task.id, task.applied.seq, problem)
 
-    def _places(self) -> dict[TaskId, Place]:
-        places = dict.fromkeys(self.failures, Place.FAILED)
+    def _places(self) -> dict[TaskId, TaskRole]:
+        places = dict.fromkeys(self.failures, TaskRole.FAILED)
         for run in self._runs:
-            places.update({task.id: Place.LIVE for task in run.tasks.values()})
-            places.update({task.id: Place.LEAVING for task in run.leaving.values()})
+            places.update({task.id: TaskRole.LIVE for task in run.tasks.values()})
+            places.update({task.id: TaskRole.LEAVING for task in run.leaving.values()})
         # A fenced task is as good as claimed until it is known who has it.
         busy = [*self._restoring, *self._fenced, *self._beginnings.tasks]
-        return {**places, **dict.fromkeys(busy, Place.RESTORING)}
+        return {**places, **dict.fromkeys(busy, TaskRole.RESTORING)}
 
     def _learn_owners(self) -> None:
         """Fenced tasks: now it is known by whom."""
@@ -294,7 +300,9 @@ class Worker:
             if owner is None or owner.process == self._own().me.process:
                 continue  # the client says fenced also when the broker timed a transaction out
             self._reactions.settled(task)
-            self._world.log.warning("task_taken_over", task=str(task), owner=owner.worker, seq=owner.seq)
+            self._environment.log.warning(
+                "task_taken_over", task=str(task), owner=owner.worker, seq=owner.seq
+            )
             try:
                 self._own().lost(task, owner)
             except DisplacedError as error:
@@ -313,8 +321,8 @@ class Worker:
         `copy_of`: gives the copy to start from.
         """
         process, noted = self._own().me.process, self._own().noted(task)
-        asked = Asked(task, process, noted, wait_s, damage, copy_of, self._closing.pop(task, None))
-        self._restoring[task] = run.authority.begin_restore(asked)
+        asked = RestoreRequest(task, process, noted, wait_s, damage, copy_of, self._closing.pop(task, None))
+        self._restoring[task] = run.backend.begin_restore(asked)
 
     def _take_live(self) -> bool:
         moved = False
@@ -330,7 +338,7 @@ class Worker:
             run.add(self._watched(run, ready.live()))
             self._reactions.settled(task_id)
             self._own().acquired(task_id, ready.applied.seq)
-            self._world.log.info(
+            self._environment.log.info(
                 "task_live",
                 task=str(task_id),
                 seq=ready.applied.seq,
@@ -350,7 +358,7 @@ class Worker:
     def _poll(self, run: GroupRun, timeout_s: float) -> bool:
         if not run.tasks:
             if timeout_s:
-                self._world.clock.sleep(timeout_s)
+                self._environment.clock.sleep(timeout_s)
             return False
         records, failures = run.source.poll(self._settings.max_poll_records, timeout_s)
         for partition, batch in run.batches(records):
@@ -418,7 +426,7 @@ class Worker:
     def _react(self, run: GroupRun, task_id: TaskId, error: PipelineError) -> None:
         task = run.tasks.get(task_id.partition) or run.leaving.get(task_id.partition)
         self._drop(run, task_id)
-        log, name = self._world.log, str(task_id)
+        log, name = self._environment.log, str(task_id)
         reaction = self._reactions.to(error, task_id, live=task is not None, stopping=self._stopping)
         if reaction is Reaction.YIELD:  # whoever has it now begins after the last commit
             log.info("task_left_to_another", task=name, reason=error.message)
@@ -428,16 +436,16 @@ class Worker:
             refused = isinstance(error, RefusedError)
             log.warning("commit_refused" if refused else "task_superseded", task=name, reason=error.message)
             self._begin_restore(run, task_id)
-        elif reaction is Reaction.LOOK:
+        elif reaction is Reaction.FIND_OWNER:
             log.warning("task_fenced", task=name, reason=error.message)
             applied = task.applied if task is not None else None
-            self._fenced[task_id] = run.authority.begin_look(task_id, applied)
+            self._fenced[task_id] = run.backend.find_owner(task_id, applied)
         elif reaction is Reaction.RESTORE_LATER and (lost := self._upkeep.lost(run, task_id)) is not None:
             self._fail(run, task_id, lost)
         elif reaction is Reaction.RESTORE_LATER:
-            if not run.authority.unanswered(error):
+            if not run.backend.unanswered(error):
                 log.warning("task_restarts", task=name, reason=error.message)
-            self._begin_restore(run, task_id, wait_s=self._world.random.uniform(*UNREACHABLE_WAIT_S))
+            self._begin_restore(run, task_id, wait_s=self._environment.random.uniform(*UNREACHABLE_WAIT_S))
         else:
             seq = task.applied.seq if task is not None and not self._stopping else None
             self._fail(run, task_id, error, seq)
@@ -448,7 +456,7 @@ class Worker:
         reason = str(error)
         error.hint = error.hint or _GOES_ON
         self.failures[task_id] = error
-        self._world.log.error("task_failed", task=str(task_id), reason=error.message, next=error.hint)
+        self._environment.log.error("task_failed", task=str(task_id), reason=error.message, next=error.hint)
         if seq is not None:
             self._own().released(task_id, seq, reason)
         elif not self._stopping:
@@ -457,7 +465,7 @@ class Worker:
     def _leave_to_namesake(self, error: DisplacedError) -> None:
         """Another process has this worker's id, and with it its tasks."""
         self.displaced = error
-        self._world.log.error("worker_displaced", reason=error.message, next=error.hint)
+        self._environment.log.error("worker_displaced", reason=error.message, next=error.hint)
         for run in self._runs:
             for task in list(run.tasks.values()):
                 self._drop(run, task.id)

@@ -27,7 +27,7 @@ from pipeline.errors import InputError, InvariantError
 from pipeline.ops.dead_letters.letters import Choice
 from pipeline.ops.dead_letters.replaying import Replayer
 from pipeline.ports import Executor, Logger, Output, Step, TopicSpec
-from pipeline.runtime.environment import Checkpoints, World
+from pipeline.runtime.environment import Checkpoints, Environment
 from pipeline.runtime.reset import plan_reset, reset_task, start_at
 from pipeline.runtime.worker import Worker
 from pipeline.testing.clock import ManualClock, SeededRandom
@@ -249,9 +249,11 @@ class TestDriver:
         `start`: as `--from` takes it, `[TOPIC=]earliest|latest|OFFSET|TIME`; default: earliest.
         """
         groups = [found for found in self.app.groups if found.name == group]
-        world = self._world()
-        for task in list(plan_reset(self.app, groups, partition, start_at(start or ("earliest",)), world)):
-            reset_task(task, "reset", world, self.settings)
+        environment = self._environment()
+        for task in list(
+            plan_reset(self.app, groups, partition, start_at(start or ("earliest",)), environment)
+        ):
+            reset_task(task, "reset", environment, self.settings)
         self.clock.advance(self.settings.check_interval_s)  # an idle worker looks for it this often
 
     def recreate(self, topic: Topic[Any, Any]) -> None:
@@ -285,7 +287,7 @@ class TestDriver:
         Raises InputError for a letter that cannot be replayed, when the others are.
         """
         found = next(g for g in self.app.groups if g.name == group)
-        replayer = Replayer(found, self._world(), self.settings.retry_backoff_ms, again=again)
+        replayer = Replayer(found, self._environment(), self.settings.retry_backoff_ms, again=again)
         replayed = replayer.run(Choice(partition=partition, error=error))
         for refused in replayed.refused:
             raise InputError(f"dead letter {refused.letter.name} cannot be replayed: {refused.reason}")
@@ -337,7 +339,7 @@ class TestDriver:
             raise InvariantError("the worker has crashed: restart() it first")
         if self._worker is None:
             self._executor = DeferredExecutor(self._seed) if self._deferred else InlineExecutor()
-            worker = Worker(self.app, self._world(), replace(self.settings), guarded(self.app.groups))
+            worker = Worker(self.app, self._environment(), replace(self.settings), guarded(self.app.groups))
             worker.start()
             self._worker = worker
         return self._worker
@@ -346,9 +348,9 @@ class TestDriver:
         for topic in self.app.topics.values():
             self.broker.create(TopicSpec(topic.name, self._partitions))
 
-    def _world(self) -> World:
+    def _environment(self) -> Environment:
         stored = self.settings.checkpoint_store
-        return World(
+        return Environment(
             cluster=MemoryCluster(self.broker),
             sources=MemorySources(self.broker),
             producers=MemoryProducers(self.broker),

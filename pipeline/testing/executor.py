@@ -13,10 +13,10 @@ __all__ = ["DeferredExecutor", "InlineExecutor"]
 T = TypeVar("T")
 
 
-class _Step(Generic[T]):
+class _PendingStep(Generic[T]):
     """A step and, once it has run, what it returned or raised."""
 
-    def __init__(self, step: Callable[[], T], run_until: Callable[[_Step[T]], None]) -> None:
+    def __init__(self, step: Callable[[], T], run_until: Callable[[_PendingStep[T]], None]) -> None:
         self._step = step
         self._run_until = run_until
         self._done = False
@@ -43,8 +43,8 @@ class _Step(Generic[T]):
 class InlineExecutor:
     """Runs every step to its end when it is submitted."""
 
-    def submit(self, step: Callable[[], T]) -> _Step[T]:
-        pending = _Step(step, lambda _pending: None)
+    def submit(self, step: Callable[[], T]) -> _PendingStep[T]:
+        pending = _PendingStep(step, lambda _pending: None)
         pending.run()
         return pending
 
@@ -57,10 +57,10 @@ class DeferredExecutor:
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311 (a schedule, never a secret)
-        self._waiting: list[_Step[object]] = []
+        self._waiting: list[_PendingStep[object]] = []
 
-    def submit(self, step: Callable[[], T]) -> _Step[T]:
-        pending = _Step(step, self._run_until)
+    def submit(self, step: Callable[[], T]) -> _PendingStep[T]:
+        pending = _PendingStep(step, self._run_until)
         self._waiting.append(pending)  # type: ignore[arg-type]  # only run and done are used from the list
         return pending
 
@@ -86,7 +86,7 @@ class DeferredExecutor:
     def close(self) -> None:
         self.run_all()
 
-    def _run_until(self, pending: _Step[T]) -> None:
+    def _run_until(self, pending: _PendingStep[T]) -> None:
         while not pending.done():
             if not self.run_one():
                 raise InvariantError("a result is awaited of a step that was dropped")

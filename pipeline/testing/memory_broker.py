@@ -22,11 +22,11 @@ from pipeline.testing.memory_groups import MemoryGroups
 from pipeline.testing.memory_log import (
     MemoryRecord,
     MemoryTopic,
+    MemoryTransaction,
     MissingTopicError,
-    Outcome,
     PartitionLog,
     RefusedRecordError,
-    Transaction,
+    TransactionState,
     refusal,
 )
 from pipeline.testing.memory_views import DeposedBroker
@@ -39,7 +39,7 @@ class _Producer:
     """What the coordinator knows of one transactional id."""
 
     epoch: int = 0
-    transaction: Transaction | None = None
+    transaction: MemoryTransaction | None = None
 
 
 class MemoryBroker:
@@ -100,7 +100,7 @@ class MemoryBroker:
         of it may have been written.
         """
         with self._lock:
-            self._end(self._producers[transactional_id], Outcome.COMMITTED)
+            self._end(self._producers[transactional_id], TransactionState.COMMITTED)
 
     def truncate(self, partition: TopicPartition, before: int) -> None:
         """Remove every record below `before`, as retention or delete_records do."""
@@ -239,7 +239,9 @@ class MemoryBroker:
             for record, transaction in log.between(start, end):
                 if limit is not None and len(found) == limit:
                     break
-                if record is None or (committed and transaction and transaction.outcome is Outcome.ABORTED):
+                if record is None or (
+                    committed and transaction and transaction.outcome is TransactionState.ABORTED
+                ):
                     continue
                 found.append(record.fetched())
             return found
@@ -263,7 +265,7 @@ class MemoryBroker:
         """Abort what is open under this id and raise its epoch, which is returned."""
         with self._lock:
             producer = self._producers.setdefault(transactional_id, _Producer())
-            self._end(producer, Outcome.ABORTED)
+            self._end(producer, TransactionState.ABORTED)
             producer.epoch += 1
             return producer.epoch
 
@@ -277,7 +279,7 @@ class MemoryBroker:
         with self._lock:
             producer = self._current(transactional_id, epoch)
             if producer.transaction is None:
-                producer.transaction = Transaction()
+                producer.transaction = MemoryTransaction()
             written = []
             for output, number in records:
                 place = self._place(output, number)
@@ -288,7 +290,7 @@ class MemoryBroker:
         """Commit or abort. Raises FencedError."""
         with self._lock:
             producer = self._current(transactional_id, epoch)
-            self._end(producer, Outcome.COMMITTED if commit else Outcome.ABORTED)
+            self._end(producer, TransactionState.COMMITTED if commit else TransactionState.ABORTED)
 
     def _current(self, transactional_id: str, epoch: int) -> _Producer:
         producer = self._producers.get(transactional_id)
@@ -298,7 +300,7 @@ class MemoryBroker:
             raise FencedError(f"{transactional_id}: epoch {epoch} was fenced by {producer.epoch}")
         return producer
 
-    def _end(self, producer: _Producer, outcome: Outcome) -> None:
+    def _end(self, producer: _Producer, outcome: TransactionState) -> None:
         transaction, producer.transaction = producer.transaction, None
         if transaction is None:
             return
@@ -307,7 +309,7 @@ class MemoryBroker:
             if self._exists(partition):
                 self._log(partition).entries.append((None, transaction))
 
-    def _write(self, partition: TopicPartition, output: Output, transaction: Transaction | None) -> int:
+    def _write(self, partition: TopicPartition, output: Output, transaction: MemoryTransaction | None) -> int:
         log = self._log(partition)
         reason = refusal(output, self._topic(partition.topic).config, self.wall_ms())
         reason = reason or self.refuses(output)

@@ -15,7 +15,7 @@ from weakref import finalize
 
 from pipeline.api.sinks import Postgres, Sink
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.row_sets import Facts, Gone
+from pipeline.core.row_sets import Gone, TableFacts
 from pipeline.core.sink_positions import Hold, PositionRow
 from pipeline.databases.opening import RealDatabases
 from pipeline.errors import (
@@ -117,7 +117,7 @@ class MemorySession:
     def elsewhere(self, _group: GroupId, _cluster_id: str) -> list[str]:
         return list(self._database.elsewhere)
 
-    def facts(self, _name: str, _key: Sequence[str]) -> Facts | None:
+    def facts(self, _name: str, _key: Sequence[str]) -> TableFacts | None:
         return None
 
     def ddl(self, table: str, key: Sequence[str]) -> str:

@@ -15,11 +15,11 @@ from pipeline.ports import Output
 __all__ = [
     "MemoryRecord",
     "MemoryTopic",
+    "MemoryTransaction",
     "MissingTopicError",
-    "Outcome",
     "PartitionLog",
     "RefusedRecordError",
-    "Transaction",
+    "TransactionState",
     "refusal",
 ]
 
@@ -39,7 +39,7 @@ class RefusedRecordError(Exception):
         self.topic = topic
 
 
-class Outcome(Enum):
+class TransactionState(Enum):
     """Where a transaction is."""
 
     OPEN = "open"
@@ -47,11 +47,11 @@ class Outcome(Enum):
     ABORTED = "aborted"
 
 
-class Transaction:
+class MemoryTransaction:
     """One transaction and the partitions it has written to."""
 
     def __init__(self) -> None:
-        self.outcome = Outcome.OPEN
+        self.outcome = TransactionState.OPEN
         self.partitions: dict[TopicPartition, int] = {}  # with its first offset there
 
 
@@ -147,7 +147,7 @@ class PartitionLog:
     """The log of a partition. A marker is an entry without a record."""
 
     start: int = 0
-    entries: list[tuple[MemoryRecord | None, Transaction | None]] = field(default_factory=list)
+    entries: list[tuple[MemoryRecord | None, MemoryTransaction | None]] = field(default_factory=list)
 
     @property
     def end(self) -> int:
@@ -162,7 +162,7 @@ class PartitionLog:
         """Remove what lies at `start` or above."""
         del self.entries[max(0, start - self.start) :]
 
-    def between(self, start: int, end: int) -> Iterator[tuple[MemoryRecord | None, Transaction | None]]:
+    def between(self, start: int, end: int) -> Iterator[tuple[MemoryRecord | None, MemoryTransaction | None]]:
         """Entries with offsets in [start, end)."""
         for index in range(max(0, start - self.start), end - self.start):
             yield self.entries[index]

@@ -10,9 +10,9 @@ ROWS = [
     Broken(
         "the journal is truncated up to the entry that registered a checkpoint",
         "runtime/checkpoints/upload.py",
-        "            world.cluster.truncate(task.journal, offset)  # 9\n",
-        "            offset = world.journals().bounds(task.journal).stable_end - 2\n"
-        "            world.cluster.truncate(task.journal, offset)  # 9\n",
+        "            environment.cluster.truncate(task.journal, offset)  # 9\n",
+        "            offset = environment.journals().bounds(task.journal).stable_end - 2\n"
+        "            environment.cluster.truncate(task.journal, offset)  # 9\n",
         "tests/runtime/checkpoints/test_checkpoints.py oldest_kept_checkpoint",
     ),
     Broken(
@@ -34,7 +34,7 @@ ROWS = [
         "runtime/checkpoints/upload.py",
         "        for name in made.cleanup:\n",
         "        kept = [(ref, read_manifest(store, cluster_id, task, ref)) for ref in made.kept]\n"
-        "        for name in plan_cleanup(kept, listed(store, prefix, world), 0.0):\n",
+        "        for name in plan_cleanup(kept, listed(store, prefix, environment), 0.0):\n",
         "tests/runtime/checkpoints/test_checkpoint_zombies.py fenced_owner_still",
     ),
     Broken(
@@ -42,9 +42,9 @@ ROWS = [
         "runtime/checkpoints/checkpointer.py",
         "        each.entered = True\n",
         "        each.entered = True\n"
-        "        if self.world.checkpoints is not None:\n"
-        "            cluster_id, store = each.task.applied.identity.cluster_id, self.world.checkpoints.store\n"
-        "            clean_up(each.task.id, cluster_id, made, store, self.world)\n",
+        "        if self.environment.checkpoints is not None:\n"
+        "            cluster_id, store = each.task.applied.identity.cluster_id, self.environment.checkpoints.store\n"
+        "            clean_up(each.task.id, cluster_id, made, store, self.environment)\n",
         "tests/runtime/checkpoints/test_checkpoint_zombies.py entry_is_not_committed",
     ),
     Broken(

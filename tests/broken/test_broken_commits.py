@@ -25,8 +25,8 @@ ROWS = [
     Broken(
         "no renewal after a doubtful commit: take it for done",
         "core/recovery.py",
-        "    if len(found) == 1:\n        return Outcome.ABORTED, head\n",
-        "    if len(found) == 1:\n        return Outcome.COMMITTED, head\n",
+        "    if len(found) == 1:\n        return CommitOutcome.ABORTED, head\n",
+        "    if len(found) == 1:\n        return CommitOutcome.COMMITTED, head\n",
         "tests/runtime/commit/test_doubtful_commits.py unknown_outcome",
     ),
     Broken(
@@ -39,8 +39,8 @@ ROWS = [
     Broken(
         "the journal's new entries are ignored after a renewal",
         "core/recovery.py",
-        "    return Outcome.SUPERSEDED, found[-1]\n",
-        "    return Outcome.ABORTED, head\n",
+        "    return CommitOutcome.SUPERSEDED, found[-1]\n",
+        "    return CommitOutcome.ABORTED, head\n",
         "tests/runtime/commit/test_doubtful_commits.py between_a_doubtful",
     ),
     Broken(
@@ -60,8 +60,8 @@ ROWS = [
     Broken(
         "no fence: every start has a transactional id of its own",
         "runtime/commit/publisher.py",
-        "self._world.producers.open(self._task.transactional_id)",
-        'self._world.producers.open(f"{self._task.transactional_id}.{self._world.random.token(4).hex()}")',
+        "self._environment.producers.open(self._task.transactional_id)",
+        'self._environment.producers.open(f"{self._task.transactional_id}.{self._environment.random.token(4).hex()}")',
         "tests/runtime/assignment/test_fleet.py wakes_up",
     ),
     Broken(
@@ -77,7 +77,7 @@ ROWS = [
         "what a dropped task has written is kept",
         "runtime/task/task.py",
         "        self._overlay = TaskOverlay()\n",
-        '        self._overlay = vars(world.cluster).setdefault("kept", TaskOverlay())\n',
+        '        self._overlay = vars(environment.cluster).setdefault("kept", TaskOverlay())\n',
         "tests/runtime/commit/test_doubtful_commits.py fence_in_the_middle",
     ),
     Broken(

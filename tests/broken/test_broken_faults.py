@@ -287,7 +287,8 @@ ROWS = [
     Broken(
         "what another first start has written meanwhile is not looked at",
         "runtime/restore/genesis.py",
-        "            if _plan(where, tasks, world, ends, known) is GenesisPlan.PRESENT:  # 4\n                return\n",
+        "            if _plan(where, tasks, environment, ends, known) is GenesisPlan.PRESENT:  # 4\n"
+        "                return\n",
         "",
         "tests/runtime/restore/test_genesis.py just_before_its_fence",
     ),
@@ -295,7 +296,7 @@ ROWS = [
         "a reset does not fence whoever runs the task",
         "runtime/commit/admin_entry.py",
         "                publisher.fence()  # 1\n",
-        "                publisher._producer = world.producers.open(f'reset-{task.transactional_id}')\n"
+        "                publisher._producer = environment.producers.open(f'reset-{task.transactional_id}')\n"
         "                publisher._producer.init()\n",
         "tests/runtime/test_reset.py",
     ),

@@ -77,7 +77,7 @@ ROWS = [
     Broken(
         "all attempts have one nonce",
         "runtime/commit/publisher.py",
-        "            nonces.append(self._world.random.token(NONCE_BYTES))\n",
+        "            nonces.append(self._environment.random.token(NONCE_BYTES))\n",
         "            nonces.append(bytes(NONCE_BYTES))\n",
         STOPPED,
     ),

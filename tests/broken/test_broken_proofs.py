@@ -68,10 +68,11 @@ ROWS = [
         "a replay believes old marks",
         "ops/dead_letters/replaying.py",
         "        known_end = self._transactions.known_ends.get(marks_place(self._group), 0)\n"
-        "        self._marks = read_marks(self._group, self._letters.topic_id, self._world, known_end)\n",
-        "        world = replace(self._world, journals=lambda: MemoryJournalReader(self._world.cluster._broker))\n"
+        "        self._marks = read_marks(self._group, self._letters.topic_id, self._environment, known_end)\n",
+        "        broker = self._environment.cluster._broker\n"
+        "        environment = replace(self._environment, journals=lambda: MemoryJournalReader(broker))\n"
         "        from pipeline.testing import MemoryJournalReader\n"
-        "        self._marks = read_marks(self._group, self._letters.topic_id, world)\n",
+        "        self._marks = read_marks(self._group, self._letters.topic_id, environment)\n",
         "tests/ops/test_stale_reads.py letter_that_was_replayed",
     ),
     Broken(

@@ -125,8 +125,8 @@ ROWS = [
     Broken(
         "topics that nobody has asked for pass for deleted ones",
         "runtime/maintenance.py",
-        "self._world.cluster.describe_by_most(sorted(set(_watched(run.plan))))",
-        "self._world.cluster.describe_by_most(list(run.plan.identity.inputs))",
+        "self._environment.cluster.describe_by_most(sorted(set(_watched(run.plan))))",
+        "self._environment.cluster.describe_by_most(list(run.plan.identity.inputs))",
         "tests/runtime/test_topics_gone.py retention_removed",
     ),
     Broken(

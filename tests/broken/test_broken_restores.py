@@ -10,14 +10,14 @@ ROWS = [
     Broken(
         "a task that is retired is run",
         "runtime/restore/restore.py",
-        "            if head.entry.kind is Kind.RETIRE:",
+        "            if head.entry.kind is EntryKind.RETIRE:",
         "            if False:",
         "tests/ops/migration/test_migration.py under_a_worker",
     ),
     Broken(
         "a worker of an app that is retired starts",
         "runtime/journal_backend.py",
-        "        refuse_retired(plan.id, self._world)\n",
+        "        refuse_retired(plan.id, self._environment)\n",
         "",
         "tests/ops/migration/test_migration.py retirement_that_was_killed",
     ),
@@ -71,7 +71,8 @@ ROWS = [
         "                **applied.positions,\n"
         "                **{\n"
         "                    place.topic: position\n"
-        "                    for place, position in world.cluster.committed(task.group_id.consumer_group).items()\n"
+        "                    for place, position in (\n"
+        "                        environment.cluster.committed(task.group_id.consumer_group).items())\n"
         "                    if place.partition == task.partition\n"
         "                },\n"
         "                **",
@@ -115,7 +116,7 @@ ROWS = [
     Broken(
         "an idle task does not look whether it was fenced",
         "runtime/maintenance.py",
-        "            self._begin_looks()\n",
+        "            self._find_owners()\n",
         "            pass\n",
         "tests/runtime/test_reset.py begins_at_an_offset",
     ),
@@ -143,8 +144,8 @@ ROWS = [
     Broken(
         "upgraded rows are not committed with the acquire entry",
         "runtime/restore/restore.py",
-        "Commit(Kind.ACQUIRE, positions, rows, identity=acquired, extra=extra)",
-        "Commit(Kind.ACQUIRE, positions, identity=acquired, extra=extra)",
+        "Commit(EntryKind.ACQUIRE, positions, rows, identity=acquired, extra=extra)",
+        "Commit(EntryKind.ACQUIRE, positions, identity=acquired, extra=extra)",
         "tests/runtime/restore/test_upgrade.py every_row",
     ),
 ]

@@ -87,10 +87,11 @@ ROWS = [
     Broken(
         "a fenced worker takes the task back without asking who has it",
         "runtime/worker.py",
-        '            self._reactions.settled(task)\n            self._world.log.warning("task_taken_over"',
+        "            self._reactions.settled(task)\n"
+        '            self._environment.log.warning(\n                "task_taken_over"',
         "            self._begin_restore(self._run_of(task), task)\n"
         "            continue\n"
-        '            self._world.log.warning("task_taken_over"',
+        '            self._environment.log.warning(\n                "task_taken_over"',
         "tests/runtime/assignment/test_fleet.py wakes_up",
     ),
     Broken(

@@ -55,14 +55,14 @@ ROWS = [
     Broken(
         "a sink's doubtful commit is taken for done",
         "runtime/sinks/writer.py",
-        "        return outcome is Outcome.COMMITTED\n",
+        "        return outcome is CommitOutcome.COMMITTED\n",
         "        return True\n",
         f"{SINKS} outcome_is_unknown",
     ),
     Broken(
         "a sink's doubtful commit is done again",
         "runtime/sinks/writer.py",
-        "        return outcome is Outcome.COMMITTED\n",
+        "        return outcome is CommitOutcome.COMMITTED\n",
         "        return False\n",
         f"{SINKS} outcome_is_unknown",
     ),

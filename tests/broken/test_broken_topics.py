@@ -40,8 +40,8 @@ ROWS = [
     Broken(
         "a topic is changed while something of it is refused",
         "ops/topics/plan.py",
-        "        return self.action is not Action.NONE and not self.problems\n",
-        "        return self.action is not Action.NONE\n",
+        "        return self.action is not TopicAction.NONE and not self.problems\n",
+        "        return self.action is not TopicAction.NONE\n",
         "tests/ops/topics/test_applying.py does_not_hold_up",
     ),
     Broken(

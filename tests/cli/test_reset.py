@@ -8,9 +8,9 @@ from tests.support.ops.dead_letters.orders import Orders
 
 
 def _said(orders: Orders, start: str) -> str:
-    world = orders.driver._world()
+    environment = orders.driver._environment()
     groups = orders.app.groups
-    return _consequences(list(plan_reset(orders.app, groups, None, start_at([start]), world)))
+    return _consequences(list(plan_reset(orders.app, groups, None, start_at([start]), environment)))
 
 
 def test_a_reset_that_handles_records_again_warns_of_their_dead_letters() -> None:
@@ -37,12 +37,12 @@ def test_inputs_that_nothing_happens_to_are_left_out() -> None:
     orders.send(1, 2, 3)
     orders.driver.run()
     planned = list(
-        plan_reset(orders.app, orders.app.groups, None, start_at(["earliest"]), orders.driver._world())
+        plan_reset(orders.app, orders.app.groups, None, start_at(["earliest"]), orders.driver._environment())
     )
     assert len(planned[0].inputs) == 2
     assert list(_rows(planned)) == [["main/0", "amounts", 1, 0, 1, 0], ["main/1", "amounts", 2, 0, 2, 0]]
     still = list(
-        plan_reset(orders.app, orders.app.groups, None, start_at(["latest"]), orders.driver._world())
+        plan_reset(orders.app, orders.app.groups, None, start_at(["latest"]), orders.driver._environment())
     )
     assert [row[0] for row in _rows(still)] == [
         "main/0",

@@ -11,7 +11,7 @@ from pipeline.cli.status import _shown
 from pipeline.core.dead_letter_count import OpenLetters
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.problem import Problem
-from pipeline.runtime.status import AppStatus, Phase, TaskStatus, WorkerStatus
+from pipeline.runtime.status import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 
 TASK = TaskId("flight-delays", "main", 3)
@@ -26,7 +26,7 @@ def shown(found: AppStatus) -> list[str]:
 
 def test_each_value_stands_under_its_heading_and_fits_a_usual_terminal() -> None:
     """A table whose columns slip says something else than what is so."""
-    live = TaskStatus(TASK, Phase.LIVE, "host-1", 42, 7, {"flights": 12}, 1_000, restore_s=1.5)
+    live = TaskStatus(TASK, TaskPhase.LIVE, "host-1", 42, 7, {"flights": 12}, 1_000, restore_s=1.5)
     workers = [WorkerStatus("host-1", "1-x", 1, 1, waiting=False)]
     problem = Problem("something is wrong", "mend it")
     lines = shown(AppStatus("flight-delays", [live], workers, [problem]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.cli.progress import ProgressLine
-from pipeline.runtime.counters import Progress
+from pipeline.runtime.counters import WorkerCounters
 from tests.cli.conftest import Run
 
 
@@ -28,7 +28,7 @@ def test_the_line_on_the_terminal_is_ended_once(capsys: pytest.CaptureFixture[st
     line = ProgressLine()
     line.end()
     assert capsys.readouterr().err == ""
-    line(Progress(5, 4, 1, 0, 0, 2, 0, 0, 0))
+    line(WorkerCounters(5, 4, 1, 0, 0, 2, 0, 0, 0))
     line.end()
     line.end()
     shown = capsys.readouterr().err
@@ -40,7 +40,7 @@ def test_the_line_on_the_terminal_is_ended_once(capsys: pytest.CaptureFixture[st
 def test_the_line_on_the_terminal_counts_duplicates(capsys: pytest.CaptureFixture[str]) -> None:
     """They have no outputs, so nothing else tells a working dedup table from a lost record."""
     line = ProgressLine()
-    line(Progress(5, 4, 1, 0, 0, 2, 0, 0, 0, duplicates=1, late_duplicates=2))
+    line(WorkerCounters(5, 4, 1, 0, 0, 2, 0, 0, 0, duplicates=1, late_duplicates=2))
     line.end()
     assert "1 duplicate dropped  2 late duplicates let through" in capsys.readouterr().err
 

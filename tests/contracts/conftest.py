@@ -26,14 +26,14 @@ from pipeline.ports import (
     JournalReader,
     Members,
     Output,
-    Producers,
     Record,
     Source,
     Sources,
     Stores,
     SystemClock,
     TopicSpec,
-    TransactionalProducer,
+    TransactionalClient,
+    TransactionalClients,
 )
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.testing import (
@@ -66,13 +66,13 @@ class World:
     prefix: str
     cluster: Cluster
     sources: Sources
-    producers: Producers
+    producers: TransactionalClients
     reader: JournalReader
     truncate: Callable[[TopicPartition, int], None]
     members: Callable[[], Members]
     events: EventClients
     write_raw: Callable[[str, Sequence[RawRecord]], int]  # to partition 0; the broker's error code
-    opened: list[Source | TransactionalProducer] = field(default_factory=list)
+    opened: list[Source | TransactionalClient] = field(default_factory=list)
 
     def topic(self, name: str, partitions: int = 1, **config: str) -> str:
         """Create a topic that keeps records of any age, unless `retention_ms` is given."""
@@ -84,7 +84,7 @@ class World:
     def journal(self) -> TopicPartition:
         return TopicPartition(self.topic("journal"), 0)
 
-    def producer(self, name: str = "task") -> TransactionalProducer:
+    def producer(self, name: str = "task") -> TransactionalClient:
         """A producer that owns its id."""
         producer = self.producers.open(f"{self.prefix}-{name}")
         self.opened.append(producer)
@@ -96,7 +96,7 @@ class World:
         self.opened.append(source)
         return source
 
-    def write(self, producer: TransactionalProducer, journal: TopicPartition, *chunks: bytes) -> int:
+    def write(self, producer: TransactionalClient, journal: TopicPartition, *chunks: bytes) -> int:
         """Commit one entry; its offset."""
         producer.begin()
         producer.append(journal, chunks)

@@ -12,12 +12,12 @@ from pipeline.core.names import TopicPartition
 from pipeline.core.partitioner import partition_of
 from pipeline.errors import AbortableError, FencedError, UnreachableError
 from pipeline.kafka.producer import KafkaProducers
-from pipeline.ports import Output, TransactionalProducer, kept_timestamp
+from pipeline.ports import Output, TransactionalClient, kept_timestamp
 from tests.contracts.conftest import World, drain
 from tests.support.raw_records import RawRecord
 
 
-def _one_commit(producer: TransactionalProducer, journal: TopicPartition, topic: str) -> None:
+def _one_commit(producer: TransactionalClient, journal: TopicPartition, topic: str) -> None:
     producer.begin()
     producer.send([Output(topic, b"k", b"v", 1_000)])
     producer.append(journal, [b"entry"])

@@ -26,7 +26,7 @@ from pipeline.core.checkpoint import (
     truncation_offset,
 )
 from pipeline.core.checkpoint_refs import CHECKPOINTS, CheckpointRef, encode_kept, kept_checkpoints
-from pipeline.core.journal import Entry, Identity, InputFacts, JournalEntry, Kind
+from pipeline.core.journal import Entry, EntryKind, Identity, InputFacts, JournalEntry
 from pipeline.core.names import TaskId, checkpoint_object
 from pipeline.core.position import AppliedPosition, after
 from pipeline.errors import DamagedCheckpointError, FatalTaskError, InvariantError
@@ -164,7 +164,7 @@ def test_a_manifest_names_each_file_once() -> None:
 
 
 def checkpoint_entry(kept: bytes) -> JournalEntry:
-    entry = Entry(Kind.CHECKPOINT, 9, "w", b"n", {"in": 9}, extra={CHECKPOINTS: kept})
+    entry = Entry(EntryKind.CHECKPOINT, 9, "w", b"n", {"in": 9}, extra={CHECKPOINTS: kept})
     return JournalEntry(entry, 18, 19, b"c" * 16, 100)
 
 
@@ -175,7 +175,11 @@ def test_what_an_entry_keeps_becomes_part_of_the_applied_position() -> None:
     applied = after(before, checkpoint_entry(encode_kept(kept)))
     assert (applied.checkpoint, applied.checkpoints, applied.journal_bytes) == (18, kept, 100)
     following = JournalEntry(
-        Entry(Kind.COMMIT, 10, "w", b"n", {"in": 10}, checkpoint=18, journal_bytes=100), 20, 21, b"d" * 16, 5
+        Entry(EntryKind.COMMIT, 10, "w", b"n", {"in": 10}, checkpoint=18, journal_bytes=100),
+        20,
+        21,
+        b"d" * 16,
+        5,
     )
     later = after(applied, following)
     assert (later.checkpoint, later.checkpoints, later.journal_bytes) == (18, kept, 105)

@@ -17,7 +17,7 @@ from pipeline.core.dead_letter_count import (
     open_letters,
     recent,
 )
-from pipeline.core.journal import Entry, Kind
+from pipeline.core.journal import Entry, EntryKind
 
 MINUTE = 60_000
 
@@ -108,7 +108,7 @@ def test_a_tally_is_read_as_it_was_written_and_anything_else_is_none() -> None:
 
 def test_entries_of_earlier_releases_have_no_count() -> None:
     """And those releases skip what they do not know."""
-    entry = Entry(Kind.COMMIT, 2, "w", b"n", {"in": 1}, letters=LetterCount("t", 1, 5))
+    entry = Entry(EntryKind.COMMIT, 2, "w", b"n", {"in": 1}, letters=LetterCount("t", 1, 5))
     fields = msgspec.msgpack.decode(msgspec.msgpack.encode(entry))
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(entry), type=Entry) == entry
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(fields[:-1]), type=Entry).letters is None

@@ -15,10 +15,10 @@ from pipeline.core.journal import (
     CHAIN_SIZE,
     NO_CHAIN,
     Entry,
+    EntryKind,
     Identity,
     InputFacts,
     JournalEntry,
-    Kind,
     assemble,
     begins_entry,
     encode_entry,
@@ -43,7 +43,9 @@ def histories(draw: st.DrawFn, min_size: int = 1) -> list[Entry]:
         position += draw(st.integers(0, 1000))
         entries.append(
             Entry(
-                kind=Kind.GENESIS if seq == 1 else draw(st.sampled_from([Kind.ACQUIRE, Kind.COMMIT])),
+                kind=EntryKind.GENESIS
+                if seq == 1
+                else draw(st.sampled_from([EntryKind.ACQUIRE, EntryKind.COMMIT])),
                 seq=seq,
                 owner=draw(st.text(max_size=5)),
                 nonce=draw(st.binary(max_size=12)),
@@ -73,7 +75,7 @@ def read(chunks: Sequence[tuple[int, bytes]], previous: JournalEntry | None = No
 
 
 GOLDEN = Entry(
-    kind=Kind.COMMIT,
+    kind=EntryKind.COMMIT,
     seq=1,
     owner="worker-1",
     nonce=b"0123456789ab",
@@ -84,7 +86,7 @@ GOLDEN = Entry(
 )
 
 
-def entry(seq: int, positions: dict[str, int] | None = None, kind: Kind = Kind.COMMIT) -> Entry:
+def entry(seq: int, positions: dict[str, int] | None = None, kind: EntryKind = EntryKind.COMMIT) -> Entry:
     return Entry(kind=kind, seq=seq, owner="w", nonce=b"n", positions=positions or {})
 
 
@@ -143,7 +145,7 @@ def test_any_flipped_bits_of_a_byte_are_noticed(
 @pytest.mark.parametrize("max_chunk_bytes", [7, 1000])
 def test_every_byte_of_a_journal_is_covered(max_chunk_bytes: int) -> None:
     """As above, for all bytes of one small journal: no field of the header is left to chance."""
-    whole = written([entry(1, kind=Kind.GENESIS), entry(2, {"in": 3})], max_chunk_bytes)
+    whole = written([entry(1, kind=EntryKind.GENESIS), entry(2, {"in": 3})], max_chunk_bytes)
     for index, (offset, chunk) in enumerate(whole):
         for at in range(len(chunk)):
             chunks = list(whole)
@@ -215,7 +217,7 @@ def test_an_entry_of_another_history_is_noticed() -> None:
     """Two owners that both wrote entry 2 differ in the chain, though seq and offsets agree."""
     ours, chain = encode_entry(entry(1), NO_CHAIN, 1000)
     theirs, other_chain = encode_entry(
-        Entry(Kind.COMMIT, seq=1, owner="other", nonce=b"", positions={}), NO_CHAIN, 1000
+        Entry(EntryKind.COMMIT, seq=1, owner="other", nonce=b"", positions={}), NO_CHAIN, 1000
     )
     second, _ = encode_entry(entry(2), other_chain, 1000)
     assert chain != other_chain
@@ -229,7 +231,7 @@ def test_the_chain_of_the_first_entry_is_checked() -> None:
     body = msgspec.msgpack.encode(entry(1))
     chain = b"\x07" * CHAIN_SIZE
     crc = zlib.crc32(body, zlib.crc32(chain + (0).to_bytes(4, "big") + (1).to_bytes(4, "big")))
-    forged = struct.pack(">2sBBIIQ16sI", b"XJ", 1, Kind.COMMIT, 0, 1, 1, chain, crc) + body
+    forged = struct.pack(">2sBBIIQ16sI", b"XJ", 1, EntryKind.COMMIT, 0, 1, 1, chain, crc) + body
     with pytest.raises(FatalTaskError, match="the chain of entry 1 is wrong"):
         read([(0, forged)])
 

@@ -6,15 +6,15 @@ import pytest
 
 from pipeline.core.crashes import Span, Suspect
 from pipeline.core.membership import (
-    Action,
+    AssignmentAction,
     Claim,
+    DeferredGroup,
     Departure,
     Member,
     Owner,
-    Place,
     Roster,
     Suspected,
-    Waiting,
+    TaskRole,
     check_worker_id,
     decide,
     decode_member,
@@ -86,10 +86,10 @@ def test_a_process_that_said_it_leaves_is_no_member_though_it_is_listed() -> Non
 def test_what_keeps_a_group_waiting_is_told_for_each_worker() -> None:
     """Two workers have two networks; and one that has begun takes back what it said, not what the other did."""
     group = TaskId("app", "rows", -1)
-    key, value = encode_note(group, Waiting("a", A.process, "no route"))
-    assert decode_note("app", value) == (group, Waiting("a", A.process, "no route"))
+    key, value = encode_note(group, DeferredGroup("a", A.process, "no route"))
+    assert decode_note("app", value) == (group, DeferredGroup("a", A.process, "no route"))
     assert key == b"waits/rows/a"
-    assert encode_note(group, Waiting("b", B.process, ""))[0] != key
+    assert encode_note(group, DeferredGroup("b", B.process, ""))[0] != key
 
 
 def test_what_is_suspected_is_told_for_each_task() -> None:
@@ -165,7 +165,7 @@ def test_a_take_over_that_has_begun_is_not_given_to_another() -> None:
     assert len(moved) == 1  # the new one's share
 
 
-def rows() -> list[tuple[str, Roster, Place, bool, Action | None]]:
+def rows() -> list[tuple[str, Roster, TaskRole, bool, AssignmentAction | None]]:
     """(row, what is seen, where the task is, settled, what `a` does). `a` alone or `b` alone decides the ring."""
     mine, others = Owner(3, "a", A.process), Owner(3, "b", B.process)
     gone = Owner(3, "gone", "1-x")
@@ -177,33 +177,35 @@ def rows() -> list[tuple[str, Roster, Place, bool, Action | None]]:
     b_has = {TASK: others}
     b_ready, b_not_yet, c_ready = Claim("b", B.process, True), Claim("b", B.process), Claim("c", "1-c", True)
     return [
-        ("1 mine before", Roster([A], {TASK: mine}), Place.ABSENT, False, Action.CLAIM),
-        ("1 mine before, an earlier process", before, Place.ABSENT, False, Action.CLAIM),
-        ("1 released by me", Roster(both, stays), Place.ABSENT, True, Action.CLAIM),
-        ("1 nobody's, settled", Roster([A], {TASK: gone}), Place.ABSENT, True, Action.CLAIM),
-        ("1 nobody's, followed", Roster([A], {TASK: gone}), Place.FOLLOWING, True, Action.CLAIM),
-        ("5 nobody's, not settled", Roster([A], {TASK: gone}), Place.ABSENT, False, None),
-        ("5 new, not settled", Roster([A]), Place.ABSENT, False, None),
-        ("5 on its way", Roster([A], {TASK: gone}), Place.RESTORING, True, None),
-        ("5 live", Roster([A], {TASK: mine}), Place.LIVE, True, None),
-        ("5 failed here", Roster([A], {TASK: mine}), Place.FAILED, True, None),
-        ("5 leaving", Roster([A], {TASK: mine}), Place.LEAVING, True, None),
-        ("4 another's, followed", Roster(both, b_has), Place.FOLLOWING, True, Action.FORGET),
-        ("5 another's", Roster(both, b_has), Place.ABSENT, True, None),
-        ("5 another's, nobody ready", Roster(both, b_has), Place.LIVE, True, None),
-        ("3 another's, and it is ready", Roster(both, b_has, {TASK: b_ready}), Place.LIVE, True, Action.RELEASE),
-        ("5 another's, not ready", Roster(both, b_has, {TASK: b_not_yet}), Place.LIVE, True, None),
-        ("5 a third one is ready", Roster(both, b_has, {TASK: c_ready}), Place.LIVE, True, None),
-        ("2 to come here, run elsewhere", Roster(both, to_b), Place.ABSENT, True, Action.FOLLOW),
-        ("5 the same, not settled", Roster(both, to_b), Place.ABSENT, False, None),
-        ("5 the same, followed", Roster(both, to_b), Place.FOLLOWING, True, None),
+        ("1 mine before", Roster([A], {TASK: mine}), TaskRole.ABSENT, False, AssignmentAction.CLAIM),
+        ("1 mine before, an earlier process", before, TaskRole.ABSENT, False, AssignmentAction.CLAIM),
+        ("1 released by me", Roster(both, stays), TaskRole.ABSENT, True, AssignmentAction.CLAIM),
+        ("1 nobody's, settled", Roster([A], {TASK: gone}), TaskRole.ABSENT, True, AssignmentAction.CLAIM),
+        ("1 nobody's, followed", Roster([A], {TASK: gone}), TaskRole.FOLLOWING, True, AssignmentAction.CLAIM),
+        ("5 nobody's, not settled", Roster([A], {TASK: gone}), TaskRole.ABSENT, False, None),
+        ("5 new, not settled", Roster([A]), TaskRole.ABSENT, False, None),
+        ("5 on its way", Roster([A], {TASK: gone}), TaskRole.RESTORING, True, None),
+        ("5 live", Roster([A], {TASK: mine}), TaskRole.LIVE, True, None),
+        ("5 failed here", Roster([A], {TASK: mine}), TaskRole.FAILED, True, None),
+        ("5 leaving", Roster([A], {TASK: mine}), TaskRole.LEAVING, True, None),
+        ("4 another's, followed", Roster(both, b_has), TaskRole.FOLLOWING, True, AssignmentAction.FORGET),
+        ("5 another's", Roster(both, b_has), TaskRole.ABSENT, True, None),
+        ("5 another's, nobody ready", Roster(both, b_has), TaskRole.LIVE, True, None),
+        ("3 another's, and ready", Roster(both, b_has, {TASK: b_ready}), TaskRole.LIVE, True, AssignmentAction.RELEASE),
+        ("5 another's, not ready", Roster(both, b_has, {TASK: b_not_yet}), TaskRole.LIVE, True, None),
+        ("5 a third one is ready", Roster(both, b_has, {TASK: c_ready}), TaskRole.LIVE, True, None),
+        ("2 to come here, run elsewhere", Roster(both, to_b), TaskRole.ABSENT, True, AssignmentAction.FOLLOW),
+        ("5 the same, not settled", Roster(both, to_b), TaskRole.ABSENT, False, None),
+        ("5 the same, followed", Roster(both, to_b), TaskRole.FOLLOWING, True, None),
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("seen", "place", "settled", "action"), [row[1:] for row in rows()], ids=[row[0] for row in rows()]
 )
-def test_each_row_of_the_table(seen: Roster, place: Place, settled: bool, action: Action | None) -> None:
+def test_each_row_of_the_table(
+    seen: Roster, place: TaskRole, settled: bool, action: AssignmentAction | None
+) -> None:
     """The worker does what the table says, and nothing more."""
     tasks = TASKS if len(seen.owners) > 1 else [TASK]
     assigned = seen.assignment(tasks)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.journal import Entry, Identity, InputFacts, JournalEntry, Kind
+from pipeline.core.journal import Entry, EntryKind, Identity, InputFacts, JournalEntry
 from pipeline.core.position import AppliedPosition, after, decode_position, encode_position
 from pipeline.errors import CorruptStateError, InvariantError
 
@@ -34,7 +34,7 @@ positions = st.builds(
 
 def journal_entry(seq: int, identity: Identity | None = None, stream_time_ms: int = -1) -> JournalEntry:
     entry = Entry(
-        Kind.COMMIT, seq, "w", b"n", {"in": seq * 10}, identity=identity, stream_time_ms=stream_time_ms
+        EntryKind.COMMIT, seq, "w", b"n", {"in": seq * 10}, identity=identity, stream_time_ms=stream_time_ms
     )
     return JournalEntry(entry, offset=seq * 3, next_offset=seq * 3 + 2, chain=bytes([seq]) * 16)
 

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from pipeline.core.checkpoint_refs import CheckpointRef
-from pipeline.core.journal import Identity, JournalEntry, Kind
+from pipeline.core.journal import EntryKind, Identity, JournalEntry
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import Candidate, JournalFacts, RestorePlan, Start, plan_restore
 from pipeline.errors import CheckpointStoreError, FatalTaskError
 from tests.support.core.recovery_case import IDENTITY, TASK, assert_helpful, journal_entry
 
-GENESIS = journal_entry(1, Kind.GENESIS)
-LATER = journal_entry(50, Kind.CHECKPOINT)
+GENESIS = journal_entry(1, EntryKind.GENESIS)
+LATER = journal_entry(50, EntryKind.CHECKPOINT)
 
 
 def state_at(found: JournalEntry, identity: Identity = IDENTITY) -> AppliedPosition:

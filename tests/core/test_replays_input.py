@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.core.journal import NO_CHAIN, Entry, Identity, InputFacts, Kind, assemble, encode_entry
+from pipeline.core.journal import NO_CHAIN, Entry, EntryKind, Identity, InputFacts, assemble, encode_entry
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import check_identity
 from pipeline.core.replays_input import acquired_identity
@@ -61,16 +61,16 @@ def test_another_topic_is_refused_after_an_owner_that_read_the_old_one() -> None
 @pytest.mark.parametrize(
     ("kind", "replays", "refused"),
     [
-        (Kind.ACQUIRE, REPLACED, False),
-        (Kind.ACQUIRE, NEW, True),
-        (Kind.COMMIT, REPLACED, True),
+        (EntryKind.ACQUIRE, REPLACED, False),
+        (EntryKind.ACQUIRE, NEW, True),
+        (EntryKind.COMMIT, REPLACED, True),
     ],
 )
 def test_a_position_falls_only_where_the_entry_says_replaced(
-    kind: Kind, replays: InputFacts, refused: bool
+    kind: EntryKind, replays: InputFacts, refused: bool
 ) -> None:
     """Everywhere else a position that falls is damage."""
-    first = Entry(Kind.GENESIS, 1, "", b"", {"in": 7, TOPIC: 5}, identity=identity(OLD))
+    first = Entry(EntryKind.GENESIS, 1, "", b"", {"in": 7, TOPIC: 5}, identity=identity(OLD))
     second = Entry(kind, 2, "w", b"n", {"in": 7, TOPIC: 0}, identity=identity(replays))
     chunks, chain = encode_entry(first, NO_CHAIN, 1024)
     journal = list(enumerate([*chunks, *encode_entry(second, chain, 1024)[0]]))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from pipeline.core.names import TaskId, TopicPartition
-from pipeline.core.recovery import Outcome
+from pipeline.core.recovery import CommitOutcome
 from pipeline.core.sink_positions import (
     Hold,
     InputNow,
@@ -53,17 +53,17 @@ def rows(a: int, b: int, **changed: object) -> Mapping[str, PositionRow]:
 )
 def test_a_commit_is_superseded_where_a_row_is_not_ours_row_1(found: Mapping[str, PositionRow]) -> None:
     """Also at the very positions that ours would have: another owner may have written those records, too."""
-    assert resolve_commit(HOLD, AFTER, found) is Outcome.SUPERSEDED
+    assert resolve_commit(HOLD, AFTER, found) is CommitOutcome.SUPERSEDED
 
 
 def test_a_commit_has_happened_where_the_rows_stand_behind_it_row_2() -> None:
     """Writing its rows again would double them."""
-    assert resolve_commit(HOLD, AFTER, rows(15, 20)) is Outcome.COMMITTED
+    assert resolve_commit(HOLD, AFTER, rows(15, 20)) is CommitOutcome.COMMITTED
 
 
 def test_a_commit_has_not_happened_where_the_rows_stand_as_before_row_3() -> None:
     """Taking it for done would lose its rows."""
-    assert resolve_commit(HOLD, AFTER, rows(10, 20)) is Outcome.ABORTED
+    assert resolve_commit(HOLD, AFTER, rows(10, 20)) is CommitOutcome.ABORTED
 
 
 @pytest.mark.parametrize("found", [rows(5, 20), rows(12, 20), rows(15, 25), rows(99, 20)])
@@ -71,7 +71,7 @@ def test_a_commit_is_superseded_where_the_rows_stand_elsewhere_row_4(
     found: Mapping[str, PositionRow],
 ) -> None:
     """The database has lost commits, or somebody has changed the rows: they are read again."""
-    assert resolve_commit(HOLD, AFTER, found) is Outcome.SUPERSEDED
+    assert resolve_commit(HOLD, AFTER, found) is CommitOutcome.SUPERSEDED
 
 
 def test_a_commit_that_moves_nothing_is_a_bug() -> None:

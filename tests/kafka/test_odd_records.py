@@ -16,7 +16,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, read_letters
 from pipeline.ops.dead_letters.replaying import Replayer
 from pipeline.ports import TopicSpec
-from pipeline.processes.wiring import build_world
+from pipeline.processes.wiring import build_environment
 from pipeline.runtime.worker import Worker
 from tests.conftest import KafkaUnderTest
 from tests.support.raw_records import RawRecord, write_raw
@@ -51,8 +51,8 @@ def app(kafka: KafkaUnderTest, unique_name: str) -> App:
 def _worker(app: App, kafka: KafkaUnderTest, tmp_path: Path) -> Iterator[Worker]:
     """A worker in this process."""
     settings = WorkerSettings(worker_id="odd", state_dir=tmp_path / "state", commit_interval_ms=10)
-    world = build_world(app, Settings(KafkaSettings(kafka.bootstrap_servers), settings))
-    made = Worker(app, world, settings)
+    environment = build_environment(app, Settings(KafkaSettings(kafka.bootstrap_servers), settings))
+    made = Worker(app, environment, settings)
     try:
         made.start()
         yield made
@@ -84,8 +84,8 @@ def test_odd_records_are_what_they_were_to_handlers_in_letters_and_when_replayed
     with _worker(app, kafka, tmp_path) as worker:
         _run(worker, lambda: worker.progress().dead_lettered == len(ODD) and worker.idle)
         assert seen == ODD
-        world = worker.world
-        letters = list(read_letters(dead_letter_topic(app.id, world.cluster), Choice(), world))
+        environment = worker.environment
+        letters = list(read_letters(dead_letter_topic(app.id, environment.cluster), Choice(), environment))
         assert [
             (each.key, each.value, each.letter.origin.timestamp_ms, list(each.headers)) for each in letters
         ] == ODD
@@ -94,7 +94,7 @@ def test_odd_records_are_what_they_were_to_handlers_in_letters_and_when_replayed
         seen.clear()
         broken.clear()
         broken.append(False)
-        assert Replayer(app, world, 500).run(Choice()).letters == len(ODD)
+        assert Replayer(app, environment, 500).run(Choice()).letters == len(ODD)
         _run(worker, lambda: worker.progress().records == 2 * len(ODD) and worker.idle)
         assert seen == ODD
         assert worker.progress().outputs == 2 * len(ODD)  # letters, and what was forwarded
@@ -120,8 +120,8 @@ def test_header_names_that_are_not_utf8_are_poison_records_for_handlers_that_rea
     with _worker(app, kafka, tmp_path) as worker:
         _run(worker, lambda: worker.progress().dead_lettered == 2 and worker.idle)
         assert worker.progress().outputs == 103
-        world = worker.world
-        letters = list(read_letters(dead_letter_topic(app.id, world.cluster), Choice(), world))
+        environment = worker.environment
+        letters = list(read_letters(dead_letter_topic(app.id, environment.cluster), Choice(), environment))
     assert [(letter.value, list(letter.headers)) for letter in letters] == [(b"bad", [("trace", b"2")])] * 2
     assert {letter.letter.left_out.partition(":")[0] for letter in letters} == {
         "1 of 2 headers cannot be read"
@@ -173,8 +173,8 @@ def test_malformed_records_of_every_kind_are_handled_or_put_aside(
         assert write_raw(kafka.bootstrap_servers, inputs.name, [record]) == 0
     with _worker(app, kafka, tmp_path) as worker:
         _run(worker, lambda: worker.progress().records == len(MALFORMED) and worker.idle)
-        world = worker.world
-        letters = list(read_letters(dead_letter_topic(app.id, world.cluster), Choice(), world))
+        environment = worker.environment
+        letters = list(read_letters(dead_letter_topic(app.id, environment.cluster), Choice(), environment))
     assert seen == [int(record.value or b"") for record, fine in MALFORMED if fine]
     assert [(letter.key, letter.value) for letter in letters] == [
         (record.key, record.value) for record, fine in MALFORMED if not fine

@@ -19,7 +19,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, read_letters
 from pipeline.ops.reading import committed_records
 from pipeline.ports import SystemClock, TopicSpec
-from pipeline.processes.wiring import build_world
+from pipeline.processes.wiring import build_environment
 from pipeline.runtime.worker import Worker
 from tests.conftest import KafkaUnderTest
 
@@ -75,21 +75,21 @@ def test_settings_that_change_under_a_worker_cost_only_the_records_that_they_ref
         any_time = {"message.timestamp.after.max.ms": str(2**63 - 1)}
         cluster.create([TopicSpec(topic, 1, config=any_time) for topic in app.topics])
     worker_settings = WorkerSettings(worker_id="odd", state_dir=tmp_path / "state", commit_interval_ms=50)
-    world = replace(build_world(app, Settings(settings, worker_settings)), clock=clock)
-    worker = Worker(app, world, worker_settings)
+    environment = replace(build_environment(app, Settings(settings, worker_settings)), clock=clock)
+    worker = Worker(app, environment, worker_settings)
     try:
         worker.start()
         _send(kafka, inputs.name, 1)
         _run(worker, lambda: worker.progress().commits == 1 and worker.idle)
-        world.cluster.configure(outs.name, CHANGED)
+        environment.cluster.configure(outs.name, CHANGED)
         _send(kafka, inputs.name, *range(2, COUNT))
         _run(worker, lambda: worker.progress().dead_lettered >= len(BAD) and _settled(worker))
-        letters = list(read_letters(dead_letter_topic(app.id, world.cluster), Choice(), world))
-        info = world.cluster.describe([outs.name])[outs.name]
-        with closing(world.journals()) as reader, closing(world.sources.open("reader")) as source:
+        letters = list(read_letters(dead_letter_topic(app.id, environment.cluster), Choice(), environment))
+        info = environment.cluster.describe([outs.name])[outs.name]
+        with closing(environment.journals()) as reader, closing(environment.sources.open("reader")) as source:
             found = [
                 (record.key(), record.value())
-                for record in committed_records(info, reader, source, world.clock)
+                for record in committed_records(info, reader, source, environment.clock)
             ]
         worker.stop()
     finally:

@@ -14,7 +14,7 @@ from pipeline import App, Context, Event
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
-from pipeline.processes.wiring import build_world
+from pipeline.processes.wiring import build_environment
 from pipeline.runtime.worker import Worker
 from tests.conftest import KafkaUnderTest
 
@@ -50,8 +50,8 @@ def test_a_partition_that_waits_is_paused_and_holds_up_neither_the_other_one_nor
 
     settings = WorkerSettings(worker_id="r", state_dir=tmp_path, commit_interval_ms=10, max_poll_records=500)
     for last in (False, True):
-        world = build_world(app, Settings(KafkaSettings(kafka.bootstrap_servers), settings))
-        worker = Worker(app, world, settings)
+        environment = build_environment(app, Settings(KafkaSettings(kafka.bootstrap_servers), settings))
+        worker = Worker(app, environment, settings)
         try:
             worker.start()
             if not last:

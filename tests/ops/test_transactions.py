@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.core.names import TopicPartition
-from pipeline.core.recovery import Outcome
+from pipeline.core.recovery import CommitOutcome
 from pipeline.errors import (
     AbortableError,
     FatalTaskError,
@@ -19,7 +19,7 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ops.transactions import Transactions
-from pipeline.ports import Output, TopicSpec, TransactionalProducer
+from pipeline.ports import Output, TopicSpec, TransactionalClient
 from pipeline.testing import ManualClock, MemoryBroker, MemoryProducers
 from pipeline.testing.memory_clients import MemoryProducer
 
@@ -69,7 +69,7 @@ class Command:
         self.broker.create(TopicSpec("receipts", 1))
         receipts = TopicPartition("receipts", 0)
         self.transactions = Transactions("id", [receipts], self.producers, self.clock, BACKOFF_MS)
-        self.looks: list[Outcome | PipelineError] = []
+        self.looks: list[CommitOutcome | PipelineError] = []
         self.looked = 0
 
     def write(self) -> str:
@@ -79,10 +79,10 @@ class Command:
     def written(self) -> int:
         return len(self.broker.records("out"))
 
-    def _send(self, producer: TransactionalProducer, receipt: str) -> None:
+    def _send(self, producer: TransactionalClient, receipt: str) -> None:
         producer.send([Output("out", None, receipt.encode(), 0)])
 
-    def _look(self, _receipt: str) -> Outcome:
+    def _look(self, _receipt: str) -> CommitOutcome:
         self.looked += 1
         found = self.looks.pop(0)
         if isinstance(found, PipelineError):
@@ -141,7 +141,7 @@ def test_a_slow_commit_is_looked_up_behind_a_fence(commit_s: float) -> None:
     command = Command()
     command.transactions.fence()
     command.producers.takes_s = {"commit": commit_s}
-    command.looks = [Outcome.COMMITTED]
+    command.looks = [CommitOutcome.COMMITTED]
     before = command.broker.init("id")
     command.transactions.fence()
     command.write()
@@ -154,7 +154,7 @@ def test_a_commit_that_was_confirmed_and_is_gone_is_a_loss() -> None:
     command = Command()
     command.transactions.fence()
     command.producers.takes_s = {"commit": 1.0}
-    command.looks = [Outcome.ABORTED]
+    command.looks = [CommitOutcome.ABORTED]
     with pytest.raises(FatalTaskError, match="has lost it"):
         command.write()
 
@@ -165,7 +165,7 @@ def test_a_look_is_made_again_while_kafka_is_away(error: PipelineError) -> None:
     command = Command()
     command.transactions.fence()
     command.broker.fail_next("commit", UnknownOutcomeError("no answer"), after=True)
-    command.looks = [error, error, error, Outcome.COMMITTED]
+    command.looks = [error, error, error, CommitOutcome.COMMITTED]
     began_s = command.clock.monotonic_s()
     command.write()
     assert command.looked == 4
@@ -190,13 +190,13 @@ def test_another_ones_progress_ends_this_one() -> None:
     command = Command()
     command.transactions.fence()
     command.broker.fail_next("flush", AbortableError("refused"))
-    command.looks = [Outcome.SUPERSEDED]
+    command.looks = [CommitOutcome.SUPERSEDED]
     with pytest.raises(FencedError):
         command.write()
 
 
-@pytest.mark.parametrize("found", [Outcome.ABORTED, Outcome.COMMITTED])
-def test_a_refused_record_is_not_sent_five_times(found: Outcome) -> None:
+@pytest.mark.parametrize("found", [CommitOutcome.ABORTED, CommitOutcome.COMMITTED])
+def test_a_refused_record_is_not_sent_five_times(found: CommitOutcome) -> None:
     """It would be refused each time. But what is committed decides, as after any failure."""
     command = Command()
     command.transactions.fence()
@@ -204,7 +204,7 @@ def test_a_refused_record_is_not_sent_five_times(found: Outcome) -> None:
         "flush", RefusedError("topic out refuses it", hint="raise the limit", topic="out")
     )
     command.looks = [found]
-    if found is Outcome.COMMITTED:
+    if found is CommitOutcome.COMMITTED:
         assert command.write() == "receipt"
     else:
         with pytest.raises(RefusedError, match="record 1: topic out refuses it") as raised:

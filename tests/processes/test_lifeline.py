@@ -18,9 +18,9 @@ DEADLINE_S = 20.0
 CHILD = """
 import ctypes, sys, time
 from pipeline.processes.lifeline import tie
-from pipeline.runtime.counters import Progress
+from pipeline.runtime.counters import WorkerCounters
 report = tie(sys.argv[1])
-report(Progress(1, 2, 3, 4, 5, 6, 7, 8, 9))
+report(WorkerCounters(1, 2, 3, 4, 5, 6, 7, 8, 9))
 """
 HANGS_IN_PYTHON = CHILD + "time.sleep(60)"
 # As a handler inside a C library that never lets go: no other thread of the interpreter runs.

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from pipeline.processes.supervisor import GRACE_S, MAX_REFUSALS, MAX_WAIT_S, WELL_S, End, Restarts, Supervisor
-from pipeline.runtime.counters import Progress
+from pipeline.runtime.counters import WorkerCounters
 from pipeline.testing import ManualClock, SeededRandom
 
 STOP_TIMEOUT_S = 30.0
@@ -19,8 +19,8 @@ KILLED = End(-signal.SIGKILL, 5.0, worked=True)
 REFUSED = End(1, 1.0, worked=False)
 
 
-def progress(records: int = 0, live: int = 0) -> Progress:
-    return Progress(records, 0, 0, 0, 0, live, 0, 0, 0)
+def progress(records: int = 0, live: int = 0) -> WorkerCounters:
+    return WorkerCounters(records, 0, 0, 0, 0, live, 0, 0, 0)
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Script:
     clock: ManualClock
     code: int | None = None
     after_s: float = 0.0
-    progress: Progress | None = None
+    progress: WorkerCounters | None = None
     deaf: bool = False
     pid: int = 0
     told: list[str] = field(default_factory=list)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import Topic
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import Kind
+from pipeline.core.journal import EntryKind
 from pipeline.core.names import TopicPartition
 from pipeline.errors import PipelineError
 from pipeline.ports import Output
@@ -50,7 +50,7 @@ def expire(driver: TestDriver, topic: Topic[Any, Any]) -> None:
 
 
 def commits(sums: Sums) -> int:
-    return sum(entry.entry.kind is Kind.COMMIT for entry in entries(sums))
+    return sum(entry.entry.kind is EntryKind.COMMIT for entry in entries(sums))
 
 
 @pytest.mark.parametrize("aborted", [False, True])

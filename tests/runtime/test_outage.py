@@ -34,7 +34,7 @@ def test_a_worker_says_that_kafka_is_away_and_that_it_is_back() -> None:
     sums.driver.run()
     worker = sums.driver._worker
     assert worker is not None
-    log: Any = worker.world.log
+    log: Any = worker.environment.log
     said = [call.kwargs for call in log._logger.calls if call.kwargs["event"].startswith("kafka_")]
     assert [(entry["event"], entry["reason"]) for entry in said] == [
         ("kafka_unreachable", "brokers away"),

@@ -30,7 +30,7 @@ OTHER = TaskId("orders", "main", 4)
     ("error", "running", "stopping"),
     [
         (SupersededError, Reaction.RESTORE, Reaction.YIELD),
-        (FencedError, Reaction.LOOK, Reaction.YIELD),
+        (FencedError, Reaction.FIND_OWNER, Reaction.YIELD),
         (DamagedStateError, Reaction.SET_ASIDE, Reaction.FAIL),
         (UnreachableError, Reaction.RESTORE_LATER, Reaction.FAIL),
         (UnknownOutcomeError, Reaction.RESTORE_LATER, Reaction.FAIL),
@@ -79,8 +79,8 @@ def test_fences_are_counted_while_a_task_is_restored_until_it_is_known_whose_it_
     def restored() -> Reaction:
         return reactions.to(fenced, TASK, live=False, stopping=False)
 
-    assert [restored() for _ in range(MAX_FENCES)] == [Reaction.LOOK] * MAX_FENCES
+    assert [restored() for _ in range(MAX_FENCES)] == [Reaction.FIND_OWNER] * MAX_FENCES
     assert restored() is Reaction.FAIL
     reactions.settled(TASK)
     live = [reactions.to(fenced, TASK, live=True, stopping=False) for _ in range(2 * MAX_FENCES)]
-    assert set(live) == {Reaction.LOOK}
+    assert set(live) == {Reaction.FIND_OWNER}

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.row_sets import Change, Facts, Gone, Sets, as_sets, fits, versions
+from pipeline.core.row_sets import Change, Gone, Sets, TableFacts, as_sets, fits, versions
 from pipeline.databases.postgres.kinds import kind_of
 
 of = partial(kind_of, modifier=-1, element="", deterministic=True, unicode=True, indexed=False)
-PLAIN = Facts({"k": of("text"), "v": of("int8")}, {}, frozenset({"k"}), True, True, True)
+PLAIN = TableFacts({"k": of("text"), "v": of("int8")}, {}, frozenset({"k"}), True, True, True)
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipeline.core.row_sets import Facts
+from pipeline.core.row_sets import TableFacts
 from pipeline.databases.postgres.kinds import kind_of
 from pipeline.databases.sql import quoted
 from pipeline.ports.databases import TableShape
@@ -89,7 +89,7 @@ def shape_of(query: Query, table: str) -> TableShape | None:
     )
 
 
-def facts_of(query: Query, name: str, key: Sequence[str]) -> Facts | None:
+def facts_of(query: Query, name: str, key: Sequence[str]) -> TableFacts | None:
     """As `SinkSession.facts`."""
     found = query(_FIND, (name,))
     if not found:
@@ -101,7 +101,7 @@ def facts_of(query: Query, name: str, key: Sequence[str]) -> Facts | None:
     if keys:
         others.remove(keys[0])
     columns = query(_COLUMNS, (oid,))
-    return Facts(
+    return TableFacts(
         {
             column: kind_of(
                 kind, modifier, element, deterministic=deterministic, unicode=unicode, indexed=bool(others)

@@ -14,19 +14,19 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from pipeline.core.row_sets import Kind, Values
+from pipeline.core.row_sets import ValueKind, Values
 
 __all__ = ["kind_of"]
 
 # An entry of a btree takes 2,704 bytes: three such values of 4 bytes a character.
 INDEXED_CHARACTERS = 200
 _NUMERIC_DIGITS = 1_000
-_UNKNOWN = Kind()
+_UNKNOWN = ValueKind()
 
 
 def kind_of(
     name: str, modifier: int, element: str, *, deterministic: bool, unicode: bool, indexed: bool
-) -> Kind:
+) -> ValueKind:
     """Of a type of pg_catalog by its name.
 
     modifier: atttypmod. element: the element type's name, of an array. deterministic: the column's collation. unicode:
@@ -34,12 +34,14 @@ def kind_of(
     """
     if element:
         of = kind_of(element, -1, "", deterministic=True, unicode=unicode, indexed=indexed)
-        return Kind(frozenset({list, str}), partial(_lists_of, of.key)) if of.key is not None else _UNKNOWN
+        return (
+            ValueKind(frozenset({list, str}), partial(_lists_of, of.key)) if of.key is not None else _UNKNOWN
+        )
     if name in {"text", "varchar"}:
         if modifier != -1 or not unicode:
             return _UNKNOWN
         limit = INDEXED_CHARACTERS if indexed else None
-        return Kind(key=str if deterministic else None, sure=partial(_encodes, limit))
+        return ValueKind(key=str if deterministic else None, sure=partial(_encodes, limit))
     if name == "numeric":
         return _numeric(modifier)
     kind = _KINDS.get(name, _UNKNOWN)
@@ -83,15 +85,15 @@ def _all_naive(values: Values) -> bool:
     return all(type(value) is str or value.tzinfo is None for value in values)
 
 
-def _numeric(modifier: int) -> Kind:
+def _numeric(modifier: int) -> ValueKind:
     """NUMERIC, or NUMERIC(precision, scale), which rounds and is bounded."""
     takes: frozenset[type] = frozenset({int, Decimal, str})
     if modifier == -1:
-        return Kind(takes, key=int, sure=partial(_below, Decimal(10) ** _NUMERIC_DIGITS))
+        return ValueKind(takes, key=int, sure=partial(_below, Decimal(10) ** _NUMERIC_DIGITS))
     precision, scale = ((modifier - 4) >> 16) & 0xFFFF, (modifier - 4) & 0x7FF
     if not 0 <= scale < precision:
-        return Kind(takes)
-    return Kind(takes, sure=partial(_below, Decimal(10) ** (precision - scale) - 1))
+        return ValueKind(takes)
+    return ValueKind(takes, sure=partial(_below, Decimal(10) ** (precision - scale) - 1))
 
 
 def _below(bound: Decimal, values: Values) -> bool:
@@ -109,19 +111,19 @@ def _types(*types: type) -> Callable[[Sequence[Any]], bool]:
 _INTEGERS = {"int2": 15, "int4": 31, "int8": 63}
 _KINDS = {
     **{
-        name: Kind(frozenset({int, str}), key=int, sure=partial(_within, 1 << bits))
+        name: ValueKind(frozenset({int, str}), key=int, sure=partial(_within, 1 << bits))
         for name, bits in _INTEGERS.items()
     },
-    "bytea": Kind(frozenset({bytes, str}), key=bytes, sure=_not_text),
-    "bool": Kind(frozenset({bool, str}), key=bool, sure=_not_text),
+    "bytea": ValueKind(frozenset({bytes, str}), key=bytes, sure=_not_text),
+    "bool": ValueKind(frozenset({bool, str}), key=bool, sure=_not_text),
     # Zero and minus zero are one value in the column and print differently; so is NaN: no key.
-    "float8": Kind(frozenset({float, int, str}), sure=_types(float)),
-    "uuid": Kind(frozenset({UUID, str}), key=UUID, sure=_not_text),
-    "date": Kind(frozenset({date, str}), key=date, sure=_not_text),
-    "timestamptz": Kind(frozenset({datetime, str}), key=datetime, comparable=_all_utc, sure=_not_text),
-    "timestamp": Kind(
+    "float8": ValueKind(frozenset({float, int, str}), sure=_types(float)),
+    "uuid": ValueKind(frozenset({UUID, str}), key=UUID, sure=_not_text),
+    "date": ValueKind(frozenset({date, str}), key=date, sure=_not_text),
+    "timestamptz": ValueKind(frozenset({datetime, str}), key=datetime, comparable=_all_utc, sure=_not_text),
+    "timestamp": ValueKind(
         frozenset({datetime, str}), _all_naive, key=datetime, comparable=_all_naive, sure=_not_text
     ),
-    "interval": Kind(frozenset({timedelta, str}), sure=_not_text),
-    "jsonb": Kind(frozenset({dict, str})),
+    "interval": ValueKind(frozenset({timedelta, str}), sure=_not_text),
+    "jsonb": ValueKind(frozenset({dict, str})),
 }

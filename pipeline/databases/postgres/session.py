@@ -20,7 +20,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import JsonbDumper
 
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.row_sets import Facts, Gone, as_sets, fits, versions
+from pipeline.core.row_sets import Gone, TableFacts, as_sets, fits, versions
 from pipeline.core.sink_positions import Hold, PositionRow
 from pipeline.databases.postgres.catalog import facts_of, shape_of
 from pipeline.databases.postgres.errors import not_connected, translation
@@ -137,7 +137,7 @@ class PostgresSession(SqlSession):
     def shape(self, table: str) -> TableShape | None:
         return shape_of(self.query, table)
 
-    def facts(self, name: str, key: Sequence[str]) -> Facts | None:
+    def facts(self, name: str, key: Sequence[str]) -> TableFacts | None:
         return facts_of(self.query, name, key)
 
     def begin(self) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from pipeline.ops.dead_letters.letters import DeadLetter, LetterId
-from pipeline.ops.dead_letters.marks import Mark
+from pipeline.ops.dead_letters.marks import ReplayMark
 from pipeline.ops.dead_letters.replaying import Replayer
-from pipeline.ports import TransactionalProducer
+from pipeline.ports import TransactionalClient
 
 __all__ = ["Discarder"]
 
@@ -25,9 +25,9 @@ class Discarder(Replayer):
     def _refusal(self, found: DeadLetter) -> str | None:  # noqa: ARG002 - whatever cannot be replayed can be discarded
         return None
 
-    def _mark(self, letter: DeadLetter, place: LetterId, nonce: str) -> Mark:
+    def _mark(self, letter: DeadLetter, place: LetterId, nonce: str) -> ReplayMark:
         mark = super()._mark(letter, place, nonce)
         return msgspec.structs.replace(mark, times=mark.times - 1, replay=mark.replay - 1, discarded=True)
 
-    def _send_letters(self, producer: TransactionalProducer, batch: list[DeadLetter]) -> None:
+    def _send_letters(self, producer: TransactionalClient, batch: list[DeadLetter]) -> None:
         """The marks are all that is sent."""

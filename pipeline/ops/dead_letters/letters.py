@@ -15,7 +15,7 @@ from pipeline.core.names import GroupId, TopicPartition
 from pipeline.errors import InputError
 from pipeline.ops.reading import committed_records
 from pipeline.ports import Cluster, Record, TopicInfo
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["Choice", "DeadLetter", "LetterId", "dead_letter_topic", "letter_id", "places_of", "read_letters"]
 
@@ -94,7 +94,7 @@ def places_of(topic: TopicInfo) -> list[TopicPartition]:
 
 
 def read_letters(
-    topic: TopicInfo, choice: Choice, world: World, within: Mapping[int, range] | None = None
+    topic: TopicInfo, choice: Choice, environment: Environment, within: Mapping[int, range] | None = None
 ) -> Iterator[DeadLetter]:
     """Those that are meant, up to the topic's end as of now, in order per partition.
 
@@ -103,10 +103,10 @@ def read_letters(
     """
     within = _within(topic, choice.ids) if within is None else within
     with (
-        closing(world.journals()) as reader,
-        closing(world.sources.open(_READER)) as source,
+        closing(environment.journals()) as reader,
+        closing(environment.sources.open(_READER)) as source,
     ):
-        for record in committed_records(topic, reader, source, world.clock, within):
+        for record in committed_records(topic, reader, source, environment.clock, within):
             found = _dead_letter(record)
             if found is not None and choice.takes(found):
                 yield found

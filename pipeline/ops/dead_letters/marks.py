@@ -18,11 +18,11 @@ from pipeline.errors import ConfigError, CorruptStateError
 from pipeline.ops.dead_letters.letters import LetterId
 from pipeline.ops.reading import read_settled
 from pipeline.ports import Cluster, Output, TopicSpec
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = [
-    "Mark",
     "Marks",
+    "ReplayMark",
     "decode_mark",
     "ensure_marks_topic",
     "forgotten_mark",
@@ -36,7 +36,7 @@ _DISCARDED = b"discarded"
 _CONFIG = {"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"}
 
 
-class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class ReplayMark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`partition`, `offset`: the letter's. `times`: how often it was replayed; `replay`: as which replay of its record.
 
     `nonce`: of the attempt, by which a replay knows its own. `discarded`: it is not to be replayed.
@@ -54,10 +54,10 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     discarded: bool = False
 
 
-Marks = dict[LetterId, Mark]
+Marks = dict[LetterId, ReplayMark]
 
 
-def mark_output(mark: Mark) -> Output:
+def mark_output(mark: ReplayMark) -> Output:
     """The record that says it, keyed by the letter."""
     body = msgspec.json.encode(msgspec.structs.replace(mark, discarded=False))
     discarded = json_checksum(body + _DISCARDED) if mark.discarded else ""
@@ -65,17 +65,17 @@ def mark_output(mark: Mark) -> Output:
     return Output(replay_marks_topic(mark.app), _key(mark), value, mark.replayed_ms)
 
 
-def forgotten_mark(mark: Mark, now_ms: int) -> Output:
+def forgotten_mark(mark: ReplayMark, now_ms: int) -> Output:
     """The record that removes a mark of a letter that no longer exists."""
     return Output(replay_marks_topic(mark.app), _key(mark), None, now_ms)
 
 
-def decode_mark(data: bytes, app: str) -> Mark:
+def decode_mark(data: bytes, app: str) -> ReplayMark:
     """The mark, verified. Raises CorruptStateError."""
     try:
         sealed = _ENVELOPE.read(data)
         body = _ENVELOPE.verify(sealed)
-        mark = msgspec.json.decode(body, type=Mark)
+        mark = msgspec.json.decode(body, type=ReplayMark)
         discarded = sealed.fields.get("discarded")
         if not discarded:
             return mark
@@ -96,14 +96,14 @@ def decode_mark(data: bytes, app: str) -> Mark:
         raise _corrupt(app, f"a record cannot be read: {error}") from error
 
 
-def read_marks(group: GroupId, topic_id: str, world: World, at_least: int = 0) -> Marks:
+def read_marks(group: GroupId, topic_id: str, environment: Environment, at_least: int = 0) -> Marks:
     """The marks of a group's letters, by letter. `topic_id`: of the dead-letter topic.
 
     `at_least`: where the leader of the marks is known to be; without it what is read may be old. Raises
     CorruptStateError, UnreachableError, StaleReadError.
     """
     place = marks_place(group)
-    if not at_least and not world.cluster.describe([place.topic]):
+    if not at_least and not environment.cluster.describe([place.topic]):
         return {}
 
     def by_letter(records: Iterator[tuple[int, bytes]]) -> Marks:
@@ -114,7 +114,9 @@ def read_marks(group: GroupId, topic_id: str, world: World, at_least: int = 0) -
             if mark.group == group.group and mark.topic_id == topic_id
         }
 
-    return read_settled(place, by_letter, journals=world.journals, clock=world.clock, at_least=at_least)
+    return read_settled(
+        place, by_letter, journals=environment.journals, clock=environment.clock, at_least=at_least
+    )
 
 
 def marks_place(group: GroupId) -> TopicPartition:
@@ -137,7 +139,7 @@ def ensure_marks_topic(group: GroupId, cluster: Cluster) -> None:
         )
 
 
-def _key(mark: Mark) -> bytes:
+def _key(mark: ReplayMark) -> bytes:
     return f"{mark.app}/{mark.group}/{mark.partition}/{mark.offset}".encode()
 
 

@@ -25,7 +25,7 @@ from pipeline.ops.dead_letters.marks import Marks
 from pipeline.ops.dead_letters.records import FailedRecord, State
 from pipeline.ports import JournalReader, Output, TopicInfo, TopicSpec
 from pipeline.runtime.commit.journal_reader import last_entries
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.status.dead_letter_tallies import read_tallies
 
 __all__ = ["OpenCount"]
@@ -37,10 +37,10 @@ _READS_AT_ONCE = 8
 class OpenCount:
     """The tally of one group during one command. `topic`: the dead-letter topic. First `look`, then `begin`."""
 
-    def __init__(self, group: GroupId, topic: TopicInfo, world: World) -> None:
+    def __init__(self, group: GroupId, topic: TopicInfo, environment: Environment) -> None:
         self._group = group
         self._topic = topic
-        self._world = world
+        self._environment = environment
         self._counts: Mapping[int, LetterCount] | None = None
         self._tally: LetterTally | None = None
         self._sent: LetterTally | None = None
@@ -61,9 +61,9 @@ class OpenCount:
 
         Before the barrier in the dead-letter topic: so the letters of the entries that are read lie before it.
         """
-        if not self._world.cluster.describe([self.place.topic]):
-            self._world.cluster.create([TopicSpec(self.place.topic, partitions=1, config=_CONFIG)])
-        with closing(self._world.journals()) as reader:
+        if not self._environment.cluster.describe([self.place.topic]):
+            self._environment.cluster.create([TopicSpec(self.place.topic, partitions=1, config=_CONFIG)])
+        with closing(self._environment.journals()) as reader:
             self._counts = self._last_counts(reader)
 
     def begin(self, journals: Callable[[], JournalReader]) -> None:
@@ -82,7 +82,7 @@ class OpenCount:
             if count.topic_id == self._topic.topic_id
         }
         still_open = [record for record in records if record.state(marks) is State.OPEN]
-        now_ms = self._world.clock.wall_ms()
+        now_ms = self._environment.clock.wall_ms()
         before = open_letters(self._topic.topic_id, counts, self._tally, now_ms)
         self._tally = LetterTally(
             group=self._group.group,
@@ -98,7 +98,7 @@ class OpenCount:
         """The record that says so after `closed` open records were marked. `committed` tells that it counts."""
         if self._tally is None:
             return ()
-        now_ms = self._world.clock.wall_ms()
+        now_ms = self._environment.clock.wall_ms()
         self._sent = msgspec.structs.replace(self._tally, open=self._tally.open - closed, wall_ms=now_ms)
         key = self._group.group.encode()
         return (Output(self.place.topic, key, encode_tally(self._sent), now_ms),)
@@ -109,7 +109,7 @@ class OpenCount:
 
     def _last_counts(self, reader: JournalReader) -> dict[int, LetterCount]:
         name = self._group.journal_topic
-        journal = self._world.cluster.describe([name]).get(name)
+        journal = self._environment.cluster.describe([name]).get(name)
         places = [
             TaskId(*self._group, number).journal
             for number in range(journal.partitions if journal is not None else 0)

@@ -20,10 +20,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from pipeline.core.names import GroupId, TopicPartition
-from pipeline.core.recovery import Outcome
+from pipeline.core.recovery import CommitOutcome
 from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, places_of
 from pipeline.ops.dead_letters.marks import (
-    Mark,
+    ReplayMark,
     ensure_marks_topic,
     forgotten_mark,
     marks_place,
@@ -33,7 +33,7 @@ from pipeline.ops.dead_letters.records import State, failed_records
 from pipeline.ops.reading import seeing
 from pipeline.ops.transactions import Transactions
 from pipeline.ports import TopicInfo
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["Purge", "plan_purge", "purge"]
 
@@ -53,47 +53,51 @@ class Purge:
     behind: int
 
 
-def plan_purge(group: GroupId, world: World) -> Purge:
+def plan_purge(group: GroupId, environment: Environment) -> Purge:
     """What a purge would delete now. Raises InputError (the group has no dead letters), UnreachableError."""
-    return _plan(group, dead_letter_topic(group, world.cluster), world, {})
+    return _plan(group, dead_letter_topic(group, environment.cluster), environment, {})
 
 
-def purge(group: GroupId, world: World, retry_backoff_ms: int) -> Purge:
+def purge(group: GroupId, environment: Environment, retry_backoff_ms: int) -> Purge:
     """Delete the letters that are not needed; what was deleted.
 
     Raises InputError (the group has no dead letters), FencedError, UnreachableError, CorruptStateError.
     """
-    topic = dead_letter_topic(group, world.cluster)
+    topic = dead_letter_topic(group, environment.cluster)
     transactions = Transactions(
         group.replay_transactional_id,
         [marks_place(group), *places_of(topic)],
-        world.producers,
-        world.clock,
+        environment.producers,
+        environment.clock,
         retry_backoff_ms,
     )
     try:
-        ensure_marks_topic(group, world.cluster)
+        ensure_marks_topic(group, environment.cluster)
         transactions.fence()  # 1
         ends = transactions.known_ends
-        world = replace(world, journals=seeing(world.journals, lambda: ends, world.clock))
-        plan = _plan(group, topic, world, ends)  # 2
+        environment = replace(
+            environment, journals=seeing(environment.journals, lambda: ends, environment.clock)
+        )
+        plan = _plan(group, topic, environment, ends)  # 2
         for partition, before in plan.before.items():  # 3
-            world.cluster.truncate(TopicPartition(topic.name, partition), before)
-        forgotten = _forgotten(group, topic, world)
+            environment.cluster.truncate(TopicPartition(topic.name, partition), before)
+        forgotten = _forgotten(group, topic, environment)
         for start in range(0, len(forgotten), BATCH_MARKS):  # 4
-            _forget(forgotten[start : start + BATCH_MARKS], transactions, world)
+            _forget(forgotten[start : start + BATCH_MARKS], transactions, environment)
     finally:
         transactions.close()
     return plan
 
 
-def _plan(group: GroupId, topic: TopicInfo, world: World, ends: Mapping[TopicPartition, int]) -> Purge:
+def _plan(
+    group: GroupId, topic: TopicInfo, environment: Environment, ends: Mapping[TopicPartition, int]
+) -> Purge:
     """`ends`: of marks and letters, behind the barrier. Letters that come later are read or not, and stay."""
-    marks = read_marks(group, topic.topic_id, world, ends.get(marks_place(group), 0))
-    with closing(world.journals()) as reader:
+    marks = read_marks(group, topic.topic_id, environment, ends.get(marks_place(group), 0))
+    with closing(environment.journals()) as reader:
         found = reader.stable_ends(places_of(topic))
     before = {place.partition: min(end, ends.get(place, end)) for place, end in found.items()}
-    records = failed_records(topic, group, Choice(), world)
+    records = failed_records(topic, group, Choice(), environment)
     still_open = [record for record in records if record.state(marks) is State.OPEN]
     for record in still_open:
         partition, offset = record.newest
@@ -103,23 +107,23 @@ def _plan(group: GroupId, topic: TopicInfo, world: World, ends: Mapping[TopicPar
     return Purge(before, deleted, len(still_open), len(ids) - deleted - len(still_open))
 
 
-def _forgotten(group: GroupId, topic: TopicInfo, world: World) -> Sequence[Mark]:
+def _forgotten(group: GroupId, topic: TopicInfo, environment: Environment) -> Sequence[ReplayMark]:
     """Marks of letters that no longer exist."""
-    with closing(world.journals()) as reader:
+    with closing(environment.journals()) as reader:
         starts = {
             number: reader.bounds(TopicPartition(topic.name, number)).start
             for number in range(topic.partitions)
         }
-    marks = read_marks(group, topic.topic_id, world, 1)
+    marks = read_marks(group, topic.topic_id, environment, 1)
     return [mark for mark in marks.values() if mark.offset < starts.get(mark.partition, 0)]
 
 
-def _forget(marks: Sequence[Mark], transactions: Transactions, world: World) -> None:
+def _forget(marks: Sequence[ReplayMark], transactions: Transactions, environment: Environment) -> None:
     """Remove marks. Whether that was committed does not matter: the next purge removes what is left."""
-    now_ms = world.clock.wall_ms()
+    now_ms = environment.clock.wall_ms()
     transactions.write(
         f"{len(marks)} marks to remove",
         receipt=lambda: None,
         send=lambda producer, _: producer.send([forgotten_mark(mark, now_ms) for mark in marks]),
-        outcome=lambda _: Outcome.COMMITTED,
+        outcome=lambda _: CommitOutcome.COMMITTED,
     )

@@ -18,9 +18,9 @@ from hashlib import blake2b
 from pipeline.core.dead_letter_count import NOT_NUMBERED, LetterNumber
 from pipeline.core.names import GroupId
 from pipeline.ops.dead_letters.letters import Choice, DeadLetter, LetterId, read_letters
-from pipeline.ops.dead_letters.marks import Mark
+from pipeline.ops.dead_letters.marks import ReplayMark
 from pipeline.ports import TopicInfo
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["FailedRecord", "State", "failed_records", "newest_letters"]
 
@@ -68,7 +68,7 @@ class FailedRecord:
             self.task = found.letter.origin.partition
             self.number = found.letter.number if own else NOT_NUMBERED
 
-    def state(self, marks: Mapping[LetterId, Mark]) -> State:
+    def state(self, marks: Mapping[LetterId, ReplayMark]) -> State:
         """What `marks` say of the newest letter. The older letters of a record that failed again have marks, too."""
         mark = marks.get(self.newest)
         if mark is None:
@@ -77,7 +77,7 @@ class FailedRecord:
 
 
 def failed_records(
-    topic: TopicInfo, group: GroupId, choice: Choice, world: World, *, everything: bool = False
+    topic: TopicInfo, group: GroupId, choice: Choice, environment: Environment, *, everything: bool = False
 ) -> list[FailedRecord]:
     """The records that failed, up to the topic's end as of now, in the order of their first letters.
 
@@ -85,12 +85,12 @@ def failed_records(
     partitions are read that may hold letters of the same records, unless `everything` is wanted. Raises
     UnreachableError.
     """
-    within = None if everything else _within(topic, choice.ids, world)
+    within = None if everything else _within(topic, choice.ids, environment)
     records: dict[bytes, FailedRecord] = {}
     without_id: dict[
         bytes, str
     ] = {}  # of letters of earlier releases: the topic id that they turn out to have
-    for found in read_letters(topic, Choice(), world, within):
+    for found in read_letters(topic, Choice(), environment, within):
         letter, origin = found.letter, found.letter.origin
         owner = (letter.app, letter.group) if letter.app else group
         place = _digest(*owner, origin.topic, origin.partition, origin.offset)
@@ -110,21 +110,21 @@ def _digest(*parts: object) -> bytes:
 
 
 def newest_letters(
-    topic: TopicInfo, records: Collection[FailedRecord], world: World
+    topic: TopicInfo, records: Collection[FailedRecord], environment: Environment
 ) -> Iterator[tuple[FailedRecord, DeadLetter]]:
     """The newest letter of each of these records, in order per partition. Raises UnreachableError."""
     wanted = {record.newest: record for record in records}
     if wanted:
-        for letter in read_letters(topic, Choice(wanted.keys()), world):
+        for letter in read_letters(topic, Choice(wanted.keys()), environment):
             yield wanted[letter.id], letter
 
 
-def _within(topic: TopicInfo, ids: Collection[LetterId], world: World) -> dict[int, range] | None:
+def _within(topic: TopicInfo, ids: Collection[LetterId], environment: Environment) -> dict[int, range] | None:
     """Where letters of the same records as these letters may be; None for everywhere."""
     if not ids:
         return None
     first: dict[int, int] = {}
-    for found in read_letters(topic, Choice(ids), world):
+    for found in read_letters(topic, Choice(ids), environment):
         if found.key is None and topic.partitions > 1:
             return None
         first[found.partition] = min(found.offset, first.get(found.partition, found.offset))

@@ -30,12 +30,12 @@ from dataclasses import dataclass, field, replace
 from pipeline.api.group import Group
 from pipeline.core.dead_letters import Replay, encode_replay
 from pipeline.core.names import TopicPartition
-from pipeline.core.recovery import Outcome
+from pipeline.core.recovery import CommitOutcome
 from pipeline.errors import ConfigError, FencedError
 from pipeline.ops.dead_letters.letters import Choice, DeadLetter, LetterId, dead_letter_topic, places_of
 from pipeline.ops.dead_letters.marks import (
-    Mark,
     Marks,
+    ReplayMark,
     ensure_marks_topic,
     mark_output,
     marks_place,
@@ -45,10 +45,10 @@ from pipeline.ops.dead_letters.open_count import OpenCount
 from pipeline.ops.dead_letters.records import FailedRecord, State, failed_records, newest_letters
 from pipeline.ops.reading import seeing
 from pipeline.ops.transactions import Transactions
-from pipeline.ports import TopicInfo, TransactionalProducer
-from pipeline.runtime.environment import World
+from pipeline.ports import TopicInfo, TransactionalClient
+from pipeline.runtime.environment import Environment
 
-__all__ = ["Refused", "Replayed", "Replayer"]
+__all__ = ["Refused", "ReplayReport", "Replayer"]
 
 BATCH_LETTERS = 500
 BATCH_BYTES = 4 * 1024 * 1024
@@ -65,7 +65,7 @@ class Refused:
 
 
 @dataclass(slots=True)
-class Replayed:
+class ReplayReport:
     """What one run has done: `letters`, one for each record.
 
     `before`: records that were meant and had been replayed or discarded already; `discarded` of them the latter.
@@ -83,46 +83,48 @@ class Replayer:
     `again`: also records that were replayed or discarded before, one more time in each run.
     """
 
-    def __init__(self, group: Group, world: World, retry_backoff_ms: int, *, again: bool = False) -> None:
+    def __init__(
+        self, group: Group, environment: Environment, retry_backoff_ms: int, *, again: bool = False
+    ) -> None:
         self._group = group.id
         self._inputs = {topic.name for topic in group.inputs}
-        self._world = world
+        self._environment = environment
         self._again = again
-        self._letters = dead_letter_topic(self._group, world.cluster)
+        self._letters = dead_letter_topic(self._group, environment.cluster)
         self._prepare()
-        self._count = OpenCount(self._group, self._letters, world)
+        self._count = OpenCount(self._group, self._letters, environment)
         self._marks: Marks = {}
         self._records: dict[LetterId, FailedRecord] = {}  # by their newest letters
         self._transactions = Transactions(
             self._group.replay_transactional_id,
             [marks_place(self._group), self._count.place, *places_of(self._letters)],
-            world.producers,
-            world.clock,
+            environment.producers,
+            environment.clock,
             retry_backoff_ms,
         )
 
-    def plan(self, choice: Choice, replayed: Replayed, most: int | None = None) -> Iterator[DeadLetter]:
+    def plan(self, choice: Choice, replayed: ReplayReport, most: int | None = None) -> Iterator[DeadLetter]:
         """The letters that `run` would replay now; `replayed` is told what else was meant. Changes nothing."""
         self._recall()
         yield from self._chosen(choice, most, replayed)
 
     def run(
         self, choice: Choice, most: int | None = None, progress: Callable[[int], None] = lambda _: None
-    ) -> Replayed:
+    ) -> ReplayReport:
         """Replay them. `most`: letters at most. `progress` is told how many have been committed so far.
 
         Raises FencedError (another replay goes on), UnreachableError, ConfigError, CorruptStateError.
         """
-        replayed = Replayed()
+        replayed = ReplayReport()
         try:
-            ensure_marks_topic(self._group, self._world.cluster)
+            ensure_marks_topic(self._group, self._environment.cluster)
             self._count.look()
             self._transactions.fence()  # 1
-            world, transactions = self._world, self._transactions
-            journals = seeing(world.journals, lambda: transactions.known_ends, world.clock)
-            self._world = replace(world, journals=journals)
+            environment, transactions = self._environment, self._transactions
+            journals = seeing(environment.journals, lambda: transactions.known_ends, environment.clock)
+            self._environment = replace(environment, journals=journals)
             self._recall()  # 2
-            self._count.begin(self._world.journals)
+            self._count.begin(self._environment.journals)
             for batch in _batches(self._chosen(choice, most, replayed)):  # 3
                 self._commit(batch)  # 4, 5
                 replayed.letters += len(batch)
@@ -141,7 +143,7 @@ class Replayer:
     def _prepare(self) -> None:
         """Raises ConfigError where there is nothing to replay into."""
         name = self._group.replays_topic
-        found = self._world.cluster.describe([name]).get(name)
+        found = self._environment.cluster.describe([name]).get(name)
         if found is None:
             raise ConfigError(
                 f"there is no topic {name}, through which the workers get what is replayed",
@@ -149,10 +151,10 @@ class Replayer:
             )
         self._replays: TopicInfo = found
 
-    def _chosen(self, choice: Choice, most: int | None, replayed: Replayed) -> Iterator[DeadLetter]:
+    def _chosen(self, choice: Choice, most: int | None, replayed: ReplayReport) -> Iterator[DeadLetter]:
         self._records = {}
         everything = self._count.needs_all
-        found = failed_records(self._letters, self._group, choice, self._world, everything=everything)
+        found = failed_records(self._letters, self._group, choice, self._environment, everything=everything)
         if everything or not choice.ids:
             self._count.take(found, self._marks)
         for record in found:
@@ -163,7 +165,7 @@ class Replayer:
                 replayed.before += 1
                 replayed.discarded += state is State.DISCARDED
         left = most
-        for _, letter in newest_letters(self._letters, self._records.values(), self._world):
+        for _, letter in newest_letters(self._letters, self._records.values(), self._environment):
             if left == 0:
                 return
             reason = self._refusal(letter)
@@ -228,20 +230,22 @@ class Replayer:
             "the number of open records",
             receipt=lambda: None,
             send=lambda producer, _: producer.send(self._count.output(0)),
-            outcome=lambda _: Outcome.COMMITTED,
+            outcome=lambda _: CommitOutcome.COMMITTED,
         )
         self._count.committed()
 
-    def _judge(self, first: LetterId, before: Mark | None, marks: Mapping[LetterId, Mark]) -> Outcome:
+    def _judge(
+        self, first: LetterId, before: ReplayMark | None, marks: Mapping[LetterId, ReplayMark]
+    ) -> CommitOutcome:
         """What became of a batch, by the mark of its first letter after the fence."""
         self._recall()
         found = self._marks.get(first)
         if found == marks[first]:
-            return Outcome.COMMITTED
-        return Outcome.ABORTED if found == before else Outcome.SUPERSEDED
+            return CommitOutcome.COMMITTED
+        return CommitOutcome.ABORTED if found == before else CommitOutcome.SUPERSEDED
 
-    def _marks_of(self, batch: list[DeadLetter]) -> Mapping[LetterId, Mark]:
-        nonce = self._world.random.token(_NONCE_BYTES).hex()
+    def _marks_of(self, batch: list[DeadLetter]) -> Mapping[LetterId, ReplayMark]:
+        nonce = self._environment.random.token(_NONCE_BYTES).hex()
         return {
             place: self._mark(letter, place, nonce)
             for letter in batch
@@ -249,10 +253,10 @@ class Replayer:
             if place == letter.id or place not in self._marks
         }
 
-    def _mark(self, letter: DeadLetter, place: LetterId, nonce: str) -> Mark:
+    def _mark(self, letter: DeadLetter, place: LetterId, nonce: str) -> ReplayMark:
         """The mark of the letter at `place`, of the same record as `letter`, which is its newest."""
         times = self._times(letter) + 1
-        return Mark(
+        return ReplayMark(
             app=self._group.app,
             group=self._group.group,
             partition=place[0],
@@ -260,18 +264,18 @@ class Replayer:
             topic_id=self._letters.topic_id,
             times=times,
             replay=letter.letter.replay + times,
-            replayed_ms=self._world.clock.wall_ms(),
+            replayed_ms=self._environment.clock.wall_ms(),
             nonce=nonce,
         )
 
     def _send(
-        self, producer: TransactionalProducer, batch: list[DeadLetter], marks: Mapping[LetterId, Mark]
+        self, producer: TransactionalClient, batch: list[DeadLetter], marks: Mapping[LetterId, ReplayMark]
     ) -> None:
         self._send_letters(producer, batch)
         producer.send([mark_output(mark) for mark in marks.values()])
         producer.send(self._count.output(sum(letter.id not in self._marks for letter in batch)))
 
-    def _send_letters(self, producer: TransactionalProducer, batch: list[DeadLetter]) -> None:
+    def _send_letters(self, producer: TransactionalClient, batch: list[DeadLetter]) -> None:
         for letter in batch:
             place = TopicPartition(self._replays.name, letter.letter.origin.partition)
             producer.append(place, [encode_replay(self._replay(letter))])
@@ -279,7 +283,7 @@ class Replayer:
     def _recall(self) -> None:
         """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""
         known_end = self._transactions.known_ends.get(marks_place(self._group), 0)
-        self._marks = read_marks(self._group, self._letters.topic_id, self._world, known_end)
+        self._marks = read_marks(self._group, self._letters.topic_id, self._environment, known_end)
 
 
 def _batches(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:

@@ -26,10 +26,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline.core.recovery import Outcome
+from pipeline.core.recovery import CommitOutcome
 from pipeline.errors import FencedError, InputError, InvariantError
-from pipeline.ops.loading.finished_files import Passed
-from pipeline.ops.loading.formats.lines import Mark
+from pipeline.ops.loading.finished_files import FinishedFiles
+from pipeline.ops.loading.formats.lines import ReadPosition
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition
 
 __all__ = [
@@ -65,8 +65,8 @@ class LoadPlace(NamedTuple):
     """Where a load stands: in which file, behind which others, and how its text columns were decided."""
 
     file: str
-    mark: Mark
-    passed: Passed
+    mark: ReadPosition
+    passed: FinishedFiles
     text_columns: tuple[str, ...] | None
 
 
@@ -110,7 +110,7 @@ def plan(previous: LoadPosition | None, request: LoadRequest) -> LoadPosition | 
     return previous
 
 
-def check_prefix(position: LoadPosition, found: Mark) -> None:
+def check_prefix(position: LoadPosition, found: ReadPosition) -> None:
     """Compare the file's beginning, hashed again, with what was loaded. Raises InputError on a difference."""
     if position.options.format == "parquet":
         if (found.offset, found.digest) != (position.offset, position.prefix_hash):
@@ -166,13 +166,15 @@ def advance(
     )
 
 
-def judge(previous: LoadPosition | None, attempted: LoadPosition, found: LoadPosition | None) -> Outcome:
+def judge(
+    previous: LoadPosition | None, attempted: LoadPosition, found: LoadPosition | None
+) -> CommitOutcome:
     """What became of `attempted`, by the last committed position `found` after the fence."""
     if found is not None and found.nonce == attempted.nonce:
-        return Outcome.COMMITTED
+        return CommitOutcome.COMMITTED
     if found == previous:
-        return Outcome.ABORTED
-    return Outcome.SUPERSEDED
+        return CommitOutcome.ABORTED
+    return CommitOutcome.SUPERSEDED
 
 
 def taken(name: str) -> FencedError:

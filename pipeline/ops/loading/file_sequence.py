@@ -18,7 +18,7 @@ from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.finished_files import NOTHING_PASSED, altered, misplaced
 from pipeline.ops.loading.formats.csv_rows import CsvRows
 from pipeline.ops.loading.formats.json_rows import JsonRows
-from pipeline.ops.loading.formats.lines import Lines, Mark
+from pipeline.ops.loading.formats.lines import Lines, ReadPosition
 from pipeline.ops.loading.formats.opening import Opened, logical_name, open_file
 from pipeline.ops.loading.formats.rows import Cursor, FileRows, MissingKey, RowLimits
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.ops.loading.formats.parquet import ParquetFile
     from pipeline.ops.loading.formats.parquet_rows import ParquetRows
 
-__all__ = ["Reading", "Series", "Stretch", "open_rows"]
+__all__ = ["FileSequence", "Reading", "Stretch", "open_rows"]
 
 Open = Callable[[str, bool], Opened]
 
@@ -54,7 +54,7 @@ class Stretch:
     error: InputError | None
 
 
-class Series:
+class FileSequence:
     """Reads files one after the other, from a position on. Use it once."""
 
     def __init__(
@@ -211,7 +211,7 @@ class Series:
         if passed.count and self._reading.options.format != "jsonl":
             self._check_columns(self._files[0], self._columns_of(self._files[0]))
 
-    def _end_of(self, file: InputFile) -> Mark:
+    def _end_of(self, file: InputFile) -> ReadPosition:
         """The place behind the last row of a finished file."""
         opened = self._open(file)
         try:

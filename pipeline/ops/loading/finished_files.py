@@ -13,15 +13,15 @@ from hashlib import blake2b
 
 import msgspec
 
-from pipeline.ops.loading.formats.lines import Mark
+from pipeline.ops.loading.formats.lines import ReadPosition
 
-__all__ = ["NOTHING_PASSED", "Passed", "Waypoint", "altered", "misplaced"]
+__all__ = ["NOTHING_PASSED", "FinishedFiles", "Waypoint", "altered", "misplaced"]
 
 _WAYPOINTS = 32
 
 
 class Waypoint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The chain after file `number` (from 1) of the list, whose name and size (see `Mark.offset`) these are."""
+    """The chain after file `number` (from 1) of the list, whose name and size (see `ReadPosition.offset`) these are."""
 
     number: int
     name: str
@@ -29,14 +29,14 @@ class Waypoint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     chain: str
 
 
-class Passed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FinishedFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many files are finished, and what they were."""
 
     count: int = 0
     chain: str = ""
     waypoints: tuple[Waypoint, ...] = ()
 
-    def after(self, name: str, end: Mark) -> Passed:
+    def after(self, name: str, end: ReadPosition) -> FinishedFiles:
         """These files and one more, which `end` is the end of."""
         number = self.count + 1
         fields = "\0".join((self.chain, name, str(end.offset), end.digest))
@@ -45,7 +45,7 @@ class Passed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         while number // stride > _WAYPOINTS:
             stride *= 2
         kept = tuple(waypoint for waypoint in self.waypoints if waypoint.number % stride == 0)
-        return Passed(number, chain, (*kept, Waypoint(number, name, end.offset, chain)))
+        return FinishedFiles(number, chain, (*kept, Waypoint(number, name, end.offset, chain)))
 
     def fault(self) -> str | None:
         """What cannot be right about it."""
@@ -59,10 +59,10 @@ class Passed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None
 
 
-NOTHING_PASSED = Passed()
+NOTHING_PASSED = FinishedFiles()
 
 
-def misplaced(passed: Passed, current: str, names: Sequence[str]) -> str | None:
+def misplaced(passed: FinishedFiles, current: str, names: Sequence[str]) -> str | None:
     """What the names alone say against going on with this list, in words; None when nothing.
 
     `current` is the name of the file behind the finished ones, which the load had begun last.
@@ -81,7 +81,7 @@ def misplaced(passed: Passed, current: str, names: Sequence[str]) -> str | None:
     return None
 
 
-def altered(passed: Passed, walked: Passed, shown: Sequence[str], unit: str) -> str | None:
+def altered(passed: FinishedFiles, walked: FinishedFiles, shown: Sequence[str], unit: str) -> str | None:
     """What differs in the files walked so far from those that were finished, in words; None when nothing.
 
     To be asked after each file: `walked` is the chain over the beginning of the list as it is now.

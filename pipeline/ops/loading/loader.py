@@ -29,7 +29,7 @@ from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipelin
 from pipeline.core.suggestions import no_topic
 from pipeline.errors import ConfigError, FencedError
 from pipeline.ops.loading.decisions import LoadPlace, LoadRequest, LoadStep, advance, judge, plan, taken
-from pipeline.ops.loading.file_sequence import Series, Stretch
+from pipeline.ops.loading.file_sequence import FileSequence, Stretch
 from pipeline.ops.loading.positions import LoadPosition, decode_position, encode_position
 from pipeline.ops.reading import read_settled
 from pipeline.ops.transactions import Transactions
@@ -40,14 +40,14 @@ from pipeline.ports import (
     JournalReader,
     Output,
     Pending,
-    Producers,
     Random,
     TopicInfo,
     TopicSpec,
-    TransactionalProducer,
+    TransactionalClient,
+    TransactionalClients,
 )
 
-__all__ = ["LOADS_SPEC", "LoadWorld", "Loader", "find_topic"]
+__all__ = ["LOADS_SPEC", "LoadEnvironment", "Loader", "find_topic"]
 
 LOADS_SPEC = TopicSpec(
     LOADS_TOPIC,
@@ -58,11 +58,11 @@ LOADS = TopicPartition(LOADS_TOPIC, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class LoadWorld:
+class LoadEnvironment:
     """What a loader needs: real adapters in production, fakes in tests. `journals` opens a reader."""
 
     cluster: Cluster
-    producers: Producers
+    producers: TransactionalClients
     journals: Callable[[], JournalReader]
     clock: Clock
     random: Random
@@ -101,8 +101,8 @@ def find_topic(cluster: Cluster, topic: str, known: Callable[[], Iterable[str]] 
 class Loader:
     """One run of one load. Use it once, from one thread."""
 
-    def __init__(self, world: LoadWorld, request: LoadRequest, series: Series) -> None:
-        self._world = world
+    def __init__(self, environment: LoadEnvironment, request: LoadRequest, series: FileSequence) -> None:
+        self._environment = environment
         self._request = request
         self._series = series
         self._committed: LoadPosition | None = None  # the last one of the name, of any run
@@ -112,9 +112,11 @@ class Loader:
 
     @cached_property
     def _transactions(self) -> Transactions:
-        world = self._world
+        environment = self._environment
         transactional_id = load_transactional_id(self._request.name)
-        return Transactions(transactional_id, [LOADS], world.producers, world.clock, world.retry_backoff_ms)
+        return Transactions(
+            transactional_id, [LOADS], environment.producers, environment.clock, environment.retry_backoff_ms
+        )
 
     def run(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
         """Load what is not loaded yet; the last position. `progress` is told each committed position.
@@ -150,14 +152,14 @@ class Loader:
         pending: Pending[LoadPosition] | None = None
         try:
             while True:
-                batch = self._series.read(self._world.clock.wall_ms())
+                batch = self._series.read(self._environment.clock.wall_ms())
                 if pending is not None:
                     progress(pending.result())
                     pending = None
                 if batch.finished:
                     self._check_topic()
                 if batch.error is None or batch.outputs or batch.skipped:
-                    pending = self._world.executor.submit(self._step(batch))
+                    pending = self._environment.executor.submit(self._step(batch))
                 if batch.error is not None:
                     if pending is not None:
                         progress(pending.result())
@@ -173,9 +175,9 @@ class Loader:
 
     def _check_topic(self) -> None:
         """Before saying that all is loaded: the topic is still the one that the records went to."""
-        found = self._world.cluster.describe([self._request.topic]).get(self._request.topic)
+        found = self._environment.cluster.describe([self._request.topic]).get(self._request.topic)
         if found is None or found.topic_id != self._request.topic_id:
-            found = self._world.cluster.describe_by_most([self._request.topic]).get(self._request.topic)
+            found = self._environment.cluster.describe_by_most([self._request.topic]).get(self._request.topic)
         if found is None or found.topic_id != self._request.topic_id:
             raise ConfigError(
                 f"topic {self._request.topic!r} was deleted while it was being loaded",
@@ -194,8 +196,8 @@ class Loader:
         return read_settled(
             LOADS,
             self._last_of,
-            journals=self._world.journals,
-            clock=self._world.clock,
+            journals=self._environment.journals,
+            clock=self._environment.clock,
             at_least=self._transactions.known_ends.get(LOADS, 0),
         )
 
@@ -212,10 +214,10 @@ class Loader:
         step = LoadStep(len(batch.outputs), batch.skipped, batch.end, batch.finished)
 
         def position() -> LoadPosition:
-            return advance(previous, self._request, self._run, step, self._world.random.token(12).hex())
+            return advance(previous, self._request, self._run, step, self._environment.random.token(12).hex())
 
-        def send(producer: TransactionalProducer, position: LoadPosition) -> None:
-            wall_ms = self._world.clock.wall_ms()
+        def send(producer: TransactionalClient, position: LoadPosition) -> None:
+            wall_ms = self._environment.clock.wall_ms()
             producer.send(batch.outputs)
             producer.send([Output(LOADS_TOPIC, position.name.encode(), encode_position(position), wall_ms)])
 

@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline.core.envelope import EnvelopeError, Fault, JsonEnvelope
 from pipeline.errors import CorruptStateError, InvariantError
-from pipeline.ops.loading.finished_files import NOTHING_PASSED, Passed
+from pipeline.ops.loading.finished_files import NOTHING_PASSED, FinishedFiles
 
 __all__ = ["Format", "LoadOptions", "LoadPosition", "decode_position", "encode_position", "position_name"]
 
@@ -61,7 +61,7 @@ class LoadPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     prefix_hash: str
     finished: bool
     text_columns: tuple[str, ...] | None = None
-    passed: Passed = NOTHING_PASSED
+    passed: FinishedFiles = NOTHING_PASSED
 
 
 def encode_position(position: LoadPosition) -> bytes:

@@ -1,15 +1,15 @@
-"""Holds a load to a number of records a second: `Pace`."""
+"""Holds a load to a number of records a second: `RateLimit`."""
 
 from __future__ import annotations
 
 from pipeline.ports import Clock
 
-__all__ = ["Pace", "paced_rows"]
+__all__ = ["RateLimit", "paced_rows"]
 
 _COMMITS_PER_S = 10
 
 
-class Pace:
+class RateLimit:
     """Call it with how many records are loaded since it was made; it returns when there may be more."""
 
     def __init__(self, rate: int, clock: Clock) -> None:

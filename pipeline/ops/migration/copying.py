@@ -27,7 +27,7 @@ from msgspec import structs
 
 from pipeline.config import WorkerSettings
 from pipeline.core.headers import UnreadableHeadersError, headers_of
-from pipeline.core.journal import Identity, InputFacts, Kind
+from pipeline.core.journal import EntryKind, Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition, copy_name
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import check_identity
@@ -47,7 +47,7 @@ from pipeline.ports import JournalReader, Output, Record, TopicInfo, kept_timest
 from pipeline.runtime.commit.admin_entry import settled_last
 from pipeline.runtime.commit.journal_reader import first_entry, last_entries
 from pipeline.runtime.commit.publisher import Commit, Publisher
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import PARTITIONER
 from pipeline.runtime.restore.genesis import ensure_genesis
 
@@ -101,7 +101,11 @@ def copied_up_to(copy: Copy, reader: JournalReader) -> Mapping[TopicPartition, i
 
 
 def run_copy(
-    copy: Copy, owner: str, world: World, settings: WorkerSettings, progress: Callable[[int], None]
+    copy: Copy,
+    owner: str,
+    environment: Environment,
+    settings: WorkerSettings,
+    progress: Callable[[int], None],
 ) -> Copied:
     """Copy up to the old topic's end as it is when this begins. `progress` is told the records copied so far.
 
@@ -111,7 +115,7 @@ def run_copy(
     pauses = iter(_AGAIN_S)
     try:
         while True:
-            with closing(_Run(copy, owner, world, settings, progress)) as run:
+            with closing(_Run(copy, owner, environment, settings, progress)) as run:
                 try:
                     return run.run()
                 except (StaleReadError, OutOfRangeError):
@@ -119,7 +123,7 @@ def run_copy(
                     pause_s = next(pauses, None)
                     if pause_s is None:
                         raise
-            world.clock.sleep(pause_s)
+            environment.clock.sleep(pause_s)
     except (FencedError, SupersededError) as error:
         raise FencedError(
             f"another copy into topic {copy.new.name} goes on, and this one has ended: {error.message}",
@@ -134,23 +138,23 @@ class _Run:
         self,
         copy: Copy,
         owner: str,
-        world: World,
+        environment: Environment,
         settings: WorkerSettings,
         progress: Callable[[int], None],
     ) -> None:
         self._copy = copy
-        self._world = world
+        self._environment = environment
         self._settings = settings
         self._progress = progress
         self._task = copy_task(copy.new.name)
         self._where = f"the copy of {copy.old.name} into {copy.new.name}"
-        self._publisher = Publisher(self._task, owner, world, settings)
-        self._reader = world.journals()
+        self._publisher = Publisher(self._task, owner, environment, settings)
+        self._reader = environment.journals()
         self._positions: dict[str, int] = {}
         self._before = 0
         self._records = 0
         self._identity = Identity(
-            cluster_id=world.cluster.cluster_id(),
+            cluster_id=environment.cluster.cluster_id(),
             partitioner=PARTITIONER,
             inputs={t.name: InputFacts(t.topic_id, t.partitions) for t in (copy.old, copy.new)},
             tables={},
@@ -173,13 +177,13 @@ class _Run:
     def _begin(self) -> None:
         group = GroupId(self._task.app, self._task.group)
         new = self._copy.new
-        if not self._world.cluster.describe([group.journal_topic]):
+        if not self._environment.cluster.describe([group.journal_topic]):
             held = [
                 place
                 for place in (TopicPartition(new.name, number) for number in range(new.partitions))
                 if self._reader.bounds(place).end
             ]
-            if held and self._world.cluster.describe_by_most([group.journal_topic]):
+            if held and self._environment.cluster.describe_by_most([group.journal_topic]):
                 held = []  # the copy has begun, and one broker does not know its journal
             if held:
                 raise ConfigError(
@@ -191,14 +195,14 @@ class _Run:
             1,
             self._identity,
             self._settings.replication_factor,
-            world=self._world,
+            environment=self._environment,
             retry_backoff_ms=self._settings.retry_backoff_ms,
         )
 
     def _take_over(self) -> None:
         self._publisher.fence()  # 2
         self._publisher.barrier()
-        head, end = settled_last(self._task, self._publisher, self._world, self._settings)  # 3
+        head, end = settled_last(self._task, self._publisher, self._environment, self._settings)  # 3
         before = self._began_with()
         if before.topology != self._identity.topology:
             raise ConfigError(
@@ -231,11 +235,11 @@ class _Run:
                         f"{place} no longer holds offsets {at} to {start - 1}, which have not been copied",
                         hint="copy what is left into a topic that is new, with --incomplete",
                     )
-        self._commit(Kind.ACQUIRE, [])  # 4
+        self._commit(EntryKind.ACQUIRE, [])  # 4
 
     def _began_with(self) -> Identity:
         """The identity in the genesis entry: a copy's journal is never truncated."""
-        with closing(self._world.journals()) as reader:
+        with closing(self._environment.journals()) as reader:
             bounds = reader.bounds(self._task.journal)
             if bounds.stable_end < self._publisher.known_end:
                 raise StaleReadError(
@@ -260,8 +264,8 @@ class _Run:
         }
         outputs: list[Output] = []
         size = looked_at = 0
-        with closing(self._world.sources.open(self._task.group_id.consumer_group)) as source:
-            for record in merged(source, self._world.clock, starts, lasts):
+        with closing(self._environment.sources.open(self._task.group_id.consumer_group)) as source:
+            for record in merged(source, self._environment.clock, starts, lasts):
                 looked_at += 1
                 if self._era(record) is era:
                     output = _as_it_was(record, self._copy.new.name)
@@ -270,16 +274,16 @@ class _Run:
                 place = TopicPartition(record.topic(), record.partition())
                 self._positions[_name(place, era)] = record.offset() + 1
                 if len(outputs) >= BATCH_RECORDS or size >= BATCH_BYTES or looked_at >= _SCANNED:
-                    self._commit(Kind.COMMIT, outputs)
+                    self._commit(EntryKind.COMMIT, outputs)
                     outputs, size, looked_at = [], 0, 0
         for place, end in ends.items():  # what lies behind the last record is no record
             self._positions[_name(place, era)] = max(end, self._positions[_name(place, era)])
         if ends != starts:
-            self._commit(Kind.COMMIT, outputs)
+            self._commit(EntryKind.COMMIT, outputs)
 
     def _check_topics(self) -> None:
         """Before saying that all is copied: the topics are still those that were read and written."""
-        now = self._world.cluster.describe([self._copy.old.name, self._copy.new.name])
+        now = self._environment.cluster.describe([self._copy.old.name, self._copy.new.name])
         inputs = {name: InputFacts(info.topic_id, info.partitions) for name, info in now.items()}
         check_identity(self._where, self._identity, structs.replace(self._identity, inputs=inputs))
 
@@ -294,10 +298,10 @@ class _Run:
             )
         return era
 
-    def _commit(self, kind: Kind, outputs: list[Output]) -> None:
+    def _commit(self, kind: EntryKind, outputs: list[Output]) -> None:
         self._records += len(outputs)
         count = str(self._before + self._records).encode()
-        identity = self._identity if kind is Kind.ACQUIRE else None
+        identity = self._identity if kind is EntryKind.ACQUIRE else None
         self._publisher.publish(
             Commit(kind, dict(self._positions), outputs=outputs, identity=identity, extra={_COUNT: count})
         )

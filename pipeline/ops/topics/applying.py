@@ -22,14 +22,14 @@ from pipeline.core.suggestions import did_you_mean
 from pipeline.core.topic_settings import SETTINGS, UNMANAGED
 from pipeline.errors import ConfigError, UnreachableError
 from pipeline.ops.topics.declarations import TopicDeclaration
-from pipeline.ops.topics.plan import Action, Plan, TopicPlan
+from pipeline.ops.topics.plan import Plan, TopicAction, TopicPlan
 from pipeline.ports import Cluster
 
-__all__ = ["Outcome", "carry_out", "checked", "checked_topic"]
+__all__ = ["TopicResult", "carry_out", "checked", "checked_topic"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TopicResult:
     """What became of one topic. `problem`: why not everything was done; `done`: the steps that were."""
 
     plan: TopicPlan
@@ -43,13 +43,13 @@ def checked(plan: Plan, cluster: Cluster) -> Plan:
     return replace(plan, topics=tuple(topics))
 
 
-def carry_out(plan: Plan, cluster: Cluster, report: Callable[[Outcome], None]) -> list[Outcome]:
+def carry_out(plan: Plan, cluster: Cluster, report: Callable[[TopicResult], None]) -> list[TopicResult]:
     """Do what is to be done and can be; `report` is told of each topic as it is done.
 
     What the brokers refuse ends its topic and not the others. Raises UnreachableError, which says what was done.
     """
     waiting = [each for each in plan.topics if each.to_do]
-    outcomes: list[Outcome] = []
+    outcomes: list[TopicResult] = []
     for each in waiting:
         try:
             outcome = _carry_out(each, cluster)
@@ -67,9 +67,9 @@ def carry_out(plan: Plan, cluster: Cluster, report: Callable[[Outcome], None]) -
 def checked_topic(each: TopicPlan, cluster: Cluster) -> TopicPlan:
     """The same of one topic."""
     try:
-        if each.action is Action.CREATE:
+        if each.action is TopicAction.CREATE:
             cluster.create([each.topic.spec], check_only=True)
-        if each.action is Action.CHANGE:
+        if each.action is TopicAction.CHANGE:
             if each.settings:
                 cluster.configure(each.topic.name, each.settings, check_only=True)
             if each.grows:
@@ -86,22 +86,22 @@ def _meant(topic: TopicDeclaration) -> str:
     return " ".join(filter(None, guesses))
 
 
-def _carry_out(each: TopicPlan, cluster: Cluster) -> Outcome:
+def _carry_out(each: TopicPlan, cluster: Cluster) -> TopicResult:
     name, done = each.topic.name, list[str]()
     try:
-        if each.action is Action.CREATE:
+        if each.action is TopicAction.CREATE:
             cluster.create([each.topic.spec])  # 2
             done.append("created")
-        if each.settings and each.action is Action.CHANGE:
+        if each.settings and each.action is TopicAction.CHANGE:
             cluster.configure(name, each.settings)  # 3
             done.append("configured")
         if each.grows:
             cluster.grow(name, each.topic.partitions)  # 4
             done.append(f"grown to {each.topic.partitions} partitions")
-        if each.action is Action.DELETE:
+        if each.action is TopicAction.DELETE:
             cluster.delete([name])  # 5
             done.append("deleted")
     except ConfigError as error:
         before = f"; before that it was {' and '.join(done)}" if done else ""
-        return Outcome(each, tuple(done), Problem(error.message + before, error.hint or ""))
-    return Outcome(each, tuple(done))
+        return TopicResult(each, tuple(done), Problem(error.message + before, error.hint or ""))
+    return TopicResult(each, tuple(done))

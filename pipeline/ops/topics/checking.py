@@ -15,7 +15,7 @@ from pipeline.ops.topics.declarations import (
     declaration_file,
     read_topic_file,
 )
-from pipeline.ops.topics.plan import Facts, differences
+from pipeline.ops.topics.plan import ClusterFacts, differences
 from pipeline.ports import Cluster, Logger
 
 __all__ = ["check_load", "check_topics"]
@@ -54,7 +54,7 @@ def check_topics(
                 actual="the app drops duplicates by the event id of its records",
                 next=f"say in {path} what it is, `id: ...`; pipeline produce then asks for --id",
             )
-        for change in differences(topic, info, Facts((), {name: info})):
+        for change in differences(topic, info, ClusterFacts((), {name: info})):
             log.warning(
                 "topic_differs",
                 topic=name,

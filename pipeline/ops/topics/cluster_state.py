@@ -19,7 +19,7 @@ from pipeline.ops.apps import last_entry, tasks_of
 from pipeline.ops.reading import last_committed
 from pipeline.ops.topics.applying import checked_topic
 from pipeline.ops.topics.declarations import TopicDeclaration
-from pipeline.ops.topics.plan import Facts, Plan, Readers, make_plan, uncertain
+from pipeline.ops.topics.plan import ClusterFacts, Plan, Readers, make_plan, uncertain
 from pipeline.ports import Cluster, JournalReader, TopicInfo
 from pipeline.runtime.sinks.noted import sink_groups
 
@@ -39,12 +39,14 @@ def look(
     Raises UnreachableError, ConfigError (not authorised), InputError (`allowed` names no declared topic).
     """
     names = cluster.topics()
-    facts = Facts(names, cluster.describe([topic.name for topic in declared]) or _any_topic(names, cluster))
+    facts = ClusterFacts(
+        names, cluster.describe([topic.name for topic in declared]) or _any_topic(names, cluster)
+    )
     asked, unknown = uncertain(make_plan(declared, facts, allowed))
     if unknown:  # every declared topic overrides that setting: perhaps another one follows the default
-        facts = Facts(names, {**cluster.describe(names), **facts.topics})
+        facts = ClusterFacts(names, {**cluster.describe(names), **facts.topics})
     if asked:
-        facts = Facts(names, facts.topics, readers_of(asked, names, cluster, journals()))
+        facts = ClusterFacts(names, facts.topics, readers_of(asked, names, cluster, journals()))
     plan = make_plan(declared, facts, allowed)
     return plan if facts.topics else _asked(plan, cluster)
 

@@ -27,7 +27,7 @@ import yaml
 
 from pipeline.core.names import never_declared
 from pipeline.errors import ConfigError
-from pipeline.ops.topics.fields import FIELDS, SETTING_NAME, TOPIC_NAME, Kind
+from pipeline.ops.topics.fields import FIELDS, SETTING_NAME, TOPIC_NAME, FieldKind
 from pipeline.ops.topics.scalars import ScalarKind, scalar_kind, whole_number
 from pipeline.ports import TopicSpec
 
@@ -188,7 +188,7 @@ class _Reader:
         kind = scalar_kind(node)
         if kind is ScalarKind.TEXT and node.value.strip():
             # A name is taken as it is: a space at its end is a mistake, not a habit.
-            return str(node.value) if FIELDS[name].kind is Kind.NAME else str(node.value).strip()
+            return str(node.value) if FIELDS[name].kind is FieldKind.NAME else str(node.value).strip()
         quote = f': quote it, "{node.value}"' if kind in {ScalarKind.NUMBER, ScalarKind.FLAG} else ""
         self._wrong(node, f"{name} must be a text{quote}")
         return ""

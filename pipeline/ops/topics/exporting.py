@@ -14,7 +14,7 @@ from pipeline.core.topic_settings import UNMANAGED
 from pipeline.errors import ConfigError, InputError
 from pipeline.ops.topics.declarations import TopicDeclaration, parse_topic
 from pipeline.ops.topics.fields import SCHEMA_FILE, schema_text
-from pipeline.ops.topics.plan import Facts, differences
+from pipeline.ops.topics.plan import ClusterFacts, differences
 from pipeline.ops.topics.writing import edited, render
 from pipeline.ports import Cluster, TopicInfo
 
@@ -126,7 +126,7 @@ def _agrees(declared: TopicDeclaration, info: TopicInfo) -> bool:
     return (
         declared.name == info.name
         and not declared.deleted
-        and not differences(declared, info, Facts((), {info.name: info}))
+        and not differences(declared, info, ClusterFacts((), {info.name: info}))
     )
 
 

@@ -22,7 +22,7 @@ __all__ = [
     "SETTING_NAME",
     "TOPIC_NAME",
     "Field",
-    "Kind",
+    "FieldKind",
     "schema_text",
 ]
 
@@ -33,7 +33,7 @@ SETTING_NAME = r"[A-Za-z0-9._-]+"
 _DIALECT = "http://json-schema.org/draft-07/schema#"  # the one that editors know best
 
 
-class Kind(Enum):
+class FieldKind(Enum):
     """What a field holds. TEXT is not empty. FLAG is true or false."""
 
     NAME = "name"
@@ -47,38 +47,38 @@ class Kind(Enum):
 class Field:
     """One field. `required`: of every declaration but a tombstone. `most`: of a NUMBER, which is at least 1."""
 
-    kind: Kind
+    kind: FieldKind
     about: str
     required: bool = False
     most: int = 0
 
 
 FIELDS: Mapping[str, Field] = {
-    "name": Field(Kind.NAME, "The topic's name: what the file is called, without .yaml.", required=True),
+    "name": Field(FieldKind.NAME, "The topic's name: what the file is called, without .yaml.", required=True),
     "partitions": Field(
-        Kind.NUMBER,
+        FieldKind.NUMBER,
         "How many partitions. More can be added only where no app reads the topic; fewer never.",
         required=True,
         most=10_000,
     ),
     "replication": Field(
-        Kind.NUMBER,
+        FieldKind.NUMBER,
         "How many copies of each partition. Left out: 3, or the number of brokers when there are fewer.",
         most=100,
     ),
-    "owner": Field(Kind.TEXT, "Who to ask about the topic.", required=True),
-    "key": Field(Kind.TEXT, "What a key holds, for people.", required=True),
-    "value": Field(Kind.TEXT, "What a value holds, for people.", required=True),
+    "owner": Field(FieldKind.TEXT, "Who to ask about the topic.", required=True),
+    "key": Field(FieldKind.TEXT, "What a key holds, for people.", required=True),
+    "value": Field(FieldKind.TEXT, "What a value holds, for people.", required=True),
     "id": Field(
-        Kind.TEXT,
+        FieldKind.TEXT,
         "What the id of an event is, for people, where duplicates are dropped by it: a load then needs --id.",
     ),
     "config": Field(
-        Kind.SETTINGS,
+        FieldKind.SETTINGS,
         "Settings of the topic, as Kafka names them. What is not here has the cluster's default.",
     ),
     "deleted": Field(
-        Kind.FLAG,
+        FieldKind.FLAG,
         "true: the topic is to be deleted, with all its records; `pipeline topics apply` asks for --allow NAME, too.",
     ),
 }
@@ -108,20 +108,20 @@ def _schema() -> dict[str, Any]:
 
 def _constraint(field: Field) -> dict[str, Any]:
     match field.kind:
-        case Kind.NAME:
+        case FieldKind.NAME:
             patterns = [r"\.{1,2}", *NEVER_DECLARED]
             return {
                 "type": "string",
                 "pattern": f"^{TOPIC_NAME}$",
                 "not": {"anyOf": [{"pattern": f"^{pattern}$"} for pattern in patterns]},
             }
-        case Kind.TEXT:
+        case FieldKind.TEXT:
             return {"type": "string", "pattern": r"\S"}
-        case Kind.NUMBER:
+        case FieldKind.NUMBER:
             return {"type": "integer", "minimum": 1, "maximum": field.most}
-        case Kind.FLAG:
+        case FieldKind.FLAG:
             return {"type": "boolean"}
-        case Kind.SETTINGS:
+        case FieldKind.SETTINGS:
             value = {"type": ["string", "number", "boolean"]}
             return {
                 "type": "object",

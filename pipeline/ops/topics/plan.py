@@ -32,11 +32,11 @@ from pipeline.ops.topics.declarations import TopicDeclaration
 from pipeline.ports import TopicInfo
 
 __all__ = [
-    "Action",
     "Change",
-    "Facts",
+    "ClusterFacts",
     "Plan",
     "Readers",
+    "TopicAction",
     "TopicPlan",
     "differences",
     "make_plan",
@@ -46,7 +46,7 @@ __all__ = [
 _RUNBOOK = "runbooks/partitions-changed.md"
 
 
-class Action(StrEnum):
+class TopicAction(StrEnum):
     """What is to be done with one topic."""
 
     NONE = "none"
@@ -76,14 +76,14 @@ class TopicPlan:
     """What is to be done with one declared topic. `problems`: why nothing is; `warnings`: what to know before."""
 
     topic: TopicDeclaration
-    action: Action
+    action: TopicAction
     changes: Sequence[Change] = ()
     problems: Sequence[Problem] = ()
     warnings: Sequence[str] = ()
 
     @property
     def to_do(self) -> bool:
-        return self.action is not Action.NONE and not self.problems
+        return self.action is not TopicAction.NONE and not self.problems
 
     @property
     def settings(self) -> dict[str, str | None]:
@@ -112,7 +112,7 @@ class Readers:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ClusterFacts:
     """A cluster as it is. `names`: of all its topics; `topics`: those that were looked at, the declared ones among
     them; `readers`: of topics that are to grow or go.
     """
@@ -143,7 +143,7 @@ class Plan:
     @property
     def empty(self) -> bool:
         """The cluster is as declared."""
-        return all(each.action is Action.NONE and not each.problems for each in self.topics)
+        return all(each.action is TopicAction.NONE and not each.problems for each in self.topics)
 
     @property
     def refused(self) -> list[TopicPlan]:
@@ -151,7 +151,7 @@ class Plan:
 
 
 def make_plan(
-    declared: Sequence[TopicDeclaration], facts: Facts, allowed: frozenset[str] = frozenset()
+    declared: Sequence[TopicDeclaration], facts: ClusterFacts, allowed: frozenset[str] = frozenset()
 ) -> Plan:
     """What is to be done, and what speaks against it. `allowed`: topics that may lose records.
 
@@ -170,14 +170,14 @@ def make_plan(
 
 def uncertain(plan: Plan) -> tuple[list[str], bool]:
     """What must be looked up before a plan counts: topics whose readers matter; whether a default is not known."""
-    asked = [each.topic.name for each in plan.topics if each.grows or each.action is Action.DELETE]
+    asked = [each.topic.name for each in plan.topics if each.grows or each.action is TopicAction.DELETE]
     unknown = any(
         change.to_default and change.after is None for each in plan.topics for change in each.changes
     )
     return asked, unknown
 
 
-def differences(topic: TopicDeclaration, actual: TopicInfo, facts: Facts) -> list[Change]:
+def differences(topic: TopicDeclaration, actual: TopicInfo, facts: ClusterFacts) -> list[Change]:
     """Everything that is not as declared, in the order partitions, replication, settings."""
     found = []
     if topic.partitions != actual.partitions:
@@ -191,7 +191,7 @@ def differences(topic: TopicDeclaration, actual: TopicInfo, facts: Facts) -> lis
     return found
 
 
-def _setting(name: str, topic: TopicDeclaration, actual: TopicInfo, facts: Facts) -> Change | None:
+def _setting(name: str, topic: TopicDeclaration, actual: TopicInfo, facts: ClusterFacts) -> Change | None:
     before = actual.config.get(name)
     if name not in topic.config:
         after = facts.default(name)
@@ -203,17 +203,19 @@ def _setting(name: str, topic: TopicDeclaration, actual: TopicInfo, facts: Facts
     return Change(name, before, after, from_default=from_default, loss=loss(name, before, after))
 
 
-def _of_one(topic: TopicDeclaration, facts: Facts, *, allowed: bool) -> TopicPlan:
+def _of_one(topic: TopicDeclaration, facts: ClusterFacts, *, allowed: bool) -> TopicPlan:
     actual = facts.topics.get(topic.name)
     if topic.deleted:
         return (
-            _deletion(topic, facts, allowed=allowed) if actual is not None else TopicPlan(topic, Action.NONE)
+            _deletion(topic, facts, allowed=allowed)
+            if actual is not None
+            else TopicPlan(topic, TopicAction.NONE)
         )
     if actual is None:
         return _creation(topic, facts)
     changes = differences(topic, actual, facts)
     if not changes:
-        return TopicPlan(topic, Action.NONE)
+        return TopicPlan(topic, TopicAction.NONE)
     problems: list[Problem] = []
     warnings: list[str] = []
     for change in changes:
@@ -229,10 +231,10 @@ def _of_one(topic: TopicDeclaration, facts: Facts, *, allowed: bool) -> TopicPla
             problems.append(_lossy(topic.name, f"{change.what}: {change.loss}"))
         elif change.what == "min.insync.replicas":
             problems += _unwritable(topic, actual.replication)
-    return TopicPlan(topic, Action.CHANGE, tuple(changes), tuple(problems), tuple(warnings))
+    return TopicPlan(topic, TopicAction.CHANGE, tuple(changes), tuple(problems), tuple(warnings))
 
 
-def _creation(topic: TopicDeclaration, facts: Facts) -> TopicPlan:
+def _creation(topic: TopicDeclaration, facts: ClusterFacts) -> TopicPlan:
     changes = tuple(
         Change(name, facts.default(name), value, from_default=True)
         for name, value in sorted(topic.config.items())
@@ -240,10 +242,10 @@ def _creation(topic: TopicDeclaration, facts: Facts) -> TopicPlan:
     known = {name for info in facts.topics.values() for name in info.config}
     problems = [_unknown(name, known) for name in topic.config if known and name not in known]
     problems += _unwritable(topic, topic.replication)
-    return TopicPlan(topic, Action.CREATE, changes, tuple(problems))
+    return TopicPlan(topic, TopicAction.CREATE, changes, tuple(problems))
 
 
-def _deletion(topic: TopicDeclaration, facts: Facts, *, allowed: bool) -> TopicPlan:
+def _deletion(topic: TopicDeclaration, facts: ClusterFacts, *, allowed: bool) -> TopicPlan:
     problems = [] if allowed else [_lossy(topic.name, "all its records are deleted")]
     warnings = []
     for reader in facts.readers.get(topic.name, ()):
@@ -252,12 +254,14 @@ def _deletion(topic: TopicDeclaration, facts: Facts, *, allowed: bool) -> TopicP
             problems.append(Problem(text, f"stop them first: pipeline status {reader.group.app}"))
         else:
             warnings.append(f"group {_named(reader.group)} has read it, and can not go on without it")
-    return TopicPlan(topic, Action.DELETE, (), tuple(problems), tuple(warnings))
+    return TopicPlan(topic, TopicAction.DELETE, (), tuple(problems), tuple(warnings))
 
 
-def _partitions(topic: TopicDeclaration, actual: TopicInfo, facts: Facts, *, allowed: bool) -> TopicPlan:
+def _partitions(
+    topic: TopicDeclaration, actual: TopicInfo, facts: ClusterFacts, *, allowed: bool
+) -> TopicPlan:
     """The problems and warnings of another number of partitions."""
-    none = TopicPlan(topic, Action.CHANGE)
+    none = TopicPlan(topic, TopicAction.CHANGE)
     if topic.partitions < actual.partitions:
         text = (
             f"Kafka can not take partitions away: it has {actual.partitions}, {topic.partitions} are declared"

@@ -23,20 +23,20 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from pipeline.core.journal import Kind
+from pipeline.core.journal import EntryKind
 from pipeline.core.membership import Owner, Roster
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending
 from pipeline.runtime.commit.journal_reader import last_entries
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["StateCleanup"]
 
 INTERVAL_S = 5.0
 
 
-class _Look(NamedTuple):
+class _OwnerCheck(NamedTuple):
     """Whether the journal agrees that `owner` has the task."""
 
     task: TaskId
@@ -47,19 +47,19 @@ class _Look(NamedTuple):
 class StateCleanup:
     """Processing thread only. `tasks`: those with a state; `me`: this worker's id; `delay_s`: 0 removes nothing."""
 
-    def __init__(self, tasks: Iterable[TaskId], me: str, world: World, delay_s: float) -> None:
+    def __init__(self, tasks: Iterable[TaskId], me: str, environment: Environment, delay_s: float) -> None:
         self._tasks = list(tasks) if delay_s else []
         self._me = me
-        self._world = world
+        self._environment = environment
         self._delay_s = delay_s
         self._since_s: dict[TaskId, float] = {}  # inf: there is no state here
         self._next_s = 0.0
-        self._look: _Look | None = None
+        self._look: _OwnerCheck | None = None
         self._removal: tuple[TaskId, Pending[None]] | None = None
 
     def turn(self, here: Callable[[], Collection[TaskId]], roster: Roster) -> None:
         """Do what is due, one state at a time. `here`: the tasks that this worker does anything about."""
-        now = self._world.clock.monotonic_s()
+        now = self._environment.clock.monotonic_s()
         if self._removal is not None and self._removal[1].done():
             self._end_removal()
         if self._look is not None and self._look.agrees.done():
@@ -71,7 +71,7 @@ class StateCleanup:
         self._next_s = now + INTERVAL_S
         self._observe(here(), roster, now)
         if self._look is None and self._removal is None:
-            self._begin_look(roster, now)
+            self._find_owner(roster, now)
 
     def _observe(self, here: Collection[TaskId], roster: Roster, now: float) -> None:
         for task in self._tasks:
@@ -84,25 +84,27 @@ class StateCleanup:
         owner = roster.owners.get(task)
         return owner is not None and owner.worker != self._me and roster.is_running(task)
 
-    def _begin_look(self, roster: Roster, now: float) -> None:
+    def _find_owner(self, roster: Roster, now: float) -> None:
         for task, since_s in self._since_s.items():
             if now - since_s < self._delay_s:
                 continue
-            if not self._world.stores.exists(task):
+            if not self._environment.stores.exists(task):
                 self._since_s[task] = math.inf
                 continue
             owner = roster.owners[task]
-            agrees = self._world.executor.submit(partial(_journal_agrees, task, owner, self._world))  # 1
-            self._look = _Look(task, owner, agrees)
+            agrees = self._environment.executor.submit(
+                partial(_journal_agrees, task, owner, self._environment)
+            )  # 1
+            self._look = _OwnerCheck(task, owner, agrees)
             return
 
-    def _put_away(self, look: _Look, here: Collection[TaskId], roster: Roster) -> None:
-        task, log = look.task, self._world.log
+    def _put_away(self, look: _OwnerCheck, here: Collection[TaskId], roster: Roster) -> None:
+        task, log = look.task, self._environment.log
         try:
             agrees = look.agrees.result()
             if not agrees or task in here or not self._is_anothers(task, roster):
                 return
-            remove = self._world.stores.put_away(task)  # 2
+            remove = self._environment.stores.put_away(task)  # 2
         except PipelineError as error:
             log.info("state_not_removed", task=str(task), reason=error.message)
             return
@@ -112,7 +114,7 @@ class StateCleanup:
             owner=look.owner.worker,
             reason=f"another worker has had the task for {self._delay_s:.0f} s",
         )
-        self._removal = task, self._world.executor.submit(remove)  # 3
+        self._removal = task, self._environment.executor.submit(remove)  # 3
 
     def _end_removal(self) -> None:
         if self._removal is None:
@@ -121,13 +123,13 @@ class StateCleanup:
         try:
             removal.result()
         except PipelineError as error:
-            self._world.log.warning(
+            self._environment.log.warning(
                 "state_not_removed", task=str(task), reason=error.message, next=error.hint
             )
 
 
-def _journal_agrees(task: TaskId, owner: Owner, world: World) -> bool:
-    reader = world.journals()
+def _journal_agrees(task: TaskId, owner: Owner, environment: Environment) -> bool:
+    reader = environment.journals()
     try:
         last = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
     finally:
@@ -138,5 +140,5 @@ def _journal_agrees(task: TaskId, owner: Owner, world: World) -> bool:
     return (
         entry.owner == owner.worker
         and entry.seq >= owner.seq
-        and entry.kind not in {Kind.RELEASE, Kind.RETIRE}
+        and entry.kind not in {EntryKind.RELEASE, EntryKind.RETIRE}
     )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing
 
-from pipeline.core.journal import JournalEntry, Kind
+from pipeline.core.journal import EntryKind, JournalEntry
 from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.ports import Pending
 from pipeline.runtime.commit.journal_reader import last_entries, read_entries
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.restore import PROCESS
 
-__all__ = ["begin_look", "owner_after"]
+__all__ = ["find_owner", "owner_after"]
 
 # A fenced worker waits longer than an acquire takes before it looks who fenced it.
 FENCED_WAIT_S = (1.5, 3.0)
@@ -23,20 +23,22 @@ FENCED_WAIT_S = (1.5, 3.0)
 LOOK_BACK = 100
 
 
-def begin_look(task: TaskId, applied: AppliedPosition | None, world: World) -> Pending[Owner | None]:
+def find_owner(
+    task: TaskId, applied: AppliedPosition | None, environment: Environment
+) -> Pending[Owner | None]:
     """Look for the owner in a while, beside the processing thread."""
-    wait_s = world.random.uniform(*FENCED_WAIT_S)
+    wait_s = environment.random.uniform(*FENCED_WAIT_S)
 
     def look() -> Owner | None:
-        world.clock.sleep(wait_s)
-        return owner_after(task, applied, world)
+        environment.clock.sleep(wait_s)
+        return owner_after(task, applied, environment)
 
-    return world.executor.submit(look)
+    return environment.executor.submit(look)
 
 
-def owner_after(task: TaskId, applied: AppliedPosition | None, world: World) -> Owner | None:
+def owner_after(task: TaskId, applied: AppliedPosition | None, environment: Environment) -> Owner | None:
     """The last to acquire `task` after `applied`, or lately; None when nobody did. Raises UnreachableError."""
-    with closing(world.journals()) as reader:
+    with closing(environment.journals()) as reader:
         bounds = reader.bounds(task.journal)
         if applied is not None and applied.offset >= bounds.start:
             return owner_in(
@@ -53,8 +55,8 @@ def owner_in(entries: Iterable[JournalEntry]) -> Owner | None:
     owner: Owner | None = None
     for entry in entries:
         kind, body = entry.entry.kind, entry.entry
-        if kind is Kind.ACQUIRE:
+        if kind is EntryKind.ACQUIRE:
             owner = Owner(body.seq, body.owner, body.extra.get(PROCESS, b"").decode())
-        elif kind is Kind.RELEASE:
+        elif kind is EntryKind.RELEASE:
             owner = Owner(body.seq, body.owner, owner.process if owner is not None else "", released=True)
     return owner

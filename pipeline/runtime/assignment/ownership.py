@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import (
-    Action,
+    AssignmentAction,
     Claim,
+    DeferredGroup,
     Member,
     Owner,
-    Place,
     Suspected,
-    Waiting,
+    TaskRole,
     check_worker_id,
     decide,
     process_age,
@@ -29,8 +29,8 @@ from pipeline.errors import DisplacedError
 from pipeline.ports import Store
 from pipeline.runtime.assignment.cleanup import StateCleanup
 from pipeline.runtime.assignment.roster import RosterWatch
-from pipeline.runtime.assignment.standby import Followers
-from pipeline.runtime.environment import World
+from pipeline.runtime.assignment.standby import StandbyTasks
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan
 
 __all__ = ["Ownership"]
@@ -43,26 +43,28 @@ MAX_PROBLEM = 2_000  # characters that the others are told
 class Ownership:
     """Processing thread only."""
 
-    def __init__(self, app: str, plans: Iterable[GroupPlan], world: World, settings: WorkerSettings) -> None:
+    def __init__(
+        self, app: str, plans: Iterable[GroupPlan], environment: Environment, settings: WorkerSettings
+    ) -> None:
         self._cluster_ids: dict[TaskId, str] = {}
         self._databases: dict[TaskId, str] = {}
         for plan in plans:
             self._cluster_ids.update(dict.fromkeys(plan.tasks, plan.identity.cluster_id))
             if plan.group.sinks:
                 self._databases.update(dict.fromkeys(plan.tasks, plan.group.sinks[0].sink.place))
-        self._world = world
+        self._environment = environment
         self._settings = settings
         self.me = Member(
             check_worker_id(settings.worker_id),
-            process_name(world.clock.wall_ms(), world.random.token(6)),
+            process_name(environment.clock.wall_ms(), environment.random.token(6)),
             settings.weight,
             ring_parameters(self._cluster_ids),
         )
-        self._watch = RosterWatch(app, self.me, world, settings)
-        self._followers = Followers(world)
+        self._watch = RosterWatch(app, self.me, environment, settings)
+        self._followers = StandbyTasks(environment)
         with_state = [task for task in self._cluster_ids if task not in self._databases]
         delay_s = settings.state_cleanup_delay_s
-        self._cleanup = StateCleanup(with_state, self.me.worker, world, delay_s)
+        self._cleanup = StateCleanup(with_state, self.me.worker, environment, delay_s)
         self._ready_s: dict[TaskId, float] = {}
         self._waits: dict[GroupId, str] = {}
         self._younger_since_s: float | None = None
@@ -89,14 +91,14 @@ class Ownership:
         """Become a member. Raises ConfigError, UnreachableError."""
         self._watch.join(progress)
 
-    def turn(self, places: Callable[[], Mapping[TaskId, Place]]) -> dict[TaskId, Action]:
+    def turn(self, places: Callable[[], Mapping[TaskId, TaskRole]]) -> dict[TaskId, AssignmentAction]:
         """What to begin now: CLAIM and RELEASE. `places`: of the tasks that are not ABSENT here.
 
         Raises DisplacedError when a younger process has this worker's id.
         """
         changed = self._watch.turn(hurry=self._hurry)
         for task in self._followers.turn():
-            self._ready_s[task] = self._world.clock.monotonic_s()
+            self._ready_s[task] = self._environment.clock.monotonic_s()
             self._claim(task, ready=True)
             self._reconsider = True
         if not (changed or self._reconsider) or not self._watch.looked:
@@ -106,30 +108,30 @@ class Ownership:
             return {}
         return self._decide(places())
 
-    def _decide(self, places: Mapping[TaskId, Place]) -> dict[TaskId, Action]:
+    def _decide(self, places: Mapping[TaskId, TaskRole]) -> dict[TaskId, AssignmentAction]:
         roster, settled = self._watch.roster, self._watch.settled
         self._note_waiting()
-        known = {**dict.fromkeys(self._followers.tasks, Place.FOLLOWING), **places}
+        known = {**dict.fromkeys(self._followers.tasks, TaskRole.FOLLOWING), **places}
         assigned = roster.assignment(self._cluster_ids)
         actions = decide(roster, self.me, assigned, known, settled=settled)
         self._hurry_while_tasks_move(assigned, known, actions)
         for task, action in list(actions.items()):
-            if action is Action.FOLLOW:
+            if action is AssignmentAction.FOLLOW:
                 del actions[task]
                 if task in self._databases:
                     self._followers.begin_without_state(task)
                 else:
                     self._followers.begin(task, self._cluster_ids[task])
                 self._claim(task, ready=False)
-            elif action is Action.FORGET:
+            elif action is AssignmentAction.FORGET:
                 del actions[task]
                 self._forget(task)
-            elif action is Action.CLAIM and task not in self._followers:
+            elif action is AssignmentAction.CLAIM and task not in self._followers:
                 self._claim(task, ready=False)
         for task in self._overdue(known):
             # Its worker does not give it up, though it is well enough to be a member: the fence is safe.
-            self._world.log.warning("task_not_released", task=str(task), next="it is taken over")
-            actions[task] = Action.CLAIM
+            self._environment.log.warning("task_not_released", task=str(task), next="it is taken over")
+            actions[task] = AssignmentAction.CLAIM
         return actions
 
     def clean(self, here: Callable[[], Iterable[TaskId]]) -> None:
@@ -182,7 +184,7 @@ class Ownership:
         """What keeps a whole group from beginning here; empty when nothing does. The same is told once."""
         if problem != self._waits.get(group, ""):
             self._waits[group] = problem
-            about = Waiting(self.me.worker, self.me.process, problem[:MAX_PROBLEM])
+            about = DeferredGroup(self.me.worker, self.me.process, problem[:MAX_PROBLEM])
             self._watch.tell(TaskId(*group, -1), about)
 
     def lost(self, task: TaskId, owner: Owner) -> None:
@@ -213,27 +215,27 @@ class Ownership:
     def _hurry_while_tasks_move(
         self,
         assigned: Mapping[TaskId, str],
-        known: Mapping[TaskId, Place],
-        actions: Mapping[TaskId, Action],
+        known: Mapping[TaskId, TaskRole],
+        actions: Mapping[TaskId, AssignmentAction],
     ) -> None:
-        moving = {Place.FOLLOWING, Place.LEAVING}
+        moving = {TaskRole.FOLLOWING, TaskRole.LEAVING}
         away = any(
-            place in moving or (place is Place.LIVE and assigned.get(task) != self.me.worker)
+            place in moving or (place is TaskRole.LIVE and assigned.get(task) != self.me.worker)
             for task, place in known.items()
         )
         absent = any(
-            worker == self.me.worker and known.get(task, Place.ABSENT) is Place.ABSENT
+            worker == self.me.worker and known.get(task, TaskRole.ABSENT) is TaskRole.ABSENT
             for task, worker in assigned.items()
         )
         self._hurry = away or absent
         self._at_rest = not (away or absent or actions)
 
-    def _overdue(self, known: Mapping[TaskId, Place]) -> list[TaskId]:
-        now = self._world.clock.monotonic_s()
+    def _overdue(self, known: Mapping[TaskId, TaskRole]) -> list[TaskId]:
+        now = self._environment.clock.monotonic_s()
         return [
             task
             for task, ready_s in self._ready_s.items()
-            if known.get(task) is Place.FOLLOWING
+            if known.get(task) is TaskRole.FOLLOWING
             and task in self._followers
             and now - ready_s > self._settings.handoff_timeout_s
         ]
@@ -256,7 +258,7 @@ class Ownership:
         members = self._watch.roster.ring_members()
         outside = self.me.worker not in members
         if outside and not self._outside:
-            self._world.log.warning(
+            self._environment.log.warning(
                 "waiting_for_other_version",
                 members=", ".join(members),
                 reason="they run other tasks, or another ring: another version of the app or of this package",
@@ -267,7 +269,7 @@ class Ownership:
     def _is_the_process_of_its_id(self) -> bool:
         """Whether this is the youngest process of its worker id. Raises DisplacedError when it is not for too long."""
         member = self._watch.roster.workers().get(self.me.worker)
-        now = self._world.clock.monotonic_s()
+        now = self._environment.clock.monotonic_s()
         if member is None or member.process == self.me.process:
             self._younger_since_s = None
             return True

@@ -13,12 +13,12 @@ from pipeline.config import WorkerSettings
 from pipeline.core.membership import (
     About,
     Claim,
+    DeferredGroup,
     Departure,
     Member,
     Owner,
     Roster,
     Suspected,
-    Waiting,
     decode_member,
     decode_note,
     encode_member,
@@ -27,7 +27,7 @@ from pipeline.core.membership import (
 from pipeline.core.names import TaskId, TopicPartition, workers_group, workers_topic
 from pipeline.errors import PipelineError
 from pipeline.ports import JournalReader, Pending, TopicSpec
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["RosterWatch"]
 
@@ -36,7 +36,7 @@ HURRY = 5  # how many times as often it looks while tasks move
 TELL_AGAIN_S = 3.0
 
 
-class _Look(NamedTuple):
+class _NotesRead(NamedTuple):
     """What one look found: members, notes not seen before in order, and where the next look begins."""
 
     members: list[Member]
@@ -50,16 +50,16 @@ _Notes = dict[tuple[TaskId | None, type], About]
 class RosterWatch:
     """`roster` is the view. Processing thread only; what waits runs on the executor."""
 
-    def __init__(self, app: str, me: Member, world: World, settings: WorkerSettings) -> None:
+    def __init__(self, app: str, me: Member, environment: Environment, settings: WorkerSettings) -> None:
         self._app = app
         self._me = me
-        self._world = world
+        self._environment = environment
         self._settings = settings
         self._group = workers_group(app)
         self._topic = TopicPartition(workers_topic(app), 0)
         self._reader: JournalReader | None = None
         self._position = 0
-        self._look: Pending[_Look] | None = None
+        self._look: Pending[_NotesRead] | None = None
         self._next_look_s = 0.0
         self._same_since_s: float | None = None
         self._processes: frozenset[str] = frozenset()
@@ -77,14 +77,14 @@ class RosterWatch:
 
     def join(self, progress: Callable[[], object]) -> None:
         """Create the topic if need be, and become a member. Raises ConfigError, UnreachableError."""
-        if not self._world.cluster.describe([self._topic.topic]):
+        if not self._environment.cluster.describe([self._topic.topic]):
             spec = TopicSpec(self._topic.topic, 1, self._settings.replication_factor, TOPIC_CONFIG)
-            self._world.cluster.create([spec])
-        self._world.members.join(self._group, self._topic.topic, encode_member(self._me), progress)
+            self._environment.cluster.create([spec])
+        self._environment.members.join(self._group, self._topic.topic, encode_member(self._me), progress)
 
     def turn(self, *, hurry: bool) -> bool:
         """Do what is due; True when there is a new view."""
-        now = self._world.clock.monotonic_s()
+        now = self._environment.clock.monotonic_s()
         changed = False
         if self._look is not None and self._look.done():
             look, self._look = self._look, None
@@ -92,21 +92,21 @@ class RosterWatch:
                 self._take(look.result(), now)
                 changed = True
             except PipelineError as error:
-                self._world.log.info("members_not_read", reason=error.message)
+                self._environment.log.info("members_not_read", reason=error.message)
                 self._forget_reader()
         if self._look is None and now >= self._next_look_s:
             interval_s = self._settings.membership_interval_s
             self._next_look_s = now + (interval_s / HURRY if hurry or not self.settled else interval_s)
             reader, position = self._reading(), self._position
-            self._look = self._world.executor.submit(lambda: self._see(reader, position))
+            self._look = self._environment.executor.submit(lambda: self._see(reader, position))
         self._speak(now)
         return changed
 
-    def tell(self, task: TaskId, about: Owner | Claim | Waiting | Suspected) -> None:
+    def tell(self, task: TaskId, about: Owner | Claim | DeferredGroup | Suspected) -> None:
         """Note it, and let the others know."""
         self._merge(task, about)
         if isinstance(about, Owner):
-            self._told[task] = about, self._world.clock.monotonic_s()
+            self._told[task] = about, self._environment.clock.monotonic_s()
         self._waiting[task, type(about)] = about
         self._refresh()
 
@@ -115,9 +115,9 @@ class RosterWatch:
         self._end_telling()
         notes, self._waiting = self._waiting, {}
         try:
-            self._world.members.announce(self._topic.topic, _encoded(notes))
+            self._environment.members.announce(self._topic.topic, _encoded(notes))
         except PipelineError as error:
-            self._world.log.info("notes_not_written", reason=error.message)
+            self._environment.log.info("notes_not_written", reason=error.message)
             self._waiting = {**notes, **self._waiting}
 
     def learn(self, task: TaskId, owner: Owner) -> None:
@@ -134,12 +134,12 @@ class RosterWatch:
 
     def leave(self) -> None:
         """Be a member no longer."""
-        self._world.members.leave()
+        self._environment.members.leave()
         if self._look is not None:
             try:
                 self._look.result()
             except PipelineError as error:
-                self._world.log.info("members_not_read", reason=error.message)
+                self._environment.log.info("members_not_read", reason=error.message)
         if self._reader is not None:
             self._reader.close()
 
@@ -147,15 +147,15 @@ class RosterWatch:
         """The next look has a new one, which may find a broker that knows more."""
         reader, self._reader = self._reader, None
         if reader is not None:
-            self._world.executor.submit(reader.close)
+            self._environment.executor.submit(reader.close)
 
     def _reading(self) -> JournalReader:
         if self._reader is None:
-            self._reader = self._world.journals()
+            self._reader = self._environment.journals()
         return self._reader
 
-    def _see(self, reader: JournalReader, position: int) -> _Look:
-        found = map(decode_member, self._world.cluster.member_ids(self._group))
+    def _see(self, reader: JournalReader, position: int) -> _NotesRead:
+        found = map(decode_member, self._environment.cluster.member_ids(self._group))
         members = [member for member in found if member is not None]
         end = reader.stable_ends([self._topic])[self._topic]
         if end < position:
@@ -167,9 +167,9 @@ class RosterWatch:
             note = decode_note(self._app, data)
             if note is not None:
                 notes.append(note)
-        return _Look(members, notes, end)
+        return _NotesRead(members, notes, end)
 
-    def _take(self, look: _Look, now: float) -> None:
+    def _take(self, look: _NotesRead, now: float) -> None:
         self._position = look.position
         for task, about in look.notes:
             if isinstance(about, Owner):
@@ -193,7 +193,7 @@ class RosterWatch:
         self.roster = Roster(found, dict(self._owners), dict(self._claims), departed)
 
     def _merge(self, task: TaskId, about: About) -> None:
-        if isinstance(about, Waiting):
+        if isinstance(about, DeferredGroup):
             return  # for people
         if isinstance(about, Suspected):
             self.suspected[task] = about
@@ -219,7 +219,9 @@ class RosterWatch:
                 self._waiting.setdefault((task, Owner), owner)
         if self._waiting:
             topic, notes = self._topic.topic, _encoded(self._waiting)
-            telling = self._world.executor.submit(lambda: self._world.members.announce(topic, notes))
+            telling = self._environment.executor.submit(
+                lambda: self._environment.members.announce(topic, notes)
+            )
             self._telling, self._waiting = (telling, self._waiting), {}
 
     def _end_telling(self) -> None:
@@ -230,7 +232,7 @@ class RosterWatch:
         try:
             telling.result()
         except PipelineError as error:
-            self._world.log.info("notes_not_written", reason=error.message)
+            self._environment.log.info("notes_not_written", reason=error.message)
             self._waiting = {**notes, **self._waiting}
 
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending, Store
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.restore import catch_up
 
-__all__ = ["Followers"]
+__all__ = ["StandbyTasks"]
 
 MAX_CATCHING_UP = 2  # at a time, beside the tasks that are live here
 AGAIN_S = 1.0
@@ -27,7 +27,7 @@ SHORT_S = 0.5
 SHORT_ENTRIES = 50
 
 
-class _Step(NamedTuple):
+class _CopyStep(NamedTuple):
     """What a step ends with."""
 
     copy: Store
@@ -36,22 +36,22 @@ class _Step(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Follower:
+class _StandbyTask:
     cluster_id: str
     after: Pending[None] | None
     copy: Store | None = None
-    step: Pending[_Step] | None = None
+    step: Pending[_CopyStep] | None = None
     due_s: float = 0.0
     steps: int = 0
     ready: bool = False
 
 
-class Followers:
+class StandbyTasks:
     """Every task that is followed. Processing thread only; the copying runs on the executor."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._followers: dict[TaskId, _Follower] = {}
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._followers: dict[TaskId, _StandbyTask] = {}
         self._closing: dict[TaskId, Pending[None]] = {}  # copies that were forgotten
 
     def __contains__(self, task: object) -> bool:
@@ -70,15 +70,15 @@ class Followers:
         return list(self._followers)
 
     def begin(self, task: TaskId, cluster_id: str) -> None:
-        self._followers[task] = _Follower(cluster_id, self._closing.get(task))
+        self._followers[task] = _StandbyTask(cluster_id, self._closing.get(task))
 
     def begin_without_state(self, task: TaskId) -> None:
         """Nothing of the task is kept here, so that there is nothing to copy: it is ready at the next turn."""
-        self._followers[task] = _Follower("", None, due_s=math.inf)
+        self._followers[task] = _StandbyTask("", None, due_s=math.inf)
 
     def turn(self) -> list[TaskId]:
         """Do what is due; the tasks that have become ready."""
-        now = self._world.clock.monotonic_s()
+        now = self._environment.clock.monotonic_s()
         self._closing = {task: closing for task, closing in self._closing.items() if not closing.done()}
         ready = []
         for task, follower in self._followers.items():
@@ -92,7 +92,7 @@ class Followers:
                 follower.copy, seconds, replayed = step.result()
             except PipelineError as error:
                 # Its owner goes on, and keeps it until this works.
-                self._world.log.warning("following_failed", task=str(task), reason=error.message)
+                self._environment.log.warning("following_failed", task=str(task), reason=error.message)
                 follower.copy, follower.due_s = None, now + AFTER_ERROR_S
                 continue
             follower.steps += 1
@@ -106,7 +106,9 @@ class Followers:
             if follower.step is None and now >= follower.due_s and busy < MAX_CATCHING_UP:
                 busy += 1
                 copy, follower.copy = follower.copy, None
-                follower.step = self._world.executor.submit(_catching_up(task, follower, copy, self._world))
+                follower.step = self._environment.executor.submit(
+                    _catching_up(task, follower, copy, self._environment)
+                )
         return ready
 
     def take(self, task: TaskId) -> Callable[[], Store | None] | None:
@@ -118,7 +120,7 @@ class Followers:
         step, copy = follower.step, follower.copy
         if step is None:
             return lambda: copy
-        return lambda: _result(step, task, self._world)
+        return lambda: _result(step, task, self._environment)
 
     def forget(self, task: TaskId) -> Pending[None] | None:
         """Stop following, and close the copy; what does that."""
@@ -131,7 +133,7 @@ class Followers:
             if copy is not None:
                 copy.close()
 
-        self._closing[task] = self._world.executor.submit(close)
+        self._closing[task] = self._environment.executor.submit(close)
         return self._closing[task]
 
     def close(self) -> None:
@@ -141,20 +143,22 @@ class Followers:
                 pending.result()
 
 
-def _catching_up(task: TaskId, follower: _Follower, copy: Store | None, world: World) -> Callable[[], _Step]:
-    def step() -> _Step:
-        began = world.clock.monotonic_s()
+def _catching_up(
+    task: TaskId, follower: _StandbyTask, copy: Store | None, environment: Environment
+) -> Callable[[], _CopyStep]:
+    def step() -> _CopyStep:
+        began = environment.clock.monotonic_s()
         if follower.after is not None:
             follower.after.result()
-        store, replayed = catch_up(task, follower.cluster_id, copy, world)
-        return _Step(store, world.clock.monotonic_s() - began, replayed)
+        store, replayed = catch_up(task, follower.cluster_id, copy, environment)
+        return _CopyStep(store, environment.clock.monotonic_s() - began, replayed)
 
     return step
 
 
-def _result(step: Pending[_Step], task: TaskId, world: World) -> Store | None:
+def _result(step: Pending[_CopyStep], task: TaskId, environment: Environment) -> Store | None:
     try:
         return step.result().copy
     except PipelineError as error:
-        world.log.warning("following_failed", task=str(task), reason=error.message)
+        environment.log.warning("following_failed", task=str(task), reason=error.message)
         return None

@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 
 from pipeline.config import WorkerSettings
 from pipeline.core.checkpoint_refs import CHECKPOINTS, encode_kept
-from pipeline.core.journal import Kind
+from pipeline.core.journal import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import CheckpointStoreError, PipelineError
 from pipeline.ports import Pending, Step
 from pipeline.runtime.checkpoints.throttle import Throttle
 from pipeline.runtime.checkpoints.upload import Attempt, Known, Made, clean_up
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.task.task import Task
 
@@ -68,7 +68,7 @@ class Checkpointer:
     """Processing thread only. Does nothing without a checkpoint store, or for tasks without a journal."""
 
     runs: Sequence[GroupRun]
-    world: World
+    environment: Environment
     settings: WorkerSettings
     _tasks: dict[TaskId, _Checkpointing] = field(default_factory=dict)
     _known: dict[TaskId, Known] = field(default_factory=dict)
@@ -84,8 +84,8 @@ class Checkpointer:
 
     def turn(self) -> bool:
         """Do what is due. True when anything moved."""
-        now = self.world.clock.monotonic_s()
-        if self.world.checkpoints is None or now < self._next_s:
+        now = self.environment.clock.monotonic_s()
+        if self.environment.checkpoints is None or now < self._next_s:
             return False
         self._next_s = now + TURN_S
         moved = self._follow_tasks(now)
@@ -112,8 +112,8 @@ class Checkpointer:
         for attempt, _ in self._ending:
             attempt.close()
         self._ending.clear()
-        if self.world.checkpoints is not None:
-            self.world.checkpoints.transfers.close()
+        if self.environment.checkpoints is not None:
+            self.environment.checkpoints.transfers.close()
 
     def _follow_tasks(self, now: float) -> bool:
         live = {
@@ -125,7 +125,7 @@ class Checkpointer:
         for task_id, (run, task) in live.items():
             if task_id not in self._tasks:
                 # The first one at any moment of an interval, so that tasks that began together part.
-                due_s = now + self.world.random.uniform(0.0, self.settings.checkpoint_interval_s)
+                due_s = now + self.environment.random.uniform(0.0, self.settings.checkpoint_interval_s)
                 known = self._known.setdefault(task_id, Known())
                 self._tasks[task_id] = _Checkpointing(run, task, due_s, known)
         ended = [item for item in self._ending if item[1] is None or item[1].done()]
@@ -147,23 +147,23 @@ class Checkpointer:
         return now >= each.due_s or _journal_bytes(applied) >= self.settings.checkpoint_journal_bytes
 
     def _begin(self, each: _Checkpointing) -> None:
-        checkpoints = self.world.checkpoints
+        checkpoints = self.environment.checkpoints
         if checkpoints is None:
             return
         if self._throttle is None:
-            self._throttle = Throttle(self.settings.checkpoint_bytes_per_s, self.world.clock)
+            self._throttle = Throttle(self.settings.checkpoint_bytes_per_s, self.environment.clock)
         if each.attempt is None:
             each.attempt = Attempt(
                 each.task.id,
                 self.settings.worker_id,
                 each.task.store,
                 checkpoints.store,
-                self.world,
+                self.environment,
                 self.settings.checkpoint_grace_s,
                 self._throttle,
                 each.known,
             )
-        each.upload = self.world.executor.submit(each.attempt.run)
+        each.upload = self.environment.executor.submit(each.attempt.run)
 
     def _advance(self, each: _Checkpointing, now: float) -> bool:
         if each.upload is not None and each.upload.done():
@@ -179,7 +179,7 @@ class Checkpointer:
             cleaning, each.cleaning = each.cleaning, None
             left = cleaning.result()
             if left is not None:
-                self.world.log.warning(
+                self.environment.log.warning(
                     "checkpoint_not_tidied", task=str(each.task.id), reason=left.message, next=left.hint
                 )
             return True
@@ -193,20 +193,20 @@ class Checkpointer:
             attempt.close()
         self._answered()
         each.entered = True
-        each.due_s = self.world.clock.monotonic_s() + self.settings.checkpoint_interval_s * (
-            self.world.random.uniform(*JITTER)
+        each.due_s = self.environment.clock.monotonic_s() + self.settings.checkpoint_interval_s * (
+            self.environment.random.uniform(*JITTER)
         )
-        seconds = round(self.world.clock.monotonic_s() - began_s, 3)
+        seconds = round(self.environment.clock.monotonic_s() - began_s, 3)
 
         def then(applied: AppliedPosition) -> None:
             self._registered(each, made, applied, seconds)
 
-        each.task.enter(Kind.CHECKPOINT, {CHECKPOINTS: encode_kept(made.kept)}, then)
+        each.task.enter(EntryKind.CHECKPOINT, {CHECKPOINTS: encode_kept(made.kept)}, then)
 
     def _registered(self, each: _Checkpointing, made: Made, applied: AppliedPosition, seconds: float) -> None:
-        world, task, checkpoints = self.world, each.task.id, self.world.checkpoints
+        environment, task, checkpoints = self.environment, each.task.id, self.environment.checkpoints
         each.entered = False
-        world.log.info(
+        environment.log.info(
             "checkpoint_registered",
             task=str(task),
             seq=made.ref.seq,
@@ -217,20 +217,22 @@ class Checkpointer:
             uploaded_bytes=made.uploaded_bytes,
             seconds=seconds,
         )
-        world.steps.reached(Step.AFTER_CHECKPOINT, task)
+        environment.steps.reached(Step.AFTER_CHECKPOINT, task)
         if checkpoints is not None:
             cluster_id, store = applied.identity.cluster_id, checkpoints.store
-            each.cleaning = world.executor.submit(lambda: clean_up(task, cluster_id, made, store, world))
+            each.cleaning = environment.executor.submit(
+                lambda: clean_up(task, cluster_id, made, store, environment)
+            )
 
     def _failed(self, each: _Checkpointing, error: PipelineError, now: float) -> None:
         """Try again later: the same attempt when only the store was away, and not for too long."""
-        retry_s = min(self.world.random.uniform(*RETRY_S), self.settings.checkpoint_interval_s)
+        retry_s = min(self.environment.random.uniform(*RETRY_S), self.settings.checkpoint_interval_s)
         each.wait_s = now + retry_s
         each.due_s = min(each.due_s, each.wait_s)
         if isinstance(error, CheckpointStoreError):
             self._unanswered(each, error, now)
         else:
-            self.world.log.warning(
+            self.environment.log.warning(
                 "checkpoint_failed", task=str(each.task.id), reason=error.message, next=error.hint
             )
         # What was uploaded is nobody's yet, and as old as that may be deleted by `pipeline checkpoints prune`.
@@ -243,7 +245,7 @@ class Checkpointer:
     def _unanswered(self, each: _Checkpointing, error: CheckpointStoreError, now: float) -> None:
         if self._outage is None:
             self._outage = _Outage(now)
-            self.world.log.warning(
+            self.environment.log.warning(
                 "checkpoint_store_unavailable",
                 reason=error.message,
                 task=str(each.task.id),
@@ -256,8 +258,8 @@ class Checkpointer:
 
     def _answered(self) -> None:
         if self._outage is not None:
-            seconds = round(self.world.clock.monotonic_s() - self._outage.since_s, 1)
-            self.world.log.warning(
+            seconds = round(self.environment.clock.monotonic_s() - self._outage.since_s, 1)
+            self.environment.log.warning(
                 "checkpoint_store_available", seconds=seconds, failures=self._outage.failures
             )
             self._outage = None
@@ -272,7 +274,7 @@ class Checkpointer:
             return
         if over:
             each.run.hold(task.id.partition)
-            self.world.log.error(
+            self.environment.log.error(
                 "intake_paused",
                 task=str(task.id),
                 reason="the journal has grown beyond checkpoint_journal_limit_bytes since the last checkpoint",
@@ -282,7 +284,7 @@ class Checkpointer:
             )
         else:
             each.run.unhold(task.id.partition)
-            self.world.log.warning("intake_resumed", task=str(task.id), journal_bytes=grown)
+            self.environment.log.warning("intake_resumed", task=str(task.id), journal_bytes=grown)
 
 
 def _journal_bytes(applied: AppliedPosition) -> int:

@@ -53,7 +53,7 @@ from pipeline.errors import (
 )
 from pipeline.ports import CheckpointStore, Snapshot, SnapshotFile, Step, Store
 from pipeline.runtime.checkpoints.throttle import Throttle
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.download import read_manifest
 
 __all__ = ["Attempt", "Known", "Made", "clean_up", "listed"]
@@ -103,7 +103,7 @@ class Attempt:
         owner: str,
         state: Store,
         store: CheckpointStore,
-        world: World,
+        environment: Environment,
         grace_s: float,
         throttle: Throttle,
         known: Known,
@@ -112,22 +112,22 @@ class Attempt:
         self._owner = owner
         self._state = state
         self._store = store
-        self._world = world
+        self._environment = environment
         self._grace_s = grace_s
         self._throttle = throttle
         self._known = known
-        self._nonce = world.random.token(NONCE_BYTES)
+        self._nonce = environment.random.token(NONCE_BYTES)
         self._snapshot: Snapshot | None = None
         self._plan: UploadPlan | None = None
         self._uploaded: set[str] = set()
         # Part of the manifest, which is the same at each run: a request of an earlier one may arrive after the last.
-        self._wall_ms = world.clock.wall_ms()
-        self.began_s = world.clock.monotonic_s()
+        self._wall_ms = environment.clock.wall_ms()
+        self.began_s = environment.clock.monotonic_s()
         self.stopped = False
 
     def run(self) -> Made:
         """Steps 1 to 6. Raises CheckpointStoreError, CorruptStateError, RetriableError (stopped)."""
-        steps, task = self._world.steps, self._task
+        steps, task = self._environment.steps, self._task
         if self._snapshot is None:
             self._snapshot = self._state.snapshot()  # 1
             steps.reached(Step.AFTER_SNAPSHOT, task)
@@ -136,7 +136,7 @@ class Attempt:
         prefix = checkpoint_prefix(applied.identity.cluster_id, task)
         kept = [(ref, self._manifest(ref, applied.identity.cluster_id)) for ref in applied.checkpoints]
         if self._plan is None:
-            there = listed(self._store, prefix, self._world)  # 2
+            there = listed(self._store, prefix, self._environment)  # 2
             digests = {file.token: self._digest(snapshot, file) for file in snapshot.files}
             contents = [FileContent(f.name, f.size, digests[f.token]) for f in snapshot.files]
             manifests = {ref: manifest for ref, manifest in kept if manifest is not None}
@@ -148,7 +148,7 @@ class Attempt:
                 self._uploaded.add(file.object)
                 steps.reached(Step.DURING_UPLOAD, task)
         manifest = Manifest(str(task), self._owner, self._wall_ms, applied, self._plan.files)
-        there = listed(self._store, prefix, self._world)
+        there = listed(self._store, prefix, self._environment)
         self._check_there(manifest, there)  # 4
         steps.reached(Step.BEFORE_MANIFEST, task)
         data = encode_manifest(manifest)
@@ -180,7 +180,7 @@ class Attempt:
             try:
                 found = read_manifest(self._store, cluster_id, self._task, ref)
             except DamagedCheckpointError as error:
-                self._world.log.warning(
+                self._environment.log.warning(
                     "checkpoint_damaged", task=str(self._task), seq=ref.seq, reason=error.message
                 )
                 return None
@@ -214,7 +214,7 @@ class Attempt:
             if found is None or found.size != size:
                 self._plan = None  # what is missing is made under another name
                 self._uploaded.clear()
-                self._nonce = self._world.random.token(NONCE_BYTES)
+                self._nonce = self._environment.random.token(NONCE_BYTES)
                 raise CheckpointStoreError(
                     f"the checkpoint store does not have object {name} of task {self._task} as it was written",
                     hint="follow runbooks/checkpoint-store-unavailable.md",
@@ -225,9 +225,9 @@ class Attempt:
             raise RetriableError(f"the checkpoint of task {self._task} is given up")
 
 
-def listed(store: CheckpointStore, prefix: str, world: World) -> dict[str, Listed]:
+def listed(store: CheckpointStore, prefix: str, environment: Environment) -> dict[str, Listed]:
     """What a store holds behind a prefix, by the name behind it."""
-    now_ms = world.clock.wall_ms()
+    now_ms = environment.clock.wall_ms()
     return {
         found.name.removeprefix(prefix): Listed(found.size, (now_ms - found.modified_ms) / 1000)
         for found in store.objects(prefix)
@@ -235,7 +235,7 @@ def listed(store: CheckpointStore, prefix: str, world: World) -> dict[str, Liste
 
 
 def clean_up(
-    task: TaskId, cluster_id: str, made: Made, store: CheckpointStore, world: World
+    task: TaskId, cluster_id: str, made: Made, store: CheckpointStore, environment: Environment
 ) -> PipelineError | None:
     """Steps 8 and 9, after the entry that keeps `made` was committed and applied.
 
@@ -246,21 +246,21 @@ def clean_up(
     try:
         for name in made.cleanup:
             store.delete([prefix + name])  # 8
-            world.steps.reached(Step.DURING_CLEANUP, task)
+            environment.steps.reached(Step.DURING_CLEANUP, task)
     except CheckpointStoreError as error:
         left = error
-    world.steps.reached(Step.BEFORE_TRUNCATE, task)
+    environment.steps.reached(Step.BEFORE_TRUNCATE, task)
     offset = truncation_offset(made.kept)
     if offset is not None:
         try:
-            world.cluster.truncate(task.journal, offset)  # 9
+            environment.cluster.truncate(task.journal, offset)  # 9
         except ConfigError as error:
             left = ConfigError(
                 error.message, hint=f"grant DELETE on topic {task.journal.topic} to the worker"
             )
         except PipelineError as error:
             left = error
-    world.steps.reached(Step.AFTER_TRUNCATE, task)
+    environment.steps.reached(Step.AFTER_TRUNCATE, task)
     return left
 
 

@@ -21,7 +21,7 @@ from pipeline.errors import FatalTaskError, FencedError, RetriableError, Superse
 from pipeline.ports import JournalBounds, JournalReader
 from pipeline.runtime.commit.journal_reader import last_entries, settled_end
 from pipeline.runtime.commit.publisher import Commit, Publisher
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["append_entry", "last_of", "settled_last"]
 
@@ -34,14 +34,14 @@ def append_entry(
     task: TaskId,
     owner: str,
     make: Callable[[JournalEntry], Commit | None],
-    world: World,
+    environment: Environment,
     settings: WorkerSettings,
 ) -> int:
     """Append what `make` makes of the last entry; its number. With None nothing is appended, and it is the last one's.
 
     Raises FencedError when workers take the task back again and again, UnreachableError, FatalTaskError.
     """
-    publisher = Publisher(task, owner, world, settings)
+    publisher = Publisher(task, owner, environment, settings)
     attempt = 0
     try:
         publisher.stop_waiting()
@@ -50,7 +50,7 @@ def append_entry(
             try:
                 publisher.fence()  # 1
                 publisher.barrier()  # 2
-                head, end = settled_last(task, publisher, world, settings)  # 3
+                head, end = settled_last(task, publisher, environment, settings)  # 3
                 commit = make(head)
                 if commit is None:
                     return head.entry.seq
@@ -64,7 +64,7 @@ def append_entry(
 
 
 def settled_last(
-    task: TaskId, publisher: Publisher, world: World, settings: WorkerSettings
+    task: TaskId, publisher: Publisher, environment: Environment, settings: WorkerSettings
 ) -> tuple[JournalEntry, int]:
     """The last entry behind a barrier, and the journal's end. Raises StaleReadError when no reader sees that far.
 
@@ -72,16 +72,16 @@ def settled_last(
     """
     pauses = iter(LOOK_PAUSES_S)
     while True:
-        with closing(world.journals()) as reader:
+        with closing(environment.journals()) as reader:
             try:
-                end = settled_end(task, world, settings, publisher.fence, publisher.known_end)
+                end = settled_end(task, environment, settings, publisher.fence, publisher.known_end)
                 start = reader.bounds(task.journal).start
                 return _last(task, reader, JournalBounds(start, end, end)), end
             except RetriableError:
                 pause_s = next(pauses, None)
                 if pause_s is None:
                     raise
-        world.clock.sleep(pause_s)
+        environment.clock.sleep(pause_s)
 
 
 def last_of(task: TaskId, reader: JournalReader) -> JournalEntry:

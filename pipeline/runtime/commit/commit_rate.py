@@ -1,4 +1,4 @@
-"""Limits how often a worker commits, over all its tasks: `CommitPace`.
+"""Limits how often a worker commits, over all its tasks: `CommitRate`.
 
 A commit costs a broker about a millisecond, however little is in it. A worker of many busy tasks that each commit ten
 times a second would spend most of a machine on that; so beyond a rate each commit carries more instead.
@@ -11,12 +11,12 @@ from itertools import islice
 from pipeline.core.names import TaskId
 from pipeline.ports import Clock
 
-__all__ = ["CommitPace"]
+__all__ = ["CommitRate"]
 
 BURST_S = 0.1
 
 
-class CommitPace:
+class CommitRate:
     """A token bucket with a queue: tasks whose commit is due take turns, the longest waiting first."""
 
     def __init__(self, clock: Clock, commits_per_s: int) -> None:

@@ -14,7 +14,7 @@ from pipeline.core.journal import JournalEntry, assemble, begins_entry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import FatalTaskError, StaleReadError
 from pipeline.ports import Deadline, JournalBounds, JournalReader
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["first_entry", "last_entries", "read_entries", "settled_end", "without_delta"]
 
@@ -64,7 +64,11 @@ def _continues_entry(chunk: tuple[int, bytes]) -> bool:
 
 
 def settled_end(
-    task: TaskId, world: World, settings: WorkerSettings, fence: Callable[[], None], at_least: int = 0
+    task: TaskId,
+    environment: Environment,
+    settings: WorkerSettings,
+    fence: Callable[[], None],
+    at_least: int = 0,
 ) -> int:
     """The journal's end once committed readers and all readers agree on it.
 
@@ -76,10 +80,10 @@ def settled_end(
     """
     patience_s = settings.transaction_timeout_ms / 1000 + COORDINATOR_SCAN_S + 5.0
     for attempt in range(2):
-        deadline = Deadline(world.clock, patience_s, 0.0)
+        deadline = Deadline(environment.clock, patience_s, 0.0)
         while not deadline.has_passed():
-            with closing(world.journals()) as reader:
-                bounds = _settled(task, reader, world, at_least)
+            with closing(environment.journals()) as reader:
+                bounds = _settled(task, reader, environment, at_least)
             if bounds.stable_end >= bounds.end:
                 return bounds.end
         if attempt == 0:
@@ -90,9 +94,9 @@ def settled_end(
     )
 
 
-def _settled(task: TaskId, reader: JournalReader, world: World, at_least: int) -> JournalBounds:
+def _settled(task: TaskId, reader: JournalReader, environment: Environment, at_least: int) -> JournalBounds:
     """The bounds as soon as they agree, or after some time."""
-    deadline = Deadline(world.clock, ONE_READER_S, POLL_S)
+    deadline = Deadline(environment.clock, ONE_READER_S, POLL_S)
     while True:
         bounds = reader.bounds(task.journal)
         if bounds.end < at_least:

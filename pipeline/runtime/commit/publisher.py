@@ -28,15 +28,15 @@ from pipeline.config import WorkerSettings
 from pipeline.core.dead_letter_count import LetterCount, grown
 from pipeline.core.journal import (
     Entry,
+    EntryKind,
     Identity,
     JournalEntry,
-    Kind,
     encode_entry,
     make_journal_entry,
 )
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition, after, encode_position
-from pipeline.core.recovery import Outcome, resolve_outcome
+from pipeline.core.recovery import CommitOutcome, resolve_outcome
 from pipeline.errors import (
     AbortableError,
     CorruptStateError,
@@ -49,10 +49,10 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Step, TransactionalProducer
+from pipeline.ports import Step, TransactionalClient
 from pipeline.runtime.commit.journal_reader import read_entries, settled_end, without_delta
 from pipeline.runtime.commit.proof import RENEW_SHARE, holds_records, write_barrier
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["Commit", "Publisher"]
 
@@ -80,7 +80,7 @@ class AppliedTo(Protocol):
 class Commit:
     """A sealed commit: nothing in it changes any more. `outputs` as ports.Output, already encoded."""
 
-    kind: Kind
+    kind: EntryKind
     positions: Mapping[str, int]
     delta: Mapping[bytes, bytes | None] = field(default_factory=dict)
     outputs: Sequence[Any] = ()
@@ -93,12 +93,12 @@ class Commit:
 class Publisher:
     """Owns the task's producer and its place in the journal (`head`, `applied`)."""
 
-    def __init__(self, task: TaskId, owner: str, world: World, settings: WorkerSettings) -> None:
+    def __init__(self, task: TaskId, owner: str, environment: Environment, settings: WorkerSettings) -> None:
         self._task = task
         self._owner = owner
-        self._world = world
+        self._environment = environment
         self._settings = settings
-        self._producer: TransactionalProducer | None = None
+        self._producer: TransactionalClient | None = None
         self._store: AppliedTo | None = None
         self._head: JournalEntry | None = None
         self.applied: AppliedPosition | None = None
@@ -129,15 +129,15 @@ class Publisher:
         self._close_producer()
         pause = 0.1
         while True:
-            producer = self._world.producers.open(self._task.transactional_id)
+            producer = self._environment.producers.open(self._task.transactional_id)
             try:
                 producer.init()
             except UnreachableError as error:
                 producer.close()
                 if self._stopping:
                     raise
-                self._world.log.warning("kafka_unreachable", task=str(self._task), error=error.message)
-                self._world.clock.sleep(pause)
+                self._environment.log.warning("kafka_unreachable", task=str(self._task), error=error.message)
+                self._environment.clock.sleep(pause)
                 pause = min(pause * 2, 5.0)
             except BaseException:
                 producer.close()
@@ -165,7 +165,7 @@ class Publisher:
                 raise InvariantError(f"task {self._task} writes a barrier without a fence")
             try:
                 ends, clean = write_barrier(
-                    self._producer, [place], self._world.clock, self._settings.retry_backoff_ms
+                    self._producer, [place], self._environment.clock, self._settings.retry_backoff_ms
                 )
             except (AbortableError, UnknownOutcomeError) as error:
                 reason = error.message
@@ -193,12 +193,12 @@ class Publisher:
         after `stop_waiting`), FatalTaskError (aborted again and again, or a check failed) and CorruptStateError (the
         store cannot be written).
         """
-        clock = self._world.clock
+        clock = self._environment.clock
         quick = failed_while_stopping = 0
         nonces: list[bytes] = []  # of every attempt: an older one may turn out to be committed
         while True:
             began = clock.monotonic_s()
-            nonces.append(self._world.random.token(NONCE_BYTES))
+            nonces.append(self._environment.random.token(NONCE_BYTES))
             try:
                 if self._renew_due:  # 1
                     self._renew(())
@@ -216,7 +216,7 @@ class Publisher:
                 return self._apply(commit, entry)
             if resolved is not None:
                 return self._apply(commit, resolved)
-            self._world.log.warning("commit_aborted", task=str(self._task), error=last_error)
+            self._environment.log.warning("commit_aborted", task=str(self._task), error=last_error)
             quick = quick + 1 if clock.monotonic_s() - began < QUICK_S else 0
             if quick == MAX_QUICK_ATTEMPTS:
                 raise FatalTaskError(
@@ -246,13 +246,13 @@ class Publisher:
                 store.close()
             except CorruptStateError as error:
                 # A store repeats its write error when it is closed; that must not hide what ended the task.
-                self._world.log.warning("state_not_closed", task=str(self._task), reason=error.message)
+                self._environment.log.warning("state_not_closed", task=str(self._task), reason=error.message)
 
     def _attempt(self, commit: Commit, nonce: bytes) -> JournalEntry:
-        producer, head, steps, task = self._producer, self._head, self._world.steps, self._task
+        producer, head, steps, task = self._producer, self._head, self._environment.steps, self._task
         if producer is None or head is None:
             raise InvariantError(f"task {task} publishes before it was restored")
-        now_ms = self._world.clock.wall_ms()
+        now_ms = self._environment.clock.wall_ms()
         entry = Entry(
             kind=commit.kind,
             seq=head.entry.seq + 1,
@@ -287,9 +287,9 @@ class Publisher:
         if self._end_read is not None:
             self._prove(offset, self._end_read)  # 5
         steps.reached(Step.DURING_COMMIT, task)
-        started = self._world.clock.monotonic_s()
+        started = self._environment.clock.monotonic_s()
         producer.commit()  # 6
-        elapsed_s = self._world.clock.monotonic_s() - started
+        elapsed_s = self._environment.clock.monotonic_s() - started
         steps.reached(Step.AFTER_COMMIT, task)
         if elapsed_s * 1000 >= RENEW_SHARE * self._settings.retry_backoff_ms:
             self._renew_due = True
@@ -298,20 +298,20 @@ class Publisher:
 
     def _prove(self, offset: int, end_read: int) -> None:
         """The entry is at `offset`. Raises AbortableError when something was committed after the end that was read."""
-        started = self._world.clock.monotonic_s()
+        started = self._environment.clock.monotonic_s()
         try:
             unseen = holds_records(
                 self._task.journal,
                 end_read,
                 offset,
-                journals=self._world.journals,
-                clock=self._world.clock,
+                journals=self._environment.journals,
+                clock=self._environment.clock,
                 # The transaction is open meanwhile, and must still be committed.
                 timeout_s=self._settings.transaction_timeout_ms / 2000,
             )
         except StaleReadError as error:
             raise AbortableError(error.message, hint=error.hint) from error
-        self.proof_s = self._world.clock.monotonic_s() - started
+        self.proof_s = self._environment.clock.monotonic_s() - started
         if unseen:
             raise AbortableError(
                 f"task {self._task}: entries were committed between offset {end_read}, where a broker said that the "
@@ -329,7 +329,7 @@ class Publisher:
         """One is nothing; many make every commit slower still. Said at the 10th, the 100th, and so on."""
         self._slow_commits += 1
         if self._slow_commits >= 10 and str(self._slow_commits).strip("0") == "1":
-            self._world.log.warning(
+            self._environment.log.warning(
                 "commits_slow",
                 task=str(self._task),
                 times=self._slow_commits,
@@ -341,9 +341,9 @@ class Publisher:
         if self._store is None:
             raise InvariantError(f"task {self._task} applies before it was restored")
         position = after(self.applied, entry)
-        self._world.steps.reached(Step.BEFORE_APPLY, self._task)
+        self._environment.steps.reached(Step.BEFORE_APPLY, self._task)
         self._store.apply(commit.delta, encode_position(position))  # 7
-        self._world.steps.reached(Step.AFTER_APPLY, self._task)
+        self._environment.steps.reached(Step.AFTER_APPLY, self._task)
         self._head = without_delta(entry)
         self.applied = position
         return position
@@ -360,13 +360,15 @@ class Publisher:
         self.fence()
         outcome, entry, self._end_read = self._look_after(self._head, nonces)
         self._renew_due = False
-        if outcome is Outcome.SUPERSEDED:
+        if outcome is CommitOutcome.SUPERSEDED:
             raise SupersededError(
                 f"task {self._task}: {entry.entry.owner} committed entry {entry.entry.seq} meanwhile"
             )
-        return entry if outcome is Outcome.COMMITTED else None
+        return entry if outcome is CommitOutcome.COMMITTED else None
 
-    def _look_after(self, head: JournalEntry, nonces: Sequence[bytes]) -> tuple[Outcome, JournalEntry, int]:
+    def _look_after(
+        self, head: JournalEntry, nonces: Sequence[bytes]
+    ) -> tuple[CommitOutcome, JournalEntry, int]:
         """What became of the attempts, and the journal's end; by new readers until one of them sees enough.
 
         That the head is gone is believed only behind a barrier.
@@ -376,9 +378,9 @@ class Publisher:
         looks = 0
         while True:
             looks += 1
-            reader = self._world.journals()
+            reader = self._environment.journals()
             try:
-                end = settled_end(self._task, self._world, self._settings, self.fence, self._known_end)
+                end = settled_end(self._task, self._environment, self._settings, self.fence, self._known_end)
                 found = islice(read_entries(self._task, reader, head.offset, end, None), MAX_LOOKED_AT)
                 outcome, entry = resolve_outcome(str(self._task), head, nonces, list(found))
             except TruncatedError as error:
@@ -389,7 +391,9 @@ class Publisher:
                     raise
                 if self._stopping:
                     raise UnreachableError(error.message, hint=error.hint) from error
-                self._world.log.warning("journal_read_stale", task=str(self._task), reason=error.message)
+                self._environment.log.warning(
+                    "journal_read_stale", task=str(self._task), reason=error.message
+                )
             else:
                 return outcome, entry, end
             finally:
@@ -398,7 +402,7 @@ class Publisher:
                 self.barrier()
                 proven = True
             else:
-                self._world.clock.sleep(pause_s)
+                self._environment.clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, longest_s)
 
     def _abort(self) -> None:
@@ -408,7 +412,7 @@ class Publisher:
             self._producer.abort()
         except (AbortableError, UnknownOutcomeError, UnreachableError) as error:
             # The renew that always follows an abort fences this producer and ends its transaction.
-            self._world.log.warning("abort_unclean", task=str(self._task), error=error.message)
+            self._environment.log.warning("abort_unclean", task=str(self._task), error=error.message)
 
     def _close_producer(self) -> None:
         if self._producer is not None:

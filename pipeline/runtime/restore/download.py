@@ -17,7 +17,7 @@ from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.names import TaskId, checkpoint_prefix
 from pipeline.errors import DamagedCheckpointError
 from pipeline.ports import CheckpointStore, Staged, Step
-from pipeline.runtime.environment import Checkpoints, World
+from pipeline.runtime.environment import Checkpoints, Environment
 from pipeline.runtime.restore_progress import RestoreProgress
 
 __all__ = ["download", "read_manifest", "verified"]
@@ -34,7 +34,7 @@ def download(
     ref: CheckpointRef,
     cluster_id: str,
     checkpoints: Checkpoints,
-    world: World,
+    environment: Environment,
     progress: RestoreProgress,
 ) -> tuple[Staged, Manifest]:
     """The checkpoint's files beside the place of the task's state, ready to be installed.
@@ -43,7 +43,7 @@ def download(
     """
     manifest = read_manifest(checkpoints.store, cluster_id, task, ref)  # 1
     progress.copying(manifest.size)
-    staged = world.stores.stage(task)
+    staged = environment.stores.stage(task)
     prefix = checkpoint_prefix(cluster_id, task)
     failures: list[BaseException] = []
 
@@ -51,7 +51,7 @@ def download(
         def step() -> None:
             if not failures:
                 staged.write(file.name, verified(checkpoints.store, prefix, file, progress.copied))
-                world.steps.reached(Step.DURING_DOWNLOAD, task)
+                environment.steps.reached(Step.DURING_DOWNLOAD, task)
 
         return step
 

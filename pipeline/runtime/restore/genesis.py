@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import closing
 
 from pipeline.core.dead_letter_count import NO_LETTERS
-from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
+from pipeline.core.journal import NO_CHAIN, Entry, EntryKind, Identity, encode_entry
 from pipeline.core.names import GroupId, TaskId, TopicPartition, checkpoint_prefix, is_replays
 from pipeline.core.recovery import GenesisPlan, plan_genesis
 from pipeline.errors import (
@@ -35,7 +35,7 @@ from pipeline.ports import Deadline, Step, TopicInfo, TopicSpec
 from pipeline.runtime.commit.journal_reader import first_entry
 from pipeline.runtime.commit.proof import write_barrier
 from pipeline.runtime.commit.publisher import CHUNK_BYTES, NONCE_BYTES
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["JOURNAL_CONFIG", "ensure_genesis"]
 
@@ -62,7 +62,7 @@ def ensure_genesis(
     identity: Identity,
     replication: int,
     *,
-    world: World,
+    environment: Environment,
     retry_backoff_ms: int,
     latest: bool = False,
 ) -> None:
@@ -79,58 +79,60 @@ def ensure_genesis(
     """
     where = f"group {group.app}/{group.group}"
     tasks = [TaskId(group.app, group.group, partition) for partition in range(partitions)]
-    journal = world.cluster.describe([group.journal_topic]).get(group.journal_topic)
-    if journal is None and (traces := _traces(tasks, world)):
-        journal = _look_again(group.journal_topic, world)
+    journal = environment.cluster.describe([group.journal_topic]).get(group.journal_topic)
+    if journal is None and (traces := _traces(tasks, environment)):
+        journal = _look_again(group.journal_topic, environment)
         if journal is None:
             plan_genesis(
                 where, journal_exists=False, with_genesis=0, written=0, partitions=partitions, traces=traces
             )
     if journal is None:
-        journal = _create_journal(group, partitions, replication, world)  # 1
+        journal = _create_journal(group, partitions, replication, environment)  # 1
     _check_journal(where, journal, partitions, identity)
     known: set[TaskId] = set()  # tasks whose genesis was seen: what is seen is there
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        if _are_known(where, tasks, world, known):
+        if _are_known(where, tasks, environment, known):
             return
-        producer = world.producers.open(group.genesis_transactional_id)
+        producer = environment.producers.open(group.genesis_transactional_id)
         try:
             producer.init()  # 2
             places = [task.journal for task in tasks if task not in known]
-            ends, clean = write_barrier(producer, places, world.clock, retry_backoff_ms)  # 3
-            if _plan(where, tasks, world, ends, known) is GenesisPlan.PRESENT:  # 4
+            ends, clean = write_barrier(producer, places, environment.clock, retry_backoff_ms)  # 3
+            if _plan(where, tasks, environment, ends, known) is GenesisPlan.PRESENT:  # 4
                 return
             if not clean:  # the abort may have been sent twice; what was read behind the barrier stays true
                 producer.close()
-                producer = world.producers.open(group.genesis_transactional_id)
+                producer = environment.producers.open(group.genesis_transactional_id)
                 producer.init()
-            positions = _ends(tasks, identity, world, latest=latest)  # 5
-            world.steps.reached(Step.BEFORE_GENESIS, tasks[0])
+            positions = _ends(tasks, identity, environment, latest=latest)  # 5
+            environment.steps.reached(Step.BEFORE_GENESIS, tasks[0])
             producer.begin()
             for task in tasks:  # 6
                 entry = Entry(
-                    kind=Kind.GENESIS,
+                    kind=EntryKind.GENESIS,
                     seq=1,
                     owner="",
-                    nonce=world.random.token(NONCE_BYTES),
+                    nonce=environment.random.token(NONCE_BYTES),
                     positions=positions[task],
                     identity=identity,
-                    wall_ms=world.clock.wall_ms(),
+                    wall_ms=environment.clock.wall_ms(),
                     letters=NO_LETTERS,
                 )
                 producer.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])
             producer.flush()
-            world.steps.reached(Step.DURING_GENESIS, tasks[0])
+            environment.steps.reached(Step.DURING_GENESIS, tasks[0])
             producer.commit()
-            world.steps.reached(Step.AFTER_GENESIS, tasks[0])
-            world.log.info("genesis_written", app=group.app, group=group.group, tasks=partitions)
+            environment.steps.reached(Step.AFTER_GENESIS, tasks[0])
+            environment.log.info("genesis_written", app=group.app, group=group.group, tasks=partitions)
         except FencedError:
             # Another worker starts for the first time, too. Either of the two will do; wait for it to be done.
-            world.log.info("genesis_left_to_another", app=group.app, group=group.group)
-            world.clock.sleep(world.random.uniform(*AGAIN_S) * attempt)
+            environment.log.info("genesis_left_to_another", app=group.app, group=group.group)
+            environment.clock.sleep(environment.random.uniform(*AGAIN_S) * attempt)
         except (AbortableError, UnknownOutcomeError) as error:
-            world.log.warning("genesis_uncertain", app=group.app, group=group.group, error=error.message)
-            world.clock.sleep(world.random.uniform(*AGAIN_S))
+            environment.log.warning(
+                "genesis_uncertain", app=group.app, group=group.group, error=error.message
+            )
+            environment.clock.sleep(environment.random.uniform(*AGAIN_S))
         else:
             return
         finally:
@@ -139,7 +141,7 @@ def ensure_genesis(
 
 
 def _ends(
-    tasks: list[TaskId], identity: Identity, world: World, *, latest: bool
+    tasks: list[TaskId], identity: Identity, environment: Environment, *, latest: bool
 ) -> dict[TaskId, dict[str, int]]:
     """Where the inputs end that are not to be read from their first record, of all tasks in one request."""
     found = {
@@ -154,18 +156,18 @@ def _ends(
     places = [place for inputs in found.values() for place in inputs]
     if not places:
         return {task: {} for task in tasks}
-    with closing(world.journals()) as reader:
+    with closing(environment.journals()) as reader:
         ends = reader.highest_ends(places)
     return {task: {place.topic: ends[place] for place in inputs} for task, inputs in found.items()}
 
 
-def _traces(tasks: list[TaskId], world: World) -> list[str]:
-    traces = [f"a local state of task {task}" for task in tasks if world.stores.exists(task)]
+def _traces(tasks: list[TaskId], environment: Environment) -> list[str]:
+    traces = [f"a local state of task {task}" for task in tasks if environment.stores.exists(task)]
     group = tasks[0].group_id.consumer_group
-    if world.cluster.committed(group):
+    if environment.cluster.committed(group):
         traces.append(f"committed offsets of consumer group {group}")
-    if world.checkpoints is not None:
-        store, cluster_id = world.checkpoints.store, world.cluster.cluster_id()
+    if environment.checkpoints is not None:
+        store, cluster_id = environment.checkpoints.store, environment.cluster.cluster_id()
         for task in tasks:
             if next(iter(store.objects(checkpoint_prefix(cluster_id, task))), None) is not None:
                 traces.append(f"a checkpoint of task {task}")
@@ -173,35 +175,39 @@ def _traces(tasks: list[TaskId], world: World) -> list[str]:
     return traces
 
 
-def _are_known(where: str, tasks: list[TaskId], world: World, known: set[TaskId]) -> bool:
+def _are_known(where: str, tasks: list[TaskId], environment: Environment, known: set[TaskId]) -> bool:
     """Whether a genesis of every task is seen; some looks, since a broker may not answer, or give an old answer.
 
     Otherwise the barrier would go into journals that workers write to.
     """
     for look in range(FIRST_LOOKS):
         try:
-            if _look(where, tasks, world, {}, known) is GenesisPlan.PRESENT:
+            if _look(where, tasks, environment, {}, known) is GenesisPlan.PRESENT:
                 return True
             if not known and look:
                 return False  # a new group, as far as two clients can tell
         except (FatalTaskError, RetriableError, UnreachableError) as error:
-            world.log.info("genesis_not_seen", reason=error.message)
-            world.clock.sleep(world.random.uniform(*AGAIN_S))
+            environment.log.info("genesis_not_seen", reason=error.message)
+            environment.clock.sleep(environment.random.uniform(*AGAIN_S))
     return False
 
 
 def _plan(
-    where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPartition, int], known: set[TaskId]
+    where: str,
+    tasks: list[TaskId],
+    environment: Environment,
+    ends: Mapping[TopicPartition, int],
+    known: set[TaskId],
 ) -> GenesisPlan:
     """What to do, behind a barrier that is at `ends`. A loss is believed only when it stays.
 
     Workers that start together look while one of them writes: a transaction becomes visible in one partition
     after the other, and partitions are looked at one after the other. And a journal may be truncated meanwhile.
     """
-    deadline = _deadline(world)
+    deadline = _deadline(environment)
     while True:
         try:
-            return _look(where, tasks, world, ends, known)
+            return _look(where, tasks, environment, ends, known)
         except RetriableError as error:
             if not deadline.pause():
                 raise UnreachableError(error.message, hint="check the brokers, then start again") from error
@@ -211,15 +217,19 @@ def _plan(
 
 
 def _look(
-    where: str, tasks: list[TaskId], world: World, ends: Mapping[TopicPartition, int], known: set[TaskId]
+    where: str,
+    tasks: list[TaskId],
+    environment: Environment,
+    ends: Mapping[TopicPartition, int],
+    known: set[TaskId],
 ) -> GenesisPlan:
     """By a reader of its own; adds to `known`. Raises StaleReadError where it does not see up to the barrier."""
     # Somebody has restored from this journal where a state is, and the restore that follows compares the two.
-    known.update(filter(world.stores.exists, tasks))
+    known.update(filter(environment.stores.exists, tasks))
     written = len(known)
     # A partition whose barrier was its first record had held none.
     open_ones = [task for task in tasks if task not in known and ends.get(task.journal) != 0]
-    with closing(world.journals()) as reader:
+    with closing(environment.journals()) as reader:
         stable = reader.stable_ends([task.journal for task in open_ones]) if open_ones else {}
         for task in open_ones:
             stable_end = stable[task.journal]
@@ -230,9 +240,9 @@ def _look(
             start = reader.bounds(task.journal).start
             first = first_entry(task, reader, start, stable_end)
             written += first is not None
-            if first is not None and (first.entry.kind is Kind.GENESIS or start > 0):
+            if first is not None and (first.entry.kind is EntryKind.GENESIS or start > 0):
                 known.add(task)
-    traces = _traces(tasks, world) if not known else []
+    traces = _traces(tasks, environment) if not known else []
     return plan_genesis(
         where,
         journal_exists=True,
@@ -243,26 +253,26 @@ def _look(
     )
 
 
-def _look_again(topic: str, world: World) -> TopicInfo | None:
+def _look_again(topic: str, environment: Environment) -> TopicInfo | None:
     """A topic that a broker does not know: others may. None when it stays unknown."""
-    deadline = _deadline(world)
+    deadline = _deadline(environment)
     while True:
-        found = world.cluster.describe([topic]).get(topic)
+        found = environment.cluster.describe([topic]).get(topic)
         if found is not None or not deadline.pause():
             return found
 
 
-def _deadline(world: World) -> Deadline:
+def _deadline(environment: Environment) -> Deadline:
     """Workers that start together look at different moments."""
-    return Deadline(world.clock, HALF_SEEN_S, lambda: world.random.uniform(*AGAIN_S))
+    return Deadline(environment.clock, HALF_SEEN_S, lambda: environment.random.uniform(*AGAIN_S))
 
 
-def _create_journal(group: GroupId, partitions: int, replication: int, world: World) -> TopicInfo:
+def _create_journal(group: GroupId, partitions: int, replication: int, environment: Environment) -> TopicInfo:
     name = group.journal_topic
     config = {**JOURNAL_CONFIG, "max.message.bytes": str(JOURNAL_MESSAGE_BYTES)}
-    world.cluster.create([TopicSpec(name, partitions, replication, config)])
-    deadline = Deadline(world.clock, CREATED_S, CREATED_POLL_S)
-    while (journal := world.cluster.describe([name]).get(name)) is None:
+    environment.cluster.create([TopicSpec(name, partitions, replication, config)])
+    deadline = Deadline(environment.clock, CREATED_S, CREATED_POLL_S)
+    while (journal := environment.cluster.describe([name]).get(name)) is None:
         # The node that answers need not be the one that created it, and hears of it a moment later.
         if not deadline.pause():
             raise FatalTaskError(

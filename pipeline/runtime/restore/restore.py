@@ -22,7 +22,7 @@ from typing import Any
 
 from pipeline.api.declarations import TableDef
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import Identity, JournalEntry, Kind
+from pipeline.core.journal import EntryKind, Identity, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition, after, encode_position
 from pipeline.core.recovery import check_identity
@@ -39,13 +39,13 @@ from pipeline.errors import (
 from pipeline.ports import JournalReader, Step, Store
 from pipeline.runtime.commit.journal_reader import read_entries, settled_end
 from pipeline.runtime.commit.publisher import Commit, Publisher
-from pipeline.runtime.environment import World
-from pipeline.runtime.restore.restore_source import Chosen, UnprovenError, choose
+from pipeline.runtime.environment import Environment
+from pipeline.runtime.restore.restore_source import RestoreSource, UnprovenError, choose
 from pipeline.runtime.restore.retirement import retired_error
 from pipeline.runtime.restore.upgrade import upgraded_rows
 from pipeline.runtime.restore_progress import RestoreProgress
 
-__all__ = ["PROCESS", "Restored", "catch_up", "restore"]
+__all__ = ["PROCESS", "RestoredState", "catch_up", "restore"]
 
 PROCESS = "process"  # in an acquire entry's extra: which process of its owner
 
@@ -55,7 +55,7 @@ PLAN_PAUSES_S = (0.0, 0.1, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
+class RestoredState:
     """A task that is live: its publisher owns the fence, `store` stands at `applied`."""
 
     publisher: Publisher
@@ -72,14 +72,14 @@ def restore(
     owner: str,
     identity: Identity,
     start_positions: Callable[[str], int],
-    world: World,
+    environment: Environment,
     settings: WorkerSettings,
     tables: Mapping[str, TableDef[Any, Any]],
     *,
     process: str = "",
     copy: Store | None = None,
     progress: RestoreProgress | None = None,
-) -> Restored:
+) -> RestoredState:
     """Restore and acquire `task`. `start_positions`: where to begin a topic that has no position yet.
 
     `tables`: the group's, by name. `process`: of the owner, for the acquire entry. `copy`: the task's local state,
@@ -87,8 +87,8 @@ def restore(
 
     Raises FencedError, FatalTaskError, ConfigError, CorruptStateError, UnreachableError, CheckpointStoreError.
     """
-    progress = progress if progress is not None else RestoreProgress(task, world.clock, world.log)
-    run = _Restore(task, owner, identity, start_positions, world, settings, tables, process, progress)
+    progress = progress if progress is not None else RestoreProgress(task, environment.clock, environment.log)
+    run = _Restore(task, owner, identity, start_positions, environment, settings, tables, process, progress)
     return run.run(copy)
 
 
@@ -101,7 +101,7 @@ class _Restore:
         owner: str,
         identity: Identity,
         start_positions: Callable[[str], int],
-        world: World,
+        environment: Environment,
         settings: WorkerSettings,
         tables: Mapping[str, TableDef[Any, Any]],
         process: str,
@@ -110,20 +110,20 @@ class _Restore:
         self._task = task
         self._identity = identity
         self._start_positions = start_positions
-        self._world = world
+        self._environment = environment
         self._settings = settings
         self._tables = tables
         self._process = process
         self._progress = progress
-        self._publisher = Publisher(task, owner, world, settings)
+        self._publisher = Publisher(task, owner, environment, settings)
         self._proven = False  # whether a barrier was written, so that a verdict may be believed
 
-    def run(self, copy: Store | None) -> Restored:
-        began = self._world.clock.monotonic_s()
+    def run(self, copy: Store | None) -> RestoredState:
+        began = self._environment.clock.monotonic_s()
         publisher, pauses = self._publisher, iter(PLAN_PAUSES_S)
         try:
             publisher.fence()  # 1
-            self._world.steps.reached(Step.AFTER_FENCE, self._task)
+            self._environment.steps.reached(Step.AFTER_FENCE, self._task)
             while True:
                 opened, copy = copy, None
                 try:
@@ -134,17 +134,19 @@ class _Restore:
                     pause_s = next(pauses, None)
                     if pause_s is None:
                         raise _given_up(self._task, error) from error
-                    self._world.log.warning("restore_again", task=str(self._task), reason=error.message)
-                    self._world.clock.sleep(pause_s)
+                    self._environment.log.warning("restore_again", task=str(self._task), reason=error.message)
+                    self._environment.clock.sleep(pause_s)
                 except _Verdict as verdict:
                     publisher.close_store()
-                    self._world.log.info("verdict_proven_first", task=str(self._task), reason=str(verdict))
+                    self._environment.log.info(
+                        "verdict_proven_first", task=str(self._task), reason=str(verdict)
+                    )
                     publisher.barrier()
                     self._proven = True
                 else:
-                    self._world.steps.reached(Step.AFTER_ACQUIRE, self._task)
-                    seconds = self._world.clock.monotonic_s() - began
-                    return Restored(
+                    self._environment.steps.reached(Step.AFTER_ACQUIRE, self._task)
+                    seconds = self._environment.clock.monotonic_s() - began
+                    return RestoredState(
                         publisher, read.store, applied, read.replayed, read.start, seconds, publisher.proof_s
                     )
         except BaseException:
@@ -158,17 +160,17 @@ class _Restore:
 
         Raises _Verdict for what ends the restore, until a barrier was written.
         """
-        task, world, publisher = self._task, self._world, self._publisher
-        reader = world.journals()
+        task, environment, publisher = self._task, self._environment, self._publisher
+        reader = environment.journals()
         try:
-            end = settled_end(task, world, self._settings, publisher.fence, publisher.known_end)  # 2
-            world.steps.reached(Step.AFTER_END, task)
+            end = settled_end(task, environment, self._settings, publisher.fence, publisher.known_end)  # 2
+            environment.steps.reached(Step.AFTER_END, task)
             opened, copy = copy, None
             cluster_id = self._identity.cluster_id
             chosen = choose(
-                task, reader, end, cluster_id, world, self._progress, opened, proven=self._proven
+                task, reader, end, cluster_id, environment, self._progress, opened, proven=self._proven
             )  # 3
-            applied, head, replayed = _replay(task, reader, end, chosen, world, self._progress)  # 4
+            applied, head, replayed = _replay(task, reader, end, chosen, environment, self._progress)  # 4
             publisher.take(chosen.store, head, applied, end)
             changed = self._check(head, applied)
             return _Read(chosen.store, applied, replayed, chosen.plan.start.value, changed)
@@ -185,7 +187,7 @@ class _Restore:
         """The tables whose type has changed. Raises ConfigError when the history must not go on, or _Verdict."""
         task = self._task
         try:
-            if head.entry.kind is Kind.RETIRE:
+            if head.entry.kind is EntryKind.RETIRE:
                 raise retired_error(task, head.entry)
             upgrades = {n: t.key_fingerprint for n, t in self._tables.items() if t.upgrade is not None}
             return check_identity(f"task {task}", applied.identity, self._identity, upgrades)
@@ -195,14 +197,14 @@ class _Restore:
             raise _Verdict(error.message) from error
 
     def _acquire(self, read: _Read) -> Commit:
-        applied, world = read.applied, self._world
+        applied, environment = read.applied, self._environment
         tables = [self._tables[name] for name in read.changed]
-        rows = upgraded_rows(self._task, read.store, tables, applied.identity.tables, world)
-        world.steps.reached(Step.BEFORE_ACQUIRE, self._task)
+        rows = upgraded_rows(self._task, read.store, tables, applied.identity.tables, environment)
+        environment.steps.reached(Step.BEFORE_ACQUIRE, self._task)
         acquired = acquired_identity(applied, self._identity, self._ends_before)
         positions = {**applied.positions, **self._begun(applied, acquired)}
         extra = {PROCESS: self._process.encode()}
-        return Commit(Kind.ACQUIRE, positions, rows, identity=acquired, extra=extra)
+        return Commit(EntryKind.ACQUIRE, positions, rows, identity=acquired, extra=extra)
 
     def _begun(self, applied: AppliedPosition, acquired: Identity) -> dict[str, int]:
         """Positions of the topics that are read for the first time."""
@@ -242,20 +244,22 @@ class _Verdict(Exception):  # noqa: N818 - never leaves this module
     """What was read ends the restore, or costs the local state, and was not proven to be current."""
 
 
-def catch_up(task: TaskId, cluster_id: str, copy: Store | None, world: World) -> tuple[Store, int]:
+def catch_up(
+    task: TaskId, cluster_id: str, copy: Store | None, environment: Environment
+) -> tuple[Store, int]:
     """Make a copy of a task that somebody else runs equal to its journal's end as of now, without a fence.
 
     Returns the open state and the number of entries replayed. `copy`: what the last call returned; it is closed
     when this one fails. Nothing that is read here is proven, so a local state is never set aside. Raises what
     `restore` raises, RetriableError and UnprovenError.
     """
-    reader = world.journals()
-    progress = RestoreProgress(task, world.clock, world.log)
+    reader = environment.journals()
+    progress = RestoreProgress(task, environment.clock, environment.log)
     try:
         end = reader.bounds(task.journal).stable_end
         opened, copy = copy, None
-        chosen = choose(task, reader, end, cluster_id, world, progress, opened, proven=False)
-        _, _, replayed = _replay(task, reader, end, chosen, world, progress)
+        chosen = choose(task, reader, end, cluster_id, environment, progress, opened, proven=False)
+        _, _, replayed = _replay(task, reader, end, chosen, environment, progress)
         return chosen.store, replayed
     finally:
         reader.close()
@@ -264,19 +268,29 @@ def catch_up(task: TaskId, cluster_id: str, copy: Store | None, world: World) ->
 
 
 def _replay(
-    task: TaskId, reader: JournalReader, end: int, chosen: Chosen, world: World, progress: RestoreProgress
+    task: TaskId,
+    reader: JournalReader,
+    end: int,
+    chosen: RestoreSource,
+    environment: Environment,
+    progress: RestoreProgress,
 ) -> tuple[AppliedPosition, JournalEntry, int]:
     """Apply what follows; where that fails, the store is closed. Raises RetriableError and what reading raises."""
     try:
-        world.steps.reached(Step.AFTER_CHOICE, task)
-        return _apply_entries(task, reader, end, chosen, world, progress)
+        environment.steps.reached(Step.AFTER_CHOICE, task)
+        return _apply_entries(task, reader, end, chosen, environment, progress)
     except BaseException:
         chosen.store.close()
         raise
 
 
 def _apply_entries(
-    task: TaskId, reader: JournalReader, end: int, chosen: Chosen, world: World, progress: RestoreProgress
+    task: TaskId,
+    reader: JournalReader,
+    end: int,
+    chosen: RestoreSource,
+    environment: Environment,
+    progress: RestoreProgress,
 ) -> tuple[AppliedPosition, JournalEntry, int]:
     store, plan, head = chosen
     applied = plan.position
@@ -287,18 +301,18 @@ def _apply_entries(
         applied = after(applied, entry)
         head = entry
         progress.replayed(entry.next_offset - plan.offset)
-        if entry.entry.kind is Kind.RESET:
+        if entry.entry.kind is EntryKind.RESET:
             store.clear(encode_position(applied))
             writes, size = {}, 0
         writes.update(entry.entry.delta)
         size += entry.next_offset - entry.offset + sum(map(len, entry.entry.delta)) * 2
         if size >= REPLAY_BATCH_BYTES:
             store.apply(writes, encode_position(applied))
-            world.steps.reached(Step.DURING_REPLAY, task)
+            environment.steps.reached(Step.DURING_REPLAY, task)
             writes, size = {}, 0
     if applied is None or head is None:
         raise InvariantError(f"task {task}: nothing was replayed into an empty state")
     if progress.replayed_entries:
         store.apply(writes, encode_position(applied))
-    world.steps.reached(Step.AFTER_REPLAY, task)
+    environment.steps.reached(Step.AFTER_REPLAY, task)
     return applied, head, progress.replayed_entries

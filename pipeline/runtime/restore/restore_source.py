@@ -30,18 +30,18 @@ from pipeline.errors import (
 )
 from pipeline.ports import JournalBounds, JournalReader, Step, Store
 from pipeline.runtime.commit.journal_reader import first_entry, last_entries
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.download import download
 from pipeline.runtime.restore_progress import RestoreProgress
 
-__all__ = ["Chosen", "UnprovenError", "choose", "registered"]
+__all__ = ["RestoreSource", "UnprovenError", "choose", "registered"]
 
 
 class UnprovenError(PipelineError):
     """A local state would be set aside because of what was read. Reaction: prove the read first."""
 
 
-class Chosen(NamedTuple):
+class RestoreSource(NamedTuple):
     """The open state that a restore starts from, with the journal's entry that it stands at."""
 
     store: Store
@@ -68,19 +68,19 @@ def choose(
     reader: JournalReader,
     end: int,
     cluster_id: str,
-    world: World,
+    environment: Environment,
     progress: RestoreProgress,
     copy: Store | None = None,
     *,
     proven: bool,
-) -> Chosen:
+) -> RestoreSource:
     """The state to start from. `end`: of the journal; `copy`: the local state, where it is open already.
 
     `proven`: whether a barrier shows that the journal was read to its end. Raises RetriableError (truncation overtook
     the look: look again), UnprovenError, FatalTaskError, ConfigError, CorruptStateError (the disk),
     CheckpointStoreError (there is no other way than one that cannot be read now).
     """
-    local = _open_local(task, copy, world)  # 1
+    local = _open_local(task, copy, environment)  # 1
     try:
         start = reader.bounds(task.journal).start
         at_local = _entry_at_local(task, reader, local.applied, start, end)
@@ -92,7 +92,7 @@ def choose(
         # Nor is anything restored over a loss; a checkpoint is looked for at the end, which may be half an entry.
         lost = tail_is_lost(local.applied, cluster_id, facts)
         candidates = [] if fits or lost else registered(task, reader, start, end)  # 2
-        if candidates and world.checkpoints is None:
+        if candidates and environment.checkpoints is None:
             candidates = [
                 replace(found, refused="worker.checkpoint_store is not set") for found in candidates
             ]
@@ -106,22 +106,22 @@ def choose(
             if plan.checkpoint is None:
                 break
             try:
-                return _bring(task, plan, local, cluster_id, world, progress)
+                return _bring(task, plan, local, cluster_id, environment, progress)
             except DamagedCheckpointError as error:
-                if not world.stores.exists(
+                if not environment.stores.exists(
                     task
                 ):  # it was put aside for a checkpoint that turned out to be damaged
                     local = _Local()
-                candidates = _refuse(task, plan, candidates, error, world)
+                candidates = _refuse(task, plan, candidates, error, environment)
             except CheckpointStoreError as error:
                 unavailable = error.message
     except BaseException:
         local.close()
         raise
     if plan.set_aside is not None:
-        _put_away(task, plan, local, world)
-    store = local.store if local.store is not None else world.stores.open(task)
-    return Chosen(store, plan, at_local if plan.start is Start.LOCAL else None)
+        _put_away(task, plan, local, environment)
+    store = local.store if local.store is not None else environment.stores.open(task)
+    return RestoreSource(store, plan, at_local if plan.start is Start.LOCAL else None)
 
 
 def registered(task: TaskId, reader: JournalReader, start: int, end: int) -> list[Candidate]:
@@ -142,10 +142,12 @@ def registered(task: TaskId, reader: JournalReader, start: int, end: int) -> lis
     ]
 
 
-def _open_local(task: TaskId, store: Store | None, world: World) -> _Local:
+def _open_local(task: TaskId, store: Store | None, environment: Environment) -> _Local:
     try:
-        if store is None and world.stores.exists(task):  # a restore that fails leaves no new directory behind
-            store = world.stores.open(task)
+        if store is None and environment.stores.exists(
+            task
+        ):  # a restore that fails leaves no new directory behind
+            store = environment.stores.open(task)
         data = store.position() if store is not None else None
         applied = decode_position(data, f"the state of task {task}") if data is not None else None
     except CorruptStateError as error:
@@ -154,24 +156,29 @@ def _open_local(task: TaskId, store: Store | None, world: World) -> _Local:
 
 
 def _bring(
-    task: TaskId, plan: RestorePlan, local: _Local, cluster_id: str, world: World, progress: RestoreProgress
-) -> Chosen:
+    task: TaskId,
+    plan: RestorePlan,
+    local: _Local,
+    cluster_id: str,
+    environment: Environment,
+    progress: RestoreProgress,
+) -> RestoreSource:
     """Raises DamagedCheckpointError, CheckpointStoreError; then no other state has taken the local one's place."""
     ref, head = plan.checkpoint, plan.head
-    if ref is None or head is None or world.checkpoints is None:
+    if ref is None or head is None or environment.checkpoints is None:
         raise InvariantError(f"task {task} is restored from no checkpoint")
-    staged, manifest = download(task, ref, cluster_id, world.checkpoints, world, progress)  # 4
-    world.steps.reached(Step.BEFORE_INSTALL, task)
+    staged, manifest = download(task, ref, cluster_id, environment.checkpoints, environment, progress)  # 4
+    environment.steps.reached(Step.BEFORE_INSTALL, task)
     try:
-        _put_away(task, plan, local, world)  # 5
+        _put_away(task, plan, local, environment)  # 5
         staged.install()
     except BaseException:
         staged.discard()
         raise
-    world.steps.reached(Step.AFTER_INSTALL, task)
+    environment.steps.reached(Step.AFTER_INSTALL, task)
     store: Store | None = None
     try:
-        store = world.stores.open(task)
+        store = environment.stores.open(task)
         data = store.position()
         applied = decode_position(data, f"checkpoint {ref.seq}") if data is not None else None
         if applied != manifest.applied:
@@ -179,23 +186,23 @@ def _bring(
     except (CorruptStateError, DamagedCheckpointError) as error:
         if store is not None:
             store.close()
-        world.stores.destroy(task)
+        environment.stores.destroy(task)
         raise DamagedCheckpointError(error.message) from error
-    return Chosen(store, replace(plan, position=applied), head)
+    return RestoreSource(store, replace(plan, position=applied), head)
 
 
-def _put_away(task: TaskId, plan: RestorePlan, local: _Local, world: World) -> None:
+def _put_away(task: TaskId, plan: RestorePlan, local: _Local, environment: Environment) -> None:
     """Make room for another state. What may still be of use to somebody is kept."""
     local.close()
-    if not world.stores.exists(task):
+    if not environment.stores.exists(task):
         return
     if plan.set_aside is not None:
-        place = world.stores.set_aside(task)
-        world.log.warning("local_state_set_aside", task=str(task), reason=plan.set_aside, kept_at=place)
+        place = environment.stores.set_aside(task)
+        environment.log.warning("local_state_set_aside", task=str(task), reason=plan.set_aside, kept_at=place)
         return
-    world.stores.destroy(task)
+    environment.stores.destroy(task)
     if plan.outdated is not None:
-        world.log.info("local_state_outdated", task=str(task), reason=plan.outdated)
+        environment.log.info("local_state_outdated", task=str(task), reason=plan.outdated)
 
 
 def _refuse(
@@ -203,10 +210,10 @@ def _refuse(
     plan: RestorePlan,
     candidates: list[Candidate],
     error: DamagedCheckpointError,
-    world: World,
+    environment: Environment,
 ) -> list[Candidate]:
     refused = plan.checkpoint
-    world.log.warning(
+    environment.log.warning(
         "checkpoint_refused",
         task=str(task),
         seq=refused.seq if refused else None,

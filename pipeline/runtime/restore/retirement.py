@@ -15,13 +15,13 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import Entry, JournalEntry, Kind
+from pipeline.core.journal import Entry, EntryKind, JournalEntry
 from pipeline.core.names import GroupId, TaskId
 from pipeline.errors import ConfigError, FatalTaskError, RetriableError, UnreachableError
 from pipeline.runtime.commit.admin_entry import append_entry
 from pipeline.runtime.commit.journal_reader import last_entries
 from pipeline.runtime.commit.publisher import Commit
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["refuse_retired", "retire", "retired_error", "retired_since", "revive", "successor_of"]
 
@@ -30,40 +30,42 @@ _LOOKS = 3
 
 
 def retire(
-    tasks: Iterable[TaskId], successor: str, owner: str, world: World, settings: WorkerSettings
+    tasks: Iterable[TaskId], successor: str, owner: str, environment: Environment, settings: WorkerSettings
 ) -> Sequence[TaskId]:
     """Mark tasks as retired in favour of app `successor`; those that were not yet. Raises what `append_entry` does."""
     done = []
 
     def make(last: JournalEntry) -> Commit | None:
-        if last.entry.kind is Kind.RETIRE:
+        if last.entry.kind is EntryKind.RETIRE:
             return None
         done.append(task)
-        return Commit(Kind.RETIRE, dict(last.entry.positions), extra={_SUCCESSOR: successor.encode()})
+        return Commit(EntryKind.RETIRE, dict(last.entry.positions), extra={_SUCCESSOR: successor.encode()})
 
     for task in sorted(tasks, key=lambda task: task.partition):
-        append_entry(task, owner, make, world, settings)
+        append_entry(task, owner, make, environment, settings)
     return done
 
 
-def revive(tasks: Iterable[TaskId], owner: str, world: World, settings: WorkerSettings) -> Sequence[TaskId]:
+def revive(
+    tasks: Iterable[TaskId], owner: str, environment: Environment, settings: WorkerSettings
+) -> Sequence[TaskId]:
     """Take the marks back; the tasks that had one. They go on from where they were."""
     done = []
 
     def make(last: JournalEntry) -> Commit | None:
-        if last.entry.kind is not Kind.RETIRE:
+        if last.entry.kind is not EntryKind.RETIRE:
             return None
         done.append(task)
-        return Commit(Kind.RELEASE, dict(last.entry.positions))
+        return Commit(EntryKind.RELEASE, dict(last.entry.positions))
 
     for task in sorted(tasks, key=lambda task: -task.partition):
-        append_entry(task, owner, make, world, settings)
+        append_entry(task, owner, make, environment, settings)
     return done
 
 
-def refuse_retired(group: GroupId, world: World) -> None:
+def refuse_retired(group: GroupId, environment: Environment) -> None:
     """Raise ConfigError when the group's app is retired. A journal that cannot be read is its task's business."""
-    if group.journal_topic not in world.cluster.describe([group.journal_topic]):
+    if group.journal_topic not in environment.cluster.describe([group.journal_topic]):
         return
     task = TaskId(*group, 0)
     entry: Entry | None = None
@@ -71,7 +73,7 @@ def refuse_retired(group: GroupId, world: World) -> None:
     for _ in range(_LOOKS):
         # Each look by a new client: one broker may still answer as of before the app was revived.
         try:
-            with closing(world.journals()) as reader:
+            with closing(environment.journals()) as reader:
                 last = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
         except RetriableError:
             continue  # it was truncated meanwhile
@@ -80,7 +82,7 @@ def refuse_retired(group: GroupId, world: World) -> None:
             continue
         except FatalTaskError:
             return
-        if not last or last[0].entry.kind is not Kind.RETIRE:
+        if not last or last[0].entry.kind is not EntryKind.RETIRE:
             return
         entry = last[0].entry
     if entry is not None:

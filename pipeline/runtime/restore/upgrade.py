@@ -12,7 +12,7 @@ from pipeline.api.table import table_prefix
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError
 from pipeline.ports import Store
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 
 __all__ = ["MAX_BYTES", "upgraded_rows"]
 
@@ -21,7 +21,11 @@ MAX_BYTES = 1024 * 1024 * 1024
 
 
 def upgraded_rows(
-    task: TaskId, store: Store, tables: Sequence[TableDef[Any, Any]], before: dict[str, str], world: World
+    task: TaskId,
+    store: Store,
+    tables: Sequence[TableDef[Any, Any]],
+    before: dict[str, str],
+    environment: Environment,
 ) -> dict[bytes, bytes | None]:
     """New value by full key for every row of `tables`. `before`: fingerprints that the rows were written under.
 
@@ -31,7 +35,7 @@ def upgraded_rows(
     delta: dict[bytes, bytes | None] = {}
     size = 0
     for table in tables:
-        began, rows = world.clock.monotonic_s(), 0
+        began, rows = environment.clock.monotonic_s(), 0
         old_schema = before[table.name].removeprefix(table.key_fingerprint)
         decode = _decoder(old_schema.partition(":")[0])
         prefix = table_prefix(table.name)
@@ -45,8 +49,8 @@ def upgraded_rows(
                     f"task {task}: the rows to upgrade exceed {MAX_BYTES >> 20:,} MiB, which one entry cannot carry",
                     hint="write to a new table beside the old one, or start over with `pipeline reset`",
                 )
-        seconds = round(world.clock.monotonic_s() - began, 3)
-        world.log.info("table_upgraded", task=str(task), table=table.name, rows=rows, seconds=seconds)
+        seconds = round(environment.clock.monotonic_s() - began, 3)
+        environment.log.info("table_upgraded", task=str(task), table=table.name, rows=rows, seconds=seconds)
     return delta
 
 

@@ -28,9 +28,9 @@ from pipeline.errors import (
 )
 from pipeline.ports import Executor, Pending, Step
 from pipeline.ports.databases import SinkSession
-from pipeline.runtime.commit.commit_rate import CommitPace
-from pipeline.runtime.environment import World
-from pipeline.runtime.live_task import Asked, LiveTask, Place, Ready
+from pipeline.runtime.commit.commit_rate import CommitRate
+from pipeline.runtime.environment import Environment
+from pipeline.runtime.live_task import LiveTask, RestoredTask, RestoreRequest, TaskPosition
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.sinks.batches import Outlet
 from pipeline.runtime.sinks.health import Health
@@ -39,7 +39,7 @@ from pipeline.runtime.sinks.sessions import Sessions
 from pipeline.runtime.sinks.task import SinkRun, SinkTask
 from pipeline.runtime.sinks.writer import SinkWriter, claim
 
-__all__ = ["SinkAuthority", "inputs_now", "rows_of", "sessions_of", "start_rows"]
+__all__ = ["SinkBackend", "inputs_now", "rows_of", "sessions_of", "start_rows"]
 
 T = TypeVar("T")
 
@@ -48,17 +48,21 @@ BEGIN_ATTEMPTS = 5
 AGAIN_S = (0.1, 0.5)
 
 
-class SinkAuthority:
-    """`Authority` of one group of sinks."""
+class SinkBackend:
+    """`TaskBackend` of one group of sinks."""
 
-    def __init__(self, plan: GroupPlan, world: World, settings: WorkerSettings, pace: CommitPace) -> None:
+    def __init__(
+        self, plan: GroupPlan, environment: Environment, settings: WorkerSettings, pace: CommitRate
+    ) -> None:
         self._plan = plan
-        self._world = world
+        self._environment = environment
         self._settings = settings
         self._pace = pace
-        self._sessions = sessions_of(plan, world)
-        self._executor: Executor = world.sink_executor() if world.sink_executor else world.executor
-        self._health = Health(plan.group.sinks[0].sink.place, world)
+        self._sessions = sessions_of(plan, environment)
+        self._executor: Executor = (
+            environment.sink_executor() if environment.sink_executor else environment.executor
+        )
+        self._health = Health(plan.group.sinks[0].sink.place, environment)
         self._outlets: Sequence[Outlet] = ()
 
     def begin(self) -> None:
@@ -69,10 +73,10 @@ class SinkAuthority:
             except (RetriableError, UnknownOutcomeError) as error:
                 if not left:
                     raise
-                self._world.log.warning(
+                self._environment.log.warning(
                     "positions_uncertain", group=self._plan.id.group, reason=error.message
                 )
-                self._world.clock.sleep(self._world.random.uniform(*AGAIN_S))
+                self._environment.clock.sleep(self._environment.random.uniform(*AGAIN_S))
             else:
                 return
 
@@ -80,10 +84,10 @@ class SinkAuthority:
         return self._executor.submit(self.begin)
 
     def _begin(self) -> None:
-        plan, world = self._plan, self._world
+        plan, environment = self._plan, self._environment
         mirror = plan.id.consumer_group
         traces = (
-            [f"committed offsets of consumer group {mirror}"] if world.cluster.committed(mirror) else []
+            [f"committed offsets of consumer group {mirror}"] if environment.cluster.committed(mirror) else []
         )  # 1
         with self._sessions.one() as session:
             session.prepare()  # 2
@@ -97,17 +101,19 @@ class SinkAuthority:
             if not missing:
                 return
             session.begin()
-            session.put(plan.id, start_rows(plan, missing, self._settings.start, world), keep=True)  # 3
+            session.put(plan.id, start_rows(plan, missing, self._settings.start, environment), keep=True)  # 3
             session.commit()
-        world.steps.reached(Step.SINK_AFTER_POSITIONS, plan.tasks[0])
-        world.log.info("positions_written", app=plan.id.app, group=plan.id.group, positions=len(missing))
+        environment.steps.reached(Step.SINK_AFTER_POSITIONS, plan.tasks[0])
+        environment.log.info(
+            "positions_written", app=plan.id.app, group=plan.id.group, positions=len(missing)
+        )
 
-    def begin_restore(self, asked: Asked) -> Pending[Ready]:
+    def begin_restore(self, asked: RestoreRequest) -> Pending[RestoredTask]:
         """Claim the task, after what comes first."""
         inputs = inputs_now(self._plan)
 
-        def step() -> Ready:
-            began_s = self._world.clock.monotonic_s()
+        def step() -> RestoredTask:
+            began_s = self._environment.clock.monotonic_s()
             hold = claim(
                 asked.task,
                 self._settings.worker_id,
@@ -115,13 +121,13 @@ class SinkAuthority:
                 asked.noted,
                 inputs,
                 self._sessions,
-                self._world,
+                self._environment,
             )
-            return _Claimed(self, hold, self._world.clock.monotonic_s() - began_s)
+            return _Claimed(self, hold, self._environment.clock.monotonic_s() - began_s)
 
         return self._later(asked.wait_s, step, asked.closing)
 
-    def begin_look(self, task: TaskId, place: Place | None) -> Pending[Owner | None]:
+    def find_owner(self, task: TaskId, place: TaskPosition | None) -> Pending[Owner | None]:
         """Who has the task now, if that is somebody after `place`."""
         seq = place.seq if place is not None else 0
 
@@ -133,9 +139,9 @@ class SinkAuthority:
                 return None
             return Owner(newest.epoch, newest.owner, newest.process)
 
-        return self._later(self._world.random.uniform(*FENCED_WAIT_S), step)
+        return self._later(self._environment.random.uniform(*FENCED_WAIT_S), step)
 
-    def begin_check(self, places: Mapping[TaskId, Place]) -> Pending[set[TaskId]]:
+    def begin_check(self, places: Mapping[TaskId, TaskPosition]) -> Pending[set[TaskId]]:
         """An idle task holds no state, but should not pass for live; and a reset is noticed by this look."""
         seqs = {task.partition: (task, place.seq) for task, place in places.items()}
 
@@ -153,8 +159,10 @@ class SinkAuthority:
     def live(self, hold: Hold) -> LiveTask:
         """A claimed task."""
         self.answered()
-        run = SinkRun(self._outlets, self._health, self._executor, self._world, self._settings, self._pace)
-        return SinkTask(SinkWriter(hold, self._sessions, self._world), run)
+        run = SinkRun(
+            self._outlets, self._health, self._executor, self._environment, self._settings, self._pace
+        )
+        return SinkTask(SinkWriter(hold, self._sessions, self._environment), run)
 
     def unanswered(self, error: PipelineError) -> bool:
         if not isinstance(error, SinkUnreachableError):
@@ -165,11 +173,11 @@ class SinkAuthority:
     def answered(self) -> None:
         self._health.answered()
 
-    def news(self) -> str | None:
-        return self._health.news()
+    def poll_problem(self) -> str | None:
+        return self._health.poll_problem()
 
     def close(self) -> None:
-        if self._world.sink_executor is not None:
+        if self._environment.sink_executor is not None:
             self._executor.close()
         self._sessions.close()
 
@@ -179,13 +187,15 @@ class SinkAuthority:
         """Waiting takes no thread: a database that is away has many tasks wait for it."""
         if not wait_s and closing is None:
             return self._executor.submit(step)
-        return _Later(self._world.clock.monotonic_s() + wait_s, step, closing, self._executor, self._world)
+        return _Later(
+            self._environment.clock.monotonic_s() + wait_s, step, closing, self._executor, self._environment
+        )
 
 
-def sessions_of(plan: GroupPlan, world: World) -> Sessions:
+def sessions_of(plan: GroupPlan, environment: Environment) -> Sessions:
     """All sinks of a group share one database."""
     sink = plan.group.sinks[0].sink
-    return Sessions(lambda: world.databases.open(sink, plan.id.app))
+    return Sessions(lambda: environment.databases.open(sink, plan.id.app))
 
 
 def rows_of(plan: GroupPlan, session: SinkSession) -> list[PositionRow]:
@@ -210,11 +220,11 @@ def inputs_now(plan: GroupPlan) -> dict[str, InputNow]:
 
 
 def start_rows(
-    plan: GroupPlan, places: Sequence[TopicPartition], start: str, world: World
+    plan: GroupPlan, places: Sequence[TopicPartition], start: str, environment: Environment
 ) -> list[PositionRow]:
     """First rows, nobody's, at `start`: earliest or latest."""
     inputs = inputs_now(plan)
-    with closing(world.journals()) as reader:
+    with closing(environment.journals()) as reader:
         if start == "earliest":
             positions = {place: reader.bounds(place).start for place in places}
         else:
@@ -227,9 +237,9 @@ def start_rows(
 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
-    """`Ready`."""
+    """`RestoredTask`."""
 
-    authority: SinkAuthority
+    backend: SinkBackend
     applied: Hold
     seconds: float
     proof_s: float = 0.0  # the database proves it by the lock on the rows of positions
@@ -237,7 +247,7 @@ class _Claimed:
     replayed: int = 0
 
     def live(self) -> LiveTask:
-        return self.authority.live(self.applied)
+        return self.backend.live(self.applied)
 
     def close(self) -> None:
         """Nothing is held: the next owner raises the epoch."""
@@ -252,13 +262,13 @@ class _Later(Pending[T]):
         step: Callable[[], T],
         after: Pending[None] | None,
         executor: Executor,
-        world: World,
+        environment: Environment,
     ) -> None:
         self._due_s = due_s
         self._step = step
         self._after = after
         self._executor = executor
-        self._clock = world.clock
+        self._clock = environment.clock
         self._begun: Pending[T] | None = None
 
     def done(self) -> bool:

@@ -14,7 +14,7 @@ from pipeline.ports import Record
 from pipeline.ports.databases import OwnWrite, RowsWrite
 from pipeline.runtime.sinks.rows import Made, RowMaker
 
-__all__ = ["Batch", "Item", "OpenBatch", "Outlet", "halves", "writes_of"]
+__all__ = ["Item", "OpenBatch", "Outlet", "SinkBatch", "halves", "writes_of"]
 
 
 class Outlet(NamedTuple):
@@ -32,7 +32,7 @@ class Item(NamedTuple):
     made: Sequence[tuple[int, Made]]
 
 
-class Batch(NamedTuple):
+class SinkBatch(NamedTuple):
     """Records in order, and the positions behind them."""
 
     items: Sequence[Item]
@@ -53,16 +53,16 @@ class OpenBatch:
     since_s: float = 0.0
 
 
-def halves(batch: Batch, before: Mapping[str, int]) -> tuple[Batch, Batch]:
+def halves(batch: SinkBatch, before: Mapping[str, int]) -> tuple[SinkBatch, SinkBatch]:
     """Two batches that do the same one after the other; `before`: the positions that the first begins at."""
     middle = len(batch.items) // 2
     first = batch.items[:middle]
     after = dict(before)
     after.update({item.record.topic(): item.record.offset() + 1 for item in first})
-    return Batch(first, after), Batch(batch.items[middle:], batch.after)
+    return SinkBatch(first, after), SinkBatch(batch.items[middle:], batch.after)
 
 
-def writes_of(batch: Batch, outlets: Sequence[Outlet]) -> list[tuple[int, RowsWrite | OwnWrite]]:
+def writes_of(batch: SinkBatch, outlets: Sequence[Outlet]) -> list[tuple[int, RowsWrite | OwnWrite]]:
     """What to write, each with its outlet's place: sink by sink, in the order in which they were declared.
 
     Where two of them write to one table, the order of the records counts instead.

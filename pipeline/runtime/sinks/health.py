@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.errors import PipelineError, SinkUnreachableError
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.outage import Outage
 
 __all__ = ["Health"]
@@ -12,12 +12,12 @@ __all__ = ["Health"]
 class Health:
     """Processing thread only."""
 
-    def __init__(self, place: str, world: World) -> None:
+    def __init__(self, place: str, environment: Environment) -> None:
         self._place = place
-        self._clock = world.clock
+        self._clock = environment.clock
         self._outage = Outage(
-            world.clock,
-            world.log,
+            environment.clock,
+            environment.log,
             away="database_unreachable",
             back="database_reachable",
             name=place,
@@ -37,7 +37,7 @@ class Health:
         self._outage.answered()
         self._problem = ""
 
-    def news(self) -> str | None:
+    def poll_problem(self) -> str | None:
         """The problem, or empty, when that has changed since this was last asked."""
         if self._problem == self._told:
             return None

@@ -10,16 +10,16 @@ from collections.abc import Mapping
 
 from pipeline.core.names import TaskId
 from pipeline.core.sink_positions import PositionRow, next_epoch
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan
 from pipeline.runtime.sinks.backend import inputs_now, rows_of, sessions_of
 
 __all__ = ["read_positions", "reset_positions"]
 
 
-def read_positions(plan: GroupPlan, world: World) -> dict[TaskId, dict[str, PositionRow]]:
+def read_positions(plan: GroupPlan, environment: Environment) -> dict[TaskId, dict[str, PositionRow]]:
     """The rows of each task, by topic. Raises SinkUnreachableError, ConfigError."""
-    sessions = sessions_of(plan, world)
+    sessions = sessions_of(plan, environment)
     try:
         with sessions.one() as session:
             session.prepare()
@@ -29,9 +29,11 @@ def read_positions(plan: GroupPlan, world: World) -> dict[TaskId, dict[str, Posi
     return {task: {row.topic: row for row in rows if row.partition == task.partition} for task in plan.tasks}
 
 
-def reset_positions(task: TaskId, plan: GroupPlan, positions: Mapping[str, int], world: World) -> int:
+def reset_positions(
+    task: TaskId, plan: GroupPlan, positions: Mapping[str, int], environment: Environment
+) -> int:
     """Do it; the new epoch. Raises SinkUnreachableError, RetriableError, UnknownOutcomeError: do it again."""
-    sessions, inputs = sessions_of(plan, world), inputs_now(plan)
+    sessions, inputs = sessions_of(plan, environment), inputs_now(plan)
     try:
         with sessions.one() as session:
             session.begin()

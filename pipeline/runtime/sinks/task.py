@@ -31,10 +31,10 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Executor, Pending, Record
-from pipeline.runtime.commit.commit_rate import CommitPace
+from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.crashes import NativeCrash, unrecorded
-from pipeline.runtime.environment import World
-from pipeline.runtime.sinks.batches import Batch, Item, OpenBatch, Outlet, halves, writes_of
+from pipeline.runtime.environment import Environment
+from pipeline.runtime.sinks.batches import Item, OpenBatch, Outlet, SinkBatch, halves, writes_of
 from pipeline.runtime.sinks.health import Health
 from pipeline.runtime.sinks.writer import SinkWriter
 from pipeline.runtime.task.backlog import Backlog, Retried
@@ -57,9 +57,9 @@ class SinkRun:
     outlets: Sequence[Outlet]
     health: Health
     executor: Executor
-    world: World
+    environment: Environment
     settings: WorkerSettings
-    pace: CommitPace
+    pace: CommitRate
 
 
 class SinkTask:
@@ -82,9 +82,9 @@ class SinkTask:
         for at, outlet in enumerate(run.outlets):
             self._by_topic.setdefault(outlet.topic.name, []).append(at)
         self._positions = dict(self.applied.positions)
-        self._backlog = Backlog(run.world.clock)
+        self._backlog = Backlog(run.environment.clock)
         self._open = OpenBatch()
-        self._sealed: deque[Batch] = deque()
+        self._sealed: deque[SinkBatch] = deque()
         self._under_way: Pending[Hold] | None = None
         self._releasing = False
         self._released = False
@@ -142,7 +142,7 @@ class SinkTask:
         if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
             raise InvariantError(f"task {self.id} passes over {positions} at {self._positions}")
         self._positions.update(positions)
-        self._sealed.append(Batch([], dict(self._positions)))
+        self._sealed.append(SinkBatch([], dict(self._positions)))
 
     def leave(self) -> None:
         """Take nothing more, write what is open, and let the rows say that nobody has the task."""
@@ -187,7 +187,7 @@ class SinkTask:
         """What is not written is forgotten."""
         self._run.pace.forget(self.id)
         pending = self._under_way
-        return None if pending is None or pending.done() else _Quiet(pending)
+        return None if pending is None or pending.done() else _Completion(pending)
 
     def _take(self, topic: str, records: Sequence[Record]) -> None:
         first = records[0].offset()
@@ -196,7 +196,7 @@ class SinkTask:
                 f"task {self.id}: {topic} gave offset {first}, below the position {self._positions[topic]}"
             )
         if not self._open.items:
-            self._open.since_s = self._run.world.clock.monotonic_s()
+            self._open.since_s = self._run.environment.clock.monotonic_s()
         if topic not in self.crashes.suspects:
             self._make(topic, records)
         else:
@@ -263,16 +263,16 @@ class SinkTask:
     def _due(self) -> bool:
         if self.full or self.poison is not None:
             return True
-        open_s = self._run.world.clock.monotonic_s() - self._open.since_s
+        open_s = self._run.environment.clock.monotonic_s() - self._open.since_s
         return open_s * 1000 >= self._run.settings.commit_interval_ms and self._run.pace.may(self.id)
 
     def _seal(self) -> None:
-        self._sealed.append(Batch(self._open.items, dict(self._positions)))
+        self._sealed.append(SinkBatch(self._open.items, dict(self._positions)))
         self._open = OpenBatch()
 
     def _write(self) -> bool:
         """Begin to write the first sealed batch, unless it is to wait."""
-        if self._run.world.clock.monotonic_s() < self._next_s:
+        if self._run.environment.clock.monotonic_s() < self._next_s:
             return False
         batch, writer, outlets = self._sealed[0], self._writer, self._run.outlets
         self._under_way = self._run.executor.submit(
@@ -311,11 +311,11 @@ class SinkTask:
             raise UnreachableError(
                 f"task {self.id}: the last rows were not written: {error.message}"
             ) from error
-        pause_s = min(RETRY_S[0] * 2**self._tries, RETRY_S[1]) * self._run.world.random.uniform(*JITTER)
+        pause_s = min(RETRY_S[0] * 2**self._tries, RETRY_S[1]) * self._run.environment.random.uniform(*JITTER)
         self._tries = min(self._tries + 1, 10)
-        self._next_s = self._run.world.clock.monotonic_s() + pause_s
+        self._next_s = self._run.environment.clock.monotonic_s() + pause_s
         if isinstance(error, RetriableError) and self._tries in {3, 10}:
-            self._run.world.log.warning("sink_waits", task=str(self.id), reason=error.message)
+            self._run.environment.log.warning("sink_waits", task=str(self.id), reason=error.message)
 
     def _narrow(self, error: RejectedRowsError) -> None:
         """Halve a batch that was refused; a record that stands alone gets its policy."""
@@ -330,7 +330,7 @@ class SinkTask:
         guilty = [writes[error.write][0]] if error.write is not None else [at for at, _ in writes]
         strictest = next((at for at in guilty if self._run.outlets[at].on_error == "stop"), guilty[0])
         if self._reject(item.record, strictest, error):
-            self._sealed.appendleft(Batch([], batch.after))
+            self._sealed.appendleft(SinkBatch([], batch.after))
         else:
             self._forget_what_follows()
 
@@ -351,7 +351,7 @@ class SinkTask:
         reason = error.message if isinstance(error, PipelineError) else error_text(error)
         if outlet.on_error == "skip" and not final:
             self.rejected.skipped += 1
-            self._run.world.log.warning(
+            self._run.environment.log.warning(
                 "record_rejected", policy="skip", task=str(self.id), record=where, error=reason
             )
             return True
@@ -371,7 +371,7 @@ class SinkTask:
         return False
 
 
-class _Quiet:
+class _Completion:
     """Done when a step is, whatever it raises."""
 
     def __init__(self, pending: Pending[Hold]) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pipeline.core.names import TaskId
-from pipeline.core.recovery import Outcome
+from pipeline.core.recovery import CommitOutcome
 from pipeline.core.sink_positions import (
     Hold,
     InputNow,
@@ -32,7 +32,7 @@ from pipeline.core.sink_positions import (
 from pipeline.errors import FatalTaskError, FencedError, PipelineError, SupersededError, UnknownOutcomeError
 from pipeline.ports import Step
 from pipeline.ports.databases import OwnWrite, RowsWrite, SinkSession
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.sinks.sessions import Sessions
 
 __all__ = ["SinkWriter", "claim"]
@@ -45,7 +45,7 @@ def claim(
     noted: int,
     inputs: Mapping[str, InputNow],
     sessions: Sessions,
-    world: World,
+    environment: Environment,
 ) -> Hold:
     """Take a task: one transaction that raises its epoch, which fences every older owner.
 
@@ -53,7 +53,7 @@ def claim(
     does the same. Raises FatalTaskError (the positions are gone), ConfigError, SinkUnreachableError, RetriableError,
     UnknownOutcomeError: claim again.
     """
-    world.steps.reached(Step.SINK_BEFORE_CLAIM, task)
+    environment.steps.reached(Step.SINK_BEFORE_CLAIM, task)
     with sessions.one() as session:
         session.begin()
         rows = session.lock(task)
@@ -69,17 +69,17 @@ def claim(
         taken = [row._replace(epoch=epoch, owner=owner, process=process) for row in rows]
         session.put(task.group_id, taken, keep=False)
         session.commit()
-    world.steps.reached(Step.SINK_AFTER_CLAIM, task)
+    environment.steps.reached(Step.SINK_AFTER_CLAIM, task)
     return Hold(task, epoch, process, {topic: by_topic[topic].position for topic in inputs})
 
 
 class SinkWriter:
     """Owns the task's `hold`: what its rows say, as far as this owner has moved them."""
 
-    def __init__(self, hold: Hold, sessions: Sessions, world: World) -> None:
+    def __init__(self, hold: Hold, sessions: Sessions, environment: Environment) -> None:
         self.hold = hold
         self._sessions = sessions
-        self._world = world
+        self._environment = environment
         self._in_doubt: Mapping[str, int] | None = None
 
     def write(self, after: Mapping[str, int], writes: Sequence[RowsWrite | OwnWrite]) -> Hold:
@@ -88,7 +88,7 @@ class SinkWriter:
         Raises FencedError, SupersededError, RejectedRowsError, ConfigError, FatalTaskError; and SinkUnreachableError,
         RetriableError, UnknownOutcomeError: the same call is to be made again, later.
         """
-        task, steps, hold = self.hold.task, self._world.steps, self.hold
+        task, steps, hold = self.hold.task, self._environment.steps, self.hold
         with self._sessions.one() as session:
             if self._in_doubt is not None and self._settle(session, self._in_doubt):  # 1
                 return self._moved(after)
@@ -116,8 +116,8 @@ class SinkWriter:
                     session.put(hold.task.group_id, nobody, keep=False)
                 session.commit()
         except PipelineError as error:
-            self._world.log.info("sink_not_released", task=str(hold.task), reason=error.message)
-        self._world.steps.reached(Step.SINK_AFTER_RELEASE, hold.task)
+            self._environment.log.info("sink_not_released", task=str(hold.task), reason=error.message)
+        self._environment.steps.reached(Step.SINK_AFTER_RELEASE, hold.task)
         return hold
 
     def _commit(self, session: SinkSession, after: Mapping[str, int]) -> None:
@@ -133,11 +133,11 @@ class SinkWriter:
         rows = self._read(session)
         session.rollback()
         outcome = resolve_commit(self.hold, after, rows)
-        self._world.log.info("sink_commit_settled", task=str(self.hold.task), outcome=outcome.value)
-        if outcome is Outcome.SUPERSEDED:
+        self._environment.log.info("sink_commit_settled", task=str(self.hold.task), outcome=outcome.value)
+        if outcome is CommitOutcome.SUPERSEDED:
             raise self._reason(rows)
         self._in_doubt = None
-        return outcome is Outcome.COMMITTED
+        return outcome is CommitOutcome.COMMITTED
 
     def _lost(self, session: SinkSession) -> PipelineError:
         return self._reason(self._read(session))

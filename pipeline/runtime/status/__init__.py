@@ -11,7 +11,7 @@ How long a restore on an empty disk would take is the time to copy the newest ch
 behind it, at cautious speeds: `python -m benchmarks restore` shows those of a machine.
 """
 
-from pipeline.runtime.status.found import AppStatus, Phase, TaskStatus, WorkerStatus
+from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.reading import read_status
 
-__all__ = ["AppStatus", "Phase", "TaskStatus", "WorkerStatus", "read_status"]
+__all__ = ["AppStatus", "TaskPhase", "TaskStatus", "WorkerStatus", "read_status"]

@@ -10,10 +10,10 @@ from pipeline.core.names import TaskId
 from pipeline.core.problem import Problem
 from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 
-__all__ = ["AppStatus", "Phase", "TaskStatus", "WorkerStatus"]
+__all__ = ["AppStatus", "TaskPhase", "TaskStatus", "WorkerStatus"]
 
 
-class Phase(StrEnum):
+class TaskPhase(StrEnum):
     """Where a task is. UNOWNED: nobody runs it now; with workers alive, one of them is about to.
 
     RETIRED: another app has taken the place of its own.
@@ -37,7 +37,7 @@ class TaskStatus:
     """
 
     task: TaskId
-    phase: Phase
+    phase: TaskPhase
     worker: str
     seq: int
     lag: int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.core.membership import Waiting
+from pipeline.core.membership import DeferredGroup
 from pipeline.core.names import GroupId
 from pipeline.core.problem import Problem
 from pipeline.runtime.status.dead_letter_tallies import GroupLetters
-from pipeline.runtime.status.found import Phase, TaskStatus, WorkerStatus
+from pipeline.runtime.status.found import TaskPhase, TaskStatus, WorkerStatus
 
 __all__ = ["late_groups", "letter_problems", "problems_of"]
 
@@ -21,9 +21,9 @@ CHECKPOINT_OLD_S = 600
 def problems_of(
     app: str, tasks: Sequence[TaskStatus], workers: Sequence[WorkerStatus], now_ms: int
 ) -> list[Problem]:
-    found = [_failure(status) for status in tasks if status.phase is Phase.FAILED]
-    found += _waits([status for status in tasks if status.phase is not Phase.FAILED and status.problem])
-    retired = [status for status in tasks if status.phase is Phase.RETIRED]
+    found = [_failure(status) for status in tasks if status.phase is TaskPhase.FAILED]
+    found += _waits([status for status in tasks if status.phase is not TaskPhase.FAILED and status.problem])
+    retired = [status for status in tasks if status.phase is TaskPhase.RETIRED]
     if retired and len(retired) < len([status for status in tasks if not status.database]):
         found.append(
             Problem(
@@ -33,7 +33,9 @@ def problems_of(
         )
     if not workers and not retired:
         found.append(Problem(f"no worker of {app} is alive", "start one: pipeline worker MODULE:APP"))
-    elif workers and (unowned := [status for status in tasks if status.phase in {Phase.UNOWNED, Phase.NEW}]):
+    elif workers and (
+        unowned := [status for status in tasks if status.phase in {TaskPhase.UNOWNED, TaskPhase.NEW}]
+    ):
         found.append(
             Problem(
                 f"{len(unowned)} of {len(tasks)} tasks are run by nobody: {_named(unowned)}",
@@ -66,7 +68,7 @@ def problems_of(
     return found
 
 
-def late_groups(waits: Mapping[GroupId, Sequence[Waiting]]) -> list[Problem]:
+def late_groups(waits: Mapping[GroupId, Sequence[DeferredGroup]]) -> list[Problem]:
     found = []
     for group, waiting in sorted(waits.items()):
         text, _, hint = waiting[0].problem.partition("\n  -> ")
@@ -110,7 +112,7 @@ def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:
 
 
 def _is_silent(status: TaskStatus, now_ms: int) -> bool:
-    running = status.phase in {Phase.LIVE, Phase.MOVING} and not status.database
+    running = status.phase in {TaskPhase.LIVE, TaskPhase.MOVING} and not status.database
     return running and not status.problem and status.lag > 0 and now_ms - status.entry_ms > SILENT_S * 1000
 
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
-from pipeline.core.journal import JournalEntry, Kind
+from pipeline.core.journal import EntryKind, JournalEntry
 from pipeline.core.membership import (
     Claim,
+    DeferredGroup,
     Departure,
     Member,
     Owner,
     Roster,
     Suspected,
-    Waiting,
     decode_member,
     decode_note,
 )
@@ -33,7 +33,7 @@ from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.commit.journal_reader import first_entry, last_entries
 from pipeline.runtime.status.dead_letter_tallies import letters_by_group, read_tallies
-from pipeline.runtime.status.found import AppStatus, Phase, TaskStatus, WorkerStatus
+from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.problems import late_groups, letter_problems, problems_of
 
 __all__ = ["read_status"]
@@ -73,8 +73,8 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
             hint="give the name in App(...), or MODULE:APP; an app is there once its first worker has started",
         )
     groups = [GroupId(app, journal_group(app, name) or "") for name in journals]
-    letter_topics = {group.dead_letter_topic for group in groups}.intersection(topics)
-    described = cluster.describe([*journals, *sorted(letter_topics)])
+    dead_letter_topics = {group.dead_letter_topic for group in groups}.intersection(topics)
+    described = cluster.describe([*journals, *sorted(dead_letter_topics)])
     tasks = [
         TaskId(app, journal_group(app, name) or "", number)
         for name in journals
@@ -113,13 +113,13 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
 
 def _roster(
     app: str, cluster: Cluster, reader: JournalReader, topics: Sequence[str]
-) -> tuple[Roster, Mapping[GroupId, Sequence[Waiting]]]:
+) -> tuple[Roster, Mapping[GroupId, Sequence[DeferredGroup]]]:
     """The members with what they told each other; and which groups could not begin in which of them."""
     members = [decode_member(client_id) for client_id in cluster.member_ids(workers_group(app))]
     owners: dict[TaskId, Owner] = {}
     claims: dict[TaskId, Claim] = {}
     departed: dict[str, str] = {}
-    waiting: dict[tuple[GroupId, str], Waiting] = {}
+    waiting: dict[tuple[GroupId, str], DeferredGroup] = {}
     topic = TopicPartition(workers_topic(app), 0)
     if topic.topic in topics:
         bounds = reader.bounds(topic)
@@ -130,7 +130,7 @@ def _roster(
             task, about = note
             if isinstance(about, Departure):
                 departed[about.worker] = about.process
-            elif isinstance(about, Waiting):
+            elif isinstance(about, DeferredGroup):
                 waiting[task.group_id, about.worker] = about
             elif isinstance(about, Claim):
                 claims[task] = about
@@ -141,7 +141,7 @@ def _roster(
     alive = [member for member in members if member is not None]
     roster = Roster(alive, owners, claims, frozenset(departed.values()))
     living = {member.process for member in roster.workers().values()}
-    waits: dict[GroupId, list[Waiting]] = {}
+    waits: dict[GroupId, list[DeferredGroup]] = {}
     for (group, _), about in waiting.items():
         if about.problem and about.process in living:
             waits.setdefault(group, []).append(about)
@@ -175,9 +175,9 @@ def _entered(last: JournalEntry | None) -> _Last:
     if last is None:
         return _Last(0, "", {}, 0, new=True)
     entry = last.entry
-    if entry.kind is Kind.GENESIS:
+    if entry.kind is EntryKind.GENESIS:
         return _Last(entry.seq, "", {}, entry.wall_ms, new=True)
-    retired = entry.kind is Kind.RETIRE
+    retired = entry.kind is EntryKind.RETIRE
     return _Last(entry.seq, entry.owner, entry.positions, entry.wall_ms, retired=retired)
 
 
@@ -227,20 +227,23 @@ def _behind(
 
 def _task(task: TaskId, last: _Last, roster: Roster, lag: int) -> TaskStatus:
     if last.new:
-        return TaskStatus(task, Phase.NEW, "", last.seq, 0, {}, last.wall_ms)
+        return TaskStatus(task, TaskPhase.NEW, "", last.seq, 0, {}, last.wall_ms)
     if last.retired:
-        return TaskStatus(task, Phase.RETIRED, "", last.seq, lag, last.positions, last.wall_ms)
+        return TaskStatus(task, TaskPhase.RETIRED, "", last.seq, lag, last.positions, last.wall_ms)
     owner, claim = roster.owners.get(task), roster.claims.get(task)
     taker = claim.worker if claim is not None and _alive(roster, claim) else ""
-    phase, problem = Phase.UNOWNED, ""
+    phase, problem = TaskPhase.UNOWNED, ""
     if owner is not None and owner.problem and owner.released:
-        phase, problem = Phase.FAILED, owner.problem
+        phase, problem = TaskPhase.FAILED, owner.problem
     elif claim is not None and claim.problem and not roster.is_running(task):
-        phase, problem, owner, taker = Phase.FAILED, claim.problem, None, ""
+        phase, problem, owner, taker = TaskPhase.FAILED, claim.problem, None, ""
     elif roster.is_running(task):
-        phase, problem = Phase.MOVING if taker else Phase.LIVE, owner.problem if owner is not None else ""
+        phase, problem = (
+            TaskPhase.MOVING if taker else TaskPhase.LIVE,
+            owner.problem if owner is not None else "",
+        )
     elif taker:
-        phase = Phase.RESTORING
+        phase = TaskPhase.RESTORING
     worker = owner.worker if owner is not None else claim.worker if problem and claim else last.owner
     found = TaskStatus(task, phase, worker, last.seq, lag, last.positions, last.wall_ms, taker, problem)
     return replace(found, database=last.database)
@@ -252,7 +255,7 @@ def _alive(roster: Roster, claim: Claim) -> bool:
 
 def _workers(roster: Roster, tasks: Sequence[TaskStatus]) -> list[WorkerStatus]:
     ring = roster.ring_members()
-    running = [status.worker for status in tasks if status.phase in {Phase.LIVE, Phase.MOVING}]
+    running = [status.worker for status in tasks if status.phase in {TaskPhase.LIVE, TaskPhase.MOVING}]
 
     def status(member: Member) -> WorkerStatus:
         waiting = member.worker not in ring

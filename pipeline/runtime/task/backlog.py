@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from pipeline.ports import Clock, Record
 
-__all__ = ["Backlog", "Retried", "Waiting"]
+__all__ = ["Backlog", "Retried", "WaitingRecords"]
 
 
-class Waiting(NamedTuple):
+class WaitingRecords(NamedTuple):
     """Records of one topic, in order. `failures`: how often the first one has failed; more than 0: it is alone."""
 
     topic: str
@@ -76,7 +76,7 @@ class Backlog:
         """The record of this topic that was tried again is done."""
         self._retried.pop(topic, None)
 
-    def take(self) -> Waiting | None:
+    def take(self) -> WaitingRecords | None:
         """What may be processed next; None when nothing may now. What is tried again comes alone."""
         now = self._clock.monotonic_s() if self._retries else 0.0
         for index, (topic, records) in enumerate(self._runs):
@@ -84,14 +84,14 @@ class Backlog:
             if retry is None:
                 del self._runs[index]
                 self.records -= len(records)
-                return Waiting(topic, records, 0)
+                return WaitingRecords(topic, records, 0)
             if retry.due_s <= now:
                 del self._retries[topic]
                 del self._runs[index]
                 if len(records) > 1:
                     self._runs.insert(index, (topic, records[1:]))
                 self.records -= 1
-                return Waiting(topic, records[:1], retry.failures)
+                return WaitingRecords(topic, records[:1], retry.failures)
         return None
 
     def clear(self) -> None:

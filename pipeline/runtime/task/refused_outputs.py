@@ -1,4 +1,4 @@
-"""Finds the record whose outputs Kafka refuses: `Narrowing`, for one task, across its restores.
+"""Finds the record whose outputs Kafka refuses: `RefusalSearch`, for one task, across its restores.
 
 A refused commit is aborted as a whole, and the error says at most which topic refused something. Nothing of it has
 happened, so its records are processed again, as after a crash, in smaller commits:
@@ -23,7 +23,7 @@ from typing import NamedTuple
 from pipeline.errors import FatalTaskError, RefusedError
 from pipeline.ports import Record
 
-__all__ = ["Narrowing", "RefusedOutputError", "Sealed"]
+__all__ = ["RefusalSearch", "RefusedOutputError", "Sealed"]
 
 
 class RefusedOutputError(ValueError):
@@ -38,7 +38,7 @@ class Sealed(NamedTuple):
     last: tuple[str, int] | None = None
 
 
-class Narrowing:
+class RefusalSearch:
     """`limit`: records in one commit; `configured` of them unless a commit was refused."""
 
     def __init__(self, configured: int) -> None:

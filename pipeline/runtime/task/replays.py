@@ -16,12 +16,12 @@ from pipeline.runtime.crashes import NativeCrash
 from pipeline.runtime.task.processor import PoisonError, Processor, RetryError
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
 
-__all__ = ["Replayed", "condemn_replay", "process_replays"]
+__all__ = ["ReplayedRecord", "condemn_replay", "process_replays"]
 
 _CREATE_TIME = 1
 
 
-class Replayed:
+class ReplayedRecord:
     """`ports.Record`: the record that became a dead letter. `replay`: the how-manieth replay this is.
 
     `topic_id`: of its topic as it was then; empty where the letter does not say.
@@ -65,10 +65,10 @@ def process_replays(processor: Processor, records: Sequence[Record], failures: i
                 processor.give_back(record, "it is no replay that this release can read")
             elif not processor.handles(replay.topic):
                 processor.give_back(
-                    Replayed(replay), f"topic {replay.topic} is no longer an input of its group"
+                    ReplayedRecord(replay), f"topic {replay.topic} is no longer an input of its group"
                 )
             else:
-                processor.process(replay.topic, [Replayed(replay)], failures, replay.topic_id)
+                processor.process(replay.topic, [ReplayedRecord(replay)], failures, replay.topic_id)
         except PoisonError as stopped:
             raise PoisonError(record.offset(), stopped.error) from stopped
         except RetryError as stopped:
@@ -83,6 +83,6 @@ def condemn_replay(processor: Processor, record: Record, error: NativeCrash | Re
         process_replays(processor, [record], 0)  # no handler is called
         return
     try:
-        processor.condemn(replay.topic, Replayed(replay), error)
+        processor.condemn(replay.topic, ReplayedRecord(replay), error)
     except PoisonError as stopped:
         raise PoisonError(record.offset(), stopped.error) from stopped

@@ -22,22 +22,22 @@ from pipeline.api.declarations import TableDef, Topic
 from pipeline.api.table import Table, TaskOverlay
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letter_count import begun
-from pipeline.core.journal import Kind
+from pipeline.core.journal import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, InvariantError, PipelineError, RefusedError
 from pipeline.ports import Pending, Record, Step
-from pipeline.runtime.commit.commit_rate import CommitPace
+from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.commit.publisher import Commit, Publisher
 from pipeline.runtime.crashes import NativeCrash, unrecorded
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan
-from pipeline.runtime.restore.restore import Restored
+from pipeline.runtime.restore.restore import RestoredState
 from pipeline.runtime.task.backlog import Backlog, Retried
 from pipeline.runtime.task.dead_letters import DeadLetters
 from pipeline.runtime.task.dedup import dedup_tables
 from pipeline.runtime.task.processor import PoisonError, Processor, Rejected, RetryError
-from pipeline.runtime.task.refused_outputs import Narrowing, RefusedOutputError, Sealed
+from pipeline.runtime.task.refused_outputs import RefusalSearch, RefusedOutputError, Sealed
 from pipeline.runtime.task.replays import condemn_replay, process_replays
 from pipeline.runtime.watchdog import AtWork
 
@@ -57,13 +57,13 @@ class Task:
         self,
         task: TaskId,
         plan: GroupPlan,
-        restored: Restored,
+        restored: RestoredState,
         senders: Mapping[Topic[Any, Any], Sender],
         resources: Any,
-        world: World,
+        environment: Environment,
         settings: WorkerSettings,
-        pace: CommitPace,
-        narrowing: Narrowing,
+        pace: CommitRate,
+        narrowing: RefusalSearch,
         largest_letter: int,
         *,
         no_letters: bool = False,
@@ -71,7 +71,7 @@ class Task:
         self.id = task
         group = plan.group
         self._pace = pace
-        self._world = world
+        self._environment = environment
         self._settings = settings
         self._publisher: Publisher = restored.publisher
         self.store = restored.store
@@ -88,11 +88,11 @@ class Task:
             else None
         )
         self._letters = letters = DeadLetters(
-            task, world.clock, largest_letter, topic_ids, self._letter_count
+            task, environment.clock, largest_letter, topic_ids, self._letter_count
         )
-        self.dedup = dedup_tables(group, restored.store, self._overlay, self.context, world.clock)
+        self.dedup = dedup_tables(group, restored.store, self._overlay, self.context, environment.clock)
         self._processor = Processor(
-            task, group, self.context, self._overlay, letters, world.log, self.dedup, topic_ids
+            task, group, self.context, self._overlay, letters, environment.log, self.dedup, topic_ids
         )
         self.applied: AppliedPosition = restored.applied
         self._positions: dict[str, int] = dict(restored.applied.positions)
@@ -104,7 +104,7 @@ class Task:
         self._sealed = Sealed({})
         self._narrowing = narrowing
         narrowing.begin(restored.applied.positions)
-        self._backlog = Backlog(world.clock)
+        self._backlog = Backlog(environment.clock)
         self._replays_topic = group.id.replays_topic
         self._entries: deque[tuple[Commit, Entered]] = deque()
         self._entered: Entered = _nothing
@@ -181,7 +181,7 @@ class Task:
         else:
             self._process(topic, records)
 
-    def enter(self, kind: Kind, extra: Mapping[str, bytes], then: Entered | None = None) -> None:
+    def enter(self, kind: EntryKind, extra: Mapping[str, bytes], then: Entered | None = None) -> None:
         """Let an entry of this kind, without a delta, follow the commit under way.
 
         `then` is called with the applied position once it is committed and applied, on the processing thread.
@@ -193,7 +193,7 @@ class Task:
         if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
             raise InvariantError(f"task {self.id} passes over {positions} at {self._positions}")
         self._positions.update(positions)
-        self._entries.append((Commit(Kind.COMMIT, dict(positions)), _nothing))
+        self._entries.append((Commit(EntryKind.COMMIT, dict(positions)), _nothing))
 
     def leave(self) -> None:
         """Give the task up: process nothing more, commit what is open, and end with a release entry.
@@ -202,7 +202,7 @@ class Task:
         """
         self._leaving = True
         self._backlog.clear()
-        self.enter(Kind.RELEASE, {})
+        self.enter(EntryKind.RELEASE, {})
 
     def advance(self, *, seal: bool = False) -> bool:
         """Retire what was applied, process what waited, seal when it is due (or `seal`).
@@ -221,7 +221,7 @@ class Task:
             self._process(*waiting)
             moved = True
         if self._under_way is None and self._open_records and (seal or self._due()):
-            self._under_way = self._world.executor.submit(self._seal())
+            self._under_way = self._environment.executor.submit(self._seal())
             moved = True
         elif self._under_way is None and self._entries:
             # At the positions of the last commit: those of the open overlay are not committed yet.
@@ -230,7 +230,7 @@ class Task:
             passed = {topic: max(at[topic], position) for topic, position in entry.positions.items()}
             entry = replace(entry, positions={**at, **passed}, letters=self._letter_count)
             publisher = self._publisher
-            self._under_way = self._world.executor.submit(lambda: publisher.publish(entry))
+            self._under_way = self._environment.executor.submit(lambda: publisher.publish(entry))
             moved = True
         return moved
 
@@ -259,16 +259,16 @@ class Task:
             try:
                 pending.result()
             except PipelineError as error:
-                self._world.log.info("commit_ended", task=str(self.id), reason=error.message)
+                self._environment.log.info("commit_ended", task=str(self.id), reason=error.message)
             finally:
                 self._publisher.close()
 
-        return self._world.executor.submit(close_behind)
+        return self._environment.executor.submit(close_behind)
 
     def _due(self) -> bool:
         if self.full or self.poison is not None:
             return True
-        open_s = self._world.clock.monotonic_s() - self._open_since_s
+        open_s = self._environment.clock.monotonic_s() - self._open_since_s
         return open_s * 1000 >= self._settings.commit_interval_ms and self._pace.may(self.id)
 
     def _process(self, topic: str, records: Sequence[Record], failures: int = 0) -> None:
@@ -278,7 +278,7 @@ class Task:
                 f"task {self.id}: {topic} gave offset {first}, below the position {self._positions[topic]}"
             )
         if not self._open_records:
-            self._open_since_s = self._world.clock.monotonic_s()
+            self._open_since_s = self._environment.clock.monotonic_s()
         outputs_before = len(self.context.outputs)
         try:
             if topic in self.crashes.suspects:
@@ -346,7 +346,7 @@ class Task:
             delta.update(ids.take_writes())
         outputs = self.context.take_outputs()
         commit = Commit(
-            Kind.COMMIT,
+            EntryKind.COMMIT,
             dict(self._positions),
             delta,
             outputs,
@@ -372,7 +372,7 @@ class Task:
 
     def _retire(self, applied: AppliedPosition) -> None:
         """The sealed overlay is in the store: reads fall through to it from here on."""
-        self._world.steps.reached(Step.BEFORE_RETIRE, self.id)
+        self._environment.steps.reached(Step.BEFORE_RETIRE, self.id)
         if applied.seq != self.applied.seq + 1:
             raise FatalTaskError(f"task {self.id}: entry {applied.seq} was applied after {self.applied.seq}")
         self.applied = applied

@@ -11,7 +11,7 @@ from pipeline.ops.dead_letters.discarding import Discarder
 from pipeline.ops.dead_letters.letters import Choice
 from pipeline.ops.dead_letters.marks import decode_mark
 from pipeline.ops.dead_letters.purging import plan_purge, purge
-from pipeline.ops.dead_letters.replaying import Replayed
+from pipeline.ops.dead_letters.replaying import ReplayReport
 from tests.support.ops.dead_letters.orders import GROUP, Orders
 from tests.support.ops.dead_letters.replay_case import BAD, failed, replayer
 
@@ -23,8 +23,8 @@ class Crash(BaseException):
     """The command's process is gone."""
 
 
-def discard(orders: Orders, choice: Choice | None = None) -> Replayed:
-    return Discarder(orders.app, orders.driver._world(), 500).run(choice or Choice())
+def discard(orders: Orders, choice: Choice | None = None) -> ReplayReport:
+    return Discarder(orders.app, orders.driver._environment(), 500).run(choice or Choice())
 
 
 def letters(orders: Orders) -> int:
@@ -85,11 +85,11 @@ def test_a_purge_deletes_up_to_the_first_open_letter_of_each_partition() -> None
         orders.driver.replay_dead_letters(error=error)
     discard(orders, Choice(error="4 is"))
     orders.driver.run()
-    world = orders.driver._world()
-    planned = plan_purge(GROUP, world)
+    environment = orders.driver._environment()
+    planned = plan_purge(GROUP, environment)
     assert (planned.letters, planned.open, planned.behind) == (3, 1, 0)
     assert letters(orders) == 4
-    assert purge(GROUP, world, 500) == planned
+    assert purge(GROUP, environment, 500) == planned
     assert letters(orders) == 1
     assert orders.driver.replay_dead_letters() == 1
     orders.driver.run()
@@ -102,7 +102,7 @@ def test_a_purge_deletes_older_letters_of_a_record_that_is_open() -> None:
     orders.bad = set(BAD)
     orders.driver.replay_dead_letters()
     orders.driver.run()
-    assert purge(GROUP, orders.driver._world(), 500).letters == len(BAD)
+    assert purge(GROUP, orders.driver._environment(), 500).letters == len(BAD)
     orders.bad = set()
     assert orders.driver.replay_dead_letters() == len(BAD)
     orders.driver.run()
@@ -118,13 +118,13 @@ def test_a_purge_that_crashes_anywhere_deletes_no_open_letter(call: str, after: 
     orders.driver.replay_dead_letters(error="8 is")
     orders.driver.replay_dead_letters(error="3 is")
     for _ in range(nth - 1):
-        purge(GROUP, orders.driver._world(), 500)
+        purge(GROUP, orders.driver._environment(), 500)
         orders.driver.replay_dead_letters(error="4 is")
     where = ID if call != "truncate" else None
     orders.driver.broker.fail_next(call, Crash(), after=after, where=where)
     with pytest.raises(Crash):
-        purge(GROUP, orders.driver._world(), 500)
-    left = purge(GROUP, orders.driver._world(), 500)
+        purge(GROUP, orders.driver._environment(), 500)
+    left = purge(GROUP, orders.driver._environment(), 500)
     assert left.open == len(BAD) - 1 - nth
     orders.driver.replay_dead_letters()
     orders.driver.run()
@@ -136,7 +136,7 @@ def test_a_purge_removes_the_marks_of_the_letters_that_it_deletes() -> None:
     orders = failed(partitions=1)
     orders.driver.replay_dead_letters(error="3 is")
     orders.driver.replay_dead_letters(error="8 is")
-    purge(GROUP, orders.driver._world(), 500)
+    purge(GROUP, orders.driver._environment(), 500)
     removed = [record.key() for record in orders.driver.broker.records(MARKS) if record.value() is None]
     assert removed == [b"orders/main/0/0"]
     assert orders.driver.broker.bounds(TopicPartition(GROUP.dead_letter_topic, 0))[0] > 0

@@ -9,7 +9,7 @@ from pipeline.core.names import replay_marks_topic
 from pipeline.ops.dead_letters.letters import Choice
 from pipeline.ops.dead_letters.marks import decode_mark
 from pipeline.ops.dead_letters.records import FailedRecord, State, failed_records
-from pipeline.ops.dead_letters.replaying import Replayed
+from pipeline.ops.dead_letters.replaying import ReplayReport
 from pipeline.ports import Output
 from tests.support.ops.dead_letters.orders import GROUP, Orders
 from tests.support.ops.dead_letters.replay_case import BAD, failed, replayer
@@ -18,7 +18,7 @@ from tests.support.ops.dead_letters.replay_case import BAD, failed, replayer
 def records(orders: Orders, choice: Choice | None = None) -> list[FailedRecord]:
     topic = orders.driver.broker.describe(GROUP.dead_letter_topic)
     assert topic is not None
-    return failed_records(topic, GROUP, choice or Choice(), orders.driver._world())
+    return failed_records(topic, GROUP, choice or Choice(), orders.driver._environment())
 
 
 def failed_twice(amount: int = 8) -> Orders:
@@ -60,7 +60,7 @@ def test_any_id_of_a_record_replays_its_newest_letter_once() -> None:
     (record,) = [record for record in records(orders) if len(record.ids) == 3]
     assert record.newest == record.ids[-1]
     first = Choice(ids=record.ids[:1])
-    (planned,) = replayer(orders).plan(first, Replayed())
+    (planned,) = replayer(orders).plan(first, ReplayReport())
     assert planned.id == record.newest
     assert replayer(orders).run(Choice(ids=record.ids)).letters == 1
     done = replayer(orders).run(first)

@@ -14,7 +14,7 @@ from pipeline.ops.dead_letters.discarding import Discarder
 from pipeline.ops.dead_letters.letters import Choice
 from pipeline.ops.dead_letters.purging import purge
 from pipeline.ops.dead_letters.records import State, failed_records
-from pipeline.ops.dead_letters.replaying import Replayed
+from pipeline.ops.dead_letters.replaying import ReplayReport
 from pipeline.ports import JournalReader, Step
 from pipeline.runtime.restore import genesis
 from pipeline.runtime.status import AppStatus, read_status
@@ -44,13 +44,13 @@ def counted(orders: Orders) -> OpenLetters:
 
 def really_open(orders: Orders) -> int:
     """What the letters and marks say, once a transaction that a crash left open was aborted."""
-    world = orders.driver._world()
+    environment = orders.driver._environment()
     orders.driver.broker.fence(ID)
     topic = orders.driver.broker.describe(GROUP.dead_letter_topic)
     assert topic is not None
     marks = replayer(orders)
     marks._recall()
-    records = failed_records(topic, GROUP, Choice(), world)
+    records = failed_records(topic, GROUP, Choice(), environment)
     return sum(record.state(marks._marks) is State.OPEN for record in records)
 
 
@@ -74,7 +74,7 @@ def test_a_status_shows_records_that_failed_as_a_problem_until_they_are_handled(
     assert counted(orders).open == 0
     orders.driver.run()
     assert counted(orders).open == 1
-    Discarder(orders.app, orders.driver._world(), 500).run(Choice())
+    Discarder(orders.app, orders.driver._environment(), 500).run(Choice())
     assert (counted(orders).open, status(orders).problems) == (0, [])
 
 
@@ -162,7 +162,7 @@ def test_letters_of_earlier_releases_are_counted_by_the_next_command(monkeypatch
     orders.send(20)
     orders.driver.run()
     assert counted(orders)[:2] == (1, False)
-    assert Discarder(orders.app, orders.driver._world(), 500).run(Choice(error="no such")).letters == 0
+    assert Discarder(orders.app, orders.driver._environment(), 500).run(Choice(error="no such")).letters == 0
     assert counted(orders)[:2] == (len(BAD) + 1, True)
     replayer(orders).run(Choice(error="8 is"))
     assert counted(orders)[:2] == (len(BAD), True)
@@ -172,7 +172,7 @@ def test_a_named_letter_is_subtracted_without_counting_all() -> None:
     """Once the letters were counted, a command for one of them need not read the others."""
     orders = failed()
     replayer(orders).run(Choice(error="8 is"))
-    first = next(iter(replayer(orders).plan(Choice(), Replayed())))
+    first = next(iter(replayer(orders).plan(Choice(), ReplayReport())))
     replayer(orders).run(Choice(ids=[first.id]))
     assert counted(orders).open == really_open(orders) == len(BAD) - 2
     replayer(orders, again=True).run(Choice(ids=[first.id]))
@@ -217,7 +217,7 @@ def test_any_history_of_failures_commands_and_crashes_is_counted(
     amount = 0
     orders.driver.run()
     for _ in range(10):
-        world = orders.driver._world()
+        environment = orders.driver._environment()
         if dice.randrange(2):
             orders.bad = {number for number in range(200) if dice.randrange(3) == 0}
             orders.send(*range(amount, amount + 6))
@@ -237,9 +237,9 @@ def test_any_history_of_failures_commands_and_crashes_is_counted(
                 case 1:
                     replayer(orders).run(Choice())
                 case 2:
-                    Discarder(orders.app, world, 500).run(choice, most)
+                    Discarder(orders.app, environment, 500).run(choice, most)
                 case 3:
-                    purge(GROUP, world, 500)
+                    purge(GROUP, environment, 500)
         except (Crash, AbortableError, UnknownOutcomeError):
             orders.driver.broker.faults = Faults()
         orders.driver.run()

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError, CorruptStateError
 from pipeline.ops.dead_letters import replaying
 from pipeline.ops.dead_letters.letters import Choice
 from pipeline.ops.dead_letters.marks import decode_mark, mark_output, read_marks
-from pipeline.ops.dead_letters.replaying import Replayed
+from pipeline.ops.dead_letters.replaying import ReplayReport
 from pipeline.ports import Output, TopicSpec
 from tests.support.ops.dead_letters.orders import GROUP
 from tests.support.ops.dead_letters.replay_case import BAD, failed, replayer
@@ -22,10 +22,10 @@ def test_marks_say_which_letter_was_replayed_when_and_as_which_replay() -> None:
     orders = failed()
     topic = orders.driver.broker.describe(GROUP.dead_letter_topic)
     assert topic is not None
-    assert read_marks(GROUP, topic.topic_id, orders.driver._world()) == {}
+    assert read_marks(GROUP, topic.topic_id, orders.driver._environment()) == {}
     orders.driver.replay_dead_letters()
     orders.driver.replay_dead_letters(again=True, error="8 is not")
-    marks = read_marks(GROUP, topic.topic_id, orders.driver._world())
+    marks = read_marks(GROUP, topic.topic_id, orders.driver._environment())
     assert sorted(mark.times for mark in marks.values()) == [1, 1, 1, 2]
     assert {mark.replayed_ms for mark in marks.values()} == {orders.driver.clock.wall_ms()}
     assert all((mark.partition, mark.offset) == place for place, mark in marks.items())
@@ -97,7 +97,7 @@ def test_a_plan_leaves_out_what_was_replayed() -> None:
     """`--dry-run` says what the command would do, not what was wrong once."""
     orders = failed()
     orders.driver.replay_dead_letters(error="8 is not")
-    known = Replayed()
+    known = ReplayReport()
     assert len(list(replayer(orders).plan(Choice(), known))) == len(BAD) - 1
     assert known.before == 1
 

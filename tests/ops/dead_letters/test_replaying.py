@@ -14,7 +14,7 @@ from pipeline.errors import (
     InputError,
 )
 from pipeline.ops.dead_letters.letters import Choice, letter_id
-from pipeline.ops.dead_letters.replaying import Replayed, Replayer
+from pipeline.ops.dead_letters.replaying import Replayer, ReplayReport
 from pipeline.ports import Output
 from pipeline.testing import TestDriver
 from tests.support.ops.dead_letters.orders import GROUP, Orders
@@ -172,18 +172,18 @@ def test_retries_hold_for_replays_too_and_keep_their_order() -> None:
 def test_letters_are_chosen_by_place_partition_error_and_number() -> None:
     """One is replayed first to see whether the handler is mended; then those of one cause."""
     orders = failed()
-    found = list(replayer(orders).plan(Choice(), Replayed()))
+    found = list(replayer(orders).plan(Choice(), ReplayReport()))
     assert sorted(int(letter.value or b"") for letter in found) == sorted(BAD)
     assert [
-        letter.value for letter in list(replayer(orders).plan(Choice(error="11 is not"), Replayed()))
+        letter.value for letter in list(replayer(orders).plan(Choice(error="11 is not"), ReplayReport()))
     ] == [b"11"]
     first = found[0]
-    assert list(replayer(orders).plan(Choice(ids=[first.id]), Replayed())) == [first]
+    assert list(replayer(orders).plan(Choice(ids=[first.id]), ReplayReport())) == [first]
     assert letter_id(first.name) == first.id
     partition = first.letter.origin.partition
     mine = {letter.id for letter in found if letter.letter.origin.partition == partition}
     assert {
-        letter.id for letter in list(replayer(orders).plan(Choice(partition=partition), Replayed()))
+        letter.id for letter in list(replayer(orders).plan(Choice(partition=partition), ReplayReport()))
     } == mine
     assert replayer(orders).run(Choice(), most=3).letters == 3
     rest = replayer(orders).run(Choice())
@@ -204,7 +204,7 @@ def test_a_letter_whose_topic_is_no_longer_an_input_is_refused_with_what_to_do()
     orders = failed()
     app = App("orders")
     app.handler(app.topic("other", key=str, value=int))(orders._add)
-    replayed = Replayer(app, orders.driver._world(), 500).run(Choice())
+    replayed = Replayer(app, orders.driver._environment(), 500).run(Choice())
     assert replayed.letters == 0
     assert [refused.reason for refused in replayed.refused] == [
         "topic amounts is no longer an input of group main: bring its handler back"
@@ -244,7 +244,7 @@ def test_a_letter_of_another_group_is_refused_and_the_others_are_replayed() -> N
 def test_a_letter_that_is_named_is_found_without_reading_the_others() -> None:
     """A topic of a million letters must answer for one at once."""
     orders = failed(partitions=1)
-    letters = list(replayer(orders).plan(Choice(), Replayed()))
+    letters = list(replayer(orders).plan(Choice(), ReplayReport()))
     read: list[int] = []
     real = orders.driver.broker.read
 
@@ -255,7 +255,7 @@ def test_a_letter_that_is_named_is_found_without_reading_the_others() -> None:
 
     orders.driver.broker.read = counted  # type: ignore[method-assign]
     ids = [letters[1].id, letters[2].id, (9, 1), (0, 10_000)]
-    assert list(replayer(orders).plan(Choice(ids=ids), Replayed())) == letters[1:3]
+    assert list(replayer(orders).plan(Choice(ids=ids), ReplayReport())) == letters[1:3]
     assert letters[0].offset not in read
 
 

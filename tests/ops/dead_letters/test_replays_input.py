@@ -178,8 +178,8 @@ def test_a_replay_of_a_mistaken_program_stops_its_task_and_is_met_again() -> Non
 
 def reset_plan(orders: Orders) -> int:
     """How many replays a reset says that it drops."""
-    world = orders.driver._world()
-    planned = plan_reset(orders.app, orders.app.groups, None, start_at(["earliest"]), world)
+    environment = orders.driver._environment()
+    planned = plan_reset(orders.app, orders.app.groups, None, start_at(["earliest"]), environment)
     inputs = [place for task in planned for place in task.inputs]
     return sum(place.skipped for place in inputs if place.topic == GROUP.replays_topic)
 

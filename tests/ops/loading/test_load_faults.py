@@ -17,7 +17,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ops.loading.loader import LOADS, LoadWorld
+from pipeline.ops.loading.loader import LOADS, LoadEnvironment
 from pipeline.ops.loading.positions import LoadPosition
 from pipeline.ports import Output
 from pipeline.testing.clock import ManualClock
@@ -112,7 +112,7 @@ def test_a_name_taken_during_an_unknown_outcome_is_not_taken_back() -> None:
     """The position found is neither ours nor the one before: going on would double the other's rows."""
     case = Case()
     case.broker.fail_next("commit", UnknownOutcomeError("ordered"), where=ID)
-    world = case.world()
+    environment = case.environment()
     opened = 0
 
     class Meddling(MemoryProducers):
@@ -124,13 +124,13 @@ def test_a_name_taken_during_an_unknown_outcome_is_not_taken_back() -> None:
             return super().open(transactional_id)
 
     loader = case.loader(csv_file())
-    loader._world = LoadWorld(
-        cluster=world.cluster,
+    loader._environment = LoadEnvironment(
+        cluster=environment.cluster,
         producers=Meddling(case.broker),
-        journals=world.journals,
-        clock=world.clock,
-        random=world.random,
-        executor=world.executor,
+        journals=environment.journals,
+        clock=environment.clock,
+        random=environment.random,
+        executor=environment.executor,
         retry_backoff_ms=500,
     )
     with pytest.raises(FencedError):

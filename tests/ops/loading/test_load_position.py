@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.core.recovery import Outcome
+from pipeline.core.recovery import CommitOutcome
 from pipeline.errors import CorruptStateError, InputError, InvariantError
 from pipeline.ops.loading.decisions import (
     LoadPlace,
@@ -19,7 +19,7 @@ from pipeline.ops.loading.decisions import (
     plan,
 )
 from pipeline.ops.loading.finished_files import NOTHING_PASSED
-from pipeline.ops.loading.formats.lines import Mark
+from pipeline.ops.loading.formats.lines import ReadPosition
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition, decode_position, encode_position
 
 OPTIONS = LoadOptions(format="csv", key="k")
@@ -47,7 +47,7 @@ def _changed(**fields: Any) -> LoadPosition:
     return msgspec.structs.replace(POSITION, **fields)
 
 
-def _place(mark: Mark) -> LoadPlace:
+def _place(mark: ReadPosition) -> LoadPlace:
     return LoadPlace("f.csv", mark, NOTHING_PASSED, ("a",))
 
 
@@ -138,34 +138,34 @@ def test_plan_refuses_and_says_what_differs(request_: LoadRequest, what: str) ->
 
 def test_a_changed_beginning_is_refused_and_the_same_one_is_not() -> None:
     """The rows behind a changed beginning are not the rows that are missing."""
-    check_prefix(POSITION, Mark(100, 10, "hash"))
+    check_prefix(POSITION, ReadPosition(100, 10, "hash"))
     with pytest.raises(InputError, match="60 bytes, and 100 were loaded: it was cut"):
-        check_prefix(POSITION, Mark(60, 10, "other"))
+        check_prefix(POSITION, ReadPosition(60, 10, "other"))
     with pytest.raises(InputError, match="changed within the part that is loaded"):
-        check_prefix(POSITION, Mark(100, 10, "other"))
+        check_prefix(POSITION, ReadPosition(100, 10, "other"))
 
 
 @pytest.mark.parametrize(
     ("previous", "found", "outcome"),
     [
-        (None, None, Outcome.ABORTED),
-        (POSITION, POSITION, Outcome.ABORTED),
-        (POSITION, _changed(seq=4, nonce="mine"), Outcome.COMMITTED),
-        (None, _changed(seq=1, nonce="mine"), Outcome.COMMITTED),
-        (POSITION, _changed(seq=4, nonce="theirs"), Outcome.SUPERSEDED),
-        (POSITION, _changed(seq=2, nonce="older"), Outcome.SUPERSEDED),
-        (POSITION, None, Outcome.SUPERSEDED),
-        (None, POSITION, Outcome.SUPERSEDED),
+        (None, None, CommitOutcome.ABORTED),
+        (POSITION, POSITION, CommitOutcome.ABORTED),
+        (POSITION, _changed(seq=4, nonce="mine"), CommitOutcome.COMMITTED),
+        (None, _changed(seq=1, nonce="mine"), CommitOutcome.COMMITTED),
+        (POSITION, _changed(seq=4, nonce="theirs"), CommitOutcome.SUPERSEDED),
+        (POSITION, _changed(seq=2, nonce="older"), CommitOutcome.SUPERSEDED),
+        (POSITION, None, CommitOutcome.SUPERSEDED),
+        (None, POSITION, CommitOutcome.SUPERSEDED),
     ],
 )
-def test_judge(previous: LoadPosition | None, found: LoadPosition | None, outcome: Outcome) -> None:
+def test_judge(previous: LoadPosition | None, found: LoadPosition | None, outcome: CommitOutcome) -> None:
     """A wrong answer loses or doubles a whole transaction."""
     assert judge(previous, _changed(seq=4, nonce="mine"), found) is outcome
 
 
 def test_advance_counts_on_within_a_run_and_afresh_in_the_next() -> None:
     """`seq` tells transactions of one name apart for ever; `records` is what the file has given."""
-    step = LoadStep(5, 1, _place(Mark(150, 16, "next")), finished=True)
+    step = LoadStep(5, 1, _place(ReadPosition(150, 16, "next")), finished=True)
     same = advance(POSITION, REQUEST, 1, step, "m")
     assert (same.seq, same.records, same.skipped, same.offset, same.finished) == (4, 14, 1, 150, True)
     again = advance(POSITION, REQUEST, 2, step, "m")
@@ -176,4 +176,4 @@ def test_advance_counts_on_within_a_run_and_afresh_in_the_next() -> None:
 def test_a_position_never_goes_back() -> None:
     """Positions that fall would load rows twice."""
     with pytest.raises(InvariantError, match="went back"):
-        advance(POSITION, REQUEST, 1, LoadStep(1, 0, _place(Mark(99, 9, "x")), False), "m")
+        advance(POSITION, REQUEST, 1, LoadStep(1, 0, _place(ReadPosition(99, 9, "x")), False), "m")

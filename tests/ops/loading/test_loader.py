@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.errors import AbortableError, ConfigError, InputError
-from pipeline.ops.loading.file_sequence import Series
+from pipeline.ops.loading.file_sequence import FileSequence
 from pipeline.ops.loading.formats.lines import new_hash
 from pipeline.ops.loading.loader import find_topic
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition
@@ -145,7 +145,7 @@ def test_topics_that_cannot_be_loaded_into_are_refused() -> None:
 def test_a_load_leaves_neither_a_client_nor_a_file_open(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that loads many would run out of both."""
     left = Counter[str]()
-    for made in (MemoryProducer, Series):
+    for made in (MemoryProducer, FileSequence):
         name, begin, close = made.__name__, made.__init__, made.close
 
         def opening(one: Any, *args: Any, name: str = name, begin: Any = begin) -> None:

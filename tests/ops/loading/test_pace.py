@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.ops.loading.rate_limit import Pace, paced_rows
+from pipeline.ops.loading.rate_limit import RateLimit, paced_rows
 from pipeline.testing import ManualClock
 
 
 def test_a_load_takes_as_long_as_its_rate_says_and_makes_up_for_what_was_late() -> None:
     """A rehearsal at the rate of every day needs that rate, also on the average."""
     clock = ManualClock()
-    pace = Pace(1_000, clock)
+    pace = RateLimit(1_000, clock)
     pace(500)
     assert clock.monotonic_s() == pytest.approx(0.5)
     clock.advance(2.0)  # a slow commit

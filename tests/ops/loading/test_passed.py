@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ops.loading.finished_files import NOTHING_PASSED, Passed, altered, misplaced
-from pipeline.ops.loading.formats.lines import Mark
+from pipeline.ops.loading.finished_files import NOTHING_PASSED, FinishedFiles, altered, misplaced
+from pipeline.ops.loading.formats.lines import ReadPosition
 
 
-def _mark(content: str) -> Mark:
-    return Mark(len(content), 1, blake2b(content.encode()).hexdigest())
+def _mark(content: str) -> ReadPosition:
+    return ReadPosition(len(content), 1, blake2b(content.encode()).hexdigest())
 
 
-def _passed(files: list[tuple[str, str]]) -> Passed:
+def _passed(files: list[tuple[str, str]]) -> FinishedFiles:
     passed = NOTHING_PASSED
     for name, content in files:
         passed = passed.after(name, _mark(content))
@@ -25,7 +25,7 @@ def _passed(files: list[tuple[str, str]]) -> Passed:
     return passed
 
 
-def _check(passed: Passed, files: list[tuple[str, str]]) -> str | None:
+def _check(passed: FinishedFiles, files: list[tuple[str, str]]) -> str | None:
     """What a later run says about these files."""
     names = [name for name, _ in files]
     walked = NOTHING_PASSED

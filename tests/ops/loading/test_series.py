@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.ops.loading.decisions import check_prefix
-from pipeline.ops.loading.file_sequence import Reading, Series
+from pipeline.ops.loading.file_sequence import FileSequence, Reading
 from pipeline.ops.loading.files import find_files
 from pipeline.ops.loading.formats.rows import RowLimits
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition
@@ -274,8 +274,10 @@ def test_a_file_that_grows_while_it_is_read_is_not_left_behind(tmp_path: Path) -
     series.close()
 
 
-def _on_disk(*paths: Path) -> Series:
-    return Series(find_files(list(map(str, paths))), Reading("t", OPTIONS, "error", RowLimits(batch_rows=1)))
+def _on_disk(*paths: Path) -> FileSequence:
+    return FileSequence(
+        find_files(list(map(str, paths))), Reading("t", OPTIONS, "error", RowLimits(batch_rows=1))
+    )
 
 
 def test_a_packed_file_that_was_cut_off_goes_on_when_it_is_whole(tmp_path: Path) -> None:
@@ -284,7 +286,9 @@ def test_a_packed_file_that_was_cut_off_goes_on_when_it_is_whole(tmp_path: Path)
     lines = b"".join(b'{"n": %d}\n' % n for n in random.Random(5).sample(range(10**9), 20_000))
     packed = zstandard.ZstdCompressor().compress(lines)
     path.write_bytes(packed[: len(packed) // 2])
-    series = Series(find_files([str(path)]), Reading("t", OPTIONS, "error", RowLimits(batch_rows=50_000)))
+    series = FileSequence(
+        find_files([str(path)]), Reading("t", OPTIONS, "error", RowLimits(batch_rows=50_000))
+    )
     series.begin(None)
     stretch = series.read(0)
     assert stretch.error is not None
@@ -295,7 +299,7 @@ def test_a_packed_file_that_was_cut_off_goes_on_when_it_is_whole(tmp_path: Path)
     assert "with the whole file" in str(stretch.error.hint)
     series.close()
     path.write_bytes(packed)
-    series = Series(find_files([str(path)]), Reading("t", OPTIONS, "error", RowLimits()))
+    series = FileSequence(find_files([str(path)]), Reading("t", OPTIONS, "error", RowLimits()))
     values, _ = read_all(series, step(None, stretch))
     assert [output.value for output in stretch.outputs] + values == lines.splitlines()
     series.close()

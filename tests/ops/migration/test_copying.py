@@ -79,8 +79,8 @@ class Case:
         return Copy(old, new, self.before)
 
     def copy(self) -> Copied:
-        world = replace(self.driver._world(), steps=self, journals=lambda: _Slow(self))
-        return run_copy(self.plan(), "test", world, WorkerSettings(), lambda _: None)
+        environment = replace(self.driver._environment(), steps=self, journals=lambda: _Slow(self))
+        return run_copy(self.plan(), "test", environment, WorkerSettings(), lambda _: None)
 
     def reached(self, step: Step, task: TaskId) -> None:
         self.at_each_step()

@@ -16,7 +16,7 @@ from pipeline.ops.migration.cutover import unfinished
 from pipeline.ops.migration.migration import Migration, Survey, survey
 from pipeline.ports import Output, Step, TopicSpec
 from pipeline.runtime.restore import retirement
-from pipeline.runtime.status import AppStatus, Phase, read_status
+from pipeline.runtime.status import AppStatus, TaskPhase, read_status
 from pipeline.testing import SimulatedCrash, TestDriver
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
@@ -84,7 +84,7 @@ class Case:
         self.copy()
 
     def _copy(self, copy: Copy) -> None:
-        run_copy(copy, "test", self.old.driver._world(), self.old.driver.settings, lambda _: None)
+        run_copy(copy, "test", self.old.driver._environment(), self.old.driver.settings, lambda _: None)
 
     def unfinished(self, migration: Migration = MIGRATION) -> list[str]:
         cluster, reader = MemoryCluster(self.broker), MemoryJournalReader(self.broker)
@@ -281,13 +281,13 @@ def test_histories_agree_up_to_where_the_old_one_ends() -> None:
 def retire(case: Case) -> int:
     driver = case.old.driver
     tasks = tasks_of(groups_of("sums", MemoryCluster(case.broker)))
-    return len(retirement.retire(tasks, "sums-2", "test", driver._world(), driver.settings))
+    return len(retirement.retire(tasks, "sums-2", "test", driver._environment(), driver.settings))
 
 
 def revive(case: Case) -> int:
     driver = case.old.driver
     tasks = tasks_of(groups_of("sums", MemoryCluster(case.broker)))
-    return len(retirement.revive(tasks, "test", driver._world(), driver.settings))
+    return len(retirement.revive(tasks, "test", driver._environment(), driver.settings))
 
 
 def status_of(case: Case) -> AppStatus:
@@ -310,7 +310,7 @@ def test_a_worker_of_a_retired_app_is_refused_and_writes_nothing() -> None:
     case = run_before()
     before = len(case.old.driver.outputs(case.old.totals))
     assert retire(case) == 4
-    assert {task.phase for task in status_of(case).tasks} == {Phase.RETIRED}
+    assert {task.phase for task in status_of(case).tasks} == {TaskPhase.RETIRED}
     assert status_of(case).problems == []
     case.send(case.old.numbers, 5)
     for empty_disk in (False, True):
@@ -334,7 +334,7 @@ def test_a_task_that_is_retired_under_a_worker_is_not_run_any_more() -> None:
     case.old.driver.run()
     driver = case.old.driver
     tasks = [TaskId("sums", "main", 1)]
-    retirement.retire(tasks, "sums-2", "test", driver._world(), driver.settings)
+    retirement.retire(tasks, "sums-2", "test", driver._environment(), driver.settings)
     before = len(driver.outputs(case.old.totals))
     case.send(case.old.numbers, 40)
     driver.clock.advance(10)
@@ -362,7 +362,7 @@ def test_a_retirement_that_was_killed_leaves_the_app_retired_or_as_it_was(nth: i
     assert len(driver.outputs(case.old.totals)) == before
     driver.crash()
     retire(case)
-    assert {task.phase for task in status_of(case).tasks} == {Phase.RETIRED}
+    assert {task.phase for task in status_of(case).tasks} == {TaskPhase.RETIRED}
     driver.crash_at(Step.AFTER_COMMIT, nth=nth)
     with pytest.raises(SimulatedCrash):
         revive(case)

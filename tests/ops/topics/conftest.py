@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pipeline.ops.topics.applying import Outcome, carry_out, checked
+from pipeline.ops.topics.applying import TopicResult, carry_out, checked
 from pipeline.ops.topics.cluster_state import look
 from pipeline.ops.topics.declarations import TopicDeclaration, parse_topic
 from pipeline.ops.topics.plan import Plan, TopicPlan
@@ -44,7 +44,7 @@ class Case:
         (planned,) = self.plan(declared, allow=allow).topics
         return planned
 
-    def apply(self, *declared: TopicDeclaration, allow: str = "") -> list[Outcome]:
+    def apply(self, *declared: TopicDeclaration, allow: str = "") -> list[TopicResult]:
         plan = checked(self.plan(*declared, allow=allow), self.cluster)
         return carry_out(plan, self.cluster, lambda _: None)
 

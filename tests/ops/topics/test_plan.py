@@ -7,7 +7,7 @@ import pytest
 from pipeline import App, Context, Event
 from pipeline.core.names import GroupId, TopicPartition
 from pipeline.errors import InputError
-from pipeline.ops.topics.plan import Action, Change
+from pipeline.ops.topics.plan import Change, TopicAction
 from pipeline.ports import Output, Step
 from pipeline.testing import TestDriver
 from tests.ops.topics.conftest import Case, declare
@@ -25,7 +25,7 @@ def _problems(case: Case, *lines: str, allow: str = "", partitions: int = 4, **c
 def test_a_topic_that_is_missing_is_created_with_its_settings(case: Case) -> None:
     """The first row, and on most days the only one."""
     found = case.one(declare(retention_ms="-1"))
-    assert (found.action, found.problems) == (Action.CREATE, ())
+    assert (found.action, found.problems) == (TopicAction.CREATE, ())
     assert found.changes == (Change("retention.ms", None, "-1", from_default=True),)
     case.create("other")
     orders = case.plan(declare(retention_ms="-1"), declare("other")).topics[0]
@@ -36,7 +36,7 @@ def test_a_topic_as_declared_is_left_alone(case: Case) -> None:
     """In other words, in another order, and by default: the same."""
     case.create("orders", cleanup_policy="compact,delete", min_cleanable_dirty_ratio="0.50")
     same = declare(cleanup_policy="delete, compact", min_cleanable_dirty_ratio="0.5", retention_ms=WEEK)
-    assert case.one(same).action is Action.NONE
+    assert case.one(same).action is TopicAction.NONE
     assert case.plan(same).empty
 
 
@@ -274,7 +274,7 @@ def test_a_tombstone_deletes_only_when_that_is_allowed_too(case: Case) -> None:
     case.create("orders")
     tombstone = declare("orders", 4, "deleted: true")
     found = case.one(tombstone)
-    assert (found.action, found.to_do) == (Action.DELETE, False)
+    assert (found.action, found.to_do) == (TopicAction.DELETE, False)
     assert found.problems[0].text == "all its records are deleted"
     assert case.one(tombstone, allow="orders").to_do
     case.broker.delete("orders")

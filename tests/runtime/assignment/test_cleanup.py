@@ -107,7 +107,7 @@ def test_a_state_whose_task_came_back_while_the_journal_was_asked_is_kept(came_b
     fleet = moved()
     a, b = fleet.nodes
     task = next(iter(b.live))
-    cleanup = StateCleanup([task], "a", a.worker.world, delay_s=1.0)
+    cleanup = StateCleanup([task], "a", a.worker.environment, delay_s=1.0)
     roster = a.worker._own()._watch.roster
     cleanup.turn(set, roster)
     fleet.clock.advance(7.0)

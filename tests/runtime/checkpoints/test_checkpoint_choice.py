@@ -95,13 +95,13 @@ def test_a_truncation_that_overtakes_a_restore_makes_it_choose_again() -> None:
     old.crash()
     sums.driver.stores = old
     sums.driver.restart()
-    steps, world = sums.driver._steps, sums.driver._world()
+    steps, environment = sums.driver._steps, sums.driver._environment()
     reached = steps.reached
 
     def wake_up(step: Step, task: TaskId) -> None:
         reached(step, task)
         if step is Step.AFTER_CHOICE and slept:
-            clean_up(task, MemoryBroker.cluster_id, slept.pop(), sums.driver.checkpoints, world)
+            clean_up(task, MemoryBroker.cluster_id, slept.pop(), sums.driver.checkpoints, environment)
             slept.clear()
 
     with pytest.MonkeyPatch.context() as patch:

@@ -20,7 +20,7 @@ from tests.support.runtime.checkpointed import (
 def test_what_a_fenced_owner_still_deletes_and_truncates_nobody_needs() -> None:
     """Its entry was committed; then it slept, while the next owner made checkpoints of its own."""
     sums = with_history()
-    world = sums.driver._world()
+    environment = sums.driver._environment()
     slept: list[Made] = []
 
     def asleep(task: object, cluster: object, made: Made, *_: object) -> None:
@@ -36,7 +36,7 @@ def test_what_a_fenced_owner_still_deletes_and_truncates_nobody_needs() -> None:
         sums.send(number, key=f"k{number}")
         sums.driver.run()
     for made in slept:
-        clean_up(sums.task, MemoryBroker.cluster_id, made, sums.driver.checkpoints, world)
+        clean_up(sums.task, MemoryBroker.cluster_id, made, sums.driver.checkpoints, environment)
     assert begins_at(sums) == kept(sums)[-1].offset
     for ref in kept(sums):
         objects = manifest(sums, ref).objects

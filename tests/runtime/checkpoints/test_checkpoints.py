@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.core.checkpoint import KEPT
-from pipeline.core.journal import Kind
+from pipeline.core.journal import EntryKind
 from pipeline.runtime.checkpoints.checkpointer import MAX_UPLOADS
 from pipeline.runtime.status import TaskStatus, read_status
 from pipeline.testing import DeferredExecutor, MemoryCluster, MemoryJournalReader
@@ -101,7 +101,7 @@ def test_an_idle_task_makes_no_checkpoints() -> None:
         sums.driver.clock.advance(1.0)
         sums.driver.run()
     seq = entries(sums)[-1].entry.seq
-    assert entries(sums)[-1].entry.kind is Kind.CHECKPOINT
+    assert entries(sums)[-1].entry.kind is EntryKind.CHECKPOINT
     for _ in range(5):
         sums.driver.clock.advance(60.0)
         sums.driver.run()

@@ -42,9 +42,11 @@ class Sent:
 def attempt(sums: Sums) -> Attempt:
     """Another checkpoint of the live task."""
     (run,) = sums.driver._running()._runs
-    task, world, store = run.tasks[0], sums.driver._world(), sums.driver.checkpoints
+    task, environment, store = run.tasks[0], sums.driver._environment(), sums.driver.checkpoints
     assert isinstance(task, Task)
-    return Attempt(task.id, "w", task.store, store, world, 60.0, Throttle(0, world.clock), Known())
+    return Attempt(
+        task.id, "w", task.store, store, environment, 60.0, Throttle(0, environment.clock), Known()
+    )
 
 
 def test_what_has_arrived_is_not_sent_again() -> None:

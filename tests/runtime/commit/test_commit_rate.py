@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from pipeline.core.names import TaskId
-from pipeline.runtime.commit.commit_rate import CommitPace
+from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.testing import ManualClock
 
 TASKS = [TaskId("app", "main", number) for number in range(64)]
@@ -14,7 +14,7 @@ TASKS = [TaskId("app", "main", number) for number in range(64)]
 def test_few_tasks_never_wait() -> None:
     """The rate is for workers of many; four tasks at ten commits a second are far below it."""
     clock = ManualClock()
-    pace = CommitPace(clock, 200)
+    pace = CommitRate(clock, 200)
     for _ in range(100):
         clock.advance(0.1)
         pace.turn()
@@ -24,7 +24,7 @@ def test_few_tasks_never_wait() -> None:
 def test_many_tasks_keep_to_the_rate_and_take_turns() -> None:
     """Whoever is asked first must not commit ten times while another one waits."""
     clock = ManualClock()
-    pace = CommitPace(clock, 200)
+    pace = CommitRate(clock, 200)
     commits: Counter[TaskId] = Counter()
     last: dict[TaskId, float] = dict.fromkeys(TASKS, 0.0)
     for _ in range(10_000):
@@ -41,7 +41,7 @@ def test_many_tasks_keep_to_the_rate_and_take_turns() -> None:
 def test_a_task_that_left_the_queue_holds_up_nobody() -> None:
     """It was moved to another worker while it waited."""
     clock = ManualClock()
-    pace = CommitPace(clock, 10)
+    pace = CommitRate(clock, 10)
     pace.turn()
     assert [pace.may(task) for task in TASKS[:3]] == [True, False, False]
     pace.forget(TASKS[1])

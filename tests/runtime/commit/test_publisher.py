@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import NO_CHAIN, Entry, Identity, Kind, encode_entry
+from pipeline.core.journal import NO_CHAIN, Entry, EntryKind, Identity, encode_entry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import (
     AbortableError,
@@ -21,8 +21,8 @@ from pipeline.errors import (
 )
 from pipeline.ports import Output, TopicSpec
 from pipeline.runtime.commit.publisher import MAX_QUICK_ATTEMPTS, RETRY_PAUSE_S, Commit
-from pipeline.runtime.environment import NoSteps, World
-from pipeline.runtime.restore.restore import Restored, restore
+from pipeline.runtime.environment import Environment, NoSteps
+from pipeline.runtime.restore.restore import RestoredState, restore
 from pipeline.testing import (
     InlineExecutor,
     ManualClock,
@@ -64,18 +64,18 @@ class SlowCommits(MemoryProducers):
         return producer
 
 
-def _live(broker: MemoryBroker, clock: ManualClock, producers: MemoryProducers) -> Restored:
+def _live(broker: MemoryBroker, clock: ManualClock, producers: MemoryProducers) -> RestoredState:
     """A task that was restored and acquired."""
     for topic in (TASK.journal.topic, "out"):
         broker.create(TopicSpec(topic, 1))
-    genesis = Entry(kind=Kind.GENESIS, seq=1, owner="", nonce=b"n", positions={}, identity=IDENTITY)
+    genesis = Entry(kind=EntryKind.GENESIS, seq=1, owner="", nonce=b"n", positions={}, identity=IDENTITY)
     chunks, _ = encode_entry(genesis, NO_CHAIN, 1000)
     first = MemoryProducer(broker, "genesis")
     first.init()
     first.begin()
     first.append(TASK.journal, chunks)
     first.commit()
-    world = World(
+    environment = Environment(
         cluster=MemoryCluster(broker),
         sources=MemorySources(broker),
         producers=producers,
@@ -90,11 +90,11 @@ def _live(broker: MemoryBroker, clock: ManualClock, producers: MemoryProducers) 
         databases=MemoryDatabases(),
     )
     settings = replace(WorkerSettings(), worker_id="w", retry_backoff_ms=100)
-    return restore(TASK, "w", IDENTITY, lambda _topic: 0, world, settings, {})
+    return restore(TASK, "w", IDENTITY, lambda _topic: 0, environment, settings, {})
 
 
 def _commit(number: int) -> Commit:
-    return Commit(Kind.COMMIT, {}, outputs=[Output("out", None, b"%d" % number, 0)])
+    return Commit(EntryKind.COMMIT, {}, outputs=[Output("out", None, b"%d" % number, 0)])
 
 
 def test_a_silent_retry_cannot_end_the_next_transaction() -> None:
@@ -156,7 +156,7 @@ def test_commits_that_are_always_slow_are_said_with_what_to_do() -> None:
     producers.seconds = [0.09] * 30
     for number in range(30):
         live.publisher.publish(_commit(number))
-    log = live.publisher._world.log
+    log = live.publisher._environment.log
     assert isinstance(log, structlog.testing.CapturingLogger)
     said = [call.kwargs for call in log.calls if call.args == ("commits_slow",)]
     assert [fields["times"] for fields in said] == [10]

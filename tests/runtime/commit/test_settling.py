@@ -59,8 +59,8 @@ class Case:
             if ends_by_fence:
                 driver.broker.expire(STRANGER)
 
-        world = replace(driver._world(), journals=lambda: Watched(driver.broker, asked))
-        return settled_end(self.sums.task, world, driver.settings, fence)
+        environment = replace(driver._environment(), journals=lambda: Watched(driver.broker, asked))
+        return settled_end(self.sums.task, environment, driver.settings, fence)
 
 
 def test_a_transaction_that_ends_late_is_waited_for() -> None:

@@ -62,7 +62,7 @@ def test_a_look_for_the_owner_holds_one_entry_at_a_time(known: bool, monkeypatch
     (task,) = worker._runs[0].tasks.values()
     held = Held(monkeypatch)
     applied = task.applied if known else None
-    found = owner_after(sleeper.task, applied, owner.driver._world())  # type: ignore[arg-type]
+    found = owner_after(sleeper.task, applied, owner.driver._environment())  # type: ignore[arg-type]
     assert held.chunks >= LOOK_BACK
     assert held.most <= HELD
     assert (found is not None) == known  # its acquire entry is further back than is looked at without a place

@@ -10,7 +10,7 @@ import pytest
 from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError, TruncatedError
 from pipeline.ports import JournalBounds, Step
-from pipeline.runtime.environment import World
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore import restore
 from pipeline.testing import Faults, MemoryJournalReader
 from pipeline.testing.memory_store import MemoryStore
@@ -110,7 +110,7 @@ def test_an_older_owner_that_wakes_up_while_a_restore_reads_can_commit_no_more()
     older.driver.run()
     older.send(2)
     older.driver.step()  # the record is processed, its commit not yet due
-    made = newer.driver._world
+    made = newer.driver._environment
     starts = len(newer.driver.said("worker_started"))
 
     class WokenUp(MemoryJournalReader):
@@ -123,10 +123,10 @@ def test_an_older_owner_that_wakes_up_while_a_restore_reads_can_commit_no_more()
                 older.driver.crash()
             return found
 
-    def world() -> World:
+    def environment() -> Environment:
         return replace(made(), journals=lambda: WokenUp(newer.driver.broker))
 
-    newer.driver._world = world  # type: ignore[method-assign]
+    newer.driver._environment = environment  # type: ignore[method-assign]
     newer.driver.run()
     newer.sent = older.sent
     newer.check()

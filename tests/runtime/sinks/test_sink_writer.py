@@ -28,7 +28,7 @@ class Shop:
         sink = Postgres[str, int](DSN, "t", key="k", row=lambda _event: None)
         databases = MemoryDatabases()
         self.sessions = Sessions(lambda: databases.open(sink, "shop"))
-        self.world = Totals().driver._world()
+        self.environment = Totals().driver._environment()
         self.put(rows or (ROW,))
         self.database = databases.of(sink)
 
@@ -39,10 +39,10 @@ class Shop:
             session.commit()
 
     def claim(self, worker: str = "a", noted: int = 0) -> SinkWriter:
-        return SinkWriter(self._claimed(worker, noted), self.sessions, self.world)
+        return SinkWriter(self._claimed(worker, noted), self.sessions, self.environment)
 
     def _claimed(self, worker: str, noted: int) -> Hold:
-        return claim(TASK, worker, f"process of {worker}", noted, INPUTS, self.sessions, self.world)
+        return claim(TASK, worker, f"process of {worker}", noted, INPUTS, self.sessions, self.environment)
 
 
 @pytest.mark.parametrize("happened", [True, False])

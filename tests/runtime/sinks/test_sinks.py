@@ -26,7 +26,7 @@ from pipeline.ports import Step
 from pipeline.ports.databases import TableShape
 from pipeline.runtime.sinks.sessions import Sessions
 from pipeline.runtime.sinks.writer import SinkWriter, claim
-from pipeline.runtime.status import AppStatus, Phase, read_status
+from pipeline.runtime.status import AppStatus, TaskPhase, read_status
 from pipeline.testing import Faults, MemoryCluster, MemoryDatabases, MemoryJournalReader, TestDriver
 from tests.support.runtime.steps import SINK_STEPS
 from tests.support.sinks.totals import DSN, Totals, entry
@@ -94,9 +94,9 @@ def test_a_fenced_owner_writes_no_row() -> None:
         session.begin()
         session.put(task.group_id, [PositionRow("orders", 0, 5, 0, "", "", "id", "cluster", 1)], keep=True)
         session.commit()
-    world = Totals().driver._world()
-    older = SinkWriter(claim(task, "a", "p1", 0, inputs, sessions, world), sessions, world)
-    newer = SinkWriter(claim(task, "b", "p2", 0, inputs, sessions, world), sessions, world)
+    environment = Totals().driver._environment()
+    older = SinkWriter(claim(task, "a", "p1", 0, inputs, sessions, environment), sessions, environment)
+    newer = SinkWriter(claim(task, "b", "p2", 0, inputs, sessions, environment), sessions, environment)
     databases.of(sink).fail_next("write", AWAY)
     with pytest.raises(FencedError, match="its epoch is 1, the database has"):
         older.write({"orders": 6}, [])
@@ -363,7 +363,7 @@ def test_status_shows_sink_tasks_with_owner_epoch_position_and_lag() -> None:
     found = look(totals)
     assert found.problems == []
     assert [(s.task.group, s.phase, s.worker, s.seq, s.lag) for s in found.tasks] == [
-        ("rows", Phase.LIVE, "test", 1, 0)
+        ("rows", TaskPhase.LIVE, "test", 1, 0)
     ] * 2
     assert sum(s.positions["amounts"] for s in found.tasks) == 6
     assert {s.database for s in found.tasks} == {"postgresql://db.example:5432/shop"}
@@ -381,7 +381,7 @@ def test_status_says_that_a_database_is_away_and_that_it_is_back() -> None:
         totals.driver.step()
         totals.driver.clock.advance(0.02)
     found = look(totals)
-    assert {s.phase for s in found.tasks} == {Phase.LIVE}
+    assert {s.phase for s in found.tasks} == {TaskPhase.LIVE}
     problem = next(problem for problem in found.problems if "does not answer" in problem.text)
     assert problem.text.startswith(
         "totals/rows/0, totals/rows/1: the database postgresql://db.example:5432/shop"

@@ -7,7 +7,7 @@ import pytest
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, InputError
 from pipeline.ports import Output
-from pipeline.runtime.status import AppStatus, Phase, read_status
+from pipeline.runtime.status import AppStatus, TaskPhase, read_status
 from pipeline.testing import MemoryCluster, MemoryJournalReader, MemoryProducers, MemoryStores
 from tests.support.runtime.fleet import Fleet
 
@@ -17,7 +17,7 @@ def look(fleet: Fleet) -> AppStatus:
     return read_status("sums", cluster, reader, fleet.clock.wall_ms())
 
 
-def phases(found: AppStatus) -> set[Phase]:
+def phases(found: AppStatus) -> set[TaskPhase]:
     return {status.phase for status in found.tasks}
 
 
@@ -40,7 +40,7 @@ def test_an_app_that_is_well_has_all_tasks_live_with_their_workers_and_no_proble
     """The first thing anybody wants to know, and the exit code of the command."""
     fleet = started("a", "b")
     found = look(fleet)
-    assert phases(found) == {Phase.LIVE}
+    assert phases(found) == {TaskPhase.LIVE}
     assert found.problems == []
     assert {worker.worker: worker.tasks for worker in found.workers} == {"a": 2, "b": 2}
     owners = {
@@ -66,7 +66,7 @@ def test_with_every_worker_dead_it_says_so_and_how_far_they_were() -> None:
     fleet.sums.driver.send(fleet.sums.numbers, "k1", 5)
     missed(fleet)
     found = look(fleet)
-    assert phases(found) == {Phase.UNOWNED}
+    assert phases(found) == {TaskPhase.UNOWNED}
     assert found.workers == []
     assert found.problems[0].text == "no worker of sums is alive"
     assert "pipeline worker" in found.problems[0].hint
@@ -81,7 +81,7 @@ def test_tasks_of_a_killed_worker_are_shown_as_run_by_nobody_until_they_are_take
     missed(fleet)
     fleet.nodes[1].worker.step()  # it is alive, and has not looked yet
     found = look(fleet)
-    assert [status.phase for status in found.tasks].count(Phase.UNOWNED) == 2
+    assert [status.phase for status in found.tasks].count(TaskPhase.UNOWNED) == 2
     assert "2 of 4 tasks are run by nobody" in found.problems[0].text
     fleet.settle()
     assert look(fleet).problems == []
@@ -93,7 +93,7 @@ def test_a_failed_task_is_shown_with_its_reason_and_what_helps() -> None:
     fleet.sums.driver.send_raw(fleet.sums.numbers, b"k1", b"no number", partition=2)
     fleet.run(5.0)
     found = look(fleet)
-    assert [status.phase for status in found.tasks].count(Phase.FAILED) == 1
+    assert [status.phase for status in found.tasks].count(TaskPhase.FAILED) == 1
     (problem,) = found.problems
     assert "task sums/main/2 failed on worker" in problem.text
     assert "numbers[2] offset" in problem.text
@@ -133,11 +133,11 @@ def test_a_task_that_could_not_be_restored_is_shown_with_its_reason() -> None:
     fleet.start("b", stores=stores)
     fleet.run(14.0)
     found = look(fleet)
-    failed = [status for status in found.tasks if status.phase is Phase.FAILED]
+    failed = [status for status in found.tasks if status.phase is TaskPhase.FAILED]
     assert [(status.task, status.worker, status.problem) for status in failed] == [
         (task, "b", "no space left")
     ]
-    assert [status.phase for status in found.tasks].count(Phase.LIVE) == 3
+    assert [status.phase for status in found.tasks].count(TaskPhase.LIVE) == 3
 
 
 def test_a_task_on_its_way_shows_where_it_goes() -> None:
@@ -147,7 +147,7 @@ def test_a_task_on_its_way_shows_where_it_goes() -> None:
     seen = []
     for _ in range(200):
         fleet.turn()
-        seen += [s for s in look(fleet).tasks if s.phase is Phase.MOVING]
+        seen += [s for s in look(fleet).tasks if s.phase is TaskPhase.MOVING]
     assert {(status.worker, status.next_worker) for status in seen} == {("a", "b")}
     fleet.settle()
-    assert phases(look(fleet)) == {Phase.LIVE}
+    assert phases(look(fleet)) == {TaskPhase.LIVE}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError, RefusedError
 from pipeline.ports import Output, Record
-from pipeline.runtime.task.refused_outputs import Narrowing, Sealed
+from pipeline.runtime.task.refused_outputs import RefusalSearch, Sealed
 from pipeline.testing.memory_log import MemoryRecord
 
 CONFIGURED = 1000
@@ -24,7 +24,7 @@ def _records(start: int, end: int) -> list[Record]:
 def test_the_search_finds_exactly_the_guilty_records(count: int, guilty: set[int], polled: int) -> None:
     """Each other record is in a commit that happened, and the number of refusals is bounded."""
     guilty = {each for each in guilty if each < count}
-    narrowing = Narrowing(CONFIGURED)
+    narrowing = RefusalSearch(CONFIGURED)
     position, refusals, found = 0, 0, set()
     while position < count:
         sealed: list[Record] = []
@@ -51,12 +51,12 @@ def test_the_search_finds_exactly_the_guilty_records(count: int, guilty: set[int
 def test_a_refused_commit_without_records_stops_the_task() -> None:
     """There is no record whose policy could be applied."""
     with pytest.raises(FatalTaskError, match="task shop/main/0: refused"):
-        Narrowing(CONFIGURED).refused("shop/main/0", ERROR, Sealed({"in": 5}))
+        RefusalSearch(CONFIGURED).refused("shop/main/0", ERROR, Sealed({"in": 5}))
 
 
 def test_a_guilty_record_whose_commit_is_refused_again_stops_the_task() -> None:
     """Its dead letter is refused as well: looking further would never end."""
-    narrowing = Narrowing(CONFIGURED)
+    narrowing = RefusalSearch(CONFIGURED)
     # The position of another input may move with it: past what is no record.
     narrowing.refused("shop/main/0", ERROR, Sealed({"in": 6, "idle": 9}, 1, ("in", 5)))
     with pytest.raises(FatalTaskError, match="in offset 5 can neither be processed nor put aside: refused"):
@@ -65,7 +65,7 @@ def test_a_guilty_record_whose_commit_is_refused_again_stops_the_task() -> None:
 
 def test_records_are_not_looked_at_while_nothing_was_refused() -> None:
     """The path of every batch: it stays one run, and commits are as large as configured."""
-    narrowing = Narrowing(CONFIGURED)
+    narrowing = RefusalSearch(CONFIGURED)
     narrowing.committed({"in": 5})
     records = _records(0, 10)
     assert [(run, why) for run, why in narrowing.runs("in", records)] == [(records, None)]
@@ -74,7 +74,7 @@ def test_records_are_not_looked_at_while_nothing_was_refused() -> None:
 
 def test_a_reset_ends_the_search() -> None:
     """Else every record up to the guilty one, perhaps millions, would be a commit of its own."""
-    narrowing = Narrowing(CONFIGURED)
+    narrowing = RefusalSearch(CONFIGURED)
     narrowing.begin({"in": 5})
     narrowing.refused("shop/main/0", ERROR, Sealed({"in": 6}, 1, ("in", 5)))
     narrowing.begin({"in": 5})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.core.journal import Kind
+from pipeline.core.journal import EntryKind
 from pipeline.ports import Step
 from pipeline.runtime.commit.journal_reader import last_entries
 from pipeline.testing import DeferredExecutor, MemoryJournalReader
@@ -49,7 +49,7 @@ def test_a_task_that_is_given_up_commits_what_is_open_first_and_takes_nothing_mo
         executor.run_all()
     reader = MemoryJournalReader(sums.driver.broker)
     entries = last_entries(sums.task.journal, reader, reader.bounds(sums.task.journal), 2)
-    assert [entry.entry.kind for entry in entries] == [Kind.COMMIT, Kind.RELEASE]
+    assert [entry.entry.kind for entry in entries] == [EntryKind.COMMIT, EntryKind.RELEASE]
     assert [entry.entry.positions for entry in entries] == [{"numbers": 3}] * 2
     sums.driver.restart()
     sums.driver.run()

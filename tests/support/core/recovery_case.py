@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.core.journal import Entry, Identity, InputFacts, JournalEntry, Kind
+from pipeline.core.journal import Entry, EntryKind, Identity, InputFacts, JournalEntry
 from pipeline.errors import PipelineError
 
 TASK = "app/main/0"
@@ -15,7 +15,9 @@ IDENTITY = Identity(
 )
 
 
-def journal_entry(seq: int, kind: Kind = Kind.COMMIT, *, nonce: bytes = b"n", chain: int = 0) -> JournalEntry:
+def journal_entry(
+    seq: int, kind: EntryKind = EntryKind.COMMIT, *, nonce: bytes = b"n", chain: int = 0
+) -> JournalEntry:
     """Entry `seq` at offset 2 * seq, with its marker behind it."""
     entry = Entry(kind, seq, "w", nonce, {"in": seq})
     return JournalEntry(entry, seq * 2, seq * 2 + 1, bytes([chain or seq]) * 16)

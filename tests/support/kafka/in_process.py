@@ -12,7 +12,7 @@ import structlog
 from pipeline.api.app import App
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.ports import Steps
-from pipeline.processes.wiring import build_world
+from pipeline.processes.wiring import build_environment
 from pipeline.runtime.worker import Worker
 from tests.support.kafka.harness import DEADLINE_S, Workbench
 
@@ -27,7 +27,7 @@ class InProcess:
     ) -> None:
         self._bench = bench
         self._log = structlog.testing.CapturingLogger()
-        world = build_world(app, Settings(KafkaSettings(servers), settings), steps=steps, log=self._log)
+        world = build_environment(app, Settings(KafkaSettings(servers), settings), steps=steps, log=self._log)
         self.worker = Worker(app, world, settings)
 
     def process(self, count: int, rounds: int) -> None:

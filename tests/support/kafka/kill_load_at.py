@@ -21,7 +21,7 @@ from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.producer import KafkaProducers
-from pipeline.ports import Output, TransactionalProducer
+from pipeline.ports import Output, TransactionalClient
 
 __all__ = ["Point"]
 
@@ -66,7 +66,7 @@ class _Producer:
     records that count.
     """
 
-    def __init__(self, inner: TransactionalProducer, kill: _KillAt) -> None:
+    def __init__(self, inner: TransactionalClient, kill: _KillAt) -> None:
         self._inner = inner
         self._kill = kill
         self._barrier = False

@@ -9,7 +9,7 @@ import sys
 
 from pipeline.cli.lookup import find_app
 from pipeline.config import load_settings
-from pipeline.processes.wiring import build_world
+from pipeline.processes.wiring import build_environment
 from pipeline.runtime.reset import plan_reset, reset_task, start_at
 from tests.support.kafka.kill_at import KillAt
 
@@ -20,9 +20,9 @@ def main() -> None:
     settings = load_settings({"bootstrap_servers": servers})
     app = find_app("tests.support.kafka.sums:app")
     steps = KillAt(point, 1, None, settings.worker.state_dir)
-    world = build_world(app, settings, steps=steps)
-    for planned in list(plan_reset(app, app.groups, None, start_at(["earliest"]), world)):
-        reset_task(planned, "a reset that is killed", world, settings.worker)
+    environment = build_environment(app, settings, steps=steps)
+    for planned in list(plan_reset(app, app.groups, None, start_at(["earliest"]), environment)):
+        reset_task(planned, "a reset that is killed", environment, settings.worker)
 
 
 if __name__ == "__main__":

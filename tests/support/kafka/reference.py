@@ -19,7 +19,7 @@ import msgspec
 
 from pipeline.api.table import table_prefix
 from pipeline.config import KafkaSettings
-from pipeline.core.journal import JournalEntry, Kind, assemble
+from pipeline.core.journal import EntryKind, JournalEntry, assemble
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.partitioner import partition_of
 from pipeline.core.position import AppliedPosition, decode_position
@@ -109,7 +109,7 @@ class Reference:
             entries = log.entries(task)
             begun[task.group].add(bool(entries))
             # What a checkpoint made superfluous is gone, in whole entries.
-            assert not entries or (entries[0].entry.kind is Kind.GENESIS) == (entries[0].entry.seq == 1)
+            assert not entries or (entries[0].entry.kind is EntryKind.GENESIS) == (entries[0].entry.seq == 1)
             if task.group == "main":
                 self._check_outputs(log, task)
             self._check_state(log, task, state_dir)
@@ -188,7 +188,7 @@ class _Log:
 def _last_acquire(entries: list[JournalEntry]) -> int:
     """Its seq; where it was truncated, that of the first entry, which only a later owner moves."""
     first = entries[0].entry.seq if entries else 0
-    return max((e.entry.seq for e in entries if e.entry.kind is Kind.ACQUIRE), default=first)
+    return max((e.entry.seq for e in entries if e.entry.kind is EntryKind.ACQUIRE), default=first)
 
 
 def _sums(inputs: list[tuple[str, int]]) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pipeline.config import WorkerSettings
 from pipeline.core.checkpoint import Manifest
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
-from pipeline.core.journal import JournalEntry, Kind
+from pipeline.core.journal import EntryKind, JournalEntry
 from pipeline.core.names import checkpoint_prefix
 from pipeline.errors import CheckpointStoreError
 from pipeline.runtime.commit.journal_reader import read_entries
@@ -42,7 +42,7 @@ def entries(sums: Sums) -> list[JournalEntry]:
 
 def kept(sums: Sums) -> tuple[CheckpointRef, ...]:
     """What the journal keeps, newest first."""
-    found = [entry for entry in entries(sums) if entry.entry.kind is Kind.CHECKPOINT]
+    found = [entry for entry in entries(sums) if entry.entry.kind is EntryKind.CHECKPOINT]
     return kept_checkpoints(found[-1]) if found else ()
 
 

@@ -13,7 +13,7 @@ from pipeline import Dedup
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
-from pipeline.runtime.environment import Checkpoints, NoSteps, World
+from pipeline.runtime.environment import Checkpoints, Environment, NoSteps
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.worker import Worker
 from pipeline.testing import (
@@ -90,7 +90,7 @@ class Fleet:
         stores = stores if stores is not None else MemoryStores()
         stored = bool(self.settings.checkpoint_store)
         databases = MemoryDatabases(beside=self.databases)
-        world = World(
+        environment = Environment(
             cluster=MemoryCluster(self.broker),
             sources=MemorySources(self.broker),
             producers=MemoryProducers(self.broker),
@@ -107,7 +107,12 @@ class Fleet:
         )
         settings = replace(self.settings, worker_id=worker_id)
         node = Node(
-            worker_id, Worker((sums or self.sums).app, world, settings), executor, stores, log, databases
+            worker_id,
+            Worker((sums or self.sums).app, environment, settings),
+            executor,
+            stores,
+            log,
+            databases,
         )
         node.worker.start()
         self.nodes.append(node)

@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 
 from pipeline.errors import InputError
 
-__all__ = ["MAX_LINE_BYTES", "Lines", "Mark", "new_hash"]
+__all__ = ["MAX_LINE_BYTES", "Lines", "ReadPosition", "new_hash"]
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 _READ_ERRORS = (OSError, EOFError, BadZipFile, zlib.error)
@@ -26,7 +26,7 @@ _BLOCK_BYTES = 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
-class Mark(NamedTuple):
+class ReadPosition(NamedTuple):
     """How far a load has come: bytes and lines taken, and the hash of those bytes."""
 
     offset: int
@@ -92,7 +92,7 @@ class Lines:
                 f"cannot be read any further: {error}", hint="run the same command again with the whole file"
             ) from error
 
-    def take(self, count: int) -> Mark:
+    def take(self, count: int) -> ReadPosition:
         """Count and hash the first `count` pending lines; the position after them."""
         chunk = b"".join(self.pending[:count])
         del self.pending[:count]
@@ -102,11 +102,11 @@ class Lines:
         self._line += count
         return self.mark()
 
-    def mark(self) -> Mark:
+    def mark(self) -> ReadPosition:
         """The position after the last line taken."""
-        return Mark(self._offset, self._line, self._hash.hexdigest())
+        return ReadPosition(self._offset, self._line, self._hash.hexdigest())
 
-    def skip_to(self, offset: int, line: int) -> Mark:
+    def skip_to(self, offset: int, line: int) -> ReadPosition:
         """Take everything up to byte `offset`, which ends line `line`, without parsing it.
 
         The mark says how far it came: less when the stream is shorter. Call it before iterating any further.
@@ -128,7 +128,7 @@ class Lines:
         self._line = line
         return self.mark()
 
-    def skip_to_end(self) -> Mark:
+    def skip_to_end(self) -> ReadPosition:
         """Take all that is left, without counting its lines."""
         return self.skip_to(sys.maxsize, self._line)
 

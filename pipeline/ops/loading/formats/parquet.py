@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pipeline.errors import InputError, InvariantError
-from pipeline.ops.loading.formats.lines import Mark, new_hash
+from pipeline.ops.loading.formats.lines import ReadPosition, new_hash
 from pipeline.ops.loading.formats.parquet_values import json_values
 
 __all__ = ["ParquetFile"]
@@ -66,24 +66,24 @@ class ParquetFile:
         """Rows taken so far."""
         return self._taken
 
-    def take(self, count: int) -> Mark:
+    def take(self, count: int) -> ReadPosition:
         """Count the first `count` pending rows; the position after them."""
         del self.pending[:count]
         self._taken += count
         return self.mark()
 
-    def mark(self) -> Mark:
+    def mark(self) -> ReadPosition:
         """The position after the last row taken."""
-        return Mark(self._taken, self._taken, self._digest)
+        return ReadPosition(self._taken, self._taken, self._digest)
 
-    def skip_to(self, offset: int, line: int) -> Mark:
+    def skip_to(self, offset: int, line: int) -> ReadPosition:
         """Take the first `line` rows, or as many as there are. Call it before reading any."""
         if self.pending or self._taken or offset != line:
             raise InvariantError(f"{self.name}: rows were read before {line} of them were skipped")
         self._taken = self._first = min(line, self._rows())
         return self.mark()
 
-    def skip_to_end(self) -> Mark:
+    def skip_to_end(self) -> ReadPosition:
         """Take all rows."""
         return self.skip_to(self._rows(), self._rows())
 

@@ -17,11 +17,11 @@ import msgspec
 from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.errors import InputError
 from pipeline.ops.loading.formats.cells import MAX_TIMESTAMP_MS, Timestamps, timestamp_ms
-from pipeline.ops.loading.formats.lines import Mark
+from pipeline.ops.loading.formats.lines import ReadPosition
 from pipeline.ops.loading.positions import LoadOptions
 from pipeline.ports import Output
 
-__all__ = ["Batch", "Cursor", "FileRows", "MissingKey", "RowLimits", "row_type"]
+__all__ = ["Cursor", "FileRows", "MissingKey", "RowBatch", "RowLimits", "row_type"]
 
 MissingKey = Literal["error", "null", "skip"]
 Headers = Sequence[tuple[str, bytes]]
@@ -40,13 +40,13 @@ class RowLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RowBatch:
     """The records of some rows. `finished`: the file ends here. `error`: the row after `end` is wrong."""
 
     outputs: Sequence[Output]
     size: int
     skipped: int
-    end: Mark
+    end: ReadPosition
     finished: bool
     error: InputError | None
 
@@ -65,10 +65,10 @@ class Cursor(Protocol):
 
     @property
     def ends_line(self) -> bool: ...
-    def take(self, count: int) -> Mark: ...
-    def mark(self) -> Mark: ...
-    def skip_to(self, offset: int, line: int) -> Mark: ...
-    def skip_to_end(self) -> Mark: ...
+    def take(self, count: int) -> ReadPosition: ...
+    def mark(self) -> ReadPosition: ...
+    def skip_to(self, offset: int, line: int) -> ReadPosition: ...
+    def skip_to_end(self) -> ReadPosition: ...
     def at_end(self) -> bool: ...
     def share(self) -> float | None:
         """How much of the file is taken; None when that is best told by how much of it is read."""
@@ -99,7 +99,7 @@ class FileRows:
         self._times = Timestamps()
         self._iterator = self._records()
 
-    def read(self, now_ms: int, rows: int | None = None, size_limit: int | None = None) -> Batch:
+    def read(self, now_ms: int, rows: int | None = None, size_limit: int | None = None) -> RowBatch:
         """The next batch, of `rows` and bytes at most (as the limits say, if fewer are not asked for).
 
         `now_ms` is the timestamp of records whose row gives none.
@@ -132,7 +132,7 @@ class FileRows:
             error = self._placed(f"not valid CSV: {wrong}", good)
         except UnicodeDecodeError as wrong:
             error = self._placed(f"not valid UTF-8: byte {wrong.object[wrong.start]:#04x}", len(pending) - 1)
-        return Batch(outputs, size, self._skipped, self.cursor.take(good), finished, error)
+        return RowBatch(outputs, size, self._skipped, self.cursor.take(good), finished, error)
 
     def _records(self) -> Iterator[Output | None]:
         """One item a row, None for a row that is skipped. Runs first when the first batch is read."""

@@ -8,17 +8,17 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.ops.loading.formats import lines as lines_module
-from pipeline.ops.loading.formats.lines import Lines, Mark, new_hash
+from pipeline.ops.loading.formats.lines import Lines, ReadPosition, new_hash
 
 
 def _lines(data: bytes) -> Lines:
     return Lines(io.BytesIO(data), "rows.csv")
 
 
-def _mark(data: bytes, line: int) -> Mark:
+def _mark(data: bytes, line: int) -> ReadPosition:
     digest = new_hash()
     digest.update(data)
-    return Mark(len(data), line, digest.hexdigest())
+    return ReadPosition(len(data), line, digest.hexdigest())
 
 
 def test_only_lines_taken_count_for_the_position() -> None:

@@ -19,7 +19,7 @@ from pipeline.errors import InputError
 from pipeline.ops.loading.file_sequence import Reading, open_rows
 from pipeline.ops.loading.formats.opening import Opened
 from pipeline.ops.loading.formats.parquet import ParquetFile
-from pipeline.ops.loading.formats.rows import Batch, RowLimits
+from pipeline.ops.loading.formats.rows import RowBatch, RowLimits
 from pipeline.ops.loading.positions import LoadOptions
 from tests.support.ops.loading.series_of import read_all, series_of, step
 
@@ -37,7 +37,7 @@ def _numbers(count: int, **options: Any) -> bytes:
     return _file(pa.table({"n": list(range(count))}), **options)
 
 
-def _read(table: pa.Table, missing: Any = "error", **options: Any) -> Batch:
+def _read(table: pa.Table, missing: Any = "error", **options: Any) -> RowBatch:
     reading = Reading("t", LoadOptions(format="parquet", **options), missing, RowLimits())
     return open_rows(Opened("rows.parquet", io.BytesIO(_file(table)), None), reading, None).read(now_ms=5)
 

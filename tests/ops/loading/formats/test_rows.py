@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.ops.loading.file_sequence import Reading, open_rows
 from pipeline.ops.loading.formats.opening import Opened
-from pipeline.ops.loading.formats.rows import Batch, FileRows, MissingKey, RowLimits
+from pipeline.ops.loading.formats.rows import FileRows, MissingKey, RowBatch, RowLimits
 from pipeline.ops.loading.positions import LoadOptions
 
 Format = Literal["csv", "jsonl"]
@@ -30,11 +30,11 @@ def _rows(
     return open_rows(Opened("rows.csv", stream, None), reading, decided)
 
 
-def _read(data: str | bytes, form: Format = "csv", missing: MissingKey = "error", **options: Any) -> Batch:
+def _read(data: str | bytes, form: Format = "csv", missing: MissingKey = "error", **options: Any) -> RowBatch:
     return _rows(data, form, missing, **options).read(now_ms=5)
 
 
-def _values(batch: Batch) -> list[Any]:
+def _values(batch: RowBatch) -> list[Any]:
     return [json.loads(output.value or b"null") for output in batch.outputs]
 
 

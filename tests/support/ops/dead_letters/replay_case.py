@@ -24,4 +24,4 @@ def failed(**options: Any) -> Orders:
 
 
 def replayer(orders: Orders, *, again: bool = False) -> Replayer:
-    return Replayer(orders.app, orders.driver._world(), 500, again=again)
+    return Replayer(orders.app, orders.driver._environment(), 500, again=again)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pipeline.core.names import LOADS_TOPIC, load_transactional_id
 from pipeline.errors import AbortableError, RetriableError, UnknownOutcomeError, UnreachableError
 from pipeline.ops.loading.decisions import LoadRequest
-from pipeline.ops.loading.file_sequence import Reading, Series
+from pipeline.ops.loading.file_sequence import FileSequence, Reading
 from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.formats.opening import Opened
 from pipeline.ops.loading.formats.rows import MissingKey, RowLimits
-from pipeline.ops.loading.loader import Loader, LoadWorld, find_topic
+from pipeline.ops.loading.loader import LoadEnvironment, Loader, find_topic
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition, decode_position
 from pipeline.ports import Executor, TopicSpec
 from pipeline.testing.clock import ManualClock, SeededRandom
@@ -61,8 +61,8 @@ class Case:
         self.executor: Callable[[], Executor] = InlineExecutor
         find_topic(MemoryCluster(self.broker), "t")
 
-    def world(self) -> LoadWorld:
-        return LoadWorld(
+    def environment(self) -> LoadEnvironment:
+        return LoadEnvironment(
             cluster=MemoryCluster(self.broker),
             producers=MemoryProducers(self.broker),
             journals=lambda: MemoryJournalReader(self.broker),
@@ -87,12 +87,12 @@ class Case:
             name=NAME, topic="t", topic_id=target.topic_id, options=options, restart=restart, insist=insist
         )
         files = {"f.csv": data} if isinstance(data, bytes) else data
-        series = Series(
+        series = FileSequence(
             [InputFile(name, name, len(content)) for name, content in files.items()],
             Reading("t", options, missing_key, RowLimits(batch_rows=BATCH)),
             lambda path, _unpack: Opened(path, io.BytesIO(files[path]), None),
         )
-        return Loader(self.world(), request, series)
+        return Loader(self.environment(), request, series)
 
     def load(self, data: Files | None = None, *, restart: bool = False) -> LoadPosition:
         return self.loader(csv_file() if data is None else data, restart=restart).run(lambda _: None)

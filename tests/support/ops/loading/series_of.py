@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.ops.loading.decisions import LoadRequest, LoadStep, advance
-from pipeline.ops.loading.file_sequence import Reading, Series, Stretch
+from pipeline.ops.loading.file_sequence import FileSequence, Reading, Stretch
 from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.formats.opening import Opened, logical_name
 from pipeline.ops.loading.formats.rows import RowLimits
@@ -20,9 +20,9 @@ OPTIONS = LoadOptions(format="jsonl")
 
 def series_of(
     files: Mapping[str, bytes], options: LoadOptions = OPTIONS, *, batch_rows: int = 4, **limits: Any
-) -> Series:
+) -> FileSequence:
     """The files of a mapping, in its order."""
-    return Series(
+    return FileSequence(
         [InputFile(name, logical_name(name), len(data)) for name, data in files.items()],
         Reading("t", options, "error", RowLimits(batch_rows=batch_rows, **limits)),
         lambda path, _unpack: Opened(path, io.BytesIO(files[path]), None),
@@ -39,7 +39,7 @@ def step(previous: LoadPosition | None, stretch: Stretch, options: LoadOptions =
     return decoded
 
 
-def read_all(series: Series, position: LoadPosition | None = None) -> tuple[list[bytes], LoadPosition]:
+def read_all(series: FileSequence, position: LoadPosition | None = None) -> tuple[list[bytes], LoadPosition]:
     """The values that are left behind `position`, and where the load then stands. Raises what is wrong with a row."""
     values: list[bytes] = []
     if series.begin(position):

@@ -50,7 +50,7 @@ def case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Case:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(letter_places, "find_app", lambda _target: driver.app)
-    monkeypatch.setattr(letter_places, "build_world", lambda *_, **__: driver._environment())
+    monkeypatch.setattr(letter_places, "build_environment", lambda *_, **__: driver._environment())
     return case
 
 

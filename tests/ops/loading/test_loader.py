@@ -165,7 +165,7 @@ def test_a_load_leaves_neither_a_client_nor_a_file_open(fails: bool, monkeypatch
             case.load()
     else:
         case.load()
-    assert left == {"MemoryProducer": 0, "Series": 0}
+    assert left == {"MemoryProducer": 0, "FileSequence": 0}
 
 
 def test_rows_without_a_key_are_counted_over_all_transactions() -> None:

@@ -21,7 +21,7 @@ from contextlib import closing
 
 from pipeline.core.names import TopicPartition
 from pipeline.errors import RetriableError, StaleReadError, UnreachableError
-from pipeline.ports import Clock, Deadline, JournalReader, TransactionalProducer
+from pipeline.ports import Clock, Deadline, JournalReader, TransactionalClient
 
 __all__ = ["BARRIER", "RENEW_SHARE", "holds_records", "write_barrier"]
 
@@ -67,7 +67,7 @@ def holds_records(
 
 
 def write_barrier(
-    producer: TransactionalProducer, places: Iterable[TopicPartition], clock: Clock, retry_backoff_ms: int
+    producer: TransactionalClient, places: Iterable[TopicPartition], clock: Clock, retry_backoff_ms: int
 ) -> tuple[Mapping[TopicPartition, int], bool]:
     """Where the leaders of `places` say that they end, behind the fence of `producer`; and whether it may be used on.
 

@@ -7,18 +7,16 @@ run on the fakes and on the real thing.
 
 from pipeline.core.records import EARLIEST_MS, Output, Record, kept_timestamp
 from pipeline.ports.checkpoints import CheckpointStore, StoredObject
-from pipeline.ports.clock import Clock, Random, SystemClock
 from pipeline.ports.cluster import Cluster, TopicInfo, TopicSpec
 from pipeline.ports.crashes import CrashLog, Ending
 from pipeline.ports.events import EventClient, EventClients, Report
-from pipeline.ports.executor import Executor, Pending
 from pipeline.ports.journal import JournalBounds, JournalReader
-from pipeline.ports.logger import Logger
 from pipeline.ports.members import Members
 from pipeline.ports.producer import TransactionalClient, TransactionalClients
 from pipeline.ports.source import PartitionFailure, Polled, Source, Sources
 from pipeline.ports.steps import Step, Steps
 from pipeline.ports.store import Snapshot, SnapshotFile, Staged, Store, Stores
+from pipeline.ports.system import Clock, Executor, Logger, Pending, Random, SystemClock
 from pipeline.ports.waiting import Deadline
 
 __all__ = [

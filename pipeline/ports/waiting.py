@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.ports.clock import Clock
+from pipeline.ports.system import Clock
 
 __all__ = ["Deadline"]
 

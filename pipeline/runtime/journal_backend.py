@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from pipeline.api.context import Sender
 from pipeline.api.declarations import Topic
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import Owner
-from pipeline.core.names import TaskId
+from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending
@@ -22,9 +23,8 @@ from pipeline.runtime.environment import Environment
 from pipeline.runtime.live_task import LiveTask, RestoredTask, RestoreRequest, TaskPosition
 from pipeline.runtime.plan import GroupPlan, largest_letter, sender_of
 from pipeline.runtime.restore.genesis import ensure_genesis
-from pipeline.runtime.restore.restore import RestoredState
+from pipeline.runtime.restore.restore import RestoredState, restore
 from pipeline.runtime.restore.retirement import refuse_retired
-from pipeline.runtime.restores import restore_step
 from pipeline.runtime.task.refused_outputs import RefusalSearch
 from pipeline.runtime.task.task import Task
 
@@ -75,7 +75,7 @@ class JournalBackend:
         return self._environment.executor.submit(self.begin)
 
     def begin_restore(self, asked: RestoreRequest) -> Pending[RestoredTask]:
-        step = restore_step(self._plan, asked, self._environment, self._settings)
+        step = _restore_step(self._plan, asked, self._environment, self._settings)
         refused = self._narrowing_of(asked.task).active
 
         def restored() -> RestoredTask:
@@ -191,3 +191,43 @@ class _RestoredJournalTask:
 
     def close(self) -> None:
         self.restored.publisher.close()
+
+
+def _restore_step(
+    plan: GroupPlan, asked: RestoreRequest, environment: Environment, settings: WorkerSettings
+) -> Callable[[], RestoredState]:
+    """The restore, for the executor."""
+    task = asked.task
+
+    def start_position(topic: str) -> int:
+        # Not from the source: it is being polled, and answers on the processing thread only between polls.
+        place = TopicPartition(topic, task.partition)
+        with closing(environment.journals()) as reader:
+            # Whatever is replayed was asked for.
+            if settings.start == "earliest" or is_replays(topic):
+                return reader.bounds(place).start
+            return reader.highest_ends([place])[place]
+
+    def step() -> RestoredState:
+        if asked.wait_s:
+            environment.clock.sleep(asked.wait_s)
+        if asked.closing is not None:
+            asked.closing.result()
+        if asked.damage is not None:
+            place = environment.stores.set_aside(task)
+            environment.log.warning(
+                "local_state_set_aside", task=str(task), reason=asked.damage, kept_at=place
+            )
+        return restore(
+            task,
+            settings.worker_id,
+            plan.identity,
+            start_position,
+            environment,
+            settings,
+            plan.group.tables,
+            process=asked.process,
+            copy=asked.copy_of() if asked.copy_of is not None else None,
+        )
+
+    return step

@@ -10,7 +10,7 @@ from pipeline.api.sinks import Delete, Sink
 from pipeline.core.row_sets import Gone
 from pipeline.errors import ConfigError
 from pipeline.ports.databases import OwnWrite, RowsWrite, SinkSession, TableShape, Target
-from pipeline.runtime.user_errors import only_exceptions
+from pipeline.runtime.task.handler_errors import only_exceptions
 
 __all__ = ["Made", "RowMaker"]
 

@@ -38,9 +38,8 @@ from pipeline.runtime.sinks.batches import Item, OpenBatch, Outlet, SinkBatch, h
 from pipeline.runtime.sinks.health import Health
 from pipeline.runtime.sinks.writer import SinkWriter
 from pipeline.runtime.task.backlog import Backlog, Retried
-from pipeline.runtime.task.handler_errors import error_place, error_text, plainly
+from pipeline.runtime.task.handler_errors import ENDING, LEAVING, error_place, error_text, plainly
 from pipeline.runtime.task.processor import Rejected
-from pipeline.runtime.user_errors import ENDING, LEAVING
 from pipeline.runtime.watchdog import AtWork
 
 __all__ = ["SinkRun", "SinkTask"]

@@ -44,7 +44,7 @@ from pipeline.core.headers import headers_of
 from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.errors import InvariantError
 from pipeline.ports import Clock, Record
-from pipeline.runtime.user_errors import ENDING
+from pipeline.runtime.task.handler_errors import ENDING
 
 __all__ = ["Admitted", "DedupTable", "Dropped", "dedup_tables"]
 

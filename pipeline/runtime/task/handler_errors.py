@@ -1,23 +1,65 @@
-"""What is said about an error of a handler: in words that are short, in the user's terms, and never fail."""
+"""Errors of user code: what each belongs to, and a short description of it that cannot fail.
+
+| raised                                                | belongs to                                        |
+|-------------------------------------------------------|---------------------------------------------------|
+| `ENDING`: Ctrl-C, or a bug in this package             | the process, which ends                           |
+| `LEAVING`: SystemExit, a cancellation, GeneratorExit   | the task, which stops under every policy          |
+| any other, also one that is not an `Exception`         | the record (or the batch): its policy is applied  |
+
+Libraries raise their own subclasses of BaseException, for example for a panic in Rust.
+"""
 
 from __future__ import annotations
 
 import os
 import traceback
+from asyncio import CancelledError
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from traceback import StackSummary, TracebackException
 from typing import Any
 
 from pipeline.api.bindings import Binding
 from pipeline.api.declarations import Topic
-from pipeline.errors import PipelineError
+from pipeline.errors import InvariantError, PipelineError
 from pipeline.ports import Record
-from pipeline.runtime.user_errors import ENDING
 
-__all__ = ["error_place", "error_text", "error_traceback", "handler_name", "plainly"]
+__all__ = [
+    "ENDING",
+    "LEAVING",
+    "UncommonError",
+    "error_place",
+    "error_text",
+    "error_traceback",
+    "handler_name",
+    "only_exceptions",
+    "plainly",
+]
 
 _PACKAGE = f"{Path(__file__).parents[2]}{os.sep}"
 _MOST_CAUSES = 20
+ENDING = (KeyboardInterrupt, InvariantError)
+LEAVING = (SystemExit, CancelledError, GeneratorExit)
+
+
+class UncommonError(Exception):
+    """Stands for an error that is not an Exception; its text names the class."""
+
+
+def only_exceptions(function: Callable[..., None]) -> Callable[..., None]:
+    """The function, with uncommon errors turned into Exceptions: for code that runs on an executor's thread."""
+
+    @wraps(function)
+    def call(*arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except (Exception, *ENDING, *LEAVING):
+            raise
+        except BaseException as error:
+            raise UncommonError(f"{type(error).__name__}: {error}") from error
+
+    return call
 
 
 def handler_name(binding: Binding) -> str:

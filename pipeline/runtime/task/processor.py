@@ -24,9 +24,15 @@ from pipeline.ports import Logger, Record
 from pipeline.runtime.crashes import NativeCrash
 from pipeline.runtime.task.dead_letters import DeadLetters
 from pipeline.runtime.task.dedup import DedupTable
-from pipeline.runtime.task.handler_errors import error_place, error_text, handler_name, plainly
+from pipeline.runtime.task.handler_errors import (
+    ENDING,
+    LEAVING,
+    error_place,
+    error_text,
+    handler_name,
+    plainly,
+)
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
-from pipeline.runtime.user_errors import ENDING, LEAVING
 from pipeline.runtime.watchdog import AtWork
 
 __all__ = ["PoisonError", "Processor", "Rejected", "RetryError"]

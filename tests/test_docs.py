@@ -313,6 +313,16 @@ def test_every_place_in_the_tour_exists() -> None:
     assert [name for name in sorted(named) if not _is_in_the_tree(name)] == []
 
 
+def test_every_class_in_the_tour_exists() -> None:
+    """A reader searches the code for the names that the tour uses."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "pipeline").rglob("*.py"))
+    named = set(
+        re.findall(r"`([A-Z][a-z]+[A-Za-z]*)(?:\.\w+)?`", _prose(ROOT / "ARCHITECTURE.md")),
+    )
+    assert {"Publisher", "Environment"} <= named
+    assert [name for name in sorted(named) if f"class {name}" not in source] == []
+
+
 @each_document
 def test_modules_that_are_named_exist(document: Path) -> None:
     """Documents name modules by their path; a path that moved sends the reader nowhere."""

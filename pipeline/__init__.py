@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from pipeline.api.bindings import OnError
     from pipeline.api.context import Context
     from pipeline.api.custom_codecs import Codec, MessageCodec
-    from pipeline.api.declarations import Dedup, Resource, TableDef, Topic
+    from pipeline.api.declarations import Dedup, Resource, Table, Topic
     from pipeline.api.event import Batch, Event
     from pipeline.api.group import Group
     from pipeline.api.sinks import Delete, Postgres, Sqlite
-    from pipeline.api.table import Table
+    from pipeline.api.table import TaskTable
     from pipeline.errors import PipelineError
     from pipeline.processes.running import App
     from pipeline.producing.delivery import Delivered, Delivery
@@ -40,7 +40,7 @@ __all__ = [
     "Resource",
     "Sqlite",
     "Table",
-    "TableDef",
+    "TaskTable",
     "Topic",
     "TransactionalProducer",
 ]
@@ -63,8 +63,8 @@ _HOMES = {
     "Producer": "pipeline.producing.kafka_producers",
     "Resource": "pipeline.api.declarations",
     "Sqlite": "pipeline.api.sinks",
-    "Table": "pipeline.api.table",
-    "TableDef": "pipeline.api.declarations",
+    "Table": "pipeline.api.declarations",
+    "TaskTable": "pipeline.api.table",
     "Topic": "pipeline.api.declarations",
     "TransactionalProducer": "pipeline.producing.kafka_producers",
 }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pipeline.api.declarations import Resource, TableDef, Topic
+from pipeline.api.declarations import Resource, Table, Topic
 from pipeline.api.encode_errors import LATEST_MS, REFUSALS, check_header_name, refuse_key, refuse_value
-from pipeline.api.table import Table
+from pipeline.api.table import TaskTable
 from pipeline.api.topic_limits import Accepted
 from pipeline.core.records import EARLIEST_MS, Record, kept_timestamp
 from pipeline.errors import ConfigError
@@ -29,7 +29,7 @@ class Context:
 
     def __init__(
         self,
-        tables: Mapping[TableDef[Any, Any], Table[Any, Any]],
+        tables: Mapping[Table[Any, Any], TaskTable[Any, Any]],
         senders: Mapping[Topic[Any, Any], Sender],
         resources: Callable[[Resource[Any]], Any],
     ) -> None:
@@ -40,12 +40,12 @@ class Context:
         self._outputs: list[Any] = []
         self.message: Any = None
 
-    def table(self, table: TableDef[K, V], /) -> Table[K, V]:
+    def table(self, table: Table[K, V], /) -> TaskTable[K, V]:
         """The task's part of a table of this group."""
         try:
             return self._tables[table]
         except (KeyError, TypeError):
-            if not isinstance(table, TableDef):
+            if not isinstance(table, Table):
                 raise ConfigError(f"ctx.table takes what app.table(...) returned, not {table!r}") from None
             raise ConfigError(
                 f"table {table.group}.{table.name} does not belong to the group of this handler",

@@ -1,4 +1,4 @@
-"""The handles a user keeps: Topic, TableDef and Resource, made by an App, and Dedup. Compared by identity."""
+"""The handles a user keeps: Topic, Table and Resource, made by an App, and Dedup. Compared by identity."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.api.event import Event
 from pipeline.api.keys import KeyCodec
 from pipeline.errors import ConfigError
 
-__all__ = ["Dedup", "Resource", "TableDef", "Topic"]
+__all__ = ["Dedup", "Resource", "Table", "Topic"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -76,7 +76,7 @@ class Topic(Generic[K, V]):
         return f"Topic({self.name!r})"
 
 
-class TableDef(Generic[K, V]):
+class Table(Generic[K, V]):
     """A table of a group; `ctx.table(definition)` gives the task's part of it. Compared by identity."""
 
     __slots__ = ("group", "key", "name", "upgrade", "value")
@@ -106,7 +106,7 @@ class TableDef(Generic[K, V]):
         return f"{self.key.schema}->"
 
     def __repr__(self) -> str:
-        return f"TableDef({self.group}.{self.name})"
+        return f"Table({self.group}.{self.name})"
 
     if not TYPE_CHECKING:  # a type checker knows that there are no rows here
 

@@ -11,7 +11,7 @@ from pipeline.api.bindings import RETRY_DELAY_S, Binding, OnError, SinkBinding, 
 from pipeline.api.codecs import CodecName, resolve_value
 from pipeline.api.context import Context
 from pipeline.api.custom_codecs import Codec
-from pipeline.api.declarations import TableDef, Topic
+from pipeline.api.declarations import Table, Topic
 from pipeline.api.event import Batch, Event
 from pipeline.api.keys import resolve_key
 from pipeline.api.sinks import Sink
@@ -52,7 +52,7 @@ class Group:
         self.name = check_name("group", name)
         self.bindings: list[Binding] = []
         self.sinks: list[SinkBinding] = []
-        self.tables: dict[str, TableDef[Any, Any]] = {}
+        self.tables: dict[str, Table[Any, Any]] = {}
 
     @property
     def id(self) -> GroupId:
@@ -71,7 +71,7 @@ class Group:
         value: TypeForm[V],
         codec: Codec[V] | CodecName | None = None,
         upgrade: Callable[[Any], V] | None = None,
-    ) -> TableDef[K, V]:
+    ) -> Table[K, V]:
         """Declare a table. Its keys live where their records do: a task sees its own partition's only.
 
         upgrade: makes a value of today's type from one that was stored under another. It gets what the JSON
@@ -86,7 +86,7 @@ class Group:
             raise self._mixed(f"a table, {name}")
         if upgrade is not None and not callable(upgrade):
             raise ConfigError(f"{where}: upgrade is {upgrade!r}; it must be a function of the old value")
-        table: TableDef[K, V] = TableDef(
+        table: Table[K, V] = Table(
             self.name,
             name,
             resolve_key(key, where, tombstones=False),

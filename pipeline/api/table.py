@@ -13,10 +13,10 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar, overload
 
-from pipeline.api.declarations import TableDef
+from pipeline.api.declarations import Table
 from pipeline.api.encode_errors import REFUSALS, refuse_key, refuse_value
 
-__all__ = ["ReadableStore", "Table", "TaskOverlay", "table_prefix"]
+__all__ = ["ReadableStore", "TaskOverlay", "TaskTable", "table_prefix"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -53,7 +53,7 @@ class TaskOverlay:
     def __init__(self) -> None:
         self.written_bytes = 0
         self.sealed: Mapping[bytes, bytes | None] = {}
-        self.undo: list[tuple[Table[Any, Any], Slot, Any, Any, bool]] = []
+        self.undo: list[tuple[TaskTable[Any, Any], Slot, Any, Any, bool]] = []
 
     def take_back(self) -> None:
         """Undo every write of the record at hand, the last one first."""
@@ -71,7 +71,7 @@ def table_prefix(name: str) -> bytes:
     return prefix if prefix[0] else b"\x01" + prefix[1:]
 
 
-class Table(Generic[K, V]):
+class TaskTable(Generic[K, V]):
     """The task's part of a table. Valid inside a handler only.
 
     A value that `get` returns never aliases the stored one: immutable values are shared, mutable ones decoded
@@ -92,7 +92,7 @@ class Table(Generic[K, V]):
         "definition",
     )
 
-    def __init__(self, definition: TableDef[K, V], store: ReadableStore, overlay: TaskOverlay) -> None:
+    def __init__(self, definition: Table[K, V], store: ReadableStore, overlay: TaskOverlay) -> None:
         self.definition = definition
         self._prefix = table_prefix(definition.name)
         self._admit = definition.value.admit

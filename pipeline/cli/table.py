@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from pipeline.api.app import App
-from pipeline.api.declarations import TableDef
+from pipeline.api.declarations import Table
 from pipeline.api.keys import parse_key
 from pipeline.api.table import table_prefix
 from pipeline.cli.lookup import find_app
@@ -127,7 +127,7 @@ def _applied_seq(stores: RocksStores, task: TaskId) -> int:
 
 
 def _rows(
-    app: App, definition: TableDef[Any, Any], places: Mapping[int, RocksStores], key: str | None
+    app: App, definition: Table[Any, Any], places: Mapping[int, RocksStores], key: str | None
 ) -> Iterator[tuple[int, Any, Any]]:
     prefix = table_prefix(definition.name)
     for partition, stores in places.items():
@@ -152,7 +152,7 @@ def _rows(
             store.close()
 
 
-def _check_schema(definition: TableDef[Any, Any], stored: dict[str, str]) -> None:
+def _check_schema(definition: Table[Any, Any], stored: dict[str, str]) -> None:
     fingerprint = stored.get(definition.name)
     if fingerprint is not None and fingerprint != definition.fingerprint:
         raise ConfigError(
@@ -162,7 +162,7 @@ def _check_schema(definition: TableDef[Any, Any], stored: dict[str, str]) -> Non
         )
 
 
-def _find_table(app: App, name: str) -> TableDef[Any, Any]:
+def _find_table(app: App, name: str) -> Table[Any, Any]:
     group_name, _, table_name = name.rpartition(".")
     found = [
         definition

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import structlog
 
 from pipeline.api.app import App
-from pipeline.api.declarations import TableDef, Topic
+from pipeline.api.declarations import Table, Topic
 from pipeline.api.event import Event
 from pipeline.api.sinks import Sink, Sqlite
 from pipeline.api.table import table_prefix
@@ -293,14 +293,14 @@ class TestDriver:
             raise InputError(f"dead letter {refused.letter.name} cannot be replayed: {refused.reason}")
         return replayed.letters
 
-    def table(self, table: TableDef[K, V]) -> dict[K, V]:
+    def table(self, table: Table[K, V]) -> dict[K, V]:
         """The applied rows of a table over all tasks. Keys present in several tasks: the last one's."""
         result: dict[K, V] = {}
         for rows in self.table_by_partition(table).values():
             result.update(rows)
         return result
 
-    def table_by_partition(self, table: TableDef[K, V]) -> dict[int, dict[K, V]]:
+    def table_by_partition(self, table: Table[K, V]) -> dict[int, dict[K, V]]:
         """The applied rows of a table, task by task."""
         prefix = table_prefix(table.name)
         skip = len(prefix)

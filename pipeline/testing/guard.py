@@ -15,13 +15,13 @@ __all__ = ["StaleHandleError", "guarded"]
 
 
 class StaleHandleError(PipelineError):
-    """A Context or Table was used after the handler call it was given to."""
+    """A Context or TaskTable was used after the handler call it was given to."""
 
 
 class _Handle:
-    """Stands before a Context or a Table and refuses everything once the call is over.
+    """Stands before a Context or a TaskTable and refuses everything once the call is over.
 
-    Everything it hands out that is a handle itself (a Table, an iterator over items) is guarded, too.
+    Everything it hands out that is a handle itself (a TaskTable, an iterator over items) is guarded, too.
     """
 
     def __init__(self, target: Any, call: _Call) -> None:

@@ -76,7 +76,7 @@ def test_tables_of_two_groups_may_share_a_name(app: App) -> None:
     """The group's name is part of every durable name."""
     one = app.table("totals", key=str, value=int)
     other = app.group("hourly").table("totals", key=str, value=int)
-    assert (repr(one), repr(other)) == ("TableDef(main.totals)", "TableDef(hourly.totals)")
+    assert (repr(one), repr(other)) == ("Table(main.totals)", "Table(hourly.totals)")
 
 
 @pytest.mark.parametrize("name", ["a.b", "", "a b", "pipeline"])

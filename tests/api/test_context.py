@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline import App, Context, Table, Topic
+from pipeline import App, Context, TaskTable, Topic
 from pipeline.api.context import Sender
 from pipeline.api.declarations import Resource
 from pipeline.api.table import TaskOverlay
@@ -42,7 +42,7 @@ def sender(topic: Topic[Any, Any]) -> Sender:
 def ctx() -> Context:
     store = MemoryStores().open(TaskId("shop", "main", 0))
     made = Context(
-        {totals: Table(totals, store, TaskOverlay())},
+        {totals: TaskTable(totals, store, TaskOverlay())},
         {topic: sender(topic) for topic in app.topics.values()},
         lambda resource: resource.factory(),
     )
@@ -237,7 +237,7 @@ def test_a_refused_output_is_named_by_its_topic(ctx: Context) -> None:
 
 def test_a_refused_row_is_named_by_its_table(ctx: Context) -> None:
     """As an output is."""
-    table: Table[Any, Any] = ctx.table(totals)
+    table: TaskTable[Any, Any] = ctx.table(totals)
     with pytest.raises(TypeError, match=r"^table main\.totals: expected Total, got int$"):
         table["a"] = 5
     with pytest.raises(TypeError, match=r"^table main\.totals: expected a key of type str, got int$"):

@@ -7,44 +7,44 @@ from typing import Any
 
 import pytest
 
-from pipeline import App, Batch, Context, Resource, Table
+from pipeline import App, Batch, Context, Resource, TaskTable
 from pipeline.errors import HandlerError
 from pipeline.testing import TestDriver
 
 
-def keep_context(ctx: Context, table: Table[str, int]) -> Callable[[], object]:
+def keep_context(ctx: Context, table: TaskTable[str, int]) -> Callable[[], object]:
     return lambda: ctx.table(counts_table)
 
 
-def keep_send(ctx: Context, table: Table[str, int]) -> Callable[[], object]:
+def keep_send(ctx: Context, table: TaskTable[str, int]) -> Callable[[], object]:
     send = ctx.send
     return lambda: send(kept_topic, None, 1)
 
 
-def keep_table(ctx: Context, table: Table[str, int]) -> Callable[[], object]:
+def keep_table(ctx: Context, table: TaskTable[str, int]) -> Callable[[], object]:
     return lambda: table.get("a")
 
 
-def keep_write(ctx: Context, table: Table[str, int]) -> Callable[[], object]:
+def keep_write(ctx: Context, table: TaskTable[str, int]) -> Callable[[], object]:
     return lambda: table.update({"a": 1})
 
 
-def keep_method(ctx: Context, table: Table[str, int]) -> Callable[[], object]:
+def keep_method(ctx: Context, table: TaskTable[str, int]) -> Callable[[], object]:
     get = table.get
     return lambda: get("a")
 
 
-def keep_items(ctx: Context, table: Table[str, int]) -> Callable[[], object]:
+def keep_items(ctx: Context, table: TaskTable[str, int]) -> Callable[[], object]:
     rows = table.items()
     next(rows)
     return lambda: next(rows)
 
 
-def keep_item_access(ctx: Context, table: Table[str, int]) -> Callable[[], object]:
+def keep_item_access(ctx: Context, table: TaskTable[str, int]) -> Callable[[], object]:
     return lambda: table["a"]
 
 
-def keep_membership(ctx: Context, table: Table[str, int]) -> Callable[[], object]:
+def keep_membership(ctx: Context, table: TaskTable[str, int]) -> Callable[[], object]:
     return lambda: "a" in table
 
 
@@ -68,7 +68,7 @@ counts_table = kept_app.table("counts", key=str, value=int)
 )
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_handle_kept_after_its_call_is_caught(
-    keep: Callable[[Context, Table[str, int]], Callable[[], object]], batch: bool
+    keep: Callable[[Context, TaskTable[str, int]], Callable[[], object]], batch: bool
 ) -> None:
     """In production what it writes belongs to no record: lost with a crash, doubled by a retry."""
     own = App("kept")

@@ -17,7 +17,7 @@ from pipeline import (
     Postgres,
     Producer,
     Sqlite,
-    TableDef,
+    Table,
     Topic,
 )
 from pipeline.testing import TestDriver, TestProducer
@@ -142,7 +142,7 @@ app.handler(flights)(audit)
 app.handler(delays, on_error="skip")(audit)
 
 stage2 = app.group("hourly")
-hourly: TableDef[str, Delay] = stage2.table("hourly", key=str, value=Delay)
+hourly: Table[str, Delay] = stage2.table("hourly", key=str, value=Delay)
 
 
 @stage2.batch_handler(delays)

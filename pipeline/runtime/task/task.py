@@ -18,8 +18,8 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.api.context import Context, Sender
-from pipeline.api.declarations import TableDef, Topic
-from pipeline.api.table import Table, TaskOverlay
+from pipeline.api.declarations import Table, Topic
+from pipeline.api.table import TaskOverlay, TaskTable
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letter_count import begun
 from pipeline.core.journal import EntryKind
@@ -76,8 +76,8 @@ class Task:
         self._publisher: Publisher = restored.publisher
         self.store = restored.store
         self._overlay = TaskOverlay()
-        self._tables: dict[TableDef[Any, Any], Table[Any, Any]] = {
-            definition: Table(definition, restored.store, self._overlay)
+        self._tables: dict[Table[Any, Any], TaskTable[Any, Any]] = {
+            definition: TaskTable(definition, restored.store, self._overlay)
             for definition in group.tables.values()
         }
         self.context = Context(self._tables, senders, resources)

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 
-from pipeline import App, Context, Event, TableDef, Topic
+from pipeline import App, Context, Event, Table, Topic
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import ConfigError, FatalTaskError, InputError
 from pipeline.ops.apps import groups_of, tasks_of
@@ -32,9 +32,9 @@ class Version:
         self.app = App(f"sums{suffix}")
         self.numbers: Topic[str, int] = self.app.topic(f"numbers{suffix}", key=str, value=int)
         self.totals: Topic[str, int] = self.app.topic(f"totals{suffix}", key=str, value=int)
-        self.table: TableDef[str, int] = self.app.table("total", key=str, value=int)
+        self.table: Table[str, int] = self.app.table("total", key=str, value=int)
         counting = self.app.group("counting")
-        self.counts: TableDef[str, int] = counting.table("count", key=str, value=int)
+        self.counts: Table[str, int] = counting.table("count", key=str, value=int)
         self.app.handler(self.numbers)(self._add)
         counting.handler(self.totals)(self._count)
         self.driver = TestDriver(self.app, partitions=partitions)

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from pipeline import App, Batch, Context, Event, Group, OnError, Table
+from pipeline import App, Batch, Context, Event, Group, OnError, TaskTable
 from pipeline.api.table import TaskOverlay
 from pipeline.api.topic_limits import Accepted
 from pipeline.core.names import TaskId, TopicPartition
@@ -35,7 +35,7 @@ class Rig:
 
     def start(self, group: Group | None = None) -> Processor:
         self.overlay = TaskOverlay()
-        self.table: Table[str, int] = Table(self.sums, self.stores.open(TASK), self.overlay)
+        self.table: TaskTable[str, int] = TaskTable(self.sums, self.stores.open(TASK), self.overlay)
         senders: Any = {
             t: (t.name, t.key.encode, t.value.admit, Accepted(t.name, 1000)) for t in self.app.topics.values()
         }

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pipeline import App, Batch, Context, Dedup, Event, TableDef, Topic
+from pipeline import App, Batch, Context, Dedup, Event, Table, Topic
 from pipeline.api.group import Group
 from pipeline.core.partitioner import partition_of
 from tests.support.checker import Promise, made_from
@@ -91,10 +91,10 @@ class RandomApp:
     numbers: Topic[str, int]
     sums: Topic[str, Sum]
     reports: Topic[str, Seen | None]
-    totals: TableDef[str, Sum]
-    recent: TableDef[tuple[str, str], list[int]]
-    counted: TableDef[str, Any]
-    followed: TableDef[str, Seen]
+    totals: Table[str, Sum]
+    recent: Table[tuple[str, str], list[int]]
+    counted: Table[str, Any]
+    followed: Table[str, Seen]
 
 
 def make_app(version: int, calls: Calls) -> RandomApp:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from pipeline import App, Context, Dedup, Event, TableDef, Topic
+from pipeline import App, Context, Dedup, Event, Table, Topic
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.testing import TestDriver
@@ -35,7 +35,7 @@ class Sums:
         self.app = App("sums")
         self.numbers: Topic[str, int] = self.app.topic("numbers", key=str, value=int, dedup=dedup)
         self.sums: Topic[str, Sum] = self.app.topic("sums", key=str, value=Sum)
-        self.totals: TableDef[str, Sum] = self.app.table("totals", key=str, value=Sum)
+        self.totals: Table[str, Sum] = self.app.table("totals", key=str, value=Sum)
         self.app.handler(self.numbers)(self._add)
         self.driver = TestDriver(
             self.app, partitions=partitions, deferred=deferred, seed=seed, settings=settings

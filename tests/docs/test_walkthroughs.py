@@ -11,7 +11,16 @@ from pipeline.broker import LocalKafka
 from tests.support.pages import ROOT
 from tests.support.walkthrough import read_page
 
-PAGES = ["tutorial/first-app", "tutorial/second-app"]
+PAGES = [
+    "tutorial/first-app",
+    "tutorial/second-app",
+    "how-to/backfill",
+    "how-to/dead-letters",
+    "how-to/outbox",
+    "how-to/rescale",
+    "how-to/rolling-upgrade",
+    "how-to/second-environment",
+]
 
 pytestmark = pytest.mark.kafka
 

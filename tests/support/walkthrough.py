@@ -18,7 +18,7 @@ from pathlib import Path
 __all__ = ["Page", "read_page"]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_SAVED = re.compile(r"\b[Ss]ave (?:this|it|them|the [\w ]+) as `([\w./-]+)`[^:]*:\s*\Z")
+_SAVED = re.compile(r"\b[Ss]ave (?:this|it|them|the [\w ]+)\s+as\s+`([\w./-]+)`[^:]*:\s*\Z")
 # The broker and the packages are there already.
 _DONE_BEFORE = re.compile(r"^(pipeline broker|pip install|export PIPELINE_KAFKA)\b.*\n", re.MULTILINE)
 _VARIES = re.compile(r"\b\d+(\.\d+)? s\b|\b\d\d:\d\d:\d\d\b|\b\d{4}-\d\d-\d\dT[\d:.]+Z|\b[\d,]+ records/s")
@@ -53,7 +53,7 @@ class Page:
         log = directory / "transcript.txt"
         with log.open("wb") as output:
             shell = subprocess.Popen(
-                ["/bin/bash", "-c", f"set -euxo pipefail\n{self.script}"],
+                ["/bin/bash", "-c", f"set -eux\n{self.script}"],
                 cwd=directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -76,6 +76,8 @@ def test_navigation_has_pages_that_it_does_not_name(tmp_path: Path) -> None:
         (tmp_path / "how-to" / name).touch()
     config = "nav:\n  - how-to/first.md\n  - how-to/*\n"
     assert expanded(config, tmp_path) == "nav:\n  - how-to/first.md\n  - how-to/a.md\n  - how-to/b.md\n"
+    complete = config.replace("*", "a.md") + "  - how-to/b.md\n"
+    assert expanded(f"{complete}  - how-to/*\n", tmp_path) == f"{complete}\n"
     with pytest.raises(SystemExit, match="concepts/"):
         expanded("  - concepts/*\n", tmp_path)
 

@@ -18,17 +18,15 @@ def expanded(config: str, pages: Path) -> str:
     """The text of the configuration, with each `FOLDER/*` replaced by the remaining pages of `pages`/FOLDER.
 
     Raises:
-        SystemExit: A folder does not have such pages, so its line is a mistake.
+        SystemExit: A folder has no pages, so its line is a mistake.
     """
 
     def entries(match: re.Match[str]) -> str:
         indent, folder = match.groups()
         found = [path.relative_to(pages).as_posix() for path in sorted((pages / folder).glob("*.md"))]
         remaining = [page for page in found if not re.search(rf"[ ]{re.escape(page)}$", config, re.MULTILINE)]
-        if not remaining:
-            raise SystemExit(
-                f"mkdocs.yml: {folder}/* does not match a page that the navigation does not name"
-            )
+        if not found:
+            raise SystemExit(f"mkdocs.yml: {folder}/* does not match a page")
         return "\n".join(f"{indent}- {page}" for page in remaining)
 
     return _REST.sub(entries, config)

@@ -7,6 +7,7 @@ import pytest
 from tests.support.breaking import Broken, Copy, name_of
 
 PLAN = "tests/ops/topics/test_plan.py"
+WRITING = "tests/ops/topics/test_writing.py"
 
 ROWS = [
     Broken(
@@ -57,6 +58,41 @@ ROWS = [
         "    return plan if facts.topics else _asked(plan, cluster)\n",
         "    return plan\n",
         "tests/ops/topics/test_applying.py misspelt_setting",
+    ),
+    Broken(
+        "scalars are read by the library's rules, not by the core schema",
+        "ops/topics/yaml_documents.py",
+        "    yaml.Resolver = _CoreResolver\n",
+        "",
+        "tests/ops/topics/test_declarations.py core_schema",
+    ),
+    Broken(
+        "an error about an empty value names the line of the next field",
+        "ops/topics/yaml_documents.py",
+        "    _place_empty_values(root)\n",
+        "",
+        "tests/ops/topics/test_declarations.py named_with_its_line",
+    ),
+    Broken(
+        "an overwritten file is spaced anew",
+        "ops/topics/writing.py",
+        " if entry.path in changed else entry.lines\n",
+        "\n",
+        f"{WRITING} other_lines_keep",
+    ),
+    Broken(
+        "comments go with the setting above them",
+        "ops/topics/writing.py",
+        "added.get(entry.path, []) + entry.after\n",
+        "added.get(entry.path, []) + (entry.after if entry.path in written else [])\n",
+        f"{WRITING} after_a_removed_setting",
+    ),
+    Broken(
+        "a text that older readers take for a flag is written without quotes",
+        "ops/topics/yaml_documents.py",
+        "    return text if is_text and text.isprintable() else",
+        "    return text if True else",
+        f"{WRITING} read_back_by_both",
     ),
 ]
 

@@ -54,3 +54,12 @@ def test_every_public_name_is_there_and_no_other_is() -> None:
     assert set(package._HOMES) == set(package.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
         package.Nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_worker_starts_without_loading_the_yaml_library() -> None:
+    """It takes as long as the rest of the command line, and most starts read no declaration."""
+    code = "import sys, pipeline.cli.worker, pipeline.processes.wiring; print('ruamel.yaml' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "False\n"

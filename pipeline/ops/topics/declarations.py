@@ -23,12 +23,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from pipeline.core.names import never_declared
+from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 from pipeline.ops.topics.fields import FIELDS, SETTING_NAME, TOPIC_NAME, FieldKind
-from pipeline.ops.topics.scalars import ScalarKind, scalar_kind, whole_number
+from pipeline.ops.topics.yaml_documents import (
+    NUMBERS_AND_FLAGS,
+    MappingNode,
+    Node,
+    NotYamlError,
+    ScalarKind,
+    ScalarNode,
+    kind_of,
+    parse,
+    whole_number,
+)
 from pipeline.ports import TopicSpec
 
 __all__ = ["TopicDeclaration", "declaration_files", "parse_topic", "read_topic_file", "read_topics"]
@@ -110,14 +119,9 @@ def read_topic_file(path: Path) -> tuple[TopicDeclaration | None, list[str]]:
 def parse_topic(text: str, file: str) -> tuple[TopicDeclaration | None, list[str]]:
     """The declaration, or None, and the mistakes, each as `file:line: what is wrong`."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return None, [f"{file}:{line}: not valid YAML: {error.problem}"]
-    except yaml.YAMLError as error:
-        return None, [f"{file}:1: not valid YAML: {error}"]
-    except RecursionError:
-        return None, [f"{file}:1: not valid YAML: nested too deeply"]
+        root = parse(text)
+    except NotYamlError as error:
+        return None, [f"{file}:{error.line}: not valid YAML: {error.problem}"]
     return _Reader(file).topic(root)
 
 
@@ -128,14 +132,17 @@ class _Reader:
         self._file = file
         self.mistakes: list[str] = []
 
-    def topic(self, root: yaml.Node | None) -> tuple[TopicDeclaration | None, list[str]]:
-        if not isinstance(root, yaml.MappingNode):
+    def topic(self, root: Node | None) -> tuple[TopicDeclaration | None, list[str]]:
+        if not isinstance(root, MappingNode):
             self._wrong(root, f"a topic is declared by the fields {', '.join(FIELDS)}")
             return None, self.mistakes
         fields = self._mapping(root)
         for name, node in fields.items():
             if name not in FIELDS:
-                self._wrong(node, f"there is no field {name!r}; the fields are {', '.join(FIELDS)}")
+                self._wrong(
+                    node,
+                    f"there is no field {name!r}{did_you_mean(name, FIELDS)}; the fields are {', '.join(FIELDS)}",
+                )
         deleted = self._flag(fields.get("deleted"), "deleted")
         for name, what in FIELDS.items():
             if what.required and name not in fields and (name == "name" or not deleted):
@@ -153,16 +160,16 @@ class _Reader:
         )
         return (None if self.mistakes else topic), self.mistakes
 
-    def _mapping(self, node: yaml.MappingNode) -> dict[str, yaml.Node]:
-        found: dict[str, yaml.Node] = {}
+    def _mapping(self, node: MappingNode) -> dict[str, Node]:
+        found: dict[str, Node] = {}
         for key, value in node.value:
-            name = str(key.value) if isinstance(key, yaml.ScalarNode) else ""
+            name = str(key.value) if isinstance(key, ScalarNode) else ""
             if name in found:
                 self._wrong(key, f"{name!r} is given twice")
             found[name] = value
         return found
 
-    def _name(self, node: yaml.Node | None) -> str:
+    def _name(self, node: Node | None) -> str:
         name = self._text(node, "name")
         if node is None or not name:
             return ""
@@ -173,7 +180,7 @@ class _Reader:
             self._wrong(node, f"{name!r} {why}")
         return name
 
-    def _number(self, node: yaml.Node | None, name: str) -> int:
+    def _number(self, node: Node | None, name: str) -> int:
         if node is None:
             return 0
         number, most = whole_number(node), FIELDS[name].most
@@ -182,41 +189,41 @@ class _Reader:
             return 0
         return number
 
-    def _text(self, node: yaml.Node | None, name: str) -> str:
+    def _text(self, node: Node | None, name: str) -> str:
         if node is None:
             return ""
-        kind = scalar_kind(node)
+        kind = kind_of(node)
         if kind is ScalarKind.TEXT and node.value.strip():
             # A name is taken as it is: a space at its end is a mistake, not a habit.
             return str(node.value) if FIELDS[name].kind is FieldKind.NAME else str(node.value).strip()
-        quote = f': quote it, "{node.value}"' if kind in {ScalarKind.NUMBER, ScalarKind.FLAG} else ""
+        quote = f': quote it, "{node.value}"' if kind in NUMBERS_AND_FLAGS else ""
         self._wrong(node, f"{name} must be a text{quote}")
         return ""
 
-    def _flag(self, node: yaml.Node | None, name: str) -> bool:
+    def _flag(self, node: Node | None, name: str) -> bool:
         if node is None:
             return False
-        if scalar_kind(node) is not ScalarKind.FLAG:
+        if kind_of(node) is not ScalarKind.FLAG:
             self._wrong(node, f"{name} must be true or false")
             return False
         return str(node.value).lower() == "true"
 
-    def _config(self, node: yaml.Node | None) -> Mapping[str, str]:
+    def _config(self, node: Node | None) -> Mapping[str, str]:
         if node is None:
             return {}
-        if not isinstance(node, yaml.MappingNode):
+        if not isinstance(node, MappingNode):
             self._wrong(node, "config must be a list of settings, one `name: value` a line")
             return {}
         found = self._mapping(node)
         for name, value in found.items():
             if not re.fullmatch(SETTING_NAME, name):
                 self._wrong(value, f"{name!r} is no name of a setting")
-            elif scalar_kind(value) is ScalarKind.OTHER:
+            elif kind_of(value) is ScalarKind.OTHER:
                 self._wrong(value, f'config {name} must be a text or a number; a list is "a,b"')
-            elif scalar_kind(value) is ScalarKind.NULL:
+            elif kind_of(value) is ScalarKind.NULL:
                 self._wrong(value, f'config {name} has no value; an empty one is ""')
         return {name: str(value.value).strip() for name, value in found.items()}
 
-    def _wrong(self, node: yaml.Node | None, what: str) -> None:
+    def _wrong(self, node: Node | None, what: str) -> None:
         line = node.start_mark.line + 1 if node is not None else 1
         self.mistakes.append(f"{self._file}:{line}: {what}")

@@ -137,10 +137,10 @@ def _changed(text: str, declared: TopicDeclaration | None, wanted: TopicDeclarat
     if declared.replication:
         wanted = replace(wanted, replication=info.replication)
     if not declared.deleted:
-        changed = edited(text, wanted)
-        again, _ = parse_topic(changed, "") if changed is not None else (None, [])
+        changed = edited(text, declared, wanted)
+        again, _ = parse_topic(changed, "")
         if again is not None and _agrees(again, info) and _described(again) == _described(declared):
-            return str(changed)
+            return changed
     return render(
         replace(
             wanted,

@@ -1,140 +1,162 @@
-"""Declarations as text: a new file, or an old one changed in place so that its comments stay. Pure."""
+"""Declarations as text: a new file, or an old one with other facts and the same comments. Pure."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
-
-import yaml
 
 from pipeline.ops.topics.declarations import TopicDeclaration
 from pipeline.ops.topics.fields import SCHEMA_LINE
-from pipeline.ops.topics.scalars import ScalarKind, scalar_kind
+from pipeline.ops.topics.yaml_documents import (
+    NUMBERS_AND_FLAGS,
+    CommentedMap,
+    MappingNode,
+    Node,
+    dump,
+    kind_of_text,
+    load,
+    parse,
+    quoted,
+)
 
 __all__ = ["edited", "render"]
 
-_PLAIN = re.compile(r"[A-Za-z](?:[A-Za-z0-9._,'/() -]*[A-Za-z0-9._'/()-])?")
-_WORDS = frozenset({"y", "n", "yes", "no", "on", "off"})  # flags to other readers of YAML
-_UNSEEN = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
+EntryPath = tuple[str, ...]  # a field, or `config` and the name of a setting
 
 
 def render(topic: TopicDeclaration) -> str:
     """A new file, whose first line tells editors where its schema is."""
-    lines = [f"name: {_scalar(topic.name)}", f"partitions: {topic.partitions}"]
+    document = CommentedMap(name=quoted(topic.name), partitions=str(topic.partitions))
     if topic.replication:
-        lines.append(f"replication: {topic.replication}")
-    lines += [f"{name}: {_scalar(getattr(topic, name))}" for name in ("owner", "key", "value")]
+        document["replication"] = str(topic.replication)
+    for field in ("owner", "key", "value"):
+        document[field] = quoted(getattr(topic, field))
     if topic.id:
-        lines.append(f"id: {_scalar(topic.id)}")
+        document["id"] = quoted(topic.id)
     if topic.config:
-        lines += ["config:", *(f"  {name}: {_setting(value)}" for name, value in topic.config.items())]
-    return SCHEMA_LINE + "\n".join(lines) + "\n"
+        document["config"] = _settings(topic.config)
+    return SCHEMA_LINE + dump(document)
 
 
-class _Edit(NamedTuple):
-    """The characters from `start` to `end` become `text`."""
+def edited(text: str, declared: TopicDeclaration, wanted: TopicDeclaration) -> str:
+    """The file `text` with the partitions, the replication and the settings of another declaration.
 
-    start: int
-    end: int
-    text: str
+    Args:
+        text: A file that declares a topic.
+        declared: What it declares.
+        wanted: The declaration whose facts the file gets. `name`, `owner`, `key`, `value` and `id` are not looked at.
 
-
-def edited(text: str, topic: TopicDeclaration) -> str | None:
-    """The file `text` with the partitions, replication and settings of `topic`, everything else as it is.
-
-    None where that is not easily done: the caller looks what came of it, and makes a new file if need be.
+    Returns:
+        The file, in which every line that declares something else is as it was, and every comment is still there. A
+        file that is one `{...}` is formatted anew.
     """
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if not isinstance(root, yaml.MappingNode):
-        return None
-    fields = _values(root)
-    edits: list[_Edit] = []
-    partitions, replication, config = (fields.get(name) for name in ("partitions", "replication", "config"))
-    if partitions is None:
-        return None
-    edits.append(_replaced(partitions, str(topic.partitions)))
-    if replication is not None:
-        edits.append(_replaced(replication, str(topic.replication)))
-    elif topic.replication:
-        edits.append(_after(text, partitions, f"replication: {topic.replication}\n"))
-    if config is None:
-        block = "".join(f"  {name}: {_setting(value)}\n" for name, value in topic.config.items())
-        edits.append(_at_end(text, f"config:\n{block}" if block else ""))
-    elif isinstance(config, yaml.MappingNode):
-        edits += _flow(config, topic.config) if config.flow_style else _block(text, config, topic.config)
+    if not text.endswith("\n"):
+        text += "\n"
+    document = load(text)
+    indent = _indent(document.get("config"))
+    changed: set[EntryPath] = set()
+    if wanted.partitions != declared.partitions:
+        document["partitions"] = str(wanted.partitions)
+        changed.add(("partitions",))
+    if wanted.replication != declared.replication:
+        _set_replication(document, wanted.replication)
+        changed.add(("replication",))
+    if wanted.config != declared.config:
+        changed |= _set_config(document, declared.config, wanted.config)
+    written = dump(document, indent=indent)
+    return written if document.fa.flow_style() else _merged(text, written, changed)
+
+
+def _indent(config: CommentedMap | None) -> int:
+    """How far the settings of the file are indented; the usual 2 if it has none, or has them on one line."""
+    if not config or config.fa.flow_style():
+        return 2
+    return int(config.lc.key(next(iter(config)))[1])
+
+
+def _set_replication(document: CommentedMap, replication: int) -> None:
+    if "replication" in document:
+        document["replication"] = str(replication)
     else:
-        return None
-    for edit in sorted(edits, reverse=True):
-        text = text[: edit.start] + edit.text + text[edit.end :]
-    return text
+        document.insert(list(document).index("partitions") + 1, "replication", str(replication))
 
 
-def _flow(node: yaml.MappingNode, config: Mapping[str, str]) -> list[_Edit]:
-    settings = ", ".join(f"{name}: {_setting(value, flow=True)}" for name, value in config.items())
-    return [_replaced(node, f"{{{settings}}}")]
+def _set_config(document: CommentedMap, old: Mapping[str, str], new: Mapping[str, str]) -> set[EntryPath]:
+    """Change the settings; the entries of the file that are not to stay as they are."""
+    config = document.get("config")
+    if not config:
+        document["config"] = _settings(new)
+        return {("config",)}
+    if not new:
+        del document["config"]
+        return set()
+    for name in old.keys() - new.keys():
+        del config[name]
+    others = {name for name, value in new.items() if old.get(name) != value}
+    config.update(_settings({name: value for name, value in new.items() if name in others}))
+    return {("config",)} if config.fa.flow_style() else {("config", name) for name in others}
 
 
-def _block(text: str, node: yaml.MappingNode, config: Mapping[str, str]) -> list[_Edit]:
-    found = _values(node)
-    edits = []
-    for key, value in node.value:
-        if key.value not in config:
-            edits.append(
-                _Edit(_line_start(text, key.start_mark.index), _line_end(text, value.end_mark.index), "")
-            )
-        elif str(value.value).strip() != config[key.value]:
-            edits.append(_replaced(value, _setting(config[key.value])))
-    indent = " " * node.start_mark.column
-    new = "".join(
-        f"{indent}{name}: {_setting(value)}\n" for name, value in config.items() if name not in found
+def _settings(config: Mapping[str, str]) -> CommentedMap:
+    """Settings as YAML. Numbers and flags need no quotes: they are the same text to Kafka."""
+    return CommentedMap(
+        (name, value if kind_of_text(value) in NUMBERS_AND_FLAGS else quoted(value))
+        for name, value in config.items()
     )
-    if new:
-        edits.append(_after(text, node.value[-1][1], new))
-    return edits
 
 
-def _values(node: yaml.MappingNode) -> dict[str, yaml.Node]:
-    return {str(key.value): value for key, value in node.value}
+class _Entry(NamedTuple):
+    """The lines of one entry; `after`: the comments and blank lines up to the next one."""
+
+    path: EntryPath
+    lines: list[str]
+    after: list[str]
 
 
-def _replaced(node: yaml.Node, text: str) -> _Edit:
-    return _Edit(node.start_mark.index, node.end_mark.index, text)
+def _merged(before: str, after: str, changed: set[EntryPath]) -> str:
+    """The text `before`, with the changed, new and removed entries of `after`.
+
+    `after` is the same document as ruamel.yaml writes it: it spaces and wraps some lines in its own way, and it drops
+    the comments that follow a removed entry.
+    """
+    head, entries = _entries(before)
+    kept = {entry.path for entry in entries}
+    written: dict[EntryPath, list[str]] = {}
+    added: dict[EntryPath, list[str]] = {}
+    previous: EntryPath = ()
+    for entry in _entries(after)[1]:
+        written[entry.path] = entry.lines
+        if entry.path in kept:
+            previous = entry.path
+        else:
+            added.setdefault(previous, []).extend(entry.lines)
+    result = head
+    for entry in entries:
+        if entry.path in written:
+            result += written[entry.path] if entry.path in changed else entry.lines
+        result += added.get(entry.path, []) + entry.after
+    return "".join(result)
 
 
-def _after(text: str, node: yaml.Node, lines: str) -> _Edit:
-    place = _line_end(text, node.end_mark.index)
-    return _Edit(place, place, lines if text[:place].endswith("\n") else f"\n{lines}")
+def _entries(text: str) -> tuple[list[str], list[_Entry]]:
+    """The lines before the first entry, and the entries in order."""
+    lines = [f"{line}\n" for line in text.removesuffix("\n").split("\n")]
+    spans = list(_spans(parse(text)))
+    nexts = [first for _, first, _ in spans[1:]] + [len(lines)]
+    entries = [
+        _Entry(path, lines[first:end], lines[end:following])
+        for (path, first, end), following in zip(spans, nexts, strict=True)
+    ]
+    return lines[: spans[0][1]], entries
 
 
-def _at_end(text: str, lines: str) -> _Edit:
-    return _Edit(len(text), len(text), lines if text.endswith("\n") or not lines else f"\n{lines}")
-
-
-def _line_start(text: str, index: int) -> int:
-    return text.rfind("\n", 0, index) + 1
-
-
-def _line_end(text: str, index: int) -> int:
-    found = text.find("\n", index)
-    return len(text) if found < 0 else found + 1
-
-
-def _scalar(text: str) -> str:
-    """A text that is read back as it is, and as a text."""
-    if _PLAIN.fullmatch(text) and _kind_of(text) is ScalarKind.TEXT and text.lower() not in _WORDS:
-        return text
-    quoted = json.dumps(text, ensure_ascii=False)
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", quoted)
-
-
-def _setting(value: str, *, flow: bool = False) -> str:
-    """A setting's value: numbers and flags are written as such."""
-    if _kind_of(value) in {ScalarKind.NUMBER, ScalarKind.FLAG}:
-        return value
-    return json.dumps(value) if flow else _scalar(value)
-
-
-def _kind_of(text: str) -> ScalarKind:
-    return scalar_kind(yaml.ScalarNode("tag:yaml.org,2002:str", text))
+def _spans(root: Node | None, above: EntryPath = ()) -> Iterator[tuple[EntryPath, int, int]]:
+    """The first line of each entry, and the first line after it. The settings of a block are entries of their own."""
+    for key, value in root.value if isinstance(root, MappingNode) else ():
+        path, first = (*above, str(key.value)), key.start_mark.line
+        if isinstance(value, MappingNode) and not value.flow_style:
+            yield path, first, first + 1
+            yield from _spans(value, path)
+        else:
+            mark = value.end_mark  # an alias has that of its anchor, which is further up
+            yield path, first, max(first + 1, mark.line + (1 if mark.column else 0))

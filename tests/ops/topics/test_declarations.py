@@ -157,3 +157,62 @@ def test_words_that_are_flags_only_to_old_readers_are_texts() -> None:
 def test_a_file_that_nests_without_end_is_refused() -> None:
     """A mistake of a program that writes files must not show its reader's stack."""
     assert "nested too deeply" in _mistakes("[" * 500)[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["2013-01-01", "1_000", "0b1", "-0x1", "12:30", "=", "<<", "yes", "!!str 7", "''", "1e", "."]
+)
+def test_texts_are_those_of_the_core_schema(text: str) -> None:
+    """Editors check a file by that schema; what one accepts the other must not refuse."""
+    topic, _ = parse_topic(GOOD.replace("owner: sales", f"owner: {text}"), "")
+    if text == "''":
+        assert topic is None  # a text, but an empty one
+    else:
+        assert topic is not None
+        assert topic.owner == text.removeprefix("!!str ")
+
+
+@pytest.mark.parametrize("number", ["4", "+4", "0o4", "0x4", "4.0", ".4e1", "40E-1", "!!int 4"])
+def test_numbers_are_those_of_the_core_schema(number: str) -> None:
+    """A number of partitions that an editor accepts must be the same number here."""
+    topic, mistakes = parse_topic(GOOD.replace("partitions: 4", f"partitions: {number}"), "")
+    assert mistakes == []
+    assert topic is not None
+    assert topic.partitions == 4
+
+
+@pytest.mark.parametrize(
+    "value", ["4_0", "0b1", "!!int x", ".inf", ".nan", "1e400", "9" * 5000, "4.5", "'4'"]
+)
+def test_other_values_are_not_a_number_of_partitions(value: str) -> None:
+    """Whatever the file says, it gets an answer with a line, and no traceback."""
+    found = _mistakes(GOOD.replace("partitions: 4", f"partitions: {value}"))
+    assert found == ["orders.yaml:2: partitions must be a whole number from 1 to 10000"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("name: orders\nowner: \x01\n", "orders.yaml:2: not valid YAML: unacceptable character #x0001"),
+        ("name: orders\nowner: a: b\n", "orders.yaml:2: not valid YAML: mapping values are not allowed here"),
+        ("name: a\n---\nname: b\n", "orders.yaml:2: not valid YAML: but found another document"),
+        ("name: *a\n", "orders.yaml:1: not valid YAML: found undefined alias 'a'"),
+        ("ownr: me\n", "orders.yaml:1: there is no field 'ownr'; did you mean 'owner'?"),
+    ],
+)
+def test_a_mistake_of_syntax_is_named_with_its_line(text: str, mistake: str) -> None:
+    """The parser's own words, and the place where an editor would underline."""
+    assert any(each.startswith(mistake) for each in _mistakes(text)), _mistakes(text)
+
+
+def test_a_text_may_be_repeated_by_its_anchor() -> None:
+    """It is YAML; an anchor that is used twice, and one that contains itself, must not be more than a mistake."""
+    topic, mistakes = parse_topic(
+        GOOD.replace("owner: sales", "owner: &a sales").replace("one order, a JSON object", "*a"), ""
+    )
+    assert mistakes == []
+    assert topic is not None
+    assert topic.value == "sales"
+    assert _mistakes("name: &a x\nowner: &a y\n")
+    assert _mistakes("&a\nname: orders\nconfig: *a\n")
+    assert _mistakes("name: orders\nconfig: &a\n  x: *a\n")

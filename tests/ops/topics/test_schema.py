@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from pipeline.ops.topics.declarations import parse_topic
 from pipeline.ops.topics.fields import FIELDS, SCHEMA_FILE, SCHEMA_LINE, schema_text
@@ -136,7 +136,7 @@ CONFIG = GOOD + "config:\n  "
 )  # fmt: skip
 def test_the_reader_and_the_schema_take_the_same_files(text: str, right: bool) -> None:
     """An editor that is content with what the command refuses, or the other way round, is worse than none."""
-    assert _valid(json.loads(schema_text()), yaml.safe_load(text)) is right
+    assert _valid(json.loads(schema_text()), YAML(typ="safe", pure=True).load(text)) is right
     assert (parse_topic(text, "")[0] is not None) is right
 
 
@@ -154,7 +154,9 @@ def test_the_declarations_of_this_repository_name_their_schema() -> None:
             line = file.read_text(encoding="utf-8").splitlines()[0]
             assert line.startswith(SCHEMA_LINE.partition("=")[0])
             assert (directory / line.partition("=")[2]).resolve() == ROOT / "topics" / SCHEMA_FILE
-            assert _valid(json.loads(schema_text()), yaml.safe_load(file.read_text(encoding="utf-8")))
+            assert _valid(
+                json.loads(schema_text()), YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+            )
 
 
 def test_every_field_says_what_it_is() -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-import yaml
+from ruamel.yaml import YAML
 
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
@@ -62,7 +62,9 @@ def open_outputs(servers: str) -> Iterator[Outputs]:
 
 
 def _partitions(topic: str) -> int:
-    declared = yaml.safe_load((ROOT / "topics" / f"{topic}.yaml").read_text(encoding="utf-8"))
+    declared = YAML(typ="safe", pure=True).load(
+        (ROOT / "topics" / f"{topic}.yaml").read_text(encoding="utf-8")
+    )
     return int(declared["partitions"])
 
 

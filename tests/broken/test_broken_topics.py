@@ -76,8 +76,8 @@ ROWS = [
     Broken(
         "an overwritten file is spaced anew",
         "ops/topics/writing.py",
-        " if entry.path in changed else entry.lines\n",
-        "\n",
+        "            result += new.lines if is_changed else entry.lines\n",
+        "            result += new.lines\n",
         f"{WRITING} other_lines_keep",
     ),
     Broken(

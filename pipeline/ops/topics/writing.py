@@ -111,29 +111,41 @@ class _Entry(NamedTuple):
     path: EntryPath
     lines: list[str]
     after: list[str]
+    is_alias: bool
+
+
+class _Span(NamedTuple):
+    """The first line of an entry, and the first line after it. `is_alias`: its value is that of an anchor above it."""
+
+    path: EntryPath
+    first: int
+    end: int
+    is_alias: bool = False
 
 
 def _merged(before: str, after: str, changed: set[EntryPath]) -> str:
     """The text `before`, with the changed, new and removed entries of `after`.
 
     `after` is the same document as ruamel.yaml writes it: it spaces and wraps some lines in its own way, and it drops
-    the comments that follow a removed entry.
+    the comments that follow a removed entry. It also moves an anchor whose entry was removed to the first alias.
     """
     head, entries = _entries(before)
     kept = {entry.path for entry in entries}
-    written: dict[EntryPath, list[str]] = {}
+    written: dict[EntryPath, _Entry] = {}
     added: dict[EntryPath, list[str]] = {}
     previous: EntryPath = ()
     for entry in _entries(after)[1]:
-        written[entry.path] = entry.lines
+        written[entry.path] = entry
         if entry.path in kept:
             previous = entry.path
         else:
             added.setdefault(previous, []).extend(entry.lines)
     result = head
     for entry in entries:
-        if entry.path in written:
-            result += written[entry.path] if entry.path in changed else entry.lines
+        new = written.get(entry.path)
+        if new is not None:
+            is_changed = entry.path in changed or entry.is_alias != new.is_alias
+            result += new.lines if is_changed else entry.lines
         result += added.get(entry.path, []) + entry.after
     return "".join(result)
 
@@ -142,21 +154,22 @@ def _entries(text: str) -> tuple[list[str], list[_Entry]]:
     """The lines before the first entry, and the entries in order."""
     lines = [f"{line}\n" for line in text.removesuffix("\n").split("\n")]
     spans = list(_spans(parse(text)))
-    nexts = [first for _, first, _ in spans[1:]] + [len(lines)]
+    nexts = [span.first for span in spans[1:]] + [len(lines)]
     entries = [
-        _Entry(path, lines[first:end], lines[end:following])
-        for (path, first, end), following in zip(spans, nexts, strict=True)
+        _Entry(span.path, lines[span.first : span.end], lines[span.end : following], span.is_alias)
+        for span, following in zip(spans, nexts, strict=True)
     ]
-    return lines[: spans[0][1]], entries
+    return lines[: spans[0].first], entries
 
 
-def _spans(root: Node | None, above: EntryPath = ()) -> Iterator[tuple[EntryPath, int, int]]:
-    """The first line of each entry, and the first line after it. The settings of a block are entries of their own."""
+def _spans(root: Node | None, above: EntryPath = ()) -> Iterator[_Span]:
+    """The entries in order. The settings of a block are entries of their own."""
     for key, value in root.value if isinstance(root, MappingNode) else ():
-        path, first = (*above, str(key.value)), key.start_mark.line
-        if isinstance(value, MappingNode) and not value.flow_style:
-            yield path, first, first + 1
+        path, first, mark = (*above, str(key.value)), key.start_mark.line, value.end_mark
+        if mark.index < key.start_mark.index:
+            yield _Span(path, first, first + 1, is_alias=True)
+        elif isinstance(value, MappingNode) and not value.flow_style:
+            yield _Span(path, first, first + 1)
             yield from _spans(value, path)
         else:
-            mark = value.end_mark  # an alias has that of its anchor, which is further up
-            yield path, first, max(first + 1, mark.line + (1 if mark.column else 0))
+            yield _Span(path, first, mark.line + (1 if mark.column else 0))

@@ -100,6 +100,14 @@ def test_settings_are_added_in_the_form_that_the_file_has(old: str, new: str) ->
     assert _with(HEAD + old, {"e": "x,y"}) == HEAD + new
 
 
+def test_an_alias_survives_its_anchor() -> None:
+    """Else a file would be written anew, without its comments, when one setting goes."""
+    text = HEAD + "config:\n  a: &size 5\n  # why\n  b:   *size\n  c:   *size  # too\n"
+    removed = HEAD + "config:\n  # why\n  b: &size 5\n  c:   *size  # too\n"
+    assert _with(text, {"a": None}) == removed
+    assert _with(text, {"a": "7"}) == removed.replace("config:\n", "config:\n  a: 7\n")
+
+
 def test_a_file_in_braces_is_changed_too() -> None:
     """JSON is YAML, and programs write it."""
     text = (

@@ -1,10 +1,10 @@
-"""Checkpoints: the manifest's format, and every decision about objects and about the journal's truncation. Pure.
+"""Checkpoints: the format of manifests, and the decisions about uploads, deletions and journal truncation. Pure.
 
-A checkpoint is a manifest, which names the files of one RocksDB state and the object that holds each, and an entry
-in the journal that registers it. SST files never change, so most objects are those of the checkpoint before. The
-order in which a checkpoint is made is what makes it safe (runtime/checkpoints/checkpointer.py): objects, manifest,
-the list of what may go, the entry, and only then deletion and truncation. The shape is that of Flink's incremental
-checkpoints, where objects belong to whoever still names them, and of RocksDB's BackupEngine.
+A checkpoint is a manifest and a journal entry. The manifest lists the files of one RocksDB state and the object that
+holds each file. The entry registers the manifest. SST files are immutable, so most objects are shared with the previous
+checkpoint. A checkpoint is safe because of the order in which it is made (runtime/checkpoints/checkpointer.py):
+objects, manifest, the list of deletable objects, the entry, and only then deletion and truncation. Flink's incremental
+checkpoints share objects in the same way; RocksDB's BackupEngine has the same file layout.
 
 Manifest on the wire: magic "XM" | version u8 | blake2b of the body, 16 bytes | msgpack body (`core/envelope.py`).
 """
@@ -53,7 +53,8 @@ _FAULTS = {
 class StateFile(msgspec.Struct, frozen=True, array_like=True):
     """One file of a state: its name in RocksDB's directory, its content, and the object that holds it.
 
-    `size` in bytes; `digest` is blake2b of the content, DIGEST_BYTES long; `object` lies behind the task's prefix.
+    `size` is in bytes. `digest` is blake2b of the content, DIGEST_BYTES long. `object` is relative to the task's
+    prefix.
     """
 
     name: str
@@ -63,7 +64,7 @@ class StateFile(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True):
-    """One checkpoint: all live files of a state that stands at `applied`. `task` as printed."""
+    """One checkpoint: all live files of the state at position `applied`. `task`: the text form of its TaskId."""
 
     task: str
     owner: str
@@ -73,12 +74,12 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The total size of the files in bytes."""
         return sum(file.size for file in self.files)
 
     @property
     def objects(self) -> dict[str, int]:
-        """The objects it names, with their sizes."""
+        """The names of its objects, with their sizes in bytes."""
         return {file.object: file.size for file in self.files}
 
 
@@ -87,14 +88,14 @@ _decoder = msgspec.msgpack.Decoder(Manifest)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Bytes for the store. Raises InvariantError for a manifest that could not be read back."""
+    """The bytes to store. Raises InvariantError for a manifest that `decode_manifest` would refuse."""
     if problem := _problem(manifest):
         raise InvariantError(f"a manifest of task {manifest.task} {problem}")
     return _ENVELOPE.seal(_encoder.encode(manifest))
 
 
 def manifest_digest(data: bytes) -> bytes:
-    """What a CheckpointRef says of a manifest's bytes."""
+    """The digest of a manifest's bytes, as a CheckpointRef records it."""
     return blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
@@ -124,14 +125,17 @@ def decode_manifest(data: bytes, task: TaskId, ref: CheckpointRef) -> Manifest:
 
 
 def keep(new: CheckpointRef, kept: Sequence[CheckpointRef]) -> tuple[CheckpointRef, ...]:
-    """What is kept once `new` is registered, newest first. Raises InvariantError when `new` is not the newest."""
+    """The checkpoints to keep once `new` is registered, newest first.
+
+    Raises InvariantError if `new` is not the newest.
+    """
     if kept and new.seq <= kept[0].seq:
         raise InvariantError(f"a checkpoint at entry {new.seq} follows one at {kept[0].seq}")
     return (new, *kept)[:KEPT]
 
 
 class FileContent(NamedTuple):
-    """A file to be kept: `digest` of its content."""
+    """A file of a state, with the digest of its content."""
 
     name: str
     size: int
@@ -139,14 +143,14 @@ class FileContent(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """What the store says of an object: `age_s` since it was last written."""
+    """An object as the store lists it. `age_s`: seconds since its last write."""
 
     size: int
     age_s: float
 
 
 class UploadPlan(NamedTuple):
-    """The files of a manifest, and those of them whose objects are yet to be made."""
+    """The files of a manifest, and the files that must still be uploaded."""
 
     files: tuple[StateFile, ...]
     new: tuple[StateFile, ...]
@@ -158,17 +162,17 @@ def plan_upload(
     listed: Mapping[str, Listed],
     nonce: bytes,
 ) -> UploadPlan:
-    """Which objects a checkpoint uses again, and which are made, under names that carry `nonce`.
+    """Choose the objects that a checkpoint reuses and the files that it uploads, under names that contain `nonce`.
 
-    `kept`: manifests that the journal keeps now, None where one cannot be read. `listed`: the task's objects.
+    `kept`: the manifests that the journal keeps now; None for one that cannot be read. `listed`: the task's objects.
 
-    row  a kept manifest names an object with this content   the store lists it, whole   plan
-    1    yes                                                 yes                         use it
-    2    yes                                                 no, or of another size      make one
-    3    no                                                  whatever                    make one
+    row  a kept manifest names an object with this content   the store lists it at full size   plan
+    1    yes                                                 yes                               reuse it
+    2    yes                                                 no                                upload
+    3    no                                                  any                               upload
 
-    Row 3 is the rule that matters: an object that nobody keeps may be in the list of what an owner before us is
-    about to delete, although it is there now.
+    Row 3 prevents data loss: an object that no kept manifest names may be on the deletion list of an earlier owner,
+    although it still exists.
     """
     known: dict[tuple[bytes, int], str] = {}
     for manifest in kept:
@@ -190,21 +194,22 @@ def plan_upload(
 def plan_cleanup(
     kept: Iterable[tuple[CheckpointRef, Manifest | None]], listed: Mapping[str, Listed], grace_s: float
 ) -> tuple[str, ...]:
-    """What may be deleted of a task's objects. Before a checkpoint is registered: once that is committed.
+    """List the objects of a task that may be deleted once the checkpoint that is being made is committed.
 
-    `kept`: what the journal will keep then; None for a manifest that cannot be read. `listed`: everything behind
-    the task's prefix, as of a moment before the entry.
+    `kept`: the manifests that the journal will keep then; None for one that cannot be read. `listed`: all objects with
+    the task's prefix, listed before the entry is committed.
 
-    row  named by a kept checkpoint, or its manifest   age             kept manifests   plan
-    1    yes                                           whatever        whatever         stays
-    2    no                                            below grace     whatever         stays
-    3    no                                            grace or more   all are read     may go
-    4    no                                            grace or more   one is not       stays
-    5    no                                            grace or more   there are none   stays
+    row  named by a kept checkpoint, or its manifest   age             kept manifests        plan
+    1    yes                                           any             any                   keep
+    2    no                                            below grace     any                   keep
+    3    no                                            grace or more   all can be read       delete
+    4    no                                            grace or more   one cannot be read    keep
+    5    no                                            grace or more   none                  keep
 
-    Whoever commits the entry is the owner at that moment, and later owners use again only what is kept from then
-    on. So a list made before the entry can name nothing that a later owner needs, however late it is worked off.
-    Row 5: a journal that names no checkpoint may be a new one, and the objects all that is left of the old.
+    The worker that commits the entry owns the task at that moment, and later owners reuse only objects that are kept
+    from then on. So a list made before the entry never names an object that a later owner needs, however late the
+    deletions happen. Row 5: a journal without checkpoints may be new, and the objects may be all that is left of the
+    old one.
     """
     named: set[str] = set()
     for ref, manifest in kept:
@@ -220,13 +225,14 @@ def plan_cleanup(
 
 
 def truncation_offset(kept: Sequence[CheckpointRef]) -> int | None:
-    """Where the journal may begin: records below may go. None: nothing may.
+    """The offset below which the journal may be truncated; None: it must not be.
 
     row  registered           plan
-    1    fewer than KEPT      None: the journal is still the way back
-    2    KEPT                 the offset of the entry that the oldest has applied; it stays, for its chain
+    1    fewer than KEPT      None: a restore may need the whole journal
+    2    KEPT                 the offset of the last entry that the oldest checkpoint contains. The entry itself is kept
+                              for its chain value
 
-    Not the entry that registered it: commits lie between the two.
+    It is not the offset of the entry that registered the checkpoint: commits lie between the two.
     """
     return kept[-1].offset if len(kept) >= KEPT else None
 

@@ -1,8 +1,8 @@
-"""The kept checkpoints of a task, as its CHECKPOINT entries name them. Pure.
+"""The kept checkpoints of a task, as its CHECKPOINT entries list them. Pure.
 
-A checkpoint counts from the entry on that names it, and until an entry no longer does: the journal is fenced,
-the store is not. So what is kept is part of a task's history, and every owner knows it alike. Format of
-`extra["checkpoints"]`: version u8 | msgpack (`core/envelope.py`); the entry's own checksum and chain cover it.
+A checkpoint is valid from the entry that lists it until the first entry that does not. The journal is fenced and the
+store is not, so the list of kept checkpoints is part of the task's history, and every owner reads the same list. Format
+of `extra["checkpoints"]`: version u8 | msgpack (`core/envelope.py`). The entry's checksum and chain cover it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ _ENVELOPE = BinaryEnvelope(version=1, checksum=NO_CHECKSUM)
 class CheckpointRef(msgspec.Struct, frozen=True, array_like=True):
     """One registered checkpoint.
 
-    `seq`, `offset` and `chain`: of the entry that its state has applied last. `nonce`: of its manifest's name,
-    `digest`: of the manifest's bytes. `size`: bytes of its files. `journal_bytes`: of the entries up to its state.
+    `seq`, `offset` and `chain` are those of the last entry that its state contains. `nonce` is part of the manifest's
+    name, `digest` that of the manifest's bytes. `size`: bytes of its files. `journal_bytes`: bytes of the journal's
+    entries up to that state.
     """
 
     seq: int
@@ -40,7 +41,7 @@ class CheckpointRef(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def manifest(self) -> str:
-        """The manifest's name behind the task's prefix."""
+        """The manifest's name, relative to the task's prefix."""
         return checkpoint_manifest(self.seq, self.nonce)
 
 
@@ -49,12 +50,12 @@ _decoder = msgspec.msgpack.Decoder(tuple[CheckpointRef, ...])
 
 
 def encode_kept(kept: Sequence[CheckpointRef]) -> bytes:
-    """Bytes for a CHECKPOINT entry; newest first."""
+    """The bytes for a CHECKPOINT entry. `kept`: newest first."""
     return _ENVELOPE.seal(_encoder.encode(tuple(kept)))
 
 
 def kept_checkpoints(entry: JournalEntry) -> tuple[CheckpointRef, ...]:
-    """What a CHECKPOINT entry keeps, newest first. Raises FatalTaskError where it cannot be read."""
+    """The checkpoints that a CHECKPOINT entry keeps, newest first. Raises FatalTaskError if they cannot be read."""
     data = entry.entry.extra.get(CHECKPOINTS, b"")
     where = f"checkpoint entry {entry.entry.seq} at offset {entry.offset}"
     try:

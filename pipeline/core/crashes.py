@@ -80,13 +80,13 @@ class Input(NamedTuple):
     topic_id: str
 
     def encode(self) -> bytes:
-        """For the note."""
+        """The text form in a note."""
         group, partition = self.task.group, self.task.partition
         return "\n".join([self.task.app, group, str(partition), self.topic, self.topic_id]).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Input | None:
-        """None for anything that `encode` has not written."""
+        """The input; None if `encode` has not written the text."""
         try:
             app, group, partition, topic, topic_id = data.decode().split("\n")
             return cls(TaskId(app, group, int(partition)), topic, topic_id)
@@ -95,14 +95,17 @@ class Input(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Records of an input, from the first offset to the last one."""
+    """A range of records of an input; both offsets are inclusive."""
 
     first: int
     last: int
 
 
 class Crash(NamedTuple):
-    """A process that ended by a fatal signal while it handled records. `here`: the processing thread got the signal."""
+    """A process that a fatal signal ended while it handled records.
+
+    `here`: the processing thread received the signal.
+    """
 
     input: Input
     span: Span
@@ -110,7 +113,7 @@ class Crash(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """Records of which one has crashed the process, this many times."""
+    """Records, one of which has crashed the process this many times."""
 
     span: Span
     crashes: int
@@ -130,9 +133,9 @@ class Conduct(Enum):
 
 
 def judge(before: Sequence[Suspect], crash: Crash) -> list[Suspect]:
-    """What is suspected of an input after one more crash; the newest suspicion last."""
+    """The suspicions about an input after one more crash; the newest is last."""
     kept = list(before)
-    # Mostly one at most; of several, the one that is nearest to a verdict.
+    # Usually there is at most one. Of several, take the one that is closest to a decision.
     for suspect in sorted(before, key=lambda suspect: -suspect.crashes):
         first, last = max(suspect.span.first, crash.span.first), min(suspect.span.last, crash.span.last)
         if first <= last:
@@ -142,7 +145,10 @@ def judge(before: Sequence[Suspect], crash: Crash) -> list[Suspect]:
 
 
 def merge(mine: Sequence[Suspect], noted: Sequence[Suspect]) -> list[Suspect]:
-    """What two workers suspect of an input: of two suspicions of the same records the one with more crashes."""
+    """The suspicions of two workers about an input.
+
+    Of two about the same records, the one with more crashes is kept.
+    """
     kept = [one for one in mine if not any(_overlap(one, two) and two.crashes > one.crashes for two in noted)]
     return [*kept, *(two for two in noted if not any(_overlap(one, two) for one in kept))]
 
@@ -152,20 +158,20 @@ def _overlap(one: Suspect, two: Suspect) -> bool:
 
 
 def remember(suspects: Suspects, crash: Crash) -> dict[Input, Sequence[Suspect]]:
-    """All suspicions after one more crash: the newest last, at most MAX_SUSPECTS."""
+    """All suspicions after one more crash; the newest is last. There are at most MAX_SUSPECTS."""
     kept = {place: found for place, found in suspects.items() if place != crash.input}
     kept[crash.input] = judge(suspects.get(crash.input, ()), crash)
     return _by_input(_rows(kept)[-MAX_SUSPECTS:])
 
 
 def suspect_at(suspects: Sequence[Suspect], offset: int) -> Suspect | None:
-    """The suspicion of the record at this offset that is nearest to a verdict."""
+    """The suspicion about the record at this offset that is closest to a decision."""
     found = [suspect for suspect in suspects if suspect.span.first <= offset <= suspect.span.last]
     return max(found, key=lambda suspect: suspect.crashes, default=None)
 
 
 def conduct(suspect: Suspect | None) -> Conduct:
-    """How to treat a record of which this is suspected."""
+    """How to treat a record with this suspicion."""
     if suspect is None or suspect.crashes < CAUTIOUS_AFTER:
         return Conduct.NORMAL
     if suspect.crashes == CAUTIOUS_AFTER or suspect.span.first < suspect.span.last:
@@ -174,7 +180,7 @@ def conduct(suspect: Suspect | None) -> Conduct:
 
 
 class Trace(NamedTuple):
-    """What the fault handler says. `thread`: the one that got the signal; None: it is not one of Python's.
+    """The output of the fault handler. `thread`: the one that received the signal; None if it is not a Python thread.
 
     `stack`: its frames, innermost first.
     """
@@ -185,7 +191,7 @@ class Trace(NamedTuple):
 
 
 def read_trace(text: str) -> Trace | None:
-    """None for a text that no fault handler wrote."""
+    """The trace; None if the fault handler did not write the text."""
     reason = _REASON.search(text)
     if reason is None:
         return None
@@ -207,12 +213,12 @@ class _File(msgspec.Struct, frozen=True, array_like=True):
 
 
 def encode_suspects(suspects: Suspects, counted: str) -> bytes:
-    """For the disk. `counted`: the last process whose end is in them, so that it is not counted twice."""
+    """The bytes for the disk. `counted`: the last process whose end is included, so that it is not counted twice."""
     return _ENVELOPE.seal(msgspec.json.encode(_File(_VERSION, counted, _rows(suspects))))
 
 
 def decode_suspects(data: bytes) -> tuple[dict[Input, Sequence[Suspect]], str]:
-    """(suspects, the last process counted). Nothing from what is damaged: then crashes are counted from 0 again."""
+    """(suspects, the last process that was counted). A damaged file gives none: crashes are then counted from 0."""
     try:
         file = msgspec.json.decode(_ENVELOPE.open(data), type=_File)
     except (EnvelopeError, msgspec.DecodeError, UnicodeDecodeError):

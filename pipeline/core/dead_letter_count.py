@@ -2,16 +2,16 @@
 
 Two counts are kept, each by the transaction that changes it:
 
-    LetterCount  of a task, in each of its journal's entries: the dead letters that it has written so far
-    LetterTally  of a group, in the compacted topic `pipeline.letter-counts.<app>`: the records that are open, and up to
-                 which letter of each task that was counted. Written with the marks of a replay or a discard
+    LetterCount  for a task, in each entry of its journal: the dead letters that it has written so far
+    LetterTally  for a group, in the compacted topic `pipeline.letter-counts.<app>`: the open records, and the last dead
+                 letter of each task that is included. It is written with the marks of a replay or a discard
 
-Open records are those of the tally and those of the letters that tasks have written since. A header of each letter
-holds its number within the task. So a command that reads letters while workers run counts exactly the letters up to a
-task's entry.
+The open records are those of the tally plus the dead letters that tasks have written since. A header of each dead
+letter holds its number within the task. So a command that reads dead letters while workers run counts exactly those up
+to a task's entry.
 
-Earlier releases count nothing. A count says if it begins after letters that were not counted; the next command that
-reads all letters counts them.
+Earlier releases do not count. A count records whether dead letters existed before it began; the next command that reads
+all dead letters then counts them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _ENVELOPE = JsonEnvelope(body="tally", version=1)
 
 
 class LetterNumber(NamedTuple):
-    """Which letter of its task: the count's `since`, and the number in it from 1. (0, 0): not numbered."""
+    """The number of a dead letter: the count's `since`, and its number in that count, from 1. (0, 0): not numbered."""
 
     since: int = 0
     number: int = 0
@@ -54,10 +54,11 @@ NOT_NUMBERED = LetterNumber()
 
 
 class LetterCount(msgspec.Struct, frozen=True, array_like=True):
-    """Dead letters of one task. `topic_id`: of their topic; empty: the task has written none yet.
+    """The dead letters of one task. `topic_id`: that of their topic; empty if the task has not written any.
 
-    `since`: the entry at which the count began; it begins again in another topic. `whole`: no letter was written before
-    it began. `recent`: letters of the last minute, as of `last_ms`, when the last one was written; older ones fade out.
+    `since`: the entry at which the count began; it restarts if the topic is replaced. `whole`: no dead letter was
+    written before the count began. `recent`: dead letters of the last minute, as of `last_ms`, when the last one was
+    written; older ones decay.
     """
 
     topic_id: str
@@ -69,7 +70,7 @@ class LetterCount(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def at(self) -> LetterNumber:
-        """The number of the last letter."""
+        """The number of the last dead letter."""
         return LetterNumber(self.since, self.count)
 
 
@@ -77,9 +78,9 @@ NO_LETTERS = LetterCount("", 0)
 
 
 def begun(before: LetterCount | None, topic_id: str, seq: int, *, empty: bool) -> LetterCount:
-    """The count of an owner, whose acquire entry is `seq`. `before`: that entry's count, None by earlier releases.
+    """The count of an owner with acquire entry `seq`. `before`: the previous entry's count; None from earlier releases.
 
-    `empty`: the topic held nothing when the owner's worker started.
+    `empty`: the topic was empty when the owner's worker started.
     """
     if before is not None and before.topic_id == topic_id:
         return before
@@ -90,7 +91,7 @@ def begun(before: LetterCount | None, topic_id: str, seq: int, *, empty: bool) -
 def grown(
     before: LetterCount | None, owners: LetterCount | None, written: int, now_ms: int
 ) -> LetterCount | None:
-    """The count of the entry after one with `before`, which commits `written` letters. `owners`: from `begun`."""
+    """The count of the next entry, which commits `written` dead letters. `owners`: the result of `begun`."""
     same = before is not None and owners is not None and before.topic_id == owners.topic_id
     current = before if same or owners is None else owners
     if current is None or not written:
@@ -104,14 +105,14 @@ def grown(
 
 
 def recent(count: LetterCount, now_ms: int) -> float:
-    """Letters of about the last minute."""
+    """Dead letters of about the last minute."""
     return count.recent * math.exp(-max(0, now_ms - count.last_ms) / RECENT_MS)
 
 
 class LetterTally(msgspec.Struct, frozen=True, kw_only=True):
-    """Open records of a group. `counted`: by partition of the task, the letter up to which; `wall_ms`: when.
+    """The open records of a group. `counted`: by partition, the last dead letter that is included. `wall_ms`: when.
 
-    `open` alone may be below 0: letters that were written after `counted` may be handled already.
+    `open` alone may be negative: dead letters written after `counted` may already be replayed or discarded.
     """
 
     group: str
@@ -122,12 +123,12 @@ class LetterTally(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_tally(tally: LetterTally) -> bytes:
-    """The value of the record; its key is the group's name."""
+    """The record's value. Its key is the group's name."""
     return _ENVELOPE.seal(msgspec.json.encode(tally))
 
 
 def decode_tally(data: bytes | None) -> LetterTally | None:
-    """The tally; None for anything else: the next command that reads all letters writes another one."""
+    """The tally; None for any other value. The next command that reads all dead letters then writes a new one."""
     if not data:
         return None
     try:
@@ -137,9 +138,9 @@ def decode_tally(data: bytes | None) -> LetterTally | None:
 
 
 class OpenLetters(NamedTuple):
-    """Records of a group that are open. `whole`: False where letters of earlier releases were never counted.
+    """The open records of a group. `whole`: False if dead letters of earlier releases were never counted.
 
-    `recent`: letters of about the last minute; `last_ms`: when the last one was written, 0 without any.
+    `recent`: dead letters of about the last minute. `last_ms`: when the last one was written; 0 if there is none.
     """
 
     open: int
@@ -151,7 +152,10 @@ class OpenLetters(NamedTuple):
 def open_letters(
     topic_id: str, counts: Mapping[int, LetterCount], tally: LetterTally | None, now_ms: int
 ) -> OpenLetters:
-    """What is open in the dead-letter topic `topic_id`. `counts`: of the tasks' last entries, by partition."""
+    """The open records in the dead-letter topic `topic_id`.
+
+    `counts`: those of the tasks' last entries, by partition.
+    """
     known = tally if tally is not None and tally.topic_id == topic_id else None
     counted = known.counted if known is not None else {}
     found, whole, lately, last_ms = known.open if known is not None else 0, True, 0.0, 0

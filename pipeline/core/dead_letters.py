@@ -1,11 +1,11 @@
 """Dead letters and their replays as bytes. Pure.
 
-A dead letter is its record, bytes for bytes, behind whose own headers stands a block of headers that says where the
-record comes from and why it was given up. The block begins with `dead-letter-topic`; the last one counts, so that a
-dead letter that was itself an input, and failed, can be told from what it was.
+A dead letter is a byte-for-byte copy of the failed record. After the record's own headers it has a block of headers
+with the record's origin and the reason of the failure. The block begins with `dead-letter-topic`. A dead letter that
+was itself an input and failed has two blocks, and the last one counts.
 
-A replay is a dead letter on its way back: a value of its own format, with a version and a checksum, since only the
-task's group reads it.
+A replay is a dead letter that is sent back to its task. Only the task's group reads it, so its value has a format of
+its own, with a version and a checksum.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CUT = "\n[...]\n"
 
 
 class Origin(NamedTuple):
-    """The place of the record that failed. `timestamp_ms`: its own; -1 without one."""
+    """The place of the failed record. `timestamp_ms`: its own timestamp; -1 if it has none."""
 
     topic: str
     partition: int
@@ -56,13 +56,12 @@ class Origin(NamedTuple):
 
 
 class Letter(NamedTuple):
-    """What the headers of a dead letter say.
+    """The headers of a dead letter.
 
-    `tries`: handler calls that failed, of this time. `replay`: 0, or as which replay it failed again.
-    `failed_ms`: when it was given up, by the worker's clock; 0 where that is not said. `topic_id`: of the origin's
-    topic in Kafka, since one that is created again has other records at the same places; empty in letters of earlier
-    releases. `left_out`: why the letter lacks headers of the record; empty when it has all of them. `number`: which
-    letter of its task it is.
+    `tries`: the failed handler calls of the last attempt. `replay`: the number of the replay that failed; 0 if it was
+    not a replay. `failed_ms`: when it failed, by the worker's clock; 0 if unknown. `topic_id`: the id of the origin's
+    topic, because a recreated topic has other records at the same offsets; empty in dead letters of earlier releases.
+    `left_out`: why headers of the record are missing; empty if none are. `number`: its number within its task.
     """
 
     origin: Origin
@@ -80,7 +79,7 @@ class Letter(NamedTuple):
 
 
 def letter_headers(letter: Letter) -> list[tuple[str, bytes]]:
-    """The block of headers, each bounded."""
+    """The block of headers. The size of each is bounded."""
     origin = letter.origin
     fields = (
         ("topic", origin.topic, _NAME_BYTES),
@@ -106,9 +105,9 @@ def letter_headers(letter: Letter) -> list[tuple[str, bytes]]:
 
 
 def read_letter(headers: Headers) -> tuple[Letter, Headers] | None:
-    """The last block, and the record's own headers before it; None when these are no dead letter's.
+    """The last block and the record's own headers before it; None if there is no block.
 
-    Blocks of earlier releases say less: only place, handler and error.
+    Blocks of earlier releases hold only the place, the handler and the error.
     """
     first = max((index for index, (name, _) in enumerate(headers) if name == _FIRST), default=None)
     if first is None:
@@ -149,8 +148,8 @@ _NUMBERS = {"partition": "-1", "offset": "-1", "timestamp": "-1", "tries": "1", 
 
 
 def bounded(text: str, limit: int) -> bytes:
-    """UTF-8 of at most `limit` bytes: the beginning and, three times as long, the end. Never raises."""
-    data = text.encode(errors="backslashreplace")  # it may quote what has no UTF-8 form
+    """The text as UTF-8, at most `limit` bytes: its beginning and, three times as long, its end. Never raises."""
+    data = text.encode(errors="backslashreplace")  # it may contain characters without a UTF-8 form
     if len(data) <= limit:
         return data
     cut = _CUT.encode()
@@ -160,15 +159,15 @@ def bounded(text: str, limit: int) -> bytes:
 
 
 def _whole(data: bytes) -> bytes:
-    """Without the letters that the cut has halved."""
+    """The bytes without the characters that the cut has split."""
     return data.decode(errors="ignore").encode()
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter that its task is to handle again, as the record that it was.
+    """A dead letter that its task will handle again, as the original record.
 
-    `letter_partition`, `letter_offset`: where the letter is. `number`: 1 for the first replay of the record.
-    `topic_id`: as in the letter.
+    `letter_partition`, `letter_offset`: the place of the dead letter. `number`: the replay number, from 1. `topic_id`:
+    as in the dead letter.
     """
 
     topic: str
@@ -200,7 +199,7 @@ def encode_replay(replay: Replay) -> bytes:
 
 
 def decode_replay(data: bytes | None) -> Replay | None:
-    """The replay; None for what is none, is damaged, or is of a version that this release does not know."""
+    """The replay; None if the bytes are damaged, are not a replay, or have a version that this release does not know."""
     if data is None:
         return None
     try:

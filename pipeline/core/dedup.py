@@ -1,15 +1,16 @@
-"""Dedup tables: when an event counts as seen, in which rows of a task's state that is kept, when it is forgotten. Pure.
+"""Dedup tables: when an event is a duplicate, the rows that record it, and when they expire. Pure.
 
-For each deduplicated topic of a task there are, behind prefixes that no table has:
+Each deduplicated topic of a task has these rows, under prefixes that no table uses:
 
-    ids       topic, digest of the id                     -> the clock when it was first seen
+    ids       topic, digest of the id                     -> the clock when the id was first seen
     expiries  topic, newest clock among them, its digest  -> digests of ids that were seen together
-    clock     topic                                       -> the clock, and the latest one of an id that came again
+    clock     topic                                       -> the clock, and the latest clock of an id that was seen
+                                                             again after it had expired
 
-A clock is 8 bytes of big-endian milliseconds, so expiries lie in the order in which they are due, and what is due is
-found without looking at the ids. Invariant: every row of an id is named by an expiry whose newest clock is not below
-the row's. So expiries that are over lead to all that may go; a row that is younger than one of them (its id came again
-after its time) is named by another expiry, too, and stays.
+A clock is 8 bytes of big-endian milliseconds. So the expiries are sorted by due time, and expired ids are found
+without a scan of the ids. Invariant: each id row is listed in an expiry whose newest clock is not below the clock of
+the row. So the due expiries list every id row that may be deleted. An id that was seen again after it had expired has
+a newer row, which a later expiry lists; that row is kept.
 """
 
 from __future__ import annotations
@@ -50,37 +51,40 @@ _PREFIX_SIZE = len(_IDS) + TAG_SIZE
 
 
 def topic_tag(topic: str) -> bytes:
-    """The topic's 4 bytes in the keys: a hash of its name, so that declaring another topic moves nothing."""
+    """The topic's 4 bytes in the keys. They are a hash of its name, so declaring another topic changes no key."""
     return blake2b(topic.encode(), digest_size=TAG_SIZE).digest()
 
 
 def id_prefix(topic: str) -> bytes:
-    """What the digest of an id follows in the key of its row."""
+    """The part of an id row's key before the digest."""
     return _IDS + topic_tag(topic)
 
 
 def expiry_prefix(topic: str) -> bytes:
-    """What all expiries of a topic begin with."""
+    """The prefix of all expiries of a topic."""
     return _EXPIRIES + topic_tag(topic)
 
 
 def clock_key(topic: str) -> bytes:
-    """Where the topic's clock is."""
+    """The key of the topic's clock row."""
     return _CLOCK + topic_tag(topic)
 
 
 def digest(event_id: bytes) -> bytes:
-    """16 bytes in place of an id of any length: two of 10^12 ids are alike with a probability of 10^-15."""
+    """A 16-byte digest of an id. Among 10^12 ids, two are equal with a probability of 10^-15."""
     return blake2b(event_id, digest_size=DIGEST_SIZE).digest()
 
 
 def pack_state(clock_ms: int, again_ms: int) -> bytes:
-    """The clock's row. `again_ms`: when ids that came again after their time were seen first, at the latest, or -1."""
+    """The value of the clock row.
+
+    `again_ms`: the latest first-seen clock of an id seen again after it had expired, or -1.
+    """
     return pack_clock(clock_ms) + (pack_clock(again_ms) if again_ms >= 0 else b"")
 
 
 def unpack_state(data: bytes | None) -> tuple[int, int]:
-    """(clock, clock of what came again) in the clock's row; before it is written the clock is 0."""
+    """(clock, `again_ms`) from the value of the clock row. Before the row is written, the clock is 0."""
     if data is None:
         return 0, -1
     return unpack_clock(data[:CLOCK_SIZE]), unpack_clock(data[CLOCK_SIZE:]) if data[CLOCK_SIZE:] else -1
@@ -95,24 +99,25 @@ def unpack_clock(data: bytes) -> int:
 
 
 def advance(clock_ms: int, timestamp_ms: int, wall_ms: int) -> int:
-    """The clock after a record of this timestamp (below 0: it has none) that was read at `wall_ms`.
+    """The clock after a record with this timestamp (negative if it has none) that was read at `wall_ms`.
 
-    It never goes back, and no timestamp takes it beyond the present: one from the far future would otherwise be
-    the end of every id.
+    The clock never goes back. It never passes the present either, because a timestamp in the far future would expire
+    every id.
     """
     return max(clock_ms, wall_ms if timestamp_ms < 0 else min(timestamp_ms, wall_ms))
 
 
 def is_over(clock_ms: int, seen_ms: int, ttl_ms: int) -> bool:
-    """Whether an id seen at `seen_ms` is forgotten. At exactly its time-to-live it is not."""
+    """Whether an id first seen at `seen_ms` has expired. It has not if its age is exactly the time-to-live."""
     return clock_ms - seen_ms > ttl_ms
 
 
 def expiries(topic: str, ids: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """(key, value) of the expiries for rows of ids, key to clock, in the order of their clocks.
+    """(key, value) of the expiries for id rows. `rows` maps key to clock, in the order of the clocks.
 
-    Two of equal clock are told apart by the last digest, whose clock it is: no id is seen for the first time twice at
-    one clock. (The first one may be: it is older, may be over by then, and come again.)
+    The key contains the last digest, to which the clock belongs. So two expiries with equal clocks differ: no id is
+    first seen twice at one clock. (The first digest would not do: its id is older, so it may have expired and been
+    seen again.)
     """
     prefix = expiry_prefix(topic)
     rows = list(ids.items())
@@ -123,7 +128,7 @@ def expiries(topic: str, ids: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, by
 
 
 def expiry_start(topic: str, clock_ms: int) -> bytes:
-    """Below every expiry whose newest clock is this one or later, above all others."""
+    """A key below every expiry whose newest clock is this one or later, and above all other expiries."""
     return expiry_prefix(topic) + pack_clock(clock_ms)
 
 
@@ -138,7 +143,7 @@ def digests_in(expiry: bytes) -> Sequence[bytes]:
 
 
 def forgotten(rows: Iterable[tuple[bytes, bytes | None]], clock_ms: int, ttl_ms: int) -> Iterator[bytes]:
-    """The keys of those rows of ids whose time is over; None is no row."""
+    """The keys of the id rows that have expired. None: there is no such row."""
     for key, seen in rows:
         if seen is not None and is_over(clock_ms, unpack_clock(seen), ttl_ms):
             yield key

@@ -1,14 +1,14 @@
 """The journal's format: entries, their hash chain, and the chunks they travel in. Pure.
 
-An entry is one step in the life of a task. Its body is msgpack; its chain value is
-blake2b(previous chain value + body), so two histories that differ anywhere differ in every later value. On
-the wire an entry is one or more chunks, each a Kafka record below the broker's size limit, all in one
-transaction and one partition, hence adjacent for a committed reader:
+An entry is one step of a task's history. Its body is msgpack. Its chain value is blake2b(previous chain value + body),
+so two histories that differ at one entry differ in every later chain value. In Kafka, an entry is one or more chunks.
+Each chunk is a record below the broker's size limit. All are in one transaction and one partition, so a reader of
+committed records sees them without other records between them:
 
     magic "XJ" | version u8 | kind u8 | index u32 | count u32 | seq u64 | chain 16 bytes | crc32 u32 | payload
 
-(`core/envelope.py`). The checksum covers chain, index and count beside the payload; kind and seq are in the body, too.
-Everything is checked when it is written and when it is read.
+(`core/envelope.py`). The checksum covers chain, index, count and payload; kind and seq are also in the body. All
+fields are validated when they are written and when they are read.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ _FAULTS = {
 
 
 class EntryKind(IntEnum):
-    """What an entry says. Every kind takes a seq and is applied.
+    """The kind of an entry. An entry of any kind has a seq and is applied.
 
-    RESET forgets everything before it: the state is empty, and the positions are what it says. RETIRE ends the app: no
-    worker goes on behind it, also none of a release that does not know it.
+    RESET discards everything before it: the state is empty, and the positions are those of the entry. RETIRE ends the
+    app: no worker continues after it, not even one of a release that does not know this kind.
     """
 
     GENESIS = 1
@@ -75,10 +75,10 @@ class EntryKind(IntEnum):
 
 
 class InputFacts(msgspec.Struct, frozen=True, array_like=True):
-    """An input topic as it was when the task was taken. `topic_id` tells a recreated topic apart.
+    """An input topic as it was when the task was acquired. `topic_id` identifies a recreated topic.
 
-    Of the topic of replays, which may come and go: `absent`: it did not exist for this owner, and the rest is what an
-    earlier owner found. `replaced`: it is another topic than the one that earlier positions are offsets of.
+    Two fields are for the replays topic, which may be missing. `absent`: it did not exist for this owner; the other
+    fields are those that an earlier owner found. `replaced`: earlier positions belong to another topic of this name.
     """
 
     topic_id: str
@@ -88,10 +88,10 @@ class InputFacts(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True):
-    """What a task's history belongs to: carried by genesis and acquire entries and by the applied position.
+    """The cluster, topics and schemas of a task's history, in genesis and acquire entries and in the applied position.
 
-    `inputs` by topic name; `tables`: schema fingerprint by table name; `topology`: fingerprint of handlers'
-    input topics.
+    `inputs`: by topic name. `tables`: schema fingerprint by table name. `topology`: a fingerprint of the input topics
+    of the handlers.
     """
 
     cluster_id: str
@@ -104,12 +104,12 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One entry's body.
 
-    `positions`: next input offset to read, by topic (the partition is the task's own). `delta`: new value by
-    full key, None for a delete; values are absolute, so applying twice is harmless. `wall_ms`: commit time.
-    `stream_time_ms`: reserved for windows. `nonce` is unique to process and attempt. `checkpoint`: offset of the
-    last CHECKPOINT entry before this one, -1 without any: a journal's last entry tells where to find it.
-    `journal_bytes`: of all entries before this one, as they were written. `letters`: dead letters that were written so
-    far, those of this commit included; None in entries of earlier releases.
+    `positions`: the next input offset to read, by topic (the partition is that of the task). `delta`: the new value
+    by full key, None for a delete. Values are absolute, so applying an entry twice is harmless. `wall_ms`: the time
+    of the commit. `stream_time_ms`: reserved for windows. `nonce`: unique to the process and the attempt.
+    `checkpoint`: the offset of the last CHECKPOINT entry before this one; -1 if there is none. So the last entry of a
+    journal tells where that entry is. `journal_bytes`: the bytes of all entries before this one. `letters`: the dead
+    letters written so far, including those of this commit; None in entries of earlier releases.
     """
 
     kind: EntryKind
@@ -128,7 +128,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class JournalEntry(NamedTuple):
-    """An entry in its place: `offset` of its first chunk, `next_offset` after its last, its chain value, its bytes."""
+    """An entry in a journal: its first chunk's `offset`, the `next_offset` after its last, its chain value, its bytes."""
 
     entry: Entry
     offset: int
@@ -138,12 +138,12 @@ class JournalEntry(NamedTuple):
 
     @property
     def checkpoint(self) -> int:
-        """The offset of the last CHECKPOINT entry up to this one; -1 without any."""
+        """The offset of the last CHECKPOINT entry up to this one; -1 if there is none."""
         return self.offset if self.entry.kind is EntryKind.CHECKPOINT else self.entry.checkpoint
 
     @property
     def journal_bytes(self) -> int:
-        """Bytes of all entries up to this one."""
+        """The bytes of all entries up to this one."""
         return self.entry.journal_bytes + self.size
 
 
@@ -152,9 +152,9 @@ _decoder = msgspec.msgpack.Decoder(Entry)
 
 
 def encode_entry(entry: Entry, previous_chain: bytes, max_chunk_bytes: int) -> tuple[list[bytes], bytes]:
-    """(chunks, chain value) of `entry` behind the entry whose chain value is `previous_chain`.
+    """(chunks, chain value) of `entry`, which follows the entry with chain value `previous_chain`.
 
-    Each chunk holds at most `max_chunk_bytes` of payload.
+    Each chunk has at most `max_chunk_bytes` of payload.
     """
     if entry.seq < 1 or len(previous_chain) != CHAIN_SIZE or (entry.seq == 1) != (previous_chain == NO_CHAIN):
         raise InvariantError(f"entry {entry.seq} cannot follow chain {previous_chain.hex()}")
@@ -170,23 +170,24 @@ def encode_entry(entry: Entry, previous_chain: bytes, max_chunk_bytes: int) -> t
 
 
 def begins_entry(chunk: bytes) -> bool:
-    """Whether this is the first chunk of an entry: where a look into the middle of a journal may begin."""
+    """Whether this is the first chunk of an entry, where a read can start in the middle of a journal."""
     return len(chunk) >= _ENVELOPE.header_size and _FIELDS.unpack(_ENVELOPE.fields_of(chunk))[1] == 0
 
 
 def make_journal_entry(entry: Entry, chain: bytes, offset: int, chunks: Sequence[bytes]) -> JournalEntry:
-    """An entry just committed, in the place the producer reported."""
+    """An entry that was just committed, at the offset that the producer reported."""
     return JournalEntry(entry, offset, offset + len(chunks), chain, sum(map(len, chunks)))
 
 
 def assemble(
     chunks: Iterable[tuple[int, bytes]], where: str, previous: JournalEntry | None = None
 ) -> Iterator[JournalEntry]:
-    """Entries from (offset, chunk) pairs in offset order, verified pairwise.
+    """Assemble and verify entries from (offset, chunk) pairs in offset order.
 
-    `previous` is the entry before the first chunk, when it is known; without it the first entry's chain is
-    believed unless its seq is 1. Checks: magic, version, checksum, chunks whole and adjacent, seq contiguous,
-    chain right, positions not falling, offsets rising. Raises FatalTaskError naming `where` and the offset.
+    `previous`: the entry before the first chunk, if it is known. Without it, the chain value of the first entry is not
+    verified unless its seq is 1. Verified are magic, version and checksum; that chunks are complete and adjacent, seqs
+    contiguous, chain values correct, and offsets increasing; and that positions do not decrease. Raises FatalTaskError
+    with `where` and the offset.
     """
     parts: list[bytes] = []
     start = 0
@@ -246,13 +247,13 @@ def _verify(
 
 
 def _without_replaced(positions: Mapping[str, int], identity: Identity) -> Mapping[str, int]:
-    """Without those of topics that were replaced by another topic of the same name."""
+    """The positions, except those of topics that were replaced by another topic of the same name."""
     replaced = [topic for topic, facts in identity.inputs.items() if facts.replaced]
     return {topic: at for topic, at in positions.items() if topic not in replaced} if replaced else positions
 
 
 def check_positions(before: Mapping[str, int], after: Mapping[str, int], where: str, offset: int) -> None:
-    """Input positions never fall and never disappear, except by a reset, or where an acquire entry says `replaced`."""
+    """Input positions never decrease or disappear, except in a reset, or if an acquire entry says `replaced`."""
     for topic, position in before.items():
         if after.get(topic, -1) < position:
             raise _bad(where, offset, f"the position of {topic} falls from {position} to {after.get(topic)}")

@@ -1,11 +1,11 @@
-"""Which worker runs which task: members, what they tell each other, and what one of them does about it. Pure.
+"""Which worker runs which task: members, their notes to each other, and the next action of each worker. Pure.
 
-Ownership is a fence in Kafka, never anything in here: two workers that disagree for a moment cost a restore and
-nothing else. What is in here makes them agree:
+A fence in Kafka decides ownership; this module does not. If two workers disagree for a moment, the only cost is a
+restore. They reach agreement by:
 
-    members   the dynamic members of Kafka group `<app>.workers`; a member's client id says who it is
-    owners    who acquired a task last, with the number of the acquire (or release) entry: the higher number counts
-    claims    who is making itself ready for a task that another worker still has, or that nobody has
+    members   the dynamic members of the Kafka group `<app>.workers`; the client id identifies a member
+    owners    the last worker that acquired a task, with the seq of its acquire (or release) entry; the highest counts
+    claims    a worker that prepares for a task that another worker runs, or that no worker runs
 
 Owners and claims are notes in the compacted topic `pipeline.workers.<app>`. A lost or late note delays a handoff.
 """
@@ -55,18 +55,18 @@ _WORKER_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def process_name(started_ms: int, token: bytes) -> str:
-    """Names a process of a worker, once and for all."""
+    """A unique name for a process of a worker."""
     return f"{started_ms}-{token.hex()}"
 
 
 def process_age(process: str) -> tuple[int, str]:
-    """The older process has the smaller one; all workers see the same."""
+    """The sort key of processes by age: smaller for older ones, and equal for all workers that compare."""
     started_ms = process.partition("-")[0]
     return int(started_ms) if started_ms.isdecimal() else 0, process
 
 
 class Member(NamedTuple):
-    """A process that is a member. `parameters`: what it computes the ring from (`ring_parameters`)."""
+    """A process that is a member. `parameters`: the inputs of its ring (`ring_parameters`)."""
 
     worker: str
     process: str
@@ -89,12 +89,12 @@ def check_worker_id(worker: str) -> str:
 
 
 def encode_member(member: Member) -> str:
-    """The member's client id, which is all that Kafka tells the others about it."""
+    """The member's client id, the only field through which Kafka shows a member to the others."""
     return _PREFIX + "/".join(map(str, member))
 
 
 def decode_member(client_id: str) -> Member | None:
-    """The member behind a client id; None for anybody else in the group."""
+    """The member with this client id; None for other clients in the group."""
     parts = client_id.removeprefix(_PREFIX).split("/")
     if not client_id.startswith(_PREFIX) or len(parts) != len(Member._fields):
         return None
@@ -105,16 +105,16 @@ def decode_member(client_id: str) -> Member | None:
 
 
 def ring_parameters(tasks: Iterable[TaskId]) -> str:
-    """A fingerprint of all that the ring's answer depends on beside members and owners."""
+    """A fingerprint of everything besides members and owners that determines the ring's assignment."""
     text = "\0".join([str(RING_VERSION), str(VIRTUAL_NODES), *sorted(map(str, tasks))])
     return blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 class Owner(NamedTuple):
-    """Who has a task, by its entry `seq`. `released`: it has it no longer, and would be the first to have it back.
+    """The owner of a task, by its entry `seq`. `released`: it gave the task up, and is preferred for getting it back.
 
-    `problem`: why the task failed there; not `released`: what keeps it waiting there. `database`: where a sink task
-    has its positions, and then `seq` is its epoch; empty for a task with a journal.
+    `problem`: why the task failed there or, if it is not `released`, why it waits there. `database`: the database of a
+    sink task's positions, whose epoch is then `seq`; empty for a task with a journal.
     """
 
     seq: int
@@ -126,14 +126,14 @@ class Owner(NamedTuple):
 
     @property
     def order(self) -> tuple[int, bool]:
-        """Of two notes on a task the one with the higher order counts, whichever came later."""
+        """Of two notes about a task, the one with the higher order counts, in whatever order they arrive."""
         return self.seq, self.released
 
 
 class Claim(NamedTuple):
-    """Who makes itself ready for a task. `ready`: a handoff would be short. An empty worker: nobody any more.
+    """The worker that prepares for a task. `ready`: a handoff would be short. An empty worker withdraws the claim.
 
-    `problem`: why it could not take the task, and does not try again.
+    `problem`: why the worker could not acquire the task; it does not retry.
     """
 
     worker: str
@@ -143,14 +143,14 @@ class Claim(NamedTuple):
 
 
 class Departure(NamedTuple):
-    """A process that has left. Kafka drops a member in the middle of a rebalance only after its session time-out."""
+    """A process that has left. During a rebalance, Kafka removes a member only after its session time-out."""
 
     worker: str
     process: str
 
 
 class DeferredGroup(NamedTuple):
-    """A group that could not begin in this process, and why; an empty problem: it has begun."""
+    """A group that could not start in this process, and why. An empty problem: it has started."""
 
     worker: str
     process: str
@@ -158,7 +158,10 @@ class DeferredGroup(NamedTuple):
 
 
 class Suspected(NamedTuple):
-    """Records of a task that crash its process, each with its topic and the topic's id; none: no longer."""
+    """Suspicions about records of a task, each with its topic and the topic's id.
+
+    None: there are no suspicions any more.
+    """
 
     suspects: tuple[tuple[str, str, Suspect], ...] = ()
 
@@ -167,7 +170,7 @@ About = Owner | Claim | Departure | DeferredGroup | Suspected
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
-    """One record of the workers' topic: about a task (group, partition), or about a process."""
+    """One record of the workers' topic, about a task (group, partition) or about a process."""
 
     version: int
     group: str = ""
@@ -175,13 +178,13 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     owner: Owner | None = None
     claim: Claim | None = None
     departure: Departure | None = None
-    # Releases that do not know these take the note for none.
+    # A release that does not know these fields ignores the note.
     waiting: DeferredGroup | None = None
     suspected: Suspected | None = None
 
     @property
     def key(self) -> bytes:
-        """What compaction keeps the last one of."""
+        """The record's key; compaction keeps the last note for each."""
         if self.departure is not None:
             return f"left/{self.departure.worker}".encode()
         if self.waiting is not None:
@@ -214,7 +217,7 @@ def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
 
 
 def decode_note(app: str, data: bytes) -> tuple[TaskId, About] | None:
-    """The note; None for one that this release does not know. Notes are hints, so that is no error."""
+    """The note; None if this release does not know it. Notes are hints, so this is not an error."""
     try:
         note = _decoder.decode(data)
     except msgspec.DecodeError:
@@ -227,7 +230,7 @@ def decode_note(app: str, data: bytes) -> tuple[TaskId, About] | None:
 
 @dataclass(frozen=True)
 class Roster:
-    """What one look shows: members, and what is noted. Equal looks give equal answers in every process."""
+    """The members and notes that one read returned. Equal rosters give equal assignments in every process."""
 
     members: Collection[Member] = ()
     owners: Mapping[TaskId, Owner] = field(default_factory=dict)
@@ -235,9 +238,9 @@ class Roster:
     departed: Collection[str] = ()  # processes
 
     def workers(self) -> dict[str, Member]:
-        """The process of each worker that counts, by worker id: the youngest.
+        """The current process of each worker, by worker id: the newest one.
 
-        The others are ghosts: killed, and not yet missed by Kafka. So a restarted worker takes its place at once.
+        Older ones were killed, and Kafka has not removed them yet. So a restarted worker takes its place at once.
         """
         return self._workers
 
@@ -250,10 +253,10 @@ class Roster:
         return found
 
     def ring_members(self) -> dict[str, Member]:
-        """Those that share the tasks: all that compute the same ring as the oldest of them.
+        """The workers that share the tasks: all that compute the same ring as the oldest one.
 
-        Workers of another version of the app, or of this package, wait until the last of those has left: there
-        are never two answers to who runs a task.
+        Workers of another version of the app or of this package wait until the last of them has left. So two workers
+        never compute different assignments.
         """
         workers = self.workers()
         if not workers:
@@ -262,7 +265,7 @@ class Roster:
         return {worker: member for worker, member in workers.items() if member.parameters == parameters}
 
     def is_running(self, task: TaskId) -> bool:
-        """Whether a living process has the task."""
+        """Whether a live member runs the task."""
         owner = self.owners.get(task)
         if owner is None or owner.released:
             return False
@@ -270,7 +273,7 @@ class Roster:
         return member is not None and member.process == owner.process
 
     def assignment(self, tasks: Collection[TaskId]) -> dict[TaskId, str]:
-        """The worker of each task, by the ring; empty without members."""
+        """The worker of each task, according to the ring; empty without members."""
         members = self.ring_members()
         if not members:
             return {}
@@ -281,7 +284,7 @@ class Roster:
             if owner is not None and owner.worker in members:
                 owners[name] = owner.worker
             elif claim is not None and claim.worker in members:
-                # It has begun to take over; who joins meanwhile must not begin as well.
+                # This worker has started to take over. A worker that joins now must not start as well.
                 owners[name] = claim.worker
         found = assign(list(names), {worker: member.weight for worker, member in members.items()}, owners)
         return {task: found[name] for name, task in names.items()}
@@ -305,7 +308,7 @@ class TaskRole(Enum):
 
 
 class AssignmentAction(Enum):
-    """What it should begin to do. CLAIM: fence, restore, acquire. FOLLOW: keep a copy of the state ready."""
+    """The next action for a task. CLAIM: fence, restore, acquire. FOLLOW: keep a standby copy of the state."""
 
     CLAIM = "claim"
     FOLLOW = "follow"
@@ -321,14 +324,14 @@ def decide(
     *,
     settled: bool,
 ) -> dict[TaskId, AssignmentAction]:
-    """What `me` begins to do; tasks that stay as they are, are absent. `assigned`: by this roster.
+    """The actions that `me` starts now; tasks without an action are left out. `assigned`: by this roster.
 
-    `settled`: this worker is listed, and so were the same members at the look before. Until then it takes only
-    what was its own: a group of workers that starts would otherwise fence each other for tasks nobody has.
+    `settled`: this worker is listed, and the previous read listed the same members. Until then, it acquires only tasks
+    that it owned last: otherwise workers that start together would fence each other for tasks that no worker runs.
 
-        row  the ring says  place          the task                              action
+        row  the ring says  role           the task                              action
         1    me             ABSENT/FOLL.   was mine last, or                     CLAIM
-                                           nobody runs it, and this is settled   CLAIM
+                                           no worker runs it, and settled        CLAIM
         2    me             ABSENT         another process runs it               FOLLOW
         3    another        LIVE           that worker is ready for it           RELEASE
         4    another        FOLLOWING                                            FORGET

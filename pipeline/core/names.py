@@ -1,6 +1,6 @@
 """Durable names: what a task and the things it owns in Kafka and on disk are called. Pure.
 
-These strings outlive any release: a changed one is a lost journal. They are built here and nowhere else.
+These strings are part of no release: a release that changed one would lose a journal. Only this module builds them.
 """
 
 from __future__ import annotations
@@ -89,12 +89,12 @@ class GroupId(NamedTuple):
 
     @property
     def replays_topic(self) -> str:
-        """One more input of the group: dead letters that are to be handled again, by partition of their task."""
+        """An additional input of the group: the dead letters to replay, in the partition of their task."""
         return f"{self.app}.{self.group}.replays"
 
     @property
     def replay_transactional_id(self) -> str:
-        """The fence of a replay: of two at once, the older one can write nothing more."""
+        """Fences replays: if two run at once, the older one can no longer write."""
         return f"pipeline.replay.{self.app}.{self.group}"
 
     @property
@@ -127,7 +127,7 @@ class TaskId(NamedTuple):
 
 
 def check_name(kind: str, name: str) -> str:
-    """Return `name` when it can be part of a durable name.
+    """Return `name` if it can be part of a durable name.
 
     Dots are refused because they separate the parts: app `a.b` and group `c` would share a journal with
     app `a` and group `b.c`.
@@ -143,32 +143,32 @@ def check_name(kind: str, name: str) -> str:
 
 
 def checkpoint_prefix(cluster_id: str, task: TaskId | GroupId) -> str:
-    """Where the checkpoints of a task, or of a group's tasks, are within a store. It ends with a slash.
+    """The prefix of the checkpoints of a task, or of all tasks of a group, in a store. It ends with a slash.
 
-    The cluster's id is part of it: an app of the same name on another cluster keeps its own.
+    It contains the cluster's id, so apps of the same name on two clusters have separate checkpoints.
     """
     return "/".join([cluster_id, *map(str, task)]) + "/"
 
 
 def checkpoint_manifest(seq: int, nonce: bytes) -> str:
-    """A manifest's name behind its task's prefix; in the order of the states it describes."""
+    """A manifest's name, relative to its task's prefix. Names sort in the order of the states."""
     return f"manifests/{seq:020d}-{nonce.hex()}"
 
 
 def checkpoint_clock(nonce: bytes) -> str:
-    """Behind a group's prefix: an object that is written to learn the time of the store, and deleted."""
+    """An object, relative to a group's prefix, that is written to read the store's clock, and deleted."""
     return f"clock/{nonce.hex()}"
 
 
 def checkpoint_object(digest: bytes, nonce: bytes) -> str:
-    """An object's name behind its task's prefix: what is in it, and which upload made it."""
+    """An object's name, relative to its task's prefix: its content's digest and the upload that made it."""
     return f"objects/{digest.hex()}-{nonce.hex()}"
 
 
 def held_by_the_pipeline(topic: str) -> str | None:
-    """What nobody else may write to, in words: a journal, or a topic of the package. None for other topics.
+    """Why only the package may write to a topic, in words: it is a journal or a topic of the package. None for others.
 
-    One foreign record ends a journal for good. Dead letters are none of these: nothing is rebuilt from them.
+    One foreign record makes a journal unusable. Topics of dead letters are not included: no state is rebuilt from them.
     """
     if _JOURNAL.fullmatch(topic):
         return "is the name of a journal, which only its workers may write"
@@ -182,12 +182,12 @@ def held_by_the_pipeline(topic: str) -> str | None:
 
 
 def never_declared(topic: str) -> str | None:
-    """Why nobody declares this topic, in words; None for one that anybody may."""
+    """Why a user cannot declare this topic, in words; None if a user can."""
     return next((why for pattern, why in NEVER_DECLARED.items() if re.fullmatch(pattern, topic)), None)
 
 
 def journal_group(app: str, topic: str) -> str | None:
-    """The group whose journal the topic is; None when it is no journal of the app."""
+    """The group whose journal the topic is; None if it is not a journal of the app."""
     prefix, suffix = f"{app}.", ".journal"
     group = topic[len(prefix) : -len(suffix)]
     return group if topic == f"{prefix}{group}{suffix}" and _NAME.fullmatch(group) else None
@@ -199,44 +199,44 @@ def workers_group(app: str) -> str:
 
 
 def workers_topic(app: str) -> str:
-    """Where the workers of an app tell each other what they run."""
+    """The topic of the notes of an app's workers."""
     return f"pipeline.workers.{app}"
 
 
 def workers_app(topic: str) -> str | None:
-    """The app whose workers' topic it is; None for any other topic."""
+    """The app whose workers use the topic; None for any other topic."""
     app = topic.removeprefix(workers_topic(""))
     return app if topic == workers_topic(app) and _NAME.fullmatch(app) else None
 
 
 def is_replays(topic: str) -> bool:
-    """Whether the topic is that of a group's replays."""
+    """Whether the topic is the replays topic of a group."""
     return _REPLAYS.fullmatch(topic) is not None
 
 
 def replay_marks_topic(app: str) -> str:
-    """Where it is kept which dead letters of an app have been replayed."""
+    """The topic that records which dead letters of an app have been replayed."""
     return f"pipeline.replays.{app}"
 
 
 def letter_counts_topic(app: str) -> str:
-    """Where it is kept how many records of each group of an app failed and are open."""
+    """The topic that holds the number of open records of each group of an app."""
     return f"pipeline.letter-counts.{app}"
 
 
 def copy_name(topic: str) -> str:
-    """The app that copies another topic into `topic`: readable, and different for each topic."""
+    """The name of the app that copies another topic into `topic`: readable, and unique for each topic."""
     readable = re.sub(r"[^A-Za-z0-9_-]", "-", topic)[:60]
     return f"copy-{readable}-{blake2b(topic.encode(), digest_size=4).hexdigest()}"
 
 
 def load_transactional_id(load: str) -> str:
-    """The fence of a load: of two loaders under one name, the older one can write nothing more."""
+    """Fences loads: of two loaders with one name, the older one can no longer write."""
     return f"pipeline.load.{load}"
 
 
 def producer_transactional_id(name: str) -> str:
-    """The fence of a program's transactional producer; apart from those of tasks, whatever it is called."""
+    """Fences a program's transactional producer. No such id equals that of a task."""
     if not _PRODUCER.fullmatch(name):
         raise ConfigError(
             f"the transactional id {name!r} cannot be used: 1 to 200 letters, digits, '.', '-' or '_'",

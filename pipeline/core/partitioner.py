@@ -1,8 +1,8 @@
 """Where a key's records go: the Java client's default partitioner. Pure.
 
-Co-partitioned topics and restored states rest on every producer placing a key alike, so this must agree with
-the Kafka client's `murmur2_random` for ever. Source: MurmurHash2 by Austin Appleby, 32 bits, with the seed
-that Apache Kafka chose.
+Co-partitioned topics and restored states require that every producer maps a key to the same partition. So this must
+always agree with librdkafka's `murmur2_random`. Source: MurmurHash2 by Austin Appleby, 32 bits, with the seed that
+Apache Kafka uses.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ def murmur2(data: bytes) -> int:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a record with this key. A record without a key may go anywhere."""
+    """The partition of a record with this key. A record without a key can go to any partition."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions

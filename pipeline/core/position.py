@@ -1,7 +1,7 @@
-"""The applied position: where in its history the local state of a task stands. Pure.
+"""The applied position: the journal entry up to which a local state contains its task's history. Pure.
 
-It is written into RocksDB in the same write batch as the delta it belongs to, so state and position never
-disagree. Format: version u8 | crc32 u32 | msgpack (`core/envelope.py`).
+It is written to RocksDB in the same write batch as the delta of the entry, so state and position always
+agree. Format: version u8 | crc32 u32 | msgpack (`core/envelope.py`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _ENVELOPE = BinaryEnvelope(version=1)
 class AppliedPosition(msgspec.Struct, frozen=True, array_like=True):
     """`offset`/`next_offset` bound the last applied entry in the journal; `chain` is its chain value.
 
-    `positions`: next input offset to read, by topic. `identity`: from the last genesis or acquire entry.
-    `checkpoint`: offset of the last CHECKPOINT entry, -1 without any; `checkpoints`: what it keeps, newest first.
-    `journal_bytes`: of all entries up to this one.
+    `positions`: the next input offset to read, by topic. `identity`: from the last genesis or acquire entry.
+    `checkpoint`: the offset of the last CHECKPOINT entry, -1 if there is none; `checkpoints`: those that it keeps,
+    newest first. `journal_bytes`: the bytes of all entries up to this one.
     """
 
     seq: int
@@ -43,7 +43,7 @@ _decoder = msgspec.msgpack.Decoder(AppliedPosition)
 
 
 def after(previous: AppliedPosition | None, applied: JournalEntry) -> AppliedPosition:
-    """The position once `applied` is in the state that stood at `previous`."""
+    """The position after `applied` is written to the state at `previous`."""
     entry = applied.entry
     identity = entry.identity or (previous.identity if previous else None)
     if identity is None:
@@ -68,12 +68,12 @@ def after(previous: AppliedPosition | None, applied: JournalEntry) -> AppliedPos
 
 
 def encode_position(position: AppliedPosition) -> bytes:
-    """Bytes for the store."""
+    """The bytes to store."""
     return _ENVELOPE.seal(_encoder.encode(position))
 
 
 def decode_position(data: bytes, where: str) -> AppliedPosition:
-    """The position, verified. Raises CorruptStateError naming `where`."""
+    """The verified position. Raises CorruptStateError with `where`."""
     try:
         return _decoder.decode(_ENVELOPE.open(data))
     except EnvelopeError as error:

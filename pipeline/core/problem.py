@@ -1,4 +1,4 @@
-"""What is wrong and does not stop what found it: `Problem`. An error is raised, a problem is shown."""
+"""A problem that is shown to the operator, without an error: `Problem`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Problem"]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, and what helps."""
+    """A problem, and what to do about it."""
 
     text: str
     hint: str

@@ -1,4 +1,4 @@
-"""What is read and written: records."""
+"""Records as they are read from and written to Kafka."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, Protocol
 
 __all__ = ["EARLIEST_MS", "Output", "Record", "kept_timestamp"]
 
-# The Kafka client takes the timestamp 0 for none, and sends the present. This is the nearest that it can send.
+# The Kafka client treats timestamp 0 as "none" and sends the current time. This is the closest one it can send.
 EARLIEST_MS = 1
 
 
 class Record(Protocol):
-    """One consumed record. The Kafka client's message type fits as it is, so no record is copied."""
+    """One consumed record. The Kafka client's message type implements it, so no record is copied."""
 
     def topic(self) -> Any: ...
     def partition(self) -> Any: ...
@@ -24,7 +24,7 @@ class Record(Protocol):
 
 
 class Output(NamedTuple):
-    """One record to produce. `timestamp_ms` 0 is the present; headers may be empty."""
+    """One record to produce. `timestamp_ms` 0 means the current time. Headers may be empty."""
 
     topic: str
     key: bytes | None
@@ -34,6 +34,6 @@ class Output(NamedTuple):
 
 
 def kept_timestamp(record: Record) -> int:
-    """`Output.timestamp_ms` of a copy that keeps the record's timestamp; the present if the record has none."""
+    """`Output.timestamp_ms` for a copy with the record's timestamp; the current time if the record has none."""
     timestamp_ms = record.timestamp()[1]
     return timestamp_ms or EARLIEST_MS if timestamp_ms >= 0 else 0

@@ -1,7 +1,7 @@
-"""Decisions of recovery as tables in pure code: genesis, restore, and the outcome of a commit.
+"""The decisions of recovery as tables: genesis, restore, and the outcome of a commit. Pure.
 
-Each function maps facts to one plan or one error; nothing here reads or writes. The rows are numbered, and
-tests/core/test_recovery.py covers every one.
+Each function maps facts to one plan or one error. The rows are numbered, and tests/core/test_recovery.py covers each
+of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _START_OVER = "start over with `pipeline reset`"
 
 
 class GenesisPlan(Enum):
-    """What a starting worker does about a group's genesis."""
+    """What a worker does about a group's genesis when it starts."""
 
     CREATE = "create the journal and write genesis"
     WRITE = "write genesis"
@@ -53,10 +53,10 @@ def plan_genesis(
 ) -> GenesisPlan:
     """Decide whether a group is new, known, or has lost its journal.
 
-    `with_genesis`: journal partitions whose first committed entry is a genesis, or that stand beyond it
-    because older entries were truncated; `written`: partitions that hold or held any committed entry;
-    `traces`: places that show that the group existed before (local states, committed offsets).
-    Genesis of all partitions is one transaction, so a crash leaves all of them or none.
+    `with_genesis`: the number of journal partitions whose first committed entry is a genesis, or whose older entries
+    were truncated. `written`: the number of partitions that contain, or contained, a committed entry. `traces`:
+    evidence that the group existed before (local states, committed offsets). The genesis entries of all partitions
+    are one transaction, so after a crash all of them exist or none.
 
         row  journal  genesis   written  traces   plan
         1    no       -         -        none     CREATE
@@ -86,7 +86,7 @@ def plan_genesis(
 
 
 class Start(Enum):
-    """Where a restore starts."""
+    """The state that a restore starts from."""
 
     LOCAL = "local state"
     CHECKPOINT = "a checkpoint"
@@ -95,10 +95,10 @@ class Start(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """Replay entries from `offset` on, after `position`.
+    """Replay the journal from `offset` on a state at `position`.
 
-    From a `checkpoint`, `position` is what its state says once it is there; `head` is the journal's entry where it
-    stands. `set_aside`: why the local state cannot be used. `outdated`: why nobody can use it any more.
+    For a `checkpoint`, `position` is read from its state after the copy, and `head` is the last entry that the state
+    contains. `set_aside`: why the local state cannot be used. `outdated`: why no worker can ever use it again.
     """
 
     start: Start
@@ -112,9 +112,9 @@ class RestorePlan:
 
 @dataclass(frozen=True, slots=True)
 class JournalFacts:
-    """What the journal says: its first committed entry, and the one at the local state's offset; where it is.
+    """The journal's first committed entry, the entry at the local state's offset, and the journal's offsets.
 
-    `last_seq`: of its last entry; needed where the local state does not fit.
+    `last_seq`: the seq of the last entry, which is needed if the local state does not match.
     """
 
     first: JournalEntry | None
@@ -126,7 +126,7 @@ class JournalFacts:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A registered checkpoint, and the journal's entry at its offset. `refused`: why it cannot be used."""
+    """A registered checkpoint and the journal's entry at its offset. `refused`: why it cannot be used."""
 
     ref: CheckpointRef
     found: JournalEntry | None
@@ -134,7 +134,7 @@ class Candidate:
 
     @property
     def problem(self) -> str | None:
-        """Why it cannot be used, as far as that is known."""
+        """Why it cannot be used; None if no reason is known."""
         if self.refused is not None:
             return self.refused
         if self.found is None:
@@ -145,9 +145,9 @@ class Candidate:
 
 
 def tail_is_lost(local: AppliedPosition | None, cluster_id: str, journal: JournalFacts) -> bool:
-    """Whether a local state has applied what its own journal does not hold any more: row 2 of `plan_restore`.
+    """Whether a local state contains entries that its journal has lost: row 2 of `plan_restore`.
 
-    Offsets alone would forget it: aborted records and markers make a journal longer that has lost its last entries.
+    Offsets alone cannot show it: aborted records and markers can make up for the lost entries.
     """
     if local is None or local.identity.cluster_id != cluster_id:
         return False
@@ -164,26 +164,26 @@ def plan_restore(
     checkpoints: Sequence[Candidate] = (),
     unavailable: str | None = None,
 ) -> RestorePlan:
-    """Choose the state that a restore starts from. `damage`: why a local state could not be read.
+    """Choose the state that a restore starts from. `damage`: why the local state could not be read.
 
-    `checkpoints`: newest first. `unavailable`: why the checkpoint store cannot be asked now.
+    `checkpoints`: newest first. `unavailable`: why the checkpoint store is unreachable now.
 
     row  local                                       checkpoint       journal begins   plan
-    1    at an entry of this journal, chain equal    whatever         anywhere         LOCAL
-    2    of this cluster, beyond the last entry      whatever         anywhere         error: the tail is lost
+    1    at an entry of this journal, chain equal    any              anywhere         LOCAL
+    2    of this cluster, after the last entry       any              anywhere         error: the tail is lost
     3    another history (chain, cluster)            none usable      at genesis       EMPTY, local set aside
     4    unreadable                                  none usable      at genesis       EMPTY, local set aside
     5    none                                        none usable      at genesis       EMPTY
     6    none, unreadable, another history, too old  none usable      later            error: nothing to restore from
-    7    any                                         whatever         no entry at all  error: the journal is lost
+    7    any                                         any              it is empty      error: the journal is lost
     8    another history, unreadable                 usable           anywhere         the newest, local set aside
     9    none                                        usable           anywhere         the newest
-    10   below the journal's beginning               usable           later            the newest, local outdated
-    11   none that fits                              cannot be asked  at genesis       as rows 3 to 5
-    12   none that fits                              cannot be asked  later            error: wait for the store
+    10   before the journal's beginning              usable           later            the newest, local outdated
+    11   none that matches                           unreachable      at genesis       as rows 3 to 5
+    12   none that matches                           unreachable      later            error: wait for the store
 
-    Usable: not refused, and the journal's entry at its offset has its seq and its chain value. That it was
-    registered is no proof of that: a journal may have been replaced since.
+    A checkpoint is usable if it is not refused, and the journal's entry at its offset has its seq and chain value.
+    Registration does not prove this: the journal may have been replaced since.
     """
     if journal.first is None:
         raise FatalTaskError(f"the journal of {where} holds no entry", hint="follow runbooks/journal-lost.md")
@@ -231,7 +231,7 @@ def _why_not(unusable: str | None, checkpoints: Sequence[Candidate]) -> str:
 
 
 class CommitOutcome(Enum):
-    """What became of a commit."""
+    """The outcome of a commit."""
 
     COMMITTED = "committed"
     ABORTED = "aborted"
@@ -241,16 +241,16 @@ class CommitOutcome(Enum):
 def resolve_outcome(
     where: str, head: JournalEntry, nonces: Collection[bytes], found: Sequence[JournalEntry]
 ) -> tuple[CommitOutcome, JournalEntry]:
-    """What the journal says about our attempts, after a fence: `found` are the first entries from `head` on.
+    """The outcome of this process's attempts, read after a fence. `found`: the first entries from `head` on.
 
-    `head` is the last entry that we know committed, `nonces` those of the attempts at the one after it, of which at
-    most one can be committed: an earlier read may have taken it for aborted. Three entries are enough.
+    `head`: the last entry that is known to be committed. `nonces`: those of all attempts at the next entry. At most one
+    of them can be committed, including one that an earlier read took for aborted. Three entries are enough.
 
-        row  found                   outcome
-        1    head                    ABORTED
-        2    head, ours              COMMITTED
-        3    head, another's...      SUPERSEDED: drop everything, plan the restore
-        4    not beginning with head error: the journal lost its tail
+        row  found                          outcome
+        1    head                           ABORTED
+        2    head, one with a known nonce   COMMITTED
+        3    head, anything else            SUPERSEDED: discard everything, plan a restore
+        4    not starting with head         error: the journal lost its tail
     """
     if not found or found[0].chain != head.chain or found[0].offset != head.offset:
         raise FatalTaskError(
@@ -268,16 +268,15 @@ def resolve_outcome(
 def check_identity(
     where: str, before: Identity, now: Identity, upgrades: Mapping[str, str] = NO_UPGRADES
 ) -> list[str]:
-    """Refuse to continue a history with topics or schemas that it does not fit. Raises ConfigError.
+    """Refuse topics and schemas that do not match a history. Raises ConfigError.
 
-    Allowed: another input topic, another table, and another schema of a table whose values can be upgraded.
-    Allowed, too: that the topic of replays does not exist, or not yet for a worker that has started before it; and
-    another one if the last owner found none (`core.replays_input`).
-    Refused: another cluster, a topic that was deleted and created again, a partition count that changed, an
-    input or table that is gone, a table's changed schema otherwise.
+    Allowed: an additional input topic or table; a changed schema of a table whose values can be upgraded; a replays
+    topic that does not exist, or that was created after this worker started; a new replays topic if the last owner
+    found none (`core.replays_input`). Refused: another cluster, a recreated topic, a changed partition count, a
+    removed input or table, any other changed schema of a table.
 
-    `upgrades`: by name of the table, how the fingerprint must begin for its values to be upgraded (the schema
-    of its keys). Returns the tables to upgrade.
+    `upgrades`: by table name, the required beginning of the fingerprint (the schema of the keys) for an upgrade of its
+    values. Returns the names of the tables to upgrade.
     """
     if before.cluster_id != now.cluster_id:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What an acquire entry says about the replays topic, the only input that may be absent. Pure.
+"""How an acquire entry records the replays topic, the only input that may be missing. Pure.
 
 The topic does not exist for an owner whose release has no dead letters, nor for one that started before the topic was
 created. Such an owner keeps the topic's id and the position of the last owner that read it. The next owner that finds

@@ -1,16 +1,16 @@
-"""The ring: which worker runs which task. Pure; the same answer for the same facts in every process.
+"""The ring: which worker runs which task. Pure: equal inputs give equal assignments in every process.
 
 Consistent hashing with virtual nodes (Karger et al., 1997) and bounded loads (Mirrokni, Thorup and
-Zadimoghaddam, 2016), with the tightest bound there is: a worker's load is its share rounded down or up, so
-max - min <= 1 between workers of equal weight. Under so tight a bound an assignment that depends on the members
-alone moves far more than it must when one joins or leaves, because a task that finds its worker full displaces
-others. So today's owners are a fact, too:
+Zadimoghaddam, 2016), with the tightest possible bound: a worker's load is its share rounded down or up, so
+max - min <= 1 between workers of equal weight. With so tight a bound, an assignment by the members alone would move far
+more tasks than necessary when a worker joins or leaves, because a task whose worker is full displaces others. So the
+current owners are also an input:
 
-    1 a worker keeps what it owns, up to its share
-    2 what it owns beyond that, it gives up: tasks for which it comes last on the ring
-    3 what has no owner walks the ring from its own place to the first worker with room
+    1 a worker keeps the tasks that it owns, up to its share
+    2 it gives up the tasks beyond its share for which it comes last on the ring
+    3 a task without an owner walks the ring from its own point to the first worker with room
 
-That moves exactly what must move. With no owners at all it is plain consistent hashing with bounded loads.
+This moves the minimum number of tasks. Without owners, it is consistent hashing with bounded loads.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ VIRTUAL_NODES = 64
 
 
 def _point(kind: str, name: str, number: int = 0) -> int:
-    """A place on the ring: 64 bits of BLAKE2b, which is the same on every machine."""
+    """A point on the ring: 64 bits of BLAKE2b, equal on every machine."""
     text = f"{kind}\0{name}\0{number}".encode()
     return int.from_bytes(blake2b(text, digest_size=8, person=b"xj-ring").digest(), "big")
 
 
 class Ring:
-    """The places of workers. A weight of 2 takes twice as many places, and twice the share."""
+    """The points of the workers. A weight of 2 gives twice as many points and twice the share."""
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         if any(weight < 1 for weight in weights.values()):
@@ -51,7 +51,7 @@ class Ring:
         self._workers = [worker for _, worker in places]
 
     def walk(self, task: str) -> Iterator[str]:
-        """Every worker once, in the order in which the walk from the task's place meets them."""
+        """Every worker once, in the order in which a walk from the task's point reaches them."""
         start = bisect_right(self._points, _point("task", task))
         seen = set()
         for step in range(len(self._workers)):
@@ -62,10 +62,10 @@ class Ring:
 
 
 def shares(count: int, weights: Mapping[str, int], owned: Mapping[str, int]) -> dict[str, int]:
-    """How many of `count` tasks each worker gets: its exact share, rounded down or up.
+    """The number of tasks of each worker, for `count` tasks: its exact share, rounded down or up.
 
-    Rounded up are those with the largest fractions; among equals those that own more than the rounded-down share
-    already (so that nothing moves for the rounding alone), then by their place on the ring.
+    The shares with the largest fractions are rounded up. Among equal fractions, workers that own more than the
+    rounded-down share come first, so that rounding alone moves no task; then the order on the ring decides.
     """
     total = sum(weights.values())
     exact = {worker: Fraction(count * weight, total) for worker, weight in weights.items()}
@@ -87,9 +87,9 @@ def shares(count: int, weights: Mapping[str, int], owned: Mapping[str, int]) -> 
 def assign(
     tasks: Collection[str], weights: Mapping[str, int], owners: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The worker of each task. `weights` by member; `owners`: who runs what now, members or not.
+    """The worker of each task. `weights`: by member. `owners`: the current worker by task, also those that have left.
 
-    Raises InvariantError without any member.
+    Raises InvariantError if there are no members.
     """
     if not weights:
         raise InvariantError("tasks cannot be assigned to nobody")
@@ -119,5 +119,5 @@ def _rank(ring: Ring, task: str, worker: str) -> int:
 
 
 def moves(before: Mapping[str, str], after: Mapping[str, str]) -> int:
-    """How many tasks have another worker."""
+    """The number of tasks whose worker differs."""
     return sum(after[task] != worker for task, worker in before.items())

@@ -5,10 +5,10 @@ keys are equal (5 and "5" in a bigint column, case under citext, NaN), which row
 So changes are written one after the other, in the order of their records, unless the table's `TableFacts` prove that
 sets give the same result:
 
-    a row that replaces another one of the batch    only the last one is written when equality in Python is equality
-                                                    in the column, and nothing could refuse the row that is left out
-    a deletion before a row of the same key         both are written, the deletion first: the row is a new one
-    rows of different keys                          in any order when they cannot meet in another constraint
+    a row that replaces an earlier row of the batch   only the later one is written, if equality in Python is equality
+                                                      in the column, and the database could not refuse the earlier one
+    a deletion before a row with the same key         both are written, the deletion first
+    rows with different keys                          in any order, if no other constraint relates them
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Change = tuple[Any, ...] | Gone
 
 @dataclass(frozen=True, slots=True)
 class ValueKind:
-    """What is known about values of a column. Each function takes many values of one column, none of them None.
+    """What is known about the values of a column. Each function takes many values of one column; none of them is None.
 
     takes: the exact types of values whose text, copied, is what a parameter of a statement would be; `readable`: and
     which of those values.
@@ -58,7 +58,7 @@ class ValueKind:
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What is known about a table.
+    """The properties of a table that decide whether rows can be written as sets.
 
     kinds, types: of each column; `types`: the type's name in SQL.
     required: columns that are NOT NULL.
@@ -86,7 +86,7 @@ class Sets:
 def as_sets(
     changes: Sequence[Change], columns: Sequence[str], key: Sequence[str], facts: TableFacts | None
 ) -> Sets | None:
-    """The same as sets; None: write the changes one after the other."""
+    """The changes as sets; None if they must be written one after the other."""
     if facts is None or not facts.in_sets or not changes:
         return None
     keys = _keys(changes, columns, key)
@@ -103,7 +103,7 @@ def as_sets(
 def _merged(
     changes: Sequence[Change], keys: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: TableFacts
 ) -> Sets | None:
-    """With keys that are repeated, or deletions."""
+    """The sets if keys are repeated or rows are deleted."""
     if not facts.independent:
         return None
     last = {each: at for at, each in enumerate(keys)}
@@ -123,10 +123,10 @@ def _merged(
 
 
 def versions(changes: Sequence[Change], columns: Sequence[str], key: Sequence[str]) -> float:
-    """How many versions of its row a change finds at the end of its transaction, on the average of all changes."""
+    """The average number of versions of a row at the end of a transaction with these changes."""
     try:
         counts = Counter(_keys(changes, columns, key))
-    except TypeError:  # a key that has no hash: of an array, or of JSON
+    except TypeError:  # a key without a hash, such as an array or JSON
         return 1.0
     return sum(count * count for count in counts.values()) / max(len(changes), 1)
 
@@ -143,7 +143,7 @@ def _keys(changes: Sequence[Change], columns: Sequence[str], key: Sequence[str])
 
 
 def fits(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: TableFacts | None) -> bool:
-    """Whether rows may be copied: every value's text is read as a parameter of a statement would be."""
+    """Whether rows can be sent by COPY: the text of each value is read like a statement's parameter."""
     if facts is None:
         return False
     for name, values in zip(columns, zip(*rows, strict=True), strict=True):
@@ -159,7 +159,7 @@ def fits(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: TableFa
 
 
 def _sure(rows: Sequence[tuple[Any, ...]], columns: Sequence[str], facts: TableFacts) -> bool:
-    """Whether no row could be refused."""
+    """Whether the database cannot refuse any of the rows."""
     if not rows:
         return True
     for name, values in zip(columns, zip(*rows, strict=True), strict=True):

@@ -1,8 +1,8 @@
-"""Positions of a sink group in its database: what their rows mean, and what a commit's outcome is. Pure.
+"""The positions of a sink group in its database: the meaning of the rows, and the outcome of a commit. Pure.
 
-A sink group has no journal. The authority over a task are its rows in the table `pipeline_positions`, one for each
-input topic: in the transaction that writes records' rows they move from one position to the next, and only for the
-holder of the newest epoch.
+A sink group has no journal. The source of truth for a task is the table `pipeline_positions`, with a row for each input
+topic. The transaction that writes the rows of records also moves these positions, and only if the task's owner has the
+newest epoch.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = [
 class PositionRow(NamedTuple):
     """One row of `pipeline_positions`. `position`: the next offset to read.
 
-    `epoch` rises with each owner. `owner`, `process`: who has the task; empty when nobody does. `topic_id`,
-    `cluster_id`, `partitions`: what the position refers to.
+    `epoch` increases with each owner. `owner`, `process`: the task's owner; empty if it has none. `topic_id`,
+    `cluster_id`, `partitions`: the topic that the position belongs to.
     """
 
     topic: str
@@ -48,7 +48,7 @@ class PositionRow(NamedTuple):
 
 
 class InputNow(NamedTuple):
-    """An input topic as the cluster has it now."""
+    """The current state of an input topic in the cluster."""
 
     topic_id: str
     cluster_id: str
@@ -57,7 +57,7 @@ class InputNow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A task as one owner has it: `positions` by topic, as of its last commit. `epoch` as `seq`, its number."""
+    """A task as its owner knows it. `positions`: by topic, after its last commit. `seq`: its epoch."""
 
     task: TaskId
     seq: int
@@ -66,22 +66,25 @@ class Hold:
 
 
 class SinkPlan(Enum):
-    """What a start does about a group's rows."""
+    """What a worker does about a group's rows when it starts."""
 
     CREATE = "create"
     PRESENT = "present"
 
 
 def next_epoch(rows: Collection[PositionRow], noted: int) -> int:
-    """The epoch of a new owner. `noted`: the highest one that workers have told each other.
+    """The epoch of a new owner. `noted`: the highest epoch in the workers' notes.
 
-    A database that was restored from a backup knows less than they do, and an epoch must never be used twice.
+    A database that was restored from a backup may hold a lower epoch, and no epoch may be used twice.
     """
     return max([noted, *(row.epoch for row in rows)]) + 1
 
 
 def is_held(hold: Hold, rows: Mapping[str, PositionRow]) -> bool:
-    """Whether the task is still the holder's. The process counts, too: epochs may repeat after a restored backup."""
+    """Whether the owner still owns the task.
+
+    The process is compared, too: epochs can repeat after a restored backup.
+    """
     return all(
         topic in rows and (rows[topic].epoch, rows[topic].process) == (hold.seq, hold.process)
         for topic in hold.positions
@@ -89,7 +92,7 @@ def is_held(hold: Hold, rows: Mapping[str, PositionRow]) -> bool:
 
 
 def resolve_commit(hold: Hold, after: Mapping[str, int], rows: Mapping[str, PositionRow]) -> CommitOutcome:
-    """What became of the commit that moves `hold.positions` to `after`; `rows` as they are now, and settled.
+    """The outcome of the commit that moves `hold.positions` to `after`. `rows`: the current rows, read under a lock.
 
     row  epoch, process   positions   outcome
     1    another's        any         SUPERSEDED
@@ -108,11 +111,11 @@ def resolve_commit(hold: Hold, after: Mapping[str, int], rows: Mapping[str, Posi
 
 
 def check_inputs(where: str, rows: Collection[PositionRow], inputs: Mapping[str, InputNow]) -> None:
-    """Refuse to go on from positions in other topics than today's. Raises ConfigError."""
+    """Refuse positions that belong to other topics than the current ones. Raises ConfigError."""
     for row in rows:
         now = inputs.get(row.topic)
         if now is None:
-            continue  # the group does not read it any more; its row stays, for a group that will
+            continue  # the group no longer reads it; the row stays, for a group that reads it again
         if row.cluster_id != now.cluster_id:
             raise ConfigError(
                 f"{where} has its positions in Kafka cluster {row.cluster_id}, this is {now.cluster_id}",
@@ -138,16 +141,16 @@ def plan_positions(
     inputs: Mapping[str, InputNow],
     traces: Sequence[str],
 ) -> tuple[SinkPlan, list[TopicPartition]]:
-    """Whether a group is new or known, and the rows to create. Rows of all tasks are created in one transaction.
+    """Decide whether a group is new or known, and which rows to create. One transaction creates the rows of all tasks.
 
-    `traces`: places that show that the group existed before.
+    `traces`: evidence that the group existed before.
 
         row  rows of the group       traces   plan
         1    none                    none     CREATE
         2    none                    some     error: the positions are lost
         3    of all inputs           any      PRESENT
-        4    of some inputs, whole   any      CREATE those of the inputs that were added
-        5    an input's, in part     any      error: some positions are lost
+        4    of some inputs          any      CREATE those of the added inputs
+        5    of part of an input     any      error: some positions are lost
     """
     check_inputs(where, rows, inputs)
     known = {(row.topic, row.partition) for row in rows}

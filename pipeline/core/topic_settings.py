@@ -1,7 +1,7 @@
-"""What is known of Kafka's topic settings: their meaning, when two values are the same, what a change costs. Pure.
+"""Kafka's topic settings: their meaning, when two values are equal, and what a change loses. Pure.
 
-Values are text in Kafka's own words, as `describe` gives them. A setting that is not known here is compared and
-changed like any other; the cluster says whether it exists.
+Values are text, as Kafka's DescribeConfigs returns them. A setting that is unknown here is compared and changed like
+any other; the cluster decides whether it exists.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 __all__ = ["SETTINGS", "UNMANAGED", "loss", "same_value"]
 
-# Set and removed by tools that move replicas, while they do: nobody declares them, and nobody may take them away.
+# Tools that move replicas set these while they run. A declaration cannot contain them, and nothing removes them.
 UNMANAGED = frozenset({"leader.replication.throttled.replicas", "follower.replication.throttled.replicas"})
 
 SETTINGS: Mapping[str, str] = {
@@ -61,7 +61,7 @@ _LOWERED: Mapping[str, str] = {
     "message.timestamp.after.max.ms": "records from further ahead, which were taken until now, are refused",
     "min.insync.replicas": "a record then counts as written on fewer replicas, and is lost with them",
 }
-_UNLIMITED = frozenset({"retention.ms", "retention.bytes"})  # of these -1 is more than any number
+_UNLIMITED = frozenset({"retention.ms", "retention.bytes"})  # for these, -1 means unlimited
 _TURNED: Mapping[str, tuple[str, str]] = {
     "unclean.leader.election.enable": ("true", "a replica that lags may become leader, and records are lost"),
     "remote.storage.enable": ("false", "records in the remote storage can no longer be read"),
@@ -73,7 +73,7 @@ _GAINED: Mapping[str, str] = {
 
 
 def same_value(one: str, other: str) -> bool:
-    """Whether Kafka would take both texts for the same value: `1e3` and 1000, TRUE and true, lists in any order."""
+    """Whether Kafka treats both texts as the same value: `1e3` and 1000, TRUE and true, lists in any order."""
     return _canonical(one) == _canonical(other)
 
 
@@ -102,10 +102,9 @@ def _number(text: str) -> int | float | None:
 
 
 def loss(name: str, before: str | None, after: str | None) -> str | None:
-    """What a changed setting loses or refuses, in words; None when nothing.
+    """What a changed setting loses or refuses, in words; None if nothing.
 
-    A value that is None is not known, as the default of a cluster whose every topic overrides it: the worst is
-    assumed.
+    None stands for an unknown value, such as a cluster default that every topic overrides. The worst case is assumed.
     """
     if name in _LOWERED:
         lower = before is None or after is None or _amount(name, after) < _amount(name, before)

@@ -199,7 +199,7 @@ def encode_replay(replay: Replay) -> bytes:
 
 
 def decode_replay(data: bytes | None) -> Replay | None:
-    """The replay; None if the bytes are damaged, are not a replay, or have a version that this release does not know."""
+    """The replay; None if the bytes are damaged, are not a replay, or have an unknown version."""
     if data is None:
         return None
     try:

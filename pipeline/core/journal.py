@@ -128,7 +128,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class JournalEntry(NamedTuple):
-    """An entry in a journal: its first chunk's `offset`, the `next_offset` after its last, its chain value, its bytes."""
+    """An entry in a journal: first chunk's `offset`, `next_offset` after the last, chain value, bytes."""
 
     entry: Entry
     offset: int

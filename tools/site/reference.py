@@ -73,7 +73,7 @@ def _commands() -> str:
     lines = [
         "# Commands",
         "",
-        "The help of every command. Exit codes, and what several commands have in common: [cli.md](cli.md).",
+        "The help of every command. [The command line](cli.md) describes exit codes and conventions.",
     ]
     root: Any = get_command(assemble())
     for command, context in _walk(
@@ -115,12 +115,18 @@ def _public_names(module: ModuleType) -> list[str]:
     """`__all__`, or else what the module has that is its own package's and is not a module."""
     listed = getattr(module, "__all__", None)
     if listed is not None:
-        return sorted(listed)
-    return sorted(
+        return sorted(listed, key=_drivers_first)
+    names = [
         name
         for name, value in vars(module).items()
         if not name.startswith("_") and getattr(value, "__module__", "").startswith("pipeline.")
-    )
+    ]
+    return sorted(names, key=_drivers_first)
+
+
+def _drivers_first(name: str) -> tuple[bool, str]:
+    """`TestDriver` and `TestProducer` before the parts that they are made of."""
+    return not name.startswith("Test"), name
 
 
 def _is_error(value: object) -> bool:
@@ -136,7 +142,7 @@ def _error_classes() -> str:
         "# Error classes",
         "",
         "Every class of `pipeline.errors`. The exit code is that of a command which ends with the error.",
-        "What an app does about errors of handlers and records: [errors.md](errors.md).",
+        "What an app does about errors of handlers and records: [errors of records](errors.md).",
         "",
         "| class | base | exit code | meaning |",
         "| --- | --- | --- | --- |",
@@ -154,8 +160,8 @@ def _log_events() -> str:
         "# Log events",
         "",
         "Every event that the package logs, with its levels and the fields that it can have. On a terminal an event is",
-        "a line of text, elsewhere a JSON object with the event's name in `event`. Which events need attention:",
-        "[cli.md](cli.md).",
+        "a line of text, elsewhere a JSON object with the event's name in `event`. [The command line](cli.md)",
+        "describes the events that need attention.",
         "",
         "| event | level | fields |",
         "| --- | --- | --- |",

@@ -79,7 +79,7 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaUnderTest]:
         yield KafkaUnderTest(choice)
     else:
         _sweep()
-        data_dir = _test_brokers() / str(os.getpid())
+        data_dir = broker_directory()
         with LocalKafka(data_dir) as own:
             yield KafkaUnderTest(own.bootstrap_servers)
         shutil.rmtree(data_dir)
@@ -92,14 +92,19 @@ def unique_name(request: pytest.FixtureRequest) -> str:
     return f"{readable}-{uuid.uuid4().hex[:8]}"
 
 
+def broker_directory(use: str = "") -> Path:
+    """Where this process keeps the data of a broker. A later run ends the brokers of processes that were killed."""
+    return _test_brokers() / f"{use and f'{use}-'}{os.getpid()}"
+
+
 def _test_brokers() -> Path:
     return cache_dir() / "test-brokers"
 
 
 def _sweep() -> None:
     """End the brokers of test runs that were killed before they could: their directory names their process."""
-    for left in _test_brokers().glob("[0-9]*"):
-        if not Path(f"/proc/{left.name}").exists():
+    for left in _test_brokers().glob("*[0-9]"):
+        if not Path("/proc", left.name.rpartition("-")[2]).exists():
             LocalKafka(left).stop()
             shutil.rmtree(left, ignore_errors=True)
 

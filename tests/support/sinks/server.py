@@ -82,6 +82,18 @@ class PostgresUnderTest:
                 cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def dump(self, dsn: str) -> str:
+        """A database as SQL."""
+        file = self.directory / f"{uuid.uuid4().hex}.sql"
+        self._run("pg_dump", "--no-owner", "--file", str(file), dsn)
+        return file.read_text(encoding="utf-8")
+
+    def load(self, dsn: str, sql: str) -> None:
+        """Fill an empty database with what `dump` has returned."""
+        file = self.directory / f"{uuid.uuid4().hex}.sql"
+        file.write_text(sql, encoding="utf-8")
+        self._run("psql", "--quiet", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "--file", str(file), dsn)
+
     def _run(self, command: str, *arguments: str) -> None:
         user = _USER if os.geteuid() == 0 else None
         with (self.directory / "commands").open("ab") as output:

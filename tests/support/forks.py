@@ -21,7 +21,7 @@ LIBRARIES = (
     "confluent_kafka.admin", "hypothesis.stateful", "msgspec", "pytest", "pytest_timeout", "rich.console",
     "rich.table", "rich.traceback", "rocksdict", "structlog", "typer", "xdist.plugin", "yaml",
 )  # fmt: skip
-TIMEOUT_S = 120.0
+TIMEOUT_S = 180.0
 
 
 class Forks:

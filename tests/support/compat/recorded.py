@@ -96,8 +96,9 @@ class Recorded:
             assert child.wait(WAIT_S) == 0, self.story()
 
     def wait(self, condition: Callable[[], object]) -> None:
-        """Until it holds, or fail with what the processes have said."""
-        wait_until(condition, self.story, WAIT_S)
+        """Until it holds, or fail with what the processes have said, at once when one of them reports an error."""
+        wait_until(lambda: condition() or self._errors(), self.story, WAIT_S)
+        assert not self._errors(), self.story()
 
     def inputs(self, app: str) -> list[list[Input]]:
         """The rows in each partition of the app's input."""
@@ -127,8 +128,7 @@ class Recorded:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Lines of the log, by their event."""
-        lines = (line for line in self.log.read_text(encoding="utf-8").splitlines() if line.startswith("{"))
-        return [found for line in lines if (found := json.loads(line)).get("event") == name]
+        return [event for event in self._logged() if event["event"] == name]
 
     def close(self) -> None:
         """End all processes."""
@@ -137,6 +137,13 @@ class Recorded:
                 child.kill()
             child.wait()
         self.topics.close()
+
+    def _errors(self) -> list[dict[str, Any]]:
+        return [event for event in self._logged() if event["level"] == "error"]
+
+    def _logged(self) -> list[dict[str, Any]]:
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def _variables(self, schema: int) -> dict[str, str]:
         return {

@@ -150,16 +150,19 @@ class OpenLetters(NamedTuple):
 
 
 def open_letters(
-    topic_id: str, counts: Mapping[int, LetterCount], tally: LetterTally | None, now_ms: int
+    topic_id: str, counts: Mapping[int, LetterCount | None], tally: LetterTally | None, now_ms: int
 ) -> OpenLetters:
     """The open records in the dead-letter topic `topic_id`.
 
-    `counts`: those of the tasks' last entries, by partition.
+    `counts`: those of the tasks' last entries, by partition; None where an earlier release wrote the entry.
     """
     known = tally if tally is not None and tally.topic_id == topic_id else None
     counted = known.counted if known is not None else {}
     found, whole, lately, last_ms = known.open if known is not None else 0, True, 0.0, 0
     for partition, count in counts.items():
+        if count is None:
+            whole = False
+            continue
         if count.topic_id != topic_id:
             continue
         before = counted.get(partition, NOT_NUMBERED)

@@ -131,6 +131,10 @@ def test_dead_letters_of_an_earlier_build_are_listed(shown: Shown) -> None:
     """Marks of replays that the earlier build committed count, whether the records were handled again or not."""
     states = Counter(letter["state"] for letter in shown["letters"])
     assert states == {"open": REFUSED - REPLAYED, "replayed": REPLAYED}
+    (counted,) = shown["status"][
+        "dead_letters"
+    ]  # by the journals, in which the earlier build counted nothing
+    assert (counted["open"], counted["whole"]) == (0, False)
 
 
 def test_loads_of_an_earlier_build_are_listed(shown: Shown) -> None:

@@ -81,10 +81,12 @@ def test_the_rate_is_that_of_about_the_last_minute() -> None:
         ({0: LetterCount("t", 1, 5)}, tally(3, {0: LetterNumber(1, 4)}, "deleted"), 5, True),
         ({0: LetterCount("deleted", 1, 5)}, tally(3, {}), 3, True),
         ({0: LetterCount("t", 1, 1)}, tally(-5, {}), 0, True),
+        ({0: None}, None, 0, False),
+        ({0: LetterCount("t", 1, 5), 1: None}, tally(3, {0: LetterNumber(1, 4)}), 4, False),
     ],
 )
 def test_open_are_those_of_the_tally_and_those_written_since(
-    counts: dict[int, LetterCount], known: LetterTally | None, expected: int, whole: bool
+    counts: dict[int, LetterCount | None], known: LetterTally | None, expected: int, whole: bool
 ) -> None:
     """Each letter counts in one of the two, and letters of a deleted topic in none."""
     found = open_letters("t", counts, known, 0)

@@ -36,13 +36,13 @@ def read_tallies(app: str, reader: JournalReader) -> dict[str, LetterTally]:
 
 
 def letters_by_group(
-    counts: Mapping[TaskId, LetterCount],
+    counts: Mapping[TaskId, LetterCount | None],
     described: Mapping[str, TopicInfo],
     tallies: Mapping[str, LetterTally],
     groups: Sequence[GroupId],
     now_ms: int,
 ) -> list[GroupLetters]:
-    """The groups of which there is a dead-letter topic. `counts`: of the tasks' last entries."""
+    """The groups of which there is a dead-letter topic. `counts`: of the tasks' last entries, as for `open_letters`."""
     found = []
     for group in groups:
         topic = described.get(group.dead_letter_topic)

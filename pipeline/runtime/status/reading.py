@@ -103,7 +103,7 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
     counts = {
         task: entry.entry.letters
         for task, (entry, _) in read.items()
-        if entry is not None and entry.entry.letters is not None
+        if entry is not None and entry.entry.kind is not EntryKind.GENESIS  # nothing was handled before it
     }
     tallies = read_tallies(app, reader) if letter_counts_topic(app) in topics else {}
     letters = letters_by_group(counts, described, tallies, groups, now_ms)

@@ -228,7 +228,7 @@ def test_the_program_that_widens_a_topic_keeps_every_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is run when something has gone wrong already, on all of a topic."""
-    _, program = _blocks(ROOT / "runbooks" / "partitions-changed.md", "python")
+    _, program, _ = _blocks(ROOT / "runbooks" / "partitions-changed.md", "python")
     (tmp_path / "widen.py").write_text(program, encoding="utf-8")
     module = _import("widen", tmp_path, monkeypatch)
     driver = TestDriver(module.app, partitions=3)
@@ -244,7 +244,7 @@ def test_the_program_that_widens_a_topic_keeps_every_record(
 
 def test_the_program_of_two_versions_is_two_apps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that are the same in both would mix the old app's journal, tables or outputs with the new one's."""
-    program, _ = _blocks(ROOT / "runbooks" / "partitions-changed.md", "python")
+    program, *_ = _blocks(ROOT / "runbooks" / "partitions-changed.md", "python")
     (tmp_path / "versions.py").write_text(program, encoding="utf-8")
     old = _import("versions", tmp_path, monkeypatch).app
     monkeypatch.setenv("DELAYS_VERSION", "-2")

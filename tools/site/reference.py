@@ -24,6 +24,7 @@ from tools.site.log_events import log_events
 __all__ = ["generated_pages"]
 
 _HELP_WIDTH = 84
+_DESCRIBED = re.compile(r"^\| `(\w+)` \| [a-z, ]+ \| (.+) \|$", re.MULTILINE)
 _LISTED_FOLDERS = {
     "runbooks": (
         "Runbooks",
@@ -48,7 +49,7 @@ def generated_pages(pages: Path) -> dict[str, str]:
         "reference/api/errors.md": _api("pipeline", "Errors", _is_error),
         "reference/api/testing.md": _api("pipeline.testing", "pipeline.testing", lambda _: True),
         "reference/error-classes.md": _error_classes(),
-        "reference/log-events.md": _log_events(),
+        "reference/log-events.md": _log_events(pages),
     }
     settings = _api("pipeline", "Settings", _is_settings)
     if ":::" in settings:
@@ -155,18 +156,23 @@ def _error_classes() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _log_events() -> str:
+def _log_events(pages: Path) -> str:
+    command_line = pages / "reference" / "cli.md"
+    described = (
+        dict(_DESCRIBED.findall(command_line.read_text(encoding="utf-8"))) if command_line.exists() else {}
+    )
     lines = [
         "# Log events",
         "",
         "Every event that the package logs, with its levels and the fields that it can have. On a terminal an event is",
-        "a line of text, elsewhere a JSON object with the event's name in `event`. [The command line](cli.md)",
-        "describes the events that need attention.",
+        "a line of text, elsewhere a JSON object with the event's name in `event`. [The command line](cli.md) has the",
+        "same events by subject.",
         "",
-        "| event | level | fields |",
-        "| --- | --- | --- |",
+        "| event | level | meaning | fields |",
+        "| --- | --- | --- | --- |",
     ]
     for event in log_events(Path(pipeline.__file__).parent):
         fields = ", ".join(f"`{name}`" for name in sorted(event.fields))
-        lines.append(f"| `{event.name}` | {', '.join(sorted(event.levels))} | {fields} |")
+        levels = ", ".join(sorted(event.levels))
+        lines.append(f"| `{event.name}` | {levels} | {described.get(event.name, '')} | {fields} |")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""What a worker begins with: each group's plan, checked against the cluster, and who says where its tasks stand."""
+"""The groups of a worker at its start: each group's plan, checked against the cluster, and its backend."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plan_backends(
     settings: WorkerSettings,
     pace: CommitRate,
 ) -> list[tuple[GroupPlan, TaskBackend]]:
-    """Each group's plan with its authority, not begun yet; topics of dead letters and replays are created.
+    """Plan each group and make its backend, which is not started yet. Dead-letter and replays topics are created.
 
     Raises ConfigError, FatalTaskError, UnreachableError.
     """

@@ -1,4 +1,4 @@
-"""What a worker has done so far, in numbers, for people and metrics."""
+"""Counts of a worker's work, for people and metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class WorkerCounters:
 
 
 def counts_of(task: LiveTask) -> Counter[str]:
-    """By name of the field of `WorkerCounters`."""
+    """The counts, by field name of `WorkerCounters`."""
     return Counter(
         records=task.records,
         outputs=task.outputs,

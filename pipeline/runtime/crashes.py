@@ -2,15 +2,15 @@
 
 The rules are in `pipeline.core.crashes`. A worker applies them in these steps:
 
-    1 start    what the crash log says of the previous process becomes a suspicion, saved before the log restarts
-    2 batch    the records that are about to be handled are noted: two stores to memory for each batch
-    3 caution  suspected records are handled one by one, each noted before
-    4 verdict  the record that crashes gets its policy, or stops its task; after `stop`, the next start tries the
-               record again, with caution
+    1 start    the crash log of the previous process becomes a suspicion, which is saved before the log restarts
+    2 batch    the records of the next batch are noted: two stores to memory for each batch
+    3 caution  suspected records are handled one by one, and each is noted first
+    4 verdict  the error policy is applied to the record that crashes, or its task stops. After `stop`, the next
+               start handles the record once more, with caution
     5 past     a suspicion ends when the task's committed position is past its records
 
-A task that begins here also uses the suspicions in the notes that other workers share: the suspicions of both count.
-If a worker crashed and its disk is lost, its last crash is not counted.
+A task that starts here also uses the suspicions in other workers' notes. If a worker crashes and its disk is lost, its
+last crash is not counted.
 
 A crash between any two steps is one more crash by the same rules, counted once: the saved suspicions name the last
 process that they include.
@@ -44,14 +44,14 @@ from pipeline.ports import CrashLog, Ending, Logger, Record
 
 __all__ = ["Crashes", "InputCrashes", "NativeCrash", "NoCrashLog", "unrecorded"]
 
-_FRAMES = 10  # of a crashed thread, in an error
-MAX_TOLD = 16  # suspicions of a task that the others are told
+_FRAMES = 10  # frames of a crashed thread in an error
+MAX_TOLD = 16  # suspicions of a task in the notes to other workers
 
 
 class NativeCrash(Exception):  # noqa: N818 - it is what happened, and was not raised
-    """Stands for the crash where an error of a record is expected: in logs, dead letters and the task's failure.
+    """Represents the crash where code expects a record's error: in logs, dead letters and the task's failure.
 
-    `proven`: it was the record, by all that can be known.
+    `proven`: every crash happened on the thread that handles records, so the record caused it.
     """
 
     def __init__(self, text: str, *, proven: bool) -> None:
@@ -60,7 +60,7 @@ class NativeCrash(Exception):  # noqa: N818 - it is what happened, and was not r
 
 
 class NoCrashLog:
-    """`ports.CrashLog` of a worker whose process has none: nothing is known, nothing is kept."""
+    """`ports.CrashLog` for a process without a crash log: nothing is known and nothing is kept."""
 
     def previous(self, app: str) -> Ending | None:  # noqa: ARG002 - the port's
         """Nothing is known."""
@@ -87,14 +87,14 @@ class NoCrashLog:
 
 
 class Others(Protocol):
-    """What the workers of an app tell each other."""
+    """The notes of an app's workers to each other."""
 
     def suspected(self, task: TaskId) -> Suspected:
-        """What was told last of a task."""
+        """The last note about a task."""
         ...
 
     def suspect(self, task: TaskId, suspected: Suspected) -> None:
-        """Tell it to the others."""
+        """Send a note to the other workers."""
         ...
 
 
@@ -105,14 +105,14 @@ class Crashes:
         self._crash_log = crash_log
         self._log = log
         self._suspects: dict[Input, Sequence[Suspect]] = {}
-        # The crash that this start has found, until it is put together with what other workers tell.
+        # The crash that this start found, until it is merged with the notes of other workers.
         self._found: Crash | None = None
         self._before: dict[Input, Sequence[Suspect]] = {}
-        self._stack = ""  # where the thread that crashed was, of the same crash
-        self._counted = ""  # the last process whose end is in the suspicions
+        self._stack = ""  # the stack of the thread in that crash
+        self._counted = ""  # the last process whose end is included in the suspicions
 
     def begin(self, app: str, process: str) -> None:
-        """Learn how the process before ended, say so, and record this one, `process`. Raises ConfigError."""
+        """Read how the previous process ended, log it, and record this one, `process`. Raises ConfigError."""
         ending = self._crash_log.previous(app)
         self._suspects, self._counted = decode_suspects(self._crash_log.load())
         if ending is not None and ending.process != self._counted:
@@ -120,7 +120,7 @@ class Crashes:
         self._crash_log.begin(process)
 
     def of(self, task: TaskId, topic_ids: Mapping[str, str], others: Others) -> InputCrashes:
-        """What a task needs that begins here. `topic_ids`: of its inputs."""
+        """The suspicions for a task that starts here. `topic_ids`: those of its inputs."""
         inputs = {topic: Input(task, topic, topic_id) for topic, topic_id in topic_ids.items()}
         self._merge(inputs, others.suspected(task))
 
@@ -134,11 +134,11 @@ class Crashes:
         return InputCrashes(self._crash_log, inputs, suspects, changed, self._stack)
 
     def leave(self) -> None:
-        """This process ends in order."""
+        """Record that this process ends normally."""
         self._crash_log.leave()
 
     def _merge(self, inputs: Mapping[str, Input], noted: Suspected) -> None:
-        """Other workers had the task meanwhile: theirs come first, then the crash that this start has found."""
+        """Merge suspicions: first those of other workers that ran the task, then the crash that this start found."""
         by_input: dict[Input, list[Suspect]] = {}
         for topic, topic_id, suspect in noted.suspects:
             at = inputs.get(topic)
@@ -165,7 +165,7 @@ class Crashes:
         try:
             self._save()
         except ConfigError as error:
-            # What is on the disk suspects too many records, which costs caution and nothing else.
+            # The suspicions on the disk are then too many, which only costs caution.
             self._log.warning("crash_log_not_written", reason=error.message, next=error.hint)
 
     def _save(self) -> None:
@@ -225,11 +225,11 @@ class InputCrashes:
         self.handled = crash_log.handled
 
     def handling(self, topic: str, records: Sequence[Record]) -> None:
-        """They are about to be handled; `handled` says that they were."""
+        """Note the records that are handled next; `handled` ends the note."""
         self._crash_log.handling(self._places[topic], records[0].offset(), records[-1].offset())  # 2
 
     def parts(self, topic: str, records: Sequence[Record]) -> Sequence[Sequence[Record]]:
-        """The records in the parts in which to handle them: suspected ones alone."""
+        """Split the records into the parts to handle: each suspected record is a part of its own."""
         suspects = self.suspects.get(topic, ())
         parts: list[list[Record]] = []
         together = False
@@ -243,7 +243,7 @@ class InputCrashes:
         return parts
 
     def verdict(self, topic: str, record: Record) -> NativeCrash | None:
-        """Why the record must not be handled; None where it may be."""
+        """Why the record must not be handled; None if it may be."""
         suspect = suspect_at(self.suspects.get(topic, ()), record.offset())
         how = conduct(suspect)
         if suspect is None or how not in {Conduct.APPLY_POLICY, Conduct.STOP}:
@@ -260,7 +260,7 @@ class InputCrashes:
         return crash
 
     def try_again(self, topic: str, record: Record) -> None:
-        """The record stops its task. The next start handles it once more: the code may be another one by then."""
+        """The record stops its task. The next start handles it once more, because the code may have been fixed."""
         guilty = suspect_at(self.suspects[topic], record.offset())
         self._replace(
             topic,
@@ -268,7 +268,7 @@ class InputCrashes:
         )  # 4
 
     def passed(self, positions: Mapping[str, int]) -> None:
-        """Everything below these positions is committed."""
+        """Drop the suspicions about records below these committed positions."""
         for topic, suspects in list(self.suspects.items()):
             left = [suspect for suspect in suspects if suspect.span.last >= positions[topic]]
             if len(left) < len(suspects):
@@ -283,7 +283,7 @@ class InputCrashes:
 
 
 def unrecorded(task: TaskId, topics: Iterable[str]) -> InputCrashes:
-    """Of a task that runs in no worker."""
+    """The suspicions of a task that does not run in a worker."""
     inputs = {topic: Input(task, topic, "") for topic in topics}
     return InputCrashes(NoCrashLog(), inputs, {}, lambda _at, _suspects: None)
 

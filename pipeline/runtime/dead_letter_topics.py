@@ -1,8 +1,8 @@
-"""The two topics that a group with dead letters has: the letters, and those of them that are to be handled again.
+"""The two topics of a group with dead letters: the dead letters, and their replays.
 
-Created at a start, before genesis. A crash between them leaves empty topics that the next start finds. Both keep
-their records for ever: a dead letter has its record's timestamp, so an expiry would remove an old one at once, and a
-replay that expired before it was handled would be lost.
+They are created when a worker starts, before genesis. A crash between the two leaves empty topics, which the next start
+finds. Both have unlimited retention: a dead letter has its record's timestamp, so retention would delete an old one
+immediately, and a replay that is deleted before it is handled would be lost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.runtime.environment import Environment
 
 __all__ = ["create_dead_letter_topics", "dead_letter_topics", "holds_no_letters", "wants_letters"]
 
-# A dead letter is its record, however large, and says in headers what was wrong with it; a replay says where it was.
+# A dead letter contains its whole record and headers about the error; a replay also contains the record's place.
 DEAD_LETTER_HEADER_BYTES = 64 * 1024
 _SEEN_S = 10.0
 _POLL_S = 0.05
@@ -27,7 +27,7 @@ _REPLAYS_CONFIG: Mapping[str, str] = {
     "retention.ms": "-1",
     "retention.bytes": "-1",
 }
-# A record of any age, or of the future, must be let in with the timestamp it has.
+# A record with any timestamp, old or in the future, must be accepted with that timestamp.
 _LETTERS_CONFIG: Mapping[str, str] = {
     **_REPLAYS_CONFIG,
     "message.timestamp.type": "CreateTime",
@@ -37,19 +37,19 @@ _LETTERS_CONFIG: Mapping[str, str] = {
 
 
 def wants_letters(group: Group) -> bool:
-    """Whether a handler of the group asks for dead letters."""
+    """Whether a handler of the group has the policy `dead_letter`."""
     return any(binding.on_error == "dead_letter" for binding in group.bindings)
 
 
 def dead_letter_topics(groups: Sequence[Group], cluster: Cluster) -> dict[str, TopicInfo]:
-    """Those topics of the groups that exist. A group that never had dead letters needs no permission for any."""
+    """The existing topics of these groups. A group that never had dead letters needs no permission for them."""
     names = {name for group in groups for name in (group.id.dead_letter_topic, group.id.replays_topic)}
     present = sorted(names.intersection(cluster.topics()))
     return cluster.describe(present) if present else {}
 
 
 def holds_no_letters(group: GroupId, environment: Environment) -> bool:
-    """Whether nothing was ever written to the dead-letter topic. Raises UnreachableError."""
+    """Whether the dead-letter topic never had a record. Raises UnreachableError."""
     topic = environment.cluster.describe([group.dead_letter_topic]).get(group.dead_letter_topic)
     if topic is None:
         return True
@@ -64,9 +64,9 @@ def holds_no_letters(group: GroupId, environment: Environment) -> bool:
 def create_dead_letter_topics(
     group: GroupId, partitions: int, largest_input: int, replication: int, environment: Environment
 ) -> None:
-    """Create what is missing. `partitions`: the group's tasks. `largest_input`: bytes of a record of an input.
+    """Create the missing topics. `partitions`: the number of tasks. `largest_input`: maximum bytes of an input record.
 
-    Raises FatalTaskError when they are not to be seen afterwards.
+    Raises FatalTaskError if they do not appear in the cluster's metadata.
     """
     largest = largest_input + DEAD_LETTER_HEADER_BYTES
     letters = {**_LETTERS_CONFIG, "max.message.bytes": str(largest)}
@@ -80,7 +80,7 @@ def create_dead_letter_topics(
     )
     deadline = Deadline(environment.clock, _SEEN_S, _POLL_S)
     while not names.issubset(environment.cluster.topics()):
-        # The node that answers need not be the one that created them, and hears of them a moment later.
+        # Another broker may answer than the one that created them, and its metadata is updated a moment later.
         if not deadline.pause():
             raise FatalTaskError(
                 f"topics {', '.join(sorted(names))} were created and are not there after {_SEEN_S:.0f} s",

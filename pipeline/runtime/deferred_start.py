@@ -1,8 +1,8 @@
-"""Groups of sinks whose database was away when the worker started: they begin when it answers, the others at once.
+"""Sink groups whose database was unreachable when the worker started: they start when it is reachable.
 
-The first try is made at the start, so that what is wrong with a sink is refused there, by name: a DSN, a password, a
-database, a table. One that does not answer is asked again, half a second to five seconds apart, beside the processing
-thread and one step at a time. Until its group has begun this worker takes none of its tasks.
+The first attempt is made when the worker starts, so that a wrong DSN, password, database or table is refused then, by
+name. A database that does not answer is retried every 0.5 to 5 s on an executor, one step at a time. Until its group
+has started, this worker acquires none of its tasks.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _AGAIN = (UnreachableError, UnknownOutcomeError, RetriableError)
 
 
 def begin(backend: TaskBackend) -> SinkUnreachableError | None:
-    """Begin a group, or say why it is to begin later.
+    """Start a group, or return why it must start later.
 
-    Raises what `TaskBackend.begin` raises otherwise; ConfigError also for a database that answers and lets nobody in.
+    Raises the other errors of `TaskBackend.begin`; ConfigError also for a database that refuses the login.
     """
     try:
         backend.begin()
@@ -54,7 +54,7 @@ class _Late:
 
 
 class DeferredStarts:
-    """Those that are yet to begin. Processing thread only."""
+    """The groups that have not started yet. Processing thread only."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -68,16 +68,16 @@ class DeferredStarts:
 
     @property
     def tasks(self) -> list[TaskId]:
-        """Tasks that nobody can have here yet."""
+        """The tasks that this worker cannot acquire yet."""
         return [task for late in self._late for task in late.run.plan.tasks]
 
     def add(self, run: GroupRun, error: SinkUnreachableError) -> None:
-        """A group whose first try has ended with `error`."""
+        """Add a group whose first attempt failed with `error`."""
         self._late.append(_Late(run, FIRST_WAIT_S, 0.0))
         self._put_off(self._late[-1], error)
 
     def turn(self) -> Sequence[tuple[GroupRun, PipelineError | None]]:
-        """Do what is due; groups that have begun, and those that cannot, with the reason."""
+        """Do what is due. Returns the groups that have started, and those that cannot start, with the reason."""
         ended: list[tuple[GroupRun, PipelineError | None]] = []
         for late in list(self._late):
             if late.step is None:

@@ -1,4 +1,4 @@
-"""The world a worker runs in: every port, bundled once at the edge."""
+"""The environment of a worker: all ports in one object, which is built once at the edge."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["Checkpoints", "Environment", "NoSteps"]
 
 
 class NoSteps:
-    """Production's answer to a named step: nothing."""
+    """`ports.Steps` for production: does nothing."""
 
     def reached(self, step: Step, task: TaskId) -> None:
         """Do nothing."""
@@ -37,7 +37,7 @@ class NoSteps:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """Where checkpoints are kept. `transfers` copies files, a few at a time; its steps wait for no other step."""
+    """The checkpoint store. `transfers` copies a few files at a time; its steps never wait for another step."""
 
     store: CheckpointStore
     transfers: Executor
@@ -47,8 +47,8 @@ class Checkpoints:
 class Environment:
     """Real adapters in production, fakes in tests. `journals` opens a reader for the calling thread.
 
-    `checkpoints`: None when no checkpoint store is configured. `sink_executor`: makes one for a group of sinks, so
-    that a database that is away holds up nobody else; None: `executor` will do.
+    `checkpoints`: None if no checkpoint store is configured. `sink_executor`: makes an executor for a sink group, so
+    that an unreachable database does not delay other groups; None: `executor` is used.
     """
 
     cluster: Cluster

@@ -1,4 +1,4 @@
-"""One handler group as a worker runs it: its input, and the tasks that are live on it."""
+"""A group in a worker: its source and its live tasks."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ class GroupRun:
         self.backend = backend
         self.source = source
         self.tasks: dict[int, LiveTask] = {}
-        self.leaving: dict[int, LiveTask] = {}  # given up; what is open is being committed
+        self.leaving: dict[int, LiveTask] = {}  # being released; their open work is being committed
         self._paused: set[int] = set()
         self._held: set[int] = set()
-        self._left: dict[TopicPartition, int] = {}  # where tasks that left stood, not yet mirrored
+        self._left: dict[TopicPartition, int] = {}  # positions of released tasks that are not mirrored yet
 
     def add(self, task: LiveTask) -> None:
-        """A task is live: read its partitions from where it stands."""
+        """Add a live task, and read its partitions from its positions."""
         partitions = self.plan.partitions_of(task.id.partition)
         self.tasks[task.id.partition] = task
         self.source.assign({tp: task.applied.positions[tp.topic] for tp in partitions})
 
     def release(self, partition: int) -> None:
-        """Begin to give a live task up: nothing more is read for it."""
+        """Start to release a live task: no more records are read for it."""
         task = self._stop_reading(partition)
         if task is not None:
             self.leaving[partition] = task
             task.leave()
 
     def remove(self, partition: int) -> LiveTask | None:
-        """A task is live no more, nor leaving; it is not closed. None when it was neither."""
+        """Remove a live or leaving task without closing it; None if there is no such task."""
         left = self.leaving.pop(partition, None)
         if left is not None and left.idle:
             self._left.update(self.applied(left))
@@ -56,7 +56,7 @@ class GroupRun:
         return task
 
     def batches(self, records: Sequence[Record]) -> Iterator[tuple[int, list[Record]]]:
-        """(partition, records of one topic) in order. Runs are long: records come as they were fetched."""
+        """(partition, records of one topic) in order. Runs are long, because records arrive as they were fetched."""
         if len(self.plan.identity.inputs) == 1:
             for partition, run in groupby(records, key=_partition):
                 yield partition, list(run)
@@ -65,7 +65,7 @@ class GroupRun:
                 yield partition, list(run)
 
     def hold(self, partition: int) -> None:
-        """Read nothing more for a live task until `unhold`."""
+        """Stop reading for a live task until `unhold`."""
         self._held.add(partition)
 
     def is_held(self, partition: int) -> bool:
@@ -75,9 +75,9 @@ class GroupRun:
         self._held.discard(partition)
 
     def balance(self, limit: int) -> None:
-        """Pause the partitions of tasks that are held or have more than `limit` records waiting.
+        """Pause the partitions of tasks that are held or have more than `limit` waiting records.
 
-        Resume those with none that are not held.
+        Resume those of tasks that are not held and have none.
         """
         for partition, task in self.tasks.items():
             held = partition in self._held
@@ -97,7 +97,7 @@ class GroupRun:
             self.source.mirror(positions)
 
     def applied(self, task: LiveTask) -> dict[TopicPartition, int]:
-        """Where a task stands in each of its inputs."""
+        """The positions of a task in its inputs."""
         partitions = self.plan.partitions_of(task.id.partition)
         return {tp: task.applied.positions[tp.topic] for tp in partitions}
 

@@ -1,14 +1,15 @@
-"""Moves the positions of quiet tasks past what is no record: `IdlePositions`.
+"""Moves the positions of idle tasks past transaction markers and aborted records: `IdlePositions`.
 
-Behind the last record of a transaction lies its marker, and an aborted transaction leaves nothing but such. A position
-is that behind the last record, so once retention has removed a quiet partition's records it would lie below what is
-left: a restart could not tell that from records lost before they were processed, and the task would fail. Hence:
+A transaction's marker follows its last record, and an aborted transaction leaves only records that no reader sees. An
+input position is the offset after the last committed record. Once retention has deleted the records of an idle
+partition, that position is below the log start. A restart could not distinguish this from records that were deleted
+before they were processed, so the task would fail. Hence:
 
-    1 quiet: a task is idle, and has been at the same positions for QUIET_S
-    2 look: the stable end of each of its inputs, and whether a committed record lies before it
-    3 if it is idle at those positions still: commit the ends
+    1 idle: a task is idle, and has been at the same positions for QUIET_S
+    2 look: read the stable end of each input, and whether a committed record precedes it
+    3 if the task is still idle at those positions: commit the ends
 
-A crash leaves the positions as they were, or moved: both are right.
+A crash leaves the old or the new positions. Both are correct.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ QUIET_S = 60.0
 _Places = Mapping[TopicPartition, int]
 _Found = tuple[
     _Places, _Places
-]  # where a task stood, and the ends of those inputs that hold no record from there on
+]  # a task's positions, and the ends of the inputs without a committed record after them
 _NOTHING: _Found = ({}, {})
 
 
 @dataclass(frozen=True, slots=True)
 class _IdleTask:
-    """A task that was found idle at `places`, at first, or when it was looked at last, at `since_s`."""
+    """A task that is idle at `places` since `since_s`, which is also renewed by each look."""
 
     places: _Places
     since_s: float
 
 
 class IdlePositions:
-    """Processing thread only; looks on the executor, at all tasks that are due at once."""
+    """Processing thread only. Reads on the executor, for all due tasks at once."""
 
     def __init__(self, runs: Sequence[GroupRun], environment: Environment) -> None:
         self._runs = runs
@@ -52,7 +53,7 @@ class IdlePositions:
         self._look: Pending[Mapping[TaskId, _Found]] | None = None
 
     def turn(self) -> None:
-        """Do what is due. Every few seconds is often enough."""
+        """Do what is due. A call every few seconds is enough."""
         self._take()
         now = self._environment.clock.monotonic_s()
         idle = {task.id: run.applied(task) for run in self._runs for task in run.tasks.values() if task.idle}
@@ -97,8 +98,8 @@ def _looking(
 
 
 def _is_empty(place: TopicPartition, position: int, end: int, reader: JournalReader) -> bool:
-    """Whether there is something from `position` on, and none of it a committed record."""
+    """Whether the log has offsets from `position` on, but no committed record."""
     try:
         return end > position and next(iter(reader.read(place, position, end)), None) is None
-    except RetriableError:  # retention is at work there
+    except RetriableError:  # retention is deleting records there
         return False

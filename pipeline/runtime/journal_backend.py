@@ -1,4 +1,4 @@
-"""The authority of a group of handlers: its journals."""
+"""The backend of a group of handlers: its journals."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class JournalBackend:
         self._environment = environment
         self._settings = settings
         self._pace = pace
-        self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last look
-        self._no_letters = False  # were in the dead-letter topic at the start
+        self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last check
+        self._no_letters = False  # whether the dead-letter topic had records at the start
         self._largest_letter = plan.largest_letter
         self._narrowing: dict[TaskId, RefusalSearch] = {}
 
     def begin(self) -> None:
-        """Genesis, and whether replays fit the group. Refused when the app is retired."""
+        """Ensure genesis, and check the replays topic. Refuses a retired app."""
         plan, settings = self._plan, self._settings
         refuse_retired(plan.id, self._environment)
         ensure_genesis(
@@ -112,7 +112,7 @@ class JournalBackend:
         return self._narrowing.setdefault(task, RefusalSearch(self._settings.max_records_per_commit))
 
     def _look_at_settings(self) -> None:
-        """Learn what the output topics accept now. On any thread: each attribute is replaced as a whole."""
+        """Update what the output topics accept. Runs on any thread: each attribute is replaced atomically."""
         letters = self._plan.id.dead_letter_topic
         now = self._environment.cluster.describe([*(topic.name for topic in self._senders), letters])
         self._senders = {
@@ -126,7 +126,7 @@ class JournalBackend:
             {name: int(info.config[setting]) for name, info in now.items() if setting in info.config}
         )
 
-    def unanswered(self, error: PipelineError) -> bool:  # noqa: ARG002 - the worker says it, task by task
+    def unanswered(self, error: PipelineError) -> bool:  # noqa: ARG002 - the worker logs it for each task
         return False
 
     def answered(self) -> None:
@@ -140,7 +140,7 @@ class JournalBackend:
         """Nothing is held."""
 
     def _taken(self, places: Mapping[TaskId, AppliedPosition]) -> set[TaskId]:
-        """Whose journal has entries beyond ours. One look at a time."""
+        """The tasks whose journals have entries after those of this worker. One check runs at a time."""
         reader = self._environment.journals()
         try:
             ends = reader.stable_ends([task.journal for task in places])
@@ -149,7 +149,7 @@ class JournalBackend:
                 end = ends[task.journal]
                 if end in {applied.next_offset, self._looked_at.get(task)}:
                     continue
-                # Mostly the marker of our own last entry.
+                # Usually the marker of this worker's own last entry.
                 if next(read_entries(task, reader, applied.next_offset, end, None), None) is not None:
                     found.add(task)
                 else:
@@ -196,14 +196,14 @@ class _RestoredJournalTask:
 def _restore_step(
     plan: GroupPlan, asked: RestoreRequest, environment: Environment, settings: WorkerSettings
 ) -> Callable[[], RestoredState]:
-    """The restore, for the executor."""
+    """The restore as a step for an executor."""
     task = asked.task
 
     def start_position(topic: str) -> int:
-        # Not from the source: it is being polled, and answers on the processing thread only between polls.
+        # The source cannot be used here: it answers only on the processing thread, between polls.
         place = TopicPartition(topic, task.partition)
         with closing(environment.journals()) as reader:
-            # Whatever is replayed was asked for.
+            # Replays are always handled from the first one.
             if settings.start == "earliest" or is_replays(topic):
                 return reader.bounds(place).start
             return reader.highest_ends([place])[place]

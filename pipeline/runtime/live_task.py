@@ -1,7 +1,7 @@
-"""What a worker knows of a task, whatever its authority is: `LiveTask`, `Restored`, `TaskBackend`.
+"""The interfaces between a worker and its tasks, for handlers and sinks: `LiveTask`, `RestoredTask`, `TaskBackend`.
 
-A group of handlers has its journals as the authority (`runtime/journaled.py`), a group of sinks its database
-(`runtime/sinks/authority.py`). The worker, the ring and the notes treat both alike.
+The source of truth of a handler group is its journals (`runtime/journal_backend.py`), that of a sink group its database
+(`runtime/sinks/backend.py`). The worker, the ring and the notes treat both alike.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ __all__ = ["LiveTask", "RestoreRequest", "RestoredTask", "TaskBackend", "TaskPos
 
 
 class TaskPosition(Protocol):
-    """Where a task stands. `seq`: the number of its last entry, or of its owner; it rises from owner to owner."""
+    """The position of a task in its history.
+
+    `seq`: its last entry's seq, or a sink's epoch; it increases with each owner.
+    """
 
     @property
     def seq(self) -> int: ...
@@ -33,9 +36,9 @@ class TaskPosition(Protocol):
 
 
 class LiveTask(Protocol):
-    """The processing thread's side of a task. Whatever raises, raises what ended it."""
+    """A task on the processing thread. Any method may raise the error that ended the task."""
 
-    crashes: InputCrashes  # set by the worker before the first record
+    crashes: InputCrashes  # the worker sets it before the first record
 
     @property
     def id(self) -> TaskId: ...
@@ -45,12 +48,12 @@ class LiveTask(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Nothing open, nothing under way, nothing waiting."""
+        """Whether nothing is open, in progress or waiting."""
         ...
 
     @property
     def poison(self) -> PipelineError | None:
-        """Why it takes nothing more; it ends once what came before is committed."""
+        """Why it accepts no more records. It ends once the earlier ones are committed."""
         ...
 
     @property
@@ -58,7 +61,7 @@ class LiveTask(Protocol):
 
     @property
     def retried(self) -> Retried | None:
-        """The record that is tried again, and for which others of its topic wait."""
+        """The record that is being retried, for which others of its topic wait."""
         ...
 
     @property
@@ -66,7 +69,7 @@ class LiveTask(Protocol):
 
     @property
     def written(self) -> Sequence[str]:
-        """Topics that it has written to."""
+        """The topics that it has written to."""
         ...
 
     @property
@@ -83,43 +86,43 @@ class LiveTask(Protocol):
 
     @property
     def duplicates(self) -> tuple[int, int]:
-        """How many were dropped, and how many let through, known to be late."""
+        """The duplicates that were dropped, and those that passed because they came after the time-to-live."""
         ...
 
     @property
     def rejected(self) -> Rejected: ...
 
     def offer(self, topic: str, records: Sequence[Record]) -> None:
-        """Process records of this task's partition of `topic`, now or when there is room."""
+        """Process records of this task's partition of `topic`, now or once there is room."""
         ...
 
     def advance(self) -> bool:
-        """Do what is due. True when anything moved."""
+        """Do what is due. Returns whether anything changed."""
         ...
 
     def pass_over(self, positions: Mapping[str, int]) -> None:
-        """Commit these positions, below which no record is left to process. Only while idle."""
+        """Commit these positions, below which no record is unprocessed. Only while the task is idle."""
         ...
 
     def leave(self) -> None:
-        """Give the task up: it has left when it is idle."""
+        """Start to release the task: it is released once it is idle."""
         ...
 
     def wait(self) -> None:
-        """Wait for the commit under way."""
+        """Wait for the commit in progress."""
         ...
 
     def stop_waiting(self) -> None:
-        """From now on what does not answer ends the commit under way."""
+        """From now on, a broker that does not answer fails the commit in progress."""
         ...
 
     def close(self) -> Pending[None] | None:
-        """Forget what is not committed; what ends that, if it takes time."""
+        """Discard what is not committed. Returns a future if closing takes time."""
         ...
 
 
 class RestoredTask(Protocol):
-    """A task that was restored and is owned."""
+    """A task that is restored and acquired."""
 
     @property
     def applied(self) -> TaskPosition: ...
@@ -135,11 +138,11 @@ class RestoredTask(Protocol):
 
     @property
     def proof_s(self) -> float:
-        """How much of that it took to prove that what was read is current."""
+        """The seconds of it that proving the reads current took."""
         ...
 
     def live(self) -> LiveTask:
-        """Go on from there, on the processing thread."""
+        """Start processing, on the processing thread."""
         ...
 
     def close(self) -> None: ...
@@ -147,11 +150,11 @@ class RestoredTask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RestoreRequest:
-    """What to restore, and what comes first.
+    """The task to restore, and what must happen first.
 
-    `process`: this one. `noted`: the highest number of an owner that workers have told each other. `wait_s`: a
-    pause. `damage`: why the state on disk is to be set aside. `copy_of`: gives the followed copy to start from.
-    `closing`: what still closes the task as it was here before.
+    `process`: this process. `noted`: the highest seq or epoch of an owner in the workers' notes. `wait_s`: a pause.
+    `damage`: why the state on disk must be set aside. `copy_of`: returns the standby copy to start from. `closing`: the
+    close of the task's previous instance in this worker, if it has not finished.
     """
 
     task: TaskId
@@ -164,36 +167,39 @@ class RestoreRequest:
 
 
 class TaskBackend(Protocol):
-    """What decides about the tasks of one group. Called on the processing thread; what waits runs elsewhere."""
+    """The source of truth for the tasks of one group.
+
+    Called on the processing thread; waiting steps run on executors.
+    """
 
     def begin(self) -> None:
-        """Make sure that the group has begun. Raises ConfigError, FatalTaskError, UnreachableError."""
+        """Ensure that the group exists. Raises ConfigError, FatalTaskError, UnreachableError."""
         ...
 
     def begin_later(self) -> Pending[None]:
-        """`begin`, beside the processing thread."""
+        """`begin` on an executor."""
         ...
 
     def begin_restore(self, asked: RestoreRequest) -> Pending[RestoredTask]: ...
 
     def find_owner(self, task: TaskId, place: TaskPosition | None) -> Pending[Owner | None]:
-        """Who has taken the task after `place`, looked up in a while; None when nobody has."""
+        """Find, after a pause, the owner that acquired the task after `place`; None if there is none."""
         ...
 
     def begin_check(self, places: Mapping[TaskId, TaskPosition]) -> Pending[set[TaskId]]:
-        """Which of these idle tasks somebody else has taken."""
+        """Which of these idle tasks another process has acquired."""
         ...
 
     def unanswered(self, error: PipelineError) -> bool:
-        """A restore met no answer. Whether the authority says so itself, once for all its tasks."""
+        """A restore got no answer. Returns whether the backend logs this itself, once for all its tasks."""
         ...
 
     def answered(self) -> None:
-        """What did not answer does again."""
+        """A request was answered after all."""
         ...
 
     def poll_problem(self) -> str | None:
-        """What is wrong with the authority itself; empty when nothing is any more, None when nothing changed."""
+        """The problem of the backend itself; empty once it is solved, None if nothing changed."""
         ...
 
     def close(self) -> None: ...

@@ -1,8 +1,8 @@
-"""What a worker does by the clock beside processing.
+"""The periodic work of a worker beside processing.
 
-It mirrors positions to the consumer group, watches that its topics stay the same, moves the positions of quiet tasks
-past what is no record, and looks whether an idle task was fenced: a task that commits finds that out by itself, one
-without input would hold a state that is not the last for as long as nothing arrives.
+It mirrors positions to the consumer group, checks that topics have not changed, moves the positions of idle tasks past
+transaction markers, and checks whether an idle task was fenced. A task that commits notices a fence by itself. A task
+without input would otherwise keep an outdated state until its next record.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["Maintenance"]
 
 
 class Maintenance:
-    """Called once a turn; asks the cluster on the executor, so that a slow answer delays nothing."""
+    """Called once per turn. It queries the cluster on the executor, so a slow answer delays nothing."""
 
     def __init__(self, runs: Sequence[GroupRun], environment: Environment, settings: WorkerSettings) -> None:
         self._runs = runs
@@ -50,13 +50,13 @@ class Maintenance:
         self._known: dict[str, TopicInfo] = {}  # as of the last check
         self._asked_s = now
         self._outage = Outage(environment.clock, environment.log)
-        self._journals: dict[str, str] = {}  # id of each topic when it was first seen
-        self._changes: dict[GroupRun, TopicChange | None] = {}  # of journals, at the last look
+        self._journals: dict[str, str] = {}  # the id of each topic when it was first described
+        self._changes: dict[GroupRun, TopicChange | None] = {}  # ends of journals, at the last check
         self._quiet = IdlePositions(runs, environment)
         self._looks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
 
     def turn(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
-        """Do what is due; live tasks that must not go on, with the reason."""
+        """Do what is due. Returns the live tasks that must stop, with the reason."""
         now = self._environment.clock.monotonic_s()
         if now >= self._next_mirror_s:
             self._next_mirror_s = now + self._settings.mirror_interval_s
@@ -85,7 +85,7 @@ class Maintenance:
         return found + self._taken()
 
     def _described(self, names: Sequence[str]) -> dict[str, TopicInfo]:
-        """The topics; what would stop a task is believed only when most brokers say so."""
+        """The topics. A change that would stop a task must be confirmed by most brokers."""
         found = self._environment.cluster.describe(names)
         changed = [
             name
@@ -100,22 +100,23 @@ class Maintenance:
         return found
 
     def lost(self, run: GroupRun, task: TaskId) -> PipelineError | None:
-        """Why no restore of the task can succeed, as of the last look; None as far as is known."""
+        """Why no restore of the task can succeed, as of the last check; None if no reason is known."""
         change = self._changes.get(run)
         return None if change is None else _fatal(task, change)
 
     def begin_explanation(
         self, run: GroupRun, task: TaskId, failure: PartitionFailure, position: int
     ) -> Pending[PipelineError]:
-        """Find out why a partition of a live task cannot be read from `position` on, beside the processing thread."""
+        """Find out, on the executor, why a partition of a live task cannot be read from `position`."""
         return self._environment.executor.submit(lambda: self._explain(run, task, failure, position))
 
     def _explain(
         self, run: GroupRun, task: TaskId, failure: PartitionFailure, position: int
     ) -> PipelineError:
-        """A position out of range has another reason when the topic is not the one it was.
+        """A position is out of range for one of three reasons.
 
-        One beyond the end is of a broker that is not the leader any more, or of a loss; a later look may tell.
+        The topic was recreated; or the position is after the end, because the broker is no longer the leader or records
+        were lost (a later check decides); or retention has deleted unprocessed records.
         """
         partition, error = failure.partition, failure.error
         changed: PipelineError | None = None
@@ -135,7 +136,7 @@ class Maintenance:
         )
 
     def _starts_behind(self, partition: TopicPartition, position: int) -> bool:
-        """Whether records were removed that were not processed; False when Kafka does not answer."""
+        """Whether unprocessed records were deleted; False if Kafka does not answer."""
         try:
             with closing(self._environment.journals()) as reader:
                 return reader.bounds(partition).start > position
@@ -163,7 +164,7 @@ class Maintenance:
                 )
                 continue
             for task in list(run.tasks.values()):
-                # One that went on meanwhile has found out by itself.
+                # A task that has committed since noticed a fence by itself.
                 if task.id in taken and task.applied.seq == seqs[task.id]:
                     fenced = FencedError(f"task {task.id}: somebody has taken it after {task.applied.seq}")
                     found.append((run, task.id, fenced))
@@ -195,7 +196,7 @@ def _fatal(task: TaskId, change: TopicChange) -> FatalTaskError:
 
 
 def _watched(plan: GroupPlan) -> Iterator[str]:
-    """The topics that a group cannot do without, as far as it has them."""
+    """The topics that a group requires, if it has them."""
     yield from plan.placed_by
     yield from plan.identity.inputs
     if not plan.group.sinks:

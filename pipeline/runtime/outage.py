@@ -1,6 +1,6 @@
-"""Says that Kafka, or a sink's database, is away, for how long, and that it is back.
+"""Logs that Kafka or a sink's database is unreachable, for how long, and when it is reachable again.
 
-Once each, and now and then in between.
+Each is logged once, and the outage also from time to time in between.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from pipeline.ports import Clock, Logger
 
 __all__ = ["PATIENCE_S", "Outage"]
 
-# An answer that takes longer than this is no answer.
+# An answer that takes longer counts as none.
 PATIENCE_S = 3.0
 REPEAT_S = 10.0
 
 
 class Outage:
-    """Told how requests fare. `asked_s`: when the request was made, on the same clock.
+    """Receives the outcome of requests. `asked_s`: when the request was sent, by the same clock.
 
-    `away`, `back`: names of its events. `name`: whose answer is waited for. `runs`: what to check.
+    `away`, `back`: the names of its log events. `name`: the service. `runs`: what the operator should check.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Outage:
         self._next_s = 0.0
 
     def unanswered(self, asked_s: float, reason: str = "") -> None:
-        """There is no answer yet, or (with `reason`) there will be none."""
+        """A request has no answer yet or, with `reason`, has failed."""
         now = self._clock.monotonic_s()
         if not reason and now - asked_s < PATIENCE_S:
             return

@@ -1,4 +1,4 @@
-"""What a worker is to run, checked against the cluster once at start: one GroupPlan a handler group."""
+"""The plan of a worker, checked against the cluster once at the start: one GroupPlan for each group."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
-    """One group as this worker runs it."""
+    """The plan of one group."""
 
     group: Group
     partitions: int
     identity: Identity
-    largest_input: int  # bytes of a record that an input topic may hold
-    largest_letter: int  # bytes of a record that the dead-letter topic takes; 0 without one
-    placed_by: Mapping[str, int]  # partitions of each topic of the app: by them its outputs are placed
+    largest_input: int  # maximum bytes of a record of an input topic
+    largest_letter: int  # maximum bytes of a record of the dead-letter topic; 0 if there is none
+    placed_by: Mapping[str, int]  # partitions of each topic of the app, for the partitioning of outputs
     letters_id: str = ""  # of the dead-letter topic
 
     @property
@@ -59,18 +59,18 @@ class GroupPlan:
 
     @property
     def reads_replays(self) -> bool:
-        """Whether dead letters that are replayed are one more input."""
+        """Whether the replays topic is an additional input."""
         return self.id.replays_topic in self.identity.inputs
 
     @property
     def lacks_letter_topics(self) -> bool:
-        """Whether topics for dead letters and their replays are yet to be created."""
+        """Whether the topics of dead letters and replays must still be created."""
         return wants_letters(self.group) and not (self.largest_letter and self.reads_replays)
 
     def check_replays(self) -> None:
-        """Each task reads its own partition of them. Raises ConfigError.
+        """Check that each task has its partition of the replays topic. Raises ConfigError.
 
-        Asked after the journal, which has more to say where it is the inputs that have changed.
+        The journal is checked first, because its errors tell more if the inputs have changed.
         """
         found = self.identity.inputs.get(self.id.replays_topic)
         if found is not None and found.partitions != self.partitions:
@@ -88,7 +88,7 @@ class GroupPlan:
 def plan_groups(
     app: App, groups: Sequence[Group], environment: Environment
 ) -> tuple[list[GroupPlan], Mapping[Topic[Any, Any], Sender]]:
-    """Check declarations against the cluster. Raises ConfigError naming what does not fit; UnreachableError."""
+    """Check the declarations against the cluster. Raises ConfigError for a mismatch; UnreachableError."""
     if not groups:
         raise ConfigError(
             f"app {app.app_name} has no handlers and no sinks", hint="register one with @app.handler(topic)"
@@ -120,14 +120,14 @@ def plan_groups(
 
 
 class TopicChange(NamedTuple):
-    """Why a task must not go on with its topics, and what to do about it."""
+    """Why a task must stop because of its topics, and what to do about it."""
 
     reason: str
     hint: str
 
 
 def inputs_changed(plan: GroupPlan, now: Mapping[str, TopicInfo]) -> TopicChange | None:
-    """Why the group must not go on with its inputs as they are now; None when nothing changed."""
+    """Why the group must stop because of its current inputs; None if they have not changed."""
     recreated, moved = "follow runbooks/topic-recreated.md", "follow runbooks/partitions-changed.md"
     for name, facts in plan.identity.inputs.items():
         current = now.get(name)
@@ -145,9 +145,9 @@ def inputs_changed(plan: GroupPlan, now: Mapping[str, TopicInfo]) -> TopicChange
 def outputs_changed(
     plan: GroupPlan, written: Iterable[str], now: Mapping[str, TopicInfo]
 ) -> TopicChange | None:
-    """Why a task must not go on writing to the topics `written`; None when keys still go where they went.
+    """Why a task must stop writing to the topics `written`; None if keys are still mapped to the same partitions.
 
-    Left alone, a commit with an output for a topic that is gone would be aborted for ever.
+    Without this check, a commit with an output for a deleted topic would be aborted and retried forever.
     """
     letters = plan.id.dead_letter_topic
     if plan.largest_letter and letters not in now:
@@ -171,7 +171,7 @@ def outputs_changed(
 
 
 def journal_changed(plan: GroupPlan, before: str | None, now: Mapping[str, TopicInfo]) -> TopicChange | None:
-    """Why a group must not go on with its journal, whose id was `before`; None: it was never seen, or is the same."""
+    """Why a group must stop because of its journal, whose id was `before`; None if it is the same or was never seen."""
     name = plan.id.journal_topic
     current = now.get(name)
     if before is None or (current is not None and current.topic_id == before):
@@ -219,7 +219,7 @@ def _shape(
 
 
 def _check_tags(group: Group) -> None:
-    """Ids of two topics must not be told apart by the topics' names alone, while their rows are alike."""
+    """Refuse two topics whose tags are equal: their ids would share rows."""
     tags: dict[bytes, str] = {}
     for name in (topic.name for topic in group.inputs if topic.dedup is not None):
         other = tags.setdefault(topic_tag(name), name)
@@ -231,13 +231,13 @@ def _check_tags(group: Group) -> None:
 
 
 def sender_of(topic: Topic[Any, Any], info: TopicInfo, clock: Clock) -> Sender:
-    """How the app sends to a topic, as its settings are now."""
+    """The sender for a topic with its current settings."""
     encode_key: Callable[[Any], bytes | None] = topic.key.encode
     return topic.name, encode_key, topic.value.admit, accepted_by(topic.name, info.config, clock.wall_ms)
 
 
 def largest_letter(info: TopicInfo | None) -> int:
-    """Bytes of a record that the dead-letter topic takes; 0 without one."""
+    """Maximum bytes of a record of the dead-letter topic; 0 if there is none."""
     return 0 if info is None else _message_bytes(info) - RECORD_OVERHEAD_BYTES
 
 

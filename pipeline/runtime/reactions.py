@@ -1,18 +1,18 @@
-"""What a worker does about an error that ends one of its tasks: `Reactions` decides, the worker carries it out.
+"""The reaction to an error that ends a task: `Reactions` decides, and the worker carries it out.
 
 | the error          | and                                   | so                                                  |
 |--------------------|---------------------------------------|-----------------------------------------------------|
-| superseded, fenced | the worker stops                      | YIELD: nothing is lost, another has it              |
+| superseded, fenced | the worker stops                      | YIELD: another worker has the task                  |
 | anything else      | the worker stops                      | FAIL                                                |
 | damaged state      | the first time                        | SET_ASIDE: that state, and restore from the journal |
-| damaged state      | again: a disk that needs a person     | FAIL                                                |
+| damaged state      | again: the disk needs an operator     | FAIL                                                |
 | superseded         |                                       | RESTORE: from the journal                           |
-| refused outputs    |                                       | RESTORE: and process again, in smaller commits      |
+| refused outputs    |                                       | RESTORE: then process again, in smaller commits     |
 | fenced             | live, or not too often while restored | LOOK: in the journal, who has it                    |
 | fenced             | too often while it was restored       | FAIL                                                |
 | stale read         | of an input, too often at one place   | FAIL: its records are lost, or a broker is stuck    |
 | outage or doubt    |                                       | RESTORE_LATER: the journal says what happened       |
-| anything else      |                                       | FAIL: the other tasks go on                         |
+| anything else      |                                       | FAIL: the other tasks continue                      |
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Reaction(Enum):
 
 
 class Reactions:
-    """Decides for one worker; remembers what has happened to its tasks before."""
+    """Decides for one worker. Remembers the earlier errors of its tasks."""
 
     def __init__(self) -> None:
         self._fences: dict[TaskId, int] = {}
@@ -67,7 +67,7 @@ class Reactions:
         self._stale: dict[TaskId, tuple[str, int]] = {}
 
     def to(self, error: PipelineError, task: TaskId, *, live: bool, stopping: bool) -> Reaction:
-        """What to do about `error`, which has ended `task`, `live` or while it was restored."""
+        """The reaction to `error`, which ended `task` while it was `live` or being restored."""
         if stopping:
             return Reaction.YIELD if isinstance(error, FencedError | SupersededError) else Reaction.FAIL
         if isinstance(error, DamagedStateError) and task not in self._damaged:
@@ -76,17 +76,19 @@ class Reactions:
         if isinstance(error, SupersededError | RefusedError):
             return Reaction.RESTORE
         if isinstance(error, FencedError):
-            # A live task learns from the journal who has it; two workers that restore at once have no entry yet.
+            # For a live task, the journal names the new owner. Two workers that restore at once have no entry yet.
             self._fences[task] = self._fences.get(task, 0) + (not live)
             return Reaction.FAIL if self._fences[task] > MAX_FENCES else Reaction.FIND_OWNER
         if isinstance(error, StaleReadError) and live:
             before, times = self._stale.get(task, ("", 0))
-            times = times + 1 if before == error.message else 1  # another message: it has come further since
+            times = (
+                times + 1 if before == error.message else 1
+            )  # the message differs, so the task has made progress
             self._stale[task] = error.message, times
             if times > MAX_STALE:
                 return Reaction.FAIL
         return Reaction.RESTORE_LATER if isinstance(error, _OUTAGE_OR_DOUBT) else Reaction.FAIL
 
     def settled(self, task: TaskId) -> None:
-        """It is known who has the task, this worker or another: fences are counted from none again."""
+        """The owner of the task is known, so the count of fences restarts at zero."""
         self._fences.pop(task, None)

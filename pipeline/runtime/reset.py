@@ -1,10 +1,10 @@
-"""Reset: forget a task's state on purpose, and handle its input again from chosen positions.
+"""Reset: discard a task's state, and handle its input again from chosen positions.
 
-It is a RESET entry, appended as `runtime/appending.py` has it: the state is empty, the positions are the chosen ones,
-the history goes on. A crash before its commit leaves the task as it was; after it every restore, with whatever local
-state, comes to the RESET entry and starts empty from there. A worker that runs meanwhile restores the task by itself.
-The entry carries today's topics and schemas, so a reset is also the way past a change that
-`core.recovery.check_identity` refuses. A group of sinks has no journal: `runtime/sinks/reset.py`.
+A reset appends a RESET entry (`runtime/commit/admin_entry.py`): the state is empty, the positions are the chosen ones,
+and the history continues. A crash before its commit changes nothing. After it, every restore, with any local state,
+reaches the RESET entry and continues with an empty state. A worker that runs the task restores it by itself. The entry
+has the current topics and schemas, so a reset also allows a change that `core.recovery.check_identity` refuses. A sink
+group has no journal: `runtime/sinks/reset.py`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from pipeline.runtime.sinks.reset import read_positions, reset_positions
 
 __all__ = ["InputReset", "StartAt", "TaskReset", "plan_reset", "reset_task", "start_at", "timestamp_of"]
 
-# Where an input partition is to be read from; given the reader that knows its bounds.
+# The start offset of an input partition, from a reader that knows its bounds.
 StartAt = Callable[[JournalReader, TopicPartition], int]
 
 
 def start_at(choices: Sequence[str]) -> StartAt:
-    """Where inputs are to be read from, as people write it: `[TOPIC=]earliest|latest|OFFSET|TIME`.
+    """Parse the start of inputs as people write it: `[TOPIC=]earliest|latest|OFFSET|TIME`.
 
-    TIME is ISO 8601 with an offset from UTC: the first record with that timestamp or a later one. A choice with
-    a topic is for that topic, one without for all others. Raises InputError.
+    TIME is ISO 8601 with an offset from UTC: the first record with that timestamp or a later one. A choice with a topic
+    is for that topic, a choice without is for all other topics. Raises InputError.
     """
     chosen: dict[str, StartAt] = {}
     for choice in choices:
@@ -72,7 +72,7 @@ def _where(text: str) -> StartAt:
 
 
 def timestamp_of(text: str, wrong: str = "is no time", instead: str = "") -> int:
-    """Milliseconds since the epoch of a time in ISO 8601 with an offset from UTC. Raises InputError."""
+    """Milliseconds since the epoch for a time in ISO 8601 with an offset from UTC. Raises InputError."""
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
@@ -84,7 +84,7 @@ def timestamp_of(text: str, wrong: str = "is no time", instead: str = "") -> int
 
 @dataclass(frozen=True, slots=True)
 class InputReset:
-    """One input partition of a task. Offsets; `position` is None where the task never read it."""
+    """One input partition of a task. All values are offsets. `position`: None if the task never read the partition."""
 
     topic: str
     partition: int
@@ -93,18 +93,18 @@ class InputReset:
 
     @property
     def again(self) -> int:
-        """Offsets below the position that will be handled again (markers among them)."""
+        """The number of offsets below the position that are handled again, including markers."""
         return max(0, (self.position or 0) - self.start)
 
     @property
     def skipped(self) -> int:
-        """Offsets that will never be handled."""
+        """The number of offsets that are never handled."""
         return 0 if self.position is None else max(0, self.start - self.position)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskReset:
-    """What a reset would do to one task; `outputs`: the topics that its handlers may have written to."""
+    """The effect of a reset on one task. `outputs`: the topics that its handlers may have written to."""
 
     task: TaskId
     plan: GroupPlan
@@ -116,10 +116,10 @@ class TaskReset:
 def plan_reset(
     app: App, groups: Sequence[Group], partition: int | None, start: StartAt, environment: Environment
 ) -> Iterator[TaskReset]:
-    """What a reset would do to each task of `groups`, or to `partition` of each. Changes nothing.
+    """Plan a reset of each task of `groups`, or of `partition` of each. Changes nothing.
 
-    Raises ConfigError (also for an app that is retired), InputError (a start outside of what the input holds),
-    UnreachableError, FatalTaskError (the group has no journal).
+    Raises ConfigError (also for a retired app), InputError (a start outside the input's offsets), UnreachableError,
+    FatalTaskError (the group has no journal).
     """
     plans, _ = plan_groups(app, groups, environment)
     reader = environment.journals()
@@ -142,9 +142,9 @@ def plan_reset(
 
 
 def reset_task(reset: TaskReset, owner: str, environment: Environment, settings: WorkerSettings) -> int:
-    """Do it; the number of the RESET entry, or of a sink task's new epoch.
+    """Reset the task. Returns the seq of the RESET entry, or a sink task's new epoch.
 
-    Raises FencedError when workers take the task back again and again, UnreachableError, FatalTaskError.
+    Raises FencedError if workers acquire the task again each time, UnreachableError, FatalTaskError.
     """
     positions = {entry.topic: entry.start for entry in reset.inputs}
     if reset.plan.group.sinks:
@@ -175,7 +175,7 @@ def _entered(task: TaskId, reader: JournalReader) -> tuple[int, Mapping[str, int
 
 
 def _sink_seqs(plan: GroupPlan, environment: Environment) -> dict[TaskId, tuple[int, Mapping[str, int]]]:
-    """Epoch and positions of each task; 0 and none where its rows are missing."""
+    """The epoch and positions of each task; 0 and no positions if its rows are missing."""
     return {
         task: (
             max((row.epoch for row in rows.values()), default=0),
@@ -206,6 +206,6 @@ def _input_resets(
 
 
 def _behind_replays(reader: JournalReader, partition: TopicPartition, position: int, end: int) -> int:
-    """Behind what waits to be replayed: it is of the history that is forgotten. Where nothing waits, as it is."""
+    """The position after the waiting replays, which belong to the discarded history. Unchanged if there are none."""
     waits = next(reader.read(partition, position, end), None) is not None  # markers have offsets, too
     return end if waits else position

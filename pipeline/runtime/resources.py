@@ -1,4 +1,4 @@
-"""What handlers use besides topics and tables: `Resources`, each made when it is first asked for."""
+"""The resources of handlers, such as clients: `Resources`. Each is made at its first use."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Resources:
         self._made: dict[Resource[Any], Any] = {}
 
     def get(self, resource: Resource[Any]) -> Any:
-        """The one of this worker. Raises whatever its factory raises."""
+        """This worker's instance. Raises what its factory raises."""
         if resource not in self._made:
             self._made[resource] = resource.factory()
         return self._made[resource]
 
     def close(self) -> None:
-        """Close those that can be closed, and forget all."""
+        """Close the resources that have a `close` method, and drop all."""
         for made in self._made.values():
             if callable(getattr(made, "close", None)):
                 made.close()

@@ -1,4 +1,4 @@
-"""How far a restore is: `RestoreProgress`, for the log now and for whoever asks meanwhile."""
+"""The progress of a restore: `RestoreProgress`, for the log and for queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOG_INTERVAL_S = 2.0
 
 
 class RestorePhase(Enum):
-    """What a restore is at."""
+    """The phase of a restore."""
 
     CHOOSING = "choosing"
     COPYING = "copying"
@@ -22,7 +22,7 @@ class RestorePhase(Enum):
 
 
 class RestoreProgress:
-    """The numbers of one restore. Transfers on several threads may report at once; anybody may read.
+    """The counts of one restore. Several threads may report and read at once.
 
     `copy_bytes`, `copied_bytes`: of a checkpoint's files. `replay_offsets`, `replayed_offsets`: of the journal;
     markers have offsets, too. `replayed_entries`.
@@ -65,7 +65,7 @@ class RestoreProgress:
         self._log_when_due()
 
     def seconds_left(self) -> float | None:
-        """Of this phase, at its own speed so far; None while nothing can be said."""
+        """The estimate for this phase, at its average speed so far; None if there is no estimate."""
         done, total = {
             RestorePhase.CHOOSING: (0, 0),
             RestorePhase.COPYING: (self.copied_bytes, self.copy_bytes),

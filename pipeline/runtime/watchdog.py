@@ -1,8 +1,8 @@
-"""Notices a handler that does not return: `Watchdog`, which looks from another thread.
+"""Detects a handler that does not return: `Watchdog`, which checks from another thread.
 
-Processing costs nothing for it but two stores a batch: the record at hand is in the context anyway, and the
-same record seen again after a while is one whose handler has not returned. Nothing is interrupted, because
-nothing can be: user code ends by itself or with the process.
+The cost for processing is two stores per batch. The context holds the current record anyway; if a later check sees the
+same record, its handler has not returned. Nothing is interrupted, because Python code in a thread cannot be: it ends by
+itself or with the process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["AtWork", "Watchdog"]
 
 @dataclass(frozen=True, slots=True)
 class AtWork:
-    """What the processing thread is at: the handlers of a topic, and the first record that they have not done."""
+    """The current work of the processing thread: a topic's handlers, and the first unfinished record."""
 
     task: TaskId
     handlers: Sequence[str]
@@ -35,9 +35,9 @@ class AtWork:
 
 
 class Watchdog:
-    """Warns when a handler is at one record, or one batch, for `warn_after_s`; again each time that doubles.
+    """Warns if a handler has worked on one record, or one batch, for `warn_after_s`, and again each time that doubles.
 
-    `at_work`: what the processing thread is at, None when it is in no handler. `stack`: where that thread is.
+    `at_work`: returns the current work of the processing thread; None outside of handlers. `stack`: returns its stack.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Watchdog:
 
     @property
     def interval_s(self) -> float:
-        """How often to look: a warning comes at most this much late."""
+        """The interval of checks, which is also the maximum delay of a warning."""
         return min(1.0, self._warn_after_s / 4)
 
     def look(self) -> None:
-        """Look once. Seconds count from the first look that found the record."""
+        """Check once. Seconds are counted from the first check that found the record."""
         now = self._clock.monotonic_s()
         found = self._at_work()
         if self._seen is None or found is None or found.record is not self._seen.record:

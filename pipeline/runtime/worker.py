@@ -1,7 +1,7 @@
-"""The worker: runs its share of an app's tasks, reads their inputs, and reacts to whatever ends one of them.
+"""The worker: runs its share of an app's tasks, reads their inputs, and reacts to errors that end a task.
 
-Handlers of all tasks run on the thread that calls `step`; restores and commits run on the executor. Errors
-are reacted to in one place, `_react`, by the table in `pipeline.runtime.reactions`.
+The handlers of all tasks run on the thread that calls `step`. Restores and commits run on the executor. One method,
+`_react`, reacts to all errors, by the table in `pipeline.runtime.reactions`.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ class Worker:
         self.displaced: DisplacedError | None = None  # by another process of this worker's id
 
     def start(self) -> None:
-        """Check the app against the cluster, make sure of genesis, and join the other workers.
+        """Check the app against the cluster, ensure genesis, and join the other workers.
 
         Raises ConfigError, FatalTaskError (a group lost its journal), UnreachableError.
         """
-        # First of all: a start that must fail for that reason would fence the worker that is well.
+        # Claim the directory first, so that a start that will fail cannot fence a healthy worker.
         self._environment.stores.claim(self._app.app_name)
         environment, settings = self._environment, self._settings
         planned = plan_backends(
@@ -105,7 +105,7 @@ class Worker:
         )
 
     def step(self) -> bool:
-        """One turn: take restored tasks live, poll, process, seal, retire. True when anything moved."""
+        """One turn: start restored tasks, poll, process, seal, retire. Returns whether anything changed."""
         self._turns += 1
         self._pace.turn()
         moved = self._begin_late() | self._take_and_give() | self._take_live()
@@ -132,7 +132,7 @@ class Worker:
 
     @property
     def finished(self) -> bool:
-        """Each task that it had, or is about to have, has failed, or another process has its name."""
+        """Whether all its tasks have failed, or another process has its worker id."""
         if self.displaced is not None:
             return True
         busy = (
@@ -146,7 +146,7 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Nothing is being restored, moved, checkpointed, open or under way (input may be waiting)."""
+        """Whether nothing is being restored, moved, checkpointed or committed, or is open (input may be waiting)."""
         if (
             self._restoring
             or self._fenced
@@ -161,19 +161,19 @@ class Worker:
 
     @property
     def environment(self) -> Environment:
-        """The ports that it runs on."""
+        """The ports of this worker."""
         return self._environment
 
     @property
     def at_work(self) -> AtWork | None:
-        """The record that a handler is at; None outside of handlers. For a watchdog on another thread."""
+        """The record that a handler is processing; None outside of handlers. For a watchdog on another thread."""
         tasks = [task for run in list(self._runs) for task in list(run.tasks.values())]
         return next((at for task in tasks if (at := task.at_work) is not None), None)
 
     def stop(self) -> None:
         """Commit what is open, release every task, and leave.
 
-        Raises nothing: what cannot be committed is left to the next start.
+        Raises nothing: records that cannot be committed are processed again after the next start.
         """
         self._stopping = True
         self._checkpointer.stop()
@@ -182,7 +182,7 @@ class Worker:
                 task.stop_waiting()
             for partition in list(run.tasks):
                 run.release(partition)
-        for run in self._runs:  # all at once, so that the last one's commit does not wait for the first one's
+        for run in self._runs:  # start all before waiting, so that their commits overlap
             for task in list(run.leaving.values()):
                 self._advance_leaving(run, task)
         for run in self._runs:
@@ -192,7 +192,7 @@ class Worker:
             run.mirror()
 
     def close(self) -> None:
-        """Release every client and store. Call after `stop`, or instead of it to leave at once."""
+        """Close all clients and stores. Call it after `stop`, or instead of `stop` to leave immediately."""
         self._stopping = True
         self._checkpointer.stop()
         for run in self._runs:
@@ -219,7 +219,7 @@ class Worker:
         self._environment.log.info("worker_stopped", app=self._app.app_name)
 
     def progress(self) -> WorkerCounters:
-        """Counts for people and metrics."""
+        """The worker's counts, for people and metrics."""
         live = [task for run in self._runs for task in (*run.tasks.values(), *run.leaving.values())]
         totals = sum(map(counts_of, live), Counter(self._ended))
         return WorkerCounters(
@@ -239,7 +239,7 @@ class Worker:
         )
 
     def _begin_late(self) -> bool:
-        """Groups whose database was away at the start, and answers now."""
+        """Start groups whose database was unreachable when the worker started."""
         ended = () if self._stopping else self._beginnings.turn()
         for run, error in ended:
             self._own().reconsider()
@@ -249,7 +249,7 @@ class Worker:
         return bool(ended)
 
     def _take_and_give(self) -> bool:
-        """Begin what the ring asks for."""
+        """Start the actions that the ring requires."""
         for task in [task for task, closing in self._closing.items() if closing.done()]:
             del self._closing[task]
         self._learn_owners()
@@ -271,7 +271,7 @@ class Worker:
         return bool(actions)
 
     def _tell_news(self, run: GroupRun) -> None:
-        """What is wrong with a group's authority is a problem of each of its tasks, until it is over."""
+        """A problem of a group's backend is noted for each of its tasks until it is solved."""
         problem = run.backend.poll_problem()
         if problem is not None:
             self._own().waits(run.plan.id, problem if run in self._beginnings else "")
@@ -283,12 +283,12 @@ class Worker:
         for run in self._runs:
             places.update({task.id: TaskRole.LIVE for task in run.tasks.values()})
             places.update({task.id: TaskRole.LEAVING for task in run.leaving.values()})
-        # A fenced task is as good as claimed until it is known who has it.
+        # A fenced task counts as claimed until its owner is known.
         busy = [*self._restoring, *self._fenced, *self._beginnings.tasks]
         return {**places, **dict.fromkeys(busy, TaskRole.RESTORING)}
 
     def _learn_owners(self) -> None:
-        """Fenced tasks: now it is known by whom."""
+        """React to fenced tasks whose new owner is now known."""
         for task in [task for task, look in self._fenced.items() if look.done()]:
             look = self._fenced.pop(task)
             try:
@@ -298,7 +298,7 @@ class Worker:
                 continue
             self._own().reconsider()
             if owner is None or owner.process == self._own().me.process:
-                continue  # the client says fenced also when the broker timed a transaction out
+                continue  # the client also reports a transaction time-out as fencing
             self._reactions.settled(task)
             self._environment.log.warning(
                 "task_taken_over", task=str(task), owner=owner.worker, seq=owner.seq
@@ -316,9 +316,9 @@ class Worker:
         damage: str | None = None,
         copy_of: Callable[[], Store | None] | None = None,
     ) -> None:
-        """Restore beside the processing thread. `damage`: first set the state aside, for this reason.
+        """Start a restore on the executor. `damage`: set the state aside first, for this reason.
 
-        `copy_of`: gives the copy to start from.
+        `copy_of`: returns the standby copy to start from.
         """
         process, noted = self._own().me.process, self._own().noted(task)
         asked = RestoreRequest(task, process, noted, wait_s, damage, copy_of, self._closing.pop(task, None))
@@ -374,7 +374,7 @@ class Worker:
         return bool(records)
 
     def _react_to_failures(self) -> bool:
-        """Partitions that could not be read, when it is known why. A task that has ended meanwhile is past it."""
+        """React to unreadable partitions once the reason is known. Tasks that have ended since are ignored."""
         ended = [each for each in self._failing if each[2].done()]
         self._failing = [each for each in self._failing if not each[2].done()]
         for run, task, why in ended:
@@ -401,7 +401,7 @@ class Worker:
         return moved
 
     def _advance_leaving(self, run: GroupRun, task: LiveTask) -> bool:
-        """A task that was given up: gone when its release entry is committed."""
+        """Advance the tasks being released. Each is removed once its release entry is committed."""
         try:
             moved = task.advance()
             if not task.idle:
@@ -428,7 +428,7 @@ class Worker:
         self._drop(run, task_id)
         log, name = self._environment.log, str(task_id)
         reaction = self._reactions.to(error, task_id, live=task is not None, stopping=self._stopping)
-        if reaction is Reaction.YIELD:  # whoever has it now begins after the last commit
+        if reaction is Reaction.YIELD:  # the new owner starts after the last commit
             log.info("task_left_to_another", task=name, reason=error.message)
         elif reaction is Reaction.SET_ASIDE:
             self._begin_restore(run, task_id, damage=error.message)
@@ -451,7 +451,7 @@ class Worker:
             self._fail(run, task_id, error, seq)
 
     def _fail(self, run: GroupRun, task_id: TaskId, error: PipelineError, seq: int | None = None) -> None:
-        """`seq`: of its last entry, when it was live. Whoever reads of it is told what to do next, always."""
+        """Fail a task. `seq`: that of its last entry, if it was live. The log entry always includes a next step."""
         self._drop(run, task_id)
         reason = str(error)
         error.hint = error.hint or _GOES_ON
@@ -463,7 +463,7 @@ class Worker:
             self._own().could_not_take(task_id, reason)
 
     def _leave_to_namesake(self, error: DisplacedError) -> None:
-        """Another process has this worker's id, and with it its tasks."""
+        """Leave the tasks to another process with this worker's id."""
         self.displaced = error
         self._environment.log.error("worker_displaced", reason=error.message, next=error.hint)
         for run in self._runs:
@@ -471,7 +471,7 @@ class Worker:
                 self._drop(run, task.id)
 
     def _drop(self, run: GroupRun, task_id: TaskId) -> None:
-        """Close the task, if it is live or leaving."""
+        """Close the task if it is live or being released."""
         task = run.remove(task_id.partition)
         if task is None:
             return
@@ -490,5 +490,5 @@ class Worker:
 
 
 def _place(at: AtWork | None) -> object:
-    """Tells records apart, so that a handler's progress is seen."""
+    """Identifies a record, to detect a handler's progress."""
     return None if at is None else (at.task, at.record.offset())

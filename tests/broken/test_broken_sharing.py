@@ -104,7 +104,7 @@ ROWS = [
     Broken(
         "a task is released before what is open is committed",
         "runtime/task/task.py",
-        "        seal = seal or self._leaving  # so that a release entry finds nothing open\n",
+        "        seal = seal or self._leaving  # so that nothing is open when the release entry is committed\n",
         "",
         "tests/runtime/task/test_task.py given_up",
     ),

@@ -1,6 +1,6 @@
-"""Records that a task cannot process yet: `Backlog`, in the order of each topic.
+"""Records that a task cannot process yet: `Backlog`. It keeps the order of each topic.
 
-A topic whose first record is to be tried again later waits for that one, and nobody else does.
+If the first record of a topic is to be retried later, only the other records of this topic wait for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Backlog", "Retried", "WaitingRecords"]
 
 
 class WaitingRecords(NamedTuple):
-    """Records of one topic, in order. `failures`: how often the first one has failed; more than 0: it is alone."""
+    """Records of one topic, in order. `failures`: the failures of the first record; if there are any, it is alone."""
 
     topic: str
     records: Sequence[Record]
@@ -23,7 +23,10 @@ class WaitingRecords(NamedTuple):
 
 
 class Retried(NamedTuple):
-    """A record that is tried again. `since_s`: its first failure, by the monotonic clock. `reason`: its last error."""
+    """A record that is being retried.
+
+    `since_s`: its first failure, by the monotonic clock. `reason`: its last error.
+    """
 
     topic: str
     partition: int
@@ -39,7 +42,7 @@ class _Retry(NamedTuple):
 
 
 class Backlog:
-    """Bounded by whoever fills it: `records` says how many wait. Processing thread only."""
+    """The caller bounds it: `records` is the number of waiting records. Processing thread only."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -52,19 +55,19 @@ class Backlog:
         return bool(self._runs)
 
     def add(self, topic: str, records: Sequence[Record]) -> None:
-        """Records that follow all that wait of this topic."""
+        """Add records after all waiting ones of this topic."""
         self._runs.append((topic, records))
         self.records += len(records)
 
     @property
     def retried(self) -> Retried | None:
-        """The record that has been tried again for the longest time."""
+        """The record that has been retried for the longest time."""
         return min(self._retried.values(), key=lambda retried: retried.since_s, default=None)
 
     def hold(
         self, topic: str, records: Sequence[Record], failures: int, wait_s: float, reason: str = ""
     ) -> None:
-        """Records that precede all that wait of this topic; the first has failed, and is tried again in `wait_s`."""
+        """Add records before all waiting ones of this topic. The first has failed, and is retried in `wait_s`."""
         self._runs.appendleft((topic, records))
         self.records += len(records)
         now_s, first, before = self._clock.monotonic_s(), records[0], self._retried.get(topic)
@@ -73,11 +76,11 @@ class Backlog:
         self._retried[topic] = Retried(topic, first.partition(), first.offset(), failures, since_s, reason)
 
     def settle(self, topic: str) -> None:
-        """The record of this topic that was tried again is done."""
+        """The record of this topic that was being retried is finished."""
         self._retried.pop(topic, None)
 
     def take(self) -> WaitingRecords | None:
-        """What may be processed next; None when nothing may now. What is tried again comes alone."""
+        """The next records that may be processed; None if there are none now. A retried record comes alone."""
         now = self._clock.monotonic_s() if self._retries else 0.0
         for index, (topic, records) in enumerate(self._runs):
             retry = self._retries.get(topic)
@@ -95,7 +98,7 @@ class Backlog:
         return None
 
     def clear(self) -> None:
-        """Forget all of it: it is still in the input."""
+        """Drop all records. They are still in the input."""
         self._runs.clear()
         self._retries.clear()
         self._retried.clear()

@@ -14,14 +14,14 @@ from pipeline.runtime.task.handler_errors import error_text, error_traceback
 
 __all__ = ["DeadLetters"]
 
-_HEADER_BYTES = 8  # what a header takes beside its name and value, at most
+_HEADER_BYTES = 8  # the maximum overhead of a header beside its name and value
 
 
 class DeadLetters:
-    """`largest`: bytes that the dead-letter topic takes as key, value and headers of a record.
+    """`largest`: the maximum bytes of key, value and headers of a record in the dead-letter topic.
 
-    `topic_ids`: of the inputs, as they are now. A replay that fails again keeps the one that it had. `count`: of the
-    letters that the task has written before.
+    `topic_ids`: the current ids of the input topics; a replay that fails again keeps its id. `count`: the dead letters
+    that the task has written before.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class DeadLetters:
         self._taken = self._written
 
     def wrote(self) -> None:
-        """The last letter is in the open commit."""
+        """The last dead letter is part of the open commit."""
         self._written += 1
 
     def take_written(self) -> int:
-        """How many letters were written since the last call: those of the commit that is sealed now."""
+        """The number of dead letters since the last call, which are those of the commit that is being sealed."""
         written, self._taken = self._written - self._taken, self._written
         return written
 
     def write(self, record: Record, handler: str, error: BaseException, tries: int) -> Any:
-        """The letter, as ports.Output, for the commit with the record's position."""
+        """The dead letter as an `Output`, for the commit that contains the record's position."""
         timestamp_ms = record.timestamp()[1]
         own, left_out = readable_headers(record)
         origin = Origin(record.topic(), record.partition(), record.offset(), timestamp_ms)
@@ -73,7 +73,7 @@ class DeadLetters:
         return self._topic, record.key(), record.value(), kept_timestamp(record), headers
 
     def refusal(self, letter: Any) -> str | None:
-        """Why a letter cannot be sent: Kafka would refuse it, and with it all that is in its commit."""
+        """Why a dead letter cannot be sent; None if it can. Kafka would refuse its whole commit."""
         _, key, value, _, headers = letter
         size = len(key or b"") + len(value or b"")
         size += sum(len(name.encode()) + len(content or b"") + _HEADER_BYTES for name, content in headers)

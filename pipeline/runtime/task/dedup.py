@@ -1,15 +1,14 @@
-"""Drops duplicates before any handler sees them: `DedupTable`, the ids of one input topic as one task knows them.
+"""Drops duplicates before handlers see them: `DedupTable`, one task's ids of one input topic.
 
-What it remembers goes where tables go: it is open until the task seals, then part of the commit's delta, in one
-transaction with the outputs and the position of the record. So no crash leaves an id without what its event has
-done, or the other way round:
+Ids are stored like table rows: open until the task seals, then in the commit's delta, in one transaction with the
+outputs and the position of the record. So a crash never separates an id from the effects of its event:
 
-    before the commit point   neither the id nor the outputs are there; the record is processed again
-    after it                  both are; the record is not read again, and whoever sends it again is a duplicate
+    before the commit point   neither the id nor the outputs exist; the record is processed again
+    after it                  both exist; the record is not read again, and another record with its id is a duplicate
 
-The same commit deletes ids whose time is over, so restore, checkpoints and handoffs need to know nothing of time.
-An id counts as seen once the handlers of its record have succeeded: a record that is skipped, put aside as a dead
-letter or tried again leaves none behind. Processing thread only.
+The same commit deletes expired ids, so restore, checkpoints and handoffs do not depend on time. An id is stored once
+the handlers of its record have succeeded: a record that is skipped, retried or becomes a dead letter stores no id.
+Processing thread only.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ from pipeline.runtime.task.handler_errors import ENDING
 
 __all__ = ["Admitted", "DedupTable", "Dropped", "dedup_tables"]
 
-# What one commit forgets at most: twice what it learns, so that the rows on disk do not grow while any is over, and
-# some more. A commit after a long pause is not held up by all that is over at once.
+# The most ids that one commit deletes: twice the ids that it adds, so that expired rows cannot accumulate, and a few
+# more. So the first commit after a long pause does not delete all expired ids at once.
 FORGOTTEN_PER_LEARNT = 2
 FORGOTTEN_AT_LEAST = 1024
 
@@ -58,7 +57,7 @@ Reject = Callable[[Record, BaseException], None]
 
 @dataclass(slots=True)
 class Dropped:
-    """`duplicates`: dropped. `late`: let through, though their ids were still there from longer ago than the ttl."""
+    """`duplicates`: dropped. `late`: passed, although their ids are still stored, because they had expired."""
 
     duplicates: int = 0
     late: int = 0
@@ -66,7 +65,7 @@ class Dropped:
 
 @dataclass(slots=True)
 class Admitted:
-    """What a batch is without its duplicates, and what to remember of it should its handler succeed."""
+    """A batch without its duplicates, and the ids to store if its handler succeeds."""
 
     records: list[Record] = field(default_factory=list)
     ids: dict[bytes, bytes] = field(default_factory=dict)
@@ -100,11 +99,11 @@ class DedupTable:
         self._prefix = id_prefix(topic.name)
         self._clock_ms = -1  # not read yet
         self._written_ms = -1
-        self._oldest_ms = 0  # no expiry in the store is of an earlier clock
-        self._deleted_ms = -1  # no id that an expiry in the store names was first seen before
-        self._again_ms = -1  # when the ids that came again after their time were first seen, at the latest
-        self._open: dict[bytes, bytes] = {}  # rows of ids since the last seal, in the order of their clocks
-        self._disowned = False  # the record at hand
+        self._oldest_ms = 0  # no expiry in the store has an earlier clock
+        self._deleted_ms = -1  # no id in an expiry of the store was first seen before this clock
+        self._again_ms = -1  # the latest first-seen clock of ids seen again after they had expired
+        self._open: dict[bytes, bytes] = {}  # id rows since the last seal, in the order of their clocks
+        self._disowned = False  # the current record
         self.dropped = Dropped()
 
     def identifies(self, record: Record) -> bool:
@@ -112,17 +111,17 @@ class DedupTable:
         return isinstance(self._keys([record])[0], bytes)
 
     def unique(self, records: Sequence[Record], reject: Reject) -> Iterator[Record]:
-        """The records that are no duplicates, one after the other.
+        """Yield the records that are not duplicates, one by one.
 
-        To ask for the next one is to say that the handlers of the last one have succeeded, unless `disown` was
-        called. `reject` gets what has no id, and may raise.
+        Taking the next record means that the handlers of the last one have succeeded, unless `disown` was called.
+        `reject` receives records without an id, and may raise.
         """
         self._read_clock()
         keys = self._keys(records)
         found = self._found(keys)
         wall_ms = self._clock.wall_ms()
         remembered, ttl_ms = self._open, self._ttl_ms
-        now_ms = self._clock_ms  # as it will be if this record is processed
+        now_ms = self._clock_ms  # the clock if this record is processed
         packed = pack_clock(now_ms)
         for record, key, stored in zip(records, keys, found, strict=True):
             if not isinstance(key, bytes):
@@ -151,13 +150,13 @@ class DedupTable:
                 self._clock_ms = now_ms
 
     def disown(self) -> None:
-        """The record at hand was not processed: it leaves no id behind, and the clock where it was."""
+        """The current record was not processed: its id is not stored, and the clock is unchanged."""
         self._disowned = True
 
     def admit(self, records: Sequence[Record]) -> Admitted:
-        """Take the duplicates out of a batch. Nothing is remembered, and no time passes, before `settle`.
+        """Remove the duplicates from a batch. No id is stored, and the clock does not advance, before `settle`.
 
-        Raises whatever a record without an id raises, ValueError for a duplicate that is too large to be copied.
+        Raises the error of a record without an id; ValueError for a duplicate that is too large to be copied.
         """
         self._read_clock()
         keys = self._keys(records)
@@ -191,14 +190,14 @@ class DedupTable:
         self.dropped.late += len(admitted.late)
 
     def take_writes(self) -> Mapping[bytes, bytes | None]:
-        """What the commit that is being sealed has to write: new ids, the clock, and deletes of what is over.
+        """The writes of the commit that is being sealed: new ids, the clock, and deletes of expired ids.
 
-        Call when nothing is under way, so that the store has all that was sealed before. Raises CorruptStateError.
+        Call it while no commit is in progress, so that the store contains all sealed writes. Raises CorruptStateError.
         """
         if self._clock_ms == self._written_ms and not self._open:
             return {}
         writes: dict[bytes, bytes | None] = self._forget()
-        writes.update(self._open)  # over what is forgotten: an id that was seen again stays
+        writes.update(self._open)  # after the deletes: an id that was seen again is kept
         writes.update(expiries(self._topic.name, self._open))
         writes[clock_key(self._topic.name)] = pack_state(self._clock_ms, self._again_ms)
         self._written_ms = self._clock_ms
@@ -206,10 +205,10 @@ class DedupTable:
         return writes
 
     def _forget(self) -> dict[bytes, bytes | None]:
-        """Deletes of expiries that are over, the oldest first, and of those of their ids that are.
+        """Deletes of due expiries, the oldest first, and of their expired ids.
 
-        Where the look ends the next one begins: an expiry that is written later is never of an earlier clock. So
-        it does not pass again over what RocksDB keeps of the deleted.
+        The next scan starts where this one ends, because a later expiry never has an earlier clock. So it does not scan
+        RocksDB's tombstones again.
         """
         deletes: dict[bytes, bytes | None] = {}
         if not is_over(self._clock_ms, self._oldest_ms, self._ttl_ms):
@@ -219,14 +218,14 @@ class DedupTable:
         for key, value in self._store.scan(expiry_prefix(topic), expiry_start(topic, self._oldest_ms)):
             newest_ms = expiry_clock(key)
             if newest_ms > self._oldest_ms:
-                # All of the clock before are gone, and what the others name was seen at that clock or later. (Of one
-                # clock, they do not lie in the order in which their ids were seen.)
+                # All ids of the clock before are deleted, and the others were seen at that clock or later. (Within one
+                # clock, they are not in the order in which their ids were seen.)
                 self._deleted_ms, self._oldest_ms = self._oldest_ms, newest_ms
             if not is_over(self._clock_ms, self._oldest_ms, self._ttl_ms) or len(deletes) >= most:
                 return deletes
             ids = [self._prefix + name for name in digests_in(value)]
             if self._again_ms < max(self._deleted_ms, 0):
-                deletes.update(dict.fromkeys(ids))  # none of them came again, so all are over with the newest
+                deletes.update(dict.fromkeys(ids))  # none was seen again, so all expire with the newest
             else:
                 rows = zip(ids, self._store.get_many(ids), strict=True)
                 deletes.update(dict.fromkeys(forgotten(rows, self._clock_ms, self._ttl_ms)))
@@ -241,7 +240,7 @@ class DedupTable:
             self._written_ms = self._clock_ms
 
     def _keys(self, records: Sequence[Record]) -> list[bytes | BaseException]:
-        """The row's key for each record, or why it has none."""
+        """The key of each record's id row, or the error if it has no id."""
         prefix, id_of = self._prefix, self._id_of
         keys: list[bytes | BaseException] = []
         for record in records:
@@ -249,12 +248,12 @@ class DedupTable:
                 keys.append(prefix + digest(id_of(record)))
             except ENDING:
                 raise
-            except BaseException as error:  # noqa: BLE001 - it belongs to the record, and waits for its turn
+            except BaseException as error:  # noqa: BLE001 - it belongs to the record, and is raised when its turn comes
                 keys.append(error)
         return keys
 
     def _found(self, keys: Sequence[bytes | BaseException]) -> list[bytes | None]:
-        """The rows of ids that are committed or about to be, read at once; None without one."""
+        """The id rows that are committed or sealed, read together; None for an id without a row."""
         known = [key for key in keys if isinstance(key, bytes)]
         rows = self._store.get_many(known) if known else []
         if sealed := self._overlay.sealed:
@@ -274,9 +273,9 @@ class DedupTable:
             self.dropped.duplicates += 1
 
     def _copy(self, record: Record) -> None:
-        """To the topic for duplicates, as it came.
+        """Copy the record unchanged to the topic for duplicates.
 
-        Raises ValueError when the topic would not take it, or the headers cannot be read.
+        Raises ValueError if the topic would refuse it, or if its headers cannot be read.
         """
         if self._duplicates_to is not None:
             headers = [
@@ -308,7 +307,7 @@ class DedupTable:
 def dedup_tables(
     group: Group, store: ReadableStore, overlay: TaskOverlay, context: Context, clock: Clock
 ) -> dict[str, DedupTable]:
-    """By name, those of a group's input topics that have one."""
+    """The dedup tables of a group, by name of the input topic."""
     return {
         topic.name: DedupTable(topic, store, overlay, context, clock)
         for topic in group.inputs

@@ -44,11 +44,11 @@ LEAVING = (SystemExit, CancelledError, GeneratorExit)
 
 
 class UncommonError(Exception):
-    """Stands for an error that is not an Exception; its text names the class."""
+    """Represents an error that is not an Exception. Its text names the class."""
 
 
 def only_exceptions(function: Callable[..., None]) -> Callable[..., None]:
-    """The function, with uncommon errors turned into Exceptions: for code that runs on an executor's thread."""
+    """Wrap the function so that uncommon errors become Exceptions, for code on an executor's thread."""
 
     @wraps(function)
     def call(*arguments: Any) -> None:
@@ -63,12 +63,12 @@ def only_exceptions(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def handler_name(binding: Binding) -> str:
-    """The handler's function as Python names it."""
+    """The qualified name of the handler's function."""
     return str(getattr(binding.function, "__qualname__", binding.function))
 
 
 def plainly(error: BaseException, topic: Topic[Any, Any], record: Record) -> BaseException:
-    """The error, or of a null value that cannot be decoded one that says so: a decoder misses its bytes-like object."""
+    """Return `error`, or a clearer TypeError for an undecodable null value."""
     if record.value() is not None or topic.value.allows_none or not isinstance(error, TypeError):
         return error
     try:
@@ -84,7 +84,7 @@ def plainly(error: BaseException, topic: Topic[Any, Any], record: Record) -> Bas
 
 
 def error_text(error: BaseException) -> str:
-    """`ValueError: what it says`, also for an error that cannot say anything."""
+    """The text `ValueError: message`, also for an error whose `__str__` raises."""
     if isinstance(error, PipelineError):
         return f"{type(error).__name__}: {error.message}"
     try:
@@ -96,16 +96,19 @@ def error_text(error: BaseException) -> str:
 
 
 def error_place(error: BaseException) -> str:
-    """The handler's own line, the innermost one of what it called, and the error; our lines only without those."""
+    """The handler's own line, the innermost line that it called, and the error.
+
+    Lines of this package are last resort.
+    """
     theirs = _theirs(traceback.extract_tb(error.__traceback__))
     shown = theirs[:1] + theirs[1:][-1:]
-    # An error of ours was told before this with its message, and its hint comes behind it.
+    # The message of a PipelineError is already in the text, and its hint follows.
     last = [] if isinstance(error, PipelineError) else traceback.format_exception_only(error)
     return "".join(traceback.format_list(shown) + last).strip()
 
 
 def error_traceback(error: BaseException) -> str:
-    """The whole traceback, with causes, of the user's frames; of ours only where there are no others."""
+    """The whole traceback with causes: the user's frames, or those of this package if there are no others."""
     whole = TracebackException.from_exception(error)
     one: TracebackException | None = whole
     for _ in range(_MOST_CAUSES):

@@ -1,7 +1,7 @@
-"""Runs handlers over records of one task, and leaves nothing of a record whose handler raises.
+"""Runs handlers over the records of one task, and undoes all effects of a record whose handler raises.
 
-Every table write is noted in the undo log, every output has its place in the open list; a record (or a batch)
-that raises is taken back from both before it is tried again or its policy is applied. Processing thread only.
+Each table write is recorded in the undo log, and each output is in the open list. If a record (or batch) raises, its
+writes and outputs are removed before it is retried or its policy is applied. Processing thread only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["PoisonError", "Processor", "Rejected", "RetryError"]
 
 
 class PoisonError(Exception):
-    """A record that stops its task. `offset`: its place; everything before it in its topic is processed."""
+    """A record that stops its task. `offset`: its offset; everything before it in its topic is processed."""
 
     def __init__(self, offset: int, error: PipelineError) -> None:
         super().__init__(error.message)
@@ -48,7 +48,7 @@ class PoisonError(Exception):
 
 
 class RetryError(Exception):
-    """A record that is to be tried again in `wait_s`. `offset`: its place, as of a PoisonError. `failures`: so far."""
+    """A record to retry in `wait_s`. `offset`: as in PoisonError. `failures`: the number of failures so far."""
 
     def __init__(self, offset: int, failures: int, wait_s: float, reason: str) -> None:
         super().__init__(offset)
@@ -60,7 +60,7 @@ class RetryError(Exception):
 
 @dataclass(slots=True)
 class Rejected:
-    """Records that were passed over, by policy. `retried`: tries that failed and were followed by another."""
+    """Records that a policy skipped. `retried`: failed attempts that were followed by another."""
 
     skipped: int = 0
     dead_lettered: int = 0
@@ -102,7 +102,7 @@ class Processor:
 
     @property
     def at_work(self) -> AtWork | None:
-        """The record at hand and its handlers; None between batches. Any thread may ask."""
+        """The current record and its handlers; None between batches. Any thread may call this."""
         running, record = self._running, self._context.message
         if running is None or record is None:
             return None
@@ -112,11 +112,11 @@ class Processor:
     def process(
         self, topic_name: str, records: Sequence[Record], failures: int = 0, topic_id: str = ""
     ) -> None:
-        """Run the handlers of a topic over records of it, in order.
+        """Run the handlers of a topic over its records, in order.
 
-        `failures`: how often the record, which is then the only one, has failed before. `topic_id`: of the topic as it
-        was when the records were in it, where that is not now.
-        Raises PoisonError, RetryError (both with everything before the record processed), CorruptStateError.
+        `failures`: the earlier failures of the record, which is then the only one. `topic_id`: the id of the topic that
+        contained the records, if it is not the current one.
+        Raises PoisonError, RetryError (in both cases everything before the record is processed), CorruptStateError.
         """
         topic, bindings = self._routes[topic_name]
         self._failures = failures
@@ -128,7 +128,7 @@ class Processor:
             if bindings[0].batch:
                 self._run_batch(topic, bindings[0], records)
             else:
-                self._context.message = None  # the last record of the batch before is done
+                self._context.message = None  # the last record of the previous batch is finished
                 self._running = bindings, 1
                 if seen is None:
                     self._run_records(topic, bindings, iter(records))
@@ -139,11 +139,11 @@ class Processor:
             self._running = None
 
     def handles(self, topic_name: str) -> bool:
-        """Whether there are handlers of this topic."""
+        """Whether the topic has handlers."""
         return topic_name in self._routes
 
     def give_back(self, record: Record, why: str) -> None:
-        """Make a record that has no handler a dead letter, so that it is not lost."""
+        """Make a record without a handler a dead letter, so that it is not lost."""
         self.rejected.dead_lettered += 1
         self._context.outputs.append(self._letters.write(record, "", LookupError(why), 1))
         self._letters.wrote()
@@ -153,9 +153,9 @@ class Processor:
         )
 
     def condemn(self, topic_name: str, record: Record, error: NativeCrash | RefusedOutputError) -> None:
-        """Apply the policy to a record that crashes the process, or whose outputs are refused; no handler is called.
+        """Apply the policy to a record that crashes the process, or whose outputs are refused. No handler is called.
 
-        Which of the topic's handlers it was is not known: the strictest policy holds. Raises PoisonError.
+        It is unknown which of the topic's handlers caused it, so the strictest policy applies. Raises PoisonError.
         """
         topic, bindings = self._routes[topic_name]
         strictest = min(bindings, key=lambda binding: _STRICTNESS.index(binding.on_error))
@@ -170,7 +170,9 @@ class Processor:
         single = bindings[0].function if len(bindings) == 1 else None
         binding = bindings[0]
         make = self._make
-        fresh = not topic.value.immutable  # a handler may change what it got; the next one gets its own
+        fresh = (
+            not topic.value.immutable
+        )  # a handler may change its event; the next handler gets its own copy
         mark = len(outputs)
         while True:
             try:
@@ -234,17 +236,17 @@ class Processor:
             self._run_batch(topic, binding, records[middle:])
 
     def _take_back(self, mark: int) -> None:
-        """Undo the writes and outputs of the record at hand."""
+        """Undo the writes and outputs of the current record."""
         self._overlay.take_back()
         del self._context.outputs[mark:]
 
     def _reject(self, topic: Topic[Any, Any], binding: Binding, record: Record, error: BaseException) -> None:
-        """Ask for another try, or apply the policy. Raises RetryError, PoisonError."""
+        """Request a retry, or apply the policy. Raises RetryError, PoisonError."""
         error = plainly(error, topic, record)
-        # Our own errors are mistakes of the program, and a handler that exits means the worker, not its record.
+        # A PipelineError is a mistake of the program. A handler that exits means the worker, not its record.
         crash = error if isinstance(error, NativeCrash) else None
         final = isinstance(error, (PipelineError, *LEAVING)) or (crash is not None and not crash.proven)
-        # A dead letter that is replayed in vain is one again, whatever its handler says by now.
+        # A replay that fails becomes a dead letter again, whatever the current policy of its handler is.
         again = getattr(record, "replay", 0) > 0
         policy: OnError = "stop" if final else "dead_letter" if again else binding.on_error
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
@@ -278,7 +280,7 @@ class Processor:
         self._log.warning("record_rejected", policy=policy, task=str(self._task), record=where, error=reason)
 
     def _was_called(self, topic: Topic[Any, Any], record: Record) -> bool:
-        """Whether it was a handler that failed: bytes of the wrong kind, or without an id, are so at every try."""
+        """Whether a handler failed. Undecodable bytes or a missing id fail at every attempt."""
         try:
             topic.key.decode(record.key())
             topic.value.read(record)
@@ -303,7 +305,7 @@ class Processor:
 
 
 def _advice(error: BaseException) -> str:
-    """What to do next. An error of ours says it itself: it is the app that is wrong, and no policy lets it pass."""
+    """The next step. A PipelineError has its own hint: the app is wrong, and no policy skips it."""
     if isinstance(error, NativeCrash):
         return _CRASH_HINT
     if isinstance(error, PipelineError) and error.hint:

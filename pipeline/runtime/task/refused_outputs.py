@@ -1,9 +1,9 @@
 """Finds the record whose outputs Kafka refuses: `RefusalSearch`, for one task, across its restores.
 
-A refused commit is aborted as a whole, and the error says at most which topic refused something. Nothing of it has
-happened, so its records are processed again, as after a crash, in smaller commits:
+A refused commit is aborted as a whole, and the error names at most the topic. The commit has not happened, so its
+records are processed again, as after a crash, in smaller commits:
 
-    any --refused, n records--> at most n/2 records a commit --refused, 1 record--> that record is guilty
+    any --refused, n records--> at most n/2 records per commit --refused, 1 record--> that record is guilty
      ^                            |  committed past them: twice as many                |
      +------ committed past all that was refused                                       its policy is applied
 
@@ -27,11 +27,14 @@ __all__ = ["RefusalSearch", "RefusedOutputError", "Sealed"]
 
 
 class RefusedOutputError(ValueError):
-    """Kafka refuses what was sent for a record."""
+    """Kafka refuses an output of a record."""
 
 
 class Sealed(NamedTuple):
-    """A commit under way. `positions`: those after it. `records`: how many it has; `last`: topic and offset of one."""
+    """A commit in progress.
+
+    `positions`: those after it. `records`: their number. `last`: topic and offset of one record.
+    """
 
     positions: Mapping[str, int]
     records: int = 0
@@ -39,29 +42,29 @@ class Sealed(NamedTuple):
 
 
 class RefusalSearch:
-    """`limit`: records in one commit; `configured` of them unless a commit was refused."""
+    """`limit`: the maximum records of one commit, which is `configured` unless a commit was refused."""
 
     def __init__(self, configured: int) -> None:
         self._configured = configured
         self.limit = configured
-        self._until: dict[str, int] = {}  # positions past all that was refused
-        self._suspects: dict[str, int] = {}  # positions past what was refused last
+        self._until: dict[str, int] = {}  # positions after all refused commits
+        self._suspects: dict[str, int] = {}  # positions after the last refused commit
         self._guilty: dict[tuple[str, int], str] = {}
         self._at: Mapping[str, int] = {}  # positions of the last commit
 
     @property
     def active(self) -> bool:
-        """Whether commits are to be smaller than configured."""
+        """Whether commits must be smaller than configured."""
         return bool(self._until)
 
     def begin(self, positions: Mapping[str, int]) -> None:
-        """The task goes live at these positions. After a reset they are lower, and there is nothing to search for."""
+        """The task starts at these positions. After a reset they are lower, and the search ends."""
         if _below(positions, self._at):
             self._forget()
         self._at = positions
 
     def refused(self, task: str, error: RefusedError, sealed: Sealed) -> None:
-        """A commit was refused. Raises FatalTaskError when it is not a record that can be found."""
+        """A commit was refused. Raises FatalTaskError if no record can be the cause."""
         count, place = sealed.records, sealed.last
         if not count or place is None:
             raise FatalTaskError(f"task {task}: {error.message}", hint=error.hint) from error
@@ -84,7 +87,7 @@ class RefusalSearch:
         """A commit with these positions has happened."""
         self._at = positions
         if not self._until or _below(positions, self._suspects):
-            return  # a guilty record is still to come: the search continues in what is left
+            return  # a guilty record follows: the search continues in the remaining records
         if _below(positions, self._until):
             self.limit = min(self.limit * 2, self._configured)
             return
@@ -97,14 +100,14 @@ class RefusalSearch:
         self._guilty.clear()
 
     def slices(self, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-        """Records in runs that fit one commit."""
+        """Split records into runs that fit in one commit."""
         for at in range(0, len(records), self.limit):
             yield records[at : at + self.limit]
 
     def runs(
         self, topic: str, records: Sequence[Record]
     ) -> Iterator[tuple[Sequence[Record], RefusedOutputError | None]]:
-        """Records of a topic, in order, with each guilty one alone, and why it is guilty."""
+        """Runs of a topic's records, in order. Each guilty record is alone, with the reason."""
         begin = 0
         if self._guilty:
             for at, record in enumerate(records):

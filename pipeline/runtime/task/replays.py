@@ -1,9 +1,8 @@
-"""Handles replays: dead letters that come back to their task, as the records that they were.
+"""Handles replays: dead letters that return to their task as the original records.
 
-A replay is shown to the handlers of its topic with its own place, time, headers and topic id, so that `event.id` and
-`event.effect_key` are what they were, also when the topic has been created again since. It is handled whatever the
-input's position is, and counts by its place among the replays: the commit with that position is what makes it happen
-once.
+The handlers of a replay's topic receive it with its original place, timestamp, headers and topic id. So `event.id` and
+`event.effect_key` are unchanged, even if the topic has been recreated. The position of the input topic does not matter.
+The commit that contains the replay's position in the replays topic makes it happen exactly once.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ _CREATE_TIME = 1
 
 
 class ReplayedRecord:
-    """`ports.Record`: the record that became a dead letter. `replay`: the how-manieth replay this is.
+    """`ports.Record`: the record that became a dead letter. `replay`: the replay number, from 1.
 
-    `topic_id`: of its topic as it was then; empty where the letter does not say.
+    `topic_id`: the id of the topic that contained it; empty if the dead letter has none.
     """
 
     __slots__ = ("_was", "replay", "topic_id")
@@ -57,7 +56,7 @@ class ReplayedRecord:
 
 
 def process_replays(processor: Processor, records: Sequence[Record], failures: int) -> None:
-    """`Processor.process` for records of the topic of replays; what it raises names their places there."""
+    """`Processor.process` for records of the replays topic. Its errors contain the offsets in that topic."""
     for record in records:
         replay = decode_replay(record.value())
         try:
@@ -77,7 +76,7 @@ def process_replays(processor: Processor, records: Sequence[Record], failures: i
 
 
 def condemn_replay(processor: Processor, record: Record, error: NativeCrash | RefusedOutputError) -> None:
-    """`Processor.condemn` for a record of the topic of replays; what it raises names its place there."""
+    """`Processor.condemn` for a record of the replays topic. Its errors contain the offset in that topic."""
     replay = decode_replay(record.value())
     if replay is None or not processor.handles(replay.topic):
         process_replays(processor, [record], 0)  # no handler is called

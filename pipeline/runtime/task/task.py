@@ -1,13 +1,13 @@
-"""One live task: handlers over an open overlay, at most one sealed commit under way.
+"""One live task: handlers write to an open overlay, and at most one sealed commit is in progress.
 
-Life of an overlay, one writer (the processing thread) except where noted:
+The life of an overlay. The processing thread is the only writer, except where noted:
 
-    open --seal--> sealed --publish+apply (commit thread)--> applied --retire--> gone, in the store
+    open --seal--> sealed --publish+apply (commit thread)--> applied --retire--> dropped; the store has its rows
 
-    OPEN --interval, records or bytes reached, nothing under way--> SEALED; a new overlay is open at once
+    OPEN --interval, records or bytes reached, no commit in progress--> SEALED; a new overlay is open immediately
 
-Backlog: records offered while both an overlay is full and a commit is under way wait in `_backlog`; so do a record
-that is to be tried again later and those that follow it in its topic.
+If the overlay is full and a commit is in progress, records wait in `_backlog`. So do a record that is to be retried
+later and the records that follow it in its topic.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ Entered = Callable[[AppliedPosition], None]
 
 
 def _nothing(_applied: AppliedPosition) -> None:
-    """A commit concerns nobody else."""
+    """The default callback after a commit: does nothing."""
 
 
 class Task:
-    """Processing-thread side of a task. Created live, from what a restore returned."""
+    """The processing-thread side of a task. It is created live, from a restored state."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Task:
         self._open_bytes = 0
         self._open_since_s = 0.0
         self._under_way: Pending[AppliedPosition] | None = None
-        self._last: tuple[str, int] | None = None  # topic and offset of the record processed last
+        self._last: tuple[str, int] | None = None  # topic and offset of the last processed record
         self._sealed = Sealed({})
         self._narrowing = narrowing
         narrowing.begin(restored.applied.positions)
@@ -113,12 +113,12 @@ class Task:
         self.poison: PipelineError | None = None
         self.records = 0
         self.outputs = 0
-        self.rows = 0  # a task of handlers writes none
+        self.rows = 0  # a task with handlers writes no rows to a database
         self.commits = 0
 
     @property
     def full(self) -> bool:
-        """The open overlay is at its limit; more must wait until it can be sealed."""
+        """Whether the open overlay is at its limit. Further records wait until it can be sealed."""
         return (
             self._open_records >= self._narrowing.limit
             or self._open_bytes + self._overlay.written_bytes >= self._settings.max_bytes_per_commit
@@ -126,7 +126,7 @@ class Task:
 
     @property
     def idle(self) -> bool:
-        """Nothing open, nothing under way, nothing waiting."""
+        """Whether nothing is open, in progress or waiting."""
         return not (
             self._open_records
             or self._under_way is not None
@@ -136,22 +136,22 @@ class Task:
 
     @property
     def backlog_records(self) -> int:
-        """How many records wait here."""
+        """The number of waiting records."""
         return self._backlog.records
 
     @property
     def retried(self) -> Retried | None:
-        """The record that is tried again, and for which others of its topic wait."""
+        """The record that is being retried, for which others of its topic wait."""
         return self._backlog.retried
 
     @property
     def positions(self) -> Mapping[str, int]:
-        """Next offset to process, by topic; ahead of `applied.positions` by what is not yet committed."""
+        """The next offset to process, by topic. It is ahead of `applied.positions` by the uncommitted records."""
         return self._positions
 
     @property
     def duplicates(self) -> tuple[int, int]:
-        """How many were dropped, and how many let through, known to be late."""
+        """The duplicates that were dropped, and those that passed because they came after the time-to-live."""
         dropped = [ids.dropped for ids in self.dedup.values()]
         return sum(d.duplicates for d in dropped), sum(d.late for d in dropped)
 
@@ -161,16 +161,16 @@ class Task:
 
     @property
     def written(self) -> Sequence[str]:
-        """Topics that it has written to."""
+        """The topics that it has written to."""
         return self.context.written
 
     @property
     def at_work(self) -> AtWork | None:
-        """The record that a handler of this task is at. Any thread may ask."""
+        """The record that a handler of this task is processing. Any thread may call this."""
         return self._processor.at_work
 
     def offer(self, topic: str, records: Sequence[Record]) -> None:
-        """Process records of this task's partition of `topic`, now or when there is room."""
+        """Process records of this task's partition of `topic`, now or once there is room."""
         if self.poison is not None or self._leaving:
             return
         if self._narrowing.active:
@@ -182,34 +182,34 @@ class Task:
             self._process(topic, records)
 
     def enter(self, kind: EntryKind, extra: Mapping[str, bytes], then: Entered | None = None) -> None:
-        """Let an entry of this kind, without a delta, follow the commit under way.
+        """Commit an entry of this kind, without a delta, after the commit in progress.
 
-        `then` is called with the applied position once it is committed and applied, on the processing thread.
+        `then` is called on the processing thread with the applied position, once the entry is committed and applied.
         """
         self._entries.append((Commit(kind, {}, extra=extra), then or _nothing))
 
     def pass_over(self, positions: Mapping[str, int]) -> None:
-        """Commit these positions, below which no record is left to process. Only while idle."""
+        """Commit these positions, below which no record is unprocessed. Only while the task is idle."""
         if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
             raise InvariantError(f"task {self.id} passes over {positions} at {self._positions}")
         self._positions.update(positions)
         self._entries.append((Commit(EntryKind.COMMIT, dict(positions)), _nothing))
 
     def leave(self) -> None:
-        """Give the task up: process nothing more, commit what is open, and end with a release entry.
+        """Start to release the task: stop processing, commit what is open, and end with a release entry.
 
-        It has left when it is idle. What waited, also for another try, is left to the next owner.
+        It is released once it is idle. Waiting and retried records are left to the next owner.
         """
         self._leaving = True
         self._backlog.clear()
         self.enter(EntryKind.RELEASE, {})
 
     def advance(self, *, seal: bool = False) -> bool:
-        """Retire what was applied, process what waited, seal when it is due (or `seal`).
+        """Retire an applied overlay, process waiting records, and seal if it is due (or if `seal`).
 
-        True when anything moved. Raises whatever ended the commit under way.
+        Returns whether anything changed. Raises the error that ended the commit in progress.
         """
-        seal = seal or self._leaving  # so that a release entry finds nothing open
+        seal = seal or self._leaving  # so that nothing is open when the release entry is committed
         moved = False
         if self._under_way is not None and self._under_way.done():
             self._retire(self._outcome(self._under_way))
@@ -224,7 +224,7 @@ class Task:
             self._under_way = self._environment.executor.submit(self._seal())
             moved = True
         elif self._under_way is None and self._entries:
-            # At the positions of the last commit: those of the open overlay are not committed yet.
+            # At the positions of the last commit, because those of the open overlay are not committed yet.
             entry, self._entered = self._entries.popleft()
             at = self.applied.positions
             passed = {topic: max(at[topic], position) for topic, position in entry.positions.items()}
@@ -235,18 +235,18 @@ class Task:
         return moved
 
     def wait(self) -> None:
-        """Wait for the commit under way and retire it. Raises whatever ended it."""
+        """Wait for the commit in progress and retire it. Raises the error that ended it."""
         if self._under_way is not None:
             self._retire(self._outcome(self._under_way))
 
     def stop_waiting(self) -> None:
-        """From now on an unreachable Kafka ends the commit under way."""
+        """From now on, an unreachable Kafka fails the commit in progress."""
         self._publisher.stop_waiting()
 
     def close(self) -> Pending[None] | None:
-        """Close producer and store; what is not committed is forgotten.
+        """Close producer and store. Uncommitted records are discarded.
 
-        A commit under way still uses both, so they are closed behind it, by what is returned.
+        A commit in progress still uses both. Then they are closed after it, and a future for that is returned.
         """
         self._pace.forget(self.id)
         pending = self._under_way
@@ -319,7 +319,7 @@ class Task:
                 self.crashes.handled()
 
     def _handle_cautiously(self, topic: str, records: Sequence[Record], failures: int) -> None:
-        """Some of the records may crash the process."""
+        """Handle records, some of which may crash the process."""
         for part in self.crashes.parts(topic, records):
             crash = self.crashes.verdict(topic, part[0])
             if crash is None:
@@ -338,7 +338,7 @@ class Task:
             self._processor.condemn(topic, record, error)
 
     def _seal(self) -> Any:
-        """Make the open overlay an immutable commit; processing goes on over a new one."""
+        """Make the open overlay an immutable commit. Processing continues on a new overlay."""
         delta: dict[bytes, bytes | None] = {}
         for table in self._tables.values():
             delta.update(table.take_writes())
@@ -363,7 +363,7 @@ class Task:
         return lambda: publisher.publish(commit)
 
     def _outcome(self, commit: Pending[AppliedPosition]) -> AppliedPosition:
-        """The applied position after the commit under way. Raises whatever ended it; who is to blame is noted."""
+        """The applied position after the commit in progress. Raises the error that ended it, and records a refusal."""
         try:
             return commit.result()
         except RefusedError as error:
@@ -371,7 +371,7 @@ class Task:
             raise
 
     def _retire(self, applied: AppliedPosition) -> None:
-        """The sealed overlay is in the store: reads fall through to it from here on."""
+        """Drop the sealed overlay: the store contains its rows, and reads reach it from now on."""
         self._environment.steps.reached(Step.BEFORE_RETIRE, self.id)
         if applied.seq != self.applied.seq + 1:
             raise FatalTaskError(f"task {self.id}: entry {applied.seq} was applied after {self.applied.seq}")

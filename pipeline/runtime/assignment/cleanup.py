@@ -1,19 +1,19 @@
-"""Removes the states of tasks that have moved to another worker and did not come back.
+"""Removes the states of tasks that have moved to another worker and have not returned.
 
-A state that stays here when its task moves makes a return short, and after `state_cleanup_delay_s` it only takes room.
-(Kafka Streams has the same rule, `state.cleanup.delay.ms`.) Removed is a state only when all of this holds:
+A state that is kept when its task moves makes a return fast. After `state_cleanup_delay_s` it only uses disk space.
+(Kafka Streams has the same rule, `state.cleanup.delay.ms`.) A state is removed only if all of these hold:
 
-    its task is one of this app's, by its place: nothing else in the directory is looked at
-    the task is not run, restored, followed or closed here, nor did it fail here
-    a living worker of another id has had it, by the workers' notes, for all of the delay
-    the journal's last entry is that worker's, at or after the acquire entry that the notes speak of
+    its path is that of a task of this app; nothing else in the directory is considered
+    the task is not running, restored, a standby or closing here, and has not failed here
+    according to the notes, a live worker with another id has owned it for the whole delay
+    the journal's last entry is that worker's, at or after the acquire entry in the notes
 
     1 look       at the journal's end, on the executor
-    2 put away   the state leaves its place in one rename, on the processing thread, which begins all restores
-    3 remove     what was put away, on the executor
+    2 put away   rename the state's directory, on the processing thread, which starts all restores
+    3 remove     the renamed directory, on the executor
 
-A crash before 2 leaves the state as it was. One after it leaves a directory that nobody opens, and that the next
-start removes. The delay is counted anew in each process.
+A crash before 2 changes nothing. A crash after it leaves an unused directory, which the next start removes. The delay
+restarts in each process.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ INTERVAL_S = 5.0
 
 
 class _OwnerCheck(NamedTuple):
-    """Whether the journal agrees that `owner` has the task."""
+    """A check in progress whether the journal's last owner is `owner`."""
 
     task: TaskId
     owner: Owner
@@ -45,26 +45,29 @@ class _OwnerCheck(NamedTuple):
 
 
 class StateCleanup:
-    """Processing thread only. `tasks`: those with a state; `me`: this worker's id; `delay_s`: 0 removes nothing."""
+    """Processing thread only. `tasks`: those with a state. `me`: this worker's id. `delay_s`: 0 removes nothing."""
 
     def __init__(self, tasks: Iterable[TaskId], me: str, environment: Environment, delay_s: float) -> None:
         self._tasks = list(tasks) if delay_s else []
         self._me = me
         self._environment = environment
         self._delay_s = delay_s
-        self._since_s: dict[TaskId, float] = {}  # inf: there is no state here
+        self._since_s: dict[TaskId, float] = {}  # inf: there is no state on this disk
         self._next_s = 0.0
         self._look: _OwnerCheck | None = None
         self._removal: tuple[TaskId, Pending[None]] | None = None
 
     def turn(self, here: Callable[[], Collection[TaskId]], roster: Roster) -> None:
-        """Do what is due, one state at a time. `here`: the tasks that this worker does anything about."""
+        """Do what is due, one state at a time.
+
+        `here`: the tasks that this worker runs, restores or keeps as standby.
+        """
         now = self._environment.clock.monotonic_s()
         if self._removal is not None and self._removal[1].done():
             self._end_removal()
         if self._look is not None and self._look.agrees.done():
             look, self._look = self._look, None
-            self._since_s[look.task] = now  # whatever comes of it
+            self._since_s[look.task] = now  # whatever the outcome is
             self._put_away(look, here(), roster)
         if now < self._next_s or not self._tasks:
             return

@@ -1,4 +1,4 @@
-"""Who has a task, as its journal says."""
+"""The owner of a task, according to its journal."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pipeline.runtime.restore.restore import PROCESS
 
 __all__ = ["find_owner", "owner_after"]
 
-# A fenced worker waits longer than an acquire takes before it looks who fenced it.
+# A fenced worker waits longer than an acquire takes before it reads the new owner.
 FENCED_WAIT_S = (1.5, 3.0)
 
-# Without a place to begin at, an acquire entry further back than this is not looked for.
+# Without a start offset, an acquire entry further back than this is not searched.
 LOOK_BACK = 100
 
 
 def find_owner(
     task: TaskId, applied: AppliedPosition | None, environment: Environment
 ) -> Pending[Owner | None]:
-    """Look for the owner in a while, beside the processing thread."""
+    """Find the owner after a pause, on the executor."""
     wait_s = environment.random.uniform(*FENCED_WAIT_S)
 
     def look() -> Owner | None:
@@ -37,7 +37,10 @@ def find_owner(
 
 
 def owner_after(task: TaskId, applied: AppliedPosition | None, environment: Environment) -> Owner | None:
-    """The last to acquire `task` after `applied`, or lately; None when nobody did. Raises UnreachableError."""
+    """The last owner that acquired `task` after `applied`, or recently; None if there is none.
+
+    Raises UnreachableError.
+    """
     with closing(environment.journals()) as reader:
         bounds = reader.bounds(task.journal)
         if applied is not None and applied.offset >= bounds.start:
@@ -51,7 +54,7 @@ def owner_after(task: TaskId, applied: AppliedPosition | None, environment: Envi
 
 
 def owner_in(entries: Iterable[JournalEntry]) -> Owner | None:
-    """Whom the last acquire entry names; released when a release entry follows. Holds one entry at a time."""
+    """The owner in the last acquire entry; released if a release entry follows. Keeps one entry in memory at a time."""
     owner: Owner | None = None
     for entry in entries:
         kind, body = entry.entry.kind, entry.entry

@@ -1,7 +1,7 @@
-"""Which tasks this worker takes and gives up: the ring's answer, carried out one step at a time.
+"""The tasks that this worker acquires and releases: the ring's assignment, carried out step by step.
 
-It looks at the members (`roster`), follows tasks that are to come here (`follow`), and tells the worker which to
-claim and which to release. Who may write is decided by the fence alone.
+It reads the members (`roster`), keeps standby copies of tasks that will move here (`standby`), and tells the worker
+which tasks to claim and which to release. Only the fence decides which process may write.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from pipeline.runtime.plan import GroupPlan
 
 __all__ = ["Ownership"]
 
-# A process of the same worker id that is only a ghost is missed by Kafka sooner than this.
+# Kafka evicts a dead process with this worker id sooner than this.
 GHOST_S = 15.0
-MAX_PROBLEM = 2_000  # characters that the others are told
+MAX_PROBLEM = 2_000  # characters of a problem in a note
 
 
 class Ownership:
@@ -75,12 +75,12 @@ class Ownership:
 
     @property
     def at_rest(self) -> bool:
-        """As far as this worker sees, every task is where the ring wants it."""
+        """Whether every task is where the ring assigns it, as far as this worker knows."""
         return self._at_rest and self._watch.settled
 
     @property
     def settled(self) -> bool:
-        """Whether tasks that no worker runs are claimed by now: not before the members stay the same for a while."""
+        """Whether tasks without a worker may be claimed now: only once the members have not changed for a while."""
         return self._watch.settled
 
     @property
@@ -92,9 +92,9 @@ class Ownership:
         self._watch.join(progress)
 
     def turn(self, places: Callable[[], Mapping[TaskId, TaskRole]]) -> dict[TaskId, AssignmentAction]:
-        """What to begin now: CLAIM and RELEASE. `places`: of the tasks that are not ABSENT here.
+        """The claims and releases to start now. `places`: the roles of the tasks that are not ABSENT here.
 
-        Raises DisplacedError when a younger process has this worker's id.
+        Raises DisplacedError if a newer process has this worker's id.
         """
         changed = self._watch.turn(hurry=self._hurry)
         for task in self._followers.turn():
@@ -129,24 +129,24 @@ class Ownership:
             elif action is AssignmentAction.CLAIM and task not in self._followers:
                 self._claim(task, ready=False)
         for task in self._overdue(known):
-            # Its worker does not give it up, though it is well enough to be a member: the fence is safe.
+            # Its worker does not release it, although it is a live member. Fencing it is safe.
             self._environment.log.warning("task_not_released", task=str(task), next="it is taken over")
             actions[task] = AssignmentAction.CLAIM
         return actions
 
     def clean(self, here: Callable[[], Iterable[TaskId]]) -> None:
-        """Remove states of tasks that are another's. `here`: those that the worker still does anything about."""
+        """Remove states of tasks that another worker owns. `here`: the tasks that this worker still uses."""
         self._cleanup.turn(
             lambda: {*here(), *self._followers.tasks, *self._followers.closing}, self._watch.roster
         )
 
     def copy_of(self, task: TaskId) -> Callable[[], Store | None] | None:
-        """The followed copy of a task that is claimed now."""
+        """The standby copy of a task that is claimed now."""
         self._ready_s.pop(task, None)
         return self._followers.take(task)
 
     def noted(self, task: TaskId) -> int:
-        """The number of the task's last owner, as far as workers have told each other; 0 without any."""
+        """The seq or epoch of the task's last owner in the notes; 0 if there is none."""
         owner = self._watch.roster.owners.get(task)
         return owner.seq if owner is not None else 0
 
@@ -155,25 +155,25 @@ class Ownership:
         self._watch.tell(task, Claim("", ""))
 
     def released(self, task: TaskId, seq: int, problem: str = "") -> None:
-        """The task is not run here any more, by its release entry or for a `problem`."""
+        """The task no longer runs here: it was released, or has a `problem`."""
         self._watch.tell(task, self._mine(task, seq, released=True, problem=problem))
 
     def troubled(self, task: TaskId, seq: int, problem: str) -> None:
-        """The task is run here, and waits for what is wrong; empty when nothing is any more."""
+        """The task runs here and waits because of `problem`; an empty one means that it is solved."""
         self._watch.tell(task, self._mine(task, seq, problem=problem))
 
     def could_not_take(self, task: TaskId, problem: str) -> None:
-        """The task failed before it was live here."""
+        """The task failed here before it was live."""
         self._watch.tell(task, Claim(self.me.worker, self.me.process, problem=problem[:MAX_PROBLEM]))
 
     def suspected(self, task: TaskId) -> Suspected:
-        """Which of its records crash their process, as far as workers have told each other."""
+        """The suspicions about its records in the notes."""
         return self._watch.suspected.get(task, Suspected())
 
     def suspect(self, task: TaskId, suspected: Suspected) -> None:
-        """Tell it to the others, who may take the task next.
+        """Note suspicions for the other workers, one of which may acquire the task next.
 
-        What is suspected is told before this returns: this process may crash as soon as it handles the records.
+        The note is written before this returns, because the process may crash as soon as it handles the records.
         """
         if suspected != self.suspected(task):
             self._watch.tell(task, suspected)
@@ -181,7 +181,7 @@ class Ownership:
                 self._watch.say()
 
     def waits(self, group: GroupId, problem: str) -> None:
-        """What keeps a whole group from beginning here; empty when nothing does. The same is told once."""
+        """Note why a whole group cannot start here; empty if it can. An unchanged reason is noted once."""
         if problem != self._waits.get(group, ""):
             self._waits[group] = problem
             about = DeferredGroup(self.me.worker, self.me.process, problem[:MAX_PROBLEM])
@@ -190,18 +190,18 @@ class Ownership:
     def lost(self, task: TaskId, owner: Owner) -> None:
         """The journal names another process as the owner.
 
-        Raises DisplacedError when that is a younger one of this worker's id.
+        Raises DisplacedError if that is a newer process with this worker's id.
         """
         self._watch.learn(task, owner)
         if owner.worker == self.me.worker and process_age(owner.process) > self.me.age:
             raise _same_worker_id(self.me.worker, owner.process)
 
     def reconsider(self) -> None:
-        """A task is here no more: decide again, without waiting for the next look."""
+        """A task left this worker: decide again, without waiting for the next read."""
         self._reconsider = True
 
     def leave(self) -> None:
-        """Stop following, say what is left to say, and be a member no longer."""
+        """Close the standby copies, write the remaining notes, and leave the group."""
         for task in list(self._ready_s):
             self._claim_nothing(task)
         self._followers.close()
@@ -254,7 +254,7 @@ class Ownership:
             self._watch.tell(task, Claim("", ""))
 
     def _note_waiting(self) -> None:
-        """Say once that workers of another version must leave first."""
+        """Log once that workers of another version must leave first."""
         members = self._watch.roster.ring_members()
         outside = self.me.worker not in members
         if outside and not self._outside:
@@ -267,7 +267,7 @@ class Ownership:
         self._outside = outside
 
     def _is_the_process_of_its_id(self) -> bool:
-        """Whether this is the youngest process of its worker id. Raises DisplacedError when it is not for too long."""
+        """Whether this is the newest process with its worker id. Raises DisplacedError if it is not for too long."""
         member = self._watch.roster.workers().get(self.me.worker)
         now = self._environment.clock.monotonic_s()
         if member is None or member.process == self.me.process:
@@ -281,7 +281,7 @@ class Ownership:
 
 
 def _same_worker_id(worker: str, younger: str) -> DisplacedError:
-    """Two processes with one id: the younger one has the tasks."""
+    """The error if two processes have one worker id: the newer one owns the tasks."""
     started_ms, _ = process_age(younger)
     when = datetime.fromtimestamp(started_ms / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
     return DisplacedError(

@@ -1,7 +1,7 @@
-"""Reports to the other workers, and so to a status, which record a task is retrying: `RetriedRecords`.
+"""Notes which record a task is retrying, for `pipeline status`: `RetriedRecords`.
 
-A note is written at most once a second for each task, and only for a record that has been retried for a while: a
-handler whose second try mostly succeeds causes no notes.
+At most one note per second is written for each task, and only for a record that has been retried for a while. So a
+handler that usually succeeds at the second attempt causes no notes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RetriedRecords:
         self._told: dict[TaskId, str] = {}
 
     def turn(self, tasks: Iterable[LiveTask], ownership: Ownership) -> None:
-        """Write what has changed, once a second. `tasks`: those that are live here."""
+        """Write the changes, at most once per second. `tasks`: the live tasks."""
         now_s = self._clock.monotonic_s()
         if now_s < self._next_s:
             return

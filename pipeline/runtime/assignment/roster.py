@@ -1,7 +1,7 @@
-"""Keeps this worker's view of the others: who is a member, who runs what, who is ready to take what over.
+"""Keeps this worker's view of the other workers: the members, the owners of tasks, and the claims.
 
-Looks about once a second (five times as often while tasks move), on the executor. A look that fails changes nothing:
-while Kafka is away everybody keeps what it has.
+It reads about once per second (five times as often while tasks move), on the executor. A failed read changes nothing:
+while Kafka is unreachable, each worker keeps its tasks.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from pipeline.runtime.environment import Environment
 __all__ = ["RosterWatch"]
 
 TOPIC_CONFIG: Mapping[str, str] = {"cleanup.policy": "compact"}
-HURRY = 5  # how many times as often it looks while tasks move
+HURRY = 5  # how much more often it reads while tasks move
 TELL_AGAIN_S = 3.0
 
 
 class _NotesRead(NamedTuple):
-    """What one look found: members, notes not seen before in order, and where the next look begins."""
+    """The result of one read: the members, the new notes in order, and the start of the next read."""
 
     members: list[Member]
     notes: list[tuple[TaskId, About]]
@@ -48,7 +48,7 @@ _Notes = dict[tuple[TaskId | None, type], About]
 
 
 class RosterWatch:
-    """`roster` is the view. Processing thread only; what waits runs on the executor."""
+    """`roster` is the view. Processing thread only; waiting steps run on the executor."""
 
     def __init__(self, app: str, me: Member, environment: Environment, settings: WorkerSettings) -> None:
         self._app = app
@@ -65,9 +65,10 @@ class RosterWatch:
         self._processes: frozenset[str] = frozenset()
         self._owners: dict[TaskId, Owner] = {}
         self._claims: dict[TaskId, Claim] = {}
-        self._heard: dict[TaskId, Owner] = {}  # as a newcomer would read it, which is not the highest seq
+        # the last note about each task, as a new member would read it; it may not have the highest seq
+        self._heard: dict[TaskId, Owner] = {}
         self._told: dict[TaskId, tuple[Owner, float]] = {}
-        self._departed: dict[str, str] = {}  # by worker, the last one that said so
+        self._departed: dict[str, str] = {}  # by worker: the last process that noted it
         self._waiting: _Notes = {}
         self._telling: tuple[Pending[None], _Notes] | None = None
         self.suspected: dict[TaskId, Suspected] = {}
@@ -76,14 +77,14 @@ class RosterWatch:
         self.settled = False
 
     def join(self, progress: Callable[[], object]) -> None:
-        """Create the topic if need be, and become a member. Raises ConfigError, UnreachableError."""
+        """Create the topic if it is missing, and become a member. Raises ConfigError, UnreachableError."""
         if not self._environment.cluster.describe([self._topic.topic]):
             spec = TopicSpec(self._topic.topic, 1, self._settings.replication_factor, TOPIC_CONFIG)
             self._environment.cluster.create([spec])
         self._environment.members.join(self._group, self._topic.topic, encode_member(self._me), progress)
 
     def turn(self, *, hurry: bool) -> bool:
-        """Do what is due; True when there is a new view."""
+        """Do what is due. Returns whether the view has changed."""
         now = self._environment.clock.monotonic_s()
         changed = False
         if self._look is not None and self._look.done():
@@ -103,7 +104,7 @@ class RosterWatch:
         return changed
 
     def tell(self, task: TaskId, about: Owner | Claim | DeferredGroup | Suspected) -> None:
-        """Note it, and let the others know."""
+        """Add a note to the view, and write it for the other workers."""
         self._merge(task, about)
         if isinstance(about, Owner):
             self._told[task] = about, self._environment.clock.monotonic_s()
@@ -111,7 +112,7 @@ class RosterWatch:
         self._refresh()
 
     def say(self) -> None:
-        """Write what waits to be told, and wait until it is written. What cannot be written waits again."""
+        """Write the pending notes, and wait for it. Notes that cannot be written stay pending."""
         self._end_telling()
         notes, self._waiting = self._waiting, {}
         try:
@@ -121,19 +122,19 @@ class RosterWatch:
             self._waiting = {**notes, **self._waiting}
 
     def learn(self, task: TaskId, owner: Owner) -> None:
-        """Another process has it, as its journal says. The others are told: it may have died before it could say so."""
+        """Note an owner that the journal names, because it may have died before it could write its own note."""
         self._told.pop(task, None)
         self._merge(task, owner)
         self._waiting[task, Owner] = owner
         self._refresh()
 
     def depart(self) -> None:
-        """Say that this process leaves, and wait until all is said. What cannot be said is left."""
+        """Note that this process leaves, and write all pending notes. Notes that cannot be written are dropped."""
         self._waiting[None, Departure] = Departure(self._me.worker, self._me.process)
         self.say()
 
     def leave(self) -> None:
-        """Be a member no longer."""
+        """Leave the group."""
         self._environment.members.leave()
         if self._look is not None:
             try:
@@ -144,7 +145,7 @@ class RosterWatch:
             self._reader.close()
 
     def _forget_reader(self) -> None:
-        """The next look has a new one, which may find a broker that knows more."""
+        """Use a new reader next time, which may reach a broker with newer data."""
         reader, self._reader = self._reader, None
         if reader is not None:
             self._environment.executor.submit(reader.close)
@@ -159,7 +160,7 @@ class RosterWatch:
         members = [member for member in found if member is not None]
         end = reader.stable_ends([self._topic])[self._topic]
         if end < position:
-            position = 0  # the topic was created again
+            position = 0  # the topic was recreated
         if position == 0:
             position = reader.bounds(self._topic).start
         notes = []
@@ -213,7 +214,7 @@ class RosterWatch:
             return
         self._end_telling()
         for task, (owner, told_s) in list(self._told.items()):
-            # A worker that woke up may have said something older behind it, or the topic may be new.
+            # A paused worker may have written an older note after it, or the topic may have been recreated.
             if self._heard.get(task) != owner and now - told_s >= TELL_AGAIN_S:
                 self._told[task] = owner, now
                 self._waiting.setdefault((task, Owner), owner)
@@ -225,7 +226,7 @@ class RosterWatch:
             self._telling, self._waiting = (telling, self._waiting), {}
 
     def _end_telling(self) -> None:
-        """What could not be written waits again, unless there is something newer to say."""
+        """Notes that could not be written are pending again, unless there is a newer one."""
         if self._telling is None:
             return
         (telling, notes), self._telling = self._telling, None

@@ -1,7 +1,7 @@
-"""Keeps copies of tasks that other workers still run, so that a handoff has little left to do.
+"""Keeps standby copies of tasks that other workers still run, so that a handoff is short.
 
-A follower restores the state without a fence and without a word to the journal, and then reads on behind its owner.
-Taking the task over starts from that open state; everything is checked again then, behind the fence.
+A standby copy is restored without a fence and without writing to the journal. Then it is updated continuously from the
+journal. An acquire starts from that open state, and verifies everything again after the fence.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from pipeline.runtime.restore.restore import catch_up
 
 __all__ = ["StandbyTasks"]
 
-MAX_CATCHING_UP = 2  # at a time, beside the tasks that are live here
+MAX_CATCHING_UP = 2  # restored at a time, beside the live tasks
 AGAIN_S = 1.0
 AFTER_ERROR_S = 5.0
-# One that took less, or found less to do while the one before it ran, leaves little to a handoff.
+# A step that took less, or had less to do during the previous one, makes a handoff short.
 SHORT_S = 0.5
 SHORT_ENTRIES = 50
 
 
 class _CopyStep(NamedTuple):
-    """What a step ends with."""
+    """The result of a step."""
 
     copy: Store
     seconds: float
@@ -47,12 +47,12 @@ class _StandbyTask:
 
 
 class StandbyTasks:
-    """Every task that is followed. Processing thread only; the copying runs on the executor."""
+    """All standby tasks. Processing thread only; the copies are updated on the executor."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._followers: dict[TaskId, _StandbyTask] = {}
-        self._closing: dict[TaskId, Pending[None]] = {}  # copies that were forgotten
+        self._closing: dict[TaskId, Pending[None]] = {}  # copies that were dropped
 
     def __contains__(self, task: object) -> bool:
         return task in self._followers
@@ -62,7 +62,7 @@ class StandbyTasks:
 
     @property
     def closing(self) -> list[TaskId]:
-        """Those forgotten whose copy may still be open."""
+        """The dropped tasks whose copies may still be open."""
         return [task for task, closing in self._closing.items() if not closing.done()]
 
     @property
@@ -73,11 +73,11 @@ class StandbyTasks:
         self._followers[task] = _StandbyTask(cluster_id, self._closing.get(task))
 
     def begin_without_state(self, task: TaskId) -> None:
-        """Nothing of the task is kept here, so that there is nothing to copy: it is ready at the next turn."""
+        """Add a task without local state. It is ready at the next turn, because nothing must be copied."""
         self._followers[task] = _StandbyTask("", None, due_s=math.inf)
 
     def turn(self) -> list[TaskId]:
-        """Do what is due; the tasks that have become ready."""
+        """Do what is due. Returns the tasks that have become ready."""
         now = self._environment.clock.monotonic_s()
         self._closing = {task: closing for task, closing in self._closing.items() if not closing.done()}
         ready = []
@@ -91,7 +91,7 @@ class StandbyTasks:
             try:
                 follower.copy, seconds, replayed = step.result()
             except PipelineError as error:
-                # Its owner goes on, and keeps it until this works.
+                # Its owner keeps the task until this succeeds.
                 self._environment.log.warning("following_failed", task=str(task), reason=error.message)
                 follower.copy, follower.due_s = None, now + AFTER_ERROR_S
                 continue
@@ -112,7 +112,10 @@ class StandbyTasks:
         return ready
 
     def take(self, task: TaskId) -> Callable[[], Store | None] | None:
-        """Stop following; what gives the copy, waiting for a step under way. None without any."""
+        """Stop updating a copy.
+
+        Returns a function that waits for the current step and returns the copy; None if none.
+        """
         follower = self._followers.pop(task, None)
         if follower is None:
             closing = self._closing.get(task)
@@ -123,7 +126,7 @@ class StandbyTasks:
         return lambda: _result(step, task, self._environment)
 
     def forget(self, task: TaskId) -> Pending[None] | None:
-        """Stop following, and close the copy; what does that."""
+        """Drop a copy. Returns a function that closes it."""
         take = self.take(task)
         if take is None:
             return None
@@ -137,7 +140,7 @@ class StandbyTasks:
         return self._closing[task]
 
     def close(self) -> None:
-        """Forget all, and wait for that."""
+        """Drop all copies, and wait until they are closed."""
         for pending in [self.forget(task) for task in list(self._followers)]:
             if pending is not None:
                 pending.result()

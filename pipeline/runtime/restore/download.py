@@ -1,10 +1,10 @@
-"""Brings a registered checkpoint to the local disk: `download`.
+"""Downloads a registered checkpoint to the local disk: `download`.
 
-    1 the manifest, compared with what the journal says of it
-    2 its files, several at a time, each compared with its hash while it arrives
+    1 the manifest, verified against the journal's reference
+    2 its files, several at a time, each verified against its hash while it arrives
 
-Nothing is in its place before everything has arrived and was whole: a crash leaves a directory that the next
-start removes.
+The state is installed only after everything has arrived and is verified. A crash leaves a directory that the next start
+removes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def download(
     environment: Environment,
     progress: RestoreProgress,
 ) -> tuple[Staged, Manifest]:
-    """The checkpoint's files beside the place of the task's state, ready to be installed.
+    """Download the checkpoint's files beside the task's state directory, ready to be installed.
 
     Raises DamagedCheckpointError, CheckpointStoreError, ConfigError and CorruptStateError (the local disk).
     """
@@ -60,7 +60,7 @@ def download(
     for transfer in under_way:
         try:
             transfer.result()
-        except BaseException as error:  # noqa: BLE001 - raised below, once nobody writes to the directory any more
+        except BaseException as error:  # noqa: BLE001 - raised below, once no thread writes to the directory
             failures.append(error)
     if failures:
         staged.discard()
@@ -71,7 +71,7 @@ def download(
 def verified(
     store: CheckpointStore, prefix: str, file: StateFile, arrived: Callable[[int], None]
 ) -> Iterator[bytes]:
-    """A file's content, which is compared with its hash when it ends. Raises DamagedCheckpointError then."""
+    """A file's content. At its end, it is compared with its hash. Raises DamagedCheckpointError then."""
     digest = blake2b(digest_size=DIGEST_BYTES)
     size = 0
     for piece in store.get(prefix + file.object):

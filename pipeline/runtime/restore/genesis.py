@@ -1,15 +1,15 @@
-"""Genesis: what the first start of a group creates, and what every later start verifies.
+"""Genesis: the first start of a group creates its journal, and each later start verifies it.
 
     1 create the journal topic, check its configuration
     2 fence other first starts
-    3 a barrier: the leaders of all journal partitions say where they end (runtime/proof.py)
-    4 look: is this group new, known, or has it lost its journal (core.recovery.plan_genesis)
-    5 where the inputs end that are not read from their first record
-    6 write one genesis entry to every journal partition, in one transaction
+    3 a barrier: the leaders of all journal partitions return their ends (runtime/commit/proof.py)
+    4 decide whether the group is new, known, or has lost its journal (core.recovery.plan_genesis)
+    5 read the ends of the inputs that are not read from their first record
+    6 write one genesis entry to each journal partition, in one transaction
 
-A crash before 6 leaves a journal without entries, which the next start takes for what it is; after 6, a group. A
-genesis that is seen is there, so a group that is known needs no fence and no barrier. That there is none, or that
-entries are lost, is believed only behind the barrier.
+A crash before 6 leaves a journal without entries, which the next start recognizes. After 6, the group exists. A
+genesis entry that was read exists, so a known group needs no fence and no barrier. That there is none, or that
+entries are lost, is concluded only after the barrier.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ JOURNAL_CONFIG: Mapping[str, str] = {
     "retention.bytes": "-1",
     "unclean.leader.election.enable": "false",
 }
-# An entry's chunks must fit, whatever the cluster's own limit is.
+# The chunks of an entry must fit, whatever the cluster's default limit is.
 JOURNAL_MESSAGE_BYTES = 1_048_588
 LEAST_JOURNAL_MESSAGE_BYTES = CHUNK_BYTES + 16 * 1024
 MAX_ATTEMPTS = 10
@@ -66,16 +66,15 @@ def ensure_genesis(
     retry_backoff_ms: int,
     latest: bool = False,
 ) -> None:
-    """Make sure that every task of `group` has a genesis entry.
+    """Ensure that each task of `group` has a genesis entry.
 
-    `retry_backoff_ms`: the client's, by which a slow abort is told. `latest`: its inputs are to be read from where they
-    end now. That is settled here, before any group of the app is live: where one reads what another writes, later
-    would be too late. Replays that are there already are skipped: they are of a history that was given up, and its
-    records come from the inputs themselves.
+    `retry_backoff_ms`: that of the client, by which a slow abort is detected. `latest`: the inputs are read from their
+    current ends. These are read here, before any group of the app is live, because a group may read what another one
+    writes. Existing replays are skipped: they belong to a discarded history, and the inputs contain its records.
 
-    Raises FatalTaskError when the group existed before and its journal does not, ConfigError when the journal
-    has the wrong configuration or number of partitions, UnreachableError, CheckpointStoreError (it cannot be told
-    whether the group is new).
+    Raises FatalTaskError if the group existed before and its journal does not, ConfigError if the journal has the wrong
+    configuration or number of partitions, UnreachableError, CheckpointStoreError (it is unknown whether the group is
+    new).
     """
     where = f"group {group.app}/{group.group}"
     tasks = [TaskId(group.app, group.group, partition) for partition in range(partitions)]
@@ -89,7 +88,7 @@ def ensure_genesis(
     if journal is None:
         journal = _create_journal(group, partitions, replication, environment)  # 1
     _check_journal(where, journal, partitions, identity)
-    known: set[TaskId] = set()  # tasks whose genesis was seen: what is seen is there
+    known: set[TaskId] = set()  # tasks whose genesis was read: it exists
     for attempt in range(1, MAX_ATTEMPTS + 1):
         if _are_known(where, tasks, environment, known):
             return
@@ -100,7 +99,7 @@ def ensure_genesis(
             ends, clean = write_barrier(producer, places, environment.clock, retry_backoff_ms)  # 3
             if _plan(where, tasks, environment, ends, known) is GenesisPlan.PRESENT:  # 4
                 return
-            if not clean:  # the abort may have been sent twice; what was read behind the barrier stays true
+            if not clean:  # the abort may have been sent twice; reads after the barrier remain valid
                 producer.close()
                 producer = environment.producers.open(group.genesis_transactional_id)
                 producer.init()
@@ -125,7 +124,7 @@ def ensure_genesis(
             environment.steps.reached(Step.AFTER_GENESIS, tasks[0])
             environment.log.info("genesis_written", app=group.app, group=group.group, tasks=partitions)
         except FencedError:
-            # Another worker starts for the first time, too. Either of the two will do; wait for it to be done.
+            # Another first start runs at the same time. Either of the two may write; wait until it is done.
             environment.log.info("genesis_left_to_another", app=group.app, group=group.group)
             environment.clock.sleep(environment.random.uniform(*AGAIN_S) * attempt)
         except (AbortableError, UnknownOutcomeError) as error:
@@ -143,12 +142,12 @@ def ensure_genesis(
 def _ends(
     tasks: list[TaskId], identity: Identity, environment: Environment, *, latest: bool
 ) -> dict[TaskId, dict[str, int]]:
-    """Where the inputs end that are not to be read from their first record, of all tasks in one request."""
+    """The ends of the inputs that are not read from their first record, for all tasks in one request."""
     found = {
         task: [
             TopicPartition(topic, task.partition)
             for topic, facts in identity.inputs.items()
-            # Where those have other partitions, the group is refused after its genesis (GroupPlan.check_replays).
+            # If their partition count differs, the group is refused after its genesis (GroupPlan.check_replays).
             if (latest or is_replays(topic)) and task.partition < facts.partitions
         ]
         for task in tasks
@@ -176,16 +175,16 @@ def _traces(tasks: list[TaskId], environment: Environment) -> list[str]:
 
 
 def _are_known(where: str, tasks: list[TaskId], environment: Environment, known: set[TaskId]) -> bool:
-    """Whether a genesis of every task is seen; some looks, since a broker may not answer, or give an old answer.
+    """Whether the genesis of each task was read, in several attempts, because a broker may give an old answer or none.
 
-    Otherwise the barrier would go into journals that workers write to.
+    Otherwise, the barrier would be written to journals that workers write to.
     """
     for look in range(FIRST_LOOKS):
         try:
             if _look(where, tasks, environment, {}, known) is GenesisPlan.PRESENT:
                 return True
             if not known and look:
-                return False  # a new group, as far as two clients can tell
+                return False  # a new group, according to two clients
         except (FatalTaskError, RetriableError, UnreachableError) as error:
             environment.log.info("genesis_not_seen", reason=error.message)
             environment.clock.sleep(environment.random.uniform(*AGAIN_S))
@@ -199,10 +198,10 @@ def _plan(
     ends: Mapping[TopicPartition, int],
     known: set[TaskId],
 ) -> GenesisPlan:
-    """What to do, behind a barrier that is at `ends`. A loss is believed only when it stays.
+    """The plan, after a barrier that is at `ends`. A loss is concluded only if it persists.
 
-    Workers that start together look while one of them writes: a transaction becomes visible in one partition
-    after the other, and partitions are looked at one after the other. And a journal may be truncated meanwhile.
+    Workers that start together read while one of them writes: a transaction becomes visible partition by partition, and
+    partitions are read one by one. A journal may also be truncated during the read.
     """
     deadline = _deadline(environment)
     while True:
@@ -223,11 +222,11 @@ def _look(
     ends: Mapping[TopicPartition, int],
     known: set[TaskId],
 ) -> GenesisPlan:
-    """By a reader of its own; adds to `known`. Raises StaleReadError where it does not see up to the barrier."""
-    # Somebody has restored from this journal where a state is, and the restore that follows compares the two.
+    """Read with a new reader; adds to `known`. Raises StaleReadError if it does not see the barrier's offset."""
+    # A local state was restored from this journal. The restore that follows compares the two.
     known.update(filter(environment.stores.exists, tasks))
     written = len(known)
-    # A partition whose barrier was its first record had held none.
+    # A partition whose first record is the barrier was empty.
     open_ones = [task for task in tasks if task not in known and ends.get(task.journal) != 0]
     with closing(environment.journals()) as reader:
         stable = reader.stable_ends([task.journal for task in open_ones]) if open_ones else {}
@@ -254,7 +253,7 @@ def _look(
 
 
 def _look_again(topic: str, environment: Environment) -> TopicInfo | None:
-    """A topic that a broker does not know: others may. None when it stays unknown."""
+    """Describe a topic that one broker does not know. None if it remains unknown."""
     deadline = _deadline(environment)
     while True:
         found = environment.cluster.describe([topic]).get(topic)
@@ -263,7 +262,7 @@ def _look_again(topic: str, environment: Environment) -> TopicInfo | None:
 
 
 def _deadline(environment: Environment) -> Deadline:
-    """Workers that start together look at different moments."""
+    """A deadline with random pauses, so that workers that start together read at different times."""
     return Deadline(environment.clock, HALF_SEEN_S, lambda: environment.random.uniform(*AGAIN_S))
 
 
@@ -273,7 +272,7 @@ def _create_journal(group: GroupId, partitions: int, replication: int, environme
     environment.cluster.create([TopicSpec(name, partitions, replication, config)])
     deadline = Deadline(environment.clock, CREATED_S, CREATED_POLL_S)
     while (journal := environment.cluster.describe([name]).get(name)) is None:
-        # The node that answers need not be the one that created it, and hears of it a moment later.
+        # Another broker may answer than the one that created it, and its metadata is updated a moment later.
         if not deadline.pause():
             raise FatalTaskError(
                 f"topic {name} was created and is not there after {CREATED_S:.0f} s",

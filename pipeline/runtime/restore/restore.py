@@ -2,16 +2,16 @@
 
     1 fence: init first, then read
     2 the journal's end, settled
-    3 choose the state to start from (runtime/choose.py)
-    4 replay what follows it, in order, storing the applied position on the way
-    5 commit the acquire entry, which carries the rows of tables whose type has changed
+    3 choose the state to start from (runtime/restore/restore_source.py)
+    4 replay the entries after it, in order, and store the applied position on the way
+    5 commit the acquire entry, which contains the upgraded rows of tables whose type has changed
 
 A crash at any step leaves the journal as it was and a local state at some applied position; the next restore
 starts from that. No handler runs.
 
-The fence does not make the reads of 2 to 4 current (runtime/proof.py). The acquire entry proves them, or is aborted and
-2 begins again, at least where that entry was. A verdict that ends the restore, or sets the local state aside, is
-believed only when 2 to 4 come to it once more behind a barrier.
+The fence does not make the reads of 2 to 4 current (runtime/commit/proof.py). The acquire entry proves them;
+otherwise it is aborted and 2 starts again, with an end at or after that entry's offset. A conclusion that ends the
+restore, or sets the local state aside, is accepted only if 2 to 4 reach it again after a barrier.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from pipeline.runtime.restore_progress import RestoreProgress
 
 __all__ = ["PROCESS", "RestoredState", "catch_up", "restore"]
 
-PROCESS = "process"  # in an acquire entry's extra: which process of its owner
+PROCESS = "process"  # in an acquire entry's extra: the owner's process
 
 REPLAY_BATCH_BYTES = 4 * 1024 * 1024
-# Before each further plan, where truncation overtook one, or a broker showed less than the journal's leader holds.
+# Pauses before each new plan, if truncation overtook one or a broker returned less than the leader has.
 PLAN_PAUSES_S = (0.0, 0.1, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class RestoredState:
-    """A task that is live: its publisher owns the fence, `store` stands at `applied`."""
+    """A live task: its publisher owns the fence, and `store` is at `applied`."""
 
     publisher: Publisher
     store: Store
@@ -80,10 +80,10 @@ def restore(
     copy: Store | None = None,
     progress: RestoreProgress | None = None,
 ) -> RestoredState:
-    """Restore and acquire `task`. `start_positions`: where to begin a topic that has no position yet.
+    """Restore and acquire `task`. `start_positions`: the start position of a topic that has none yet.
 
-    `tables`: the group's, by name. `process`: of the owner, for the acquire entry. `copy`: the task's local state,
-    open, as `catch_up` left it. `progress`: kept up to date.
+    `tables`: those of the group, by name. `process`: the owner's process, for the acquire entry. `copy`: the open local
+    state that `catch_up` returned. `progress`: is updated.
 
     Raises FencedError, FatalTaskError, ConfigError, CorruptStateError, UnreachableError, CheckpointStoreError.
     """
@@ -116,7 +116,7 @@ class _Restore:
         self._process = process
         self._progress = progress
         self._publisher = Publisher(task, owner, environment, settings)
-        self._proven = False  # whether a barrier was written, so that a verdict may be believed
+        self._proven = False  # whether a barrier was written, so that a conclusion may be accepted
 
     def run(self, copy: Store | None) -> RestoredState:
         began = self._environment.clock.monotonic_s()
@@ -156,9 +156,9 @@ class _Restore:
             raise
 
     def _read(self, copy: Store | None) -> _Read:
-        """Steps 2 to 4, by a reader of their own: a new one may find another broker.
+        """Steps 2 to 4, with a new reader, which may reach another broker.
 
-        Raises _Verdict for what ends the restore, until a barrier was written.
+        Until a barrier was written, raises _Verdict for a conclusion that ends the restore.
         """
         task, environment, publisher = self._task, self._environment, self._publisher
         reader = environment.journals()
@@ -184,7 +184,7 @@ class _Restore:
                 copy.close()
 
     def _check(self, head: JournalEntry, applied: AppliedPosition) -> list[str]:
-        """The tables whose type has changed. Raises ConfigError when the history must not go on, or _Verdict."""
+        """The tables whose type has changed. Raises ConfigError if the history must not continue, or _Verdict."""
         task = self._task
         try:
             if head.entry.kind is EntryKind.RETIRE:
@@ -207,7 +207,7 @@ class _Restore:
         return Commit(EntryKind.ACQUIRE, positions, rows, identity=acquired, extra=extra)
 
     def _begun(self, applied: AppliedPosition, acquired: Identity) -> dict[str, int]:
-        """Positions of the topics that are read for the first time."""
+        """The positions of topics that are read for the first time."""
         return {
             topic: self._start_positions(topic)
             for topic in self._identity.inputs
@@ -215,12 +215,12 @@ class _Restore:
         }
 
     def _ends_before(self, topic: str, position: int) -> bool:
-        """By a barrier: replays would be handled twice if a deposed broker's end were believed."""
+        """Reads the end with a barrier: with the end of a deposed broker, replays would be handled twice."""
         return self._publisher.end_of(TopicPartition(topic, self._task.partition)) < position
 
 
 def _given_up(task: TaskId, error: PipelineError) -> PipelineError:
-    """What a restore ends with that was overtaken each time. Only truncation does not pass by itself."""
+    """The error of a restore that was overtaken each time. Only truncation does not end by itself."""
     if not isinstance(error, TruncatedError):
         return error
     return FatalTaskError(
@@ -231,7 +231,7 @@ def _given_up(task: TaskId, error: PipelineError) -> PipelineError:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What steps 2 to 4 end with: an open state, equal to the journal as read. `changed`: tables to upgrade."""
+    """The result of steps 2 to 4: an open state that equals the journal as read. `changed`: the tables to upgrade."""
 
     store: Store
     applied: AppliedPosition
@@ -241,17 +241,17 @@ class _Read:
 
 
 class _Verdict(Exception):  # noqa: N818 - never leaves this module
-    """What was read ends the restore, or costs the local state, and was not proven to be current."""
+    """A read ends the restore or sets the local state aside, and was not proven to be current."""
 
 
 def catch_up(
     task: TaskId, cluster_id: str, copy: Store | None, environment: Environment
 ) -> tuple[Store, int]:
-    """Make a copy of a task that somebody else runs equal to its journal's end as of now, without a fence.
+    """Update the standby copy of a task that another worker runs to the current end of its journal, without a fence.
 
-    Returns the open state and the number of entries replayed. `copy`: what the last call returned; it is closed
-    when this one fails. Nothing that is read here is proven, so a local state is never set aside. Raises what
-    `restore` raises, RetriableError and UnprovenError.
+    Returns the open state and the number of replayed entries. `copy`: the state that the last call returned; it is
+    closed if this call fails. No read here is proven, so a local state is never set aside. Raises the errors of
+    `restore`, RetriableError and UnprovenError.
     """
     reader = environment.journals()
     progress = RestoreProgress(task, environment.clock, environment.log)
@@ -275,7 +275,10 @@ def _replay(
     environment: Environment,
     progress: RestoreProgress,
 ) -> tuple[AppliedPosition, JournalEntry, int]:
-    """Apply what follows; where that fails, the store is closed. Raises RetriableError and what reading raises."""
+    """Apply the entries that follow.
+
+    If that fails, the store is closed. Raises RetriableError and errors of the read.
+    """
     try:
         environment.steps.reached(Step.AFTER_CHOICE, task)
         return _apply_entries(task, reader, end, chosen, environment, progress)

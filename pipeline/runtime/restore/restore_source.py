@@ -1,13 +1,12 @@
-"""Chooses the state that a restore starts from, and puts it in its place: `choose`.
+"""Chooses the state that a restore starts from, and installs it: `choose`.
 
-    1 the local state, and the journal's entry where it stands
-    2 unless these fit: the checkpoints that the journal's last CHECKPOINT entry keeps, and the entries where they stand
-    3 decide (core.recovery.plan_restore)
-    4 a checkpoint is downloaded and verified; one that is damaged is refused, and 3 decides again
-    5 the local state goes out of the way, the downloaded one takes its place, and says itself where it stands
+    1 read the local state, and the journal's entry at its position 2 unless these match: read the checkpoints of the
+    journal's last CHECKPOINT entry, and the entries at their positions 3 decide (core.recovery.plan_restore) 4
+    download and verify the checkpoint; a damaged one is refused, and 3 decides again 5 move the local state away,
+    install the downloaded one, and read its position
 
-Only checkpoints that the journal names are looked at: what else a store holds may be of a worker that was fenced.
-A crash before 5 leaves the local state as it was, one in 5 leaves none, and the next start downloads again.
+Only checkpoints that the journal names are considered: other objects in the store may be those of a fenced worker.
+A crash before 5 changes nothing. A crash in 5 leaves no local state, and the next start downloads again.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ __all__ = ["RestoreSource", "UnprovenError", "choose", "registered"]
 
 
 class UnprovenError(PipelineError):
-    """A local state would be set aside because of what was read. Reaction: prove the read first."""
+    """A read would set a local state aside. Reaction: prove the read first."""
 
 
 class RestoreSource(NamedTuple):
-    """The open state that a restore starts from, with the journal's entry that it stands at."""
+    """The open state that a restore starts from, and the last journal entry that it contains."""
 
     store: Store
     plan: RestorePlan
@@ -51,7 +50,7 @@ class RestoreSource(NamedTuple):
 
 @dataclass(slots=True)
 class _Local:
-    """The local state, while it is open; `damage`: why it cannot be read."""
+    """The open local state. `damage`: why it cannot be read."""
 
     store: Store | None = None
     applied: AppliedPosition | None = None
@@ -74,22 +73,23 @@ def choose(
     *,
     proven: bool,
 ) -> RestoreSource:
-    """The state to start from. `end`: of the journal; `copy`: the local state, where it is open already.
+    """The state to start from. `end`: the journal's end. `copy`: the local state, if it is already open.
 
     `proven`: whether a barrier shows that the journal was read to its end. Raises RetriableError (truncation overtook
-    the look: look again), UnprovenError, FatalTaskError, ConfigError, CorruptStateError (the disk),
-    CheckpointStoreError (there is no other way than one that cannot be read now).
+    the read: read again), UnprovenError, FatalTaskError, ConfigError, CorruptStateError (the disk),
+    CheckpointStoreError (the only source is a checkpoint that cannot be read now).
     """
     local = _open_local(task, copy, environment)  # 1
     try:
         start = reader.bounds(task.journal).start
         at_local = _entry_at_local(task, reader, local.applied, start, end)
-        # A local state that fits needs no look at the journal's beginning, however far back that is.
+        # A local state that matches needs no read of the journal's first entry.
         fits = at_local is not None and local.applied is not None and at_local.chain == local.applied.chain
         first = at_local if fits else first_entry(task, reader, start, end)
         last_seq = _last_seq(task, reader, start, end) if local.applied is not None and not fits else None
         facts = JournalFacts(first, at_local, end, start, last_seq)
-        # Nor is anything restored over a loss; a checkpoint is looked for at the end, which may be half an entry.
+        # After a loss, nothing is restored. The last CHECKPOINT entry is searched at the end, which may be a partial
+        # entry.
         lost = tail_is_lost(local.applied, cluster_id, facts)
         candidates = [] if fits or lost else registered(task, reader, start, end)  # 2
         if candidates and environment.checkpoints is None:
@@ -110,7 +110,7 @@ def choose(
             except DamagedCheckpointError as error:
                 if not environment.stores.exists(
                     task
-                ):  # it was put aside for a checkpoint that turned out to be damaged
+                ):  # it was set aside for a checkpoint that was found to be damaged
                     local = _Local()
                 candidates = _refuse(task, plan, candidates, error, environment)
             except CheckpointStoreError as error:
@@ -125,9 +125,9 @@ def choose(
 
 
 def registered(task: TaskId, reader: JournalReader, start: int, end: int) -> list[Candidate]:
-    """The checkpoints that the journal keeps, newest first, each with the entry at which it says to stand.
+    """The checkpoints that the journal keeps, newest first, each with the journal's entry at its offset.
 
-    Two reads, whatever the journal's length: its last entry tells where its last CHECKPOINT entry is.
+    This takes two reads, whatever the journal's length: the last entry has the offset of the last CHECKPOINT entry.
     """
     last = last_entries(task.journal, reader, JournalBounds(start, end, end), 1)
     place = last[0].checkpoint if last else -1
@@ -146,7 +146,7 @@ def _open_local(task: TaskId, store: Store | None, environment: Environment) -> 
     try:
         if store is None and environment.stores.exists(
             task
-        ):  # a restore that fails leaves no new directory behind
+        ):  # a restore that fails must not leave a new directory
             store = environment.stores.open(task)
         data = store.position() if store is not None else None
         applied = decode_position(data, f"the state of task {task}") if data is not None else None
@@ -163,7 +163,7 @@ def _bring(
     environment: Environment,
     progress: RestoreProgress,
 ) -> RestoreSource:
-    """Raises DamagedCheckpointError, CheckpointStoreError; then no other state has taken the local one's place."""
+    """Raises DamagedCheckpointError, CheckpointStoreError; the local state is then unchanged."""
     ref, head = plan.checkpoint, plan.head
     if ref is None or head is None or environment.checkpoints is None:
         raise InvariantError(f"task {task} is restored from no checkpoint")
@@ -192,7 +192,7 @@ def _bring(
 
 
 def _put_away(task: TaskId, plan: RestorePlan, local: _Local, environment: Environment) -> None:
-    """Make room for another state. What may still be of use to somebody is kept."""
+    """Move the local state away. A state that may still be useful is kept."""
     local.close()
     if not environment.stores.exists(task):
         return
@@ -224,28 +224,28 @@ def _refuse(
 
 
 def _last_seq(task: TaskId, reader: JournalReader, start: int, end: int) -> int:
-    """The number of the journal's last entry; 0 when there is none, or only a part of one."""
+    """The seq of the journal's last entry; 0 if there is none, or only a part of one."""
     try:
         last = last_entries(task.journal, reader, JournalBounds(start, end, end), 1)
     except FatalTaskError:
-        return 0  # a tail may be lost from the middle of an entry on
+        return 0  # the tail may be lost from the middle of an entry
     return last[0].entry.seq if last else 0
 
 
 def _entry_at_local(
     task: TaskId, reader: JournalReader, local: AppliedPosition | None, start: int, end: int
 ) -> JournalEntry | None:
-    """The journal's entry exactly where the local state says its last one is."""
+    """The journal's entry at the offset of the local state's last entry."""
     if local is None or not start <= local.offset < end:
         return None
-    # A tail may be lost from the middle of an entry on: what is left of it is none.
+    # The tail may be lost from the middle of an entry. Its remaining chunks are not an entry.
     return _entry_at(task, reader, local.offset, min(local.next_offset, end))
 
 
 def _entry_at(task: TaskId, reader: JournalReader, offset: int, end: int) -> JournalEntry | None:
-    """The entry that begins exactly at `offset`, read up to `end` at most."""
+    """The entry that starts at exactly `offset`, read up to `end` at most."""
     try:
         entry = first_entry(task, reader, offset, end)
     except FatalTaskError:
-        return None  # no entry begins here: another history; a replay verifies every entry it applies
+        return None  # no entry starts here: another history. A replay verifies each entry that it applies
     return entry if entry is not None and entry.offset == offset else None

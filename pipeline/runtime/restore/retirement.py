@@ -1,11 +1,11 @@
-"""The end of an app whose place another one has taken: an entry in its journals, behind which no worker goes on.
+"""Retirement of an app that another app has replaced: an entry in its journals, after which no worker continues.
 
-A worker of a retired app is refused at its start, and a task of it when it is restored: by the last entry of its
-journal. (A release that does not know such entries takes the journal for damaged, and fails the task: it does not go
-on, either.)
+A worker of a retired app is refused when it starts, and a task when it is restored, by the last entry of its journal.
+(A release that does not know such entries treats the journal as damaged and fails the task, so it does not continue
+either.)
 
-`retire` marks the tasks one by one, those of partition 0 first, which each start looks at; `revive` goes the other way
-round. A crash in between leaves the app retired, and the same command does the rest.
+`retire` marks the tasks one by one. It starts with those of partition 0, which each start of a worker checks. `revive`
+works in the reverse order. A crash in between leaves the app retired, and the same command completes the work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _LOOKS = 3
 def retire(
     tasks: Iterable[TaskId], successor: str, owner: str, environment: Environment, settings: WorkerSettings
 ) -> Sequence[TaskId]:
-    """Mark tasks as retired in favour of app `successor`; those that were not yet. Raises what `append_entry` does."""
+    """Mark tasks as replaced by app `successor`.
+
+    Returns those that were not yet. Raises the errors of `append_entry`.
+    """
     done = []
 
     def make(last: JournalEntry) -> Commit | None:
@@ -49,7 +52,7 @@ def retire(
 def revive(
     tasks: Iterable[TaskId], owner: str, environment: Environment, settings: WorkerSettings
 ) -> Sequence[TaskId]:
-    """Take the marks back; the tasks that had one. They go on from where they were."""
+    """Remove the marks. Returns the tasks that had one. They continue from their positions."""
     done = []
 
     def make(last: JournalEntry) -> Commit | None:
@@ -64,14 +67,14 @@ def revive(
 
 
 def refuse_retired(group: GroupId, environment: Environment) -> None:
-    """Raise ConfigError when the group's app is retired. A journal that cannot be read is its task's business."""
+    """Raise ConfigError if the group's app is retired. An unreadable journal is ignored here; its task reports it."""
     if group.journal_topic not in environment.cluster.describe([group.journal_topic]):
         return
     task = TaskId(*group, 0)
     entry: Entry | None = None
     unanswered: UnreachableError | None = None
     for _ in range(_LOOKS):
-        # Each look by a new client: one broker may still answer as of before the app was revived.
+        # Each attempt uses a new client: a broker may still return the entry from before the app was revived.
         try:
             with closing(environment.journals()) as reader:
                 last = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
@@ -92,7 +95,7 @@ def refuse_retired(group: GroupId, environment: Environment) -> None:
 
 
 def retired_error(task: TaskId, entry: Entry) -> ConfigError:
-    """Why a task with this last entry is not run."""
+    """The error for a task whose journal ends with this entry."""
     return ConfigError(
         f"app {task.app} was retired at {retired_since(entry)}: app {successor_of(entry)} has taken its place",
         hint=f"start workers of that app; if {task.app} is to go on after all: pipeline migrate revive {task.app}",
@@ -100,10 +103,10 @@ def retired_error(task: TaskId, entry: Entry) -> ConfigError:
 
 
 def successor_of(entry: Entry) -> str:
-    """The app in whose favour it was."""
+    """The app that replaced it."""
     return entry.extra.get(_SUCCESSOR, b"").decode(errors="replace")
 
 
 def retired_since(entry: Entry) -> str:
-    """When it was, for people."""
+    """The time of the retirement, for people."""
     return f"{datetime.fromtimestamp(entry.wall_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,4 +1,4 @@
-"""Upgrades the rows of tables whose type has changed, with the functions that the user gave for that."""
+"""Upgrades the rows of tables whose type has changed, with the user's functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.runtime.environment import Environment
 
 __all__ = ["MAX_BYTES", "upgraded_rows"]
 
-# All rows of a task travel in one journal entry, in memory and in one transaction.
+# All rows of a task are one journal entry, in memory and in one transaction.
 MAX_BYTES = 1024 * 1024 * 1024
 
 
@@ -27,10 +27,10 @@ def upgraded_rows(
     before: dict[str, str],
     environment: Environment,
 ) -> dict[bytes, bytes | None]:
-    """New value by full key for every row of `tables`. `before`: fingerprints that the rows were written under.
+    """The new value by full key for each row of `tables`. `before`: the fingerprints with which the rows were written.
 
-    Nothing is written here: the acquire entry carries the result, so that a crash leaves every row old or every
-    row new. Raises ConfigError when a row cannot be upgraded.
+    Nothing is written here. The acquire entry contains the result, so a crash leaves all rows old or all rows new.
+    Raises ConfigError if a row cannot be upgraded.
     """
     delta: dict[bytes, bytes | None] = {}
     size = 0
@@ -65,7 +65,7 @@ def _upgraded(
         raise ConfigError(
             f"task {task}: the upgrade of table {table.name} failed at key {key!r}: {type(error).__name__}: {error}\n"
             f"  the old value is {data[:200]!r}",
-            hint="mend the upgrade function and start again; nothing was changed",
+            hint="fix the upgrade function and start the worker again; no row was changed",
         ) from error
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.broker import LocalKafka
 from tests.support.pages import ROOT
 from tests.support.walkthrough import read_page
 
@@ -23,17 +21,6 @@ PAGES = [
 ]
 
 pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture(scope="module")
-def own_kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Kafka without topics: pages give theirs plain names, which other tests may use, too."""
-    given = str(request.config.getoption("--kafka"))
-    if given and given != "container":
-        yield given
-        return
-    with LocalKafka(tmp_path_factory.mktemp("kafka")) as own:
-        yield own.bootstrap_servers
 
 
 @pytest.mark.parametrize("name", PAGES)

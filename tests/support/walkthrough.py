@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Page", "read_page"]
+__all__ = ["Page", "environment_of_a_reader", "read_page"]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _SAVED = re.compile(r"\b[Ss]ave (?:this|it|them|the [\w ]+)\s+as\s+`([\w./-]+)`[^:]*:\s*\Z")
@@ -45,11 +45,7 @@ class Page:
         Raises:
             AssertionError: A command failed, or the page shows a line that is not in the output.
         """
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")},
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PIPELINE_KAFKA": kafka,
-        }
+        environment = {**environment_of_a_reader(), "PIPELINE_KAFKA": kafka}
         log = directory / "transcript.txt"
         with log.open("wb") as output:
             shell = subprocess.Popen(
@@ -93,6 +89,12 @@ def read_page(document: Path) -> Page:
         elif not language:
             shown += [line for line in body.splitlines() if line.strip()]
     return Page(files, "".join(parts), shown)
+
+
+def environment_of_a_reader() -> dict[str, str]:
+    """The variables of this process without settings, and with the commands of this Python on the path."""
+    without = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
+    return {**without, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def _comparable(text: str) -> str:

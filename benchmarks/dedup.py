@@ -39,7 +39,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.rocksdb.store import RocksStore
-from pipeline.runtime.commit.publisher import CHUNK_BYTES
+from pipeline.runtime.commit.journal_writer import CHUNK_BYTES
 from pipeline.runtime.task.dedup import DedupTable
 from pipeline.testing import ManualClock
 

@@ -1,11 +1,10 @@
-"""Transactions of a command that writes records together with a receipt of them: `Transactions`.
+"""Transactions of a command that writes records together with a receipt of them: `ReceiptTransactions`.
 
 One transactional id, fenced before anything is read, and one transaction at a time. Its *receipt* (the position of a
 load, the marks of replayed letters) is committed with its records and has a nonce, new for each attempt, so that it
-tells what became of a transaction whose outcome is not known. Each fence is followed by a barrier (runtime/proof.py):
-the leaders of `places` (the receipts, and whatever else is decided by) say where they end, and a look at them must
-reach that (`known_ends`). `write`, until one
-attempt is committed:
+tells what became of a transaction whose outcome is not known. Each fence is followed by a barrier
+(`transactions/proof.py`): the leaders of `places` (the receipts, and whatever else is decided by) say where they end,
+and a look at them must reach that (`known_ends`). `write`, until one attempt is committed (`transactions/outcomes.py`):
 
 1. Begin, send the records and the receipt, flush, commit.
 2. Renew, when 1 failed or its outcome is unknown, and after a commit slow enough that the client may have sent it
@@ -18,7 +17,7 @@ A crash anywhere leaves records with their receipt, or an open transaction, whic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pipeline.core.names import TopicPartition
 from pipeline.core.recovery import CommitOutcome
@@ -30,13 +29,13 @@ from pipeline.errors import (
     PipelineError,
     RefusedError,
     RetriableError,
-    UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Clock, TransactionalClient, TransactionalClients
-from pipeline.runtime.commit.proof import RENEW_SHARE, write_barrier
+from pipeline.ports import Clock, Deadline, TransactionalClients
+from pipeline.transactions.engine import PASSING, TransactionEngine
+from pipeline.transactions.outcomes import commit_until_settled
 
-__all__ = ["Transactions"]
+__all__ = ["ReceiptTransactions"]
 
 T = TypeVar("T")
 
@@ -47,7 +46,7 @@ _SLOW_BARRIERS = 3  # where each abort is slow, the last one is followed by a fe
 _CONTINUE = "what precedes them is committed; run the same command again to continue"
 
 
-class Transactions:
+class ReceiptTransactions:
     """Use it from one thread at a time."""
 
     def __init__(
@@ -58,12 +57,10 @@ class Transactions:
         clock: Clock,
         retry_backoff_ms: int,
     ) -> None:
-        self._transactional_id = transactional_id
+        self.transactional_id = transactional_id
         self._places = list(places)
-        self._producers = producers
         self._clock = clock
-        self._retry_backoff_ms = retry_backoff_ms
-        self._producer: TransactionalClient | None = None
+        self._engine = TransactionEngine(transactional_id, producers, clock, retry_backoff_ms)
         self._known_ends: Mapping[TopicPartition, int] = {}
 
     @property
@@ -76,30 +73,22 @@ class Transactions:
 
         Raises FencedError, ConfigError, and what Kafka last answered.
         """
-        deadline = self._clock.monotonic_s() + wait_s
+        deadline = Deadline(self._clock, wait_s, _POLL_S)
         slow = failed = 0
         while True:
-            self.close()
-            self._producer = self._producers.open(self._transactional_id)
-            try:
-                self._producer.init()
-            except (UnreachableError, RetriableError, UnknownOutcomeError, AbortableError):
-                if self._clock.monotonic_s() >= deadline:
-                    raise
-                self._clock.sleep(_POLL_S)
-                continue
+            self._engine.fence(lambda _error: deadline.pause())
             if slow == _SLOW_BARRIERS:
                 return
             try:
-                ends, clean = write_barrier(self._producer, self._places, self._clock, self._retry_backoff_ms)
-            except (UnreachableError, RetriableError, UnknownOutcomeError, AbortableError):
+                ends = self._engine.barrier(self._places)
+            except PASSING:
                 failed += 1
-                if failed >= _ATTEMPTS and self._clock.monotonic_s() >= deadline:
+                if failed >= _ATTEMPTS and deadline.has_passed():
                     raise
                 self._clock.sleep(_POLL_S)
                 continue
             self._known_ends = {place: end + 1 for place, end in ends.items()}
-            if clean:
+            if not self._engine.fence_due:
                 return
             slow += 1
 
@@ -107,7 +96,7 @@ class Transactions:
         self,
         what: str,
         receipt: Callable[[], T],
-        send: Callable[[TransactionalClient, T], None],
+        send: Callable[[TransactionEngine, T], None],
         outcome: Callable[[T], CommitOutcome],
     ) -> T:
         """Commit one transaction, in as many attempts as it takes; the receipt of the one that was committed.
@@ -117,64 +106,92 @@ class Transactions:
         Kafka is away. Raises FencedError (another process continues), AbortableError (given up; at once where it is a
         RefusedError), FatalTaskError (what was confirmed is gone), UnreachableError, ConfigError.
         """
-        reason: PipelineError | None = None
-        for _ in range(_ATTEMPTS):
-            attempt = receipt()
-            try:
-                slow = self._transact(send, attempt)  # 1
-            except (AbortableError, RetriableError, UnknownOutcomeError) as error:
-                reason, confirmed = error, False
-            else:
-                if not slow:
-                    return attempt
-                confirmed = True
-            found = self._renew(outcome, attempt)  # 2
-            if found is CommitOutcome.COMMITTED:  # 3
-                return attempt
-            if found is CommitOutcome.SUPERSEDED:
-                raise FencedError(f"{self._transactional_id}: another one goes on")
-            if confirmed:
-                raise FatalTaskError(
-                    f"Kafka confirmed a transaction of {self._transactional_id} and has lost it",
-                    hint="check the brokers: acknowledged records may be missing",
-                )
-            if isinstance(reason, RefusedError):  # for what is in a record: it would be refused again
-                raise RefusedError(
-                    f"{what}: {reason.message}",
-                    hint=f"{reason.hint or 'correct the record or the settings of the topic'}; {_CONTINUE}",
-                    topic=reason.topic,
-                )
-        raise AbortableError(
-            f"{what}: not committed in {_ATTEMPTS} attempts: {reason.message if reason else 'no reason given'}",
-            hint=_CONTINUE,
-        )
+        if self._engine.fence_due:
+            raise InvariantError(
+                f"{self.transactional_id}: a transaction without a fence and a look behind it"
+            )
+        policy = _Receipt(self, self._engine, self._clock, what, receipt, send, outcome)
+        committed = commit_until_settled(self._engine, policy)
+        self._confirm(policy, committed)
+        return committed
 
     def close(self) -> None:
         """Release the client; a transaction that is open is left to the next fence."""
-        if self._producer is not None:
-            self._producer.close()
-            self._producer = None
+        self._engine.close()
 
-    def _transact(self, send: Callable[[TransactionalClient, T], None], receipt: T) -> bool:
-        """Step 1. Whether the commit was so slow that step 2 must follow."""
-        producer = self._producer
-        if producer is None:
-            raise InvariantError("a transaction without a fence")
-        producer.begin()
-        send(producer, receipt)
-        producer.flush()
-        started_s = self._clock.monotonic_s()
-        producer.commit()
-        return (self._clock.monotonic_s() - started_s) * 1000 >= RENEW_SHARE * self._retry_backoff_ms
+    def _confirm(self, policy: _Receipt[T], committed: T) -> None:
+        """Step 2 after a commit that was slow: what Kafka has confirmed must be there."""
+        if not self._engine.fence_due:
+            return
+        policy.fence()
+        if policy.settle([committed]) is None:
+            raise FatalTaskError(
+                f"Kafka confirmed a transaction of {self.transactional_id} and has lost it",
+                hint="check the brokers: acknowledged records may be missing",
+            )
 
-    def _renew(self, outcome: Callable[[T], CommitOutcome], receipt: T) -> CommitOutcome:
-        """Step 2: fence, and then look; again while Kafka is away."""
-        self.fence(_AWAY_S)
-        deadline = self._clock.monotonic_s() + _AWAY_S
+
+class _Receipt(Generic[T]):
+    """`OutcomePolicy` of one transaction: an attempt is a receipt, and the committed receipts settle a doubt."""
+
+    def __init__(
+        self,
+        transactions: ReceiptTransactions,
+        engine: TransactionEngine,
+        clock: Clock,
+        what: str,
+        receipt: Callable[[], T],
+        send: Callable[[TransactionEngine, T], None],
+        outcome: Callable[[T], CommitOutcome],
+    ) -> None:
+        self._transactions = transactions
+        self._engine = engine
+        self._clock = clock
+        self._what = what
+        self._send = send
+        self._outcome = outcome
+        self._failed = 0
+        self.attempt = receipt
+
+    def transact(self, attempt: T) -> T:
+        """Step 1."""
+        self._engine.begin()
+        self._send(self._engine, attempt)
+        self._engine.flush()
+        self._engine.commit()
+        return attempt
+
+    def fence(self) -> None:
+        """Step 2: the fence and the barrier."""
+        self._transactions.fence(_AWAY_S)
+
+    def settle(self, attempts: Sequence[T]) -> T | None:
+        """Step 2: the look, again while Kafka is away; and step 3. The receipts before the last one were aborted."""
+        deadline = Deadline(self._clock, _AWAY_S, _POLL_S)
         while True:
             try:
-                return outcome(receipt)
+                found = self._outcome(attempts[-1])
             except (UnreachableError, RetriableError):
-                if self._clock.monotonic_s() > deadline:
+                if not deadline.pause():
                     raise
-                self._clock.sleep(_POLL_S)
+                continue
+            if found is CommitOutcome.SUPERSEDED:
+                raise FencedError(f"{self._transactions.transactional_id}: another one goes on")
+            return attempts[-1] if found is CommitOutcome.COMMITTED else None
+
+    def abort_failed(self, error: PipelineError) -> None:
+        """The fence that follows ends the transaction."""
+
+    def not_committed(self, error: PipelineError) -> None:
+        """Give up what would be refused again, and after some attempts."""
+        self._failed += 1
+        if isinstance(error, RefusedError):  # for what is in a record: it would be refused again
+            raise RefusedError(
+                f"{self._what}: {error.message}",
+                hint=f"{error.hint or 'correct the record or the settings of the topic'}; {_CONTINUE}",
+                topic=error.topic,
+            )
+        if self._failed == _ATTEMPTS:
+            raise AbortableError(
+                f"{self._what}: not committed in {_ATTEMPTS} attempts: {error.message}", hint=_CONTINUE
+            )

@@ -6,13 +6,16 @@
 
 One batch, numbered as in `transaction`:
 
-| step | what | a crash now leaves |
-| --- | --- | --- |
-| 1 renew | a new client and its fence, at first and after an end that was bad or slow | nothing new |
-| 2 begin | a local matter of the client | nothing |
-| 3 send | events, as the caller gives them | an open transaction: the next fence or the time-out aborts it |
-| 4 flush | every event is delivered | the same |
-| 5 commit | the commit point, timed | it is decided: all or nothing. Nobody was told which |
+| step | what |
+| --- | --- |
+| 1 renew | a new client and its fence, at first and after an end that was bad or slow |
+| 2 begin | a local matter of the client |
+| 3 send | events, as the caller gives them |
+| 4 flush | every event is delivered |
+| 5 commit | the commit point, timed |
+
+The steps are those of `pipeline/transactions/engine.py`, whose table says what a crash leaves: an open transaction,
+which the next fence or its time-out aborts, or a decided one, of which the caller was not told.
 
 A batch is never sent a second time by itself. Whoever was not told sends it again under the same ids, and readers
 that recognise ids see each event once.
@@ -20,9 +23,6 @@ that recognise ids see each event once.
 Each step has its bound: 30 s for the fence, `transaction_timeout_ms` for the flush, `commit_timeout_s` for the commit,
 after which its outcome is unknown. The renewal that follows settles it: Kafka completes a commit that it has begun, or
 aborts, before it answers, and refuses whatever of the old client comes later.
-
-A slow commit is followed by a renewal for the reason given in ARCHITECTURE.md: the client may have asked twice, and
-the first request, late, would end the next transaction half-way.
 """
 
 from __future__ import annotations
@@ -46,18 +46,17 @@ from pipeline.errors import (
     QueueFullError,
     UnknownOutcomeError,
 )
-from pipeline.ports import Output, TransactionalClient, TransactionalClients
+from pipeline.ports import Output, SystemClock, TransactionalClients
 from pipeline.producing.encoding import Encoder
 from pipeline.producing.forks import leave_behind, tell_in_children
+from pipeline.transactions.engine import TransactionEngine
 
 __all__ = ["Transaction", "TransactionalSender"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
-_RENEW_SHARE = 0.7
 _AT_A_TIME = 500
-_ABORT_S = 5.0  # an abort only spares readers the wait for the next fence
 RETRY_BACKOFF_MS = 500
 
 
@@ -146,8 +145,7 @@ class TransactionalSender:
         self._pid = os.getpid()
         self._turn = threading.Lock()
         self._owner: int | None = None
-        self._producer: TransactionalClient | None = None
-        self._renew_due = True
+        self._engine = TransactionEngine(self._id, self._producers, SystemClock(), RETRY_BACKOFF_MS)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -163,29 +161,29 @@ class TransactionalSender:
         - UnreachableError: only at the start. Nothing was written.
         - QueueFullError: other threads' transactions took longer than `max_block_s`. Nothing was written.
         """
-        self._take_turn()
+        turn = self._take_turn()
         try:
             self._refuse_after_end()
-            producer = self._renewed()  # 1
-            batch = Transaction(lambda outputs: self._told(partial(producer.send, outputs)), self._encoder)
-            self._renew_due = True  # until it has ended well
-            self._told(producer.begin)  # 2
+            if self._engine.fence_due:
+                self._told(self._engine.fence)  # 1
+            batch = Transaction(self._send, self._encoder)
+            self._told(self._engine.begin)  # 2
             try:
                 yield batch  # 3
                 batch.check()
                 batch.pass_on()
-                self._told(producer.flush)  # 4
+                self._told(self._engine.flush)  # 4
             except BaseException:
-                self._abort(producer)
+                self._abort()
                 raise
             finally:
                 batch.end()
-            self._renew_due = self._commit(producer)  # 5
+            self._commit()  # 5
         finally:
             if self._ended is not None:
-                self._close_producer()
+                self._engine.close()
             self._owner = None
-            self._turn.release()
+            turn.release()
 
     def close(self) -> None:
         """Begin nothing more, and release the client. Never raises, and may be called again.
@@ -198,21 +196,21 @@ class TransactionalSender:
         self._ended = self._ended or ProducerClosedError("the producer is closed")
         if self._owner != threading.get_ident() and self._turn.acquire(timeout=self._max_block_s):
             try:
-                self._close_producer()
+                self._engine.close()
             finally:
                 self._turn.release()
 
     def forked(self) -> None:
         """The child must not end its parent's transactions, which sharing its id would do."""
-        if self._producer is not None:
-            leave_behind(self._producer)
+        leave_behind(self._engine)
         self._begin_empty()
         self._ended = ProducerClosedError(
             f"the transactional producer {self._id} was made before this process was forked",
             hint="make one after the fork, with an id of its own",
         )
 
-    def _take_turn(self) -> None:
+    def _take_turn(self) -> threading.Lock:
+        """The lock that is held now. A child that is forked meanwhile has another one."""
         if self._pid != os.getpid():
             self.forked()
         if self._owner == threading.get_ident():
@@ -223,27 +221,20 @@ class TransactionalSender:
                 hint="keep transactions short, or give each thread a producer with an id of its own",
             )
         self._owner = threading.get_ident()
+        return self._turn
 
     def _refuse_after_end(self) -> None:
         if self._ended is not None:
             raise self._ended
 
-    def _renewed(self) -> TransactionalClient:
-        """Step 1."""
-        if self._producer is not None and not self._renew_due:
-            return self._producer
-        self._close_producer()
-        producer = self._producers.open(self._id)
-        try:
-            self._told(producer.init)
-        except BaseException:
-            producer.close()
-            raise
-        self._producer = producer
-        return producer
+    def _send(self, outputs: Sequence[Output]) -> None:
+        """Step 3."""
+        self._told(partial(self._engine.send, outputs))
 
     def _told(self, call: Callable[[], object]) -> None:
         """Make a call before the commit: whatever it raises, nothing of the batch was written."""
+        if not self._engine.has_client:
+            self._refuse_after_end()  # in a child that was forked inside the block
         try:
             call()
         except FencedError as error:
@@ -257,22 +248,19 @@ class TransactionalSender:
                 f"{error.message}: nothing of the transaction was written", hint=error.hint or "run it again"
             ) from error
 
-    def _abort(self, producer: TransactionalClient) -> None:
+    def _abort(self) -> None:
         """What fails here is ended by the renewal before the next transaction, or by Kafka's time-out."""
         try:
-            producer.abort(_ABORT_S)
+            self._engine.abort()
         except FencedError as error:
             self._fenced(error, "nothing of the transaction was written")
-        except PipelineError:
-            self._renew_due = True
 
-    def _commit(self, producer: TransactionalClient) -> bool:
-        """Step 5; whether a renewal is due."""
-        started_s = time.monotonic()
+    def _commit(self) -> None:
+        """Step 5. Its outcome is the caller's to settle: nothing of the package reads what was sent."""
         try:
-            producer.commit(self._commit_timeout_s)
+            self._engine.commit(self._commit_timeout_s)
         except AbortableError as error:
-            self._abort(producer)
+            self._abort()
             raise AbortableError(
                 f"{error.message}: nothing of the transaction was written", hint=error.hint or "run it again"
             ) from error
@@ -281,7 +269,6 @@ class TransactionalSender:
             raise self._fenced(error, _UNKNOWN) from error
         except UnknownOutcomeError as error:
             raise UnknownOutcomeError(f"{error.message}: {_UNKNOWN}", hint=_RESOLVE) from error
-        return (time.monotonic() - started_s) * 1000 >= _RENEW_SHARE * RETRY_BACKOFF_MS
 
     def _fenced(self, error: FencedError, outcome: str) -> FencedError:
         fenced = FencedError(
@@ -291,11 +278,6 @@ class TransactionalSender:
         )
         self._ended = fenced
         return fenced
-
-    def _close_producer(self) -> None:
-        if self._producer is not None:
-            self._producer.close()
-            self._producer = None
 
 
 _UNKNOWN = "the transaction was written whole or not at all, and Kafka did not say which"

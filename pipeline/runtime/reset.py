@@ -21,7 +21,7 @@ from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.errors import FatalTaskError, InputError
 from pipeline.ports import JournalReader
 from pipeline.runtime.commit.admin_entry import append_entry, last_of
-from pipeline.runtime.commit.publisher import Commit
+from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan, plan_groups
 from pipeline.runtime.restore.retirement import refuse_retired

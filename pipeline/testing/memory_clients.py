@@ -213,7 +213,7 @@ class MemorySource:
 
 
 class MemoryProducers:
-    """`ports.Producers`."""
+    """`ports.TransactionalClients`."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
@@ -274,7 +274,7 @@ class MemoryProducer:
         with self._broker.faults.at("commit", self._id):
             self._deliver()
             self._broker.end(self._id, self._checked_epoch(), commit=True)
-            self._open = False
+        self._open = False  # a client that is told of a failure does not know that it has committed
 
     def abort(self, timeout_s: float | None = None) -> None:  # noqa: ARG002 - as above
         if not self._open:

@@ -10,16 +10,27 @@ ROWS = [
     Broken(
         "apply before the commit",
         "runtime/commit/publisher.py",
-        "        steps.reached(Step.DURING_COMMIT, task)\n",
-        "        self._apply(commit, make_journal_entry(entry, chain, offset, chunks))\n"
-        "        steps.reached(Step.DURING_COMMIT, task)\n",
+        "        entry = commit_until_settled(self._fence.engine, publication)  # 1 to 6\n"
+        "        return self._apply(commit, entry)\n",
+        "        make = self._writer._entry_of\n"
+        "        def early(commit, nonce):\n"
+        "            (entry, chunks, chain), head = make(commit, nonce), self._writer.head\n"
+        "            at, size = head.next_offset + 1, sum(map(len, chunks))\n"
+        "            self._apply(commit, JournalEntry(entry, at, at + len(chunks), chain, size))\n"
+        "            self._writer.head = head\n"
+        "            return entry, chunks, chain\n"
+        "        self._writer._entry_of = early\n"
+        "        entry = commit_until_settled(self._fence.engine, publication)\n"
+        "        self._writer._entry_of = make\n"
+        "        self._writer.head = without_delta(entry)\n"
+        "        return self.applied\n",
         "tests/runtime/test_worker.py crash_at_each_commit_step",
     ),
     Broken(
         "no renewal after a doubtful commit: do it again",
-        "runtime/commit/publisher.py",
-        "                resolved = self._renew(nonces)\n            else:",
-        "                resolved = None\n            else:",
+        "transactions/outcomes.py",
+        "        settled = _renew(policy, attempts)  # 4\n",
+        "        settled = _renew(policy, attempts) if isinstance(failure, AbortableError) else policy.fence()\n",
         "tests/runtime/commit/test_doubtful_commits.py unknown_outcome",
     ),
     Broken(
@@ -45,23 +56,51 @@ ROWS = [
     ),
     Broken(
         "the low offset of an entry after a lost tail is ignored",
-        "runtime/commit/publisher.py",
+        "runtime/commit/journal_writer.py",
         "        if offset <= head.next_offset:",
         "        if False:",
         "tests/runtime/restore/test_journal_loss.py under_a_running_worker_stops",
     ),
     Broken(
         "a slow commit does not renew the producer",
-        "runtime/commit/proof.py",
+        "transactions/engine.py",
         "RENEW_SHARE = 0.7",
         "RENEW_SHARE = 1e9",
         "tests/runtime/commit/test_publisher.py silent_retry",
     ),
     Broken(
+        "a transaction begins without the fence that is due",
+        "transactions/engine.py",
+        "        if self._fence_due:\n",
+        "        if False:\n",
+        "tests/transactions/test_engine.py after_a_failure",
+    ),
+    Broken(
+        "a slow abort of a barrier is taken for a clean end",
+        "transactions/engine.py",
+        "        self._fence_due = self._end(producer.abort, None) >= self._slow_s\n",
+        "        self._end(producer.abort, None)\n        self._fence_due = False\n",
+        "tests/transactions/test_engine.py slow_barrier",
+    ),
+    Broken(
+        "a renewal looks for the last attempt only",
+        "transactions/outcomes.py",
+        "        settled = _renew(policy, attempts)  # 4\n",
+        "        settled = _renew(policy, attempts[-1:])\n",
+        "tests/transactions/test_outcomes.py before_the_last_one",
+    ),
+    Broken(
+        "a failed transaction is left open until the fence",
+        "transactions/outcomes.py",
+        "            unclean = engine.abort()  # 3\n",
+        "            unclean = None\n",
+        "tests/runtime/commit/test_publisher.py before_anybody_waits",
+    ),
+    Broken(
         "no fence: every start has a transactional id of its own",
-        "runtime/commit/publisher.py",
-        "self._environment.producers.open(self._task.transactional_id)",
-        'self._environment.producers.open(f"{self._task.transactional_id}.{self._environment.random.token(4).hex()}")',
+        "runtime/commit/task_fence.py",
+        "            task.transactional_id, environment.producers",
+        '            f"{task.transactional_id}.{environment.random.token(4).hex()}", environment.producers',
         "tests/runtime/assignment/test_fleet.py wakes_up",
     ),
     Broken(

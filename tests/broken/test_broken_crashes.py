@@ -96,8 +96,8 @@ ROWS = [
     Broken(
         "a stopping worker gives up at the first refusal",
         "runtime/commit/publisher.py",
-        "            if failed_while_stopping > 1:\n",
-        "            if failed_while_stopping > 0:\n",
+        "        if self._failed_while_stopping > 1:\n",
+        "        if self._failed_while_stopping > 0:\n",
         "tests/runtime/commit/test_publisher.py publishes_a_refused",
     ),
     Broken(

@@ -93,23 +93,24 @@ ROWS = [
     ),
     Broken(
         "no renewal after an abort",
-        "runtime/commit/publisher.py",
-        "                self._abort()\n                resolved = self._renew(nonces)\n",
-        "                self._abort()\n                resolved = None\n",
+        "transactions/outcomes.py",
+        "        settled = _renew(policy, attempts)  # 4\n",
+        "        settled = _renew(policy, attempts) if isinstance(failure, UnknownOutcomeError) else None\n"
+        "        engine._fence_due = False\n",
         "tests/runtime/commit/test_publisher.py every_abort",
     ),
     Broken(
         "a refused commit is published again",
         "runtime/commit/publisher.py",
-        "                if resolved is None and isinstance(error, RefusedError):\n",
-        "                if False:\n",
+        "        if isinstance(error, RefusedError):\n",
+        "        if False:\n",
         f"{REFUSED} found_and_gets_its_policy",
     ),
     Broken(
         "a refused commit is given up before it is known that it has not happened",
-        "runtime/commit/publisher.py",
-        "                if resolved is None and isinstance(error, RefusedError):\n",
-        "                if isinstance(error, RefusedError):\n",
+        "transactions/outcomes.py",
+        "        settled = _renew(policy, attempts)  # 4\n",
+        "        settled = _renew(policy, attempts if type(failure) is AbortableError else ())\n",
         "tests/runtime/commit/test_publisher.py refused",
     ),
     Broken(
@@ -277,11 +278,11 @@ ROWS = [
     Broken(
         "each task of a group begins in a transaction of its own",
         "runtime/restore/genesis.py",
-        "                producer.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n",
-        "                producer.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n"
-        "                producer.flush()\n"
-        "                producer.commit()\n"
-        "                producer.begin()\n",
+        "                engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n",
+        "                engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n"
+        "                engine.flush()\n"
+        "                engine.commit()\n"
+        "                engine.begin()\n",
         "tests/runtime/restore/test_genesis.py every_task_or_for_none",
     ),
     Broken(
@@ -296,8 +297,8 @@ ROWS = [
         "a reset does not fence whoever runs the task",
         "runtime/commit/admin_entry.py",
         "                publisher.fence()  # 1\n",
-        "                publisher._producer = environment.producers.open(f'reset-{task.transactional_id}')\n"
-        "                publisher._producer.init()\n",
+        "                publisher._fence.engine._id = f'reset-{task.transactional_id}'\n"
+        "                publisher.fence()\n",
         "tests/runtime/test_reset.py",
     ),
     Broken(

@@ -55,14 +55,14 @@ ROWS = [
     ),
     Broken(
         "an entry does not count the bytes before it",
-        "runtime/commit/publisher.py",
+        "runtime/commit/journal_writer.py",
         "            journal_bytes=head.journal_bytes,\n",
         "",
         STOPPED,
     ),
     Broken(
         "an entry does not name the last checkpoint",
-        "runtime/commit/publisher.py",
+        "runtime/commit/journal_writer.py",
         "            checkpoint=head.checkpoint,\n",
         "",
         CHECKPOINTED,
@@ -77,13 +77,13 @@ ROWS = [
     Broken(
         "all attempts have one nonce",
         "runtime/commit/publisher.py",
-        "            nonces.append(self._environment.random.token(NONCE_BYTES))\n",
-        "            nonces.append(bytes(NONCE_BYTES))\n",
+        "        return self._environment.random.token(NONCE_BYTES)\n",
+        "        return bytes(NONCE_BYTES)\n",
         STOPPED,
     ),
     Broken(
         "a commit has another owner than the acquire entry",
-        "runtime/commit/publisher.py",
+        "runtime/commit/journal_writer.py",
         "            owner=self._owner,\n",
         "            owner=self._owner if commit.identity is not None else self._owner * 2,\n",
         STOPPED,

@@ -10,8 +10,8 @@ ROWS = [
     Broken(
         "a refused record is sent five times",
         "ops/transactions.py",
-        "            if isinstance(reason, RefusedError):  # for what",
-        "            if False:  # for what",
+        "        if isinstance(error, RefusedError):  # for what",
+        "        if False:  # for what",
         "tests/ops/test_transactions.py refused_record",
     ),
     Broken(
@@ -45,8 +45,8 @@ ROWS = [
     Broken(
         "a slow commit of a load is taken for a clean one",
         "ops/transactions.py",
-        "                if not slow:\n",
-        "                if True:\n",
+        "        if not self._engine.fence_due:\n            return\n",
+        "        if True:\n            return\n",
         "tests/ops/loading/test_load_faults.py slow_commit",
     ),
 ]

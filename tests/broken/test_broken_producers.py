@@ -32,7 +32,7 @@ ROWS = [
         "a commit whose outcome is unknown passes for done",
         "producing/transactions.py",
         '            raise UnknownOutcomeError(f"{error.message}: {_UNKNOWN}", hint=_RESOLVE) from error\n',
-        "            return True\n",
+        "            return\n",
         "tests/producing/test_transactions.py unknown_outcome",
     ),
     Broken(
@@ -44,9 +44,9 @@ ROWS = [
     ),
     Broken(
         "no fence after a transaction that ended badly",
-        "producing/transactions.py",
-        "            self._renew_due = True  # until it has ended well\n",
-        "            self._renew_due = False\n",
+        "transactions/engine.py",
+        "        self._fence_due = True\n        producer.begin()\n",
+        "        producer.begin()\n",
         "tests/producing/test_transactions.py bad_end",
     ),
 ]

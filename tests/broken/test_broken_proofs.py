@@ -9,28 +9,28 @@ from tests.support.breaking import Broken, Copy, name_of
 ROWS = [
     Broken(
         "the first entry after a fence is committed without a proof",
-        "runtime/commit/publisher.py",
+        "runtime/commit/journal_writer.py",
         "        if self._end_read is not None:\n",
         "        if False:\n",
         "tests/runtime/restore/test_stale_reads.py never_forks",
     ),
     Broken(
         "a fleet believes what a deposed broker answers",
-        "runtime/commit/publisher.py",
+        "runtime/commit/journal_writer.py",
         "        if self._end_read is not None:\n",
         "        if False:\n",
         "tests/runtime/assignment/test_random_fleet.py deposed",
     ),
     Broken(
         "what was committed behind the end that was read is ignored",
-        "runtime/commit/publisher.py",
-        "        if unseen:\n",
-        "        if False:\n",
+        "transactions/proof.py",
+        "    if unseen:\n",
+        "    if False:\n",
         "tests/runtime/restore/test_stale_reads.py never_forks",
     ),
     Broken(
         "a gap is taken for empty before any reader has seen it",
-        "runtime/commit/proof.py",
+        "transactions/proof.py",
         "                if seen >= end:\n"
         "                    return next(iter(reader.read(place, start, end)), None) is not None\n",
         "                return next(iter(reader.read(place, start, min(seen, end))), None) is not None\n",

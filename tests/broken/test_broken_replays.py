@@ -24,11 +24,11 @@ ROWS = [
     Broken(
         "marks of replayed letters are written in a transaction of their own",
         "ops/dead_letters/replaying.py",
-        "        producer.send([mark_output(mark) for mark in marks.values()])\n",
-        "        producer.flush()\n"
-        "        producer.commit()\n"
-        "        producer.begin()\n"
-        "        producer.send([mark_output(mark) for mark in marks.values()])\n",
+        "        engine.send([mark_output(mark) for mark in marks.values()])\n",
+        "        engine.flush()\n"
+        "        engine.commit()\n"
+        "        engine.begin()\n"
+        "        engine.send([mark_output(mark) for mark in marks.values()])\n",
         "tests/ops/dead_letters/test_replay_faults.py crash_at_any_call",
     ),
     Broken(
@@ -103,7 +103,7 @@ ROWS = [
     ),
     Broken(
         "a crash of the worker loses the count of its letters",
-        "runtime/commit/publisher.py",
+        "runtime/commit/journal_writer.py",
         "            letters=grown(head.entry.letters, commit.letters, commit.letters_written, now_ms),\n",
         "            letters=grown(commit.letters, commit.letters, commit.letters_written, now_ms),\n",
         "tests/ops/dead_letters/test_open_count.py problem_until_they_are_handled",

@@ -19,8 +19,8 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.producer import KafkaProducers, KafkaTransactionalProducer
 from pipeline.ports import Output, Step, TopicSpec
-from pipeline.runtime.commit import publisher
 from pipeline.runtime.environment import NoSteps
+from pipeline.transactions import engine
 from tests.conftest import KafkaUnderTest
 from tests.support.checker import HistoryError
 from tests.support.kafka.harness import Workbench
@@ -198,7 +198,7 @@ def test_without_renewal_a_late_commit_request_doubles_outputs(
     case: Case, bench: Workbench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same through the worker whose defence is off: so the test below would notice if it were."""
-    monkeypatch.setattr(publisher, "RENEW_SHARE", math.inf)
+    monkeypatch.setattr(engine, "RENEW_SHARE", math.inf)
     late = proxy.hold(Api.END_TXN, case.id, nth=2, cut=True)
     assert case.run(late) == 0
     found, expected = bench.outputs(), bench.expected()

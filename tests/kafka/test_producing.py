@@ -237,7 +237,7 @@ def test_an_abort_that_kafka_does_not_answer_has_a_bound(
     numbers: Numbers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing hangs on it: the next transaction begins with a fence."""
-    monkeypatch.setattr("pipeline.producing.transactions._ABORT_S", 0.5)
+    monkeypatch.setattr("pipeline.transactions.engine.ABORT_TIMEOUT_S", 0.5)
     held = proxy.hold(Api.END_TXN)
 
     def stop_in_the_middle() -> None:

@@ -18,10 +18,11 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ops.transactions import Transactions
-from pipeline.ports import Output, TopicSpec, TransactionalClient
+from pipeline.ops.transactions import ReceiptTransactions
+from pipeline.ports import Output, TopicSpec
 from pipeline.testing import ManualClock, MemoryBroker, MemoryProducers
 from pipeline.testing.memory_clients import MemoryProducer
+from pipeline.transactions.engine import TransactionEngine
 
 BACKOFF_MS = 100
 AWAY = UnreachableError("away")
@@ -51,10 +52,10 @@ class SlowProducers(MemoryProducers):
         self.open_now += 1
         return producer
 
-    def _slow(self, name: str, call: Callable[[], object]) -> Callable[[], object]:
-        def slow() -> object:
+    def _slow(self, name: str, call: Callable[..., object]) -> Callable[..., object]:
+        def slow(*arguments: object) -> object:
             self._clock.advance(self.takes_s.get(name, 0.0))
-            return call()
+            return call(*arguments)
 
         return slow
 
@@ -68,7 +69,7 @@ class Command:
         self.producers = SlowProducers(self.broker, self.clock)
         self.broker.create(TopicSpec("receipts", 1))
         receipts = TopicPartition("receipts", 0)
-        self.transactions = Transactions("id", [receipts], self.producers, self.clock, BACKOFF_MS)
+        self.transactions = ReceiptTransactions("id", [receipts], self.producers, self.clock, BACKOFF_MS)
         self.looks: list[CommitOutcome | PipelineError] = []
         self.looked = 0
 
@@ -79,8 +80,8 @@ class Command:
     def written(self) -> int:
         return len(self.broker.records("out"))
 
-    def _send(self, producer: TransactionalClient, receipt: str) -> None:
-        producer.send([Output("out", None, receipt.encode(), 0)])
+    def _send(self, engine: TransactionEngine, receipt: str) -> None:
+        engine.send([Output("out", None, receipt.encode(), 0)])
 
     def _look(self, _receipt: str) -> CommitOutcome:
         self.looked += 1

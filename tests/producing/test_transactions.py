@@ -287,7 +287,7 @@ def test_a_close_under_an_open_transaction_does_not_wait_for_ever_and_does_not_e
             thread.join()
         batch.send(orders, "k", 1, id="2")
     assert ids(broker) == [b"1", b"2"]
-    assert sender._producer is None
+    assert not sender._engine.has_client
     with pytest.raises(ProducerClosedError, match="the producer is closed"):
         write(sender, "3")
 
@@ -298,6 +298,21 @@ def test_a_child_must_have_an_id_of_its_own(sender: TransactionalSender) -> None
     sender.forked()
     with pytest.raises(ProducerClosedError, match="before this process was forked"):
         write(sender, "2")
+
+
+def test_a_child_forked_inside_a_block_commits_nothing(
+    broker: MemoryBroker, sender: TransactionalSender
+) -> None:
+    """The open transaction is its parent's."""
+
+    def fork_inside() -> None:
+        with sender.transaction() as batch:
+            batch.send(orders, "k", 1, id="1")
+            sender.forked()
+
+    with pytest.raises(ProducerClosedError, match="before this process was forked"):
+        fork_inside()
+    assert ids(broker) == []
 
 
 @pytest.mark.parametrize("name", ["", "a/b"])

@@ -11,7 +11,7 @@ import msgspec
 from pipeline.ops.dead_letters.letters import DeadLetter, LetterId
 from pipeline.ops.dead_letters.marks import ReplayMark
 from pipeline.ops.dead_letters.replaying import Replayer
-from pipeline.ports import TransactionalClient
+from pipeline.transactions.engine import TransactionEngine
 
 __all__ = ["Discarder"]
 
@@ -29,5 +29,5 @@ class Discarder(Replayer):
         mark = super()._mark(letter, place, nonce)
         return msgspec.structs.replace(mark, times=mark.times - 1, replay=mark.replay - 1, discarded=True)
 
-    def _send_letters(self, producer: TransactionalClient, batch: list[DeadLetter]) -> None:
+    def _send_letters(self, engine: TransactionEngine, batch: list[DeadLetter]) -> None:
         """The marks are all that is sent."""

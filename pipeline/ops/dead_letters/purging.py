@@ -3,8 +3,8 @@
 Kafka deletes records only from the start of a partition. So a purge deletes, in each partition, the letters before
 the first one that is open: the newest letter of a record that was neither replayed nor discarded.
 
-1. Fence the replays and discards of the group, write a barrier in the marks and the letters (runtime/proof.py), and
-   read the marks.
+1. Fence the replays and discards of the group, write a barrier in the marks and the letters
+   (`transactions/proof.py`), and read the marks.
 2. Find the first open letter of each partition.
 3. Delete the records before it, and none after the barrier.
 4. Remove the marks of letters that no longer exist.
@@ -31,7 +31,7 @@ from pipeline.ops.dead_letters.marks import (
 )
 from pipeline.ops.dead_letters.records import State, failed_records
 from pipeline.ops.reading import seeing
-from pipeline.ops.transactions import Transactions
+from pipeline.ops.transactions import ReceiptTransactions
 from pipeline.ports import TopicInfo
 from pipeline.runtime.environment import Environment
 
@@ -64,7 +64,7 @@ def purge(group: GroupId, environment: Environment, retry_backoff_ms: int) -> Pu
     Raises InputError (the group has no dead letters), FencedError, UnreachableError, CorruptStateError.
     """
     topic = dead_letter_topic(group, environment.cluster)
-    transactions = Transactions(
+    transactions = ReceiptTransactions(
         group.replay_transactional_id,
         [marks_place(group), *places_of(topic)],
         environment.producers,
@@ -118,12 +118,12 @@ def _forgotten(group: GroupId, topic: TopicInfo, environment: Environment) -> Se
     return [mark for mark in marks.values() if mark.offset < starts.get(mark.partition, 0)]
 
 
-def _forget(marks: Sequence[ReplayMark], transactions: Transactions, environment: Environment) -> None:
+def _forget(marks: Sequence[ReplayMark], transactions: ReceiptTransactions, environment: Environment) -> None:
     """Remove marks. Whether that was committed does not matter: the next purge removes what is left."""
     now_ms = environment.clock.wall_ms()
     transactions.write(
         f"{len(marks)} marks to remove",
         receipt=lambda: None,
-        send=lambda producer, _: producer.send([forgotten_mark(mark, now_ms) for mark in marks]),
+        send=lambda engine, _: engine.send([forgotten_mark(mark, now_ms) for mark in marks]),
         outcome=lambda _: CommitOutcome.COMMITTED,
     )

@@ -4,7 +4,8 @@ A replayed letter goes to `<app>.<group>.replays`, which only its group reads, a
 original topic every other group and app would meet the record a second time. The protocol:
 
 1. Fence: open the group's transactional producer and `init`: of two replays at once the older one can commit no more.
-   Then a barrier in the marks, the count and the dead letters: their leaders say where they end (runtime/proof.py).
+   Then a barrier in the marks, the count and the dead letters: their leaders say where they end
+   (`transactions/proof.py`).
    Every reader from here on sees them up to there.
 2. Recall: read the marks of the app, up to their end as of now, which is not before the barrier, waiting for what is
    open before it.
@@ -44,9 +45,10 @@ from pipeline.ops.dead_letters.marks import (
 from pipeline.ops.dead_letters.open_count import OpenCount
 from pipeline.ops.dead_letters.records import FailedRecord, State, failed_records, newest_letters
 from pipeline.ops.reading import seeing
-from pipeline.ops.transactions import Transactions
-from pipeline.ports import TopicInfo, TransactionalClient
+from pipeline.ops.transactions import ReceiptTransactions
+from pipeline.ports import TopicInfo
 from pipeline.runtime.environment import Environment
+from pipeline.transactions.engine import TransactionEngine
 
 __all__ = ["Refused", "ReplayReport", "Replayer"]
 
@@ -95,7 +97,7 @@ class Replayer:
         self._count = OpenCount(self._group, self._letters, environment)
         self._marks: Marks = {}
         self._records: dict[LetterId, FailedRecord] = {}  # by their newest letters
-        self._transactions = Transactions(
+        self._transactions = ReceiptTransactions(
             self._group.replay_transactional_id,
             [marks_place(self._group), self._count.place, *places_of(self._letters)],
             environment.producers,
@@ -218,7 +220,7 @@ class Replayer:
         marks = self._transactions.write(
             f"{len(batch)} dead letters from {batch[0].name} on",
             receipt=lambda: self._marks_of(batch),
-            send=lambda producer, marks: self._send(producer, batch, marks),
+            send=lambda engine, marks: self._send(engine, batch, marks),
             outcome=lambda marks: self._judge(batch[0].id, before, marks),
         )
         self._marks.update(marks)
@@ -229,7 +231,7 @@ class Replayer:
         self._transactions.write(
             "the number of open records",
             receipt=lambda: None,
-            send=lambda producer, _: producer.send(self._count.output(0)),
+            send=lambda engine, _: engine.send(self._count.output(0)),
             outcome=lambda _: CommitOutcome.COMMITTED,
         )
         self._count.committed()
@@ -269,16 +271,16 @@ class Replayer:
         )
 
     def _send(
-        self, producer: TransactionalClient, batch: list[DeadLetter], marks: Mapping[LetterId, ReplayMark]
+        self, engine: TransactionEngine, batch: list[DeadLetter], marks: Mapping[LetterId, ReplayMark]
     ) -> None:
-        self._send_letters(producer, batch)
-        producer.send([mark_output(mark) for mark in marks.values()])
-        producer.send(self._count.output(sum(letter.id not in self._marks for letter in batch)))
+        self._send_letters(engine, batch)
+        engine.send([mark_output(mark) for mark in marks.values()])
+        engine.send(self._count.output(sum(letter.id not in self._marks for letter in batch)))
 
-    def _send_letters(self, producer: TransactionalClient, batch: list[DeadLetter]) -> None:
+    def _send_letters(self, engine: TransactionEngine, batch: list[DeadLetter]) -> None:
         for letter in batch:
             place = TopicPartition(self._replays.name, letter.letter.origin.partition)
-            producer.append(place, [encode_replay(self._replay(letter))])
+            engine.append(place, [encode_replay(self._replay(letter))])
 
     def _recall(self) -> None:
         """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""

@@ -3,7 +3,7 @@
 The protocol:
 
 1. Fence: open the load's transactional producer and `init`: an older loader of the name can commit no more.
-2. Barrier: the leader of `pipeline.loads` says where that ends (runtime/proof.py).
+2. Barrier: the leader of `pipeline.loads` says where that ends (transactions/proof.py).
 3. Recall: read the last committed position of the name from `pipeline.loads`, up to its end as of now, which is not
    before the barrier.
 4. Plan: start, continue, or refuse (the table in `pipeline.ops.loading.decisions`).
@@ -32,7 +32,7 @@ from pipeline.ops.loading.decisions import LoadPlace, LoadRequest, LoadStep, adv
 from pipeline.ops.loading.file_sequence import FileSequence, Stretch
 from pipeline.ops.loading.positions import LoadPosition, decode_position, encode_position
 from pipeline.ops.reading import read_settled
-from pipeline.ops.transactions import Transactions
+from pipeline.ops.transactions import ReceiptTransactions
 from pipeline.ports import (
     Clock,
     Cluster,
@@ -43,9 +43,9 @@ from pipeline.ports import (
     Random,
     TopicInfo,
     TopicSpec,
-    TransactionalClient,
     TransactionalClients,
 )
+from pipeline.transactions.engine import TransactionEngine
 
 __all__ = ["LOADS_SPEC", "LoadEnvironment", "Loader", "find_topic"]
 
@@ -111,10 +111,10 @@ class Loader:
         self.already_done = False
 
     @cached_property
-    def _transactions(self) -> Transactions:
+    def _transactions(self) -> ReceiptTransactions:
         environment = self._environment
         transactional_id = load_transactional_id(self._request.name)
-        return Transactions(
+        return ReceiptTransactions(
             transactional_id, [LOADS], environment.producers, environment.clock, environment.retry_backoff_ms
         )
 
@@ -216,10 +216,10 @@ class Loader:
         def position() -> LoadPosition:
             return advance(previous, self._request, self._run, step, self._environment.random.token(12).hex())
 
-        def send(producer: TransactionalClient, position: LoadPosition) -> None:
+        def send(engine: TransactionEngine, position: LoadPosition) -> None:
             wall_ms = self._environment.clock.wall_ms()
-            producer.send(batch.outputs)
-            producer.send([Output(LOADS_TOPIC, position.name.encode(), encode_position(position), wall_ms)])
+            engine.send(batch.outputs)
+            engine.send([Output(LOADS_TOPIC, position.name.encode(), encode_position(position), wall_ms)])
 
         return self._transactions.write(
             self._name_of(step.end),

@@ -46,7 +46,8 @@ from pipeline.ops.reading import last_committed
 from pipeline.ports import JournalReader, Output, Record, TopicInfo, kept_timestamp
 from pipeline.runtime.commit.admin_entry import settled_last
 from pipeline.runtime.commit.journal_reader import first_entry, last_entries
-from pipeline.runtime.commit.publisher import Commit, Publisher
+from pipeline.runtime.commit.journal_writer import Commit
+from pipeline.runtime.commit.publisher import Publisher
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import PARTITIONER
 from pipeline.runtime.restore.genesis import ensure_genesis

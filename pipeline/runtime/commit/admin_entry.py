@@ -1,7 +1,7 @@
 """Appends one entry to a task's journal from outside of its worker: a reset, a retirement.
 
     1 fence the task: whoever runs it can commit nothing any more
-    2 a barrier: the journal's leader says where it ends (runtime/proof.py)
+    2 a barrier: the journal's leader says where it ends (transactions/proof.py)
     3 the journal up to there, settled, and the last entry
     4 commit the entry behind it
 
@@ -20,7 +20,8 @@ from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, FencedError, RetriableError, SupersededError
 from pipeline.ports import JournalBounds, JournalReader
 from pipeline.runtime.commit.journal_reader import last_entries, settled_end
-from pipeline.runtime.commit.publisher import Commit, Publisher
+from pipeline.runtime.commit.journal_writer import Commit
+from pipeline.runtime.commit.publisher import Publisher
 from pipeline.runtime.environment import Environment
 
 __all__ = ["append_entry", "last_of", "settled_last"]

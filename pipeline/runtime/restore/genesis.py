@@ -2,7 +2,7 @@
 
     1 create the journal topic, check its configuration
     2 fence other first starts
-    3 a barrier: the leaders of all journal partitions return their ends (runtime/commit/proof.py)
+    3 a barrier: the leaders of all journal partitions return their ends (transactions/proof.py)
     4 decide whether the group is new, known, or has lost its journal (core.recovery.plan_genesis)
     5 read the ends of the inputs that are not read from their first record
     6 write one genesis entry to each journal partition, in one transaction
@@ -33,9 +33,10 @@ from pipeline.errors import (
 )
 from pipeline.ports import Deadline, Step, TopicInfo, TopicSpec
 from pipeline.runtime.commit.journal_reader import first_entry
-from pipeline.runtime.commit.proof import write_barrier
-from pipeline.runtime.commit.publisher import CHUNK_BYTES, NONCE_BYTES
+from pipeline.runtime.commit.journal_writer import CHUNK_BYTES
+from pipeline.runtime.commit.publisher import NONCE_BYTES
 from pipeline.runtime.environment import Environment
+from pipeline.transactions.engine import TransactionEngine
 
 __all__ = ["JOURNAL_CONFIG", "ensure_genesis"]
 
@@ -92,20 +93,20 @@ def ensure_genesis(
     for attempt in range(1, MAX_ATTEMPTS + 1):
         if _are_known(where, tasks, environment, known):
             return
-        producer = environment.producers.open(group.genesis_transactional_id)
+        engine = TransactionEngine(
+            group.genesis_transactional_id, environment.producers, environment.clock, retry_backoff_ms
+        )
         try:
-            producer.init()  # 2
+            engine.fence()  # 2
             places = [task.journal for task in tasks if task not in known]
-            ends, clean = write_barrier(producer, places, environment.clock, retry_backoff_ms)  # 3
+            ends = engine.barrier(places)  # 3
             if _plan(where, tasks, environment, ends, known) is GenesisPlan.PRESENT:  # 4
                 return
-            if not clean:  # the abort may have been sent twice; reads after the barrier remain valid
-                producer.close()
-                producer = environment.producers.open(group.genesis_transactional_id)
-                producer.init()
+            if engine.fence_due:  # the abort may have been sent twice; reads after the barrier remain valid
+                engine.fence()
             positions = _ends(tasks, identity, environment, latest=latest)  # 5
             environment.steps.reached(Step.BEFORE_GENESIS, tasks[0])
-            producer.begin()
+            engine.begin()
             for task in tasks:  # 6
                 entry = Entry(
                     kind=EntryKind.GENESIS,
@@ -117,10 +118,10 @@ def ensure_genesis(
                     wall_ms=environment.clock.wall_ms(),
                     letters=NO_LETTERS,
                 )
-                producer.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])
-            producer.flush()
+                engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])
+            engine.flush()
             environment.steps.reached(Step.DURING_GENESIS, tasks[0])
-            producer.commit()
+            engine.commit()
             environment.steps.reached(Step.AFTER_GENESIS, tasks[0])
             environment.log.info("genesis_written", app=group.app, group=group.group, tasks=partitions)
         except FencedError:
@@ -135,7 +136,7 @@ def ensure_genesis(
         else:
             return
         finally:
-            producer.close()
+            engine.close()
     raise FatalTaskError(f"{where}: its genesis could not be written", hint="check the log for the reason")
 
 

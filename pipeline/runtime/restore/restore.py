@@ -9,7 +9,7 @@
 A crash at any step leaves the journal as it was and a local state at some applied position; the next restore
 starts from that. No handler runs.
 
-The fence does not make the reads of 2 to 4 current (runtime/commit/proof.py). The acquire entry proves them;
+The fence does not make the reads of 2 to 4 current (`transactions/proof.py`). The acquire entry proves them;
 otherwise it is aborted and 2 starts again, with an end at or after that entry's offset. A conclusion that ends the
 restore, or sets the local state aside, is accepted only if 2 to 4 reach it again after a barrier.
 """
@@ -38,7 +38,8 @@ from pipeline.errors import (
 )
 from pipeline.ports import JournalReader, Step, Store
 from pipeline.runtime.commit.journal_reader import read_entries, settled_end
-from pipeline.runtime.commit.publisher import Commit, Publisher
+from pipeline.runtime.commit.journal_writer import Commit
+from pipeline.runtime.commit.publisher import Publisher
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.restore_source import RestoreSource, UnprovenError, choose
 from pipeline.runtime.restore.retirement import retired_error

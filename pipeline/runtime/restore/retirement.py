@@ -20,7 +20,7 @@ from pipeline.core.names import GroupId, TaskId
 from pipeline.errors import ConfigError, FatalTaskError, RetriableError, UnreachableError
 from pipeline.runtime.commit.admin_entry import append_entry
 from pipeline.runtime.commit.journal_reader import last_entries
-from pipeline.runtime.commit.publisher import Commit
+from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.environment import Environment
 
 __all__ = ["refuse_retired", "retire", "retired_error", "retired_since", "revive", "successor_of"]

@@ -28,7 +28,8 @@ from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, InvariantError, PipelineError, RefusedError
 from pipeline.ports import Pending, Record, Step
 from pipeline.runtime.commit.commit_rate import CommitRate
-from pipeline.runtime.commit.publisher import Commit, Publisher
+from pipeline.runtime.commit.journal_writer import Commit
+from pipeline.runtime.commit.publisher import Publisher
 from pipeline.runtime.crashes import NativeCrash, unrecorded
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan

@@ -154,7 +154,7 @@ def test_letters_of_earlier_releases_are_counted_by_the_next_command(monkeypatch
     """Until then the status says that it does not know them."""
     with monkeypatch.context() as patched:
         patched.setattr(genesis, "NO_LETTERS", None)
-        patched.setattr("pipeline.runtime.commit.publisher.grown", lambda *_: None)
+        patched.setattr("pipeline.runtime.commit.journal_writer.grown", lambda *_: None)
         orders = failed()
         orders.driver.stop()
     orders.driver.restart()

@@ -20,7 +20,8 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Output, TopicSpec
-from pipeline.runtime.commit.publisher import MAX_QUICK_ATTEMPTS, RETRY_PAUSE_S, Commit
+from pipeline.runtime.commit.journal_writer import Commit
+from pipeline.runtime.commit.publisher import MAX_QUICK_ATTEMPTS, RETRY_PAUSE_S
 from pipeline.runtime.environment import Environment, NoSteps
 from pipeline.runtime.restore.restore import RestoredState, restore
 from pipeline.testing import (

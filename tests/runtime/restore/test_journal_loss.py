@@ -7,7 +7,7 @@ import pytest
 from pipeline.core.names import TopicPartition
 from pipeline.errors import ConfigError, FatalTaskError, PipelineError
 from pipeline.ports import Output
-from pipeline.runtime.commit import publisher
+from pipeline.runtime.commit import journal_writer
 from tests.support.runtime.sums import Sums
 
 
@@ -46,7 +46,7 @@ def test_a_journal_that_lost_a_part_of_its_last_entry_stops_the_task_for_that_re
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A large entry is several records. Called truncated, it would send its operator to start over."""
-    monkeypatch.setattr(publisher, "CHUNK_BYTES", 40)
+    monkeypatch.setattr(journal_writer, "CHUNK_BYTES", 40)
     sums = Sums()
     sums.send(1, 2, 3)
     sums.driver.run()

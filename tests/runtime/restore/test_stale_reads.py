@@ -10,7 +10,7 @@ from pipeline.core.journal import assemble
 from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError, UnknownOutcomeError, UnreachableError
 from pipeline.ports import Step
-from pipeline.runtime.commit.publisher import Publisher
+from pipeline.runtime.commit.task_fence import TaskFence
 from pipeline.testing import MemoryStores
 from pipeline.testing.memory_clients import MemoryProducer
 from tests.support.runtime.sums import Sums
@@ -177,13 +177,13 @@ def test_a_tail_that_is_lost_behind_a_barrier_ends_the_renewal(monkeypatch: pyte
     """What the leader said before does not hold any more; to wait for it would be to wait forever."""
     sums = Sums.begun()
     broker, journal = sums.driver.broker, sums.task.journal
-    written = Publisher.barrier
+    written = TaskFence.barrier
 
-    def barrier(self: Publisher) -> None:
+    def barrier(self: TaskFence) -> None:
         written(self)
         broker.lose_tail(journal, 3)
 
-    monkeypatch.setattr(Publisher, "barrier", barrier)
+    monkeypatch.setattr(TaskFence, "barrier", barrier)
     broker.fail_next("commit", UnknownOutcomeError("no answer"))
     broker.fail_next("read", FatalTaskError("torn"), where=str(journal))
     sums.send(2)

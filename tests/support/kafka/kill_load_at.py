@@ -99,17 +99,17 @@ class _Producer:
     def appended_at(self) -> Mapping[TopicPartition, int]:
         return self._inner.appended_at()
 
-    def commit(self) -> None:
+    def commit(self, timeout_s: float | None = None) -> None:
         ending = self._kill.due(Point.DURING_COMMIT)
         if ending:
             threading.Timer(COMMIT_DELAY_S, _kill).start()
-        self._inner.commit()
+        self._inner.commit(timeout_s)
         if ending:
             threading.Event().wait()  # the kill is on its way
         self._kill.reached(Point.AFTER_COMMIT)
 
-    def abort(self) -> None:
-        self._inner.abort()
+    def abort(self, timeout_s: float | None = None) -> None:
+        self._inner.abort(timeout_s)
         self._barrier = False
 
     def close(self) -> None:

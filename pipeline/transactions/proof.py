@@ -1,13 +1,12 @@
-"""Proof that a read of a journal was current: a broker that lost its controllers answers as if it still led.
+"""Proof that a read was current: a broker that lost its controllers answers as if it still led.
 
 A read counts as current only if a write after the same fence proves it. The leader of a partition confirms a write
 (acks=all) only once every in-sync replica has it, which a deposed leader cannot reach. So the offset of our own
 record comes from the real leader, and everything committed before it is below it:
 
-- the first transaction after a fence calls `holds_records`, for the range between the end that was read and that
-  offset.
-- `write_barrier` writes one record and aborts it, where there is nothing to commit: before a verdict that stops a
-  task, sets a state aside, or answers "there is nothing to do".
+- the first transaction after a fence calls `prove_read`, for the range between the end that was read and that offset.
+- a barrier writes one record and aborts it (`TransactionEngine.barrier`), where there is nothing to commit: before a
+  verdict that stops a task, sets a state aside, or answers "there is nothing to do".
 
 Everything a deposed broker shows below its high watermark is in the real leader's log as well. So an entry that was
 read exists. It does not follow that there is no further entry. (Kafka's replication protocol: the high watermark
@@ -16,24 +15,45 @@ advances only with the in-sync replicas, and a new leader is one of them.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 
 from pipeline.core.names import TopicPartition
-from pipeline.errors import RetriableError, StaleReadError, UnreachableError
-from pipeline.ports import Clock, Deadline, JournalReader, TransactionalClient
+from pipeline.errors import AbortableError, RetriableError, StaleReadError, UnreachableError
+from pipeline.ports import Clock, Deadline, JournalReader
 
-__all__ = ["BARRIER", "RENEW_SHARE", "holds_records", "write_barrier"]
-
-# librdkafka resends EndTxn after its back-off (jitter 20 %) and reports one clean end; one that took this share of the
-# back-off may have been sent twice, and the late request could end the next transaction.
-RENEW_SHARE = 0.7
+__all__ = ["BARRIER", "prove_read"]
 
 BARRIER = b"barrier"  # key and value of a record that is aborted: compacted topics need a key
 _POLL_S = 0.1
 
 
-def holds_records(
+def prove_read(
+    place: TopicPartition,
+    end_read: int,
+    offset: int,
+    *,
+    journals: Callable[[], JournalReader],
+    clock: Clock,
+    timeout_s: float,
+) -> None:
+    """Prove, in an open transaction, that `place` ended at `end_read` when that was read after the same fence.
+
+    `offset`: what the leader gave to our own record. Raises AbortableError when something was committed in between,
+    or when no reader sees the partition that far within `timeout_s`.
+    """
+    try:
+        unseen = _holds_records(place, end_read, offset, journals=journals, clock=clock, timeout_s=timeout_s)
+    except StaleReadError as error:
+        raise AbortableError(error.message, hint=error.hint) from error
+    if unseen:
+        raise AbortableError(
+            f"{place}: records were committed between offset {end_read}, where a broker said that it ends, and "
+            f"{offset}: that broker has lost its controllers"
+        )
+
+
+def _holds_records(
     place: TopicPartition,
     start: int,
     end: int,
@@ -64,24 +84,3 @@ def holds_records(
                 f"{place}: readers see it end at {seen}, below the offset {end} that its leader gave to our own record",
                 hint="a broker may have lost its controllers and still answer: check the brokers, and restart it",
             )
-
-
-def write_barrier(
-    producer: TransactionalClient, places: Iterable[TopicPartition], clock: Clock, retry_backoff_ms: int
-) -> tuple[Mapping[TopicPartition, int], bool]:
-    """Where the leaders of `places` say that they end, behind the fence of `producer`; and whether it may be used on.
-
-    1. Begin, append a record to each, flush: the offsets are the leaders'.
-    2. Abort, timed alone: a slow abort may have been sent twice, so the producer must be renewed.
-
-    A crash leaves an open transaction, which the next fence aborts; no committed reader ever sees its records. Raises
-    FencedError, AbortableError, UnknownOutcomeError, UnreachableError.
-    """
-    producer.begin()
-    for place in places:
-        producer.append(place, [BARRIER], BARRIER)
-    producer.flush()
-    ends = producer.appended_at()
-    started = clock.monotonic_s()
-    producer.abort()
-    return ends, (clock.monotonic_s() - started) * 1000 < RENEW_SHARE * retry_backoff_ms

@@ -1,0 +1,70 @@
+"""`settle_by_journal`: what the journal says about attempts at a commit whose outcome is in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from pipeline.config import WorkerSettings
+from pipeline.core.journal import JournalEntry
+from pipeline.core.names import TaskId
+from pipeline.core.recovery import CommitOutcome, resolve_outcome
+from pipeline.errors import FatalTaskError, StaleReadError, SupersededError, TruncatedError, UnreachableError
+from pipeline.runtime.commit.journal_reader import read_entries, settled_end
+from pipeline.runtime.commit.task_fence import TaskFence
+from pipeline.runtime.environment import Environment
+
+__all__ = ["settle_by_journal"]
+
+# Longer and longer between looks at a journal that a broker shows too short.
+STALE_PAUSES_S = (0.1, 2.0)
+BARRIER_LOOKS = 10  # after so many of these looks the leader is asked again where the journal ends
+MAX_LOOKED_AT = 3  # entries from the head on: the head, ours, and one more decide
+
+
+def settle_by_journal(
+    task: TaskId,
+    fence: TaskFence,
+    head: JournalEntry,
+    nonces: Sequence[bytes],
+    environment: Environment,
+    settings: WorkerSettings,
+) -> tuple[JournalEntry | None, int]:
+    """The entry of the attempt that was committed, None if none was, and the journal's end; after a fence.
+
+    New readers look until one of them sees enough. That the head is gone is believed only after a barrier. Raises
+    SupersededError when another owner has committed after `head`.
+    """
+    pause_s, longest_s = STALE_PAUSES_S
+    proven = False
+    looks = 0
+    while True:
+        looks += 1
+        reader = environment.journals()
+        try:
+            end = settled_end(task, environment, settings, fence.fence, fence.known_end)
+            found = islice(read_entries(task, reader, head.offset, end, None), MAX_LOOKED_AT)
+            outcome, entry = resolve_outcome(str(task), head, nonces, list(found))
+        except TruncatedError as error:
+            # Only entries that later checkpoints cover are removed, so others have committed after ours.
+            raise SupersededError(f"task {task}: {error.message}") from error
+        except (FatalTaskError, StaleReadError) as error:
+            if isinstance(error, FatalTaskError) and proven:
+                raise
+            if fence.stopping:
+                raise UnreachableError(error.message, hint=error.hint) from error
+            environment.log.warning("journal_read_stale", task=str(task), reason=error.message)
+        else:
+            if outcome is CommitOutcome.SUPERSEDED:
+                raise SupersededError(
+                    f"task {task}: {entry.entry.owner} committed entry {entry.entry.seq} meanwhile"
+                )
+            return (entry if outcome is CommitOutcome.COMMITTED else None), end
+        finally:
+            reader.close()
+        if not proven or looks % BARRIER_LOOKS == 0:  # its record may be lost in turn
+            fence.barrier()
+            proven = True
+        else:
+            environment.clock.sleep(pause_s)
+            pause_s = min(pause_s * 2, longest_s)

@@ -1,0 +1,175 @@
+"""`JournalWriter`: the transactions that append a task's entries, and its place in the journal.
+
+The numbered steps are those of `publisher.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.config import WorkerSettings
+from pipeline.core.dead_letter_count import LetterCount, grown
+from pipeline.core.journal import (
+    Entry,
+    EntryKind,
+    Identity,
+    JournalEntry,
+    encode_entry,
+    make_journal_entry,
+)
+from pipeline.core.names import TaskId
+from pipeline.errors import InvariantError, PipelineError
+from pipeline.ports import Step
+from pipeline.runtime.commit.journal_outcome import settle_by_journal
+from pipeline.runtime.commit.journal_reader import without_delta
+from pipeline.runtime.commit.task_fence import TaskFence
+from pipeline.runtime.environment import Environment
+from pipeline.transactions.proof import prove_read
+
+__all__ = ["CHUNK_BYTES", "Commit", "JournalWriter"]
+
+CHUNK_BYTES = 512 * 1024
+SLOW_COMMITS_NOTED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A sealed commit: nothing in it changes any more. `outputs` as ports.Output, already encoded."""
+
+    kind: EntryKind
+    positions: Mapping[str, int]
+    delta: Mapping[bytes, bytes | None] = field(default_factory=dict)
+    outputs: Sequence[Any] = ()
+    identity: Identity | None = None
+    extra: Mapping[str, bytes] = field(default_factory=dict)
+    letters: LetterCount | None = None  # the owner's count, as it began; None: as in the entry before
+    letters_written: int = 0
+
+
+class JournalWriter:
+    """Appends entries behind `head`, the last one that is known to be committed; None before the restore."""
+
+    def __init__(
+        self, task: TaskId, owner: str, fence: TaskFence, environment: Environment, settings: WorkerSettings
+    ) -> None:
+        self._task = task
+        self._owner = owner
+        self._fence = fence
+        self._environment = environment
+        self._settings = settings
+        self.head: JournalEntry | None = None
+        self._end_read: int | None = None  # the journal's end as read behind the fence, until it is proven
+        self._slow_commits = 0
+        self._slow_commits_noted = SLOW_COMMITS_NOTED
+        self.renewals = 0
+        self.proof_s = 0.0  # what the last proof took
+
+    def continue_after(self, head: JournalEntry, end: int) -> None:
+        """Begin behind `head`. `end`: of the journal, as read behind the fence."""
+        self.head = without_delta(head)
+        self._end_read = end
+        self._fence.known_end = max(self._fence.known_end, head.next_offset)
+
+    def commit(self, commit: Commit, nonce: bytes) -> JournalEntry:
+        """Steps 2 to 6: one attempt. Raises what the engine raises, and FatalTaskError where the tail is lost."""
+        engine, steps, task = self._fence.engine, self._environment.steps, self._task
+        entry, chunks, chain = self._entry_of(commit, nonce)
+        steps.reached(Step.BEFORE_BEGIN, task)
+        engine.begin()  # 2
+        if commit.outputs:
+            engine.send(commit.outputs)  # 3
+        steps.reached(Step.AFTER_OUTPUTS, task)
+        engine.append(task.journal, chunks)
+        steps.reached(Step.AFTER_ENTRY, task)
+        offset = engine.flush()  # 4
+        steps.reached(Step.AFTER_FLUSH, task)
+        self._check_offset(entry, offset)
+        self._fence.known_end = offset + len(chunks)
+        if self._end_read is not None:
+            self._prove(offset, self._end_read)  # 5
+        steps.reached(Step.DURING_COMMIT, task)
+        took_s = engine.commit()  # 6
+        steps.reached(Step.AFTER_COMMIT, task)
+        if engine.fence_due:
+            self._note_slow_commit(took_s)
+        return make_journal_entry(entry, chain, offset, chunks)
+
+    def settle(self, nonces: Sequence[bytes]) -> JournalEntry | None:
+        """What the journal says, after a fence, about the attempts `nonces`: the entry of the one that committed."""
+        self.renewals += 1
+        entry, self._end_read = settle_by_journal(
+            self._task, self._fence, self._known_head(), nonces, self._environment, self._settings
+        )
+        return entry
+
+    def abort_failed(self, error: PipelineError | None) -> None:
+        """The renewal that always follows an abort fences this producer and ends its transaction."""
+        if error is not None:
+            self._environment.log.warning("abort_unclean", task=str(self._task), error=error.message)
+
+    def _entry_of(self, commit: Commit, nonce: bytes) -> tuple[Entry, list[bytes], bytes]:
+        """The entry after the head, its chunks and its chain value."""
+        head = self._known_head()
+        now_ms = self._environment.clock.wall_ms()
+        entry = Entry(
+            kind=commit.kind,
+            seq=head.entry.seq + 1,
+            owner=self._owner,
+            nonce=nonce,
+            positions=dict(commit.positions),
+            delta=commit.delta if isinstance(commit.delta, dict) else dict(commit.delta),
+            identity=commit.identity,
+            wall_ms=now_ms,
+            extra=dict(commit.extra),
+            checkpoint=head.checkpoint,
+            journal_bytes=head.journal_bytes,
+            letters=grown(head.entry.letters, commit.letters, commit.letters_written, now_ms),
+        )
+        return entry, *encode_entry(entry, head.chain, CHUNK_BYTES)
+
+    def _check_offset(self, entry: Entry, offset: int) -> None:
+        """Raise FatalTaskError where the entry is not beyond the last one and its marker."""
+        head = self._known_head()
+        if offset <= head.next_offset:
+            self.abort_failed(self._fence.engine.abort())
+            raise self._fence.tail_lost(
+                f"gave offset {offset} to entry {entry.seq}; it must be above {head.next_offset}, where entry "
+                f"{head.entry.seq}'s marker is"
+            )
+
+    def _prove(self, offset: int, end_read: int) -> None:
+        """The entry is at `offset`. Raises AbortableError when something was committed after the end that was read."""
+        clock = self._environment.clock
+        started = clock.monotonic_s()
+        prove_read(
+            self._task.journal,
+            end_read,
+            offset,
+            journals=self._environment.journals,
+            clock=clock,
+            # The transaction is open meanwhile, and must still be committed.
+            timeout_s=self._settings.transaction_timeout_ms / 2000,
+        )
+        self.proof_s = clock.monotonic_s() - started
+        self._end_read = None
+
+    def _note_slow_commit(self, took_s: float) -> None:
+        """One is nothing; many make every commit slower still. Logged at the 10th, the 100th, and so on."""
+        self._slow_commits += 1
+        if self._slow_commits < self._slow_commits_noted:
+            return
+        self._slow_commits_noted *= 10
+        self._environment.log.warning(
+            "commits_slow",
+            task=str(self._task),
+            times=self._slow_commits,
+            last_ms=round(took_s * 1000),
+            next="each costs a new producer: raise worker.retry_backoff_ms well above that",
+        )
+
+    def _known_head(self) -> JournalEntry:
+        if self.head is None:
+            raise InvariantError(f"task {self._task} publishes before it was restored")
+        return self.head

@@ -1,0 +1,88 @@
+"""`TaskFence`: the transactions of one task, how long they wait for Kafka, and how long the journal is known to be."""
+
+from __future__ import annotations
+
+from pipeline.config import WorkerSettings
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.errors import (
+    AbortableError,
+    FatalTaskError,
+    PipelineError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
+from pipeline.runtime.environment import Environment
+from pipeline.transactions.engine import TransactionEngine
+
+__all__ = ["TaskFence"]
+
+MAX_BARRIERS = 5
+# Longer and longer between tries at an unreachable Kafka.
+FENCE_PAUSES_S = (0.1, 5.0)
+
+
+class TaskFence:
+    """Owns the engine of a task's one transactional id.
+
+    `known_end`: the journal is at least this long, as its leader has said; what a read has to reach. `stopping`: an
+    unreachable Kafka is an error now, instead of a reason to wait.
+    """
+
+    def __init__(self, task: TaskId, environment: Environment, settings: WorkerSettings) -> None:
+        self._task = task
+        self._environment = environment
+        self.engine = TransactionEngine(
+            task.transactional_id, environment.producers, environment.clock, settings.retry_backoff_ms
+        )
+        self.known_end = 0
+        self.stopping = False
+
+    def fence(self) -> None:
+        """Fence every older owner of the task. Waits while Kafka is unreachable, until `stopping`."""
+        pause_s, longest_s = FENCE_PAUSES_S
+
+        def again(error: PipelineError) -> bool:
+            nonlocal pause_s
+            if not isinstance(error, UnreachableError) or self.stopping:
+                return False
+            self._environment.log.warning("kafka_unreachable", task=str(self._task), error=error.message)
+            self._environment.clock.sleep(pause_s)
+            pause_s = min(pause_s * 2, longest_s)
+            return True
+
+        self.engine.fence(again)
+
+    def barrier(self) -> None:
+        """Have the journal's leader say where it ends, for a verdict that nothing will be committed on.
+
+        Raises FatalTaskError when that is below what the leader had said before, FencedError, and UnreachableError
+        when no record can be written.
+        """
+        end = self.end_of(self._task.journal)
+        if end < self.known_end:
+            raise self.tail_lost(f"ends at offset {end}, below {self.known_end}")
+        self.known_end = end + 1
+
+    def end_of(self, place: TopicPartition) -> int:
+        """Where a partition of the task's ends, by a record that is aborted. Raises FencedError, UnreachableError."""
+        reason = ""
+        for _ in range(MAX_BARRIERS):
+            try:
+                ends = self.engine.barrier([place])
+            except (AbortableError, UnknownOutcomeError) as error:
+                reason = error.message
+                if self.stopping:
+                    break
+                self.fence()
+                continue
+            if self.engine.fence_due:
+                self.fence()
+            return ends[place]
+        raise UnreachableError(f"task {self._task}: {place} cannot be written to: {reason}")
+
+    def tail_lost(self, what: str) -> FatalTaskError:
+        """The error of a journal that is shorter than its leader has said before."""
+        return FatalTaskError(
+            f"the journal of task {self._task} {what}: Kafka lost committed records",
+            hint="follow runbooks/journal-tail-lost.md before anything is processed",
+        )

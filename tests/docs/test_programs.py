@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from pipeline.cli.main import assemble
 from pipeline.config import WorkerSettings, load_settings
-from tests.support.pages import ROOT
+from tests.support.pages import ROOT, blocks
 from tests.support.walkthrough import read_page
 
 DOCS = ROOT / "docs"
@@ -25,6 +25,15 @@ TESTED = sorted(
 )
 # The third test of this page needs a change that the page makes later: test_walkthroughs.py runs it.
 LEFT_OUT = {"tutorial/first-app"}
+
+
+@pytest.mark.parametrize("name", ["faust", "quix-streams", "kafka-streams"])
+def test_all_python_of_a_comparison_is_valid(name: str) -> None:
+    """The other library is not installed here, so its program is only compiled."""
+    programs = blocks(DOCS / "coming-from" / f"{name}.md", "python")
+    assert len(programs) >= 2
+    for program in programs:
+        compile(program, name, "exec")
 
 
 @pytest.mark.parametrize("name", sorted(set(TESTED) - LEFT_OUT))

@@ -14,6 +14,7 @@ PAGES = [
     "tutorial/second-app",
     "how-to/backfill",
     "how-to/dead-letters",
+    "how-to/dedup",
     "how-to/outbox",
     "how-to/rescale",
     "how-to/rolling-upgrade",

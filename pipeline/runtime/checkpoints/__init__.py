@@ -1,1 +1,1 @@
-"""Checkpoints of live tasks: made beside processing, registered, used by restores, listed and pruned."""
+"""Checkpoints of live tasks: uploaded while processing continues, and registered in the journal."""

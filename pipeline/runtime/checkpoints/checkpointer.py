@@ -1,15 +1,15 @@
-"""Sees to it that every live task has a recent checkpoint: `Checkpointer`, called once a turn of the worker.
+"""Makes checkpoints of all live tasks periodically: `Checkpointer`, called once per turn of the worker.
 
-Life of one checkpoint, one writer (the processing thread); what takes time runs on the executor:
+The life of a checkpoint. The processing thread is the only writer; slow steps run on the executor:
 
     DUE --a place is free--> UPLOADING --whole--> ENTERED --committed, applied--> CLEANING --> done
                                  |
-                                 +--store away--> WAITING --some seconds later--> UPLOADING
+                                 +--store unreachable--> WAITING --some seconds later--> UPLOADING
 
-    a task that is dropped takes its checkpoint with it, from any state but CLEANING
+    if a task is dropped, so is its checkpoint, in any state except CLEANING
 
-Uploads run beside processing and never hold it up, unless the journal has grown beyond a limit since the last
-checkpoint: then the task takes no more input until there is one.
+Uploads do not delay processing, with one exception: if the journal has grown beyond a limit since the last checkpoint,
+the task reads no more input until there is a new one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pipeline.runtime.task.task import Task
 
 __all__ = ["Checkpointer"]
 
-MAX_UPLOADS = 2  # at a time: a checkpoint wants bandwidth, and 64 small ones at once are no sooner done
+MAX_UPLOADS = 2  # at a time: bandwidth is the limit, and more uploads at once are not faster
 TURN_S = 0.05
 RETRY_S = (3.0, 6.0)
 JITTER = (0.9, 1.1)
@@ -40,7 +40,7 @@ JITTER = (0.9, 1.1)
 
 @dataclass(slots=True)
 class _Checkpointing:
-    """One live task. `due_s`: when the next checkpoint is due by time; `wait_s`: not before."""
+    """A live task. `due_s`: when the next checkpoint is due. `wait_s`: the earliest time for it."""
 
     run: GroupRun
     task: Task
@@ -79,11 +79,11 @@ class Checkpointer:
 
     @property
     def busy(self) -> bool:
-        """Something is being uploaded, registered or tidied up."""
+        """Whether a checkpoint is being uploaded, registered or cleaned up."""
         return bool(self._ending) or any(each.busy for each in self._tasks.values())
 
     def turn(self) -> bool:
-        """Do what is due. True when anything moved."""
+        """Do what is due. Returns whether anything changed."""
         now = self.environment.clock.monotonic_s()
         if self.environment.checkpoints is None or now < self._next_s:
             return False
@@ -103,12 +103,12 @@ class Checkpointer:
         return moved
 
     def stop(self) -> None:
-        """Give up what is being uploaded; the steps under way end soon."""
+        """Cancel the uploads. The current steps end soon."""
         for task in list(self._tasks):
             self._drop(task)
 
     def close(self) -> None:
-        """After `stop`, and once no step runs any more: remove what was copied, and end the transfers."""
+        """Remove the copies and end the transfers. Call it after `stop`, once no step is running."""
         for attempt, _ in self._ending:
             attempt.close()
         self._ending.clear()
@@ -124,7 +124,8 @@ class Checkpointer:
                 self._drop(task_id)
         for task_id, (run, task) in live.items():
             if task_id not in self._tasks:
-                # The first one at any moment of an interval, so that tasks that began together part.
+                # The first one is due at a random time of an interval, so that tasks that start together do not stay
+                # in step.
                 due_s = now + self.environment.random.uniform(0.0, self.settings.checkpoint_interval_s)
                 known = self._known.setdefault(task_id, Known())
                 self._tasks[task_id] = _Checkpointing(run, task, due_s, known)
@@ -143,7 +144,7 @@ class Checkpointer:
     def _due(self, each: _Checkpointing, now: float) -> bool:
         applied = each.task.applied
         if each.busy or now < each.wait_s or applied.offset == applied.checkpoint:
-            return False  # nothing has happened since a checkpoint was registered: the next one would say the same
+            return False  # the task has not changed since its last checkpoint
         return now >= each.due_s or _journal_bytes(applied) >= self.settings.checkpoint_journal_bytes
 
     def _begin(self, each: _Checkpointing) -> None:
@@ -186,7 +187,7 @@ class Checkpointer:
         return False
 
     def _enter(self, each: _Checkpointing, made: Made) -> None:
-        """Let the journal say that it counts."""
+        """Register the checkpoint in the journal."""
         attempt, each.attempt = each.attempt, None
         began_s = attempt.began_s if attempt is not None else 0.0
         if attempt is not None:
@@ -225,7 +226,7 @@ class Checkpointer:
             )
 
     def _failed(self, each: _Checkpointing, error: PipelineError, now: float) -> None:
-        """Try again later: the same attempt when only the store was away, and not for too long."""
+        """Retry later: with the same attempt if only the store was unreachable, and not for too long."""
         retry_s = min(self.environment.random.uniform(*RETRY_S), self.settings.checkpoint_interval_s)
         each.wait_s = now + retry_s
         each.due_s = min(each.due_s, each.wait_s)
@@ -235,7 +236,7 @@ class Checkpointer:
             self.environment.log.warning(
                 "checkpoint_failed", task=str(each.task.id), reason=error.message, next=error.hint
             )
-        # What was uploaded is nobody's yet, and as old as that may be deleted by `pipeline checkpoints prune`.
+        # No manifest names the uploads yet. When they are this old, `pipeline checkpoints prune` may delete them.
         attempt = each.attempt
         too_old = attempt is not None and now - attempt.began_s > self.settings.checkpoint_grace_s / 2
         if attempt is not None and (too_old or not isinstance(error, CheckpointStoreError)):
@@ -267,7 +268,7 @@ class Checkpointer:
     def _hold_or_resume(self, each: _Checkpointing) -> None:
         limit, task = self.settings.checkpoint_journal_limit_bytes, each.task
         grown = _journal_bytes(task.applied)
-        # The first checkpoint of a group that is older than its checkpoint store may take its time.
+        # The first checkpoint of a group that was created without a checkpoint store may take longer.
         first = not task.applied.checkpoints and self._outage is None
         over = bool(limit) and grown > limit and not first
         if over == each.run.is_held(task.id.partition):
@@ -288,6 +289,6 @@ class Checkpointer:
 
 
 def _journal_bytes(applied: AppliedPosition) -> int:
-    """Bytes of journal since the state of the newest checkpoint; all of it without one."""
+    """The journal's bytes since the newest checkpoint; all of them if there is none."""
     newest = applied.checkpoints[0].journal_bytes if applied.checkpoints else 0
     return applied.journal_bytes - newest

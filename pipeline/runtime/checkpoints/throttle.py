@@ -1,4 +1,4 @@
-"""Keeps transfers together below a number of bytes a second: `Throttle`."""
+"""Limits the total rate of transfers: `Throttle`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Throttle:
         self._free_s = clock.monotonic_s()
 
     def take(self, count: int) -> None:
-        """Wait until `count` bytes more may go. What was not used before is not made up for."""
+        """Wait until `count` more bytes may be transferred. Unused capacity is not saved up."""
         if not self._bytes_per_s:
             return
         with self._lock:

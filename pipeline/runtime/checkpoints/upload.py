@@ -1,23 +1,23 @@
-"""Makes one checkpoint of a task, and tidies up after it was registered: `Attempt`, `clean_up`.
+"""Makes one checkpoint of a task, and cleans up after it is registered: `Attempt`, `clean_up`.
 
-    1 snapshot: hard links of the state as of one moment; it says itself which entry it has applied
-    2 look: the manifests that the journal keeps, and what the store holds of this task
+    1 snapshot: hard links of the state at one moment. The snapshot records its journal entry
+    2 read the manifests that the journal keeps, and list the task's objects in the store
     3 upload the files that no kept manifest has an object for, under new names
-    4 look again: every object that the manifest will name is there, whole
-    5 the manifest
-    6 freeze the list of what may be deleted
-    7 (the task commits the CHECKPOINT entry: from here on the checkpoint counts)
-    8 delete what the list names
-    9 truncate the journal below the state of the oldest checkpoint that the entry keeps
+    4 list again: each object of the new manifest exists at its full size
+    5 upload the manifest
+    6 make the final list of objects to delete
+    7 (the task commits the CHECKPOINT entry: from here on the checkpoint is valid)
+    8 delete the listed objects
+    9 truncate the journal below the oldest checkpoint that the entry keeps
 
-    a crash leaves        in the store                     in the journal       and then
-    before 5              objects that nobody names        nothing              deleted after the grace age
-    5 to 7                the same, and a manifest         nothing              deleted after the grace age
-    after 7               what 8 has not deleted yet       the new checkpoint   the next checkpoint's list has it
-    after 8               nothing                          entries below        the next checkpoint truncates them
+    a crash leaves        in the store                       in the journal       later
+    before 5              objects that no manifest names     nothing              deleted after the grace age
+    5 to 7                the same, and a manifest           nothing              deleted after the grace age
+    after 7               objects that 8 has not deleted     the new checkpoint   deleted by the next checkpoint
+    after 8               nothing                            old entries          truncated by the next checkpoint
 
-A fenced owner may go on with all of this but 7, and then 8 and 9 do not follow. One that is fenced after 7 works off
-a list that was made while it was the owner, and truncates where later owners need nothing.
+A fenced owner can perform all steps except 7, and then 8 and 9 do not follow. An owner that is fenced after 7 deletes
+by a list that was made while it was the owner, and truncates entries that no later owner needs.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ NONCE_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A checkpoint that is whole and not yet registered; `kept`: what its entry is to keep, newest first.
+    """A complete checkpoint that is not registered yet. `kept`: the checkpoints that its entry will keep, newest first.
 
-    `cleanup`: names behind the task's prefix that may be deleted once the entry is committed.
+    `cleanup`: names, relative to the task's prefix, that may be deleted once the entry is committed.
     """
 
     kept: tuple[CheckpointRef, ...]
@@ -80,10 +80,10 @@ class Made:
 
 
 class Known:
-    """What one process has learnt about a task's files and checkpoints, so that it need not look again.
+    """A process's cache of facts about a task's files and checkpoints.
 
-    A dropped task's attempt may still write here beside its successor's: each writes what is true, and relies on
-    nothing.
+    The attempt of a dropped task may still write to it while the next attempt does. This is safe, because each writes
+    only facts, and neither relies on the cache.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Known:
 
 
 class Attempt:
-    """One checkpoint in the making. `run` may be called again after a CheckpointStoreError, and goes on then.
+    """A checkpoint that is being made. After a CheckpointStoreError, `run` can be called again, and resumes.
 
     `stopped`: set by the owner to end a run early.
     """
@@ -120,7 +120,7 @@ class Attempt:
         self._snapshot: Snapshot | None = None
         self._plan: UploadPlan | None = None
         self._uploaded: set[str] = set()
-        # Part of the manifest, which is the same at each run: a request of an earlier one may arrive after the last.
+        # Part of the manifest, which must be equal in each run: a late request of an earlier run may overwrite it.
         self._wall_ms = environment.clock.wall_ms()
         self.began_s = environment.clock.monotonic_s()
         self.stopped = False
@@ -198,7 +198,7 @@ class Attempt:
         return known
 
     def _content(self, snapshot: Snapshot, file: StateFile) -> Iterator[bytes]:
-        """A file on its way out, compared with what was said of it: the disk may have changed its mind."""
+        """The content of a file for the upload, compared with its digest, because the disk may be damaged."""
         digest = blake2b(digest_size=DIGEST_BYTES)
         for piece in snapshot.read(file.name):
             self._check_stopped()
@@ -212,7 +212,7 @@ class Attempt:
         for name, size in manifest.objects.items():
             found = there.get(name)
             if found is None or found.size != size:
-                self._plan = None  # what is missing is made under another name
+                self._plan = None  # missing objects are uploaded under another name
                 self._uploaded.clear()
                 self._nonce = self._environment.random.token(NONCE_BYTES)
                 raise CheckpointStoreError(
@@ -226,7 +226,7 @@ class Attempt:
 
 
 def listed(store: CheckpointStore, prefix: str, environment: Environment) -> dict[str, Listed]:
-    """What a store holds behind a prefix, by the name behind it."""
+    """The objects with a prefix, by their names without it."""
     now_ms = environment.clock.wall_ms()
     return {
         found.name.removeprefix(prefix): Listed(found.size, (now_ms - found.modified_ms) / 1000)
@@ -239,7 +239,7 @@ def clean_up(
 ) -> PipelineError | None:
     """Steps 8 and 9, after the entry that keeps `made` was committed and applied.
 
-    Returns what is left undone, for the next checkpoint to do.
+    Returns the remaining work, which the next checkpoint does.
     """
     left: PipelineError | None = None
     prefix = checkpoint_prefix(cluster_id, task)

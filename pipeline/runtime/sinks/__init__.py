@@ -1,1 +1,1 @@
-"""Groups of sinks in the worker: tasks whose authority are rows in a database."""
+"""Sink groups in a worker: tasks whose source of truth is a table in a database."""

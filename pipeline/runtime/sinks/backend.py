@@ -1,10 +1,10 @@
-"""The authority of a group of sinks: its positions in a database. See `pipeline/core/sink_positions.py`.
+"""The backend of a sink group: its positions in a database. See `pipeline/core/sink_positions.py`.
 
 `begin`, at the first start of a group:
 
-    1 traces: does anything show that it existed before
-    2 create the table of positions, check the sinks' tables
-    3 rows of all tasks, in one transaction: a crash leaves all of them or none
+    1 search for evidence that the group existed before
+    2 create the positions table, and check the sinks' tables
+    3 create the rows of all tasks in one transaction: a crash leaves all of them or none
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ AGAIN_S = (0.1, 0.5)
 
 
 class SinkBackend:
-    """`TaskBackend` of one group of sinks."""
+    """`TaskBackend` of one sink group."""
 
     def __init__(
         self, plan: GroupPlan, environment: Environment, settings: WorkerSettings, pace: CommitRate
@@ -66,7 +66,7 @@ class SinkBackend:
         self._outlets: Sequence[Outlet] = ()
 
     def begin(self) -> None:
-        """Check the database, and make sure that every task has its rows."""
+        """Check the database, and ensure that each task has its rows."""
         for left in reversed(range(BEGIN_ATTEMPTS)):
             try:
                 self._begin()
@@ -109,7 +109,7 @@ class SinkBackend:
         )
 
     def begin_restore(self, asked: RestoreRequest) -> Pending[RestoredTask]:
-        """Claim the task, after what comes first."""
+        """Claim the task, once the request's conditions are met."""
         inputs = inputs_now(self._plan)
 
         def step() -> RestoredTask:
@@ -128,7 +128,7 @@ class SinkBackend:
         return self._later(asked.wait_s, step, asked.closing)
 
     def find_owner(self, task: TaskId, place: TaskPosition | None) -> Pending[Owner | None]:
-        """Who has the task now, if that is somebody after `place`."""
+        """The current owner of the task, if it acquired the task after `place`."""
         seq = place.seq if place is not None else 0
 
         def step() -> Owner | None:
@@ -142,7 +142,7 @@ class SinkBackend:
         return self._later(self._environment.random.uniform(*FENCED_WAIT_S), step)
 
     def begin_check(self, places: Mapping[TaskId, TaskPosition]) -> Pending[set[TaskId]]:
-        """An idle task holds no state, but should not pass for live; and a reset is noticed by this look."""
+        """Which idle tasks were fenced. They hold no state, but must not count as live. It also detects a reset."""
         seqs = {task.partition: (task, place.seq) for task, place in places.items()}
 
         def step() -> set[TaskId]:
@@ -184,7 +184,7 @@ class SinkBackend:
     def _later(
         self, wait_s: float, step: Callable[[], T], closing: Pending[None] | None = None
     ) -> Pending[T]:
-        """Waiting takes no thread: a database that is away has many tasks wait for it."""
+        """A step that waits without a thread, because many tasks may wait for an unreachable database."""
         if not wait_s and closing is None:
             return self._executor.submit(step)
         return _Later(
@@ -199,7 +199,7 @@ def sessions_of(plan: GroupPlan, environment: Environment) -> Sessions:
 
 
 def rows_of(plan: GroupPlan, session: SinkSession) -> list[PositionRow]:
-    """All rows of a group. Raises ConfigError when they are in another schema than before."""
+    """All rows of a group. Raises ConfigError if they are in another schema than before."""
     rows = session.rows(plan.id)
     if not rows and (others := session.elsewhere(plan.id, plan.identity.cluster_id)):
         raise ConfigError(
@@ -222,7 +222,7 @@ def inputs_now(plan: GroupPlan) -> dict[str, InputNow]:
 def start_rows(
     plan: GroupPlan, places: Sequence[TopicPartition], start: str, environment: Environment
 ) -> list[PositionRow]:
-    """First rows, nobody's, at `start`: earliest or latest."""
+    """The first rows, without an owner, at `start`: earliest or latest."""
     inputs = inputs_now(plan)
     with closing(environment.journals()) as reader:
         if start == "earliest":
@@ -242,7 +242,7 @@ class _Claimed:
     backend: SinkBackend
     applied: Hold
     seconds: float
-    proof_s: float = 0.0  # the database proves it by the lock on the rows of positions
+    proof_s: float = 0.0  # the lock on the rows of positions is the proof
     start: str = POSITIONS
     replayed: int = 0
 
@@ -250,11 +250,11 @@ class _Claimed:
         return self.backend.live(self.applied)
 
     def close(self) -> None:
-        """Nothing is held: the next owner raises the epoch."""
+        """Nothing to close: the next owner raises the epoch."""
 
 
 class _Later(Pending[T]):
-    """A step that begins when its time has come, as whoever asks whether it is done finds out."""
+    """A step that starts once it is due. The calls of `done` check this."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Batches of a sink task: records and what they come to, and what of it is written as one. Pure."""
+"""Batches of a sink task: records, their changes, and the writes of a batch. Pure."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ class Outlet(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A record and what it comes to at each outlet of its topic, by the outlet's place."""
+    """A record and its change at each outlet of its topic, by the outlet's index."""
 
     record: Record
     made: Sequence[tuple[int, Made]]
 
 
 class SinkBatch(NamedTuple):
-    """Records in order, and the positions behind them."""
+    """Records in order, and the positions after them."""
 
     items: Sequence[Item]
     after: Mapping[str, int]
 
     @property
     def rows(self) -> int:
-        """How many rows, deletions and events it comes to."""
+        """The number of its rows, deletions and events."""
         return sum(each is not None for item in self.items for _, each in item.made)
 
 
 @dataclass(slots=True)
 class OpenBatch:
-    """What is not sealed yet."""
+    """The batch that is not sealed yet."""
 
     items: list[Item] = field(default_factory=list)
     bytes: int = 0
@@ -54,7 +54,7 @@ class OpenBatch:
 
 
 def halves(batch: SinkBatch, before: Mapping[str, int]) -> tuple[SinkBatch, SinkBatch]:
-    """Two batches that do the same one after the other; `before`: the positions that the first begins at."""
+    """Two batches that together equal this one. `before`: the positions at the start of the first."""
     middle = len(batch.items) // 2
     first = batch.items[:middle]
     after = dict(before)
@@ -63,9 +63,9 @@ def halves(batch: SinkBatch, before: Mapping[str, int]) -> tuple[SinkBatch, Sink
 
 
 def writes_of(batch: SinkBatch, outlets: Sequence[Outlet]) -> list[tuple[int, RowsWrite | OwnWrite]]:
-    """What to write, each with its outlet's place: sink by sink, in the order in which they were declared.
+    """The writes, each with its outlet's index: sink by sink, in the order of their declaration.
 
-    Where two of them write to one table, the order of the records counts instead.
+    If two sinks write to one table, the order of the records is kept instead.
     """
     tables = [outlet.maker.table for outlet in outlets if outlet.maker.table is not None]
     made = [(at, each) for item in batch.items for at, each in item.made if each is not None]

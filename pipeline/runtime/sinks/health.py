@@ -1,4 +1,4 @@
-"""How one group's database is: said once when it stops answering, and once when it answers again."""
+"""The health of a group's database: logged once when it becomes unreachable, and once when it answers again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Health:
     def unanswered(self, error: PipelineError) -> None:
         self._outage.unanswered(self._clock.monotonic_s(), error.message)
         refused = isinstance(error, SinkUnreachableError) and error.refused
-        if not self._problem or refused:  # which says more than an outage before it
+        if not self._problem or refused:  # a more specific problem than the outage before it
             hint = error.hint or "its tasks wait and nothing is lost; check that it runs and can be reached"
             self._problem = f"the database {self._place} does not answer: {error.message}\n  -> {hint}"
 
@@ -38,7 +38,7 @@ class Health:
         self._problem = ""
 
     def poll_problem(self) -> str | None:
-        """The problem, or empty, when that has changed since this was last asked."""
+        """The problem, or empty; None if it has not changed since the last call."""
         if self._problem == self._told:
             return None
         self._told = self._problem

@@ -1,4 +1,4 @@
-"""Which groups of an app are sinks, as its workers have noted: for commands that need no program and no database."""
+"""The sink groups of an app, from the workers' notes: for commands without the app's code or its database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["sink_groups"]
 
 
 def sink_groups(app: str, reader: JournalReader) -> list[GroupId]:
-    """Groups of sinks that ever had an owner. The topic of the app's workers must exist. Raises UnreachableError."""
+    """The sink groups that have had an owner. The workers' topic of the app must exist. Raises UnreachableError."""
     topic = TopicPartition(workers_topic(app), 0)
     bounds = reader.bounds(topic)
     found: dict[GroupId, bool] = {}

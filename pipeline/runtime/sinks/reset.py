@@ -1,7 +1,7 @@
-"""Reset of a sink task: positions only. What is in the user's tables is the user's.
+"""Reset of a sink task: only its positions. The user's tables are not changed.
 
-One transaction raises the epoch, which fences whoever runs the task, and sets the positions. Rows of positions that
-are missing are created, so that this is also the way to begin again after they were lost.
+One transaction raises the epoch, which fences the task's owner, and sets the positions. It creates missing rows of
+positions, so a reset is also the way to start again after they were lost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def read_positions(plan: GroupPlan, environment: Environment) -> dict[TaskId, di
 def reset_positions(
     task: TaskId, plan: GroupPlan, positions: Mapping[str, int], environment: Environment
 ) -> int:
-    """Do it; the new epoch. Raises SinkUnreachableError, RetriableError, UnknownOutcomeError: do it again."""
+    """Reset the task.
+
+    Returns the new epoch. Raises SinkUnreachableError, RetriableError, UnknownOutcomeError: retry.
+    """
     sessions, inputs = sessions_of(plan, environment), inputs_now(plan)
     try:
         with sessions.one() as session:

@@ -14,14 +14,14 @@ from pipeline.runtime.task.handler_errors import only_exceptions
 
 __all__ = ["Made", "RowMaker"]
 
-# What a record comes to at one sink: a row, a key to delete, an event, or nothing.
+# The change that a record makes at one sink: a row, a key to delete, an event, or nothing.
 Made = tuple[Any, ...] | Delete | Event[Any, Any] | None
 
 
 class RowMaker:
-    """One sink of a running group. Raises ConfigError when its table does not fit.
+    """One sink of a running group. Raises ConfigError if its table does not match.
 
-    `make` is for the processing thread, `writes` for any.
+    Call `make` on the processing thread, `writes` on any thread.
     """
 
     def __init__(self, sink: Sink[Any, Any], session: SinkSession) -> None:
@@ -39,11 +39,11 @@ class RowMaker:
 
     @property
     def table(self) -> str | None:
-        """The table as statements name it; None for a write function, which may write to any."""
+        """The table as statements name it; None for a write function, which may write to any table."""
         return None if self.sink.table is None else self._target.table
 
     def make(self, event: Event[Any, Any]) -> Made:
-        """What the user's `row` makes of an event, checked. Raises whatever it raises, ValueError, ConfigError."""
+        """The checked result of the user's `row` for an event. Raises its errors, ValueError, ConfigError."""
         if self.sink.row is None:
             return event
         row = self.sink.row(event)
@@ -61,7 +61,7 @@ class RowMaker:
         return tuple([row[name] for name in columns])
 
     def writes(self, made: Sequence[Made]) -> list[RowsWrite | OwnWrite]:
-        """One batch, in the order of its records."""
+        """The writes of one batch, in the order of its records."""
         wanted = [each for each in made if each is not None]
         if not wanted:
             return []
@@ -76,7 +76,7 @@ class RowMaker:
         return [RowsWrite(self._target, self._columns or (), changes)]
 
     def _take_columns(self, row: Mapping[str, object]) -> None:
-        """The first row says which columns there are."""
+        """Take the columns from the first row."""
         if not isinstance(row, Mapping):
             raise TypeError(
                 f"{self.sink}: row gave {type(row).__name__}; it must give a dict, a Delete or None"
@@ -109,7 +109,7 @@ class RowMaker:
 
 
 def _checked(sink: Sink[Any, Any], table: str, session: SinkSession) -> TableShape:
-    """The table of a sink, when it fits. Raises ConfigError that says what would make it fit."""
+    """The table of a sink. Raises ConfigError with the necessary change if it does not match."""
     shape = session.shape(table)
     if shape is None:
         raise ConfigError(

@@ -13,7 +13,7 @@ __all__ = ["Sessions"]
 
 
 class Sessions:
-    """Lends a session to one step at a time. There are as many as there were steps at once."""
+    """Lends each session to one step at a time. The number of sessions is the maximum of concurrent steps."""
 
     def __init__(self, connect: Callable[[], SinkSession]) -> None:
         self._connect = connect
@@ -23,7 +23,7 @@ class Sessions:
 
     @contextmanager
     def one(self) -> Iterator[SinkSession]:
-        """A session without a transaction. One that failed is not lent again."""
+        """A session without a transaction. A session that failed is closed."""
         with self._lock:
             session = self._idle.pop() if self._idle else None
         if session is None:
@@ -32,12 +32,12 @@ class Sessions:
             yield session
         except (SinkUnreachableError, UnknownOutcomeError):
             session.close()
-            self._close_idle()  # they are as old, and the next step should not meet each of them
+            self._close_idle()  # they are as old, and would probably fail in the next steps, too
             raise
         except PipelineError as error:
             session.rollback()
             if isinstance(error, FatalTaskError):
-                session.close()  # a write function may have left anything in it
+                session.close()  # a write function may have changed its settings
             else:
                 self._put_back(session)
             raise

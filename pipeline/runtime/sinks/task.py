@@ -1,12 +1,12 @@
-"""One live sink task: records become rows on the processing thread, and are written beside it.
+"""One live sink task: records become rows on the processing thread, and an executor writes them.
 
-Life of a batch, one writer (the processing thread) except where noted:
+The life of a batch. The processing thread is the only writer, except where noted:
 
     OPEN --interval, records or bytes reached, nothing sealed--> SEALED --write (an executor's thread)--> gone
                                                                   |   \\--no answer--> the same again, later
                                                                   +--refused--> two halves, or the guilty record
 
-A record whose row cannot be made, or is refused, gets its sink's policy; everything before it is committed.
+If the row of a record cannot be made or is refused, its sink's policy is applied. Everything before it is committed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ RECORD_OVERHEAD_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class SinkRun:
-    """What the tasks of one group share."""
+    """The objects that the tasks of one group share."""
 
     outlets: Sequence[Outlet]
     health: Health
@@ -62,7 +62,7 @@ class SinkRun:
 
 
 class SinkTask:
-    """`LiveTask` of a group of sinks."""
+    """`LiveTask` of a sink group."""
 
     def __init__(self, writer: SinkWriter, run: SinkRun) -> None:
         self.id: TaskId = writer.hold.task
@@ -73,7 +73,7 @@ class SinkTask:
         self.outputs = 0
         self.commits = 0
         self.rejected = Rejected()
-        self.duplicates = (0, 0)  # a sink remembers no ids
+        self.duplicates = (0, 0)  # a sink stores no ids
         self.written: Sequence[str] = ()
         self._writer = writer
         self._run = run
@@ -96,7 +96,7 @@ class SinkTask:
 
     @property
     def full(self) -> bool:
-        """The open batch is at its limit; more must wait until it can be sealed."""
+        """Whether the open batch is at its limit. Further records wait until it can be sealed."""
         settings = self._run.settings
         return (
             len(self._open.items) >= settings.max_records_per_commit
@@ -105,30 +105,30 @@ class SinkTask:
 
     @property
     def idle(self) -> bool:
-        """Nothing open, nothing under way, nothing waiting; and released, once it leaves."""
+        """Whether nothing is open, in progress or waiting; a task that leaves must also be released."""
         busy = self._open.items or self._sealed or self._under_way is not None
         return not (busy or (self._backlog and self.poison is None) or (self._leaving and not self._released))
 
     @property
     def backlog_records(self) -> int:
-        """How many records wait here."""
+        """The number of waiting records."""
         return self._backlog.records
 
     @property
     def retried(self) -> Retried | None:
-        """Sinks try no record again."""
+        """None: sinks do not retry records."""
         return None
 
     @property
     def at_work(self) -> AtWork | None:
-        """The record that a row function is at. Any thread may ask."""
+        """The record that a row function is processing. Any thread may call this."""
         at = self._at
         if at is None:
             return None
         return AtWork(self.id, [_name(self._run.outlets[at[1]])], at[0], 1)
 
     def offer(self, topic: str, records: Sequence[Record]) -> None:
-        """Make rows of records of this task's partition of `topic`, now or when there is room."""
+        """Make rows of records of this task's partition of `topic`, now or once there is room."""
         if self.poison is not None or self._leaving:
             return
         if self._backlog or self.full:
@@ -137,24 +137,24 @@ class SinkTask:
             self._take(topic, records)
 
     def pass_over(self, positions: Mapping[str, int]) -> None:
-        """Commit these positions, below which no record is left to write. Only while idle."""
+        """Commit these positions, below which every record is written. Only while the task is idle."""
         if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
             raise InvariantError(f"task {self.id} passes over {positions} at {self._positions}")
         self._positions.update(positions)
         self._sealed.append(SinkBatch([], dict(self._positions)))
 
     def leave(self) -> None:
-        """Take nothing more, write what is open, and let the rows say that nobody has the task."""
+        """Start to release the task: read no more, write the open batch, and clear the owner in its rows."""
         self._leaving = True
         self._backlog.clear()
 
     def stop_waiting(self) -> None:
-        """From now on a database that does not answer is an error instead of a reason to wait."""
+        """From now on, an unreachable database is an error instead of a reason to wait."""
         self._stopping = True
         self._next_s = 0.0
 
     def advance(self) -> bool:
-        """Learn what became of the batch under way, take what waited, seal and write when it is due."""
+        """Handle the outcome of the batch in progress, process waiting records, seal and write if it is due."""
         moved = False
         if self._under_way is not None and self._under_way.done():
             self._learn()
@@ -178,12 +178,12 @@ class SinkTask:
         return moved
 
     def wait(self) -> None:
-        """Wait for the batch under way. Raises whatever ended it."""
+        """Wait for the batch in progress. Raises the error that ended it."""
         if self._under_way is not None:
             self._learn()
 
     def close(self) -> Pending[None] | None:
-        """What is not written is forgotten."""
+        """Discard the rows that are not written."""
         self._run.pace.forget(self.id)
         pending = self._under_way
         return None if pending is None or pending.done() else _Completion(pending)
@@ -206,7 +206,7 @@ class SinkTask:
         self._count(topic, records)
 
     def _condemn(self, topic: str, record: Record, crash: NativeCrash) -> bool:
-        """A record that crashes the process; whether the task continues. The strictest sink decides."""
+        """Handle a record that crashes the process. Returns whether the task continues. The strictest sink decides."""
         places = self._by_topic[topic]
         strictest = next((at for at in places if self._run.outlets[at].on_error == "stop"), places[0])
         skipped = self._reject(record, strictest, crash)
@@ -217,7 +217,7 @@ class SinkTask:
         return skipped
 
     def _make(self, topic: str, records: Sequence[Record]) -> bool:
-        """Records to rows; False when one of them stops the task."""
+        """Make rows of records. Returns False if one of them stops the task."""
         opened, outlets, places = self._open, self._run.outlets, self._by_topic[topic]
         declared = outlets[places[0]].topic
         decode_key, read_value = declared.key.decode, declared.value.read
@@ -231,7 +231,7 @@ class SinkTask:
                     made = []
                     for at in places:
                         self._at = record, at
-                        # Each its own event: one may keep and change what it was given.
+                        # Each sink gets its own event, because it may keep and change it.
                         event: Event[Any, Any] = Event(decode_key(record.key()), read_value(record), record)
                         made.append((at, outlets[at].maker.make(event)))
                     append(Item(record, made))
@@ -248,7 +248,7 @@ class SinkTask:
                 self.crashes.handled()
 
     def _count(self, topic: str, records: Sequence[Record]) -> None:
-        """Up to where records were taken."""
+        """Advance the positions and counts by processed records."""
         opened = self._open
         if not opened.items or opened.items[-1].record.topic() != topic:
             return
@@ -270,7 +270,7 @@ class SinkTask:
         self._open = OpenBatch()
 
     def _write(self) -> bool:
-        """Begin to write the first sealed batch, unless it is to wait."""
+        """Start to write the first sealed batch, unless it must wait."""
         if self._run.environment.clock.monotonic_s() < self._next_s:
             return False
         batch, writer, outlets = self._sealed[0], self._writer, self._run.outlets
@@ -280,7 +280,7 @@ class SinkTask:
         return True
 
     def _learn(self) -> None:
-        """What became of the step under way."""
+        """Handle the outcome of the step in progress."""
         pending, self._under_way = self._under_way, None
         if pending is None:
             return
@@ -303,7 +303,7 @@ class SinkTask:
             self.rows += batch.rows
 
     def _try_again(self, error: PipelineError) -> None:
-        """The same batch, later. One whose commit is in doubt is settled first, by the writer."""
+        """Retry the batch later. The writer first settles a commit with an unknown outcome."""
         if not isinstance(error, RetriableError):
             self._run.health.unanswered(error)
         if self._stopping:
@@ -317,7 +317,7 @@ class SinkTask:
             self._run.environment.log.warning("sink_waits", task=str(self.id), reason=error.message)
 
     def _narrow(self, error: RejectedRowsError) -> None:
-        """Halve a batch that was refused; a record that stands alone gets its policy."""
+        """Split a refused batch in two. If it has one record, apply the policy."""
         batch = self._sealed.popleft()
         if len(batch.items) > 1:
             self._sealed.extendleft(reversed(halves(batch, self.applied.positions)))
@@ -334,14 +334,14 @@ class SinkTask:
             self._forget_what_follows()
 
     def _forget_what_follows(self) -> None:
-        """Everything behind a record that stops the task is left to whoever takes it next."""
+        """Discard everything after a record that stops the task. The next owner reads it again."""
         self._sealed.clear()
         self._open = OpenBatch()
         self._backlog.clear()
         self._positions = dict(self.applied.positions)
 
     def _reject(self, record: Record, at: int, error: BaseException) -> bool:
-        """Whether the record is skipped; else `poison` says why not."""
+        """Whether the record is skipped. If not, `poison` is the reason."""
         outlet = self._run.outlets[at]
         error = plainly(error, outlet.topic, record)
         ours = isinstance(error, PipelineError) and not isinstance(error, RejectedRowsError)
@@ -371,7 +371,7 @@ class SinkTask:
 
 
 class _Completion:
-    """Done when a step is, whatever it raises."""
+    """A future that is done when a step is, whatever the step raises."""
 
     def __init__(self, pending: Pending[Hold]) -> None:
         self._pending = pending

@@ -1,16 +1,16 @@
-"""Writes the rows of one sink task: the only one who moves its positions.
+"""Writes the rows of one sink task, and is the only writer of its positions.
 
-`write` is the sink's commit protocol; a numbered step below is a numbered comment in the body.
+`write` is the commit protocol of sinks. The numbers are those in its body.
 
-    1 settle, when the last commit's outcome is unknown: read our rows, locked; what they say has happened
+    1 settle, if the outcome of the last commit is unknown: read this task's rows of positions under a lock
     2 begin
-    3 fence: each position moves from where it was, under our epoch and process: exactly one row a topic, or stop
-    4 rows
+    3 fence: move each position from its last value, with this epoch and process. Exactly one row must match per topic
+    4 write the rows
     5 commit: the commit point
 
-A crash before 5 leaves an open transaction, which the database rolls back; a crash after it leaves rows and
-positions together. Since 3 comes first, an owner that was followed by another waits for the row's lock and then finds
-another epoch: it has written nothing. Called from one thread at a time.
+A crash before 5 leaves an open transaction, which the database rolls back. A crash after it leaves rows and positions
+together. Because 3 comes first, a replaced owner waits for the row's lock, then finds another epoch, and has written
+nothing. Called from one thread at a time.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def claim(
     sessions: Sessions,
     environment: Environment,
 ) -> Hold:
-    """Take a task: one transaction that raises its epoch, which fences every older owner.
+    """Claim a task: one transaction raises its epoch, which fences all older owners.
 
-    `noted`: the highest epoch that was heard of. A crash before the commit changes nothing; after it, the next owner
-    does the same. Raises FatalTaskError (the positions are gone), ConfigError, SinkUnreachableError, RetriableError,
+    `noted`: the highest epoch in the notes. A crash before the commit changes nothing. After it, the next owner claims
+    again. Raises FatalTaskError (the positions are lost), ConfigError, SinkUnreachableError, RetriableError,
     UnknownOutcomeError: claim again.
     """
     environment.steps.reached(Step.SINK_BEFORE_CLAIM, task)
@@ -74,7 +74,7 @@ def claim(
 
 
 class SinkWriter:
-    """Owns the task's `hold`: what its rows say, as far as this owner has moved them."""
+    """Owns the task's `hold`: the content of its rows of positions after this owner's last commit."""
 
     def __init__(self, hold: Hold, sessions: Sessions, environment: Environment) -> None:
         self.hold = hold
@@ -83,10 +83,10 @@ class SinkWriter:
         self._in_doubt: Mapping[str, int] | None = None
 
     def write(self, after: Mapping[str, int], writes: Sequence[RowsWrite | OwnWrite]) -> Hold:
-        """Write rows and move the positions to `after`; the hold afterwards.
+        """Write rows and move the positions to `after`. Returns the hold afterwards.
 
         Raises FencedError, SupersededError, RejectedRowsError, ConfigError, FatalTaskError; and SinkUnreachableError,
-        RetriableError, UnknownOutcomeError: the same call is to be made again, later.
+        RetriableError, UnknownOutcomeError: repeat the same call later.
         """
         task, steps, hold = self.hold.task, self._environment.steps, self.hold
         with self._sessions.one() as session:
@@ -105,7 +105,7 @@ class SinkWriter:
         return self._moved(after)
 
     def release(self) -> Hold:
-        """Let the rows say that nobody has the task. What cannot be said is left: the next owner fences anyway."""
+        """Clear the owner in the rows of positions. A failure is ignored, because the next owner fences anyway."""
         hold = self.hold
         try:
             with self._sessions.one() as session:
@@ -128,7 +128,10 @@ class SinkWriter:
             raise
 
     def _settle(self, session: SinkSession, after: Mapping[str, int]) -> bool:
-        """Whether the commit in doubt has happened. The lock waits for one that is still on its way."""
+        """Whether the commit with the unknown outcome has happened.
+
+        The lock waits for one that is still in progress.
+        """
         session.begin()
         rows = self._read(session)
         session.rollback()

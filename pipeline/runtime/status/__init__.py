@@ -1,14 +1,14 @@
-"""How an app is doing, read from Kafka alone, so that it can be asked with every worker dead.
+"""The status of an app, read only from Kafka, so that it is available when no worker is alive.
 
-The journals say what was committed and by whom, and what checkpoints there are; the members' group who is alive; and
-the workers' topic what they told each other. A large `lag` counts offsets, markers among them, as every lag tool
-does; a small one counts records, so that it is 0 when all is done.
+The journals contain the commits, their owners and the checkpoints; the Kafka group of the workers lists the live
+members; the workers' topic contains their notes. A large `lag` counts offsets, including markers, as lag tools do. A
+small one counts records, so that it is 0 when everything is processed.
 
-A task of sinks has its positions in a database, which is not asked: its owner's note has its epoch, and the mirror, the
-consumer group that workers write every few seconds, says how far it is.
+A sink task has its positions in a database, which is not queried. Its owner's note contains its epoch. Its positions
+are those of the consumer group, to which workers write every few seconds.
 
-How long a restore on an empty disk would take is the time to copy the newest checkpoint and to replay the journal
-behind it, at cautious speeds: `python -m benchmarks restore` shows those of a machine.
+The predicted time of a restore on an empty disk is the time to copy the newest checkpoint and to replay the journal
+after it, at conservative speeds. `python -m benchmarks restore` measures those of a machine.
 """
 
 from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus

@@ -1,6 +1,6 @@
-"""Dead letters of an app by group, as its journals and tallies count them: no letter is read.
+"""Dead letters of an app by group, from its journals and tallies, without reading a dead letter.
 
-`core.letter_count` says what is counted where.
+`core.dead_letter_count` describes the counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["GroupLetters", "letters_by_group", "read_tallies"]
 
 @dataclass(frozen=True, slots=True)
 class GroupLetters:
-    """A group that has a dead-letter topic, and the records of it that failed."""
+    """A group with a dead-letter topic, and its open records."""
 
     group: GroupId
     letters: OpenLetters
@@ -42,7 +42,7 @@ def letters_by_group(
     groups: Sequence[GroupId],
     now_ms: int,
 ) -> list[GroupLetters]:
-    """The groups of which there is a dead-letter topic. `counts`: of the tasks' last entries, as for `open_letters`."""
+    """The groups that have a dead-letter topic. `counts`: those of the tasks' last entries, as for `open_letters`."""
     found = []
     for group in groups:
         topic = described.get(group.dead_letter_topic)

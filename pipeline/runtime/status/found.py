@@ -1,4 +1,4 @@
-"""What a look at an app has found: `AppStatus` and its parts."""
+"""The status of an app: `AppStatus` and its parts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["AppStatus", "TaskPhase", "TaskStatus", "WorkerStatus"]
 
 
 class TaskPhase(StrEnum):
-    """Where a task is. UNOWNED: nobody runs it now; with workers alive, one of them is about to.
+    """The phase of a task. UNOWNED: no worker runs it; if workers are alive, one of them will.
 
-    RETIRED: another app has taken the place of its own.
+    RETIRED: another app has replaced its app.
     """
 
     LIVE = "live"
@@ -30,10 +30,11 @@ class TaskPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """`worker`: who runs it, or ran it last. `positions`: next input offsets. `entry_ms`: time of the last entry.
+    """`worker`: the current or last worker. `positions`: the next input offsets. `entry_ms`: time of the last entry.
 
-    `checkpoint_ms`: of the newest checkpoint, 0 without any. `restore_s`: on an empty disk, predicted. `database`: of a
-    task of sinks, whose `seq` is its epoch; empty for one with a journal. `problem`: why it failed, or waits.
+    `checkpoint_ms`: the time of the newest checkpoint; 0 if there is none. `restore_s`: predicted, on an empty disk.
+    `database`: that of a sink task, whose `seq` is its epoch; empty for a task with a journal. `problem`: why it failed
+    or waits.
     """
 
     task: TaskId
@@ -47,14 +48,14 @@ class TaskStatus:
     problem: str = ""
     checkpoint_ms: int = 0
     checkpoint_bytes: int = 0
-    journal_bytes: int = 0  # behind the checkpoint
+    journal_bytes: int = 0  # after the checkpoint
     restore_s: float = 0.0
     database: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A living worker. `waiting`: workers of another version must leave before it gets tasks."""
+    """A live worker. `waiting`: workers of another version must leave before it gets tasks."""
 
     worker: str
     process: str
@@ -65,7 +66,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class AppStatus:
-    """All of it. `problems`: what a person should look at. `letters`: of the groups that have a dead-letter topic."""
+    """The status. `problems`: for the operator. `letters`: those of the groups that have a dead-letter topic."""
 
     app: str
     tasks: Sequence[TaskStatus]

@@ -1,4 +1,4 @@
-"""What of an app's status a person should look at, and what helps."""
+"""The problems in an app's status that an operator should handle, with hints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.runtime.status.found import TaskPhase, TaskStatus, WorkerStatus
 
 __all__ = ["late_groups", "letter_problems", "problems_of"]
 
-# A task that is live and behind, and silent for this long, is a question; a dead worker is missed after 10 s.
+# A live task with lag and no commit for this long is suspicious. A dead worker is noticed after 10 s.
 SILENT_S = 5
 # Ten times the default interval between checkpoints.
 CHECKPOINT_OLD_S = 600
@@ -79,7 +79,7 @@ def late_groups(waits: Mapping[GroupId, Sequence[DeferredGroup]]) -> list[Proble
 
 
 def letter_problems(letters: Sequence[GroupLetters]) -> list[Problem]:
-    """Groups with records that failed, and that were neither replayed nor discarded."""
+    """The groups with open dead letters: neither replayed nor discarded."""
     return [
         Problem(
             f"group {each.group.app}/{each.group.group} has {each.letters.open:,} open dead letter"
@@ -92,7 +92,7 @@ def letter_problems(letters: Sequence[GroupLetters]) -> list[Problem]:
 
 
 def _failure(status: TaskStatus) -> Problem:
-    """The first line says what and where; the frames are in the worker's log."""
+    """The problem of a failed task, without the stack frames, which are in the worker's log."""
     text, _, hint = status.problem.partition("\n  -> ")
     where = f"task {status.task} failed on worker {status.worker}"
     reason = text.splitlines()[0].removeprefix(f"task {status.task}: ") if text else "no reason given"
@@ -100,7 +100,7 @@ def _failure(status: TaskStatus) -> Problem:
 
 
 def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:
-    """One for each reason: a database that is away is all its tasks' problem."""
+    """One problem for each reason, because an unreachable database affects all its tasks."""
     by_reason: dict[str, list[TaskStatus]] = {}
     for status in tasks:
         by_reason.setdefault(status.problem, []).append(status)

@@ -1,4 +1,4 @@
-"""Reads how an app is doing: `read_status`. What it promises stands in the package's first lines."""
+"""Reads the status of an app: `read_status`. The package's docstring describes the sources."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from pipeline.runtime.status.problems import late_groups, letter_problems, probl
 __all__ = ["read_status"]
 
 READS_AT_ONCE = 8
-# From here on a lag is counted in offsets; below, records are counted.
+# From this lag on, offsets are counted; below it, records.
 SMALL_LAG = 20
-RESTORE_S = 0.5  # fence, looks at the journal, acquire
+RESTORE_S = 0.5  # fence, reads of the journal, acquire
 COPY_BYTES_PER_S = 100_000_000
 REPLAY_BYTES_PER_S = 40_000_000
 
 
 class _Last(NamedTuple):
-    """The last that is known of a task: its journal's last entry, or a sink task's owner and mirror."""
+    """The last known state of a task: its journal's last entry, or a sink task's owner and mirrored positions."""
 
     seq: int
     owner: str
@@ -59,9 +59,9 @@ class _Last(NamedTuple):
 
 
 def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) -> AppStatus:
-    """One look, at `now_ms` by the wall clock.
+    """Read the status once. `now_ms`: the wall clock.
 
-    Raises InputError when there is no such app, UnreachableError, FatalTaskError (a damaged journal).
+    Raises InputError if the app does not exist, UnreachableError, FatalTaskError (a damaged journal).
     """
     topics = cluster.topics()
     journals = sorted(name for name in topics if journal_group(app, name) is not None)
@@ -103,7 +103,7 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
     counts = {
         task: entry.entry.letters
         for task, (entry, _) in read.items()
-        if entry is not None and entry.entry.kind is not EntryKind.GENESIS  # nothing was handled before it
+        if entry is not None and entry.entry.kind is not EntryKind.GENESIS  # no record was handled before it
     }
     tallies = read_tallies(app, reader) if letter_counts_topic(app) in topics else {}
     letters = letters_by_group(counts, described, tallies, groups, now_ms)
@@ -114,7 +114,7 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
 def _roster(
     app: str, cluster: Cluster, reader: JournalReader, topics: Sequence[str]
 ) -> tuple[Roster, Mapping[GroupId, Sequence[DeferredGroup]]]:
-    """The members with what they told each other; and which groups could not begin in which of them."""
+    """The roster, and the groups that could not start, by worker."""
     members = [decode_member(client_id) for client_id in cluster.member_ids(workers_group(app))]
     owners: dict[TaskId, Owner] = {}
     claims: dict[TaskId, Claim] = {}
@@ -152,13 +152,13 @@ _Read = tuple[JournalEntry | None, CheckpointRef | None]
 
 
 def _each(tasks: Sequence[TaskId], read: Callable[[TaskId], _Read]) -> dict[TaskId, _Read]:
-    """Several at a time: each is a request or two that mostly waits."""
+    """Run several at a time, because each mostly waits for one or two requests."""
     with ThreadPoolExecutor(READS_AT_ONCE) as pool:
         return dict(zip(tasks, pool.map(read, tasks), strict=True))
 
 
 def _last(task: TaskId, reader: JournalReader) -> _Read:
-    """The last entry, and the newest checkpoint that it knows of."""
+    """The last entry, and the newest checkpoint that it refers to."""
     bounds = reader.bounds(task.journal)
     entries = last_entries(task.journal, reader, bounds, 1)
     if not entries:
@@ -182,7 +182,7 @@ def _entered(last: JournalEntry | None) -> _Last:
 
 
 def _of_sinks(roster: Roster, cluster: Cluster) -> dict[TaskId, _Last]:
-    """Tasks of sinks that somebody has had."""
+    """The sink tasks that have had an owner."""
     owned = {task: owner for task, owner in sorted(roster.owners.items()) if owner.database}
     mirrors = {group: cluster.committed(group.consumer_group) for group in {task.group_id for task in owned}}
     return {
@@ -214,7 +214,7 @@ def _with_restore(status: TaskStatus, last: JournalEntry | None, newest: Checkpo
 def _behind(
     task: TaskId, positions: Mapping[str, int], ends: Mapping[TopicPartition, int], reader: JournalReader
 ) -> int:
-    """The lag. What looks like a record or two is mostly the marker of the transaction that wrote the last one."""
+    """The lag. A lag of one or two offsets is usually the marker of the last transaction."""
     lag = 0
     for topic, position in positions.items():
         partition = TopicPartition(topic, task.partition)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pipeline.errors import UnreachableError
+from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["NoWait", "StartupWait", "local_port", "require_listener", "wait_for_answer"]
 
@@ -63,24 +64,24 @@ class NoWait:
 
 def wait_for_answer(ask: Callable[[], None], wait: StartupWait) -> None:
     """Call `ask` until it does not raise UnreachableError. Raises the last one, with the seconds that were waited."""
-    began_s = time.monotonic()
+    deadline = Deadline(SystemClock(), wait.seconds, _PAUSE_S)
     attempts = 0
     while True:
         try:
             ask()
         except UnreachableError as error:
-            waited_s = time.monotonic() - began_s
-            if waited_s >= wait.seconds or wait.stopped():
+            waited_s = deadline.elapsed_s
+            if deadline.has_passed() or wait.stopped():
                 if attempts:
                     text = f"{error.message}; waited {waited_s:.0f} s"
                     raise UnreachableError(text, hint=error.hint) from error
                 raise
             attempts += 1
             wait.waiting(error, waited_s)
-            time.sleep(min(_PAUSE_S, wait.seconds - waited_s))
+            deadline.pause()
         else:
             if attempts:
-                wait.answered(time.monotonic() - began_s)
+                wait.answered(deadline.elapsed_s)
             return
 
 

@@ -42,10 +42,15 @@ class Deadline:
         self._began_s = clock.monotonic_s()
         self._timeout_s = timeout_s
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the beginning."""
+        return self._clock.monotonic_s() - self._began_s
+
     def has_passed(self, timeout_s: float | None = None) -> bool:
         """Whether the time is over. `timeout_s`: another one, for a condition that is waited for less long."""
         allowed_s = self._timeout_s if timeout_s is None else timeout_s
-        return self._clock.monotonic_s() - self._began_s >= allowed_s
+        return self.elapsed_s >= allowed_s
 
     def pause(self, timeout_s: float | None = None) -> bool:
         """Sleep until the next attempt and return True; return False once the time is over."""

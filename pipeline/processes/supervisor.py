@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 from pipeline.errors import DisplacedError
-from pipeline.ports import Clock, Logger, Random
+from pipeline.ports import Clock, Deadline, Logger, Random
 from pipeline.runtime.counters import WorkerCounters
 
 __all__ = ["Child", "End", "Restarts", "Supervisor"]
@@ -208,7 +208,7 @@ class Supervisor:
 
     def stop(self, timeout_s: float) -> int:
         """SIGTERM to all, SIGKILL to those that are left after the time-out; the exit code."""
-        deadline_s = self._clock.monotonic_s() + timeout_s + GRACE_S
+        deadline = Deadline(self._clock, timeout_s + GRACE_S, TURN_S)
         killed = False
         for place in self._places:
             if place.child is not None:
@@ -218,10 +218,10 @@ class Supervisor:
                 end = place.take_end()
                 if end is not None and end.code == -signal.SIGTERM and not end.worked:
                     place.code = 0  # it was told to stop before it listened, and had begun nothing
-                if place.child is not None and not killed and self._clock.monotonic_s() >= deadline_s:
+                if place.child is not None and not killed and deadline.has_passed():
                     self._log.error("worker_killed", worker=place.name, reason="it did not stop in time")
                     place.child.kill()
-            killed = self._clock.monotonic_s() >= deadline_s
+            killed = deadline.has_passed()
             if any(place.child is not None for place in self._places):
                 self._clock.sleep(TURN_S)
         codes = [place.code for place in self._places if place.code]

@@ -52,7 +52,7 @@ ROWS = [
     Broken(
         "a start ends at once where Kafka comes a little later",
         "kafka/reachable.py",
-        "            if waited_s >= wait.seconds or wait.stopped():\n",
+        "            if deadline.has_passed() or wait.stopped():\n",
         "            if True:\n",
         f"{REACHABLE} comes_in_time",
     ),

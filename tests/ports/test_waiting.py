@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
+import pipeline
 from pipeline.ports import Deadline
 from pipeline.testing import ManualClock
 
@@ -49,3 +53,42 @@ def test_pauses_may_be_random() -> None:
     assert clock.monotonic_s() == pytest.approx(0.1)
     assert deadline.pause()
     assert not deadline.pause()
+
+
+def _calls(node: ast.AST) -> set[str]:
+    """The last names of what is called."""
+    return {
+        ast.unparse(call.func).rpartition(".")[2] for call in ast.walk(node) if isinstance(call, ast.Call)
+    }
+
+
+def _reads_a_clock(condition: ast.expr) -> bool:
+    compares = any(isinstance(node, ast.Compare) for node in ast.walk(condition))
+    return compares and bool(_calls(condition) & {"monotonic", "monotonic_s"})
+
+
+def _polls(loop: ast.While) -> bool:
+    """Whether the loop sleeps, and ends by a comparison with a clock."""
+    ends = [
+        node
+        for node in ast.walk(loop)
+        if isinstance(node, ast.If)
+        and _reads_a_clock(node.test)
+        and any(isinstance(inner, ast.Raise | ast.Return | ast.Break) for inner in ast.walk(node))
+    ]
+    return "sleep" in _calls(loop) and (bool(ends) or _reads_a_clock(loop.test))
+
+
+def test_no_other_loop_polls_with_a_deadline() -> None:
+    """Each has its own mistake: a deadline that is checked before the condition, or a pause after the end."""
+    package = Path(pipeline.__file__).parent
+    polling = [
+        str(path.relative_to(package))
+        for path in sorted(package.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.While) and _polls(node)
+    ]
+    assert polling == []
+    example = ast.parse("while not f():\n    if time.monotonic() > end: raise X\n    time.sleep(1)").body[0]
+    assert isinstance(example, ast.While)
+    assert _polls(example)

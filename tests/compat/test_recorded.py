@@ -182,13 +182,14 @@ def test_no_name_is_new_after_a_build_has_continued(continued: Recorded, shown: 
 @pytest.mark.parametrize("app", APPS)
 def test_each_source_of_a_restore_was_used(continued: Recorded, app: str) -> None:
     """Exact results from another source would prove less than they seem to."""
-    sources = {
-        event["task"]: event["start"]
+    restored = [
+        event
         for event in continued.events("task_live")
         if event["task"].startswith((f"{app}/main/", f"{app}/counting/"))
-    }
-    assert len(sources) == 4
-    assert set(sources.values()) == {SOURCES[app]}
+    ]
+    assert len(restored) == 4
+    assert {event["start"] for event in restored} == {SOURCES[app]}
+    assert all(event["entries_replayed"] > 0 for event in restored)  # each source is behind its journal
 
 
 @pytest.mark.parametrize("app", APPS)

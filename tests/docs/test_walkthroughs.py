@@ -15,6 +15,7 @@ PAGES = [
     "how-to/backfill",
     "how-to/dead-letters",
     "how-to/dedup",
+    "how-to/loading",
     "how-to/outbox",
     "how-to/rescale",
     "how-to/rolling-upgrade",

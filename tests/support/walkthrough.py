@@ -2,7 +2,7 @@
 
 A code block after text such as "Save this as `NAME`:" is a file. Blocks in `sh` are commands. A block without a
 language shows output: each of its lines must be in the output, apart from white space and from numbers that differ
-between runs.
+between runs. If it shows a line that begins with `error:`, the last command before it is expected to fail.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ def read_page(document: Path) -> Page:
         elif language == "sh":
             parts.append(_DONE_BEFORE.sub("", body))
         elif not language:
+            if re.search(r"^error:", body, re.MULTILINE):
+                parts[-1] = f"{parts[-1].rstrip()} && exit 99 || true\n"
             shown += [line for line in body.splitlines() if line.strip()]
     return Page(files, "".join(parts), shown)
 

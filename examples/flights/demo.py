@@ -25,13 +25,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from examples.flights.ending import Ended, ended_by_signals
-from examples.flights.faults import GROUPS, Fault, Story, output_partitions, show
+from examples.flights.faults import APP, GROUPS, Fault, Story, output_partitions, show
 from examples.flights.outputs import Outputs, Poll, opened
-from examples.flights.processes import DemoError, Processes
 from examples.flights.reference import Expected, fold
 from examples.flights.verdict import Tables, Verdict
 from pipeline.broker import LocalKafka
+from pipeline.demo.processes import DemoError, Processes
+from pipeline.demo.signals import Ended, ended_by_signals
 from pipeline.errors import PipelineError
 
 DEADLINE_S = 180.0  # three times what it takes: another program may have the processors
@@ -53,7 +53,7 @@ def main() -> int:
     try:
         with ended_by_signals(), _workspace(console, keep=arguments.keep) as workspace:
             return _run(console, workspace, seed)
-    except (DemoError, PipelineError) as error:
+    except PipelineError as error:
         console.print("[red]demo failed:[/red]", end=" ")
         console.print(str(error), markup=False)
         return 1
@@ -82,7 +82,7 @@ def _run(console: Console, workspace: Path, seed: int) -> int:
         folding = beside.submit(fold, archive)
         with (
             LocalKafka(workspace / "kafka") as kafka,
-            closing(Processes(kafka.bootstrap_servers, workspace)) as processes,
+            closing(Processes(kafka.bootstrap_servers, workspace, APP, Path.cwd())) as processes,
         ):
             expected = folding.result()
             live = Outputs(tuple(GROUPS.values()))

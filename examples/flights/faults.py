@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.flights.outputs import Outputs, Poll
-from examples.flights.processes import DemoError, Processes, Worker
 from pipeline.core.names import TopicPartition
+from pipeline.demo.processes import DemoError, Processes, Worker
 
-__all__ = ["LOADS", "PARTITIONS", "Fault", "Story", "input_partitions", "output_partitions", "show"]
+__all__ = ["APP", "LOADS", "PARTITIONS", "Fault", "Story", "input_partitions", "output_partitions", "show"]
 
+APP = "examples.flights.app:app"
 PARTITIONS = 12
 LOADS = {"flights-by-carrier": "carrier", "flights-by-tail": "tailnum"}  # topics and their keys
 GROUPS = {"main": "carrier-delays", "tails": "tail-hops"}  # where their outputs go
@@ -184,7 +185,11 @@ class Story:
         return next(worker for worker in self._processes.alive if worker.name == self._victim)
 
     def _load(self, topic: str, archive: Path) -> None:
-        self._loaders[topic] = self._processes.loader(topic, LOADS[topic], archive, RATE)
+        self._loaders[topic] = self._processes.loader(
+            topic, archive,
+            "--format", "csv", "--key", LOADS[topic], "--null", "NA", "--timestamp", "time_hour",
+            "--on-missing-key", "null", "--rate", str(RATE),
+        )  # fmt: skip
 
     def _ended(self, *loaders: subprocess.Popen[bytes]) -> bool:
         if any(loader.poll() not in {None, 0} for loader in loaders):

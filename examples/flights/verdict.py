@@ -12,9 +12,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from examples.flights.faults import APP
 from examples.flights.outputs import Outputs
-from examples.flights.processes import APP, Processes
 from examples.flights.reference import Expected, Fields
+from pipeline.demo.processes import Processes
 
 __all__ = ["Tables", "Verdict"]
 

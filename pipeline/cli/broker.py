@@ -16,7 +16,7 @@ from pipeline.broker import BrokerError, LocalKafka, Report, Status, StepProgres
 from pipeline.config import load_settings
 from pipeline.kafka.reachable import local_port
 
-__all__ = ["broker_app"]
+__all__ = ["broker_app", "step_progress"]
 
 broker_app = typer.Typer(
     name="broker",
@@ -56,7 +56,7 @@ def start(
     """Start the broker, or those of its nodes that do not run. The first start downloads Kafka (45 MB)."""
     kafka = _kafka(port, data_dir, nodes=nodes, fresh=fresh)
     began = time.monotonic()
-    with _progress() as report:
+    with step_progress() as report:
         started = kafka.start(fresh=fresh, report=report)
     took = f"started in {time.monotonic() - began:.1f} s" if started else "was running already"
     _say(f"Kafka {took}: {kafka.bootstrap_servers}")
@@ -72,7 +72,7 @@ def start(
 def stop(port: _Port = None, data_dir: _DataDir = None) -> None:
     """Stop the broker. Its records stay, and the next start serves them. Ends with 0 also when no broker runs."""
     kafka = _kafka(port, data_dir)
-    with _progress() as report:
+    with step_progress() as report:
         stopped = kafka.stop(report)
     _say(
         "stopped"
@@ -163,7 +163,7 @@ def _as_dict(found: Status) -> dict[str, object]:
 
 
 @contextmanager
-def _progress() -> Iterator[Report]:
+def step_progress() -> Iterator[Report]:
     """A line that changes on a terminal; elsewhere one line for each step."""
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "assemble", "main"]
 # Where each command is. Only the one that was typed is loaded: a worker that starts again has no time for the others.
 COMMANDS = {
     "new": "new:new",
+    "demo": "demo:demo",
     "worker": "worker:worker",
     "status": "status:status",
     "reset": "reset:reset",

@@ -1,4 +1,4 @@
-"""A demonstration that is ended early leaves nothing behind on the machine of whoever tries it."""
+"""A demonstration that is ended early leaves no process and no directory behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import os, signal, sys, time
-from examples.flights.ending import Ended, ended_by_signals
+from pipeline.demo.signals import Ended, ended_by_signals
 
 try:
     with ended_by_signals():

@@ -1,4 +1,4 @@
-"""How the demonstration ends early: by a signal, or by what this machine lacks. Either way nothing of it stays."""
+"""How a demonstration ends early: a signal closes everything that it has started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class Ended(BaseException):
-    """A signal has come. `exit_code`: what a shell says of a process that it ended."""
+    """A signal has arrived. `exit_code`: what a shell reports for a process that this signal ended."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -22,9 +22,10 @@ class Ended(BaseException):
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Within it the first signal that asks for the end raises Ended, so that what is open is closed.
+    """Raise `Ended` inside the block at the first SIGHUP, SIGINT or SIGTERM, so that `finally` clauses run.
 
-    Those after it are not heard: they would cut the closing short, and Ctrl-C held down sends many.
+    Later signals are ignored until the block has ended: they would interrupt the cleanup, and a held Ctrl-C sends
+    many. Only for the main thread.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:

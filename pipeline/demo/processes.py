@@ -1,4 +1,7 @@
-"""The processes of the demonstration: workers, each with a disk of its own, loaders, and who has which task."""
+"""The processes of a demonstration: workers with one state directory each, loaders, and the owners of tasks.
+
+`Processes` ends only processes that it has started, by their `Popen` objects.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +16,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.core.recovery import Start
+from pipeline.errors import PipelineError
+from pipeline.setting_sources import PREFIX
 
-__all__ = ["APP", "DemoError", "Processes", "Worker"]
+__all__ = ["DemoError", "Processes", "Worker"]
 
-APP = "examples.flights.app:app"
 _PIPELINE = [sys.executable, "-m", "pipeline"]
 _COMMAND_S = 60
 _SHOWN_LINES = 15
 
 
-class DemoError(Exception):
-    """The demonstration could not be carried through."""
+class DemoError(PipelineError):
+    """The demonstration could not be completed."""
 
 
 @dataclass
 class Worker:
-    """One life of a worker: a process, its disk and its log."""
+    """One process of a worker, with its state directory (`disk`) and its log."""
 
     name: str
     disk: Path
     log: Path
     child: subprocess.Popen[bytes]
-    live: set[str] = field(default_factory=set)  # tasks that it took up in this life
-    from_checkpoint: set[str] = field(default_factory=set)  # and those of them that it had to fetch
+    live: set[str] = field(default_factory=set)  # tasks that were live in this process
+    from_checkpoint: set[str] = field(
+        default_factory=set
+    )  # those of them that were restored from a checkpoint
     failed: list[str] = field(default_factory=list)
     read: int = 0
 
@@ -44,7 +50,7 @@ class Worker:
         return self.child.poll() is None
 
     def new_lines(self) -> list[dict[str, str]]:
-        """Whole lines that it has logged since the last time."""
+        """The complete lines that it has logged since the last call."""
         with self.log.open("rb") as file:
             file.seek(self.read)
             *lines, _unfinished = file.read().split(b"\n")
@@ -57,16 +63,25 @@ class Worker:
 
 
 class Processes:
-    """All of them. `look` brings `owners` and `moved` up to date from the workers' logs."""
+    """All processes of one demonstration. `look` updates `owners` and `moved` from the workers' logs.
 
-    def __init__(self, servers: str, workspace: Path) -> None:
+    Args:
+        servers: Kafka's bootstrap servers.
+        workspace: the directory of logs, state directories and checkpoints.
+        app: the app of the workers, as MODULE:APP.
+        directory: the working directory of the processes.
+    """
+
+    def __init__(self, servers: str, workspace: Path, app: str, directory: Path) -> None:
         self._servers = servers
         self._workspace = workspace
+        self.app = app
+        self._directory = directory
         checkpoints = workspace / "checkpoints"
         checkpoints.mkdir()
-        # A task that has committed anything has one before its worker's disk is lost.
+        # So short an interval that a task has a checkpoint before its worker loses its disk.
         self._environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
             "PIPELINE_CHECKPOINT_STORE": checkpoints.as_uri(),
             "PIPELINE_CHECKPOINT_INTERVAL_S": "10",
         }
@@ -82,38 +97,41 @@ class Processes:
 
     @property
     def owners(self) -> dict[str, Worker]:
-        """Who took each task up last."""
+        """The process in which each task was live last."""
         return {task: worker for task, (_, worker) in self._taken.items()}
 
     def worker(self, name: str, *, empty_disk: bool = False) -> Worker:
-        """Start a worker, on the disk it had before or on an empty one."""
+        """Start a worker, with its earlier state directory or with an empty one."""
         self._disks[name] += empty_disk
         disk = self._workspace / "disks" / f"{name}-{self._disks[name]}"
         log = self._workspace / f"worker-{name}-{len(self.workers)}.log"
-        child = self._spawn(log, "worker", APP, "--worker-id", name, "--state-dir", str(disk))
+        child = self._spawn(log, "worker", self.app, "--worker-id", name, "--state-dir", str(disk))
         self.workers.append(Worker(name, disk, log, child))
         return self.workers[-1]
 
-    def loader(self, topic: str, key: str, archive: Path, rate: int) -> subprocess.Popen[bytes]:
-        """Start a load, or go on with it."""
-        return self._spawn(
-            self._workspace / f"loader-{topic}.log",
-            "produce", topic, str(archive), "--format", "csv", "--key", key, "--null", "NA",
-            "--timestamp", "time_hour", "--on-missing-key", "null", "--name", f"demo-{topic}", "--rate", str(rate),
-        )  # fmt: skip
+    def loader(self, topic: str, file: Path, *options: str) -> subprocess.Popen[bytes]:
+        """Start `pipeline produce` of a file, or resume it: loads of one topic have one name."""
+        log = self._workspace / f"loader-{topic}.log"
+        return self._spawn(log, "produce", topic, str(file), "--name", f"demo-{topic}", *options)
 
     def command(self, *arguments: str) -> str:
-        """`pipeline ...`, to its end; its standard output."""
+        """Run `pipeline ARGUMENTS` to its end; its standard output. Raises DemoError if it fails."""
         kafka = [] if arguments[0] == "table" else ["--kafka", self._servers]
         done = subprocess.run(  # noqa: S603 - our own command
-            [*_PIPELINE, *arguments, *kafka], capture_output=True, text=True, check=False, timeout=_COMMAND_S
+            [*_PIPELINE, *arguments, *kafka],
+            cwd=self._directory,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_COMMAND_S,
         )
         if done.returncode != 0:
             raise DemoError(f"pipeline {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
 
     def look(self) -> None:
-        """Read on in the logs. Raises DemoError when a worker says that a task failed, or has ended by itself."""
+        """Read new log lines. Raises DemoError if a task has failed, or a worker has ended without being killed."""
         lines = [(line["timestamp"], worker, line) for worker in self.workers for line in worker.new_lines()]
         for at, worker, line in sorted(lines, key=lambda found: found[0]):
             if line["event"] == "task_live":
@@ -130,7 +148,7 @@ class Processes:
                 raise DemoError(f"worker {worker.name} has lost a task or ended; {worker.end_of_log()}")
 
     def at_rest(self, tasks: int) -> bool:
-        """Every task is live in a process that lives, and none has two tasks more than another."""
+        """Whether all tasks are live in running workers, evenly: their numbers differ by one at most."""
         loads = Counter(worker.log for worker in self.owners.values() if worker.alive)
         counts = [loads[worker.log] for worker in self.alive]
         return sum(counts) == tasks and max(counts) - min(counts) <= 1
@@ -139,9 +157,9 @@ class Processes:
         return {task for task, owner in self.owners.items() if owner is worker}
 
     def stop(self, workers: Sequence[Worker], within_s: float) -> None:
-        """SIGTERM to each at once; all must end with 0.
+        """Send SIGTERM to all, and wait. Raises DemoError unless all end with 0.
 
-        Each is up: it has taken tasks up, so it hears signals. One that was just started would simply die.
+        Each must have had a task: a process that has just started does not handle SIGTERM yet.
         """
         for worker in workers:
             if not worker.live:
@@ -154,7 +172,7 @@ class Processes:
                 )
 
     def close(self) -> None:
-        """End whatever is left."""
+        """Kill the processes that still run."""
         for child in self._children:
             if child.poll() is None:
                 child.kill()
@@ -164,6 +182,7 @@ class Processes:
         with log.open("ab") as file:
             child = subprocess.Popen(  # noqa: S603 - our own command
                 [*_PIPELINE, *arguments, "--kafka", self._servers],
+                cwd=self._directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,

@@ -1,0 +1,233 @@
+"""`pipeline demo`: generated payments through three workers, with SIGKILL, compared with a plain loop.
+
+1. Start a Kafka on a free port, with its data in a temporary directory. Create the topics.
+2. Start three workers, and load the payments at a fixed rate.
+3. While the load runs: kill the loader and the workers at random, and restart each, with its state directory or with
+   an empty one.
+4. When all results are there, stop the workers.
+5. Compare the output topic and the tables with the plain loop of `payments.py`.
+
+Everything that is started listens on 127.0.0.1, and is ended with the demonstration, whatever happens to it.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from pipeline.broker import LocalKafka
+from pipeline.demo.comparison import Comparison, Found, compare, show
+from pipeline.demo.payments import Expected, fold, write_payments
+from pipeline.demo.processes import DemoError, Processes
+from pipeline.demo.reading import OutputTopic, opened, table_rows
+from pipeline.ports import Deadline, SystemClock
+
+__all__ = ["Demo", "run_demo"]
+
+APP = "pipeline.demo.app:app"
+INPUT, OUTPUT = "demo-payments", "demo-results"
+PARTITIONS = 8
+WORKERS = ("a", "b", "c")
+RATE = 1_500  # payments a second: a laptop has processors to spare
+_DECLARATION = """name: {topic}
+partitions: {partitions}
+owner: pipeline demo
+key: the account, text
+value: {value}, a JSON object
+"""
+_EXTRA_S = 90.0  # beyond the seconds of the load: starts, restores and the backlog, on a busy machine
+_STOP_S = 35.0
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What to run.
+
+    Attributes:
+        seconds: how long payments are loaded.
+        seed: determines the payments and the order of the kills. The times of the kills vary.
+        keep: keep the temporary directory, with all logs.
+    """
+
+    seconds: int
+    seed: int
+    keep: bool = False
+
+
+def run_demo(demo: Demo, console: Console, start: Callable[[LocalKafka], None]) -> bool:
+    """Run it, and print the comparison.
+
+    Args:
+        demo: what to run.
+        console: where the kills and the comparison are printed.
+        start: starts the Kafka, and shows the progress.
+
+    Returns:
+        Whether all results are exactly those of the plain loop.
+
+    Raises:
+        DemoError: a worker or the loader failed, or the machine was too slow.
+        BrokerError: Kafka could not be started.
+    """
+    with _workspace(console, keep=demo.keep) as workspace:
+        kafka = LocalKafka(workspace / "kafka")
+        try:
+            start(kafka)
+            with closing(Processes(kafka.bootstrap_servers, workspace, APP, workspace)) as processes:
+                run = _Run(demo, console, processes)
+                with opened(kafka.bootstrap_servers, OUTPUT, PARTITIONS) as output:
+                    return run.run(workspace, output)
+        finally:
+            kafka.stop()
+
+
+class _Run:
+    """One run, on a Kafka that serves."""
+
+    def __init__(self, demo: Demo, console: Console, processes: Processes) -> None:
+        self._demo = demo
+        self._console = console
+        self._processes = processes
+        self._clock = SystemClock()
+        self._chance = random.Random(demo.seed)  # noqa: S311 - repeatable, and no secret
+        self._deadline = Deadline(self._clock, demo.seconds + _EXTRA_S, _POLL_S)
+        self._began_s = self._clock.monotonic_s()
+        self._kills = 0
+
+    def run(self, workspace: Path, output: OutputTopic) -> bool:
+        """Steps 1 to 5; whether everything is exact."""
+        # 1.
+        count = RATE * self._demo.seconds
+        file = workspace / "payments.jsonl"
+        write_payments(file, count, self._demo.seed)
+        expected = fold(file)
+        _declare_topics(workspace / "topics")
+        self._processes.command("topics", "apply")
+        # 2.
+        for name in WORKERS:
+            self._processes.worker(name)
+        self._wait_for(self._at_rest)
+        self._say(f"{len(WORKERS)} workers share {PARTITIONS} tasks; {count:,} payments, {RATE:,} a second")
+        self._began_s = self._clock.monotonic_s()
+        # 3.
+        self._load_with_kills(file)
+        # 4.
+        output.wait_for(count, self._demo.seconds + _EXTRA_S)
+        self._wait_for(self._at_rest)
+        self._processes.stop(self._processes.alive, _STOP_S)
+        seconds = self._clock.monotonic_s() - self._began_s
+        # 5.
+        lines = self._compare(expected, output)
+        show(lines, self._console)
+        exact = all(line.exact for line in lines)
+        if not exact:
+            self._say(f"NOT EXACT: {max(line.wrong for line in lines)} accounts differ")
+        records = lines[0]
+        self._say(
+            f"demo: {count} events, {self._kills} kills, {records.lost} lost, {records.duplicated} duplicated, "
+            f"{seconds:.0f} s"
+        )
+        return exact
+
+    def _load_with_kills(self, file: Path) -> None:
+        """Load the file; until its end, kill one process after the other. Each fault is used before one is repeated."""
+        loader = self._load(file)
+        faults: list[Callable[[], None]] = []
+        while True:
+            rest = Deadline(self._clock, self._chance.uniform(0.5, 2.0), _POLL_S)
+            self._wait_for(lambda rest=rest, loader=loader: rest.has_passed() or self._ended(loader))  # type: ignore[misc]
+            if self._ended(loader):
+                return
+            if not faults:
+                faults = [self._restart, self._restart_on_an_empty_disk]
+                self._chance.shuffle(faults)
+                loader = self._kill_loader(loader, file)
+                continue
+            faults.pop()()
+            self._wait_for(self._at_rest)
+
+    def _restart(self) -> None:
+        name = self._kill_worker()
+        self._say_when(f"worker {name} killed, and restarted")
+        self._processes.worker(name)
+
+    def _restart_on_an_empty_disk(self) -> None:
+        name = self._kill_worker()
+        self._say_when(f"worker {name} killed, and restarted without its state directory")
+        self._processes.worker(name, empty_disk=True)
+
+    def _kill_worker(self) -> str:
+        victim = self._chance.choice(sorted(self._processes.alive, key=lambda worker: worker.name))
+        victim.child.kill()
+        victim.child.wait()
+        self._kills += 1
+        return victim.name
+
+    def _kill_loader(self, loader: subprocess.Popen[bytes], file: Path) -> subprocess.Popen[bytes]:
+        """Kill it unless it has just finished; the process that resumes the load."""
+        loader.kill()
+        if loader.wait() != -signal.SIGKILL:
+            return loader
+        self._kills += 1
+        self._say_when("loader killed, and restarted")
+        return self._load(file)
+
+    def _load(self, file: Path) -> subprocess.Popen[bytes]:
+        return self._processes.loader(INPUT, file, "--key", "account", "--rate", str(RATE))
+
+    def _ended(self, loader: subprocess.Popen[bytes]) -> bool:
+        code = loader.poll()
+        if code not in {None, 0}:
+            raise DemoError(f"the loader ended with exit code {code}", hint="add --keep, and read its log")
+        return code == 0
+
+    def _compare(self, expected: Expected, output: OutputTopic) -> list[Comparison]:
+        rows = table_rows(self._processes, "demo", "main", "accounts")
+        return compare(expected.results, expected.accounts, Found(output.read(), rows))
+
+    def _at_rest(self) -> bool:
+        self._processes.look()
+        return self._processes.at_rest(PARTITIONS)
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            if not self._deadline.pause():
+                raise DemoError(
+                    f"it was not finished after {self._demo.seconds + _EXTRA_S:.0f} s",
+                    hint="end other programs; or add --keep, and read the logs",
+                )
+
+    def _say_when(self, what: str) -> None:
+        self._say(f"  {self._clock.monotonic_s() - self._began_s:4.1f} s  {what}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+
+def _declare_topics(directory: Path) -> None:
+    directory.mkdir()
+    for topic, value in ((INPUT, "one payment"), (OUTPUT, "what happened to the payment")):
+        text = _DECLARATION.format(topic=topic, partitions=PARTITIONS, value=value)
+        (directory / f"{topic}.yaml").write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _workspace(console: Console, *, keep: bool) -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="pipeline-demo-"))
+    try:
+        yield directory
+    finally:
+        if keep:
+            console.print(f"kept: {directory}", markup=False)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)

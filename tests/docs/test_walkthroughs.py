@@ -17,9 +17,11 @@ PAGES = [
     "how-to/dedup",
     "how-to/loading",
     "how-to/outbox",
+    "how-to/producing",
     "how-to/rescale",
     "how-to/rolling-upgrade",
     "how-to/second-environment",
+    "how-to/topics",
 ]
 
 pytestmark = pytest.mark.kafka

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.api.table
+import pipeline.core.recovery
+import pipeline.kafka.producer
+import pipeline.runtime.commit.journal_writer
+import pipeline.runtime.commit.publisher
+import pipeline.runtime.commit.task_fence
+import pipeline.runtime.group_run
+import pipeline.runtime.task.task
+import pipeline.transactions.engine
+import pipeline.transactions.outcomes
 from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
         "apply before the commit",
-        "runtime/commit/publisher.py",
+        pipeline.runtime.commit.publisher.Publisher.publish,
         "        entry = commit_until_settled(self._fence.engine, publication)  # 1 to 6\n"
         "        return self._apply(commit, entry)\n",
         "        make = self._writer._entry_of\n"
@@ -28,84 +38,84 @@ ROWS = [
     ),
     Broken(
         "no renewal after a doubtful commit: do it again",
-        "transactions/outcomes.py",
+        pipeline.transactions.outcomes.commit_until_settled,
         "        settled = _renew(policy, attempts)  # 4\n",
         "        settled = _renew(policy, attempts) if isinstance(failure, AbortableError) else policy.fence()\n",
         "tests/runtime/commit/test_doubtful_commits.py unknown_outcome",
     ),
     Broken(
         "no renewal after a doubtful commit: take it for done",
-        "core/recovery.py",
+        pipeline.core.recovery.resolve_outcome,
         "    if len(found) == 1:\n        return CommitOutcome.ABORTED, head\n",
         "    if len(found) == 1:\n        return CommitOutcome.COMMITTED, head\n",
         "tests/runtime/commit/test_doubtful_commits.py unknown_outcome",
     ),
     Broken(
         "the nonce is ignored",
-        "core/recovery.py",
+        pipeline.core.recovery.resolve_outcome,
         "found[1].entry.nonce in nonces",
         "nonces",
         "tests/runtime/commit/test_doubtful_commits.py in_between",
     ),
     Broken(
         "the journal's new entries are ignored after a renewal",
-        "core/recovery.py",
+        pipeline.core.recovery.resolve_outcome,
         "    return CommitOutcome.SUPERSEDED, found[-1]\n",
         "    return CommitOutcome.ABORTED, head\n",
         "tests/runtime/commit/test_doubtful_commits.py between_a_doubtful",
     ),
     Broken(
         "the low offset of an entry after a lost tail is ignored",
-        "runtime/commit/journal_writer.py",
+        pipeline.runtime.commit.journal_writer.JournalWriter._check_offset,
         "        if offset <= head.next_offset:",
         "        if False:",
         "tests/runtime/restore/test_journal_loss.py under_a_running_worker_stops",
     ),
     Broken(
         "a slow commit does not renew the producer",
-        "transactions/engine.py",
+        pipeline.transactions.engine,
         "RENEW_SHARE = 0.7",
         "RENEW_SHARE = 1e9",
         "tests/runtime/commit/test_publisher.py silent_retry",
     ),
     Broken(
         "a transaction begins without the fence that is due",
-        "transactions/engine.py",
+        pipeline.transactions.engine.TransactionEngine.begin,
         "        if self._fence_due:\n",
         "        if False:\n",
         "tests/transactions/test_engine.py after_a_failure",
     ),
     Broken(
         "a slow abort of a barrier is taken for a clean end",
-        "transactions/engine.py",
+        pipeline.transactions.engine.TransactionEngine.barrier,
         "        self._fence_due = self._end(producer.abort, None) >= self._slow_s\n",
         "        self._end(producer.abort, None)\n        self._fence_due = False\n",
         "tests/transactions/test_engine.py slow_barrier",
     ),
     Broken(
         "a renewal looks for the last attempt only",
-        "transactions/outcomes.py",
+        pipeline.transactions.outcomes.commit_until_settled,
         "        settled = _renew(policy, attempts)  # 4\n",
         "        settled = _renew(policy, attempts[-1:])\n",
         "tests/transactions/test_outcomes.py before_the_last_one",
     ),
     Broken(
         "a failed transaction is left open until the fence",
-        "transactions/outcomes.py",
+        pipeline.transactions.outcomes.commit_until_settled,
         "            unclean = engine.abort()  # 3\n",
         "            unclean = None\n",
         "tests/runtime/commit/test_publisher.py before_anybody_waits",
     ),
     Broken(
         "no fence: every start has a transactional id of its own",
-        "runtime/commit/task_fence.py",
+        pipeline.runtime.commit.task_fence.TaskFence.__init__,
         "            task.transactional_id, environment.producers",
         '            f"{task.transactional_id}.{environment.random.token(4).hex()}", environment.producers',
         "tests/runtime/assignment/test_fleet.py wakes_up",
     ),
     Broken(
         "a batch that was consumed before an abort is kept",
-        "runtime/group_run.py",
+        pipeline.runtime.group_run.GroupRun._stop_reading,
         "            self.source.unassign(self.plan.partitions_of(partition))\n",
         "            kept, assign = dict(task.positions), self.source.assign\n"
         "            self.source.unassign(self.plan.partitions_of(partition))\n"
@@ -114,42 +124,42 @@ ROWS = [
     ),
     Broken(
         "what a dropped task has written is kept",
-        "runtime/task/task.py",
+        pipeline.runtime.task.task.Task.__init__,
         "        self._overlay = TaskOverlay()\n",
         '        self._overlay = vars(environment.cluster).setdefault("kept", TaskOverlay())\n',
         "tests/runtime/commit/test_doubtful_commits.py fence_in_the_middle",
     ),
     Broken(
         "a record that the client had no room for is taken for sent",
-        "kafka/producer.py",
+        pipeline.kafka.producer.KafkaTransactionalProducer.send,
         "                    self._send_when_there_is_room(output)\n",
         "                    pass\n",
         "tests/contracts/test_short_counts.py finds_the_queue_full",
     ),
     Broken(
         "a flush that leaves records behind is taken for success",
-        "kafka/producer.py",
+        pipeline.kafka.producer.KafkaTransactionalProducer.flush,
         "        if left or delivered != self._chunks:\n",
         "        if False:\n",
         "tests/contracts/test_short_counts.py leaves_records_behind",
     ),
     Broken(
         "a later position reaches a sealed commit",
-        "runtime/task/task.py",
+        pipeline.runtime.task.task.Task._seal,
         "            dict(self._positions),\n            delta,\n",
         "            self._positions,\n            delta,\n",
         "tests/runtime/task/test_task.py after_the_seal",
     ),
     Broken(
         "a later output reaches a sealed commit",
-        "runtime/task/task.py",
+        pipeline.runtime.task.task.Task._seal,
         "outputs = self.context.take_outputs()",
         "outputs = self.context.outputs",
         "tests/runtime/task/test_task.py after_the_seal",
     ),
     Broken(
         "a later write reaches a sealed commit",
-        "api/table.py",
+        pipeline.api.table.TaskTable.__setitem__,
         "        slot[_VALUE] = decoded if self._fresh is None else data\n        slot[_DATA] = data\n",
         "        slot[_VALUE] = decoded if self._fresh is None else data\n"
         "        slot[_DATA] = data\n"

@@ -8,6 +8,18 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.api.table
+import pipeline.core.checkpoint
+import pipeline.core.checkpoint_refs
+import pipeline.core.dead_letters
+import pipeline.core.dedup
+import pipeline.core.journal
+import pipeline.core.membership
+import pipeline.core.names
+import pipeline.core.position
+import pipeline.databases.sql
+import pipeline.ops.dead_letters.marks
+import pipeline.ops.loading.positions
 from tests.support.breaking import Broken, Copy, name_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kills]
@@ -21,112 +33,112 @@ JOURNALS = f"{RECORDED} journals_of_an_earlier"
 ROWS = [
     Broken(
         "chunks of entries have another version",
-        "core/journal.py",
+        pipeline.core.journal,
         '_ENVELOPE = BinaryEnvelope(version=1, magic=b"XJ"',
         '_ENVELOPE = BinaryEnvelope(version=2, magic=b"XJ"',
         JOURNALS,
     ),
     Broken(
         "applied positions have another version",
-        "core/position.py",
+        pipeline.core.position,
         "_ENVELOPE = BinaryEnvelope(version=1)",
         "_ENVELOPE = BinaryEnvelope(version=2)",
         TABLES,
     ),
     Broken(
         "manifests have another version",
-        "core/checkpoint.py",
+        pipeline.core.checkpoint,
         "_ENVELOPE = BinaryEnvelope(version=1,",
         "_ENVELOPE = BinaryEnvelope(version=2,",
         CHECKPOINTS,
     ),
     Broken(
         "kept checkpoints have another version",
-        "core/checkpoint_refs.py",
+        pipeline.core.checkpoint_refs,
         "_ENVELOPE = BinaryEnvelope(version=1,",
         "_ENVELOPE = BinaryEnvelope(version=2,",
         CHECKPOINTS,
     ),
     Broken(
         "replays have another version",
-        "core/dead_letters.py",
+        pipeline.core.dead_letters,
         "_ENVELOPE = BinaryEnvelope(version=1)",
         "_ENVELOPE = BinaryEnvelope(version=2)",
         f"{RECORDED} no_dead_letter_is_open",
     ),
     Broken(
         "marks of replays have another version",
-        "ops/dead_letters/marks.py",
+        pipeline.ops.dead_letters.marks,
         '_ENVELOPE = JsonEnvelope(body="mark", version=1,',
         '_ENVELOPE = JsonEnvelope(body="mark", version=2,',
         f"{RECORDED} dead_letters_of_an_earlier",
     ),
     Broken(
         "positions of loads have another version",
-        "ops/loading/positions.py",
+        pipeline.ops.loading.positions,
         "version=2, older=(1,)",
         "version=3, older=(1,)",
         f"{RECORDED} loads_of_an_earlier",
     ),
     Broken(
         "notes of workers have another version",
-        "core/membership.py",
+        pipeline.core.membership,
         "_VERSION = 1\n",
         "_VERSION = 2\n",
         f"{RECORDED} status_finds_the_owners",
     ),
     Broken(
         "the prefix of a table's rows is another hash",
-        "api/table.py",
+        pipeline.api.table.table_prefix,
         "prefix = blake2b(name.encode(), digest_size=4).digest()",
         'prefix = blake2b(name.encode() + b"/", digest_size=4).digest()',
         TABLES,
     ),
     Broken(
         "seen ids have another prefix",
-        "core/dedup.py",
+        pipeline.core.dedup,
         '_IDS = b"\\x00di"',
         '_IDS = b"\\x00dk"',
         f"{RECORDED} outputs_continue_exactly and local",
     ),
     Broken(
         "positions of sinks are in another table",
-        "databases/sql.py",
+        pipeline.databases.sql,
         'POSITIONS = "pipeline_positions"',
         'POSITIONS = "pipeline_offsets"',
         f"{RECORDED} rows_of_sinks and local",
     ),
     Broken(
         "journals have another name",
-        "core/names.py",
+        pipeline.core.names.GroupId.journal_topic,
         'return f"{self.app}.{self.group}.journal"',
         'return f"{self.app}.{self.group}.entries"',
         JOURNALS,
     ),
     Broken(
         "a task has another transactional id",
-        "core/names.py",
+        pipeline.core.names.TaskId.transactional_id,
         'return f"{self.app}.{self.group}.{self.partition}"',
         'return f"{self.app}.{self.group}-{self.partition}"',
         NAMES,
     ),
     Broken(
         "a load has another transactional id",
-        "core/names.py",
+        pipeline.core.names.load_transactional_id,
         'return f"pipeline.load.{load}"',
         'return f"pipeline.loads.{load}"',
         NAMES,
     ),
     Broken(
         "a replay has another transactional id",
-        "core/names.py",
+        pipeline.core.names.GroupId.replay_transactional_id,
         'return f"pipeline.replay.{self.app}.{self.group}"',
         'return f"pipeline.replays.{self.app}.{self.group}"',
         NAMES,
     ),
     Broken(
         "a service has another transactional id",
-        "core/names.py",
+        pipeline.core.names.producer_transactional_id,
         'return f"pipeline.producer.{name}"',
         'return f"pipeline.producers.{name}"',
         f"{RECORDED} a_service_continues",

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.cli.ending
+import pipeline.core.crashes
+import pipeline.rocksdb.forks
+import pipeline.runtime.assignment.ownership
+import pipeline.runtime.commit.publisher
+import pipeline.runtime.crashes
+import pipeline.runtime.task.processor
+import pipeline.runtime.task.task
+import pipeline.runtime.worker
 from tests.support.breaking import Broken, Copy, name_of
 
 CRASHES = "tests/runtime/task/test_native_crashes.py"
@@ -11,98 +20,98 @@ CRASHES = "tests/runtime/task/test_native_crashes.py"
 ROWS = [
     Broken(
         "a process that was killed counts as one that crashed",
-        "core/crashes.py",
+        pipeline.core.crashes.read_trace,
         "    if reason is None:\n        return None\n",
         '    if reason is None:\n        return Trace("killed", None, "")\n',
         f"{CRASHES} kills_never",
     ),
     Broken(
         "a crash of a foreign thread skips the record",
-        "core/crashes.py",
+        pipeline.core.crashes.conduct,
         "    return Conduct.APPLY_POLICY if suspect.proven else Conduct.STOP\n",
         "    return Conduct.APPLY_POLICY\n",
         f"{CRASHES} foreign_thread",
     ),
     Broken(
         "two crashes condemn a record",
-        "core/crashes.py",
+        pipeline.core.crashes.conduct,
         "    if suspect.crashes == CAUTIOUS_AFTER or suspect.span",
         "    if suspect.span",
         "tests/core/test_crashes.py treated",
     ),
     Broken(
         "a suspicion replaces the one before",
-        "core/crashes.py",
+        pipeline.core.crashes.judge,
         "    return [*kept, Suspect(crash.span, 1, crash.here)]\n",
         "    return [Suspect(crash.span, 1, crash.here)]\n",
         f"{CRASHES} both_found",
     ),
     Broken(
         "suspected records are handled together",
-        "runtime/crashes.py",
+        pipeline.runtime.crashes.InputCrashes.parts,
         "            normal = conduct(suspect_at(suspects, record.offset())) is Conduct.NORMAL\n",
         "            normal = True\n",
         f"{CRASHES} fourth_start",
     ),
     Broken(
         "the end of a process is counted at each start",
-        "runtime/crashes.py",
+        pipeline.runtime.crashes.Crashes._learn,
         "            self._counted = ending.process\n",
         "",
         f"{CRASHES} counts_a_crash_once",
     ),
     Broken(
         "a suspicion ends before the commit",
-        "runtime/worker.py",
+        pipeline.runtime.worker.Worker._advance,
         "task.crashes.passed(task.applied.positions)",
         "task.crashes.passed(task.positions)",
         f"{CRASHES} committed",
     ),
     Broken(
         "what is suspected is told when the records have been handled",
-        "runtime/assignment/ownership.py",
+        pipeline.runtime.assignment.ownership.Ownership.suspect,
         "            if suspected.suspects:\n                self._watch.say()\n",
         "",
         f"{CRASHES} takes_only_its_last",
     ),
     Broken(
         "what another worker has found is not heard",
-        "runtime/crashes.py",
+        pipeline.runtime.crashes.Crashes.of,
         "        self._merge(inputs, others.suspected(task))\n",
         "        self._found = None\n",
         f"{CRASHES} continues_the_count",
     ),
     Broken(
         "a record that crashes is retried",
-        "runtime/task/processor.py",
+        pipeline.runtime.task.processor.Processor._reject,
         "isinstance(error, UnreadableHeadersError | NativeCrash | RefusedOutputError)",
         "isinstance(error, UnreadableHeadersError | RefusedOutputError)",
         f"{CRASHES} fix_passes",
     ),
     Broken(
         "a record that stops its task is never tried again",
-        "runtime/task/task.py",
+        pipeline.runtime.task.task.Task._handle_cautiously,
         "                self.crashes.try_again(topic, part[0])\n",
         "",
         f"{CRASHES} fix_passes",
     ),
     Broken(
         "a forked child keeps the state directory locked",
-        "rocksdb/forks.py",
+        pipeline.rocksdb.forks._forked,
         "        held.close()\n",
         "        held.fd = -1\n",
         "tests/rocksdb/test_forks.py",
     ),
     Broken(
         "a stopping worker gives up at the first refusal",
-        "runtime/commit/publisher.py",
+        pipeline.runtime.commit.publisher._Publication.not_committed,
         "        if self._failed_while_stopping > 1:\n",
         "        if self._failed_while_stopping > 0:\n",
         "tests/runtime/commit/test_publisher.py publishes_a_refused",
     ),
     Broken(
         "a command that leaves threads behind ends with 0",
-        "cli/ending.py",
+        pipeline.cli.ending._end,
         "    os._exit(code)\n",
         "    os._exit(0)\n",
         "tests/cli/test_ending.py",

@@ -4,40 +4,44 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.broker.checks
+import pipeline.directories
+import pipeline.object_store.checkpoint_store
+import pipeline.rocksdb.rocks
 from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
         "directories are created with the mode that the umask leaves",
-        "directories.py",
+        pipeline.directories.make_private,
         "        directory.mkdir(mode=_PRIVATE, exist_ok=True)\n",
         "        directory.mkdir(exist_ok=True)\n",
         "tests/test_directories.py",
     ),
     Broken(
         "a state of an earlier release stays open to every user",
-        "rocksdb/rocks.py",
+        pipeline.rocksdb.rocks.RocksStores.claim,
         "            close_to_others(path.parent)\n",
         "",
         "tests/test_directories.py earlier_release",
     ),
     Broken(
         "a mode that the operator chose for a group is changed",
-        "directories.py",
+        pipeline.directories.close_to_others,
         "mode & stat.S_IRWXO:",
         "mode != _PRIVATE:",
         "tests/test_directories.py everyone_could_enter",
     ),
     Broken(
         "checkpoints in a directory are open to every user",
-        "object_store/checkpoint_store.py",
+        pipeline.object_store.checkpoint_store.ObjectCheckpointStore.put,
         '                _protect(self._directory / name.partition("/")[0])\n',
         "                pass\n",
         "tests/test_directories.py checkpoints",
     ),
     Broken(
         "a broker starts on the storage of a newer Kafka",
-        "broker/checks.py",
+        pipeline.broker.checks.require_readable,
         "    if _feature_release(state.kafka_version) > _feature_release(kafka_version):\n",
         "    if False:\n",
         "tests/broker/test_checks.py newer_kafka",

@@ -4,6 +4,28 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.api.context
+import pipeline.config
+import pipeline.core.envelope
+import pipeline.core.journal
+import pipeline.core.recovery
+import pipeline.kafka.admin
+import pipeline.kafka.reachable
+import pipeline.ops.forgetting
+import pipeline.processes.descriptors
+import pipeline.runtime.commit.admin_entry
+import pipeline.runtime.commit.journal_reader
+import pipeline.runtime.commit.publisher
+import pipeline.runtime.journal_backend
+import pipeline.runtime.plan
+import pipeline.runtime.reset
+import pipeline.runtime.restore.genesis
+import pipeline.runtime.restore.restore
+import pipeline.runtime.task.processor
+import pipeline.runtime.task.refused_outputs
+import pipeline.runtime.task.task
+import pipeline.setting_sources
+import pipeline.transactions.outcomes
 from tests.support.breaking import Broken, Copy, name_of
 
 WORKER = "tests/runtime/test_worker.py"
@@ -16,84 +38,84 @@ REACHABLE = "tests/cli/test_reachable.py"
 ROWS = [
     Broken(
         "a group is forgotten under its workers",
-        "ops/forgetting.py",
+        pipeline.ops.forgetting.traces_of,
         "    if members:\n",
         "    if False:\n",
         "tests/ops/test_forgetting.py under_its_workers",
     ),
     Broken(
         "a forgotten group keeps the positions by which a lost journal is known",
-        "ops/forgetting.py",
+        pipeline.ops.forgetting.forget_group,
         "        cluster.forget(group.consumer_group)\n",
         "",
         "tests/ops/test_forgetting.py from_the_beginning",
     ),
     Broken(
         "the soft limit on open files is left as it is",
-        "processes/descriptors.py",
+        pipeline.processes.descriptors.raise_limit,
         "    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))\n",
         "",
         f"{DESCRIPTORS} soft_limit_is_raised",
     ),
     Broken(
         "a worker starts that may not open the files of its tasks",
-        "processes/descriptors.py",
+        pipeline.processes.descriptors.require_descriptors,
         "    if needed <= limit:\n",
         "    if True:\n",
         f"{DESCRIPTORS} too_low",
     ),
     Broken(
         "connections to brokers are left out of the count of files",
-        "processes/descriptors.py",
+        pipeline.processes.descriptors,
         "_PER_BROKER = 3\n",
         "_PER_BROKER = 0\n",
         f"{DESCRIPTORS} covers_what_was_measured",
     ),
     Broken(
         "a start ends at once where Kafka comes a little later",
-        "kafka/reachable.py",
+        pipeline.kafka.reachable.wait_for_answer,
         "            if deadline.has_passed() or wait.stopped():\n",
         "            if True:\n",
         f"{REACHABLE} comes_in_time",
     ),
     Broken(
         "a start that waits for Kafka does not hear that it is to end",
-        "kafka/reachable.py",
+        pipeline.kafka.reachable.wait_for_answer,
         " or wait.stopped():\n",
         ":\n",
         f"{REACHABLE} ends_with_its_time_or_with_the_program",
     ),
     Broken(
         "what nothing answers behind an open port passes for a Kafka",
-        "kafka/admin.py",
+        pipeline.kafka.admin.AdminRequests._look,
         "        if self._wait_at_start.seconds > 0:\n",
         "        if False:\n",
         f"{REACHABLE} is_silent",
     ),
     Broken(
         "a variable that nothing reads is ignored",
-        "config.py",
+        pipeline.config.load_settings,
         "    refuse_unknown_variables(environ, _variables())\n",
         "",
         "tests/test_config.py misspelt_variable",
     ),
     Broken(
         "a quoted number passes for a number",
-        "setting_sources.py",
+        pipeline.setting_sources.checked,
         "    return _converted(kind, name, value, strict=True)\n",
         "    return _converted(kind, name, value, strict=False)\n",
         "tests/test_config.py quoted_number",
     ),
     Broken(
         "the constraints of settings hold only for files and variables",
-        "config.py",
+        pipeline.config.WorkerSettings.__post_init__,
         '        check_fields(self, "worker")\n',
         "",
         "tests/test_config.py settings_of_a_program",
     ),
     Broken(
         "no renewal after an abort",
-        "transactions/outcomes.py",
+        pipeline.transactions.outcomes.commit_until_settled,
         "        settled = _renew(policy, attempts)  # 4\n",
         "        settled = _renew(policy, attempts) if isinstance(failure, UnknownOutcomeError) else None\n"
         "        engine._fence_due = False\n",
@@ -101,98 +123,98 @@ ROWS = [
     ),
     Broken(
         "a refused commit is published again",
-        "runtime/commit/publisher.py",
+        pipeline.runtime.commit.publisher._Publication.not_committed,
         "        if isinstance(error, RefusedError):\n",
         "        if False:\n",
         f"{REFUSED} found_and_gets_its_policy",
     ),
     Broken(
         "a refused commit is given up before it is known that it has not happened",
-        "transactions/outcomes.py",
+        pipeline.transactions.outcomes.commit_until_settled,
         "        settled = _renew(policy, attempts)  # 4\n",
         "        settled = _renew(policy, attempts if type(failure) is AbortableError else ())\n",
         "tests/runtime/commit/test_publisher.py refused",
     ),
     Broken(
         "commits do not get smaller when one is refused",
-        "runtime/task/refused_outputs.py",
+        pipeline.runtime.task.refused_outputs.RefusalSearch.refused,
         "            self.limit = max(1, min(count, self.limit) // 2)\n",
         "            self.limit = count\n",
         "tests/runtime/task/test_refusal_search.py exactly_the_guilty",
     ),
     Broken(
         "a search for a refused record outlives a reset",
-        "runtime/task/refused_outputs.py",
+        pipeline.runtime.task.refused_outputs.RefusalSearch.begin,
         "        if _below(positions, self._at):\n",
         "        if False:\n",
         "tests/runtime/task/test_refusal_search.py reset",
     ),
     Broken(
         "the search continues when a dead letter is refused",
-        "runtime/task/refused_outputs.py",
+        pipeline.runtime.task.refused_outputs.RefusalSearch.refused,
         "        if place in self._guilty:\n",
         "        if False:\n",
         "tests/runtime/task/test_refusal_search.py refused_again",
     ),
     Broken(
         "the records of a refused commit are searched with the settings of the start",
-        "runtime/journal_backend.py",
+        pipeline.runtime.journal_backend.JournalBackend.begin_restore,
         "            if refused:\n                self._look_at_settings()\n",
         "",
         f"{REFUSED} told_where_it_is_sent",
     ),
     Broken(
         "a guilty record is given to its handlers again",
-        "runtime/task/task.py",
+        pipeline.runtime.task.task.Task._handle,
         "            if refused is not None:\n",
         "            if False:\n",
         f"{REFUSED} under_stop",
     ),
     Broken(
         "an output of another time is sent",
-        "api/context.py",
+        pipeline.api.context.Context.send,
         "        if timestamp_ms > accepted.surely_ms:\n",
         "        if False:\n",
         f"{REFUSED} told_where_it_is_sent",
     ),
     Broken(
         "an output without a key is sent to a compacted topic",
-        "api/context.py",
+        pipeline.api.context.Context.send,
         "        if key_data is None and accepted.compacted:\n",
         "        if False:\n",
         f"{REFUSED} told_where_it_is_sent",
     ),
     Broken(
         "a record that raises keeps what it sent",
-        "runtime/task/processor.py",
+        pipeline.runtime.task.processor.Processor._take_back,
         "        del self._context.outputs[mark:]\n",
         "",
         "tests/runtime/task/test_processor.py taken_back_from_all",
     ),
     Broken(
         "where to begin is resolved at each start",
-        "runtime/restore/restore.py",
+        pipeline.runtime.restore.restore._Restore._begun,
         "            if topic not in applied.positions or acquired.inputs[topic].replaced\n",
         "",
         f"{WORKER} latest_is_resolved_once",
     ),
     Broken(
         "the end for committed readers passes for the journal's end",
-        "runtime/commit/journal_reader.py",
+        pipeline.runtime.commit.journal_reader.settled_end,
         "            if bounds.stable_end >= bounds.end:\n                return bounds.end\n",
         "            if True:\n                return bounds.stable_end\n",
         "tests/runtime/commit/test_settling.py",
     ),
     Broken(
         "a transaction that hangs is not fenced once more",
-        "runtime/commit/journal_reader.py",
+        pipeline.runtime.commit.journal_reader.settled_end,
         "        if attempt == 0:\n            fence()\n",
         "",
         "tests/runtime/commit/test_settling.py fenced_once_more",
     ),
     Broken(
         "the checksum of a chunk is ignored",
-        "core/envelope.py",
+        pipeline.core.envelope.BinaryEnvelope.open,
         "        if data[start + 1 + self.fields : self.header_size] != "
         "self.checksum.of(self.covered(fields), body):\n",
         "        if False:\n",
@@ -200,84 +222,84 @@ ROWS = [
     ),
     Broken(
         "an entry that ends in the middle is left out",
-        "core/journal.py",
+        pipeline.core.journal.assemble,
         "    if current is not None:\n        raise _bad(where, last_offset",
         "    if False:\n        raise _bad(where, last_offset",
         f"{JOURNAL} last_chunk_is_missing",
     ),
     Broken(
         "a chunk of another entry is taken for the next one",
-        "core/journal.py",
+        pipeline.core.journal.assemble,
         "        elif current != (seq, chain, count, kind) or index != len(parts) or offset != last_offset + 1:\n",
         "        elif False:\n",
         f"{JOURNAL} apart_from",
     ),
     Broken(
         "an input that gets partitions under a running worker goes unnoticed",
-        "runtime/plan.py",
+        pipeline.runtime.plan.inputs_changed,
         "        if current.partitions != facts.partitions:\n            return TopicChange(\n",
         "        if False:\n            return TopicChange(\n",
         f"{GONE} gets_partitions",
     ),
     Broken(
         "an input that got partitions between two starts goes unnoticed",
-        "core/recovery.py",
+        pipeline.core.recovery.check_identity,
         "        if current.partitions != facts.partitions:\n",
         "        if False:\n",
         "tests/core/test_identity.py other_ground",
     ),
     Broken(
         "an output that gets partitions under a running worker goes unnoticed",
-        "runtime/plan.py",
+        pipeline.runtime.plan.outputs_changed,
         "        if before is not None and current is not None and current.partitions != before:\n",
         "        if False:\n",
         f"{GONE} gets_partitions",
     ),
     Broken(
         "an output that is deleted under a running worker goes unnoticed",
-        "runtime/plan.py",
+        pipeline.runtime.plan.outputs_changed,
         "        if before is not None and current is None:\n",
         "        if False:\n",
         f"{GONE} output_topic_that_is_deleted",
     ),
     Broken(
         "a journal that is deleted under a running worker goes unnoticed",
-        "runtime/plan.py",
+        pipeline.runtime.plan.journal_changed,
         "    if before is None or (current is not None and current.topic_id == before):\n",
         "    if True:\n",
         f"{GONE} journal_that_is_deleted",
     ),
     Broken(
         "a journal with another retention is accepted",
-        "runtime/restore/genesis.py",
+        pipeline.runtime.restore.genesis._check_journal,
         "        if actual != wanted:\n",
         "        if False:\n",
         "tests/runtime/test_refused_starts.py another_retention",
     ),
     Broken(
         "another cluster is taken for the one that the task belongs to",
-        "core/recovery.py",
+        pipeline.core.recovery.check_identity,
         "    if before.cluster_id != now.cluster_id:\n",
         "    if False:\n",
         "tests/core/test_identity.py other_ground",
     ),
     Broken(
         "a changed schema is read as the old one",
-        "core/recovery.py",
+        pipeline.core.recovery._check_tables,
         "        if now[table] == fingerprint:\n            continue\n",
         "        if True:\n            continue\n",
         "tests/runtime/test_refused_starts.py changed_table_schema",
     ),
     Broken(
         "a table that is gone is forgotten",
-        "core/recovery.py",
+        pipeline.core.recovery._check_tables,
         "        if table not in now:\n            raise ConfigError(",
         "        if table not in now:\n            continue\n            raise ConfigError(",
         "tests/core/test_identity.py other_ground",
     ),
     Broken(
         "each task of a group begins in a transaction of its own",
-        "runtime/restore/genesis.py",
+        pipeline.runtime.restore.genesis.ensure_genesis,
         "                engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n",
         "                engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n"
         "                engine.flush()\n"
@@ -287,7 +309,7 @@ ROWS = [
     ),
     Broken(
         "what another first start has written meanwhile is not looked at",
-        "runtime/restore/genesis.py",
+        pipeline.runtime.restore.genesis.ensure_genesis,
         "            if _plan(where, tasks, environment, ends, known) is GenesisPlan.PRESENT:  # 4\n"
         "                return\n",
         "",
@@ -295,7 +317,7 @@ ROWS = [
     ),
     Broken(
         "a reset does not fence whoever runs the task",
-        "runtime/commit/admin_entry.py",
+        pipeline.runtime.commit.admin_entry.append_entry,
         "                publisher.fence()  # 1\n",
         "                publisher._fence.engine._id = f'reset-{task.transactional_id}'\n"
         "                publisher.fence()\n",
@@ -303,7 +325,7 @@ ROWS = [
     ),
     Broken(
         "a reset is planned from a place that the input does not hold",
-        "runtime/reset.py",
+        pipeline.runtime.reset._input_resets,
         "        if not first <= chosen <= end:\n",
         "        if False:\n",
         "tests/runtime/test_reset.py place_that_is_none",

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.core.envelope
+import pipeline.core.journal
+import pipeline.runtime.checkpoints.upload
+import pipeline.runtime.commit.journal_writer
+import pipeline.runtime.commit.publisher
 from tests.support.breaking import Broken, Copy, name_of
 
 STOPPED = "tests/runtime/test_worker.py stop_commits_what_is_open"
@@ -13,77 +18,77 @@ CHECKPOINTED = "tests/runtime/checkpoints/test_checkpoints.py nothing_is_truncat
 ROWS = [
     Broken(
         "the chain does not cover the entries before it",
-        "core/journal.py",
+        pipeline.core.journal._next_chain,
         "    return blake2b(previous + body, digest_size=CHAIN_SIZE).digest()",
         "    return blake2b(body, digest_size=CHAIN_SIZE).digest()",
         STOPPED,
     ),
     Broken(
         "the checksum does not cover the payload",
-        "core/envelope.py",
+        pipeline.core.envelope,
         "zlib.crc32(body, zlib.crc32(covered))",
         "zlib.crc32(covered)",
         STOPPED,
     ),
     Broken(
         "the checksum of a chunk does not cover its place",
-        "core/journal.py",
+        pipeline.core.journal._covered,
         "    return fields[17:] + fields[1:9]\n",
         '    return b""\n',
         STOPPED,
     ),
     Broken(
         "the checksum of a JSON envelope is ignored",
-        "core/envelope.py",
+        pipeline.core.envelope.JsonEnvelope.verify,
         "        if sealed.checksum != json_checksum(sealed.body):\n",
         "        if False:\n",
         BYTES,
     ),
     Broken(
         "the checksum of suspects is ignored",
-        "core/envelope.py",
+        pipeline.core.envelope.LineEnvelope.open,
         '        if checksum != b"%08x" % zlib.crc32(body):\n',
         "        if False:\n",
         BYTES,
     ),
     Broken(
         "an unknown version of a binary format is read",
-        "core/envelope.py",
+        pipeline.core.envelope.BinaryEnvelope.open,
         "        if data[start] != self.version:\n",
         "        if False:\n",
         BYTES,
     ),
     Broken(
         "an entry does not count the bytes before it",
-        "runtime/commit/journal_writer.py",
+        pipeline.runtime.commit.journal_writer.JournalWriter._entry_of,
         "            journal_bytes=head.journal_bytes,\n",
         "",
         STOPPED,
     ),
     Broken(
         "an entry does not name the last checkpoint",
-        "runtime/commit/journal_writer.py",
+        pipeline.runtime.commit.journal_writer.JournalWriter._entry_of,
         "            checkpoint=head.checkpoint,\n",
         "",
         CHECKPOINTED,
     ),
     Broken(
         "a checkpoint is named with another chain than its entry's",
-        "runtime/checkpoints/upload.py",
+        pipeline.runtime.checkpoints.upload._ref,
         "        chain=applied.chain,\n        nonce=nonce,\n",
         "        chain=bytes(16),\n        nonce=nonce,\n",
         CHECKPOINTED,
     ),
     Broken(
         "all attempts have one nonce",
-        "runtime/commit/publisher.py",
+        pipeline.runtime.commit.publisher._Publication.attempt,
         "        return self._environment.random.token(NONCE_BYTES)\n",
         "        return bytes(NONCE_BYTES)\n",
         STOPPED,
     ),
     Broken(
         "a commit has another owner than the acquire entry",
-        "runtime/commit/journal_writer.py",
+        pipeline.runtime.commit.journal_writer.JournalWriter._entry_of,
         "            owner=self._owner,\n",
         "            owner=self._owner if commit.identity is not None else self._owner * 2,\n",
         STOPPED,

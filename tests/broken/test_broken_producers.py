@@ -4,47 +4,51 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.producing.forks
+import pipeline.producing.outbox
+import pipeline.producing.transactions
+import pipeline.transactions.engine
 from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
         "a failed event is forgotten when nobody looks at it",
-        "producing/outbox.py",
+        pipeline.producing.outbox.Outbox._finish,
         "                self.remember(delivery)\n",
         "                pass\n",
         "tests/producing/test_producer_end.py nobody_looked",
     ),
     Broken(
         "flush returns while events wait",
-        "producing/outbox.py",
+        pipeline.producing.outbox.Outbox._wait_until_settled,
         "(self._waiting and next(iter(self._waiting)).sequence <= sequence)",
         "False",
         "tests/producing/test_producer_end.py flush_names",
     ),
     Broken(
         "a forked child makes the ids that its parent makes",
-        "producing/forks.py",
+        pipeline.producing.forks._in_child,
         "    forget_random()\n",
         "",
         "tests/producing/test_forks.py",
     ),
     Broken(
         "a commit whose outcome is unknown passes for done",
-        "producing/transactions.py",
+        pipeline.producing.transactions.TransactionalSender._commit,
         '            raise UnknownOutcomeError(f"{error.message}: {_UNKNOWN}", hint=_RESOLVE) from error\n',
         "            return\n",
         "tests/producing/test_transactions.py unknown_outcome",
     ),
     Broken(
         "a batch without an event that was refused commits",
-        "producing/transactions.py",
+        pipeline.producing.transactions.TransactionalSender.transaction,
         "                batch.check()\n",
         "",
         "tests/producing/test_transactions.py though_it_is_caught",
     ),
     Broken(
         "no fence after a transaction that ended badly",
-        "transactions/engine.py",
+        pipeline.transactions.engine.TransactionEngine.begin,
         "        self._fence_due = True\n        producer.begin()\n",
         "        producer.begin()\n",
         "tests/producing/test_transactions.py bad_end",

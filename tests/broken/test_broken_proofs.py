@@ -4,33 +4,44 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.core.recovery
+import pipeline.ops.dead_letters.replaying
+import pipeline.ops.loading.loader
+import pipeline.ops.migration.copying
+import pipeline.runtime.commit.admin_entry
+import pipeline.runtime.commit.journal_writer
+import pipeline.runtime.maintenance
+import pipeline.runtime.restore.genesis
+import pipeline.runtime.restore.restore
+import pipeline.runtime.restore.retirement
+import pipeline.transactions.proof
 from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
         "the first entry after a fence is committed without a proof",
-        "runtime/commit/journal_writer.py",
+        pipeline.runtime.commit.journal_writer.JournalWriter.commit,
         "        if self._end_read is not None:\n",
         "        if False:\n",
         "tests/runtime/restore/test_stale_reads.py never_forks",
     ),
     Broken(
         "a fleet believes what a deposed broker answers",
-        "runtime/commit/journal_writer.py",
+        pipeline.runtime.commit.journal_writer.JournalWriter.commit,
         "        if self._end_read is not None:\n",
         "        if False:\n",
         "tests/runtime/assignment/test_random_fleet.py deposed",
     ),
     Broken(
         "what was committed behind the end that was read is ignored",
-        "transactions/proof.py",
+        pipeline.transactions.proof.prove_read,
         "    if unseen:\n",
         "    if False:\n",
         "tests/runtime/restore/test_stale_reads.py never_forks",
     ),
     Broken(
         "a gap is taken for empty before any reader has seen it",
-        "transactions/proof.py",
+        pipeline.transactions.proof._holds_records,
         "                if seen >= end:\n"
         "                    return next(iter(reader.read(place, start, end)), None) is not None\n",
         "                return next(iter(reader.read(place, start, min(seen, end))), None) is not None\n",
@@ -38,35 +49,35 @@ ROWS = [
     ),
     Broken(
         "a lost tail is believed without a barrier",
-        "runtime/restore/restore.py",
+        pipeline.runtime.restore.restore._Restore._read,
         "        except (UnprovenError, FatalTaskError) as error:\n            if self._proven:\n",
         "        except (UnprovenError, FatalTaskError) as error:\n            if True:\n",
         "tests/runtime/restore/test_stale_reads.py never_forks",
     ),
     Broken(
         "a lost last entry is forgotten behind the barrier that proves it",
-        "core/recovery.py",
+        pipeline.core.recovery.tail_is_lost,
         "    return behind or local.next_offset > journal.stable_end\n",
         "    return local.next_offset > journal.stable_end\n",
         "tests/runtime/restore/test_journal_loss.py refused_at_every_start",
     ),
     Broken(
         "a genesis is written by an old answer that there is none",
-        "runtime/restore/genesis.py",
+        pipeline.runtime.restore.genesis._look,
         "            if stable_end <= ends.get(task.journal, -1):\n",
         "            if False:\n",
         "tests/runtime/restore/test_stale_reads.py first_look",
     ),
     Broken(
         "a load continues from an old position",
-        "ops/loading/loader.py",
+        pipeline.ops.loading.loader.Loader._recall,
         "            at_least=self._transactions.known_ends.get(LOADS, 0),\n",
         "",
         "tests/ops/test_stale_reads.py finished_load",
     ),
     Broken(
         "a replay believes old marks",
-        "ops/dead_letters/replaying.py",
+        pipeline.ops.dead_letters.replaying.Replayer._recall,
         "        known_end = self._transactions.known_ends.get(marks_place(self._group), 0)\n"
         "        self._marks = read_marks(self._group, self._letters.topic_id, self._environment, known_end)\n",
         "        broker = self._environment.cluster._broker\n"
@@ -77,28 +88,28 @@ ROWS = [
     ),
     Broken(
         "nothing is to do according to an old entry",
-        "runtime/commit/admin_entry.py",
+        pipeline.runtime.commit.admin_entry.append_entry,
         "                publisher.barrier()  # 2\n",
         "",
         "tests/ops/test_stale_reads.py revived_is_retired",
     ),
     Broken(
         "an app is refused by an old entry that retired it",
-        "runtime/restore/retirement.py",
+        pipeline.runtime.restore.retirement,
         "_LOOKS = 3\n",
         "_LOOKS = 1\n",
         "tests/ops/test_stale_reads.py revived_app_starts",
     ),
     Broken(
         "a copy ends where a deposed broker ends",
-        "ops/migration/copying.py",
+        pipeline.ops.migration.copying._Run._ends,
         "        return self._reader.highest_ends(self._copy.partitions)\n",
         "        return self._reader.stable_ends(self._copy.partitions)\n",
         "tests/ops/test_stale_reads.py copy_continues",
     ),
     Broken(
         "an input that ends too early stops its task at once",
-        "runtime/maintenance.py",
+        pipeline.runtime.maintenance.Maintenance._explain,
         "        if not isinstance(error, OutOfRangeError) or self._starts_behind(partition, position):\n",
         "        if True:\n",
         "tests/runtime/restore/test_stale_reads.py never_forks",

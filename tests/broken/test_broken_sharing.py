@@ -4,89 +4,95 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.core.membership
+import pipeline.rocksdb.snapshots
+import pipeline.runtime.assignment.cleanup
+import pipeline.runtime.assignment.roster
+import pipeline.runtime.task.task
+import pipeline.runtime.worker
 from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
         "a worker ends before it has claimed the tasks that no worker runs",
-        "runtime/worker.py",
+        pipeline.runtime.worker.Worker.finished,
         "            or not self._own().settled\n",
         "",
         "tests/runtime/test_worker.py claimed_its_other",
     ),
     Broken(
         "states are removed on the word of a note",
-        "runtime/assignment/cleanup.py",
+        pipeline.runtime.assignment.cleanup.StateCleanup._put_away,
         "            if not agrees or task in here",
         "            if task in here",
         "tests/runtime/assignment/test_cleanup.py note_alone",
     ),
     Broken(
         "a state that is restored again meanwhile is put away",
-        "runtime/assignment/cleanup.py",
+        pipeline.runtime.assignment.cleanup.StateCleanup._put_away,
         "            if not agrees or task in here or not self._is_anothers(task, roster):",
         "            if not agrees:",
         "tests/runtime/assignment/test_cleanup.py came_back",
     ),
     Broken(
         "states are removed where they stand",
-        "rocksdb/snapshots.py",
+        pipeline.rocksdb.snapshots.put_away,
         "        state.rename(target)\n",
         "        target = state\n",
         "tests/contracts/test_store_contract.py killed_while",
     ),
     Broken(
         "the ring does not look at who owns what",
-        "core/membership.py",
+        pipeline.core.membership.Roster.assignment,
         "{worker: member.weight for worker, member in members.items()}, owners)",
         "{worker: member.weight for worker, member in members.items()})",
         "tests/runtime/assignment/test_fleet.py others_never_stop",
     ),
     Broken(
         "workers that start take what nobody has before they know each other",
-        "core/membership.py",
+        pipeline.core.membership.decide,
         "if mine or (settled and not roster.is_running(task)):",
         "if mine or not roster.is_running(task):",
         "tests/runtime/assignment/test_fleet.py without_a_fight",
     ),
     Broken(
         "a worker claims what another one runs",
-        "core/membership.py",
+        pipeline.core.membership.decide,
         "if mine or (settled and not roster.is_running(task)):",
         "if mine or settled:",
         "tests/runtime/assignment/test_fleet.py never_stop",
     ),
     Broken(
         "a late note turns owners back",
-        "runtime/assignment/roster.py",
+        pipeline.runtime.assignment.roster.RosterWatch._merge,
         "if known is None or about.order >= known.order:",
         "if True:",
         "tests/runtime/assignment/test_roster.py later_entry",
     ),
     Broken(
         "the ghost of a restarted worker counts",
-        "core/membership.py",
+        pipeline.core.membership.Roster._workers,
         "for member in sorted(self.members, key=lambda member: member.age):",
         "for member in sorted(self.members, key=lambda member: member.age, reverse=True):",
         "tests/runtime/assignment/test_fleet.py before_it_was_missed",
     ),
     Broken(
         "who has said that it leaves is waited for",
-        "core/membership.py",
+        pipeline.core.membership.Roster._workers,
         "            if member.process not in self.departed:\n                found[",
         "            if True:\n                found[",
         "tests/runtime/assignment/test_fleet.py is_stopped",
     ),
     Broken(
         "two versions with different tasks share one ring",
-        "core/membership.py",
+        pipeline.core.membership.Roster.ring_members,
         "if member.parameters == parameters}",
         "if parameters}",
         "tests/runtime/assignment/test_fleet.py of_another_version",
     ),
     Broken(
         "a fenced worker takes the task back without asking who has it",
-        "runtime/worker.py",
+        pipeline.runtime.worker.Worker._learn_owners,
         "            self._reactions.settled(task)\n"
         '            self._environment.log.warning(\n                "task_taken_over"',
         "            self._begin_restore(self._run_of(task), task)\n"
@@ -96,14 +102,14 @@ ROWS = [
     ),
     Broken(
         "what waits in a task that is given up is processed and lost",
-        "runtime/task/task.py",
+        pipeline.runtime.task.task.Task.offer,
         "        if self.poison is not None or self._leaving:\n            return\n",
         "        if self.poison is not None:\n            return\n",
         "tests/runtime/task/test_task.py given_up",
     ),
     Broken(
         "a task is released before what is open is committed",
-        "runtime/task/task.py",
+        pipeline.runtime.task.task.Task.advance,
         "        seal = seal or self._leaving  # so that nothing is open when the release entry is committed\n",
         "",
         "tests/runtime/task/test_task.py given_up",

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.core.sink_positions
+import pipeline.databases.sql
+import pipeline.runtime.sinks.batches
+import pipeline.runtime.sinks.writer
+import pipeline.runtime.worker
 from tests.support.breaking import Broken, Copy, name_of
 
 SINKS = "tests/runtime/sinks/test_sinks.py"
@@ -12,77 +17,77 @@ SESSIONS = "tests/sinks/test_session_contract.py"
 ROWS = [
     Broken(
         "two sinks of one table are written sink by sink",
-        "runtime/sinks/batches.py",
+        pipeline.runtime.sinks.batches.writes_of,
         "    if len({*tables}) == len(tables):\n",
         "    if True:\n",
         f"{SINKS} two_sinks_of_one_table",
     ),
     Broken(
         "tasks of a group of sinks that has not begun are taken",
-        "runtime/worker.py",
+        pipeline.runtime.worker.Worker._places,
         "busy = [*self._restoring, *self._fenced, *self._beginnings.tasks]",
         "busy = [*self._restoring, *self._fenced]",
         "tests/sinks/test_fleet.py cannot_reach",
     ),
     Broken(
         "a sink's epoch is not compared",
-        "databases/sql.py",
+        pipeline.databases.sql.SqlSession.move,
         "AND epoch = {m} ",
         "AND epoch >= 0 * {m} ",
         f"{SESSIONS} only_the_holder",
     ),
     Broken(
         "a sink's position is not compared",
-        "databases/sql.py",
+        pipeline.databases.sql.SqlSession.move,
         "AND next_offset = {m}",
         "AND next_offset >= 0 * {m}",
         f"{SESSIONS} only_the_holder",
     ),
     Broken(
         "a sink writes though the fence has said no",
-        "runtime/sinks/writer.py",
+        pipeline.runtime.sinks.writer.SinkWriter.write,
         "            if not session.move(hold, after):  # 3\n",
         "            if session.move(hold, after) is None:\n",
         f"{SINKS} fenced_owner",
     ),
     Broken(
         "a sink writes its rows before the fence",
-        "runtime/sinks/writer.py",
+        pipeline.runtime.sinks.writer.SinkWriter.write,
         "            if not session.move(hold, after):  # 3\n",
         "            session.write(writes)\n            if not session.move(hold, after):\n",
         f"{SINKS} fenced_owner",
     ),
     Broken(
         "a sink's doubtful commit is taken for done",
-        "runtime/sinks/writer.py",
+        pipeline.runtime.sinks.writer.SinkWriter._settle,
         "        return outcome is CommitOutcome.COMMITTED\n",
         "        return True\n",
         f"{SINKS} outcome_is_unknown",
     ),
     Broken(
         "a sink's doubtful commit is done again",
-        "runtime/sinks/writer.py",
+        pipeline.runtime.sinks.writer.SinkWriter._settle,
         "        return outcome is CommitOutcome.COMMITTED\n",
         "        return False\n",
         f"{SINKS} outcome_is_unknown",
     ),
     Broken(
         "a sink's doubtful commit is forgotten",
-        "runtime/sinks/writer.py",
+        pipeline.runtime.sinks.writer.SinkWriter._commit,
         "            self._in_doubt = dict(after)\n",
         "            self._moved(after)\n",
         f"{SINKS} outcome_is_unknown",
     ),
     Broken(
         "a sink's owner does not raise the epoch beyond what was heard of",
-        "core/sink_positions.py",
+        pipeline.core.sink_positions.next_epoch,
         "    return max([noted, ",
         "    return max([0, ",
         f"{SINKS} brings_an_epoch_back",
     ),
     Broken(
         "a sink group that lost its positions is taken for a new one",
-        "core/sink_positions.py",
+        pipeline.core.sink_positions.plan_positions,
         "    if not rows and traces:\n",
         "    if False:\n",
         f"{SINKS} positions_that_are_gone",

@@ -110,7 +110,7 @@ class _Worker:
             time.sleep(0.01)
         self._lived += tasks
         last = [line for line in self._log.read_text().splitlines() if '"task_live"' in line][-1]
-        return int(str(msgspec.json.decode(last)["task"]).rpartition("/")[2])
+        return int(msgspec.json.decode(last)["task"])
 
     def _count(self) -> int:
         return self._log.read_text().count('"task_live"') if self._log.exists() else 0

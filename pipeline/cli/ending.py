@@ -29,7 +29,9 @@ def _end(code: int) -> None:
     advice = "stop them when the app stops (a resource's close() is called then), or start them as daemons"
     structlog = sys.modules.get("structlog")  # a command that logs has loaded it
     if structlog is not None and structlog.is_configured():
-        structlog.get_logger("pipeline").warning("process_left", reason=reason, exit_code=code, next=advice)
+        structlog.get_logger("pipeline").warning(
+            "process_exit_forced", reason=reason, exit_code=code, hint=advice
+        )
     else:
         sys.stderr.write(f"warning: {reason}\n  -> {advice}\n")
     for stream in (sys.stdout, sys.stderr):

@@ -61,5 +61,5 @@ class _IntoStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = min(logging.ERROR, record.levelno)
         structlog.get_logger("pipeline").log(
-            level, "library", logger=record.name, message=record.getMessage()
+            level, "library_log", logger=record.name, message=record.getMessage()
         )

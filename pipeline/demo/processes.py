@@ -134,15 +134,16 @@ class Processes:
         """Read new log lines. Raises DemoError if a task has failed, or a worker has ended without being killed."""
         lines = [(line["timestamp"], worker, line) for worker in self.workers for line in worker.new_lines()]
         for at, worker, line in sorted(lines, key=lambda found: found[0]):
+            task = f"{line.get('app')}/{line.get('group')}/{line.get('task')}"
             if line["event"] == "task_live":
-                worker.live.add(line["task"])
-                if line["start"] == Start.CHECKPOINT.value:
-                    worker.from_checkpoint.add(line["task"])
-                before = self._taken.get(line["task"])
+                worker.live.add(task)
+                if line["restored_from"] == Start.CHECKPOINT.value:
+                    worker.from_checkpoint.add(task)
+                before = self._taken.get(task)
                 self.moved += before is not None and before[1].name != worker.name
-                self._taken[line["task"]] = at, worker
+                self._taken[task] = at, worker
             elif line["event"] == "task_failed":
-                worker.failed.append(line["task"])
+                worker.failed.append(task)
         for worker in self.workers:
             if worker.failed or worker.child.poll() not in {None, -signal.SIGKILL}:
                 raise DemoError(f"worker {worker.name} has lost a task or ended; {worker.end_of_log()}")

@@ -11,6 +11,7 @@ from pipeline.ports.cluster import Cluster, TopicInfo, TopicSpec
 from pipeline.ports.crashes import CrashLog, Ending
 from pipeline.ports.events import EventClient, EventClients, Report
 from pipeline.ports.journal import JournalBounds, JournalReader
+from pipeline.ports.log_fields import error_fields, record_fields, task_fields
 from pipeline.ports.members import Members
 from pipeline.ports.producer import TransactionalClient, TransactionalClients
 from pipeline.ports.source import PartitionFailure, Polled, Source, Sources
@@ -56,5 +57,8 @@ __all__ = [
     "TopicSpec",
     "TransactionalClient",
     "TransactionalClients",
+    "error_fields",
     "kept_timestamp",
+    "record_fields",
+    "task_fields",
 ]

@@ -78,9 +78,10 @@ class Watch:
         at = self._at_work()
         doing = f"handler {at.handler} has not returned from {at.place}" if at else "it is still busy"
         self._log.error(
-            "worker_left",
+            "worker_exit_forced",
             reason=f"the worker was told to stop {self._timeout_s:g} s ago, and {doing}",
-            next="nothing is lost: the next start goes on from the last commit. runbooks/handler-hangs.md",
+            hint="start the worker again. It resumes after the last commit; no data is lost: "
+            "runbooks/handler-hangs.md",
         )
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -235,19 +235,19 @@ class Supervisor:
         if wait_s is None or alike >= MAX_REFUSALS:
             place.due_s = None
             self._log.error(
-                "worker_given_up",
+                "worker_not_restarted",
                 worker=place.name,
-                ended_with=_name_of(end.code),
+                exit_status=_name_of(end.code),
                 reason=_GIVEN_UP[end.code == DISPLACED],
             )
         else:
             place.due_s = self._clock.monotonic_s() + wait_s
             self._log.warning(
-                "worker_ended",
+                "worker_exited",
                 worker=place.name,
-                ended_with=_name_of(end.code),
-                lived_s=lived_s,
-                next=f"it is started again in {wait_s:.1f} s",
+                exit_status=_name_of(end.code),
+                uptime_s=lived_s,
+                restart_s=round(wait_s, 1),
             )
         if alike >= MAX_REFUSALS:
             for other in self._places:

@@ -31,7 +31,7 @@ from pipeline.kafka.producer import KafkaProducers
 from pipeline.kafka.reachable import StartupWait
 from pipeline.kafka.source import KafkaSources
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
-from pipeline.ports import Logger, Steps, SystemClock
+from pipeline.ports import Logger, Steps, SystemClock, error_fields
 from pipeline.processes.descriptors import demand_of, require_descriptors
 from pipeline.processes.signals import Watch, heard_signals
 from pipeline.processes.system import SystemRandom, ThreadExecutor
@@ -74,13 +74,16 @@ class WorkerWait:
         self._next_s = waited_s + REPEAT_S
         self._log.warning(
             "kafka_unreachable",
-            reason=error.message,
-            seconds=round(waited_s, 1),
-            next=f"the start waits for up to {self.seconds:g} s (kafka.startup_wait_s); check that the brokers run",
+            **error_fields(
+                error,
+                hint="check that the brokers run. The worker retries for up to "
+                f"{self.seconds:g} s (kafka.startup_wait_s)",
+            ),
+            unreachable_s=round(waited_s, 1),
         )
 
     def answered(self, waited_s: float) -> None:
-        self._log.warning("kafka_reachable", reason="Kafka answers", seconds=round(waited_s, 1))
+        self._log.warning("kafka_reachable", unreachable_s=round(waited_s, 1))
 
     def stopped(self) -> bool:
         return self._stop.is_set()

@@ -24,7 +24,7 @@ import msgspec
 
 from pipeline.config import ProducerSettings
 from pipeline.errors import DeliveryError, InvariantError, PipelineError, ProducerClosedError, QueueFullError
-from pipeline.ports import EventClient, EventClients, Logger
+from pipeline.ports import EventClient, EventClients, Logger, error_fields
 from pipeline.producing.delivery import Delivery, OnDelivery
 from pipeline.producing.encoding import Encoded
 from pipeline.producing.failures import named, text_of, undelivered
@@ -202,7 +202,7 @@ class Outbox:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_PURGE_S)
         if left:
-            self._log.error("events_lost", count=lost.count, reason=lost.message)
+            self._log.error("events_lost", count=lost.count, **error_fields(lost))
             warnings.warn(str(lost), RuntimeWarning, stacklevel=2)
 
     def forked(self) -> None:
@@ -270,7 +270,12 @@ class Outbox:
             try:
                 delivery.on_delivery(delivery)
             except Exception as raised:  # noqa: BLE001 - a caller's function must not end the deliveries of others
-                self._log.error("on_delivery_raised", event_id=str(delivery.id), error=repr(raised))
+                self._log.error(
+                    "on_delivery_failed",
+                    event_id=str(delivery.id),
+                    error=type(raised).__name__,
+                    message=str(raised),
+                )
 
     # Waiting; `_room` is held
 

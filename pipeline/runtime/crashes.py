@@ -40,7 +40,7 @@ from pipeline.core.crashes import (
 from pipeline.core.membership import Suspected
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError
-from pipeline.ports import CrashLog, Ending, Logger, Record
+from pipeline.ports import CrashLog, Ending, Logger, Record, error_fields
 
 __all__ = ["Crashes", "InputCrashes", "NativeCrash", "NoCrashLog", "unrecorded"]
 
@@ -166,7 +166,7 @@ class Crashes:
             self._save()
         except ConfigError as error:
             # The suspicions on the disk are then too many, which only costs caution.
-            self._log.warning("crash_log_not_written", reason=error.message, next=error.hint)
+            self._log.warning("crash_log_not_written", **error_fields(error))
 
     def _save(self) -> None:
         self._crash_log.save(encode_suspects(self._suspects, self._counted))
@@ -180,8 +180,9 @@ class Crashes:
                 self._log.info(
                     "previous_process_ended",
                     handling=doing,
-                    reason="it did not stop in order and left no trace of a native crash: SIGKILL, out of memory, "
-                    "a power loss, os._exit, or a handler that did not return in time. No record is suspected",
+                    reason="the process did not stop normally, and left no trace of a native crash. Possible causes: "
+                    "SIGKILL, out of memory, a power loss, os._exit, or a handler that did not return in time. "
+                    "No record is suspected",
                 )
             return
         here = found.thread == ending.thread
@@ -197,10 +198,10 @@ class Crashes:
         self._log.warning(
             "previous_process_crashed",
             reason=found.reason,
-            thread="processing" if here else "another",
+            thread="processing" if here else "other",
             handling=doing,
             crashes=crashes,
-            next=f"{after}: runbooks/native-crash.md",
+            hint=f"{after}: runbooks/native-crash.md",
             stack=found.stack,
         )
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import PipelineError, RetriableError
-from pipeline.ports import JournalReader, Pending
+from pipeline.ports import JournalReader, Pending, error_fields
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 
@@ -74,7 +74,7 @@ class IdlePositions:
         try:
             found = look.result()
         except PipelineError as error:
-            self._environment.log.info("inputs_not_looked_at", reason=error.message)
+            self._environment.log.info("input_ends_not_read", **error_fields(error))
             return
         for run in self._runs:
             for task in run.tasks.values():

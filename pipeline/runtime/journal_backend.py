@@ -14,7 +14,7 @@ from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import PipelineError
-from pipeline.ports import Pending
+from pipeline.ports import Pending, task_fields
 from pipeline.runtime.assignment.owner import find_owner
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.commit.journal_reader import read_entries
@@ -216,7 +216,7 @@ def _restore_step(
         if asked.damage is not None:
             place = environment.stores.set_aside(task)
             environment.log.warning(
-                "local_state_set_aside", task=str(task), reason=asked.damage, kept_at=place
+                "local_state_set_aside", **task_fields(task), reason=asked.damage, path=place
             )
         return restore(
             task,

@@ -20,7 +20,7 @@ from pipeline.errors import (
     StaleReadError,
     UnreachableError,
 )
-from pipeline.ports import PartitionFailure, Pending, TopicInfo
+from pipeline.ports import PartitionFailure, Pending, TopicInfo, error_fields
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.idle_positions import IdlePositions
@@ -71,9 +71,9 @@ class Maintenance:
                 found = self._judge(check.result())
                 self._outage.answered()
             except UnreachableError as error:
-                self._outage.unanswered(self._asked_s, error.message)
+                self._outage.unanswered(self._asked_s, error)
             except PipelineError as error:
-                self._environment.log.info("topics_not_checked", reason=error.message)
+                self._environment.log.info("topics_not_checked", **error_fields(error))
         if now >= self._next_check_s and self._check is None:
             self._next_check_s = now + self._settings.check_interval_s
             self._asked_s = now
@@ -125,7 +125,7 @@ class Maintenance:
                 run, task, self._environment.cluster.describe_by_most(sorted(set(_watched(run.plan))))
             )
         except PipelineError as unanswered:
-            self._environment.log.info("topics_not_checked", reason=unanswered.message)
+            self._environment.log.info("topics_not_checked", **error_fields(unanswered))
         if changed is not None:
             return changed
         if not isinstance(error, OutOfRangeError) or self._starts_behind(partition, position):
@@ -160,7 +160,7 @@ class Maintenance:
                 taken = look.result()
             except PipelineError as error:
                 self._environment.log.info(
-                    "owners_not_checked", group=run.plan.id.group, reason=error.message
+                    "owners_not_checked", app=run.plan.id.app, group=run.plan.id.group, **error_fields(error)
                 )
                 continue
             for task in list(run.tasks.values()):

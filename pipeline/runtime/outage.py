@@ -5,7 +5,8 @@ Each is logged once, and the outage also from time to time in between.
 
 from __future__ import annotations
 
-from pipeline.ports import Clock, Logger
+from pipeline.errors import PipelineError, UnreachableError
+from pipeline.ports import Clock, Logger, error_fields
 
 __all__ = ["PATIENCE_S", "Outage"]
 
@@ -15,9 +16,9 @@ REPEAT_S = 10.0
 
 
 class Outage:
-    """Receives the outcome of requests. `asked_s`: when the request was sent, by the same clock.
+    """Logs the outages of one server, from the results of requests. `asked_s`: when the request was sent.
 
-    `away`, `back`: the names of its log events. `name`: the service. `runs`: what the operator should check.
+    `unreachable`, `reachable`: the names of its log events. `to_check`: what the operator should check.
     """
 
     def __init__(
@@ -25,24 +26,22 @@ class Outage:
         clock: Clock,
         log: Logger,
         *,
-        away: str = "kafka_unreachable",
-        back: str = "kafka_reachable",
-        name: str = "Kafka",
-        runs: str = "the brokers run",
+        unreachable: str = "kafka_unreachable",
+        reachable: str = "kafka_reachable",
+        to_check: str = "the brokers run",
     ) -> None:
         self._clock = clock
         self._log = log
-        self._away = away
-        self._back = back
-        self._name = name
-        self._runs = runs
+        self._unreachable = unreachable
+        self._reachable = reachable
+        self._to_check = to_check
         self._since_s: float | None = None
         self._next_s = 0.0
 
-    def unanswered(self, asked_s: float, reason: str = "") -> None:
-        """A request has no answer yet or, with `reason`, has failed."""
+    def unanswered(self, asked_s: float, error: PipelineError | None = None) -> None:
+        """A request has no answer yet or, with `error`, has failed."""
         now = self._clock.monotonic_s()
-        if not reason and now - asked_s < PATIENCE_S:
+        if error is None and now - asked_s < PATIENCE_S:
             return
         if self._since_s is None:
             self._since_s = asked_s
@@ -50,14 +49,16 @@ class Outage:
             return
         self._next_s = now + REPEAT_S
         self._log.warning(
-            self._away,
-            reason=reason or f"no answer for {now - asked_s:.0f} s",
-            seconds=round(now - self._since_s, 1),
-            next=f"the worker waits and goes on by itself, and nothing is lost; check that {self._runs}",
+            self._unreachable,
+            **error_fields(
+                error or UnreachableError(f"no answer for {now - asked_s:.0f} s"),
+                hint=f"check that {self._to_check}. The worker waits and resumes by itself; no data is lost",
+            ),
+            unreachable_s=round(now - self._since_s, 1),
         )
 
     def answered(self) -> None:
         if self._since_s is not None:
             seconds = round(self._clock.monotonic_s() - self._since_s, 1)
-            self._log.warning(self._back, reason=f"{self._name} answers again", seconds=seconds)
+            self._log.warning(self._reachable, unreachable_s=seconds)
             self._since_s = None

@@ -6,7 +6,7 @@ import threading
 from enum import Enum
 
 from pipeline.core.names import TaskId
-from pipeline.ports import Clock, Logger
+from pipeline.ports import Clock, Logger, task_fields
 
 __all__ = ["RestorePhase", "RestoreProgress"]
 
@@ -89,12 +89,12 @@ class RestoreProgress:
         left = self.seconds_left()
         self._log.info(
             "restore_progress",
-            task=str(self._task),
+            **task_fields(self._task),
             phase=self.phase.value,
             copied_bytes=self.copied_bytes,
-            copy_bytes=self.copy_bytes,
-            entries_replayed=self.replayed_entries,
+            total_bytes=self.copy_bytes,
+            replayed_entries=self.replayed_entries,
             replayed_offsets=self.replayed_offsets,
-            replay_offsets=self.replay_offsets,
-            seconds_left=None if left is None else round(left, 1),
+            total_offsets=self.replay_offsets,
+            remaining_s=None if left is None else round(left, 1),
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.core.names import TaskId
-from pipeline.ports import Clock, Logger, Record
+from pipeline.ports import Clock, Logger, Record, record_fields, task_fields
 
 __all__ = ["AtWork", "Watchdog"]
 
@@ -76,15 +76,13 @@ class Watchdog:
             self._warned = True
             self._log.warning(
                 "handler_has_not_returned",
-                task=str(found.task),
+                **task_fields(found.task),
                 handler=found.handler,
-                topic=found.record.topic(),
-                partition=found.record.partition(),
-                offset=found.record.offset(),
+                **record_fields(found.record),
                 records=found.records,
-                seconds=round(seconds, 1),
-                next="no task of this worker goes on before it returns; SIGTERM ends the worker after "
-                "stop_timeout_s, and the record is handled again: runbooks/handler-hangs.md",
+                running_s=round(seconds, 1),
+                hint="all tasks of this process wait until the handler returns. To end the worker, send SIGTERM: it "
+                "exits after stop_timeout_s and processes the record again after a restart: runbooks/handler-hangs.md",
                 stack=self._stack(),
             )
 
@@ -92,9 +90,9 @@ class Watchdog:
         if self._warned and self._seen is not None:
             self._log.info(
                 "handler_returned",
-                task=str(self._seen.task),
+                **task_fields(self._seen.task),
                 handler=self._seen.handler,
-                record=self._seen.place,
-                seconds=round(now - self._since_s, 1),
+                **record_fields(self._seen.record),
+                running_s=round(now - self._since_s, 1),
             )
         self._warned = False

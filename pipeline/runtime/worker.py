@@ -15,7 +15,7 @@ from pipeline.config import WorkerSettings
 from pipeline.core.membership import AssignmentAction, Owner, TaskRole
 from pipeline.core.names import TaskId
 from pipeline.errors import DisplacedError, InvariantError, PipelineError, RefusedError
-from pipeline.ports import Pending, Record, Store
+from pipeline.ports import Pending, Record, Store, error_fields, task_fields
 from pipeline.runtime.assignment.ownership import Ownership
 from pipeline.runtime.assignment.retried import RetriedRecords
 from pipeline.runtime.backends import plan_backends
@@ -99,9 +99,8 @@ class Worker:
         self._environment.log.info(
             "worker_started",
             app=self._app.app_name,
-            worker_id=self._settings.worker_id,
-            tasks_of_app=sum(plan.partitions for plan in plans),
-            next="it takes its share of the tasks within seconds",
+            worker=self._settings.worker_id,
+            task_count=sum(plan.partitions for plan in plans),
         )
 
     def step(self) -> bool:
@@ -204,7 +203,7 @@ class Worker:
             try:
                 pending.result().close()
             except PipelineError as error:
-                self._environment.log.info("restore_ended", reason=error.message)
+                self._environment.log.info("restore_failed_at_stop", **error_fields(error))
         self._restoring.clear()
         if self._ownership is not None:
             self._ownership.leave()
@@ -263,7 +262,7 @@ class Worker:
         for task, action in actions.items():
             run = self._run_of(task)
             if action is AssignmentAction.RELEASE:
-                self._environment.log.info("task_leaves", task=str(task))
+                self._environment.log.info("task_releasing", **task_fields(task))
                 run.release(task.partition)
             elif task not in self._closing:
                 self._begin_restore(run, task, copy_of=self._ownership.copy_of(task))
@@ -301,7 +300,7 @@ class Worker:
                 continue  # the client also reports a transaction time-out as fencing
             self._reactions.settled(task)
             self._environment.log.warning(
-                "task_taken_over", task=str(task), owner=owner.worker, seq=owner.seq
+                "task_taken_over", **task_fields(task), owner=owner.worker, seq=owner.seq
             )
             try:
                 self._own().lost(task, owner)
@@ -340,10 +339,10 @@ class Worker:
             self._own().acquired(task_id, ready.applied.seq)
             self._environment.log.info(
                 "task_live",
-                task=str(task_id),
+                **task_fields(task_id),
                 seq=ready.applied.seq,
-                start=ready.start,
-                entries_replayed=ready.replayed,
+                restored_from=ready.start,
+                replayed_entries=ready.replayed,
                 restore_s=round(ready.seconds, 3),
                 proof_ms=round(ready.proof_s * 1000, 1),
             )
@@ -426,25 +425,29 @@ class Worker:
     def _react(self, run: GroupRun, task_id: TaskId, error: PipelineError) -> None:
         task = run.tasks.get(task_id.partition) or run.leaving.get(task_id.partition)
         self._drop(run, task_id)
-        log, name = self._environment.log, str(task_id)
+        log = self._environment.log
         reaction = self._reactions.to(error, task_id, live=task is not None, stopping=self._stopping)
         if reaction is Reaction.YIELD:  # the new owner starts after the last commit
-            log.info("task_left_to_another", task=name, reason=error.message)
+            log.info("task_owned_by_other_worker", **task_fields(task_id), **error_fields(error))
         elif reaction is Reaction.SET_ASIDE:
             self._begin_restore(run, task_id, damage=error.message)
         elif reaction is Reaction.RESTORE:
             refused = isinstance(error, RefusedError)
-            log.warning("commit_refused" if refused else "task_superseded", task=name, reason=error.message)
+            log.warning(
+                "commit_refused" if refused else "task_superseded",
+                **task_fields(task_id),
+                **error_fields(error),
+            )
             self._begin_restore(run, task_id)
         elif reaction is Reaction.FIND_OWNER:
-            log.warning("task_fenced", task=name, reason=error.message)
+            log.warning("task_fenced", **task_fields(task_id), **error_fields(error))
             applied = task.applied if task is not None else None
             self._fenced[task_id] = run.backend.find_owner(task_id, applied)
         elif reaction is Reaction.RESTORE_LATER and (lost := self._upkeep.lost(run, task_id)) is not None:
             self._fail(run, task_id, lost)
         elif reaction is Reaction.RESTORE_LATER:
             if not run.backend.unanswered(error):
-                log.warning("task_restarts", task=name, reason=error.message)
+                log.warning("task_restarting", **task_fields(task_id), **error_fields(error))
             self._begin_restore(run, task_id, wait_s=self._environment.random.uniform(*UNREACHABLE_WAIT_S))
         else:
             seq = task.applied.seq if task is not None and not self._stopping else None
@@ -456,7 +459,7 @@ class Worker:
         reason = str(error)
         error.hint = error.hint or _GOES_ON
         self.failures[task_id] = error
-        self._environment.log.error("task_failed", task=str(task_id), reason=error.message, next=error.hint)
+        self._environment.log.error("task_failed", **task_fields(task_id), **error_fields(error))
         if seq is not None:
             self._own().released(task_id, seq, reason)
         elif not self._stopping:
@@ -465,7 +468,7 @@ class Worker:
     def _leave_to_namesake(self, error: DisplacedError) -> None:
         """Leave the tasks to another process with this worker's id."""
         self.displaced = error
-        self._environment.log.error("worker_displaced", reason=error.message, next=error.hint)
+        self._environment.log.error("worker_displaced", **error_fields(error))
         for run in self._runs:
             for task in list(run.tasks.values()):
                 self._drop(run, task.id)

@@ -49,7 +49,7 @@ def test_processes_that_cannot_start_end_the_command_with_their_own_message(pipe
     """A supervisor that hides why its processes end, or tries for ever, is worse than none."""
     done = pipeline("worker", "no_such_module:app", "--processes", "2", "--worker-id", "w", code=1)
     assert "there is no module no_such_module" in done.stderr
-    assert '"event": "worker_given_up"' in done.stderr
+    assert '"event": "worker_not_restarted"' in done.stderr
     assert '"worker": "w-1"' in done.stderr
 
 

@@ -56,7 +56,9 @@ def starts(bench: Workbench) -> list[str]:
     """How each task that went live was restored, in order."""
     lines = [line for line in bench.log.read_text().splitlines() if line.startswith("{")]
     return [
-        said["start"] for line in lines if (said := msgspec.json.decode(line)).get("event") == "task_live"
+        said["restored_from"]
+        for line in lines
+        if (said := msgspec.json.decode(line)).get("event") == "task_live"
     ]
 
 

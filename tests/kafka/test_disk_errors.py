@@ -53,11 +53,11 @@ def test_a_damaged_state_is_set_aside_and_restored_from_the_journal(
     troubled.send(100)
     troubled.finish()
     [warning] = troubled.events("local_state_set_aside")
-    kept = Path(warning["kept_at"])
+    kept = Path(warning["path"])
     assert kept == _files(troubled).with_name("0.aside-1")
     assert kept.is_dir()
     assert str(_files(troubled)) in warning["reason"]
-    assert warning["task"] == f"{troubled.prefix}/main/0"
+    assert (warning["app"], warning["group"], warning["task"]) == (troubled.prefix, "main", 0)
 
 
 def test_a_flipped_byte_is_found_by_the_handler_that_reads_it_and_costs_nothing(
@@ -72,7 +72,7 @@ def test_a_flipped_byte_is_found_by_the_handler_that_reads_it_and_costs_nothing(
     troubled.finish()
     [warning] = troubled.events("local_state_set_aside")
     assert f"the state {_files(troubled)} cannot be read: Corruption" in warning["reason"]
-    assert Path(warning["kept_at"]).is_dir()
+    assert Path(warning["path"]).is_dir()
     assert troubled.events("task_failed") == []
 
 
@@ -152,9 +152,9 @@ def test_a_full_disk_stops_the_task_and_the_next_start_goes_on_once_there_is_spa
     _fill(ballast)
     troubled.send(5_000, keys=5_000)
     failed = troubled.wait_for_event("task_failed", times=2)
-    assert f"the state {troubled.state_dir / troubled.prefix}" in failed["reason"]
-    assert "No space left on device" in failed["reason"]
-    assert failed["next"] == "free space on that disk and start the worker again"
+    assert f"the state {troubled.state_dir / troubled.prefix}" in failed["message"]
+    assert "No space left on device" in failed["message"]
+    assert failed["hint"] == "free space on that disk and start the worker again"
     if worker.poll() is None:
         troubled.stop(worker)
     assert worker.returncode == 1

@@ -111,7 +111,7 @@ def test_states_of_tasks_that_moved_are_removed_and_can_be_had_again(
     fleet.bench.send(600)
     fleet.wait_for_rest()
     wait_for(lambda: held() == {task.rpartition("/")[2] for task in first.live_tasks()}, fleet)
-    assert len(first.events("state_removed")) == PARTITIONS // 2
+    assert len(first.events("local_state_deleted")) == PARTITIONS // 2
     wait_for(lambda: not list(states.glob(".removed/*")), fleet)
     second.child.kill()
     fleet.bench.send(600)

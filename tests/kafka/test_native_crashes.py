@@ -52,7 +52,9 @@ def test_a_record_that_crashes_is_found_and_kills_condemn_none(bench: Workbench)
     crashes = _said(bench, "previous_process_crashed")
     assert [line["crashes"] for line in crashes] == [1, 2, 3]
     assert {line["thread"] for line in crashes} == {"processing"}
-    assert str(rejected["record"]) in str(crashes[-1]["handling"])
+    assert f"{rejected['topic']}[{rejected['partition']}] offset {rejected['offset']}" in str(
+        crashes[-1]["handling"]
+    )
     assert "in crash" in str(crashes[-1]["stack"])
     shown = bench.command("deadletters", "show", APP, "--kafka", bench.servers)
     assert "in crash" in shown.stdout, shown.stderr
@@ -67,9 +69,9 @@ def test_under_stop_only_the_task_of_the_record_ends(bench: Workbench) -> None:
     supervisor = bench.worker("--processes", "1", "--commit-interval-ms", "20", app=APP)
     wait_until(lambda: _said(bench, "task_failed"), bench.log.read_text)
     (failed,) = _said(bench, "task_failed")
-    assert f"{bench.prefix}-amounts[0] offset" in str(failed["reason"])
-    assert "crashed natively 3 times" in str(failed["reason"])
-    assert "runbooks/native-crash.md" in str(failed["next"])
+    assert f"{bench.prefix}-amounts[0] offset" in str(failed["message"])
+    assert "crashed natively 3 times" in str(failed["message"])
+    assert "runbooks/native-crash.md" in str(failed["hint"])
     bench.send(40)
     wait_until(
         lambda: _of_partition_1(bench.outputs()) == _of_partition_1(bench.expected()), bench.log.read_text

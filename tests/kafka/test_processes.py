@@ -48,8 +48,8 @@ def test_a_killed_process_comes_back_on_its_disk_and_results_are_exact(bench: Wo
     assert int(victim.read_text()) != pid
     assert bench.stop(supervisor) == 0, bench.log.read_text()
     assert bench.outputs() == bench.expected()
-    (ended,) = [line for line in _log(bench) if line["event"] == "worker_ended"]
-    assert (ended["worker"], ended["ended_with"]) == ("w-2", "SIGKILL")
+    (ended,) = [line for line in _log(bench) if line["event"] == "worker_exited"]
+    assert (ended["worker"], ended["exit_status"]) == ("w-2", "SIGKILL")
     assert all("worker" in line for line in _log(bench))
 
 
@@ -82,9 +82,9 @@ def test_of_two_supervisors_with_one_worker_id_one_is_left_and_runs_everything(b
     assert older.wait(DEADLINE_S) == 5, bench.log.read_text()
     bench.send(200)
     bench.wait_for_outputs(younger)
-    given_up = [line["worker"] for line in _log(bench) if line["event"] == "worker_given_up"]
+    given_up = [line["worker"] for line in _log(bench) if line["event"] == "worker_not_restarted"]
     assert sorted(given_up) == ["w-1", "w-2"]
-    assert not any(line["event"] == "worker_ended" for line in _log(bench))
+    assert not any(line["event"] == "worker_exited" for line in _log(bench))
     assert bench.stop(younger) == 0, bench.log.read_text()
     assert bench.outputs() == bench.expected()
 

@@ -51,8 +51,8 @@ def test_an_input_that_grew_stops_the_worker_and_keeps_what_was_committed(troubl
     grown[topic].result(DEADLINE_S)
     assert worker.wait(DEADLINE_S) == 1
     failed = troubled.wait_for_event("task_failed", times=2 * PARTITIONS)
-    assert f"topic {topic} had 2 partitions and has 3" in failed["reason"]
-    assert "runbooks/partitions-changed.md" in failed["next"]
+    assert f"topic {topic} had 2 partitions and has 3" in failed["message"]
+    assert "runbooks/partitions-changed.md" in failed["hint"]
     again = troubled.refused().stderr
     assert (
         f"its journal {troubled.prefix}.main.journal has 2 partitions, its input {troubled.prefix}-amounts has 3"
@@ -73,8 +73,8 @@ def test_a_recreated_input_keeps_what_was_committed(troubled: TroubledBench) -> 
     cluster.create([TopicSpec(f"{troubled.prefix}-amounts", PARTITIONS)])
     assert worker.wait(DEADLINE_S) == 1
     failed = troubled.wait_for_event("task_failed")
-    assert f"topic {troubled.prefix}-amounts was deleted" in failed["reason"]
-    assert "runbooks/topic-recreated.md" in failed["next"]
+    assert f"topic {troubled.prefix}-amounts was deleted" in failed["message"]
+    assert "runbooks/topic-recreated.md" in failed["hint"]
     assert "deleted and created again" in troubled.refused().stderr
     troubled.check()
 
@@ -108,10 +108,10 @@ def test_a_journal_and_an_output_that_are_deleted_under_a_worker_are_named(troub
     cluster = KafkaCluster(KafkaSettings(troubled.servers))
     cluster.delete([f"{troubled.prefix}.counting.journal"])
     failed = troubled.wait_for_event("task_failed", times=PARTITIONS)
-    assert f"its journal {troubled.prefix}.counting.journal was deleted" in failed["reason"]
-    assert "runbooks/journal-lost.md" in failed["next"]
+    assert f"its journal {troubled.prefix}.counting.journal was deleted" in failed["message"]
+    assert "runbooks/journal-lost.md" in failed["hint"]
     cluster.delete([f"{troubled.prefix}-sums"])
     failed = troubled.wait_for_event("task_failed", times=2 * PARTITIONS)
-    assert f"topic {troubled.prefix}-sums, which this task writes to, was deleted" in failed["reason"]
-    assert "pipeline topics apply" in failed["next"]
+    assert f"topic {troubled.prefix}-sums, which this task writes to, was deleted" in failed["message"]
+    assert "pipeline topics apply" in failed["hint"]
     assert worker.wait(DEADLINE_S) == 1

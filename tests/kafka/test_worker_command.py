@@ -84,7 +84,7 @@ def test_a_thread_of_the_app_does_not_keep_a_stopped_worker_alive(bench: Workben
     assert bench.stop(worker) == 0
     stopped, _, left = bench.log.read_text().partition("worker_stopped")
     assert "task_failed" not in stopped
-    assert "process_left" in left
+    assert "process_exit_forced" in left
     assert "kept by: thread theirs" in left
 
 

@@ -144,8 +144,8 @@ def test_a_killed_process_comes_back_and_the_others_go_on() -> None:
     crew = Crew(3, play)
     assert crew.run(10.0) == 0
     assert {name: len(lives) for name, lives in crew.lives.items()} == {"w-1": 1, "w-2": 2, "w-3": 1}
-    (said,) = crew.said("worker_ended")
-    assert (said["worker"], said["ended_with"]) == ("w-2", "SIGKILL")
+    (said,) = crew.said("worker_exited")
+    assert (said["worker"], said["exit_status"]) == ("w-2", "SIGKILL")
 
 
 def test_each_process_learns_how_the_one_before_it_ended() -> None:
@@ -177,7 +177,7 @@ def test_what_no_process_can_do_ends_the_supervisor_with_its_exit_code() -> None
     crew = Crew(4, lambda _name, _life, clock: Script(clock, code=2, after_s=0.5))
     assert crew.run() == 2
     assert sum(map(len, crew.lives.values())) <= MAX_REFUSALS + 4
-    assert crew.said("worker_given_up")
+    assert crew.said("worker_not_restarted")
 
 
 def test_a_process_whose_id_another_one_has_taken_is_not_started_again() -> None:
@@ -190,7 +190,7 @@ def test_a_process_whose_id_another_one_has_taken_is_not_started_again() -> None
     crew = Crew(2, play)
     assert crew.run(300.0) == 5
     assert {name: len(lives) for name, lives in crew.lives.items()} == {"w-1": 1, "w-2": 1}
-    [given_up] = crew.said("worker_given_up")
+    [given_up] = crew.said("worker_not_restarted")
     assert "another process has its worker id" in str(given_up["reason"])
 
 
@@ -209,7 +209,7 @@ def test_one_process_that_cannot_start_is_given_up_and_the_others_go_on_and_the_
         "w-2": 1,
         "w-3": MAX_REFUSALS,
     }
-    assert [said["worker"] for said in crew.said("worker_given_up")] == ["w-3"]
+    assert [said["worker"] for said in crew.said("worker_not_restarted")] == ["w-3"]
 
 
 def test_a_process_that_does_not_stop_is_killed_after_the_time_out() -> None:

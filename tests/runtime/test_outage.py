@@ -36,13 +36,14 @@ def test_a_worker_says_that_kafka_is_away_and_that_it_is_back() -> None:
     assert worker is not None
     log: Any = worker.environment.log
     said = [call.kwargs for call in log._logger.calls if call.kwargs["event"].startswith("kafka_")]
-    assert [(entry["event"], entry["reason"]) for entry in said] == [
+    assert [(entry["event"], entry.get("message")) for entry in said] == [
         ("kafka_unreachable", "brokers away"),
         ("kafka_unreachable", "still away"),
-        ("kafka_reachable", "Kafka answers again"),
+        ("kafka_reachable", None),
     ]
-    assert "the worker waits and goes on by itself" in said[0]["next"]
-    assert 30 <= said[-1]["seconds"] < 45
+    assert said[0]["error"] == "UnreachableError"
+    assert "The worker waits and resumes by itself" in said[0]["hint"]
+    assert 30 <= said[-1]["unreachable_s"] < 45
     sums.check()
 
 
@@ -54,8 +55,8 @@ def test_a_request_without_an_answer_is_an_outage_before_it_times_out() -> None:
     for _ in range(60):
         outage.unanswered(asked)
         clock.advance(0.25)
-    assert [fields["seconds"] for _, fields in log.said] == [3.0, 13.0]
-    assert log.said[0][1]["reason"] == "no answer for 3 s"
+    assert [fields["unreachable_s"] for _, fields in log.said] == [3.0, 13.0]
+    assert log.said[0][1]["message"] == "no answer for 3 s"
 
 
 def test_a_slow_answer_is_no_outage() -> None:

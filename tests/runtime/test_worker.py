@@ -98,7 +98,7 @@ def test_a_task_that_fails_for_any_reason_says_what_to_do_next(monkeypatch: pyte
     with pytest.raises(FatalTaskError, match="a reason without advice"):
         sums.driver.run()
     (failed,) = sums.driver.said("task_failed")
-    assert "start the worker again" in failed["next"]
+    assert "start the worker again" in failed["hint"]
 
 
 def test_a_worker_does_not_end_before_it_has_claimed_its_other_tasks() -> None:

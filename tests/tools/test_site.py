@@ -129,8 +129,8 @@ def test_log_events_are_found_in_the_source() -> None:
     """Alerts are written from this list, also on events whose name is chosen at run time."""
     found = {event.name: event for event in log_events(ROOT / "pipeline")}
     assert found["task_failed"].levels == {"error"}
-    assert {"task", "reason", "next"} <= found["task_failed"].fields
-    assert {"kafka_unreachable", "database_unreachable", "worker_given_up"} <= found.keys()
+    assert {"app", "group", "task", "partitions", "error", "message", "hint"} <= found["task_failed"].fields
+    assert {"kafka_unreachable", "database_unreachable", "worker_not_restarted"} <= found.keys()
 
 
 def test_every_log_event_is_described_with_its_levels() -> None:

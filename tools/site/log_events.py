@@ -34,6 +34,7 @@ def log_events(package: Path) -> list[LogEvent]:
     """
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(package.rglob("*.py"))}
     keywords = _string_keywords(trees.values())
+    helpers = _field_helpers(trees.values())
     found: dict[str, LogEvent] = {}
     for path, tree in trees.items():
         for level, call in _log_calls(tree):
@@ -43,7 +44,7 @@ def log_events(package: Path) -> list[LogEvent]:
             for name in names:
                 event = found.setdefault(name, LogEvent(name))
                 event.levels.add(level)
-                event.fields.update(keyword.arg for keyword in call.keywords if keyword.arg is not None)
+                event.fields.update(_fields(call, helpers))
     return [found[name] for name in sorted(found)]
 
 
@@ -56,6 +57,31 @@ def _log_calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
         name = receiver.attr if isinstance(receiver, ast.Attribute) else getattr(receiver, "id", "")
         if node.func.attr in _LEVELS and (name.endswith("log") or name in {"get_logger", "logger"}):
             yield node.func.attr, node
+
+
+def _fields(call: ast.Call, helpers: dict[str, set[str]]) -> Iterator[str]:
+    """The names of the fields that a log call gives, with those of helpers such as `**task_fields(task)`."""
+    for keyword in call.keywords:
+        if keyword.arg is not None:
+            yield keyword.arg
+        elif isinstance(keyword.value, ast.Call) and isinstance(keyword.value.func, ast.Name):
+            yield from helpers[keyword.value.func.id]
+
+
+def _field_helpers(trees: Iterable[ast.Module]) -> dict[str, set[str]]:
+    """The fields of each function named `*_fields`: the string keys that its body uses."""
+    found: dict[str, set[str]] = {}
+    for tree in trees:
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef) or not function.name.endswith("_fields"):
+                continue
+            names = found.setdefault(function.name, set())
+            for node in ast.walk(function):
+                keys = node.keys if isinstance(node, ast.Dict) else [getattr(node, "slice", None)]
+                names.update(
+                    key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)
+                )
+    return found
 
 
 def _strings(node: ast.expr, keywords: dict[str, set[str]]) -> set[str]:

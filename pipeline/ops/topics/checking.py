@@ -51,8 +51,8 @@ def check_topics(
                 topic=name,
                 setting="id",
                 declared=None,
-                actual="the app drops duplicates by the event id of its records",
-                next=f"say in {path} what it is, `id: ...`; pipeline produce then asks for --id",
+                actual="the app drops duplicates by event id",
+                hint=f"describe the event id in {path} as `id: ...`; pipeline produce then requires --id",
             )
         for change in differences(topic, info, ClusterFacts((), {name: info})):
             log.warning(
@@ -61,7 +61,7 @@ def check_topics(
                 setting=change.what,
                 declared="the cluster's default" if change.to_default else change.after,
                 actual=change.before,
-                next=f"pipeline topics plan --dir {directory}",
+                hint=f"pipeline topics plan --dir {directory}",
             )
 
 
@@ -83,7 +83,7 @@ def _file(name: str, directory: Path, log: Logger) -> Path | None:
     path = declaration_file(name, directory)
     if path is None:
         log.warning(
-            "topic_not_declared", topic=name, next=f"pipeline topics export --dir {directory} --topic {name}"
+            "topic_not_declared", topic=name, hint=f"pipeline topics export --dir {directory} --topic {name}"
         )
     return path
 

@@ -27,7 +27,7 @@ from pipeline.core.journal import EntryKind
 from pipeline.core.membership import Owner, Roster
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
-from pipeline.ports import Pending
+from pipeline.ports import Pending, error_fields, task_fields
 from pipeline.runtime.commit.journal_reader import last_entries
 from pipeline.runtime.environment import Environment
 
@@ -109,11 +109,11 @@ class StateCleanup:
                 return
             remove = self._environment.stores.put_away(task)  # 2
         except PipelineError as error:
-            log.info("state_not_removed", task=str(task), reason=error.message)
+            log.info("local_state_not_deleted", **task_fields(task), **error_fields(error))
             return
         log.info(
-            "state_removed",
-            task=str(task),
+            "local_state_deleted",
+            **task_fields(task),
             owner=look.owner.worker,
             reason=f"another worker has had the task for {self._delay_s:.0f} s",
         )
@@ -127,7 +127,7 @@ class StateCleanup:
             removal.result()
         except PipelineError as error:
             self._environment.log.warning(
-                "state_not_removed", task=str(task), reason=error.message, next=error.hint
+                "local_state_not_deleted", **task_fields(task), **error_fields(error)
             )
 
 

@@ -26,7 +26,7 @@ from pipeline.core.membership import (
 )
 from pipeline.core.names import GroupId, TaskId
 from pipeline.errors import DisplacedError
-from pipeline.ports import Store
+from pipeline.ports import Store, task_fields
 from pipeline.runtime.assignment.cleanup import StateCleanup
 from pipeline.runtime.assignment.roster import RosterWatch
 from pipeline.runtime.assignment.standby import StandbyTasks
@@ -130,7 +130,7 @@ class Ownership:
                 self._claim(task, ready=False)
         for task in self._overdue(known):
             # Its worker does not release it, although it is a live member. Fencing it is safe.
-            self._environment.log.warning("task_not_released", task=str(task), next="it is taken over")
+            self._environment.log.warning("task_not_released", **task_fields(task))
             actions[task] = AssignmentAction.CLAIM
         return actions
 
@@ -260,9 +260,9 @@ class Ownership:
         if outside and not self._outside:
             self._environment.log.warning(
                 "waiting_for_other_version",
-                members=", ".join(members),
-                reason="they run other tasks, or another ring: another version of the app or of this package",
-                next="this worker takes tasks when the last of them has left",
+                members=list(members),
+                reason="these members run another version of the app or of this package",
+                hint="stop them; this worker starts tasks when the last of them has left",
             )
         self._outside = outside
 

@@ -26,7 +26,7 @@ from pipeline.core.membership import (
 )
 from pipeline.core.names import TaskId, TopicPartition, workers_group, workers_topic
 from pipeline.errors import PipelineError
-from pipeline.ports import JournalReader, Pending, TopicSpec
+from pipeline.ports import JournalReader, Pending, TopicSpec, error_fields
 from pipeline.runtime.environment import Environment
 
 __all__ = ["RosterWatch"]
@@ -93,7 +93,7 @@ class RosterWatch:
                 self._take(look.result(), now)
                 changed = True
             except PipelineError as error:
-                self._environment.log.info("members_not_read", reason=error.message)
+                self._environment.log.info("members_not_read", **error_fields(error))
                 self._forget_reader()
         if self._look is None and now >= self._next_look_s:
             interval_s = self._settings.membership_interval_s
@@ -118,7 +118,7 @@ class RosterWatch:
         try:
             self._environment.members.announce(self._topic.topic, _encoded(notes))
         except PipelineError as error:
-            self._environment.log.info("notes_not_written", reason=error.message)
+            self._environment.log.info("notes_not_written", **error_fields(error))
             self._waiting = {**notes, **self._waiting}
 
     def learn(self, task: TaskId, owner: Owner) -> None:
@@ -140,7 +140,7 @@ class RosterWatch:
             try:
                 self._look.result()
             except PipelineError as error:
-                self._environment.log.info("members_not_read", reason=error.message)
+                self._environment.log.info("members_not_read", **error_fields(error))
         if self._reader is not None:
             self._reader.close()
 
@@ -233,7 +233,7 @@ class RosterWatch:
         try:
             telling.result()
         except PipelineError as error:
-            self._environment.log.info("notes_not_written", reason=error.message)
+            self._environment.log.info("notes_not_written", **error_fields(error))
             self._waiting = {**notes, **self._waiting}
 
 

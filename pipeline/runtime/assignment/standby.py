@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
-from pipeline.ports import Pending, Store
+from pipeline.ports import Pending, Store, error_fields, task_fields
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.restore import catch_up
 
@@ -92,7 +92,7 @@ class StandbyTasks:
                 follower.copy, seconds, replayed = step.result()
             except PipelineError as error:
                 # Its owner keeps the task until this succeeds.
-                self._environment.log.warning("following_failed", task=str(task), reason=error.message)
+                self._environment.log.warning("standby_failed", **task_fields(task), **error_fields(error))
                 follower.copy, follower.due_s = None, now + AFTER_ERROR_S
                 continue
             follower.steps += 1
@@ -163,5 +163,5 @@ def _result(step: Pending[_CopyStep], task: TaskId, environment: Environment) ->
     try:
         return step.result().copy
     except PipelineError as error:
-        environment.log.warning("following_failed", task=str(task), reason=error.message)
+        environment.log.warning("standby_failed", **task_fields(task), **error_fields(error))
         return None

@@ -23,7 +23,7 @@ from pipeline.core.journal import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import CheckpointStoreError, PipelineError
-from pipeline.ports import Pending, Step
+from pipeline.ports import Pending, Step, error_fields, task_fields
 from pipeline.runtime.checkpoints.throttle import Throttle
 from pipeline.runtime.checkpoints.upload import Attempt, Known, Made, clean_up
 from pipeline.runtime.environment import Environment
@@ -178,10 +178,10 @@ class Checkpointer:
             return True
         if each.cleaning is not None and each.cleaning.done():
             cleaning, each.cleaning = each.cleaning, None
-            left = cleaning.result()
-            if left is not None:
+            cleanup_error = cleaning.result()
+            if cleanup_error is not None:
                 self.environment.log.warning(
-                    "checkpoint_not_tidied", task=str(each.task.id), reason=left.message, next=left.hint
+                    "checkpoint_cleanup_failed", **task_fields(each.task.id), **error_fields(cleanup_error)
                 )
             return True
         return False
@@ -209,14 +209,14 @@ class Checkpointer:
         each.entered = False
         environment.log.info(
             "checkpoint_registered",
-            task=str(task),
+            **task_fields(task),
             seq=made.ref.seq,
-            entry=applied.seq,
+            registered_seq=applied.seq,
             bytes=made.ref.size,
             files=made.files,
             uploaded_files=made.uploaded_files,
             uploaded_bytes=made.uploaded_bytes,
-            seconds=seconds,
+            duration_s=seconds,
         )
         environment.steps.reached(Step.AFTER_CHECKPOINT, task)
         if checkpoints is not None:
@@ -234,7 +234,7 @@ class Checkpointer:
             self._unanswered(each, error, now)
         else:
             self.environment.log.warning(
-                "checkpoint_failed", task=str(each.task.id), reason=error.message, next=error.hint
+                "checkpoint_failed", **task_fields(each.task.id), **error_fields(error)
             )
         # No manifest names the uploads yet. When they are this old, `pipeline checkpoints prune` may delete them.
         attempt = each.attempt
@@ -248,12 +248,14 @@ class Checkpointer:
             self._outage = _Outage(now)
             self.environment.log.warning(
                 "checkpoint_store_unavailable",
-                reason=error.message,
-                task=str(each.task.id),
+                **error_fields(
+                    error,
+                    hint="repair the checkpoint store. Processing continues and no data is lost, but the journal grows "
+                    "meanwhile: runbooks/checkpoint-store-unavailable.md",
+                ),
+                **task_fields(each.task.id),
                 journal_bytes=_journal_bytes(each.task.applied),
                 limit_bytes=self.settings.checkpoint_journal_limit_bytes,
-                next="processing goes on and nothing is lost; the journal grows until it is mended: "
-                "runbooks/checkpoint-store-unavailable.md",
             )
         self._outage.failures += 1
 
@@ -261,7 +263,7 @@ class Checkpointer:
         if self._outage is not None:
             seconds = round(self.environment.clock.monotonic_s() - self._outage.since_s, 1)
             self.environment.log.warning(
-                "checkpoint_store_available", seconds=seconds, failures=self._outage.failures
+                "checkpoint_store_available", unreachable_s=seconds, failures=self._outage.failures
             )
             self._outage = None
 
@@ -276,16 +278,17 @@ class Checkpointer:
         if over:
             each.run.hold(task.id.partition)
             self.environment.log.error(
-                "intake_paused",
-                task=str(task.id),
+                "input_paused",
+                **task_fields(task.id),
                 reason="the journal has grown beyond checkpoint_journal_limit_bytes since the last checkpoint",
                 journal_bytes=grown,
                 limit_bytes=limit,
-                next="it goes on by itself after the next checkpoint: runbooks/checkpoint-store-unavailable.md",
+                hint="repair the checkpoint store; input resumes after the next checkpoint: "
+                "runbooks/checkpoint-store-unavailable.md",
             )
         else:
             each.run.unhold(task.id.partition)
-            self.environment.log.warning("intake_resumed", task=str(task.id), journal_bytes=grown)
+            self.environment.log.warning("input_resumed", **task_fields(task.id), journal_bytes=grown)
 
 
 def _journal_bytes(applied: AppliedPosition) -> int:

@@ -51,7 +51,7 @@ from pipeline.errors import (
     PipelineError,
     RetriableError,
 )
-from pipeline.ports import CheckpointStore, Snapshot, SnapshotFile, Step, Store
+from pipeline.ports import CheckpointStore, Snapshot, SnapshotFile, Step, Store, error_fields, task_fields
 from pipeline.runtime.checkpoints.throttle import Throttle
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.download import read_manifest
@@ -181,7 +181,7 @@ class Attempt:
                 found = read_manifest(self._store, cluster_id, self._task, ref)
             except DamagedCheckpointError as error:
                 self._environment.log.warning(
-                    "checkpoint_damaged", task=str(self._task), seq=ref.seq, reason=error.message
+                    "checkpoint_damaged", **task_fields(self._task), seq=ref.seq, **error_fields(error)
                 )
                 return None
             self._known.manifests[ref] = found

@@ -10,6 +10,7 @@ from pipeline.core.journal import JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.core.recovery import CommitOutcome, resolve_outcome
 from pipeline.errors import FatalTaskError, StaleReadError, SupersededError, TruncatedError, UnreachableError
+from pipeline.ports import error_fields, task_fields
 from pipeline.runtime.commit.journal_reader import read_entries, settled_end
 from pipeline.runtime.commit.task_fence import TaskFence
 from pipeline.runtime.environment import Environment
@@ -53,7 +54,7 @@ def settle_by_journal(
                 raise
             if fence.stopping:
                 raise UnreachableError(error.message, hint=error.hint) from error
-            environment.log.warning("journal_read_stale", task=str(task), reason=error.message)
+            environment.log.warning("journal_read_stale", **task_fields(task), **error_fields(error))
         else:
             if outcome is CommitOutcome.SUPERSEDED:
                 raise SupersededError(

@@ -21,7 +21,7 @@ from pipeline.core.journal import (
 )
 from pipeline.core.names import TaskId
 from pipeline.errors import InvariantError, PipelineError
-from pipeline.ports import Step
+from pipeline.ports import Step, error_fields, task_fields
 from pipeline.runtime.commit.journal_outcome import settle_by_journal
 from pipeline.runtime.commit.journal_reader import without_delta
 from pipeline.runtime.commit.task_fence import TaskFence
@@ -107,7 +107,7 @@ class JournalWriter:
     def abort_failed(self, error: PipelineError | None) -> None:
         """The renewal that always follows an abort fences this producer and ends its transaction."""
         if error is not None:
-            self._environment.log.warning("abort_unclean", task=str(self._task), error=error.message)
+            self._environment.log.warning("abort_failed", **task_fields(self._task), **error_fields(error))
 
     def _entry_of(self, commit: Commit, nonce: bytes) -> tuple[Entry, list[bytes], bytes]:
         """The entry after the head, its chunks and its chain value."""
@@ -163,10 +163,10 @@ class JournalWriter:
         self._slow_commits_noted *= 10
         self._environment.log.warning(
             "commits_slow",
-            task=str(self._task),
-            times=self._slow_commits,
-            last_ms=round(took_s * 1000),
-            next="each costs a new producer: raise worker.retry_backoff_ms well above that",
+            **task_fields(self._task),
+            count=self._slow_commits,
+            commit_ms=round(took_s * 1000),
+            hint="raise worker.retry_backoff_ms well above commit_ms; each slow commit requires a new producer",
         )
 
     def _known_head(self) -> JournalEntry:

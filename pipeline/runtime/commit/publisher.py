@@ -36,7 +36,7 @@ from pipeline.errors import (
     RefusedError,
     UnreachableError,
 )
-from pipeline.ports import Step
+from pipeline.ports import Step, error_fields, task_fields
 from pipeline.runtime.commit.journal_reader import without_delta
 from pipeline.runtime.commit.journal_writer import Commit, JournalWriter
 from pipeline.runtime.commit.task_fence import TaskFence
@@ -141,7 +141,9 @@ class Publisher:
                 store.close()
             except CorruptStateError as error:
                 # A store repeats its write error when it is closed; that must not hide what ended the task.
-                self._environment.log.warning("state_not_closed", task=str(self._task), reason=error.message)
+                self._environment.log.warning(
+                    "local_state_not_closed", **task_fields(self._task), **error_fields(error)
+                )
 
     def _apply(self, commit: Commit, entry: JournalEntry) -> AppliedPosition:
         if self._store is None:
@@ -185,7 +187,7 @@ class _Publication:
         clock = self._environment.clock
         if isinstance(error, RefusedError):
             raise error  # for certain it has not happened, and it would be refused again
-        self._environment.log.warning("commit_aborted", task=str(self._task), error=error.message)
+        self._environment.log.warning("commit_aborted", **task_fields(self._task), **error_fields(error))
         self._quick = self._quick + 1 if clock.monotonic_s() - self._began_s < QUICK_S else 0
         if self._quick == MAX_QUICK_ATTEMPTS:
             raise FatalTaskError(

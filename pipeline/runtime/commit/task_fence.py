@@ -11,6 +11,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
+from pipeline.ports import error_fields, task_fields
 from pipeline.runtime.environment import Environment
 from pipeline.transactions.engine import TransactionEngine
 
@@ -45,7 +46,9 @@ class TaskFence:
             nonlocal pause_s
             if not isinstance(error, UnreachableError) or self.stopping:
                 return False
-            self._environment.log.warning("kafka_unreachable", task=str(self._task), error=error.message)
+            self._environment.log.warning(
+                "kafka_unreachable", **task_fields(self._task), **error_fields(error)
+            )
             self._environment.clock.sleep(pause_s)
             pause_s = min(pause_s * 2, longest_s)
             return True

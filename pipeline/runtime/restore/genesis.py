@@ -31,7 +31,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Deadline, Step, TopicInfo, TopicSpec
+from pipeline.ports import Deadline, Step, TopicInfo, TopicSpec, error_fields
 from pipeline.runtime.commit.journal_reader import first_entry
 from pipeline.runtime.commit.journal_writer import CHUNK_BYTES
 from pipeline.runtime.commit.publisher import NONCE_BYTES
@@ -123,14 +123,14 @@ def ensure_genesis(
             environment.steps.reached(Step.DURING_GENESIS, tasks[0])
             engine.commit()
             environment.steps.reached(Step.AFTER_GENESIS, tasks[0])
-            environment.log.info("genesis_written", app=group.app, group=group.group, tasks=partitions)
+            environment.log.info("genesis_written", app=group.app, group=group.group, task_count=partitions)
         except FencedError:
             # Another first start runs at the same time. Either of the two may write; wait until it is done.
-            environment.log.info("genesis_left_to_another", app=group.app, group=group.group)
+            environment.log.info("genesis_fenced", app=group.app, group=group.group)
             environment.clock.sleep(environment.random.uniform(*AGAIN_S) * attempt)
         except (AbortableError, UnknownOutcomeError) as error:
             environment.log.warning(
-                "genesis_uncertain", app=group.app, group=group.group, error=error.message
+                "genesis_outcome_unknown", app=group.app, group=group.group, **error_fields(error)
             )
             environment.clock.sleep(environment.random.uniform(*AGAIN_S))
         else:
@@ -187,7 +187,7 @@ def _are_known(where: str, tasks: list[TaskId], environment: Environment, known:
             if not known and look:
                 return False  # a new group, according to two clients
         except (FatalTaskError, RetriableError, UnreachableError) as error:
-            environment.log.info("genesis_not_seen", reason=error.message)
+            environment.log.info("genesis_not_read", **error_fields(error))
             environment.clock.sleep(environment.random.uniform(*AGAIN_S))
     return False
 

@@ -36,7 +36,7 @@ from pipeline.errors import (
     SupersededError,
     TruncatedError,
 )
-from pipeline.ports import JournalReader, Step, Store
+from pipeline.ports import JournalReader, Step, Store, error_fields, task_fields
 from pipeline.runtime.commit.journal_reader import read_entries, settled_end
 from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.commit.publisher import Publisher
@@ -135,12 +135,14 @@ class _Restore:
                     pause_s = next(pauses, None)
                     if pause_s is None:
                         raise _given_up(self._task, error) from error
-                    self._environment.log.warning("restore_again", task=str(self._task), reason=error.message)
+                    self._environment.log.warning(
+                        "restore_restarted", **task_fields(self._task), **error_fields(error)
+                    )
                     self._environment.clock.sleep(pause_s)
                 except _Verdict as verdict:
                     publisher.close_store()
                     self._environment.log.info(
-                        "verdict_proven_first", task=str(self._task), reason=str(verdict)
+                        "restore_failure_rechecked", **task_fields(self._task), reason=str(verdict)
                     )
                     publisher.barrier()
                     self._proven = True

@@ -27,7 +27,7 @@ from pipeline.errors import (
     InvariantError,
     PipelineError,
 )
-from pipeline.ports import JournalBounds, JournalReader, Step, Store
+from pipeline.ports import JournalBounds, JournalReader, Step, Store, error_fields, task_fields
 from pipeline.runtime.commit.journal_reader import first_entry, last_entries
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.download import download
@@ -198,11 +198,13 @@ def _put_away(task: TaskId, plan: RestorePlan, local: _Local, environment: Envir
         return
     if plan.set_aside is not None:
         place = environment.stores.set_aside(task)
-        environment.log.warning("local_state_set_aside", task=str(task), reason=plan.set_aside, kept_at=place)
+        environment.log.warning(
+            "local_state_set_aside", **task_fields(task), reason=plan.set_aside, path=place
+        )
         return
     environment.stores.destroy(task)
     if plan.outdated is not None:
-        environment.log.info("local_state_outdated", task=str(task), reason=plan.outdated)
+        environment.log.info("local_state_outdated", **task_fields(task), reason=plan.outdated)
 
 
 def _refuse(
@@ -215,10 +217,12 @@ def _refuse(
     refused = plan.checkpoint
     environment.log.warning(
         "checkpoint_refused",
-        task=str(task),
+        **task_fields(task),
         seq=refused.seq if refused else None,
-        reason=error.message,
-        next="the one before it is tried; see what else is damaged: pipeline checkpoints verify",
+        **error_fields(
+            error,
+            hint="find damaged objects with pipeline checkpoints verify. The restore tries the next older checkpoint",
+        ),
     )
     return [replace(c, refused=error.message) if c.ref == refused else c for c in candidates]
 

@@ -11,7 +11,7 @@ from pipeline.api.declarations import Table
 from pipeline.api.table import table_prefix
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError
-from pipeline.ports import Store
+from pipeline.ports import Store, task_fields
 from pipeline.runtime.environment import Environment
 
 __all__ = ["MAX_BYTES", "upgraded_rows"]
@@ -50,7 +50,9 @@ def upgraded_rows(
                     hint="write to a new table beside the old one, or start over with `pipeline reset`",
                 )
         seconds = round(environment.clock.monotonic_s() - began, 3)
-        environment.log.info("table_upgraded", task=str(task), table=table.name, rows=rows, seconds=seconds)
+        environment.log.info(
+            "table_upgraded", **task_fields(task), table=table.name, rows=rows, duration_s=seconds
+        )
     return delta
 
 

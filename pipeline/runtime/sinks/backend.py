@@ -26,7 +26,7 @@ from pipeline.errors import (
     SinkUnreachableError,
     UnknownOutcomeError,
 )
-from pipeline.ports import Executor, Pending, Step
+from pipeline.ports import Executor, Pending, Step, error_fields
 from pipeline.ports.databases import SinkSession
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.environment import Environment
@@ -74,7 +74,10 @@ class SinkBackend:
                 if not left:
                     raise
                 self._environment.log.warning(
-                    "positions_uncertain", group=self._plan.id.group, reason=error.message
+                    "positions_outcome_unknown",
+                    app=self._plan.id.app,
+                    group=self._plan.id.group,
+                    **error_fields(error),
                 )
                 self._environment.clock.sleep(self._environment.random.uniform(*AGAIN_S))
             else:
@@ -104,9 +107,7 @@ class SinkBackend:
             session.put(plan.id, start_rows(plan, missing, self._settings.start, environment), keep=True)  # 3
             session.commit()
         environment.steps.reached(Step.SINK_AFTER_POSITIONS, plan.tasks[0])
-        environment.log.info(
-            "positions_written", app=plan.id.app, group=plan.id.group, positions=len(missing)
-        )
+        environment.log.info("positions_written", app=plan.id.app, group=plan.id.group, rows=len(missing))
 
     def begin_restore(self, asked: RestoreRequest) -> Pending[RestoredTask]:
         """Claim the task, once the request's conditions are met."""

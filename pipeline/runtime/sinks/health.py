@@ -18,20 +18,19 @@ class Health:
         self._outage = Outage(
             environment.clock,
             environment.log,
-            away="database_unreachable",
-            back="database_reachable",
-            name=place,
-            runs="it runs and can be reached",
+            unreachable="database_unreachable",
+            reachable="database_reachable",
+            to_check="the database runs and can be reached",
         )
         self._problem = ""
         self._told = ""
 
     def unanswered(self, error: PipelineError) -> None:
-        self._outage.unanswered(self._clock.monotonic_s(), error.message)
+        self._outage.unanswered(self._clock.monotonic_s(), error)
         refused = isinstance(error, SinkUnreachableError) and error.refused
         if not self._problem or refused:  # a more specific problem than the outage before it
-            hint = error.hint or "its tasks wait and nothing is lost; check that it runs and can be reached"
-            self._problem = f"the database {self._place} does not answer: {error.message}\n  -> {hint}"
+            hint = error.hint or "check that it runs and can be reached. Its tasks wait; no data is lost"
+            self._problem = f"the database {self._place} is unreachable: {error.message}\n  -> {hint}"
 
     def answered(self) -> None:
         self._outage.answered()

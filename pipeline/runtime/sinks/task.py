@@ -30,7 +30,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Executor, Pending, Record
+from pipeline.ports import Executor, Pending, Record, error_fields, record_fields, task_fields
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.crashes import NativeCrash, unrecorded
 from pipeline.runtime.environment import Environment
@@ -38,7 +38,14 @@ from pipeline.runtime.sinks.batches import Item, OpenBatch, Outlet, SinkBatch, h
 from pipeline.runtime.sinks.health import Health
 from pipeline.runtime.sinks.writer import SinkWriter
 from pipeline.runtime.task.backlog import Backlog, Retried
-from pipeline.runtime.task.handler_errors import ENDING, LEAVING, error_place, error_text, plainly
+from pipeline.runtime.task.handler_errors import (
+    ENDING,
+    LEAVING,
+    error_place,
+    error_text,
+    plainly,
+    user_error_fields,
+)
 from pipeline.runtime.task.processor import Rejected
 from pipeline.runtime.watchdog import AtWork
 
@@ -314,7 +321,7 @@ class SinkTask:
         self._tries = min(self._tries + 1, 10)
         self._next_s = self._run.environment.clock.monotonic_s() + pause_s
         if isinstance(error, RetriableError) and self._tries in {3, 10}:
-            self._run.environment.log.warning("sink_waits", task=str(self.id), reason=error.message)
+            self._run.environment.log.warning("sink_retrying", **task_fields(self.id), **error_fields(error))
 
     def _narrow(self, error: RejectedRowsError) -> None:
         """Split a refused batch in two. If it has one record, apply the policy."""
@@ -351,7 +358,11 @@ class SinkTask:
         if outlet.on_error == "skip" and not final:
             self.rejected.skipped += 1
             self._run.environment.log.warning(
-                "record_rejected", policy="skip", task=str(self.id), record=where, error=reason
+                "record_rejected",
+                policy="skip",
+                **task_fields(self.id),
+                **record_fields(record),
+                **user_error_fields(error),
             )
             return True
         frames = "" if isinstance(error, PipelineError) else f"\n{error_place(error)}"

@@ -30,7 +30,7 @@ from pipeline.core.sink_positions import (
     resolve_commit,
 )
 from pipeline.errors import FatalTaskError, FencedError, PipelineError, SupersededError, UnknownOutcomeError
-from pipeline.ports import Step
+from pipeline.ports import Step, error_fields, task_fields
 from pipeline.ports.databases import OwnWrite, RowsWrite, SinkSession
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.sinks.sessions import Sessions
@@ -116,7 +116,7 @@ class SinkWriter:
                     session.put(hold.task.group_id, nobody, keep=False)
                 session.commit()
         except PipelineError as error:
-            self._environment.log.info("sink_not_released", task=str(hold.task), reason=error.message)
+            self._environment.log.info("sink_not_released", **task_fields(hold.task), **error_fields(error))
         self._environment.steps.reached(Step.SINK_AFTER_RELEASE, hold.task)
         return hold
 
@@ -136,7 +136,9 @@ class SinkWriter:
         rows = self._read(session)
         session.rollback()
         outcome = resolve_commit(self.hold, after, rows)
-        self._environment.log.info("sink_commit_settled", task=str(self.hold.task), outcome=outcome.value)
+        self._environment.log.info(
+            "sink_commit_settled", **task_fields(self.hold.task), outcome=outcome.value
+        )
         if outcome is CommitOutcome.SUPERSEDED:
             raise self._reason(rows)
         self._in_doubt = None

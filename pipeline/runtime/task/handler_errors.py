@@ -35,6 +35,7 @@ __all__ = [
     "handler_name",
     "only_exceptions",
     "plainly",
+    "user_error_fields",
 ]
 
 _PACKAGE = f"{Path(__file__).parents[2]}{os.sep}"
@@ -85,14 +86,23 @@ def plainly(error: BaseException, topic: Topic[Any, Any], record: Record) -> Bas
 
 def error_text(error: BaseException) -> str:
     """The text `ValueError: message`, also for an error whose `__str__` raises."""
+    return f"{type(error).__name__}: {_message(error)}"
+
+
+def user_error_fields(error: BaseException) -> dict[str, Any]:
+    """The fields of a log event that describe an error of user code: `error` (its class) and `message`."""
+    return {"error": type(error).__name__, "message": _message(error)}
+
+
+def _message(error: BaseException) -> str:
     if isinstance(error, PipelineError):
-        return f"{type(error).__name__}: {error.message}"
+        return error.message
     try:
-        return f"{type(error).__name__}: {error}"
+        return str(error)
     except ENDING:
         raise
     except BaseException:  # noqa: BLE001 - it is the user's own class
-        return f"{type(error).__name__}: (it has no text: its __str__ raises)"
+        return "(it has no text: its __str__ raises)"
 
 
 def error_place(error: BaseException) -> str:

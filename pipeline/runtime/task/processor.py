@@ -20,7 +20,7 @@ from pipeline.api.table import TaskOverlay
 from pipeline.core.headers import UnreadableHeadersError
 from pipeline.core.names import TaskId
 from pipeline.errors import CorruptStateError, HandlerError, PipelineError
-from pipeline.ports import Logger, Record
+from pipeline.ports import Logger, Record, record_fields, task_fields
 from pipeline.runtime.crashes import NativeCrash
 from pipeline.runtime.task.dead_letters import DeadLetters
 from pipeline.runtime.task.dedup import DedupTable
@@ -31,6 +31,7 @@ from pipeline.runtime.task.handler_errors import (
     error_text,
     handler_name,
     plainly,
+    user_error_fields,
 )
 from pipeline.runtime.task.refused_outputs import RefusedOutputError
 from pipeline.runtime.watchdog import AtWork
@@ -145,11 +146,15 @@ class Processor:
     def give_back(self, record: Record, why: str) -> None:
         """Make a record without a handler a dead letter, so that it is not lost."""
         self.rejected.dead_lettered += 1
-        self._context.outputs.append(self._letters.write(record, "", LookupError(why), 1))
+        missing = LookupError(why)
+        self._context.outputs.append(self._letters.write(record, "", missing, 1))
         self._letters.wrote()
-        where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         self._log.warning(
-            "record_rejected", policy="dead_letter", task=str(self._task), record=where, error=why
+            "record_rejected",
+            policy="dead_letter",
+            **task_fields(self._task),
+            **record_fields(record),
+            **user_error_fields(missing),
         )
 
     def condemn(self, topic_name: str, record: Record, error: NativeCrash | RefusedOutputError) -> None:
@@ -249,7 +254,6 @@ class Processor:
         # A replay that fails becomes a dead letter again, whatever the current policy of its handler is.
         again = getattr(record, "replay", 0) > 0
         policy: OnError = "stop" if final else "dead_letter" if again else binding.on_error
-        where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         reason = error_text(error)
         failures = self._failures + 1
         hopeless = final or isinstance(error, UnreadableHeadersError | NativeCrash | RefusedOutputError)
@@ -258,11 +262,11 @@ class Processor:
             self.rejected.retried += 1
             self._log.warning(
                 "record_retried",
-                task=str(self._task),
-                record=where,
+                **task_fields(self._task),
+                **record_fields(record),
                 failures=failures,
                 wait_s=wait_s,
-                error=reason,
+                **user_error_fields(error),
             )
             raise RetryError(record.offset(), failures, wait_s, reason) from error
         if policy == "stop":
@@ -277,7 +281,13 @@ class Processor:
             self.rejected.dead_lettered += 1
             self._context.outputs.append(letter)
             self._letters.wrote()
-        self._log.warning("record_rejected", policy=policy, task=str(self._task), record=where, error=reason)
+        self._log.warning(
+            "record_rejected",
+            policy=policy,
+            **task_fields(self._task),
+            **record_fields(record),
+            **user_error_fields(error),
+        )
 
     def _was_called(self, topic: Topic[Any, Any], record: Record) -> bool:
         """Whether a handler failed. Undecodable bytes or a missing id fail at every attempt."""

@@ -26,7 +26,7 @@ from pipeline.core.journal import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, InvariantError, PipelineError, RefusedError
-from pipeline.ports import Pending, Record, Step
+from pipeline.ports import Pending, Record, Step, error_fields, task_fields
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.commit.publisher import Publisher
@@ -260,7 +260,9 @@ class Task:
             try:
                 pending.result()
             except PipelineError as error:
-                self._environment.log.info("commit_ended", task=str(self.id), reason=error.message)
+                self._environment.log.info(
+                    "final_commit_failed", **task_fields(self.id), **error_fields(error)
+                )
             finally:
                 self._publisher.close()
 

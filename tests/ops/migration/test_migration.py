@@ -381,4 +381,4 @@ def test_a_revived_app_goes_on_from_where_it_was() -> None:
     case.old.driver.restart()
     case.old.driver.run()
     assert case.old.driver.table(case.old.table) == {key: sum(values) for key, values in case.sent.items()}
-    assert [said["start"] for said in case.old.driver.said("task_live")][-4:] == ["local state"] * 4
+    assert [said["restored_from"] for said in case.old.driver.said("task_live")][-4:] == ["local state"] * 4

@@ -57,7 +57,7 @@ def test_a_topic_without_a_declaration_is_warned_of_with_the_command(case: Case,
     (tmp_path / "other.yaml").write_text("not read: it is another team's")
     (said,) = _check(case, tmp_path, "orders")
     assert (said["event"], said["topic"]) == ("topic_not_declared", "orders")
-    assert said["next"] == f"pipeline topics export --dir {tmp_path} --topic orders"
+    assert said["hint"] == f"pipeline topics export --dir {tmp_path} --topic orders"
 
 
 def test_a_directory_of_something_else_is_none_of_ours(case: Case, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_disk_that_is_full_while_a_checkpoint_arrives_stops_the_task_with_that
     assert not sums.driver.stores.exists(sums.task)
     sums.driver.restart()
     sums.driver.run()
-    assert sums.driver.said("task_live")[-1]["start"] == "a checkpoint"
+    assert sums.driver.said("task_live")[-1]["restored_from"] == "a checkpoint"
     sums.check()
 
 
@@ -75,7 +75,7 @@ def test_a_disk_that_is_full_while_a_state_is_copied_costs_one_checkpoint() -> N
     sums.send(1)
     sums.driver.run()
     (said,) = sums.driver.said("checkpoint_failed")
-    assert "No space left" in said["reason"]
+    assert "No space left" in said["message"]
     sums.send(2)
     sums.driver.run()
     assert kept(sums)[0].seq > newest.seq

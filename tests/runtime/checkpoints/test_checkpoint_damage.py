@@ -53,7 +53,7 @@ def test_a_checkpoint_with_a_damaged_object_gives_way_to_the_one_before(how: str
     assert own
     hurt(sums, prefix(sums) + min(own), how)
     check_restored_from_a_checkpoint(sums, before.seq)
-    assert "object" in sums.driver.said("checkpoint_refused")[0]["reason"]
+    assert "object" in sums.driver.said("checkpoint_refused")[0]["message"]
 
 
 def test_damage_to_every_checkpoint_stops_the_task_and_names_each() -> None:
@@ -77,7 +77,7 @@ def test_a_state_that_cannot_be_opened_gives_way_to_the_one_before() -> None:
     sums.driver.run()
     assert [said["seq"] for said in sums.driver.said("checkpoint_refused")] == [newest.seq]
     live = sums.driver.said("task_live")[-1]
-    assert live["seq"] - live["entries_replayed"] - 1 == before.seq
+    assert live["seq"] - live["replayed_entries"] - 1 == before.seq
     sums.check()
 
 
@@ -96,7 +96,7 @@ def test_a_state_that_is_another_state_than_its_manifest_says_gives_way_to_the_o
             lambda _store, _cluster, _task, ref: mixed if ref == newest else manifest(sums, ref),
         )
         check_restored_from_a_checkpoint(sums, before.seq)
-    assert "another state than its manifest says" in sums.driver.said("checkpoint_refused")[0]["reason"]
+    assert "another state than its manifest says" in sums.driver.said("checkpoint_refused")[0]["message"]
 
 
 def test_an_object_that_vanished_is_made_anew_by_the_next_checkpoint() -> None:
@@ -151,6 +151,6 @@ def test_a_damaged_local_state_is_set_aside_for_a_checkpoint() -> None:
     sums.driver.stores.corrupt(sums.task)
     sums.driver.restart()
     sums.driver.run()
-    assert sums.driver.said("task_live")[-1]["start"] == "a checkpoint"
+    assert sums.driver.said("task_live")[-1]["restored_from"] == "a checkpoint"
     assert sums.driver.said("local_state_set_aside")
     sums.check()

@@ -47,7 +47,7 @@ def test_nothing_is_truncated_before_there_are_three() -> None:
         sums.driver.checkpoints.damage(name, lambda data: data[:-1])
     sums.driver.restart(empty_disk=True)
     sums.driver.run()
-    assert sums.driver.said("task_live")[-1]["start"] == "an empty state"
+    assert sums.driver.said("task_live")[-1]["restored_from"] == "an empty state"
     sums.check()
 
 
@@ -122,7 +122,7 @@ def test_uploads_keep_to_their_limit() -> None:
     """All of a process together."""
     sums = with_history(checkpoint_bytes_per_s=10)
     said = sums.driver.said("checkpoint_registered")
-    assert sum(each["seconds"] for each in said) >= sum(each["uploaded_bytes"] for each in said) / 10 * 0.5
+    assert sum(each["duration_s"] for each in said) >= sum(each["uploaded_bytes"] for each in said) / 10 * 0.5
     sums.check()
 
 
@@ -134,7 +134,7 @@ def test_a_restore_waits_for_a_store_that_is_away_where_nothing_else_is_left() -
         sums.driver.checkpoints.fail_next("get", AWAY)
     sums.send(1)
     sums.driver.run()
-    assert len(sums.driver.said("task_restarts")) == 3
+    assert len(sums.driver.said("task_restarting")) == 3
     sums.check()
 
 
@@ -155,8 +155,8 @@ def test_a_restore_says_how_far_it_is() -> None:
     said = sums.driver.said("restore_progress")
     assert said
     assert said[0]["phase"] == "copying"
-    assert 0 < said[0]["copied_bytes"] <= said[0]["copy_bytes"]
-    assert said[-1]["seconds_left"] is not None
+    assert 0 < said[0]["copied_bytes"] <= said[0]["total_bytes"]
+    assert said[-1]["remaining_s"] is not None
 
 
 def test_many_tasks_do_not_upload_at_once() -> None:

@@ -109,7 +109,7 @@ def test_a_file_that_reads_differently_a_second_time_is_in_no_checkpoint(
         sums.driver.run()
         assert kept(sums)[0] == newest
     (said,) = sums.driver.said("checkpoint_failed")
-    assert "changed while it was uploaded" in said["reason"]
+    assert "changed while it was uploaded" in said["message"]
     sums.driver.clock.advance(10.0)
     sums.driver.run()
     assert kept(sums)[0].seq > newest.seq

@@ -160,8 +160,8 @@ def test_commits_that_are_always_slow_are_said_with_what_to_do() -> None:
     log = live.publisher._environment.log
     assert isinstance(log, structlog.testing.CapturingLogger)
     said = [call.kwargs for call in log.calls if call.args == ("commits_slow",)]
-    assert [fields["times"] for fields in said] == [10]
-    assert "retry_backoff_ms" in said[0]["next"]
+    assert [fields["count"] for fields in said] == [10]
+    assert "retry_backoff_ms" in said[0]["hint"]
 
 
 class FullDisk:

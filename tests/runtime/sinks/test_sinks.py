@@ -382,7 +382,7 @@ def test_status_says_that_a_database_is_away_and_that_it_is_back() -> None:
         totals.driver.clock.advance(0.02)
     found = look(totals)
     assert {s.phase for s in found.tasks} == {TaskPhase.LIVE}
-    problem = next(problem for problem in found.problems if "does not answer" in problem.text)
+    problem = next(problem for problem in found.problems if "is unreachable" in problem.text)
     assert problem.text.startswith(
         "totals/rows/0, totals/rows/1: the database postgresql://db.example:5432/shop"
     )
@@ -423,7 +423,7 @@ def test_a_worker_that_starts_while_a_database_is_away_runs_the_other_groups_and
     assert len(totals.driver.said("database_unreachable")) == 1
     problem = next(p for p in look(totals).problems if "has not begun" in p.text)
     assert problem.text.startswith("group totals/rows has not begun on test: the database postgresql://db.")
-    assert not totals.driver.said("task_restarts")
+    assert not totals.driver.said("task_restarting")
     totals.database.away = None
     live_for(totals, 8.0)
     totals.driver.run()
@@ -459,7 +459,7 @@ def test_a_database_that_lets_nobody_in_is_refused_at_the_start_and_waited_for_l
     totals.database.away = refused
     live_for(totals, 30.0)
     assert "password" in look(totals).problems[0].text
-    assert any("password" in str(said["reason"]) for said in totals.driver.said("database_unreachable"))
+    assert any("password" in str(said["message"]) for said in totals.driver.said("database_unreachable"))
     totals.database.away = None
     live_for(totals, 8.0)
     totals.driver.run()
@@ -478,7 +478,7 @@ def test_a_table_that_is_missing_when_the_database_comes_back_fails_its_tasks_al
     totals.send(2)
     live_for(totals, 8.0)
     [failed] = totals.driver.said("task_failed")
-    assert "ledger" in str(failed["reason"])
+    assert "ledger" in str(failed["message"])
     assert [event.value for event in totals.driver.outputs(copy)] == [1, 2]
 
 

@@ -75,7 +75,7 @@ def test_unreadable_headers_are_skipped_under_skip() -> None:
     case.send(1, 2, 3, bad=2)
     assert case.seen == [1, 3]
     (said,) = case.driver.said("record_rejected")
-    assert (said["record"], REASON in said["error"]) == ("in[0] offset 1", True)
+    assert (said["topic"], said["offset"], REASON in said["message"]) == ("in", 1, True)
 
 
 def test_unreadable_headers_stop_the_task_under_stop() -> None:

@@ -139,9 +139,15 @@ def test_rejected_records_are_logged_with_place_and_reason(rig: Rig) -> None:
     assert (call.method_name, call.args) == ("warning", ("record_rejected",))
     assert call.kwargs == {
         "policy": "skip",
-        "task": "app/main/0",
-        "record": "in[0] offset 101",
-        "error": "ValueError: unlucky",
+        "app": "app",
+        "group": "main",
+        "task": 0,
+        "partitions": [0],
+        "topic": "in",
+        "partition": 0,
+        "offset": 101,
+        "error": "ValueError",
+        "message": "unlucky",
     }
 
 

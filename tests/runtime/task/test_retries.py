@@ -11,7 +11,7 @@ from pipeline import App, Batch, Context, Event, OnError
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.errors import HandlerError
-from pipeline.ports import Step
+from pipeline.ports import Step, task_fields
 from pipeline.runtime.status import read_status
 from pipeline.testing import MemoryCluster, MemoryJournalReader, TestDriver
 
@@ -305,11 +305,14 @@ def test_tries_that_failed_are_counted() -> None:
     assert (progress.records, progress.retried, progress.dead_lettered) == (3, 3, 0)
     assert shaky.driver.said("record_retried")[0] == {
         "event": "record_retried",
-        "task": str(TaskId("shaky", "main", 0)),
-        "record": "numbers[0] offset 1",
+        **task_fields(TaskId("shaky", "main", 0)),
+        "topic": "numbers",
+        "partition": 0,
+        "offset": 1,
         "failures": 1,
         "wait_s": DELAY_S,
-        "error": "ConnectionError: the service is away",
+        "error": "ConnectionError",
+        "message": "the service is away",
     }
 
 

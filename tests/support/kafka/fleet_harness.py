@@ -50,8 +50,10 @@ class Process:
     def live_tasks(self) -> set[str]:
         """As its log says."""
         live: set[str] = set()
-        for _, event, fields in self.events("task_live", "task_leaves", "task_fenced", "task_failed"):
-            (live.add if event == "task_live" else live.discard)(str(fields["task"]))
+        for _, event, fields in self.events("task_live", "task_releasing", "task_fenced", "task_failed"):
+            (live.add if event == "task_live" else live.discard)(
+                f"{fields['app']}/{fields['group']}/{fields['task']}"
+            )
         return live if self.alive else set()
 
 
@@ -174,7 +176,7 @@ class Watcher:
         taken = defaultdict(list)
         for process in fleet.processes:
             for at, _, fields in process.events("task_live"):
-                taken[int(str(fields["task"]).rpartition("/")[2])].append(at)
+                taken[int(str(fields["task"]))].append(at)
         here = moved = 0.0
         for number, times in self.seen.items():
             for before, after in itertools.pairwise(times):

@@ -73,7 +73,7 @@ def check_restored_from_a_checkpoint(sums: Sums, seq: int | None = None) -> None
     sums.send(7)
     sums.driver.run()
     live = sums.driver.said("task_live")[-1]
-    assert live["start"] == "a checkpoint"
+    assert live["restored_from"] == "a checkpoint"
     if seq is not None:
-        assert live["seq"] - live["entries_replayed"] - 1 == seq
+        assert live["seq"] - live["replayed_entries"] - 1 == seq
     sums.check()

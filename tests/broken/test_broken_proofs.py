@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 import pipeline.core.recovery
+import pipeline.kafka.journal
+import pipeline.kafka.topics
 import pipeline.ops.dead_letters.replaying
 import pipeline.ops.loading.loader
 import pipeline.ops.migration.copying
@@ -113,6 +115,27 @@ ROWS = [
         "        if not isinstance(error, OutOfRangeError) or self._starts_behind(partition, position):\n",
         "        if True:\n",
         "tests/runtime/restore/test_stale_reads.py never_forks",
+    ),
+    Broken(
+        "an end counts whatever the number of brokers that answer",
+        pipeline.kafka.journal.KafkaJournalReader.highest_ends,
+        "if 2 * len(answers) <= len(servers):",
+        "if not answers:",
+        "tests/kafka/test_majority.py needs_the_answers",
+    ),
+    Broken(
+        "the highest end counts, of whatever leader",
+        pipeline.kafka.journal.KafkaJournalReader.highest_ends,
+        "max(ends[place] for ends in answers).offset",
+        "max(ends[place].offset for ends in answers)",
+        "tests/kafka/test_majority.py newest_leader",
+    ),
+    Broken(
+        "a topic is as some broker describes it",
+        pipeline.kafka.topics.KafkaTopics.describe_by_most,
+        "if 2 * most <= len(servers):",
+        "if not most:",
+        "tests/kafka/test_majority.py needs_most",
     ),
 ]
 

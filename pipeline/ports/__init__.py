@@ -1,8 +1,8 @@
-"""What the runtime needs from the world, as protocols; adapters and in-memory fakes provide it.
+"""The ports: protocols for everything outside the process. Adapters and in-memory fakes implement them.
 
-A module for each port; `from pipeline.ports import X` is how everything else takes them. Every method states which
-errors of `pipeline.errors` it may raise; anything else that escapes is a bug. The same contract tests (tests/contracts)
-run on the fakes and on the real thing.
+Each port has its own module; all other code uses `from pipeline.ports import X`. The docstrings state which errors of
+`pipeline.errors` a method may raise; any other exception is a bug. The same contract tests (tests/contracts) run on
+the fakes and on the adapters.
 """
 
 from pipeline.core.records import EARLIEST_MS, Output, Record, kept_timestamp

@@ -1,4 +1,4 @@
-"""The store of checkpoints."""
+"""The port to an object store for checkpoints: `CheckpointStore`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["CheckpointStore", "StoredObject"]
 
 
 class StoredObject(NamedTuple):
-    """An object in a checkpoint store. `modified_ms`: when it was last written, by the store's clock."""
+    """An object in a checkpoint store. `modified_ms`: the time of its last write, by the store's clock."""
 
     name: str
     size: int
@@ -17,23 +17,23 @@ class StoredObject(NamedTuple):
 
 
 class CheckpointStore(Protocol):
-    """Objects by name, parts separated by slashes. Threads may share it.
+    """Stores objects under names whose parts are separated by slashes. Thread-safe.
 
-    Every call may raise CheckpointStoreError: it does not answer in time, refuses, or is full.
+    Every call may raise CheckpointStoreError: the store does not answer in time, refuses the request, or is full.
     """
 
     def put(self, name: str, content: Iterable[bytes], size: int) -> None:
-        """Write an object, whole or not at all, durably; `size` bytes. May raise whatever `content` raises."""
+        """Write an object of `size` bytes, atomically and durably. Also raises what `content` raises."""
         ...
 
     def get(self, name: str) -> Iterator[bytes]:
-        """An object's content in pieces of a few MiB. Raises DamagedCheckpointError when it is not there."""
+        """The content of an object in pieces of a few MiB. Raises DamagedCheckpointError if it does not exist."""
         ...
 
     def objects(self, prefix: str) -> Iterator[StoredObject]:
-        """All objects whose names begin with `prefix`, which ends with a slash; in any order."""
+        """All objects whose names begin with `prefix`, in any order. `prefix` ends with a slash."""
         ...
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete objects. One that is not there is ignored."""
+        """Delete objects. Names that do not exist are ignored."""
         ...

@@ -1,4 +1,4 @@
-"""Topics and the cluster's administration."""
+"""The port to topics and cluster administration: `Cluster`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
-    """A topic as the cluster has it. `topic_id` changes when a topic is deleted and created again.
+    """A topic that exists. `topic_id` changes when a topic is deleted and created again.
 
-    `config`: every setting as it is in force. `overridden`: those of them that the topic has for itself; the others
-    follow the cluster's defaults.
+    `config`: the effective value of every setting. `overridden`: the settings that are set on the topic itself; the
+    others follow the cluster's defaults.
     """
 
     name: str
@@ -38,77 +38,77 @@ class TopicInfo:
 
 
 class Cluster(Protocol):
-    """Metadata and administration. All calls may raise UnreachableError or ConfigError (not authorised)."""
+    """Metadata and administration. Every call may raise UnreachableError, or ConfigError for a missing permission."""
 
     def cluster_id(self) -> str: ...
 
     def brokers(self) -> int:
-        """How many brokers there are now."""
+        """The current number of brokers."""
         ...
 
     def topics(self) -> list[str]:
-        """The names of all topics but Kafka's own."""
+        """The names of all topics except Kafka's internal ones."""
         ...
 
     def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
-        """The topics that exist, by name; a missing topic is absent from the answer."""
+        """The topics that exist, by name. Topics that do not exist are omitted."""
         ...
 
     def describe_by_most(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
-        """The same, as most of the brokers answer, each asked for itself.
+        """The topics as a majority of the brokers describes them. Each broker is asked separately.
 
-        For verdicts: a broker that has lost its controllers describes topics as they were. Raises UnreachableError
-        where most do not answer or do not agree.
+        For decisions that must not rest on stale metadata: a broker that has lost its controllers describes topics
+        as they were. Raises UnreachableError unless a majority answers and agrees.
         """
         ...
 
     def create(self, specs: Sequence[TopicSpec], *, check_only: bool = False) -> None:
-        """Create topics and return when they can be written. One that exists already is left as it is.
+        """Create topics and return when they accept writes. Topics that already exist are not changed.
 
-        `check_only`: ask the brokers whether they would, and change nothing. The same for `configure` and `grow`.
+        `check_only`, here and for `configure` and `grow`: let the brokers validate the request without a change.
         """
         ...
 
     def configure(self, topic: str, settings: Mapping[str, str | None], *, check_only: bool = False) -> None:
-        """Set a topic's settings, all or none, and return when the cluster shows them; None: back to the default.
+        """Change settings of a topic, all or none, and return when the cluster shows them. None restores a default.
 
-        Settings that are not named stay. ConfigError with the brokers' words: a setting that does not exist, a
-        value that it cannot take, a policy of the cluster, a topic that is gone.
+        Other settings are not changed. Raises ConfigError with the brokers' message if a setting does not exist, a
+        value is not valid, a policy of the cluster forbids it, or the topic does not exist.
         """
         ...
 
     def grow(self, topic: str, partitions: int, *, check_only: bool = False) -> None:
-        """Give a topic this many partitions in all and return when they can be written.
+        """Increase the number of partitions to `partitions` and return when they accept writes.
 
-        ConfigError with the brokers' words: it has as many or more already, it is gone.
+        Raises ConfigError with the brokers' message if the topic already has that many, or does not exist.
         """
         ...
 
     def default_replication(self) -> int:
-        """What a topic gets that asks for no replication: 3, or the number of brokers when there are fewer."""
+        """The replication of a topic with `replication` 0: 3, or the number of brokers if it is smaller."""
         ...
 
     def delete(self, topics: Sequence[str]) -> None:
-        """Delete topics and return when they are gone. One that does not exist is ignored."""
+        """Delete topics and return when they no longer exist. Topics that do not exist are ignored."""
         ...
 
     def committed(self, consumer_group: str) -> dict[TopicPartition, int]:
-        """Positions that the consumer group has committed; empty when it has none."""
+        """The committed positions of the consumer group; empty if there are none."""
         ...
 
     def forget(self, consumer_group: str) -> None:
-        """Delete a consumer group with its positions; nothing happens when there is none.
+        """Delete a consumer group and its positions. Does nothing if the group does not exist.
 
-        ConfigError when it has members.
+        Raises ConfigError if the group has members.
         """
         ...
 
     def member_ids(self, consumer_group: str) -> list[str]:
-        """The client id of each member of a consumer group, also while it is rebalancing; empty without one."""
+        """The client id of each member of a consumer group, also during a rebalance; empty if it has no members."""
         ...
 
     def truncate(self, partition: TopicPartition, before: int) -> None:
-        """Delete every record below the offset `before`; nothing happens when there is none."""
+        """Delete the records below the offset `before`. Does nothing if there are none."""
         ...
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""What outlives a process that crashes."""
+"""The port to the log that survives a crash of the process: `CrashLog`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["CrashLog", "Ending"]
 
 
 class Ending(NamedTuple):
-    """How the process before this one ended on this disk. `process`: its name.
+    """How the previous process on this disk ended. `process`: its name.
 
-    `left`: it closed its log. `place`, `first`, `last`: what it was handling; an empty place: nothing. `thread`: its
-    processing thread. `trace`: what the fault handler wrote; empty: nothing.
+    `left`: whether it closed its log. `place`, `first`, `last`: the records that it was handling; `place` is empty if
+    there were none. `thread`: its processing thread. `trace`: the output of the fault handler; empty if there was none.
     """
 
     process: str
@@ -24,36 +24,36 @@ class Ending(NamedTuple):
 
 
 class CrashLog(Protocol):
-    """A small log beside the states of an app. It survives the end of the process, not the loss of the disk.
+    """A small log next to the local states of an app. It survives the end of the process, not the loss of the disk.
 
-    `previous`, `load` and `save` come first, then `begin`; all on the processing thread, of the worker that has
-    claimed the states. A log that cannot be written raises ConfigError.
+    Call `previous`, `load` and `save` before `begin`. All calls come from the processing thread of the worker that
+    has claimed the states. Raises ConfigError if the log cannot be written.
     """
 
     def previous(self, app: str) -> Ending | None:
-        """How the process before this one ended; None when there was none."""
+        """How the previous process ended; None if there was none."""
         ...
 
     def load(self) -> bytes:
-        """What was saved last; empty when nothing was."""
+        """The bytes of the last `save`; empty if there was none."""
         ...
 
     def save(self, data: bytes) -> None:
-        """Replace what is saved, as a whole, so that it survives a power loss."""
+        """Replace the saved bytes atomically; they survive a power loss."""
         ...
 
     def begin(self, process: str) -> None:
-        """Forget how the process before this one ended, and record this one from now on."""
+        """Discard the record of the previous process, and start recording this one."""
         ...
 
     def handling(self, place: bytes, first: int, last: int) -> None:
-        """Records from `first` to `last` are about to be handled. Survives the process, not a power loss."""
+        """Record that the handling of `first` to `last` begins. Survives the process, not a power loss."""
         ...
 
     def handled(self) -> None:
-        """They were handled."""
+        """Record that the handling ended."""
         ...
 
     def leave(self) -> None:
-        """This process ends in order. Nothing happens when it has not begun."""
+        """Record an orderly exit of this process. Does nothing before `begin`."""
         ...

@@ -1,4 +1,4 @@
-"""What the runtime needs of a database: `SinkSession`, opened by `Databases`.
+"""The port to a database of a sink: `Databases` opens sessions, `SinkSession` is one connection.
 
 The same contract tests (tests/contracts) run on the fake, on SQLite and on PostgreSQL.
 """
@@ -20,10 +20,11 @@ __all__ = ["Databases", "OwnWrite", "RowsWrite", "SinkSession", "TableShape", "T
 
 @dataclass(frozen=True, slots=True)
 class TableShape:
-    """A table as the database has it. `columns`: None when any may be written.
+    """A table that exists in the database. `columns`: None if any column may be written.
 
-    `uniques`: sets of columns that tell rows apart, the primary key among them; None when any do. `lacks`: rights that
-    the role misses. `name`: the table as statements name it, whatever their search path.
+    `uniques`: the sets of columns with a unique constraint, including the primary key; None if any set is accepted.
+    `lacks`: the privileges that the role does not have. `name`: the table's name in statements, independent of the
+    search path.
     """
 
     columns: tuple[str, ...] | None
@@ -35,9 +36,9 @@ class TableShape:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A table to write to. `table`: as statements name it. `key`: the columns that tell rows apart; empty for `append`.
+    """A table to write to. `table`: its name in statements. `key`: the columns that identify a row; empty for `append`.
 
-    `facts`: None when nothing is known.
+    `facts`: None if they are unknown.
     """
 
     table: str
@@ -48,7 +49,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class RowsWrite:
-    """Rows of one table, and deletions (`upsert` only), in the order of their records: the order decides."""
+    """Rows and deletions (`upsert` only) of one table, in the order of their records, which must be kept."""
 
     target: Target
     columns: tuple[str, ...]
@@ -71,71 +72,74 @@ class OwnWrite:
 
 
 class SinkSession(Protocol):
-    """One connection. One thread at a time; not usable any more after an unreachable database.
+    """One connection. One thread at a time. It can no longer be used after SinkUnreachableError.
 
-    Every call may raise SinkUnreachableError: nothing of the transaction was, or will be, committed; for `commit` that
-    is UnknownOutcomeError. RetriableError: the transaction is to be rolled back and made again (a deadlock, a lock
-    that another has). ConfigError: a right, a table or a column is missing.
+    Every call may raise:
+        SinkUnreachableError: nothing of the transaction was or will be committed. `commit` raises UnknownOutcomeError
+            instead.
+        RetriableError: roll the transaction back and run it again, for example after a deadlock or a lock time-out.
+        ConfigError: a privilege, a table or a column is missing.
     """
 
     def prepare(self) -> None:
-        """Create the table of positions when it is missing. Raises ConfigError for a session that others share."""
+        """Create the table of positions if it is missing. Raises ConfigError if other clients share the session."""
         ...
 
     def shape(self, table: str) -> TableShape | None:
-        """None when there is no such table."""
+        """The table's shape; None if the table does not exist."""
         ...
 
     def facts(self, name: str, key: Sequence[str]) -> TableFacts | None:
-        """What allows a table's changes to be written as sets. `name`: as `shape` has it. None: nothing is known."""
+        """The facts that decide whether changes can be written as sets; None if unknown. `name`: `TableShape.name`."""
         ...
 
     def ddl(self, table: str, key: Sequence[str]) -> str:
-        """Statements that make a key unique, for an error's text."""
+        """Statements that add the unique constraint, for the text of an error."""
         ...
 
     def rows(self, group: GroupId) -> list[PositionRow]:
-        """All rows of a group. Outside of a transaction."""
+        """All positions of a group. Outside of a transaction."""
         ...
 
     def elsewhere(self, group: GroupId, cluster_id: str) -> list[str]:
-        """Other tables of positions in the database that have rows of a group in that Kafka cluster."""
+        """The other tables of positions in the database that contain rows of this group and Kafka cluster."""
         ...
 
     def begin(self) -> None: ...
 
     def lock(self, task: TaskId) -> list[PositionRow]:
-        """A task's rows, which nobody else changes before this transaction ends.
+        """Lock the positions of a task until this transaction ends, and return them.
 
-        An older transaction that holds them is waited for, and ended when it takes long (where the database can).
+        Waits for an older transaction that holds the lock. If that takes long, ends its session, where the database
+        can.
         """
         ...
 
     def put(self, group: GroupId, rows: Sequence[PositionRow], *, keep: bool) -> None:
-        """Write rows of positions. `keep`: one that is there stays as it is."""
+        """Write positions. `keep`: do not change rows that exist."""
         ...
 
     def move(self, hold: Hold, after: Mapping[str, int]) -> bool:
-        """The fence: for each topic the row with our epoch, process and position goes to its position `after`.
+        """The fence: for each topic, set the row with our epoch, process and position to its position `after`.
 
-        False unless it was exactly one row for each: then nothing may be committed.
+        Returns False unless exactly one row matched for each topic; the transaction must then not be committed.
         """
         ...
 
     def write(self, writes: Sequence[RowsWrite | OwnWrite]) -> None:
-        """Raises RejectedRowsError when the database, or the user's function, refuses what is written."""
+        """Write rows. Raises RejectedRowsError if the database or the user's function refuses them."""
         ...
 
     def commit(self) -> None:
-        """May also raise RejectedRowsError (a deferred constraint). UnknownOutcomeError: it may have happened."""
+        """Commit. Raises RejectedRowsError for a deferred constraint, UnknownOutcomeError if it may have succeeded."""
         ...
 
     def rollback(self) -> None:
-        """Never raises; nothing happens outside of a transaction."""
+        """Roll back. Does nothing outside of a transaction. Never raises."""
         ...
 
     def close(self) -> None:
-        """Never raises. An open transaction is rolled back."""
+        """Close the connection, which rolls an open transaction back. Never raises."""
         ...
 
 
@@ -143,5 +147,8 @@ class Databases(Protocol):
     """Opens sessions."""
 
     def open(self, sink: Sink[Any, Any], app: str) -> SinkSession:
-        """Connect. Raises SinkUnreachableError, ConfigError (refused: a password, a database that is not there)."""
+        """Connect.
+
+        Raises SinkUnreachableError, or ConfigError for a wrong password or a database that does not exist.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Sending outside of transactions."""
+"""The port to a producer outside of transactions: `EventClient`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pipeline.errors import PipelineError
 __all__ = ["EventClient", "EventClients", "Report"]
 
 Report = Callable[[Any, Any], None]
-"""Told once what became of a record: (an error for `EventClient.failure`, or None; the `Record`, where it is now)."""
+"""Called once per record: (None, or an error for `EventClient.failure`; the `Record` with its offset)."""
 
 
 class EventClient(Protocol):
-    """An idempotent client outside of transactions. Any thread may enqueue; one serves."""
+    """An idempotent producer without transactions. Any thread may call `enqueue`; one thread calls `serve`."""
 
     @property
     def fatal(self) -> PipelineError | None:
-        """Why the client can do nothing more, ever; None while it can."""
+        """The error after which the client can no longer be used; None if there is none."""
         ...
 
     def enqueue(
@@ -30,23 +30,23 @@ class EventClient(Protocol):
         headers: Sequence[tuple[str, bytes]],
         report: Report,
     ) -> bool:
-        """Take a record, without waiting; False when there is no room. `timestamp_ms` 0 is now.
+        """Enqueue a record without waiting; False if the queue is full. `timestamp_ms` 0 is the current time.
 
-        Records of one partition are written in the order in which they were taken. Raises what `fatal` gives,
-        ConfigError, and ValueError for a record that no topic could take.
+        Records of one partition are written in the order of the calls. Raises the error of `fatal`, ConfigError, and
+        ValueError for a record that no topic would accept.
         """
         ...
 
     def serve(self, timeout_s: float) -> None:
-        """Run the reports of what is decided; wait up to `timeout_s` for the first. Never raises."""
+        """Run the delivery reports that are due; wait up to `timeout_s` for the first. Never raises."""
         ...
 
     def failure(self, error: Any, what: str) -> PipelineError:
-        """What a reported error means: ConfigError, or DeliveryError. `what` names the event."""
+        """The exception for a reported error: ConfigError or DeliveryError. `what` names the event."""
         ...
 
     def purge(self) -> None:
-        """Give up whatever waits or is under way: `serve` reports it as failed. Never raises."""
+        """Discard all records in the queue or in flight; `serve` reports them as failed. Never raises."""
         ...
 
     def close(self) -> None:
@@ -55,6 +55,6 @@ class EventClient(Protocol):
 
 
 class EventClients(Protocol):
-    """Opens clients for events. May raise ConfigError."""
+    """Opens event clients. May raise ConfigError."""
 
     def open(self) -> EventClient: ...

@@ -1,4 +1,4 @@
-"""The other processes of an app."""
+"""The port to the membership of an app: `Members`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ __all__ = ["Members"]
 
 
 class Members(Protocol):
-    """This process among the workers of its app."""
+    """The membership of this process in the group of its app's workers."""
 
     def join(self, consumer_group: str, topic: str, client_id: str, progress: Callable[[], object]) -> None:
-        """Become a dynamic member, and stay one for as long as `progress` keeps returning something new.
+        """Become a dynamic member, and stay one while `progress` keeps returning new values.
 
-        `topic`: one that exists; members must subscribe to something. Joining goes on beside the caller. May
-        raise ConfigError.
+        `topic`: any topic that exists, because a member must subscribe to one. Returns at once; joining continues in
+        the background. May raise ConfigError.
         """
         ...
 
     def announce(self, topic: str, notes: Sequence[tuple[bytes, bytes]]) -> None:
-        """Write (key, value) records, outside of any transaction, and wait. May raise UnreachableError."""
+        """Write (key, value) records outside of a transaction, and wait for delivery. May raise UnreachableError."""
         ...
 
     def leave(self) -> None:
-        """Be a member no longer, at once. Never raises; nothing happens without a join."""
+        """Leave the group at once. Does nothing before `join`. Never raises."""
         ...

@@ -1,4 +1,4 @@
-"""Transactions."""
+"""The port that writes transactions: `TransactionalClient`."""
 
 from __future__ import annotations
 
@@ -14,50 +14,57 @@ __all__ = ["TransactionalClient", "TransactionalClients"]
 class TransactionalClient(Protocol):
     """One transactional producer under one static transactional id. One thread at a time.
 
-    Calls, in order: `init` once, then any number of: `begin`, `send`*, `append`, `flush`, `commit` (or
-    `abort` instead of the rest). Every call may raise FencedError (a newer owner), AbortableError (the
-    transaction must be aborted; RefusedError: for what is in an output), UnknownOutcomeError (renew: close, open a
-    new one, `init`, ask the journal), UnreachableError (only `init`: nothing happened, call again).
+    Call `init` once. Then, for each transaction, call `begin`, `send` any number of times, `append`, `flush` and
+    `commit`. `abort` may replace the remaining calls.
+
+    Every call may raise:
+        FencedError: a newer owner has this id.
+        AbortableError: the transaction must be aborted. RefusedError: because of the content of an output.
+        UnknownOutcomeError: renew the producer: close it, open a new one, call `init`, and read the journal.
+        UnreachableError: only from `init`. Nothing happened; call it again.
     """
 
     def init(self) -> None:
-        """Fence every older producer of this id and end its open transaction."""
+        """Fence all earlier producers with this id and end their open transaction."""
         ...
 
     def begin(self) -> None: ...
 
     def send(self, outputs: Sequence[Output]) -> None:
-        """Enqueue all outputs; plain tuples in the order of Output are as good, and cheaper to make.
+        """Enqueue all outputs. Plain tuples in the field order of Output are accepted, because they are cheaper.
 
-        A client that takes fewer than it was given must not pass for success.
+        Returns only if the client accepted every record.
         """
         ...
 
     def append(self, journal: TopicPartition, chunks: Sequence[bytes], key: bytes | None = None) -> None:
-        """Enqueue an entry's chunks, in order, to exactly this partition."""
+        """Enqueue the chunks of an entry, in order, for this partition."""
         ...
 
     def flush(self) -> int:
-        """Wait until every record is delivered; the offset of the first appended chunk."""
+        """Wait until every record is delivered. Returns the offset of the first appended chunk."""
         ...
 
     def appended_at(self) -> Mapping[TopicPartition, int]:
-        """After `flush`: the offset of the first chunk in each partition that was appended to."""
+        """After `flush`: the offset of the first appended chunk, by partition."""
         ...
 
     def commit(self, timeout_s: float | None = None) -> None:
-        """Commit; without `timeout_s`, for as long as it takes.
+        """Commit. Without `timeout_s`, waits without a limit.
 
-        After it UnknownOutcomeError: the request is on its way or not, and the producer only good for `close`.
+        After `timeout_s`, raises UnknownOutcomeError: the request may have been sent. Only `close` is then allowed.
         """
         ...
 
     def abort(self, timeout_s: float | None = None) -> None:
-        """Abort; without `timeout_s`, for as long as it takes. After it UnreachableError: the successor does it."""
+        """Abort. Without `timeout_s`, waits without a limit.
+
+        After `timeout_s`, raises UnreachableError; the successor's `init` aborts the transaction.
+        """
         ...
 
     def close(self) -> None:
-        """Release the client without waiting for anything undelivered. Never raises."""
+        """Release the client without waiting for undelivered records. Never raises."""
         ...
 
 
@@ -67,5 +74,5 @@ class TransactionalClients(Protocol):
     def open(self, transactional_id: str) -> TransactionalClient: ...
 
     def learn(self, message_bytes: Mapping[str, int]) -> None:
-        """Keep batches within these values of max.message.bytes, by topic, in producers opened from now on."""
+        """Update `max.message.bytes` by topic. Producers opened from now on keep their batches within it."""
         ...

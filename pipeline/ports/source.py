@@ -1,4 +1,4 @@
-"""The input of a group."""
+"""The port that reads the input of a handler group: `Source`."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ __all__ = ["PartitionFailure", "Polled", "Source", "Sources"]
 
 @dataclass(frozen=True, slots=True)
 class PartitionFailure:
-    """A partition that cannot be read any further."""
+    """A partition that can no longer be read."""
 
     partition: TopicPartition
     error: PipelineError
 
 
 class Polled(NamedTuple):
-    """What one poll returned: records in offset order per partition, and partitions that failed."""
+    """The result of one poll: records in offset order per partition, and partitions that failed."""
 
     records: Sequence[Record]
     failures: Sequence[PartitionFailure] = ()
 
 
 class Source(Protocol):
-    """The input of one handler group: reads committed records only, holds no decisions about positions."""
+    """The input of one handler group. Reads committed records only. The caller decides all positions."""
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Add partitions, each read from its position on."""
+        """Add partitions; reading starts at the given positions."""
         ...
 
     def unassign(self, partitions: Iterable[TopicPartition]) -> None: ...
 
     def poll(self, max_records: int, timeout_s: float) -> Polled:
-        """Up to `max_records` records; returns at once with what is there, else waits up to `timeout_s`.
+        """Up to `max_records` records. Returns at once if records are available, else waits up to `timeout_s`.
 
-        A position below or above what the partition still holds is a PartitionFailure (FatalTaskError).
-        A broker that is away is no error here: the answer is empty until it is back.
+        A position outside of the partition's offsets is a PartitionFailure (FatalTaskError). An unreachable broker is
+        not an error: the result is empty until the broker is reachable again.
         """
         ...
 
     def rewind(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Read these partitions from these positions again; nothing fetched earlier is returned any more."""
+        """Read these partitions again from these positions. Records that were fetched before are discarded."""
         ...
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None: ...
@@ -54,11 +54,11 @@ class Source(Protocol):
     def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
 
     def bounds(self, partition: TopicPartition) -> tuple[int, int]:
-        """(first offset still there, position after the last committed one). May raise UnreachableError."""
+        """(first offset that exists, position after the last committed record). May raise UnreachableError."""
         ...
 
     def mirror(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Commit positions to the consumer group for lag tools: best effort, never waits, never raises."""
+        """Commit positions to the consumer group, for lag monitoring. Best effort. Never waits, never raises."""
         ...
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Where a crash must be harmless."""
+"""The steps of the protocols at which a crash must be harmless: `Step`."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ class Step(Enum):
 
 
 class Steps(Protocol):
-    """Told when a named step is reached: nothing in production; tests crash there."""
+    """Called at each step. In production it does nothing; tests crash the worker there."""
 
     def reached(self, step: Step, task: TaskId) -> None: ...

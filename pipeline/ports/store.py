@@ -1,4 +1,4 @@
-"""The local state of a task."""
+"""The port to the local state of tasks: `Store`, opened by `Stores`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Snapshot", "SnapshotFile", "Staged", "Store", "Stores"]
 
 
 class SnapshotFile(NamedTuple):
-    """A file of a state. Two with equal tokens have the same content, for as long as the process lives."""
+    """A file of a state. Within one process, files with equal tokens have the same content."""
 
     name: str
     size: int
@@ -19,7 +19,7 @@ class SnapshotFile(NamedTuple):
 
 
 class Snapshot(Protocol):
-    """A state as it was at one moment, kept beside the living one until it is closed."""
+    """A consistent copy of a state, kept next to the live one until it is closed."""
 
     @property
     def position(self) -> bytes: ...
@@ -28,57 +28,57 @@ class Snapshot(Protocol):
     def files(self) -> Sequence[SnapshotFile]: ...
 
     def read(self, name: str) -> Iterator[bytes]:
-        """A file's content in pieces of a few MiB. Raises CorruptStateError."""
+        """The content of a file in pieces of a few MiB. Raises CorruptStateError."""
         ...
 
     def close(self) -> None:
-        """Remove it. Never raises."""
+        """Delete the snapshot. Never raises."""
         ...
 
 
 class Staged(Protocol):
-    """A state that is being brought from elsewhere, beside the place where it will be. Any thread may write."""
+    """A state that is being copied to this disk, next to its final directory. Any thread may write."""
 
     def write(self, name: str, content: Iterable[bytes]) -> None:
-        """One file, whole. Raises CorruptStateError when it cannot be written, and whatever `content` raises."""
+        """Write one complete file. Raises CorruptStateError if it cannot be written, and what `content` raises."""
         ...
 
     def install(self) -> None:
-        """Put it in its place in one step; there must be no state. Raises CorruptStateError."""
+        """Move it to its final directory, atomically. Raises CorruptStateError, also if a state exists there."""
         ...
 
     def discard(self) -> None:
-        """Remove it. Never raises; nothing happens once it is installed."""
+        """Delete it. Does nothing after `install`. Never raises."""
         ...
 
 
 class Store(Protocol):
-    """The applied state of one task. Any failure to write or read raises CorruptStateError."""
+    """The applied state of one task. Raises CorruptStateError if a write or a read fails."""
 
     def get(self, key: bytes) -> bytes | None: ...
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Keys with this prefix, from `start` on, in byte order, as of one moment. Never the position."""
+        """The keys with this prefix from `start` on, in byte order, from a consistent view. Never the position."""
         ...
 
     def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
-        """Write all values (None deletes) and the applied position, atomically."""
+        """Write the values and the applied position atomically. None deletes a key."""
         ...
 
     def clear(self, position: bytes) -> None:
-        """Remove every value and write the applied position, atomically."""
+        """Delete all values and write the applied position, atomically."""
         ...
 
     def position(self) -> bytes | None:
-        """The applied position as last written; None in an empty store."""
+        """The last applied position; None if the store is empty."""
         ...
 
     def snapshot(self) -> Snapshot:
-        """All of it, position included, as of one moment; beside reads and an `apply`.
+        """A snapshot of the values and the position. May run concurrently with reads and an `apply`.
 
-        Raises CorruptStateError, also when the state is empty or was closed meanwhile.
+        Raises CorruptStateError, also if the state is empty or was closed.
         """
         ...
 
@@ -89,39 +89,39 @@ class Stores(Protocol):
     """Opens, lists and destroys the local states of tasks."""
 
     def claim(self, app: str) -> None:
-        """Take the states of an app for this worker, before anybody else's work is disturbed.
+        """Claim the local states of an app for this worker, before the start can disturb other workers.
 
-        Snapshots, staged states and those put away that a process has left behind are removed.
-        Raises ConfigError when another worker has them, or when they could not be written.
+        Deletes the snapshots, the staged states and the detached states that an earlier process left.
+        Raises ConfigError if another worker has claimed them, or if the directory is not writable.
         """
         ...
 
     def release(self, app: str) -> None:
-        """Give up a claim; nothing happens when there is none. The end of the process does it, too."""
+        """Release a claim. Does nothing without one. The end of the process also releases it."""
         ...
 
     def open(self, task: TaskId) -> Store:
-        """Open or create. Raises CorruptStateError; ConfigError when another process has it open."""
+        """Open or create a state. Raises CorruptStateError, or ConfigError if another process has it open."""
         ...
 
     def exists(self, task: TaskId) -> bool: ...
 
     def put_away(self, task: TaskId) -> Callable[[], None]:
-        """Take a state out of its place in one step; the call removes it, on any thread, and may take long.
+        """Detach a state from its directory atomically. The returned function deletes it.
 
-        What a process puts away and does not remove is nobody's, and removed by the next `claim`. Both raise
-        ConfigError: when the state is open, when it cannot be moved or removed.
+        The function may run on any thread and may take long. If it never runs, the next `claim` deletes the state.
+        Both raise ConfigError if the state is open or cannot be moved or deleted.
         """
         ...
 
     def destroy(self, task: TaskId) -> None:
-        """`put_away` and remove; nothing happens when there is no state."""
+        """Delete a state: `put_away` and its function. Does nothing if there is no state."""
         ...
 
     def set_aside(self, task: TaskId) -> str:
-        """Move a state that cannot be used out of the way, unchanged; where it is now."""
+        """Move an unusable state out of its directory, unchanged. Returns its new location."""
         ...
 
     def stage(self, task: TaskId) -> Staged:
-        """Begin to bring a state; what an earlier attempt has left is removed. Raises ConfigError."""
+        """Start a copy of a state. Deletes the rest of an earlier attempt. Raises ConfigError."""
         ...

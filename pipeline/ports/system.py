@@ -1,4 +1,4 @@
-"""The process itself, as the runtime sees it: time, randomness, work beside the processing thread, the log."""
+"""The ports to the process: time, randomness, background work and the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Clock(Protocol):
-    """Time. Nothing in the runtime asks the operating system itself."""
+    """Time. The runtime never reads the time from the operating system."""
 
     def monotonic_s(self) -> float: ...
 
@@ -23,7 +23,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clocks: for production, and for adapters, which wait for real brokers and processes."""
+    """The clocks of the operating system. For production, and for adapters that wait for brokers and processes."""
 
     def monotonic_s(self) -> float:
         return time.monotonic()
@@ -36,7 +36,7 @@ class SystemClock:
 
 
 class Random(Protocol):
-    """Randomness. Seeded in tests."""
+    """Random numbers. Tests use a seed."""
 
     def token(self, size: int) -> bytes: ...
 
@@ -44,27 +44,27 @@ class Random(Protocol):
 
 
 class Pending(Protocol[T_co]):
-    """A step under way."""
+    """A function that an Executor runs, like a future."""
 
     def done(self) -> bool: ...
 
     def result(self) -> T_co:
-        """Wait for the step; its value, or raise what it raised."""
+        """Wait for the function. Returns its value, or raises what it raised."""
         ...
 
 
 class Executor(Protocol):
-    """Runs steps beside the processing thread: threads in production, a seeded scheduler in tests."""
+    """Runs functions in the background: on threads in production, on a seeded scheduler in tests."""
 
     def submit(self, step: Callable[[], T]) -> Pending[T]: ...
 
     def close(self) -> None:
-        """Wait for the steps under way and end."""
+        """Wait for the functions that are running, and stop."""
         ...
 
 
 class Logger(Protocol):
-    """Structured log: an event and its fields. Never a secret, never once per record."""
+    """The structured log: an event and its fields. No secrets, and never an entry for every record."""
 
     def info(self, event: str, **fields: Any) -> Any: ...
     def warning(self, event: str, **fields: Any) -> Any: ...

@@ -1,11 +1,11 @@
-"""Polling with a deadline: `Deadline`, the one loop of the package that waits for a condition by asking again.
+"""Polling with a deadline: `Deadline`. All polling loops of the package use it.
 
     deadline = Deadline(clock, 10.0, pause_s=0.05)
     while not is_there():
         if not deadline.pause():
             raise FatalTaskError("it is not there after 10 s")
 
-and, to try again what fails:
+To retry a call that fails:
 
     while True:
         try:
@@ -14,8 +14,8 @@ and, to try again what fails:
             if not deadline.pause():
                 raise
 
-So the condition is always asked once, and once more after the last pause. The clock is asked only after a condition
-that does not hold.
+The condition is always checked at least once, and once more after the last pause. The clock is read only after a
+check that failed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = ["Deadline"]
 
 
 class Deadline:
-    """A time-out that begins now, and the pauses until it has passed. One wait each, from one thread.
+    """A time-out that starts now, and the pauses until it expires. For one wait, from one thread.
 
     Args:
-        clock: measures the time and sleeps.
-        timeout_s: seconds from now on; 0 means that the condition is asked once.
-        pause_s: seconds between two attempts, or what returns them, as for pauses that are random.
+        clock: the source of time.
+        timeout_s: seconds from now; 0: the condition is checked once.
+        pause_s: seconds between two attempts, or a function that returns them, for random pauses.
     """
 
     def __init__(self, clock: Clock, timeout_s: float, pause_s: float | Callable[[], float]) -> None:
@@ -44,16 +44,16 @@ class Deadline:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         return self._clock.monotonic_s() - self._began_s
 
     def has_passed(self, timeout_s: float | None = None) -> bool:
-        """Whether the time is over. `timeout_s`: another one, for a condition that is waited for less long."""
+        """Whether the time-out has expired. `timeout_s`: a shorter time-out to check instead."""
         allowed_s = self._timeout_s if timeout_s is None else timeout_s
         return self.elapsed_s >= allowed_s
 
     def pause(self, timeout_s: float | None = None) -> bool:
-        """Sleep until the next attempt and return True; return False once the time is over."""
+        """Sleep until the next attempt. Returns False if the time-out has expired, else True."""
         if self.has_passed(timeout_s):
             return False
         self._clock.sleep(self._pause_s() if callable(self._pause_s) else self._pause_s)

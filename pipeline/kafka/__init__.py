@@ -1,1 +1,1 @@
-"""The ports of the runtime on a Kafka cluster. The only importer of confluent_kafka."""
+"""The adapters of the Kafka ports. Only this package imports confluent_kafka."""

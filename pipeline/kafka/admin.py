@@ -1,4 +1,4 @@
-"""Requests of an admin client and their answers: `AdminRequests`, what the cluster adapter is built on."""
+"""Requests of an admin client: `AdminRequests`, the base class of the cluster adapter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VISIBLE_POLL_S = 0.02
 
 
 class AdminRequests:
-    """One admin client. Calls may come from several threads. `wait`: for the first request of all."""
+    """One admin client. Thread-safe. `wait`: how long the first request waits for Kafka."""
 
     def __init__(self, settings: KafkaSettings, wait: StartupWait | None = None) -> None:
         self._settings = settings
@@ -34,21 +34,21 @@ class AdminRequests:
         self._looked = False
 
     def close(self) -> None:
-        """Nothing is held that outlives the process; the client ends when it is forgotten."""
+        """Do nothing: the client stops when it is garbage-collected."""
 
     @property
     def _admin(self) -> AdminClient:
-        """The client. Before the first request Kafka is waited for; later ones leave that to the client."""
+        """The client. The first request waits until Kafka is reachable; for later requests the client itself waits."""
         if not self._looked:
             wait_for_answer(self._look, self._wait_at_start)
             self._looked = True
         return self._client
 
     def _look(self) -> None:
-        """Raise UnreachableError at once when nothing listens, or, where a start waits, when there is no answer."""
+        """Raise UnreachableError if nothing listens, or, if a start waits for Kafka, if no broker answers."""
         require_listener(self._servers)
         if self._wait_at_start.seconds > 0:
-            # Something may listen for a Kafka that is not there yet: a container engine, a proxy.
+            # A container engine or a proxy may listen before Kafka itself does.
             self._answer(self._client.describe_cluster(request_timeout=self._timeout_s), "cluster")
 
     @property
@@ -59,8 +59,8 @@ class AdminRequests:
         return self._answer(self._admin.describe_cluster(request_timeout=self._timeout_s), "cluster")
 
     def _answer(self, future: Future[Any], what: str, *, ignore: frozenset[int] = frozenset()) -> Any:
-        """The future's value; None for an error that is an answer, too."""
-        self._client.poll(0)  # hands the client's log on
+        """The result of the future; None for an error code in `ignore`."""
+        self._client.poll(0)  # forwards the client's log
         try:
             return future.result(timeout=self._timeout_s + 5)
         except KafkaException as exception:
@@ -75,10 +75,10 @@ class AdminRequests:
             raise UnreachableError(f"{what} on {self._servers}: no answer", hint=NO_ANSWER) from error
 
     def _choose_another_broker(self) -> None:
-        """Replace the client. It sends what is here to one broker, the last one to be called the controller.
+        """Replace the client, which sends these requests only to the last known controller.
 
-        When that one is away it waits for it alone, without asking the others who it is now, and connects
-        again and again without a pause, on a whole core.
+        If that broker is unreachable, the client does not ask other brokers for the new controller. It reconnects
+        without a pause and uses a whole core.
         """
         self._client = clients.open_client(AdminClient, clients.admin(self._settings))
 

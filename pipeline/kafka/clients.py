@@ -1,7 +1,8 @@
-"""Properties of every Kafka client this package opens.
+"""The properties of the Kafka clients that this package opens.
 
-Three layers, later ones win: our tuning, the user's `[kafka]` properties, and what the guarantees rest on.
-The client's own log goes to the logger `pipeline.kafka`, never to stderr.
+There are three layers, and later ones override earlier ones: the tuning of this package, the user's `[kafka]`
+properties, and the properties that the guarantees depend on. The log of the client goes to the logger
+`pipeline.kafka`, never to stderr.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ QUIET_S = 30.0
 SESSION_TIMEOUT_MS = 10_000
 STUCK_TIMEOUT_MS = 30_000
 
-# A client warns on stderr, before it has a logger, about properties that only the other kind knows.
+# A client logs a warning on stderr, before it has a logger, about properties of the other kind of client.
 _PRODUCER_ONLY = (
     "batch.",
     "compression.",
@@ -56,15 +57,16 @@ ClientT = TypeVar("ClientT")
 Properties = dict[str, Any]
 
 _DEFAULT_MESSAGE_BYTES = 1_000_000  # below the broker's default of 1,048,588
-# A dead letter is an input of any size with headers that say why. The client allows no limit above the second.
+# A dead letter is a record of any size plus headers with the reason. The second value is the client's maximum.
 _DEAD_LETTER_BYTES = 64 * 1024
 _MOST_MESSAGE_BYTES = 1_000_000_000
-_BELOW_LIMIT = 100  # how far max_event_bytes is to be below the smallest max.message.bytes
-_BATCH_OVERHEAD = 512  # what the client counts beside key, value and headers
+_BELOW_LIMIT = 100  # the required distance of max_event_bytes from the smallest max.message.bytes
+_BATCH_OVERHEAD = 512  # what the client counts in addition to key, value and headers
 
 
-# A fence is how tasks move, and no fault; the worker says what it makes of it. A coordinator that a broker has just
-# become reads its log first, and the client asks again.
+# Fencing is the normal way to move a task, and the worker logs it itself. A new coordinator reads its log first, and
+# the
+# client retries.
 _EXPECTED = (
     "fenced by a newer",
     "old epoch",
@@ -74,17 +76,17 @@ _EXPECTED = (
 
 
 class Repeats(logging.Filter):
-    """Lets one of many like lines through, every `QUIET_S`, with the number of those that it kept back.
+    """Passes one of many equal log lines every `QUIET_S`, with the number of lines that it suppressed.
 
-    Each client tells of each failed connection, several times a second while a broker is away: thousands of
-    lines that hide the few that count. Lines are alike when they differ in client and duration only.
+    Every client logs every failed connection, several times a second while a broker is unreachable. These thousands
+    of lines hide the important ones. Lines are equal if they differ only in client name and duration.
     """
 
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._monotonic_s = monotonic_s
         self._lock = threading.Lock()
-        self._seen: dict[str, tuple[float, int]] = {}  # until when it is quiet, and how many were kept back
+        self._seen: dict[str, tuple[float, int]] = {}  # quiet until, suppressed lines
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -110,11 +112,11 @@ LOGGER.addFilter(Repeats())
 
 @dataclass(frozen=True, slots=True)
 class ProducerLimits:
-    """What bounds a transactional producer.
+    """The limits of a transactional producer.
 
-    `message_bytes` holds `max.message.bytes` of the app's topics. The smallest bounds a batch, which the broker
-    measures whole. The largest bounds what the client takes at all: entries and dead letters are written, too,
-    and outputs are measured one by one where they are sent.
+    `message_bytes` contains `max.message.bytes` of the app's topics. The smallest value limits a batch, because the
+    broker checks the size of the whole batch. The largest value limits a record in the client, which also writes
+    journal entries and dead letters. The size of each output is checked where it is sent.
     """
 
     transaction_timeout_ms: int = 20_000
@@ -123,7 +125,7 @@ class ProducerLimits:
 
     @property
     def message_timeout_ms(self) -> int:
-        """Below the transaction's, so that an undeliverable record aborts before the broker does."""
+        """Below the transaction time-out, so that the producer aborts an undeliverable record first."""
         return self.transaction_timeout_ms * 3 // 4
 
     @property
@@ -137,21 +139,21 @@ class ProducerLimits:
 
 
 def _batch_within(message_bytes: int) -> int:
-    """`batch.size` for a topic of this limit: the rest is for the batch's header, and what the estimate leaves out."""
+    """`batch.size` for a topic with this limit. The margin is for the batch header and for estimation errors."""
     return max(1, min(_DEFAULT_MESSAGE_BYTES, message_bytes - min(4096, message_bytes // 8)))
 
 
 def consumer(settings: KafkaSettings, consumer_group: str) -> Properties:
-    """A consumer of inputs: committed records only, positions owned by the caller."""
+    """A consumer of inputs that reads committed records only. The caller manages the positions."""
     return _layers(
         settings,
         without=_PRODUCER_ONLY,
         tuning={
-            # A full queue makes the fetcher sleep this long; the default of 1000 halves the throughput.
+            # The fetcher sleeps this long when the queue is full. The default of 1000 halves the throughput.
             "fetch.queue.backoff.ms": "3",
-            # A broker that lost its controllers answers fetches without an error, so nothing else asks who leads.
+            # A broker that lost its controllers answers fetches without an error, so no error triggers a refresh.
             "topic.metadata.refresh.interval.ms": "30000",
-            # One request per broker is under way at a time: a rewound partition waits for the last one.
+            # Each broker has one fetch request at a time, and a rewound partition waits for the current one.
             "fetch.wait.max.ms": "100",
             "fetch.message.max.bytes": "1048576",
             "queued.min.messages": "50000",
@@ -170,13 +172,13 @@ def consumer(settings: KafkaSettings, consumer_group: str) -> Properties:
 
 
 def journal(settings: KafkaSettings) -> Properties:
-    """A consumer that reads a stretch of a journal once, as fast as it can, and notices the end."""
+    """A consumer that reads a range of a journal once, at full speed, and detects the end."""
     return _layers(
         settings,
         without=_PRODUCER_ONLY,
         tuning={
             "fetch.queue.backoff.ms": "3",
-            # The end is known only from an empty answer, so this is what every read waits at least.
+            # Only an empty response shows the end, so every read waits at least this long.
             "fetch.wait.max.ms": "10",
             "fetch.message.max.bytes": "8388608",
             "fetch.max.bytes": "67108864",
@@ -184,7 +186,7 @@ def journal(settings: KafkaSettings) -> Properties:
             "queued.max.messages.kbytes": "65536",
         },
         owned={
-            "group.id": "pipeline.journal-reader",  # the client wants one; nothing is ever committed to it
+            "group.id": "pipeline.journal-reader",  # required by the client; no offsets are committed to it
             "enable.auto.commit": "false",
             "enable.auto.offset.store": "false",
             "auto.offset.reset": "error",
@@ -201,16 +203,16 @@ def producer(settings: KafkaSettings, transactional_id: str, limits: ProducerLim
         settings,
         without=_CONSUMER_ONLY,
         tuning={
-            "linger.ms": "5",  # `flush` sends at once whatever lingers
+            "linger.ms": "5",  # `flush` sends records at once, whatever this value is
             "compression.type": "lz4",
             "queue.buffering.max.messages": "200000",
             "queue.buffering.max.kbytes": "262144",
-            # How long a record for a topic that does not exist holds up its transaction.
+            # How long a record for a topic that does not exist delays its transaction.
             "topic.metadata.propagation.max.ms": str(min(5000, limits.message_timeout_ms)),
         },
         owned={
             "transactional.id": transactional_id,
-            "allow.auto.create.topics": "false",  # it is true for producers, unlike for consumers
+            "allow.auto.create.topics": "false",  # the default is true for producers
             "enable.idempotence": "true",
             "acks": "all",
             "partitioner": "murmur2_random",
@@ -227,7 +229,7 @@ def producer(settings: KafkaSettings, transactional_id: str, limits: ProducerLim
 def events(
     settings: KafkaSettings, producer: ProducerSettings, on_error: Callable[[Any], None]
 ) -> Properties:
-    """A producer of a service's events, outside of transactions. `on_error` is told of errors of no single call."""
+    """A producer of a service's events, outside of transactions. `on_error` receives errors of no single call."""
     timeout_ms = int(producer.delivery_timeout_s * 1000)
     return _layers(
         settings,
@@ -244,9 +246,9 @@ def events(
             "linger.ms": str(producer.linger_ms),
             "message.timeout.ms": str(timeout_ms),
             "message.max.bytes": str(producer.max_event_bytes + _BATCH_OVERHEAD),
-            # An event that is larger than this goes alone, so that nothing else is refused with it.
+            # A larger event is sent in a batch of its own, so that its refusal affects no other event.
             "batch.size": str(_batch_within(producer.max_event_bytes + _BELOW_LIMIT)),
-            # The bound is the caller's, who counts headers, too; these are never reached before it.
+            # The caller enforces the limits, with headers included. These values are higher than the caller's.
             "queue.buffering.max.messages": str(producer.max_records + 1),
             "queue.buffering.max.kbytes": str((producer.max_bytes + producer.max_event_bytes) // 1024 + 64),
             "error_cb": on_error,
@@ -255,16 +257,16 @@ def events(
 
 
 def member(settings: KafkaSettings, consumer_group: str, client_id: str) -> Properties:
-    """A consumer that is a member of a group, and reads nothing."""
+    """A consumer that is a member of a group and reads no records."""
     return _layers(
         settings,
         without=_PRODUCER_ONLY,
         tuning={"heartbeat.interval.ms": "2000"},
         owned={
             "group.id": consumer_group,
-            "client.id": client_id,  # all that the others are told about a member
+            "client.id": client_id,  # the only data about a member that the other members see
             "session.timeout.ms": str(SESSION_TIMEOUT_MS),
-            # A handler that does not return takes its worker out of the group this soon.
+            # If a handler does not return for this long, its worker leaves the group.
             "max.poll.interval.ms": str(STUCK_TIMEOUT_MS),
             "partition.assignment.strategy": "range",
             "group.protocol": "classic",
@@ -276,7 +278,7 @@ def member(settings: KafkaSettings, consumer_group: str, client_id: str) -> Prop
 
 
 def announcer(settings: KafkaSettings) -> Properties:
-    """A producer of a few records outside of transactions."""
+    """A producer for a few records outside of transactions."""
     return _layers(
         settings,
         without=_CONSUMER_ONLY,
@@ -301,7 +303,7 @@ def admin(settings: KafkaSettings) -> Properties:
 
 
 def open_client(client: Callable[[Properties], ClientT], properties: Properties) -> ClientT:
-    """Open a client. Raises ConfigError naming the property that it refuses."""
+    """Open a client. Raises ConfigError with the property that the client refuses."""
     try:
         return client(properties)
     except KafkaException as error:
@@ -312,7 +314,7 @@ def open_client(client: Callable[[Properties], ClientT], properties: Properties)
 
 
 def broker_addresses(admin: Any, timeout_s: float, where: str) -> list[str]:
-    """Each broker's address, as `bootstrap.servers` takes it. Raises UnreachableError, ConfigError."""
+    """The address of each broker, in the form of `bootstrap.servers`. Raises UnreachableError, ConfigError."""
     try:
         brokers = admin.list_topics(timeout=timeout_s).brokers.values()
     except KafkaException as error:
@@ -326,7 +328,7 @@ def _layers(
     return {
         "client.id": "pipeline",
         "socket.keepalive.enable": "true",
-        "reconnect.backoff.max.ms": "1000",  # the default of 10 s would outlast a broker's restart
+        "reconnect.backoff.max.ms": "1000",  # the default of 10 s is longer than a broker's restart
         **tuning,
         **{name: value for name, value in settings.properties.items() if not name.startswith(without)},
         "error_cb": global_error,
@@ -337,5 +339,5 @@ def _layers(
 
 
 def global_error(error: object) -> None:
-    """Errors of no single call: brokers that come and go. The calls they break report them themselves."""
+    """Log an error of no single call, such as a lost connection. Calls that fail because of it report it themselves."""
     LOGGER.info("kafka client: %s", error)

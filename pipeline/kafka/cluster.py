@@ -1,6 +1,6 @@
-"""Metadata and administration of one Kafka cluster: `KafkaCluster`. It is what every start asks first.
+"""Metadata and administration of one Kafka cluster: `KafkaCluster`. Every start sends its first request here.
 
-Topics are in `pipeline.kafka.topics`; here are the cluster itself and its consumer groups.
+This module has the cluster itself and its consumer groups; `pipeline.kafka.topics` has the topics.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _NO_GROUP = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
 
 
 class KafkaCluster(KafkaTopics):
-    """`ports.Cluster` on one admin client. Calls may come from several threads."""
+    """`ports.Cluster` on one admin client. Thread-safe."""
 
     def cluster_id(self) -> str:
         return str(self._describe_cluster().cluster_id)
 
     def committed(self, consumer_group: str) -> dict[TopicPartition, int]:
-        """Positions that the consumer group has committed, asked for every partition of the cluster.
+        """The positions that the consumer group has committed, requested for every partition of the cluster.
 
-        The admin client's own request for a whole group ends the process when the group's coordinator
-        happens to move (librdkafka issue 5040); a consumer's does not.
+        The admin client's request for a whole group crashes the process if the group's coordinator moves at that
+        moment (librdkafka issue 5040). A consumer's request does not.
         """
         what = f"offsets of group {consumer_group} on {self._servers}"
         reader = clients.open_client(Consumer, clients.consumer(self._settings, consumer_group))
@@ -55,7 +55,7 @@ class KafkaCluster(KafkaTopics):
         return {TopicPartition(p.topic, p.partition): p.offset for p in answers if p.offset >= 0}
 
     def forget(self, consumer_group: str) -> None:
-        """Delete a consumer group with its positions; nothing happens when there is none."""
+        """Delete a consumer group and its positions. Does nothing if the group does not exist."""
         futures = self._admin.delete_consumer_groups([consumer_group], request_timeout=self._timeout_s)
         what = f"deletion of group {consumer_group} on {self._servers}"
         try:
@@ -64,7 +64,7 @@ class KafkaCluster(KafkaTopics):
             raise ConfigError(error.message, hint="stop what reads as that group, then again") from error
 
     def member_ids(self, consumer_group: str) -> list[str]:
-        """The client id of each member of a consumer group, also while it is rebalancing."""
+        """The client id of each member of a consumer group, also during a rebalance."""
         what = f"members of group {consumer_group}"
 
         def ask() -> list[str]:

@@ -1,8 +1,8 @@
-"""The one place where the Kafka client's errors become the package's: one class per reaction.
+"""Translates the Kafka client's errors to the errors of the package: one class per reaction. No other module does.
 
-librdkafka sorts the failures of a transaction into fatal, abortable and retriable. Only three of its answers
-are certain: the id was fenced, the transaction failed before its end was asked for, or the same call may be
-made again. Whatever is left is an unknown outcome, and the journal decides.
+librdkafka classifies the failures of a transaction as fatal, abortable and retriable. Only three of its answers are
+certain: the id was fenced, the transaction failed before the request to end it, or the same call may be repeated.
+Every other answer is an unknown outcome, and the journal decides.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-# A newer owner bumped the epoch. The broker may also have done it itself, after a transaction time-out.
+# A newer owner bumped the epoch, or the broker did so after a transaction time-out.
 _FENCING = frozenset(
     {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}  # noqa: SLF001
 )
@@ -88,7 +88,7 @@ _HINTS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "this client lacks a permission on the topic: ask whoever runs the cluster",
     KafkaError.TOPIC_DELETION_DISABLED: "the brokers are configured to delete no topic (delete.topic.enable)",
 }
-# A leader or coordinator is being found: at a broker's start, after a topic's creation, when one moves.
+# No leader or coordinator yet: after the start of a broker or the creation of a topic, or while one moves.
 _SETTLING = frozenset(
     {
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -102,9 +102,9 @@ _SETTLING = frozenset(
     }
 )
 _SETTLE_TIMEOUT_S = 15.0
-# A topic is not there, or not yet; the second is the client's word for it.
+# A topic does not exist, or not yet. The second code is the client's own for the same error.
 _APPEARING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._NOENT})  # noqa: SLF001
-# A node hears of a new topic some time after the one that was asked whether it is there.
+# Brokers learn of a new topic at different times, so another broker may already have reported it.
 _APPEAR_TIMEOUT_S = 3.0
 _SETTLE_POLL_S = 0.05
 _NO_TOPIC = frozenset(
@@ -122,7 +122,7 @@ _EXPIRED = frozenset(
         KafkaError.REQUEST_TIMED_OUT,
     }
 )
-# What brokers say of a record that they would refuse again.
+# Errors of a broker that refuses a record and would refuse it again.
 _REFUSED_RECORD = {
     KafkaError.INVALID_TIMESTAMP: "compare the record's timestamp with message.timestamp.after.max.ms and "
     "message.timestamp.before.max.ms of the topic, and the worker's clock with the brokers'",
@@ -141,7 +141,7 @@ _OUT_OF_RANGE = frozenset(
 
 
 def error_of(exception: KafkaException) -> KafkaError:
-    """The client's error object inside its exception."""
+    """The error object in the client's exception."""
     error = exception.args[0]
     return error if isinstance(error, KafkaError) else KafkaError(KafkaError._FAIL, str(error))  # noqa: SLF001
 
@@ -151,11 +151,11 @@ def is_fencing(error: KafkaError) -> bool:
 
 
 def transaction_failure(error: KafkaError, what: str, *, ending: bool = False) -> PipelineError:
-    """The reaction to a failed transactional call; `what` names the call and the transactional id.
+    """The exception for a failed transactional call. `what` names the call and the transactional id.
 
-    `ending`: the call asks the coordinator to end the transaction. An abortable error is then no proof that
-    nothing was committed, because librdkafka also answers so when its own request, perhaps repeated, was
-    refused. The exception is _INCONSISTENT, raised before the request is sent: a delivery had failed.
+    `ending`: the call asks the coordinator to end the transaction. An abortable error then does not prove that nothing
+    was committed, because librdkafka also reports it if the coordinator refused a request that may have been repeated.
+    Only _INCONSISTENT is proof: it is raised before the request is sent, because a delivery failed.
     """
     reason = f"{what}: {error.str()} ({error.name()})"
     code = error.code()
@@ -169,7 +169,7 @@ def transaction_failure(error: KafkaError, what: str, *, ending: bool = False) -
 
 
 def refusing_topic(error: KafkaError) -> str | None:
-    """The topic whose broker refuses a record for what is in it; empty when it is not named, None for other errors."""
+    """The topic of a record that a broker refuses for its content; empty if unknown, None for other errors."""
     if error.code() not in _REFUSED_RECORD:
         return None
     named = re.search(r"ProduceRequest for (\S+) \[", error.str())
@@ -177,12 +177,12 @@ def refusing_topic(error: KafkaError) -> str | None:
 
 
 def refusal_hint(error: KafkaError) -> str:
-    """What to do about a record that is refused for what is in it."""
+    """The next step for a record that a broker refuses for its content."""
     return _REFUSED_RECORD[error.code()]
 
 
 def delivery_failure(error: KafkaError, what: str) -> PipelineError:
-    """The reaction to an event that was not delivered, or of which it is not known; `what` names it."""
+    """The exception for an event that was not delivered, or may not have been. `what` names the event."""
     code = error.code()
     reason = f"{error.str()} ({error.name()})"
     if code in _NO_TOPIC:
@@ -209,7 +209,7 @@ def delivery_failure(error: KafkaError, what: str) -> PipelineError:
 
 
 def until_settled(ask: Callable[[], T], what: str) -> T:
-    """The answer to a request, asked again while leaders and coordinators settle, for a bounded time."""
+    """The result of `ask`, which is retried for a bounded time while no leader or coordinator is elected."""
     deadline = Deadline(SystemClock(), _SETTLE_TIMEOUT_S, _SETTLE_POLL_S)
     while True:
         try:
@@ -227,7 +227,7 @@ def _patience_s(code: int) -> float:
 
 
 def request_failure(error: KafkaError, what: str) -> PipelineError:
-    """The reaction to a failed request that changes no record: metadata, offsets, administration."""
+    """The exception for a failed request about metadata, offsets or administration."""
     reason = f"{what}: {error.str()} ({error.name()})"
     code = error.code()
     if code in _REFUSED:
@@ -239,7 +239,7 @@ def request_failure(error: KafkaError, what: str) -> PipelineError:
 
 
 def partition_failure(error: KafkaError, where: str, position: int) -> PipelineError | None:
-    """Why a partition cannot be read any further; None for what the client mends by itself."""
+    """The exception for a partition that can no longer be read; None for an error from which the client recovers."""
     code = error.code()
     if code in _OUT_OF_RANGE:
         return OutOfRangeError(

@@ -1,7 +1,7 @@
-"""Events of a service on their way to Kafka: `KafkaEventClients` opens, `KafkaEventClient` sends and reports.
+"""Sends the events of a service to Kafka: `KafkaEventClients` opens `KafkaEventClient`.
 
-Idempotent, in order within a partition, outside of transactions. The Kafka client counts and keeps what is under
-way; its delivery reports run in the thread that calls `serve`, and in no other.
+The producer is idempotent and keeps the order within a partition. It uses no transactions. The Kafka client holds and
+counts the records in flight; its delivery reports run only in the thread that calls `serve`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["KafkaEventClient", "KafkaEventClients"]
 
 
 class KafkaEventClients:
-    """Opens clients for events on one cluster."""
+    """Opens event clients on one cluster."""
 
     def __init__(self, settings: KafkaSettings, producer: ProducerSettings) -> None:
         self._settings = settings
         self._producer = producer
 
     def open(self) -> KafkaEventClient:
-        """A client that connects by itself. Raises ConfigError; a Kafka that is away is none of its business."""
+        """A client that connects by itself. Raises ConfigError. Does not check that Kafka is reachable."""
         client = KafkaEventClient()
         client.connect(clients.events(self._settings, self._producer, client.note))
         return client
@@ -41,7 +41,7 @@ class KafkaEventClient:
         self._fatal: PipelineError | None = None
 
     def connect(self, properties: clients.Properties) -> None:
-        """Open the Kafka client. Once, before anything else."""
+        """Open the Kafka client. Call it once, before any other method."""
         self._producer: Producer = clients.open_client(Producer, properties)
 
     @property
@@ -49,7 +49,7 @@ class KafkaEventClient:
         return self._fatal
 
     def note(self, error: Any) -> None:
-        """Errors of no single call: brokers that come and go, and the one after which nothing goes any more."""
+        """Receive errors of no single call: lost connections, and the fatal error."""
         clients.global_error(error)
         if error.fatal():
             self._fail(error)
@@ -72,7 +72,7 @@ class KafkaEventClient:
         return True
 
     def serve(self, timeout_s: float) -> None:
-        """The client raises what a report has raised, or a fatal error, which `note` has seen."""
+        """Run delivery reports. The client raises what a report raised, or the fatal error that `note` received."""
         try:
             self._producer.poll(timeout_s)
         except (KafkaException, SystemError) as exception:
@@ -88,7 +88,7 @@ class KafkaEventClient:
             clients.LOGGER.warning("purging undelivered events: %s", exception)
 
     def close(self) -> None:
-        """Forgetting the client ends its threads. Its own `close` would wait for a broker that is away."""
+        """Drop the client, which stops its threads. Its own `close` would wait for an unreachable broker."""
         self.__dict__.pop("_producer", None)
 
     def _refused(self, error: KafkaError, topic: str) -> Exception:

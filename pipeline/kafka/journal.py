@@ -1,8 +1,8 @@
 """Reads journals: `KafkaJournalReader`.
 
-Ends are asked from the broker with both isolation levels, because a cached end may be old, and a restore
-that trusts it stops short or waits for ever. A read ends by position: a transaction's marker occupies the
-offset after its records, so the last record before the end is never at end - 1.
+The ends are requested from the broker, with both isolation levels. A cached end may be old, and a restore up to it
+stops too early or waits forever. A read ends by its position: the marker of a transaction occupies the offset after
+its records, so the last record before the end is never at end - 1.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from pipeline.ports import JournalBounds
 __all__ = ["KafkaJournalReader"]
 
 _REQUEST_TIMEOUT_S = 10.0
-_ONE_BROKER_TIMEOUT_S = 5.0  # there are others
+_ONE_BROKER_TIMEOUT_S = 5.0  # other brokers can answer
 _BATCH = 2_000
 _POLL_S = 0.05
-_SHORT_TIMEOUT_S = 3.0  # how long a journal may end below where its reader was told to stop
-_SILENCE_TIMEOUT_S = 30.0  # how long nothing at all may arrive
+_SHORT_TIMEOUT_S = 3.0  # how long a journal may end below the requested end
+_SILENCE_TIMEOUT_S = 30.0  # how long no message may arrive
 
 
 class KafkaJournalReader:
-    """`ports.JournalReader`. Threads may share it: every read under way has a consumer of its own."""
+    """`ports.JournalReader`. Thread-safe: every read has its own consumer."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._admin = clients.open_client(AdminClient, clients.admin(settings))
         self._lock = threading.Lock()
-        self._idle: list[tuple[Consumer, set[str]]] = []  # each with the topics that it has read
+        self._idle: list[tuple[Consumer, set[str]]] = []  # each with the topics that it has read before
         self._closed = False
         self._known: set[str] = set()
 
     def bounds(self, journal: TopicPartition) -> JournalBounds:
-        """The stable end is asked last before the end, so that it is never above it."""
+        """The bounds. The stable end is requested before the end, so that it is never above it."""
         earliest, latest = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
         start = self._offset(journal, earliest, IsolationLevel.READ_UNCOMMITTED)
         stable_end = self._offset(journal, latest, IsolationLevel.READ_COMMITTED)
@@ -55,14 +55,15 @@ class KafkaJournalReader:
         return JournalBounds(start=start, stable_end=stable_end, end=end)
 
     def stable_ends(self, journals: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The stable end of each, asked for all at once."""
+        """The stable end of each partition, in one request."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         return self._offsets(journals, latest, IsolationLevel.READ_COMMITTED)
 
     def highest_ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The stable end of each, asked through every broker: the answer of the newest leader epoch, else the highest.
+        """The stable end of each partition, requested through every broker.
 
-        Raises UnreachableError unless most of the brokers answer: one that lost its controllers answers, too.
+        Returns the answer with the newest leader epoch, or the highest of equal epochs. Raises UnreachableError unless
+        most of the brokers answer, because a broker that lost its controllers also answers.
         """
         if not partitions:
             return {}
@@ -80,7 +81,7 @@ class KafkaJournalReader:
         return {place: max(ends[place] for ends in answers).offset for place in partitions}
 
     def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
-        """The offset of the first record with this timestamp or a later one; the stable end without any."""
+        """The offset of the first record with this timestamp or a later one; the stable end if there is none."""
         spec = OffsetSpec.for_timestamp(timestamp_ms)
         found = self._offset(partition, spec, IsolationLevel.READ_COMMITTED)
         return found if found >= 0 else self.bounds(partition).stable_end
@@ -92,7 +93,7 @@ class KafkaJournalReader:
         consumer, topics = self._take()
         try:
             if topics and journal.topic not in topics:
-                # A client that has read another topic looks for this one's leaders at its next turn, within 1 s.
+                # The client looks up the leaders of another topic only in its next scan, within 1 s.
                 consumer.list_topics(journal.topic, timeout=_REQUEST_TIMEOUT_S)
             topics.add(journal.topic)
             consumer.assign([ClientPartition(journal.topic, journal.partition, start)])
@@ -105,7 +106,10 @@ class KafkaJournalReader:
     def _checked(
         self, records: Iterator[tuple[int, bytes]], journal: TopicPartition
     ) -> Iterator[tuple[int, bytes]]:
-        """The records; a position out of range was truncated, or is beyond what the broker that was asked holds."""
+        """The records.
+
+        An out-of-range position becomes TruncatedError, or StaleReadError if it is after the log's end.
+        """
         try:
             yield from records
         except _OutOfRangeError as error:
@@ -125,7 +129,7 @@ class KafkaJournalReader:
             consumer.close()
 
     def _offset(self, journal: TopicPartition, spec: OffsetSpec, isolation: IsolationLevel) -> int:
-        """Asked again while the partition has no settled leader, as just after its creation."""
+        """One offset. The request is retried while the partition has no leader, as after its creation."""
         return self._offsets([journal], spec, isolation)[journal]
 
     def _offsets(
@@ -138,15 +142,15 @@ class KafkaJournalReader:
         self, journals: Sequence[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel, where: str
     ) -> dict[TopicPartition, int]:
         for topic in {journal.topic for journal in journals} - self._known:
-            # Where the leader is not in the client's cache, its look-up now and then misses the answer that it
-            # waits for and asks again after 3 s. A plain metadata request fills the cache at once.
+            # If the leader is not in the client's cache, the client sometimes misses the response to its own lookup
+            # and retries after 3 s. A plain metadata request fills the cache at once.
             self._admin.list_topics(topic, timeout=_REQUEST_TIMEOUT_S)
             self._known.add(topic)
         asked = {ClientPartition(*journal): journal for journal in journals}
         futures = self._admin.list_offsets(
             dict.fromkeys(asked, spec), isolation_level=isolation, request_timeout=_REQUEST_TIMEOUT_S
         )
-        self._admin.poll(0)  # hands the client's log on
+        self._admin.poll(0)  # forwards the client's log
         answers: dict[TopicPartition, int] = {}
         for partition, future in futures.items():
             try:
@@ -154,8 +158,8 @@ class KafkaJournalReader:
             except TimeoutError as error:
                 raise UnreachableError(f"{where}: no answer", hint=NO_ANSWER) from error
             if answer.offset == OFFSET_INVALID:
-                # The client's word for a broker that did not answer in time. An end must never come of it: a
-                # journal would look empty.
+                # The client reports a broker that did not answer in time like this. It must not be taken for an
+                # end: the journal would look empty.
                 raise UnreachableError(f"{where}: no answer", hint=NO_ANSWER)
             answers[asked[partition]] = int(answer.offset)
         return answers
@@ -176,7 +180,7 @@ class KafkaJournalReader:
 
 
 class _End(NamedTuple):
-    """A partition's stable end as one broker knows it; compared by the leader's epoch first."""
+    """The stable end of a partition according to one broker. Compared by the leader epoch first."""
 
     leader_epoch: int
     offset: int
@@ -185,7 +189,7 @@ class _End(NamedTuple):
 def _ends_through(
     server: str, settings: KafkaSettings, partitions: Sequence[TopicPartition]
 ) -> dict[TopicPartition, _End] | None:
-    """The stable ends as the leaders answer that this broker names; None when it does not answer."""
+    """The stable ends from the leaders that this broker reports; None if it does not answer."""
     admin = clients.open_client(AdminClient, clients.admin(replace(settings, bootstrap_servers=server)))
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     asked = {ClientPartition(*place): place for place in partitions}
@@ -212,7 +216,7 @@ def _ends_through(
 def _records(
     consumer: Consumer, journal: TopicPartition, start: int, end: int
 ) -> Iterator[tuple[int, bytes]]:
-    position, ended_at = start, -1  # the next offset; where the journal was last seen to end
+    position, ended_at = start, -1  # the next offset; the last end of the journal that was seen
     heard = time.monotonic()
     while position < end:
         messages = consumer.consume(_BATCH, 0) or consumer.consume(1, _POLL_S)
@@ -236,7 +240,7 @@ def _records(
 
 
 def _check_silence(journal: TopicPartition, position: int, end: int, ended_at: int, silent_s: float) -> None:
-    """Waiting has an end: a journal may have lost its tail since the caller asked for its bounds."""
+    """Limit the wait, because a journal may have lost its tail since the caller requested the bounds."""
     if ended_at == position and silent_s > _SHORT_TIMEOUT_S:
         raise StaleReadError(f"{journal} ends at {position}, below the {end} it was to be read to")
     if silent_s > _SILENCE_TIMEOUT_S:
@@ -244,7 +248,7 @@ def _check_silence(journal: TopicPartition, position: int, end: int, ended_at: i
 
 
 class _OutOfRangeError(Exception):
-    """The broker that was asked has nothing at this position."""
+    """The broker has no record at this position."""
 
     def __init__(self, message: str, position: int) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
-"""This process among the workers of its app: `KafkaMembers`.
+"""The membership of this process in the group of its app's workers: `KafkaMembers`.
 
-The coordinator of the Kafka group is the failure detector: it drops a member that has sent no heartbeat for the
-session time-out, or has not polled for the poll interval. What it assigns is ignored.
+The group coordinator is the failure detector. It removes a member that sends no heartbeat for the session time-out, or
+does not poll for the maximum poll interval. Its assignment is ignored.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pipeline.kafka.errors import error_of
 __all__ = ["KafkaMembers"]
 
 _POLL_S = 0.2
-_LEAVE_TIMEOUT_S = 0.5  # in the middle of a rebalance the client waits for its end
+_LEAVE_TIMEOUT_S = 0.5  # during a rebalance the client waits for its end
 _DELIVERY_TIMEOUT_S = 6.0
 
 
 class KafkaMembers:
-    """`ports.Members`. Opens its clients when they are first needed."""
+    """`ports.Members`. Opens its clients on first use."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -35,7 +35,7 @@ class KafkaMembers:
         self._leaving = threading.Event()
 
     def join(self, consumer_group: str, topic: str, client_id: str, progress: Callable[[], object]) -> None:
-        """Become a member, and poll from a thread of its own for as long as `progress` changes."""
+        """Become a member, and poll from a separate thread while `progress` returns new values."""
         consumer = clients.open_client(Consumer, clients.member(self._settings, consumer_group, client_id))
         consumer.subscribe([topic], on_assign=_take_nothing, on_revoke=_give_up, on_lost=_give_up)
         self._consumer = consumer
@@ -65,7 +65,7 @@ class KafkaMembers:
             raise UnreachableError(f"{topic} cannot be written: {reason}")
 
     def leave(self) -> None:
-        """Leave the group; a coordinator that is away is not waited for."""
+        """Leave the group. Does not wait for an unreachable coordinator."""
         self._leaving.set()
         if self._thread is not None:
             self._thread.join(_LEAVE_TIMEOUT_S)
@@ -75,7 +75,7 @@ class KafkaMembers:
         while not self._leaving.wait(_POLL_S):
             now = progress()
             if now == last:
-                continue  # nothing moves: let the group miss us, others can do the work
+                continue  # No progress: without polls, the group removes this member and other workers take its tasks.
             last = now
             try:
                 consumer.poll(0)
@@ -88,7 +88,7 @@ class KafkaMembers:
 
 
 def _take_nothing(consumer: Consumer, _partitions: list[ClientPartition]) -> None:
-    """Whatever is assigned: the ring decides. An answer is due, or the next rebalance would wait for it in vain."""
+    """Ignore the assignment: the ring decides. The call is required, or the next rebalance would wait for it."""
     consumer.assign([])
 
 

@@ -1,9 +1,9 @@
-"""Writes one task's transactions: `KafkaProducers` opens, `KafkaTransactionalProducer` writes.
+"""Writes the transactions of one task: `KafkaProducers` opens `KafkaTransactionalProducer`.
 
-Promises that no commit lacks a record that was enqueued. Records have no delivery callback, which would cost
-a Python call each: the transactional client itself remembers a failed delivery. `flush` asks it; what it
-tells only when the commit is asked for (a topic that does not exist) makes `commit` raise AbortableError
-before anything is sent. One thread at a time.
+Guarantees that a commit contains every record that was enqueued. Outputs have no delivery callback, because one costs a
+Python call per record. Instead, the transactional client records a failed delivery, and `flush` checks for it. Some
+failures, such as a topic that does not exist, are reported only by the commit. `commit` then raises AbortableError
+before the client sends the request. One thread at a time.
 """
 
 from __future__ import annotations
@@ -37,37 +37,37 @@ _ROOM_POLL_S = 0.005
 
 
 class KafkaProducers:
-    """Opens transactional producers on one cluster. `limits` must know every topic that is written to."""
+    """Opens transactional producers on one cluster. `limits` must contain every topic that is written."""
 
     def __init__(self, settings: KafkaSettings, limits: ProducerLimits | None = None) -> None:
         self._settings = settings
         self._limits = limits or ProducerLimits()
 
     def open(self, transactional_id: str) -> KafkaTransactionalProducer:
-        """A producer that has not fenced anybody yet. Raises ConfigError."""
+        """A producer before `init`: it has not fenced any other. Raises ConfigError."""
         properties = clients.producer(self._settings, transactional_id, self._limits)
         return KafkaTransactionalProducer(clients.open_client(Producer, properties), transactional_id)
 
     def learn(self, message_bytes: Mapping[str, int]) -> None:
-        """Keep batches within these values of max.message.bytes, by topic, in producers opened from now on."""
+        """Update `max.message.bytes` by topic. Producers opened from now on keep their batches within it."""
         known = {**(self._limits.message_bytes or {}), **message_bytes}
         self._limits = replace(self._limits, message_bytes=known)
 
 
 class KafkaTransactionalProducer:
-    """`ports.TransactionalProducer` on one client."""
+    """`ports.TransactionalClient` on one client."""
 
     def __init__(self, producer: Producer, transactional_id: str) -> None:
         self._producer = producer
         self._id = transactional_id
-        self._sent: list[Sequence[Output]] = []  # kept to name the record a broker refused
-        # Offsets of the delivered chunks, as delivered, by partition in the order of the first `append`.
+        self._sent: list[Sequence[Output]] = []  # to name the record that a broker refused
+        # The offsets of the delivered chunks in order of delivery; partitions in the order of the first `append`.
         self._offsets: dict[tuple[str | None, int | None], list[int]] = {}
         self._chunks = 0
         self._chunk_error: KafkaError | None = None
 
     def init(self) -> None:
-        """Fence every older producer of this id and end its open transaction."""
+        """Fence all earlier producers with this id and end their open transaction."""
         try:
             self._producer.init_transactions(_INIT_TIMEOUT_S)
         except KafkaException as exception:
@@ -84,7 +84,7 @@ class KafkaTransactionalProducer:
             raise self._failure(exception, "begin") from exception
 
     def send(self, outputs: Sequence[Output]) -> None:
-        """Enqueue all outputs, waiting for room when the client's queue is full."""
+        """Enqueue all outputs. Waits while the client's queue is full."""
         self._sent.append(outputs)
         produce = self._producer.produce
         try:
@@ -101,7 +101,7 @@ class KafkaTransactionalProducer:
             raise self._enqueue_failure(exception, Output(*output)) from exception
 
     def append(self, journal: TopicPartition, chunks: Sequence[bytes], key: bytes | None = None) -> None:
-        """Enqueue an entry's chunks, in order, to exactly this partition."""
+        """Enqueue the chunks of an entry, in order, for this partition."""
         self._offsets.setdefault(journal, [])
         for chunk in chunks:
             self._chunks += 1
@@ -118,11 +118,11 @@ class KafkaTransactionalProducer:
                     raise self._enqueue_failure(exception, refused) from exception
 
     def flush(self) -> int:
-        """Wait until every record is delivered; the offset of the first appended chunk, -1 without any.
+        """Wait until every record is delivered. Returns the offset of the first appended chunk; -1 without chunks.
 
-        1. Wait. Ends by itself: undelivered records expire before the transaction does.
-        2. Ask the client whether a delivery has failed.
-        3. Check that the chunks lie in the journal one after the other.
+        1. Wait. The wait is bounded: undelivered records expire before the transaction does.
+        2. Ask the client whether a delivery failed.
+        3. Check that the offsets of the chunks are consecutive.
         """
         self._serve(self._producer.flush)
         self._check_healthy()
@@ -144,7 +144,7 @@ class KafkaTransactionalProducer:
         return entries[0][0] if entries else -1
 
     def appended_at(self) -> Mapping[TopicPartition, int]:
-        """After `flush`: the offset of the first chunk in each partition that was appended to."""
+        """After `flush`: the offset of the first appended chunk, by partition."""
         return {
             TopicPartition(topic, number): offsets[0]
             for (topic, number), offsets in self._offsets.items()
@@ -160,26 +160,26 @@ class KafkaTransactionalProducer:
             raise UnreachableError(f"abort of {self._id}: no answer from Kafka in {timeout_s:g} s")
 
     def close(self) -> None:
-        """Drop what is undelivered and release the client, without a word to the broker.
+        """Discard undelivered records and release the client, without a request to the broker.
 
-        The client's own `close` flushes and aborts first and so hangs as long as brokers are away; merely
-        forgetting it stops its threads. An open transaction is left to the successor's `init`.
+        The client's own `close` first flushes and aborts, so it blocks while brokers are unreachable. Dropping the last
+        reference stops its threads. The successor's `init` ends an open transaction.
         """
         producer = self.__dict__.pop("_producer", None)
         if producer is None:
             return
         try:
             producer.purge(in_queue=True, in_flight=True, blocking=True)
-            producer.poll(0)  # the purged records' callbacks refer to this object
+            producer.poll(0)  # run the callbacks of the purged records, which refer to this object
         except (KafkaException, RuntimeError, SystemError) as error:
             clients.LOGGER.info("producer of %s closed with %s", self._id, error)
         self._forget()
 
     def _end(self, call: str, timeout_s: float | None) -> bool:
-        """Whether it ended in time.
+        """Commit or abort. Returns whether the transaction ended in time.
 
-        The client may lose track of a transaction whose end it was asked for with a time-out and then again. So a
-        call with one is not repeated when that has passed, and the client is dropped.
+        The client may lose track of a transaction if the call to end it is repeated after a time-out. So it is not
+        repeated after `timeout_s`, and the client must then be closed.
         """
         end = self._producer.commit_transaction if call == "commit" else self._producer.abort_transaction
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
@@ -199,7 +199,7 @@ class KafkaTransactionalProducer:
     def _send_when_there_is_room(self, output: Output) -> None:
         topic, key, value, timestamp_ms, headers = output
         while True:
-            # Ends by itself: expired records leave the queue, and the client then refuses the next one.
+            # The loop is bounded: expired records leave the queue, and the client then refuses the next one.
             self._serve(self._producer.poll, _ROOM_POLL_S)
             try:
                 self._producer.produce(topic, value, key, -1, None, None, timestamp_ms, list(headers))
@@ -215,10 +215,10 @@ class KafkaTransactionalProducer:
             self._offsets[message.topic(), message.partition()].append(offset)
 
     def _serve(self, call: Callable[..., object], *arguments: float) -> None:
-        """Make a call that runs callbacks. The client raises from it when it has met a fatal error.
+        """Call a function of the client that runs callbacks. The client raises from it after a fatal error.
 
-        That exception becomes a SystemError when a delivery callback happens to run after it. Either way
-        the client remembers the error, and `_check_healthy` asks for it.
+        The exception becomes a SystemError if a delivery callback runs after it. In both cases the client keeps the
+        error, and `_check_healthy` raises it.
         """
         try:
             call(*arguments)
@@ -227,10 +227,10 @@ class KafkaTransactionalProducer:
             raise UnknownOutcomeError(f"{self._id}: the Kafka client failed: {exception}") from exception
 
     def _check_healthy(self) -> None:
-        """Raise what the client knows to be wrong with the open transaction.
+        """Raise the error of the open transaction, if it has one.
 
-        It has no call to ask for that, but `begin_transaction` inside a transaction answers: _STATE when all
-        is well, changing nothing, and otherwise the error that the transaction has met.
+        The client has no call for this, but `begin_transaction` inside a transaction reports it: _STATE, without any
+        effect, if the transaction is healthy, and else the transaction's error.
         """
         try:
             self._producer.begin_transaction()
@@ -242,7 +242,7 @@ class KafkaTransactionalProducer:
         raise InvariantError(f"{self._id}: flushed outside of a transaction")
 
     def _enqueue_failure(self, exception: KafkaException, output: Output) -> PipelineError:
-        """Why one record was not taken. A transaction that has failed already says why itself."""
+        """The exception for a record that the client refused. If the transaction has already failed, that error."""
         error = error_of(exception)
         if error.code() in {KafkaError._STATE, KafkaError._FATAL}:  # noqa: SLF001
             self._check_healthy()
@@ -264,7 +264,7 @@ class KafkaTransactionalProducer:
         error = error_of(exception)
         failure = transaction_failure(error, f"{call} of {self._id}", ending=ending)
         if isinstance(failure, AbortableError):
-            # The client names at most the topic. The guilty record is one of these.
+            # The client names at most the topic. The refused record is one of these.
             message = f"{failure.message}; largest records sent: {self._largest_per_topic()}"
             topic = refusing_topic(error)
             if topic is None or any(topic == journal for journal, _ in self._offsets):

@@ -1,11 +1,9 @@
-"""Looks, before a client's first request, whether anything listens where Kafka is said to be, and waits for it.
+"""Checks before the first request of a client whether anything listens on the brokers' addresses, and waits for it.
 
-The client keeps trying for ten seconds and then gives a reason of its own. A port that refuses a connection and a
-name that nobody knows are certain at once. Whatever is not certain is left to the client: a slow network is none
-of this module's business.
+The client alone retries for ten seconds before it reports an error. A refused connection and an unknown host name are
+certain at once. All other failures, such as those of a slow network, are left to the client.
 
-A program and its Kafka often start together, so a start waits for a Kafka that does not answer yet, for as long as
-its `StartupWait` says.
+A program and its Kafka often start together, so a start waits for Kafka as long as its `StartupWait` allows.
 """
 
 from __future__ import annotations
@@ -31,20 +29,20 @@ _SERVER = re.compile(r"(?:\w+://)?(?:\[(?P<ipv6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?
 
 
 class StartupWait(Protocol):
-    """How long the first request waits for a Kafka that does not answer yet, and who is told."""
+    """How long the first request waits for Kafka, and the callbacks of that wait."""
 
     @property
     def seconds(self) -> float:
-        """The longest wait; 0 for none."""
+        """The longest wait in seconds; 0: do not wait."""
 
     def waiting(self, error: UnreachableError, waited_s: float) -> None:
-        """Called after each attempt that failed, a few times a second."""
+        """Called after each failed attempt, a few times a second."""
 
     def answered(self, waited_s: float) -> None:
-        """Called once, when Kafka answers after `waiting` was called."""
+        """Called once when Kafka answers, if `waiting` was called before."""
 
     def stopped(self) -> bool:
-        """Whether the program was told to stop: the wait then ends at once, as if the time was over."""
+        """Whether the program should stop. The wait then ends at once, as after a time-out."""
 
 
 class NoWait:
@@ -63,7 +61,7 @@ class NoWait:
 
 
 def wait_for_answer(ask: Callable[[], None], wait: StartupWait) -> None:
-    """Call `ask` until it does not raise UnreachableError. Raises the last one, with the seconds that were waited."""
+    """Call `ask` until it does not raise UnreachableError. Raises the last one, with the waited seconds added."""
     deadline = Deadline(SystemClock(), wait.seconds, _PAUSE_S)
     attempts = 0
     while True:
@@ -86,21 +84,21 @@ def wait_for_answer(ask: Callable[[], None], wait: StartupWait) -> None:
 
 
 def require_listener(bootstrap_servers: str) -> None:
-    """Return when one of the servers takes a connection, or when that cannot be told in two seconds.
+    """Return when one of the servers accepts a connection, or if that is not certain after two seconds.
 
-    Raises UnreachableError with the reason for each server when none does.
+    Raises UnreachableError with the reason for each server if none does.
     """
     servers = [_parse(text.strip()) for text in bootstrap_servers.split(",") if text.strip()]
     known = [server for server in servers if server is not None]
     if not known or len(known) < len(servers):
-        return  # the client knows what it cannot read, and says so
+        return  # the client reports an address that it cannot parse
     answers: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
 
     def look(at: int, host: str, port: int) -> None:
         answers.put((at, _refusal(host, port)))
 
     for at, server in enumerate(known):
-        # Not waited for: nothing can cut a look-up of a name short.
+        # Never joined, because a name lookup cannot be interrupted.
         threading.Thread(target=look, args=(at, *server), daemon=True).start()
     deadline_s = time.monotonic() + _TIMEOUT_S
     refusals: dict[int, str] = {}
@@ -116,7 +114,7 @@ def require_listener(bootstrap_servers: str) -> None:
 
 
 def local_port(bootstrap_servers: str) -> int | None:
-    """The port of the first server, where that is on this machine."""
+    """The port of the first server if it is on this machine, else None."""
     server = _parse(bootstrap_servers.partition(",")[0].strip())
     return server[1] if server is not None and _is_loopback(server[0]) else None
 
@@ -129,7 +127,7 @@ def _parse(server: str) -> tuple[str, int] | None:
 
 
 def _refusal(host: str, port: int) -> str | None:
-    """Why nothing at the address can be Kafka; None when something listens there, or it cannot be told."""
+    """The reason why Kafka cannot be at this address; None if something listens there, or if that is uncertain."""
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         socket.create_connection((host, port), timeout=_TIMEOUT_S).close()

@@ -1,7 +1,7 @@
-"""Reads the inputs of one handler group: `KafkaSources` opens, `KafkaSource` reads.
+"""Reads the inputs of one handler group: `KafkaSources` opens `KafkaSource`.
 
-Holds no decision about positions: it starts where it is told and never resets by itself. Records are the
-client's own message objects, uncopied. One thread at a time.
+The caller decides all positions: reading starts at the given positions, and they are never reset automatically. Records
+are the client's message objects, without a copy. One thread at a time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class KafkaSources:
         self._settings = settings
 
     def open(self, consumer_group: str) -> KafkaSource:
-        """A source that owns no partition yet. Raises ConfigError."""
+        """A source without partitions. Raises ConfigError."""
         properties = clients.consumer(self._settings, consumer_group)
         properties["on_commit"] = _mirrored
         return KafkaSource(clients.open_client(Consumer, properties))
@@ -44,12 +44,12 @@ class KafkaSource:
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
-        self._assigned: dict[TopicPartition, int] = {}  # where each partition was last told to start
+        self._assigned: dict[TopicPartition, int] = {}  # the last requested position of each partition
         self._paused: set[TopicPartition] = set()
-        self._known: set[str] = set()  # topics whose leaders the client has been told
+        self._known: set[str] = set()  # topics whose leaders are in the client's cache
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Add partitions, each read from its position on."""
+        """Add partitions; reading starts at the given positions."""
         again = self._assigned.keys() & positions.keys()
         if again:
             raise InvariantError(f"assigned twice: {sorted(again)}")
@@ -59,7 +59,7 @@ class KafkaSource:
             self._assigned.update(positions)
 
     def _learn(self, topics: set[str]) -> None:
-        """Have the client know the leaders: otherwise it looks for them in a scan that comes once a second."""
+        """Load the leaders into the client's cache. Otherwise the client finds them only in a scan once a second."""
         for topic in topics - self._known:
             try:
                 self._consumer.list_topics(topic, timeout=_LEARN_TIMEOUT_S)
@@ -70,17 +70,17 @@ class KafkaSource:
 
     def unassign(self, partitions: Iterable[TopicPartition]) -> None:
         gone = [p for p in partitions if p in self._assigned]
-        self.resume(gone)  # the client would remember the pause when the partition comes back
+        self.resume(gone)  # the client would keep the pause for a later assignment
         if gone:
             self._consumer.incremental_unassign(_plain(gone))
         for partition in gone:
             del self._assigned[partition]
 
     def poll(self, max_records: int, timeout_s: float) -> Polled:
-        """Up to `max_records` records: at once when there are some, else as soon as there is one.
+        """Up to `max_records` records: at once if any are available, else as soon as the first one arrives.
 
-        `consume(n, t)` waits for n records or all of t. So first what is there; then one record with the
-        time-out, and again what came with it: a fetch's records arrive in the queue together.
+        `consume(n, t)` waits for n records or the whole time-out. So first take the records that are available, then
+        wait for one record, then take the others of the same fetch, which arrive in the queue together.
         """
         consume = self._consumer.consume
         messages = consume(max_records, 0)
@@ -93,9 +93,9 @@ class KafkaSource:
         return Polled(messages)
 
     def rewind(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Read these partitions from these positions again; nothing fetched earlier is returned any more.
+        """Read these partitions again from these positions. Records that were fetched before are discarded.
 
-        Removing a partition raises its version barrier, and the client drops every queued record below it.
+        Removing a partition increases its version in the client, which drops the queued records of older versions.
         """
         unknown = positions.keys() - self._assigned.keys()
         if unknown:
@@ -118,7 +118,7 @@ class KafkaSource:
             self._paused.difference_update(ended)
 
     def bounds(self, partition: TopicPartition) -> tuple[int, int]:
-        """(first offset, position after the last committed record), asked from the broker."""
+        """(first offset, position after the last committed record), requested from the broker."""
         try:
             answer = self._consumer.get_watermark_offsets(
                 ClientPartition(*partition), timeout=_REQUEST_TIMEOUT_S, cached=False
@@ -129,7 +129,7 @@ class KafkaSource:
         return int(low), int(high)
 
     def mirror(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Commit positions for lag tools: best effort, never waits, never raises."""
+        """Commit positions for lag monitoring. Best effort. Never waits, never raises."""
         if not positions:
             return
         try:
@@ -138,9 +138,9 @@ class KafkaSource:
             clients.LOGGER.info("positions were not mirrored: %s", error)
 
     def close(self) -> None:
-        """Give the last mirrored positions a moment to arrive, then leave the client to itself.
+        """Wait briefly for the last mirrored positions, then leave the client to its closing thread.
 
-        It waits for them when it closes, for as long as brokers are away, and cannot be told not to.
+        The client's `close` waits for them as long as brokers are unreachable, and has no time-out.
         """
         closing = threading.Thread(target=self._close, name="kafka-source-close", daemon=True)
         closing.start()
@@ -153,7 +153,7 @@ class KafkaSource:
             clients.LOGGER.info("consumer closed with %s", error)
 
     def _sorted_out(self, messages: list[Message]) -> Polled:
-        """Records and failures apart; what the client mends by itself is only logged."""
+        """Separate records from failures. Errors from which the client recovers are only logged."""
         records: list[Message] = []
         failures: list[PartitionFailure] = []
         for message in messages:
@@ -174,7 +174,7 @@ class KafkaSource:
             if failure is None:
                 clients.LOGGER.info("%s: %s", partition, error)
             else:
-                self._known.discard(topic)  # its leader may be another one by now
+                self._known.discard(topic)  # its leader may have changed
                 failures.append(PartitionFailure(partition, failure))
         return Polled(records, failures)
 

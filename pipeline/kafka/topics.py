@@ -1,7 +1,7 @@
-"""The topics of one cluster: described, created, changed, deleted. `KafkaTopics`, a part of `KafkaCluster`.
+"""Describes, creates, changes and deletes the topics of one cluster: `KafkaTopics`, a base class of `KafkaCluster`.
 
-Answers come from the brokers, never from a cache, and a topic counts as created, changed or deleted only when the
-cluster shows it so.
+Answers come from the brokers, never from a cache. A call that creates, changes or deletes a topic returns only when the
+cluster's metadata shows the change.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC
 
 
 class Replicas(NamedTuple):
-    """Brokers of one partition, by their ids. `leader`: None while there is none."""
+    """The broker ids of one partition. `leader`: None while there is none."""
 
     leader: int | None
     all: list[int]
@@ -46,10 +46,10 @@ class Replicas(NamedTuple):
 
 
 class KafkaTopics(AdminRequests):
-    """The part of `ports.Cluster` that is about topics."""
+    """The methods of `ports.Cluster` for topics."""
 
     def topics(self) -> list[str]:
-        """The names of all topics but Kafka's own."""
+        """The names of all topics except Kafka's internal ones."""
         try:
             found = self._admin.list_topics(timeout=self._timeout_s).topics
         except KafkaException as error:
@@ -65,7 +65,7 @@ class KafkaTopics(AdminRequests):
         answers = self._admin.describe_configs(list(resources), request_timeout=self._timeout_s)
         configs: dict[str, Mapping[str, Any]] = {}
         for resource, future in answers.items():
-            # Deleted between the two requests: missing, as if it had been a moment earlier.
+            # The topic was deleted between the two requests, so it is missing.
             entries = self._answer(future, f"configuration of {resource.name}", ignore=_MISSING)
             if entries is not None:
                 configs[resource.name] = entries
@@ -74,10 +74,10 @@ class KafkaTopics(AdminRequests):
         }
 
     def describe_by_most(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
-        """The topics as most of the brokers describe them, each asked for itself.
+        """The topics as a majority of the brokers describes them. Each broker is asked separately.
 
-        Configurations count for nothing in the vote: they differ while a change spreads. Raises UnreachableError
-        where most do not answer or do not agree.
+        The comparison ignores configurations, which differ while a change propagates. Raises UnreachableError unless a
+        majority answers and agrees.
         """
         servers = clients.broker_addresses(self._admin, self._timeout_s, f"brokers on {self._servers}")
         if len(servers) < 2:
@@ -99,7 +99,7 @@ class KafkaTopics(AdminRequests):
         return agreed
 
     def _described_by(self, server: str, topics: Sequence[str]) -> dict[str, TopicInfo] | None:
-        """One broker's answer, by a client that knows no other one; None when it does not answer."""
+        """The answer of one broker, through a client for that broker only; None if it does not answer."""
         asked = type(self)(dataclasses.replace(self._settings, bootstrap_servers=server))
         try:
             return asked.describe(topics)
@@ -137,7 +137,7 @@ class KafkaTopics(AdminRequests):
             self._wait(lambda: self._writable(names), f"topics {', '.join(names)} to have leaders")
 
     def configure(self, topic: str, settings: Mapping[str, str | None], *, check_only: bool = False) -> None:
-        """Set settings, or with None return them to their defaults, and return when the cluster shows it."""
+        """Change settings, and return when the cluster shows them. None restores a default."""
         if not settings:
             return
         resource = ConfigResource(ResourceType.TOPIC, topic)
@@ -156,7 +156,7 @@ class KafkaTopics(AdminRequests):
             self._wait(lambda: self._shows(topic, settings), f"topic {topic} to be configured")
 
     def grow(self, topic: str, partitions: int, *, check_only: bool = False) -> None:
-        """Add partitions up to this many, and return when every one has a leader."""
+        """Increase the number of partitions, and return when every partition has a leader."""
         futures = self._admin.create_partitions(
             [NewPartitions(topic, partitions)],
             request_timeout=self._timeout_s,
@@ -172,7 +172,7 @@ class KafkaTopics(AdminRequests):
             )
 
     def replicas(self, topic: str) -> list[Replicas]:
-        """By partition; empty when the topic does not exist."""
+        """The replicas by partition; empty if the topic does not exist."""
         found = self._descriptions([topic]).get(topic)
         return [
             Replicas(
@@ -184,15 +184,15 @@ class KafkaTopics(AdminRequests):
         ]
 
     def brokers(self) -> int:
-        """How many brokers there are now."""
+        """The current number of brokers."""
         return len(self._describe_cluster().nodes)
 
     def default_replication(self) -> int:
-        """3, or the number of brokers when there are fewer."""
+        """3, or the number of brokers if it is smaller."""
         return min(3, self.brokers())
 
     def delete(self, topics: Sequence[str]) -> None:
-        """Delete topics and return when they are gone."""
+        """Delete topics and return when they no longer exist."""
         if not topics:
             return
         futures = self._admin.delete_topics(
@@ -203,7 +203,7 @@ class KafkaTopics(AdminRequests):
         self._wait(lambda: not self._descriptions(topics), f"topics {', '.join(topics)} to be gone")
 
     def truncate(self, partition: TopicPartition, before: int) -> None:
-        """Delete every record below the offset `before`; nothing happens when there is none."""
+        """Delete the records below the offset `before`. Does nothing if there are none."""
         where = f"truncation of {partition} at {before}"
         place = ClientPartition(partition.topic, partition.partition, before)
         futures = self._admin.delete_records(
@@ -212,10 +212,10 @@ class KafkaTopics(AdminRequests):
         self._answer(next(iter(futures.values())), where)
 
     def _descriptions(self, topics: Sequence[str]) -> dict[str, Any]:
-        """The client's descriptions of those topics that exist."""
+        """The client's descriptions of the topics that exist."""
         if not topics:
             return {}
-        once = TopicCollection(list(dict.fromkeys(topics)))  # the client refuses a name that is there twice
+        once = TopicCollection(list(dict.fromkeys(topics)))  # the client refuses duplicate names
         futures = self._admin.describe_topics(once, request_timeout=self._timeout_s)
         found = {
             name: self._answer(future, f"description of topic {name}", ignore=_MISSING)
@@ -265,7 +265,7 @@ def _topic_info(name: str, topic: Any, entries: Mapping[str, Any]) -> TopicInfo:
             setting
             for setting, entry in entries.items()
             if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value
-            and not entry.is_read_only  # some clouds have settings of their own, which nobody can change
-            and not entry.is_sensitive  # its value is not told
+            and not entry.is_read_only  # settings of a cloud provider that cannot be changed
+            and not entry.is_sensitive  # brokers do not return its value
         ),
     )

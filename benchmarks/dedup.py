@@ -28,7 +28,8 @@ from rich.table import Table
 
 from benchmarks.throughput import PARTITIONS, load, make_app, run_worker
 from pipeline import App, Dedup
-from pipeline.api.context import Context
+from pipeline.api.context import RuntimeContext
+from pipeline.api.declarations import declared_topic
 from pipeline.api.table import TaskOverlay
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings, WorkerSettings
@@ -209,8 +210,8 @@ class Bench:
         )
 
     def _table(self, store: RocksStore, wall_ms: int) -> DedupTable:
-        context = Context({}, {}, lambda resource: resource.factory())
-        return DedupTable(self._topic, store, TaskOverlay(), context, ManualClock(wall_ms))
+        context = RuntimeContext({}, {}, lambda resource: resource.factory())
+        return DedupTable(declared_topic(self._topic), store, TaskOverlay(), context, ManualClock(wall_ms))
 
     def _stores(self) -> RocksStores:
         return RocksStores(self._directory / "bench-dedup", WorkerSettings().block_cache_bytes)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks import NOT_DECLARED
 from benchmarks.restart_app import make_app
+from pipeline.app import declared_app
 from pipeline.cli.logs import configure_logs
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.processes.wiring import run_app
@@ -18,4 +19,4 @@ if __name__ == "__main__":
         KafkaSettings(servers),
         WorkerSettings(state_dir=Path(state_dir), worker_id=worker_id, topics_dir=NOT_DECLARED),
     )
-    run_app(make_app(name), settings)
+    run_app(declared_app(make_app(name)), settings)

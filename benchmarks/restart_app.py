@@ -14,6 +14,7 @@ import msgspec
 from benchmarks import NOT_DECLARED
 from benchmarks.timeline import Timeline, watched
 from pipeline import App, Batch, Context, Event
+from pipeline.app import declared_app
 from pipeline.cli.logs import configure_logs
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.core.names import TaskId
@@ -128,9 +129,9 @@ def work(entered_s: float, name: str, servers: str, directory: Path) -> None:
         WorkerSettings(state_dir=directory / STATE, worker_id="bench", topics_dir=NOT_DECLARED),
     )
     app = make_app(name)
-    environment = build_environment(app, settings, steps=_Steps(timeline, directory))
+    environment = build_environment(declared_app(app), settings, steps=_Steps(timeline, directory))
     # The one request made before there was a world to watch passes for ours.
-    worker = Worker(app, watched(environment, timeline), settings.worker)
+    worker = Worker(declared_app(app), watched(environment, timeline), settings.worker)
     stop = threading.Event()
     with heard_signals(stop):
         run_worker(worker, stop, settings.worker)

@@ -34,7 +34,7 @@ from rich.table import Table
 
 from benchmarks import NOT_DECLARED, BenchmarkError
 from benchmarks.restart_app import PARTITIONS, make_app
-from pipeline.api.app import App
+from pipeline.app import declared_app
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.core.names import TaskId
@@ -128,7 +128,7 @@ class _Bench:
         self._servers = servers
         self._workspace = workspace
         self._keys = keys
-        self._app: App = make_app("restore")
+        self._app = declared_app(make_app("restore"))
         self._store = workspace / "checkpoints"
         self._store.mkdir()
 

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from benchmarks import NOT_DECLARED
 from pipeline import App, Context, Dedup, Event
+from pipeline.app import declared_app
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.core.names import EVENT_ID_HEADER
@@ -217,12 +218,12 @@ def run_worker(servers: str, events: int, app: App, partitions: int, directory: 
     """(records a second, CPU µs a record) for so many events that are in the input and not processed yet.
 
     The clock runs once all tasks are live, and nothing is read before: a start is not what is measured."""
-    state_dir = directory / app.app_name
+    state_dir = directory / app.name
     settings = Settings(
         KafkaSettings(servers),
         WorkerSettings(state_dir=state_dir, worker_id="bench", topics_dir=NOT_DECLARED),
     )
-    worker = build_worker(app, settings)
+    worker = build_worker(declared_app(app), settings)
     worker.start()
     gc.collect()
     gc.freeze()

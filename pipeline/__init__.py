@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pipeline.api.group import Group
     from pipeline.api.sinks import Delete, Postgres, Sqlite
     from pipeline.api.table import TaskTable
+    from pipeline.app import App
     from pipeline.errors import PipelineError
-    from pipeline.processes.running import App
     from pipeline.producing.delivery import Delivered, Delivery
     from pipeline.producing.kafka_producers import Producer, TransactionalProducer
 
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "App": "pipeline.processes.running",
+    "App": "pipeline.app",
     "Batch": "pipeline.api.event",
     "Codec": "pipeline.api.custom_codecs",
     "Context": "pipeline.api.context",

@@ -14,6 +14,7 @@ import pytest
 from typer.main import get_command
 
 from benchmarks.__main__ import NAMES as BENCHMARKS
+from pipeline.app import declared_app
 from pipeline.cli.main import assemble
 from pipeline.config import OWNED_PROPERTIES, ProducerSettings, WorkerSettings, load_settings
 from pipeline.errors import ConfigError
@@ -250,8 +251,8 @@ def test_the_program_of_two_versions_is_two_apps(tmp_path: Path, monkeypatch: py
     old = _import("versions", tmp_path, monkeypatch).app
     monkeypatch.setenv("DELAYS_VERSION", "-2")
     new = _import("versions", tmp_path, monkeypatch).app
-    assert (old.app_name, new.app_name) == ("flight-delays", "flight-delays-2")
-    assert not old.topics.keys() & new.topics.keys()
+    assert (old.name, new.name) == ("flight-delays", "flight-delays-2")
+    assert not declared_app(old).topics.keys() & declared_app(new).topics.keys()
 
 
 def test_every_worker_setting_is_documented_with_its_default() -> None:

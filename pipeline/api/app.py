@@ -1,4 +1,4 @@
-"""What the user declares: an App with topics, tables, handlers and resources. Declarations only; nothing runs.
+"""What an App consists of: topics, groups and resources. Declarations only; nothing runs.
 
 Every name given here is part of a durable name, so none is ever inferred. A mistake raises ConfigError when
 it is declared, not when the first record arrives.
@@ -7,67 +7,45 @@ it is declared, not when the first record arrives.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
-from typing_extensions import TypeForm
-
-from pipeline.api.codecs import CodecName, resolve_value
-from pipeline.api.custom_codecs import Codec, MessageCodec
-from pipeline.api.declarations import Dedup, Resource, Topic
-from pipeline.api.group import Group
+from pipeline.api.codecs import resolve_value
+from pipeline.api.declarations import DeclaredResource, DeclaredTopic, Dedup, Topic
+from pipeline.api.group import DeclaredGroup
 from pipeline.api.keys import resolve_key
 from pipeline.core.names import check_name, held_by_the_pipeline
 from pipeline.errors import ConfigError
 
-__all__ = ["App"]
+__all__ = ["DeclaredApp"]
 
-K = TypeVar("K")
-V = TypeVar("V")
 R = TypeVar("R")
 
 MAIN_GROUP = "main"
 _TOPIC_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
-class App(Group):
-    """A stream-processing application; it is itself the handler group `main`."""
+class DeclaredApp:
+    """The declarations behind an `App`, which has one."""
 
     def __init__(self, name: str) -> None:
-        self.app_name = check_name("app", name)
-        self.topics: dict[str, Topic[Any, Any]] = {}
-        self._groups: dict[str, Group] = {}
-        super().__init__(self, MAIN_GROUP)
+        self.name = check_name("app", name)
+        self.topics: dict[str, DeclaredTopic[Any, Any]] = {}
+        self.main = DeclaredGroup(self, MAIN_GROUP)
+        self._groups = {MAIN_GROUP: self.main}
 
-    @overload
-    def topic(
-        self,
-        name: str,
-        *,
-        key: TypeForm[K],
-        value: TypeForm[V],
-        codec: Codec[V] | MessageCodec[V] | CodecName | None = None,
-        dedup: Dedup[K, V] | None = None,
-    ) -> Topic[K, V]: ...
+    @property
+    def groups(self) -> list[DeclaredGroup]:
+        """Groups that have handlers or sinks, `main` first."""
+        return [group for group in self._groups.values() if group.bindings or group.sinks]
 
-    @overload
-    def topic(
-        self,
-        name: str,
-        *,
-        value: TypeForm[V],
-        codec: Codec[V] | MessageCodec[V] | CodecName | None = None,
-        dedup: Dedup[None, V] | None = None,
-    ) -> Topic[None, V]: ...
+    def owns(self, topic: Topic[Any, Any]) -> bool:
+        """Whether the topic was declared in this app."""
+        return self.topics.get(topic.name) is topic
 
     def topic(
-        self, name: str, *, key: Any = None, value: Any, codec: Any = None, dedup: Any = None
-    ) -> Topic[Any, Any]:
-        """Declare a topic. Without `key` its records have none, and any that arrives is ignored.
-
-        codec: how values become bytes: `json` (default), `msgpack`, `raw` (bytes, whose default it is), or an object
-        with `encode(value)` and `decode(data)` or `decode(data, message)`.
-        dedup: handlers of the topic get each event once, though it was sent several times; see `Dedup`.
-        """
+        self, name: str, key: Any, value: Any, codec: Any = None, dedup: Any = None
+    ) -> DeclaredTopic[Any, Any]:
+        """Declare a topic: `App.topic`."""
         where = f"topic {name}"
         if not name or len(name) > 249 or name in {".", ".."} or set(name) - _TOPIC_LETTERS:
             raise ConfigError(f"{where}: not a topic name Kafka accepts (letters, digits, '.', '_' and '-')")
@@ -76,7 +54,7 @@ class App(Group):
             raise ConfigError(f"{where} {held}", hint="declare a topic of your own")
         if name in self.topics:
             raise ConfigError(f"{where} is declared twice")
-        topic: Topic[Any, Any] = Topic(
+        topic: DeclaredTopic[Any, Any] = DeclaredTopic(
             name,
             resolve_key(key, where, tombstones=True),
             resolve_value(value, codec, where, tombstones=True),
@@ -97,27 +75,18 @@ class App(Group):
             raise ConfigError(f"{where}: duplicates_to is topic {target.name} of another app")
         return dedup
 
-    def owns(self, topic: Topic[Any, Any]) -> bool:
-        return self.topics.get(topic.name) is topic
-
-    def group(self, name: str) -> Group:
-        """Declare another handler group, with tables, positions and commits of its own."""
-        if name == MAIN_GROUP or name in self._groups:
+    def group(self, name: str) -> DeclaredGroup:
+        """Declare another group: `App.group`."""
+        if name in self._groups:
             raise ConfigError(f"group {name} is declared twice")
-        group = Group(self, name)
-        self._groups[name] = group
+        group = self._groups[name] = DeclaredGroup(self, name)
         return group
 
-    def resource(self, factory: Callable[[], R]) -> Resource[R]:
-        """Declare a resource: `ctx.resource(r)` gives what `factory()` returned in this worker."""
+    def resource(self, factory: Callable[[], R]) -> DeclaredResource[R]:
+        """Declare a resource: `App.resource`."""
         if not callable(factory):
             raise ConfigError(
                 f"app.resource takes a function that makes the resource, not {factory!r}",
                 hint="app.resource(lambda: Pool(...)): each worker makes its own, when it is first asked for",
             )
-        return Resource(factory)
-
-    @property
-    def groups(self) -> list[Group]:
-        """Groups that have handlers or sinks, `main` first."""
-        return [group for group in (self, *self._groups.values()) if group.bindings or group.sinks]
+        return DeclaredResource(factory)

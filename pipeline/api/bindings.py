@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from pipeline.api.declarations import Topic
+from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.sinks import Sink
 from pipeline.errors import ConfigError
 
@@ -31,7 +31,7 @@ class Binding:
 
     def __init__(
         self,
-        topic: Topic[Any, Any],
+        topic: DeclaredTopic[Any, Any],
         function: Callable[..., None],
         on_error: OnError,
         batch: bool,
@@ -55,7 +55,7 @@ class Binding:
 class SinkBinding(NamedTuple):
     """One sink of one input topic."""
 
-    topic: Topic[Any, Any]
+    topic: DeclaredTopic[Any, Any]
     sink: Sink[Any, Any]
     on_error: OnError
 

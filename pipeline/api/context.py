@@ -1,18 +1,29 @@
-"""What a handler acts through: tables, outputs and resources of its task, valid during the call only."""
+"""What a handler acts through: tables, outputs and resources of its task, valid during the call only.
+
+`Context` is what users see. `RuntimeContext` is the object, with what the runtime reads and sets.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.api.declarations import Resource, Table, Topic
+from pipeline.api.declarations import (
+    DeclaredResource,
+    DeclaredTable,
+    DeclaredTopic,
+    Resource,
+    Table,
+    Topic,
+    declared_topic,
+)
 from pipeline.api.encode_errors import LATEST_MS, REFUSALS, check_header_name, refuse_key, refuse_value
-from pipeline.api.table import TaskTable
+from pipeline.api.table import RuntimeTable, TaskTable
 from pipeline.api.topic_limits import Accepted
 from pipeline.core.records import EARLIEST_MS, Record, kept_timestamp
 from pipeline.errors import ConfigError
 
-__all__ = ["Context", "Sender"]
+__all__ = ["Context", "RuntimeContext", "Sender"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -23,27 +34,51 @@ Sender = tuple[str, Callable[[Any], bytes | None], Callable[[Any], tuple[bytes |
 
 
 class Context:
-    """Handed to each handler call. Do not keep it: what is written after the call belongs to no record."""
+    """What a handler acts through: its task's tables, outputs and resources. The worker gives one to each call.
 
-    __slots__ = ("_outputs", "_resources", "_senders", "_tables", "_used", "message")
+    Valid during the call only. Do not keep it: what is written after the call belongs to no record.
 
-    def __init__(
-        self,
-        tables: Mapping[Table[Any, Any], TaskTable[Any, Any]],
-        senders: Mapping[Topic[Any, Any], Sender],
-        resources: Callable[[Resource[Any]], Any],
-    ) -> None:
-        self._tables = tables
-        self._senders = senders
-        self._used: dict[Topic[Any, Any], Sender] = {}  # those that something was sent to
-        self._resources = resources
-        self._outputs: list[Any] = []
-        self.message: Any = None
+    Example:
+        ```python
+        @app.handler(orders)
+        def bill(event: Event[str, Order], ctx: Context) -> None:
+            totals = ctx.table(totals_by_customer)
+            totals[event.key] = totals.get(event.key, 0) + event.value.amount
+            ctx.send(bills, event.key, Bill(totals[event.key]))
+        ```
+    """
+
+    __slots__ = ("_message", "_outputs", "_resources", "_senders", "_tables", "_used")
+
+    if TYPE_CHECKING:  # set by RuntimeContext
+        _message: Any
+        _outputs: list[Any]
+        _resources: Callable[[DeclaredResource[Any]], Any]
+        _senders: Mapping[DeclaredTopic[Any, Any], Sender]
+        _tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]]
+        _used: dict[Any, Sender]
 
     def table(self, table: Table[K, V], /) -> TaskTable[K, V]:
-        """The task's part of a table of this group."""
+        """The task's part of a table of this group.
+
+        Args:
+            table: What `app.table(...)` or `group.table(...)` returned.
+
+        Returns:
+            A mapping from keys to values, valid during the call.
+
+        Raises:
+            ConfigError: The table belongs to another group, or it is not a table. This stops the task, whatever
+                `on_error` says.
+
+        Example:
+            ```python
+            table = ctx.table(totals)
+            table[event.key] = table.get(event.key, 0) + 1
+            ```
+        """
         try:
-            return self._tables[table]
+            return self._tables[table]  # type: ignore[index]  # any other object is a KeyError
         except (KeyError, TypeError):
             if not isinstance(table, Table):
                 raise ConfigError(f"ctx.table takes what app.table(...) returned, not {table!r}") from None
@@ -61,12 +96,29 @@ class Context:
         headers: Sequence[tuple[str, bytes | None]] = (),
         timestamp_ms: int | None = None,
     ) -> None:
-        """Produce a record with this commit. It carries its input's timestamp unless one is given.
+        """Produce a record to a topic, as part of the commit of the record that is processed.
 
-        The Kafka client cannot send the timestamp 0; it is sent as 1.
-        Key and value are checked and encoded here, so a bad one belongs to the record at hand. Raises
-        TypeError, ValueError (also when the topic would refuse the size, the timestamp, or a record without a key)
-        or OverflowError; ConfigError for what is no topic of the app, which stops the task whatever `on_error` says.
+        Key and value are checked and encoded here, so a wrong one is an error of the record that is processed.
+
+        Args:
+            topic: A topic of this app.
+            key: Of the topic's key type.
+            value: Of the topic's value type.
+            headers: Pairs of a name and bytes (or None), in order.
+            timestamp_ms: Milliseconds since the epoch. Default: the timestamp of the input record. The Kafka client
+                cannot send the timestamp 0; it is sent as 1.
+
+        Raises:
+            TypeError: The key, the value or a header has a wrong type.
+            ValueError: The key or the value cannot be encoded, or the topic would refuse the size, the timestamp or
+                a record without a key.
+            OverflowError: A number is too large for its encoding.
+            ConfigError: The topic is not a topic of this app. This stops the task, whatever `on_error` says.
+
+        Example:
+            ```python
+            ctx.send(delays, event.key, Delay(12), headers=[("source", b"airline")])
+            ```
         """
         try:
             name, encode_key, admit, accepted = self._used[topic]
@@ -75,7 +127,7 @@ class Context:
         try:
             key_data = encode_key(key)
         except REFUSALS as error:
-            refuse_key(error, f"topic {name}", topic.key, key)
+            refuse_key(error, f"topic {name}", declared_topic(topic).key, key)
         try:
             data = admit(value)[0]
         except REFUSALS as error:
@@ -87,9 +139,9 @@ class Context:
         if key_data is None and accepted.compacted:
             accepted.refuse_null_key()
         if timestamp_ms is None:
-            timestamp_ms = self.message.timestamp()[1]
+            timestamp_ms = self._message.timestamp()[1]
             if timestamp_ms <= 0:  # a record without a timestamp gives the present
-                timestamp_ms = kept_timestamp(self.message)
+                timestamp_ms = kept_timestamp(self._message)
         elif type(timestamp_ms) is not int or not 0 <= timestamp_ms <= LATEST_MS:
             raise ValueError(
                 f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds, 0 or above, of 64 bits"
@@ -101,26 +153,27 @@ class Context:
         self._outputs.append((name, key_data, data, timestamp_ms, headers))
 
     def resource(self, resource: Resource[R], /) -> R:
-        """The worker's instance of a resource; made on first use."""
-        if not isinstance(resource, Resource):
+        """The worker's object of a resource. It is made when it is first asked for.
+
+        Args:
+            resource: What `app.resource(...)` returned.
+
+        Returns:
+            What the resource's factory returned in this worker.
+
+        Raises:
+            ConfigError: It is not a resource. This stops the task, whatever `on_error` says.
+            Exception: Whatever the factory raises.
+
+        Example:
+            ```python
+            response = ctx.resource(http).post("/charge", json={"order": event.key})
+            ```
+        """
+        if not isinstance(resource, DeclaredResource):
             raise ConfigError(f"ctx.resource takes what app.resource(...) returned, not {resource!r}")
         result: R = self._resources(resource)
         return result
-
-    def forward(
-        self, topic: Topic[Any, Any], record: Record, headers: Sequence[tuple[str, bytes | None]]
-    ) -> None:
-        """Produce a record as it came, under other headers, with this commit. For the runtime.
-
-        Raises ValueError when the topic would refuse it.
-        """
-        name, _, _, accepted = self._used.get(topic) or self._first_use(topic)
-        key, value, timestamp_ms = record.key(), record.value(), kept_timestamp(record)
-        accepted.check_size(key, value, headers)
-        if key is None and accepted.compacted:
-            accepted.refuse_null_key()
-        accepted.check_time(timestamp_ms)
-        self._outputs.append((name, key, value, timestamp_ms, headers))
 
     def _first_use(self, topic: Any) -> Sender:
         try:
@@ -133,8 +186,48 @@ class Context:
         self._used[topic] = sender
         return sender
 
-    def value_decoder(self, topic: Topic[Any, V]) -> Callable[[bytes | None], V]:
-        """What decodes the value of the record at hand, `message`: the codec's own, so that it costs no call more."""
+
+class RuntimeContext(Context):
+    """The context of a task, with what the runtime needs of it.
+
+    The attribute `message` is the input record that is processed.
+    """
+
+    __slots__ = ()
+
+    # The same slot under another name: a property would cost a call for each record.
+    message: Any = Context._message  # type: ignore[misc]  # noqa: SLF001
+
+    def __init__(
+        self,
+        tables: Mapping[DeclaredTable[Any, Any], RuntimeTable[Any, Any]],
+        senders: Mapping[DeclaredTopic[Any, Any], Sender],
+        resources: Callable[[DeclaredResource[Any]], Any],
+    ) -> None:
+        self._tables = tables
+        self._senders = senders
+        self._used = {}  # those that something was sent to
+        self._resources = resources
+        self._outputs = []
+        self._message = None
+
+    def forward(
+        self, topic: DeclaredTopic[Any, Any], record: Record, headers: Sequence[tuple[str, bytes | None]]
+    ) -> None:
+        """Produce a record as it came, under other headers, with this commit.
+
+        Raises ValueError when the topic would refuse it.
+        """
+        name, _, _, accepted = self._used.get(topic) or self._first_use(topic)
+        key, value, timestamp_ms = record.key(), record.value(), kept_timestamp(record)
+        accepted.check_size(key, value, headers)
+        if key is None and accepted.compacted:
+            accepted.refuse_null_key()
+        accepted.check_time(timestamp_ms)
+        self._outputs.append((name, key, value, timestamp_ms, headers))
+
+    def value_decoder(self, topic: DeclaredTopic[Any, V]) -> Callable[[bytes | None], V]:
+        """What decodes the value of `message`: the codec's own function, to avoid an extra call for each record."""
         with_message = topic.value.decode_message
         if with_message is None:
             return topic.value.decode
@@ -142,18 +235,18 @@ class Context:
 
     @property
     def written(self) -> list[str]:
-        """The topics that something was sent to, since the task went live. For the runtime."""
+        """The topics that something was sent to, since the task went live."""
         return [sender[0] for sender in self._used.values()]
 
     def take_outputs(self) -> list[Any]:
-        """The outputs so far; a new list is open from here on. For the runtime."""
+        """The outputs so far; a new list is open from here on."""
         outputs = self._outputs
         self._outputs = []
         return outputs
 
     @property
     def outputs(self) -> list[Any]:
-        """The outputs of the open commit. For the runtime."""
+        """The outputs of the open commit."""
         return self._outputs
 
 

@@ -1,4 +1,8 @@
-"""The handles a user keeps: Topic, Table and Resource, made by an App, and Dedup. Compared by identity."""
+"""What an app declares: `Topic`, `Table` and `Resource`, compared by identity, and `Dedup`.
+
+Users keep a Topic, a Table or a Resource and hand it back; they see its name only. Each one is an object of a subclass
+with what the package reads of it: `DeclaredTopic`, `DeclaredTable`, `DeclaredResource`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,17 @@ from pipeline.api.event import Event
 from pipeline.api.keys import KeyCodec
 from pipeline.errors import ConfigError
 
-__all__ = ["Dedup", "Resource", "Table", "Topic"]
+__all__ = [
+    "DeclaredResource",
+    "DeclaredTable",
+    "DeclaredTopic",
+    "Dedup",
+    "Resource",
+    "Table",
+    "Topic",
+    "declared_table",
+    "declared_topic",
+]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -22,16 +36,31 @@ LONGEST_TTL_S = 10 * 366 * 24 * 3600
 
 
 class Dedup(Generic[K_contra, V_contra]):
-    """Drop an event whose id was seen within `ttl_s` seconds, whoever has sent it again: `app.topic(..., dedup=...)`.
+    """Drops an event whose id was seen before, whoever sent it again: `app.topic(..., dedup=Dedup(...))`.
 
-    ttl_s: how long an id is remembered, from the moment it was first processed, by the timestamps of the topic's
-    records. At least 0.001, at most ten years.
-    id: gives an event's id, str (as UTF-8) or bytes, not empty. Without it: the record's header `event-id`, as
-    `pipeline produce --id` writes it. A record without an id is an error of that record.
-    duplicates_to: a topic of the app that gets what is dropped, as it came.
+    Each group that handles the topic remembers ids of its own, and each task those of its partition. So a duplicate
+    under another key is not found if that key belongs to another partition.
 
-    Each group that handles the topic remembers ids of its own, each task those of its partition: a duplicate under
-    another key may lie in another partition, and passes. Raises ConfigError.
+    Args:
+        ttl_s: How long an id is remembered, in seconds from the event that was processed first, by the timestamps of
+            the topic's records. From 0.001 to ten years.
+        id: Gives an event's id: bytes, or a str (encoded as UTF-8), not empty. Default: the record's header
+            `event-id`, as `Producer` and `pipeline produce --id` write it. A record without an id is an error of
+            that record.
+        duplicates_to: A topic of the app to which dropped records are sent, unchanged.
+
+    Attributes:
+        ttl_ms: `ttl_s` in milliseconds.
+        id: The function that gives an event's id, or None.
+        duplicates_to: The topic for dropped records, or None.
+
+    Raises:
+        ConfigError: An argument cannot be used.
+
+    Example:
+        ```python
+        payments = app.topic("payments", key=str, value=Payment, dedup=Dedup(ttl_s=24 * 3600))
+        ```
     """
 
     __slots__ = ("duplicates_to", "id", "ttl_ms")
@@ -60,26 +89,73 @@ class Dedup(Generic[K_contra, V_contra]):
 
 
 class Topic(Generic[K, V]):
-    """A topic of the app, for input, output or both. Compared by identity."""
+    """A topic of an app, for input, output or both. Made by `app.topic(...)`; compared by identity."""
 
-    __slots__ = ("dedup", "key", "name", "value")
+    __slots__ = ("_name",)
 
-    def __init__(
-        self, name: str, key: KeyCodec[K], value: ValueCodec[V], dedup: Dedup[K, V] | None = None
-    ) -> None:
-        self.name = name
-        self.key = key
-        self.value = value
-        self.dedup = dedup
+    if TYPE_CHECKING:  # set by DeclaredTopic
+        _name: str
+
+    @property
+    def name(self) -> str:
+        """The topic's name in Kafka."""
+        return self._name
 
     def __repr__(self) -> str:
         return f"Topic({self.name!r})"
 
 
-class Table(Generic[K, V]):
-    """A table of a group; `ctx.table(definition)` gives the task's part of it. Compared by identity."""
+class DeclaredTopic(Topic[K, V]):
+    """A topic with its codecs."""
 
-    __slots__ = ("group", "key", "name", "upgrade", "value")
+    __slots__ = ("dedup", "key", "value")
+
+    def __init__(
+        self, name: str, key: KeyCodec[K], value: ValueCodec[V], dedup: Dedup[K, V] | None = None
+    ) -> None:
+        self._name = name
+        self.key = key
+        self.value = value
+        self.dedup = dedup
+
+
+def declared_topic(topic: Topic[K, V]) -> DeclaredTopic[K, V]:
+    """The same topic, as the package reads it. Raises ConfigError for anything that no app has declared."""
+    if not isinstance(topic, DeclaredTopic):
+        raise ConfigError(f"{topic!r} is no topic", hint="use what app.topic(...) returned")
+    return topic
+
+
+class Table(Generic[K, V]):
+    """A table of a group: a declaration without rows. Made by `app.table(...)`; compared by identity.
+
+    In a handler, `ctx.table(table)` gives the rows of the task.
+    """
+
+    __slots__ = ("_group", "_name")
+
+    if TYPE_CHECKING:  # set by DeclaredTable
+        _group: str
+        _name: str
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self._name
+
+    @property
+    def group(self) -> str:
+        """The name of its group."""
+        return self._group
+
+    def __repr__(self) -> str:
+        return f"Table({self.group}.{self.name})"
+
+
+class DeclaredTable(Table[K, V]):
+    """A table with its codecs."""
+
+    __slots__ = ("key", "upgrade", "value")
 
     def __init__(
         self,
@@ -89,8 +165,8 @@ class Table(Generic[K, V]):
         value: ValueCodec[V],
         upgrade: Callable[[Any], V] | None = None,
     ) -> None:
-        self.group = group
-        self.name = name
+        self._group = group
+        self._name = name
         self.key = key
         self.value = value
         self.upgrade = upgrade
@@ -105,26 +181,38 @@ class Table(Generic[K, V]):
         """What the fingerprint begins with."""
         return f"{self.key.schema}->"
 
-    def __repr__(self) -> str:
-        return f"Table({self.group}.{self.name})"
+    def _no_rows(self, *_: object) -> NoReturn:
+        raise ConfigError(
+            f"table {self.group}.{self.name} is a declaration and holds no rows",
+            hint="in a handler, ctx.table(...) of it gives the rows: table = ctx.table(totals); table[key] = value",
+        )
 
-    if not TYPE_CHECKING:  # a type checker knows that there are no rows here
+    # For programs that no type checker has seen: `Table` has none of these.
+    __getitem__ = __setitem__ = __delitem__ = __contains__ = __iter__ = __len__ = _no_rows
+    get = get_many = items = update = _no_rows
 
-        def _no_rows(self, *_: object) -> NoReturn:
-            raise ConfigError(
-                f"table {self.group}.{self.name} is a declaration and holds no rows",
-                hint="in a handler, ctx.table(...) of it gives the rows: table = ctx.table(totals); table[key] = value",
-            )
+    def __bool__(self) -> bool:
+        return True
 
-        __getitem__ = __setitem__ = __delitem__ = __contains__ = __iter__ = __len__ = _no_rows
-        get = get_many = items = update = _no_rows
 
-        def __bool__(self) -> bool:
-            return True
+def declared_table(table: Table[K, V]) -> DeclaredTable[K, V]:
+    """The same table, as the package reads it. Raises ConfigError for anything that no app has declared."""
+    if not isinstance(table, DeclaredTable):
+        raise ConfigError(f"{table!r} is no table", hint="use what app.table(...) returned")
+    return table
 
 
 class Resource(Generic[R]):
-    """Something expensive that handlers share: made once a worker, on first use; closed when it stops."""
+    """An object that handlers share, made once for each worker. Made by `app.resource(...)`.
+
+    In a handler, `ctx.resource(resource)` gives the worker's object.
+    """
+
+    __slots__ = ()
+
+
+class DeclaredResource(Resource[R]):
+    """A resource with the function that makes it."""
 
     __slots__ = ("factory",)
 

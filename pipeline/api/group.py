@@ -1,9 +1,9 @@
-"""Handlers and sinks that share positions: a `Group`. Declarations only; nothing runs."""
+"""Handlers or sinks that share positions: a `Group`, and `DeclaredGroup`, which the package reads of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from typing_extensions import TypeForm
 
@@ -11,57 +11,66 @@ from pipeline.api.bindings import RETRY_DELAY_S, Binding, OnError, SinkBinding, 
 from pipeline.api.codecs import CodecName, resolve_value
 from pipeline.api.context import Context
 from pipeline.api.custom_codecs import Codec
-from pipeline.api.declarations import Table, Topic
+from pipeline.api.declarations import DeclaredTable, DeclaredTopic, Table, Topic
 from pipeline.api.event import Batch, Event
 from pipeline.api.keys import resolve_key
 from pipeline.api.sinks import Sink
 from pipeline.core.names import GroupId, check_name
 from pipeline.errors import ConfigError
 
-__all__ = ["Group"]
+__all__ = ["BatchHandlerDecorator", "DeclaredGroup", "Group", "HandlerDecorator"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class _Handler(Protocol[K, V]):
+class HandlerDecorator(Protocol[K, V]):
+    """Registers a function of an `Event` and a `Context`, and returns it."""
+
     def __call__(
         self, function: Callable[[Event[K, V], Context], None], /
-    ) -> Callable[[Event[K, V], Context], None]: ...
+    ) -> Callable[[Event[K, V], Context], None]:
+        """Register the function. Raises ConfigError for one that cannot be called with an event and a context."""
 
 
-class _BatchHandler(Protocol[K, V]):
+class BatchHandlerDecorator(Protocol[K, V]):
+    """Registers a function of a `Batch` and a `Context`, and returns it."""
+
     def __call__(
         self, function: Callable[[Batch[K, V], Context], None], /
-    ) -> Callable[[Batch[K, V], Context], None]: ...
+    ) -> Callable[[Batch[K, V], Context], None]:
+        """Register the function. Raises ConfigError for one that cannot be called with a batch and a context."""
 
 
 class _App(Protocol):
     """The app that a group is declared in."""
 
-    app_name: str
+    name: str
 
     def owns(self, topic: Topic[Any, Any]) -> bool: ...
 
 
 class Group:
-    """Handlers that share tables and whose input topics are co-partitioned."""
+    """Handlers that share tables and positions, or sinks that share positions. Made by `app.group(...)`.
 
-    def __init__(self, app: _App, name: str) -> None:
-        self._app = app
-        self.name = check_name("group", name)
-        self.bindings: list[Binding] = []
-        self.sinks: list[SinkBinding] = []
-        self.tables: dict[str, Table[Any, Any]] = {}
+    The input topics of a group are co-partitioned: they have equally many partitions. Task N of the group processes
+    partition N of each, and commits by itself. Groups exchange data through topics.
+    """
+
+    if TYPE_CHECKING:  # set by DeclaredGroup
+        _app: _App
+        _name: str
+        _bindings: list[Binding]
+        _sinks: list[SinkBinding]
+        _tables: dict[str, DeclaredTable[Any, Any]]
 
     @property
-    def id(self) -> GroupId:
-        return GroupId(self._app.app_name, self.name)
+    def name(self) -> str:
+        """The group's name."""
+        return self._name
 
-    @property
-    def inputs(self) -> list[Topic[Any, Any]]:
-        """Input topics in the order of their first handler or sink."""
-        return list(dict.fromkeys([b.topic for b in self.bindings] + [b.topic for b in self.sinks]))
+    def __repr__(self) -> str:
+        return f"Group({self._app.name}/{self._name})"
 
     def table(
         self,
@@ -72,28 +81,50 @@ class Group:
         codec: Codec[V] | CodecName | None = None,
         upgrade: Callable[[Any], V] | None = None,
     ) -> Table[K, V]:
-        """Declare a table. Its keys live where their records do: a task sees its own partition's only.
+        """Declare a table. A task sees the rows of its own partition only.
 
-        upgrade: makes a value of today's type from one that was stored under another. It gets what the JSON
-        or msgpack says (a dict for a Struct), or bytes from any other codec. Without it a changed type is
-        refused at start. It runs once for each row, before any handler; what it returns is committed as one.
+        A row is stored by the task of the record whose handler wrote it. So use keys that determine the partition, as
+        the record's own key does.
+
+        Args:
+            name: The table's name, part of durable names. Letters, digits, `_` and `-`.
+            key: The type of keys: `str`, `bytes`, `int`, or a tuple or frozen Struct of these.
+            value: The type of values: any type that msgspec can encode.
+            codec: How values become bytes: `"json"` (default), `"msgpack"`, `"raw"` (bytes; their default), or a
+                `Codec` of your own.
+            upgrade: Makes a value of the present type from a stored value of an earlier type. It gets what the JSON
+                or msgpack contains (a dict for a Struct), or bytes from any other codec. It runs once for each row,
+                before any handler; its results are one commit. Without it, a changed type is refused at the start.
+
+        Returns:
+            The table, for `ctx.table` in handlers of this group.
+
+        Raises:
+            ConfigError: The name, a type or the codec cannot be used, the table is declared already, or the group
+                has sinks.
+
+        Example:
+            ```python
+            totals = app.table("totals", key=str, value=int)
+            by_route = app.table("by-route", key=tuple[str, str], value=Delay)
+            ```
         """
         check_name("table", name)
         where = f"table {self.name}.{name}"
-        if name in self.tables:
+        if name in self._tables:
             raise ConfigError(f"{where} is declared twice")
-        if self.sinks:
+        if self._sinks:
             raise self._mixed(f"a table, {name}")
         if upgrade is not None and not callable(upgrade):
             raise ConfigError(f"{where}: upgrade is {upgrade!r}; it must be a function of the old value")
-        table: Table[K, V] = Table(
+        table: DeclaredTable[K, V] = DeclaredTable(
             self.name,
             name,
             resolve_key(key, where, tombstones=False),
             resolve_value(value, codec, where, tombstones=False),
             upgrade,
         )
-        self.tables[name] = table
+        self._tables[name] = table
         return table
 
     def handler(
@@ -103,23 +134,41 @@ class Group:
         on_error: OnError = "stop",
         retries: int = 0,
         retry_delay_s: float = RETRY_DELAY_S,
-    ) -> _Handler[K, V]:
-        """Register a function for each record of `topic`. Several handlers of a topic run in this order.
+    ) -> HandlerDecorator[K, V]:
+        """Register a function for each record of a topic. Several handlers of a topic run in the order declared.
 
-        on_error: what to do with a record that raises: `stop` its task, `skip` it, or send it to the group's
-        dead-letter topic. In each case the record leaves nothing else behind.
-        retries: how often a record that raises is tried again before that. The records behind it in its
-        partition wait; other partitions do not.
-        retry_delay_s: seconds before the first retry; each further one waits twice as long, up to a minute.
+        The function's writes and outputs are committed exactly once. If it raises, the record leaves nothing behind.
+
+        Args:
+            topic: A topic of this app.
+            on_error: What happens with a record whose processing raises: `"stop"` its task, `"skip"` the record, or
+                send it to the group's dead-letter topic (`"dead_letter"`).
+            retries: How often such a record is tried again first. The records behind it in its partition wait; other
+                partitions do not.
+            retry_delay_s: Seconds before the first retry, at most 3600. Each further delay is twice as long, up to a
+                minute.
+
+        Returns:
+            A decorator for a function of an `Event` and a `Context`.
+
+        Raises:
+            ConfigError: The topic, the function or an option cannot be used, or the group has sinks.
+
+        Example:
+            ```python
+            @group.handler(orders, on_error="dead_letter", retries=3)
+            def bill(event: Event[str, Order], ctx: Context) -> None:
+                ctx.send(bills, event.key, Bill(event.value.amount))
+            ```
         """
 
         def register(
             function: Callable[[Event[K, V], Context], None],
         ) -> Callable[[Event[K, V], Context], None]:
-            self._bind(Binding(topic, function, on_error, False, retries, retry_delay_s))
+            self._bind(Binding(declared, function, on_error, False, retries, retry_delay_s))
             return function
 
-        self._check_topic(topic, "handler")
+        declared = self._checked(topic, "handler")
         return register
 
     def batch_handler(
@@ -129,34 +178,67 @@ class Group:
         on_error: OnError = "stop",
         retries: int = 0,
         retry_delay_s: float = RETRY_DELAY_S,
-    ) -> _BatchHandler[K, V]:
-        """Register a function for batches of `topic`. On error a batch is undone and halved.
+    ) -> BatchHandlerDecorator[K, V]:
+        """Register a function for batches of a topic's records. It is the topic's only handler in this group.
 
-        The record that is found guilty, alone in its batch, gets what `handler` says of `on_error`, `retries`
-        and `retry_delay_s`.
+        If it raises, the batch is undone and tried again in halves, until the failing record is alone in its batch.
+
+        Args:
+            topic: A topic of this app.
+            on_error: As for `handler`, for the record that fails.
+            retries: As for `handler`.
+            retry_delay_s: As for `handler`.
+
+        Returns:
+            A decorator for a function of a `Batch` and a `Context`.
+
+        Raises:
+            ConfigError: The topic, the function or an option cannot be used, or the group has sinks.
+
+        Example:
+            ```python
+            @group.batch_handler(orders)
+            def bill_all(batch: Batch[str, Order], ctx: Context) -> None:
+                known = ctx.table(customers).get_many(batch.keys)
+            ```
         """
 
         def register(
             function: Callable[[Batch[K, V], Context], None],
         ) -> Callable[[Batch[K, V], Context], None]:
-            self._bind(Binding(topic, function, on_error, True, retries, retry_delay_s))
+            self._bind(Binding(declared, function, on_error, True, retries, retry_delay_s))
             return function
 
-        self._check_topic(topic, "batch_handler")
+        declared = self._checked(topic, "batch_handler")
         return register
 
     def sink(self, topic: Topic[K, V], to: Sink[K, V], *, on_error: OnError = "stop") -> None:
-        """Write rows of `topic` to a database, exactly once: rows and positions are one transaction there.
+        """Write the rows of a topic's records to a database, exactly once.
 
-        A group has handlers or sinks: its positions are in one place. Its input topics are co-partitioned; its sinks
-        write to one database. Sinks of one topic write in the order in which they were declared.
-        on_error: what to do with a record whose row cannot be made, or is refused: `stop` its task, or `skip` it.
+        Rows and positions are one transaction of the database. So a group has either handlers or sinks, all sinks of
+        a group write to one database, and its input topics are co-partitioned. Sinks of one topic write in the order
+        in which they were declared.
+
+        Args:
+            topic: A topic of this app, without `dedup`.
+            to: A `Postgres` or a `Sqlite`.
+            on_error: What happens with a record whose row cannot be made or is refused: `"stop"` its task, or
+                `"skip"` the record.
+
+        Raises:
+            ConfigError: The topic, the sink or the option cannot be used, or the group has handlers or tables.
+
+        Example:
+            ```python
+            archive = app.group("archive")
+            archive.sink(orders, Postgres(os.environ["DSN"], "orders", row=lambda event: {"id": event.key}))
+            ```
         """
         where = f"group {self.name}"
-        self._check_topic(topic, "group(...).sink")
+        declared = self._checked(topic, "group(...).sink")
         if not isinstance(to, Sink):
             raise ConfigError(f"{where}: {to!r} is no sink", hint="use pipeline.Postgres or pipeline.Sqlite")
-        if self.bindings or self.tables:
+        if self._bindings or self._tables:
             raise self._mixed(f"a sink, {to!r}")
         if on_error == "dead_letter":
             raise ConfigError(
@@ -168,39 +250,40 @@ class Group:
             raise ConfigError(f"{where}: on_error is {on_error!r}; for a sink it must be stop or skip")
         if not self._app.owns(topic):
             raise ConfigError(f"{where}: topic {topic.name} belongs to another app")
-        if topic.dedup is not None:
+        if declared.dedup is not None:
             raise ConfigError(
                 f"{where}: topic {topic.name} drops duplicates by their ids, and a sink remembers no ids",
                 hint="let a handler of another group send what remains to a topic of its own, and write that one",
             )
         other = next(
-            (b.sink for b in self.sinks if (b.sink.engine, b.sink.address) != (to.engine, to.address)), None
+            (b.sink for b in self._sinks if (b.sink.engine, b.sink.address) != (to.engine, to.address)), None
         )
         if other is not None:
             raise ConfigError(
                 f"{where}: {to!r} and {other!r} are in different databases, and cannot be one transaction",
                 hint="declare app.group(...) for each database; write the same DSN for the same one",
             )
-        self.sinks.append(SinkBinding(topic, to, on_error))
+        self._sinks.append(SinkBinding(declared, to, on_error))
 
     def _mixed(self, what: str) -> ConfigError:
         return ConfigError(
-            f"group {self.name} has {'sinks' if self.sinks else 'handlers or tables'} and cannot have {what}: "
+            f"group {self.name} has {'sinks' if self._sinks else 'handlers or tables'} and cannot have {what}: "
             "the positions of a group are either in its journal or in a database",
             hint='declare a group of its own for sinks: app.group("rows").sink(...)',
         )
 
-    def _check_topic(self, topic: object, method: str) -> None:
-        if not isinstance(topic, Topic):
+    def _checked(self, topic: Topic[K, V], method: str) -> DeclaredTopic[K, V]:
+        if not isinstance(topic, DeclaredTopic):
             raise ConfigError(
                 f"group {self.name}: {topic!r} is no topic",
                 hint=f"use @app.{method}(topic) above the function"
                 if "sink" not in method
                 else f"use app.{method}(topic, ...)",
             )
+        return topic
 
     def _bind(self, binding: Binding) -> None:
-        if self.sinks:
+        if self._sinks:
             raise self._mixed("a handler")
         check_function(self.name, binding.function)
         if binding.on_error not in {"stop", "skip", "dead_letter"}:
@@ -210,14 +293,64 @@ class Group:
         check_retries(self.name, binding)
         if not self._app.owns(binding.topic):
             raise ConfigError(f"group {self.name}: topic {binding.topic.name} belongs to another app")
-        if binding.on_error == "dead_letter" and binding.topic.name == self.id.dead_letter_topic:
+        if (
+            binding.on_error == "dead_letter"
+            and binding.topic.name == GroupId(self._app.name, self.name).dead_letter_topic
+        ):
             raise ConfigError(
                 f"group {self.name} reads its own dead letters: one that fails would come back for ever",
                 hint="declare on_error='stop' or 'skip' for that handler, or read them in another group",
             )
-        others = [b for b in self.bindings if b.topic is binding.topic]
+        others = [b for b in self._bindings if b.topic is binding.topic]
         if others and (binding.batch or others[0].batch):
             raise ConfigError(
                 f"group {self.name}: topic {binding.topic.name} has a batch handler; it must be the only one"
             )
-        self.bindings.append(binding)
+        self._bindings.append(binding)
+
+
+class DeclaredGroup(Group):
+    """A group with what was declared in it."""
+
+    def __init__(
+        self,
+        app: _App,
+        name: str,
+        bindings: Iterable[Binding] = (),
+        sinks: Iterable[SinkBinding] = (),
+        tables: Mapping[str, DeclaredTable[Any, Any]] | None = None,
+    ) -> None:
+        self._app = app
+        self._name = check_name("group", name)
+        self._bindings = list(bindings)
+        self._sinks = list(sinks)
+        self._tables = dict(tables or {})
+
+    @property
+    def id(self) -> GroupId:
+        """App and group."""
+        return GroupId(self._app.name, self._name)
+
+    @property
+    def bindings(self) -> list[Binding]:
+        """The handlers, in the order declared."""
+        return self._bindings
+
+    @property
+    def sinks(self) -> list[SinkBinding]:
+        """The sinks, in the order declared."""
+        return self._sinks
+
+    @property
+    def tables(self) -> dict[str, DeclaredTable[Any, Any]]:
+        """The tables by name."""
+        return self._tables
+
+    @property
+    def inputs(self) -> list[DeclaredTopic[Any, Any]]:
+        """Input topics in the order of their first handler or sink."""
+        return list(dict.fromkeys([b.topic for b in self._bindings] + [b.topic for b in self._sinks]))
+
+    def with_bindings(self, bindings: Iterable[Binding]) -> DeclaredGroup:
+        """The same group with other handlers."""
+        return DeclaredGroup(self._app, self._name, bindings, self._sinks, self._tables)

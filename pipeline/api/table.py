@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
-from pipeline.api.declarations import Table
+from pipeline.api.declarations import DeclaredTable
 from pipeline.api.encode_errors import REFUSALS, refuse_key, refuse_value
 
-__all__ = ["ReadableStore", "TaskOverlay", "TaskTable", "table_prefix"]
+__all__ = ["ReadableStore", "RuntimeTable", "TaskOverlay", "TaskTable", "table_prefix"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -53,7 +53,9 @@ class TaskOverlay:
     def __init__(self) -> None:
         self.written_bytes = 0
         self.sealed: Mapping[bytes, bytes | None] = {}
-        self.undo: list[tuple[TaskTable[Any, Any], Slot, Any, Any, bool]] = []
+        self.undo: list[
+            tuple[Any, Slot, Any, Any, bool]
+        ] = []  # with RuntimeTables, which TaskTable does not know
 
     def take_back(self) -> None:
         """Undo every write of the record at hand, the last one first."""
@@ -72,15 +74,25 @@ def table_prefix(name: str) -> bytes:
 
 
 class TaskTable(Generic[K, V]):
-    """The task's part of a table. Valid inside a handler only.
+    """The task's part of a table, as a mapping. `ctx.table(table)` gives it; valid inside a handler only.
 
-    A value that `get` returns never aliases the stored one: immutable values are shared, mutable ones decoded
-    afresh, so a change counts only when it is assigned.
+    Its writes are committed together with the record's outputs and positions. A value that was read is never the
+    stored object: a change of it counts only when it is assigned again.
+
+    Example:
+        ```python
+        table = ctx.table(totals)
+        if event.key in table:
+            table[event.key] += 1
+        else:
+            table[event.key] = 1
+        ```
     """
 
     __slots__ = (
         "_admit",
         "_decode",
+        "_definition",
         "_dirty",
         "_encode_key",
         "_fresh",
@@ -89,22 +101,20 @@ class TaskTable(Generic[K, V]):
         "_slots",
         "_store",
         "_undo",
-        "definition",
     )
 
-    def __init__(self, definition: Table[K, V], store: ReadableStore, overlay: TaskOverlay) -> None:
-        self.definition = definition
-        self._prefix = table_prefix(definition.name)
-        self._admit = definition.value.admit
-        self._decode = definition.value.decode
-        # The value of a mutable type is kept as bytes and decoded at each read.
-        self._fresh: Callable[[Any], V] | None = None if definition.value.immutable else self._decode
-        self._encode_key: Callable[[Any], bytes | None] = definition.key.encode
-        self._store = store
-        self._overlay = overlay
-        self._undo = overlay.undo
-        self._slots: dict[Any, Slot] = {}
-        self._dirty: list[Slot] = []
+    if TYPE_CHECKING:  # set by RuntimeTable
+        _admit: Callable[[V], tuple[bytes | None, V]]
+        _decode: Callable[[bytes | None], V]
+        _definition: DeclaredTable[K, V]
+        _dirty: list[Slot]
+        _encode_key: Callable[[Any], bytes | None]
+        _fresh: Callable[[Any], V] | None
+        _overlay: TaskOverlay
+        _prefix: bytes
+        _slots: dict[Any, Slot]
+        _store: ReadableStore
+        _undo: list[tuple[Any, Slot, Any, Any, bool]]
 
     @overload
     def get(self, key: K) -> V | None: ...
@@ -116,7 +126,24 @@ class TaskTable(Generic[K, V]):
     def get(self, key: K, default: D) -> V | D: ...
 
     def get(self, key: K, default: Any = None) -> Any:
-        """The value of `key`, or `default`."""
+        """The value of a key.
+
+        Args:
+            key: Of the table's key type.
+            default: What to return for a key that has no value.
+
+        Returns:
+            The value, or `default`.
+
+        Raises:
+            TypeError: The key has a wrong type.
+            ValueError: The key cannot be encoded.
+
+        Example:
+            ```python
+            count = table.get(event.key, 0)
+            ```
+        """
         slot = self._slots.get(key)
         value = self._read(key, slot) if slot is None or slot[_VALUE] is _UNREAD else slot[_VALUE]
         if value is _ABSENT:
@@ -124,6 +151,7 @@ class TaskTable(Generic[K, V]):
         return value if self._fresh is None else self._fresh(value)
 
     def __getitem__(self, key: K) -> V:
+        """The value of a key. Raises KeyError for a key that has none, and otherwise as `get`."""
         value: Any = self.get(key, _MISSING)
         if value is _MISSING:
             raise KeyError(key)
@@ -131,15 +159,20 @@ class TaskTable(Generic[K, V]):
         return result
 
     def __contains__(self, key: object) -> bool:
+        """Whether a key has a value. Raises as `get`."""
         slot = self._slots.get(key)
         value = self._read(key, slot) if slot is None or slot[_VALUE] is _UNREAD else slot[_VALUE]
         return value is not _ABSENT
 
     def __setitem__(self, key: K, value: V) -> None:
+        """Set the value of a key.
+
+        Raises TypeError, ValueError or OverflowError for a key or a value that the table's types do not allow.
+        """
         try:
             data, decoded = self._admit(value)
         except REFUSALS as error:
-            refuse_value(error, f"table {self.definition.group}.{self.definition.name}")
+            refuse_value(error, f"table {self._definition.group}.{self._definition.name}")
         slot = self._slots.get(key)
         if slot is None:
             slot = self._add_slot(key)
@@ -153,6 +186,7 @@ class TaskTable(Generic[K, V]):
             self._dirty.append(slot)
 
     def __delitem__(self, key: K) -> None:
+        """Delete the value of a key. Raises KeyError for a key that has none, and otherwise as `get`."""
         if key not in self:
             raise KeyError(key)
         slot = self._slots[key]
@@ -165,12 +199,42 @@ class TaskTable(Generic[K, V]):
             self._dirty.append(slot)
 
     def update(self, values: Mapping[K, V]) -> None:
-        """Set several values."""
+        """Set several values.
+
+        Args:
+            values: Values by key.
+
+        Raises:
+            TypeError: A key or a value has a wrong type.
+            ValueError: A key or a value cannot be encoded.
+            OverflowError: A number is too large for its encoding.
+
+        Example:
+            ```python
+            table.update({"AA": 1, "UA": 2})
+            ```
+        """
         for key, value in values.items():
             self[key] = value
 
     def get_many(self, keys: Sequence[K]) -> dict[K, V]:
-        """The values of those keys that have one; what is not in memory is read from disk in one call."""
+        """The values of several keys. Those that are not in memory are read from disk in one call.
+
+        Args:
+            keys: Keys, in any order; duplicates are allowed.
+
+        Returns:
+            The values by key, without the keys that have none.
+
+        Raises:
+            TypeError: A key has a wrong type.
+            ValueError: A key cannot be encoded.
+
+        Example:
+            ```python
+            known = ctx.table(customers).get_many(batch.keys)
+            ```
+        """
         unread = []
         for key in dict.fromkeys(keys):
             slot = self._slots.get(key)
@@ -187,48 +251,38 @@ class TaskTable(Generic[K, V]):
         return {key: value for key, value in values if value is not _MISSING}
 
     def items(self, *, prefix: K | tuple[Any, ...] | None = None) -> Iterator[tuple[K, V]]:
-        """Keys and values of this task in the order of the keys' bytes, as of now.
+        """Keys and values of this task, in the order of the keys' bytes.
 
-        `prefix`: only keys that begin with it (str, bytes, or the first fields of a tuple).
+        The rows are those at the time of the call; later writes do not change them.
+
+        Args:
+            prefix: Only keys that begin with it: a str, bytes, or a tuple of the first fields.
+
+        Returns:
+            An iterator over (key, value), valid inside the handler.
+
+        Raises:
+            TypeError: The prefix has a wrong type.
+            ValueError: The prefix cannot be encoded, or the table's keys have no prefixes.
+
+        Example:
+            ```python
+            for (origin, carrier), delay in ctx.table(by_route).items(prefix=("JFK",)):
+                ...
+            ```
         """
-        start = self._prefix + (b"" if prefix is None else self.definition.key.prefix(prefix))
+        start = self._prefix + (b"" if prefix is None else self._definition.key.prefix(prefix))
         changed = {k: v for k, v in self._overlay.sealed.items() if k.startswith(start)}
         for slot in self._dirty:
             if slot[_FULL_KEY].startswith(start):
                 changed[slot[_FULL_KEY]] = slot[_DATA]
         return self._decoded(_merge(self._store.scan(start), sorted(changed.items())))
 
-    def restore(self, slot: Slot, value: Any, data: Any, *, dirty: bool) -> None:
-        """Take back the last write: the slot as it was. For the runtime."""
-        slot[_VALUE] = value
-        slot[_DATA] = data
-        if not dirty:
-            slot[_DIRTY] = False
-            self._dirty.pop()  # writes are taken back in reverse, so this slot is the last
-
-    def take_writes(self) -> dict[bytes, bytes | None]:
-        """The writes since the last call, by full key; their slots are clean from here on. For the runtime."""
-        writes = {}
-        for slot in self._dirty:
-            writes[slot[_FULL_KEY]] = slot[_DATA]
-            slot[_DATA] = None
-            slot[_DIRTY] = False
-        self._dirty = []
-        return writes
-
-    def trim(self, most: int) -> None:
-        """Drop the oldest clean slots when there are more than `most`. For the runtime."""
-        slots = self._slots
-        if len(slots) > most:
-            oldest = islice(slots.items(), len(slots) - most // 2)
-            for key in [key for key, slot in oldest if not slot[_DIRTY]]:
-                del slots[key]
-
     def _add_slot(self, key: Any) -> Slot:
         try:
             encoded = self._encode_key(key)
         except REFUSALS as error:
-            definition = self.definition
+            definition = self._definition
             refuse_key(error, f"table {definition.group}.{definition.name}", definition.key, key)
         if encoded is None:
             raise TypeError("a table's key cannot be None")
@@ -254,9 +308,60 @@ class TaskTable(Generic[K, V]):
 
     def _decoded(self, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[K, V]]:
         skip = len(self._prefix)
-        decode_key = self.definition.key.decode
+        decode_key = self._definition.key.decode
         for full_key, data in pairs:
             yield decode_key(full_key[skip:]), self._decode(data)
+
+
+class RuntimeTable(TaskTable[K, V]):
+    """A task's part of a table, with what the runtime needs of it."""
+
+    __slots__ = ()
+
+    def __init__(self, definition: DeclaredTable[K, V], store: ReadableStore, overlay: TaskOverlay) -> None:
+        self._definition = definition
+        self._prefix = table_prefix(definition.name)
+        self._admit = definition.value.admit
+        self._decode = definition.value.decode
+        # The value of a mutable type is kept as bytes and decoded at each read.
+        self._fresh = None if definition.value.immutable else self._decode
+        self._encode_key = definition.key.encode
+        self._store = store
+        self._overlay = overlay
+        self._undo = overlay.undo
+        self._slots = {}
+        self._dirty = []
+
+    @property
+    def definition(self) -> DeclaredTable[K, V]:
+        """The table."""
+        return self._definition
+
+    def restore(self, slot: Slot, value: Any, data: Any, *, dirty: bool) -> None:
+        """Take back the last write: the slot as it was."""
+        slot[_VALUE] = value
+        slot[_DATA] = data
+        if not dirty:
+            slot[_DIRTY] = False
+            self._dirty.pop()  # writes are taken back in reverse, so this slot is the last
+
+    def take_writes(self) -> dict[bytes, bytes | None]:
+        """The writes since the last call, by full key; their slots are clean from here on."""
+        writes = {}
+        for slot in self._dirty:
+            writes[slot[_FULL_KEY]] = slot[_DATA]
+            slot[_DATA] = None
+            slot[_DIRTY] = False
+        self._dirty = []
+        return writes
+
+    def trim(self, most: int) -> None:
+        """Drop the oldest clean slots when there are more than `most`."""
+        slots = self._slots
+        if len(slots) > most:
+            oldest = islice(slots.items(), len(slots) - most // 2)
+            for key in [key for key, slot in oldest if not slot[_DIRTY]]:
+                del slots[key]
 
 
 def _merge(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from pipeline.api.app import App
-from pipeline.api.group import Group
+from pipeline.api.app import DeclaredApp
+from pipeline.api.group import DeclaredGroup
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import CommandWait
 from pipeline.config import Settings, load_settings
@@ -25,8 +25,8 @@ __all__ = ["LetterPlace", "dead_letter_place"]
 class LetterPlace(NamedTuple):
     """A group whose dead letters are asked about."""
 
-    app: App
-    group: Group
+    app: DeclaredApp
+    group: DeclaredGroup
     topic: TopicInfo
     environment: Environment
     settings: Settings
@@ -51,20 +51,20 @@ def dead_letter_place(target: str, group: str | None, kafka: str | None) -> Iter
         environment.cluster.close()
 
 
-def _group(app: App, name: str | None, environment: Environment) -> Group:
+def _group(app: DeclaredApp, name: str | None, environment: Environment) -> DeclaredGroup:
     """The group that is named, or the only one that has dead letters."""
     groups = app.groups
     known = ", ".join(group.name for group in groups) or "none"
     if name is not None:
         found = [group for group in groups if group.name == name]
         if not found:
-            raise InputError(f"app {app.app_name} has no group {name}", hint=f"its groups: {known}")
+            raise InputError(f"app {app.name} has no group {name}", hint=f"its groups: {known}")
         return found[0]
     there = dead_letter_topics(groups, environment.cluster)
     found = [group for group in groups if group.id.dead_letter_topic in there]
     if not found:
         raise InputError(
-            f"app {app.app_name} has no dead letters: none of its groups ({known}) has a topic for them",
+            f"app {app.name} has no dead letters: none of its groups ({known}) has a topic for them",
             hint="a worker creates it when a handler has on_error='dead_letter'",
         )
     if len(found) > 1:

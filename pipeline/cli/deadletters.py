@@ -266,9 +266,7 @@ def _report(done: ReplayReport, place: LetterPlace, *, dry_run: bool, json: bool
     for each in refused:
         say(f"not replayed: {each['id']}: {each['reason']}")
     if done.letters and not dry_run:
-        say(
-            f"the workers handle them next; pipeline status {place.app.app_name} counts those that wait as lag"
-        )
+        say(f"the workers handle them next; pipeline status {place.app.name} counts those that wait as lag")
 
 
 def _before(done: ReplayReport) -> str:

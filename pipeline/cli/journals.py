@@ -26,7 +26,7 @@ def app_named(given: str) -> str:
     if ":" not in given:
         return check_name("app", given)
     try:
-        return find_app(given).app_name
+        return find_app(given).name
     except ConfigError as error:
         instead = "or give the app's name: this command needs no code"
         raise ConfigError(

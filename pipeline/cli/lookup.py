@@ -9,7 +9,8 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from pipeline.api.app import App
+from pipeline.api.app import DeclaredApp
+from pipeline.app import App, declared_app
 from pipeline.core.suggestions import closest
 from pipeline.errors import ConfigError, PipelineError
 
@@ -18,8 +19,8 @@ __all__ = ["find_app"]
 _PACKAGE = Path(__file__).parents[1]
 
 
-def find_app(target: str) -> App:
-    """The App that `target` names, as MODULE:NAME.
+def find_app(target: str) -> DeclaredApp:
+    """The declarations of the App that `target` names, as MODULE:NAME.
 
     The working directory is appended to the path, not put before it, so that a file of the user's called
     pipeline.py cannot shadow this package. Raises ConfigError.
@@ -36,7 +37,7 @@ def find_app(target: str) -> App:
     if not isinstance(value, App):
         what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
         raise ConfigError(f"{target} is {what}, not an App", hint=_apps_of(module, attribute))
-    return value
+    return declared_app(value)
 
 
 def _how_to_write_it(target: str) -> str:

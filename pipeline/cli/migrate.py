@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from pipeline.api.app import App
+from pipeline.api.app import DeclaredApp
 from pipeline.cli.journals import app_named
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.options import (
@@ -201,7 +201,7 @@ def revive(old: OldArgument, kafka: KafkaOption = None) -> None:
     name = app_named(old)
     with _clients(kafka) as found:
         tasks = tasks_of(groups_of(name, found.cluster))
-        environment = build_environment(App(name), found.settings)
+        environment = build_environment(DeclaredApp(name), found.settings)
         done = revive_tasks(tasks, _owner(found.settings), environment, found.settings.worker)
     say(f"{name} may go on: {counted(len(done), 'task')} revived" if done else f"{name} is not retired")
 
@@ -232,7 +232,7 @@ def _migration(old: str, new: str, topics: Sequence[str]) -> Migration:
 def _retire(migration: Migration, found: _MigrateClients) -> Sequence[TaskId]:
     configure_logs("warning")
     tasks = tasks_of(groups_of(migration.old, found.cluster))
-    environment = build_environment(App(migration.old), found.settings)
+    environment = build_environment(DeclaredApp(migration.old), found.settings)
     return retire_tasks(tasks, migration.new, _owner(found.settings), environment, found.settings.worker)
 
 
@@ -286,7 +286,7 @@ def _say(problems: Sequence[Problem]) -> None:
 
 
 def _copy(copy: Copy, settings: Settings) -> Copied:
-    app = App(copy_task(copy.new.name).app)  # for the limits of its two topics
+    app = DeclaredApp(copy_task(copy.new.name).app)  # for the limits of its two topics
     for info in (copy.old, copy.new):
         app.topic(info.name, key=bytes | None, value=bytes | None, codec="raw")
     environment = build_environment(app, settings)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.api.app import App
-from pipeline.api.group import Group
+from pipeline.api.app import DeclaredApp
+from pipeline.api.group import DeclaredGroup
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, confirm, counted, print_json, say
 from pipeline.cli.tables import Cell, Column, print_table
@@ -74,11 +74,11 @@ def reset(
         say(f"task {planned.task} is reset, {what.format(seq=seq)}")
 
 
-def _groups(app: App, name: str | None) -> list[Group]:
+def _groups(app: DeclaredApp, name: str | None) -> list[DeclaredGroup]:
     found = [group for group in app.groups if name in {None, group.name}]
     if not found:
         known = ", ".join(group.name for group in app.groups)
-        raise InputError(f"app {app.app_name} has no group {name}", hint=f"its groups: {known or 'none'}")
+        raise InputError(f"app {app.name} has no group {name}", hint=f"its groups: {known or 'none'}")
     return found
 
 

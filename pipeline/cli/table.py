@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from pipeline.api.app import App
-from pipeline.api.declarations import Table
+from pipeline.api.app import DeclaredApp
+from pipeline.api.declarations import DeclaredTable
 from pipeline.api.keys import parse_key
 from pipeline.api.table import table_prefix
 from pipeline.cli.lookup import find_app
@@ -60,7 +60,7 @@ def show(
     definition = _find_table(found, table)
     settings = load_settings({"state_dir": state_dir})
     _check_state_dir(settings.worker.state_dir)
-    places = _places(settings.worker, TaskId(found.app_name, definition.group, 0).group_id)
+    places = _places(settings.worker, TaskId(found.name, definition.group, 0).group_id)
     if not places:
         raise InputError(
             f"no state of group {definition.group} under {settings.worker.state_dir}",
@@ -127,11 +127,11 @@ def _applied_seq(stores: RocksStores, task: TaskId) -> int:
 
 
 def _rows(
-    app: App, definition: Table[Any, Any], places: Mapping[int, RocksStores], key: str | None
+    app: DeclaredApp, definition: DeclaredTable[Any, Any], places: Mapping[int, RocksStores], key: str | None
 ) -> Iterator[tuple[int, Any, Any]]:
     prefix = table_prefix(definition.name)
     for partition, stores in places.items():
-        store = stores.open_read_only(TaskId(app.app_name, definition.group, partition))
+        store = stores.open_read_only(TaskId(app.name, definition.group, partition))
         try:
             data = store.position()
             if data is not None:
@@ -152,7 +152,7 @@ def _rows(
             store.close()
 
 
-def _check_schema(definition: Table[Any, Any], stored: dict[str, str]) -> None:
+def _check_schema(definition: DeclaredTable[Any, Any], stored: dict[str, str]) -> None:
     fingerprint = stored.get(definition.name)
     if fingerprint is not None and fingerprint != definition.fingerprint:
         raise ConfigError(
@@ -162,7 +162,7 @@ def _check_schema(definition: Table[Any, Any], stored: dict[str, str]) -> None:
         )
 
 
-def _find_table(app: App, name: str) -> Table[Any, Any]:
+def _find_table(app: DeclaredApp, name: str) -> DeclaredTable[Any, Any]:
     group_name, _, table_name = name.rpartition(".")
     found = [
         definition
@@ -173,5 +173,5 @@ def _find_table(app: App, name: str) -> Table[Any, Any]:
     if len(found) == 1:
         return found[0]
     known = ", ".join(f"{d.group}.{d.name}" for group in app.groups for d in group.tables.values())
-    what = "several groups have a table" if found else f"app {app.app_name} has no table"
+    what = "several groups have a table" if found else f"app {app.name} has no table"
     raise InputError(f"{what} {name}", hint=f"its tables: {known or 'none'}")

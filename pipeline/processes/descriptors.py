@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.api.group import Group
+from pipeline.api.group import DeclaredGroup
 from pipeline.errors import ConfigError
 from pipeline.ports import TopicInfo
 from pipeline.processes.system import MAX_THREADS
@@ -56,7 +56,7 @@ class Demand:
 
 
 def demand_of(
-    groups: list[Group], topics: Mapping[str, TopicInfo], brokers: int, app_state_dir: Path
+    groups: list[DeclaredGroup], topics: Mapping[str, TopicInfo], brokers: int, app_state_dir: Path
 ) -> Demand:
     """The demand of an app. Topics that are not there count as nothing: the start refuses them by name."""
     tasks = sum(

@@ -13,7 +13,7 @@ from signal import Signals
 
 import structlog
 
-from pipeline.api.app import App
+from pipeline.api.app import DeclaredApp
 from pipeline.config import (
     DEFAULT_TOPICS_DIR,
     WORKER_STARTUP_WAIT_S,
@@ -90,7 +90,7 @@ class WorkerWait:
 
 
 def build_environment(
-    app: App,
+    app: DeclaredApp,
     settings: Settings,
     *,
     steps: Steps | None = None,
@@ -133,7 +133,7 @@ def build_environment(
 
 
 def build_worker(
-    app: App,
+    app: DeclaredApp,
     settings: Settings,
     *,
     steps: Steps | None = None,
@@ -150,12 +150,12 @@ def build_worker(
     environment = build_environment(app, settings, steps=steps, wait=wait, ended_by=ended_by)
     _check_declarations(app, settings.worker.topics_dir, environment)
     topics = environment.cluster.describe(list(app.topics))
-    place = settings.worker.state_dir / app.app_name
-    require_descriptors(app.app_name, demand_of(app.groups, topics, environment.cluster.brokers(), place))
+    place = settings.worker.state_dir / app.name
+    require_descriptors(app.name, demand_of(app.groups, topics, environment.cluster.brokers(), place))
     return Worker(app, environment, worker_settings)
 
 
-def _check_declarations(app: App, directory: str, environment: Environment) -> None:
+def _check_declarations(app: DeclaredApp, directory: str, environment: Environment) -> None:
     """Compare the app's topics with their declarations, where there are any. Empty: nobody asked for it."""
     if not directory:
         return
@@ -215,7 +215,7 @@ def run_worker(
 
 
 def run_app(
-    app: App,
+    app: DeclaredApp,
     settings: Settings,
     report: Callable[[WorkerCounters], None] | None = None,
     ended_by: Signals | None = None,

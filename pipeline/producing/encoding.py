@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.api.declarations import Topic
+from pipeline.api.declarations import DeclaredTopic, Topic, declared_topic
 from pipeline.api.encode_errors import LATEST_MS, REFUSALS, check_header_name, refuse_key, refuse_value
 from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.errors import ConfigError
@@ -55,7 +55,7 @@ class Encoder:
         try:
             key_data = encode_key(key)
         except REFUSALS as error:
-            refuse_key(error, f"topic {name}", topic.key, key)
+            refuse_key(error, f"topic {name}", declared_topic(topic).key, key)
         try:
             data = admit(value)[0]
         except REFUSALS as error:
@@ -83,7 +83,7 @@ class Encoder:
         return Encoded(name, key_data, data, timestamp_ms, carried, identity, size)
 
     def _first_use(self, topic: Any) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any]]:
-        if not isinstance(topic, Topic):
+        if not isinstance(topic, DeclaredTopic):
             raise ConfigError(
                 f"{topic!r} is no topic",
                 hint="send takes what app.topic(...) returned, in this or another app",

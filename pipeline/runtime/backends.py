@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline.api.app import App
+from pipeline.api.app import DeclaredApp
 from pipeline.api.context import Sender
-from pipeline.api.declarations import Resource, Topic
-from pipeline.api.group import Group
+from pipeline.api.declarations import DeclaredResource, DeclaredTopic
+from pipeline.api.group import DeclaredGroup
 from pipeline.config import WorkerSettings
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.dead_letter_topics import create_dead_letter_topics
@@ -22,9 +22,9 @@ __all__ = ["plan_backends"]
 
 
 def plan_backends(
-    app: App,
-    groups: Sequence[Group],
-    resources: Callable[[Resource[Any]], Any],
+    app: DeclaredApp,
+    groups: Sequence[DeclaredGroup],
+    resources: Callable[[DeclaredResource[Any]], Any],
     environment: Environment,
     settings: WorkerSettings,
     pace: CommitRate,
@@ -46,8 +46,8 @@ def plan_backends(
 
 
 def _planned(
-    app: App, groups: Sequence[Group], environment: Environment, replication: int
-) -> tuple[list[GroupPlan], Mapping[Topic[Any, Any], Sender]]:
+    app: DeclaredApp, groups: Sequence[DeclaredGroup], environment: Environment, replication: int
+) -> tuple[list[GroupPlan], Mapping[DeclaredTopic[Any, Any], Sender]]:
     plans, senders = plan_groups(app, groups, environment)
     lacking = [plan for plan in plans if plan.lacks_letter_topics]
     for plan in lacking:

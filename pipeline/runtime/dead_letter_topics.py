@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.api.group import Group
+from pipeline.api.group import DeclaredGroup
 from pipeline.core.names import GroupId, TopicPartition
 from pipeline.errors import FatalTaskError
 from pipeline.ports import Cluster, Deadline, TopicInfo, TopicSpec
@@ -36,12 +36,12 @@ _LETTERS_CONFIG: Mapping[str, str] = {
 }
 
 
-def wants_letters(group: Group) -> bool:
+def wants_letters(group: DeclaredGroup) -> bool:
     """Whether a handler of the group has the policy `dead_letter`."""
     return any(binding.on_error == "dead_letter" for binding in group.bindings)
 
 
-def dead_letter_topics(groups: Sequence[Group], cluster: Cluster) -> dict[str, TopicInfo]:
+def dead_letter_topics(groups: Sequence[DeclaredGroup], cluster: Cluster) -> dict[str, TopicInfo]:
     """The existing topics of these groups. A group that never had dead letters needs no permission for them."""
     names = {name for group in groups for name in (group.id.dead_letter_topic, group.id.replays_topic)}
     present = sorted(names.intersection(cluster.topics()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.api.context import Sender
-from pipeline.api.declarations import Topic
+from pipeline.api.declarations import DeclaredTopic
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId, TopicPartition, is_replays
@@ -37,7 +37,7 @@ class JournalBackend:
     def __init__(
         self,
         plan: GroupPlan,
-        senders: Mapping[Topic[Any, Any], Sender],
+        senders: Mapping[DeclaredTopic[Any, Any], Sender],
         resources: Any,
         environment: Environment,
         settings: WorkerSettings,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from pipeline.api.app import App
+from pipeline.api.app import DeclaredApp
 from pipeline.api.context import Sender
-from pipeline.api.declarations import Topic
-from pipeline.api.group import Group
+from pipeline.api.declarations import DeclaredTopic
+from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import table_prefix
 from pipeline.api.topic_limits import RECORD_OVERHEAD_BYTES, accepted_by
 from pipeline.core.dedup import topic_tag
@@ -41,7 +41,7 @@ DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 class GroupPlan:
     """The plan of one group."""
 
-    group: Group
+    group: DeclaredGroup
     partitions: int
     identity: Identity
     largest_input: int  # maximum bytes of a record of an input topic
@@ -86,19 +86,19 @@ class GroupPlan:
 
 
 def plan_groups(
-    app: App, groups: Sequence[Group], environment: Environment
-) -> tuple[list[GroupPlan], Mapping[Topic[Any, Any], Sender]]:
+    app: DeclaredApp, groups: Sequence[DeclaredGroup], environment: Environment
+) -> tuple[list[GroupPlan], Mapping[DeclaredTopic[Any, Any], Sender]]:
     """Check the declarations against the cluster. Raises ConfigError for a mismatch; UnreachableError."""
     if not groups:
         raise ConfigError(
-            f"app {app.app_name} has no handlers and no sinks", hint="register one with @app.handler(topic)"
+            f"app {app.name} has no handlers and no sinks", hint="register one with @app.handler(topic)"
         )
     cluster_id = environment.cluster.cluster_id()
     topics = environment.cluster.describe(list(app.topics))
     missing = [name for name in app.topics if name not in topics]
     if missing:
         raise ConfigError(
-            f"app {app.app_name}: no topic {', '.join(missing)} in the cluster",
+            f"app {app.name}: no topic {', '.join(missing)} in the cluster",
             hint="declare it in topics/ and run: pipeline topics apply",
         )
     letters = dead_letter_topics(groups, environment.cluster)
@@ -184,14 +184,18 @@ def journal_changed(plan: GroupPlan, before: str | None, now: Mapping[str, Topic
 
 
 def _shape(
-    app: App, group: Group, topics: Mapping[str, TopicInfo], cluster_id: str, replays: TopicInfo | None
+    app: DeclaredApp,
+    group: DeclaredGroup,
+    topics: Mapping[str, TopicInfo],
+    cluster_id: str,
+    replays: TopicInfo | None,
 ) -> tuple[int, Identity]:
     inputs = group.inputs
     counts = {topic.name: topics[topic.name].partitions for topic in inputs}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ConfigError(
-            f"app {app.app_name}, group {group.name}: its input topics must have equally many partitions: {listed}",
+            f"app {app.name}, group {group.name}: its input topics must have equally many partitions: {listed}",
             hint="create the topics alike, or read them in separate groups; where one got partitions under this app: "
             "runbooks/partitions-changed.md",
         )
@@ -218,7 +222,7 @@ def _shape(
     )
 
 
-def _check_tags(group: Group) -> None:
+def _check_tags(group: DeclaredGroup) -> None:
     """Refuse two topics whose tags are equal: their ids would share rows."""
     tags: dict[bytes, str] = {}
     for name in (topic.name for topic in group.inputs if topic.dedup is not None):
@@ -230,7 +234,7 @@ def _check_tags(group: Group) -> None:
             )
 
 
-def sender_of(topic: Topic[Any, Any], info: TopicInfo, clock: Clock) -> Sender:
+def sender_of(topic: DeclaredTopic[Any, Any], info: TopicInfo, clock: Clock) -> Sender:
     """The sender for a topic with its current settings."""
     encode_key: Callable[[Any], bytes | None] = topic.key.encode
     return topic.name, encode_key, topic.value.admit, accepted_by(topic.name, info.config, clock.wall_ms)

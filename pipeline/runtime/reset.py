@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.api.app import App
-from pipeline.api.group import Group
+from pipeline.api.app import DeclaredApp
+from pipeline.api.group import DeclaredGroup
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import EntryKind
 from pipeline.core.names import TaskId, TopicPartition, is_replays
@@ -114,7 +114,11 @@ class TaskReset:
 
 
 def plan_reset(
-    app: App, groups: Sequence[Group], partition: int | None, start: StartAt, environment: Environment
+    app: DeclaredApp,
+    groups: Sequence[DeclaredGroup],
+    partition: int | None,
+    start: StartAt,
+    environment: Environment,
 ) -> Iterator[TaskReset]:
     """Plan a reset of each task of `groups`, or of `partition` of each. Changes nothing.
 

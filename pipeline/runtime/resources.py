@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.api.declarations import Resource
+from pipeline.api.declarations import DeclaredResource
 
 __all__ = ["Resources"]
 
@@ -13,9 +13,9 @@ class Resources:
     """The resources of one worker. Processing thread only."""
 
     def __init__(self) -> None:
-        self._made: dict[Resource[Any], Any] = {}
+        self._made: dict[DeclaredResource[Any], Any] = {}
 
-    def get(self, resource: Resource[Any]) -> Any:
+    def get(self, resource: DeclaredResource[Any]) -> Any:
         """This worker's instance. Raises what its factory raises."""
         if resource not in self._made:
             self._made[resource] = resource.factory()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from pipeline.api.app import App
-from pipeline.api.group import Group
+from pipeline.api.app import DeclaredApp
+from pipeline.api.group import DeclaredGroup
 from pipeline.config import WorkerSettings
 from pipeline.core.membership import AssignmentAction, Owner, TaskRole
 from pipeline.core.names import TaskId
@@ -43,10 +43,10 @@ class Worker:
 
     def __init__(
         self,
-        app: App,
+        app: DeclaredApp,
         environment: Environment,
         settings: WorkerSettings,
-        groups: Sequence[Group] | None = None,
+        groups: Sequence[DeclaredGroup] | None = None,
     ) -> None:
         self._app = app
         self._groups = list(groups) if groups is not None else app.groups
@@ -79,14 +79,14 @@ class Worker:
         Raises ConfigError, FatalTaskError (a group lost its journal), UnreachableError.
         """
         # Claim the directory first, so that a start that will fail cannot fence a healthy worker.
-        self._environment.stores.claim(self._app.app_name)
+        self._environment.stores.claim(self._app.name)
         environment, settings = self._environment, self._settings
         planned = plan_backends(
             self._app, self._groups, self._resources.get, environment, settings, self._pace
         )
         plans = [plan for plan, _ in planned]
         away = [begin(backend) for _, backend in planned]
-        self._ownership = Ownership(self._app.app_name, plans, self._environment, self._settings)
+        self._ownership = Ownership(self._app.name, plans, self._environment, self._settings)
         self._ownership.join(lambda: (self._turns, _place(self.at_work)))
         self._runs.extend(
             GroupRun(plan, self._environment.sources.open(plan.id.consumer_group), backend)
@@ -95,10 +95,10 @@ class Worker:
         for run, error in zip(self._runs, away, strict=True):
             if error is not None:
                 self._beginnings.add(run, error)
-        self._crashes.begin(self._app.app_name, self._ownership.me.process)
+        self._crashes.begin(self._app.name, self._ownership.me.process)
         self._environment.log.info(
             "worker_started",
-            app=self._app.app_name,
+            app=self._app.name,
             worker=self._settings.worker_id,
             task_count=sum(plan.partitions for plan in plans),
         )
@@ -214,8 +214,8 @@ class Worker:
         self._environment.executor.close()
         self._checkpointer.close()
         self._crashes.leave()
-        self._environment.stores.release(self._app.app_name)
-        self._environment.log.info("worker_stopped", app=self._app.app_name)
+        self._environment.stores.release(self._app.name)
+        self._environment.log.info("worker_stopped", app=self._app.name)
 
     def progress(self) -> WorkerCounters:
         """The worker's counts, for people and metrics."""

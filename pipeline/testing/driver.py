@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import structlog
 
-from pipeline.api.app import App
-from pipeline.api.declarations import Table, Topic
+from pipeline.api.app import DeclaredApp
+from pipeline.api.declarations import Table, Topic, declared_table, declared_topic
 from pipeline.api.event import Event
 from pipeline.api.sinks import Sink, Sqlite
 from pipeline.api.table import table_prefix
+from pipeline.app import App, declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.names import EVENT_ID_HEADER, GroupId, TaskId
 from pipeline.errors import InputError, InvariantError
@@ -130,10 +131,11 @@ class TestDriver:
         """Produce an input record, placed by its key as Kafka does unless `partition` is given."""
         if event_id is not None:
             headers = [*headers, (EVENT_ID_HEADER, event_id)]
+        declared = declared_topic(topic)
         self.send_raw(
             topic,
-            topic.key.encode(key),
-            topic.value.encode(value),
+            declared.key.encode(key),
+            declared.value.encode(value),
             timestamp_ms=timestamp_ms,
             headers=headers,
             partition=partition,
@@ -248,10 +250,10 @@ class TestDriver:
 
         `start`: as `--from` takes it, `[TOPIC=]earliest|latest|OFFSET|TIME`; default: earliest.
         """
-        groups = [found for found in self.app.groups if found.name == group]
+        groups = [found for found in self._declared.groups if found.name == group]
         environment = self._environment()
         for task in list(
-            plan_reset(self.app, groups, partition, start_at(start or ("earliest",)), environment)
+            plan_reset(self._declared, groups, partition, start_at(start or ("earliest",)), environment)
         ):
             reset_task(task, "reset", environment, self.settings)
         self.clock.advance(self.settings.check_interval_s)  # an idle worker looks for it this often
@@ -265,7 +267,8 @@ class TestDriver:
 
     def outputs(self, topic: Topic[K, V]) -> list[Event[K, V]]:
         """Committed records of a topic, partition by partition, in order."""
-        decode_key, read_value = topic.key.decode, topic.value.read
+        declared = declared_topic(topic)
+        decode_key, read_value = declared.key.decode, declared.value.read
         return [
             Event(decode_key(record.key()), read_value(record), record)
             for record in self.broker.records(topic.name)
@@ -273,7 +276,7 @@ class TestDriver:
 
     def dead_letters(self, group: str = "main") -> list[Event[bytes | None, bytes | None]]:
         """Committed dead letters of a group, as bytes."""
-        name = GroupId(self.app.app_name, group).dead_letter_topic
+        name = GroupId(self.app.name, group).dead_letter_topic
         if self.broker.describe(name) is None:
             return []
         return [Event(record.key(), record.value(), record) for record in self.broker.records(name)]
@@ -286,7 +289,7 @@ class TestDriver:
         `again`: also those that were replayed before. `error`: only those with this in the error's text.
         Raises InputError for a letter that cannot be replayed, when the others are.
         """
-        found = next(g for g in self.app.groups if g.name == group)
+        found = next(g for g in self._declared.groups if g.name == group)
         replayer = Replayer(found, self._environment(), self.settings.retry_backoff_ms, again=again)
         replayed = replayer.run(Choice(partition=partition, error=error))
         for refused in replayed.refused:
@@ -302,13 +305,14 @@ class TestDriver:
 
     def table_by_partition(self, table: Table[K, V]) -> dict[int, dict[K, V]]:
         """The applied rows of a table, task by task."""
+        declared = declared_table(table)
         prefix = table_prefix(table.name)
         skip = len(prefix)
         result: dict[int, dict[K, V]] = {}
         for task in self._tasks(table.group):
             rows = self.stores.contents(task)
             result[task.partition] = {
-                table.key.decode(key[skip:]): table.value.decode(value)
+                declared.key.decode(key[skip:]): declared.value.decode(value)
                 for key, value in sorted(rows.items())
                 if key.startswith(prefix)
             }
@@ -328,24 +332,30 @@ class TestDriver:
         """What the workers have logged under this name, oldest first."""
         return [call.kwargs for call in self._logged.calls if call.kwargs.get("event") == event]
 
+    @property
+    def _declared(self) -> DeclaredApp:
+        return declared_app(self.app)
+
     def _tasks(self, group: str) -> list[TaskId]:
-        found = next(g for g in self.app.groups if g.name == group)
+        found = next(g for g in self._declared.groups if g.name == group)
         info = self.broker.describe(found.inputs[0].name)
         count = info.partitions if info is not None else 0
-        return [TaskId(self.app.app_name, group, partition) for partition in range(count)]
+        return [TaskId(self.app.name, group, partition) for partition in range(count)]
 
     def _running(self) -> Worker:
         if self.crashed:
             raise InvariantError("the worker has crashed: restart() it first")
         if self._worker is None:
             self._executor = DeferredExecutor(self._seed) if self._deferred else InlineExecutor()
-            worker = Worker(self.app, self._environment(), replace(self.settings), guarded(self.app.groups))
+            worker = Worker(
+                self._declared, self._environment(), replace(self.settings), guarded(self._declared.groups)
+            )
             worker.start()
             self._worker = worker
         return self._worker
 
     def _create_topics(self) -> None:
-        for topic in self.app.topics.values():
+        for topic in self._declared.topics.values():
             self.broker.create(TopicSpec(topic.name, self._partitions))
 
     def _environment(self) -> Environment:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.api.bindings import Binding
 from pipeline.api.context import Context
-from pipeline.api.group import Group
+from pipeline.api.group import DeclaredGroup
 from pipeline.errors import InvariantError, PipelineError
 
 __all__ = ["StaleHandleError", "guarded"]
@@ -85,16 +85,11 @@ class _Call:
             )
 
 
-def guarded(groups: Sequence[Group]) -> list[Group]:
+def guarded(groups: Sequence[DeclaredGroup]) -> list[DeclaredGroup]:
     """The same groups with every handler behind a guard."""
-    if not all(isinstance(group, Group) for group in groups):
+    if not all(isinstance(group, DeclaredGroup) for group in groups):
         raise InvariantError("only groups can be guarded")
-    result = []
-    for group in groups:
-        twin = copy.copy(group)
-        twin.bindings = [_guard(binding) for binding in group.bindings]
-        result.append(twin)
-    return result
+    return [group.with_bindings(map(_guard, group.bindings)) for group in groups]
 
 
 def _guard(binding: Binding) -> Binding:

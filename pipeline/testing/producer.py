@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from pipeline.api.declarations import Topic
+from pipeline.api.declarations import Topic, declared_topic
 from pipeline.api.event import Event
 from pipeline.config import ProducerSettings
 from pipeline.ports import TopicSpec
@@ -55,7 +55,8 @@ class TestProducer(Producer):
 
     def sent(self, topic: Topic[K, V]) -> list[Event[K, V]]:
         """What is written to a topic so far, partition by partition, in order; `event.id` is its id."""
+        declared = declared_topic(topic)
         return [
-            Event(topic.key.decode(record.key()), topic.value.read(record), record)
+            Event(declared.key.decode(record.key()), declared.value.read(record), record)
             for record in self.clients.broker.records(topic.name)
         ]

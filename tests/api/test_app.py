@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from pipeline import App, Batch, Context, Dedup, Event, Topic
+from pipeline.api.declarations import declared_topic
+from pipeline.app import declared_app
 from pipeline.core.names import GroupId
 from pipeline.errors import ConfigError
 
@@ -36,11 +38,19 @@ def topic(app: App) -> Topic[str, int]:
     return app.topic("in", key=str, value=int)
 
 
-def test_an_app_is_its_own_main_group(app: App, topic: Topic[str, int]) -> None:
-    """Small apps need no word about groups."""
+def test_an_app_declares_for_its_main_group(app: App, topic: Topic[str, int]) -> None:
+    """A small app does not mention groups; the group's name is part of durable names."""
     app.handler(topic)(ignore)
-    assert app.groups == [app]
-    assert app.id == GroupId("shop", "main")
+    table = app.table("totals", key=str, value=int)
+    declared = declared_app(app)
+    assert declared.groups == [declared.main]
+    assert declared.main.id == GroupId("shop", "main")
+    assert declared.main.tables == {"totals": table}
+
+
+def test_the_name_of_an_app_is_the_given_one(app: App) -> None:
+    """It is what commands, journals and transactional ids call it, and not the name of a group."""
+    assert (app.name, repr(app), declared_app(app).name) == ("shop", "App('shop')", "shop")
 
 
 def test_groups_run_in_the_order_of_their_declaration_and_only_with_handlers(
@@ -51,9 +61,9 @@ def test_groups_run_in_the_order_of_their_declaration_and_only_with_handlers(
     app.group("empty")
     third.handler(topic)(ignore)
     second.handler(topic)(ignore)
-    assert app.groups == [second, third]
+    assert declared_app(app).groups == [second, third]
     app.handler(topic)(ignore)
-    assert app.groups == [app, second, third]
+    assert declared_app(app).groups == [declared_app(app).main, second, third]
 
 
 def test_a_handler_stays_a_plain_function(app: App, topic: Topic[str, int]) -> None:
@@ -68,8 +78,8 @@ def test_one_function_serves_several_topics(app: App, topic: Topic[str, int]) ->
     app.handler(other)(ignore)
     app.handler(topic)(ignore)
     app.handler(other)(ignore)
-    assert app.inputs == [other, topic]
-    assert [binding.topic for binding in app.bindings] == [other, topic, other]
+    assert declared_app(app).main.inputs == [other, topic]
+    assert [binding.topic for binding in declared_app(app).main.bindings] == [other, topic, other]
 
 
 def test_tables_of_two_groups_may_share_a_name(app: App) -> None:
@@ -125,8 +135,8 @@ def test_a_refused_declaration_leaves_nothing_behind(app: App) -> None:
         app.topic("in", key=float, value=int)
     with pytest.raises(ConfigError):
         app.table("t", key=str, value=int, codec="raw")
-    assert app.topics == {}
-    assert app.tables == {}
+    assert declared_app(app).topics == {}
+    assert declared_app(app).main.tables == {}
 
 
 def test_an_error_names_the_declaration(app: App) -> None:
@@ -202,7 +212,7 @@ def test_a_topic_of_the_pipeline_cannot_be_declared(app: App, name: str) -> None
     """An output to a journal, this app's or another's, would end its tasks for good."""
     with pytest.raises(ConfigError, match=f"topic {name} is "):
         app.topic(name, value=bytes)
-    assert app.topics == {}
+    assert declared_app(app).topics == {}
 
 
 def test_dead_letters_can_be_declared(app: App) -> None:
@@ -227,7 +237,7 @@ def test_a_handler_that_cannot_be_called_is_refused(app: App, topic: Topic[str, 
         app.batch_handler(topic)(function)
     with pytest.raises(ConfigError, match="the handler None is no function"):
         app.handler(topic)(None)  # type: ignore[arg-type]
-    assert app.bindings == []
+    assert declared_app(app).main.bindings == []
 
 
 class Stateful:
@@ -275,7 +285,7 @@ def test_what_cannot_give_an_id_or_take_a_duplicate_is_refused(app: App) -> None
     foreign = App("other").topic("dropped", value=bytes)
     with pytest.raises(ConfigError, match="topic in: duplicates_to is topic dropped of another app"):
         app.topic("in", value=int, dedup=Dedup(ttl_s=1, duplicates_to=foreign))
-    assert "in" not in app.topics  # nothing is half declared
+    assert "in" not in declared_app(app).topics  # nothing is half declared
 
 
 def test_a_topic_keeps_how_its_duplicates_are_found(app: App) -> None:
@@ -283,9 +293,9 @@ def test_a_topic_keeps_how_its_duplicates_are_found(app: App) -> None:
     dropped = app.topic("dropped", value=bytes)
     dedup: Dedup[None, int] = Dedup(ttl_s=1.5, id=lambda event: str(event.value), duplicates_to=dropped)
     topic = app.topic("in", value=int, dedup=dedup)
-    assert topic.dedup is dedup
+    assert declared_topic(topic).dedup is dedup
     assert (dedup.ttl_ms, dedup.duplicates_to) == (1500, dropped)
-    assert dropped.dedup is None
+    assert declared_topic(dropped).dedup is None
 
 
 def test_a_resource_is_a_function_that_makes_it() -> None:

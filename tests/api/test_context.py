@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline import App, Context, TaskTable, Topic
-from pipeline.api.context import Sender
-from pipeline.api.declarations import Resource
-from pipeline.api.table import TaskOverlay
+from pipeline import App, TaskTable, Topic
+from pipeline.api.context import RuntimeContext, Sender
+from pipeline.api.declarations import Resource, declared_table, declared_topic
+from pipeline.api.table import RuntimeTable, TaskOverlay
 from pipeline.api.topic_limits import Accepted
+from pipeline.app import declared_app
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import ConfigError
 from pipeline.ports import Output
@@ -35,22 +36,23 @@ totals = app.table("totals", key=str, value=Total)
 
 
 def sender(topic: Topic[Any, Any]) -> Sender:
-    return topic.name, topic.key.encode, topic.value.admit, Accepted(topic.name, LIMIT)
+    declared = declared_topic(topic)
+    return topic.name, declared.key.encode, declared.value.admit, Accepted(topic.name, LIMIT)
 
 
 @pytest.fixture
-def ctx() -> Context:
+def ctx() -> RuntimeContext:
     store = MemoryStores().open(TaskId("shop", "main", 0))
-    made = Context(
-        {totals: TaskTable(totals, store, TaskOverlay())},
-        {topic: sender(topic) for topic in app.topics.values()},
+    made = RuntimeContext(
+        {declared_table(totals): RuntimeTable(declared_table(totals), store, TaskOverlay())},
+        {topic: sender(topic) for topic in declared_app(app).topics.values()},
         lambda resource: resource.factory(),
     )
     made.message = MemoryRecord(TopicPartition("in", 0), 5, Output("in", b"k", b"v", 1_000, ()))
     return made
 
 
-def test_outputs_are_kept_encoded_and_in_order(ctx: Context) -> None:
+def test_outputs_are_kept_encoded_and_in_order(ctx: RuntimeContext) -> None:
     """Nothing about them can change any more, and nothing about them can fail at the commit."""
     ctx.send(totals_out, "a", Total(1))
     ctx.send(stones, "b", None)
@@ -63,7 +65,7 @@ def test_outputs_are_kept_encoded_and_in_order(ctx: Context) -> None:
     assert ctx.take_outputs() == []
 
 
-def test_an_output_carries_its_inputs_timestamp_unless_one_is_given(ctx: Context) -> None:
+def test_an_output_carries_its_inputs_timestamp_unless_one_is_given(ctx: RuntimeContext) -> None:
     """Event time must survive a chain of apps."""
     ctx.send(unkeyed, None, 1)
     ctx.send(unkeyed, None, 1, timestamp_ms=0)
@@ -71,16 +73,16 @@ def test_an_output_carries_its_inputs_timestamp_unless_one_is_given(ctx: Context
     assert [output[3] for output in ctx.outputs] == [1_000, 1, 9_000]
 
 
-def test_an_input_of_the_epoch_does_not_turn_into_one_of_the_present(ctx: Context) -> None:
+def test_an_input_of_the_epoch_does_not_turn_into_one_of_the_present(ctx: RuntimeContext) -> None:
     """The Kafka client takes 0 for no timestamp; retention would keep the output for years too long."""
     record = MemoryRecord(TopicPartition("in", 0), 5, Output("in", None, None, 0, ()))
     ctx.message = record
     ctx.send(unkeyed, None, 1)
-    ctx.forward(unkeyed, record, ())
+    ctx.forward(declared_topic(unkeyed), record, ())
     assert [output[3] for output in ctx.outputs] == [1, 1]
 
 
-def test_an_input_without_a_timestamp_lets_the_broker_give_one(ctx: Context) -> None:
+def test_an_input_without_a_timestamp_lets_the_broker_give_one(ctx: RuntimeContext) -> None:
     """-1 would be refused by the producer."""
     ctx.message = MemoryRecord(TopicPartition("in", 0), 5, Output("in", None, None, -1, ()))
     ctx.send(unkeyed, None, 1)
@@ -114,7 +116,7 @@ BAD: list[tuple[Topic[Any, Any], Any, Any, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("topic", "key", "value", "more"), BAD, ids=repr)
 def test_a_bad_output_is_refused_where_it_is_sent(
-    ctx: Context, topic: Topic[Any, Any], key: Any, value: Any, more: dict[str, Any]
+    ctx: RuntimeContext, topic: Topic[Any, Any], key: Any, value: Any, more: dict[str, Any]
 ) -> None:
     """At the commit it would take every other record of the commit with it, again and again.
 
@@ -126,7 +128,7 @@ def test_a_bad_output_is_refused_where_it_is_sent(
     assert len(ctx.outputs) == 1
 
 
-def test_an_output_may_be_as_large_as_its_topic_allows(ctx: Context) -> None:
+def test_an_output_may_be_as_large_as_its_topic_allows(ctx: RuntimeContext) -> None:
     """Key, value and headers count; the limit itself is allowed."""
     ctx.send(blobs, "k" * 40, b"x" * 60)
     ctx.send(blobs, "k" * 40, b"x" * 40, headers=[("name", b"12345678")])
@@ -135,7 +137,7 @@ def test_an_output_may_be_as_large_as_its_topic_allows(ctx: Context) -> None:
     assert f"({LIMIT} bytes)" in str(caught.value)
 
 
-def test_headers_changed_after_the_call_are_sent_as_they_were(ctx: Context) -> None:
+def test_headers_changed_after_the_call_are_sent_as_they_were(ctx: RuntimeContext) -> None:
     """A handler may build one list and extend it from output to output."""
     headers = [("n", b"1")]
     ctx.send(unkeyed, None, 1, headers=headers)
@@ -148,7 +150,7 @@ def test_a_value_changed_after_the_call_is_sent_as_it_was() -> None:
     """Outputs never alias what the handler holds."""
     other = App("lists")
     lists = other.topic("lists", value=list[int])
-    ctx = Context({}, {lists: sender(lists)}, lambda resource: resource.factory())
+    ctx = RuntimeContext({}, {declared_topic(lists): sender(lists)}, lambda resource: resource.factory())
     ctx.message = MemoryRecord(TopicPartition("in", 0), 0, Output("in", None, None, 0, ()))
     value = [1]
     ctx.send(lists, None, value)
@@ -157,7 +159,7 @@ def test_a_value_changed_after_the_call_is_sent_as_it_was() -> None:
     assert [output[2] for output in ctx.outputs] == [b"[1]", b"[1,2]"]
 
 
-def test_a_table_of_another_group_is_refused(ctx: Context) -> None:
+def test_a_table_of_another_group_is_refused(ctx: RuntimeContext) -> None:
     """Its partitions may lie on another worker."""
     foreign = app.group("hourly").table("totals", key=str, value=Total)
     with pytest.raises(ConfigError, match=r"table hourly\.totals does not belong to the group") as caught:
@@ -165,7 +167,7 @@ def test_a_table_of_another_group_is_refused(ctx: Context) -> None:
     assert caught.value.hint
 
 
-def test_a_topic_that_the_app_does_not_declare_is_refused(ctx: Context) -> None:
+def test_a_topic_that_the_app_does_not_declare_is_refused(ctx: RuntimeContext) -> None:
     """Its partitions and limits were never looked up, and its name may be a typing mistake."""
     foreign = App("other").topic("totals", key=str, value=Total)
     for topic in (foreign, "totals", ["totals"]):
@@ -173,12 +175,12 @@ def test_a_topic_that_the_app_does_not_declare_is_refused(ctx: Context) -> None:
             ctx.send(topic, "a", Total(1))  # type: ignore[arg-type]
 
 
-def test_a_table_is_the_same_object_during_a_call(ctx: Context) -> None:
+def test_a_table_is_the_same_object_during_a_call(ctx: RuntimeContext) -> None:
     """`ctx.table` is called for each record, often twice."""
     assert ctx.table(totals) is ctx.table(totals)
 
 
-def test_a_resource_is_what_its_factory_made(ctx: Context) -> None:
+def test_a_resource_is_what_its_factory_made(ctx: RuntimeContext) -> None:
     """Its type is the factory's."""
 
     def pool() -> Iterator[int]:
@@ -190,7 +192,9 @@ def test_a_resource_is_what_its_factory_made(ctx: Context) -> None:
 
 
 @pytest.mark.parametrize("mistake", ["totals", None, ["totals"], totals_out])
-def test_what_is_no_table_and_no_resource_stops_whatever_the_policy_is(ctx: Context, mistake: Any) -> None:
+def test_what_is_no_table_and_no_resource_stops_whatever_the_policy_is(
+    ctx: RuntimeContext, mistake: Any
+) -> None:
     """A mistake in the program is in every record: as dead letters they would be the whole topic."""
     with pytest.raises(ConfigError, match=r"ctx\.table takes what app\.table\(\.\.\.\) returned, not"):
         ctx.table(mistake)
@@ -218,7 +222,7 @@ def test_a_declaration_of_a_table_says_where_its_rows_are(mistake: Callable[[Any
     assert totals
 
 
-def test_a_refused_output_is_named_by_its_topic(ctx: Context) -> None:
+def test_a_refused_output_is_named_by_its_topic(ctx: RuntimeContext) -> None:
     """A handler sends to several topics, and its error may be read in a dead letter only."""
     keyed: Topic[Any, Any] = totals_out
     without: Topic[Any, Any] = unkeyed
@@ -235,7 +239,7 @@ def test_a_refused_output_is_named_by_its_topic(ctx: Context) -> None:
         ctx.send(without, "a", 1)
 
 
-def test_a_refused_row_is_named_by_its_table(ctx: Context) -> None:
+def test_a_refused_row_is_named_by_its_table(ctx: RuntimeContext) -> None:
     """As an output is."""
     table: TaskTable[Any, Any] = ctx.table(totals)
     with pytest.raises(TypeError, match=r"^table main\.totals: expected Total, got int$"):
@@ -260,7 +264,7 @@ def test_an_error_of_a_users_codec_is_raised_as_it_is() -> None:
             return int(data)
 
     years = App("years").topic("years", value=int, codec=Years())
-    ctx = Context({}, {years: sender(years)}, lambda resource: resource.factory())
+    ctx = RuntimeContext({}, {declared_topic(years): sender(years)}, lambda resource: resource.factory())
     with pytest.raises(TooOldError, match="1913 is 100 years ago") as caught:
         ctx.send(years, None, 1913)
     assert caught.value.__notes__ == ["in topic years"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.api.event import Batch, Event, event_type
+from pipeline.api.event import Batch, Event, RuntimeBatch, event_type
 from pipeline.core.names import TopicPartition
 from pipeline.ports import Output
 from pipeline.testing.memory_log import MemoryRecord
@@ -102,7 +102,9 @@ def test_a_handlers_event_is_an_event_like_any_other() -> None:
 
 def test_events_of_a_batch_have_the_effect_keys_of_their_records() -> None:
     """However they are reached."""
-    made: Batch[str, int] = Batch([record(n) for n in range(3)], ["k"] * 3, [1] * 3, event_type(*HANDLED))
+    made: Batch[str, int] = RuntimeBatch(
+        [record(n) for n in range(3)], ["k"] * 3, [1] * 3, event_type(*HANDLED)
+    )
     expected = [handled(record(n)).effect_key() for n in range(3)]
     assert [e.effect_key() for e in made] == expected
     assert [made[n].effect_key() for n in range(3)] == [e.effect_key() for e in made[0:3]] == expected
@@ -125,7 +127,9 @@ def test_events_can_be_kept_in_sets() -> None:
 
 
 def batch(count: int) -> Batch[str, int]:
-    return Batch([record(n) for n in range(count)], [f"k{n}" for n in range(count)], list(range(count)))
+    return RuntimeBatch(
+        [record(n) for n in range(count)], [f"k{n}" for n in range(count)], list(range(count))
+    )
 
 
 def test_a_batch_is_the_sequence_of_its_events() -> None:

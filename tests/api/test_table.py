@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pipeline import App
-from pipeline.api.declarations import Table
-from pipeline.api.table import TaskOverlay, TaskTable, table_prefix
+from pipeline.api.declarations import Table, declared_table
+from pipeline.api.table import RuntimeTable, TaskOverlay, table_prefix
 from pipeline.core.names import TaskId
 from pipeline.testing import MemoryStores
 from pipeline.testing.memory_store import MemoryStore
@@ -35,8 +35,13 @@ class Rig:
     def __init__(self, definition: Table[Any, Any], *others: Table[Any, Any]) -> None:
         self.store: MemoryStore = MemoryStores().open(TASK)
         self.overlay = TaskOverlay()
-        self.table: TaskTable[Any, Any] = TaskTable(definition, self.store, self.overlay)
-        self.tables = [self.table, *(TaskTable(other, self.store, self.overlay) for other in others)]
+        self.table: RuntimeTable[Any, Any] = RuntimeTable(
+            declared_table(definition), self.store, self.overlay
+        )
+        self.tables = [
+            self.table,
+            *(RuntimeTable(declared_table(other), self.store, self.overlay) for other in others),
+        ]
 
     def keep_record(self) -> None:
         """The handler returned."""
@@ -77,7 +82,7 @@ def rig() -> Rig:
 
 
 @pytest.fixture
-def table(rig: Rig) -> TaskTable[str, int]:
+def table(rig: Rig) -> RuntimeTable[str, int]:
     return rig.table
 
 
@@ -101,7 +106,7 @@ class TableMachine(RuleBasedStateMachine):
         self.commit_under_way = False
 
     @property
-    def table(self) -> TaskTable[str, Any]:
+    def table(self) -> RuntimeTable[str, Any]:
         return self.rig.table
 
     @initialize(data=st.data())
@@ -225,13 +230,13 @@ TestTableOfMutableValues.settings = TestTableOfImmutableValues.settings
 # Reading and writing
 
 
-def test_a_handler_sees_its_own_writes(table: TaskTable[str, int]) -> None:
+def test_a_handler_sees_its_own_writes(table: RuntimeTable[str, int]) -> None:
     """Before any commit."""
     table["a"] = 1
     assert (table["a"], table.get("a"), "a" in table, list(table.items())) == (1, 1, True, [("a", 1)])
 
 
-def test_an_absent_key_is_remembered_as_absent(rig: Rig, table: TaskTable[str, int]) -> None:
+def test_an_absent_key_is_remembered_as_absent(rig: Rig, table: RuntimeTable[str, int]) -> None:
     """A miss costs a disk read once; a later write must still be seen."""
     assert table.get("a", 9) == 9
     table["a"] = 1
@@ -241,7 +246,7 @@ def test_an_absent_key_is_remembered_as_absent(rig: Rig, table: TaskTable[str, i
 def test_none_is_a_value_where_the_type_allows_it() -> None:
     """`in` tells a stored None from an absent key, before and after it went to disk."""
     rig = Rig(table_def(value=int | None))
-    table: TaskTable[str, int | None] = rig.table
+    table: RuntimeTable[str, int | None] = rig.table
     table["a"] = None
     for _ in range(2):
         assert "a" in table
@@ -280,7 +285,7 @@ def test_many_keys_are_read_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None
     assert rig.table.get_many([]) == {}
 
 
-def test_a_refused_value_leaves_the_old_one(table: TaskTable[str, int]) -> None:
+def test_a_refused_value_leaves_the_old_one(table: RuntimeTable[str, int]) -> None:
     """A handler that catches the error goes on as if it had not tried."""
     table["a"] = 1
     with pytest.raises(TypeError, match="expected int, got str"):
@@ -331,7 +336,7 @@ def test_a_float_never_becomes_a_new_key() -> None:
 def test_what_is_read_never_aliases_what_is_stored() -> None:
     """Changing it without assigning it changes nothing, wherever it was read from."""
     rig = Rig(table_def(value=Basket))
-    table: TaskTable[str, Basket] = rig.table
+    table: RuntimeTable[str, Basket] = rig.table
     mine = Basket(["milk"])
     table["a"] = mine
     reads: list[Callable[[], Basket | None]] = [
@@ -359,7 +364,7 @@ def test_immutable_values_are_shared() -> None:
     assert rig.table["a"] is rig.table["a"]
 
 
-def test_a_default_is_given_back_as_it_is(table: TaskTable[str, int]) -> None:
+def test_a_default_is_given_back_as_it_is(table: RuntimeTable[str, int]) -> None:
     """And is not stored."""
     default = ["anything"]
     assert table.get("a", default) is default
@@ -369,7 +374,7 @@ def test_a_default_is_given_back_as_it_is(table: TaskTable[str, int]) -> None:
 # Undo
 
 
-def test_undo_brings_back_what_a_record_found(rig: Rig, table: TaskTable[str, int]) -> None:
+def test_undo_brings_back_what_a_record_found(rig: Rig, table: RuntimeTable[str, int]) -> None:
     """A poison record leaves no trace, whatever order it wrote in and wherever the values lay."""
     table.update({"disk": 1, "sealed": 1})
     rig.commit()
@@ -405,7 +410,7 @@ def test_undo_brings_back_what_a_record_found(rig: Rig, table: TaskTable[str, in
     }
 
 
-def test_undo_of_a_refused_delete_takes_nothing_back(rig: Rig, table: TaskTable[str, int]) -> None:
+def test_undo_of_a_refused_delete_takes_nothing_back(rig: Rig, table: RuntimeTable[str, int]) -> None:
     """`del` of an absent key raises and writes nothing."""
     with pytest.raises(KeyError, match="a"):
         del table["a"]
@@ -414,7 +419,7 @@ def test_undo_of_a_refused_delete_takes_nothing_back(rig: Rig, table: TaskTable[
     assert table.take_writes() == {}
 
 
-def test_undo_of_all_writes_leaves_an_empty_commit(rig: Rig, table: TaskTable[str, int]) -> None:
+def test_undo_of_all_writes_leaves_an_empty_commit(rig: Rig, table: RuntimeTable[str, int]) -> None:
     """A skipped record must not write the old values again."""
     table["a"] = 1
     rig.undo_record()
@@ -424,7 +429,7 @@ def test_undo_of_all_writes_leaves_an_empty_commit(rig: Rig, table: TaskTable[st
 # Commit
 
 
-def test_a_sealed_overlay_does_not_change(rig: Rig, table: TaskTable[str, int]) -> None:
+def test_a_sealed_overlay_does_not_change(rig: Rig, table: RuntimeTable[str, int]) -> None:
     """It is being published on another thread, and may be published again after an abort."""
     table["a"] = 1
     rig.keep_record()
@@ -437,7 +442,7 @@ def test_a_sealed_overlay_does_not_change(rig: Rig, table: TaskTable[str, int]) 
     assert rig.overlay.sealed == sealed == {table_prefix("totals") + b"a": b"1"}
 
 
-def test_a_commit_carries_the_last_value_of_each_key(rig: Rig, table: TaskTable[str, int]) -> None:
+def test_a_commit_carries_the_last_value_of_each_key(rig: Rig, table: RuntimeTable[str, int]) -> None:
     """Absolute values, once per key: a replay may apply them twice. A deleted key is there as deleted."""
     for n in range(5):
         table["a"] = n
@@ -448,7 +453,7 @@ def test_a_commit_carries_the_last_value_of_each_key(rig: Rig, table: TaskTable[
     assert table.take_writes() == {}
 
 
-def test_written_bytes_are_counted(rig: Rig, table: TaskTable[str, int]) -> None:
+def test_written_bytes_are_counted(rig: Rig, table: RuntimeTable[str, int]) -> None:
     """They bound a commit's size."""
     table["a"] = 100
     table["a"] = 2000
@@ -470,7 +475,7 @@ def test_eviction_keeps_the_newest(rig: Rig) -> None:
 # Scans
 
 
-def test_items_are_as_of_the_call(rig: Rig, table: TaskTable[str, int]) -> None:
+def test_items_are_as_of_the_call(rig: Rig, table: RuntimeTable[str, int]) -> None:
     """Writing while going through the rows neither shows nor breaks anything, nor does a commit amid it."""
     table.update({"a": 1, "b": 2})
     rig.commit()
@@ -485,7 +490,7 @@ def test_items_are_as_of_the_call(rig: Rig, table: TaskTable[str, int]) -> None:
     assert list(table.items()) == [("a", 9), ("aa", 5), ("c", 3), ("d", 4)]
 
 
-def test_rows_can_be_deleted_while_going_through_them(table: TaskTable[str, int]) -> None:
+def test_rows_can_be_deleted_while_going_through_them(table: RuntimeTable[str, int]) -> None:
     """The usual way to expire things."""
     table.update({str(n): n for n in range(10)})
     for key, value in table.items():

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipeline import Context, Event
+from pipeline.app import declared_app
 from pipeline.cli import dead_letter_places as letter_places
 from pipeline.cli import deadletters as cli_deadletters
 from pipeline.cli.deadletters import deadletters_app
@@ -49,7 +50,7 @@ def case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Case:
     driver = case.orders.driver
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(letter_places, "find_app", lambda _target: driver.app)
+    monkeypatch.setattr(letter_places, "find_app", lambda _target: declared_app(driver.app))
     monkeypatch.setattr(letter_places, "build_environment", lambda *_, **__: driver._environment())
     return case
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.app import declared_app
 from pipeline.cli.reset import _consequences, _rows
 from pipeline.runtime.reset import plan_reset, start_at
 from tests.support.ops.dead_letters.orders import Orders
@@ -9,8 +10,10 @@ from tests.support.ops.dead_letters.orders import Orders
 
 def _said(orders: Orders, start: str) -> str:
     environment = orders.driver._environment()
-    groups = orders.app.groups
-    return _consequences(list(plan_reset(orders.app, groups, None, start_at([start]), environment)))
+    groups = declared_app(orders.app).groups
+    return _consequences(
+        list(plan_reset(declared_app(orders.app), groups, None, start_at([start]), environment))
+    )
 
 
 def test_a_reset_that_handles_records_again_warns_of_their_dead_letters() -> None:
@@ -36,13 +39,26 @@ def test_inputs_that_nothing_happens_to_are_left_out() -> None:
     orders = Orders()
     orders.send(1, 2, 3)
     orders.driver.run()
+    declared = declared_app(orders.app)
     planned = list(
-        plan_reset(orders.app, orders.app.groups, None, start_at(["earliest"]), orders.driver._environment())
+        plan_reset(
+            declared,
+            declared.groups,
+            None,
+            start_at(["earliest"]),
+            orders.driver._environment(),
+        )
     )
     assert len(planned[0].inputs) == 2
     assert list(_rows(planned)) == [["main/0", "amounts", 1, 0, 1, 0], ["main/1", "amounts", 2, 0, 2, 0]]
     still = list(
-        plan_reset(orders.app, orders.app.groups, None, start_at(["latest"]), orders.driver._environment())
+        plan_reset(
+            declared,
+            declared.groups,
+            None,
+            start_at(["latest"]),
+            orders.driver._environment(),
+        )
     )
     assert [row[0] for row in _rows(still)] == [
         "main/0",

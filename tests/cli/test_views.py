@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import App
+from pipeline.api.declarations import declared_table
 from pipeline.api.table import table_prefix
 from pipeline.core.journal import Identity
 from pipeline.core.names import TaskId
@@ -34,7 +35,7 @@ def state(tmp_path: Path) -> Path:
     totals = App("delays").table("totals", key=str, value=int)
     directory = tmp_path / ".pipeline" / "state"
     store = RocksStores(directory, 8 << 20).open(TaskId("delays", "main", 0))
-    identity = Identity("cluster", "murmur2_random", {}, {"totals": totals.fingerprint}, "")
+    identity = Identity("cluster", "murmur2_random", {}, {"totals": declared_table(totals).fingerprint}, "")
     store.apply(
         {table_prefix("totals") + b"AA": b"7"},
         encode_position(AppliedPosition(2, 5, 6, bytes(8), {}, identity)),

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Producer
 
 from pipeline import App, Context, Event
+from pipeline.app import declared_app
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, read_letters
@@ -43,7 +44,7 @@ def app(kafka: KafkaUnderTest, unique_name: str) -> App:
         made.topic(f"{name}-{topic}", key=bytes | None, value=bytes | None)
     config = {"message.timestamp.after.max.ms": str(2**63 - 1), "retention.ms": "-1"}
     with closing(KafkaCluster(KafkaSettings(kafka.bootstrap_servers))) as cluster:
-        cluster.create([TopicSpec(topic, 1, config=config) for topic in made.topics])
+        cluster.create([TopicSpec(topic, 1, config=config) for topic in declared_app(made).topics])
     return made
 
 
@@ -51,8 +52,10 @@ def app(kafka: KafkaUnderTest, unique_name: str) -> App:
 def _worker(app: App, kafka: KafkaUnderTest, tmp_path: Path) -> Iterator[Worker]:
     """A worker in this process."""
     settings = WorkerSettings(worker_id="odd", state_dir=tmp_path / "state", commit_interval_ms=10)
-    environment = build_environment(app, Settings(KafkaSettings(kafka.bootstrap_servers), settings))
-    made = Worker(app, environment, settings)
+    environment = build_environment(
+        declared_app(app), Settings(KafkaSettings(kafka.bootstrap_servers), settings)
+    )
+    made = Worker(declared_app(app), environment, settings)
     try:
         made.start()
         yield made
@@ -65,7 +68,7 @@ def test_odd_records_are_what_they_were_to_handlers_in_letters_and_when_replayed
     app: App, kafka: KafkaUnderTest, tmp_path: Path
 ) -> None:
     """A fake might agree with itself; a real client has its own ideas of null, empty and time."""
-    inputs, outs = app.topics.values()
+    inputs, outs = declared_app(app).topics.values()
     seen: list[Seen] = []
     broken = [True]
 
@@ -85,7 +88,11 @@ def test_odd_records_are_what_they_were_to_handlers_in_letters_and_when_replayed
         _run(worker, lambda: worker.progress().dead_lettered == len(ODD) and worker.idle)
         assert seen == ODD
         environment = worker.environment
-        letters = list(read_letters(dead_letter_topic(app.id, environment.cluster), Choice(), environment))
+        letters = list(
+            read_letters(
+                dead_letter_topic(declared_app(app).main.id, environment.cluster), Choice(), environment
+            )
+        )
         assert [
             (each.key, each.value, each.letter.origin.timestamp_ms, list(each.headers)) for each in letters
         ] == ODD
@@ -94,7 +101,7 @@ def test_odd_records_are_what_they_were_to_handlers_in_letters_and_when_replayed
         seen.clear()
         broken.clear()
         broken.append(False)
-        assert Replayer(app, environment, 500).run(Choice()).letters == len(ODD)
+        assert Replayer(declared_app(app).main, environment, 500).run(Choice()).letters == len(ODD)
         _run(worker, lambda: worker.progress().records == 2 * len(ODD) and worker.idle)
         assert seen == ODD
         assert worker.progress().outputs == 2 * len(ODD)  # letters, and what was forwarded
@@ -104,7 +111,7 @@ def test_header_names_that_are_not_utf8_are_poison_records_for_handlers_that_rea
     app: App, kafka: KafkaUnderTest, tmp_path: Path
 ) -> None:
     """The Kafka client returns a null pointer for such a name: reading it ends the process, and each successor."""
-    inputs, outs = app.topics.values()
+    inputs, outs = declared_app(app).topics.values()
 
     @app.handler(inputs, on_error="dead_letter")
     def forward(event: Event[bytes | None, bytes | None], ctx: Context) -> None:
@@ -121,7 +128,11 @@ def test_header_names_that_are_not_utf8_are_poison_records_for_handlers_that_rea
         _run(worker, lambda: worker.progress().dead_lettered == 2 and worker.idle)
         assert worker.progress().outputs == 103
         environment = worker.environment
-        letters = list(read_letters(dead_letter_topic(app.id, environment.cluster), Choice(), environment))
+        letters = list(
+            read_letters(
+                dead_letter_topic(declared_app(app).main.id, environment.cluster), Choice(), environment
+            )
+        )
     assert [(letter.value, list(letter.headers)) for letter in letters] == [(b"bad", [("trace", b"2")])] * 2
     assert {letter.letter.left_out.partition(":")[0] for letter in letters} == {
         "1 of 2 headers cannot be read"
@@ -160,7 +171,7 @@ def test_malformed_records_of_every_kind_are_handled_or_put_aside(
     outs = app.topic(f"{name}-out", key=str, value=int)
     any_time = {"message.timestamp.after.max.ms": str(2**63 - 1), "retention.ms": "-1"}
     with closing(KafkaCluster(KafkaSettings(kafka.bootstrap_servers))) as cluster:
-        cluster.create([TopicSpec(topic, 1, config=any_time) for topic in app.topics])
+        cluster.create([TopicSpec(topic, 1, config=any_time) for topic in declared_app(app).topics])
     seen: list[int] = []
 
     @app.handler(inputs, on_error="dead_letter")
@@ -174,7 +185,11 @@ def test_malformed_records_of_every_kind_are_handled_or_put_aside(
     with _worker(app, kafka, tmp_path) as worker:
         _run(worker, lambda: worker.progress().records == len(MALFORMED) and worker.idle)
         environment = worker.environment
-        letters = list(read_letters(dead_letter_topic(app.id, environment.cluster), Choice(), environment))
+        letters = list(
+            read_letters(
+                dead_letter_topic(declared_app(app).main.id, environment.cluster), Choice(), environment
+            )
+        )
     assert seen == [int(record.value or b"") for record, fine in MALFORMED if fine]
     assert [(letter.key, letter.value) for letter in letters] == [
         (record.key, record.value) for record, fine in MALFORMED if not fine

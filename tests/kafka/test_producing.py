@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline import App, Delivery, Event, Producer, Topic, TransactionalProducer
+from pipeline.api.declarations import declared_topic
 from pipeline.broker import LocalKafka
 from pipeline.config import KafkaSettings, ProducerSettings, Settings
 from pipeline.core.names import TopicPartition
@@ -62,7 +63,7 @@ class Numbers:
         places = [TopicPartition(self.name, number) for number in range(PARTITIONS)]
         ends = reader.stable_ends(places)
         found = [
-            self.topic.value.decode(value)
+            declared_topic(self.topic).value.decode(value)
             for place in places
             for _, value in (reader.read(place, 0, ends[place]) if ends[place] else ())
         ]
@@ -82,7 +83,9 @@ class Numbers:
         while any(seen[place] < ends[place] for place in places) and time.monotonic() - silent_since < 5.0:
             for record in source.poll(10_000, 0.1).records:
                 yield Event(
-                    self.topic.key.decode(record.key()), self.topic.value.decode(record.value()), record
+                    declared_topic(self.topic).key.decode(record.key()),
+                    declared_topic(self.topic).value.decode(record.value()),
+                    record,
                 )
                 seen[TopicPartition(record.topic(), record.partition())] = record.offset() + 1
                 silent_since = time.monotonic()

@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Producer
 
 from pipeline import App, Context, Event
+from pipeline.app import declared_app
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, read_letters
@@ -73,10 +74,12 @@ def test_settings_that_change_under_a_worker_cost_only_the_records_that_they_ref
     settings = KafkaSettings(kafka.bootstrap_servers)
     with closing(KafkaCluster(settings)) as cluster:
         any_time = {"message.timestamp.after.max.ms": str(2**63 - 1)}
-        cluster.create([TopicSpec(topic, 1, config=any_time) for topic in app.topics])
+        cluster.create([TopicSpec(topic, 1, config=any_time) for topic in declared_app(app).topics])
     worker_settings = WorkerSettings(worker_id="odd", state_dir=tmp_path / "state", commit_interval_ms=50)
-    environment = replace(build_environment(app, Settings(settings, worker_settings)), clock=clock)
-    worker = Worker(app, environment, worker_settings)
+    environment = replace(
+        build_environment(declared_app(app), Settings(settings, worker_settings)), clock=clock
+    )
+    worker = Worker(declared_app(app), environment, worker_settings)
     try:
         worker.start()
         _send(kafka, inputs.name, 1)
@@ -84,7 +87,11 @@ def test_settings_that_change_under_a_worker_cost_only_the_records_that_they_ref
         environment.cluster.configure(outs.name, CHANGED)
         _send(kafka, inputs.name, *range(2, COUNT))
         _run(worker, lambda: worker.progress().dead_lettered >= len(BAD) and _settled(worker))
-        letters = list(read_letters(dead_letter_topic(app.id, environment.cluster), Choice(), environment))
+        letters = list(
+            read_letters(
+                dead_letter_topic(declared_app(app).main.id, environment.cluster), Choice(), environment
+            )
+        )
         info = environment.cluster.describe([outs.name])[outs.name]
         with closing(environment.journals()) as reader, closing(environment.sources.open("reader")) as source:
             found = [

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Producer
 
 from pipeline import App, Context, Event
+from pipeline.app import declared_app
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
@@ -29,7 +30,7 @@ def test_a_partition_that_waits_is_paused_and_holds_up_neither_the_other_one_nor
 ) -> None:
     """The client has a queue of its own: what is fetched while the partition is paused must come after, once."""
     app = App(unique_name[-40:].strip("-"))
-    inputs = app.topic(f"{app.app_name}-in", key=bytes | None, value=int)
+    inputs = app.topic(f"{app.name}-in", key=bytes | None, value=int)
     away = [True]
     seen: dict[int, list[int]] = {0: [], 1: []}
 
@@ -50,8 +51,10 @@ def test_a_partition_that_waits_is_paused_and_holds_up_neither_the_other_one_nor
 
     settings = WorkerSettings(worker_id="r", state_dir=tmp_path, commit_interval_ms=10, max_poll_records=500)
     for last in (False, True):
-        environment = build_environment(app, Settings(KafkaSettings(kafka.bootstrap_servers), settings))
-        worker = Worker(app, environment, settings)
+        environment = build_environment(
+            declared_app(app), Settings(KafkaSettings(kafka.bootstrap_servers), settings)
+        )
+        worker = Worker(declared_app(app), environment, settings)
         try:
             worker.start()
             if not last:

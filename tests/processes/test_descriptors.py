@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import App, Sqlite
+from pipeline.app import declared_app
 from pipeline.errors import ConfigError
 from pipeline.ports import TopicInfo
 from pipeline.processes.descriptors import Demand, demand_of, raise_limit, require_descriptors
@@ -88,8 +89,8 @@ def test_the_demand_is_that_of_all_tasks_of_the_app(tmp_path: Path) -> None:
     state.mkdir(parents=True)
     for name in ("000001.sst", "000002.sst", "LOG"):
         (state / name).touch()
-    assert demand_of(app.groups, topics, 3, tmp_path / "shop") == Demand(10, 3, 3, 2)
-    assert demand_of(app.groups, {}, 3, tmp_path / "none") == Demand(0, 3, 3, 0)
+    assert demand_of(declared_app(app).groups, topics, 3, tmp_path / "shop") == Demand(10, 3, 3, 2)
+    assert demand_of(declared_app(app).groups, {}, 3, tmp_path / "none") == Demand(0, 3, 3, 0)
 
 
 def _topic(name: str, partitions: int) -> TopicInfo:

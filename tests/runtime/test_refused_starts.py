@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.app import declared_app
 from pipeline.errors import ConfigError
 from pipeline.ports import TopicSpec
 from tests.support.runtime.sums import Sums
@@ -48,7 +49,7 @@ def test_a_changed_table_schema_is_refused_with_both_schemas() -> None:
     """With defaults everywhere a renamed field would read as zero, silently."""
     sums = Sums.begun()
     other = Sums()
-    other.app.tables.clear()
+    declared_app(other.app).main.tables.clear()
     changed = other.app.table("totals", key=str, value=int)
     assert changed.name == "totals"
     sums.driver.restart(app=other.app)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import App, Context, Dedup, Event, Postgres, Sqlite
+from pipeline.app import declared_app
 from pipeline.databases.opening import RealDatabases
 from pipeline.errors import ConfigError, SinkUnreachableError
 
@@ -168,11 +169,11 @@ def test_a_group_of_sinks_is_one_of_the_apps_groups() -> None:
     app = App("shop")
     topic = app.topic("amounts", key=str, value=int)
     rows = app.group("rows")
-    assert app.groups == []
+    assert declared_app(app).groups == []
     rows.sink(topic, one())
     rows.sink(topic, one(table="other"))
-    assert app.groups == [rows]
-    assert rows.inputs == [topic]
+    assert declared_app(app).groups == [rows]
+    assert declared_app(app).groups[0].inputs == [topic]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline import App, Context, Event
+from pipeline.app import declared_app
 from pipeline.errors import ConfigError
 from pipeline.testing import TestDriver
 from tests.support.runtime.sums import Sums
@@ -102,12 +103,12 @@ def test_a_new_version_of_the_app_takes_over() -> None:
     """A deployment, with an input topic that the old version did not have."""
     old, _ = version("a")
     driver = TestDriver(old)
-    driver.send(old.topics["a"], None, 1)
+    driver.send(declared_app(old).topics["a"], None, 1)
     driver.run()
     new, counts = version("a", "b")
     driver.restart(app=new)
-    driver.send(new.topics["a"], None, 1)
-    driver.send(new.topics["b"], None, 1)
+    driver.send(declared_app(new).topics["a"], None, 1)
+    driver.send(declared_app(new).topics["b"], None, 1)
     driver.run()
     assert driver.table(counts) == {"a": 2, "b": 1}
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline import App, Batch, Context, Resource, TaskTable
+from pipeline.app import declared_app
 from pipeline.errors import HandlerError
 from pipeline.testing import TestDriver
 
@@ -72,7 +73,9 @@ def test_a_handle_kept_after_its_call_is_caught(
 ) -> None:
     """In production what it writes belongs to no record: lost with a crash, doubled by a retry."""
     own = App("kept")
-    own.topics, own.tables = kept_app.topics, kept_app.tables
+    mine, kept_one = declared_app(own), declared_app(kept_app)
+    mine.topics.update(kept_one.topics)
+    mine.main.tables.update(kept_one.main.tables)
     kept: list[Callable[[], object]] = []
 
     def handle(given: object, ctx: Context) -> None:

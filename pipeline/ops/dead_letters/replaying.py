@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from pipeline.api.group import Group
+from pipeline.api.group import DeclaredGroup
 from pipeline.core.dead_letters import Replay, encode_replay
 from pipeline.core.names import TopicPartition
 from pipeline.core.recovery import CommitOutcome
@@ -86,7 +86,7 @@ class Replayer:
     """
 
     def __init__(
-        self, group: Group, environment: Environment, retry_backoff_ms: int, *, again: bool = False
+        self, group: DeclaredGroup, environment: Environment, retry_backoff_ms: int, *, again: bool = False
     ) -> None:
         self._group = group.id
         self._inputs = {topic.name for topic in group.inputs}

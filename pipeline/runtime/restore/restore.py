@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.api.declarations import Table
+from pipeline.api.declarations import DeclaredTable
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import EntryKind, Identity, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
@@ -75,7 +75,7 @@ def restore(
     start_positions: Callable[[str], int],
     environment: Environment,
     settings: WorkerSettings,
-    tables: Mapping[str, Table[Any, Any]],
+    tables: Mapping[str, DeclaredTable[Any, Any]],
     *,
     process: str = "",
     copy: Store | None = None,
@@ -104,7 +104,7 @@ class _Restore:
         start_positions: Callable[[str], int],
         environment: Environment,
         settings: WorkerSettings,
-        tables: Mapping[str, Table[Any, Any]],
+        tables: Mapping[str, DeclaredTable[Any, Any]],
         process: str,
         progress: RestoreProgress,
     ) -> None:

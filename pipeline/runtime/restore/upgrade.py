@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.api.declarations import Table
+from pipeline.api.declarations import DeclaredTable
 from pipeline.api.table import table_prefix
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError
@@ -23,7 +23,7 @@ MAX_BYTES = 1024 * 1024 * 1024
 def upgraded_rows(
     task: TaskId,
     store: Store,
-    tables: Sequence[Table[Any, Any]],
+    tables: Sequence[DeclaredTable[Any, Any]],
     before: dict[str, str],
     environment: Environment,
 ) -> dict[bytes, bytes | None]:
@@ -57,7 +57,7 @@ def upgraded_rows(
 
 
 def _upgraded(
-    task: TaskId, table: Table[Any, Any], key: Any, decode: Callable[[bytes], Any], data: bytes
+    task: TaskId, table: DeclaredTable[Any, Any], key: Any, decode: Callable[[bytes], Any], data: bytes
 ) -> bytes:
     if table.upgrade is None:
         raise ConfigError(f"task {task}: table {table.name} has no upgrade function")

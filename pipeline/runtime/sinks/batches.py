@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from pipeline.api.bindings import OnError
-from pipeline.api.declarations import Topic
+from pipeline.api.declarations import DeclaredTopic
 from pipeline.ports import Record
 from pipeline.ports.databases import OwnWrite, RowsWrite
 from pipeline.runtime.sinks.rows import Made, RowMaker
@@ -20,7 +20,7 @@ __all__ = ["Item", "OpenBatch", "Outlet", "SinkBatch", "halves", "writes_of"]
 class Outlet(NamedTuple):
     """One `group.sink(...)` of a running group."""
 
-    topic: Topic[Any, Any]
+    topic: DeclaredTopic[Any, Any]
     maker: RowMaker
     on_error: OnError
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.api.context import Context
-from pipeline.api.declarations import Topic
+from pipeline.api.context import RuntimeContext
+from pipeline.api.declarations import DeclaredTopic, declared_topic
 from pipeline.api.event import Event, event_id
-from pipeline.api.group import Group
+from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import ReadableStore, TaskOverlay
 from pipeline.core.dedup import (
     advance,
@@ -80,17 +80,18 @@ class DedupTable:
 
     def __init__(
         self,
-        topic: Topic[Any, Any],
+        topic: DeclaredTopic[Any, Any],
         store: ReadableStore,
         overlay: TaskOverlay,
-        context: Context,
+        context: RuntimeContext,
         clock: Clock,
     ) -> None:
         if topic.dedup is None:
             raise InvariantError(f"{topic!r} has no dedup table")
         self._topic = topic
         self._ttl_ms = topic.dedup.ttl_ms
-        self._duplicates_to = topic.dedup.duplicates_to
+        target = topic.dedup.duplicates_to
+        self._duplicates_to = declared_topic(target) if target is not None else None
         self._store = store
         self._overlay = overlay
         self._context = context
@@ -305,7 +306,7 @@ class DedupTable:
 
 
 def dedup_tables(
-    group: Group, store: ReadableStore, overlay: TaskOverlay, context: Context, clock: Clock
+    group: DeclaredGroup, store: ReadableStore, overlay: TaskOverlay, context: RuntimeContext, clock: Clock
 ) -> dict[str, DedupTable]:
     """The dedup tables of a group, by name of the input topic."""
     return {

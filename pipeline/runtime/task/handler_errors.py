@@ -21,7 +21,7 @@ from traceback import StackSummary, TracebackException
 from typing import Any
 
 from pipeline.api.bindings import Binding
-from pipeline.api.declarations import Topic
+from pipeline.api.declarations import DeclaredTopic
 from pipeline.errors import InvariantError, PipelineError
 from pipeline.ports import Record
 
@@ -68,7 +68,7 @@ def handler_name(binding: Binding) -> str:
     return str(getattr(binding.function, "__qualname__", binding.function))
 
 
-def plainly(error: BaseException, topic: Topic[Any, Any], record: Record) -> BaseException:
+def plainly(error: BaseException, topic: DeclaredTopic[Any, Any], record: Record) -> BaseException:
     """Return `error`, or a clearer TypeError for an undecodable null value."""
     if record.value() is not None or topic.value.allows_none or not isinstance(error, TypeError):
         return error

@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any
 
 from pipeline.api.bindings import Binding, OnError
-from pipeline.api.context import Context
-from pipeline.api.declarations import Topic
-from pipeline.api.event import Batch, Event, event_type
-from pipeline.api.group import Group
+from pipeline.api.context import RuntimeContext
+from pipeline.api.declarations import DeclaredTopic
+from pipeline.api.event import Event, RuntimeBatch, event_type
+from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import TaskOverlay
 from pipeline.core.headers import UnreadableHeadersError
 from pipeline.core.names import TaskId
@@ -74,8 +74,8 @@ class Processor:
     def __init__(
         self,
         task: TaskId,
-        group: Group,
-        context: Context,
+        group: DeclaredGroup,
+        context: RuntimeContext,
         overlay: TaskOverlay,
         letters: DeadLetters,
         log: Logger,
@@ -90,7 +90,7 @@ class Processor:
         self._letters = letters
         self._dedup = dedup  # by name of the topic
         self._seen: DedupTable | None = None  # of the topic at hand
-        self._routes: dict[str, tuple[Topic[Any, Any], list[Binding]]] = {
+        self._routes: dict[str, tuple[DeclaredTopic[Any, Any], list[Binding]]] = {
             topic.name: (topic, [b for b in group.bindings if b.topic is topic]) for topic in group.inputs
         }
         self._events = {
@@ -168,7 +168,7 @@ class Processor:
         self._reject(topic, strictest, record, error)
 
     def _run_records(
-        self, topic: Topic[Any, Any], bindings: list[Binding], remaining: Iterator[Record]
+        self, topic: DeclaredTopic[Any, Any], bindings: list[Binding], remaining: Iterator[Record]
     ) -> None:
         context, undo, outputs = self._context, self._undo, self._context.outputs
         decode_key, decode_value = topic.key.decode, context.value_decoder(topic)
@@ -210,7 +210,7 @@ class Processor:
             else:
                 return
 
-    def _run_batch(self, topic: Topic[Any, Any], binding: Binding, records: Sequence[Record]) -> None:
+    def _run_batch(self, topic: DeclaredTopic[Any, Any], binding: Binding, records: Sequence[Record]) -> None:
         if not records:
             return
         context, seen, unique = self._context, self._seen, records
@@ -225,7 +225,7 @@ class Processor:
                 context.message = max(unique, key=_timestamp)
                 keys = [topic.key.decode(record.key()) for record in unique]
                 values = [topic.value.read(record) for record in unique]
-                binding.function(Batch(unique, keys, values, self._make), context)
+                binding.function(RuntimeBatch(unique, keys, values, self._make), context)
                 self._undo.clear()
             if seen is not None:
                 seen.settle(admitted)
@@ -245,7 +245,7 @@ class Processor:
         self._overlay.take_back()
         del self._context.outputs[mark:]
 
-    def _reject(self, topic: Topic[Any, Any], binding: Binding, record: Record, error: BaseException) -> None:
+    def _reject(self, topic: DeclaredTopic[Any, Any], binding: Binding, record: Record, error: BaseException) -> None:
         """Request a retry, or apply the policy. Raises RetryError, PoisonError."""
         error = plainly(error, topic, record)
         # A PipelineError is a mistake of the program. A handler that exits means the worker, not its record.
@@ -289,7 +289,7 @@ class Processor:
             **user_error_fields(error),
         )
 
-    def _was_called(self, topic: Topic[Any, Any], record: Record) -> bool:
+    def _was_called(self, topic: DeclaredTopic[Any, Any], record: Record) -> bool:
         """Whether a handler failed. Undecodable bytes or a missing id fail at every attempt."""
         try:
             topic.key.decode(record.key())

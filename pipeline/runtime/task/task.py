@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.api.context import Context, Sender
-from pipeline.api.declarations import Table, Topic
-from pipeline.api.table import TaskOverlay, TaskTable
+from pipeline.api.context import RuntimeContext, Sender
+from pipeline.api.declarations import DeclaredTable, DeclaredTopic
+from pipeline.api.table import RuntimeTable, TaskOverlay
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letter_count import begun
 from pipeline.core.journal import EntryKind
@@ -59,7 +59,7 @@ class Task:
         task: TaskId,
         plan: GroupPlan,
         restored: RestoredState,
-        senders: Mapping[Topic[Any, Any], Sender],
+        senders: Mapping[DeclaredTopic[Any, Any], Sender],
         resources: Any,
         environment: Environment,
         settings: WorkerSettings,
@@ -77,11 +77,11 @@ class Task:
         self._publisher: Publisher = restored.publisher
         self.store = restored.store
         self._overlay = TaskOverlay()
-        self._tables: dict[Table[Any, Any], TaskTable[Any, Any]] = {
-            definition: TaskTable(definition, restored.store, self._overlay)
+        self._tables: dict[DeclaredTable[Any, Any], RuntimeTable[Any, Any]] = {
+            definition: RuntimeTable(definition, restored.store, self._overlay)
             for definition in group.tables.values()
         }
-        self.context = Context(self._tables, senders, resources)
+        self.context = RuntimeContext(self._tables, senders, resources)
         topic_ids = {name: facts.topic_id for name, facts in plan.identity.inputs.items()}
         self._letter_count = (
             begun(restored.publisher.letters, plan.letters_id, restored.applied.seq, empty=no_letters)

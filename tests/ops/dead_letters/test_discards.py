@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from pipeline.app import declared_app
 from pipeline.core.names import TopicPartition, replay_marks_topic
 from pipeline.errors import AbortableError, CorruptStateError, UnknownOutcomeError
 from pipeline.ops.dead_letters.discarding import Discarder
@@ -24,7 +25,7 @@ class Crash(BaseException):
 
 
 def discard(orders: Orders, choice: Choice | None = None) -> ReplayReport:
-    return Discarder(orders.app, orders.driver._environment(), 500).run(choice or Choice())
+    return Discarder(declared_app(orders.app).main, orders.driver._environment(), 500).run(choice or Choice())
 
 
 def letters(orders: Orders) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from pipeline.app import declared_app
 from pipeline.core.dead_letter_count import OpenLetters
 from pipeline.core.names import TopicPartition, letter_counts_topic
 from pipeline.errors import AbortableError, UnknownOutcomeError
@@ -74,7 +75,7 @@ def test_a_status_shows_records_that_failed_as_a_problem_until_they_are_handled(
     assert counted(orders).open == 0
     orders.driver.run()
     assert counted(orders).open == 1
-    Discarder(orders.app, orders.driver._environment(), 500).run(Choice())
+    Discarder(declared_app(orders.app).main, orders.driver._environment(), 500).run(Choice())
     assert (counted(orders).open, status(orders).problems) == (0, [])
 
 
@@ -162,7 +163,12 @@ def test_letters_of_earlier_releases_are_counted_by_the_next_command(monkeypatch
     orders.send(20)
     orders.driver.run()
     assert counted(orders)[:2] == (1, False)
-    assert Discarder(orders.app, orders.driver._environment(), 500).run(Choice(error="no such")).letters == 0
+    assert (
+        Discarder(declared_app(orders.app).main, orders.driver._environment(), 500)
+        .run(Choice(error="no such"))
+        .letters
+        == 0
+    )
     assert counted(orders)[:2] == (len(BAD) + 1, True)
     replayer(orders).run(Choice(error="8 is"))
     assert counted(orders)[:2] == (len(BAD), True)
@@ -237,7 +243,7 @@ def test_any_history_of_failures_commands_and_crashes_is_counted(
                 case 1:
                     replayer(orders).run(Choice())
                 case 2:
-                    Discarder(orders.app, environment, 500).run(choice, most)
+                    Discarder(declared_app(orders.app).main, environment, 500).run(choice, most)
                 case 3:
                     purge(GROUP, environment, 500)
         except (Crash, AbortableError, UnknownOutcomeError):

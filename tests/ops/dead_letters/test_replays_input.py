@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline import Context, Event
+from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letters import Replay, encode_replay, read_letter
 from pipeline.errors import (
@@ -179,7 +180,9 @@ def test_a_replay_of_a_mistaken_program_stops_its_task_and_is_met_again() -> Non
 def reset_plan(orders: Orders) -> int:
     """How many replays a reset says that it drops."""
     environment = orders.driver._environment()
-    planned = plan_reset(orders.app, orders.app.groups, None, start_at(["earliest"]), environment)
+    planned = plan_reset(
+        declared_app(orders.app), declared_app(orders.app).groups, None, start_at(["earliest"]), environment
+    )
     inputs = [place for task in planned for place in task.inputs]
     return sum(place.skipped for place in inputs if place.topic == GROUP.replays_topic)
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from pipeline import App, Context, Event
+from pipeline.app import declared_app
 from pipeline.errors import ConfigError
 from pipeline.ports import Step
 from pipeline.testing import TestDriver
@@ -55,13 +56,13 @@ def started(codec: Any = None, partitions: int = 2) -> TestDriver:
     app = make_app(Total, codec=codec)
     driver = TestDriver(app, partitions=partitions)
     for key in "abc":
-        driver.send(app.topics["events"], key, 1)
+        driver.send(declared_app(app).topics["events"], key, 1)
     driver.run()
     return driver
 
 
 def rows(driver: TestDriver) -> dict[str, Any]:
-    return driver.table(driver.app.tables["totals"])
+    return driver.table(declared_app(driver.app).main.tables["totals"])
 
 
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
@@ -71,7 +72,7 @@ def test_every_row_is_upgraded_once_before_any_handler(codec: str, empty_disk: b
     driver = started(codec)
     new = make_app(Money, to_money, codec=codec)
     driver.restart(app=new, empty_disk=empty_disk)
-    driver.send(new.topics["events"], "a", 2)
+    driver.send(declared_app(new).topics["events"], "a", 2)
     driver.run()
     expected = {"a": Money(300, True), "b": Money(100, True), "c": Money(100, True)}
     assert rows(driver) == expected

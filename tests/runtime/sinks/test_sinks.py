@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import App, Delete, Event, PipelineError, Postgres, Topic
 from pipeline.api.sinks import Row
+from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.core.sink_positions import InputNow, PositionRow
@@ -338,7 +339,7 @@ def test_an_input_that_is_added_begins_at_its_start() -> None:
     totals.driver.stop()
     more = totals.app.topic("more", key=str, value=int | None)
     totals.driver._create_topics()
-    totals.app._groups["rows"].sink(more, Postgres(DSN, "more", mode="append", row=entry))
+    declared_app(totals.app).groups[0].sink(more, Postgres(DSN, "more", mode="append", row=entry))
     totals.driver.send(more, "b", 7)
     totals.driver.run()
     totals.check()

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import App, Dedup
-from pipeline.api.context import Context
+from pipeline.api.context import RuntimeContext
+from pipeline.api.declarations import declared_topic
 from pipeline.api.table import TaskOverlay
 from pipeline.core import dedup as core
 from pipeline.core.names import EVENT_ID_HEADER, TaskId, TopicPartition
@@ -68,8 +69,8 @@ class Rig:
     def start(self) -> None:
         self.overlay = TaskOverlay()
         self.store = self.stores.open(TASK)
-        context = Context({}, {}, lambda resource: resource.factory())
-        self.table = DedupTable(self.topic, self.store, self.overlay, context, self.clock)
+        context = RuntimeContext({}, {}, lambda resource: resource.factory())
+        self.table = DedupTable(declared_topic(self.topic), self.store, self.overlay, context, self.clock)
 
     def process(self, events: Sequence[tuple[int, int, bool]], *, batch: bool) -> None:
         """(id, timestamp, whether its handler succeeds). A batch is processed as the processor does it."""

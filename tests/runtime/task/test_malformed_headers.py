@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import App, Batch, Context, Dedup, Event, OnError, Sqlite
+from pipeline.app import declared_app
 from pipeline.core.dead_letters import read_letter
 from pipeline.errors import HandlerError
 from pipeline.testing import TestDriver
@@ -91,7 +92,7 @@ def test_unreadable_headers_stop_the_task_under_stop() -> None:
 def test_unreadable_headers_that_nobody_reads_change_nothing() -> None:
     """Key and value are whole: the record is processed as any other."""
     case = Case("stop")
-    case.app.bindings[0].function = lambda event, _ctx: case.seen.append(event.value)
+    declared_app(case.app).main.bindings[0].function = lambda event, _ctx: case.seen.append(event.value)
     case.send(1, 2, 3, bad=2)
     assert case.seen == [1, 2, 3]
 

@@ -79,7 +79,7 @@ class Native:
         self.driver.restart(empty_disk=True)
         self.driver.crash_log = self.log = NotedCrashLog()
         self.driver.settings = replace(self.driver.settings, worker_id=next_worker)
-        members = workers_group(self.app.app_name)
+        members = workers_group(self.app.name)
         assert self.driver.broker.groups.member_ids(members)
         self.driver.clock.advance(60.0)
         assert not self.driver.broker.groups.member_ids(members)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline import App, Context, Event, OnError
+from pipeline.app import declared_app
 from pipeline.core.dead_letters import read_letter
 from pipeline.errors import ConfigError, HandlerError
 from pipeline.ports import Output
@@ -112,7 +113,7 @@ def test_a_header_without_a_value_is_none_and_may_be_passed_on() -> None:
         seen.append(list(event.headers))
         ctx.send(odd.outs, None, b"x", headers=event.headers)
 
-    odd.app.bindings[0].function = forward
+    declared_app(odd.app).main.bindings[0].function = forward
     headers = [("trace", None), ("trace", b""), ("trace", b"1")]
     odd.send(b"k", b"1", headers=headers)
     assert seen == [headers]
@@ -130,8 +131,8 @@ def test_a_record_without_a_timestamp_says_so_and_its_outputs_get_the_present() 
         if event.value == 2:
             raise ValueError("no")
 
-    odd.app.bindings[0].function = forward
-    odd.app.bindings[0].retries = 0
+    declared_app(odd.app).main.bindings[0].function = forward
+    declared_app(odd.app).main.bindings[0].retries = 0
     odd.send(b"k", b"1", timestamp_ms=-1)
     odd.send(b"k", b"2", timestamp_ms=-1)
     assert stamps == [-1, -1]
@@ -153,8 +154,8 @@ def test_letters_and_outputs_of_a_record_of_the_epoch_are_not_of_the_present() -
         if event.value == 2:
             raise ValueError("no")
 
-    odd.app.bindings[0].function = forward
-    odd.app.bindings[0].retries = 0
+    declared_app(odd.app).main.bindings[0].function = forward
+    declared_app(odd.app).main.bindings[0].retries = 0
     odd.send(b"k", b"1", timestamp_ms=0)
     odd.send(b"k", b"2", timestamp_ms=0)
     assert [event.timestamp_ms for event in odd.driver.outputs(odd.outs)] == [1]
@@ -170,7 +171,7 @@ def test_an_output_that_is_too_large_belongs_to_its_record() -> None:
     def send(event: Event[str, int], ctx: Context) -> None:
         ctx.send(odd.outs, None, b"x" * (event.value * 1_000_000))
 
-    odd.app.bindings[0].function = send
+    declared_app(odd.app).main.bindings[0].function = send
     for value in (b"0", b"2", b"1"):
         odd.send(b"k", value)
     assert [len(event.value or b"") for event in odd.driver.outputs(odd.outs)] == [0, 1_000_000]
@@ -188,7 +189,7 @@ def test_an_interrupt_ends_the_process_and_the_record_is_met_again() -> None:
         if event.value == 2 and raised:
             raise raised.pop()
 
-    odd.app.bindings[0].function = stop
+    declared_app(odd.app).main.bindings[0].function = stop
     odd.send(b"k", b"1")
     with pytest.raises(KeyboardInterrupt):
         odd.send(b"k", b"2")

@@ -9,7 +9,8 @@ import time
 import pytest
 import structlog
 
-from pipeline.api.app import App
+from pipeline import App
+from pipeline.app import declared_app
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.ports import Steps
 from pipeline.processes.wiring import build_environment
@@ -27,8 +28,11 @@ class InProcess:
     ) -> None:
         self._bench = bench
         self._log = structlog.testing.CapturingLogger()
-        world = build_environment(app, Settings(KafkaSettings(servers), settings), steps=steps, log=self._log)
-        self.worker = Worker(app, world, settings)
+        declared = declared_app(app)
+        world = build_environment(
+            declared, Settings(KafkaSettings(servers), settings), steps=steps, log=self._log
+        )
+        self.worker = Worker(declared, world, settings)
 
     def process(self, count: int, rounds: int) -> None:
         """Run from start to stop; send `count` inputs, a commit at least, in each round, and have them committed."""

@@ -10,6 +10,7 @@ from itertools import chain
 import structlog
 
 from pipeline import Dedup
+from pipeline.app import declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
@@ -108,7 +109,7 @@ class Fleet:
         settings = replace(self.settings, worker_id=worker_id)
         node = Node(
             worker_id,
-            Worker((sums or self.sums).app, environment, settings),
+            Worker(declared_app((sums or self.sums).app), environment, settings),
             executor,
             stores,
             log,

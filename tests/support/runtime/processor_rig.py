@@ -6,9 +6,13 @@ from typing import Any
 
 import structlog
 
-from pipeline import App, Batch, Context, Event, Group, OnError, TaskTable
-from pipeline.api.table import TaskOverlay
+from pipeline import App, Batch, Context, Event, OnError
+from pipeline.api.context import RuntimeContext
+from pipeline.api.declarations import declared_table
+from pipeline.api.group import DeclaredGroup
+from pipeline.api.table import RuntimeTable, TaskOverlay
 from pipeline.api.topic_limits import Accepted
+from pipeline.app import declared_app
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.ports import Output
 from pipeline.runtime.task.dead_letters import DeadLetters
@@ -33,17 +37,18 @@ class Rig:
         self.calls: list[Any] = []
         self.largest_letter = 1_000_000
 
-    def start(self, group: Group | None = None) -> Processor:
+    def start(self, group: DeclaredGroup | None = None) -> Processor:
+        sums, topics = declared_table(self.sums), declared_app(self.app).topics
         self.overlay = TaskOverlay()
-        self.table: TaskTable[str, int] = TaskTable(self.sums, self.stores.open(TASK), self.overlay)
+        self.table: RuntimeTable[str, int] = RuntimeTable(sums, self.stores.open(TASK), self.overlay)
         senders: Any = {
-            t: (t.name, t.key.encode, t.value.admit, Accepted(t.name, 1000)) for t in self.app.topics.values()
+            t: (t.name, t.key.encode, t.value.admit, Accepted(t.name, 1000)) for t in topics.values()
         }
-        self.context = Context({self.sums: self.table}, senders, lambda r: r.factory())
+        self.context = RuntimeContext({sums: self.table}, senders, lambda r: r.factory())
         letters = DeadLetters(TASK, ManualClock(), self.largest_letter)
         self.processor = Processor(
             TASK,
-            group or self.app,
+            group or declared_app(self.app).main,
             self.context,
             self.overlay,
             letters,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.app import declared_app
 from pipeline.ops.dead_letters.replaying import Replayer
 from tests.support.ops.dead_letters.orders import Orders
 
@@ -24,4 +25,4 @@ def failed(**options: Any) -> Orders:
 
 
 def replayer(orders: Orders, *, again: bool = False) -> Replayer:
-    return Replayer(orders.app, orders.driver._environment(), 500, again=again)
+    return Replayer(declared_app(orders.app).main, orders.driver._environment(), 500, again=again)

@@ -1,0 +1,306 @@
+"""`App`, which users import: the declarations of a stream-processing application, and `run`.
+
+An App holds a `DeclaredApp`, the object that the rest of the package reads. It is above `processes` in the layers,
+because `run` starts a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from typing_extensions import TypeForm
+
+from pipeline.api.app import DeclaredApp
+from pipeline.api.bindings import RETRY_DELAY_S, OnError
+from pipeline.api.codecs import CodecName
+from pipeline.api.custom_codecs import Codec, MessageCodec
+from pipeline.api.declarations import Dedup, Resource, Table, Topic
+from pipeline.api.group import BatchHandlerDecorator, Group, HandlerDecorator
+from pipeline.api.sinks import Sink
+from pipeline.config import Settings, load_settings
+
+__all__ = ["App", "declared_app"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+R = TypeVar("R")
+
+
+class App:
+    """A stream-processing application: its topics, tables, handlers, sinks and resources.
+
+    The methods `handler`, `batch_handler`, `sink` and `table` declare for the app's main group, which is called
+    `main`. `group` makes further groups. Declaring opens no connection; `run` and `pipeline worker` start a worker.
+
+    Args:
+        name: The app's name. It is part of durable names, such as those of journal topics and transactional ids, so
+            an app with another name is a new app. Letters, digits, `_` and `-`.
+
+    Raises:
+        ConfigError: The name is not allowed.
+
+    Example:
+        ```python
+        from pipeline import App, Context, Event
+
+        app = App("word-counts")
+        words = app.topic("words", key=str, value=str)
+        counts = app.table("counts", key=str, value=int)
+
+
+        @app.handler(words)
+        def count(event: Event[str, str], ctx: Context) -> None:
+            table = ctx.table(counts)
+            table[event.value] = table.get(event.value, 0) + 1
+        ```
+    """
+
+    def __init__(self, name: str) -> None:
+        self._declared = DeclaredApp(name)
+
+    def __repr__(self) -> str:
+        return f"App({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """The app's name, as given to `App(...)`."""
+        return self._declared.name
+
+    @overload
+    def topic(
+        self,
+        name: str,
+        *,
+        key: TypeForm[K],
+        value: TypeForm[V],
+        codec: Codec[V] | MessageCodec[V] | CodecName | None = None,
+        dedup: Dedup[K, V] | None = None,
+    ) -> Topic[K, V]: ...
+
+    @overload
+    def topic(
+        self,
+        name: str,
+        *,
+        value: TypeForm[V],
+        codec: Codec[V] | MessageCodec[V] | CodecName | None = None,
+        dedup: Dedup[None, V] | None = None,
+    ) -> Topic[None, V]: ...
+
+    def topic(
+        self, name: str, *, key: Any = None, value: Any, codec: Any = None, dedup: Any = None
+    ) -> Topic[Any, Any]:
+        """Declare a topic that the app reads, writes or both.
+
+        Args:
+            name: The topic's name in Kafka.
+            key: The type of keys: `str`, `bytes`, `int`, a tuple or frozen Struct of these, or one of them `| None`.
+                Without it, the app's records have no key, and the key of a record that arrives is ignored.
+            value: The type of values: any type that msgspec can encode. With `| None`, a null value (a tombstone) is
+                decoded as None.
+            codec: How values become bytes: `"json"` (default), `"msgpack"`, `"raw"` (bytes; their default), or a
+                `Codec` or `MessageCodec` of your own.
+            dedup: Drops events whose id was seen before; see `Dedup`.
+
+        Returns:
+            The topic, for `handler`, `sink`, `ctx.send` and producers.
+
+        Raises:
+            ConfigError: The name, a type or the codec cannot be used, or the topic is declared already.
+
+        Example:
+            ```python
+            orders = app.topic("orders", key=str, value=Order)
+            payloads = app.topic("payloads", value=bytes)
+            ```
+        """
+        return self._declared.topic(name, key, value, codec, dedup)
+
+    def group(self, name: str) -> Group:
+        """Declare another group, with its own tables, positions and commits.
+
+        Args:
+            name: The group's name, part of durable names. Not `main`.
+
+        Returns:
+            The group, which has the methods `handler`, `batch_handler`, `sink` and `table`.
+
+        Raises:
+            ConfigError: The name is not allowed, or is declared already.
+
+        Example:
+            ```python
+            archive = app.group("archive")
+            archive.sink(orders, Sqlite("orders.db", "orders", row=lambda event: {"id": event.key}))
+            ```
+        """
+        return self._declared.group(name)
+
+    def resource(self, factory: Callable[[], R]) -> Resource[R]:
+        """Declare an object that handlers share, such as an HTTP client: each worker makes one.
+
+        Args:
+            factory: Makes the object, when a handler first asks for it. If the object has a method `close`, the
+                worker calls it when it stops.
+
+        Returns:
+            The resource, for `ctx.resource`.
+
+        Raises:
+            ConfigError: `factory` is not a function.
+
+        Example:
+            ```python
+            http = app.resource(lambda: httpx.Client(timeout=5))
+            ```
+        """
+        return self._declared.resource(factory)
+
+    def table(
+        self,
+        name: str,
+        *,
+        key: TypeForm[K],
+        value: TypeForm[V],
+        codec: Codec[V] | CodecName | None = None,
+        upgrade: Callable[[Any], V] | None = None,
+    ) -> Table[K, V]:
+        """Declare a table of the main group. See `Group.table`.
+
+        Args:
+            name: The table's name, part of durable names.
+            key: The type of keys, as for `topic` but never None.
+            value: The type of values.
+            codec: How values become bytes, as for `topic`.
+            upgrade: Makes a value of the present type from a stored value of an earlier type.
+
+        Returns:
+            The table, for `ctx.table`.
+
+        Raises:
+            ConfigError: The name, a type or the codec cannot be used, or the table is declared already.
+
+        Example:
+            ```python
+            totals = app.table("totals", key=str, value=int)
+            ```
+        """
+        return self._declared.main.table(name, key=key, value=value, codec=codec, upgrade=upgrade)
+
+    def handler(
+        self,
+        topic: Topic[K, V],
+        *,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> HandlerDecorator[K, V]:
+        """Register a function of the main group for each record of a topic. See `Group.handler`.
+
+        Args:
+            topic: A topic of this app.
+            on_error: What happens with a record whose processing raises: `"stop"` its task, `"skip"` the record, or
+                send it to the group's dead-letter topic (`"dead_letter"`).
+            retries: How often such a record is tried again first.
+            retry_delay_s: Seconds before the first retry. Each further delay is twice as long, up to a minute.
+
+        Returns:
+            A decorator for a function of an `Event` and a `Context`.
+
+        Raises:
+            ConfigError: The topic, the function or an option cannot be used.
+
+        Example:
+            ```python
+            @app.handler(orders, on_error="dead_letter", retries=3)
+            def bill(event: Event[str, Order], ctx: Context) -> None: ...
+            ```
+        """
+        return self._declared.main.handler(
+            topic, on_error=on_error, retries=retries, retry_delay_s=retry_delay_s
+        )
+
+    def batch_handler(
+        self,
+        topic: Topic[K, V],
+        *,
+        on_error: OnError = "stop",
+        retries: int = 0,
+        retry_delay_s: float = RETRY_DELAY_S,
+    ) -> BatchHandlerDecorator[K, V]:
+        """Register a function of the main group for batches of a topic's records. See `Group.batch_handler`.
+
+        Args:
+            topic: A topic of this app. It can have no other handler in this group.
+            on_error: As for `handler`, for the record that fails.
+            retries: As for `handler`.
+            retry_delay_s: As for `handler`.
+
+        Returns:
+            A decorator for a function of a `Batch` and a `Context`.
+
+        Raises:
+            ConfigError: The topic, the function or an option cannot be used.
+
+        Example:
+            ```python
+            @app.batch_handler(orders)
+            def bill_all(batch: Batch[str, Order], ctx: Context) -> None:
+                known = ctx.table(customers).get_many(batch.keys)
+            ```
+        """
+        return self._declared.main.batch_handler(
+            topic, on_error=on_error, retries=retries, retry_delay_s=retry_delay_s
+        )
+
+    def sink(self, topic: Topic[K, V], to: Sink[K, V], *, on_error: OnError = "stop") -> None:
+        """Write the rows of a topic's records to a database, exactly once. See `Group.sink`.
+
+        A group has either handlers or sinks, so an app with handlers declares its sinks on another group.
+
+        Args:
+            topic: A topic of this app.
+            to: A `Postgres` or a `Sqlite`.
+            on_error: What happens with a record that has no valid row: `"stop"` its task, or `"skip"` the record.
+
+        Raises:
+            ConfigError: The topic, the sink or the option cannot be used, or the group has handlers.
+
+        Example:
+            ```python
+            app.sink(orders, Postgres(os.environ["DSN"], "orders", row=lambda event: {"id": event.key}))
+            ```
+        """
+        self._declared.main.sink(topic, to, on_error=on_error)
+
+    def run(self, settings: Settings | None = None) -> None:
+        """Run a worker on this thread until SIGTERM or SIGINT. It shares the tasks with the app's other workers.
+
+        The log goes to structlog, as the program has configured it. `pipeline worker MODULE:APP` does the same with
+        a log of JSON lines, and with several processes if asked.
+
+        Args:
+            settings: Default: the settings of the environment and of `pipeline.toml`, as `load_settings` reads them.
+
+        Raises:
+            ConfigError: A setting, a declaration or a topic is wrong.
+            UnreachableError: Kafka did not answer within `kafka.startup_wait_s`.
+            PipelineError: The first failure of a task, when the worker has stopped.
+
+        Example:
+            ```python
+            if __name__ == "__main__":
+                app.run()
+            ```
+        """
+        # Imported here, because the clients of Kafka and RocksDB take time to load: a test of handlers and most
+        # commands import the app only for its declarations.
+        from pipeline.processes.wiring import run_app  # noqa: PLC0415
+
+        run_app(self._declared, settings if settings is not None else load_settings())
+
+
+def declared_app(app: App) -> DeclaredApp:
+    """What the package reads of an app."""
+    return app._declared  # noqa: SLF001 - the one place that does

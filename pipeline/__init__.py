@@ -1,7 +1,8 @@
 """Exactly-once stream processing in Python on Kafka.
 
-Everything a user imports; the rest of the package may change. A name is loaded when it is first asked for, so that
-the command is at work before the clients of Kafka and RocksDB are.
+Everything that programs import or catch is here, and what their tests import in `pipeline.testing`; the other modules
+may change. A name is loaded when it is first used, so that the command starts before the clients of Kafka and RocksDB
+are loaded.
 """
 
 from importlib import import_module
@@ -14,59 +15,125 @@ if TYPE_CHECKING:
     from pipeline.api.declarations import Dedup, Resource, Table, Topic
     from pipeline.api.event import Batch, Event
     from pipeline.api.group import Group
-    from pipeline.api.sinks import Delete, Postgres, Sqlite
+    from pipeline.api.sinks import Delete, Postgres, Sink, Sqlite
     from pipeline.api.table import TaskTable
     from pipeline.app import App
-    from pipeline.errors import PipelineError
+    from pipeline.config import KafkaSettings, ProducerSettings, Settings, WorkerSettings, load_settings
+    from pipeline.errors import (
+        AbortableError,
+        CheckpointStoreError,
+        ConfigError,
+        CorruptStateError,
+        DeliveryError,
+        DisplacedError,
+        FatalTaskError,
+        FencedError,
+        HandlerError,
+        InputError,
+        InvariantError,
+        PipelineError,
+        ProducerClosedError,
+        QueueFullError,
+        SinkUnreachableError,
+        UnknownOutcomeError,
+        UnreachableError,
+    )
     from pipeline.producing.delivery import Delivered, Delivery
     from pipeline.producing.kafka_producers import Producer, TransactionalProducer
+    from pipeline.producing.transactions import Transaction
 
 __all__ = [
+    "AbortableError",
     "App",
     "Batch",
+    "CheckpointStoreError",
     "Codec",
+    "ConfigError",
     "Context",
+    "CorruptStateError",
     "Dedup",
     "Delete",
     "Delivered",
     "Delivery",
+    "DeliveryError",
+    "DisplacedError",
     "Event",
+    "FatalTaskError",
+    "FencedError",
     "Group",
+    "HandlerError",
+    "InputError",
+    "InvariantError",
+    "KafkaSettings",
     "MessageCodec",
     "OnError",
     "PipelineError",
     "Postgres",
     "Producer",
+    "ProducerClosedError",
+    "ProducerSettings",
+    "QueueFullError",
     "Resource",
+    "Settings",
+    "Sink",
+    "SinkUnreachableError",
     "Sqlite",
     "Table",
     "TaskTable",
     "Topic",
+    "Transaction",
     "TransactionalProducer",
+    "UnknownOutcomeError",
+    "UnreachableError",
+    "WorkerSettings",
+    "load_settings",
 ]
 
 _HOMES = {
+    "AbortableError": "pipeline.errors",
     "App": "pipeline.app",
     "Batch": "pipeline.api.event",
+    "CheckpointStoreError": "pipeline.errors",
     "Codec": "pipeline.api.custom_codecs",
+    "ConfigError": "pipeline.errors",
     "Context": "pipeline.api.context",
+    "CorruptStateError": "pipeline.errors",
     "Dedup": "pipeline.api.declarations",
+    "Delete": "pipeline.api.sinks",
     "Delivered": "pipeline.producing.delivery",
     "Delivery": "pipeline.producing.delivery",
-    "Delete": "pipeline.api.sinks",
+    "DeliveryError": "pipeline.errors",
+    "DisplacedError": "pipeline.errors",
     "Event": "pipeline.api.event",
+    "FatalTaskError": "pipeline.errors",
+    "FencedError": "pipeline.errors",
     "Group": "pipeline.api.group",
+    "HandlerError": "pipeline.errors",
+    "InputError": "pipeline.errors",
+    "InvariantError": "pipeline.errors",
+    "KafkaSettings": "pipeline.config",
     "MessageCodec": "pipeline.api.custom_codecs",
     "OnError": "pipeline.api.bindings",
     "PipelineError": "pipeline.errors",
     "Postgres": "pipeline.api.sinks",
     "Producer": "pipeline.producing.kafka_producers",
+    "ProducerClosedError": "pipeline.errors",
+    "ProducerSettings": "pipeline.config",
+    "QueueFullError": "pipeline.errors",
     "Resource": "pipeline.api.declarations",
+    "Settings": "pipeline.config",
+    "Sink": "pipeline.api.sinks",
+    "SinkUnreachableError": "pipeline.errors",
     "Sqlite": "pipeline.api.sinks",
     "Table": "pipeline.api.declarations",
     "TaskTable": "pipeline.api.table",
     "Topic": "pipeline.api.declarations",
+    "Transaction": "pipeline.producing.transactions",
     "TransactionalProducer": "pipeline.producing.kafka_producers",
+    "UnknownOutcomeError": "pipeline.errors",
+    "UnreachableError": "pipeline.errors",
+    "WorkerSettings": "pipeline.config",
+    "load_settings": "pipeline.config",
 }
 
 if not TYPE_CHECKING:  # a type checker would take this for a module that has every name

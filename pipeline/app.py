@@ -6,7 +6,8 @@ because `run` starts a worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
 from typing_extensions import TypeForm
@@ -66,6 +67,11 @@ class App:
     def name(self) -> str:
         """The app's name, as given to `App(...)`."""
         return self._declared.name
+
+    @property
+    def topics(self) -> Mapping[str, Topic[Any, Any]]:
+        """The declared topics by name. The mapping cannot be changed."""
+        return MappingProxyType(self._declared.topics)
 
     @overload
     def topic(

@@ -343,6 +343,23 @@ def _is_in_the_tree(name: str) -> bool:
     return False
 
 
+IMPORT = re.compile(r"^\s*(?:from\s+(pipeline[\w.]*)\s+import|import\s+(pipeline[\w.]*))", re.MULTILINE)
+
+
+def test_documents_and_examples_import_only_public_packages() -> None:
+    """A program that follows them must survive the next release, which may move every other module."""
+    paths = [*DOCUMENTS, *(ROOT / "examples").rglob("*.py")]
+    found = {
+        (str(path.relative_to(ROOT)), module)
+        for path in paths
+        for match in IMPORT.findall(path.read_text(encoding="utf-8"))
+        if (module := match[0] or match[1]) not in {"pipeline", "pipeline.testing"}
+        # The demonstration with flights runs on the processes and signals of `pipeline demo`.
+        and not (module.startswith("pipeline.demo.") and path.is_relative_to(ROOT / "examples" / "flights"))
+    }
+    assert not found
+
+
 def test_every_variable_that_is_named_anywhere_is_known() -> None:
     """An unknown variable ends the start, so those of the documents and the containers must be known."""
     places = [

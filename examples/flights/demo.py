@@ -29,10 +29,10 @@ from examples.flights.faults import APP, GROUPS, Fault, Story, output_partitions
 from examples.flights.outputs import Outputs, Poll, opened
 from examples.flights.reference import Expected, fold
 from examples.flights.verdict import Tables, Verdict
-from pipeline.broker import LocalKafka
+from pipeline import PipelineError
 from pipeline.demo.processes import DemoError, Processes
 from pipeline.demo.signals import Ended, ended_by_signals
-from pipeline.errors import PipelineError
+from pipeline.testing import LocalKafka
 
 DEADLINE_S = 180.0  # three times what it takes: another program may have the processors
 STOP_S = 35.0

@@ -16,8 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from examples.flights.outputs import Outputs, Poll
-from pipeline.core.names import TopicPartition
+from examples.flights.outputs import Outputs, Poll, TopicPartition
 from pipeline.demo.processes import DemoError, Processes, Worker
 
 __all__ = ["APP", "LOADS", "PARTITIONS", "Fault", "Story", "input_partitions", "output_partitions", "show"]

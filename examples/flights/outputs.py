@@ -7,16 +7,23 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from pipeline.config import KafkaSettings
-from pipeline.core.names import TopicPartition
-from pipeline.kafka.journal import KafkaJournalReader
-from pipeline.kafka.source import KafkaSources
-from pipeline.ports import JournalReader, Source
+import confluent_kafka
+from confluent_kafka import IsolationLevel, KafkaException
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # it is public
 
-__all__ = ["Outputs", "Poll", "opened"]
+__all__ = ["Outputs", "Poll", "TopicPartition", "opened"]
 
+_TIMEOUT_S = 30.0
 _STEADY = 10  # outputs a second: of a partition with fewer a pause says nothing
+
+
+class TopicPartition(NamedTuple):
+    """A partition of a topic, as a key of dictionaries."""
+
+    topic: str
+    partition: int
 
 
 @dataclass
@@ -61,45 +68,65 @@ class Outputs:
 class Poll:
     """Reads what is committed, a batch at a time."""
 
-    def __init__(self, source: Source, reader: JournalReader) -> None:
-        self._source = source
-        self._reader = reader
+    def __init__(self, consumer: confluent_kafka.Consumer, admin: AdminClient) -> None:
+        self._consumer = consumer
+        self._admin = admin
 
     def __call__(self, into: Outputs) -> int:
-        """How many outputs there were. Raises what a partition failed with."""
-        polled = self._source.poll(20_000, 0.05)
-        if polled.failures:
-            raise polled.failures[0].error
+        """How many outputs there were. Raises KafkaException for a partition that cannot be read."""
+        records = self._consumer.consume(20_000, 0.05)
         now = time.monotonic()
         positions: dict[TopicPartition, int] = {}
-        for record in polled.records:
-            topic, key = record.topic(), record.key().decode()
-            into.values[topic].setdefault(key, []).append(record.value())
-            into.where[topic].setdefault(key, set()).add(record.partition())
-            positions[TopicPartition(topic, record.partition())] = record.offset() + 1
+        for record in records:
+            if (error := record.error()) is not None:
+                raise KafkaException(error)
+            self._add(record, into, positions)
         for partition, position in positions.items():
             into.arrivals.setdefault(partition, []).append((now, position))
-        into.count += len(polled.records)
-        return len(polled.records)
+        into.count += len(records)
+        return len(records)
 
-    def loaded(self, partitions: list[TopicPartition]) -> int:
-        """How far input partitions are loaded: their committed ends, added up."""
-        return sum(self._reader.stable_ends(partitions).values())
+    @staticmethod
+    def _add(record: Any, into: Outputs, positions: dict[TopicPartition, int]) -> None:
+        place, key = TopicPartition(record.topic(), record.partition()), record.key().decode()
+        into.values[place.topic].setdefault(key, []).append(record.value())
+        into.where[place.topic].setdefault(key, set()).add(place.partition)
+        positions[place] = record.offset() + 1
+
+    def loaded(self, partitions: Iterable[TopicPartition]) -> int:
+        """The sum of the committed ends of input partitions: how far they are loaded."""
+        return sum(self._ends(partitions, IsolationLevel.READ_COMMITTED).values())
 
     def ends(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The end of each, with what is not committed: a commit on its way counts as done before."""
-        return {partition: self._reader.bounds(partition).end for partition in partitions}
+        """The end of each, with records that are not committed yet: a commit under way counts as done before."""
+        return self._ends(partitions, IsolationLevel.READ_UNCOMMITTED)
+
+    def _ends(self, partitions: Iterable[TopicPartition], level: IsolationLevel) -> dict[TopicPartition, int]:
+        asked = {
+            confluent_kafka.TopicPartition(*partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            for partition in partitions
+        }
+        answers = self._admin.list_offsets(asked, isolation_level=level, request_timeout=_TIMEOUT_S)
+        return {
+            TopicPartition(partition.topic, partition.partition): answer.result(_TIMEOUT_S).offset
+            for partition, answer in answers.items()
+        }
 
 
 @contextmanager
 def opened(servers: str, partitions: Iterable[TopicPartition]) -> Iterator[Poll]:
     """A reader of these partitions from their beginning."""
-    settings = KafkaSettings(servers)
-    source = KafkaSources(settings).open("flights-demo-reader")
-    source.assign(dict.fromkeys(partitions, 0))
-    reader = KafkaJournalReader(settings)
+    consumer = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": servers,
+            "group.id": "flights-demo-reader",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "fetch.queue.backoff.ms": 3,
+        }
+    )
+    consumer.assign([confluent_kafka.TopicPartition(*partition, 0) for partition in partitions])
     try:
-        yield Poll(source, reader)
+        yield Poll(consumer, AdminClient({"bootstrap.servers": servers}))
     finally:
-        source.close()
-        reader.close()
+        consumer.close()

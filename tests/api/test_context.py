@@ -17,8 +17,8 @@ from pipeline.app import declared_app
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import ConfigError
 from pipeline.ports import Output
-from pipeline.testing import MemoryStores
 from pipeline.testing.memory_log import MemoryRecord
+from pipeline.testing.memory_store import MemoryStores
 
 LIMIT = 100
 

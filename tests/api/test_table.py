@@ -15,8 +15,7 @@ from pipeline import App
 from pipeline.api.declarations import Table, declared_table
 from pipeline.api.table import RuntimeTable, TaskOverlay, table_prefix
 from pipeline.core.names import TaskId
-from pipeline.testing import MemoryStores
-from pipeline.testing.memory_store import MemoryStore
+from pipeline.testing.memory_store import MemoryStore, MemoryStores
 
 TASK = TaskId("app", "main", 0)
 

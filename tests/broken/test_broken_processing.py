@@ -32,7 +32,7 @@ ROWS = [
     ),
     Broken(
         "a record is decoded by the message of the one before",
-        pipeline.api.context.Context.value_decoder,
+        pipeline.api.context.RuntimeContext.value_decoder,
         "        return lambda data: with_message(data, self.message)\n",
         "        before = [None]\n"
         "        def late(data, before=before):\n"

@@ -84,7 +84,7 @@ ROWS = [
         "        self._marks = read_marks(self._group, self._letters.topic_id, self._environment, known_end)\n",
         "        broker = self._environment.cluster._broker\n"
         "        environment = replace(self._environment, journals=lambda: MemoryJournalReader(broker))\n"
-        "        from pipeline.testing import MemoryJournalReader\n"
+        "        from pipeline.testing.memory_clients import MemoryJournalReader\n"
         "        self._marks = read_marks(self._group, self._letters.topic_id, environment)\n",
         "tests/ops/test_stale_reads.py letter_that_was_replayed",
     ),

@@ -36,16 +36,10 @@ from pipeline.ports import (
     TransactionalClients,
 )
 from pipeline.rocksdb.rocks import RocksStores
-from pipeline.testing import (
-    MemoryBroker,
-    MemoryCluster,
-    MemoryEventClients,
-    MemoryJournalReader,
-    MemoryMembers,
-    MemoryProducers,
-    MemorySources,
-    MemoryStores,
-)
+from pipeline.testing import MemoryBroker, MemoryEventClients
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
+from pipeline.testing.memory_members import MemoryMembers
+from pipeline.testing.memory_store import MemoryStores
 from tests.support.raw_records import RawRecord, write_raw
 
 DEADLINE_S = 20.0

@@ -14,17 +14,10 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import TopicSpec
-from pipeline.testing import (
-    DeferredExecutor,
-    InlineExecutor,
-    ManualClock,
-    MemoryBroker,
-    MemoryJournalReader,
-    MemoryProducers,
-    MemoryStores,
-    SeededRandom,
-)
-from pipeline.testing.memory_clients import MemoryProducer
+from pipeline.testing import ManualClock, MemoryBroker, SeededRandom
+from pipeline.testing.executor import DeferredExecutor, InlineExecutor
+from pipeline.testing.memory_clients import MemoryJournalReader, MemoryProducer, MemoryProducers
+from pipeline.testing.memory_store import MemoryStores
 
 JOURNAL = TopicPartition("journal", 0)
 TASK = TaskId("app", "group", 0)

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from examples.flights.outputs import Outputs
+from examples.flights.outputs import Outputs, TopicPartition
 from examples.flights.reference import Expected, Fields
 from examples.flights.verdict import Verdict
-from pipeline.core.names import TopicPartition
 
 FIRST: Fields = {"n": 1}
 SECOND: Fields = {"n": 2}

@@ -10,7 +10,8 @@ from pipeline.core.checkpoint import KEPT
 from pipeline.errors import StaleReadError
 from pipeline.ops.checkpoints import Inventory, look, prune, store_time_ms, verify
 from pipeline.ports import Step
-from pipeline.testing import MemoryBroker, MemoryJournalReader
+from pipeline.testing import MemoryBroker
+from pipeline.testing.memory_clients import MemoryJournalReader
 from tests.support.runtime.checkpointed import begins_at, eager, kept, manifest, prefix, with_history
 from tests.support.runtime.sums import Sums
 

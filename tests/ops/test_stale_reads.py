@@ -15,7 +15,7 @@ from pipeline.ops.dead_letters.purging import purge
 from pipeline.ops.migration.cutover import _look
 from pipeline.runtime.commit.admin_entry import last_of
 from pipeline.runtime.restore.retirement import retire, revive
-from pipeline.testing import MemoryCluster, MemoryJournalReader
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from tests.ops.dead_letters.test_open_count import counted, really_open
 from tests.ops.migration.test_copying import KEYS
 from tests.ops.migration.test_copying import Case as CopyCase

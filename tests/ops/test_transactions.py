@@ -20,8 +20,8 @@ from pipeline.errors import (
 )
 from pipeline.ops.transactions import ReceiptTransactions
 from pipeline.ports import Output, TopicSpec
-from pipeline.testing import ManualClock, MemoryBroker, MemoryProducers
-from pipeline.testing.memory_clients import MemoryProducer
+from pipeline.testing import ManualClock, MemoryBroker
+from pipeline.testing.memory_clients import MemoryProducer, MemoryProducers
 from pipeline.transactions.engine import TransactionEngine
 
 BACKOFF_MS = 100

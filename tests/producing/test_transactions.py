@@ -22,7 +22,8 @@ from pipeline.errors import (
 )
 from pipeline.ports import TopicSpec
 from pipeline.producing.transactions import TransactionalSender
-from pipeline.testing import MemoryBroker, MemoryProducers
+from pipeline.testing import MemoryBroker
+from pipeline.testing.memory_clients import MemoryProducers
 
 app = App("shop")
 orders = app.topic("orders", key=str, value=int)

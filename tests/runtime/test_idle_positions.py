@@ -13,8 +13,9 @@ from pipeline.core.names import TopicPartition
 from pipeline.errors import PipelineError
 from pipeline.ports import Output
 from pipeline.runtime.idle_positions import QUIET_S
-from pipeline.testing import DeferredExecutor, MemoryJournalReader, TestDriver
-from pipeline.testing.memory_clients import MemoryProducer
+from pipeline.testing import TestDriver
+from pipeline.testing.executor import DeferredExecutor
+from pipeline.testing.memory_clients import MemoryJournalReader, MemoryProducer
 from tests.support.runtime.checkpointed import entries
 from tests.support.runtime.sums import Sums
 from tests.support.sinks.totals import Totals

@@ -28,7 +28,8 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Output, Step
-from pipeline.testing import DeferredExecutor, TestDriver
+from pipeline.testing import TestDriver
+from pipeline.testing.executor import DeferredExecutor
 from tests.support.checker import Checker, MemoryLog
 from tests.support.runtime.random_app import (
     FLAKY,

@@ -17,7 +17,8 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Output, TopicSpec
-from pipeline.testing import ManualClock, MemoryBroker, MemoryProducers
+from pipeline.testing import ManualClock, MemoryBroker
+from pipeline.testing.memory_clients import MemoryProducers
 from pipeline.transactions.engine import TransactionEngine
 from tests.support.transactions.slow import SlowEnds
 

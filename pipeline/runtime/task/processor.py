@@ -245,7 +245,9 @@ class Processor:
         self._overlay.take_back()
         del self._context.outputs[mark:]
 
-    def _reject(self, topic: DeclaredTopic[Any, Any], binding: Binding, record: Record, error: BaseException) -> None:
+    def _reject(
+        self, topic: DeclaredTopic[Any, Any], binding: Binding, record: Record, error: BaseException
+    ) -> None:
         """Request a retry, or apply the policy. Raises RetryError, PoisonError."""
         error = plainly(error, topic, record)
         # A PipelineError is a mistake of the program. A handler that exits means the worker, not its record.

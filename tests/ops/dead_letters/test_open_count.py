@@ -19,8 +19,8 @@ from pipeline.ops.dead_letters.replaying import ReplayReport
 from pipeline.ports import JournalReader, Step
 from pipeline.runtime.restore import genesis
 from pipeline.runtime.status import AppStatus, read_status
-from pipeline.testing import MemoryCluster, MemoryJournalReader
 from pipeline.testing.faults import Faults
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from tests.support.ops.dead_letters.orders import GROUP, Orders
 from tests.support.ops.dead_letters.replay_case import BAD, failed, replayer
 

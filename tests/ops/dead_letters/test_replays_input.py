@@ -18,7 +18,7 @@ from pipeline.ports import Output, Step, TopicSpec
 from pipeline.runtime.reset import plan_reset, start_at
 from pipeline.runtime.restore import restore
 from pipeline.runtime.status import read_status
-from pipeline.testing import MemoryCluster, MemoryJournalReader
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from tests.support.ops.dead_letters.orders import GROUP, Orders
 from tests.support.ops.dead_letters.replay_case import BAD, failed
 

@@ -12,7 +12,8 @@ from pipeline.ops.topics.cluster_state import look
 from pipeline.ops.topics.declarations import TopicDeclaration, parse_topic
 from pipeline.ops.topics.plan import Plan, TopicPlan
 from pipeline.ports import TopicInfo, TopicSpec
-from pipeline.testing import MemoryBroker, MemoryCluster, MemoryJournalReader
+from pipeline.testing import MemoryBroker
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 
 Declare = Callable[..., TopicDeclaration]
 

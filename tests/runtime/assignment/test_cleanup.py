@@ -9,7 +9,7 @@ from pipeline.core.membership import Owner, encode_note
 from pipeline.core.names import TaskId, workers_topic
 from pipeline.errors import ConfigError
 from pipeline.runtime.assignment.cleanup import StateCleanup
-from pipeline.testing import MemoryMembers
+from pipeline.testing.memory_members import MemoryMembers
 from tests.runtime.assignment.test_random_fleet import live_through_troubles
 from tests.support.runtime.fleet import Fleet, Node
 

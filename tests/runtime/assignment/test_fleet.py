@@ -11,7 +11,7 @@ from pipeline.core.membership import Owner, encode_note
 from pipeline.core.names import TaskId, workers_topic
 from pipeline.errors import UnknownOutcomeError, UnreachableError
 from pipeline.runtime.live_task import LiveTask
-from pipeline.testing import MemoryMembers
+from pipeline.testing.memory_members import MemoryMembers
 from tests.support.runtime.fleet import Fleet, Node
 from tests.support.runtime.sums import Sums
 

@@ -11,7 +11,7 @@ from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.errors import AbortableError, FencedError, UnknownOutcomeError, UnreachableError
 from pipeline.ops.checkpoints import look, verify
-from pipeline.testing import MemoryJournalReader
+from pipeline.testing.memory_clients import MemoryJournalReader
 from tests.support.runtime.fleet import Fleet
 
 

@@ -10,7 +10,7 @@ from pipeline.core.names import TaskId, workers_topic
 from pipeline.errors import UnreachableError
 from pipeline.ports import TopicSpec
 from pipeline.runtime.assignment.roster import RosterWatch
-from pipeline.testing import MemoryMembers
+from pipeline.testing.memory_members import MemoryMembers
 from tests.support.runtime.sums import Sums
 
 TASK = TaskId("sums", "main", 0)

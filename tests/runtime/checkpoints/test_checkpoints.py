@@ -6,7 +6,8 @@ from pipeline.core.checkpoint import KEPT
 from pipeline.core.journal import EntryKind
 from pipeline.runtime.checkpoints.checkpointer import MAX_UPLOADS
 from pipeline.runtime.status import TaskStatus, read_status
-from pipeline.testing import DeferredExecutor, MemoryCluster, MemoryJournalReader
+from pipeline.testing.executor import DeferredExecutor
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from tests.support.runtime.checkpointed import (
     AWAY,
     begins_at,

@@ -12,7 +12,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.testing import MemoryStores
+from pipeline.testing.memory_store import MemoryStores
 from tests.support.runtime.sums import Sum, Sums
 
 

@@ -24,20 +24,17 @@ from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.commit.publisher import MAX_QUICK_ATTEMPTS, RETRY_PAUSE_S
 from pipeline.runtime.environment import Environment, NoSteps
 from pipeline.runtime.restore.restore import RestoredState, restore
-from pipeline.testing import (
-    InlineExecutor,
-    ManualClock,
-    MemoryBroker,
+from pipeline.testing import ManualClock, MemoryBroker, MemoryDatabases, SeededRandom
+from pipeline.testing.executor import InlineExecutor
+from pipeline.testing.memory_clients import (
     MemoryCluster,
-    MemoryDatabases,
     MemoryJournalReader,
-    MemoryMembers,
+    MemoryProducer,
     MemoryProducers,
     MemorySources,
-    MemoryStores,
-    SeededRandom,
 )
-from pipeline.testing.memory_clients import MemoryProducer
+from pipeline.testing.memory_members import MemoryMembers
+from pipeline.testing.memory_store import MemoryStores
 
 TASK = TaskId("app", "main", 0)
 IDENTITY = Identity("memory-cluster", "murmur2_random", {}, {}, "")

@@ -11,7 +11,8 @@ from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError
 from pipeline.ports import JournalBounds, Output
 from pipeline.runtime.commit.journal_reader import settled_end
-from pipeline.testing import MemoryBroker, MemoryJournalReader
+from pipeline.testing import MemoryBroker
+from pipeline.testing.memory_clients import MemoryJournalReader
 from tests.support.runtime.sums import Sums
 
 STRANGER = "somebody-else"

@@ -16,8 +16,8 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import JournalBounds, TopicInfo
-from pipeline.testing import MemoryBroker, MemoryCluster, MemoryJournalReader
-from pipeline.testing.memory_clients import MemoryProducer
+from pipeline.testing import MemoryBroker
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducer
 from tests.support.runtime.sums import Sums
 
 

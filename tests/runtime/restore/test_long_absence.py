@@ -11,7 +11,8 @@ from pipeline.core.journal import Entry
 from pipeline.core.names import TopicPartition
 from pipeline.errors import UnknownOutcomeError
 from pipeline.runtime.assignment.owner import owner_after
-from pipeline.testing import MemoryJournalReader, MemoryStores
+from pipeline.testing.memory_clients import MemoryJournalReader
+from pipeline.testing.memory_store import MemoryStores
 from tests.support.runtime.sums import Sums
 
 LOOK_BACK = 8

@@ -12,7 +12,8 @@ from pipeline.errors import FatalTaskError, TruncatedError
 from pipeline.ports import JournalBounds, Step
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore import restore
-from pipeline.testing import Faults, MemoryJournalReader
+from pipeline.testing import Faults
+from pipeline.testing.memory_clients import MemoryJournalReader
 from pipeline.testing.memory_store import MemoryStore
 from tests.support.runtime.sums import Sums
 

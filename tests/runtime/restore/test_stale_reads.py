@@ -11,8 +11,8 @@ from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError, UnknownOutcomeError, UnreachableError
 from pipeline.ports import Step
 from pipeline.runtime.commit.task_fence import TaskFence
-from pipeline.testing import MemoryStores
 from pipeline.testing.memory_clients import MemoryProducer
+from pipeline.testing.memory_store import MemoryStores
 from tests.support.runtime.sums import Sums
 
 # Readers that a scenario opens, at most: each of them in turn is the one that asks the deposed broker.

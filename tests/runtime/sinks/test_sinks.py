@@ -28,7 +28,8 @@ from pipeline.ports.databases import TableShape
 from pipeline.runtime.sinks.sessions import Sessions
 from pipeline.runtime.sinks.writer import SinkWriter, claim
 from pipeline.runtime.status import AppStatus, TaskPhase, read_status
-from pipeline.testing import Faults, MemoryCluster, MemoryDatabases, MemoryJournalReader, TestDriver
+from pipeline.testing import Faults, MemoryDatabases, TestDriver
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from tests.support.runtime.steps import SINK_STEPS
 from tests.support.sinks.totals import DSN, Totals, entry
 

@@ -8,7 +8,8 @@ from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, InputError
 from pipeline.ports import Output
 from pipeline.runtime.status import AppStatus, TaskPhase, read_status
-from pipeline.testing import MemoryCluster, MemoryJournalReader, MemoryProducers, MemoryStores
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers
+from pipeline.testing.memory_store import MemoryStores
 from tests.support.runtime.fleet import Fleet
 
 

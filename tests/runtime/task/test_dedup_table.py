@@ -19,8 +19,9 @@ from pipeline.core.names import EVENT_ID_HEADER, TaskId, TopicPartition
 from pipeline.ports import Output
 from pipeline.runtime.task import dedup as runtime
 from pipeline.runtime.task.dedup import DedupTable
-from pipeline.testing import ManualClock, MemoryStores
+from pipeline.testing import ManualClock
 from pipeline.testing.memory_log import MemoryRecord
+from pipeline.testing.memory_store import MemoryStores
 
 TASK = TaskId("app", "main", 0)
 START_MS = 1_000

@@ -13,7 +13,8 @@ from pipeline.core.names import TaskId
 from pipeline.errors import HandlerError
 from pipeline.ports import Step, task_fields
 from pipeline.runtime.status import read_status
-from pipeline.testing import MemoryCluster, MemoryJournalReader, TestDriver
+from pipeline.testing import TestDriver
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 
 DELAY_S = 4.0
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pipeline.core.journal import EntryKind
 from pipeline.ports import Step
 from pipeline.runtime.commit.journal_reader import last_entries
-from pipeline.testing import DeferredExecutor, MemoryJournalReader
+from pipeline.testing.executor import DeferredExecutor
+from pipeline.testing.memory_clients import MemoryJournalReader
 from tests.support.runtime.sums import Sums
 
 

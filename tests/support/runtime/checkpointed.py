@@ -12,7 +12,8 @@ from pipeline.core.names import checkpoint_prefix
 from pipeline.errors import CheckpointStoreError
 from pipeline.runtime.commit.journal_reader import read_entries
 from pipeline.runtime.restore.download import read_manifest
-from pipeline.testing import MemoryBroker, MemoryJournalReader
+from pipeline.testing import MemoryBroker
+from pipeline.testing.memory_clients import MemoryJournalReader
 from tests.support.runtime.sums import Sums
 
 __all__ = ["AWAY", "EAGER", "begins_at", "eager", "entries", "kept", "manifest", "prefix", "with_history"]

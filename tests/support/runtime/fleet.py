@@ -17,21 +17,12 @@ from pipeline.errors import PipelineError
 from pipeline.runtime.environment import Checkpoints, Environment, NoSteps
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.worker import Worker
-from pipeline.testing import (
-    DeferredExecutor,
-    InlineExecutor,
-    ManualClock,
-    MemoryBroker,
-    MemoryCheckpointStore,
-    MemoryCluster,
-    MemoryDatabases,
-    MemoryJournalReader,
-    MemoryMembers,
-    MemoryProducers,
-    MemorySources,
-    MemoryStores,
-    SeededRandom,
-)
+from pipeline.testing import ManualClock, MemoryBroker, MemoryDatabases, SeededRandom
+from pipeline.testing.executor import DeferredExecutor, InlineExecutor
+from pipeline.testing.memory_checkpoints import MemoryCheckpointStore
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
+from pipeline.testing.memory_members import MemoryMembers
+from pipeline.testing.memory_store import MemoryStores
 from tests.support.checker import MemoryLog
 from tests.support.runtime.sums import Sum, Sums
 

@@ -17,8 +17,9 @@ from pipeline.core.names import TaskId, TopicPartition
 from pipeline.ports import Output
 from pipeline.runtime.task.dead_letters import DeadLetters
 from pipeline.runtime.task.processor import Processor
-from pipeline.testing import ManualClock, MemoryStores
+from pipeline.testing import ManualClock
 from pipeline.testing.memory_log import MemoryRecord
+from pipeline.testing.memory_store import MemoryStores
 
 TASK = TaskId("app", "main", 0)
 BAD = 13

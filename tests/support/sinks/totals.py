@@ -10,7 +10,8 @@ from pipeline import App, Delete, Event, Postgres, Topic
 from pipeline.api.sinks import Row
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
-from pipeline.testing import MemoryDatabase, TestDriver
+from pipeline.testing import TestDriver
+from pipeline.testing.memory_database import MemoryDatabase
 
 __all__ = ["Totals"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.testing import ManualClock, MemoryBroker, MemoryProducers
-from pipeline.testing.memory_clients import MemoryProducer
+from pipeline.testing import ManualClock, MemoryBroker
+from pipeline.testing.memory_clients import MemoryProducer, MemoryProducers
 
 
 class SlowEnds(MemoryProducers):

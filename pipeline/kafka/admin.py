@@ -31,7 +31,7 @@ class AdminRequests:
         self._servers = settings.bootstrap_servers
         self._client = clients.open_client(AdminClient, clients.admin(settings))
         self._wait_at_start = wait if wait is not None else NoWait()
-        self._looked = False
+        self._reached = False
 
     def close(self) -> None:
         """Do nothing: the client stops when it is garbage-collected."""
@@ -39,12 +39,12 @@ class AdminRequests:
     @property
     def _admin(self) -> AdminClient:
         """The client. The first request waits until Kafka is reachable; for later requests the client itself waits."""
-        if not self._looked:
-            wait_for_answer(self._look, self._wait_at_start)
-            self._looked = True
+        if not self._reached:
+            wait_for_answer(self._check_reachable, self._wait_at_start)
+            self._reached = True
         return self._client
 
-    def _look(self) -> None:
+    def _check_reachable(self) -> None:
         """Raise UnreachableError if nothing listens, or, if a start waits for Kafka, if no broker answers."""
         require_listener(self._servers)
         if self._wait_at_start.seconds > 0:

@@ -24,7 +24,7 @@ from pipeline.kafka.errors import error_of, request_failure
 __all__ = [
     "LOGGER",
     "ProducerLimits",
-    "Repeats",
+    "RepeatFilter",
     "admin",
     "announcer",
     "broker_addresses",
@@ -75,7 +75,7 @@ _EXPECTED = (
 )
 
 
-class Repeats(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Passes one of many equal log lines every `QUIET_S`, with the number of lines that it suppressed.
 
     Every client logs every failed connection, several times a second while a broker is unreachable. These thousands
@@ -107,7 +107,7 @@ class Repeats(logging.Filter):
         return True
 
 
-LOGGER.addFilter(Repeats())
+LOGGER.addFilter(RepeatFilter())
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class KafkaJournalReader:
         """(offset, chunk) of every committed record in [start, end), in order."""
         if start >= end:
             return
-        consumer, topics = self._take()
+        consumer, topics = self._borrow_consumer()
         try:
             if topics and journal.topic not in topics:
                 # The client looks up the leaders of another topic only in its next scan, within 1 s.
@@ -101,7 +101,7 @@ class KafkaJournalReader:
         except KafkaException as error:
             raise request_failure(error_of(error), f"reading {journal}") from error
         finally:
-            self._give_back(consumer, topics)
+            self._return_consumer(consumer, topics)
 
     def _checked(
         self, records: Iterator[tuple[int, bytes]], journal: TopicPartition
@@ -164,13 +164,13 @@ class KafkaJournalReader:
             answers[asked[partition]] = int(answer.offset)
         return answers
 
-    def _take(self) -> tuple[Consumer, set[str]]:
+    def _borrow_consumer(self) -> tuple[Consumer, set[str]]:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
         return clients.open_client(Consumer, clients.journal(self._settings)), set()
 
-    def _give_back(self, consumer: Consumer, topics: set[str]) -> None:
+    def _return_consumer(self, consumer: Consumer, topics: set[str]) -> None:
         consumer.unassign()
         with self._lock:
             if not self._closed:

@@ -37,10 +37,10 @@ class KafkaMembers:
     def join(self, consumer_group: str, topic: str, client_id: str, progress: Callable[[], object]) -> None:
         """Become a member, and poll from a separate thread while `progress` returns new values."""
         consumer = clients.open_client(Consumer, clients.member(self._settings, consumer_group, client_id))
-        consumer.subscribe([topic], on_assign=_take_nothing, on_revoke=_give_up, on_lost=_give_up)
+        consumer.subscribe([topic], on_assign=_assign_nothing, on_revoke=_unassign_all, on_lost=_unassign_all)
         self._consumer = consumer
         self._thread = threading.Thread(
-            target=self._stay, args=(consumer, progress), name="kafka-member", daemon=True
+            target=self._poll_until_left, args=(consumer, progress), name="kafka-member", daemon=True
         )
         self._thread.start()
 
@@ -70,7 +70,7 @@ class KafkaMembers:
         if self._thread is not None:
             self._thread.join(_LEAVE_TIMEOUT_S)
 
-    def _stay(self, consumer: Consumer, progress: Callable[[], object]) -> None:
+    def _poll_until_left(self, consumer: Consumer, progress: Callable[[], object]) -> None:
         last: object = None
         while not self._leaving.wait(_POLL_S):
             now = progress()
@@ -87,10 +87,10 @@ class KafkaMembers:
             clients.LOGGER.info("membership ended with %s", error)
 
 
-def _take_nothing(consumer: Consumer, _partitions: list[ClientPartition]) -> None:
+def _assign_nothing(consumer: Consumer, _partitions: list[ClientPartition]) -> None:
     """Ignore the assignment: the ring decides. The call is required, or the next rebalance would wait for it."""
     consumer.assign([])
 
 
-def _give_up(consumer: Consumer, _partitions: list[ClientPartition]) -> None:
+def _unassign_all(consumer: Consumer, _partitions: list[ClientPartition]) -> None:
     consumer.unassign()

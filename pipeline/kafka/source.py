@@ -54,11 +54,11 @@ class KafkaSource:
         if again:
             raise InvariantError(f"assigned twice: {sorted(again)}")
         if positions:
-            self._learn({partition.topic for partition in positions})
+            self._load_leaders({partition.topic for partition in positions})
             self._consumer.incremental_assign(_with_offsets(positions))
             self._assigned.update(positions)
 
-    def _learn(self, topics: set[str]) -> None:
+    def _load_leaders(self, topics: set[str]) -> None:
         """Load the leaders into the client's cache. Otherwise the client finds them only in a scan once a second."""
         for topic in topics - self._known:
             try:
@@ -89,7 +89,7 @@ class KafkaSource:
             if messages and max_records > 1:
                 messages += consume(max_records - 1, 0)
         if any([m.error() is not None for m in messages]):  # noqa: C419 (a list is twice as fast)
-            return self._sorted_out(messages)
+            return self._split(messages)
         return Polled(messages)
 
     def rewind(self, positions: Mapping[TopicPartition, int]) -> None:
@@ -152,7 +152,7 @@ class KafkaSource:
         except (KafkaException, RuntimeError) as error:
             clients.LOGGER.info("consumer closed with %s", error)
 
-    def _sorted_out(self, messages: list[Message]) -> Polled:
+    def _split(self, messages: list[Message]) -> Polled:
         """Separate records from failures. Errors from which the client recovers are only logged."""
         records: list[Message] = []
         failures: list[PartitionFailure] = []

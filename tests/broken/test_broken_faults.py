@@ -87,7 +87,7 @@ ROWS = [
     ),
     Broken(
         "what nothing answers behind an open port passes for a Kafka",
-        pipeline.kafka.admin.AdminRequests._look,
+        pipeline.kafka.admin.AdminRequests._check_reachable,
         "        if self._wait_at_start.seconds > 0:\n",
         "        if False:\n",
         f"{REACHABLE} is_silent",

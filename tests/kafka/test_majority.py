@@ -23,7 +23,7 @@ OLD, NEW = TopicInfo("flights", "old", 1, 1, {}), TopicInfo("flights", "new", 1,
 def three_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cluster has three brokers; each test says what each of them answers."""
     monkeypatch.setattr(clients, "broker_addresses", lambda *_: SERVERS)
-    monkeypatch.setattr(KafkaTopics, "_look", lambda _: None)  # nothing listens there
+    monkeypatch.setattr(KafkaTopics, "_check_reachable", lambda _: None)  # nothing listens there
 
 
 def _ends(

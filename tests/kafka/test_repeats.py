@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from pipeline.kafka.clients import LOGGER, QUIET_S, Repeats
+from pipeline.kafka.clients import LOGGER, QUIET_S, RepeatFilter
 from pipeline.testing import ManualClock
 
 
@@ -22,7 +22,7 @@ def _refused(client: int, broker: str, after_ms: int) -> logging.LogRecord:
 def test_lines_that_differ_in_client_and_duration_are_said_once_with_their_number() -> None:
     """Forty a second for as long as a broker is away hide everything else, and fill a disk."""
     clock = ManualClock()
-    repeats = Repeats(clock.monotonic_s)
+    repeats = RepeatFilter(clock.monotonic_s)
     assert repeats.filter(_refused(1, "127.0.0.1:9092", 0))
     assert not any(repeats.filter(_refused(client, "127.0.0.1:9092", client)) for client in range(9))
     clock.advance(QUIET_S)
@@ -33,7 +33,7 @@ def test_lines_that_differ_in_client_and_duration_are_said_once_with_their_numbe
 
 def test_another_broker_and_another_trouble_are_other_lines() -> None:
     """Which broker it is counts more than anything else in the line."""
-    repeats = Repeats(ManualClock().monotonic_s)
+    repeats = RepeatFilter(ManualClock().monotonic_s)
     assert repeats.filter(_refused(1, "127.0.0.1:9092", 0))
     assert repeats.filter(_refused(1, "127.0.0.1:9093", 0))
     assert repeats.filter(_line("FATAL [pipeline#producer-1] [thrd:main]: fenced"))
@@ -41,7 +41,7 @@ def test_another_broker_and_another_trouble_are_other_lines() -> None:
 
 def test_the_clients_log_is_filtered() -> None:
     """Whatever the program does with that log: a handler of its own gets few lines, too."""
-    assert any(isinstance(added, Repeats) for added in LOGGER.filters)
+    assert any(isinstance(added, RepeatFilter) for added in LOGGER.filters)
 
 
 def test_a_coordinator_that_is_not_ready_yet_is_no_warning() -> None:
@@ -51,5 +51,5 @@ def test_a_coordinator_that_is_not_ready_yet_is_no_warning() -> None:
         "Broker: Coordinator load in progress: retrying"
     )
     assert line.levelno >= logging.WARNING
-    assert Repeats(ManualClock().monotonic_s).filter(line)
+    assert RepeatFilter(ManualClock().monotonic_s).filter(line)
     assert line.levelno == logging.INFO

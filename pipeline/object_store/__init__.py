@@ -1,1 +1,1 @@
-"""Checkpoint stores: directories, S3, GCS, Azure. The only importer of obstore."""
+"""Checkpoint stores: directories, S3, GCS, Azure. Only this package imports obstore."""

@@ -1,8 +1,8 @@
-"""Keeps checkpoints in a directory or an object store, by URL: `open_checkpoint_store`.
+"""Stores checkpoints in a directory or an object store: `open_checkpoint_store`, by URL.
 
-Promises that an object is there whole or not at all, and that what was put stays: a directory's files are synced
-before `put` returns, since a journal is truncated on the strength of them. Memory is bounded by a few pieces for
-each transfer, whatever an object's size. Requests are repeated for some seconds; then the store counts as away.
+Guarantees that writes are atomic and durable: files in a directory are synced before `put` returns, because the journal
+is truncated afterwards. Memory is bounded by a few pieces per transfer, for objects of any size. Failed requests are
+retried for some seconds, then CheckpointStoreError is raised.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["SCHEMES", "ObjectCheckpointStore", "open_checkpoint_store"]
 SCHEMES = ("file", "s3", "gs", "az")
 PIECE_BYTES = 8 * 1024 * 1024
 FILE_PIECE_BYTES = 1024 * 1024
-PARTS_AT_ONCE = 4  # of one upload
+PARTS_AT_ONCE = 4  # the parallel parts of one upload
 
 _HINT = "follow runbooks/checkpoint-store-unavailable.md"
 _CLIENT: Any = {"connect_timeout": "5s", "read_timeout": "20s"}
 _RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=20)}
 _NO_BUCKET = ("nosuchbucket", "containernotfound", "bucket does not exist")
-# What object stores and disks say, and what it means to whoever has to mend it.
+# Fragments of error messages of object stores and disks, and the explanation for the operator.
 _MEANINGS = (
     (("no space left", "quota", "insufficientstorage", "507 "), "it is full"),
     (
@@ -55,10 +55,10 @@ _MEANINGS = (
 
 
 def open_checkpoint_store(url: str) -> CheckpointStore | None:
-    """The store at `url` (see SCHEMES); None for an empty one. Raises ConfigError, with the URL and the reason.
+    """The store at `url` (see SCHEMES); None if `url` is empty. Raises ConfigError with the URL and the reason.
 
-    Credentials, regions and endpoints come from the environment, as the cloud's own tools take them; a plain-text
-    endpoint must be allowed by AWS_ALLOW_HTTP (AZURE_ALLOW_HTTP) = true.
+    Credentials, regions and endpoints come from the same environment variables as for the tools of the cloud provider.
+    A plain-text endpoint requires AWS_ALLOW_HTTP=true or AZURE_ALLOW_HTTP=true.
     """
     if not url:
         return None
@@ -86,7 +86,7 @@ def open_checkpoint_store(url: str) -> CheckpointStore | None:
 
 
 def _directory(url: str, host: str, path: Path) -> ObjectCheckpointStore:
-    # A directory that is not there may be a disk that is not mounted: it is not made.
+    # A missing directory may be a disk that is not mounted, so it is not created.
     if host or not path.is_absolute() or path == Path("/"):
         raise ConfigError(
             f"worker.checkpoint_store {url} names no absolute directory",
@@ -106,7 +106,7 @@ def _client() -> Any:
 
 
 class ObjectCheckpointStore:
-    """`ports.CheckpointStore` on an obstore store. `directory`: its root, where it is one."""
+    """`ports.CheckpointStore` on an obstore store. `directory`: its root; None for a cloud store."""
 
     def __init__(self, store: Any, url: str, directory: Path | None = None) -> None:
         self._store = store
@@ -114,7 +114,7 @@ class ObjectCheckpointStore:
         self._directory = directory
 
     def put(self, name: str, content: Iterable[bytes], size: int) -> None:
-        """Write an object, whole or not at all, durably; `size` bytes."""
+        """Write an object of `size` bytes, atomically and durably."""
         try:
             if self._directory is not None:
                 _protect(self._directory / name.partition("/")[0])
@@ -136,12 +136,12 @@ class ObjectCheckpointStore:
             raise self._failure(f"writing {name}", error) from error
 
     def get(self, name: str) -> Iterator[bytes]:
-        """An object's content in pieces. Raises DamagedCheckpointError when it is not there."""
+        """The content of an object in pieces. Raises DamagedCheckpointError if it does not exist."""
         try:
             if self._directory is not None:
                 yield from _file_pieces(self._directory / name)
                 return
-            # By ranges: the library's own streams bring a tenth of what these do.
+            # Range requests have ten times the throughput of the library's streams.
             first = obstore.get(self._store, name, options={"range": (0, PIECE_BYTES)})
             size = first.meta["size"]
             yield bytes(first.bytes())
@@ -150,7 +150,7 @@ class ObjectCheckpointStore:
                 yield bytes(obstore.get_range(self._store, name, start=start, end=end))
         except (BaseError, OSError) as error:
             if any(words in str(error) for words in ("InvalidRange", " 416 ")):
-                return  # an empty object has no first piece
+                return  # the first range of an empty object does not exist
             if isinstance(error, FileNotFoundError) and self._gone(error) is None:
                 raise DamagedCheckpointError(
                     f"object {name} is not in the checkpoint store {self._url}"
@@ -158,10 +158,10 @@ class ObjectCheckpointStore:
             raise self._failure(f"reading {name}", error) from error
 
     def objects(self, prefix: str) -> Iterator[StoredObject]:
-        """All objects whose names begin with `prefix`, which ends with a slash; in any order."""
+        """All objects whose names begin with `prefix`, in any order. `prefix` ends with a slash."""
         try:
             if self._directory is not None:
-                self._directory.stat()  # to the library, a directory that is not there is an empty one
+                self._directory.stat()  # the library treats a missing directory as empty
             for page in obstore.list(self._store, prefix.rstrip("/")):
                 for found in page:
                     modified_ms = int(found["last_modified"].timestamp() * 1000)
@@ -170,7 +170,7 @@ class ObjectCheckpointStore:
             raise self._failure(f"listing {prefix}", error) from error
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete objects. One that is not there is ignored."""
+        """Delete objects. Names that do not exist are ignored."""
         for name in names:
             try:
                 obstore.delete(self._store, name)
@@ -180,7 +180,7 @@ class ObjectCheckpointStore:
                 raise self._failure(f"deleting {name}", error) from error
 
     def _gone(self, error: Exception) -> str | None:
-        """Why nothing at all can be found, where it is not an object that is missing but the place for them."""
+        """The reason if the directory or the bucket itself is missing; None if only the object is."""
         if self._directory is not None:
             return (
                 None if self._directory.is_dir() else f"its directory {self._directory} is not there any more"
@@ -197,9 +197,9 @@ class ObjectCheckpointStore:
 
 
 def _protect(app: Path) -> None:
-    """The directory of an app's checkpoints: for this user alone, or for the group that may write to the root.
+    """Create the directory of an app's checkpoints, for this user only, or for the group that may write to the root.
 
-    The root is the operator's. It is not created: it may be a mount.
+    The operator creates the root. This function does not, because the root may be a mount point.
     """
     shared = bool(app.parent.stat().st_mode & stat.S_IWGRP)
     app.mkdir(mode=0o770 if shared else 0o700, exist_ok=True)
@@ -213,7 +213,7 @@ def _file_pieces(path: Path) -> Iterator[bytes]:
 
 
 def _sync(root: Path, name: str) -> None:
-    """The file, and the directories that may be new, reach the disk."""
+    """Sync the file and its parent directories, which may be new."""
     path = root / name
     for place in (path, *path.parents):
         handle = os.open(place, os.O_RDONLY)
@@ -226,5 +226,5 @@ def _sync(root: Path, name: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """What the library says, without its debug dump."""
+    """The library's message without its debug output."""
     return str(error).split("\n", 1)[0][:300]

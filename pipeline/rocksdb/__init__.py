@@ -1,1 +1,1 @@
-"""The local state of tasks in RocksDB. The only importer of rocksdict."""
+"""The local state of tasks in RocksDB. Only this package imports rocksdict."""

@@ -1,13 +1,13 @@
-"""What outlives a process that crashes, in files: `CrashFiles`, below `<state_dir>/<app>/.crashes`.
+"""The log that survives a crash of the process, in files below `<state_dir>/<app>/.crashes`: `CrashFiles`.
 
-    note       4 KiB, mapped into memory: the process, its processing thread, and what that is handling. The kernel
-               keeps what was stored there when the process ends, in whatever way; nothing is synced
-    trace      Python's fault handler writes here at a fatal signal, from within the signal handler. Its blocks are
+    note       4 KiB, mapped into memory: the process, its processing thread, and the records that it is handling. The
+               kernel keeps the memory when the process ends, however it ends. It is never synced
+    trace      Python's fault handler writes here at a fatal signal, from within the signal handler. The disk blocks are
                allocated at the start, so that a full disk does not hide a crash
-    suspects   what `save` wrote, replaced by a rename that is synced
+    suspects   the bytes of `save`, replaced with a synced rename
 
-The fault handler belongs to the whole process. While a worker runs, its trace goes here and not to standard error;
-the next start logs it. Children that are forked do not write here.
+A process has only one fault handler. While a worker runs, its trace goes to this file, not to standard error, and the
+next start logs it. Forked children do not write here.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _DIRECTORY = ".crashes"
 _NOTE_BYTES = 4096
 _TRACE_BYTES = 64 * 1024
 _VERSION = 1
-# At 0: version, whether the process left, its thread, the length of its name, and the name.
+# At offset 0: version, whether the process left, its thread, the length of its name, and the name.
 _HEAD = struct.Struct("<B?QB64s")
-# At 128: how long the place is (0: nothing is being handled), from and to which offset; the place follows.
+# At offset 128: the length of the place (0: nothing is being handled), the first and last offset, and the place.
 _AT = 128
 _HANDLING = struct.Struct("<Hqq")
 _PLACE = _AT + _HANDLING.size
@@ -45,7 +45,7 @@ _NOTHING = b"\0\0"
 
 
 class CrashFiles:
-    """`ports.CrashLog`. `ended_by`: the signal that ended the process before this one, where a supervisor saw it."""
+    """`ports.CrashLog`. `ended_by`: the signal that ended the previous process, if a supervisor saw it."""
 
     def __init__(self, state_dir: Path, ended_by: signal.Signals | None = None) -> None:
         self._root = state_dir
@@ -56,7 +56,7 @@ class CrashFiles:
         _LOGS.add(self)
 
     def previous(self, app: str) -> Ending | None:
-        """How the process before this one ended; None when there was none."""
+        """How the previous process ended; None if there was none."""
         self._directory = self._root / app / _DIRECTORY
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
@@ -76,14 +76,14 @@ class CrashFiles:
         return Ending(process, left, note[_PLACE : _PLACE + size], first, last, thread, trace)
 
     def load(self) -> bytes:
-        """What was saved last; empty when nothing was."""
+        """The bytes of the last `save`; empty if there was none."""
         try:
             return self._read("suspects")
         except OSError as error:
             self._fail(error)
 
     def save(self, data: bytes) -> None:
-        """Replace what is saved, as a whole, so that it survives a power loss."""
+        """Replace the saved bytes atomically; they survive a power loss."""
         path = self._directory / "suspects"
         new = path.with_name("suspects.new")
         try:
@@ -101,7 +101,7 @@ class CrashFiles:
             self._fail(error)
 
     def begin(self, process: str) -> None:
-        """Forget how the process before this one ended, and record this one from now on."""
+        """Discard the record of the previous process, and start recording this one."""
         name = process.encode()[:64]
         head = _HEAD.pack(_VERSION, False, threading.get_ident(), len(name), name)
         try:
@@ -118,11 +118,11 @@ class CrashFiles:
         self._ended = weakref.finalize(self, _unwatch, trace)
 
     def handling(self, place: bytes, first: int, last: int) -> None:
-        """Records from `first` to `last` are about to be handled. Survives the process, not a power loss."""
+        """Record that the handling of `first` to `last` begins. Survives the process, not a power loss."""
         note = self._map
         if note is None:
             raise InvariantError("records are handled before the crash log has begun")
-        if place is not self._place:  # mostly it is the same object
+        if place is not self._place:  # usually the same object
             size = len(place)
             if _PLACE + size > _NOTE_BYTES:
                 raise InvariantError(f"{size} bytes do not fit into the crash log")
@@ -132,12 +132,12 @@ class CrashFiles:
         _HANDLING.pack_into(note, _AT, len(place), first, last)
 
     def handled(self) -> None:
-        """They were handled."""
+        """Record that the handling ended."""
         if self._map is not None:
             self._map[_AT : _AT + 2] = _NOTHING
 
     def leave(self) -> None:
-        """This process ends in order. Nothing happens when it has not begun."""
+        """Record an orderly exit of this process. Does nothing before `begin`."""
         if self._map is None:
             return
         self._map[1] = 1
@@ -146,7 +146,7 @@ class CrashFiles:
         self._ended()
 
     def forked(self) -> None:
-        """This is a child: what it does is not the worker's."""
+        """Stop recording: this process is a forked child."""
         self._map = None
 
     def _read(self, name: str) -> bytes:
@@ -156,7 +156,7 @@ class CrashFiles:
             return b""
 
     def _open(self, name: str, size: int) -> int:
-        """A file of zeros."""
+        """Open a file, and create it with zeros."""
         file = os.open(self._directory / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(file, 0, size)
@@ -178,8 +178,8 @@ _was_enabled = False
 
 
 def _watch(trace: int) -> None:
-    """Let the fault handler write to this file. The last worker of a process that begins has it."""
-    global _was_enabled  # noqa: PLW0603 - the fault handler is the process's own
+    """Direct the fault handler to this file. The worker that began last in the process has it."""
+    global _was_enabled  # noqa: PLW0603 - the fault handler is global to the process
     if not _watched:
         _was_enabled = faulthandler.is_enabled()
     _watched.append(Held(trace))
@@ -194,10 +194,12 @@ def _unwatch(trace: int) -> None:
 
 
 def _restore() -> None:
-    """As it was before the first worker: off, or to standard error."""
+    """Restore the fault handler's state before the first worker: disabled, or to standard error."""
     faulthandler.disable()
     if _was_enabled:
-        with suppress(AttributeError, OSError, RuntimeError, ValueError):  # standard error is not a file
+        with suppress(
+            AttributeError, OSError, RuntimeError, ValueError
+        ):  # standard error has no file descriptor
             faulthandler.enable()
 
 

@@ -1,4 +1,4 @@
-"""What RocksDB's errors mean: a place that is locked or cannot be written, a damaged state, a full disk."""
+"""Translates RocksDB's errors: a locked or unwritable directory, a damaged state, a full disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["lock_failure", "open_failure", "use_failure"]
 
 
 def lock_failure(path: Path, task: TaskId) -> ConfigError:
-    """Somebody has the state open."""
+    """The exception for a state that is already open."""
     return ConfigError(
         f"the state {path} of task {task} is open in another process or already in this one",
         hint="stop the other process first",
@@ -19,7 +19,7 @@ def lock_failure(path: Path, task: TaskId) -> ConfigError:
 
 
 def open_failure(path: Path, task: TaskId, error: Exception) -> PipelineError:
-    """What it means that a state cannot be opened."""
+    """The exception for a state that cannot be opened."""
     text = str(error)
     lowered = text.lower()
     if "lock hold by" in lowered or "while lock file" in lowered:
@@ -36,7 +36,7 @@ def open_failure(path: Path, task: TaskId, error: Exception) -> PipelineError:
 
 
 def use_failure(path: Path, done: str, error: Exception) -> CorruptStateError:
-    """What it means that a state that is open cannot be `done`: read, written, copied ..."""
+    """The exception for a failed operation on an open state. `done`: its past participle, such as "read"."""
     text = str(error)
     if text.lower().startswith("corruption"):
         return DamagedStateError(

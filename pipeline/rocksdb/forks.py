@@ -1,8 +1,8 @@
-"""What a forked child must not keep of its parent's state directory: `Held` files.
+"""File descriptors that forked children must not keep: `Held`.
 
-A lock of `flock`, and a file that is open, belong to all processes that inherited the descriptor. A child that
-outlives a killed worker, for example one that a handler started with multiprocessing, would keep the directory
-locked.
+A lock of `flock` is held until every process that inherited the descriptor has closed it. Without this module, a child
+that outlives a killed worker would keep the state directory locked. A handler can start such a child with
+multiprocessing.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ __all__ = ["Held", "in_children"]
 
 
 class Held:
-    """Owns a file descriptor, which is closed in every child that this process forks."""
+    """Owns a file descriptor that is closed in every forked child of this process."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         _HELD.add(self)
 
     def close(self) -> None:
-        """Nothing happens the second time: the number may be another file's by then."""
+        """Close the descriptor once. A second call does nothing, because its number may belong to another file."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -33,7 +33,7 @@ _CALLED: list[Callable[[], None]] = []
 
 
 def in_children(call: Callable[[], None]) -> None:
-    """Call this in every child, for as long as this process lives."""
+    """Call the function in every child that this process forks from now on."""
     _CALLED.append(call)
 
 

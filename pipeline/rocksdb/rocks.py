@@ -1,6 +1,6 @@
-"""Keeps the states of tasks, one RocksDB in one directory each: `RocksStores` claims, opens, lists and destroys them.
+"""Manages the states of tasks, each a RocksDB database in its own directory: `RocksStores`.
 
-What one of them promises stands in `pipeline.rocksdb.store`.
+`pipeline.rocksdb.store` documents the guarantees of a single state.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _READ_ONLY_ATTEMPTS = 50
 
 
 class RocksStores:
-    """`ports.Stores` under one directory; all stores share one block cache."""
+    """`ports.Stores` below one directory. All stores share one block cache."""
 
     def __init__(self, state_dir: Path, block_cache_bytes: int) -> None:
         self._root = state_dir
@@ -38,9 +38,9 @@ class RocksStores:
         self._claims: dict[str, weakref.finalize[..., RocksStores]] = {}
 
     def claim(self, app: str) -> None:
-        """Lock `<state_dir>/<app>`, close it to other users, and remove copies that were left there.
+        """Lock `<state_dir>/<app>`, deny access to other users, and delete leftover copies of states.
 
-        Raises ConfigError when another worker has it, or it is not writable.
+        Raises ConfigError if another worker has locked it, or if it is not writable.
         """
         if app in self._claims:
             return
@@ -79,7 +79,7 @@ class RocksStores:
         return self._root / task.app / task.group / str(task.partition)
 
     def open(self, task: TaskId) -> RocksStore:
-        """Open or create. Raises CorruptStateError; ConfigError when it is open elsewhere or not writable."""
+        """Open or create a state. Raises CorruptStateError, or ConfigError if it is already open or not writable."""
         path = self.path(task)
         try:
             make_private(path)
@@ -97,10 +97,10 @@ class RocksStores:
         return store
 
     def open_read_only(self, task: TaskId) -> RocksView:
-        """The state as of now, for inspection; a worker may have it open and go on writing.
+        """The current state, for inspection. A worker may have it open and continue to write.
 
-        Files that the worker's compactions remove while they are being opened make an attempt fail; it is
-        made again. Raises ConfigError when there is no state, CorruptStateError.
+        An attempt fails if the worker's compaction deletes a file before it is opened; the call then retries. Raises
+        CorruptStateError, or ConfigError if there is no state.
         """
         path = self.path(task)
         if not self.exists(task):
@@ -122,20 +122,20 @@ class RocksStores:
         return (self.path(task) / "CURRENT").exists()
 
     def put_away(self, task: TaskId) -> Callable[[], None]:
-        """Rename the state to where nobody looks for one; what removes it. Raises ConfigError when it is open.
+        """Rename the state's directory and return a function that deletes it. Raises ConfigError if the state is open.
 
-        A deletion in place that ends half way leaves a directory that could be opened.
+        An interrupted deletion in place would leave a partial state that could be opened.
         """
         self._refuse_while_open(task)
         return put_away(self.path(task))
 
     def destroy(self, task: TaskId) -> None:
-        """Remove the state; nothing happens when there is none. Raises ConfigError when it is open."""
+        """Delete the state. Does nothing if there is none. Raises ConfigError if it is open."""
         if self.path(task).exists():
             self.put_away(task)()
 
     def set_aside(self, task: TaskId) -> str:
-        """Rename the state to the first free `<partition>.aside-<n>` beside it; where it is now."""
+        """Rename the state to the first unused `<partition>.aside-<n>`. Returns the new path."""
         path = self.path(task)
         self._refuse_while_open(task)
         number = 1
@@ -151,14 +151,14 @@ class RocksStores:
         return str(target)
 
     def stage(self, task: TaskId) -> RocksStaged:
-        """Begin to bring a state from elsewhere. Raises ConfigError when it cannot be written."""
+        """Start a copy of a state. Raises ConfigError if the directory is not writable."""
         return RocksStaged(self.path(task))
 
     def _refuse_while_open(self, task: TaskId) -> None:
-        """Raise when any process has the state open, without touching it.
+        """Raise ConfigError if any process has the state open. Does not change the state.
 
-        Closing a descriptor of the lock file takes away the lock that this very process may hold on it, so
-        the file is tested only after our own stores have been ruled out.
+        Closing any descriptor of the lock file releases this process's own lock on it. So the file is opened only if
+        none of this process's stores has the state open.
         """
         path = self.path(task)
         mine = self._open.get(path)

@@ -1,7 +1,7 @@
-"""Whole states on the same disk: `RocksSnapshot` going out, `RocksStaged` coming in, `put_away` on its way to nowhere.
+"""Complete states on the same disk: `RocksSnapshot` to upload, `RocksStaged` to install, `put_away` to delete.
 
-All live in hidden directories beside the states, so that SST files can be hard links and a rename is atomic.
-What a process leaves there when it dies is of no use to anybody, and is removed at the next start.
+All are in hidden directories next to the states, so that SST files can be hard links and a rename is atomic. The next
+start deletes those that a dead process left.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RocksSnapshot:
         self.files = files
 
     def read(self, name: str) -> Iterator[bytes]:
-        """A file's content in pieces of a few MiB."""
+        """The content of a file in pieces of a few MiB."""
         try:
             with (self._path / name).open("rb", buffering=0) as file:
                 while piece := file.read(_PIECE_BYTES):
@@ -47,21 +47,21 @@ class RocksSnapshot:
             ) from error
 
     def close(self) -> None:
-        """Remove it; what cannot be removed now is at the next start."""
+        """Delete the snapshot. The next start deletes files that cannot be deleted now."""
         shutil.rmtree(self._path, ignore_errors=True)
 
 
 def take_snapshot(database: Rdict, state: Path, position_key: bytes) -> RocksSnapshot:
-    """A snapshot of an open database. It ends before its caller closes that: a checkpoint object keeps it open.
+    """A snapshot of an open database. The caller must not close the database before this returns.
 
-    What the client raises is passed on; nothing is left behind then.
+    RocksDB's checkpoint object would keep the database open. After an exception of the client, no files remain.
     """
     path = state.parent / _SNAPSHOTS / f"{state.name}-{next(_numbers)}"
     try:
         path.parent.mkdir(exist_ok=True)
         shutil.rmtree(path, ignore_errors=True)
         Checkpoint(database).create_checkpoint(str(path))
-        # A moment may lie between any two calls, so the copy itself says where it stands.
+        # The database may change between two calls, so the position is read from the copy.
         files = [_file(file) for file in sorted(path.iterdir())]
         access = AccessType.read_only(error_if_log_file_exist=False)
         copy = Rdict(str(path), Options(raw_mode=True), access_type=access)
@@ -78,7 +78,7 @@ def take_snapshot(database: Rdict, state: Path, position_key: bytes) -> RocksSna
 
 
 def _file(path: Path) -> SnapshotFile:
-    # A hard link shares its inode with the file it was made from, and RocksDB never writes to a file that is linked.
+    # A hard link has the same inode as its source, and RocksDB never writes to a linked file again.
     found = path.stat()
     return SnapshotFile(
         path.name, found.st_size, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
@@ -101,7 +101,7 @@ class RocksStaged:
             ) from error
 
     def write(self, name: str, content: Iterable[bytes]) -> None:
-        """One file, whole. Not synced: after a crash of the machine the state is checked, and restored again."""
+        """Write one complete file, without fsync: after a crash of the machine, a damaged state is restored again."""
         pieces = iter(content)
         path = self._path / name
         try:
@@ -118,33 +118,33 @@ class RocksStaged:
                     raise _write_failure(path, error) from error
 
     def install(self) -> None:
-        """Rename it to where the state belongs."""
+        """Rename it to the directory of the state."""
         if (self._state / "CURRENT").exists():
             raise InvariantError(f"{self._state} is replaced by a state from elsewhere")
         try:
             shutil.rmtree(
                 self._state, ignore_errors=True
-            )  # a directory without a state, from a failed opening
+            )  # a directory without a state, left by a failed open
             self._path.rename(self._state)
         except OSError as error:
             raise _write_failure(self._state, error) from error
 
     def discard(self) -> None:
-        """Remove it."""
+        """Delete it."""
         shutil.rmtree(self._path, ignore_errors=True)
 
 
 def put_away(state: Path) -> Callable[[], None]:
-    """Rename a state to `.removed` beside it; what removes it from there. Both raise ConfigError.
+    """Rename a state to `.removed` next to it, and return a function that deletes it. Both raise ConfigError.
 
-    The renaming is on the disk before the first file is removed, so that a crash of the machine does not bring half a
+    The rename is synced before the first file is deleted. Otherwise a crash of the machine could bring a part of the
     state back.
     """
     place = state.parent / _PUT_AWAY
     try:
         place.mkdir(exist_ok=True)
         while (target := place / f"{state.name}-{next(_numbers)}").exists():
-            pass  # of a process before this one
+            pass  # left by an earlier process
         state.rename(target)
     except OSError as error:
         raise ConfigError(
@@ -175,7 +175,7 @@ def _sync(directory: Path) -> None:
 
 
 def remove_leftovers(app_directory: Path) -> None:
-    """Remove what other processes have left. Only for whoever has claimed the directory."""
+    """Delete the leftovers of other processes. The caller must have claimed the directory."""
     for name in (_SNAPSHOTS, _STAGED, _PUT_AWAY):
         for path in app_directory.glob(f"*/{name}"):
             shutil.rmtree(path, ignore_errors=True)

@@ -1,8 +1,8 @@
-"""The applied state of one task in RocksDB: `RocksStore`, and `RocksView` for reading alone.
+"""The applied state of one task in RocksDB: `RocksStore`, and `RocksView`, which only reads.
 
-Promises that a state on disk is always one that was applied, whole: every `apply` is one write batch with the
-position in it, in the write-ahead log. It is not synced, because the journal is the durable log: a machine
-that loses its last batches replays them. Any failure to read or write is raised, never read as absence.
+Guarantees that the state on disk is always the result of a complete `apply`: each is one write batch in the write-ahead
+log, with the position included. The log is not synced, because the journal is the durable log: a machine that loses its
+last batches replays them. A failed read or write is raised; it never looks like a missing key.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pipeline.rocksdb.snapshots import RocksSnapshot, take_snapshot
 __all__ = ["RocksStore", "RocksView"]
 
 _POSITION = b"\x00\x00\x00\x00position"
-_FIRST_USER_KEY = b"\x00\x00\x00\x01"  # table ids are four bytes and never zero
+_FIRST_USER_KEY = b"\x00\x00\x00\x01"  # table ids have four bytes and are never zero
 _LAST_TABLE = b"\xff\xff\xff\xff"
 
 
 class RocksView:
-    """One state, for reading."""
+    """One state, read-only."""
 
     def __init__(self, database: Rdict, path: Path) -> None:
         self._database = database
@@ -50,7 +50,7 @@ class RocksView:
         return list(values)
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Keys with this prefix, from `start` on, in byte order, as of this call; never the position."""
+        """The keys with this prefix from `start` on, in byte order, from a consistent view. Never the position."""
         try:
             iterator = self._database.iter()
             iterator.seek(max(prefix, start, _FIRST_USER_KEY))
@@ -64,31 +64,31 @@ class RocksView:
         return self.get(_POSITION)
 
     def figure(self, name: str) -> str:
-        """What RocksDB says of itself under the name of a property, for measurements; empty when it knows none."""
+        """The value of a RocksDB property, for measurements; empty if the property does not exist."""
         return str(self._database.property_value(name) or "")
 
     def close(self) -> None:
-        """Release the directory. Scans under way end: a living iterator would keep its lock."""
+        """Release the directory. Running scans end, because an open iterator would keep the lock."""
         for scan in list(self._scans):
             scan.end()
         self.closed = True
         try:
             self._database.close()
         except Exception as error:
-            # It repeats an earlier write error. What was applied is in the write-ahead log all the same.
+            # The client repeats an earlier write error here. Applied batches are in the write-ahead log anyway.
             raise use_failure(self._path, "closed", error) from error
 
 
 class RocksStore(RocksView):
-    """`ports.Store`: one state, for reading and writing. Reads and `snapshot` may run beside one `apply`."""
+    """`ports.Store`: one state, for reading and writing. Reads and `snapshot` may run concurrently with one `apply`."""
 
     def __init__(self, database: Rdict, path: Path) -> None:
         super().__init__(database, path)
-        # A snapshot being taken would keep the database open, and its lock held.
+        # A snapshot in progress would keep the database open and locked.
         self._ending = threading.Lock()
 
     def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
-        """Write all values (None deletes) and the position, atomically."""
+        """Write the values and the position atomically. None deletes a key."""
         batch = WriteBatch(raw_mode=True)
         for key, value in writes.items():
             if key < _FIRST_USER_KEY:
@@ -100,15 +100,15 @@ class RocksStore(RocksView):
         self._write(batch, position)
 
     def clear(self, position: bytes) -> None:
-        """Remove every value and write the position, atomically."""
+        """Delete all values and write the position, atomically."""
         batch = WriteBatch(raw_mode=True)
         batch.delete_range(_FIRST_USER_KEY, _LAST_TABLE)
-        for key, _ in self.scan(_LAST_TABLE):  # a range excludes its end
+        for key, _ in self.scan(_LAST_TABLE):  # the range excludes its end
             batch.delete(key)
         self._write(batch, position)
 
     def snapshot(self) -> RocksSnapshot:
-        """All of it as of one moment. Raises CorruptStateError, also when it was closed meanwhile."""
+        """A snapshot of the values and the position. Raises CorruptStateError, also if the state was closed."""
         with self._ending:
             if self.closed:
                 raise CorruptStateError(f"the state {self._path} is closed")
@@ -120,7 +120,7 @@ class RocksStore(RocksView):
                 raise use_failure(self._path, "copied", error) from error
 
     def close(self) -> None:
-        """Release the directory. Scans under way end; a snapshot that is being taken is waited for."""
+        """Release the directory. Running scans end; a snapshot in progress is completed first."""
         with self._ending:
             super().close()
 
@@ -133,9 +133,9 @@ class RocksStore(RocksView):
 
 
 class _Scan:
-    """An iterator that tells the end from an unreadable block, which the client's own `items` does not.
+    """An iterator that distinguishes the end from an unreadable block. The client's `items` does not.
 
-    It compares prefixes itself: the client frees an upper bound while its iterator still uses it.
+    It compares prefixes itself, because the client frees an upper bound that its iterator still uses.
     """
 
     def __init__(self, iterator: RdictIter, prefix: bytes, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What must hold before a broker is started. Each check either passes or says what is in the way and what to do."""
+"""The preconditions for the start of a broker. A check that fails raises BrokerError with the reason and a hint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FRESH = "add --fresh to begin anew (it deletes the records of this broker), or 
 
 
 def require_usable_path(path: Path) -> None:
-    """Java splits lists of paths at `:`, Kafka at `,`; neither knows a way to quote them."""
+    """Require a path without `:` and `,`. Java and Kafka split lists of paths there, and have no escape for them."""
     unusable = sorted(set(str(path)) & set(",:\\\n"))
     if unusable:
         raise BrokerError(
@@ -44,7 +44,7 @@ def require_usable_path(path: Path) -> None:
 
 
 def require_empty(data_dir: Path) -> None:
-    """A new broker gets an empty directory: nothing of somebody else's is ever mixed with, or deleted as, ours."""
+    """Require an empty directory for a new broker, so that foreign files are never mixed with ours or deleted."""
     other = sorted(path.name for path in data_dir.iterdir() if path.name != LOCK)
     if other:
         raise BrokerError(
@@ -55,7 +55,7 @@ def require_empty(data_dir: Path) -> None:
 
 
 def require_same_nodes(data_dir: Path, state: BrokerState, nodes: int) -> None:
-    """The storage was formatted for a number of nodes, which cannot change."""
+    """Require the number of nodes that the storage was formatted for. It cannot change."""
     if len(state.nodes) != nodes:
         raise BrokerError(
             f"the broker in {data_dir} was formatted with {len(state.nodes)} node(s), not {nodes}",
@@ -64,7 +64,7 @@ def require_same_nodes(data_dir: Path, state: BrokerState, nodes: int) -> None:
 
 
 def require_readable(data_dir: Path, state: BrokerState, kafka_version: str) -> None:
-    """Kafka reads what older releases formatted, and refuses the metadata version of a newer feature release."""
+    """Require storage that this Kafka can read: it refuses the metadata version of a newer feature release."""
     if _feature_release(state.kafka_version) > _feature_release(kafka_version):
         raise BrokerError(
             f"the broker in {data_dir} was formatted by Kafka {state.kafka_version}, "
@@ -78,7 +78,7 @@ def _feature_release(kafka_version: str) -> tuple[int, ...]:
 
 
 def require_same_port(data_dir: Path, state: BrokerState, port: int | None) -> None:
-    """A running broker cannot move."""
+    """Require the current port of a running broker."""
     if port is not None and state.nodes[0].port != port:
         raise BrokerError(
             f"the broker in {data_dir} runs already, on port {state.nodes[0].port}, not {port}",
@@ -87,7 +87,7 @@ def require_same_port(data_dir: Path, state: BrokerState, port: int | None) -> N
 
 
 def require_stopped(data_dir: Path) -> None:
-    """Records are never deleted under a running broker."""
+    """Require a stopped broker before its records are deleted."""
     if any(find_node(node_dir(data_dir, node_id)) for node_id in range(1, MAX_NODES + 1)):
         raise BrokerError(
             f"the broker in {data_dir} runs; it must be stopped before its records are deleted",
@@ -96,13 +96,13 @@ def require_stopped(data_dir: Path) -> None:
 
 
 def require_free_ports(nodes: Sequence[NodeState]) -> None:
-    """Every node to be started can listen."""
+    """Require that the ports of all nodes to start are free."""
     for node in nodes:
         for port in (node.port, node.controller_port):
             deadline = Deadline(SystemClock(), _CLOSING_S, _POLL_S)
             while not is_free(port):
                 listener = listener_of(port)
-                # A process that is being killed keeps its port a little longer than its name.
+                # A process that is being killed keeps its port slightly longer than its command line.
                 if listener is not None or not deadline.pause():
                     _refuse_port(port, listener)
 
@@ -125,7 +125,7 @@ def _refuse_port(port: int, listener: Listener | None) -> NoReturn:
 
 
 def require_memory(starting: int, nodes: int) -> None:
-    """The heaps and what comes on top of them fit into the memory that is available."""
+    """Require enough available memory for the heaps and the memory outside of them."""
     needed = starting * (heap_mb(nodes) + OVERHEAD_MB)
     available = _available_mb()
     if available is not None and available < needed:
@@ -137,7 +137,7 @@ def require_memory(starting: int, nodes: int) -> None:
 
 
 def require_disk(data_dir: Path) -> None:
-    """There is room for a broker to come up and keep some records."""
+    """Require enough disk space for a start and some records."""
     free = shutil.disk_usage(data_dir).free // 1_000_000
     if free < _DISK_MB:
         raise BrokerError(
@@ -147,7 +147,7 @@ def require_disk(data_dir: Path) -> None:
 
 
 def _available_mb() -> int | None:
-    """What the machine, or the limit of this container, has left; None where neither can be read."""
+    """The available memory of the machine, or of the container if it is less; None if neither can be read."""
     found = []
     try:
         rows = [row.split() for row in Path("/proc/meminfo").read_text().splitlines()]
@@ -162,6 +162,6 @@ def _available_mb() -> int | None:
 
 
 def _reclaimable() -> int:
-    """Cached files count as used by the container, yet are given back on demand."""
+    """The bytes of cached files. They count as used memory of the container, but are reclaimable."""
     rows = dict(row.split() for row in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
     return int(rows.get("inactive_file", 0)) + int(rows.get("active_file", 0))

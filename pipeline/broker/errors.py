@@ -1,4 +1,4 @@
-"""The one error of the local broker: everything about it that can go wrong on a developer's machine."""
+"""The error of the local broker: `BrokerError`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ __all__ = ["BrokerError"]
 
 
 class BrokerError(PipelineError):
-    """The local broker cannot be installed, started or stopped. Reaction: say so and exit 1.
+    """The local broker cannot be installed, started or stopped. Reaction: print the message and exit with 1.
 
-    It is about this machine (a port, a file, memory, the network), so the person at it is the one to mend it;
-    the hint says how.
+    The cause is on this machine: a port, a file, memory or the network. The hint tells its user how to fix it.
     """

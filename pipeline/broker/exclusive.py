@@ -1,6 +1,6 @@
-"""Only one process at a time installs into a directory, starts in it or stops what runs in it.
+"""A lock, so that only one process at a time installs, starts or stops a broker in a directory.
 
-The lock is the kernel's (flock) and dies with its holder, so a crash leaves nothing to clean up.
+It is a kernel lock (flock), which ends with its process, so nothing must be cleaned up after a crash.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _POLL_S = 0.05
 
 @contextmanager
 def exclusive(lock: Path, *, timeout_s: float, report: Report = silent) -> Iterator[None]:
-    """Hold `lock` during the block. Raises BrokerError when another process keeps it for `timeout_s`."""
+    """Hold `lock` during the block. Raises BrokerError if another process holds it for `timeout_s`."""
     with explain_os_errors(lock):
         file = lock.open("ab")
     with file:

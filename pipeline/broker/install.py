@@ -1,11 +1,12 @@
-"""Apache Kafka's jars on this machine: exactly the files that the lock file names, or an error.
+"""Installs the jars of Apache Kafka on this machine: exactly the files of the lock file, or an error.
 
-The lock file ships inside this package and names every jar with its size and SHA-256. What is promised:
+The lock file is part of this package. It lists every jar with its size and SHA-256. Guarantees:
 
-1. A jar is in `lib/` only after its sum was compared: it is downloaded elsewhere, compared, then renamed.
-2. The seal is written last, and holds each jar's size and modification time. A start that finds both unchanged
-   trusts them (a few ms); anything else is hashed again.
-3. Two processes never install at the same time (a lock), and a download cut short goes on where it was.
+1. A jar is in `lib/` only after its checksum was compared. It is downloaded to another directory, checked, and then
+   renamed.
+2. The seal is written last. It contains the size and modification time of each jar. A start trusts jars that match it,
+   which takes a few ms, and hashes all others again.
+3. A lock prevents two installations at the same time. After an interruption, complete jars are not downloaded again.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Fetch = Callable[[str, Path], Path]
 
 
 class Jar(msgspec.Struct, frozen=True):
-    """One pinned file. `coordinate` is `group:artifact:version`."""
+    """One pinned jar. `coordinate`: `group:artifact:version`."""
 
     coordinate: str
     file: str
@@ -47,14 +48,14 @@ class Jar(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """The whole distribution."""
+    """The complete distribution: the lock file."""
 
     kafka_version: str
     jars: tuple[Jar, ...]
 
     @property
     def digest(self) -> str:
-        """Names the directory, so that another lock never meets this one's files."""
+        """The digest in the directory's name, so that different locks never share files."""
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]
 
 
@@ -77,22 +78,22 @@ class _Target:
 
 
 def shipped_lock() -> Lock:
-    """The lock file of this package."""
+    """Read the lock file of this package."""
     content = resources.files("pipeline.broker").joinpath(LOCK_FILE).read_bytes()
     return msgspec.json.decode(content, type=Lock)
 
 
 def install_dir(cache: Path, lock: Lock) -> Path:
-    """Where this distribution lives below the cache directory."""
+    """The directory of this distribution below the cache directory."""
     return cache / f"kafka-{lock.kafka_version}-{lock.digest}"
 
 
 def ensure_installed(
     cache: Path, lock: Lock, *, fetch: Fetch = fetch_jar, report: Report = silent
 ) -> tuple[Path, ...]:
-    """Return the paths of the jars, in the lock's order, after installing what is missing.
+    """Install missing jars, and return the paths of all jars in the order of the lock.
 
-    Raises BrokerError: no network, a wrong sum, no space, a directory that cannot be written.
+    Raises BrokerError if the network or disk space is missing, a checksum is wrong, or the directory is not writable.
     """
     place = _Target(install_dir(cache, lock))
     paths = tuple(place.lib / jar.file for jar in lock.jars)
@@ -127,7 +128,7 @@ def _present(path: Path, jar: Jar, report: Report) -> bool:
         return False
     report(StepProgress("checking the sums of Apache Kafka's files"))
     if _sum(path) != jar.sha256:
-        # It was right when it was put here, so it was changed since: never run it, never hide it.
+        # The jar was correct when it was installed, so it was changed later: never run it, and report it.
         raise BrokerError(
             f"{path} is not the file that was installed: its SHA-256 is not {jar.sha256}",
             hint=f"find out who changed it; then `rm -r {path.parent.parent}` and start again to install anew",
@@ -138,7 +139,7 @@ def _present(path: Path, jar: Jar, report: Report) -> bool:
 def _download(place: _Target, lock: Lock, missing: Sequence[Jar], fetch: Fetch, report: Report) -> None:
     incoming = place.root / "incoming"
     with explain_os_errors(incoming):
-        # What a killed download left here may be half a file that jgo would take for a whole one.
+        # A killed download may leave a partial file here, which jgo would treat as complete.
         shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir()
     step = f"downloading Apache Kafka {lock.kafka_version} (once)"
@@ -158,7 +159,7 @@ def _download(place: _Target, lock: Lock, missing: Sequence[Jar], fetch: Fetch, 
 
 
 def _fetch_one(jar: Jar, incoming: Path, lib: Path, fetch: Fetch) -> None:
-    # jgo reports every failure of the network or the repository as one of these two.
+    # jgo reports any failure of the network or the repository as one of these two.
     try:
         with explain_os_errors(incoming):
             path = fetch(jar.coordinate, incoming)
@@ -196,7 +197,7 @@ def _check_space(root: Path, missing: Sequence[Jar]) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong, without the address: the client tells it last, behind its pool, its tries and the address."""
+    """The cause of a failed download. The client puts it at the end, after its pool, its retries and the URL."""
     line = (str(error).splitlines() or [""])[0]
     line = line.rpartition("(Caused by ")[2].removesuffix(")") if "(Caused by " in line else line
     return line[:200] or os.strerror(getattr(error, "errno", None) or 0)

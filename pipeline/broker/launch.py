@@ -1,4 +1,4 @@
-"""From a written state to a cluster that serves: format the storage, start the processes, wait for the answers."""
+"""Starts a cluster whose state is written: formats the storage, starts the nodes, waits until they serve."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SHOWN_LINES = 15
 def prepare(
     runtime: JavaRuntime, data_dir: Path, state: BrokerState, nodes: Sequence[NodeState], report: Report
 ) -> BrokerState:
-    """Write the settings of these nodes, and format the storage of a new cluster."""
+    """Write the settings of these nodes. Format the storage of a new cluster."""
     for node in nodes:
         directory = node_dir(data_dir, node.id)
         make_dir(directory / SCRATCH)
@@ -44,7 +44,7 @@ def prepare(
             text = properties(state, node, directory / DATA)
             (directory / "server.properties").write_text(text, encoding="ascii")
             if log.exists():
-                # One older log is kept: the one of the run that may have crashed.
+                # Keep one older log: the previous run may have crashed.
                 log.replace(log.with_suffix(".log.1"))
     if state.formatted:
         return state
@@ -57,7 +57,7 @@ def prepare(
 
 
 def end_crash(runtime: JavaRuntime, data_dir: Path, state: BrokerState, report: Report) -> None:
-    """Where no node runs and one was not stopped cleanly: make it as after a clean stop, for the coordinators."""
+    """End the old broker sessions if a node was not stopped cleanly. No node may be running."""
     crashed = [node for node in state.nodes if stopped_uncleanly(node_dir(data_dir, node.id) / DATA)]
     if crashed:
         end_sessions(runtime, data_dir, state, report)
@@ -66,7 +66,7 @@ def end_crash(runtime: JavaRuntime, data_dir: Path, state: BrokerState, report: 
 def run(
     runtime: JavaRuntime, data_dir: Path, state: BrokerState, nodes: Sequence[NodeState], report: Report
 ) -> Mapping[int, int]:
-    """Start these nodes and wait until the cluster serves; on any failure, or Ctrl-C, end them again.
+    """Start these nodes and wait until the cluster serves. Stop them on any failure, and on Ctrl-C.
 
     Returns the process ids by node id.
     """
@@ -86,7 +86,7 @@ def run(
 
 
 def stop(data_dir: Path, pids: Mapping[int, int]) -> None:
-    """End these nodes (id -> process id) and wait until they are gone."""
+    """Stop these nodes (id -> process id) and wait until their processes have ended."""
     nodes = {pid: node_dir(data_dir, node_id) for node_id, pid in pids.items()}
     if len(nodes) == 1:
         end(nodes, grace_s=_STOP_GRACE_S)
@@ -95,15 +95,15 @@ def stop(data_dir: Path, pids: Mapping[int, int]) -> None:
 
 
 def _closed(directory: Path) -> bool:
-    """Whether the node has flushed and closed its records: it leaves this mark then, and removes it when it starts.
+    """Whether the node has flushed and closed its records: it then writes a mark, which its next start removes.
 
-    What follows is the controllers' farewell: the last of several wait 5 s for a majority that has left.
+    Later only its controller shuts down. The last controllers wait 5 s for a majority that has already stopped.
     """
     return (directory / DATA / CLEAN_MARK).exists()
 
 
 def wait_until_serving(data_dir: Path, state: BrokerState, started: Mapping[int, int]) -> None:
-    """Wait until every node knows every node. Raises BrokerError when one of `started` (id -> pid) ends first."""
+    """Wait until every node reports all nodes. Raises BrokerError if one of `started` (id -> pid) ends before."""
     everyone = frozenset(node.id for node in state.nodes)
     waiting = list(state.nodes)
     deadline = Deadline(SystemClock(), _SERVE_S, _POLL_S)
@@ -135,7 +135,7 @@ def _require_cluster(view: View, state: BrokerState, node: NodeState) -> None:
 
 
 def last_lines(log: Path, count: int) -> str:
-    """The end of a log; empty when there is none."""
+    """The last lines of a log; empty if there is no log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - 400 * count))
@@ -148,7 +148,7 @@ def last_lines(log: Path, count: int) -> str:
 def _format(runtime: JavaRuntime, data_dir: Path, state: BrokerState, node: NodeState) -> None:
     settings = node_dir(data_dir, node.id) / "server.properties"
     try:
-        done = subprocess.run(  # noqa: S603 - the command is ours from its first word to its last
+        done = subprocess.run(  # noqa: S603 - this module builds the whole command
             format_command(runtime, state, settings),
             capture_output=True,
             text=True,

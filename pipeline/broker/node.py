@@ -1,8 +1,8 @@
-"""One node of the local Kafka: its settings, its Java options, its command lines.
+"""The settings, Java options and command lines of one node of the local Kafka.
 
-The settings are those of a development broker that must behave as a production one where results depend on it:
-transactions, replication (three nodes: factor 3, two in sync), no topics that appear by themselves. What differs
-is cheap start-up: few internal partitions, small buffers, no delay for joining groups.
+It is a development broker with production settings where results depend on them: transactions, replication (with three
+nodes: factor 3, two in sync), and no automatic topic creation. The other settings make the start fast: few internal
+partitions, small buffers, and no delay for joining groups.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ __all__ = [
     "run_command",
 ]
 
-# Where Java unpacks its native libraries: the system's directory may be mounted without execution.
+# Java unpacks native libraries here, because the system's directory may be mounted with noexec.
 SCRATCH = "scratch"
 _GC = "G1"
-# Beyond the heap: code, threads, direct buffers; measured at 150 MB, with room.
+# Memory outside of the heap: code, threads, direct buffers. Measured at 150 MB, plus a margin.
 OVERHEAD_MB = 200
 
 
 @dataclass(frozen=True, slots=True)
 class JavaRuntime:
-    """What every command line starts with. `options` are quickstart.py's."""
+    """The Java part of every command line. `options`: those of quickstart.py."""
 
     java: Path
     jars: tuple[Path, ...]
@@ -48,12 +48,12 @@ class JavaRuntime:
 
 
 def heap_mb(nodes: int) -> int:
-    """The heap of each node."""
+    """The heap size of each node in MB."""
     return 512 if nodes == 1 else 400
 
 
 def controller_properties(state: BrokerState, node: NodeState, log_dir: Path) -> str:
-    """The text of `server.properties` for this node's controller alone, which counts a silent broker as gone soon."""
+    """The text of `server.properties` for this node's controller only, with a short broker session time-out."""
     settings = _controller(state, node, log_dir) | {
         "process.roles": "controller",
         "listeners": f"CONTROLLER://{HOST}:{node.controller_port}",
@@ -84,19 +84,19 @@ def properties(state: BrokerState, node: NodeState, log_dir: Path) -> str:
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,
         "share.coordinator.state.topic.num.partitions": 5,
-        # A killed node may come back among others only when its last session is over: 9 s by default. Much
-        # less would take a broker out of service whenever this machine is busy.
+        # A killed node can rejoin a cluster only after its last session has ended: 9 s by default. A much
+        # shorter time-out would fence brokers whenever this machine is busy.
         "broker.session.timeout.ms": 5_000,
         "broker.heartbeat.interval.ms": 500,
         "group.initial.rebalance.delay.ms": 0,
-        # The default of 128 MB is taken from the heap at start, a quarter of ours.
+        # The default of 128 MB is allocated at the start, a quarter of this heap.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
     }
     return _text(settings)
 
 
 def _controller(state: BrokerState, node: NodeState, log_dir: Path) -> dict[str, object]:
-    """What a node's controller needs, alone or beside its broker."""
+    """The settings of a node's controller, with or without its broker."""
     voters = ",".join(f"{n.id}@{HOST}:{n.controller_port}" for n in state.nodes)
     return {
         "node.id": node.id,
@@ -111,14 +111,14 @@ def _text(settings: Mapping[str, object]) -> str:
 
 
 def _escaped(value: str) -> str:
-    """Java reads a properties file as Latin-1, with every other character as its UTF-16 code units."""
+    """Escape a value: Java reads a properties file as Latin-1, with all other characters as UTF-16 code units."""
     units = value.encode("utf-16-be")
     codes = (int.from_bytes(units[at : at + 2]) for at in range(0, len(units), 2))
     return "".join(chr(code) if 32 <= code < 127 else f"\\u{code:04x}" for code in codes)
 
 
 def format_command(runtime: JavaRuntime, state: BrokerState, settings: Path) -> list[str]:
-    """Prepares a node's storage. Safe to repeat: a directory that is formatted already is left alone."""
+    """The command that formats a node's storage. It can be repeated: formatted directories are not changed."""
     return [
         *_java(runtime, "-Xmx128m", "-XX:TieredStopAtLevel=1"),
         "kafka.tools.StorageTool",
@@ -130,7 +130,7 @@ def format_command(runtime: JavaRuntime, state: BrokerState, settings: Path) -> 
 
 
 def run_command(runtime: JavaRuntime, nodes: int, directory: Path) -> list[str]:
-    """Runs the node whose `server.properties` is in `directory`."""
+    """The command that runs the node whose `server.properties` is in `directory`."""
     options = (
         mark(directory),
         f"-Xmx{heap_mb(nodes)}m",
@@ -150,7 +150,7 @@ def _java(runtime: JavaRuntime, *options: str) -> list[str]:
         "-XX:-UsePerfData",
         "--enable-native-access=ALL-UNNAMED",
         f"-XX:+Use{_GC}GC",
-        # Java 25 fails to match some of the code stubs that it recorded, and warns about each.
+        # Java 25 cannot match some of its recorded code stubs, and warns about each.
         "-XX:+UnlockDiagnosticVMOptions",
         "-XX:-AOTAdapterCaching",
         "-XX:-AOTStubCaching",

@@ -1,8 +1,8 @@
-"""Where the local broker keeps things on this machine.
+"""The directories of the local broker on this machine.
 
-One directory per user, so that `start` and `stop` agree whatever directory they are typed in:
-`$PIPELINE_CACHE_DIR`, or `exactly-once-pipeline` below `$XDG_CACHE_HOME` or `~/.cache`. Everything in it can be
-had again by starting a broker, except the records of the development brokers themselves.
+There is one cache directory per user, so that `start` and `stop` find the same broker from any working directory:
+`$PIPELINE_CACHE_DIR`, or `exactly-once-pipeline` below `$XDG_CACHE_HOME` or `~/.cache`. A start recreates everything in
+it except the records of the development brokers.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["cache_dir", "default_data_dir", "explain_os_errors", "make_dir", "wr
 
 
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """The root of all that the local broker keeps."""
+    """The root directory of the local broker."""
     environ = os.environ if environ is None else environ
     own = environ.get("PIPELINE_CACHE_DIR")
     if own:
         return Path(own).expanduser().absolute()
     xdg = environ.get("XDG_CACHE_HOME", "")
-    # The XDG rules say that a relative path is to be ignored.
+    # The XDG specification requires relative paths to be ignored.
     base = Path(xdg) if xdg.startswith("/") else Path("~/.cache").expanduser()
     return base / "exactly-once-pipeline"
 
@@ -37,7 +37,7 @@ def default_data_dir(port: int, environ: Mapping[str, str] | None = None) -> Pat
 
 
 def make_dir(path: Path) -> Path:
-    """Create a directory and its parents, for this user alone, or say why that cannot be."""
+    """Create a directory and its parents for this user only. Raises BrokerError with the reason if it cannot."""
     with explain_os_errors(path):
         make_private(path)
     if not os.access(path, os.W_OK | os.X_OK):
@@ -49,7 +49,7 @@ def make_dir(path: Path) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    """Replace a file atomically: after a crash, and for a reader, it has the old content or the new one."""
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     with explain_os_errors(path):
         staged.write_bytes(content)
@@ -58,7 +58,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses below `path` into an error that says what to do."""
+    """Translate errors of the file system below `path` to BrokerError with a hint."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Ports of this machine: which are free, which to choose, and who has one that is taken."""
+"""Network ports of this machine: whether one is free, which to choose, and which process uses one."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _LISTEN = "0A"
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """The process behind a port."""
+    """The process that listens on a port."""
 
     pid: int
     command: tuple[str, ...]
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on the port now."""
+    """Whether a server can listen on the port now."""
     with socket.socket() as probe:
-        # As Java does: connections of an earlier broker that linger in TIME_WAIT are no obstacle.
+        # As in Java: connections of an earlier broker in TIME_WAIT do not prevent a new listener.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -39,14 +39,14 @@ def is_free(port: int) -> bool:
 
 
 def choose_ports(count: int, *, avoid: Collection[int] = ()) -> list[int]:
-    """Free ports, below the range from which the kernel takes ports for outgoing connections.
+    """Choose free ports below the ephemeral range, from which the kernel assigns ports to outgoing connections.
 
-    A port inside that range may go to any program between a broker's death and its restart; a client that
-    keeps trying to connect to a dead local broker can even be given the broker's own port and meet itself.
+    The kernel may assign a port of that range to any program while a broker is stopped. A client that reconnects to a
+    stopped local broker can even get the broker's port as its own and connect to itself.
     """
     chosen: list[int] = []
     candidates = range(_LOWEST, _ephemeral_start())
-    # At random, so that brokers started at the same moment do not all try the same one.
+    # Random, so that brokers that start at the same time try different ports.
     for port in random.SystemRandom().sample(candidates, k=min(1_000, len(candidates))):
         if len(chosen) == count:
             break
@@ -60,7 +60,7 @@ def choose_ports(count: int, *, avoid: Collection[int] = ()) -> list[int]:
 
 
 def listener_of(port: int) -> Listener | None:
-    """Who listens on the port, where the kernel lets this user see it."""
+    """The process that listens on the port; None if there is none, or if this user may not see it."""
     inodes = _listening_inodes(port)
     if not inodes:
         return None
@@ -70,13 +70,13 @@ def listener_of(port: int) -> Listener | None:
                 command = (process / "cmdline").read_bytes().decode(errors="replace")
                 return Listener(int(process.name), tuple(command.rstrip("\0").split("\0")))
         except OSError:
-            continue  # another user's process, or one that has just ended
+            continue  # a process of another user, or one that has just ended
     return None
 
 
 def _open_files(process: Path) -> Iterator[str]:
     for fd in (process / "fd").iterdir():
-        # One that was closed since hides no other: the listing of this very process always has one, its own.
+        # A file that was closed meanwhile must not hide others. This process always lists one: its own listing.
         with suppress(FileNotFoundError):
             yield str(fd.readlink())
 

@@ -1,7 +1,7 @@
-"""Asks a Kafka node, over a plain socket, who it is and whom it knows: one Metadata request (version 2).
+"""Requests the metadata of a Kafka node over a plain socket: one Metadata request (version 2).
 
-A node that lists every node of its cluster has registered with the controller and serves clients; an open port
-alone would come too early. The wire format is the protocol guide's (kafka.apache.org/protocol).
+A node that lists all nodes of its cluster has registered with the controller and serves clients. An open port alone
+does not show this. The wire format is that of the protocol guide (kafka.apache.org/protocol).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAX_ANSWER = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A cluster as one of its nodes sees it."""
+    """The metadata of a cluster according to one node."""
 
     cluster_id: str
     node_ids: frozenset[int]
@@ -26,7 +26,7 @@ class View:
 
 
 def view_of(port: int, *, host: str = "127.0.0.1", timeout_s: float = 1.0) -> View | None:
-    """The view of the node at `host:port`; None when nothing there answers as Kafka does."""
+    """The view of the node at `host:port`; None if nothing there answers like Kafka."""
     client = b"pipeline-probe"
     header = struct.pack(">hhih", _METADATA, _VERSION, _CORRELATION, len(client)) + client
     no_topics = struct.pack(">i", 0)

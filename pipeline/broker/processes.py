@@ -1,7 +1,8 @@
-"""Processes of the local broker: started apart from this one, recognised later, ended by their own id only.
+"""Starts, identifies and ends the processes of the local broker. They are independent of this process.
 
-A node's process carries its directory on its command line (`-Dpipeline.broker.node=DIR`). That mark, read back
-from /proc, decides whether a recorded process id is still ours: ids are reused after a reboot or a crash.
+The command line of a node contains its directory as a mark (`-Dpipeline.broker.node=DIR`). This module reads it from
+/proc to check that a recorded process id still belongs to the node, because ids are reused after a reboot or a crash.
+Processes are only ended by id.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ __all__ = ["end", "find_node", "is_gone", "is_node", "kill", "mark", "marked_dir
 _MARK = "-Dpipeline.broker.node="
 _POLL_S = 0.02
 _KILL_S = 10.0
-# Java settings of the user's shell are meant for other programs; they could break ours or print to its log.
+# The Java settings of the user's shell are for other programs. They could break a node or print to its log.
 _NOT_INHERITED = {"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH"}
 
 
 def mark(node_dir: Path) -> str:
-    """The argument by which a node's process is recognised."""
+    """The command-line argument that identifies a node's process."""
     return f"{_MARK}{node_dir}"
 
 
 def marked_dir(command: Sequence[str]) -> Path | None:
-    """The directory of the node whose command line this is; None when it is none of ours."""
+    """The directory of the node with this command line; None if it is not a node of the local broker."""
     return next((Path(word.removeprefix(_MARK)) for word in command if word.startswith(_MARK)), None)
 
 
 def spawn(command: Sequence[str], log: Path) -> int:
-    """Start a process in a session of its own, its output appended to `log`, and return its id.
+    """Start a process in its own session, append its output to `log`, and return its id.
 
-    It outlives this process, its terminal and a Ctrl-C in it.
+    It survives the end of this process, of its terminal, and a Ctrl-C there.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     try:
@@ -61,17 +62,17 @@ def spawn(command: Sequence[str], log: Path) -> int:
 
 
 def is_node(pid: int, node_dir: Path) -> bool:
-    """Whether `pid` is alive and is the process of this node."""
+    """Whether `pid` is the running process of this node."""
     if pid <= 0:
         return False
     return mark(node_dir) in _command(pid)
 
 
 def is_gone(pid: int, node_dir: Path) -> bool:
-    """Whether the node's process has let go of everything, its ports among it.
+    """Whether the node's process has released all resources, including its ports.
 
-    An empty command line alone does not say so: it is empty for a moment after the start, and again from the
-    beginning of the end, while the files and sockets last until the last thread.
+    An empty command line is not enough: it is empty briefly after the start, and again as soon as the process begins to
+    exit, while its files and sockets stay open until the last thread has ended.
     """
     command = _command(pid)
     if command:
@@ -85,9 +86,9 @@ def is_gone(pid: int, node_dir: Path) -> bool:
 
 
 def find_node(node_dir: Path) -> int:
-    """The id of the node's process, whoever started it; 0 when there is none.
+    """The id of the node's process, whichever process started it; 0 if there is none.
 
-    It finds a broker whose starter was killed before it could write the id down.
+    This finds a broker whose starting process was killed before it could write the id to the state.
     """
     for process in Path("/proc").glob("[0-9]*"):
         if mark(node_dir) in _command(int(process.name)):
@@ -98,9 +99,9 @@ def find_node(node_dir: Path) -> int:
 def end(
     processes: Mapping[int, Path], *, grace_s: float, harmless: Callable[[Path], bool] = lambda _: False
 ) -> None:
-    """End these nodes, given as process id -> directory: SIGTERM, then SIGKILL when `grace_s` have passed.
+    """End these nodes (process id -> directory): SIGTERM, then SIGKILL after `grace_s`.
 
-    Or earlier, once every one of them is gone or `harmless(directory)` says that nothing of it can be lost.
+    SIGKILL comes earlier once each node has ended or `harmless(directory)` returns that it can lose nothing.
     """
     for pid, node_dir in processes.items():
         _signal(pid, node_dir, signal.SIGTERM)
@@ -112,7 +113,7 @@ def end(
 
 
 def kill(processes: Mapping[int, Path]) -> None:
-    """SIGKILL these nodes and wait until they are gone."""
+    """Send SIGKILL to these nodes and wait until they have ended."""
     for pid, node_dir in processes.items():
         _signal(pid, node_dir, signal.SIGKILL)
     deadline = Deadline(SystemClock(), _KILL_S, _POLL_S)
@@ -130,7 +131,7 @@ def _signal(pid: int, node_dir: Path, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
-        return  # it has just ended by itself
+        return  # it has just ended
     except PermissionError as error:
         raise BrokerError(
             f"process {pid} belongs to another user and cannot be ended",
@@ -150,4 +151,4 @@ def _reap(pid: int) -> None:
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        return  # an earlier process of ours started it: init reaps it
+        return  # not a child of this process: init reaps it

@@ -1,4 +1,4 @@
-"""What a long step tells whoever waits for it. Installing and starting take one callable and nothing more."""
+"""Progress reports of long steps. The installation and the start call one function with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Report", "StepProgress", "silent"]
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """One step, and how far it is in bytes where that can be said (`total_bytes` above 0)."""
+    """One step, with its progress in bytes if it is known (`total_bytes` above 0)."""
 
     step: str
     done_bytes: int = 0
@@ -26,4 +26,4 @@ Report = Callable[[StepProgress], None]
 
 
 def silent(progress: StepProgress) -> None:
-    """A report that nobody reads."""
+    """Discard the report."""

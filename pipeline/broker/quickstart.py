@@ -1,10 +1,10 @@
-"""Makes every later start of Kafka quick: a cache of loaded and linked classes, made once after the installation.
+"""Makes later starts of Kafka faster with a cache of loaded and linked classes, created once after the installation.
 
-Most of a start is the JVM reading 9,000 classes out of 46 jars; the wheel's runtime has not even the usual archive
-of its own classes. So a throw-away node is run once with Java's recording on (JEP 514, `-XX:AOTCacheOutput`), and
-the others start from the recording. Java checks by itself that it fits its build and these very jars, and goes on
-without it where it does not. No failure here matters to anyone: the starts are as slow as before, that is all. What
-fails on a busy machine may succeed later, so a failure counts for a day.
+Most of a start is the JVM loading 9,000 classes from 46 jars; the runtime of the wheel does not even have the usual
+archive of its own classes. So a temporary node runs once while Java records its classes (JEP 514,
+`-XX:AOTCacheOutput`), and later nodes use the recording. Java checks that the recording fits its build and these jars,
+and continues without it if it does not. A failure here only means slow starts. It may succeed later on a less busy
+machine, so it is retried after a day.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FAILURE_COUNTS_S = 24 * 3600.0
 def with_quick_start(
     runtime: JavaRuntime, root: Path, *, kafka_version: str, java_version: str, report: Report
 ) -> JavaRuntime:
-    """The runtime with its cache, which is made in `root` if it is not there yet."""
+    """The runtime with its cache, which is created in `root` if it does not exist."""
     cache = root / f"quick-start-{java_version}.aot"
     if not _tried(cache):
         with exclusive(root / ".quick-start.lock", timeout_s=_WAIT_S, report=report):
@@ -46,7 +46,7 @@ def with_quick_start(
 
 
 def _tried(cache: Path) -> bool:
-    """Whether it is there, or was tried in vain lately: an empty file says that, by its age."""
+    """Whether the cache exists or an attempt failed within a day. An empty file records the time of a failure."""
     if not cache.exists():
         return False
     found = cache.stat()
@@ -55,7 +55,7 @@ def _tried(cache: Path) -> bool:
 
 def _record(runtime: JavaRuntime, data_dir: Path, cache: Path, kafka_version: str) -> None:
     recording = data_dir / "recorded.aot"
-    shutil.rmtree(data_dir, ignore_errors=True)  # an earlier attempt may have been killed
+    shutil.rmtree(data_dir, ignore_errors=True)  # left by an attempt that was killed
     try:
         checks.require_memory(starting=1, nodes=1)
         checks.require_disk(make_dir(data_dir))
@@ -75,5 +75,5 @@ def _run_once(recorder: JavaRuntime, runtime: JavaRuntime, data_dir: Path, kafka
     state = BrokerState.new(kafka_version, new_cluster_id(), (node,))
     state = launch.prepare(runtime, data_dir, state, state.nodes, silent)
     pids = launch.run(recorder, data_dir, state, state.nodes, silent)
-    # The recording is written by the process as it ends, which takes several seconds.
+    # The process writes the recording when it exits, which takes several seconds.
     end({pids[node.id]: node_dir(data_dir, node.id)}, grace_s=_WRITE_S)

@@ -1,12 +1,12 @@
-"""After a crash of every node: end their old sessions before a broker starts.
+"""After a crash of every node, ends their old sessions before a broker starts.
 
-Kafka believes for `broker.session.timeout.ms` that a killed broker lives. One that starts within that time loads
-its transaction coordinator from a picture in which it leads its partitions, and tries to finish the transactions
-that the crash interrupted. Then the old session ends, the partitions have no leader, and Kafka takes that for
-deleted: it skips the markers permanently (KAFKA-20734, in 4.3.1 and in 4.4.0). Readers wait forever at a transaction
-that was committed, and an abort of the next one drops its records.
+Kafka counts a killed broker as alive for `broker.session.timeout.ms`. A broker that starts within that time loads its
+transaction coordinator from metadata in which it leads its partitions, and completes the transactions that the crash
+interrupted. Then the old session ends and the partitions have no leader. Kafka treats them as deleted and permanently
+skips the transaction markers (KAFKA-20734, in 4.3.1 and in 4.4.0). Readers then wait forever at a committed
+transaction, and an abort of the next transaction drops its records.
 
-With the controllers alone the sessions end while no coordinator runs.
+This module runs the controllers alone, so that the sessions end while no coordinator runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["CLEAN_MARK", "are_over", "end_sessions", "stopped_uncleanly"]
 
-# Left by a broker that has flushed and closed its records; removed when it starts.
+# A broker writes it after it has flushed and closed its records, and removes it at its start.
 CLEAN_MARK = ".kafka_cleanshutdown"
 _LOG = "sessions.log"
 _WAIT_S = 60.0
@@ -40,15 +40,15 @@ _ACTIVE = "Performing controller activation"
 
 
 def stopped_uncleanly(data: Path) -> bool:
-    """Whether the node with these records ran and was not stopped. Kafka writes its checkpoints as it runs."""
+    """Whether the node with these records ran and was not stopped cleanly. Kafka writes checkpoints while it runs."""
     return (data / "recovery-point-offset-checkpoint").exists() and not (data / CLEAN_MARK).exists()
 
 
 def are_over(logs: Sequence[str]) -> bool:
     """Whether the controllers with these logs agree that no broker is alive.
 
-    The active one knows all that was agreed on before it became active. What it decided since is agreed on when
-    the others have it, too.
+    The active controller has all decisions that were committed before it became active. Its later decisions are
+    committed once the other controllers also have them.
     """
     return any(_ended_by(log, logs) for log in logs)
 
@@ -68,7 +68,7 @@ def _ended_by(log: str, logs: Sequence[str]) -> bool:
 
 
 def end_sessions(runtime: JavaRuntime, data_dir: Path, state: BrokerState, report: Report) -> None:
-    """Run the controllers of a stopped cluster until each of them counts every broker as gone."""
+    """Run the controllers of a stopped cluster until all of them have fenced every broker."""
     report(StepProgress("Kafka was not stopped cleanly: ending its old sessions"))
     logs = {node.id: node_dir(data_dir, node.id) / _LOG for node in state.nodes}
     started: dict[int, int] = {}

@@ -1,7 +1,7 @@
-"""`broker.json`: what a data directory holds, and which processes serve it.
+"""`broker.json`: the cluster in a data directory, and its processes.
 
-It is written atomically, and before what it describes: the cluster id before the storage is formatted with it.
-A recorded process id is a hint only; `pid_of` asks the machine.
+It is written atomically, and before the change that it describes: the cluster id is written before the storage is
+formatted with it. A recorded process id is only a hint; `pid_of` checks the running processes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FILE = "broker.json"
 
 
 class NodeState(msgspec.Struct, frozen=True):
-    """One node. `pid` is 0 when it was never started or was stopped on purpose."""
+    """One node. `pid`: 0 if it was never started, or was stopped."""
 
     id: int
     port: int
@@ -47,10 +47,10 @@ class NodeState(msgspec.Struct, frozen=True):
 
 
 class BrokerState(msgspec.Struct, frozen=True):
-    """One cluster on this machine. `formatted` once the storage of every node carries the cluster id.
+    """One cluster on this machine. `formatted`: whether the storage of every node has the cluster id.
 
-    `kafka_version` formatted the storage, which stays at that release's metadata version. `run_by` was started last;
-    empty in a file of a release that did not note it.
+    `kafka_version`: the release that formatted the storage, which keeps that release's metadata version. `run_by`: the
+    release that was started last; empty in files of releases that did not record it.
     """
 
     version: int
@@ -62,33 +62,33 @@ class BrokerState(msgspec.Struct, frozen=True):
 
     @staticmethod
     def new(kafka_version: str, cluster_id: str, nodes: tuple[NodeState, ...]) -> BrokerState:
-        """The state of a cluster that is about to be formatted."""
+        """The state of a new cluster before it is formatted."""
         return BrokerState(_VERSION, kafka_version, cluster_id, formatted=False, nodes=nodes)
 
     @property
     def bootstrap_servers(self) -> str:
-        """What a client connects to."""
+        """The bootstrap servers for clients."""
         return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 
     def with_pids(self, pids: dict[int, int]) -> BrokerState:
-        """The same with these process ids, by node id; the other nodes keep theirs."""
+        """A copy with these process ids by node id; the other nodes keep theirs."""
         nodes = tuple(msgspec.structs.replace(n, pid=pids.get(n.id, n.pid)) for n in self.nodes)
         return msgspec.structs.replace(self, nodes=nodes)
 
 
 def node_dir(data_dir: Path, node_id: int) -> Path:
-    """Where one node keeps its settings, its log and its records."""
+    """The directory of a node's settings, log and records."""
     return data_dir / f"node-{node_id}"
 
 
 def pid_of(data_dir: Path, node: NodeState) -> int:
-    """The process that serves this node now; 0 when there is none, whatever was recorded."""
+    """The id of the running process of this node, independent of the recorded one; 0 if there is none."""
     where = node_dir(data_dir, node.id)
     return node.pid if is_node(node.pid, where) else find_node(where)
 
 
 def read_state(data_dir: Path) -> BrokerState | None:
-    """The state of a data directory, None when no broker was ever started in it."""
+    """The state of a data directory; None if no broker was ever started there."""
     path = data_dir / _FILE
     try:
         with explain_os_errors(path):
@@ -111,17 +111,17 @@ def read_state(data_dir: Path) -> BrokerState | None:
 
 
 def _anew(data_dir: Path) -> str:
-    """The command, with its directory: without it, it would delete the records of another broker."""
+    """The command with its --data-dir: without it, the command would delete the records of another broker."""
     return f"pipeline broker start --data-dir {data_dir} --fresh"
 
 
 def write_state(data_dir: Path, state: BrokerState) -> None:
-    """Replace the state."""
+    """Replace the state atomically."""
     write_atomically(data_dir / _FILE, msgspec.json.format(msgspec.json.encode(state)))
 
 
 def erase(data_dir: Path) -> None:
-    """Delete the state and the records of a stopped cluster, and nothing else in the directory."""
+    """Delete the state and the records of a stopped cluster. Other files in the directory are not deleted."""
     with explain_os_errors(data_dir):
         (data_dir / _FILE).unlink(missing_ok=True)
         for node_id in range(1, MAX_NODES + 1):
@@ -131,7 +131,7 @@ def erase(data_dir: Path) -> None:
 
 
 def new_cluster_id() -> str:
-    """16 random bytes in the form that Kafka gives them; never one that looks like an option."""
+    """16 random bytes in Kafka's text form. Never an id that starts with a dash, like an option."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):

@@ -1,4 +1,4 @@
-"""A real Apache Kafka on this machine for development, demonstrations and tests. Requires no installed Java or Docker."""
+"""A real Apache Kafka on this machine for development, demonstrations and tests. Needs no installed Java or Docker."""
 
 from __future__ import annotations
 

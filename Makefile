@@ -10,7 +10,10 @@ LOCKER := $(VENV)/lock/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-annotate --custom-compile-command "make lock"
 
-.PHONY: demo test test-kills test-outages test-stale-leader test-containers lint docs bench lock clean
+ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
+	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
+
+.PHONY: demo test test-kills test-outages test-stale-leader test-containers test-old-kafka lint docs bench release-check lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -28,6 +31,9 @@ test-outages: $(INSTALLED)  ## Kafka away for minutes; nodes of three killed
 test-stale-leader: $(INSTALLED)  ## twenty times: a node of three loses its controllers and keeps answering; takes an hour
 	STALE_LEADER_RUNS=$(or $(RUNS),20) $(BIN)/python -m pytest tests/kafka/test_stale_leader.py -m outage $(TESTS)
 
+test-old-kafka: $(INSTALLED)  ## contracts and kills on the oldest supported Kafka
+	$(BIN)/python -m pytest --kafka-version 3.9 -m "not outage and not containers" $(or $(TESTS),$(ON_OLD_KAFKA))
+
 test-containers: $(INSTALLED) $(FLIGHTS) $(PODMAN_COMPOSE)  ## the images and docker-compose.yml, under podman: root on Debian
 	$(BIN)/python -m pytest tests/containers -m containers $(TESTS)
 
@@ -44,6 +50,9 @@ docs: $(INSTALLED)  ## the documentation site, in build/docs/site; a broken link
 
 bench: $(INSTALLED)  ## throughput beside the raw client; how soon a killed worker commits again
 	$(BIN)/python -m benchmarks $(BENCH)
+
+release-check: $(INSTALLED)  ## wheel and source archive, installed and tried in an empty environment
+	$(BIN)/python -m tools.release_check
 
 lock: $(LOCKER)  ## pin what pyproject.toml asks for, with hashes: constraints.txt and requirements/; UPGRADE=--upgrade takes new releases
 	$(LOCK) --all-extras $(UPGRADE) pyproject.toml -o constraints.txt

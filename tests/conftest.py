@@ -2,6 +2,7 @@
 
 `--kafka` says which Kafka: nothing for one of our own (started when the first test asks, stopped at the end),
 `HOST:PORT` for one that runs already, `container` for one in a container, of the image that `KAFKA_IMAGE` names.
+`--kafka-version` starts another release than that of `pipeline broker`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from pipeline.broker import LocalKafka, cache_dir
+from pipeline.broker.install import Lock, read_lock
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.probe import view_of
 from pipeline.broker.state import new_cluster_id
@@ -49,12 +51,18 @@ class KafkaUnderTest:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--kafka`."""
+    """Add `--kafka` and `--kafka-version`."""
     parser.addoption(
         "--kafka",
         default="",
         metavar="HOST:PORT|container",
         help="the Kafka to test on: one that runs, or a container; without it, one is started",
+    )
+    parser.addoption(
+        "--kafka-version",
+        default="",
+        metavar="VERSION",
+        help="start this release, of tests/kafka-VERSION.lock.json, instead of that of `pipeline broker`",
     )
 
 
@@ -80,7 +88,7 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaUnderTest]:
     else:
         _sweep()
         data_dir = broker_directory()
-        with LocalKafka(data_dir) as own:
+        with LocalKafka(data_dir, lock=_other_release(request.config)) as own:
             yield KafkaUnderTest(own.bootstrap_servers)
         shutil.rmtree(data_dir)
 
@@ -90,6 +98,13 @@ def unique_name(request: pytest.FixtureRequest) -> str:
     """A prefix for topics, groups and transactional ids, different in every run of every test."""
     readable = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40]
     return f"{readable}-{uuid.uuid4().hex[:8]}"
+
+
+def _other_release(config: pytest.Config) -> Lock | None:
+    version = str(config.getoption("--kafka-version"))
+    if not version:
+        return None
+    return read_lock((Path(__file__).parent / f"kafka-{version}.lock.json").read_bytes())
 
 
 def broker_directory(use: str = "") -> Path:

@@ -1,6 +1,7 @@
 """Writes the lock file of the local Kafka: every jar of one Kafka release, with its size and SHA-256.
 
-    python -m tools.lock_kafka 4.4.0
+    python -m tools.lock_kafka 4.4.0                              # the release that `pipeline broker` runs
+    python -m tools.lock_kafka 3.9.1 tests/kafka-3.9.lock.json    # another release, for tests
 
 The jars are resolved and downloaded into a temporary directory, so that a second run writes the same file. The sums are
 those of the files that Maven's central repository serves at that moment: read the difference before you commit it.
@@ -22,10 +23,10 @@ from pipeline.broker.install import LOCK_FILE, Jar
 
 # Kafka's own binary distribution logs through log4j. This one needs no configuration file.
 _LOGGING = "org.slf4j:slf4j-simple:1.7.36"
-_ROOT = Path(__file__).parents[1]
+_SHIPPED = Path(__file__).parents[1] / "pipeline" / "broker" / LOCK_FILE
 
 
-def main(version: str) -> None:
+def main(version: str, lock: Path = _SHIPPED) -> None:
     """Write the lock file of the Kafka release `version`."""
     with tempfile.TemporaryDirectory() as scratch:
         jgo.build(f"org.apache.kafka:kafka_2.13:{version}+{_LOGGING}", cache_dir=Path(scratch))
@@ -39,7 +40,7 @@ def main(version: str) -> None:
         f"    {msgspec.json.format(msgspec.json.encode(jar), indent=0).decode()}" for jar in jars
     )
     text = f'{{\n  "kafka_version": "{version}",\n  "jars": [\n{lines}\n  ]\n}}\n'
-    (_ROOT / "pipeline" / "broker" / LOCK_FILE).write_text(text, encoding="utf-8")
+    lock.write_text(text, encoding="utf-8")
 
 
 def _jar(entry: dict[str, Any], files: dict[str, Path]) -> Jar:
@@ -52,6 +53,6 @@ def _jar(entry: dict[str, Any], files: dict[str, Path]) -> Jar:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m tools.lock_kafka VERSION")
-    main(sys.argv[1])
+    if len(sys.argv) not in {2, 3}:
+        raise SystemExit("usage: python -m tools.lock_kafka VERSION [FILE]")
+    main(sys.argv[1], *map(Path, sys.argv[2:]))

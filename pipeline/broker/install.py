@@ -28,7 +28,16 @@ from pipeline.broker.maven import fetch_jar
 from pipeline.broker.places import explain_os_errors, make_dir, write_atomically
 from pipeline.broker.progress import Report, StepProgress, silent
 
-__all__ = ["LOCK_FILE", "Fetch", "Jar", "Lock", "ensure_installed", "install_dir", "shipped_lock"]
+__all__ = [
+    "LOCK_FILE",
+    "Fetch",
+    "Jar",
+    "Lock",
+    "ensure_installed",
+    "install_dir",
+    "read_lock",
+    "shipped_lock",
+]
 
 LOCK_FILE = "kafka.lock.json"
 _DOWNLOADS = 6
@@ -79,7 +88,11 @@ class _Target:
 
 def shipped_lock() -> Lock:
     """Read the lock file of this package."""
-    content = resources.files("pipeline.broker").joinpath(LOCK_FILE).read_bytes()
+    return read_lock(resources.files("pipeline.broker").joinpath(LOCK_FILE).read_bytes())
+
+
+def read_lock(content: bytes) -> Lock:
+    """Read a lock file that `tools/lock_kafka.py` has written."""
     return msgspec.json.decode(content, type=Lock)
 
 

@@ -78,11 +78,13 @@ class Status:
 class LocalKafka:
     """The cluster in `data_dir`.
 
-    Node n listens on `port + n - 1`. Without a port, the first start chooses free ports, which are then kept. Every
-    method may raise BrokerError.
+    Node n listens on `port + n - 1`. Without a port, the first start chooses free ports, which are then kept. `lock`:
+    the Kafka release to run, in tests; without it, the release of this package. Every method may raise BrokerError.
     """
 
-    def __init__(self, data_dir: Path, port: int | None = None, nodes: int = 1) -> None:
+    def __init__(
+        self, data_dir: Path, port: int | None = None, nodes: int = 1, lock: Lock | None = None
+    ) -> None:
         if nodes not in {1, 3}:
             raise BrokerError(f"a local Kafka has 1 or 3 nodes, not {nodes}", hint="--nodes 1 or --nodes 3")
         if port is not None and not 1 <= port <= 65_535 - 2:
@@ -91,6 +93,7 @@ class LocalKafka:
         self.data_dir = data_dir.expanduser().resolve()
         self._port = port
         self._nodes = nodes
+        self._lock = lock
 
     def __enter__(self) -> LocalKafka:
         self.start()
@@ -123,7 +126,7 @@ class LocalKafka:
         5. Start the processes and write their ids to the state.
         6. Wait until all nodes answer. On any failure, end the processes of step 5.
         """
-        lock = shipped_lock()
+        lock = self._lock or shipped_lock()
         checks.require_usable_path(self.data_dir)
         runtime = _runtime(lock, report)
         make_dir(self.data_dir)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from pipeline.ports import (
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.testing import MemoryBroker, MemoryEventClients
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
+from pipeline.testing.memory_configs import DEFAULTS
 from pipeline.testing.memory_members import MemoryMembers
 from pipeline.testing.memory_store import MemoryStores
 from tests.support.raw_records import RawRecord, write_raw
@@ -53,6 +54,28 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
+_LONGEST = str(2**63 - 1)
+_NOT_IN_3_9 = {
+    "errors.deadletterqueue.group.enable",
+    "max.decompressed.message.bytes",
+    "remote.copy.lag.bytes",
+    "remote.copy.lag.ms",
+}
+_ONLY_IN_3_9 = {
+    "message.downconversion.enable": "true",
+    "message.format.version": "3.0-IV1",
+    "message.timestamp.after.max.ms": _LONGEST,
+    "message.timestamp.difference.max.ms": _LONGEST,
+}
+
+
+def defaults_of(release: str) -> Mapping[str, str]:
+    """The topic settings of a release and their defaults; of that of `pipeline broker` for an empty string."""
+    if release != "3.9":
+        return DEFAULTS
+    return {name: value for name, value in DEFAULTS.items() if name not in _NOT_IN_3_9} | _ONLY_IN_3_9
+
+
 @dataclass
 class World:
     """A cluster behind the ports, and names that no other test uses."""
@@ -66,6 +89,7 @@ class World:
     members: Callable[[], Members]
     events: EventClients
     write_raw: Callable[[str, Sequence[RawRecord]], int]  # to partition 0; the broker's error code
+    defaults: Mapping[str, str] = field(default_factory=lambda: DEFAULTS)  # of topic settings
     opened: list[Source | TransactionalClient] = field(default_factory=list)
 
     def topic(self, name: str, partitions: int = 1, **config: str) -> str:
@@ -180,6 +204,7 @@ def world(request: pytest.FixtureRequest, unique_name: str) -> Iterator[World]:
         made = _memory_world(unique_name)
     else:
         made = _kafka_world(unique_name, request.getfixturevalue("kafka").bootstrap_servers)
+        made.defaults = defaults_of(str(request.config.getoption("--kafka-version")))
     yield made
     made.close()
 

@@ -11,7 +11,6 @@ from pipeline.core.names import TopicPartition
 from pipeline.errors import ConfigError, UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
-from pipeline.testing.memory_configs import DEFAULTS
 from tests.contracts.conftest import World, wait_until
 
 
@@ -143,12 +142,16 @@ def test_settings_are_set_and_returned_to_their_defaults(world: World) -> None:
     assert world.cluster.describe([topic])[topic] == info
 
 
-def test_a_topic_has_the_settings_of_the_pinned_kafka(world: World) -> None:
+def test_a_topic_has_the_settings_of_its_kafka_release(world: World) -> None:
     """A setting that the fake lacks would be refused in a unit test and taken by a cluster."""
     topic = world.topic("a")
     found = world.cluster.describe([topic])[topic].config
     # The fixture sets the first; the other depends on the number of nodes.
-    assert found == {**DEFAULTS, "retention.ms": "-1", "min.insync.replicas": found["min.insync.replicas"]}
+    assert found == {
+        **world.defaults,
+        "retention.ms": "-1",
+        "min.insync.replicas": found["min.insync.replicas"],
+    }
 
 
 def test_a_setting_may_be_empty(world: World) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.walkthrough import Page, environment_of_a_reader
+from tests.support.walkthrough import Page, environment_of_a_reader, printed_commands
 
-_COMMAND = re.compile(r"^  (\S.*)$", re.MULTILINE)
 _CREATION_S = 60
 _CHECK_S = 150
 
@@ -29,7 +27,7 @@ def _new(name: str, directory: Path) -> list[str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return _COMMAND.findall(done.stdout)
+    return printed_commands(done.stdout)
 
 
 def test_a_new_project_passes_its_tests_mypy_and_ruff(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Page", "environment_of_a_reader", "read_page"]
+__all__ = ["Page", "environment_of_a_reader", "page_of", "printed_commands", "read_page"]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _SAVED = re.compile(r"\b[Ss]ave (?:this|it|them|the [\w ]+)\s+as\s+`([\w./-]+)`[^:]*:\s*\Z")
 # The broker and the packages are there already.
 _DONE_BEFORE = re.compile(r"^(pipeline broker|pip install|export PIPELINE_KAFKA)\b.*\n", re.MULTILINE)
+_NOTHING = re.compile(r"(?!)")
 _VARIES = re.compile(r"\b\d+(\.\d+)? s\b|\b\d\d:\d\d:\d\d\b|\b\d{4}-\d\d-\d\dT[\d:.]+Z|\b[\d,]+ records/s")
 
 
@@ -39,13 +40,21 @@ class Page:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
 
-    def run(self, directory: Path, kafka: str, timeout_s: float = 160) -> str:
+    def run(
+        self, directory: Path, kafka: str, timeout_s: float = 160, python: Path = Path(sys.executable)
+    ) -> str:
         """Run all commands in `directory`; their output. Ends what they have left running.
+
+        Args:
+            directory: where the commands are run.
+            kafka: the value of `PIPELINE_KAFKA`.
+            timeout_s: the time for all commands.
+            python: the Python whose directory has the commands.
 
         Raises:
             AssertionError: A command failed, or the page shows a line that is not in the output.
         """
-        environment = {**environment_of_a_reader(), "PIPELINE_KAFKA": kafka}
+        environment = {**environment_of_a_reader(python), "PIPELINE_KAFKA": kafka}
         log = directory / "transcript.txt"
         with log.open("wb") as output:
             shell = subprocess.Popen(
@@ -71,11 +80,16 @@ class Page:
 
 
 def read_page(document: Path) -> Page:
-    """The files, commands and outputs of a page, in their order."""
+    """The files, commands and outputs of a page, in their order; without those that install or run a broker."""
+    return page_of(document.read_text(encoding="utf-8"), _DONE_BEFORE)
+
+
+def page_of(text: str, left_out: re.Pattern[str] = _NOTHING) -> Page:
+    """The same of a text. `left_out`: lines of commands that are not run."""
     files: dict[str, str] = {}
     parts: list[str] = []
     shown: list[str] = []
-    text, end = document.read_text(encoding="utf-8"), 0
+    end = 0
     for block in _BLOCK.finditer(text):
         language, body = block.groups()
         saved = _SAVED.search(text[end : block.start()])
@@ -85,7 +99,7 @@ def read_page(document: Path) -> Page:
             folder = Path(saved[1]).parent.as_posix()
             parts.append(f"mkdir -p {folder}\ncat > {saved[1]} <<'END_OF_FILE'\n{body}END_OF_FILE\n")
         elif language == "sh":
-            parts.append(_DONE_BEFORE.sub("", body))
+            parts.append(left_out.sub("", body))
         elif not language:
             if re.search(r"^error:", body, re.MULTILINE):
                 parts[-1] = f"{parts[-1].rstrip()} && exit 99 || true\n"
@@ -93,10 +107,15 @@ def read_page(document: Path) -> Page:
     return Page(files, "".join(parts), shown)
 
 
-def environment_of_a_reader() -> dict[str, str]:
-    """The variables of this process without settings, and with the commands of this Python on the path."""
+def printed_commands(text: str) -> list[str]:
+    """The commands that `pipeline new` prints: its indented lines."""
+    return re.findall(r"^  (\S.*)$", text, re.MULTILINE)
+
+
+def environment_of_a_reader(python: Path = Path(sys.executable)) -> dict[str, str]:
+    """The variables of this process without settings, and with the commands beside a Python on the path."""
     without = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
-    return {**without, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return {**without, "PATH": f"{python.parent}:{os.environ['PATH']}"}
 
 
 def _comparable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The adapter for PostgreSQL. Only this package imports psycopg."""
+"""PostgreSQL: the only package that imports psycopg."""
 
 from pipeline.databases.postgres.session import Pinned as Pinned
 from pipeline.databases.postgres.session import PostgresSession as PostgresSession

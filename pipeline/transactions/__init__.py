@@ -1,12 +1,12 @@
-"""The one engine for fenced transactions. Everything in this package that commits to Kafka goes through it.
+"""The engine for fenced transactions. All code of this package that commits to Kafka uses it.
 
-`engine.py` has the steps, each once: fence, begin, send and append, flush, commit, abort, barrier. `outcomes.py` has
-the loop that repeats an attempt until its outcome is settled. `proof.py` proves that a read was current. What differs
-between users is a policy of each:
+`engine.py` implements the steps: fence, begin, send and append, flush, commit, abort, barrier. `outcomes.py` implements
+the loop that repeats attempts until the outcome is settled. `proof.py` proves that a read was current. The users differ
+in their policies:
 
 Commits of a task, resets, retirements, copies of a migration (`runtime/commit/`)
     fence     at a take-over and at each renewal; waits for Kafka until the worker stops
-    in doubt  the journal says whether the entry behind our head has the nonce of an attempt
+    in doubt  the journal shows whether the entry after our head has the nonce of an attempt
     proof     the first entry after a fence; a barrier where nothing is committed
 Loads, replays, discards, purges (`ops/transactions.py`)
     fence     at the start, one try; at each renewal, for 60 s
@@ -14,22 +14,22 @@ Loads, replays, discards, purges (`ops/transactions.py`)
     proof     a barrier after each fence
 `TransactionalProducer` (`producing/transactions.py`)
     fence     at the first transaction and at each renewal, one try
-    in doubt  the caller is told, and may run its block again under the same event ids
+    in doubt  the caller gets the error, and may run its block again with the same event ids
     proof     nothing is read
 Genesis (`runtime/restore/genesis.py`)
     fence     one try, and up to ten rounds of all steps
     in doubt  the next round finds the genesis or not
     proof     a barrier
 
-Time-outs. Only `TransactionalProducer` limits its commit (`commit_timeout_s`): a program waits for it. Others wait for
-as long as the client does, since nothing else can be done meanwhile. An abort after a failure is limited to
-`ABORT_TIMEOUT_S`: the fence that follows would end the transaction as well. `flush` ends by itself, because records
-expire before the transaction does (`message.timeout.ms`, `transaction.timeout.ms`). An open transaction that proves a
-read gives the proof half of the transaction time-out.
+Time-outs. Only `TransactionalProducer` limits its commit (`commit_timeout_s`), because a program waits for it. The
+others wait as long as the client does, because they cannot do anything else meanwhile. An abort after a failure is
+limited to `ABORT_TIMEOUT_S`, because the fence that follows also ends the transaction. `flush` is bounded, because
+records expire before the transaction (`message.timeout.ms`, `transaction.timeout.ms`). A proof inside an open
+transaction may take half of the transaction time-out.
 
-When a commit may be sent: after `flush` has returned, so every record is delivered, and after the proof, where one is
-due. When it may be sent again: never under the same fence. The same content is committed again only after a fence and a
-look that finds no committed attempt, or, by `TransactionalProducer`, when the caller decides so.
+When a commit may be sent: after `flush` has returned, so that every record is delivered, and after the proof, if one
+is due. It is never sent again under the same fence. The same content is committed again only after a fence and a
+check that finds no committed attempt. `TransactionalProducer` leaves that decision to its caller.
 
 A slow commit is one that took RENEW_SHARE of the client's retry back-off or longer: the client may have sent the
 request twice, and the late one could end the next transaction. So the engine refuses to begin before the next fence. A

@@ -9,8 +9,8 @@
 | 5 prove | `proof.prove_read`, by users that read | an open transaction | the same |
 | 6 commit | `commit` | an open transaction | the records are committed, or the coordinator commits them |
 
-`abort` ends a transaction instead of 6, and `barrier` is a transaction that is always aborted: it writes one record to
-each partition, and the offsets of these records are where the leaders say that the partitions end.
+`abort` ends a transaction instead of 6. `barrier` is a transaction that is always aborted: it writes one record to each
+partition. The offsets of these records are the ends of the partitions according to their leaders.
 
 Two rules hold for every user:
 
@@ -37,8 +37,9 @@ from pipeline.transactions.proof import BARRIER
 
 __all__ = ["ABORT_TIMEOUT_S", "PASSING", "RENEW_SHARE", "TransactionEngine"]
 
-# librdkafka resends EndTxn after its back-off (jitter 20 %) and reports one clean end; one that took this share of the
-# back-off may have been sent twice, and the late request could end the next transaction.
+# librdkafka resends EndTxn after its back-off (jitter 20 %) and reports one clean end. If the end took this share of
+# the
+# back-off, the request may have been sent twice, and the late one could end the next transaction.
 RENEW_SHARE = 0.7
 ABORT_TIMEOUT_S = 5.0
 
@@ -85,10 +86,10 @@ class TransactionEngine:
         """Step 1: open a new client, and fence every older producer of the id.
 
         Args:
-            again: is told a failure that may pass (`PASSING`), pauses, and returns whether to try again.
+            again: called with a temporary failure (`PASSING`); pauses, and returns whether to try again.
 
         Raises:
-            FencedError, ConfigError, FatalTaskError: and what may pass, once `again` returns False.
+            FencedError, ConfigError, FatalTaskError: and temporary failures once `again` returns False.
         """
         while True:
             self.close()
@@ -113,19 +114,19 @@ class TransactionEngine:
         self._open = True
 
     def send(self, outputs: Sequence[Output]) -> None:
-        """Step 3: enqueue records; plain tuples in the order of Output are as good."""
+        """Step 3: enqueue records; plain tuples in the field order of Output are accepted."""
         self._client().send(outputs)
 
     def append(self, place: TopicPartition, chunks: Sequence[bytes], key: bytes | None = None) -> None:
-        """Step 3: enqueue records to exactly this partition, in order."""
+        """Step 3: enqueue records for this partition, in order."""
         self._client().append(place, chunks, key)
 
     def flush(self) -> int:
-        """Step 4: wait until every record is delivered; the offset of the first appended one, -1 without any."""
+        """Step 4: wait until every record is delivered. Returns the first appended offset; -1 if there is none."""
         return self._client().flush()
 
     def commit(self, timeout_s: float | None = None) -> float:
-        """Step 6, timed alone; the seconds that it took. Afterwards `fence_due` says whether it was slow."""
+        """Step 6, timed separately. Returns its duration in seconds; `fence_due` then shows whether it was slow."""
         took_s = self._end(self._client().commit, timeout_s)
         self._fence_due = took_s >= self._slow_s
         return took_s
@@ -148,7 +149,7 @@ class TransactionEngine:
         return None
 
     def barrier(self, places: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Where the leaders of `places` say that they end. A slow abort leaves a fence due.
+        """The ends of `places` according to their leaders. After a slow abort, a fence is due.
 
         No committed reader ever sees the records. A crash leaves an open transaction, which the next fence aborts.
         """
@@ -170,7 +171,7 @@ class TransactionEngine:
         self._fence_due = True
 
     def _end(self, end: Callable[[float | None], None], timeout_s: float | None) -> float:
-        """Commit or abort, and time it: the seconds that it took."""
+        """Commit or abort. Returns the duration in seconds."""
         started_s = self._clock.monotonic_s()
         end(timeout_s)
         self._open = False

@@ -1,13 +1,13 @@
 """`commit_until_settled`: repeats the attempts at one commit until its outcome is known.
 
-1. Renew if a fence is due: the fence, and a look at what is committed, always together. A fence alone would take the
+1. Renew if a fence is due: a fence and a read of the committed outcome, always together. A fence alone would take the
    transactional id back from another process that has committed meanwhile.
 2. Attempt: begin, produce, flush, prove, commit (`engine.py`).
-3. After a failure abort, where the client says that nothing was committed.
-4. Renew. The look says which attempt is committed, if any: attempts have nonces.
+3. After a failure, abort if the client reports that nothing was committed.
+4. Renew. The read shows which attempt is committed, if any: attempts have nonces.
 5. Nothing is committed: the policy gives up, or pauses before the next attempt.
 
-A crash anywhere leaves one attempt committed or none, and whoever comes next finds out which in the same way.
+A crash at any point leaves one committed attempt or none. The next process finds the outcome in the same way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class OutcomePolicy(Protocol[A, R_co]):
-    """One commit: what it writes, and how a doubtful outcome of it is settled."""
+    """One commit: the records that it writes, and how its unknown outcome is settled."""
 
     def attempt(self) -> A:
         """A new attempt, with a nonce of its own."""
@@ -37,13 +37,13 @@ class OutcomePolicy(Protocol[A, R_co]):
         ...
 
     def fence(self) -> None:
-        """Fence, for as long as it is worth waiting for."""
+        """Fence. The policy decides how long to wait for Kafka."""
         ...
 
     def settle(self, attempts: Sequence[A]) -> R_co | None:
-        """What the committed one of `attempts` has committed, by a look after the fence; None: none of them is.
+        """Read the outcome after the fence: the result of the committed attempt; None if none is committed.
 
-        Raises SupersededError or FencedError when another process has committed meanwhile.
+        Raises SupersededError or FencedError if another process has committed meanwhile.
         """
         ...
 
@@ -57,7 +57,10 @@ class OutcomePolicy(Protocol[A, R_co]):
 
 
 def commit_until_settled(engine: TransactionEngine, policy: OutcomePolicy[A, R]) -> R:
-    """What was committed. Raises what the policy and the engine raise; then nothing was, or another process goes on."""
+    """The result of the committed attempt.
+
+    Raises what the policy and the engine raise. Then nothing was committed, or another process continues.
+    """
     attempts: list[A] = []
     while True:
         attempts.append(policy.attempt())

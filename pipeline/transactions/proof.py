@@ -1,4 +1,4 @@
-"""Proof that a read was current: a broker that lost its controllers answers as if it still led.
+"""Proves that a read was current, because a broker that lost its controllers answers as if it were still the leader.
 
 A read counts as current only if a write after the same fence proves it. The leader of a partition confirms a write
 (acks=all) only once every in-sync replica has it, which a deposed leader cannot reach. So the offset of our own
@@ -8,8 +8,8 @@ record comes from the real leader, and everything committed before it is below i
 - a barrier writes one record and aborts it (`TransactionEngine.barrier`), where there is nothing to commit: before a
   verdict that stops a task, sets a state aside, or answers "there is nothing to do".
 
-Everything a deposed broker shows below its high watermark is in the real leader's log as well. So an entry that was
-read exists. It does not follow that there is no further entry. (Kafka's replication protocol: the high watermark
+Every record that a deposed broker returns below its high watermark is also in the real leader's log. So an entry that
+was read exists, but there may be later entries. (Kafka's replication protocol: the high watermark
 advances only with the in-sync replicas, and a new leader is one of them.)
 """
 
@@ -39,8 +39,8 @@ def prove_read(
 ) -> None:
     """Prove, in an open transaction, that `place` ended at `end_read` when that was read after the same fence.
 
-    `offset`: what the leader gave to our own record. Raises AbortableError when something was committed in between,
-    or when no reader sees the partition that far within `timeout_s`.
+    `offset`: the leader's offset of our own record. Raises AbortableError if a record was committed in between, or if
+    no reader sees the partition up to that offset within `timeout_s`.
     """
     try:
         unseen = _holds_records(place, end_read, offset, journals=journals, clock=clock, timeout_s=timeout_s)
@@ -62,9 +62,9 @@ def _holds_records(
     clock: Clock,
     timeout_s: float,
 ) -> bool:
-    """Whether [start, end) holds a committed record. `end` is the offset that the leader gave to our own record.
+    """Whether [start, end) contains a committed record. `end`: the leader's offset of our own record.
 
-    Each look is made by a new client, which may find another broker. Raises StaleReadError when none sees the
+    Each attempt uses a new client, which may connect to another broker. Raises StaleReadError if none sees the
     partition up to `end` within `timeout_s`.
     """
     if start >= end:
@@ -78,7 +78,7 @@ def _holds_records(
                 if seen >= end:
                     return next(iter(reader.read(place, start, end)), None) is not None
         except (RetriableError, UnreachableError):
-            pass  # no look yet
+            pass  # nothing read yet
         if not deadline.pause():
             raise StaleReadError(
                 f"{place}: readers see it end at {seen}, below the offset {end} that its leader gave to our own record",

@@ -1,1 +1,1 @@
-"""Commits of one task: its transactions, the proof that its reads were current, and the rate of commits."""
+"""The commits of one task: transactions, the proof that its reads were current, and the commit rate."""

@@ -1,11 +1,11 @@
-"""Appends one entry to a task's journal from outside of its worker: a reset, a retirement.
+"""Appends one entry to a task's journal from a command, without its worker: a reset or a retirement.
 
-    1 fence the task: whoever runs it can commit nothing any more
-    2 a barrier: the journal's leader says where it ends (transactions/proof.py)
-    3 the journal up to there, settled, and the last entry
-    4 commit the entry behind it
+    1 fence the task: its worker can no longer commit
+    2 write a barrier: the journal's leader reports the end (transactions/proof.py)
+    3 read the settled journal up to that end, and the last entry
+    4 commit the new entry after the last one
 
-A crash before 4 leaves the task as it was, fenced, and its worker takes it up again.
+A crash before 4 leaves the task unchanged but fenced, and its worker acquires it again.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ def append_entry(
     environment: Environment,
     settings: WorkerSettings,
 ) -> int:
-    """Append what `make` makes of the last entry; its number. With None nothing is appended, and it is the last one's.
+    """Append the entry that `make` returns for the last entry, and return its number.
 
-    Raises FencedError when workers take the task back again and again, UnreachableError, FatalTaskError.
+    If `make` returns None, appends nothing and returns the number of the last entry. Raises FencedError if workers
+    acquire the task again and again, UnreachableError, FatalTaskError.
     """
     publisher = Publisher(task, owner, environment, settings)
     attempt = 0
@@ -67,9 +68,9 @@ def append_entry(
 def settled_last(
     task: TaskId, publisher: Publisher, environment: Environment, settings: WorkerSettings
 ) -> tuple[JournalEntry, int]:
-    """The last entry behind a barrier, and the journal's end. Raises StaleReadError when no reader sees that far.
+    """The last entry before a barrier, and the journal's end. Raises StaleReadError if no reader sees that end.
 
-    Each look has a reader of its own: a new one may find another broker.
+    Each attempt has a new reader, which may connect to another broker.
     """
     pauses = iter(LOOK_PAUSES_S)
     while True:
@@ -86,7 +87,7 @@ def settled_last(
 
 
 def last_of(task: TaskId, reader: JournalReader) -> JournalEntry:
-    """A task's last entry. Raises FatalTaskError when there is none."""
+    """The last entry of a task. Raises FatalTaskError if there is none."""
     return _last(task, reader, reader.bounds(task.journal))
 
 
@@ -101,17 +102,17 @@ def _last(task: TaskId, reader: JournalReader, bounds: JournalBounds) -> Journal
 
 
 class _NoStore:
-    """The state is wherever the task's worker is; its next restore reads the entry there."""
+    """A store that keeps nothing. The worker of the task has the state, and its next restore reads the entry."""
 
     def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
-        """Nothing to keep."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no resources."""
 
 
 def _applied(head: JournalEntry) -> AppliedPosition:
-    """What no store keeps needs no identity."""
+    """An applied position without an identity, because no store keeps it."""
     return AppliedPosition(
         seq=head.entry.seq,
         offset=head.offset,

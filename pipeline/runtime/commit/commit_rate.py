@@ -1,7 +1,7 @@
-"""Limits how often a worker commits, over all its tasks: `CommitRate`.
+"""Limits the commit rate of a worker, summed over its tasks: `CommitRate`.
 
-A commit costs a broker about a millisecond, however little is in it. A worker of many busy tasks that each commit ten
-times a second would spend most of a machine on that; so beyond a rate each commit carries more instead.
+A commit costs a broker about a millisecond, even a small one. If a worker has many busy tasks and each commits ten
+times a second, the commits use most of a machine. So above a rate, each commit contains more records instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BURST_S = 0.1
 
 
 class CommitRate:
-    """A token bucket with a queue: tasks whose commit is due take turns, the longest waiting first."""
+    """A token bucket with a queue: of the tasks whose commit is due, the one that waited longest is first."""
 
     def __init__(self, clock: Clock, commits_per_s: int) -> None:
         self._clock = clock
@@ -29,7 +29,7 @@ class CommitRate:
         self._next: frozenset[TaskId] = frozenset()
 
     def turn(self) -> None:
-        """Once a turn of the worker, before its tasks ask."""
+        """Refill the bucket. Call it once per turn of the worker, before `may`."""
         now = self._clock.monotonic_s()
         self._tokens = min(self._most, self._tokens + (now - self._seen_s) * self._per_s)
         self._seen_s = now
@@ -37,7 +37,7 @@ class CommitRate:
             self._next = frozenset(islice(self._queue, int(self._tokens)))
 
     def may(self, task: TaskId) -> bool:
-        """Whether a commit of the task that is due may begin now. One that may not has its place in the queue."""
+        """Whether the due commit of a task may begin now. If not, the task is added to the queue."""
         if self._tokens < 1.0 or (self._queue and task not in self._next):
             self._queue.setdefault(task)
             return False
@@ -46,5 +46,5 @@ class CommitRate:
         return True
 
     def forget(self, task: TaskId) -> None:
-        """It is here no more."""
+        """Remove the task from the queue."""
         self._queue.pop(task, None)

@@ -1,4 +1,4 @@
-"""`settle_by_journal`: what the journal says about attempts at a commit whose outcome is in doubt."""
+"""`settle_by_journal`: finds in the journal the outcome of commit attempts whose outcome is unknown."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pipeline.runtime.environment import Environment
 
 __all__ = ["settle_by_journal"]
 
-# Longer and longer between looks at a journal that a broker shows too short.
+# Increasing pauses between reads, while a broker shows only a part of the journal.
 STALE_PAUSES_S = (0.1, 2.0)
-BARRIER_LOOKS = 10  # after so many of these looks the leader is asked again where the journal ends
-MAX_LOOKED_AT = 3  # entries from the head on: the head, ours, and one more decide
+BARRIER_LOOKS = 10  # after this many reads, a new barrier determines the journal's end
+MAX_LOOKED_AT = 3  # entries from the head on: the head, the attempt's entry and one more are enough to decide
 
 
 def settle_by_journal(
@@ -31,10 +31,10 @@ def settle_by_journal(
     environment: Environment,
     settings: WorkerSettings,
 ) -> tuple[JournalEntry | None, int]:
-    """The entry of the attempt that was committed, None if none was, and the journal's end; after a fence.
+    """The entry of the committed attempt, or None if none was committed, and the journal's end. After a fence.
 
-    New readers look until one of them sees enough. That the head is gone is believed only after a barrier. Raises
-    SupersededError when another owner has committed after `head`.
+    Repeats the read with new readers until one of them reads far enough. Treats a missing head as truncated only
+    after a barrier. Raises SupersededError if another owner has committed after `head`.
     """
     pause_s, longest_s = STALE_PAUSES_S
     proven = False
@@ -47,7 +47,7 @@ def settle_by_journal(
             found = islice(read_entries(task, reader, head.offset, end, None), MAX_LOOKED_AT)
             outcome, entry = resolve_outcome(str(task), head, nonces, list(found))
         except TruncatedError as error:
-            # Only entries that later checkpoints cover are removed, so others have committed after ours.
+            # Only entries that later checkpoints contain are truncated, so other owners have committed after our head.
             raise SupersededError(f"task {task}: {error.message}") from error
         except (FatalTaskError, StaleReadError) as error:
             if isinstance(error, FatalTaskError) and proven:
@@ -63,7 +63,7 @@ def settle_by_journal(
             return (entry if outcome is CommitOutcome.COMMITTED else None), end
         finally:
             reader.close()
-        if not proven or looks % BARRIER_LOOKS == 0:  # its record may be lost in turn
+        if not proven or looks % BARRIER_LOOKS == 0:  # the record of the barrier may also be lost
             fence.barrier()
             proven = True
         else:

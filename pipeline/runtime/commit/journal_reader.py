@@ -1,4 +1,4 @@
-"""Reading a task's journal: its settled end, and verified entries between two offsets."""
+"""Reads a task's journal: the settled end, and verified entries between two offsets."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pipeline.runtime.environment import Environment
 
 __all__ = ["first_entry", "last_entries", "read_entries", "settled_end", "without_delta"]
 
-# The coordinator looks for timed-out transactions this often.
+# The interval in which the coordinator aborts expired transactions.
 COORDINATOR_SCAN_S = 10.0
-# An entry and its marker take two; entries in several chunks take more.
+# An entry and its marker have two offsets; entries with several chunks have more.
 OFFSETS_PER_ENTRY = 2
 ONE_READER_S = 3.0
 POLL_S = 0.05
@@ -29,23 +29,23 @@ POLL_S = 0.05
 def read_entries(
     task: TaskId, reader: JournalReader, start: int, end: int, previous: JournalEntry | None
 ) -> Iterator[JournalEntry]:
-    """Committed entries in [start, end), verified as continuing `previous` where that is given."""
+    """The committed entries in [start, end). If `previous` is given, checks that they continue it."""
     return assemble(reader.read(task.journal, start, end), str(task.journal), previous)
 
 
 def first_entry(task: TaskId, reader: JournalReader, start: int, end: int) -> JournalEntry | None:
-    """The first committed entry at or after `start`; None when there is none below `end`."""
+    """The first committed entry at or after `start`; None if there is none below `end`."""
     return next(read_entries(task, reader, start, end, None), None) if start < end else None
 
 
 def last_entries(
     journal: TopicPartition, reader: JournalReader, bounds: JournalBounds, count: int, *, deltas: bool = False
 ) -> list[JournalEntry]:
-    """The last `count` committed entries of a journal, or as many as it holds; without `deltas`, theirs are empty."""
+    """The last `count` committed entries of a journal, or all if it has fewer. Without `deltas`, with empty deltas."""
     span = count * OFFSETS_PER_ENTRY
     while True:
         start = max(bounds.start, bounds.stable_end - span)
-        # A look into the middle may begin inside an entry of several chunks: begin at a first chunk.
+        # The read may start inside an entry of several chunks: start at a first chunk.
         chunks = dropwhile(_continues_entry, reader.read(journal, start, bounds.stable_end))
         read = assemble(chunks, str(journal))
         entries = deque(read if deltas else map(without_delta, read), maxlen=count)
@@ -55,7 +55,7 @@ def last_entries(
 
 
 def without_delta(entry: JournalEntry) -> JournalEntry:
-    """The entry as one to continue from, or to be told about; its delta would only hold memory."""
+    """The entry without its delta, which is not needed to continue after it and uses memory."""
     return entry._replace(entry=msgspec.structs.replace(entry.entry, delta={}))
 
 
@@ -70,13 +70,14 @@ def settled_end(
     fence: Callable[[], None],
     at_least: int = 0,
 ) -> int:
-    """The journal's end once committed readers and all readers agree on it.
+    """The journal's end once committed readers and all readers have the same end.
 
-    After our init no transaction of this task can be open, so a difference passes; one that outlives the
-    transaction time-out and the coordinator's scan is fenced once more, and only then called hanging.
+    After the fence no transaction of this task can be open, so a difference is temporary. If it lasts longer than the
+    transaction time-out and the coordinator's scan interval, the task is fenced once more. Only after that is the
+    transaction reported as hanging.
 
-    `at_least`: where the journal's leader is known to be. Every few seconds another client looks, which may find
-    another broker. Raises StaleReadError when the broker that answers is not that far.
+    `at_least`: the known end at the journal's leader. Every few seconds a new client repeats the read, because it may
+    connect to another broker. Raises StaleReadError if the broker that answers ends below it.
     """
     patience_s = settings.transaction_timeout_ms / 1000 + COORDINATOR_SCAN_S + 5.0
     for attempt in range(2):
@@ -95,7 +96,7 @@ def settled_end(
 
 
 def _settled(task: TaskId, reader: JournalReader, environment: Environment, at_least: int) -> JournalBounds:
-    """The bounds as soon as they agree, or after some time."""
+    """The bounds as soon as both ends are equal, or after a time-out."""
     deadline = Deadline(environment.clock, ONE_READER_S, POLL_S)
     while True:
         bounds = reader.bounds(task.journal)

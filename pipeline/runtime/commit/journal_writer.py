@@ -1,4 +1,4 @@
-"""`JournalWriter`: the transactions that append a task's entries, and its place in the journal.
+"""`JournalWriter`: the transactions that append a task's entries, and its position in the journal.
 
 The numbered steps are those of `publisher.py`.
 """
@@ -36,7 +36,7 @@ SLOW_COMMITS_NOTED = 10
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A sealed commit: nothing in it changes any more. `outputs` as ports.Output, already encoded."""
+    """A sealed, immutable commit. `outputs`: in the form of ports.Output, already encoded."""
 
     kind: EntryKind
     positions: Mapping[str, int]
@@ -44,12 +44,12 @@ class Commit:
     outputs: Sequence[Any] = ()
     identity: Identity | None = None
     extra: Mapping[str, bytes] = field(default_factory=dict)
-    letters: LetterCount | None = None  # the owner's count, as it began; None: as in the entry before
+    letters: LetterCount | None = None  # the count at the owner's start; None: as in the previous entry
     letters_written: int = 0
 
 
 class JournalWriter:
-    """Appends entries behind `head`, the last one that is known to be committed; None before the restore."""
+    """Appends entries after `head`, the last entry that is known to be committed; None before the restore."""
 
     def __init__(
         self, task: TaskId, owner: str, fence: TaskFence, environment: Environment, settings: WorkerSettings
@@ -60,20 +60,20 @@ class JournalWriter:
         self._environment = environment
         self._settings = settings
         self.head: JournalEntry | None = None
-        self._end_read: int | None = None  # the journal's end as read behind the fence, until it is proven
+        self._end_read: int | None = None  # the journal's end as read after the fence, until it is proven
         self._slow_commits = 0
         self._slow_commits_noted = SLOW_COMMITS_NOTED
         self.renewals = 0
-        self.proof_s = 0.0  # what the last proof took
+        self.proof_s = 0.0  # the duration of the last proof
 
     def continue_after(self, head: JournalEntry, end: int) -> None:
-        """Begin behind `head`. `end`: of the journal, as read behind the fence."""
+        """Continue after `head`. `end`: the journal's end, as read after the fence."""
         self.head = without_delta(head)
         self._end_read = end
         self._fence.known_end = max(self._fence.known_end, head.next_offset)
 
     def commit(self, commit: Commit, nonce: bytes) -> JournalEntry:
-        """Steps 2 to 6: one attempt. Raises what the engine raises, and FatalTaskError where the tail is lost."""
+        """Steps 2 to 6: one attempt. Raises what the engine raises, and FatalTaskError if the tail is lost."""
         engine, steps, task = self._fence.engine, self._environment.steps, self._task
         entry, chunks, chain = self._entry_of(commit, nonce)
         steps.reached(Step.BEFORE_BEGIN, task)
@@ -97,7 +97,7 @@ class JournalWriter:
         return make_journal_entry(entry, chain, offset, chunks)
 
     def settle(self, nonces: Sequence[bytes]) -> JournalEntry | None:
-        """What the journal says, after a fence, about the attempts `nonces`: the entry of the one that committed."""
+        """After a fence, find the outcome of the attempts `nonces` in the journal: the entry of the committed one."""
         self.renewals += 1
         entry, self._end_read = settle_by_journal(
             self._task, self._fence, self._known_head(), nonces, self._environment, self._settings
@@ -105,12 +105,12 @@ class JournalWriter:
         return entry
 
     def abort_failed(self, error: PipelineError | None) -> None:
-        """The renewal that always follows an abort fences this producer and ends its transaction."""
+        """Log the failure. The renewal that follows each abort fences this producer and ends its transaction."""
         if error is not None:
             self._environment.log.warning("abort_failed", **task_fields(self._task), **error_fields(error))
 
     def _entry_of(self, commit: Commit, nonce: bytes) -> tuple[Entry, list[bytes], bytes]:
-        """The entry after the head, its chunks and its chain value."""
+        """The entry after the head, with its chunks and its chain value."""
         head = self._known_head()
         now_ms = self._environment.clock.wall_ms()
         entry = Entry(
@@ -130,7 +130,7 @@ class JournalWriter:
         return entry, *encode_entry(entry, head.chain, CHUNK_BYTES)
 
     def _check_offset(self, entry: Entry, offset: int) -> None:
-        """Raise FatalTaskError where the entry is not beyond the last one and its marker."""
+        """Raise FatalTaskError unless the entry's offset is above the last entry and its marker."""
         head = self._known_head()
         if offset <= head.next_offset:
             self.abort_failed(self._fence.engine.abort())
@@ -140,7 +140,10 @@ class JournalWriter:
             )
 
     def _prove(self, offset: int, end_read: int) -> None:
-        """The entry is at `offset`. Raises AbortableError when something was committed after the end that was read."""
+        """Prove the read that followed the fence.
+
+        `offset`: of this entry. Raises AbortableError if the read was stale.
+        """
         clock = self._environment.clock
         started = clock.monotonic_s()
         prove_read(
@@ -149,14 +152,14 @@ class JournalWriter:
             offset,
             journals=self._environment.journals,
             clock=clock,
-            # The transaction is open meanwhile, and must still be committed.
+            # The transaction is open during the proof, and must be committed before its time-out.
             timeout_s=self._settings.transaction_timeout_ms / 2000,
         )
         self.proof_s = clock.monotonic_s() - started
         self._end_read = None
 
     def _note_slow_commit(self, took_s: float) -> None:
-        """One is nothing; many make every commit slower still. Logged at the 10th, the 100th, and so on."""
+        """Log the 10th slow commit, the 100th, and so on: a few are harmless, but many slow down every commit."""
         self._slow_commits += 1
         if self._slow_commits < self._slow_commits_noted:
             return

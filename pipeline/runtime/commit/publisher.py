@@ -1,21 +1,20 @@
 """Publishes the commits of one task: the only writer of its journal, outputs and store.
 
-`publish` is the commit protocol after the seal; a numbered step below is a numbered comment in the body. Steps 1 to 6
-are those of `pipeline/transactions/`, whose tables say what a crash leaves.
+`publish` is the commit protocol after the seal. The numbered steps are numbered comments in the body. Steps 1 to 6 are
+those of `pipeline/transactions/`; its tables list the effect of a crash at each step.
 
-    1 renew, when the last transaction did not end cleanly and quickly
+    1 renew, if the last transaction did not end cleanly and quickly
     2 begin
     3 produce the outputs and the entry
-    4 flush: everything delivered, the entry beyond the last one and its marker
-    5 prove, in the first transaction after a fence: nothing was committed from the end that was read up to the entry
-    6 commit, timed alone: the commit point
+    4 flush: everything is delivered, and the entry's offset is above the last entry and its marker
+    5 prove, in the first transaction after a fence: nothing was committed between the end that was read and the entry
+    6 commit, timed separately: the commit point
     7 apply: delta and applied position in one write batch
 
-A crash before 6 leaves an open transaction that the successor's init aborts; a crash after it leaves an entry
-that restore applies. An outcome that is not known is resolved by a renewal: a new producer, init, and the
-journal's end. A sealed commit is immutable, so an aborted one is simply published again, under a new nonce.
-What a renewal reads may be old (`transactions/proof.py`): then 5 aborts, and the next renewal reads up to our own
-record. Called from one thread at a time.
+A crash before 6 leaves an open transaction, which the successor's init aborts. A crash after 6 leaves an entry, which
+the restore applies. A renewal resolves an unknown outcome: a new producer, init, and a read of the journal's end. A
+sealed commit is immutable, so an aborted one is published again with a new nonce. A renewal may read a stale journal
+(`transactions/proof.py`): step 5 then aborts, and the next renewal reads up to our own record. One thread at a time.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ from pipeline.transactions.outcomes import commit_until_settled
 __all__ = ["Publisher"]
 
 NONCE_BYTES = 12
-# A commit that Kafka refuses is refused at once, each time; one that fails slowly meets an outage, which passes.
+# A commit that Kafka refuses fails fast every time. One that fails slowly has met an outage, which is temporary.
 MAX_QUICK_ATTEMPTS = 5
 QUICK_S = 5.0
 RETRY_PAUSE_S = 0.1
 
 
 class AppliedTo(Protocol):
-    """What a publisher needs of a store."""
+    """The part of a store that a publisher uses."""
 
     def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None: ...
 
@@ -61,7 +60,7 @@ class AppliedTo(Protocol):
 
 
 class Publisher:
-    """Publishes a task's commits, and applies them to its store."""
+    """Publishes the commits of a task and applies them to its store."""
 
     def __init__(self, task: TaskId, owner: str, environment: Environment, settings: WorkerSettings) -> None:
         self._task = task
@@ -73,7 +72,7 @@ class Publisher:
 
     @property
     def known_end(self) -> int:
-        """The journal is at least this long, as its leader has said; what a read has to reach."""
+        """The journal's end as its leader last reported it. A read must reach it."""
         return self._fence.known_end
 
     @property
@@ -82,65 +81,68 @@ class Publisher:
 
     @property
     def letters(self) -> LetterCount | None:
-        """Of the last entry: the dead letters that the task has written so far."""
+        """The count of the last entry: the dead letters that the task has written so far."""
         return self._writer.head.entry.letters if self._writer.head is not None else None
 
     @property
     def renewals(self) -> int:
-        """How often the producer was replaced because of a failure or a slow end."""
+        """The number of renewals of the producer after a failure or a slow end."""
         return self._writer.renewals
 
     @property
     def proof_s(self) -> float:
-        """The seconds that the last proof took."""
+        """The duration of the last proof in seconds."""
         return self._writer.proof_s
 
     def fence(self) -> None:
-        """Fence every older owner of the task. Waits while Kafka is unreachable, until `stop_waiting`."""
+        """Fence all earlier owners of the task. Waits while Kafka is unreachable, until `stop_waiting`."""
         self._fence.fence()
 
     def barrier(self) -> None:
-        """Have the journal's leader say where it ends: `TaskFence.barrier`."""
+        """Write a barrier, so that the journal's leader reports the end: `TaskFence.barrier`."""
         self._fence.barrier()
 
     def end_of(self, place: TopicPartition) -> int:
-        """Where a partition of the task's ends, by a record that is aborted. Raises FencedError, UnreachableError."""
+        """The end of a partition of the task, from an aborted record. Raises FencedError, UnreachableError."""
         return self._fence.end_of(place)
 
     def take(self, store: AppliedTo, head: JournalEntry, applied: AppliedPosition, end: int) -> None:
-        """Continue after `head`, which `store` has applied. `end`: of the journal, as read behind the fence."""
+        """Continue after `head`, which `store` has applied. `end`: the journal's end, as read after the fence."""
         self._store = store
         self.applied = applied
         self._writer.continue_after(head, end)
 
     def publish(self, commit: Commit) -> AppliedPosition:
-        """Publish and apply; the position afterwards.
+        """Publish and apply the commit. Returns the new position.
 
-        Raises RefusedError (aborted, for what is in an output), FencedError, SupersededError, UnreachableError (only
-        after `stop_waiting`), FatalTaskError (aborted again and again, or a check failed) and CorruptStateError (the
-        store cannot be written).
+        Raises:
+            RefusedError: aborted because of the content of an output.
+            FencedError, SupersededError: another owner has the task.
+            UnreachableError: only after `stop_waiting`.
+            FatalTaskError: too many aborts in a row, or a check failed.
+            CorruptStateError: the store cannot be written.
         """
         publication = _Publication(self._task, commit, self._writer, self._fence, self._environment)
         entry = commit_until_settled(self._fence.engine, publication)  # 1 to 6
         return self._apply(commit, entry)
 
     def stop_waiting(self) -> None:
-        """From now on an unreachable Kafka is an error instead of a reason to wait."""
+        """From now on, raise UnreachableError if Kafka is unreachable, instead of waiting."""
         self._fence.stopping = True
 
     def close(self) -> None:
-        """Close producer and store. Anything unpublished is left to the next owner."""
+        """Close producer and store. The next owner processes unpublished records again."""
         self._fence.engine.close()
         self.close_store()
 
     def close_store(self) -> None:
-        """Close the store alone, to restore the task anew behind the same fence."""
+        """Close only the store, to restore the task again after the same fence."""
         if self._store is not None:
             store, self._store = self._store, None
             try:
                 store.close()
             except CorruptStateError as error:
-                # A store repeats its write error when it is closed; that must not hide what ended the task.
+                # A store repeats its write error in `close`. It must not hide the error that ended the task.
                 self._environment.log.warning(
                     "local_state_not_closed", **task_fields(self._task), **error_fields(error)
                 )
@@ -158,7 +160,7 @@ class Publisher:
 
 
 class _Publication:
-    """`OutcomePolicy` of one commit of a task: an attempt is a nonce, and the journal settles what is in doubt."""
+    """`OutcomePolicy` of one commit of a task: an attempt is a nonce, and the journal settles unknown outcomes."""
 
     def __init__(
         self, task: TaskId, commit: Commit, writer: JournalWriter, fence: TaskFence, environment: Environment
@@ -183,10 +185,10 @@ class _Publication:
         return self._writer.commit(self._commit, nonce)
 
     def not_committed(self, error: PipelineError) -> None:
-        """Pause, unless the commit would be refused again, was aborted too often, or the worker stops."""
+        """Pause. Raises if the commit would be refused again, was aborted too often, or the worker stops."""
         clock = self._environment.clock
         if isinstance(error, RefusedError):
-            raise error  # for certain it has not happened, and it would be refused again
+            raise error  # it was certainly not committed, and would be refused again
         self._environment.log.warning("commit_aborted", **task_fields(self._task), **error_fields(error))
         self._quick = self._quick + 1 if clock.monotonic_s() - self._began_s < QUICK_S else 0
         if self._quick == MAX_QUICK_ATTEMPTS:
@@ -194,7 +196,7 @@ class _Publication:
                 f"task {self._task}: a commit was aborted {self._quick} times in a row: {error.message}",
                 hint=f"{error.hint or 'mend the cause and start the worker again'}; nothing is lost",
             )
-        # The renewal was answered, so Kafka is there: an id that expired while the task was idle is known again.
+        # The renewal succeeded, so Kafka is reachable, and has registered an id that expired while the task was idle.
         self._failed_while_stopping += self._fence.stopping
         if self._failed_while_stopping > 1:
             raise UnreachableError(f"task {self._task}: the last commit did not go through: {error.message}")

@@ -1,4 +1,4 @@
-"""`TaskFence`: the transactions of one task, how long they wait for Kafka, and how long the journal is known to be."""
+"""`TaskFence`: the transactional id of one task, how long it waits for Kafka, and the known end of the journal."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from pipeline.transactions.engine import TransactionEngine
 __all__ = ["TaskFence"]
 
 MAX_BARRIERS = 5
-# Longer and longer between tries at an unreachable Kafka.
+# Increasing pauses between attempts while Kafka is unreachable.
 FENCE_PAUSES_S = (0.1, 5.0)
 
 
 class TaskFence:
-    """Owns the engine of a task's one transactional id.
+    """Owns the engine of a task's only transactional id.
 
-    `known_end`: the journal is at least this long, as its leader has said; what a read has to reach. `stopping`: an
-    unreachable Kafka is an error now, instead of a reason to wait.
+    `known_end`: the journal's end as its leader last reported it; a read must reach it. `stopping`: raise
+    UnreachableError if Kafka is unreachable, instead of waiting.
     """
 
     def __init__(self, task: TaskId, environment: Environment, settings: WorkerSettings) -> None:
@@ -39,7 +39,7 @@ class TaskFence:
         self.stopping = False
 
     def fence(self) -> None:
-        """Fence every older owner of the task. Waits while Kafka is unreachable, until `stopping`."""
+        """Fence all earlier owners of the task. Waits while Kafka is unreachable, until `stopping`."""
         pause_s, longest_s = FENCE_PAUSES_S
 
         def again(error: PipelineError) -> bool:
@@ -56,10 +56,10 @@ class TaskFence:
         self.engine.fence(again)
 
     def barrier(self) -> None:
-        """Have the journal's leader say where it ends, for a verdict that nothing will be committed on.
+        """Write a barrier, so that the journal's leader reports the end. For decisions without a commit.
 
-        Raises FatalTaskError when that is below what the leader had said before, FencedError, and UnreachableError
-        when no record can be written.
+        Raises FatalTaskError if that end is below an earlier one, FencedError, and UnreachableError if no record can be
+        written.
         """
         end = self.end_of(self._task.journal)
         if end < self.known_end:
@@ -67,7 +67,7 @@ class TaskFence:
         self.known_end = end + 1
 
     def end_of(self, place: TopicPartition) -> int:
-        """Where a partition of the task's ends, by a record that is aborted. Raises FencedError, UnreachableError."""
+        """The end of a partition of the task, from an aborted record. Raises FencedError, UnreachableError."""
         reason = ""
         for _ in range(MAX_BARRIERS):
             try:
@@ -84,7 +84,7 @@ class TaskFence:
         raise UnreachableError(f"task {self._task}: {place} cannot be written to: {reason}")
 
     def tail_lost(self, what: str) -> FatalTaskError:
-        """The error of a journal that is shorter than its leader has said before."""
+        """The error for a journal that ends below an end that its leader reported before."""
         return FatalTaskError(
             f"the journal of task {self._task} {what}: Kafka lost committed records",
             hint="follow runbooks/journal-tail-lost.md before anything is processed",

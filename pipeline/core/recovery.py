@@ -1,7 +1,7 @@
 """The decisions of recovery as tables: genesis, restore, and the outcome of a commit. Pure.
 
-Each function maps facts to one plan or one error. The rows are numbered, and tests/core/test_recovery.py covers each
-of them.
+Each function maps facts to one plan or one error. The rows are numbered, and each has a test: in tests/core,
+test_genesis_plan.py, test_recovery.py, test_outcomes.py and test_identity.py.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Candidate:
 def tail_is_lost(local: AppliedPosition | None, cluster_id: str, journal: JournalFacts) -> bool:
     """Whether a local state contains entries that its journal has lost: row 2 of `plan_restore`.
 
-    Offsets alone cannot show it: aborted records and markers can make up for the lost entries.
+    Offsets alone do not show this, because aborted records and transaction markers also take offsets.
     """
     if local is None or local.identity.cluster_id != cluster_id:
         return False
@@ -175,12 +175,14 @@ def plan_restore(
     4    unreadable                                  none usable      at genesis       EMPTY, local set aside
     5    none                                        none usable      at genesis       EMPTY
     6    none, unreadable, another history, too old  none usable      later            error: nothing to restore from
-    7    any                                         any              it is empty      error: the journal is lost
-    8    another history, unreadable                 usable           anywhere         the newest, local set aside
-    9    none                                        usable           anywhere         the newest
-    10   before the journal's beginning              usable           later            the newest, local outdated
-    11   none that matches                           unreachable      at genesis       as rows 3 to 5
-    12   none that matches                           unreachable      later            error: wait for the store
+    7    any (this row is decided first)             any              it is empty      error: the journal is lost
+    8    another history, unreadable                 usable           anywhere         CHECKPOINT, local set aside
+    9    none                                        usable           anywhere         CHECKPOINT
+    10   before the journal's beginning              usable           later            CHECKPOINT, local outdated
+    11   those of rows 3 to 5                        unreachable      at genesis       as rows 3 to 5
+    12   those of rows 8 to 10                       unreachable      later            error: wait for the store
+
+    CHECKPOINT: the newest usable one.
 
     A checkpoint is usable if it is not refused, and the journal's entry at its offset has its seq and chain value.
     Registration does not prove this: the journal may have been replaced since.
@@ -244,7 +246,7 @@ def resolve_outcome(
     """The outcome of this process's attempts, read after a fence. `found`: the first entries from `head` on.
 
     `head`: the last entry that is known to be committed. `nonces`: those of all attempts at the next entry. At most one
-    of them can be committed, including one that an earlier read took for aborted. Three entries are enough.
+    of them can be committed, including one that an earlier read took for aborted. `found` needs at most three entries.
 
         row  found                          outcome
         1    head                           ABORTED
@@ -275,8 +277,8 @@ def check_identity(
     found none (`core.replays_input`). Refused: another cluster, a recreated topic, a changed partition count, a
     removed input or table, any other changed schema of a table.
 
-    `upgrades`: by table name, the required beginning of the fingerprint (the schema of the keys) for an upgrade of its
-    values. Returns the names of the tables to upgrade.
+    `upgrades`: for each table with `upgrade=`, the prefix that the stored fingerprint must have. The prefix is the
+    schema of the keys, which must not change. Returns the names of the tables to upgrade.
     """
     if before.cluster_id != now.cluster_id:
         raise ConfigError(

@@ -1,6 +1,6 @@
 """The port to a database of a sink: `Databases` opens sessions, `SinkSession` is one connection.
 
-The same contract tests (tests/contracts) run on the fake, on SQLite and on PostgreSQL.
+The same contract tests (tests/sinks/test_session_contract.py) run on the fake, SQLite and PostgreSQL.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Worker:
         """One turn: start restored tasks, poll, process, seal, retire. Returns whether anything changed."""
         self._turns += 1
         self._pace.turn()
-        moved = self._begin_late() | self._take_and_give() | self._take_live()
+        moved = self._begin_late() | self._carry_out_assignment() | self._take_live()
         timeout_s = (
             0.0 if moved or not self._quiet else self._settings.poll_timeout_ms / 1000 / len(self._runs)
         )
@@ -118,7 +118,7 @@ class Worker:
             for task in list(run.leaving.values()):
                 moved |= self._advance_leaving(run, task)
             run.balance(2 * self._settings.max_poll_records)
-            self._tell_news(run)
+            self._note_backend_problem(run)
         moved |= self._react_to_failures()
         if self._ownership is not None:
             live = (task for run in self._runs for task in run.tasks.values())
@@ -145,7 +145,10 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being restored, moved, checkpointed or committed, or is open (input may be waiting)."""
+        """Whether no restore, handoff, checkpoint or commit is in progress, and no overlay is open.
+
+        Input may still wait.
+        """
         if (
             self._restoring
             or self._fenced
@@ -247,7 +250,7 @@ class Worker:
                     self._fail(run, task, error)
         return bool(ended)
 
-    def _take_and_give(self) -> bool:
+    def _carry_out_assignment(self) -> bool:
         """Start the actions that the ring requires."""
         for task in [task for task, closing in self._closing.items() if closing.done()]:
             del self._closing[task]
@@ -257,7 +260,7 @@ class Worker:
         try:
             actions = self._ownership.turn(self._places)
         except DisplacedError as error:
-            self._leave_to_namesake(error)
+            self._leave_to_newer_process(error)
             return True
         for task, action in actions.items():
             run = self._run_of(task)
@@ -269,7 +272,7 @@ class Worker:
         self._ownership.clean(lambda: {*self._places(), *self._closing})
         return bool(actions)
 
-    def _tell_news(self, run: GroupRun) -> None:
+    def _note_backend_problem(self, run: GroupRun) -> None:
         """A problem of a group's backend is noted for each of its tasks until it is solved."""
         problem = run.backend.poll_problem()
         if problem is not None:
@@ -305,7 +308,7 @@ class Worker:
             try:
                 self._own().lost(task, owner)
             except DisplacedError as error:
-                self._leave_to_namesake(error)
+                self._leave_to_newer_process(error)
 
     def _begin_restore(
         self,
@@ -465,7 +468,7 @@ class Worker:
         elif not self._stopping:
             self._own().could_not_take(task_id, reason)
 
-    def _leave_to_namesake(self, error: DisplacedError) -> None:
+    def _leave_to_newer_process(self, error: DisplacedError) -> None:
         """Leave the tasks to another process with this worker's id."""
         self.displaced = error
         self._environment.log.error("worker_displaced", **error_fields(error))

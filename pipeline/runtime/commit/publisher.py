@@ -194,7 +194,7 @@ class _Publication:
         if self._quick == MAX_QUICK_ATTEMPTS:
             raise FatalTaskError(
                 f"task {self._task}: a commit was aborted {self._quick} times in a row: {error.message}",
-                hint=f"{error.hint or 'mend the cause and start the worker again'}; nothing is lost",
+                hint=f"{error.hint or 'fix the cause, then start the worker again'}; no data is lost",
             )
         # The renewal succeeded, so Kafka is reachable, and has registered an id that expired while the task was idle.
         self._failed_while_stopping += self._fence.stopping

@@ -1,6 +1,6 @@
-"""The settings of one process: flags over PIPELINE_* variables over pipeline.toml over defaults.
+"""The settings of one process: from options, `PIPELINE_*` variables, `pipeline.toml` and defaults, in this order.
 
-`load_settings` is called once, at the edge; every component is handed only the part it needs.
+`load_settings` is called once, at the edge. Each component is given only the part that it needs.
 """
 
 from __future__ import annotations
@@ -82,10 +82,21 @@ PositiveAmount = Annotated[float, Meta(gt=0, description="a number above 0")]
 
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
-    """How to reach Kafka. `properties` are librdkafka properties, passed through; they may hold secrets.
+    """How to reach Kafka.
 
-    `startup_wait_s`: how long a start waits for a Kafka that does not answer yet. None: `WORKER_STARTUP_WAIT_S` in a
-    worker, `COMMAND_STARTUP_WAIT_S` in another command.
+    Attributes:
+        bootstrap_servers: Brokers to connect to first, as `HOST:PORT,...`.
+        properties: Properties of librdkafka, such as those for TLS and SASL. They may be secrets, so `repr` omits them.
+        startup_wait_s: How long a start retries while Kafka is unreachable, in seconds. None: 60 in a worker, 10 in
+            other commands.
+
+    Raises:
+        ConfigError: A value is not allowed.
+
+    Example:
+        ```python
+        KafkaSettings("kafka-1:9092,kafka-2:9092", {"security.protocol": "SSL"})
+        ```
     """
 
     bootstrap_servers: str = DEFAULT_BOOTSTRAP_SERVERS
@@ -98,7 +109,67 @@ class KafkaSettings:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """What a worker may use and how often it commits."""
+    """The settings of a worker.
+
+    Attributes:
+        state_dir: Where tables are stored, in `<app>/<group>/<partition>`.
+        worker_id: The owner in journal entries and the name of this worker for the others. Each worker needs its own.
+            A worker that returns with the same id gets its tasks back. `--processes` appends `-1`, `-2`, ...
+        commit_interval_ms: The time between commits of a task, and so about the latency of an output. Must be below
+            `transaction_timeout_ms`. In milliseconds.
+        max_records_per_commit: A task commits earlier at this number of input records.
+        max_bytes_per_commit: A task commits earlier at this size of outputs and table writes. In bytes.
+        max_commits_per_s: The limit for all tasks of a worker. Above it, commits are larger and less frequent.
+        max_poll_records: Records that one poll takes from the client. A partition is paused when twice as many wait.
+        poll_timeout_ms: How long an idle worker waits for input in one poll. In milliseconds.
+        cache_entries: Decoded values in memory, for each table of each task.
+        block_cache_bytes: The block cache of RocksDB, shared by all tasks of the process. In bytes.
+        start: Where a new group starts to read an input. It is used once and then recorded in the journal.
+        replication_factor: Of the topics that the worker creates. 0: 3, or the number of brokers if there are fewer.
+        transaction_timeout_ms: When Kafka aborts the transaction of a dead worker. A restore may have to wait for it.
+            In milliseconds.
+        retry_backoff_ms: How long the client waits before it repeats a request. A commit that takes 0.7 of this time
+            or longer requires a new producer, so set it well above the commit time of your cluster. In milliseconds.
+        mirror_interval_s: How often positions are written to the consumer group, for lag tools. In seconds.
+        check_interval_s: How often the input topics are compared with what they were at the start. In seconds.
+        stop_timeout_s: How long a stopping worker may take for the current records and its last commits. Then it ends
+            with exit code 1. The grace period of a container must be longer. In seconds.
+        handler_warning_s: A handler that processes one record, or one batch, for this long is logged as
+            `handler_has_not_returned` with its stack; again whenever the time doubles. In seconds.
+        weight: The share of the tasks: a worker of weight 2 gets twice as many as one of weight 1.
+        membership_interval_s: How often a worker reads the list of workers; five times as often while tasks move. In
+            seconds.
+        join_delay_s: How long the list must be unchanged before a worker takes tasks that no worker runs. Workers
+            that start together then share the tasks at once. In seconds.
+        handoff_timeout_s: How long a worker that is ready for a task waits for its live owner to release it. Then it
+            takes the task over. In seconds.
+        state_cleanup_delay_s: A local state is deleted when another worker has had its task for this long. 0: never.
+            In seconds.
+        checkpoint_store: `file:///DIRECTORY`, `s3://BUCKET/PREFIX`, `gs://...` or `az://...`.
+            Empty: no checkpoints are made, and journals are never truncated. All workers of an app need the
+            same value.
+        checkpoint_interval_s: The time between checkpoints of a task that has committed since the last one. In
+            seconds.
+        checkpoint_journal_bytes: A checkpoint is made earlier when the journal has grown by this much. It is about
+            the most that a restore replays. In bytes.
+        checkpoint_journal_limit_bytes: A task stops reading input when its journal has grown by more than this since
+            its last checkpoint, for example while the store is unavailable. 0: no limit. In bytes.
+        checkpoint_bytes_per_s: The limit for all uploads of a process together. 0: no limit. Downloads have no limit.
+            In bytes/s.
+        checkpoint_grace_s: Objects that no kept checkpoint names are deleted when they are older than this. In
+            seconds.
+        topics_dir: The declarations that are compared with the cluster at the start. Empty: no comparison. The
+            default directory need not exist.
+        sink_connections: To the database of each sink group, and so the number of transactions at the same time.
+
+    Raises:
+        ConfigError: A value is not allowed.
+
+    Example:
+        ```python
+        WorkerSettings(state_dir=Path("/var/lib/orders"), commit_interval_ms=50)
+        ```
+    """
 
     state_dir: Path = Path(".pipeline/state")
     worker_id: str = ""
@@ -145,7 +216,28 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class ProducerSettings:
-    """What a `Producer` may hold, and how long it tries."""
+    """The settings of `Producer` and `TransactionalProducer`.
+
+    Attributes:
+        max_records: The number of events that wait for delivery at most; then `send` waits.
+        max_bytes: The same limit for their keys, values and headers. In bytes.
+        max_block_s: How long `send` waits for room before it raises `QueueFullError`. In seconds.
+        max_event_bytes: `send` refuses a larger event, and batches are kept below this size. Set it to the smallest
+            `max.message.bytes` of your topics minus 100 at most: Kafka applies that limit to a whole batch. In bytes.
+        delivery_timeout_s: An event that Kafka has not confirmed after this time has failed. In seconds.
+        linger_ms: How long the client waits for more events for a batch. In milliseconds.
+        transaction_timeout_ms: When Kafka aborts the transaction of a dead transactional producer. In milliseconds.
+        commit_timeout_s: How long a transactional producer waits for the answer to a commit; then the outcome is
+            unknown. In seconds.
+
+    Raises:
+        ConfigError: A value is not allowed.
+
+    Example:
+        ```python
+        ProducerSettings(linger_ms=20, delivery_timeout_s=30)
+        ```
+    """
 
     max_records: PositiveCount = 100_000
     max_bytes: PositiveCount = 64 * 1024 * 1024
@@ -164,7 +256,18 @@ class ProducerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of one process."""
+    """All settings of one process.
+
+    Attributes:
+        kafka: How to reach Kafka.
+        worker: The settings of a worker.
+        producer: The settings of producers.
+
+    Example:
+        ```python
+        app.run(Settings(KafkaSettings("kafka:9092"), WorkerSettings(worker_id="orders-1")))
+        ```
+    """
 
     kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSettings = WorkerSettings()
@@ -189,9 +292,23 @@ def load_settings(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Build the settings. `overrides` are flags by field name; those that are None are not set.
+    """Read the settings: `overrides` first, then variables `PIPELINE_*`, then `pipeline.toml`, then the defaults.
 
-    Raises ConfigError with the file, the name and the reason.
+    Args:
+        overrides: Values of worker settings by name, and `bootstrap_servers`. None means not set.
+        file: The settings file. Default: `pipeline.toml` in the working directory, if it exists.
+        environ: The environment variables. Default: those of the process.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: A setting is unknown or its value is not allowed, or `file` cannot be read.
+
+    Example:
+        ```python
+        app.run(load_settings({"worker_id": "orders-1"}))
+        ```
     """
     environ = os.environ if environ is None else environ
     refuse_unknown_variables(environ, _variables())

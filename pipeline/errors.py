@@ -1,7 +1,7 @@
-"""Every error the package raises on purpose: one class per reaction.
+"""Every error that the package raises on purpose: one class for each reaction.
 
-A message says what happened, where, and what to do next. Adapters translate their client's exceptions into
-these classes; the worker loop and the command line are the two places that react to them.
+A message says what happened, where, and what to do next. Adapters translate the exceptions of their clients into these
+classes. The worker and the command line react to them, in one place each.
 """
 
 from __future__ import annotations
@@ -39,7 +39,23 @@ __all__ = [
 
 
 class PipelineError(Exception):
-    """Base of every expected failure. `hint` is the next thing to do: a command or a runbook."""
+    """Base of every expected failure.
+
+    `str(error)` is the message, and the hint on a line of its own.
+
+    Attributes:
+        message: What happened, and where.
+        hint: What to do next, such as a command or a runbook. None if there is nothing to suggest.
+        exit_code: The exit code of a command that ends with this error.
+
+    Example:
+        ```python
+        try:
+            app.run()
+        except PipelineError as error:
+            sys.exit(f"{error.message} ({error.hint})")
+        ```
+    """
 
     exit_code = 1
 
@@ -53,23 +69,25 @@ class PipelineError(Exception):
 
 
 class ConfigError(PipelineError):
-    """A setting, a declaration or a topic's configuration is wrong. Reaction: refuse to start."""
+    """A setting, a declaration or the configuration of a topic is wrong. The start is refused."""
 
 
 class InputError(PipelineError):
-    """What the user asked to read (a file, a line, a key) is wrong. Reaction: stop, say where."""
+    """Something that the user named, such as a file, a line or a key, is wrong. The command ends."""
 
 
 class UnreachableError(PipelineError):
-    """Kafka does not answer. Reaction: wait and try again while running; exit 3 when starting."""
+    """Kafka does not answer. A worker that runs tries again; a start ends after `startup_wait_s`."""
 
     exit_code = 3
 
 
 class SinkUnreachableError(UnreachableError):
-    """The database of a sink does not answer. Reaction: its group waits and tries again, the others go on.
+    """The database of a sink does not answer. Its group tries again; other groups continue.
 
-    `refused`: it does answer, and lets nobody in: a password, a role, a database. Reaction at the start: refuse it.
+    Attributes:
+        refused: The database answers, but refuses the connection, for example because of a password, a role or a
+            database that does not exist. At the start, the worker then ends.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, refused: bool = False) -> None:
@@ -78,9 +96,10 @@ class SinkUnreachableError(UnreachableError):
 
 
 class RejectedRowsError(PipelineError):
-    """The database refuses a row, for what is in it. Reaction: find its record, which gets its sink's policy.
+    """The database refuses the content of a row. The worker finds its record and applies the sink's policy.
 
-    `write`: which of the writes it was, by its place; None when that is not known.
+    Attributes:
+        write: The index of the refused write. None if it is unknown.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, write: int | None = None) -> None:
@@ -89,76 +108,79 @@ class RejectedRowsError(PipelineError):
 
 
 class HandlerError(PipelineError):
-    """A record that its handler or its codec cannot take, under the policy `stop`. Reaction: stop the task.
+    """A handler or a codec failed for a record, and the policy is `stop`. The task stops.
 
-    Everything before the record is committed; the record left nothing behind.
+    Everything before the record is committed. Nothing that its handler did is.
     """
 
 
 class FatalTaskError(PipelineError):
-    """A check of the protocol failed or a limit cannot be met. Reaction: stop the task, repair nothing."""
+    """A check of the protocol failed, or a limit cannot be met. The task stops, and nothing is repaired."""
 
 
 class OutOfRangeError(FatalTaskError):
-    """A partition holds nothing at the position that was asked for. Reaction: find out on which side that is."""
+    """A partition has no record at the requested position. The task finds out whether it is too low or too high."""
 
 
 class CorruptStateError(PipelineError):
-    """The local state cannot be trusted or written. Reaction: stop the task; restore from the journal."""
+    """The local state cannot be trusted or written. The task stops; a restart restores from the journal."""
 
 
 class DamagedStateError(CorruptStateError):
-    """What was read from the local state fails its checks. Reaction: set it aside, restore from the journal."""
+    """Data of the local state fails its checks. The state is moved aside and restored from the journal."""
 
 
 class CheckpointStoreError(PipelineError):
-    """The checkpoint store does not answer, refuses, or is full. Reaction: go on without it, and try again later.
+    """The checkpoint store does not answer, refuses access, or is full. The worker tries again later.
 
-    The operator mends the store; until then the journal grows, and a restore that needs a checkpoint waits.
+    Until an operator repairs the store, the journal grows, and a restore that needs a checkpoint waits.
     """
 
 
 class DamagedCheckpointError(PipelineError):
-    """A checkpoint's manifest or object is missing or fails its checks. Reaction: the checkpoint before it."""
+    """A manifest or an object of a checkpoint is missing or fails its checks. The checkpoint before it is used."""
 
 
 class FencedError(PipelineError):
-    """A newer owner has taken the task. Reaction: drop the task, touch nothing durable."""
+    """A newer owner has taken the task or the transactional id. The task is dropped without another write."""
 
 
 class SupersededError(PipelineError):
-    """Somebody else owned the task in between. Reaction: drop its overlays, plan the restore, acquire."""
+    """Another worker owned the task in between. Its overlays are dropped, and it is restored and acquired again."""
 
 
 class DisplacedError(PipelineError):
-    """A younger process has this worker's id. Reaction: leave; whoever supervises it must not start it again.
+    """A newer process has the id of this worker. The process ends and must not be restarted.
 
-    Two supervisors that both did would take the tasks from each other for ever.
+    Two supervisors that restarted it would take the tasks from each other permanently.
     """
 
     exit_code = 5
 
 
 class RetriableError(PipelineError):
-    """The same call may simply be made again."""
+    """The same call can be repeated."""
 
 
 class TruncatedError(RetriableError):
-    """The partition was truncated beyond where it was to be read from. Reaction: look again where it begins."""
+    """The partition was truncated beyond the position to read. Its start is looked up again."""
 
 
 class StaleReadError(RetriableError):
-    """The broker that answered holds less than the partition's leader. Reaction: ask again, with another client."""
+    """The broker that answered has less than the partition's leader. The read is repeated with another client."""
 
 
 class AbortableError(PipelineError):
-    """The open transaction cannot commit. Reaction: abort, renew, rewind to the last entry."""
+    """The open transaction cannot commit. It is aborted; for a transaction of a service, run its block again."""
 
 
 class RefusedError(AbortableError):
-    """The brokers refuse a record of the open transaction for what is in it. Reaction: find its input record.
+    """The brokers refuse the content of a record of the open transaction. The worker finds its input record.
 
-    The same transaction would be refused again. `topic`: where it was refused.
+    The same transaction would be refused again.
+
+    Attributes:
+        topic: The topic that refused it.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, topic: str = "") -> None:
@@ -167,13 +189,15 @@ class RefusedError(AbortableError):
 
 
 class UnknownOutcomeError(PipelineError):
-    """A commit may or may not have happened. Reaction: renew, and let the journal decide."""
+    """It is unknown whether a commit happened. A task reads its journal to find out."""
 
 
 class DeliveryError(PipelineError):
-    """Events of a `Producer` were not delivered, or it is not known. Reaction: send them again under the same ids.
+    """Events of a `Producer` were not delivered, or that is unknown. Send them again under the same ids.
 
-    `count`: how many. `events`: the first of them, as (topic, key, id).
+    Attributes:
+        count: The number of events.
+        events: The first of them, as (topic, key as bytes, id).
     """
 
     def __init__(
@@ -190,12 +214,12 @@ class DeliveryError(PipelineError):
 
 
 class QueueFullError(PipelineError):
-    """A producer holds as much as it may. Reaction: nothing was sent; wait, or refuse work oneself."""
+    """A producer is at its limits. Nothing was sent: wait, or refuse work."""
 
 
 class ProducerClosedError(PipelineError):
-    """A producer was closed, or its client has failed for good. Reaction: open another one."""
+    """A producer is closed, or its client has failed permanently. Open another one."""
 
 
 class InvariantError(Exception):
-    """A bug in this package, never a condition of the world. Reaction: crash loudly, report it."""
+    """A bug in this package, never an expected condition. Please report it."""

@@ -14,24 +14,90 @@ V = TypeVar("V")
 
 
 class Codec(Protocol[V]):
-    """`encode` and `decode` of one type, for values of topics and tables."""
+    """A codec of your own for values of topics and tables: any object with these two methods.
 
-    def encode(self, value: V, /) -> bytes: ...
+    Example:
+        ```python
+        class Upper:
+            def encode(self, value: str, /) -> bytes:
+                return value.upper().encode()
 
-    def decode(self, data: bytes, /) -> V: ...
+            def decode(self, data: bytes, /) -> str:
+                return data.decode()
+
+
+        names = app.topic("names", key=str, value=str, codec=Upper())
+        ```
+    """
+
+    def encode(self, value: V, /) -> bytes:
+        """Encode a value.
+
+        Args:
+            value: Of the declared type.
+
+        Returns:
+            The bytes.
+
+        Raises:
+            ValueError: The value cannot be encoded: an error of the record that is processed. So is any exception.
+        """
+
+    def decode(self, data: bytes, /) -> V:
+        """Decode a value.
+
+        Args:
+            data: The bytes of a record's value or of a row. Never None.
+
+        Returns:
+            The value.
+
+        Raises:
+            ValueError: The bytes cannot be decoded: an error of the record. So is any exception.
+        """
 
 
 class MessageCodec(Protocol[V]):
-    """A codec of a topic whose `decode` also looks at the message: at its headers, for a schema's number say.
+    """A codec of your own for a topic, whose `decode` also reads the message: a schema id in its headers, for example.
 
-    `message` has the methods of the Kafka client's: `headers()` is None or a list of (str, bytes or None), `topic()`,
-    `key()`, `timestamp()` and so on. Headers that cannot be read raise a ValueError when they are used. What is sent is
-    encoded only: there is no message yet by which to decode it again.
+    What is sent is encoded only: there is no message yet with which to decode it again.
+
+    Example:
+        ```python
+        class BySchemaId:
+            def encode(self, value: Order, /) -> bytes:
+                return msgspec.json.encode(value)
+
+            def decode(self, data: bytes, message: Any, /) -> Order:
+                schema = dict(message.headers() or ())["schema-id"]
+                return decoders[schema](data)
+        ```
     """
 
-    def encode(self, value: V, /) -> bytes: ...
+    def encode(self, value: V, /) -> bytes:
+        """Encode a value. As `Codec.encode`.
 
-    def decode(self, data: bytes, message: Any, /) -> V: ...
+        Args:
+            value: Of the declared type.
+
+        Returns:
+            The bytes.
+        """
+
+    def decode(self, data: bytes, message: Any, /) -> V:
+        """Decode a value.
+
+        Args:
+            data: The bytes of the record's value.
+            message: The Kafka client's message: `headers()` is None or a list of (str, bytes or None); `topic()`,
+                `key()`, `timestamp()` and so on. Headers that cannot be read raise a ValueError.
+
+        Returns:
+            The value.
+
+        Raises:
+            ValueError: The bytes cannot be decoded: an error of the record. So is any exception.
+        """
 
 
 def check_codec(codec: Any, where: str) -> bool:

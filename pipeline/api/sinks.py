@@ -26,7 +26,19 @@ Mode = Literal["upsert", "insert", "append"]
 
 
 class Delete:
-    """What a `row` function returns to delete a row: `Delete({"id": event.key})`. Its columns are the sink's key."""
+    """What a `row` function returns to delete a row of a sink with the mode `upsert`.
+
+    Args:
+        key: Values by column. The columns are the sink's key.
+
+    Attributes:
+        key: As given.
+
+    Example:
+        ```python
+        Sqlite("orders.db", "orders", row=lambda event: Delete({"id": event.key}) if event.value is None else {...})
+        ```
+    """
 
     __slots__ = ("key",)
 
@@ -42,21 +54,19 @@ Write = Callable[[Any, Sequence[Event[K, V]]], None]
 
 
 class Sink(ABC, Generic[K, V]):
-    """Where the rows of a topic's records go. Made by `Postgres` and `Sqlite`.
+    """A table of a database, or a function that writes to one. Made by `Postgres` and `Sqlite`.
 
-    table: a name, or SCHEMA.NAME, spelled as the database spells it.
-    mode: `upsert` replaces the row of the same key; `insert` leaves a row that is there as it is; `append` inserts,
-    and a row that is there already is the record's error.
-    row: makes a record's row, column by column; None for a record that has none; `Delete` (upsert only) to delete
-    one. Every row of a sink has the same columns.
-    key: the columns that tell rows apart; default: the table's primary key.
-    write: instead of a table: a function of a cursor and some events that writes whatever it wants, in our
-    transaction. It must not end the transaction. It may be called again with the same events, or a part of them, as
-    long as nothing of it was committed.
+    Attributes:
+        table: The name of the table, or None for a sink with a write function.
+        mode: `"upsert"`, `"insert"` or `"append"`.
+        row: The function that makes a row, or None.
+        key: The key columns that were given.
+        write: The write function, or None.
+        engine: The kind of database: `"postgres"` or `"sqlite"`.
     """
 
     engine: str
-    needs: str
+    _needs: str
 
     def __init__(
         self,
@@ -73,23 +83,23 @@ class Sink(ABC, Generic[K, V]):
         self.key = tuple([key] if isinstance(key, str) else key)
         self.write = write
         self._check()
-        if find_spec(self.needs) is None:
-            raise ConfigError(f"{self} needs {self.needs}, which is not installed", hint=self.install)
+        if find_spec(self._needs) is None:
+            raise ConfigError(f"{self} needs {self._needs}, which is not installed", hint=self._install)
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """Names the database to people. Never a secret."""
+        """The name of the database in messages. Never a secret."""
 
     @property
     @abstractmethod
-    def install(self) -> str:
+    def _install(self) -> str:
         """How to get what `needs` names."""
 
     @property
     @abstractmethod
     def address(self) -> str:
-        """How to reach it; equal for sinks that share a transaction. May hold a secret."""
+        """How to connect; equal for sinks that can share a transaction. It may be a secret."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.place}{f' table {self.table}' if self.table else ''}"
@@ -118,13 +128,36 @@ class Sink(ABC, Generic[K, V]):
 
 
 class Postgres(Sink[K, V]):
-    """Rows in a PostgreSQL database.
+    """Rows in a PostgreSQL database: a sink for `app.sink` and `group.sink`.
 
-    dsn: a connection string or URI, as libpq takes it. Take it from the environment; it may hold a password.
+    Args:
+        dsn: A connection string or URI of libpq. It may contain a password, so take it from the environment.
+        table: The table's name, or SCHEMA.NAME, spelled as the database spells it.
+        mode: `"upsert"` replaces the row of the same key. `"insert"` leaves an existing row unchanged. `"append"`
+            inserts; an existing row is then an error of the record.
+        row: Makes a record's row: values by column. None for a record without a row; a `Delete` (upsert only) to
+            delete one. Every row of a sink has the same columns.
+        key: The columns that identify a row. Default: the table's primary key.
+        write: A function of a cursor and some events, instead of a table. It writes what it wants in the worker's
+            transaction, and must not end the transaction. It may be called again with some or all of the same events,
+            as long as nothing of it was committed.
+
+    Attributes:
+        dsn: As given.
+
+    Raises:
+        ConfigError: An argument cannot be used, or psycopg is not installed.
+
+    Example:
+        ```python
+        Postgres(
+            os.environ["DSN"], "orders", row=lambda event: {"id": event.key, "amount": event.value.amount}
+        )
+        ```
     """
 
     engine = "postgres"
-    needs = "psycopg"
+    _needs = "psycopg"
 
     def __init__(
         self,
@@ -143,23 +176,49 @@ class Postgres(Sink[K, V]):
 
     @property
     def place(self) -> str:
+        """The name of the database in messages. Never a secret."""
         host, database = _host_and_database(self.dsn)
         return f"postgresql://{host}/{database}"
 
     @property
-    def install(self) -> str:
+    def _install(self) -> str:
         return install_hint("postgres")
 
     @property
     def address(self) -> str:
+        """How to connect. It may be a secret."""
         return self.dsn
 
 
 class Sqlite(Sink[K, V]):
-    """Rows in a SQLite file, which is created when it is missing. For one machine: its lock is the file's."""
+    """Rows in a SQLite file: a sink for `app.sink` and `group.sink`. For the workers of one machine.
+
+    Args:
+        path: The file. It is created if it does not exist.
+        table: The table's name, or SCHEMA.NAME, spelled as the database spells it.
+        mode: `"upsert"` replaces the row of the same key. `"insert"` leaves an existing row unchanged. `"append"`
+            inserts; an existing row is then an error of the record.
+        row: Makes a record's row: values by column. None for a record without a row; a `Delete` (upsert only) to
+            delete one. Every row of a sink has the same columns.
+        key: The columns that identify a row. Default: the table's primary key.
+        write: A function of a cursor and some events, instead of a table. It writes what it wants in the worker's
+            transaction, and must not end the transaction. It may be called again with some or all of the same events,
+            as long as nothing of it was committed.
+
+    Attributes:
+        path: As given.
+
+    Raises:
+        ConfigError: An argument cannot be used.
+
+    Example:
+        ```python
+        Sqlite("orders.db", "orders", row=lambda event: {"id": event.key, "amount": event.value.amount})
+        ```
+    """
 
     engine = "sqlite"
-    needs = "sqlite3"
+    _needs = "sqlite3"
 
     def __init__(
         self,
@@ -180,15 +239,17 @@ class Sqlite(Sink[K, V]):
         super().__init__(table, mode=mode, row=row, key=key, write=write)
 
     @property
-    def install(self) -> str:
+    def _install(self) -> str:
         return "install a Python that has the sqlite3 module"
 
     @property
     def place(self) -> str:
+        """The name of the database in messages. Never a secret."""
         return f"sqlite:{self.path}"
 
     @property
     def address(self) -> str:
+        """How to connect. It may be a secret."""
         return str(self.path.absolute())
 
 

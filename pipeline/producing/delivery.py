@@ -12,13 +12,21 @@ import msgspec
 
 from pipeline.errors import PipelineError
 
-__all__ = ["Delivered", "Delivery", "OnDelivery", "renew_lock"]
+__all__ = ["Delivered", "Delivery", "OnDelivery", "RuntimeDelivery", "renew_lock"]
 
 Place = tuple[int, int, int]  # partition, offset, milliseconds
 
 
 class Delivered(NamedTuple):
-    """Where an event is now. `timestamp_ms`: the record's, since the epoch."""
+    """Where an event was written.
+
+    Attributes:
+        topic: The topic's name.
+        partition: The partition, from 0.
+        offset: The record's offset.
+        id: The event id.
+        timestamp_ms: The record's timestamp, in milliseconds since the epoch.
+    """
 
     topic: str
     partition: int
@@ -28,31 +36,56 @@ class Delivered(NamedTuple):
 
 
 class Delivery(msgspec.Struct, eq=False):
-    """The outcome of one `send`: as a `concurrent.futures.Future`, but cheap while nobody waits for it.
+    """The outcome of one `Producer.send`, like a `concurrent.futures.Future`.
 
-    `result` and `exception` wait; `future` gives a true Future, for `concurrent.futures.wait` and
-    `asyncio.wrap_future`. An event that was sent cannot be cancelled.
+    `result` and `exception` wait. `future` gives a Future, for `concurrent.futures.wait` and `asyncio.wrap_future`.
+    An event that was sent cannot be cancelled.
+
+    Attributes:
+        topic: The name of the event's topic.
+        key: The event's key as bytes, or None.
+        id: The event id.
+
+    Example:
+        ```python
+        delivery = producer.send(orders, "k", Order(5))
+        print(delivery.result(timeout=10).offset)
+        ```
     """
 
     topic: str
     key: bytes | None
     id: bytes
-    size: int
-    on_delivery: Callable[[Delivery], object] | None
-    sequence: int = 0
-    seen: bool = False  # somebody has been told how it ended
+    _seen: bool = False  # the program has asked for the outcome
     _outcome: Place | PipelineError | None = None
     _future: Future[Delivered] | None = None
 
     def done(self) -> bool:
-        """Whether it is known what became of the event."""
+        """Whether the outcome is known.
+
+        Returns:
+            True after the event was delivered or has failed.
+        """
         return self._outcome is not None
 
     def result(self, timeout: float | None = None) -> Delivered:
-        """Wait up to `timeout` seconds, or for as long as it takes; where the event is.
+        """Wait for the event's delivery.
 
-        Raises DeliveryError (send it again under the same id), ConfigError (no such topic, not allowed, too
-        large), TimeoutError (not known yet).
+        Args:
+            timeout: Seconds to wait. Default: until the outcome is known, at most `delivery_timeout_s`.
+
+        Returns:
+            Where the event was written.
+
+        Raises:
+            DeliveryError: It was not delivered, or that is not known. Send it again under the same id.
+            ConfigError: The topic does not exist, may not be written, or refuses the event's size.
+            TimeoutError: The outcome is not known yet.
+
+        Example:
+            ```python
+            offset = producer.send(orders, "k", Order(5)).result(timeout=10).offset
+            ```
         """
         failure = self.exception(timeout)
         if failure is not None:
@@ -60,36 +93,43 @@ class Delivery(msgspec.Struct, eq=False):
         return self._delivered()
 
     def exception(self, timeout: float | None = None) -> PipelineError | None:
-        """Wait likewise; why the event was not delivered, or None when it was. Raises TimeoutError."""
+        """Wait for the outcome, without raising the event's error.
+
+        Args:
+            timeout: Seconds to wait. Default: until the outcome is known.
+
+        Returns:
+            Why the event was not delivered (as `result` raises it), or None if it was.
+
+        Raises:
+            TimeoutError: The outcome is not known yet.
+        """
         if self._outcome is None:
             self.future().exception(timeout)
-        self.seen = True
+        self._seen = True
         return self._outcome if isinstance(self._outcome, PipelineError) else None
 
     def future(self) -> Future[Delivered]:
-        """A Future of the same outcome; the same one each time."""
+        """A Future of the same outcome.
+
+        Returns:
+            The same object each time. It cannot be cancelled.
+
+        Example:
+            ```python
+            delivered = await asyncio.wrap_future(delivery.future())
+            ```
+        """
         with _Making.lock:
             if self._future is None:
                 future: Future[Delivered] = Future()
                 future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
                 self._future = future
-        self.seen = True
+        self._seen = True
         # After the line that shows the future to `finish`: one of the two sees what the other has set.
         if self._outcome is not None:
             self._settle(self._future)
         return self._future
-
-    def finish(self, outcome: Place | PipelineError) -> None:
-        """Say what became of it; once. For the outbox."""
-        self._outcome = outcome
-        if self._future is not None:
-            self._settle(self._future)
-
-    def disown(self, reason: PipelineError) -> None:
-        """The same in a forked child, where nobody else is left who could wait, and locks may be held for ever."""
-        if self._outcome is None:
-            self._outcome = reason
-            self._future = None
 
     def _settle(self, future: Future[Delivered]) -> None:
         with suppress(InvalidStateError):  # both may see it
@@ -101,6 +141,38 @@ class Delivery(msgspec.Struct, eq=False):
     def _delivered(self) -> Delivered:
         partition, offset, milliseconds = self._outcome  # type: ignore[misc]
         return Delivered(self.topic, partition, offset, self.id, milliseconds)
+
+
+class RuntimeDelivery(Delivery, eq=False):
+    """A delivery as the outbox keeps it.
+
+    `size`: bytes that it counts for. `sequence`: of the `send`.
+    """
+
+    size: int = 0
+    on_delivery: Callable[[Delivery], object] | None = None
+    sequence: int = 0
+
+    @property
+    def seen(self) -> bool:
+        """Whether the program has asked for the outcome."""
+        return self._seen
+
+    @seen.setter
+    def seen(self, seen: bool) -> None:
+        self._seen = seen
+
+    def finish(self, outcome: Place | PipelineError) -> None:
+        """Say what became of it; once."""
+        self._outcome = outcome
+        if self._future is not None:
+            self._settle(self._future)
+
+    def disown(self, reason: PipelineError) -> None:
+        """The same in a forked child, where nobody else is left who could wait, and locks may be held for ever."""
+        if self._outcome is None:
+            self._outcome = reason
+            self._future = None
 
 
 OnDelivery = Callable[[Delivery], object]

@@ -7,27 +7,24 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Protocol
-from weakref import WeakSet
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from pipeline.producing.delivery import renew_lock
 from pipeline.producing.ids import forget_random
 
-__all__ = ["Forkable", "leave_behind", "tell_in_children"]
+__all__ = ["leave_behind", "tell_in_children"]
 
 
-class Forkable(Protocol):
-    """Told in a child that it is one now."""
+T = TypeVar("T")
 
-    def forked(self) -> None: ...
-
-
-_KNOWN: WeakSet[Forkable] = WeakSet()
+_KNOWN: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
 
 
-def tell_in_children(one: Forkable) -> None:
-    """Call `forked` in each child of this process, for as long as `one` lives."""
-    _KNOWN.add(one)
+def tell_in_children(one: T, forked: Callable[[T], None]) -> None:
+    """Call `forked(one)` in each child of this process, as long as `one` lives. `forked` must not refer to it."""
+    _KNOWN[one] = forked
 
 
 def leave_behind(client: object) -> None:
@@ -38,8 +35,8 @@ def leave_behind(client: object) -> None:
 def _in_child() -> None:
     renew_lock()
     forget_random()
-    for one in list(_KNOWN):
-        one.forked()
+    for one, forked in list(_KNOWN.items()):
+        forked(one)
 
 
 os.register_at_fork(after_in_child=_in_child)

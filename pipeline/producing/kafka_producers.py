@@ -18,10 +18,21 @@ __all__ = ["Producer", "TransactionalProducer"]
 
 
 class Producer(EventProducer):
-    """Sends events to Kafka; threads and coroutines may share it. Close it, or use it in a `with`.
+    """Sends events to Kafka. Threads and coroutines may share it. Close it, or use it in a `with` or `async with`.
 
-    `settings`: default, what PIPELINE_* and pipeline.toml say. Opening it asks Kafka nothing: a Kafka that is
-    away is waited for by the events. Raises ConfigError.
+    Opening it does not connect: if Kafka is unreachable, the events wait, up to `delivery_timeout_s`.
+
+    Args:
+        settings: Default: the settings of the environment and of `pipeline.toml`, as `load_settings` reads them.
+
+    Raises:
+        ConfigError: A setting is wrong.
+
+    Example:
+        ```python
+        with Producer() as producer:
+            producer.send(orders, "customer-7", Order(5), id="order-5")
+        ```
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -32,10 +43,25 @@ class Producer(EventProducer):
 
 
 class TransactionalProducer(TransactionalSender):
-    """Sends batches of events to Kafka, each whole or not at all. It has no `send`: only its transactions have.
+    """Sends transactions to Kafka: groups of events that readers of committed records see completely or not at all.
 
-    transactional_id: one for each running instance of the service, the same again after a restart, so that what
-    a killed one left open ends at once. `settings`: as for `Producer`. Raises ConfigError.
+    Close it, or use it in a `with`.
+
+    Args:
+        transactional_id: A name for each running instance of the service, the same after a restart: a new producer
+            ends the transaction that a killed one has left open. Letters, digits, `_` and `-`.
+        settings: As for `Producer`.
+
+    Raises:
+        ConfigError: A setting or the transactional id is wrong.
+
+    Example:
+        ```python
+        with TransactionalProducer("orders-1") as producer:
+            with producer.transaction() as transaction:
+                transaction.send(orders, "customer-7", Order(5), id="order-5")
+                transaction.send(stock, "shoe", Taken(1), id="order-5")
+        ```
     """
 
     def __init__(self, transactional_id: str, settings: Settings | None = None) -> None:

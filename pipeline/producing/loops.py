@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from pipeline.producing.delivery import Delivered, Delivery
+from pipeline.producing.delivery import Delivered, RuntimeDelivery
 from pipeline.producing.encoding import Encoded
 from pipeline.producing.outbox import Outbox
 
@@ -25,7 +25,7 @@ class Loop:
         self._outbox = outbox
         self._max_block_s = max_block_s
         self._turn = asyncio.Lock()  # fair
-        self._done: list[tuple[asyncio.Future[Delivered], Delivery]] = []
+        self._done: list[tuple[asyncio.Future[Delivered], RuntimeDelivery]] = []
         self._told = False
 
     @property
@@ -52,7 +52,7 @@ class Loop:
         self._outbox.call_when_room(partial(self._call, partial(_set, room)))
         await room
 
-    def _report(self, outcome: asyncio.Future[Delivered], delivery: Delivery) -> None:
+    def _report(self, outcome: asyncio.Future[Delivered], delivery: RuntimeDelivery) -> None:
         """On the producer's thread."""
         self._done.append((outcome, delivery))
         if not self._told:
@@ -80,7 +80,7 @@ class Loop:
         for _, delivery in done:
             self._nobody_waits(delivery)
 
-    def _nobody_waits(self, delivery: Delivery) -> None:
+    def _nobody_waits(self, delivery: RuntimeDelivery) -> None:
         if delivery.exception() is not None:
             delivery.seen = False
             self._outbox.remember(delivery)

@@ -25,7 +25,7 @@ import msgspec
 from pipeline.config import ProducerSettings
 from pipeline.errors import DeliveryError, InvariantError, PipelineError, ProducerClosedError, QueueFullError
 from pipeline.ports import EventClient, EventClients, Logger, error_fields
-from pipeline.producing.delivery import Delivery, OnDelivery
+from pipeline.producing.delivery import OnDelivery, RuntimeDelivery
 from pipeline.producing.encoding import Encoded
 from pipeline.producing.failures import named, text_of, undelivered
 from pipeline.producing.forks import leave_behind, tell_in_children
@@ -47,7 +47,7 @@ class _Report(msgspec.Struct, gc=False, eq=False):
     """
 
     outbox: Outbox
-    delivery: Delivery
+    delivery: RuntimeDelivery
     error: Any = None
     record: Any = None
 
@@ -69,20 +69,20 @@ class Outbox:
         self._ended: PipelineError | None = None
         self._begin_empty()
         self._open()
-        tell_in_children(self)
+        tell_in_children(self, Outbox.forked)
 
     def _begin_empty(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.RLock()  # may be taken again: a collection may end us anywhere
         self._room = threading.Condition(self._lock)
         self._closing = threading.Lock()
-        self._waiting: dict[Delivery, None] = {}  # by age
+        self._waiting: dict[RuntimeDelivery, None] = {}  # by age
         self._bytes = 0
         self._sequence = 0
         self._reported: list[_Report] = []
         self._serving = False
         self._settling = False
-        self._failed: dict[Delivery, None] = {}
+        self._failed: dict[RuntimeDelivery, None] = {}
         self._failed_beyond = 0
         self._when_room: list[Callable[[], object]] = []
         self._stop = False
@@ -97,7 +97,7 @@ class Outbox:
         self._thread.start()
         return client
 
-    def put(self, event: Encoded, on_delivery: OnDelivery | None, *, wait: bool) -> Delivery | None:
+    def put(self, event: Encoded, on_delivery: OnDelivery | None, *, wait: bool) -> RuntimeDelivery | None:
         """Take an event; None when there is no room and `wait` is false.
 
         Raises QueueFullError after `max_block_s`, ProducerClosedError, and what the client's `enqueue` raises.
@@ -105,7 +105,7 @@ class Outbox:
         if self._pid != os.getpid():
             self.forked()
         size = event.size
-        delivery = Delivery(event.topic, event.key, event.id, size, on_delivery)
+        delivery = RuntimeDelivery(event.topic, event.key, event.id, size=size, on_delivery=on_delivery)
         report = _Report(self, delivery)
         deadline: float | None = None
         if self._serving and wait:
@@ -138,7 +138,7 @@ class Outbox:
                 return
         call()
 
-    def remember(self, delivery: Delivery) -> None:
+    def remember(self, delivery: RuntimeDelivery) -> None:
         """Let the next `flush` say that this one has failed, unless somebody looks at it before."""
         with self._lock:
             if len(self._failed) < _REMEMBERED:
@@ -258,7 +258,7 @@ class Outbox:
             self._settling = False
             self._room.notify_all()
 
-    def _finish(self, delivery: Delivery, error: Any, record: Any, client: EventClient) -> None:
+    def _finish(self, delivery: RuntimeDelivery, error: Any, record: Any, client: EventClient) -> None:
         if error is None:
             delivery.finish((record.partition(), record.offset(), record.timestamp()[1]))
         else:

@@ -45,16 +45,36 @@ class EventProducer:
         timestamp_ms: int | None = None,
         on_delivery: OnDelivery | None = None,
     ) -> Delivery:
-        """Take an event, and return before it is delivered; the Delivery tells when it is.
+        """Send an event, without waiting for its delivery.
 
-        id: what duplicates are recognised by; one of your own makes a repetition recognisable. Without it the
-        event gets a UUIDv7. timestamp_ms: since the epoch; without it, now. on_delivery: called with the
-        Delivery on the producer's thread; a failure it was told of is not raised by `flush` any more.
+        It waits up to `max_block_s` while the events that wait for delivery are at `max_records` or `max_bytes`.
 
-        Waits up to `max_block_s` while `max_records` or `max_bytes` wait for delivery, then raises
-        QueueFullError. Raises TypeError, ValueError or OverflowError for what the topic's types do not
-        allow or what is too large, ConfigError for what is no topic, ProducerClosedError. In each of these cases
-        nothing was sent.
+        Args:
+            topic: What `app.topic(...)` returned, of any app.
+            key: Of the topic's key type.
+            value: Of the topic's value type.
+            id: The event id, by which readers recognise duplicates: a str (as UTF-8) or bytes, not empty. Give one of
+                your own, so that an event that is sent again is recognised. Default: a new UUIDv7.
+            headers: Pairs of a name and bytes, in order.
+            timestamp_ms: Milliseconds since the epoch, above 0. Default: now.
+            on_delivery: Called with the Delivery when the outcome is known, on the producer's thread: it must not
+                block. `flush` does not raise a failure that was given to it.
+
+        Returns:
+            The event's Delivery, which tells the outcome.
+
+        Raises:
+            TypeError: The key, the value, the id or a header has a wrong type. Nothing was sent, as in all cases below.
+            ValueError: The key or the value cannot be encoded, or the event is over `max_event_bytes`.
+            OverflowError: A number is too large for its encoding.
+            ConfigError: The topic is not a topic of an app.
+            QueueFullError: No room became free within `max_block_s`.
+            ProducerClosedError: The producer is closed.
+
+        Example:
+            ```python
+            producer.send(orders, "customer-7", Order(5), id="order-5")
+            ```
         """
         event = self._encoder.encode(topic, key, value, id, headers, timestamp_ms)
         delivery = self._outbox.put(event, on_delivery, wait=True)
@@ -72,33 +92,105 @@ class EventProducer:
         headers: Sequence[tuple[str, bytes]] = (),
         timestamp_ms: int | None = None,
     ) -> Delivered:
-        """Send an event and wait until it is delivered, without blocking the loop; where it is.
+        """Send an event and wait until it is delivered, without blocking the event loop.
 
-        Events are sent in the order of the calls, however many are under way. Raises as `send` does, and
-        DeliveryError and ConfigError as `Delivery.result` does. Cancelling gives up the waiting, not the event.
+        Events are sent in the order of the calls, however many calls are in progress. Cancelling the call ends the
+        waiting; the event is still sent.
+
+        Args:
+            topic: What `app.topic(...)` returned, of any app.
+            key: Of the topic's key type.
+            value: Of the topic's value type.
+            id: The event id, by which readers recognise duplicates: a str (as UTF-8) or bytes, not empty. Give one of
+                your own, so that an event that is sent again is recognised. Default: a new UUIDv7.
+            headers: Pairs of a name and bytes, in order.
+            timestamp_ms: Milliseconds since the epoch, above 0. Default: now.
+
+        Returns:
+            Where the event was written.
+
+        Raises:
+            TypeError: As `send`.
+            ValueError: As `send`.
+            OverflowError: As `send`.
+            ConfigError: As `send`; or the topic does not exist, may not be written, or refuses the event's size.
+            QueueFullError: As `send`.
+            ProducerClosedError: As `send`.
+            DeliveryError: The event was not delivered, or that is not known. Send it again under the same id.
+
+        Example:
+            ```python
+            delivered = await producer.asend(orders, "customer-7", Order(5), id="order-5")
+            ```
         """
         event = self._encoder.encode(topic, key, value, id, headers, timestamp_ms)
         return await self._loop().send(event)
 
     def flush(self, timeout_s: float | None = None) -> None:
-        """Wait until all that was sent before is delivered or has failed; at most `delivery_timeout_s` by itself.
+        """Wait until every event that was sent before is delivered or has failed.
 
-        Raises DeliveryError, with how many and the first ones: events not delivered within `timeout_s`, which
-        go on being tried, and events that have failed since the last flush without anybody having looked.
+        Args:
+            timeout_s: Seconds to wait. Default: until every outcome is known, at most `delivery_timeout_s`.
+
+        Raises:
+            DeliveryError: Some events were not delivered within `timeout_s` (they are still tried), or have failed
+                since the last flush and their outcome was not asked for. The error has their number and the first of
+                them.
+
+        Example:
+            ```python
+            producer.flush()
+            ```
         """
         self._outbox.flush(timeout_s)
 
     def close(self, timeout_s: float | None = None) -> None:
-        """`flush`, and release the client. What is not delivered within `timeout_s` is given up and in the error."""
+        """Flush, and close the producer. Events that are not delivered within `timeout_s` are no longer tried.
+
+        Args:
+            timeout_s: As for `flush`.
+
+        Raises:
+            DeliveryError: As for `flush`.
+
+        Example:
+            ```python
+            producer.close(timeout_s=10)
+            ```
+        """
         self._outbox.close(timeout_s)
         self._dropped.detach()
 
     async def aflush(self, timeout_s: float | None = None) -> None:
-        """`flush` beside the loop."""
+        """Flush without blocking the event loop.
+
+        Args:
+            timeout_s: As for `flush`.
+
+        Raises:
+            DeliveryError: As for `flush`.
+
+        Example:
+            ```python
+            await producer.aflush()
+            ```
+        """
         await asyncio.to_thread(self.flush, timeout_s)
 
     async def aclose(self, timeout_s: float | None = None) -> None:
-        """`close` beside the loop."""
+        """Flush and close the producer without blocking the event loop.
+
+        Args:
+            timeout_s: As for `close`.
+
+        Raises:
+            DeliveryError: As for `close`.
+
+        Example:
+            ```python
+            await producer.aclose()
+            ```
+        """
         await asyncio.to_thread(self.close, timeout_s)
 
     def _loop(self) -> Loop:

@@ -33,7 +33,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.api.declarations import Topic
 from pipeline.config import ProducerSettings
@@ -61,19 +61,19 @@ RETRY_BACKOFF_MS = 500
 
 
 class Transaction:
-    """A batch that is open. Valid inside its `with`, for the thread that opened it.
+    """An open transaction: what `TransactionalProducer.transaction()` gives to its `with` block.
 
-    An event that is refused fails the batch: without that event it would be committed in part, also where the caller
-    has caught the exception.
+    Valid inside the block, for the thread that opened it. An event that is refused fails the whole transaction, even
+    if the caller catches the exception: without that event, the transaction would be committed in part.
     """
 
-    def __init__(self, send: Callable[[Sequence[Output]], None], encoder: Encoder) -> None:
-        self._send = send
-        self._encoder = encoder
-        self._outputs: list[Any] = []
-        self._open = True
-        self._refused: BaseException | None = None
-        self.count = 0
+    if TYPE_CHECKING:  # set by RuntimeTransaction
+        _count: int
+        _encoder: Encoder
+        _open: bool
+        _outputs: list[Any]
+        _refused: BaseException | None
+        _send: Callable[[Sequence[Output]], None]
 
     def send(
         self,
@@ -85,41 +85,84 @@ class Transaction:
         headers: Sequence[tuple[str, bytes]] = (),
         timestamp_ms: int | None = None,
     ) -> bytes:
-        """Add an event to the batch; its id. Everything is as in `Producer.send`, but for the waiting.
+        """Add an event to the transaction.
 
-        Give ids of your own: a batch whose outcome is unknown can only be sent again under the same ones. Whatever it
-        raises fails the batch. After that it raises AbortableError, and so does the end of the block.
+        Give ids of your own: a transaction whose outcome is unknown can only be sent again under the same ids.
+
+        Args:
+            topic: What `app.topic(...)` returned, of any app.
+            key: Of the topic's key type.
+            value: Of the topic's value type.
+            id: The event id, a str (as UTF-8) or bytes, not empty. Default: a new UUIDv7.
+            headers: Pairs of a name and bytes, in order.
+            timestamp_ms: Milliseconds since the epoch, above 0. Default: now.
+
+        Returns:
+            The event id.
+
+        Raises:
+            TypeError: The key, the value, the id or a header has a wrong type.
+            ValueError: The key or the value cannot be encoded, or the event is over `max_event_bytes`.
+            OverflowError: A number is too large for its encoding.
+            ConfigError: The topic is not a topic of an app.
+            ProducerClosedError: The block has ended.
+            AbortableError: An earlier event of the transaction was refused.
+            FencedError: Another producer with the same transactional id was opened.
+
+        Example:
+            ```python
+            with producer.transaction() as transaction:
+                transaction.send(orders, "k", Order(5), id="order-5")
+                transaction.send(stock, "shoe", Taken(1), id="order-5")
+            ```
         """
         if not self._open:
             raise ProducerClosedError("the transaction is over", hint="send inside its with statement")
-        self.check()
+        self._check()
         try:
             event = self._encoder.encode(topic, key, value, id, headers, timestamp_ms)
             when = event.timestamp_ms or time.time_ns() // 1_000_000
             self._outputs.append((event.topic, event.key, event.value, when, event.headers))
-            self.count += 1
+            self._count += 1
             if len(self._outputs) >= _AT_A_TIME:
-                self.pass_on()
+                self._pass_on()
         except BaseException as error:
             self._refused = error
             raise
         return event.id
 
-    def pass_on(self) -> None:
+    def _pass_on(self) -> None:
         """Hand to the client what was collected."""
         outputs, self._outputs = self._outputs, []
         if outputs:
             self._send(outputs)
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Raise AbortableError when an event was refused."""
         if self._refused is not None:
             said = self._refused.message if isinstance(self._refused, PipelineError) else self._refused
             raise AbortableError(
-                f"the batch has failed: event {self.count + 1} or one before it was refused ({said}): nothing of the "
+                f"the batch has failed: event {self._count + 1} or one before it was refused ({said}): nothing of the "
                 "transaction was written",
                 hint="let the exception leave the block, or check events before the block sends them",
             ) from self._refused
+
+
+class RuntimeTransaction(Transaction):
+    """A transaction as its producer handles it."""
+
+    def __init__(self, send: Callable[[Sequence[Output]], None], encoder: Encoder) -> None:
+        self._send = send
+        self._encoder = encoder
+        self._outputs = []
+        self._open = True
+        self._refused = None
+        self._count = 0
+
+    def complete(self) -> None:
+        """Hand the rest to the client. Raises AbortableError if an event was refused."""
+        self._check()
+        self._pass_on()
 
     def end(self) -> None:
         """Take nothing more."""
@@ -139,7 +182,7 @@ class TransactionalSender:
         self._commit_timeout_s = settings.commit_timeout_s
         self._begin_empty()
         self._ended: PipelineError | None = None
-        tell_in_children(self)
+        tell_in_children(self, TransactionalSender._forked)
 
     def _begin_empty(self) -> None:
         self._pid = os.getpid()
@@ -149,29 +192,41 @@ class TransactionalSender:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """All events of the block, or none. Threads take turns.
+        """Begin a transaction, and commit it at the end of the `with` block: all of its events, or none.
 
-        An exception in the block aborts, and goes on to the caller. Otherwise leaving the block raises
+        Threads take turns. An exception in the block aborts the transaction and is raised to the caller. Otherwise the
+        end of the block commits.
 
-        - AbortableError: nothing was written. Run the block again.
-        - UnknownOutcomeError: it was written whole or not at all, as after `commit_timeout_s` without an answer. Run
-          the block again with the same ids; or let an empty block settle it, and look whether the events are there.
-        - FencedError: another producer has this id (or the transaction took longer than its time-out). This one
-          is at its end.
-        - UnreachableError: only at the start. Nothing was written.
-        - QueueFullError: other threads' transactions took longer than `max_block_s`. Nothing was written.
+        Returns:
+            A context manager that gives the `Transaction`.
+
+        Raises:
+            AbortableError: Nothing was written. Run the block again.
+            UnknownOutcomeError: Everything was written or nothing, for example because Kafka did not answer within
+                `commit_timeout_s`. Run the block again with the same ids. Or run an empty block, which settles the
+                outcome, and then look whether the events exist.
+            FencedError: Another producer with this id was opened, or the transaction took longer than
+                `transaction_timeout_ms`. This producer can no longer be used.
+            UnreachableError: Kafka did not answer when the block began. Nothing was written.
+            QueueFullError: Other threads' transactions took longer than `max_block_s`. Nothing was written.
+            ProducerClosedError: The producer is closed, or a transaction is open on this thread.
+
+        Example:
+            ```python
+            with producer.transaction() as transaction:
+                transaction.send(orders, "k", Order(5), id="order-5")
+            ```
         """
         turn = self._take_turn()
         try:
             self._refuse_after_end()
             if self._engine.fence_due:
                 self._told(self._engine.fence)  # 1
-            batch = Transaction(self._send, self._encoder)
+            batch = RuntimeTransaction(self._send, self._encoder)
             self._told(self._engine.begin)  # 2
             try:
                 yield batch  # 3
-                batch.check()
-                batch.pass_on()
+                batch.complete()
                 self._told(self._engine.flush)  # 4
             except BaseException:
                 self._abort()
@@ -186,10 +241,15 @@ class TransactionalSender:
             turn.release()
 
     def close(self) -> None:
-        """Begin nothing more, and release the client. Never raises, and may be called again.
+        """Close the producer. Never raises, and may be called again.
 
-        A transaction of another thread is waited for, up to `max_block_s`. One that takes longer, or is this
-        thread's own, comes to its own end, and the client is released there.
+        It waits for a transaction of another thread, up to `max_block_s`. A transaction that takes longer, or that is
+        open on this thread, still ends as usual; its end releases the client.
+
+        Example:
+            ```python
+            producer.close()
+            ```
         """
         if self._pid != os.getpid():
             return
@@ -200,7 +260,7 @@ class TransactionalSender:
             finally:
                 self._turn.release()
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """The child must not end its parent's transactions, which sharing its id would do."""
         leave_behind(self._engine)
         self._begin_empty()
@@ -212,7 +272,7 @@ class TransactionalSender:
     def _take_turn(self) -> threading.Lock:
         """The lock that is held now. A child that is forked meanwhile has another one."""
         if self._pid != os.getpid():
-            self.forked()
+            self._forked()
         if self._owner == threading.get_ident():
             raise ProducerClosedError("a transaction is open on this thread already", hint="end it first")
         if not self._turn.acquire(timeout=self._max_block_s):

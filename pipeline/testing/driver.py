@@ -54,7 +54,7 @@ _START_S = 0.001
 
 
 class SimulatedCrash(BaseException):
-    """The process is gone, at a named step."""
+    """Ends the simulated process at a step. `TestDriver` catches it; a test sees `driver.crashed`."""
 
 
 class _CrashAt:
@@ -74,15 +74,44 @@ class _CrashAt:
 
 
 class TestDriver:
-    """An app on an in-memory Kafka and disk. Topics that the app declares are created.
+    """Runs an app on an in-memory Kafka and disk, with the real runtime. It can crash and restart the worker.
 
-    They accept records of any time, since the clock is a test's own; `broker.configure` gives them other settings.
+    Deterministic: one thread, a clock that the test controls, seeded randomness. The topics that the app declares are
+    created. They accept records of any time; `broker.configure` gives them other settings.
 
-    `partitions`: of each topic. `seed`: of nonces, jitter and, with `deferred`, of the order in which commits
-    and restores run beside the processing. `settings`: the worker's, for its intervals and limits; with a
-    `checkpoint_store` that is not empty, whatever it says, checkpoints are made in memory. `databases`: of sinks;
-    default: in memory, empty, and this driver's alone, whatever the sinks name. `MemoryDatabases(real=True)` opens the
-    databases and files that they name.
+    Args:
+        app: The app.
+        partitions: The number of partitions of each topic.
+        seed: For nonces and jitter, and with `deferred` for the order of commits and restores.
+        deferred: Commits and restores run later than the step that starts them, in an order that depends on `seed`.
+        settings: The worker's settings. With a `checkpoint_store`, checkpoints are made in memory, whatever its URL.
+        databases: The databases of sinks. Default: empty ones in memory, for whatever sinks name.
+            `MemoryDatabases(real=True)` opens the databases and files that they name.
+
+    Attributes:
+        app: The app.
+        broker: The in-memory Kafka.
+        checkpoints: The in-memory checkpoint store.
+        clock: The clock of worker and Kafka.
+        crash_log: The records at which a process has crashed, in memory.
+        crashed: Whether the worker has crashed and was not restarted.
+        databases: The databases of sinks.
+        settings: The worker's settings.
+        stores: The local state of each task, in memory.
+
+    Raises:
+        ConfigError: The app or a setting is wrong. The start of the worker, in `run`, checks more.
+
+    Example:
+        ```python
+        driver = TestDriver(app)
+        driver.send(flights, "AA", Flight("AA", 12))
+        driver.crash_at(Step.AFTER_COMMIT)
+        driver.run()
+        driver.restart(empty_disk=True)
+        driver.run()
+        assert driver.table(totals) == {"AA": Delay(1, 12)}
+        ```
     """
 
     __test__ = False
@@ -128,7 +157,26 @@ class TestDriver:
         event_id: bytes | None = None,
         partition: int | None = None,
     ) -> None:
-        """Produce an input record, placed by its key as Kafka does unless `partition` is given."""
+        """Produce an input record, to the partition of its key as Kafka does.
+
+        Args:
+            topic: A topic of the app.
+            key: Of the topic's key type.
+            value: Of the topic's value type.
+            timestamp_ms: Milliseconds since the epoch. Default: the driver's clock.
+            headers: Pairs of a name and bytes (or None).
+            event_id: Adds the header `event-id`.
+            partition: Another partition than that of the key.
+
+        Raises:
+            TypeError: The key or the value has a wrong type.
+            ValueError: The key or the value cannot be encoded.
+
+        Example:
+            ```python
+            driver.send(flights, "AA", Flight("AA", 12), event_id=b"1")
+            ```
+        """
         if event_id is not None:
             headers = [*headers, (EVENT_ID_HEADER, event_id)]
         declared = declared_topic(topic)
@@ -151,19 +199,40 @@ class TestDriver:
         headers: Sequence[tuple[str | bytes, bytes | None]] = (),
         partition: int | None = None,
     ) -> None:
-        """Produce bytes as they are, also such as the topic's type does not allow.
+        """Produce bytes unchanged, even if the topic's types do not allow them.
 
-        A header name of bytes is written as it is: other clients write names that are not valid UTF-8.
+        Args:
+            topic: A topic of the app.
+            key: The key's bytes, or None.
+            value: The value's bytes, or None.
+            timestamp_ms: Milliseconds since the epoch. Default: the driver's clock.
+            headers: Pairs of a name and bytes (or None). A name of bytes is written unchanged: other clients write
+                names that are not valid UTF-8.
+            partition: Another partition than that of the key.
+
+        Example:
+            ```python
+            driver.send_raw(flights, b"AA", b"not JSON")
+            ```
         """
         when = self.clock.wall_ms() if timestamp_ms is None else timestamp_ms
         raw: Any = headers
         self.broker.produce(Output(topic.name, key, value, when, raw), partition=partition)
 
     def run(self) -> None:
-        """Start the worker if none runs, and process until nothing is left to do.
+        """Start the worker if none runs, and process until nothing is left to do. Time passes meanwhile.
 
-        Ends early, with `crashed` set, when a step that `crash_at` named is reached. Raises the first failure
-        of a task, as `pipeline worker` would end with it.
+        If a step that `crash_at` named is reached, it returns with `crashed` set.
+
+        Raises:
+            PipelineError: The first failure of a task, or of the worker's start.
+            InvariantError: The worker has crashed and was not restarted, or the app does not become idle.
+
+        Example:
+            ```python
+            driver.send(flights, "AA", Flight("AA", 12))
+            driver.run()
+            ```
         """
         try:
             worker = self._running()
@@ -189,9 +258,21 @@ class TestDriver:
                 raise failure
 
     def step(self) -> bool:
-        """One turn of the worker without letting time pass: processed records stay open. True when it moved.
+        """Run one iteration of the worker, starting it if none runs. No time passes, so processed records stay open.
 
-        Ends early, with `crashed` set, when a step that `crash_at` named is reached.
+        If a step that `crash_at` named is reached, it returns with `crashed` set.
+
+        Returns:
+            Whether anything was done.
+
+        Raises:
+            PipelineError: The worker cannot start.
+
+        Example:
+            ```python
+            while driver.step():
+                pass
+            ```
         """
         try:
             return self._running().step()
@@ -200,7 +281,14 @@ class TestDriver:
             return True
 
     def crash(self) -> None:
-        """End the process as SIGKILL does: what is not committed is gone, what is on disk stays."""
+        """End the process as SIGKILL does: what is not committed is lost, what is on disk remains.
+
+        Example:
+            ```python
+            driver.crash()
+            driver.restart()
+            ```
+        """
         if isinstance(self._executor, DeferredExecutor):
             self._executor.drop()
         self._worker = None
@@ -209,13 +297,30 @@ class TestDriver:
         self.crashed = True
 
     def crash_at(self, step: Step, *, nth: int = 1) -> None:
-        """Let the process end at the `nth` time from now that `step` is reached."""
+        """End the process when a step is reached.
+
+        Args:
+            step: The step.
+            nth: The number of the occurrence from now on, from 1.
+
+        Example:
+            ```python
+            driver.crash_at(Step.AFTER_COMMIT)
+            ```
+        """
         self._steps.armed[step] = nth
 
     def restart(self, *, empty_disk: bool = False, app: App | None = None) -> None:
-        """Start a new process, of another version of the app if given; `run` makes it work.
+        """Replace the process by a new one. `run` starts its worker.
 
-        `empty_disk`: the local state is gone, too.
+        Args:
+            empty_disk: The local state is lost.
+            app: Another version of the app.
+
+        Example:
+            ```python
+            driver.restart(empty_disk=True)
+            ```
         """
         if self._worker is not None:
             self.crash()
@@ -228,9 +333,17 @@ class TestDriver:
         self.clock.advance(_START_S)
 
     def stop(self) -> None:
-        """Stop the worker as SIGTERM does: commit what is open and leave. Raises the first failure.
+        """Stop the worker as SIGTERM does: it commits what is open and leaves.
 
-        Ends early, with `crashed` set, when a step that `crash_at` named is reached.
+        If a step that `crash_at` named is reached, it returns with `crashed` set.
+
+        Raises:
+            PipelineError: The first failure of a task.
+
+        Example:
+            ```python
+            driver.stop()
+            ```
         """
         worker, self._worker = self._worker, None
         if worker is None:
@@ -246,9 +359,21 @@ class TestDriver:
                 raise failure
 
     def reset(self, *start: str, group: str = "main", partition: int | None = None) -> None:
-        """What `pipeline reset` does, to all tasks of a group or one; a worker that runs goes on from there.
+        """Do what `pipeline reset` does. A worker that runs continues from there.
 
-        `start`: as `--from` takes it, `[TOPIC=]earliest|latest|OFFSET|TIME`; default: earliest.
+        Args:
+            start: Where to start, as the option `--from` takes it: `[TOPIC=]earliest|latest|OFFSET|TIME`. Default:
+                `earliest`.
+            group: The group.
+            partition: Only this task. Default: all tasks of the group.
+
+        Raises:
+            PipelineError: The reset is not possible.
+
+        Example:
+            ```python
+            driver.reset("earliest", group="archive")
+            ```
         """
         groups = [found for found in self._declared.groups if found.name == group]
         environment = self._environment()
@@ -259,14 +384,35 @@ class TestDriver:
         self.clock.advance(self.settings.check_interval_s)  # an idle worker looks for it this often
 
     def recreate(self, topic: Topic[Any, Any]) -> None:
-        """Delete a topic and create it again, empty, with as many partitions."""
+        """Delete a topic and create it again, empty, with as many partitions.
+
+        Args:
+            topic: A topic of the app.
+
+        Example:
+            ```python
+            driver.recreate(flights)
+            ```
+        """
         info = self.broker.describe(topic.name)
         partitions = info.partitions if info is not None else 1
         self.broker.delete(topic.name)
         self.broker.create(TopicSpec(topic.name, partitions))
 
     def outputs(self, topic: Topic[K, V]) -> list[Event[K, V]]:
-        """Committed records of a topic, partition by partition, in order."""
+        """The committed records of a topic.
+
+        Args:
+            topic: A topic of the app.
+
+        Returns:
+            Events, partition by partition, in order.
+
+        Example:
+            ```python
+            assert [event.value for event in driver.outputs(delays)] == [Delay(1, 12)]
+            ```
+        """
         declared = declared_topic(topic)
         decode_key, read_value = declared.key.decode, declared.value.read
         return [
@@ -275,7 +421,19 @@ class TestDriver:
         ]
 
     def dead_letters(self, group: str = "main") -> list[Event[bytes | None, bytes | None]]:
-        """Committed dead letters of a group, as bytes."""
+        """The committed dead letters of a group.
+
+        Args:
+            group: The group.
+
+        Returns:
+            Events with keys and values as bytes, partition by partition, in order.
+
+        Example:
+            ```python
+            assert [event.value for event in driver.dead_letters()] == [b"not JSON"]
+            ```
+        """
         name = GroupId(self.app.name, group).dead_letter_topic
         if self.broker.describe(name) is None:
             return []
@@ -284,10 +442,26 @@ class TestDriver:
     def replay_dead_letters(
         self, group: str = "main", *, again: bool = False, error: str = "", partition: int | None = None
     ) -> int:
-        """What `pipeline deadletters replay` does; how many were replayed. `run` makes the worker handle them.
+        """Do what `pipeline deadletters replay` does. `run` then processes the replayed records.
 
-        `again`: also those that were replayed before. `error`: only those with this in the error's text.
-        Raises InputError for a letter that cannot be replayed, when the others are.
+        Args:
+            group: The group.
+            again: Also those that were replayed before.
+            error: Only those whose error contains this text.
+            partition: Only those of this partition.
+
+        Returns:
+            The number of replayed records.
+
+        Raises:
+            InputError: A dead letter cannot be replayed. The others were.
+
+        Example:
+            ```python
+            driver.restart(app=fixed_app)
+            assert driver.replay_dead_letters() == 1
+            driver.run()
+            ```
         """
         found = next(g for g in self._declared.groups if g.name == group)
         replayer = Replayer(found, self._environment(), self.settings.retry_backoff_ms, again=again)
@@ -297,14 +471,38 @@ class TestDriver:
         return replayed.letters
 
     def table(self, table: Table[K, V]) -> dict[K, V]:
-        """The applied rows of a table over all tasks. Keys present in several tasks: the last one's."""
+        """The committed rows of a table, over all tasks.
+
+        Args:
+            table: A table of the app.
+
+        Returns:
+            Values by key. Of a key that several tasks have, the value of the last task.
+
+        Example:
+            ```python
+            assert driver.table(totals) == {"AA": Delay(1, 12)}
+            ```
+        """
         result: dict[K, V] = {}
         for rows in self.table_by_partition(table).values():
             result.update(rows)
         return result
 
     def table_by_partition(self, table: Table[K, V]) -> dict[int, dict[K, V]]:
-        """The applied rows of a table, task by task."""
+        """The committed rows of a table, for each task.
+
+        Args:
+            table: A table of the app.
+
+        Returns:
+            Values by key, by partition.
+
+        Example:
+            ```python
+            assert driver.table_by_partition(totals)[0] == {"AA": Delay(1, 12)}
+            ```
+        """
         declared = declared_table(table)
         prefix = table_prefix(table.name)
         skip = len(prefix)
@@ -319,17 +517,55 @@ class TestDriver:
         return result
 
     def rows(self, sink: Sink[Any, Any]) -> list[dict[str, Any]]:
-        """The committed rows of a sink's table in memory."""
+        """The committed rows of a sink's table in memory.
+
+        Args:
+            sink: A sink of the app.
+
+        Returns:
+            Values by column, for each row.
+
+        Example:
+            ```python
+            assert driver.rows(orders_sink) == [{"id": "order-5", "amount": 5}]
+            ```
+        """
         return self.databases.rows(sink)
 
     def sql(
         self, sink: Sqlite[Any, Any], statement: str, parameters: Sequence[Any] = ()
     ) -> list[tuple[Any, ...]]:
-        """Run a statement in what stands for a SQLite sink's file: to create its tables, or to look into them."""
+        """Run a statement in the in-memory database of a SQLite sink, to create its tables or to query them.
+
+        Args:
+            sink: A sink of the app.
+            statement: One SQL statement.
+            parameters: Its parameters.
+
+        Returns:
+            The rows of the result.
+
+        Example:
+            ```python
+            driver.sql(orders_sink, "CREATE TABLE orders (id TEXT PRIMARY KEY, amount INTEGER)")
+            ```
+        """
         return self.databases.sql(sink, statement, parameters)
 
     def said(self, event: str) -> list[dict[str, Any]]:
-        """What the workers have logged under this name, oldest first."""
+        """The log events of a name, from all workers so far.
+
+        Args:
+            event: The name, such as `record_rejected`.
+
+        Returns:
+            The fields of each event, oldest first.
+
+        Example:
+            ```python
+            assert len(driver.said("record_rejected")) == 1
+            ```
+        """
         return [call.kwargs for call in self._logged.calls if call.kwargs.get("event") == event]
 
     @property

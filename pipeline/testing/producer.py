@@ -32,10 +32,24 @@ V = TypeVar("V")
 
 
 class TestProducer(Producer):
-    """Writes into a driver's topics, or into those given, of one partition each.
+    """A `Producer` that writes into memory, for tests of programs that produce.
 
-    An event is written when `send` returns. `clients` holds events back (`hold`, `release`), fails
-    (`fail`), and its `broker` gives single deliveries an error: `broker.fail_next("deliver", DeliveryError(...))`.
+    An event is written when `send` returns. `clients` can hold events back (`hold`, `release`) and fail (`fail`).
+    `clients.broker.fail_next("deliver", DeliveryError(...))` gives one delivery an error.
+
+    Args:
+        targets: A `TestDriver`, whose topics are written; or topics, which are created with one partition each.
+        settings: Default: `ProducerSettings()`.
+
+    Attributes:
+        clients: The in-memory clients.
+
+    Example:
+        ```python
+        with TestProducer(orders) as producer:
+            serve(request, producer)
+            assert producer.sent(orders)[0].value.amount == 5
+        ```
     """
 
     __test__ = False
@@ -54,7 +68,19 @@ class TestProducer(Producer):
         )
 
     def sent(self, topic: Topic[K, V]) -> list[Event[K, V]]:
-        """What is written to a topic so far, partition by partition, in order; `event.id` is its id."""
+        """The events that were written to a topic so far.
+
+        Args:
+            topic: A topic that the producer writes.
+
+        Returns:
+            Events, partition by partition, in order.
+
+        Example:
+            ```python
+            assert producer.sent(orders)[0].id == b"order-5"
+            ```
+        """
         declared = declared_topic(topic)
         return [
             Event(declared.key.decode(record.key()), declared.value.read(record), record)

@@ -296,7 +296,7 @@ def test_a_close_under_an_open_transaction_does_not_wait_for_ever_and_does_not_e
 def test_a_child_must_have_an_id_of_its_own(sender: TransactionalSender) -> None:
     """Under its parent's id it would abort its parent's transactions."""
     write(sender, "1")
-    sender.forked()
+    sender._forked()
     with pytest.raises(ProducerClosedError, match="before this process was forked"):
         write(sender, "2")
 
@@ -309,7 +309,7 @@ def test_a_child_forked_inside_a_block_commits_nothing(
     def fork_inside() -> None:
         with sender.transaction() as batch:
             batch.send(orders, "k", 1, id="1")
-            sender.forked()
+            sender._forked()
 
     with pytest.raises(ProducerClosedError, match="before this process was forked"):
         fork_inside()

@@ -18,7 +18,7 @@ __all__ = ["committed_records", "committed_records_are_verified"]
 
 @pytest.fixture
 def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Workbench]:
-    """Topics, state directory and processes of one test."""
+    """The topics, the state directory and the processes of one test."""
     workbench = Workbench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
     yield workbench
     workbench.close()
@@ -26,7 +26,7 @@ def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[W
 
 @pytest.fixture
 def proxy(kafka: KafkaUnderTest) -> Iterator[Proxy]:
-    """A way to the broker on which requests can be late and answers lost."""
+    """A proxy to the broker that can delay requests and drop answers."""
     proxy = Proxy(kafka.bootstrap_servers)
     yield proxy
     proxy.close()
@@ -34,7 +34,7 @@ def proxy(kafka: KafkaUnderTest) -> Iterator[Proxy]:
 
 @pytest.fixture
 def troubled(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[TroubledBench]:
-    """The same for workers that run into trouble."""
+    """The bench for workers with an injected error."""
     made = TroubledBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
     yield made
     made.close()

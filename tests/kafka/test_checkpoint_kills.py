@@ -1,7 +1,7 @@
 """Workers with a checkpoint store, on a real Kafka and a real disk, killed at each step of checkpoints and restores.
 
-As in test_worker_kills.py, outputs must fit the journal's end and tables their own position after each kill, and all
-inputs in the end; here the journal's beginning goes on the way, and disks are lost.
+As in test_worker_kills.py, after each kill the outputs must match the journal's end and the tables their own
+position. At the end, all inputs must be processed. Here journals are also truncated, and disks are lost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ JOURNAL_BYTES = 4_000
 
 @pytest.fixture
 def checkpointed(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Workbench]:
-    """A workbench whose workers make a checkpoint every few commits, and delete at once what nobody keeps."""
+    """A workbench whose workers make a checkpoint every few commits and delete unused objects at once."""
     bench = Workbench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
     place = tmp_path / "checkpoints"
     place.mkdir()
@@ -53,7 +53,7 @@ def tasks(bench: Workbench) -> list[TaskId]:
 
 
 def starts(bench: Workbench) -> list[str]:
-    """How each task that went live was restored, in order."""
+    """How each task was restored, in the order in which they became live."""
     lines = [line for line in bench.log.read_text().splitlines() if line.startswith("{")]
     return [
         said["restored_from"]
@@ -63,7 +63,7 @@ def starts(bench: Workbench) -> list[str]:
 
 
 def grow(bench: Workbench) -> None:
-    """Let a worker run until the journal of every task has lost its beginning."""
+    """Run a worker until the journal of every task is truncated."""
     worker = bench.worker("--commit-interval-ms", "20")
     reader = KafkaJournalReader(KafkaSettings(bench.servers))
     while True:
@@ -78,7 +78,7 @@ def grow(bench: Workbench) -> None:
 
 
 def finish_on_an_empty_disk(bench: Workbench) -> None:
-    """Every task comes from its checkpoint, and all is as if nothing had happened."""
+    """Every task is restored from its checkpoint, and the results are exact."""
     shutil.rmtree(bench.state_dir)
     done = len(starts(bench))
     bench.send(200)
@@ -89,7 +89,7 @@ def finish_on_an_empty_disk(bench: Workbench) -> None:
 @pytest.mark.kills
 @pytest.mark.timeout(600)
 def test_kills_at_each_step_of_a_checkpoint_leave_outputs_and_tables_exact(checkpointed: Workbench) -> None:
-    """In an upload, between manifest and entry, between entry and deletion, between deletion and truncation."""
+    """A crash between any two steps of a checkpoint must leave a state that the next worker can restore."""
     grow(checkpointed)
     for step in CHECKPOINT_STEPS:
         checkpointed.kill_while_running(step.name, 1)
@@ -99,7 +99,7 @@ def test_kills_at_each_step_of_a_checkpoint_leave_outputs_and_tables_exact(check
 @pytest.mark.kills
 @pytest.mark.timeout(600)
 def test_kills_at_each_step_of_a_download_leave_outputs_and_tables_exact(checkpointed: Workbench) -> None:
-    """What has arrived is half a state, or a whole one in its place."""
+    """A partial download must never be opened as a state."""
     grow(checkpointed)
     for step in DOWNLOAD_STEPS:
         shutil.rmtree(checkpointed.state_dir)
@@ -110,7 +110,7 @@ def test_kills_at_each_step_of_a_download_leave_outputs_and_tables_exact(checkpo
 
 
 def test_kills_at_random_moments_leave_a_journal_that_is_bounded(checkpointed: Workbench) -> None:
-    """However much was committed: what is left of it is what the last three checkpoints need."""
+    """Without truncation, journals would grow without bound, also if workers often crash."""
     grow(checkpointed)
     for _ in range(3):
         worker = checkpointed.worker("--commit-interval-ms", "5")
@@ -132,13 +132,13 @@ def test_kills_at_random_moments_leave_a_journal_that_is_bounded(checkpointed: W
         assert held < 20 * JOURNAL_BYTES
     reader.close()
     check_commands(checkpointed)
-    # One checkpoint is damaged now, and its task comes from the one before.
+    # One checkpoint is now damaged, and its task is restored from the previous one.
     finish_on_an_empty_disk(checkpointed)
     assert checkpointed.log.read_text().count("checkpoint_refused") == 1
 
 
 def check_commands(bench: Workbench) -> None:
-    """With no worker alive: all is listed, whole, and as small as it can be; damage is told."""
+    """Check without a worker that the commands list all objects, that none is damaged or unused, and report damage."""
     for group in bench.groups:
         listed = bench.command(
             "checkpoints", "list", bench.prefix, "--group", group, "--kafka", bench.servers, "--json"
@@ -162,7 +162,7 @@ def check_commands(bench: Workbench) -> None:
 
 
 def flip_a_byte_of_the_newest(bench: Workbench, task: TaskId, place: Path) -> None:
-    """In an object that only the newest checkpoint names."""
+    """Damage an object that only the newest checkpoint names."""
     reader = KafkaJournalReader(KafkaSettings(bench.servers))
     bounds = reader.bounds(task.journal)
     store = open_checkpoint_store(place.as_uri())

@@ -1,4 +1,4 @@
-"""The checker of committed records on what real workers have written: forgeries are found, each at once."""
+"""The checker of committed records, on the records of real workers, detects each forged record at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.kafka
 
 
 def produce(servers: str, topic: str, record: Record) -> None:
-    """Write a record to partition 0 as it is."""
+    """Write a record to partition 0 unchanged."""
     producer = Producer({"bootstrap.servers": servers})
     producer.produce(topic, record.value, record.key, 0, headers=list(record.headers))
     assert producer.flush(DEADLINE_S) == 0
@@ -23,7 +23,7 @@ def produce(servers: str, topic: str, record: Record) -> None:
 
 @pytest.mark.unverified
 def test_what_no_worker_has_written_is_rejected(bench: Workbench) -> None:
-    """An output that is there twice, and an entry that is: nothing but its place in the log tells it apart."""
+    """A duplicate output or entry differs from the original only in its offset, and the checker must find it."""
     bench.send(30)
     bench.finish()
     output, journal = f"{bench.prefix}-sums", f"{bench.prefix}.main.journal"

@@ -1,4 +1,4 @@
-"""Inputs that are sent again and again to a worker that is killed again and again: each counts once."""
+"""Inputs that are sent repeatedly to a worker that is killed repeatedly: each counts once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.kafka
 
 
 class Repeated(Workbench):
-    """The app of `tests.support.kafka.repeated`. `sent` has each input once; `produced` counts how often each was."""
+    """The app of `tests.support.kafka.repeated`. `sent`: each input once. `produced`: the number of sends of each."""
 
     def __init__(self, servers: str, prefix: str, directory: Path) -> None:
         super().__init__(servers, prefix, directory, groups=("main",))
@@ -44,7 +44,7 @@ class Repeated(Workbench):
         return tuple(replace(promise, ids=True) for promise in super().promises())
 
     def send(self, count: int, keys: int = 20) -> None:
-        """New inputs, each of them up to three times, and old ones between them."""
+        """Send new inputs, each up to three times, with old ones between them."""
         producer = Producer(
             {
                 "bootstrap.servers": self.servers,
@@ -68,12 +68,12 @@ class Repeated(Workbench):
         assert producer.flush(DEADLINE_S) == 0
 
     def start(self, point: str = "BEFORE_BEGIN") -> subprocess.Popen[bytes]:
-        """A worker that ends itself at a point once there is the trigger."""
+        """Start a worker that kills itself at a point after the trigger."""
         self._trigger.unlink(missing_ok=True)
         return self._killed_at(point, 1, str(self._trigger))
 
     def kill(self, point: str) -> None:
-        """Let it recover, and then end itself under new input, of which some is old."""
+        """Let a worker recover, and then kill itself under new and repeated input."""
         worker = self.start(point)
         self.settle()
         self._trigger.touch()
@@ -84,7 +84,7 @@ class Repeated(Workbench):
         assert worker.returncode in {-signal.SIGKILL, -signal.SIGXFSZ}, self.log.read_text()
 
     def settle(self) -> None:
-        """Wait until each input has become an output or a dropped one."""
+        """Wait until each input is an output or a dropped duplicate."""
         places = [
             TopicPartition(f"{self.prefix}-{name}", partition)
             for name in ("sums", "dropped")
@@ -97,7 +97,7 @@ class Repeated(Workbench):
         assert found == self.produced
 
     def finish(self) -> None:
-        """One more worker, everything once more, and all must be exact."""
+        """Run one more worker, send all inputs again, and check that the results are exact."""
         worker = self.start()
         self.settle()
         assert self.stop(worker) == 0, self.log.read_text()
@@ -112,14 +112,14 @@ def _count(reader: KafkaJournalReader, place: TopicPartition) -> int:
 
 @pytest.fixture
 def repeated(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Repeated]:
-    """Topics, state directory and processes of one test."""
+    """The topics, the state directory and the processes of one test."""
     made = Repeated(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
     yield made
     made.close()
 
 
 def test_what_is_sent_again_counts_once_although_the_worker_was_killed(repeated: Repeated) -> None:
-    """The answer to a commit request is lost with the process; the next one starts from an empty disk, too."""
+    """A sender repeats its inputs if it gets no answer, and the ids must survive a kill and an empty disk."""
     repeated.send(100)
     repeated.kill("DURING_COMMIT")
     shutil.rmtree(repeated.state_dir)
@@ -128,7 +128,7 @@ def test_what_is_sent_again_counts_once_although_the_worker_was_killed(repeated:
 
 @pytest.mark.kills
 def test_what_is_sent_again_counts_once_whatever_step_the_worker_was_killed_at(repeated: Repeated) -> None:
-    """On one state, each kill upon what the last one left."""
+    """A kill at any step must leave the set of handled ids equal to the committed inputs."""
     repeated.send(100)
     for point in [point for point, phase in PHASES.items() if phase in {Phase.COMMIT, Phase.RETIRE}]:
         repeated.kill(point)

@@ -31,7 +31,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[3:]])
 
 @pytest.fixture
 def wide(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Workbench]:
-    """Many tasks of one group."""
+    """A bench with many tasks of one group."""
     bench = Workbench(
         kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path, groups=("main",), partitions=TASKS
     )
@@ -40,7 +40,7 @@ def wide(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Wo
 
 
 def test_a_worker_opens_as_many_files_as_the_formula_says(wide: Workbench) -> None:
-    """A new version of a client may open more, and the formula would refuse too few."""
+    """A new client version may open more files, and the formula would then allow too few."""
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] > Demand(TASKS, 1, 1).descriptors
     wide.send(10 * TASKS, keys=10 * TASKS)
     worker = wide.worker()
@@ -63,7 +63,7 @@ def test_a_worker_opens_as_many_files_as_the_formula_says(wide: Workbench) -> No
 
 
 def test_a_worker_that_may_not_open_enough_files_is_refused(wide: Workbench) -> None:
-    """It would stop in the middle, and call Kafka unreachable."""
+    """Otherwise the worker would fail later, and report that Kafka is unreachable."""
     worker = [
         "worker",
         "tests.support.kafka.sums:app",

@@ -1,6 +1,6 @@
-"""What goes wrong with the state directory: each time it says what, where and what to do next, and nothing is lost.
+"""Errors of the state directory: each message has the cause, the place and the next step, and no data is lost.
 
-Every test reads the text that an operator gets, mends the cause, and compares outputs and tables with a fold.
+Every test checks the text that an operator gets, fixes the cause, and compares outputs and tables with a fold.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.kafka
 
 
 def _files(troubled: TroubledBench) -> Path:
-    """The directory of task main/0."""
+    """The state directory of task main/0."""
     return troubled.state_dir / troubled.prefix / "main" / "0"
 
 
 def _flip_a_byte(directory: Path) -> None:
-    """In the middle of the values, far from the position that a start reads."""
+    """Damage a file among the values, far from the position that a start reads."""
     table = max(directory.glob("*.sst"), key=lambda file: file.stat().st_size)
     content = bytearray(table.read_bytes())
     content[len(content) // 3] ^= 0xFF
@@ -45,7 +45,7 @@ def _delete_manifest(directory: Path) -> None:
 def test_a_damaged_state_is_set_aside_and_restored_from_the_journal(
     troubled: TroubledBench, damage: object
 ) -> None:
-    """It is a cache: damage costs time, and the warning says where the damaged one is kept."""
+    """The state is a cache: damage costs only time, and the warning names the directory of the damaged state."""
     assert callable(damage)
     troubled.send(200)
     troubled.finish()
@@ -63,10 +63,10 @@ def test_a_damaged_state_is_set_aside_and_restored_from_the_journal(
 def test_a_flipped_byte_is_found_by_the_handler_that_reads_it_and_costs_nothing(
     troubled: TroubledBench,
 ) -> None:
-    """No start reads every block; the worker that meets it restores the task and goes on by itself."""
+    """A start does not read every block, so a running worker must detect damage and restore the task."""
     troubled.send(4_000, keys=4_000)
     troubled.finish()
-    troubled.finish()  # its start moves what was in the write-ahead log into a table file
+    troubled.finish()  # its start writes the contents of the write-ahead log to a table file
     _flip_a_byte(_files(troubled))
     troubled.send(4_000, keys=4_000)
     troubled.finish()
@@ -77,7 +77,7 @@ def test_a_flipped_byte_is_found_by_the_handler_that_reads_it_and_costs_nothing(
 
 
 def test_a_state_directory_that_cannot_be_written_is_named_with_the_setting(troubled: TroubledBench) -> None:
-    """A mount that came up read-only, or somebody's file in its place."""
+    """A read-only mount, or a file instead of the directory, must be named in the error."""
     troubled.send(50)
     troubled.state_dir.write_text("in the way")
     said = troubled.refused().stderr
@@ -88,7 +88,7 @@ def test_a_state_directory_that_cannot_be_written_is_named_with_the_setting(trou
 
 
 def _root(*command: str) -> str:
-    """Run a command of the system; what it complains of."""
+    """Run a system command. Returns its error output."""
     path = shutil.which(command[0])
     if os.geteuid() != 0 or path is None:
         return "it takes root"
@@ -98,7 +98,7 @@ def _root(*command: str) -> str:
 
 @pytest.fixture
 def mounted() -> Iterator[list[Path]]:
-    """Directories that a test mounted; unmounted at its end."""
+    """The directories that the test mounted; they are unmounted at its end."""
     made: list[Path] = []
     yield made
     for directory in made:
@@ -125,7 +125,7 @@ def _fill(file: Path) -> None:
 
 
 def test_a_state_directory_on_a_read_only_disk_is_named(troubled: TroubledBench, mounted: list[Path]) -> None:
-    """Linux remounts a failing disk read-only: the worker must neither hang nor take it for damage."""
+    """Linux remounts a failing disk read-only: the worker must neither hang nor treat the state as damaged."""
     troubled.send(100)
     troubled.finish()
     _mount(mounted, troubled.state_dir, "--bind", str(troubled.state_dir))
@@ -142,7 +142,7 @@ def test_a_state_directory_on_a_read_only_disk_is_named(troubled: TroubledBench,
 def test_a_full_disk_stops_the_task_and_the_next_start_goes_on_once_there_is_space(
     troubled: TroubledBench, mounted: list[Path]
 ) -> None:
-    """What did not fit is in the journal already: it is applied when there is room."""
+    """Commits that could not be applied are in the journal, and are applied after a restart with free space."""
     troubled.state_dir.mkdir()
     _mount(mounted, troubled.state_dir, "-t", "tmpfs", "-o", "size=12m", "tmpfs")
     troubled.send(200)

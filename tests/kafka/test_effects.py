@@ -1,4 +1,4 @@
-"""The example of an effect outside Kafka, with a worker killed between its call and its commit."""
+"""The example of an external effect, with a worker that is killed between its call and its commit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DEADLINE_S = 60.0
 
 
 class Shop:
-    """A provider in this process, and workers of the example that call it, in their own."""
+    """A payment provider in this process, and worker processes of the example that call it."""
 
     def __init__(self, servers: str, suffix: str, directory: Path) -> None:
         self._servers = servers
@@ -74,7 +74,7 @@ class Shop:
         self.provider.server.server_close()
 
     def _charged(self, count: int) -> None:
-        """The provider has made a charge, and not answered yet."""
+        """Whether the provider has made a charge but not answered yet."""
         if count == KILLED_AT and not self.killed and self.worker is not None:
             self.killed += 1
             self.worker.send_signal(signal.SIGKILL)
@@ -90,7 +90,7 @@ def shop(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Sh
 
 
 def test_a_worker_killed_after_its_call_calls_again_and_nothing_is_charged_twice(shop: Shop) -> None:
-    """The charge was made, its answer never arrived, and the commit did not happen: the worst moment."""
+    """The charge was made without an answer or a commit, so the next worker must repeat it with the same key."""
     shop.order(ORDERS)
     assert shop.start().wait(DEADLINE_S) == -signal.SIGKILL, shop.log()
     assert len(shop.provider.charges) == KILLED_AT

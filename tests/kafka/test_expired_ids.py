@@ -1,4 +1,4 @@
-"""A Kafka that has forgotten a transactional id, as after transactional.id.expiration.ms (7 days) without a commit."""
+"""A Kafka whose transactional ids expire, as after transactional.id.expiration.ms (7 days) without a commit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ transaction.remove.expired.transaction.cleanup.interval.ms=500
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workbench]:
-    """On a Kafka of its own."""
+    """A bench with its own Kafka."""
     monkeypatch.setattr(launch, "properties", lambda *facts: node.properties(*facts) + FORGETFUL)
     with LocalKafka(tmp_path / "kafka") as kafka:
         made = Workbench(kafka.bootstrap_servers, "expired", tmp_path, groups=("main",), partitions=1)
@@ -33,7 +33,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workbench
 
 
 def test_a_worker_that_stops_after_its_ids_expired_ends_well(bench: Workbench) -> None:
-    """Its release entry is the first commit for a long time, and the last one that it may make."""
+    """An idle worker must stop cleanly: its release entry is its first commit after the expiration."""
     bench.send(20)
     worker = bench.worker()
     bench.wait_for_outputs(worker)
@@ -46,7 +46,7 @@ def test_a_worker_that_stops_after_its_ids_expired_ends_well(bench: Workbench) -
 
 
 def _until_forgotten(bench: Workbench) -> None:
-    """Kafka has removed the task's id: it writes that into the log of its coordinators."""
+    """Wait until the log of the transaction coordinator shows that Kafka has removed the task's id."""
     id_ = f"{bench.prefix}.main.0".encode()
     consumer = Consumer({"bootstrap.servers": bench.servers, "group.id": "looks"})
     with closing(consumer):

@@ -1,4 +1,4 @@
-"""Worker processes that share an app on the real broker: they join, stop, die, sleep and wake up."""
+"""Worker processes that share an app on the real broker: they join, stop, crash, pause and resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARTITIONS = 6
 
 @pytest.fixture
 def fleet(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[FleetBench]:
-    """Topics with six partitions, and no worker yet."""
+    """Topics with six partitions, without a worker."""
     prefix = unique_name[-40:].strip("-")
     bench = Workbench(kafka.bootstrap_servers, prefix, tmp_path, groups=("main",), partitions=PARTITIONS)
     fleet = FleetBench(bench, tmp_path)
@@ -38,7 +38,7 @@ def wait_for(condition: Callable[[], bool], fleet: FleetBench) -> None:
 def test_a_worker_that_joins_gets_its_share_and_one_that_stops_gives_its_share_back(
     fleet: FleetBench,
 ) -> None:
-    """A rolling deployment is a row of these; nothing waits for a time-out, and nobody is fenced."""
+    """Rolling deployments consist of these steps, which must neither wait for a time-out nor fence a worker."""
     fleet.bench.send(600)
     first = fleet.start("first")
     wait_for(lambda: len(first.live_tasks()) == PARTITIONS, fleet)
@@ -59,7 +59,7 @@ def test_a_worker_that_joins_gets_its_share_and_one_that_stops_gives_its_share_b
 def test_a_worker_that_sleeps_through_the_loss_of_its_tasks_writes_nothing_and_rejoins(
     fleet: FleetBench,
 ) -> None:
-    """A zombie with an open transaction: the fence holds it, it drops its tasks, and gets its share again."""
+    """A zombie with an open transaction must be fenced, drop its tasks, and get its share again."""
     zombie, other = fleet.start("zombie"), fleet.start("other")
     fleet.bench.send(600)
     fleet.wait_for_rest()
@@ -80,7 +80,7 @@ def test_a_worker_that_sleeps_through_the_loss_of_its_tasks_writes_nothing_and_r
 def test_of_two_processes_with_one_worker_id_the_older_one_leaves_with_a_clear_error(
     fleet: FleetBench,
 ) -> None:
-    """One configuration on two hosts: they must not fence each other for ever."""
+    """With one configuration on two hosts, the processes must not fence each other forever."""
     older = fleet.start("same", state="one")
     fleet.bench.send(300)
     wait_for(lambda: len(older.live_tasks()) == PARTITIONS, fleet)
@@ -97,7 +97,7 @@ def test_of_two_processes_with_one_worker_id_the_older_one_leaves_with_a_clear_e
 def test_states_of_tasks_that_moved_are_removed_and_can_be_had_again(
     fleet: FleetBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk must not fill with what others run; and what is gone is restored when its task comes back."""
+    """A disk must not fill with the states of other workers' tasks, and a task that returns is restored."""
     monkeypatch.setenv("PIPELINE_STATE_CLEANUP_DELAY_S", "2")
     states = tmp_path / "disks" / "first" / fleet.bench.prefix / "main"
 
@@ -122,7 +122,7 @@ def test_states_of_tasks_that_moved_are_removed_and_can_be_had_again(
 def test_random_faults_under_load_leave_everything_exact(
     fleet: FleetBench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Kills, stops and restarts of three workers while records arrive: outputs and states equal the fold."""
+    """Random kills, stops and restarts of three workers find orders of events that no other test has."""
     _trouble(fleet, capsys, faults=4, seed=time.time_ns() % 100_000)
 
 
@@ -132,7 +132,7 @@ def test_random_faults_under_load_leave_everything_exact(
 def test_twenty_random_faults_under_load_leave_everything_exact(
     fleet: FleetBench, capsys: pytest.CaptureFixture[str], seed: int | None
 ) -> None:
-    """The same for longer."""
+    """A longer run finds rarer orders of events."""
     _trouble(fleet, capsys, faults=20, seed=seed if seed is not None else time.time_ns() % 100_000)
 
 
@@ -161,14 +161,14 @@ def _trouble(fleet: FleetBench, capsys: pytest.CaptureFixture[str], faults: int,
         fleet.finish()
     here, moved = watcher.pauses(fleet)
     with capsys.disabled():
-        print(  # noqa: T201 - a figure for people
+        print(  # noqa: T201 - a figure for the reader
             f"\n{faults} faults, seed {seed}, {len(fleet.bench.sent):,} records: longest pause of a task that stayed "
             f"{here:.2f} s, of one that was taken up again {moved:.2f} s"
         )
 
 
 def _fault(fleet: FleetBench, chance: random.Random) -> None:
-    """One of: killed and restarted at once, killed and missed, stopped and started, on its disk or an empty one."""
+    """Inject a fault: a kill with or without a restart, or a stop and a start, on the same disk or an empty one."""
     victim = chance.choice(fleet.alive())
     kill, at_once, empty = chance.random() < 0.6, chance.random() < 0.6, chance.random() < 0.3
     victim.child.send_signal(signal.SIGKILL if kill else signal.SIGTERM)

@@ -1,8 +1,8 @@
-"""Requests that come late, and answers that never come: what a network may do to a transaction.
+"""Late requests and lost answers: the effects of a network on a transaction.
 
-The Kafka client sends a request again when its connection is lost, and tells nobody. The first one may still be
-on its way, and a transactional id keeps its epoch from one transaction to the next, so a broker cannot tell a
-late EndTxn from the one that the next transaction is waiting for. Here such requests are late on purpose.
+The Kafka client resends a request after a lost connection, and does not report it. The first request may still arrive.
+A transactional id keeps its epoch from one transaction to the next, so a broker cannot distinguish a late EndTxn from
+that of the next transaction. These tests delay such requests.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from tests.support.kafka.proxy import Api, Fault, Proxy
 
 pytestmark = pytest.mark.kafka
 
-ROUNDS = 3  # at least as many commits of each task, after its acquire
+ROUNDS = 3  # at least this many commits of each task after its acquire
 PER_ROUND = 100
-ABORT = b"\0"  # how such an EndTxn ends, where a commit has a 1
+ABORT = b"\0"  # the last bytes of such an EndTxn; a commit has a 1
 # INVALID_PRODUCER_EPOCH and PRODUCER_FENCED.
 FENCED = {47, 90}
 
 
 class Late:
-    """`ports.Steps` that lets a late request of a task arrive in the middle of its next transaction.
+    """`ports.Steps` that releases a late request of a task in the middle of its next transaction.
 
-    The next transaction is the first to begin after the request was held, once the task is live. The request
-    arrives when the outputs are on the broker, the entry's partition belongs to the transaction, and the entry
-    itself is on its way. `verdict` is what the broker said to it.
+    The next transaction is the first one after the request was held, once the task is live. The request is released
+    when the outputs are on the broker, the entry's partition belongs to the transaction, and the entry is in flight.
+    `verdict`: the broker's answer.
     """
 
     def __init__(self, proxy: Proxy, task: TaskId, request: Fault) -> None:
@@ -57,7 +57,7 @@ class Late:
         if task != self._task or self.verdict is not None:
             return
         if step is Step.AFTER_FENCE:
-            self._live = False  # restored again: an acquire has no outputs to wait for
+            self._live = False  # restored again: an acquire has no outputs
         elif step is Step.AFTER_ACQUIRE:
             self._live = True
         elif step is Step.BEFORE_BEGIN and self._live and self._request.fired:
@@ -80,7 +80,7 @@ class Late:
 
 
 class Case:
-    """One worker on the proxy, and the transactional id of its first task."""
+    """One worker behind the proxy, and the transactional id of its first task."""
 
     def __init__(self, bench: Workbench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
         self._bench = bench
@@ -93,7 +93,7 @@ class Case:
         self.log = ""
 
     def run(self, late: Fault | None = None, transaction_timeout_ms: int = 20_000) -> int | None:
-        """Process every round to its end; what the broker said to the late request."""
+        """Process all rounds. Returns the broker's answer to the late request."""
         settings = WorkerSettings(
             state_dir=self._bench.state_dir,
             worker_id="behind-proxy",
@@ -107,7 +107,7 @@ class Case:
         return steps.verdict if isinstance(steps, Late) else None
 
     def inits(self) -> int:
-        """How often the task was fenced for the worker: one acquire, and every renewal."""
+        """The number of fences of the task: one for the acquire, and one per renewal."""
         return sum(exchange.error == 0 for exchange in self._proxy.answered(Api.INIT_PRODUCER_ID, self.id))
 
 
@@ -118,7 +118,7 @@ def case(bench: Workbench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Cas
 
 
 class Pair:
-    """Two transactions of one producer, of an output and an entry each; the request that ends the first is late."""
+    """Two transactions of one producer, each with an output and an entry. The end request of the first is late."""
 
     def __init__(self, kafka: KafkaUnderTest, proxy: Proxy, name: str) -> None:
         self._direct = KafkaSettings(kafka.bootstrap_servers)
@@ -130,7 +130,7 @@ class Pair:
             cluster.create([TopicSpec(self._output.topic, 1), TopicSpec(self._journal.topic, 1)])
 
     def write(self, end: str, half: str) -> None:
-        """`half` of the second transaction is at the broker when the late `end` of the first one comes."""
+        """Write both. `half` of the second is at the broker when the late `end` of the first arrives."""
         with closing(self._producers.open(self._name)) as producer:
             producer.init()
             producer.begin()
@@ -138,7 +138,7 @@ class Pair:
             self._send(producer, "entry", "first")
             producer.flush()
             late = self._proxy.hold(Api.END_TXN, cut=True)
-            getattr(producer, end)()  # returns as if nothing had been: the client has asked twice
+            getattr(producer, end)()  # returns normally: the client has sent the request twice
             assert late.fired
             before = len(self._proxy.answered(Api.PRODUCE))
             producer.begin()
@@ -154,7 +154,7 @@ class Pair:
                 producer.commit()
 
     def seen(self) -> tuple[list[bytes], list[bytes]]:
-        """Outputs and entries, for committed readers, once nothing is open any more."""
+        """The committed outputs and entries, once no transaction is open."""
         with closing(self._producers.open(self._name)) as successor:
             successor.init()
         with closing(KafkaJournalReader(self._direct)) as reader:
@@ -174,7 +174,7 @@ class Pair:
 def test_a_late_commit_request_commits_the_half_of_the_next_transaction_that_is_there(
     kafka: KafkaUnderTest, proxy: Proxy, unique_name: str
 ) -> None:
-    """What the renewal is for. Should this fail, client and broker have learned to tell them apart (KIP-890)."""
+    """The reason for renewals. If this fails, client and broker distinguish the requests (KIP-890)."""
     pair = Pair(kafka, proxy, unique_name)
     pair.write("commit", "output")
     assert pair.seen() == ([b"first", b"second"], [b"first"])
@@ -184,9 +184,9 @@ def test_a_late_commit_request_commits_the_half_of_the_next_transaction_that_is_
 def test_a_late_abort_request_takes_away_the_half_of_the_next_transaction_that_is_there(
     kafka: KafkaUnderTest, proxy: Proxy, unique_name: str, half: str
 ) -> None:
-    """And the rest is committed: a position without its outputs, or outputs that will come once more.
+    """The rest is committed: a position without its outputs, or outputs that will be written again.
 
-    So there is a renewal after every abort, however cleanly it has ended.
+    This is why a renewal follows every abort, even a clean one.
     """
     pair = Pair(kafka, proxy, unique_name)
     pair.write("abort", half)
@@ -197,7 +197,7 @@ def test_a_late_abort_request_takes_away_the_half_of_the_next_transaction_that_i
 def test_without_renewal_a_late_commit_request_doubles_outputs(
     case: Case, bench: Workbench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same through the worker whose defence is off: so the test below would notice if it were."""
+    """Without renewals the worker must fail, or the test below could not detect a missing renewal."""
     monkeypatch.setattr(engine, "RENEW_SHARE", math.inf)
     late = proxy.hold(Api.END_TXN, case.id, nth=2, cut=True)
     assert case.run(late) == 0
@@ -209,16 +209,16 @@ def test_without_renewal_a_late_commit_request_doubles_outputs(
 
 
 def _refuse_the_first_commit(monkeypatch: pytest.MonkeyPatch, task: TaskId) -> None:
-    """Its records are delivered, and it is aborted all the same: with nothing for the client to clear up.
+    """Abort the first commit although its records are delivered, so that the client does not raise its epoch.
 
-    Where records have expired the client raises its epoch itself after the abort, and needs no renewal.
+    After expired records, the client itself raises its epoch with the abort, which makes a renewal unnecessary.
     """
     flush, calls = KafkaTransactionalProducer.flush, [0]
 
     def refused(producer: KafkaTransactionalProducer) -> int:
         offset = flush(producer)
         calls[0] += producer._id == task.transactional_id
-        if calls[0] == 2:  # the first was the acquire's
+        if calls[0] == 2:  # the first flush is that of the acquire
             calls[0] += 1
             raise AbortableError("refused")
         return offset
@@ -229,7 +229,7 @@ def _refuse_the_first_commit(monkeypatch: pytest.MonkeyPatch, task: TaskId) -> N
 def test_an_abort_request_that_comes_late_is_fenced_by_the_renewal(
     case: Case, bench: Workbench, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an abort there is always one; nothing else raises the epoch here."""
+    """The renewal after an abort is the only step here that raises the epoch."""
     _refuse_the_first_commit(monkeypatch, case.task)
     late = proxy.hold(Api.END_TXN, case.id, nth=2, cut=True)
     assert case.run(late) in FENCED
@@ -243,7 +243,7 @@ def test_an_abort_request_that_comes_late_is_fenced_by_the_renewal(
 def test_a_commit_request_that_comes_late_is_fenced_by_the_renewal(
     case: Case, bench: Workbench, proxy: Proxy, nth: int
 ) -> None:
-    """The client reports a clean commit. That it took as long as a repetition takes is the only trace."""
+    """The client reports a clean commit, so its duration is the only sign of a repeated request."""
     late = proxy.hold(Api.END_TXN, case.id, nth=nth, cut=True)
     assert case.run(late) in FENCED
     assert case.inits() >= 2
@@ -253,7 +253,7 @@ def test_a_commit_request_that_comes_late_is_fenced_by_the_renewal(
 def test_a_renewal_request_that_comes_late_costs_a_restore_and_nothing_else(
     case: Case, bench: Workbench, proxy: Proxy
 ) -> None:
-    """It raises the epoch under the worker's own producer: fenced by its own ghost, it takes itself back."""
+    """The late request fences the worker's own producer, and the worker must acquire its task again."""
     late = proxy.hold(Api.INIT_PRODUCER_ID, case.id, cut=True)
     assert case.run(late) is not None
     assert "task_fenced" in case.log
@@ -264,7 +264,7 @@ def test_a_renewal_request_that_comes_late_costs_a_restore_and_nothing_else(
 def test_records_that_were_sent_again_are_not_added_to_the_next_transaction_when_the_first_come_late(
     case: Case, bench: Workbench, proxy: Proxy, what: str
 ) -> None:
-    """No renewal has come between: here the sequence numbers of the idempotent producer are the defence."""
+    """Without a renewal in between, only the sequence numbers of the idempotent producer prevent duplicates."""
     topic, nth = (case.outputs, 1) if what == "outputs" else (case.journal, 2)
     late = proxy.hold(Api.PRODUCE, case.id, topic, nth=nth, cut=True)
     assert case.run(late) is not None
@@ -274,7 +274,7 @@ def test_records_that_were_sent_again_are_not_added_to_the_next_transaction_when
 def test_a_partition_that_is_added_to_a_transaction_late_changes_nothing(
     case: Case, bench: Workbench, proxy: Proxy
 ) -> None:
-    """The late request may open a transaction by itself, or join one that has the partition already."""
+    """The late request may open a transaction, or join one that already has the partition."""
     late = proxy.hold(Api.ADD_PARTITIONS_TO_TXN, case.id, nth=2, cut=True)
     assert case.run(late) is not None
     bench.check()
@@ -283,9 +283,9 @@ def test_a_partition_that_is_added_to_a_transaction_late_changes_nothing(
 def test_records_that_outlive_their_transaction_are_refused_when_they_arrive(
     case: Case, bench: Workbench, proxy: Proxy
 ) -> None:
-    """They expired in the client, the transaction was aborted and published again: these belong to nothing.
+    """Records of an aborted transaction that was published again must not become a part of another one.
 
-    Both the renewal and the client, which raises its epoch where records have expired, see to that.
+    The renewal prevents it, and so does the client, which raises its epoch after expired records.
     """
     late = proxy.hold(Api.PRODUCE, case.id, case.outputs)
     assert case.run(late, transaction_timeout_ms=10_000) in FENCED
@@ -297,7 +297,7 @@ def test_records_that_outlive_their_transaction_are_refused_when_they_arrive(
 def test_a_commit_whose_answer_is_lost_counts_once(
     case: Case, bench: Workbench, proxy: Proxy, times: int
 ) -> None:
-    """The commit has happened and the client asks for it again, perhaps more than once."""
+    """The client repeats the request for a commit that has happened, which must not commit twice."""
     lost = [proxy.lose_answer(Api.END_TXN, case.id, nth=2) for _ in range(times)]
     case.run()
     assert [fault.answer() for fault in lost] == [0] * times

@@ -1,4 +1,4 @@
-"""`pipeline produce` on a real Kafka, ended by SIGKILL in the middle of a file: every row arrives exactly once."""
+"""`pipeline produce` on a real Kafka, killed in the middle of a file: every row is written exactly once."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ ROWS = 2_000
 BATCH = 25
 PARTITIONS = 3
 DEADLINE_S = 30.0
-# How long markers may take to reach all partitions of a transaction that is decided.
+# The maximum time until the markers of a decided transaction are in all of its partitions.
 MARKERS_S = 10.0
 
 
 class Load:
-    """Files on their way to one topic: the rows are spread over so many, of different lengths."""
+    """A load of rows into one topic, from a number of files of different lengths."""
 
     def __init__(self, servers: str, topic: str, directory: Path, files: int = 1) -> None:
         self._topic = topic
@@ -58,19 +58,19 @@ class Load:
         self._checker = Checker(self._committed)
 
     def kill_at(self, point: Point, nth: int = 1) -> None:
-        """Run the load until it kills itself, and check what it leaves: whole transactions, position and all."""
+        """Run the load until it kills itself, and check that it left complete transactions with their position."""
         assert self._run("tests.support.kafka.kill_load_at", point.name, str(nth)) == -signal.SIGKILL, (
             self._said()
         )
         self.check()
 
     def finish(self) -> None:
-        """Run the load to its end: every row is there once."""
+        """Run the load to its end, and check that every row is in the topic once."""
         assert self._run("pipeline") == 0, self._said()
         assert self.check() == ROWS
 
     def check(self) -> int:
-        """The topic holds the rows up to the committed position, once, in the file's order; how many."""
+        """Check that the topic has the rows up to the committed position once, in order. Returns their number."""
         self._checker.check(settle_s=MARKERS_S)
         deadline = time.monotonic() + MARKERS_S
         while True:
@@ -84,7 +84,7 @@ class Load:
         return len(wanted)
 
     def close(self) -> None:
-        """Release the clients."""
+        """Close the clients."""
         self._committed.close()
         self._reader.close()
 
@@ -116,14 +116,14 @@ class Load:
 
 @pytest.fixture
 def load(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Load]:
-    """A file that is not loaded yet."""
+    """A load that has not started."""
     made = Load(kafka.bootstrap_servers, unique_name, tmp_path)
     yield made
     made.close()
 
 
 def test_kills_at_each_point_of_one_load_lose_and_double_no_row(load: Load) -> None:
-    """A job is killed in the middle of a file, started again, and killed elsewhere."""
+    """A job may be killed at any point of a file, and its restart must continue at the committed row."""
     for point in Point:
         load.kill_at(point, 1 if "FENCE" in point.name else 3)
     load.finish()
@@ -134,7 +134,7 @@ def test_kills_at_each_point_of_one_load_lose_and_double_no_row(load: Load) -> N
 def test_kills_at_each_point_of_a_load_of_many_files_lose_and_double_no_row(
     kafka: KafkaUnderTest, unique_name: str, tmp_path: Path, point: Point
 ) -> None:
-    """Transactions begin in one file and end in another, or hold several; each kill meets other files."""
+    """A transaction may contain rows of several files, so its position spans files, too."""
     load = Load(kafka.bootstrap_servers, unique_name, tmp_path, files=60)
     for nth in (1, 1, 1) if "FENCE" in point.name else (1, 5, 30, 2):
         load.kill_at(point, nth)
@@ -145,7 +145,7 @@ def test_kills_at_each_point_of_a_load_of_many_files_lose_and_double_no_row(
 @pytest.mark.kills
 @pytest.mark.parametrize("point", Point)
 def test_three_kills_in_a_row_at_each_point_lose_and_double_no_row(load: Load, point: Point) -> None:
-    """The second kill meets what the first one left at the very same point, at once and further on."""
+    """A restart must also survive a kill at the point where the first run was killed."""
     for nth in (1, 1, 1) if "FENCE" in point.name else (4, 1, 2):
         load.kill_at(point, nth)
     load.finish()

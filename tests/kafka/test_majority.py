@@ -1,4 +1,4 @@
-"""What most of three brokers must confirm: ends of partitions that are only read, and changes of topics."""
+"""A majority of three brokers must confirm the ends of read-only partitions and the changes of topics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OLD, NEW = TopicInfo("flights", "old", 1, 1, {}), TopicInfo("flights", "new", 1,
 
 @pytest.fixture(autouse=True)
 def three_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cluster has three brokers; each test says what each of them answers."""
+    """A cluster of three brokers; each test defines their answers."""
     monkeypatch.setattr(clients, "broker_addresses", lambda *_: SERVERS)
     monkeypatch.setattr(KafkaTopics, "_check_reachable", lambda _: None)  # nothing listens there
 

@@ -1,4 +1,4 @@
-"""`pipeline migrate` on the real broker: two inputs got partitions, and the app moves to copies of them."""
+"""`pipeline migrate` on the real broker: two inputs need more partitions, and the app moves to copies of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture
 def old(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[OrdersBench]:
-    """The app as it was, with three partitions."""
+    """The old app, with three partitions."""
     found = OrdersBench(kafka.bootstrap_servers, f"-{unique_name[-8:]}", tmp_path, Sent())
     yield found
     found.close()
@@ -32,7 +32,7 @@ def old(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Ord
 
 @pytest.fixture
 def new(old: OrdersBench, tmp_path: Path) -> Iterator[OrdersBench]:
-    """The app that takes over, with five."""
+    """The new app, with five partitions."""
     found = OrdersBench(old.servers, f"{old.suffix}-2", tmp_path, old.sent, partitions=5)
     yield found
     found.close()
@@ -48,7 +48,7 @@ def grow(bench: OrdersBench, *names: str) -> None:
 def test_an_app_moves_to_wider_inputs_through_kills_of_the_copy_and_of_a_worker(
     old: OrdersBench, new: OrdersBench
 ) -> None:
-    """No input is lost or processed twice by the new app, from before the change, after it, and after the switch."""
+    """The new app must process every input once, from before the change, after it, and after the switch."""
     pairs = [f"--topic={old.topic(name)}={new.topic(name)}" for name in ("orders", "payments")]
     names = (old.app, new.app, *pairs)
     worker = old.start("old")
@@ -57,7 +57,9 @@ def test_an_app_moves_to_wider_inputs_through_kills_of_the_copy_and_of_a_worker(
     old.stop(worker)
     old.check()
     grow(old, "orders", "payments")
-    fresh = OrdersBench(old.servers, old.suffix, old._directory, old.sent)  # it knows the new number
+    fresh = OrdersBench(
+        old.servers, old.suffix, old._directory, old.sent
+    )  # it has the new number of partitions
     fresh.send(400)
 
     planned = old.command("migrate", "run", *names, "--dry-run", "--json")

@@ -1,4 +1,4 @@
-"""Three stages and a join, run by several workers on the real broker, one of which is killed under load."""
+"""Three stages and a join on several workers and the real broker. One worker is killed under load."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture
 def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[OrdersBench]:
-    """The app under a suffix of the test's own, and no worker yet."""
+    """The app with a unique suffix, without a worker."""
     found = OrdersBench(kafka.bootstrap_servers, f"-{unique_name[-8:]}", tmp_path, Sent())
     yield found
     found.close()
 
 
 def test_a_worker_killed_under_load_leaves_every_stage_exact(bench: OrdersBench) -> None:
-    """Tasks of three groups are spread over the workers, so the kill cuts chains of stages anywhere."""
+    """The tasks of three groups are on different workers, so a kill interrupts the chain at any stage."""
     first, second, third = (bench.start(name) for name in ("first", "second", "third"))
     bench.send(300)
     bench.wait_until_live()

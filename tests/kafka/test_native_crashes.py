@@ -23,7 +23,7 @@ APP = "tests.support.kafka.native:app"
 
 @pytest.fixture
 def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Workbench]:
-    """One group of two tasks, the first of which meets the record."""
+    """One group of two tasks; the first one receives the record."""
     workbench = Workbench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path, groups=("main",))
     workbench.send(40)
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
@@ -35,7 +35,7 @@ def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[W
 
 
 def test_a_record_that_crashes_is_found_and_kills_condemn_none(bench: Workbench) -> None:
-    """Otherwise each successor crashes at it. An out-of-memory kill is a SIGKILL, and not the record's fault."""
+    """Otherwise each successor crashes at it. A SIGKILL for lack of memory must not count against the record."""
     bench.environment["ON_ERROR"] = "dead_letter"
     for _ in range(3):
         assert _run_to_its_end(bench, "kill") == -signal.SIGKILL
@@ -83,12 +83,12 @@ def test_under_stop_only_the_task_of_the_record_ends(bench: Workbench) -> None:
 
 @pytest.mark.kills
 def test_another_worker_continues_the_count(bench: Workbench) -> None:
-    """One that has never seen the record is cautious at its second start, by what the first one has told."""
+    """Without the count of the first worker, each new worker would crash as often as the limit again."""
     bench.environment["ON_ERROR"] = "skip"
     for _ in range(2):
         assert _run_to_its_end(bench, "segv", "--worker-id", "one") == -signal.SIGSEGV
     other = ("--worker-id", "two", "--state-dir", str(bench.state_dir / "two"))
-    for _ in range(2):  # the first of which waits until Kafka has missed worker one
+    for _ in range(2):  # the first start waits until Kafka has removed worker one from the group
         assert _run_to_its_end(bench, "segv", *other) == -signal.SIGSEGV
     worker = _start(bench, "segv", *other)
     bench.wait_for_outputs(worker, at_least=80)
@@ -117,5 +117,5 @@ def _said(bench: Workbench, event: str) -> list[dict[str, object]]:
             try:
                 lines.append(json.loads(line))
             except json.JSONDecodeError:
-                continue  # it is being written
+                continue  # the line is incomplete
     return [line for line in lines if line.get("event") == event]

@@ -1,4 +1,4 @@
-"""Three nodes, and one of them dies: what was asked of it is taken over by another."""
+"""One of three nodes is killed, and another one takes over its requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 pytestmark = [
     pytest.mark.kafka,
     pytest.mark.outage,
-    pytest.mark.timeout(300),  # three nodes start, and one starts again, on a machine that may be busy
+    pytest.mark.timeout(300),  # time for three starts and a restart on a busy machine
 ]
 
 AT_A_TIME = 50
@@ -32,14 +32,14 @@ NO_ANSWER_S = 2.0
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    """A cluster of its own: its nodes are killed. Each test starts them again."""
+    """A separate cluster, because its nodes are killed. Each test starts them again."""
     with LocalKafka(tmp_path_factory.mktemp("three-nodes"), nodes=3) as cluster:
         yield cluster
 
 
 @contextmanager
 def _input_flows(bench: Workbench) -> Iterator[None]:
-    """Inputs come all the time, so that there is always a transaction to interrupt."""
+    """Send inputs continuously, so that a transaction is always in progress."""
     enough = threading.Event()
 
     def send() -> None:
@@ -62,7 +62,7 @@ def _wait_until(condition: Callable[[], bool], what: str) -> None:
 def test_a_transaction_coordinator_that_is_killed_leaves_outputs_and_tables_exact(
     cluster: LocalKafka, tmp_path: Path, unique_name: str
 ) -> None:
-    """Its successor reads from a replicated log what was open, prepared or decided, and goes on from there."""
+    """Its successor must complete the transactions that were open, prepared or decided, from a replicated log."""
     servers, prefix = cluster.bootstrap_servers, unique_name[-40:].strip("-")
     with closing(Workbench(servers, prefix, tmp_path)) as bench:
         bench.send(AT_A_TIME)
@@ -86,7 +86,7 @@ def test_a_transaction_coordinator_that_is_killed_leaves_outputs_and_tables_exac
 def test_an_admin_client_goes_on_while_the_broker_that_it_chose_is_away(
     cluster: LocalKafka, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Left alone it would wait for that one for ever, on a whole core, while the other two could answer."""
+    """By itself the client would wait for that broker forever on a whole core, although two others can answer."""
     monkeypatch.setattr("pipeline.kafka.admin.REQUEST_TIMEOUT_S", NO_ANSWER_S)
     with closing(KafkaCluster(KafkaSettings(cluster.bootstrap_servers))) as client:
         client.create([TopicSpec(unique_name, 3)])
@@ -102,7 +102,7 @@ def test_an_admin_client_goes_on_while_the_broker_that_it_chose_is_away(
             return not answers() and time.monotonic() - started >= NO_ANSWER_S
 
         cluster.kill(1)
-        # Until the session of the dead node is over the others name it, too, as the one to ask.
+        # Until the session of the dead node ends, the others also name it as the controller.
         _wait_until(waits_in_vain, "the client to choose the dead node")
         _wait_until(answers, "the client to choose another")
         assert cluster.start() is True

@@ -1,4 +1,4 @@
-"""Odd records on a real Kafka: nulls, empty texts, headers and times as its client gives them back."""
+"""Unusual records on a real Kafka: nulls, empty strings, headers and timestamps as the client returns them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ODD: list[Seen] = [
 
 @pytest.fixture
 def app(kafka: KafkaUnderTest, unique_name: str) -> App:
-    """An app on topics that take records of any time."""
+    """An app with topics that accept any timestamp."""
     name = unique_name[-40:].strip("-")
     made = App(name)
     for topic in ("in", "out"):
@@ -50,7 +50,7 @@ def app(kafka: KafkaUnderTest, unique_name: str) -> App:
 
 @contextmanager
 def _worker(app: App, kafka: KafkaUnderTest, tmp_path: Path) -> Iterator[Worker]:
-    """A worker in this process."""
+    """Run a worker in this process."""
     settings = WorkerSettings(worker_id="odd", state_dir=tmp_path / "state", commit_interval_ms=10)
     environment = build_environment(
         declared_app(app), Settings(KafkaSettings(kafka.bootstrap_servers), settings)
@@ -67,7 +67,7 @@ def _worker(app: App, kafka: KafkaUnderTest, tmp_path: Path) -> Iterator[Worker]
 def test_odd_records_are_what_they_were_to_handlers_in_letters_and_when_replayed(
     app: App, kafka: KafkaUnderTest, tmp_path: Path
 ) -> None:
-    """A fake might agree with itself; a real client has its own ideas of null, empty and time."""
+    """A fake may agree with the code under test where a real client treats null, empty and time differently."""
     inputs, outs = declared_app(app).topics.values()
     seen: list[Seen] = []
     broken = [True]
@@ -104,13 +104,13 @@ def test_odd_records_are_what_they_were_to_handlers_in_letters_and_when_replayed
         assert Replayer(declared_app(app).main, environment, 500).run(Choice()).letters == len(ODD)
         _run(worker, lambda: worker.progress().records == 2 * len(ODD) and worker.idle)
         assert seen == ODD
-        assert worker.progress().outputs == 2 * len(ODD)  # letters, and what was forwarded
+        assert worker.progress().outputs == 2 * len(ODD)  # dead letters and forwarded records
 
 
 def test_header_names_that_are_not_utf8_are_poison_records_for_handlers_that_read_them(
     app: App, kafka: KafkaUnderTest, tmp_path: Path
 ) -> None:
-    """The Kafka client returns a null pointer for such a name: reading it ends the process, and each successor."""
+    """The Kafka client returns a null pointer for such a name, which would crash every worker that reads it."""
     inputs, outs = declared_app(app).topics.values()
 
     @app.handler(inputs, on_error="dead_letter")
@@ -139,7 +139,7 @@ def test_header_names_that_are_not_utf8_are_poison_records_for_handlers_that_rea
     }
 
 
-# What other clients may write, and whether a handler of (str, int) that reads headers can take it.
+# Records of other clients, and whether a handler of (str, int) that reads headers accepts them.
 MALFORMED: list[tuple[RawRecord, bool]] = [
     (RawRecord(b"k", b"1"), True),
     (RawRecord(None, b"2"), False),
@@ -164,7 +164,7 @@ MALFORMED: list[tuple[RawRecord, bool]] = [
 def test_malformed_records_of_every_kind_are_handled_or_put_aside(
     kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
 ) -> None:
-    """One after the other, through a worker whose handlers ask for everything that a record has."""
+    """Other clients may write any bytes, and no field of any record may stop or crash a worker."""
     name = unique_name[-40:].strip("-")
     app = App(name)
     inputs = app.topic(f"{name}-in", key=str, value=int)

@@ -1,7 +1,7 @@
-"""Kafka goes away under a worker and comes back: the worker says so, waits, goes on by itself, and is exact.
+"""Kafka becomes unreachable and reachable again: the worker logs it, waits, resumes by itself, and stays exact.
 
-The long outages are marked `outage` and run with `make test-outages`. The short ones take the same way through
-the code: their transactions time out sooner.
+The long outages have the mark `outage` and run with `make test-outages`. The short ones use the same code paths,
+because their transactions time out earlier.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ SMALL_COMMITS = {"PIPELINE_MAX_RECORDS_PER_COMMIT": "50", "PIPELINE_MAX_POLL_REC
 
 @pytest.fixture(scope="module")
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    """A Kafka that nobody else uses, to be killed."""
+    """A separate Kafka, because the tests kill it."""
     with LocalKafka(tmp_path_factory.mktemp("kafka")) as own:
         yield own
 
 
 @pytest.fixture
 def bench(own_kafka: LocalKafka, unique_name: str, tmp_path: Path) -> Iterator[TroubledBench]:
-    """Topics, state directory and processes of one test."""
-    own_kafka.start()  # the test before may have left it dead
+    """The topics, the state directory and the processes of one test."""
+    own_kafka.start()  # an earlier test may have killed it
     made = TroubledBench(own_kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
-    made.environment = dict(SMALL_COMMITS)  # so that there are many, and the outage comes amid them
+    made.environment = dict(SMALL_COMMITS)  # for many commits, so that the outage interrupts them
     yield made
     made.close()
 
@@ -57,7 +57,7 @@ def _goes_away_in_mid_stream(bench: TroubledBench, own_kafka: LocalKafka, second
 
 
 def test_kafka_away_in_mid_stream_is_said_and_waited_for(bench: TroubledBench, own_kafka: LocalKafka) -> None:
-    """Brokers are restarted every week; nobody should have to restart the workers after them."""
+    """Brokers restart regularly, and an operator must not have to restart the workers."""
     bench.environment |= QUICK
     _goes_away_in_mid_stream(bench, own_kafka, 0)
 
@@ -66,7 +66,7 @@ def test_kafka_away_in_mid_stream_is_said_and_waited_for(bench: TroubledBench, o
 def test_an_outage_longer_than_a_transaction_may_last_is_survived(
     bench: TroubledBench, own_kafka: LocalKafka
 ) -> None:
-    """The broker comes back, aborts what was open and fences its producer; nobody else has the task."""
+    """The broker aborts the transaction and fences its producer, although no other worker has the task."""
     bench.environment |= QUICK | {"PIPELINE_TRANSACTION_TIMEOUT_MS": "2000"}
     _goes_away_in_mid_stream(bench, own_kafka, 5)
     assert bench.events("commit_aborted") + bench.events("task_restarting") + bench.events("task_fenced")
@@ -76,7 +76,7 @@ def test_an_outage_longer_than_a_transaction_may_last_is_survived(
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seconds", [30, 300])
 def test_a_real_outage_is_waited_for(bench: TroubledBench, own_kafka: LocalKafka, seconds: int) -> None:
-    """With the settings as they come: longer than a transaction, and much longer than any time-out."""
+    """With default settings, an outage may be much longer than all time-outs."""
     _goes_away_in_mid_stream(bench, own_kafka, seconds)
 
 
@@ -84,7 +84,7 @@ def test_a_real_outage_is_waited_for(bench: TroubledBench, own_kafka: LocalKafka
 def test_a_worker_that_is_stopped_in_an_outage_says_what_it_could_not_do_and_loses_nothing(
     bench: TroubledBench, own_kafka: LocalKafka
 ) -> None:
-    """A deployment does not wait for Kafka; what could not be committed is handled by the next start."""
+    """A deployment does not wait for Kafka, and the next start must process what was not committed."""
     bench.environment |= QUICK | {"PIPELINE_STOP_TIMEOUT_S": "2"}
     bench.send(INPUTS)
     worker = bench.worker("--commit-interval-ms", "20")

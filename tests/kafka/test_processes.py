@@ -1,4 +1,4 @@
-"""`pipeline worker --processes`: real processes, one of which is killed; and all of them, with their supervisor."""
+"""`pipeline worker --processes`: kills of one process, and of all processes with their supervisor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARTITIONS = 4
 
 @pytest.fixture
 def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Workbench]:
-    """One group of four tasks, so that each of three processes has one."""
+    """One group of four tasks, so that each of three processes has at least one."""
     name = unique_name[-40:].strip("-")
     workbench = Workbench(kafka.bootstrap_servers, name, tmp_path, groups=("main",), partitions=PARTITIONS)
     yield workbench
@@ -31,7 +31,7 @@ def bench(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[W
 
 
 def test_a_killed_process_comes_back_on_its_disk_and_results_are_exact(bench: Workbench) -> None:
-    """The others go on meanwhile, and the whole ends well."""
+    """The other processes must continue meanwhile, and a stop must still be clean."""
     supervisor = _start(bench)
     bench.send(400)
     bench.wait_for_outputs(supervisor)
@@ -54,7 +54,7 @@ def test_a_killed_process_comes_back_on_its_disk_and_results_are_exact(bench: Wo
 
 
 def test_processes_end_with_their_supervisor_and_the_next_one_goes_on(bench: Workbench) -> None:
-    """Two sets of processes on one state directory would refuse each other; and N may change in between."""
+    """Orphaned processes would block the state directory for the next supervisor, which may have another N."""
     supervisor = _start(bench)
     bench.send(200)
     bench.wait_for_outputs(supervisor)
@@ -72,7 +72,7 @@ def test_processes_end_with_their_supervisor_and_the_next_one_goes_on(bench: Wor
 
 @pytest.mark.kills
 def test_of_two_supervisors_with_one_worker_id_one_is_left_and_runs_everything(bench: Workbench) -> None:
-    """A copied configuration: each would start what the other has displaced, and nothing would ever be done."""
+    """With a copied configuration, each supervisor would restart what the other displaced, without any progress."""
     older = _start(bench, processes=2)
     younger = bench.worker(
         "--processes", "2", "--worker-id", "w", "--commit-interval-ms", "20",
@@ -90,7 +90,7 @@ def test_of_two_supervisors_with_one_worker_id_one_is_left_and_runs_everything(b
 
 
 def _start(bench: Workbench, processes: int = PROCESSES) -> subprocess.Popen[bytes]:
-    """And wait until every task is live and every process has one."""
+    """Start a supervisor, and wait until every task is live and every process has one."""
     begun = len(bench.log.read_text()) if bench.log.exists() else 0
     supervisor = bench.worker("--processes", str(processes), "--worker-id", "w", "--commit-interval-ms", "20")
 
@@ -108,7 +108,7 @@ def _children(supervisor: subprocess.Popen[bytes]) -> list[int]:
 
 
 def _live(bench: Workbench, worker: str) -> int:
-    """How often a task has gone live on it."""
+    """The number of tasks that have become live on the process."""
     return sum(line["event"] == "task_live" and line["worker"] == worker for line in _log(bench))
 
 
@@ -122,7 +122,7 @@ def _parsed(line: str) -> dict[str, str]:
     try:
         parsed: dict[str, str] = json.loads(line)
     except json.JSONDecodeError:
-        return {}  # it is being written
+        return {}  # the line is incomplete
     return parsed
 
 

@@ -1,4 +1,4 @@
-"""`pipeline.Producer` on a real Kafka: answers lost, Kafka away, forks, SIGKILL. Nothing is lost in silence."""
+"""`pipeline.Producer` on a real Kafka: lost answers, outages, forks and SIGKILL. No event is lost unreported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DEADLINE_S = 60.0
 
 
 class Numbers:
-    """A topic of numbers, and what is in it."""
+    """A topic of numbers, and its records."""
 
     def __init__(self, servers: str, name: str, **config: str) -> None:
         self.servers = servers
@@ -54,11 +54,11 @@ class Numbers:
         return Settings(KafkaSettings(self.servers), producer=ProducerSettings(**producer))
 
     def events(self) -> list[Event[str, int]]:
-        """All committed events, those of a partition in order."""
+        """All committed events, in order within each partition."""
         return list(self._read())
 
     def committed(self) -> list[int]:
-        """The numbers of all committed events, partition after partition, without waiting for more."""
+        """The numbers of all committed events, by partition, without a wait for more."""
         reader = KafkaJournalReader(KafkaSettings(self.servers))
         places = [TopicPartition(self.name, number) for number in range(PARTITIONS)]
         ends = reader.stable_ends(places)
@@ -79,7 +79,7 @@ class Numbers:
         source.assign(dict.fromkeys(places, 0))
         silent_since = time.monotonic()
         seen = dict.fromkeys(places, 0)
-        # A marker at the end has no record: what is silent for long ends there.
+        # A marker at the end is not a record, so the read ends after a time without records.
         while any(seen[place] < ends[place] for place in places) and time.monotonic() - silent_since < 5.0:
             for record in source.poll(10_000, 0.1).records:
                 yield Event(
@@ -98,7 +98,7 @@ def numbers(kafka: KafkaUnderTest, unique_name: str) -> Numbers:
 
 
 def test_a_lost_answer_doubles_nothing(numbers: Numbers, proxy: Proxy) -> None:
-    """The client asks again, and the broker knows the request."""
+    """The client repeats the request, and the broker must recognise it."""
     lost = proxy.lose_answer(Api.PRODUCE, numbers.name.encode())
     with Producer(Settings(KafkaSettings(proxy.servers))) as producer:
         sent = [producer.send(numbers.topic, "k", n, id=str(n)) for n in range(100)]
@@ -108,7 +108,7 @@ def test_a_lost_answer_doubles_nothing(numbers: Numbers, proxy: Proxy) -> None:
 
 
 def test_events_fail_in_time_while_kafka_is_away_and_each_is_named() -> None:
-    """A bounded wait, and then somebody is told: nothing is dropped in silence."""
+    """The wait must be bounded, and each event that is not delivered must be reported."""
     topic = App("numbers").topic("nowhere", key=str, value=int)
     settings = ProducerSettings(delivery_timeout_s=0.3, max_records=10, max_block_s=0.01)
     producer = Producer(Settings(KafkaSettings("127.0.0.1:1"), producer=settings))
@@ -128,7 +128,7 @@ def test_events_fail_in_time_while_kafka_is_away_and_each_is_named() -> None:
 
 
 def test_a_close_that_gives_up_releases_the_client_and_names_the_events() -> None:
-    """A service stops in time while Kafka is away."""
+    """A service must be able to stop in time while Kafka is unreachable."""
     topic = App("numbers").topic("nowhere", key=str, value=int)
     producer = Producer(Settings(KafkaSettings("127.0.0.1:1")))
     sent = producer.send(topic, "k", 1, id="id-1")
@@ -140,7 +140,7 @@ def test_a_close_that_gives_up_releases_the_client_and_names_the_events() -> Non
 def test_an_event_over_the_limit_of_its_topic_fails_with_the_setting_to_mend(
     kafka: KafkaUnderTest, unique_name: str
 ) -> None:
-    """The broker refuses it together with what was in its batch, so both are told the same."""
+    """The broker refuses the whole batch, so its other events get the same error."""
     numbers = Numbers(kafka.bootstrap_servers, unique_name, max_message_bytes="2000")
     with Producer(numbers.settings()) as producer:
         sent = producer.send(numbers.topic, os.urandom(2000).hex(), 1)
@@ -151,7 +151,7 @@ def test_an_event_over_the_limit_of_its_topic_fails_with_the_setting_to_mend(
 
 
 def test_no_batch_is_over_a_limit_that_the_producer_was_told(kafka: KafkaUnderTest, unique_name: str) -> None:
-    """Only the event that is too large may fail: the others would be refused for the company that they were in."""
+    """Only the event that is too large may fail, not other events that would share a batch with it."""
     numbers = Numbers(kafka.bootstrap_servers, unique_name, max_message_bytes="2000")
     with Producer(numbers.settings(max_event_bytes=1900, linger_ms=20)) as producer:
         sent = [
@@ -164,7 +164,7 @@ def test_no_batch_is_over_a_limit_that_the_producer_was_told(kafka: KafkaUnderTe
 
 
 def test_a_forked_child_sends_its_own_events_and_the_parent_its_own(numbers: Numbers) -> None:
-    """A web server that forks after its start: no event twice, none lost, no process that hangs."""
+    """A web server may fork after its start: no event may be duplicated or lost, and no process may hang."""
     program = f"""
 import os, sys
 from pipeline import App, Producer
@@ -195,7 +195,7 @@ assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] ==
 
 
 def test_transactions_are_whole_or_not_there_and_a_newer_producer_ends_the_older(numbers: Numbers) -> None:
-    """As on the fake, with Kafka's own coordinator."""
+    """The fake's behaviour must also be that of Kafka's own coordinator."""
     with TransactionalProducer(numbers.name, numbers.settings()) as old:
         with old.transaction() as batch:
             for n in range(1000):
@@ -214,7 +214,7 @@ def test_transactions_are_whole_or_not_there_and_a_newer_producer_ends_the_older
 def test_a_commit_that_kafka_does_not_answer_has_a_bound_and_what_follows_settles_it(
     numbers: Numbers, proxy: Proxy, arrives: bool
 ) -> None:
-    """A service must not hang; and what it is told must stay true: a late commit would double the second try."""
+    """A service must not hang, and a late commit must not duplicate its second attempt."""
     bounds = ProducerSettings(commit_timeout_s=1.0)
     held = proxy.hold(Api.END_TXN)
     with TransactionalProducer(
@@ -227,19 +227,19 @@ def test_a_commit_that_kafka_does_not_answer_has_a_bound_and_what_follows_settle
             held.release()
             assert held.answer() == 0
         with producer.transaction():
-            pass  # it is settled now
+            pass  # the outcome is settled
         found = [1] if arrives else []
         assert numbers.committed() == found
         held.release()
         _write(producer, numbers, 2)
-    assert (held.answer() == 0) is arrives  # the fence refuses what comes too late
+    assert (held.answer() == 0) is arrives  # the fence refuses late requests
     assert numbers.committed() == [*found, 2]
 
 
 def test_an_abort_that_kafka_does_not_answer_has_a_bound(
     numbers: Numbers, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing hangs on it: the next transaction begins with a fence."""
+    """The bound is safe, because the next transaction begins with a fence."""
     monkeypatch.setattr("pipeline.transactions.engine.ABORT_TIMEOUT_S", 0.5)
     held = proxy.hold(Api.END_TXN)
 
@@ -264,7 +264,7 @@ def _write(producer: TransactionalProducer, numbers: Numbers, number: int) -> No
 
 
 class Rows:
-    """A file, the program that sends it, and where that got."""
+    """A file, the program that sends it, and its progress."""
 
     def __init__(self, numbers: Numbers, directory: Path, count: int) -> None:
         self.numbers = numbers
@@ -274,7 +274,7 @@ class Rows:
         self.file.write_text("".join(f"key-{n * 7 % 997},{n}\n" for n in range(count)))
 
     def start(self, at: int) -> subprocess.Popen[bytes]:
-        """The program, from a line on."""
+        """Start the program from a line on."""
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 [
@@ -286,15 +286,15 @@ class Rows:
             )  # fmt: skip
 
     def told(self) -> list[str]:
-        """What the programs have told, oldest first."""
+        """The progress reports of the programs, oldest first."""
         return self._progress.read_text().splitlines() if self._progress.exists() else []
 
     def delivered(self) -> int:
-        """Up to which line all is delivered."""
+        """The line up to which all rows are delivered."""
         return max((int(line) for line in self.told() if line != "done"), default=0)
 
     def kill_when(self, process: subprocess.Popen[bytes], delivered: int, wait_s: float = 0.0) -> bool:
-        """SIGKILL once so much is delivered, and a while has passed; False when it had ended by itself."""
+        """Send SIGKILL a while after this many rows are delivered. Returns False if the program has already ended."""
         deadline = time.monotonic() + DEADLINE_S
         while process.poll() is None and self.delivered() < delivered:
             assert time.monotonic() < deadline, self._log.read_text()
@@ -306,7 +306,7 @@ class Rows:
         return process.wait() == -signal.SIGKILL
 
     def finish(self, at: int) -> None:
-        """Let it come to its end."""
+        """Run the program to its end."""
         assert self.start(at).wait(DEADLINE_S * 3) == 0, self._log.read_text()
         assert self.told()[-1] == "done"
 
@@ -317,7 +317,7 @@ def rows(numbers: Numbers, tmp_path: Path) -> Rows:
 
 
 def test_what_a_killed_producer_sends_again_has_the_same_ids(rows: Rows) -> None:
-    """There are duplicates on the topic then, each under the id of its first sending: that is what to go by."""
+    """Consumers can drop the duplicates in the topic only if these have the id of the first delivery."""
     assert rows.kill_when(rows.start(0), 2 * AT_A_TIME)
     delivered = rows.delivered()
     again = delivered - AT_A_TIME
@@ -325,7 +325,7 @@ def test_what_a_killed_producer_sends_again_has_the_same_ids(rows: Rows) -> None
     events = rows.numbers.events()
     values = {event.id: event.value for event in events}
     assert values == {b"%d" % n: n for n in range(12_000)}
-    # Sent twice for certain: what was confirmed to the first one and lies behind the place of the second start.
+    # These were certainly sent twice: confirmed to the first program, and after the start line of the second.
     count = dict.fromkeys(range(12_000), 0)
     for event in events:
         assert event.id == b"%d" % event.value
@@ -336,7 +336,7 @@ def test_what_a_killed_producer_sends_again_has_the_same_ids(rows: Rows) -> None
 
 @pytest.mark.outage
 def test_events_wait_for_a_kafka_that_is_killed_and_started_again(tmp_path: Path, unique_name: str) -> None:
-    """Its restart is shorter than the time-out: everything arrives once, in order."""
+    """A restart within the time-out must neither lose nor duplicate events, nor change their order."""
     with LocalKafka(tmp_path / "kafka") as own:
         numbers = Numbers(own.bootstrap_servers, unique_name)
         with Producer(numbers.settings(delivery_timeout_s=DEADLINE_S)) as producer:

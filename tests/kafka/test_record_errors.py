@@ -1,6 +1,6 @@
-"""What goes wrong with records and handlers: each time it says what, where and what to do next, and nothing is lost.
+"""Errors of records and handlers: each message has the cause, the place and the next step, and no data is lost.
 
-Every test reads the text that an operator gets, mends the cause, and compares outputs and tables with a fold.
+Every test checks the text that an operator gets, fixes the cause, and compares outputs and tables with a fold.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.kafka
 def test_a_handler_that_fails_stops_its_task_with_the_record_and_is_mended_by_the_next_start(
     troubled: TroubledBench, trouble: str, facts: list[str]
 ) -> None:
-    """Its writes and outputs are taken back, so the mended handler finds everything as it was."""
+    """Its writes and outputs must be undone, so that the fixed handler finds the state before the record."""
     troubled.configure(f"{troubled.prefix}-sums", "max.message.bytes", "20000")
     troubled.send(100)
     worker = troubled.troubled_worker(trouble, at=60)
@@ -40,7 +40,7 @@ def test_a_handler_that_fails_stops_its_task_with_the_record_and_is_mended_by_th
         *(troubled.prefix, "main"),
         [failed["task"]],
     )
-    if trouble == "sends elsewhere":  # a mistake in the app has its own advice
+    if trouble == "sends elsewhere":  # an error in the app has its own hint
         assert failed["hint"].startswith(
             "ctx.send takes what app.topic(...) returned. Then start the worker again"
         )
@@ -58,7 +58,7 @@ BAD_RECORDS = [(b"\xff", b'{"n": 1}'), (b"key-1", b"{broken")]
 def test_a_key_that_cannot_be_decoded_stops_its_task_and_is_passed_over_under_skip(
     troubled: TroubledBench,
 ) -> None:
-    """No handler has seen it; the text names the record all the same, and skipping costs no other one."""
+    """The error must name the record although no handler got it, and `skip` must skip no other record."""
     troubled.send(100)
     for key, value in BAD_RECORDS:
         troubled.send_raw(key, value)
@@ -79,7 +79,7 @@ def test_a_key_that_cannot_be_decoded_stops_its_task_and_is_passed_over_under_sk
 
 
 def test_topics_with_small_limits_take_everything_in_smaller_batches(troubled: TroubledBench) -> None:
-    """Outputs share batches, and a commit's entry is larger than any of them: none may wedge the task."""
+    """Outputs share batches, and a commit's entry is larger than each of them: neither may block the task."""
     troubled.send(5_000, keys=2_000)
     for name in ("amounts", "sums"):
         troubled.configure(f"{troubled.prefix}-{name}", "max.message.bytes", "2000")
@@ -88,7 +88,7 @@ def test_topics_with_small_limits_take_everything_in_smaller_batches(troubled: T
 
 
 def test_a_dead_letter_may_be_as_large_as_the_largest_input(troubled: TroubledBench) -> None:
-    """It is the record with a few headers more: were it refused, one bad record would stop the task for ever."""
+    """A dead letter is the record plus some headers: if it were refused, one bad record would stop the task forever."""
     troubled.send(50)
     troubled.send_raw(b"key-1", os.urandom(1_048_400))
     troubled.send(50)
@@ -98,7 +98,7 @@ def test_a_dead_letter_may_be_as_large_as_the_largest_input(troubled: TroubledBe
 
 
 def test_a_limit_lowered_under_a_running_worker_costs_a_refused_commit(troubled: TroubledBench) -> None:
-    """Each record fits and the batch does not: the task looks at the limits again and sends smaller batches."""
+    """Each record fits, but the batch does not: the task must read the limits again and send smaller batches."""
     troubled.send(100)
     worker = troubled.worker("--commit-interval-ms", "500")
     troubled.wait_for_outputs(worker)
@@ -115,7 +115,7 @@ def test_a_limit_lowered_under_a_running_worker_costs_a_refused_commit(troubled:
 def test_a_handler_that_never_returns_is_named_and_sigterm_ends_the_worker(
     troubled: TroubledBench, trouble: str
 ) -> None:
-    """Also inside a C library, where Python's own signal handlers would wait as long as the handler does."""
+    """A handler may hang inside a C library, where Python runs no signal handlers."""
     troubled.send(100)
     troubled.environment |= {"PIPELINE_HANDLER_WARNING_S": "0.4", "PIPELINE_STOP_TIMEOUT_S": "1.5"}
     worker = troubled.troubled_worker(trouble, at=60)
@@ -134,7 +134,7 @@ def test_a_handler_that_never_returns_is_named_and_sigterm_ends_the_worker(
 
 
 def test_a_second_interrupt_ends_a_worker_whose_handler_hangs_at_once(troubled: TroubledBench) -> None:
-    """Whoever sits in front of it need not wait for the time-out; a second SIGTERM is often sent by mistake."""
+    """A user at a terminal should not wait for the time-out; a second SIGTERM is often sent by mistake."""
     troubled.send(20)
     troubled.environment |= {"PIPELINE_HANDLER_WARNING_S": "0.2"}
     worker = troubled.troubled_worker("hangs in C", at=10)

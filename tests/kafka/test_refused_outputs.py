@@ -1,4 +1,4 @@
-"""Outputs that a real broker refuses, because settings change or clocks differ: no other record is lost."""
+"""Outputs that a real broker refuses, because settings or clocks differ: no other record is lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.kafka
 DEADLINE_S = 60.0
 HOUR_MS = 3_600_000
 COUNT = 300
-# The setting that makes it bad, and what is bad about the output.
+# The setting that causes the refusal, and the property of the output that it refuses.
 BAD: dict[int, tuple[str, dict[str, Any]]] = {
     100: ("message.timestamp.after.max.ms", {"timestamp_ms": 2 * HOUR_MS}),
     101: ("cleanup.policy", {"key": None}),
@@ -43,7 +43,7 @@ CHANGED = {
 
 
 class Ahead(SystemClock):
-    """The clock of a machine that is hours ahead of the brokers."""
+    """A clock that is hours ahead of the brokers' clocks."""
 
     def wall_ms(self) -> int:
         return super().wall_ms() + 3 * HOUR_MS
@@ -53,7 +53,7 @@ class Ahead(SystemClock):
 def test_settings_that_change_under_a_worker_cost_only_the_records_that_they_refuse(
     kafka: KafkaUnderTest, unique_name: str, tmp_path: Path, clock: SystemClock
 ) -> None:
-    """After a refused commit the worker reads the settings. What they do not tell it finds with smaller commits."""
+    """After a refused commit, the worker must find the refused records, by the settings or with smaller commits."""
     name = unique_name[-40:].strip("-")
     app = App(name)
     inputs = app.topic(f"{name}-in", key=str, value=int)
@@ -123,7 +123,7 @@ def _send(kafka: KafkaUnderTest, topic: str, *values: int) -> None:
 
 
 def _settled(worker: Worker) -> bool:
-    """Everything that was sent is committed."""
+    """Whether all inputs are committed."""
     (run,) = worker._runs
     return worker.idle and all(
         max(task.applied.positions.values()) >= COUNT - 1 for task in run.tasks.values()

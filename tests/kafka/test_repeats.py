@@ -1,4 +1,4 @@
-"""The Kafka client's own lines while brokers are away: one of many, with the number of the others."""
+"""The filter of the Kafka client's log during an outage: one of many equal lines, with the number of the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _refused(client: int, broker: str, after_ms: int) -> logging.LogRecord:
 
 
 def test_lines_that_differ_in_client_and_duration_are_said_once_with_their_number() -> None:
-    """Forty a second for as long as a broker is away hide everything else, and fill a disk."""
+    """Forty lines a second during an outage hide all other lines and fill a disk."""
     clock = ManualClock()
     repeats = RepeatFilter(clock.monotonic_s)
     assert repeats.filter(_refused(1, "127.0.0.1:9092", 0))
@@ -32,7 +32,7 @@ def test_lines_that_differ_in_client_and_duration_are_said_once_with_their_numbe
 
 
 def test_another_broker_and_another_trouble_are_other_lines() -> None:
-    """Which broker it is counts more than anything else in the line."""
+    """The name of the broker is the most important part of the line."""
     repeats = RepeatFilter(ManualClock().monotonic_s)
     assert repeats.filter(_refused(1, "127.0.0.1:9092", 0))
     assert repeats.filter(_refused(1, "127.0.0.1:9093", 0))
@@ -40,12 +40,12 @@ def test_another_broker_and_another_trouble_are_other_lines() -> None:
 
 
 def test_the_clients_log_is_filtered() -> None:
-    """Whatever the program does with that log: a handler of its own gets few lines, too."""
+    """A log handler of the program must also get the filtered lines."""
     assert any(isinstance(added, RepeatFilter) for added in LOGGER.filters)
 
 
 def test_a_coordinator_that_is_not_ready_yet_is_no_warning() -> None:
-    """It is the first line of a first start, and means nothing."""
+    """It is the first line of each first start, and is harmless."""
     line = _line(
         "GETPID [pipeline#producer-18] [thrd:main]: Failed to acquire idempotence PID from broker 127.0.0.1:9092/1: "
         "Broker: Coordinator load in progress: retrying"

@@ -1,4 +1,4 @@
-"""Dead letters on a real Kafka, from the handler's mistake to the replay, with SIGKILL of workers and of replays."""
+"""Dead letters on a real Kafka, from the handler's error to the replay, with kills of workers and replays."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BAD = len(range(0, INPUTS, EVERY))
 
 
 class Letters(Workbench):
-    """The app of `tests.support.kafka.letters`, its dead letters, and commands about them."""
+    """The app of `tests.support.kafka.letters`, its dead letters, and the commands for them."""
 
     def __init__(self, servers: str, prefix: str, directory: Path) -> None:
         super().__init__(servers, prefix, directory, groups=("main",))
@@ -39,32 +39,32 @@ class Letters(Workbench):
         self._directory = directory
 
     def start(self) -> subprocess.Popen[bytes]:
-        """A worker; `mend` says which version."""
+        """Start a worker, with the fixed handler after `mend`."""
         return self._spawn(
             "-m", "pipeline", "worker", APP, "--kafka", self.servers, "--state-dir", str(self.state_dir),
             "--commit-interval-ms", "20",
         )  # fmt: skip
 
     def mend(self) -> None:
-        """From now on workers run a handler that takes every input."""
+        """From now on, workers run a handler that accepts every input."""
         self.environment[MENDED] = "1"
 
     def deadletters(self, *arguments: str, code: int = 0) -> list[Any]:
-        """What `pipeline deadletters ... --json` prints."""
+        """The output of `pipeline deadletters ... --json`."""
         name, *rest = arguments
         done = self.command("deadletters", name, APP, *rest, "--kafka", self.servers, "--json")
         assert done.returncode == code, done.stderr
         return [msgspec.json.decode(line) for line in done.stdout.splitlines()]
 
     def open_letters(self) -> tuple[int, bool]:
-        """What `pipeline status` says: how many are open, and whether all of them are counted."""
+        """The number of open dead letters in `pipeline status`, and whether all are counted."""
         done = self.command("status", self.prefix, "--kafka", self.servers, "--json")
         (group,) = msgspec.json.decode(done.stdout)["dead_letters"]
         assert group["group"] == "main"
         return group["open"], group["whole"]
 
     def replay_killed_at(self, point: Point, nth: int = 1) -> None:
-        """A replay that ends itself at a point; what it leaves is letters with their marks, or neither."""
+        """Run a replay that kills itself at a point. Records and marks must be committed together or not at all."""
         done = subprocess.run(
             [sys.executable, "-m", "tests.support.kafka.kill_load_at", point.name, str(nth),
              "deadletters", "replay", APP, "--kafka", self.servers],
@@ -79,7 +79,7 @@ class Letters(Workbench):
         self.wait_until(lambda: self.committed(self.group.replays_topic) == self.committed(marks))
 
     def committed(self, topic: str) -> int:
-        """How many committed records a topic has; 0 without one."""
+        """The number of committed records in a topic; 0 if it does not exist."""
         with (
             closing(KafkaCluster(self._kafka)) as cluster,
             closing(KafkaJournalReader(self._kafka)) as reader,
@@ -90,7 +90,7 @@ class Letters(Workbench):
             return sum(1 for p, b in bounds.items() for _ in reader.read(p, b.start, b.stable_end))
 
     def check_topics(self) -> None:
-        """A letter of any age keeps its timestamp, and nothing of either topic expires."""
+        """Check that dead letters keep old timestamps, and that the records of both topics never expire."""
         with closing(KafkaCluster(self._kafka)) as cluster:
             found = cluster.describe([self.group.dead_letter_topic, self.group.replays_topic])
         assert len(found) == 2
@@ -105,7 +105,7 @@ class Letters(Workbench):
         wait_until(condition, self.log.read_text)
 
     def fail(self) -> None:
-        """Inputs, of which every seventh becomes a dead letter; the worker ends by SIGKILL."""
+        """Send inputs, of which every seventh becomes a dead letter, and kill the worker."""
         self.send(INPUTS)
         worker = self.start()
         outputs, letters = f"{self.prefix}-sums", self.group.dead_letter_topic
@@ -114,7 +114,7 @@ class Letters(Workbench):
         worker.wait()
 
     def finish(self, letters: int = BAD) -> None:
-        """A mended worker handles what is left: every input has counted once, wherever it had been."""
+        """Run a fixed worker to the end, and check that every input counted once."""
         outputs = f"{self.prefix}-sums"
         live = self.log.read_text().count("task_live")
         worker = self.start()
@@ -133,14 +133,14 @@ class Letters(Workbench):
 
 @pytest.fixture
 def letters(kafka: KafkaUnderTest, unique_name: str, tmp_path: Path) -> Iterator[Letters]:
-    """Topics, state directory and processes of one test."""
+    """The topics, the state directory and the processes of one test."""
     made = Letters(kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path)
     yield made
     made.close()
 
 
 def test_dead_letters_count_once_although_worker_and_replay_are_killed(letters: Letters) -> None:
-    """From a handler's mistake to exact results: list, look, mend, replay, whatever dies on the way."""
+    """Crashes at any time between the error and the replay must not change the results."""
     letters.fail()
     letters.check_topics()
     assert letters.open_letters() == (BAD, True)
@@ -165,7 +165,7 @@ def test_dead_letters_count_once_although_worker_and_replay_are_killed(letters: 
 
 
 def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters: Letters) -> None:
-    """Three letters are one record, for `list` and for `replay --again`; then they are cleared away."""
+    """Three dead letters of one record must be one record for `list` and `replay --again`, and count once."""
     letters.fail()
     worker = letters.start()
     for failures in (2, 3):
@@ -190,7 +190,7 @@ def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters:
 
 
 def test_replays_are_handled_after_their_topic_was_deleted_between_two_releases(letters: Letters) -> None:
-    """Offsets of the old topic must not skip the first records of the new one."""
+    """The positions in the old topic must not skip the first records of the new one."""
     letters.fail()
     letters.mend()
     outputs = f"{letters.prefix}-sums"
@@ -216,7 +216,7 @@ def test_replays_are_handled_after_their_topic_was_deleted_between_two_releases(
 
 
 def test_records_that_retention_removed_are_named(letters: Letters) -> None:
-    """The group has a dead-letter topic, which is there: nothing must say that it was deleted."""
+    """The dead-letter topic of the group exists, so no message may report that it was deleted."""
     letters.fail()
     letters.send(20)
     place = TopicPartition(f"{letters.prefix}-amounts", 0)
@@ -237,13 +237,13 @@ def test_records_that_retention_removed_are_named(letters: Letters) -> None:
 
 @pytest.mark.kills
 def test_kills_at_each_point_of_a_replay_lose_and_double_no_record(letters: Letters) -> None:
-    """Each point is met by what the one before it has left; some of the letters are on their way by then."""
+    """A replay must continue after a kill at any point, with some dead letters already replayed."""
     letters.fail()
     letters.mend()
     for point in Point:
         letters.replay_killed_at(point)
         if point is Point.DURING_COMMIT:
-            break  # from here on all may be committed, and nothing is left to be killed at
+            break  # from here on all may be committed, so the point may not be reached
     letters.deadletters("replay", "--max", "3")
     letters.deadletters("replay")
     assert letters.deadletters("replay") == [{"replayed": 0, "before": BAD, "refused": [], "dry_run": False}]
@@ -253,7 +253,7 @@ def test_kills_at_each_point_of_a_replay_lose_and_double_no_record(letters: Lett
 @pytest.mark.kills
 @pytest.mark.parametrize("kills", [1, 3, 6])
 def test_a_worker_killed_again_and_again_handles_each_replay_once(letters: Letters, kills: int) -> None:
-    """Its position among the replays is in the journal, beside what they gave."""
+    """Its position in the replays topic must be committed together with the results."""
     letters.fail()
     letters.mend()
     outputs = f"{letters.prefix}-sums"
@@ -270,7 +270,7 @@ def test_a_worker_killed_again_and_again_handles_each_replay_once(letters: Lette
 
 @pytest.mark.kills
 def test_two_replays_at_once_replay_each_letter_once(letters: Letters) -> None:
-    """The newer one fences the older; whoever is fenced says so, and together they have done it."""
+    """The newer replay fences the older one, which must report it, and no dead letter may be replayed twice."""
     letters.fail()
     letters.mend()
     both = [

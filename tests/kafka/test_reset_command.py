@@ -1,4 +1,4 @@
-"""`pipeline reset` against a real Kafka, with workers that run, that are stopped, and that were killed."""
+"""`pipeline reset` on a real Kafka, with running, stopped and killed workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _wait_for_counts(bench: Workbench, total: int) -> None:
 
 
 def test_a_running_worker_takes_a_reset_up_by_itself(bench: Workbench) -> None:
-    """An operator need not stop anything: the tasks are fenced, and the worker handles their input again."""
+    """An operator must not have to stop workers: they must process the input of fenced tasks again."""
     bench.send(500)
     worker = bench.worker()
     bench.wait_for_outputs(worker)
@@ -54,7 +54,7 @@ def test_a_running_worker_takes_a_reset_up_by_itself(bench: Workbench) -> None:
 
 
 def test_a_reset_after_a_kill_is_what_the_next_start_finds(bench: Workbench) -> None:
-    """Whatever the local state held, the journal says that it is forgotten, and from where to go on."""
+    """The journal must override a local state that still has the data from before the reset."""
     bench.send(500)
     worker = bench.worker()
     bench.wait_for_outputs(worker)
@@ -78,7 +78,7 @@ def test_a_reset_after_a_kill_is_what_the_next_start_finds(bench: Workbench) -> 
 
 
 def test_a_reset_asks_before_it_forgets(bench: Workbench) -> None:
-    """Without a terminal nobody can be asked, so `--yes` says it; a wrong group or place changes nothing."""
+    """Without a terminal the command requires `--yes`, and a wrong group or position must change nothing."""
     bench.send(50)
     worker = bench.worker()
     bench.wait_for_outputs(worker)
@@ -96,7 +96,7 @@ def test_a_reset_asks_before_it_forgets(bench: Workbench) -> None:
 def test_a_reset_that_is_killed_leaves_each_task_as_it_was_or_reset_and_can_be_repeated(
     bench: Workbench, point: str
 ) -> None:
-    """A running worker takes up what the command has fenced, whatever transaction it has left open."""
+    """A running worker must acquire the fenced tasks again, even if the command left a transaction open."""
     bench.send(300)
     worker = bench.worker()
     bench.wait_for_outputs(worker)

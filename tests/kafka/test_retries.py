@@ -1,4 +1,4 @@
-"""Retries on a real Kafka: one partition waits, paused when much is behind it; the others and a stop do not."""
+"""Retries on a real Kafka: a waiting partition is paused, and delays neither other partitions nor a stop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EACH = 5_000
 def test_a_partition_that_waits_is_paused_and_holds_up_neither_the_other_one_nor_a_stop(
     kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
 ) -> None:
-    """The client has a queue of its own: what is fetched while the partition is paused must come after, once."""
+    """The client has its own queue: records that it fetched before the pause must be returned later, once."""
     app = App(unique_name[-40:].strip("-"))
     inputs = app.topic(f"{app.name}-in", key=bytes | None, value=int)
     away = [True]
@@ -67,7 +67,7 @@ def test_a_partition_that_waits_is_paused_and_holds_up_neither_the_other_one_nor
                 _run(worker, lambda: len(seen[0]) == EACH)
             began_s = time.monotonic()
             worker.stop()
-            assert time.monotonic() - began_s < DEADLINE_S  # not the minutes that its waits add up to
+            assert time.monotonic() - began_s < DEADLINE_S  # not the minutes of its summed waits
         finally:
             worker.close()
     assert seen == {0: list(range(EACH)), 1: list(range(EACH))}

@@ -1,4 +1,4 @@
-"""Requests about topics: what to ask again, what never to take for an answer, and what never to ask for."""
+"""Requests about topics: which to retry, which answers not to trust, and that none creates a topic."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NO_ANSWER_S = 0.5
     ],
 )
 def test_what_a_node_has_not_heard_of_yet_is_asked_again(code: int) -> None:
-    """With several nodes a topic is there on one before it is on another: a first start failed for that."""
+    """Nodes learn of a new topic at different times, so a first start on several nodes could fail."""
     answers = [KafkaException(KafkaError(code)), 7]
 
     def ask() -> object:
@@ -50,7 +50,7 @@ def test_what_a_node_has_not_heard_of_yet_is_asked_again(code: int) -> None:
 def test_ends_that_a_broker_does_not_tell_in_time_are_an_error_and_no_empty_journal(
     kafka: KafkaUnderTest, proxy: Proxy, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The client then gives an offset, without an error. A journal that looks empty is a new app, or a loss."""
+    """The client then returns an offset without an error, and the journal would look empty, like that of a new app."""
     with closing(KafkaCluster(KafkaSettings(kafka.bootstrap_servers))) as cluster:
         cluster.create([TopicSpec(unique_name, 1)])
     monkeypatch.setattr(journal, "_REQUEST_TIMEOUT_S", NO_ANSWER_S)
@@ -70,7 +70,7 @@ def _read_ends(settings: KafkaSettings, missing: TopicPartition) -> None:
 
 
 def _produce(settings: KafkaSettings, missing: TopicPartition) -> None:
-    limits = ProducerLimits(transaction_timeout_ms=2_000)  # how long it hopes for the topic
+    limits = ProducerLimits(transaction_timeout_ms=2_000)  # how long the producer waits for the topic
     with closing(KafkaProducers(settings, limits).open(missing.topic)) as producer:
         producer.init()
         producer.begin()
@@ -84,7 +84,7 @@ def _produce(settings: KafkaSettings, missing: TopicPartition) -> None:
 def test_no_client_asks_a_broker_to_create_a_topic_that_is_not_there(
     proxy: Proxy, unique_name: str, use: Callable[[KafkaSettings, TopicPartition], None]
 ) -> None:
-    """Kafka does so by default where a client allows it: a deleted journal would be there again, and empty."""
+    """By default Kafka creates topics for clients that allow it: a deleted journal would exist again, but empty."""
     use(KafkaSettings(proxy.servers), TopicPartition(unique_name, 0))
     looked = proxy.answered(Api.METADATA, unique_name.encode())
     assert looked

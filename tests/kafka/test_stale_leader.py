@@ -1,7 +1,7 @@
-"""A node of three loses its controllers and keeps answering clients as the leader that it was.
+"""One of three nodes loses its controllers and continues to answer clients as the leader.
 
-Workers are killed and start on empty disks, commits renew their producers, and a load is repeated meanwhile: readers
-that happen to ask that node see journals and receipts as of before. `make test-stale-leader` runs it twenty times.
+Meanwhile workers are killed and start on empty disks, commits renew their producers, and a load is repeated. Readers
+that connect to that node see stale journals and receipts. `make test-stale-leader` runs the test twenty times.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ RUNS = int(os.environ.get("STALE_LEADER_RUNS", "1"))
 PARTITIONS = 6
 ROWS = 4_000
 TRIES = 5
-# A producer that asks the deposed node gets no confirmation, and is given up after 15 s; the next one may ask it, too.
+# A producer that writes to the deposed node times out after 15 s, and its successor may connect to the same node.
 WITHIN_S = 240.0
 UNREACHABLE = 3
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
-    """A cluster of its own."""
+    """A separate cluster."""
     if not may_trace():
         assert not os.environ.get("CI"), "stopping threads of a broker takes root"
         pytest.skip("stopping threads of a broker takes root")
@@ -43,7 +43,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
 
 
 class Loads:
-    """`pipeline produce` of one file in many transactions, and the rows that the topic holds."""
+    """`pipeline produce` of one file in many transactions, and the rows in the topic."""
 
     def __init__(self, bench: Workbench, directory: Path) -> None:
         self._bench = bench
@@ -53,7 +53,7 @@ class Loads:
             cluster.create([TopicSpec(self._topic, 3)])
 
     def run(self, rows: int) -> None:
-        """Load the file's first rows; what was loaded before is not loaded again."""
+        """Load the first rows of the file. Rows that are already loaded are not loaded again."""
         self._file.write_text("key,n\n" + "".join(f"k{n % 50},{n}\n" for n in range(rows)))
         for _ in range(TRIES):
             done = self._bench.command(
@@ -62,19 +62,19 @@ class Loads:
             )  # fmt: skip
             if (
                 done.returncode != UNREACHABLE
-            ):  # a coordinator may be moving, or the deposed node is asked for one
+            ):  # a coordinator may be moving, or the deposed node may be asked for it
                 break
         assert done.returncode == 0, done.stderr
 
     def check(self) -> None:
-        """Each row once."""
+        """Check that each row is in the topic once."""
         done = self._bench.command("consume", self._topic, "--json", "--kafka", self._bench.servers)
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) == ROWS
 
 
 def _led_by_others(cluster: LocalKafka) -> int:
-    """The leader of the loads' receipts, after these were made anew until it is not the active controller."""
+    """The leader of the receipts topic, which is recreated until its leader is not the active controller."""
     servers = cluster.bootstrap_servers
     with closing(KafkaCluster(KafkaSettings(servers))) as client:
         for _ in range(30):
@@ -90,7 +90,7 @@ def _led_by_others(cluster: LocalKafka) -> int:
 def test_a_deposed_leader_that_answers_costs_no_record(
     cluster: LocalKafka, run: int, tmp_path: Path, unique_name: str
 ) -> None:
-    """The fence goes to a healthy coordinator, so that a read behind it may still be answered by the old leader."""
+    """The fence reaches a healthy coordinator, but a read after it may still be answered by the old leader."""
     servers, prefix = cluster.bootstrap_servers, f"{unique_name[-36:].strip('-')}-{run}"
     node = _led_by_others(cluster)
     with closing(Workbench(servers, prefix, tmp_path, partitions=PARTITIONS)) as bench, ExitStack() as outage:
@@ -108,8 +108,8 @@ def test_a_deposed_leader_that_answers_costs_no_record(
         for number in range(2):
             worker.kill()
             worker.wait()
-            bench.state_dir = tmp_path / f"disk-{number}"  # an empty one
-            if number:  # each commit counts as slow, so that each is followed by a renewal
+            bench.state_dir = tmp_path / f"disk-{number}"  # an empty disk
+            if number:  # each commit counts as slow, so a renewal follows it
                 bench.environment["PIPELINE_RETRY_BACKOFF_MS"] = "2"
             worker = bench.worker()
             bench.send(100)

@@ -1,4 +1,4 @@
-"""Programs and their Kafka are started together: whoever is first waits, says so, and begins when Kafka answers."""
+"""Programs that start before their Kafka: they wait, log it, and begin when Kafka answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture
 def late(kafka: KafkaUnderTest) -> Iterator[LateListener]:
-    """An address where Kafka can be reached later."""
+    """An address at which Kafka becomes reachable later."""
     listener = LateListener(kafka.bootstrap_servers)
     yield listener
     listener.close()
@@ -36,7 +36,7 @@ def _wait_for_log(bench: Workbench, text: str) -> None:
 
 
 def test_a_worker_that_is_started_first_waits_for_kafka(bench: Workbench, late: LateListener) -> None:
-    """Containers are started in any order; one that ends would be started again, later and later."""
+    """Containers start in any order, and a container that exits is restarted with increasing delays."""
     bench.send(20)
     worker = bench.worker("--kafka", late.servers)
     _wait_for_log(bench, "kafka_unreachable")
@@ -48,7 +48,7 @@ def test_a_worker_that_is_started_first_waits_for_kafka(bench: Workbench, late: 
 
 
 def test_a_worker_that_waits_for_kafka_hears_sigterm(bench: Workbench, late: LateListener) -> None:
-    """It has begun nothing, so there is nothing to wait for."""
+    """The worker has no work in progress, so it must stop at once."""
     worker = bench.worker("--kafka", late.servers)
     _wait_for_log(bench, "kafka_unreachable")
     worker.send_signal(signal.SIGTERM)
@@ -59,7 +59,7 @@ def test_a_worker_that_waits_for_kafka_hears_sigterm(bench: Workbench, late: Lat
 def test_a_listener_without_a_kafka_behind_it_is_waited_for(
     late: LateListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container engine takes connections to a published port before the broker does."""
+    """A container engine accepts connections on a published port before the broker listens."""
     monkeypatch.setattr("pipeline.kafka.admin.REQUEST_TIMEOUT_S", 1.0)
     late.open(carries=False)
 
@@ -77,7 +77,7 @@ def test_a_listener_without_a_kafka_behind_it_is_waited_for(
 def test_a_command_that_is_started_first_waits_for_kafka(
     kafka: KafkaUnderTest, unique_name: str, tmp_path: Path, late: LateListener
 ) -> None:
-    """`topics apply` and loads are jobs of a deployment, beside the Kafka that they need."""
+    """`topics apply` and loads are jobs of a deployment, and may start together with Kafka."""
     (tmp_path / "topics").mkdir()
     (tmp_path / "topics" / f"{unique_name}.yaml").write_text(
         f"name: {unique_name}\npartitions: 1\nowner: tests\nkey: none\nvalue: none\n"

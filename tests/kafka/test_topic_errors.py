@@ -1,6 +1,6 @@
-"""What goes wrong with Kafka and its topics: each time it says what, where and what to do next, and nothing is lost.
+"""Errors of Kafka and its topics: each message has the cause, the place and the next step, and no data is lost.
 
-Every test reads the text that an operator gets, mends the cause, and compares outputs and tables with a fold.
+Every test checks the text that an operator gets, fixes the cause, and compares outputs and tables with a fold.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.kafka
 def test_a_start_without_kafka_says_where_it_looked_and_the_next_one_has_lost_nothing(
     troubled: TroubledBench,
 ) -> None:
-    """An address mistyped in one deployment must not cost anything in the next."""
+    """A wrong address in one deployment must have no effect on the next one."""
     troubled.send(50)
     troubled.finish()
     with socket.socket() as free:
@@ -40,7 +40,7 @@ def test_a_start_without_kafka_says_where_it_looked_and_the_next_one_has_lost_no
 
 
 def test_an_input_that_grew_stops_the_worker_and_keeps_what_was_committed(troubled: TroubledBench) -> None:
-    """Keys have moved to partitions where nobody knows their totals: the numbers would begin again at zero."""
+    """Keys move to partitions whose tasks do not have their totals, so the totals would restart at zero."""
     troubled.environment |= {"PIPELINE_CHECK_INTERVAL_S": "0.5"}
     troubled.send(100)
     worker = troubled.worker()
@@ -63,7 +63,7 @@ def test_an_input_that_grew_stops_the_worker_and_keeps_what_was_committed(troubl
 
 
 def test_a_recreated_input_keeps_what_was_committed(troubled: TroubledBench) -> None:
-    """The refusal touches nothing: outputs and tables of the old topic can be read for as long as one likes."""
+    """The refusal must change nothing: the outputs and tables from the old topic must stay readable."""
     troubled.environment |= {"PIPELINE_CHECK_INTERVAL_S": "0.5"}
     troubled.send(100)
     worker = troubled.worker()
@@ -83,7 +83,7 @@ def test_a_recreated_input_keeps_what_was_committed(troubled: TroubledBench) -> 
 def test_a_journal_with_a_wrong_setting_is_refused_with_the_command_that_mends_it(
     troubled: TroubledBench, name: str, wrong: str
 ) -> None:
-    """One would delete the only copy of the state after a week, the other refuse the first large commit."""
+    """One setting would delete the only copy of the state after a week, the other would refuse large commits."""
     troubled.send(50)
     troubled.finish()
     journal = f"{troubled.prefix}.main.journal"
@@ -100,7 +100,7 @@ def test_a_journal_with_a_wrong_setting_is_refused_with_the_command_that_mends_i
 
 
 def test_a_journal_and_an_output_that_are_deleted_under_a_worker_are_named(troubled: TroubledBench) -> None:
-    """Commits and restores would be tried for ever, with words of the Kafka client's that name no cause."""
+    """Otherwise commits and restores would be retried forever, with client errors that do not name the cause."""
     troubled.environment |= {"PIPELINE_CHECK_INTERVAL_S": "0.5"}
     troubled.send(100)
     worker = troubled.worker()

@@ -1,4 +1,4 @@
-"""`pipeline table show` and `pipeline journal show`: what an operator sees is what was committed."""
+"""`pipeline table show` and `pipeline journal show` print what was committed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.kafka
 
 
 def test_journal_show_lists_every_kind_in_order_with_positions_and_owner(bench: Workbench) -> None:
-    """After an incident the first question is who committed what, and when."""
+    """After an incident, an operator must see which worker committed what, and when."""
     bench.send(200)
     worker = bench.worker("--worker-id", "first")
     bench.wait_for_outputs(worker)
@@ -41,7 +41,7 @@ def test_journal_show_lists_every_kind_in_order_with_positions_and_owner(bench: 
 
 
 def test_table_show_gives_one_key_all_keys_or_says_what_is_wrong(bench: Workbench) -> None:
-    """Looking must not need a debugger, and must never change or lock what a worker uses."""
+    """An operator must be able to read a state without a debugger, a change or a lock on a running worker."""
     bench.send(100, keys=5)
     worker = bench.worker()
     bench.wait_for_outputs(worker)
@@ -66,7 +66,7 @@ def test_table_show_gives_one_key_all_keys_or_says_what_is_wrong(bench: Workbenc
 
 @pytest.mark.unverified
 def test_a_journal_that_is_deleted_is_forgotten_by_one_command(bench: Workbench) -> None:
-    """An operator at night has this command, and not always Kafka's own tools."""
+    """An operator may not have Kafka's own tools at hand."""
     bench.send(20)
     worker = bench.worker()
     bench.wait_for_outputs(worker)

@@ -1,4 +1,4 @@
-"""`pipeline worker` as an operator meets it: clear errors, exit codes, a clean stop, two workers."""
+"""`pipeline worker` on the command line: clear errors, exit codes, a clean stop, two workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _wait_for_log(bench: Workbench, text: str, times: int = 1) -> None:
 
 
 def test_a_module_or_app_that_is_not_there_is_named(bench: Workbench) -> None:
-    """The first thing that everybody mistypes."""
+    """These names are mistyped most often."""
     missing = bench.command("worker", "no_such_module:app", "--kafka", bench.servers)
     assert missing.returncode == 1
     assert "no module no_such_module" in missing.stderr
@@ -34,7 +34,7 @@ def test_a_module_or_app_that_is_not_there_is_named(bench: Workbench) -> None:
 
 
 def test_an_unknown_topic_is_named_with_the_command_that_creates_it(bench: Workbench) -> None:
-    """Brokers must not create topics by accident, so the worker says what is missing."""
+    """Brokers do not create topics automatically, so the worker must name the missing topic."""
     cluster = KafkaCluster(KafkaSettings(bench.servers))
     cluster.delete([f"{bench.prefix}-sums"])
     done = bench.command("worker", "tests.support.kafka.sums:app", "--kafka", bench.servers)
@@ -44,7 +44,7 @@ def test_an_unknown_topic_is_named_with_the_command_that_creates_it(bench: Workb
 
 
 def test_a_kafka_that_is_away_at_start_is_exit_code_3(bench: Workbench) -> None:
-    """Scripts tell `wrong` from `not reachable` by the exit code."""
+    """Scripts distinguish a wrong configuration from an unreachable Kafka by the exit code."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -56,14 +56,14 @@ def test_a_kafka_that_is_away_at_start_is_exit_code_3(bench: Workbench) -> None:
 
 
 def test_a_poison_record_stops_its_task_and_is_passed_once_the_cause_is_mended(bench: Workbench) -> None:
-    """Everything before the record is committed, nothing of it is, and the other task goes on."""
+    """All records before it must be committed, none of its effects, and the other task must continue."""
     bench.send(100)
     producer = Producer({"bootstrap.servers": bench.servers})
     producer.produce(f"{bench.prefix}-amounts", b"{broken", b"key-1", partition=0)
     assert producer.flush(10) == 0
     worker = bench.worker()
     bench.wait_for_outputs(worker)
-    _wait_for_log(bench, "task_failed", 2)  # both groups read it
+    _wait_for_log(bench, "task_failed", 2)  # both groups read the record
     assert bench.stop(worker) == 1
     log = bench.log.read_text()
     assert f"{bench.prefix}-amounts[0] offset" in log
@@ -77,7 +77,7 @@ def test_a_poison_record_stops_its_task_and_is_passed_once_the_cause_is_mended(b
 
 
 def test_a_thread_of_the_app_does_not_keep_a_stopped_worker_alive(bench: Workbench) -> None:
-    """Its supervisor would wait for it, and a failed worker would never be started again."""
+    """A supervisor waits for the process, and would never restart a failed worker."""
     bench.environment["THREAD"] = "1"
     worker = bench.worker(app="tests.support.kafka.native:app")
     _wait_for_log(bench, "task_live", PARTITIONS)
@@ -89,7 +89,7 @@ def test_a_thread_of_the_app_does_not_keep_a_stopped_worker_alive(bench: Workben
 
 
 def test_a_second_worker_on_the_same_state_directory_is_refused(bench: Workbench) -> None:
-    """RocksDB's lock keeps two processes of one machine apart; the message says which directory."""
+    """Two processes must not share a state, and the message must name the directory."""
     bench.send(10)
     worker = bench.worker()
     bench.wait_for_outputs(worker)
@@ -107,7 +107,7 @@ def test_a_second_worker_on_the_same_state_directory_is_refused(bench: Workbench
 
 
 def test_a_topic_that_is_deleted_and_created_again_stops_the_worker(bench: Workbench) -> None:
-    """Kafka goes on serving the new topic under the old name without an error; positions would lie."""
+    """Kafka serves the new topic under the old name without an error, so positions would be wrong."""
     bench.send(10)
     worker = bench.worker()
     bench.wait_for_outputs(worker)
@@ -130,7 +130,7 @@ def test_a_topic_that_is_deleted_and_created_again_stops_the_worker(bench: Workb
 
 @pytest.mark.unverified
 def test_a_deleted_journal_is_never_taken_for_a_new_app(bench: Workbench) -> None:
-    """It is the authority: without it the worker must not begin again at zero."""
+    """The journal is the source of truth: without it, the worker must not restart at zero."""
     bench.send(10)
     worker = bench.worker()
     bench.wait_for_outputs(worker)
@@ -162,7 +162,7 @@ def test_an_empty_disk_is_restored_from_the_journal(bench: Workbench) -> None:
 
 
 def test_a_second_worker_on_the_same_state_is_refused_and_disturbs_nobody(bench: Workbench) -> None:
-    """It must not fence the first one's tasks before it finds out that it cannot have their state."""
+    """The second worker must find the locked state before it fences the tasks of the first one."""
     bench.send(200)
     worker = bench.worker()
     bench.wait_for_outputs(worker)

@@ -1,7 +1,7 @@
-"""A worker process on a real Kafka, ended by SIGKILL at every point of the protocol: all stays exact.
+"""A worker process on a real Kafka, killed at every point of the protocol: results stay exact.
 
-After each kill, with nothing running, outputs must fit the journal's end and each table its own position; once
-a worker has recovered, outputs and tables must be those of all inputs (tests/support/kafka/reference.py).
+After each kill, without a worker, the outputs must match the journal's end and each table its own position. After a
+worker has recovered, outputs and tables must match all inputs (tests/support/kafka/reference.py).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TASKS = {"one-task": (("main",), 1), "four-tasks": (("main", "counting"), 2)}
 
 
 class Phase(Enum):
-    """When in a worker's life a point is reached."""
+    """The phase of a worker in which a point is reached."""
 
     GENESIS = "a group's first start"
     RESTORE = "each start"
@@ -71,7 +71,7 @@ PHASES = {
 def tasks_bench(
     request: pytest.FixtureRequest, kafka: KafkaUnderTest, unique_name: str, tmp_path: Path
 ) -> Iterator[Workbench]:
-    """A workbench of an app with one task, then of one with several."""
+    """A workbench for an app with one task, then with several."""
     groups, partitions = TASKS[request.param]
     bench = Workbench(
         kafka.bootstrap_servers, unique_name[-40:].strip("-"), tmp_path, groups=groups, partitions=partitions
@@ -81,13 +81,13 @@ def tasks_bench(
 
 
 def test_every_point_has_its_phase() -> None:
-    """A new step must be killed at, too; here is where to say when it is reached."""
+    """A new step must also get a kill test, and this test fails until its phase is defined."""
     assert sorted(PHASES) == sorted(POINTS)
 
 
 @pytest.mark.kills
 def test_kills_at_random_moments_leave_outputs_and_tables_exact(bench: Workbench) -> None:
-    """What the product promises, on the same state several times in a row."""
+    """Exactly-once results must survive several crashes at any time on the same state."""
     chance = random.Random(7)
     for _ in range(3):
         done = len(bench.sent)
@@ -103,7 +103,7 @@ def test_kills_at_random_moments_leave_outputs_and_tables_exact(bench: Workbench
 def test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact(
     bench: Workbench,
 ) -> None:
-    """Each leaves another combination of transaction, entry and state to the next, which goes on from it."""
+    """Each kill leaves another combination of transaction, entry and state, from which the next worker recovers."""
     bench.send(200)
     for point in _in(Phase.COMMIT, Phase.RETIRE):
         bench.kill_while_running(point, 1)
@@ -115,7 +115,7 @@ def test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_ex
 def test_kills_at_each_step_of_a_release_on_one_state_leave_outputs_and_tables_exact(
     bench: Workbench,
 ) -> None:
-    """A deployment whose patience ends: some tasks are released, one is half released, others are not."""
+    """A deployment may kill a slow stop when some tasks are released, one partly, and others not."""
     bench.send(200)
     for point in _in(Phase.COMMIT, Phase.RETIRE):
         bench.send(40)
@@ -125,7 +125,7 @@ def test_kills_at_each_step_of_a_release_on_one_state_leave_outputs_and_tables_e
 
 @pytest.mark.kills
 def test_kills_at_each_step_of_a_start_on_one_state_leave_outputs_and_tables_exact(bench: Workbench) -> None:
-    """A worker that is killed while it recovers from a kill, over and over, with a disk that is behind."""
+    """A worker may be killed again while it recovers from a kill, with a state behind its journal."""
     bench.send(200)
     for point in _in(Phase.GENESIS):
         bench.kill_while_starting(point, 1)
@@ -141,7 +141,7 @@ def test_kills_at_each_step_of_a_start_on_one_state_leave_outputs_and_tables_exa
 def test_kills_while_a_commit_request_is_on_its_way_leave_outputs_and_tables_exact(
     bench: Workbench, proxy: Proxy
 ) -> None:
-    """The network delivers it when the worker is long gone: it commits what nobody else has taken, or nothing."""
+    """A request that arrives after the crash must commit a complete transaction, or nothing after a fence."""
     bench.send(100)
     task = TaskId(bench.prefix, "main", 0)
     for arrives in ("never", "before the next start", "after the next start"):
@@ -172,7 +172,7 @@ def test_kills_while_a_commit_request_is_on_its_way_leave_outputs_and_tables_exa
 def test_three_kills_in_a_row_at_each_step_leave_outputs_and_tables_exact(
     tasks_bench: Workbench, point: str
 ) -> None:
-    """One kill may be survived by luck; the second meets what the first one left at the very same step."""
+    """A worker must also recover if it is killed at the step where its predecessor was killed."""
     bench, phase = tasks_bench, PHASES[point]
     bench.send(200)
     if phase is Phase.GENESIS:
@@ -194,13 +194,13 @@ def _in(*phases: Phase) -> list[str]:
 
 
 def _finish(bench: Workbench) -> None:
-    """With something to do, so that the end is not reached before the worker is live."""
+    """Run a worker to the end, with new input, so that it does not end before it is live."""
     bench.send(500)
     bench.finish()
 
 
 def _kill_at_genesis(bench: Workbench, point: str) -> None:
-    """Each group has one genesis: a kill after it can follow once in a group's life, one before it again."""
+    """Kill at the genesis. Each group has one genesis: a kill after it can happen once, a kill before it repeatedly."""
     groups = len(bench.groups)
     for nth in [1] * groups if point == "AFTER_GENESIS" else [1, 1, groups]:
         bench.kill_while_starting(point, nth)
@@ -208,7 +208,7 @@ def _kill_at_genesis(bench: Workbench, point: str) -> None:
 
 
 def _kill_at_restore(bench: Workbench, point: str) -> None:
-    """With a disk that is behind, an empty one, and the one that the kill before has left."""
+    """Kill during restores: with a state behind the journal, an empty disk, and the disk of the previous kill."""
     behind = _fall_behind(bench)
     for prepare in (behind, lambda: shutil.rmtree(bench.state_dir), lambda: None):
         prepare()
@@ -217,7 +217,7 @@ def _kill_at_restore(bench: Workbench, point: str) -> None:
 
 
 def _fall_behind(bench: Workbench) -> Callable[[], None]:
-    """Write some journal; what is returned brings back the disk as it was before that."""
+    """Extend the journal. Returns a function that restores the disk from before."""
     copy = bench.state_dir.with_name("behind")
     worker = bench.worker("--commit-interval-ms", "5")
     bench.catch_up(worker)

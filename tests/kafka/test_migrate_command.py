@@ -57,9 +57,7 @@ def test_an_app_moves_to_wider_inputs_through_kills_of_the_copy_and_of_a_worker(
     old.stop(worker)
     old.check()
     grow(old, "orders", "payments")
-    fresh = OrdersBench(
-        old.servers, old.suffix, old._directory, old.sent
-    )  # it has the new number of partitions
+    fresh = OrdersBench(old.servers, old.suffix, old._directory, old.sent)  # has the new partitions
     fresh.send(400)
 
     planned = old.command("migrate", "run", *names, "--dry-run", "--json")

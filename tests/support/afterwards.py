@@ -1,4 +1,4 @@
-"""Verifies what a test has left on a Kafka, without being told: fixtures for `conftest.py`."""
+"""Verifies the committed records that a test leaves on a Kafka: automatic fixtures for `conftest.py`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _New:
 
 @pytest.fixture(scope="session")
 def committed_records(kafka: KafkaUnderTest) -> Iterator[_New]:
-    """A reader of what tests commit."""
+    """A reader of the records that tests commit."""
     new = _New(kafka)
     yield new
     new.log.close()
@@ -41,10 +41,10 @@ def committed_records(kafka: KafkaUnderTest) -> Iterator[_New]:
 
 @pytest.fixture(autouse=True)
 def committed_records_are_verified(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test does with workers, its journals and traced outputs are a correct history at its end.
+    """Check that the journals and traced outputs of a test are a correct history at its end.
 
-    The mark `unverified` is for tests after which they are none on purpose: topics were deleted, records were skipped,
-    or a rule of the protocol was off.
+    The mark `unverified` is for tests after which they are not, by design: they delete topics, skip records, or disable
+    a rule of the protocol.
     """
     if "kafka" not in request.fixturenames:
         yield
@@ -62,7 +62,7 @@ def committed_records_are_verified(request: pytest.FixtureRequest) -> Iterator[N
 def memory_records_are_verified(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """The same for every in-memory Kafka that a test makes."""
+    """The same for every in-memory Kafka that a test creates."""
     made: list[MemoryBroker] = []
     begin = MemoryBroker.__init__
 

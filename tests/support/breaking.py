@@ -95,7 +95,7 @@ def _without_spaces(fragment: str) -> str:
 
 
 class Copy:
-    """The package and its tests, copied to `directory`, and what runs tests on it."""
+    """The package and its tests, copied to `directory`, and the process that runs tests on it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -112,7 +112,7 @@ class Copy:
         finally:
             self._write(source, text)
         assert code == 1, f"pytest said {code}:\n{said[-4000:]}"
-        assert " failed" in said or "ERROR at setup" in said  # as where a fixture runs the processes
+        assert " failed" in said or "ERROR at setup" in said  # as when a fixture runs the processes
 
     def assert_passes(self, test: str) -> None:
         """Run a test, named as in `Broken`, with nothing broken."""
@@ -120,7 +120,7 @@ class Copy:
         assert code == 0, f"pytest said {code}:\n{said[-4000:]}"
 
     def close(self) -> None:
-        """End what runs the tests."""
+        """End the process that runs the tests."""
         self._forks.close()
 
     def _run(self, test: str) -> tuple[int, str]:
@@ -130,7 +130,7 @@ class Copy:
         )
 
     def _write(self, source: Path, text: str) -> None:
-        """What is compiled of the file goes: it would count as up to date by second and size, as two rows may be."""
+        """Write the file and delete its compiled form, whose size and time in seconds could still match."""
         source.write_text(text, encoding="utf-8")
         compiled = self._directory.joinpath("compiled", *source.parent.parts[1:])
         for file in compiled.glob(f"{source.stem}.*.pyc"):

@@ -1,4 +1,4 @@
-"""Types of values, and their codecs as tables and topics have them."""
+"""Types of values, and their codecs for tables and topics."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Deposes one node of a local Kafka: it loses its controllers and keeps serving clients. `deposed_leader`.
 
-The threads of the node that talk to the controllers are stopped with ptrace, which ends by itself with this process:
-the controllers miss the node's heartbeats and elect other leaders, and the node hears nothing of it. (Thread names:
+The threads of the node that talk to the controllers are stopped with ptrace, which ends with this process: the
+controllers miss the node's heartbeats and elect other leaders, and the node does not learn of it. (Thread names:
 kafka.server.KafkaRaftServer and NodeToControllerChannelManagerImpl. ptrace(2): PTRACE_SEIZE, PTRACE_INTERRUPT.)
 """
 
@@ -31,12 +31,12 @@ _ANSWERS = 3
 
 
 def may_trace() -> bool:
-    """Whether this process may stop threads of others: as root."""
+    """Whether this process may stop threads of other processes: only as root."""
     return os.geteuid() == 0
 
 
 def leader_of(servers: str, topic: str, partition: int) -> int:
-    """The leader as the brokers of `servers` name it, by a client of its own; -1 when none answers."""
+    """The leader according to the brokers of `servers`, through a new client; -1 if none answers."""
     admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
     try:
         found = admin.list_topics(topic, timeout=_ANSWER_S).topics[topic].partitions
@@ -46,7 +46,7 @@ def leader_of(servers: str, topic: str, partition: int) -> int:
 
 
 def active_controller(cluster: LocalKafka) -> int:
-    """The node whose log has the newest word that it leads the controllers."""
+    """The node whose log has the latest message that it leads the controllers."""
     newest = max(
         (line[:30], node.id)
         for node in cluster.status().nodes
@@ -58,7 +58,7 @@ def active_controller(cluster: LocalKafka) -> int:
 
 @contextmanager
 def deposed_leader(cluster: LocalKafka, node: int, topic: str, partition: int) -> Iterator[str]:
-    """Depose `node`, which leads the partition; gives the addresses of the others, which have another leader."""
+    """Depose `node`, the leader of the partition. Yields the addresses of the others, which have another leader."""
     found = {each.id: each for each in cluster.status().nodes}
     servers = {each.id: f"127.0.0.1:{each.port}" for each in found.values()}
     others = ",".join(server for number, server in servers.items() if number != node)
@@ -67,7 +67,7 @@ def deposed_leader(cluster: LocalKafka, node: int, topic: str, partition: int) -
     def stale() -> bool:
         return leader_of(servers[node], topic, partition) == node
 
-    # ptrace knows the thread that seized: all calls come from one.
+    # ptrace is bound to the thread that seized: all calls come from one thread.
     with ThreadPoolExecutor(1, "tracer") as tracer:
         stopped = _stop_safely(tracer, found[node].pid, names, stale)
         try:
@@ -91,7 +91,7 @@ def deposed_leader(cluster: LocalKafka, node: int, topic: str, partition: int) -
 def _stop_safely(
     tracer: ThreadPoolExecutor, pid: int, names: Sequence[str], answers: Callable[[], bool]
 ) -> list[int]:
-    """Stop the threads where that does not stop the whole JVM: one in Java code would hold up each of its pauses."""
+    """Stop the threads only outside of Java code, where a stopped thread would block every pause of the JVM."""
     for _ in range(_TRIES):
         stopped = tracer.submit(_stop, pid, names).result()
         assert len(stopped) >= len(names), f"no threads of these names: {names}"
@@ -114,7 +114,7 @@ def _stop(pid: int, names: Sequence[str]) -> list[int]:
 
 
 def _waits(task: Path) -> bool:
-    """Wait until the thread waits in a system call, as it does nearly always."""
+    """Wait until the thread is in a blocking system call, as it is most of the time."""
     wait_until(
         lambda: (task / "stat").read_text().rsplit(")", 1)[1].split()[0] == "S", lambda: "a sleeping thread"
     )

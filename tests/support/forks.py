@@ -1,8 +1,8 @@
 """Runs pytest again and again, each time in a fork of one process that has loaded pytest and the libraries.
 
-To load them takes a second of CPU time, most of what a row of the tables costs. What is broken is loaded in the fork
-alone: the process that is forked has nothing of the package, and no thread. `Forks` is the side that asks; run as a
-program, this file is the side that forks: a line of JSON in for each run, a line with its exit code out.
+Loading them takes a second of CPU time, most of the cost of a row. Only the fork loads the broken package: the process
+that forks has not imported it and has no threads. `Forks` is the client. As a program, this file is the process that
+forks: it reads a line of JSON for each run, and writes a line with the exit code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TIMEOUT_S = 180.0
 
 
 class Forks:
-    """The process that forks, in `directory`, which is where `pipeline` and `tests` come from."""
+    """The process that forks, in `directory`, from which it imports `pipeline` and `tests`."""
 
     def __init__(self, directory: Path) -> None:
         self._output = directory / "output.txt"
@@ -39,7 +39,10 @@ class Forks:
         )
 
     def pytest(self, *arguments: str) -> tuple[int, str]:
-        """Its exit code, negative when a signal ended it, and what it has written. SIGKILL after `TIMEOUT_S`."""
+        """Run pytest.
+
+        Returns its exit code, negative after a signal, and its output. Sends SIGKILL after `TIMEOUT_S`.
+        """
         asked, answered = self._process.stdin, self._process.stdout
         assert asked is not None
         assert answered is not None
@@ -53,7 +56,7 @@ class Forks:
 
 
 def _fork(compiled: str, output: str, libraries: list[str]) -> int:
-    """Serve runs until there are no more; what the process ends with, also in a fork."""
+    """Serve runs until the input ends. Returns the exit code of the process, also in a fork."""
     for name in libraries:
         importlib.import_module(name)
     import pytest  # noqa: PLC0415 - loaded now
@@ -67,7 +70,7 @@ def _fork(compiled: str, output: str, libraries: list[str]) -> int:
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-            # The libraries cannot be rewritten any more, and have no asserts of tests.
+            # The libraries are loaded, so their asserts can no longer be rewritten; they contain no tests.
             quiet = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
             return int(pytest.main([*quiet, *json.loads(line)]))
         ended = os.pidfd_open(child)

@@ -23,7 +23,7 @@ _KINDS = {"genesis": 1, "acquire": 2, "commit": 3, "checkpoint": 4, "release": 5
 
 
 class WrittenLog:
-    """`Log` of records that a test has written. `partitions`: of topics that have more than one."""
+    """`Log` of records that a test has written. `partitions`: the number for topics with more than one."""
 
     def __init__(self) -> None:
         self.partitions: dict[str, int] = {}
@@ -71,7 +71,7 @@ class WrittenLog:
 class History:
     """Writes inputs, outputs and entries of app `app`, group `main`, partition 0, to `log`.
 
-    The table holds the last sum of each key. What an entry says can be given, in order to be wrong.
+    The table contains the last sum of each key. Fields of an entry can be set to wrong values.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class History:
 
     @classmethod
     def begun(cls, inputs: int = 0) -> History:
-        """Genesis and an acquire entry, and so many inputs, each in a commit of its own."""
+        """Write the genesis, an acquire entry, and this many inputs, each in its own commit."""
         history = cls()
         history.entry("genesis", owner="")
         history.entry("acquire")
@@ -103,7 +103,7 @@ class History:
         return self.log.append(INPUT, key, b"%d" % value, headers)
 
     def output(self, offset: int, key: bytes, value: bytes, place: Place = OUTPUT) -> None:
-        """Write an output of an input, and the marker behind it."""
+        """Write an output of an input, and the marker after it."""
         self.log.append(place, key, value, [("made-from", f"app.main numbers 0 {offset}".encode())])
         self.log.skip(place)
 
@@ -115,25 +115,25 @@ class History:
         self.log.skip(LETTERS)
 
     def replay(self, offset: int) -> None:
-        """Bring a dead letter back."""
+        """Replay a dead letter."""
         body = msgspec.msgpack.encode({"topic": "numbers", "partition": 0, "offset": offset})
         self.log.append(REPLAYS, b"a", b"\x01" + zlib.crc32(body).to_bytes(4, "big") + body)
         self.log.skip(REPLAYS)
 
     def sum(self, value: int, key: bytes = b"a") -> bytes:
-        """The key's sum with one more value."""
+        """The key's sum after one more value."""
         self.sums[key] = self.sums.get(key, 0) + value
         return b"%d" % self.sums[key]
 
     def step(self, value: int, key: bytes = b"a") -> None:
-        """An input, its output, and the commit of both."""
+        """Write an input, its output, and the commit of both."""
         offset, result = self.input(value, key), self.sum(value, key)
         self.output(offset, key, result)
         self.position = offset + 1
         self.entry("commit", delta={b"TTTT" + key: result})
 
     def entry(self, kind: str, **said: Any) -> int:
-        """Write an entry; its offset. `said`: what it says otherwise than it should."""
+        """Write an entry; its offset. `said`: fields with other values than the correct ones."""
         marker = said.pop("marker", True)
         seq = said.pop("seq", self.seq + 1)
         nonce = said.pop("nonce", b"nonce-%d-%d" % (seq, self.log.ends[JOURNAL]))

@@ -1,7 +1,7 @@
 """A checker of committed records that shares no code with the package: `Checker`.
 
-It reads what a committed reader sees, of the real Kafka (`KafkaLog`) or of the in-memory one (`MemoryLog`), decodes
-journals with a decoder of its own, and compares inputs, journals and outputs. What it verifies:
+It reads the committed records of the real Kafka (`KafkaLog`) or the in-memory one (`MemoryLog`), decodes journals
+with its own decoder, and compares inputs, journals and outputs. It verifies:
 
     journals   every chunk and its checksum; seq without a gap from 1, or from where the journal was truncated;
                one genesis, in all partitions or in none; the chain; each nonce once; positions that never fall,
@@ -15,7 +15,7 @@ journals with a decoder of its own, and compares inputs, journals and outputs. W
     readers    a reader that has followed the log from the beginning and one that reads it afresh agree
     the end    no transaction is open: the last stable offset is the high watermark
 
-An output says of which input it is by a header (`made_from`). Nothing in here imports the package.
+A header of an output names its input (`made_from`). No module of this folder imports the package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Verifies all that a Kafka holds of the apps on it: `Checker`."""
+"""Verifies the records of all apps on a Kafka: `Checker`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PAUSE_S = 0.05
 
 
 class HistoryError(AssertionError):
-    """The committed records are not those of a history that the protocol allows."""
+    """The committed records are not a history that the protocol allows."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("committed records break the protocol:\n" + "\n".join(problems))
@@ -24,11 +24,11 @@ class HistoryError(AssertionError):
 
 
 class Checker:
-    """Follows a log. `check` may be called at any moment, and costs what is new; what it has seen it remembers.
+    """Follows a log. `check` may be called at any time; it reads only new records and keeps the old ones.
 
-    `promises`: of groups whose handlers trace their outputs. Outputs with traces of which nothing was promised are
-    verified, too. Between two calls, at most one incarnation of a topic may come and go, and no reset may be
-    truncated away again.
+    `promises`: the expected outputs of groups whose handlers trace them. Traced outputs without a promise are also
+    verified. Between two calls, at most one incarnation of a topic may be created and deleted, and no reset may be
+    truncated.
     """
 
     def __init__(self, log: Log, *promises: Promise) -> None:
@@ -41,9 +41,9 @@ class Checker:
         self._stale = True
 
     def check(self, *, settle_s: float = 0.0) -> None:
-        """Read what is new and verify all. Raises HistoryError.
+        """Read the new records and verify all. Raises HistoryError.
 
-        `settle_s`: how long the markers of a transaction that is decided may take to reach all of its partitions.
+        `settle_s`: the maximum time until the markers of a decided transaction are in all of its partitions.
         """
         deadline = time.monotonic() + settle_s
         while problems := self._problems():
@@ -52,7 +52,7 @@ class Checker:
             time.sleep(_PAUSE_S)
 
     def finish(self, fresh: Log, *, settle_s: float = 0.0) -> None:
-        """`check`, at rest: also, no transaction is open, and a reader that begins now sees the same.
+        """`check` without running workers: also, no transaction is open, and a new reader sees the same records.
 
         Raises HistoryError.
         """
@@ -90,7 +90,7 @@ class Checker:
                 self._results.add(place, incarnation.topic_id, records)
 
     def _current(self) -> dict[str, list[Journal]]:
-        """The journals of each group, as they are now."""
+        """The current journals of each group."""
         found: dict[str, list[Journal]] = {}
         for place, incarnations in self._live.seen.items():
             if place.topic.endswith(".journal"):

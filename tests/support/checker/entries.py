@@ -1,4 +1,4 @@
-"""A decoder of the journal's format, written from its description, and not from the package's own decoder.
+"""A decoder of the journal's format, written from its description, not from the package's decoder.
 
 A chunk is a record. An entry is `count` chunks of one seq with adjacent offsets:
 
@@ -29,11 +29,11 @@ _FIELDS = 12
 
 
 class DamagedError(Exception):
-    """A record is not what the format says."""
+    """A record does not have the documented format."""
 
 
 class CheckpointRef(NamedTuple):
-    """A checkpoint that an entry names: the place of the entry that its state has applied last."""
+    """A checkpoint that an entry names, by the last entry that its state has applied."""
 
     seq: int
     offset: int
@@ -42,10 +42,10 @@ class CheckpointRef(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry as it is in the journal. `end`: the offset behind its last chunk. `size`: bytes of its records.
+    """An entry of the journal. `end`: the offset after its last chunk. `size`: the bytes of its records.
 
-    `topic_ids`: of the inputs, where the entry names them; `replaced`: those of them that are another topic than the
-    one that earlier positions are offsets of. `previous_bytes`: as the entry counts those before it.
+    `topic_ids`: the ids of the inputs, if the entry has them. `replaced`: the inputs that are not the topic of the
+    earlier positions. `previous_bytes`: the entry's count of the bytes before it.
     """
 
     kind: str
@@ -67,12 +67,12 @@ class Entry:
 
 
 def chain_after(previous: bytes, body: bytes) -> bytes:
-    """The chain of the entry with this body behind the chain `previous`; that is empty before the first one."""
+    """The chain value of the entry with this body. `previous`: the chain value before it; empty if it is the first."""
     return hashlib.blake2b((previous or bytes(16)) + body, digest_size=16).digest()
 
 
 class Chunks:
-    """Puts entries together from the records of one journal partition, as they come."""
+    """Assembles entries from the records of one journal partition."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -81,7 +81,7 @@ class Chunks:
 
     @property
     def half(self) -> bool:
-        """Whether the last entry is not whole."""
+        """Whether the last entry is incomplete."""
         return self._head is not None
 
     def entries(self, records: Sequence[Record]) -> Iterator[Entry]:

@@ -10,7 +10,7 @@ from tests.support.checker.log import Place, Record
 
 __all__ = ["Journal", "Segment", "verify_begun"]
 
-# Which entry may follow what. "free": no worker owns the task; "owned": the last acquire's owner does.
+# Which entry may follow which. "free": no worker owns the task; "owned": the last acquire's owner does.
 _AFTER = {
     "genesis": "free",
     "acquire": "owned",
@@ -30,9 +30,9 @@ _OWNERS_OWN = {"commit", "checkpoint", "release"}
 
 @dataclass
 class Segment:
-    """What the task has read of one input since its beginning, or since a reset: offsets in [start, end).
+    """The offsets [start, end) of one input that the task has read since its start, or since a reset.
 
-    `start` is None where the journal was truncated before the checker first saw it.
+    `start` is None if the journal was truncated before the checker first read it.
     """
 
     topic_id: str
@@ -41,14 +41,14 @@ class Segment:
 
 
 class Journal:
-    """One partition of a journal. `problems`: what was found wrong, in words; nothing is verified behind it."""
+    """One partition of a journal. `problems`: the errors that were found, as text; later entries are not verified."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.problems: list[str] = []
         self.last: Entry | None = None
         self.genesis_seen = False
-        self.gaps = False  # entries were truncated before the checker saw them
+        self.gaps = False  # entries were truncated before the checker read them
         self.segments: dict[str, list[Segment]] = {}
         self.rows: dict[bytes, bytes] = {}
         self._chunks = Chunks()
@@ -66,7 +66,7 @@ class Journal:
         return self.place.topic.removesuffix(".journal")
 
     def add(self, records: Sequence[Record], begin: int) -> None:
-        """Verify what has been committed since the last call. `begin`: of the log, now."""
+        """Verify the entries since the last call. `begin`: the current start of the log."""
         if self.problems:
             return
         try:
@@ -79,7 +79,7 @@ class Journal:
             self._wrong(str(error))
 
     def verify_truncation(self, begin: int) -> None:
-        """What was truncated is what the kept checkpoints make superfluous, in whole entries."""
+        """Verify that only complete entries that the kept checkpoints contain were truncated."""
         if self._chunks.half:
             self._wrong("the last entry is not whole")
         if begin == 0 or self.last is None or self.problems:
@@ -89,7 +89,7 @@ class Journal:
             self._wrong(f"it was truncated to {begin}, above the oldest checkpoint's entry at {oldest}")
 
     def _verify(self, entry: Entry, begin: int) -> bool:
-        """Whether entries before it were truncated unseen, which is where less can be verified."""
+        """Verify an entry. Less can be verified after entries that were truncated before the checker read them."""
         last, which = self.last, f"entry {entry.seq} at {entry.offset}"
         gap = last is None and entry.seq != 1
         if last is not None and entry.seq != last.seq + 1:
@@ -120,11 +120,11 @@ class Journal:
         return gap
 
     def _may_fall(self, topic: str, entry: Entry) -> bool:
-        """Only the topic of replays may be replaced, and only at an acquire."""
+        """Whether a position may fall: only the replays topic may be replaced, and only at an acquire."""
         return topic in entry.replaced and entry.kind == "acquire" and topic == f"{self.group}.replays"
 
     def _verify_next(self, entry: Entry, last: Entry | None, which: str) -> None:
-        """What can be told where the entry before it was seen, or there is none."""
+        """Verify an entry whose predecessor was read, or that is the first one."""
         if entry.chain != chain_after(last.chain if last is not None else b"", entry.body):
             self._wrong(f"{which} does not continue the entry before it: the chain differs")
         counted = last.previous_bytes + last.size if last is not None else 0
@@ -180,7 +180,7 @@ class Journal:
 
 
 def verify_begun(journals: Sequence[Journal], partitions: int) -> list[str]:
-    """Genesis is in all partitions or in none."""
+    """Verify that the genesis is in all partitions or in none."""
     begun = sorted(journal.place.partition for journal in journals if journal.last is not None)
     if not begun or len(begun) == partitions:
         return []

@@ -21,9 +21,9 @@ from tests.support.checker.log import Place, Read, Record, TopicFacts, readable_
 
 __all__ = ["KafkaLog"]
 
-# The partition was truncated, or its topic created again, since the client heard of it.
+# The partition was truncated, or its topic recreated, since the client's last metadata.
 _MOVED = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError.UNKNOWN_TOPIC_ID}
-# Brokers were stopped and started again, or partitions have no leader yet.
+# Brokers were restarted, or partitions have no leader yet.
 _PASSING = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TIMED_OUT,
@@ -40,16 +40,16 @@ _READ_S = 30.0
 
 
 class _MovedError(Exception):
-    """What was asked for is not there any more: ask again."""
+    """The partition has changed since the request: repeat it."""
 
 
 def _passes(error: Exception) -> bool:
-    """Whether it is worth while to ask again: leaders are being elected, or what was asked for has moved."""
+    """Whether to repeat the request: a leader election is in progress, or the partition has changed."""
     return isinstance(error, _MovedError) or error.args[0].retriable() or error.args[0].code() in _PASSING
 
 
 class KafkaLog:
-    """`Log` of the topics on a cluster that `concerns` says yes to."""
+    """`Log` of the topics of a cluster that `concerns` accepts."""
 
     def __init__(self, servers: str, concerns: Callable[[str], bool]) -> None:
         self._concerns = concerns
@@ -79,7 +79,7 @@ class KafkaLog:
         return found
 
     def read(self, starts: Mapping[Place, int]) -> Mapping[Place, Read]:
-        """Begins are asked first: what a worker truncates meanwhile is there or is not, but is not a gap."""
+        """Read partitions. The starts are requested first, so that a concurrent truncation is not reported as a gap."""
         deadline = time.monotonic() + _READ_S
         while starts:
             try:
@@ -125,11 +125,11 @@ class KafkaLog:
     def _committed(
         self, starts: Mapping[Place, int], deadline: float
     ) -> tuple[dict[Place, list[Record]], dict[Place, int]]:
-        """Records, and where each partition ended: the client tells the last stable offset when it comes to it."""
+        """The records, and the end of each partition: the client reports the last stable offset when it reaches it."""
         records: dict[Place, list[Record]] = {place: [] for place in starts}
         ends: dict[Place, int] = {}
         for topic in {place.topic for place in starts} - self._known:
-            # A client that has read other topics looks for the leaders of a new one only after a while.
+            # A client that has read other topics looks up the leaders of a new one only after a while.
             self._consumer.list_topics(topic, timeout=_REQUEST_S)
             self._known.add(topic)
         self._consumer.assign([TopicPartition(*place, start) for place, start in starts.items()])

@@ -1,7 +1,7 @@
-"""The receipts of loads, verified as they come: `Receipts`.
+"""Verifies the receipts of loads: `Receipts`.
 
 A load commits its position with each transaction, as JSON: `version`, `name`, `checksum` and `load`, which is the
-position itself. Two positions of one number mean that a load was continued from a place that was not its last.
+position itself. Two positions with one number mean that a load was not continued from its last position.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOADS = "pipeline.loads"
 
 
 class Receipts:
-    """All that are in the topic of loads. `problems`: what was found wrong, in words."""
+    """The receipts in the topic of loads. `problems`: the errors that were found, as text."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -27,7 +27,7 @@ class Receipts:
         self._nonces: set[tuple[str, str]] = set()
 
     def add(self, records: Sequence[Record], topics: Container[str]) -> None:
-        """Verify what has been committed since the last call, of loads to `topics`. Other records are skipped."""
+        """Verify the receipts since the last call, of loads to `topics`. Skips other records."""
         for record in records:
             try:
                 load = msgspec.json.decode(record.value or b"")["load"]

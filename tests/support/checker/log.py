@@ -1,4 +1,4 @@
-"""What the checker needs of a Kafka, and what it has read of it so far: `Log`, `LiveReader`."""
+"""The port of the checker to a Kafka, and the records that it has read so far: `Log`, `LiveReader`."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class TopicFacts(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What a committed reader finds in a partition from some offset on.
+    """The records of a partition from an offset on, for a committed reader.
 
     `begin`: the first offset that still exists. `stable_end`: the last stable offset. `end`: the high watermark.
-    `hidden`: committed records may be behind a transaction that is still open.
+    `hidden`: committed records may follow a transaction that is still open.
     """
 
     records: Sequence[Record]
@@ -65,10 +65,10 @@ class Read(NamedTuple):
 
 
 def readable_headers(message: object) -> Headers:
-    """The headers of a client's message; none where the client cannot read a name.
+    """The headers of a client's message; empty if the client cannot decode a name.
 
-    Such a message is asked only once: the list that it would give then holds a null pointer. And it is asked from C
-    code, which notices a result that comes with an exception.
+    The headers of such a message are read only once, because a second call returns a list with a null pointer. The call
+    is made from C code, which detects a result that comes with an exception.
     """
     try:
         return tuple(_headers(message) or ())
@@ -80,19 +80,19 @@ class Log(Protocol):
     """Reads a Kafka."""
 
     def topics(self) -> Mapping[str, TopicFacts]:
-        """All topics of interest, by name."""
+        """All relevant topics, by name."""
         ...
 
     def read(self, starts: Mapping[Place, int]) -> Mapping[Place, Read]:
-        """Of each partition the committed records from its offset on, up to its last stable offset."""
+        """The committed records of each partition, from the given offset to its last stable offset."""
         ...
 
 
 @dataclass
 class Incarnation:
-    """What was seen of a partition between a topic's creation and its deletion.
+    """The records of a partition between a topic's creation and its deletion.
 
-    `first`: where its log began when it was first seen. `records`: also those that are deleted by now.
+    `first`: the start of its log at the first read. `records`: also those that have been deleted since.
     """
 
     topic_id: str
@@ -103,7 +103,7 @@ class Incarnation:
 
 
 class LiveReader:
-    """Follows a log: each `poll` reads only what is new. Remembers what truncation and deletion remove."""
+    """Follows a log: each `poll` reads only new records. Keeps records that are truncated or deleted later."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -111,7 +111,7 @@ class LiveReader:
         self.seen: dict[Place, list[Incarnation]] = {}
 
     def poll(self) -> Iterable[tuple[Place, Incarnation, Sequence[Record]]]:
-        """(partition, incarnation, new records) of all partitions in which something is new."""
+        """(partition, incarnation, new records) of all partitions with new records."""
         topics = self._log.topics()
         starts: dict[Place, int] = {}
         for name, facts in topics.items():
@@ -135,7 +135,7 @@ class LiveReader:
         return found
 
     def open_ended(self) -> list[str]:
-        """Partitions in which a transaction is still open, in words."""
+        """Partitions with an open transaction, as text."""
         return [
             f"{place}: the last stable offset is {last.stable_end}, the high watermark {last.end}"
             for place, incarnations in self.seen.items()
@@ -143,7 +143,7 @@ class LiveReader:
         ]
 
     def compare(self, log: Log) -> list[str]:
-        """Differences between what was followed and what `log` reads afresh, in words."""
+        """Differences between the followed records and a new read of `log`, as text."""
         differences = []
         for place, read in log.read(dict.fromkeys(self.seen, 0)).items():
             followed = [r for r in self.seen[place][-1].records if r.offset >= read.begin]

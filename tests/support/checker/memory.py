@@ -1,4 +1,4 @@
-"""Reads the in-memory Kafka: its logs themselves, filtered here and not by the fake."""
+"""Reads the logs of the in-memory Kafka directly. The filter is here, not that of the fake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["MemoryLog"]
 
 
 class MemoryLog:
-    """`Log` of a `MemoryBroker`. Faults and stale answers that a test has ordered do not concern it."""
+    """`Log` of a `MemoryBroker`. Injected faults and stale answers have no effect on it."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
@@ -38,13 +38,13 @@ class MemoryLog:
 
 
 def _headers(record: MemoryRecord) -> Headers:
-    """Those whose names are text: the others are for no reader to see."""
+    """The headers whose names are text. No reader can see the others."""
     written: Any = record._torn.headers if record._torn is not None else record.headers() or ()
     return tuple((name, value) for name, value in written if isinstance(name, str))
 
 
 def _read(log: PartitionLog, start: int) -> Read:
-    """Committed records in front of the first open transaction; whether there are more behind it."""
+    """The committed records before the first open transaction, and whether there are more after it."""
     begin, records = log.start, []
     end = begin + len(log.entries)
     stable_end, hidden = end, False

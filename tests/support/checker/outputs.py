@@ -34,7 +34,7 @@ class Promise:
 
 
 class _Output:
-    """A traced record: which input it is of, its key and its value."""
+    """A traced record: its input, its key and its value."""
 
     __slots__ = ("key", "offset", "value")
 
@@ -45,7 +45,7 @@ class _Output:
 
 
 class _Replay(NamedTuple):
-    """A record of the topic of replays, which brings `trace` back."""
+    """A record of the replays topic, which replays `trace`."""
 
     partition: int
     topic_id: str
@@ -55,7 +55,7 @@ class _Replay(NamedTuple):
 
 @dataclass
 class Results:
-    """What all inputs have come to, sorted by input as it is read: traced outputs, dead letters and replays."""
+    """The results by input: traced outputs, dead letters and replays."""
 
     outputs: dict[Promise, dict[int, dict[int, list[_Output]]]] = field(default_factory=dict)
     letters: dict[str, list[Trace]] = field(default_factory=lambda: defaultdict(list))
@@ -64,7 +64,7 @@ class Results:
     _partitions: dict[tuple[str, bytes | None], int] = field(default_factory=dict)
 
     def add(self, place: Place, topic_id: str, records: Sequence[Record]) -> None:
-        """Sort what was committed to a partition."""
+        """Add the committed records of a partition."""
         if place.topic.endswith(".dead-letters"):
             group = place.topic.removesuffix(".dead-letters")
             self.letters[group].extend(t for r in records if (t := letter_of(group, r)) is not None)
@@ -100,9 +100,9 @@ def verify_task(
     *,
     hidden: bool,
 ) -> list[str]:
-    """Each input below the position has come to exactly what was promised, in order, and no other has to anything.
+    """Check that each input below the position has exactly the promised result, in order, and no other input.
 
-    `inputs`: of the task's partition of the topic. `hidden`: outputs may be committed and not visible yet.
+    `inputs`: those of the task's partition. `hidden`: outputs may be committed but not visible yet.
     """
     return _Comparison(promise, journal, inputs, results, hidden=hidden).problems()
 
@@ -146,16 +146,16 @@ class _Comparison:
         deleted = {o.offset for queue in self._queues for o in queue if o.offset < first}
         deleted.update(offset for _, offset in self._letters if offset < first)
         segments = len(journal.segments.get(promise.topic, ()))
-        # What outputs may be of without being in the order of the inputs that the checker has seen.
+        # The inputs whose outputs need not be in the order of the inputs that the checker has read.
         self._unordered = self._replayed + Counter(dict.fromkeys(deleted, segments))
         self._rows: dict[bytes, bytes | None] = {}
         self._missing: list[int] = []
 
     def problems(self) -> list[str]:
-        """In words."""
+        """The errors, as text."""
         segments = self._journal.segments.get(self._promise.topic, [])
         if not self._inputs or any(self._input_of(segment) is None for segment in segments):
-            return []  # of a topic that was deleted before the checker saw it
+            return []  # of a topic that was deleted before the checker read it
         for segment in segments:
             self._rows.clear()
             self._follow(segment)
@@ -165,7 +165,7 @@ class _Comparison:
         return [f"{promise.group}/{task}, {promise.topic} to {promise.output}: {what}" for what in found]
 
     def _follow(self, segment: Segment) -> None:
-        """Take away what the inputs between two resets have come to, in their order."""
+        """Remove the results of the inputs between two resets, in the order of the inputs."""
         handled: set[bytes] = set()
         inputs = self._input_of(segment)
         topic_id = inputs.topic_id if inputs is not None else ""
@@ -185,7 +185,7 @@ class _Comparison:
                 self._missing.append(record.offset)
 
     def _records(self, segment: Segment) -> Iterator[Record]:
-        """The input's records that the task has read in a segment. Those that were deleted unseen are not asked for."""
+        """The input records that the task has read in a segment, without those that were deleted unread."""
         inputs = self._input_of(segment)
         if inputs is None:
             return
@@ -193,13 +193,16 @@ class _Comparison:
         yield from (record for record in inputs.records if start <= record.offset < segment.end)
 
     def _input_of(self, segment: Segment) -> Incarnation | None:
-        """Where no entry has named the topic's id yet, it is the topic that is there."""
+        """The input's incarnation. If no entry has the topic's id yet, it is the current topic."""
         if not segment.topic_id:
             return self._inputs[-1]
         return next((inputs for inputs in self._inputs if inputs.topic_id == segment.topic_id), None)
 
     def _always_letter(self, offset: int, topic_id: str) -> bool:
-        """Whether an input became a dead letter each time: an output in its place is of the topic that came after."""
+        """Whether an input became a dead letter every time.
+
+        An output for its offset then belongs to the recreated topic.
+        """
         if not topic_id:
             return False
         segments = self._journal.segments[self._promise.topic]
@@ -234,7 +237,7 @@ class _Comparison:
             yield f"inputs {_some(self._missing)} are below the position and have no output, or not in their order"
 
     def _left_problems(self, end: int) -> Iterator[str]:
-        """Outputs and letters that no input accounts for: of replays, or too many."""
+        """Outputs and dead letters without an input: of replays, or surplus ones."""
         left: Counter[int] = Counter()
         for (_, offset), count in self._letters.items():
             left[offset] += count
@@ -255,7 +258,7 @@ class _Comparison:
             yield f"inputs {_some(twice)} have more outputs than they should, or not in their order"
 
     def _row_problems(self) -> Iterator[str]:
-        """For each key the value of its last output is in a row whose key ends with it."""
+        """Check for each key that the value of its last output is in a row whose key ends with it."""
         if not self._promise.row or self._journal.gaps or self._hidden or self._missing:
             return
         by_prefix: dict[bytes, dict[bytes, bytes]] = defaultdict(dict)

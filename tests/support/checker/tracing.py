@@ -1,4 +1,4 @@
-"""Which input an output is of: a header that the handlers of tests send, and what dead letters and replays say."""
+"""The input of an output: from a header that the handlers of tests send, and from dead letters and replays."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Place(Protocol):
 
 
 class Trace(NamedTuple):
-    """The input of an output. `group`: as in `app.group`. `topic_id`: of the topic, where that is said."""
+    """The input of an output. `group`: in the form `app.group`. `topic_id`: the topic's id, if known."""
 
     group: str
     topic: str
@@ -46,7 +46,7 @@ def made_from(group: str, event: _Place) -> Sequence[tuple[str, bytes]]:
 
 
 def trace_of(record: Record) -> Trace | None:
-    """The trace that the record carries. A dead letter has its input's headers, and is not an output of that."""
+    """The trace in the record's headers. A dead letter has the headers of its input, but is not an output of it."""
     found = None
     for name, value in record.headers:
         if name.startswith(_LETTER):
@@ -71,9 +71,9 @@ def letter_of(group: str, record: Record) -> Trace | None:
 
 
 def replay_of(group: str, record: Record) -> Trace | None:
-    """The input that a record in the replays of `group` brings back: version u8 | crc32 u32 | a msgpack map.
+    """The input that a record in the replays topic of `group` replays: version u8 | crc32 u32 | a msgpack map.
 
-    None for a record that is something else: its task makes a dead letter of it.
+    None if the record has another format: its task makes it a dead letter.
     """
     data = record.value or b""
     if data[:1] != b"\x01" or zlib.crc32(data[5:]) != int.from_bytes(data[1:5], "big"):
@@ -83,5 +83,5 @@ def replay_of(group: str, record: Record) -> Trace | None:
 
 
 def event_id_of(record: Record) -> bytes | None:
-    """The id by which duplicates are known."""
+    """The event id, which identifies duplicates."""
     return next((value for name, value in record.headers if name == "event-id"), None)

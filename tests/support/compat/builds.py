@@ -1,7 +1,7 @@
 """The two builds of the package that are compared: this one, and the last one before the reorganisation.
 
-The earlier build is taken from the repository's history. It runs with the dependencies of this build: Python finds the
-earlier package first, and the programs of this repository behind it.
+The earlier build is taken from the repository's history. It runs with the dependencies of this build: the earlier
+package is first in Python's module path, followed by the programs of this repository.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _NONE: Mapping[str, str] = {}
 
 
 class NoHistoryError(Exception):
-    """The repository does not have the commit of the earlier build."""
+    """The repository does not contain the commit of the earlier build."""
 
 
 @dataclass(frozen=True)
 class Build:
-    """A build of the package. `path`: where Python looks for modules first. Its processes run in `directory`."""
+    """A build of the package. `path`: the first directory of Python's module path. Its processes run in `directory`."""
 
     name: str
     path: tuple[Path, ...]
@@ -46,7 +46,7 @@ class Build:
     def start(
         self, log: Path, *arguments: str, variables: Mapping[str, str] = _NONE
     ) -> subprocess.Popen[bytes]:
-        """`python ...` in the background. What it writes is appended to `log`."""
+        """Start `python ...` in the background. Its output is appended to `log`."""
         with log.open("ab") as file:
             return subprocess.Popen(
                 self.arguments(*arguments),
@@ -58,7 +58,10 @@ class Build:
             )
 
     def pipeline(self, *arguments: str, code: int = 0, variables: Mapping[str, str] = _NONE) -> str:
-        """`pipeline ...`, to its end; what it prints. Raises AssertionError with both streams for another code."""
+        """Run `pipeline ...` to its end.
+
+        Returns its output. Raises AssertionError with both streams for another exit code.
+        """
         done = subprocess.run(
             self.arguments("-m", "pipeline", *arguments),
             cwd=self.directory,

@@ -31,7 +31,7 @@ WAIT_S = 90.0
 
 @dataclass
 class Process:
-    """One process of a worker, with a log of its own."""
+    """One process of a worker, with its own log."""
 
     worker: str
     build: Build
@@ -50,7 +50,7 @@ class Process:
 
 
 class How(Enum):
-    """How a task went from one process to the next."""
+    """How a task moved from one process to the next."""
 
     RELEASED = "the owner gave it up"
     RESTARTED = "the owner was killed, and a process of the same worker acquired it"
@@ -58,7 +58,7 @@ class How(Enum):
 
 
 class Handoff(NamedTuple):
-    """A task went from a process of the build `before` to one of the build `after`."""
+    """A task moved from a process of the build `before` to one of the build `after`."""
 
     before: str
     after: str
@@ -80,7 +80,7 @@ class MixedFleet:
             create_tables(database.execute)
 
     def start(self, worker: str, build: Build, *, repaired: bool = False, disk: str = "") -> Process:
-        """A process of a worker, on the disk that the worker has had so far, or on another."""
+        """Start a process of a worker, on the worker's disk or on another."""
         log = self.directory / f"{len(self.processes)}-{worker}-{build.name}.log"
         child = build.start(
             log, "-m", "pipeline", "worker", self.program, "--worker-id", worker,
@@ -96,7 +96,7 @@ class MixedFleet:
         return self.directory / "disks" / name
 
     def load(self, build: Build, rows: int, *more: str) -> subprocess.Popen[bytes]:
-        """Load the app's rows, or continue to."""
+        """Load the app's rows, or continue the load."""
         path = self.directory / "rows.csv"
         if not path.exists():
             write_rows(path, 0, rows)
@@ -114,7 +114,7 @@ class MixedFleet:
         return process.child
 
     def pipeline(self, build: Build, *arguments: str) -> str:
-        """`pipeline ...` of a build, to its end."""
+        """Run `pipeline ...` of a build to its end."""
         return build.pipeline(*arguments, variables=self._variables(repaired=True))
 
     def table(self, name: str, disk: str, build: Build) -> dict[Any, Any]:
@@ -135,12 +135,12 @@ class MixedFleet:
         return [list(Chunks().entries(records)) for records in journal]
 
     def rows(self, table: str) -> list[tuple[str, int, int]]:
-        """What the sinks have written."""
+        """The rows that the sinks have written."""
         with closing(sqlite3.connect(self.directory / f"{self.app}.sqlite")) as database:
             return database.execute(f"SELECT account, count, total FROM {table}").fetchall()  # noqa: S608
 
     def owners(self) -> dict[str, Process]:
-        """The process that has acquired each task of the groups with journals last, by the processes' logs."""
+        """The process that acquired each task of the groups with journals last, according to the logs."""
         found: dict[str, tuple[int, Process]] = {}
         for process in self.processes:
             for task, seq in process.acquired():
@@ -149,7 +149,7 @@ class MixedFleet:
         return {task: process for task, (_, process) in found.items()}
 
     def wait_until_shared(self) -> None:
-        """Each living worker has tasks, and each task a living worker."""
+        """Wait until each running worker has tasks, and each task has a running worker."""
 
         def shared() -> bool:
             owners = self.owners()
@@ -161,7 +161,7 @@ class MixedFleet:
         self.wait(shared)
 
     def handoffs(self) -> list[Handoff]:
-        """All handoffs that the logs tell of, in the order of each task's entries."""
+        """All handoffs in the logs, in the order of each task's entries."""
         acquired: dict[str, dict[int, Process]] = defaultdict(dict)
         for process in self.processes:
             for task, seq in process.acquired():
@@ -197,7 +197,7 @@ class MixedFleet:
                 self.stop(process)
 
     def wait(self, condition: Callable[[], object]) -> None:
-        """Until it holds, or fail with the ends of all logs."""
+        """Wait for a condition. Fails with the ends of all logs."""
         wait_until(condition, self.story, WAIT_S)
 
     def story(self) -> str:

@@ -1,4 +1,4 @@
-"""What the programs must have written, folded from their inputs in Kafka. Imports nothing of the package."""
+"""The expected results of the programs, folded from their inputs in Kafka. Does not import the package."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Main(NamedTuple):
 
 
 class Tallies(NamedTuple):
-    """What the group `counting` has written: outputs by key, and its table."""
+    """The results of the group `counting`: outputs by key, and its table."""
 
     outputs: dict[str, list[int]]
     table: Rows
 
 
 def expected_main(partitions: Sequence[Sequence[Input]]) -> Main:
-    """Once every refused record was replayed. No table depends on the order in which a key's inputs were handled."""
+    """The tables after every refused record was replayed. None depends on the order of a key's inputs."""
     totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     toggles: Counter[tuple[str, int]] = Counter()
     blobs: Rows = {}
@@ -73,7 +73,7 @@ def expected_main(partitions: Sequence[Sequence[Input]]) -> Main:
 
 
 def check_sums(partitions: Sequence[Sequence[Input]], outputs: Sequence[Sequence[Record]]) -> list[str]:
-    """What is wrong with the sums: each input has one, and each continues the one before it of its key."""
+    """The errors of the sums: each input must have one, and each must continue the previous one of its key."""
     due = {(each.partition, each.offset): each for inputs in partitions for each in firsts(inputs)}
     problems = []
     sums: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
@@ -92,7 +92,7 @@ def check_sums(partitions: Sequence[Sequence[Input]], outputs: Sequence[Sequence
 
 
 def expected_tallies(partitions: Sequence[Sequence[Input]], stretches: Sequence[Stretch]) -> Tallies:
-    """Outputs in their order for each key; the table in the schema of the last stretch."""
+    """The outputs of each key in order; the table in the schema of the last stretch."""
     outputs: dict[str, list[int]] = defaultdict(list)
     table: Rows = {}
     for number, inputs in enumerate(partitions):

@@ -1,4 +1,4 @@
-"""What the earlier build left behind, on a Kafka of this build: `Recorded`, unpacked by `unpack`."""
+"""The data of the earlier build on a Kafka of this build: `Recorded`, unpacked by `unpack`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NONE: Mapping[str, str] = {}
 
 
 def unpack(directory: Path) -> None:
-    """The fixture, into `directory`."""
+    """Unpack the fixture into `directory`."""
     with tarfile.open(FIXTURE) as archive:
         archive.extractall(directory, filter="data")
 
@@ -51,11 +51,11 @@ class Recorded:
         }
 
     def pipeline(self, *arguments: str, schema: int = 3, code: int = 0) -> str:
-        """`pipeline ...`, to its end."""
+        """Run `pipeline ...` to its end."""
         return self.build.pipeline(*arguments, code=code, variables=self._variables(schema))
 
     def documents(self, *arguments: str, schema: int = 3, code: int = 0) -> list[Any]:
-        """What `pipeline ... --json` prints, line by line."""
+        """The output of `pipeline ... --json`, line by line."""
         said = self.pipeline(*arguments, "--json", schema=schema, code=code)
         return [json.loads(line) for line in said.splitlines() if line.startswith(("{", "["))]
 
@@ -67,14 +67,14 @@ class Recorded:
         return {tuple(key) if isinstance(key := row["key"], list) else key: row["value"] for row in found}
 
     def worker(self, app: str, state_dir: Path, **variables: str) -> subprocess.Popen[bytes]:
-        """The worker `a` of this build, of the last schema and repaired."""
+        """Start the worker `a` of this build, with the last schema and the repaired handler."""
         return self.start(
             "-m", "pipeline", "worker", f"{PROGRAM}:{app}", "--worker-id", "a", "--state-dir", str(state_dir),
             "--commit-interval-ms", "50", variables=variables,
         )  # fmt: skip
 
     def load(self, app: str, name: str) -> subprocess.Popen[bytes]:
-        """A load of one of the recorded files."""
+        """Start a load of one of the recorded files."""
         path = str(self.directory / "inputs" / f"{app}-{name}.csv")
         load = ("produce", f"{app}-orders", path, *INPUT_COLUMNS, "--name", f"{app}-{name}")
         return self.start("-m", "pipeline", *load)
@@ -85,18 +85,18 @@ class Recorded:
         self.ended(self.load(app, str(begin)))
 
     def start(self, *arguments: str, variables: Mapping[str, str] = _NONE) -> subprocess.Popen[bytes]:
-        """`python ...` with this build, in the background."""
+        """Start `python ...` with this build in the background."""
         child = self.build.start(self.log, *arguments, variables={**self._variables(3), **variables})
         self._children.append(child)
         return child
 
     def ended(self, *children: subprocess.Popen[bytes]) -> None:
-        """Wait until processes have ended well."""
+        """Wait until processes have ended with exit code 0."""
         for child in children:
             assert child.wait(WAIT_S) == 0, self.story()
 
     def wait(self, condition: Callable[[], object]) -> None:
-        """Until it holds, or fail with what the processes have said, at once when one of them reports an error."""
+        """Wait for a condition. Fails with the logs of the processes, at once if one of them reports an error."""
         wait_until(lambda: condition() or self._errors(), self.story, WAIT_S)
         assert not self._errors(), self.story()
 
@@ -105,7 +105,7 @@ class Recorded:
         return inputs_of(self.topics.committed(f"{app}-orders"))
 
     def stretches(self, app: str, inputs: list[list[Input]]) -> list[Stretch]:
-        """What the group `counting` of the app has read, now that this build has read all."""
+        """The offsets that the group `counting` of the app has read, after this build has read all."""
         made = list(self.recorded_stretches.get(app, ()))
         for number, partition in enumerate(inputs):
             begin = max((each.end for each in made if each.partition == number), default=0)
@@ -113,12 +113,12 @@ class Recorded:
         return made
 
     def entries(self, app: str, group: str) -> list[Entry]:
-        """The entries of a group's journal, by a decoder that is not the package's."""
+        """The entries of a group's journal, read by an independent decoder."""
         partitions = self.topics.committed(f"{app}.{group}.journal")
         return [entry for records in partitions for entry in Chunks().entries(records)]
 
     def rows(self, app: str, table: str) -> list[tuple[str, int, int]]:
-        """What the app's sinks have written to a table, in the order of the database."""
+        """The rows of the app's sinks in a table, in the order of the database."""
         with closing(sqlite3.connect(self.directory / "databases" / f"{app}.sqlite")) as database:
             return database.execute(f"SELECT account, count, total FROM {table} ORDER BY rowid").fetchall()  # noqa: S608
 

@@ -220,6 +220,11 @@ class Worker:
         self._environment.stores.release(self._app.name)
         self._environment.log.info("worker_stopped", app=self._app.name)
 
+    @property
+    def runs(self) -> Sequence[GroupRun]:
+        """The groups that this worker runs, with their live tasks."""
+        return self._runs
+
     def progress(self) -> WorkerCounters:
         """The worker's counts, for people and metrics."""
         live = [task for run in self._runs for task in (*run.tasks.values(), *run.leaving.values())]

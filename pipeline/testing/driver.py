@@ -24,11 +24,12 @@ from pipeline.api.table import table_prefix
 from pipeline.app import App, declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.names import EVENT_ID_HEADER, GroupId, TaskId
-from pipeline.errors import InputError, InvariantError
+from pipeline.errors import InputError, InvariantError, PipelineError
 from pipeline.ops.dead_letters.letters import Choice
 from pipeline.ops.dead_letters.replaying import Replayer
 from pipeline.ports import Executor, Logger, Output, Step, TopicSpec
 from pipeline.runtime.environment import Checkpoints, Environment
+from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.reset import plan_reset, reset_task, start_at
 from pipeline.runtime.worker import Worker
 from pipeline.testing.clock import ManualClock, SeededRandom
@@ -144,7 +145,7 @@ class TestDriver:
         self._partitions = partitions
         self._logged = structlog.testing.CapturingLogger()
         self._log: Logger = structlog.wrap_logger(self._logged, processors=[_as_fields])
-        self._create_topics()
+        self.create_topics()
 
     def send(
         self,
@@ -235,7 +236,7 @@ class TestDriver:
             ```
         """
         try:
-            worker = self._running()
+            worker = self.worker
             quiet = 0
             for _ in range(MAX_STEPS):
                 moved = worker.step()
@@ -275,7 +276,7 @@ class TestDriver:
             ```
         """
         try:
-            return self._running().step()
+            return self.worker.step()
         except SimulatedCrash:
             self.crash()
             return True
@@ -328,7 +329,7 @@ class TestDriver:
             self.stores, self.crash_log = MemoryStores(), MemoryCrashLog()
         if app is not None:
             self.app = app
-            self._create_topics()
+            self.create_topics()
         self.crashed = False
         self.clock.advance(_START_S)
 
@@ -376,7 +377,7 @@ class TestDriver:
             ```
         """
         groups = [found for found in self._declared.groups if found.name == group]
-        environment = self._environment()
+        environment = self.environment()
         for task in list(
             plan_reset(self._declared, groups, partition, start_at(start or ("earliest",)), environment)
         ):
@@ -464,7 +465,7 @@ class TestDriver:
             ```
         """
         found = next(g for g in self._declared.groups if g.name == group)
-        replayer = Replayer(found, self._environment(), self.settings.retry_backoff_ms, again=again)
+        replayer = Replayer(found, self.environment(), self.settings.retry_backoff_ms, again=again)
         replayed = replayer.run(Choice(partition=partition, error=error))
         for refused in replayed.refused:
             raise InputError(f"dead letter {refused.letter.name} cannot be replayed: {refused.reason}")
@@ -578,23 +579,119 @@ class TestDriver:
         count = info.partitions if info is not None else 0
         return [TaskId(self.app.name, group, partition) for partition in range(count)]
 
-    def _running(self) -> Worker:
+    @property
+    def failures(self) -> dict[tuple[str, int], PipelineError]:
+        """The errors of the tasks that have stopped, by group and partition."""
+        found = self._worker.failures if self._worker is not None else {}
+        return {(task.group, task.partition): error for task, error in found.items()}
+
+    def positions(self, group: str = "main", partition: int = 0) -> dict[str, int]:
+        """The committed positions of a task: for each input topic, the next offset to process.
+
+        Args:
+            group: The group.
+            partition: The task's partition.
+
+        Returns:
+            Offsets by topic.
+
+        Raises:
+            InputError: The worker does not run this task.
+
+        Example:
+            ```python
+            driver.run()
+            assert driver.positions()["flights"] == 1
+            ```
+        """
+        return dict(self.task(group, partition).applied.positions)
+
+    def create_topics(self) -> None:
+        """Create the topics that the app has declared since, as `restart(app=...)` does.
+
+        Example:
+            ```python
+            more = app.topic("more", key=str, value=int)
+            driver.create_topics()
+            ```
+        """
+        for topic in self._declared.topics.values():
+            self.broker.create(TopicSpec(topic.name, self._partitions))
+
+    def clear_crashes(self) -> None:
+        """Forget every `crash_at` whose step was not reached.
+
+        Example:
+            ```python
+            driver.crash_at(Step.AFTER_COMMIT, nth=5)
+            driver.run()
+            driver.clear_crashes()
+            ```
+        """
+        self._steps.armed.clear()
+
+    def run_deferred(self) -> bool:
+        """Run one commit or restore that waits. With `deferred` only; `run` does it by itself.
+
+        Returns:
+            Whether one waited.
+
+        Example:
+            ```python
+            driver.step()
+            driver.run_deferred()
+            ```
+        """
+        return isinstance(self._executor, DeferredExecutor) and self._executor.run_one()
+
+    @property
+    def worker(self) -> Worker:
+        """The worker, which is started if none runs: an internal object, for tests of the runtime itself."""
         if self.crashed:
             raise InvariantError("the worker has crashed: restart() it first")
         if self._worker is None:
             self._executor = DeferredExecutor(self._seed) if self._deferred else InlineExecutor()
             worker = Worker(
-                self._declared, self._environment(), replace(self.settings), guarded(self._declared.groups)
+                self._declared, self.environment(), replace(self.settings), guarded(self._declared.groups)
             )
             worker.start()
             self._worker = worker
         return self._worker
 
-    def _create_topics(self) -> None:
-        for topic in self._declared.topics.values():
-            self.broker.create(TopicSpec(topic.name, self._partitions))
+    def task(self, group: str = "main", partition: int = 0) -> LiveTask:
+        """A task that the worker runs: an internal object, for tests of the runtime itself.
 
-    def _environment(self) -> Environment:
+        Args:
+            group: The group.
+            partition: The task's partition.
+
+        Returns:
+            The task.
+
+        Raises:
+            InputError: The worker does not run this task.
+
+        Example:
+            ```python
+            assert driver.task("main", 0).idle
+            ```
+        """
+        for run in self.worker.runs:
+            if run.plan.id.group == group and partition in run.tasks:
+                return run.tasks[partition]
+        raise InputError(f"the worker of app {self.app.name} runs no task {group}/{partition}")
+
+    def environment(self) -> Environment:
+        """What the worker and the commands of the pipeline get of Kafka, disk and time, for tests of these.
+
+        Returns:
+            An internal object, on the driver's in-memory parts.
+
+        Example:
+            ```python
+            assert driver.environment().clock is driver.clock
+            ```
+        """
         stored = self.settings.checkpoint_store
         return Environment(
             cluster=MemoryCluster(self.broker),

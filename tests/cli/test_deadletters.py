@@ -51,7 +51,7 @@ def case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Case:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(letter_places, "find_app", lambda _target: declared_app(driver.app))
-    monkeypatch.setattr(letter_places, "build_environment", lambda *_, **__: driver._environment())
+    monkeypatch.setattr(letter_places, "build_environment", lambda *_, **__: driver.environment())
     return case
 
 

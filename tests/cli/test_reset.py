@@ -9,7 +9,7 @@ from tests.support.ops.dead_letters.orders import Orders
 
 
 def _said(orders: Orders, start: str) -> str:
-    environment = orders.driver._environment()
+    environment = orders.driver.environment()
     groups = declared_app(orders.app).groups
     return _consequences(
         list(plan_reset(declared_app(orders.app), groups, None, start_at([start]), environment))
@@ -46,7 +46,7 @@ def test_inputs_that_nothing_happens_to_are_left_out() -> None:
             declared.groups,
             None,
             start_at(["earliest"]),
-            orders.driver._environment(),
+            orders.driver.environment(),
         )
     )
     assert len(planned[0].inputs) == 2
@@ -57,7 +57,7 @@ def test_inputs_that_nothing_happens_to_are_left_out() -> None:
             declared.groups,
             None,
             start_at(["latest"]),
-            orders.driver._environment(),
+            orders.driver.environment(),
         )
     )
     assert [row[0] for row in _rows(still)] == [

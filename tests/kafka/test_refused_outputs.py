@@ -124,7 +124,7 @@ def _send(kafka: KafkaUnderTest, topic: str, *values: int) -> None:
 
 def _settled(worker: Worker) -> bool:
     """Whether all inputs are committed."""
-    (run,) = worker._runs
+    (run,) = worker.runs
     return worker.idle and all(
         max(task.applied.positions.values()) >= COUNT - 1 for task in run.tasks.values()
     )

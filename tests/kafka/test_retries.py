@@ -59,7 +59,7 @@ def test_a_partition_that_waits_is_paused_and_holds_up_neither_the_other_one_nor
             worker.start()
             if not last:
                 _run(worker, _waiting(worker, seen[1]))
-                task = worker._runs[0].tasks[0]
+                task = worker.runs[0].tasks[0]
                 assert len(seen[0]) == 10
                 assert 0 < getattr(task, "backlog_records", 0) <= 2 * 500 + 1_000
             else:

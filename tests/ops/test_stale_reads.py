@@ -91,13 +91,13 @@ def test_a_task_that_was_revived_is_retired_once_more(nth: int) -> None:
     sums = Sums.begun()
     driver, tasks = sums.driver, [sums.task]
     driver.stop()
-    retire(tasks, "next", "test", driver._environment(), driver.settings)
+    retire(tasks, "next", "test", driver.environment(), driver.settings)
     deposed = driver.broker.depose(lambda: False)
-    revive(tasks, "test", driver._environment(), driver.settings)
+    revive(tasks, "test", driver.environment(), driver.settings)
     deposed.asked_by = Nth(nth)
-    assert list(retire(tasks, "next", "test", driver._environment(), driver.settings)) == tasks
+    assert list(retire(tasks, "next", "test", driver.environment(), driver.settings)) == tasks
     driver.broker.heal()
-    assert last_of(TaskId("sums", "main", 0), driver._environment().journals()).entry.kind is EntryKind.RETIRE
+    assert last_of(TaskId("sums", "main", 0), driver.environment().journals()).entry.kind is EntryKind.RETIRE
     with pytest.raises(ConfigError, match="was retired"):
         driver.run()
 
@@ -108,9 +108,9 @@ def test_a_revived_app_starts_whatever_a_deposed_broker_says(nth: int) -> None:
     sums = Sums.begun()
     driver, tasks = sums.driver, [sums.task]
     driver.stop()
-    retire(tasks, "next", "test", driver._environment(), driver.settings)
+    retire(tasks, "next", "test", driver.environment(), driver.settings)
     deposed = driver.broker.depose(lambda: False)
-    revive(tasks, "test", driver._environment(), driver.settings)
+    revive(tasks, "test", driver.environment(), driver.settings)
     deposed.asked_by = Nth(nth)
     sums.send(2)
     driver.run()
@@ -131,7 +131,7 @@ def test_a_purge_by_old_letters_deletes_no_open_letter(nth: int) -> None:
     orders.driver.run()
     deposed.asked_by = Nth(nth)
     with suppress(UnreachableError):
-        purge(GROUP, orders.driver._environment(), 500)
+        purge(GROUP, orders.driver.environment(), 500)
     assert len(orders.driver.dead_letters()) == 2
 
 

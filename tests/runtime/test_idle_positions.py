@@ -14,7 +14,6 @@ from pipeline.errors import PipelineError
 from pipeline.ports import Output
 from pipeline.runtime.idle_positions import QUIET_S
 from pipeline.testing import TestDriver
-from pipeline.testing.executor import DeferredExecutor
 from pipeline.testing.memory_clients import MemoryJournalReader, MemoryProducer
 from tests.support.runtime.checkpointed import entries
 from tests.support.runtime.sums import Sums
@@ -107,7 +106,7 @@ def test_input_that_waits_for_its_task_is_not_passed_over() -> None:
     sums = Sums()
     send_in_transactions(sums, 1)
     sums.driver.run()
-    (run,) = sums.driver._running()._runs
+    (run,) = sums.driver.worker.runs
     run.hold(0)
     run.balance(1)
     send_in_transactions(sums, 2, 3)
@@ -123,7 +122,7 @@ def test_a_record_that_comes_before_the_entry_is_written_does_not_turn_positions
     sums = Sums(settings=WorkerSettings(worker_id="test", max_records_per_commit=1))
     send_in_transactions(sums, 1)
     sums.driver.run()
-    (run,) = sums.driver._running()._runs
+    (run,) = sums.driver.worker.runs
     run.tasks[0].pass_over({"numbers": 2})
     send_in_transactions(sums, 2, 3)
     sums.driver.run()
@@ -137,7 +136,7 @@ def test_a_task_that_went_on_while_it_was_looked_is_left_alone() -> None:
     sums = Sums()
     send_in_transactions(sums, 1)
     sums.driver.run()
-    quiet = sums.driver._running()._upkeep._quiet
+    quiet = sums.driver.worker._upkeep._quiet
     while quiet._look is None:
         sums.driver.clock.advance(1.0)
         sums.driver.step()
@@ -206,10 +205,8 @@ def test_records_that_come_while_it_is_looked_are_processed(seed: int) -> None:
         for second in range(int(QUIET_S) + 6):
             sums.driver.clock.advance(1.0)
             sums.driver.step()
-            executor = sums.driver._executor
-            assert isinstance(executor, DeferredExecutor)
             if second % (1 + number % 3) == 0:
-                executor.run_one()
+                sums.driver.run_deferred()
     sums.driver.run()
     sums.driver.restart(empty_disk=True)  # and the journal is one that can be read
     sums.driver.run()

@@ -32,8 +32,7 @@ def test_a_worker_says_that_kafka_is_away_and_that_it_is_back() -> None:
         sums.driver.run()
     sums.driver.clock.advance(15)
     sums.driver.run()
-    worker = sums.driver._worker
-    assert worker is not None
+    worker = sums.driver.worker
     log: Any = worker.environment.log
     said = [call.kwargs for call in log._logger.calls if call.kwargs["event"].startswith("kafka_")]
     assert [(entry["event"], entry.get("message")) for entry in said] == [

@@ -26,8 +26,7 @@ class Rig:
     @property
     def dog(self) -> Watchdog:
         if self._dog is None:
-            worker, clock = self.driver._worker, self.driver.clock
-            assert worker is not None
+            worker, clock = self.driver.worker, self.driver.clock
             self._dog = Watchdog(lambda: worker.at_work, lambda: "the stack", 10.0, clock, self.log)
         return self._dog
 

@@ -110,11 +110,11 @@ def test_a_worker_does_not_end_before_it_has_claimed_its_other_tasks() -> None:
         sums.driver.run()
     sums.driver.send_raw(sums.numbers, b"a", b"not a number", partition=0)
     sums.driver.restart()
-    worker = sums.driver._running()
+    worker = sums.driver.worker
     for _ in range(200):
         worker.step()
         assert not worker.finished
-        if any(1 in run.tasks for run in worker._runs):
+        if any(1 in run.tasks for run in worker.runs):
             break
         sums.driver.clock.advance(0.05)
     assert list(worker.failures) == [sums.task]

@@ -25,7 +25,7 @@ class Crash(BaseException):
 
 
 def discard(orders: Orders, choice: Choice | None = None) -> ReplayReport:
-    return Discarder(declared_app(orders.app).main, orders.driver._environment(), 500).run(choice or Choice())
+    return Discarder(declared_app(orders.app).main, orders.driver.environment(), 500).run(choice or Choice())
 
 
 def letters(orders: Orders) -> int:
@@ -86,7 +86,7 @@ def test_a_purge_deletes_up_to_the_first_open_letter_of_each_partition() -> None
         orders.driver.replay_dead_letters(error=error)
     discard(orders, Choice(error="4 is"))
     orders.driver.run()
-    environment = orders.driver._environment()
+    environment = orders.driver.environment()
     planned = plan_purge(GROUP, environment)
     assert (planned.letters, planned.open, planned.behind) == (3, 1, 0)
     assert letters(orders) == 4
@@ -103,7 +103,7 @@ def test_a_purge_deletes_older_letters_of_a_record_that_is_open() -> None:
     orders.bad = set(BAD)
     orders.driver.replay_dead_letters()
     orders.driver.run()
-    assert purge(GROUP, orders.driver._environment(), 500).letters == len(BAD)
+    assert purge(GROUP, orders.driver.environment(), 500).letters == len(BAD)
     orders.bad = set()
     assert orders.driver.replay_dead_letters() == len(BAD)
     orders.driver.run()
@@ -119,13 +119,13 @@ def test_a_purge_that_crashes_anywhere_deletes_no_open_letter(call: str, after: 
     orders.driver.replay_dead_letters(error="8 is")
     orders.driver.replay_dead_letters(error="3 is")
     for _ in range(nth - 1):
-        purge(GROUP, orders.driver._environment(), 500)
+        purge(GROUP, orders.driver.environment(), 500)
         orders.driver.replay_dead_letters(error="4 is")
     where = ID if call != "truncate" else None
     orders.driver.broker.fail_next(call, Crash(), after=after, where=where)
     with pytest.raises(Crash):
-        purge(GROUP, orders.driver._environment(), 500)
-    left = purge(GROUP, orders.driver._environment(), 500)
+        purge(GROUP, orders.driver.environment(), 500)
+    left = purge(GROUP, orders.driver.environment(), 500)
     assert left.open == len(BAD) - 1 - nth
     orders.driver.replay_dead_letters()
     orders.driver.run()
@@ -137,7 +137,7 @@ def test_a_purge_removes_the_marks_of_the_letters_that_it_deletes() -> None:
     orders = failed(partitions=1)
     orders.driver.replay_dead_letters(error="3 is")
     orders.driver.replay_dead_letters(error="8 is")
-    purge(GROUP, orders.driver._environment(), 500)
+    purge(GROUP, orders.driver.environment(), 500)
     removed = [record.key() for record in orders.driver.broker.records(MARKS) if record.value() is None]
     assert removed == [b"orders/main/0/0"]
     assert orders.driver.broker.bounds(TopicPartition(GROUP.dead_letter_topic, 0))[0] > 0

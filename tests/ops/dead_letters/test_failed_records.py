@@ -18,7 +18,7 @@ from tests.support.ops.dead_letters.replay_case import BAD, failed, replayer
 def records(orders: Orders, choice: Choice | None = None) -> list[FailedRecord]:
     topic = orders.driver.broker.describe(GROUP.dead_letter_topic)
     assert topic is not None
-    return failed_records(topic, GROUP, choice or Choice(), orders.driver._environment())
+    return failed_records(topic, GROUP, choice or Choice(), orders.driver.environment())
 
 
 def failed_twice(amount: int = 8) -> Orders:

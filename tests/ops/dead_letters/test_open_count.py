@@ -45,7 +45,7 @@ def counted(orders: Orders) -> OpenLetters:
 
 def really_open(orders: Orders) -> int:
     """What the letters and marks say, once a transaction that a crash left open was aborted."""
-    environment = orders.driver._environment()
+    environment = orders.driver.environment()
     orders.driver.broker.fence(ID)
     topic = orders.driver.broker.describe(GROUP.dead_letter_topic)
     assert topic is not None
@@ -75,7 +75,7 @@ def test_a_status_shows_records_that_failed_as_a_problem_until_they_are_handled(
     assert counted(orders).open == 0
     orders.driver.run()
     assert counted(orders).open == 1
-    Discarder(declared_app(orders.app).main, orders.driver._environment(), 500).run(Choice())
+    Discarder(declared_app(orders.app).main, orders.driver.environment(), 500).run(Choice())
     assert (counted(orders).open, status(orders).problems) == (0, [])
 
 
@@ -164,7 +164,7 @@ def test_letters_of_earlier_releases_are_counted_by_the_next_command(monkeypatch
     orders.driver.run()
     assert counted(orders)[:2] == (1, False)
     assert (
-        Discarder(declared_app(orders.app).main, orders.driver._environment(), 500)
+        Discarder(declared_app(orders.app).main, orders.driver.environment(), 500)
         .run(Choice(error="no such"))
         .letters
         == 0
@@ -223,7 +223,7 @@ def test_any_history_of_failures_commands_and_crashes_is_counted(
     amount = 0
     orders.driver.run()
     for _ in range(10):
-        environment = orders.driver._environment()
+        environment = orders.driver.environment()
         if dice.randrange(2):
             orders.bad = {number for number in range(200) if dice.randrange(3) == 0}
             orders.send(*range(amount, amount + 6))

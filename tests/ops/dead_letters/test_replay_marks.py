@@ -22,10 +22,10 @@ def test_marks_say_which_letter_was_replayed_when_and_as_which_replay() -> None:
     orders = failed()
     topic = orders.driver.broker.describe(GROUP.dead_letter_topic)
     assert topic is not None
-    assert read_marks(GROUP, topic.topic_id, orders.driver._environment()) == {}
+    assert read_marks(GROUP, topic.topic_id, orders.driver.environment()) == {}
     orders.driver.replay_dead_letters()
     orders.driver.replay_dead_letters(again=True, error="8 is not")
-    marks = read_marks(GROUP, topic.topic_id, orders.driver._environment())
+    marks = read_marks(GROUP, topic.topic_id, orders.driver.environment())
     assert sorted(mark.times for mark in marks.values()) == [1, 1, 1, 2]
     assert {mark.replayed_ms for mark in marks.values()} == {orders.driver.clock.wall_ms()}
     assert all((mark.partition, mark.offset) == place for place, mark in marks.items())

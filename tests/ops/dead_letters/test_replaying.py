@@ -205,7 +205,7 @@ def test_a_letter_whose_topic_is_no_longer_an_input_is_refused_with_what_to_do()
     orders = failed()
     app = App("orders")
     app.handler(app.topic("other", key=str, value=int))(orders._add)
-    replayed = Replayer(declared_app(app).main, orders.driver._environment(), 500).run(Choice())
+    replayed = Replayer(declared_app(app).main, orders.driver.environment(), 500).run(Choice())
     assert replayed.letters == 0
     assert [refused.reason for refused in replayed.refused] == [
         "topic amounts is no longer an input of group main: bring its handler back"

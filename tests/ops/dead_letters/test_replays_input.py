@@ -33,7 +33,7 @@ def test_a_group_without_dead_letters_has_neither_topic_nor_input_of_them() -> N
         for name in orders.driver.broker.topics()
         if name.startswith("orders.main.") and "journal" not in name
     ]
-    (run,) = orders.driver._running()._runs
+    (run,) = orders.driver.worker.runs
     assert list(run.plan.identity.inputs) == ["amounts"]
     with pytest.raises(InputError, match="has no dead letters"):
         orders.driver.replay_dead_letters()
@@ -179,7 +179,7 @@ def test_a_replay_of_a_mistaken_program_stops_its_task_and_is_met_again() -> Non
 
 def reset_plan(orders: Orders) -> int:
     """How many replays a reset says that it drops."""
-    environment = orders.driver._environment()
+    environment = orders.driver.environment()
     planned = plan_reset(
         declared_app(orders.app), declared_app(orders.app).groups, None, start_at(["earliest"]), environment
     )

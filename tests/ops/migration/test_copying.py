@@ -79,7 +79,7 @@ class Case:
         return Copy(old, new, self.before)
 
     def copy(self) -> Copied:
-        environment = replace(self.driver._environment(), steps=self, journals=lambda: _Slow(self))
+        environment = replace(self.driver.environment(), steps=self, journals=lambda: _Slow(self))
         return run_copy(self.plan(), "test", environment, WorkerSettings(), lambda _: None)
 
     def reached(self, step: Step, task: TaskId) -> None:
@@ -193,7 +193,7 @@ def test_a_crash_at_each_step_leaves_a_copy_that_goes_on(
         case.driver.crash_at(step, nth=nth)
         with pytest.raises(SimulatedCrash):
             case.copy()
-        case.driver._steps.armed.clear()
+        case.driver.clear_crashes()
         case.send(*KEYS)
     case.copy()
     case.check()
@@ -223,7 +223,7 @@ def test_order_holds_in_a_topic_that_grew_also_under_producers_and_crashes(
     for _ in range(data.draw(st.integers(1, 3))):
         case.driver.crash_at(data.draw(st.sampled_from(COPY_STEPS)), nth=data.draw(st.integers(1, 4)))
         case.copy_until_done()
-        case.driver._steps.armed.clear()
+        case.driver.clear_crashes()
     case.at_each_step = case.at_each_look = lambda: None
     case.copy()
     case.check()

@@ -40,7 +40,7 @@ class Version:
         self.driver = TestDriver(self.app, partitions=partitions)
         if broker is not None:
             self.driver.broker = broker
-            self.driver._create_topics()
+            self.driver.create_topics()
 
     def _add(self, event: Event[str, int], ctx: Context) -> None:
         total = ctx.table(self.table).get(event.key, 0) + event.value
@@ -84,7 +84,7 @@ class Case:
         self.copy()
 
     def _copy(self, copy: Copy) -> None:
-        run_copy(copy, "test", self.old.driver._environment(), self.old.driver.settings, lambda _: None)
+        run_copy(copy, "test", self.old.driver.environment(), self.old.driver.settings, lambda _: None)
 
     def unfinished(self, migration: Migration = MIGRATION) -> list[str]:
         cluster, reader = MemoryCluster(self.broker), MemoryJournalReader(self.broker)
@@ -281,13 +281,13 @@ def test_histories_agree_up_to_where_the_old_one_ends() -> None:
 def retire(case: Case) -> int:
     driver = case.old.driver
     tasks = tasks_of(groups_of("sums", MemoryCluster(case.broker)))
-    return len(retirement.retire(tasks, "sums-2", "test", driver._environment(), driver.settings))
+    return len(retirement.retire(tasks, "sums-2", "test", driver.environment(), driver.settings))
 
 
 def revive(case: Case) -> int:
     driver = case.old.driver
     tasks = tasks_of(groups_of("sums", MemoryCluster(case.broker)))
-    return len(retirement.revive(tasks, "test", driver._environment(), driver.settings))
+    return len(retirement.revive(tasks, "test", driver.environment(), driver.settings))
 
 
 def status_of(case: Case) -> AppStatus:
@@ -334,13 +334,13 @@ def test_a_task_that_is_retired_under_a_worker_is_not_run_any_more() -> None:
     case.old.driver.run()
     driver = case.old.driver
     tasks = [TaskId("sums", "main", 1)]
-    retirement.retire(tasks, "sums-2", "test", driver._environment(), driver.settings)
+    retirement.retire(tasks, "sums-2", "test", driver.environment(), driver.settings)
     before = len(driver.outputs(case.old.totals))
     case.send(case.old.numbers, 40)
     driver.clock.advance(10)
     with pytest.raises(ConfigError, match="was retired"):
         driver.run()
-    assert {str(task) for task in driver._worker.failures} == {"sums/main/1"}  # type: ignore[union-attr]
+    assert set(driver.failures) == {("main", 1)}
     written = driver.outputs(case.old.totals)
     assert len(written) > before  # the other task goes on
     assert "1 of 4 tasks are retired, and the others are not" in [p.text for p in status_of(case).problems]

@@ -77,7 +77,7 @@ def test_a_state_of_a_task_that_nobody_runs_is_kept() -> None:
     a_again = fleet.start("a", stores=a.stores)
     fleet.settle()
     b.worker.failures.update(dict.fromkeys(b.live, ConfigError("a test ends it")))
-    for run in b.worker._runs:
+    for run in b.worker.runs:
         for task in list(run.tasks.values()):
             b.worker._fail(run, task.id, ConfigError("a test ends it"), seq=task.applied.seq)
     fleet.run(DELAY_S + 15.0)

@@ -103,7 +103,7 @@ def test_a_stop_while_kafka_is_away_does_not_wait_for_a_task_that_was_leaving_al
     fleet.send()
     while not node.live[task].records:
         fleet.turn()
-    run = node.worker._runs[0]
+    run = node.worker.runs[0]
     run.release(task.partition)
     fleet.broker.fail_next("commit", UnknownOutcomeError("no answer"), where=task.transactional_id)
     for _ in range(100):

@@ -23,7 +23,7 @@ class Watched:
     def __init__(self) -> None:
         self.driver = Sums().driver
         self.turns = 0
-        self.watch = RosterWatch("sums", ME, self.driver._environment(), WorkerSettings())
+        self.watch = RosterWatch("sums", ME, self.driver.environment(), WorkerSettings())
         self.watch.join(lambda: self.turns)
 
     def note(self, about: Owner | Claim) -> None:
@@ -65,7 +65,7 @@ def test_what_was_said_wrongly_about_an_own_task_is_said_again() -> None:
     for _ in range(5):
         watched.turn()
     newcomer = RosterWatch(
-        "sums", ME._replace(worker="new", process="6-y"), watched.driver._environment(), WorkerSettings()
+        "sums", ME._replace(worker="new", process="6-y"), watched.driver.environment(), WorkerSettings()
     )
     newcomer.join(lambda: 0)
     newcomer.turn(hurry=False)
@@ -129,7 +129,7 @@ def test_a_topic_that_is_new_is_read_from_its_beginning() -> None:
     watched.turn()
     topic = workers_topic("sums")
     watched.driver.broker.delete(topic)
-    watched.driver._environment().cluster.create([TopicSpec(topic, 1)])
+    watched.driver.environment().cluster.create([TopicSpec(topic, 1)])
     watched.note(Owner(8, "a", "1-a"))
     watched.turn()
     assert watched.owner == Owner(8, "a", "1-a")

@@ -95,7 +95,7 @@ def test_a_truncation_that_overtakes_a_restore_makes_it_choose_again() -> None:
     old.crash()
     sums.driver.stores = old
     sums.driver.restart()
-    steps, environment = sums.driver._steps, sums.driver._environment()
+    steps, environment = sums.driver._steps, sums.driver.environment()
     reached = steps.reached
 
     def wake_up(step: Step, task: TaskId) -> None:

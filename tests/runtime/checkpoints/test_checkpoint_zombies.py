@@ -20,7 +20,7 @@ from tests.support.runtime.checkpointed import (
 def test_what_a_fenced_owner_still_deletes_and_truncates_nobody_needs() -> None:
     """Its entry was committed; then it slept, while the next owner made checkpoints of its own."""
     sums = with_history()
-    environment = sums.driver._environment()
+    environment = sums.driver.environment()
     slept: list[Made] = []
 
     def asleep(task: object, cluster: object, made: Made, *_: object) -> None:

@@ -6,7 +6,6 @@ from pipeline.core.checkpoint import KEPT
 from pipeline.core.journal import EntryKind
 from pipeline.runtime.checkpoints.checkpointer import MAX_UPLOADS
 from pipeline.runtime.status import TaskStatus, read_status
-from pipeline.testing.executor import DeferredExecutor
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from tests.support.runtime.checkpointed import (
     AWAY,
@@ -170,13 +169,10 @@ def test_many_tasks_do_not_upload_at_once() -> None:
     for _ in range(700):
         sums.driver.clock.advance(0.1)
         sums.driver.step()
-        worker = sums.driver._worker
-        assert worker is not None
+        worker = sums.driver.worker
         uploads = [each for each in worker._checkpointer._tasks.values() if each.upload is not None]
         at_once = max(at_once, len(uploads))
-        executor = sums.driver._executor
-        assert isinstance(executor, DeferredExecutor)
-        executor.run_one()
+        sums.driver.run_deferred()
         done.append(len(sums.driver.said("checkpoint_registered")))
     assert at_once <= MAX_UPLOADS
     assert done[-1] == 16

@@ -41,8 +41,8 @@ class Sent:
 
 def attempt(sums: Sums) -> Attempt:
     """Another checkpoint of the live task."""
-    (run,) = sums.driver._running()._runs
-    task, environment, store = run.tasks[0], sums.driver._environment(), sums.driver.checkpoints
+    (run,) = sums.driver.worker.runs
+    task, environment, store = run.tasks[0], sums.driver.environment(), sums.driver.checkpoints
     assert isinstance(task, Task)
     return Attempt(
         task.id, "w", task.store, store, environment, 60.0, Throttle(0, environment.clock), Known()

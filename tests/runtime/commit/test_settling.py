@@ -60,7 +60,7 @@ class Case:
             if ends_by_fence:
                 driver.broker.expire(STRANGER)
 
-        environment = replace(driver._environment(), journals=lambda: Watched(driver.broker, asked))
+        environment = replace(driver.environment(), journals=lambda: Watched(driver.broker, asked))
         return settled_end(self.sums.task, environment, driver.settings, fence)
 
 

@@ -58,12 +58,11 @@ def test_a_look_for_the_owner_holds_one_entry_at_a_time(known: bool, monkeypatch
     """The rows of everything since would take as much memory as the journal."""
     monkeypatch.setattr("pipeline.runtime.assignment.owner.LOOK_BACK", LOOK_BACK)
     sleeper, owner = with_another_owner()
-    worker = sleeper.driver._worker
-    assert worker is not None
-    (task,) = worker._runs[0].tasks.values()
+    worker = sleeper.driver.worker
+    (task,) = worker.runs[0].tasks.values()
     held = Held(monkeypatch)
     applied = task.applied if known else None
-    found = owner_after(sleeper.task, applied, owner.driver._environment())  # type: ignore[arg-type]
+    found = owner_after(sleeper.task, applied, owner.driver.environment())  # type: ignore[arg-type]
     assert held.chunks >= LOOK_BACK
     assert held.most <= HELD
     assert (found is not None) == known  # its acquire entry is further back than is looked at without a place

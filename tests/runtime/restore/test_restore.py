@@ -111,7 +111,7 @@ def test_an_older_owner_that_wakes_up_while_a_restore_reads_can_commit_no_more()
     older.driver.run()
     older.send(2)
     older.driver.step()  # the record is processed, its commit not yet due
-    made = newer.driver._environment
+    made = newer.driver.environment
     starts = len(newer.driver.said("worker_started"))
 
     class WokenUp(MemoryJournalReader):
@@ -127,7 +127,7 @@ def test_an_older_owner_that_wakes_up_while_a_restore_reads_can_commit_no_more()
     def environment() -> Environment:
         return replace(made(), journals=lambda: WokenUp(newer.driver.broker))
 
-    newer.driver._environment = environment  # type: ignore[method-assign]
+    newer.driver.environment = environment  # type: ignore[method-assign]
     newer.driver.run()
     newer.sent = older.sent
     newer.check()

@@ -145,7 +145,7 @@ def test_one_old_description_of_topics_stops_no_task(nth: int) -> None:
     for topic in list(sums.driver.broker.topics()):
         sums.driver.broker.delete(topic)
     deposed = sums.driver.broker.depose(lambda: False)
-    sums.driver._create_topics()
+    sums.driver.create_topics()
     sums.send(1)
     sums.driver.run()
     deposed.asked_by = Nth(nth)

@@ -28,7 +28,7 @@ class Shop:
         sink = Postgres[str, int](DSN, "t", key="k", row=lambda _event: None)
         databases = MemoryDatabases()
         self.sessions = Sessions(lambda: databases.open(sink, "shop"))
-        self.environment = Totals().driver._environment()
+        self.environment = Totals().driver.environment()
         self.put(rows or (ROW,))
         self.database = databases.of(sink)
 

@@ -96,7 +96,7 @@ def test_a_fenced_owner_writes_no_row() -> None:
         session.begin()
         session.put(task.group_id, [PositionRow("orders", 0, 5, 0, "", "", "id", "cluster", 1)], keep=True)
         session.commit()
-    environment = Totals().driver._environment()
+    environment = Totals().driver.environment()
     older = SinkWriter(claim(task, "a", "p1", 0, inputs, sessions, environment), sessions, environment)
     newer = SinkWriter(claim(task, "b", "p2", 0, inputs, sessions, environment), sessions, environment)
     databases.of(sink).fail_next("write", AWAY)
@@ -161,7 +161,7 @@ def test_other_groups_go_on_while_a_database_is_away() -> None:
     """One group's trouble is not another's."""
     totals = Totals()
     copy = totals.app.topic("copy", key=str, value=int | None)
-    totals.driver._create_topics()
+    totals.driver.create_topics()
     totals.app.handler(totals.amounts)(lambda event, ctx: ctx.send(copy, event.key, event.value))
     totals.send(1)
     totals.driver.run()
@@ -339,7 +339,7 @@ def test_an_input_that_is_added_begins_at_its_start() -> None:
     totals = Totals.begun()
     totals.driver.stop()
     more = totals.app.topic("more", key=str, value=int | None)
-    totals.driver._create_topics()
+    totals.driver.create_topics()
     declared_app(totals.app).groups[0].sink(more, Postgres(DSN, "more", mode="append", row=entry))
     totals.driver.send(more, "b", 7)
     totals.driver.run()
@@ -396,7 +396,7 @@ def test_status_says_that_a_database_is_away_and_that_it_is_back() -> None:
 def handlers_beside(totals: Totals) -> Topic[str, int | None]:
     """A group of handlers of the same app, and what it writes."""
     copy = totals.app.topic("copy", key=str, value=int | None)
-    totals.driver._create_topics()
+    totals.driver.create_topics()
     totals.app.handler(totals.amounts)(lambda event, ctx: ctx.send(copy, event.key, event.value))
     return copy
 

@@ -95,8 +95,7 @@ class Shop:
 
     @property
     def worker(self) -> Worker:
-        assert self.driver._worker is not None
-        return self.driver._worker
+        return self.driver.worker
 
 
 START_MS = TestDriver(App("none")).clock.wall_ms()

@@ -92,7 +92,7 @@ def test_a_crash_at_each_step_of_any_stage_leaves_all_stages_exact(step: Step, e
         assert shop.driver.crashed
         shop.check(complete=False)
         shop.driver.restart(empty_disk=empty_disk)
-        shop.driver._steps.armed.clear()
+        shop.driver.clear_crashes()
     shop.driver.run()
     shop.check()
 
@@ -118,7 +118,7 @@ def test_crashes_in_any_order_of_events_leave_all_stages_exact(
         shop.driver.run()
         shop.check(complete=False)
         shop.driver.restart(empty_disk=empty_disk)
-    shop.driver._steps.armed.clear()
+    shop.driver.clear_crashes()
     shop.send(8)
     shop.driver.run()
     shop.check()
@@ -165,11 +165,11 @@ def test_latest_is_where_every_stage_stood_when_the_app_began(seed: int) -> None
     shop = Shop(seed=seed, deferred=True)
     shop.driver.settings = replace(shop.driver.settings, start="latest")
     shop.driver.send(payments, "before", Payment(1))
-    worker = shop.driver._running()
+    worker = shop.driver.worker
     shop.send(10)
     while not worker.progress().live:
         shop.driver.step()
-        shop.driver._executor.run_one()  # type: ignore[attr-defined]
+        shop.driver.run_deferred()
         shop.driver.clock.advance(0.5)
     shop.driver.run()
     shop.check()
@@ -206,7 +206,7 @@ def test_a_group_may_feed_itself_and_groups_may_feed_each_other_in_a_circle() ->
         driver.crash_at(step, nth=2 + nth)
         driver.run()
         driver.restart(empty_disk=nth % 2 == 0)
-    driver._steps.armed.clear()
+    driver.clear_crashes()
     driver.run()
     assert sorted((event.key, event.value) for event in driver.outputs(ended)) == [
         (f"k{number}", 11) for number in range(5)
@@ -257,9 +257,7 @@ def test_a_topic_between_groups_that_gets_partitions_stops_those_who_write_it_an
     with pytest.raises(FatalTaskError, match=f"topic {name} had 3 partitions and has 4") as caught:
         shop.driver.run()
     assert caught.value.hint == "follow runbooks/partitions-changed.md"
-    worker = shop.driver._worker
-    assert worker is not None
-    stopped = {task.group for task in worker.failures}
+    stopped = {group for group, _ in shop.driver.failures}
     assert stopped == ({"main", "customers"} if grown is paid_orders else {"customers", "countries"})
     shop.driver.restart()
     with pytest.raises(ConfigError, match=r"journal .* has 3 partitions, its input [a-z-]+ has 4") as refused:
@@ -279,8 +277,7 @@ def test_an_output_that_nobody_here_reads_stops_its_writers_once() -> None:
         FatalTaskError, match="topic country-totals had 3 partitions and has 4, and this task"
     ):
         shop.driver.run()
-    assert shop.driver._worker is not None
-    assert {task.group for task in shop.driver._worker.failures} == {"countries"}
+    assert {group for group, _ in shop.driver.failures} == {"countries"}
     shop.driver.restart()
     shop.send(20)
     shop.driver.run()

@@ -175,7 +175,7 @@ def test_a_partition_is_paused_while_too_much_waits_behind_the_record() -> None:
     shaky.send(*range(1, 101))
     for _ in range(50):
         shaky.driver.step()
-    (run,) = shaky.driver._running()._runs
+    (run,) = shaky.driver.worker.runs
     assert 10 < run.tasks[0].backlog_records <= 15
     shaky.driver.run()
     assert shaky.calls == [1, *range(1, 101)]
@@ -302,7 +302,7 @@ def test_tries_that_failed_are_counted() -> None:
     shaky.failing = {2: 2, 3: 1}
     shaky.send(1, 2, 3)
     shaky.driver.run()
-    progress = shaky.driver._running().progress()
+    progress = shaky.driver.worker.progress()
     assert (progress.records, progress.retried, progress.dead_lettered) == (3, 3, 0)
     assert shaky.driver.said("record_retried")[0] == {
         "event": "record_retried",

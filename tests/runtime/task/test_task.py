@@ -5,7 +5,6 @@ from __future__ import annotations
 from pipeline.core.journal import EntryKind
 from pipeline.ports import Step
 from pipeline.runtime.commit.journal_reader import last_entries
-from pipeline.testing.executor import DeferredExecutor
 from pipeline.testing.memory_clients import MemoryJournalReader
 from tests.support.runtime.sums import Sums
 
@@ -36,7 +35,7 @@ def test_a_task_that_is_given_up_commits_what_is_open_first_and_takes_nothing_mo
     sums = Sums(deferred=True)
     sums.send(1)
     sums.driver.run()
-    (run,) = sums.driver._running()._runs
+    (run,) = sums.driver.worker.runs
     sums.send(2, 3)
     sums.driver.step()  # processed, and open
     task = run.tasks[0]
@@ -45,9 +44,8 @@ def test_a_task_that_is_given_up_commits_what_is_open_first_and_takes_nothing_mo
     task.offer(sums.numbers.name, [late])  # fetched before it was given up
     while 0 in run.leaving:
         sums.driver.step()
-        executor = sums.driver._executor
-        assert isinstance(executor, DeferredExecutor)
-        executor.run_all()
+        while sums.driver.run_deferred():
+            pass
     reader = MemoryJournalReader(sums.driver.broker)
     entries = last_entries(sums.task.journal, reader, reader.bounds(sums.task.journal), 2)
     assert [entry.entry.kind for entry in entries] == [EntryKind.COMMIT, EntryKind.RELEASE]

@@ -58,7 +58,7 @@ class InProcess:
         self.worker.close()
 
     def _committed(self) -> int:
-        tasks = [task for run in self.worker._runs for task in run.tasks.values()]
+        tasks = [task for run in self.worker.runs for task in run.tasks.values()]
         return sum(sum(task.applied.positions.values()) for task in tasks)
 
 

@@ -47,7 +47,7 @@ class Node:
     def live(self) -> dict[TaskId, LiveTask]:
         if self.ended:
             return {}
-        return {task.id: task for run in self.worker._runs for task in run.tasks.values()}
+        return {task.id: task for run in self.worker.runs for task in run.tasks.values()}
 
     def said(self, event: str) -> list[dict[str, object]]:
         return [call.kwargs for call in self.log.calls if call.args == (event,)]

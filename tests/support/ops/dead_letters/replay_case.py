@@ -25,4 +25,4 @@ def failed(**options: Any) -> Orders:
 
 
 def replayer(orders: Orders, *, again: bool = False) -> Replayer:
-    return Replayer(declared_app(orders.app).main, orders.driver._environment(), 500, again=again)
+    return Replayer(declared_app(orders.app).main, orders.driver.environment(), 500, again=again)

@@ -1,4 +1,4 @@
-"""`pipeline` with small commits of a copy, so that a kill finds it in the middle of few records."""
+"""`pipeline` with small commits of a copy, so that a kill can interrupt it with few records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several worker processes of the sums app, each with a disk and a log of its own, on the real broker."""
+"""Several worker processes of the sums app on the real broker, each with its own disk and log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.waiting import wait_until
 
 @dataclass
 class Process:
-    """One process of a worker. `events`: of its log, as (wall clock in s, event, fields)."""
+    """One process of a worker. `events`: the events in its log, as (wall clock in s, event, fields)."""
 
     worker: str
     child: subprocess.Popen[bytes]
@@ -48,7 +48,7 @@ class Process:
         return self.child.poll() is None
 
     def live_tasks(self) -> set[str]:
-        """As its log says."""
+        """The live tasks according to its log."""
         live: set[str] = set()
         for _, event, fields in self.events("task_live", "task_releasing", "task_fenced", "task_failed"):
             (live.add if event == "task_live" else live.discard)(
@@ -58,7 +58,7 @@ class Process:
 
 
 class FleetBench:
-    """Worker processes by id; each new process of an id has a log of its own."""
+    """Worker processes by id; each new process of an id has its own log."""
 
     def __init__(self, bench: Workbench, directory: Path) -> None:
         self.bench = bench
@@ -67,7 +67,7 @@ class FleetBench:
         self._disks: dict[str, str] = {}
 
     def start(self, worker: str, *, empty_disk: bool = False, state: str | None = None) -> Process:
-        """`state`: the name of its disk; its own by default."""
+        """Start a process. `state`: the name of its disk; by default the worker's own."""
         disk = state or (f"{worker}-{len(self.processes)}" if empty_disk else self._disk_of(worker))
         log = self._directory / f"{worker}-{len(self.processes)}.log"
         with log.open("ab") as file:
@@ -92,7 +92,7 @@ class FleetBench:
         return [process for process in self.processes if process.alive]
 
     def at_rest(self) -> bool:
-        """Every task is live in one process, and the loads differ by one at most."""
+        """Whether every task is live in one process, and the numbers of tasks differ by at most one."""
         tasks = [process.live_tasks() for process in self.alive()]
         loads = list(map(len, tasks))
         return sum(loads) == self._task_count == len(set().union(*tasks)) and max(loads) - min(loads) <= 1
@@ -105,13 +105,13 @@ class FleetBench:
         wait_until(self.at_rest, self.story, within_s)
 
     def stop_all(self) -> None:
-        """SIGTERM to all, one after the other; each leaves cleanly."""
+        """Stop all processes with SIGTERM, one after the other. Each must stop cleanly."""
         for process in self.alive():
             process.child.send_signal(signal.SIGTERM)
             assert process.child.wait(DEADLINE_S) == 0, self.story()
 
     def finish(self) -> None:
-        """Wait until everything sent is processed, stop all, and compare outputs and every disk with the fold."""
+        """Wait until all inputs are processed, stop all processes, and compare outputs and every disk with the fold."""
         self.wait_for_rest()
         self.bench.wait_for_outputs(self.alive()[0].child)
         self.stop_all()
@@ -144,7 +144,7 @@ class FleetBench:
 
 @dataclass
 class Watcher:
-    """Reads outputs as a user does, and notes when each partition went on."""
+    """Reads committed outputs, and records when each partition made progress."""
 
     servers: str
     topic: str
@@ -172,7 +172,7 @@ class Watcher:
         source.close()
 
     def pauses(self, fleet: FleetBench) -> tuple[float, float]:
-        """(the longest pause of a task that went on where it was, the longest of one that was taken up again), in s."""
+        """(the longest pause of a task that stayed, the longest of a task that was acquired again), in s."""
         taken = defaultdict(list)
         for process in fleet.processes:
             for at, _, fields in process.events("task_live"):

@@ -1,4 +1,4 @@
-"""What the worker tests share: topics, input, worker processes, and the comparison with a fold."""
+"""The workbench of the worker tests: topics, input, worker processes, and the comparison with a fold."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 PARTITIONS = 2
 GROUPS = ("main", "counting")
 DEADLINE_S = 60.0
-# How long markers may take to reach all partitions of a transaction that is decided.
+# The maximum time until the markers of a decided transaction are in all of its partitions.
 MARKERS_S = 10.0
 
 
@@ -48,7 +48,7 @@ class Workbench:
         partitions: int = PARTITIONS,
     ) -> None:
         self.servers = servers
-        self.senders = servers  # which brokers inputs are sent through
+        self.senders = servers  # the brokers to which inputs are sent
         self.prefix = prefix
         self.groups = groups
         self.partitions = partitions
@@ -67,7 +67,7 @@ class Workbench:
         self.checker = Checker(self._committed, *self.promises())
 
     def promises(self) -> tuple[Promise, ...]:
-        """What the app writes for each input."""
+        """The outputs that the app writes for each input."""
         prefix = self.prefix
         return (Promise(f"{prefix}.main", f"{prefix}-amounts", f"{prefix}-sums", ids=False, row=True),)
 
@@ -77,7 +77,7 @@ class Workbench:
             {
                 "bootstrap.servers": self.senders,
                 "partitioner": "murmur2_random",
-                "enable.idempotence": True,  # a retry must not overtake what came before it
+                "enable.idempotence": True,  # a retry must not change the order
             }
         )
         for _ in range(count):
@@ -90,14 +90,17 @@ class Workbench:
         assert producer.flush(DEADLINE_S) == 0
 
     def worker(self, *arguments: str, app: str = "tests.support.kafka.sums:app") -> subprocess.Popen[bytes]:
-        """`pipeline worker` as its own process."""
+        """Start `pipeline worker` as a process."""
         return self._spawn(
             "-m", "pipeline", "worker", app, "--kafka", self.servers,
             "--state-dir", str(self.state_dir), *arguments,
         )  # fmt: skip
 
     def kill_while_running(self, point: str, nth: int) -> None:
-        """Let a worker recover and catch up, check all; then it ends itself at a point under new input; check."""
+        """Let a worker recover and catch up, and check.
+
+        Then it kills itself at a point under new input; check again.
+        """
         self._trigger.unlink(missing_ok=True)
         worker = self._killed_at(point, nth, str(self._trigger))
         self.catch_up(worker)
@@ -109,7 +112,7 @@ class Workbench:
         self._check_killed(worker, point)
 
     def kill_while_stopping(self, point: str, nth: int) -> None:
-        """Let a worker recover and catch up; with nothing left to do it is told to stop, and ends itself on the way."""
+        """Let a worker recover and catch up. Then stop it; it kills itself at a point of the stop."""
         self._trigger.unlink(missing_ok=True)
         worker = self._killed_at(point, nth, str(self._trigger))
         self.catch_up(worker)
@@ -119,13 +122,13 @@ class Workbench:
         self._check_killed(worker, point)
 
     def kill_while_starting(self, point: str, nth: int) -> None:
-        """A worker ends itself at a point on its way to being live, and what it leaves is checked."""
+        """Start a worker that kills itself at a point of its start, and check what it leaves."""
         worker = self._killed_at(point, nth, "-")
         assert _ended(worker, within_s=DEADLINE_S), f"{point} was not reached:\n{self.log.read_text()}"
         self._check_killed(worker, point)
 
     def catch_up(self, worker: subprocess.Popen[bytes]) -> None:
-        """Wait until the worker has committed and applied all that was sent, and compare with the fold."""
+        """Wait until the worker has committed and applied all inputs, and compare with the fold."""
         try:
             self.reference.check_caught_up(self.state_dir, lambda: not _ended(worker, within_s=0.03))
         except AssertionError as error:
@@ -133,7 +136,7 @@ class Workbench:
             raise
 
     def counted(self) -> int:
-        """How many inputs the counting group has applied: it has no outputs, so its table says how far it is."""
+        """The number of inputs that the counting group has applied, from its table, because it has no outputs."""
         return sum(int(str(count)) for count in self.table("counting").values())
 
     def _check_killed(self, worker: subprocess.Popen[bytes], point: str) -> None:
@@ -147,7 +150,7 @@ class Workbench:
         )
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`pipeline ...`, to its end."""
+        """Run `pipeline ...` to its end."""
         return subprocess.run(
             [sys.executable, "-m", "pipeline", *arguments],
             env=self._environment(),
@@ -158,7 +161,7 @@ class Workbench:
         )
 
     def run_to_end(self, *arguments: str) -> int:
-        """A Python process of another kind, to its end; its exit code."""
+        """Run another Python program to its end. Returns its exit code."""
         return self._spawn(*arguments).wait(DEADLINE_S)
 
     def wait_for_outputs(
@@ -175,16 +178,16 @@ class Workbench:
                 assert time.monotonic() < deadline, f"{count} of {wanted}:\n{self.log.read_text()}"
 
     def stop(self, worker: subprocess.Popen[bytes]) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM. Returns the exit code."""
         worker.send_signal(signal.SIGTERM)
         return worker.wait(DEADLINE_S)
 
     def finish(self) -> None:
-        """Run a worker until all groups have processed everything, stop it as SIGTERM does, and check."""
+        """Run a worker until all groups have processed all inputs, stop it with SIGTERM, and check."""
         lived = self._lived()
         worker = self.worker()
         self.wait_for_outputs(worker)
-        # With nothing left to do it may not be listening to signals yet.
+        # Without inputs left, it may not handle signals yet.
         due = lived + self.partitions * len(self.groups)
         wait_until(lambda: self._lived() >= due, self.log.read_text)
         if "counting" in self.groups:
@@ -194,11 +197,11 @@ class Workbench:
         self.verify_at_rest()
 
     def _lived(self) -> int:
-        """How often a task has gone live."""
+        """The number of tasks that have become live so far."""
         return self.log.read_text().count("task_live") if self.log.exists() else 0
 
     def outputs(self) -> dict[str, list[tuple[int, int]]]:
-        """Outputs by key, in order, up to where they are committed now: (count, total)."""
+        """The committed outputs by key, in order: (count, total)."""
         found: dict[str, list[tuple[int, int]]] = defaultdict(list)
         places = [TopicPartition(f"{self.prefix}-sums", p) for p in range(self.partitions)]
         ends = KafkaJournalReader(self._kafka)
@@ -225,7 +228,7 @@ class Workbench:
         return dict(found)
 
     def expected(self) -> dict[str, list[tuple[int, int]]]:
-        """The same, from a fold over what was sent."""
+        """The expected outputs, from a fold over the inputs."""
         folded: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for key, number in self.sent:
             count, total = folded[key][-1] if folded[key] else (0, 0)
@@ -233,11 +236,11 @@ class Workbench:
         return dict(folded)
 
     def table(self, group: str) -> dict[str, object]:
-        """The table of a group by key, as `pipeline table show` reads it; also while a worker runs."""
+        """The table of a group by key, read with `pipeline table show`; also while a worker runs."""
         return self.reference.table(self.state_dir, group)
 
     def check(self) -> None:
-        """Outputs and tables, as users see them, equal the fold; committed records are those of a correct history."""
+        """Check that outputs and tables are equal to the fold, and that the committed records are a correct history."""
         self.checker.check(settle_s=MARKERS_S)
         expected = self.expected()
         assert self.outputs() == expected
@@ -248,7 +251,7 @@ class Workbench:
             assert self.table("counting") == {key: len(values) for key, values in expected.items()}
 
     def verify_at_rest(self) -> None:
-        """With no worker: all that is committed is a correct history, no transaction is open, and readers agree."""
+        """Check without a worker: committed records are a correct history, and no transaction is open."""
         with closing(self._open_log()) as fresh:
             self.checker.finish(fresh, settle_s=MARKERS_S)
 

@@ -1,4 +1,4 @@
-"""A worker inside the test's own process, so that a test can stand at its named steps."""
+"""A worker in the test's process, so that a test can run code at its steps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ class InProcess:
         self.worker = Worker(declared, world, settings)
 
     def process(self, count: int, rounds: int) -> None:
-        """Run from start to stop; send `count` inputs, a commit at least, in each round, and have them committed."""
+        """Run from start to stop.
+
+        In each round, send `count` inputs, at least one commit, and wait until they are committed.
+        """
         self.worker.start()
         for _ in range(rounds):
             self._bench.send(count)
@@ -51,7 +54,7 @@ class InProcess:
 
     @property
     def log(self) -> str:
-        """What the worker logged, a line for each event."""
+        """The worker's log, a line for each event."""
         return "\n".join(f"{call.method_name} {call.args} {call.kwargs}" for call in self._log.calls)
 
     def close(self) -> None:
@@ -63,7 +66,7 @@ class InProcess:
 
 
 def sums_app(prefix: str, monkeypatch: pytest.MonkeyPatch) -> App:
-    """The app of tests/support/kafka/sums.py on these topics: it takes its names from the environment when imported."""
+    """The app of tests/support/kafka/sums.py on these topics. It reads its names from the environment on import."""
     monkeypatch.setenv("SUMS_PREFIX", prefix)
     spec = importlib.util.find_spec("tests.support.kafka.sums")
     assert spec is not None

@@ -1,15 +1,15 @@
-"""A worker process that ends itself, as a crash does, at the nth time that it reaches a point of the protocol.
+"""A worker process that kills itself when it reaches a point of the protocol for the nth time.
 
 python -m tests.support.kafka.kill_at POINT NTH TRIGGER BOOTSTRAP STATE_DIR
 
-A point is the name of a `Step`, at which the process sends itself SIGKILL, or lies inside of a call:
+A point is the name of a `Step`, at which the process sends itself SIGKILL, or is inside a call:
 
-    DURING_COMMIT   the commit request is on its way, and its answer is never handled: SIGKILL comes from
-                    another thread, after NTH quarters of a millisecond
-    DURING_APPLY    RocksDB's write to its log is cut short: the kernel ends the process in the middle of it
+    DURING_COMMIT   the commit request is in flight, and its answer is never handled: another thread sends
+                    SIGKILL after NTH quarters of a millisecond
+    DURING_APPLY    RocksDB's write to its log is cut short: the kernel ends the process during the write
 
-Counting begins when the file TRIGGER exists; a TRIGGER of - counts from the start. KILL_APP, MODULE:APP, is run
-instead of the sums, as the worker KILL_WORKER; with KILL_WITH=SIGSTOP it stops itself there, and may be woken up.
+The count starts when the file TRIGGER exists; with the TRIGGER -, at the start. KILL_APP, MODULE:APP, runs instead of
+the sums app, as the worker KILL_WORKER. With KILL_WITH=SIGSTOP, the process stops itself there and can be continued.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ DURING_APPLY = "DURING_APPLY"
 _DURING_COMMIT = {Step.DURING_COMMIT, Step.SINK_DURING_COMMIT}
 _SIGNAL = signal.Signals[os.environ.get("KILL_WITH", "SIGKILL")]
 COMMIT_QUARTER_S = 0.000_25
-# Less than any batch, so that what is in RocksDB's log is the beginning of one.
+# Less than any batch, so that RocksDB's log contains a partial one.
 TORN_BYTES = 20
-# So small that the journals of tests are replayed in several batches.
+# Small, so that the journals of tests are replayed in several batches.
 REPLAY_BATCH_BYTES = 1_000
 
 
 def signal_of(point: str) -> signal.Signals:
-    """What ends the process at a point."""
+    """The signal that ends the process at a point."""
     return signal.SIGXFSZ if point == DURING_APPLY else signal.SIGKILL
 
 
@@ -81,9 +81,9 @@ class KillAt:
             _kill()
 
     def _outlived(self) -> None:
-        """The call that must not return has returned."""
+        """The interrupted call has returned, which must not happen."""
         if self._step in _DURING_COMMIT:
-            threading.Event().wait()  # the kill is on its way, and nobody handles the answer
+            threading.Event().wait()  # the kill is coming, and the answer is not handled
         os.write(2, b"the write was not cut short\n")
         os._exit(3)
 
@@ -98,13 +98,13 @@ def _log_of(database: Path) -> Path:
 
 
 def _limit_files(log: Path) -> None:
-    """From now on the kernel cuts short what makes a file longer than the log and a bit, and kills."""
+    """Limit the size of files: the kernel then cuts a longer write short and kills the process."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size + TORN_BYTES,) * 2)
 
 
 def main() -> None:
-    """Run until the end that was ordered, or SIGTERM."""
+    """Run until the kill at the point, or SIGTERM."""
     point, nth, trigger, servers, state_dir = sys.argv[1:]
     settings = load_settings(
         {

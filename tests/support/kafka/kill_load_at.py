@@ -1,9 +1,9 @@
-"""A command that ends itself with SIGKILL the nth time that it reaches a point of its protocol.
+"""A command that kills itself with SIGKILL when it reaches a point of its protocol for the nth time.
 
 python -m tests.support.kafka.kill_load_at POINT NTH produce TOPIC FILE ...
 python -m tests.support.kafka.kill_load_at POINT NTH deadletters replay MODULE:APP ...
 
-The points lie around the calls to the producer, which a load and a replay are handed through a port.
+The points are before and after the calls of the producer, which a load and a replay get through a port.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pipeline.ports import Output, TransactionalClient
 
 __all__ = ["Point"]
 
-# After the request has left, about as long as a broker takes to decide.
+# About as long after the request as a broker needs to decide.
 COMMIT_DELAY_S = 0.001
 
 
 class Point(Enum):
-    """Where a load, or a replay with its marks, can be killed, in the order of the steps."""
+    """The points at which a load, or a replay with its marks, can be killed, in the order of the steps."""
 
     BEFORE_FENCE = "before the fence"
     AFTER_FENCE = "after the fence, before positions are read"
@@ -44,7 +44,7 @@ class Point(Enum):
 
 
 class _KillAt:
-    """Counts down, over all producers of the process."""
+    """Counts down for all producers of the process."""
 
     def __init__(self, point: Point, nth: int) -> None:
         self._point = point
@@ -60,10 +60,10 @@ class _KillAt:
 
 
 class _Producer:
-    """`ports.TransactionalProducer` with points around its calls.
+    """`ports.TransactionalClient` with points around its calls.
 
-    The transaction after `init` is the barrier, whose records are aborted: it has no points, so that a point is met by
-    records that count.
+    The transaction after `init` is the barrier, whose records are aborted. It has no points, so that a point is reached
+    with records of the load.
     """
 
     def __init__(self, inner: TransactionalClient, kill: _KillAt) -> None:
@@ -105,7 +105,7 @@ class _Producer:
             threading.Timer(COMMIT_DELAY_S, _kill).start()
         self._inner.commit(timeout_s)
         if ending:
-            threading.Event().wait()  # the kill is on its way
+            threading.Event().wait()  # the kill is coming
         self._kill.reached(Point.AFTER_COMMIT)
 
     def abort(self, timeout_s: float | None = None) -> None:
@@ -125,7 +125,7 @@ def _kill() -> None:
 
 
 def main() -> None:
-    """Run the command until the kill."""
+    """Run the command until it is killed."""
     point, nth, *arguments = sys.argv[1:]
     kill = _KillAt(Point[point], int(nth))
 

@@ -1,4 +1,4 @@
-"""`pipeline reset` of the whole app of `sums`, from the beginning, that ends itself at a point of the first task's.
+"""`pipeline reset` of the whole app of `sums`, from the beginning. It kills itself at a point of the first task.
 
 python -m tests.support.kafka.kill_reset_at POINT BOOTSTRAP
 """
@@ -15,7 +15,7 @@ from tests.support.kafka.kill_at import KillAt
 
 
 def main() -> None:
-    """What the command does after its questions, told of its steps."""
+    """Run the command's reset, without its questions, with steps."""
     point, servers = sys.argv[1:]
     settings = load_settings({"bootstrap_servers": servers})
     app = find_app("tests.support.kafka.sums:app")

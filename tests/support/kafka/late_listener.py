@@ -1,4 +1,4 @@
-"""An address where nothing listens at first, and through which a Kafka is reached later."""
+"""An address where nothing listens at first, and which forwards to a Kafka later."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _HOST = "127.0.0.1"
 
 
 class LateListener:
-    """Refuses connections until `open`; then it carries bytes to and from the Kafka at `servers`.
+    """Refuses connections until `open`, then forwards bytes to and from the Kafka at `servers`.
 
-    What answers there names the brokers' own addresses, which is where clients go next.
+    The answers contain the brokers' own addresses, to which clients then connect directly.
     """
 
     def __init__(self, servers: str) -> None:
@@ -29,13 +29,13 @@ class LateListener:
         self.servers = f"{_HOST}:{self._socket.getsockname()[1]}"
 
     def open(self, *, carries: bool = True) -> None:
-        """Take connections from now on. Not `carries`: and end each, as a proxy without a Kafka behind it does."""
+        """Accept connections from now on. Without `carries`, close each, like a proxy without a Kafka."""
         self.carries = carries
         self._socket.listen()
         self._begin(self._serve)
 
     def close(self) -> None:
-        """End the connections, and take no more."""
+        """End the connections, and accept no more."""
         for open_socket in (self._socket, *self._clients):
             with contextlib.suppress(OSError):
                 open_socket.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""The app of `sums` with a handler that refuses every seventh input, until $LETTERS_MENDED says that it is mended."""
+"""The app of `sums` with a handler that refuses every seventh input until $LETTERS_MENDED is set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ totals = app.table("totals", key=str, value=Sum)
 
 @app.handler(amounts, on_error="skip" if SKIPPING in os.environ else "dead_letter")
 def add(event: Event[str, Amount], ctx: Context) -> None:
-    """Add and publish, then refuse: so there is something to take back."""
+    """Add and publish, then raise, so that there are effects to undo."""
     table = ctx.table(totals)
     before = table.get(event.key, Sum(0, 0))
     after = Sum(before.count + 1, before.total + event.value.n)

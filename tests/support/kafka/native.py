@@ -1,4 +1,4 @@
-"""An app whose handler crashes its process at a negative number, in the way that CRASH says.
+"""An app whose handler crashes its process at a negative number, in the way that CRASH defines.
 
 With THREAD it leaves a thread running.
 """

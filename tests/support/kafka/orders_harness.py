@@ -34,7 +34,7 @@ GROUPS = ("main", "customers", "countries")
 
 
 class OrdersBench:
-    """One app: all of its names end with `suffix`."""
+    """One app, whose names all end with `suffix`."""
 
     def __init__(self, servers: str, suffix: str, directory: Path, sent: Sent, partitions: int = 3) -> None:
         self.servers = servers
@@ -55,7 +55,7 @@ class OrdersBench:
         return f"{name}{self.suffix}"
 
     def send(self, count: int) -> None:
-        """Orders and payments, to the topics of this app."""
+        """Send orders and payments to the topics of this app."""
         for number, what in self.sent.draw(count):
             topic = "orders" if isinstance(what, Order) else "payments"
             self._producer.produce(self.topic(topic), msgspec.json.encode(what), number)
@@ -63,7 +63,7 @@ class OrdersBench:
         assert self._producer.flush(DEADLINE_S) == 0
 
     def start(self, worker: str) -> subprocess.Popen[bytes]:
-        """A worker process; the same `worker` again has the same disk."""
+        """Start a worker process. A `worker` always has the same disk."""
         log = self._directory / f"{self.app}-{worker}-{len(self._workers)}.log"
         with log.open("ab") as file:
             child = subprocess.Popen(
@@ -81,7 +81,7 @@ class OrdersBench:
         return {**os.environ, "ORDERS_SUFFIX": self.suffix}
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`pipeline ...`, to its end."""
+        """Run `pipeline ...` to its end."""
         return subprocess.run(
             [sys.executable, "-m", "pipeline", *arguments, "--kafka", self.servers],
             env=self.environment(),
@@ -92,7 +92,7 @@ class OrdersBench:
         )
 
     def wait_until_live(self) -> None:
-        """Every task of every group is run by somebody."""
+        """Wait until every task of every group has a worker."""
         deadline = time.monotonic() + DEADLINE_S
         while True:
             done = self.command("status", self.app, "--json")
@@ -102,19 +102,19 @@ class OrdersBench:
             assert time.monotonic() < deadline, f"{done.stdout}{done.stderr}\n{self.story()}"
 
     def wait_until_done(self) -> None:
-        """Every paid order has come to the end of the last stage."""
+        """Wait until every paid order has passed the last stage."""
         due = len(self.sent.paid())
         wait_until(lambda: len(self.values("country-totals", Total)) >= due, self.story, DEADLINE_S)
 
     def stop(self, *workers: subprocess.Popen[bytes]) -> None:
-        """SIGTERM, and exit code 0."""
+        """Stop a worker with SIGTERM. Its exit code must be 0."""
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
         for worker in workers:
             assert worker.wait(DEADLINE_S) == 0, self.story()
 
     def values(self, name: str, kind: type[T]) -> list[tuple[str, T]]:
-        """(key, value) of each committed record, in order per partition."""
+        """(key, value) of each committed record, in order within each partition."""
         return [
             ((record.key() or b"").decode(), msgspec.json.decode(record.value() or b"", type=kind))
             for record in self.records(name)
@@ -131,7 +131,7 @@ class OrdersBench:
             yield from committed_records(info, reader, source, SystemClock())
 
     def check(self) -> None:
-        """All outputs of all stages against the fold."""
+        """Compare all outputs of all stages with the fold."""
         rising: dict[str, list[Total]] = defaultdict(list)
         for country, total in self.values("country-totals", Total):
             rising[country].append(total)

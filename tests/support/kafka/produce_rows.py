@@ -2,8 +2,8 @@
 
 python -m tests.support.kafka.produce_rows SERVERS TOPIC FILE PROGRESS FROM
 
-FILE holds one `key,number` a line; the id of a line is its place. PROGRESS is told, line by line, up to which
-line all is delivered. Begins with line FROM: whoever starts it again may begin too early, and never too late.
+FILE has one `key,number` per line; the id of a line is its number. The program appends to PROGRESS the line up to which
+all rows are delivered. It starts at line FROM: a restart may start too early, but never too late.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ AT_A_TIME = 2_000
 
 
 def main(servers: str, topic: str, file: str, progress: str, start: str) -> int:
-    """Send everything from a line on."""
+    """Send all rows from a line on."""
     rows = App("rows").topic(topic, key=str, value=int)
     at = int(start)
     settings = Settings(KafkaSettings(servers), producer=ProducerSettings(max_records=50_000))

@@ -4,10 +4,9 @@
                     |
                     faults: the nth request of a kind is held, or its answer is lost
 
-Promises: clients that start at `servers` meet brokers only through the proxy, because the addresses in the
-answers that name brokers are replaced. A held request reaches the broker when it is released, over the
-connection that was opened for it, whatever has become of the client meanwhile: it is a packet that was late.
-What stands behind it on the same connection waits, as on a real one.
+Guarantees: clients that start at `servers` reach brokers only through the proxy, because it replaces the addresses in
+answers that contain brokers. A held request reaches the broker after its release, over its own connection, even if the
+client has gone: it is like a delayed packet. Later requests on the same connection wait, as on a real network.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Exchange:
 
 
 class Fault:
-    """Something that happens to the nth request of a kind, once. Made by the proxy's methods."""
+    """A single fault of the nth request of a kind. Created by the proxy's methods."""
 
     def __init__(
         self, proxy: Proxy, api: Api, containing: tuple[bytes, ...], nth: int, *, hold: bool, cut: bool
@@ -60,11 +59,11 @@ class Fault:
 
     @property
     def fired(self) -> bool:
-        """Whether the request came."""
+        """Whether the request has arrived."""
         return self.exchange is not None
 
     def release(self) -> None:
-        """Let the held request go on to its broker."""
+        """Forward the held request to its broker."""
         self.released.set()
 
     def wait_until_fired(self) -> None:
@@ -72,7 +71,7 @@ class Fault:
         self._proxy.wait_until(lambda: self.fired, f"{self._api.name} to come")
 
     def answer(self) -> int:
-        """Wait for the broker's answer; its error code."""
+        """Wait for the broker's answer. Returns its error code."""
         self._proxy.wait_until(
             lambda: self.exchange is not None and self.exchange.answer is not None,
             f"{self._api.name} to be answered",
@@ -81,7 +80,7 @@ class Fault:
         return self.exchange.error
 
     def takes(self, exchange: Exchange) -> bool:
-        """Whether this request is the one. Called under the proxy's lock."""
+        """Whether the fault applies to this request. Called under the proxy's lock."""
         request = exchange.request
         if self.fired or not request.matches(self._api, self._containing):
             return False
@@ -107,15 +106,15 @@ class Proxy:
         self.servers = ",".join(f"{host}:{port}" for host, port in entries)
 
     def hold(self, api: Api, *containing: bytes, nth: int = 1, cut: bool = False) -> Fault:
-        """Hold the nth such request from now on until it is released. `cut`: its client loses the connection."""
+        """Hold the nth such request from now on until its release. `cut`: close the client's connection."""
         return self._register(Fault(self, api, containing, nth, hold=True, cut=cut))
 
     def lose_answer(self, api: Api, *containing: bytes, nth: int = 1) -> Fault:
-        """Let the nth such request from now on be executed, and cut the connection instead of answering."""
+        """Forward the nth such request from now on, and close the connection instead of sending the answer."""
         return self._register(Fault(self, api, containing, nth, hold=False, cut=False))
 
     def answered(self, api: Api, *containing: bytes) -> list[Exchange]:
-        """The exchanges of this kind that are complete, in the order of their requests."""
+        """The complete exchanges of this kind, in the order of their requests."""
         with self._changed:
             return [
                 exchange
@@ -124,7 +123,7 @@ class Proxy:
             ]
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until something that requests and answers bring about is so."""
+        """Wait for a condition that requests and answers can change."""
         deadline = time.monotonic() + _DEADLINE_S
         with self._changed:
             while not condition():
@@ -133,7 +132,7 @@ class Proxy:
                 self._changed.wait(left)
 
     def close(self) -> None:
-        """End everything. Requests that are still held are dropped."""
+        """End all connections and threads. Drops requests that are still held."""
         with self._changed:
             self._closed = True
             faults, sockets, threads = (
@@ -155,7 +154,7 @@ class Proxy:
         return fault
 
     def _address_of(self, broker: Address) -> Address:
-        """Where the proxy listens for a broker."""
+        """The address at which the proxy listens for a broker."""
         with self._changed:
             if self._closed:
                 return broker
@@ -180,7 +179,7 @@ class Proxy:
                     return
                 try:
                     upstream = socket.create_connection(broker, _CONNECT_S)
-                except OSError:  # a broker that is away
+                except OSError:  # an unreachable broker
                     client.close()
                     continue
                 upstream.settimeout(None)
@@ -198,7 +197,7 @@ class Proxy:
             self._start(lambda: self._answers(pipe), "answers")
 
     def _requests(self, pipe: _Pipe) -> None:
-        """Client to broker, until either is gone and nothing that was held is still to be answered."""
+        """Forward requests until client or broker has closed and no held request waits for its answer."""
         with contextlib.suppress(OSError):
             while (frame := read_frame(pipe.client)) is not None:
                 exchange = Exchange(Request.of(frame))
@@ -217,7 +216,7 @@ class Proxy:
         pipe.client_done.set()
 
     def _answers(self, pipe: _Pipe) -> None:
-        """Broker to client."""
+        """Forward answers to the client."""
         with contextlib.suppress(OSError):
             while (frame := read_frame(pipe.upstream)) is not None:
                 with self._changed:
@@ -227,7 +226,7 @@ class Proxy:
                     self._changed.notify_all()
                 if fault is not None and not fault.hold:
                     break
-                with contextlib.suppress(OSError):  # a late answer has nobody to go to
+                with contextlib.suppress(OSError):  # the client of a late answer has gone
                     send_frame(pipe.client, readdressed(exchange.request, frame, self._address_of))
         _end(pipe.client)
         _end(pipe.upstream)
@@ -250,7 +249,7 @@ class Proxy:
 
 
 class _Pipe:
-    """One client's connection and the one to the broker. Only the thread of the answers closes them."""
+    """One client's connection and the connection to the broker. Only the answer thread closes them."""
 
     def __init__(self, client: socket.socket, upstream: socket.socket) -> None:
         self.client = client
@@ -261,6 +260,6 @@ class _Pipe:
 
 
 def _end(connection: socket.socket) -> None:
-    """End a connection without giving up its descriptor, which another thread may be reading."""
+    """Shut a connection down without closing its descriptor, which another thread may use."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -1,9 +1,8 @@
-"""What outputs and tables of the sums app must be at each input position, compared with what they are.
+"""Compares the outputs and tables of the sums app with the expected ones at each input position.
 
-An input of a task has one output, in the partition of the same number, so at position p of a partition its
-outputs are those of its first p inputs, in their order, and its tables are the fold over these. Positions are
-taken from where the product keeps them: outputs must fit the journal's end, a table the position in its own
-store. No worker needs to run; one may.
+An input of a task has one output, in the partition of the same number. So at position p of a partition, its outputs are
+those of its first p inputs, in their order, and its tables are the fold over these inputs. Outputs must match the
+position at the journal's end, and a table must match the position in its own store. A worker may run or not.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from pipeline.rocksdb.rocks import RocksStores
 __all__ = ["Reference"]
 
 DEADLINE_S = 30.0
-# How long markers may take to reach all partitions of a transaction that is decided.
+# The maximum time until the markers of a decided transaction are in all of its partitions.
 MARKERS_S = 10.0
 TABLES = {"main": "totals", "counting": "counts"}
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """A task's state on disk: where it stands, and its table, decoded."""
+    """A task's state on disk: its position, and its decoded table."""
 
     applied: AppliedPosition
     table: dict[str, object]
@@ -55,11 +54,11 @@ class Reference:
         self._acquired: dict[TaskId, int] = {}
 
     def sent(self, key: str, number: int) -> None:
-        """Note one input."""
+        """Record one input."""
         self._inputs[partition_of(key.encode(), len(self._inputs))].append((key, number))
 
     def table(self, state_dir: Path, group: str) -> dict[str, object]:
-        """What the tasks of a group have applied to their table, by key."""
+        """The applied rows of a group's tasks, by key."""
         found: dict[str, object] = {}
         for task in self._tasks:
             state = _state(state_dir, task) if task.group == group else None
@@ -69,7 +68,7 @@ class Reference:
         return found
 
     def check_at_rest(self, state_dir: Path) -> dict[TaskId, int]:
-        """After a crash, with no worker: everything is what the inputs up to some position make of it.
+        """After a crash, without a worker, check that outputs and tables are those of the inputs up to a position.
 
         Returns the positions at the journals' ends.
         """
@@ -80,9 +79,9 @@ class Reference:
         return {task: self._end(entries) for task, entries in journals.items()}
 
     def check_caught_up(self, state_dir: Path, alive: Callable[[], bool]) -> None:
-        """Wait until a running worker is live, and has committed and applied every input; then all is exact.
+        """Wait until a running worker is live and has committed and applied every input, then check that all is exact.
 
-        It has acquired its tasks after the last check at rest.
+        The worker must have acquired its tasks after the last `check_at_rest`.
         """
         deadline = time.monotonic() + DEADLINE_S
         with _Log.opened(self._servers) as log:
@@ -108,7 +107,7 @@ class Reference:
         for task in self._tasks:
             entries = log.entries(task)
             begun[task.group].add(bool(entries))
-            # What a checkpoint made superfluous is gone, in whole entries.
+            # Only complete entries that a checkpoint contains may be truncated.
             assert not entries or (entries[0].entry.kind is EntryKind.GENESIS) == (entries[0].entry.seq == 1)
             if task.group == "main":
                 self._check_outputs(log, task)
@@ -116,7 +115,7 @@ class Reference:
         assert all(len(some) == 1 for some in begun.values()), f"genesis of a part of the tasks: {begun}"
 
     def _check_outputs(self, log: _Log, task: TaskId) -> None:
-        """Outputs fit the journal's end, once all markers of what was decided last have arrived."""
+        """Check that outputs match the journal's end, once all markers of the last decided transaction are written."""
         deadline = time.monotonic() + MARKERS_S
         while True:
             position = self._end(log.entries(task))
@@ -128,7 +127,7 @@ class Reference:
         assert found == wanted, f"outputs of {task} at position {position}"
 
     def _check_state(self, log: _Log, task: TaskId, state_dir: Path) -> None:
-        """The table is the fold up to its own position, which is no further than the journal's end."""
+        """Check that the table is the fold up to its own position, which is not after the journal's end."""
         state = _state(state_dir, task)
         if state is None:
             return
@@ -149,7 +148,7 @@ class Reference:
 
 
 class _Log:
-    """What Kafka holds now: journals, verified whole, and outputs, up to their stable ends."""
+    """The current contents of Kafka: verified journals and outputs, up to their stable ends."""
 
     def __init__(self, cluster: KafkaCluster, reader: KafkaJournalReader) -> None:
         self._cluster = cluster
@@ -159,26 +158,26 @@ class _Log:
     @classmethod
     @contextmanager
     def opened(cls, servers: str) -> Iterator[_Log]:
-        """Clients of its own each time: a test may have restarted the broker meanwhile."""
+        """Open new clients each time, because a test may have restarted the broker."""
         settings = KafkaSettings(servers)
         with closing(KafkaCluster(settings)) as cluster, closing(KafkaJournalReader(settings)) as reader:
             yield cls(cluster, reader)
 
     def entries(self, task: TaskId) -> list[JournalEntry]:
-        """A task's journal; empty also while there is none."""
+        """A task's journal; empty if it does not exist yet."""
         journal = task.journal
         if journal not in self._read and journal.topic not in self._cluster.describe([journal.topic]):
             return []
         return list(assemble(self.committed(journal), str(journal)))
 
     def committed(self, partition: TopicPartition) -> list[tuple[int, bytes]]:
-        """(offset, value) of all committed records, with those read before."""
+        """(offset, value) of all committed records, including those of earlier reads."""
         while True:
             bounds = self._reader.bounds(partition)
             begin, known = self._read.get(partition, (bounds.start, []))
             try:
                 found = list(self._reader.read(partition, begin, bounds.stable_end))
-            except RetriableError:  # a worker has truncated its journal meanwhile
+            except RetriableError:  # a worker has truncated its journal since
                 self._read.pop(partition, None)
                 continue
             self._read[partition] = (bounds.stable_end, known + found)
@@ -186,13 +185,13 @@ class _Log:
 
 
 def _last_acquire(entries: list[JournalEntry]) -> int:
-    """Its seq; where it was truncated, that of the first entry, which only a later owner moves."""
+    """The seq of the last acquire entry; if it was truncated, that of the first entry."""
     first = entries[0].entry.seq if entries else 0
     return max((e.entry.seq for e in entries if e.entry.kind is EntryKind.ACQUIRE), default=first)
 
 
 def _sums(inputs: list[tuple[str, int]]) -> list[tuple[int, int]]:
-    """The output of each input: how many its key has had, and their sum."""
+    """The expected output of each input: the number of inputs of its key, and their sum."""
     sums: dict[str, tuple[int, int]] = {}
     found = []
     for key, number in inputs:

@@ -1,4 +1,4 @@
-"""The app of `sums` over inputs that are sent again and again: each counts once, and the others go to a topic."""
+"""The app of `sums` for inputs that are sent repeatedly: each counts once, and duplicates go to a topic."""
 
 from __future__ import annotations
 

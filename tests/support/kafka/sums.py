@@ -1,7 +1,7 @@
 """The app that worker processes under test run: a running sum per key, and a second group that counts.
 
-Names come from the environment, because every test has its own topics on a shared broker; so does the choice
-to go without the second group.
+Names come from the environment, because every test has its own topics on a shared broker. The environment can also
+omit the second group.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Amount(msgspec.Struct, frozen=True):
 
 
 class Sum(msgspec.Struct, frozen=True):
-    """An output: how many inputs a key has had, and their sum."""
+    """An output: the number of inputs of a key, and their sum."""
 
     count: int
     total: int

@@ -1,4 +1,4 @@
-"""A workbench for trouble: workers that run into it, and what their log says about it."""
+"""A workbench for injected errors: workers that meet them, and the log of these workers."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ __all__ = ["TroubledBench"]
 
 
 class TroubledBench(Workbench):
-    """The app with trouble built in is `tests.support.kafka.troubles`; `finish` runs the mended one."""
+    """The app with injected errors is `tests.support.kafka.troubles`; `finish` runs the fixed app."""
 
     def __init__(self, servers: str, prefix: str, directory: Path) -> None:
         super().__init__(servers, prefix, directory)
         self.environment: dict[str, str] = {}
 
     def promises(self) -> tuple[Promise, ...]:
-        """As the mended app, but that records may be skipped."""
+        """The promises of the fixed app, except that records may be skipped."""
         return tuple(replace(promise, skips=True) for promise in super().promises())
 
     def troubled_worker(
         self, trouble: str = "", at: int = -1, policy: str = "stop", *arguments: str
     ) -> subprocess.Popen[bytes]:
-        """A worker that runs into `trouble` at the input number `at`."""
+        """Start a worker that meets `trouble` at the input number `at`."""
         self.environment |= {"TROUBLE": trouble, "TROUBLE_AT": str(at), "TROUBLE_POLICY": policy}
         return self._spawn(
             "-m", "pipeline", "worker", "tests.support.kafka.troubles:app", "--kafka", self.servers,
@@ -48,7 +48,7 @@ class TroubledBench(Workbench):
         )  # fmt: skip
 
     def refused(self) -> subprocess.CompletedProcess[str]:
-        """A start of the mended app that must be refused, to its end; without a stack trace."""
+        """Run a start of the fixed app that must fail, without a stack trace."""
         done = self.command(
             "worker",
             "tests.support.kafka.sums:app",
@@ -62,7 +62,7 @@ class TroubledBench(Workbench):
         return done
 
     def configure(self, topic: str, name: str, value: str) -> None:
-        """Alter a setting of a topic, and wait until the cluster shows it."""
+        """Change a setting of a topic, and wait until the cluster shows it."""
         entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
         admin = AdminClient({"bootstrap.servers": self.servers})
@@ -92,7 +92,7 @@ class TroubledBench(Workbench):
         return [event for event in found if event["event"] == name]
 
     def wait_for_event(self, name: str, times: int = 1, *, seconds: float = 0) -> dict[str, Any]:
-        """Wait until the log has an event this many times, the last for so many `seconds`; that one."""
+        """Wait until the log has this many events of a name, the last with this many `seconds`. Returns the last."""
 
         def came() -> bool:
             found = self.events(name)
@@ -102,7 +102,7 @@ class TroubledBench(Workbench):
         return self.events(name)[-1]
 
     def settle(self, worker: subprocess.Popen[bytes]) -> None:
-        """Wait until this very worker has done everything, stop it, and check."""
+        """Wait until this worker has processed all inputs, stop it, and check."""
         self.wait_for_outputs(worker)
         wait_until(lambda: self.counted() >= len(self.sent), self.log.read_text)
         assert self.stop(worker) == 0, self.log.read_text()

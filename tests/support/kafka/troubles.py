@@ -1,7 +1,7 @@
-"""The app of `sums` with trouble built in: the same names, types and results, so that `sums` is this one, mended.
+"""The app of `sums` with injected errors: the same names, types and results, so that `sums` is the fixed app.
 
-$TROUBLE says what its handler does wrong, at the input whose number is $TROUBLE_AT; $TROUBLE_POLICY is what
-the handler declares for records that raise.
+$TROUBLE selects the error of its handler at the input with the number $TROUBLE_AT. $TROUBLE_POLICY is the handler's
+`on_error` policy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ counts = counting.table("counts", key=str, value=int)
 
 @app.handler(amounts, on_error=POLICY)
 def add(event: Event[str, Amount], ctx: Context) -> None:
-    """Add and publish as it should be done, then run into trouble: so there is something to take back."""
+    """Add and publish correctly, then meet the error, so that there are effects to undo."""
     table = ctx.table(totals)
     before = table.get(event.key, Sum(0, 0))
     after = Sum(before.count + 1, before.total + event.value.n)
@@ -41,7 +41,7 @@ def add(event: Event[str, Amount], ctx: Context) -> None:
 
 @counting.handler(amounts, on_error=POLICY)
 def count(event: Event[str, Amount], ctx: Context) -> None:
-    """Count, without trouble."""
+    """Count, without an error."""
     table = ctx.table(counts)
     table[event.key] = table.get(event.key, 0) + 1
 
@@ -64,7 +64,7 @@ def _hangs(ctx: Context) -> None:
 
 
 def _hangs_in_c(ctx: Context) -> None:
-    """Lock a mutex twice: a wait that no signal interrupts, as a database driver's may be."""
+    """Lock a mutex twice: a wait that no signal interrupts, like that of some database drivers."""
     mutex = ctypes.create_string_buffer(64)
     lock = ctypes.CDLL(None).pthread_mutex_lock
     lock(mutex)

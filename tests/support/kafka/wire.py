@@ -1,8 +1,8 @@
-"""As much of Kafka's wire format as the proxy needs: request headers, and a few fields of a few answers.
+"""The parts of Kafka's wire format that the proxy needs: request headers, and some fields of some answers.
 
-A frame is a request or an answer without the length before it. The format is the protocol guide's
-(kafka.apache.org/protocol). From a version on that differs by API ("flexible") lengths are varints and
-structures end in tagged fields.
+A frame is a request or an answer without its length prefix. The format is that of the protocol guide
+(kafka.apache.org/protocol). In newer ("flexible") versions of each API, lengths are varints and structures end with
+tagged fields.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = [
 ]
 
 Address = tuple[str, int]
-# Where an address starts and ends in an answer, and what it says.
+# The start and the end of an address in an answer, and the address.
 Place = tuple[int, int, Address]
 
 
 class Api(IntEnum):
-    """The requests that tests speak of."""
+    """The requests that tests use."""
 
     PRODUCE = 0
     LIST_OFFSETS = 2
@@ -70,7 +70,7 @@ class Request:
         return cls(api, version, correlation, frame)
 
     def matches(self, api: Api, containing: Iterable[bytes]) -> bool:
-        """Whether it is of this kind and names all of these: topics and transactional ids stand in the clear."""
+        """Whether it is of this kind and contains all of these names of topics and transactional ids."""
         return self.api == api and all(name in self.frame for name in containing)
 
     @property
@@ -91,7 +91,7 @@ def send_frame(connection: socket.socket, frame: bytes) -> None:
 
 
 def error_code(request: Request, answer: bytes) -> int:
-    """The broker's word on a request; on its first partition where each has its own."""
+    """The error code of an answer; that of the first partition if each has its own."""
     reader = _Reader(answer, flexible=request.flexible)
     reader.header()
     if request.api == Api.PRODUCE:
@@ -103,7 +103,7 @@ def error_code(request: Request, answer: bytes) -> int:
 
 
 def coordinator_of(servers: str, transactional_id: str) -> int:
-    """The node that coordinates the id's transactions, as the first of `servers` that knows says; -1: none does."""
+    """The transaction coordinator of the id, according to the first of `servers` that knows it; -1: none knows it."""
     name = transactional_id.encode()
     header = struct.pack(">hhih", Api.FIND_COORDINATOR, 1, 1, -1)
     frame = header + struct.pack(">h", len(name)) + name + struct.pack(">b", _TRANSACTION)
@@ -127,11 +127,11 @@ def coordinator_of(servers: str, transactional_id: str) -> int:
 def allows_creation(metadata: Request) -> bool:
     """Whether a Metadata request lets the broker create the topics that it names. From version 11 on."""
     assert metadata.version >= 11, metadata.version
-    return metadata.frame[-3] != 0  # behind it: whether to tell of permissions, and no tagged fields
+    return metadata.frame[-3] != 0  # followed by: whether to include permissions, and no tagged fields
 
 
 def readdressed(request: Request, answer: bytes, address_of: Callable[[Address], Address]) -> bytes:
-    """The answer with every broker's address replaced by what `address_of` says."""
+    """The answer with every broker's address replaced by that of `address_of`."""
     if request.api == Api.METADATA:
         find = _metadata_places
     elif request.api == Api.FIND_COORDINATOR:
@@ -142,7 +142,7 @@ def readdressed(request: Request, answer: bytes, address_of: Callable[[Address],
     reader.header()
     parts, at = [], 0
     for start, end, address in find(reader, request.version):
-        if address[1] > 0:  # where there is no coordinator there is no address
+        if address[1] > 0:  # without a coordinator there is no address
             parts += [answer[at:start], reader.encoded(address_of(address))]
             at = end
     return b"".join([*parts, answer[at:]])
@@ -170,7 +170,7 @@ class _Reader:
         return int(self._number(">i", 4))
 
     def string(self) -> str:
-        """A string, which may be null; null is empty here."""
+        """A string; null is returned as empty."""
         size = self._varint() - 1 if self._flexible else self.int16()
         self._at += max(size, 0)
         return self._frame[self._at - max(size, 0) : self._at].decode()
@@ -192,7 +192,10 @@ class _Reader:
         return start, self._at, address
 
     def encoded(self, address: Address) -> bytes:
-        """A host and a port as they stand in this frame. Short hosts only: the length is one byte of a varint."""
+        """A host and a port in the encoding of this frame.
+
+        Only for short hosts, whose length is one byte of a varint.
+        """
         host = address[0].encode()
         size = bytes([len(host) + 1]) if self._flexible else struct.pack(">h", len(host))
         return size + host + struct.pack(">i", address[1])

@@ -20,12 +20,12 @@ __all__ = ["RawRecord", "write_raw"]
 _PRODUCE_VERSION = 3
 _TIMEOUT_S = 10.0
 _FORMAT = 2
-_NOT_YET = frozenset({3, 5, 6})  # no such topic, no leader, not the leader: of a topic that is new
+_NOT_YET = frozenset({3, 5, 6})  # errors of a new topic: unknown topic, no leader, not the leader
 _NOT_IDEMPOTENT = (-1, -1, -1)  # producer id, epoch, first sequence number
 
 
 class RawRecord(NamedTuple):
-    """A record as its bytes. `timestamp_ms`: None is the present."""
+    """The bytes of a record. `timestamp_ms`: None is the current time."""
 
     key: bytes | None
     value: bytes | None
@@ -34,7 +34,7 @@ class RawRecord(NamedTuple):
 
 
 def write_raw(servers: str, topic: str, records: Sequence[RawRecord], partition: int = 0) -> int:
-    """Write one batch of records to a partition, whose leader `servers` is; the broker's error code, 0 for success."""
+    """Write a batch of records to a partition led by `servers`. Returns the broker's error code; 0: success."""
     batch, name = _batch(records, time.time_ns() // 1_000_000), topic.encode()
     request = b"".join(
         (
@@ -94,7 +94,7 @@ def _sized(data: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """A signed number in zigzag form, seven bits a byte."""
+    """A signed number in zigzag encoding, with seven bits per byte."""
     left = (number << 1) ^ (number >> 63)
     out = bytearray()
     while left > 0x7F:
@@ -105,7 +105,7 @@ def _varint(number: int) -> bytes:
 
 
 def _crc32c(data: bytes) -> int:
-    """The Castagnoli checksum, which Python's library does not have."""
+    """The Castagnoli checksum, which Python's standard library does not have."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte

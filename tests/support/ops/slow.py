@@ -1,4 +1,4 @@
-"""A Kafka whose commits are slow, and which says how often it was asked to fence."""
+"""A Kafka with slow commits that counts its fences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.testing import ManualClock, MemoryBroker
 
 
 class SlowClock(ManualClock):
-    """Each look at it takes 0.4 s: a commit lies between two."""
+    """A clock that advances by 0.4 s with each read. A commit is between two reads."""
 
     def monotonic_s(self) -> float:
         self.advance(0.4)
@@ -16,7 +16,7 @@ class SlowClock(ManualClock):
 
 
 def count_inits(broker: MemoryBroker, before: Callable[[int], object] = lambda _: None) -> list[str]:
-    """The transactional id of each `init` from now on; `before` is told which it is, from 1, before it acts."""
+    """Record the transactional id of each `init` from now on. `before` is called first with the number, from 1."""
     ids: list[str] = []
     init = broker.init
 

@@ -1,6 +1,6 @@
-"""Forks while a producer has events under way and other threads hold its locks; the child sends events of its own.
+"""Forks while a producer has events in flight and other threads hold its locks. The child sends its own events.
 
-Prints what the parent's and the child's clients have written. Run by test_forks.py, in a process of its own.
+Prints the events that the clients of the parent and the child have written. test_forks.py runs it in a process.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ numbers = app.topic("numbers", key=str, value=int)
 
 
 def child(producer: TestProducer, parents: deliveries.Delivery, parents_ends: Iterator[bytes]) -> None:
-    """Everything works, and nothing of the parent's is sent."""
+    """Check in the child that the producer works and sends none of the parent's events."""
     failure = parents.exception(LONG_S)
     assert isinstance(failure, DeliveryError), failure
     assert "only its parent knows" in failure.message
     assert parents.future().exception(LONG_S) is failure
-    producer.clients._held = False  # for the client to come; the parent's is the parent's
+    producer.clients._held = False  # for the child's new client; the old one belongs to the parent
     assert producer.send(numbers, "child", 2, id="c").result(LONG_S).offset == 0
     assert asyncio.run(producer.asend(numbers, "child", 3)).offset == 1
     producer.flush(LONG_S)
@@ -45,7 +45,7 @@ def child(producer: TestProducer, parents: deliveries.Delivery, parents_ends: It
 
 
 def main() -> int:
-    """Fork at the worst moment."""
+    """Fork while events are in flight and locks are held."""
     producer = TestProducer(numbers, settings=ProducerSettings(max_records=10))
     producer.clients.hold()
     under_way = producer.send(numbers, "parent", 1, id="p")

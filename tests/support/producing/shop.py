@@ -27,7 +27,7 @@ notes = app.topic("notes", value=str | None)
 
 
 def held(**settings: Any) -> TestProducer:
-    """A producer whose Kafka is away."""
+    """A producer whose Kafka is unreachable."""
     producer = TestProducer(orders, notes, settings=ProducerSettings(**settings))
     producer.clients.hold()
     return producer

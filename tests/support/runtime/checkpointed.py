@@ -1,4 +1,4 @@
-"""The sums app with a checkpoint store in memory, and what is there of its checkpoints."""
+"""The sums app with an in-memory checkpoint store, and access to its checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.runtime.sums import Sums
 
 __all__ = ["AWAY", "EAGER", "begins_at", "eager", "entries", "kept", "manifest", "prefix", "with_history"]
 
-# A checkpoint after every commit, and nothing is too young to be deleted.
+# A checkpoint after every commit, and no minimum age for deletions.
 EAGER = WorkerSettings(
     worker_id="test",
     checkpoint_store="memory",
@@ -30,7 +30,7 @@ AWAY = CheckpointStoreError("the store does not answer")
 
 
 def eager(*, partitions: int = 1, deferred: bool = False, **changes: object) -> Sums:
-    """`changes`: of EAGER's fields."""
+    """EAGER with the fields in `changes` replaced."""
     settings = replace(EAGER, **changes)  # type: ignore[arg-type]
     return Sums(partitions=partitions, deferred=deferred, settings=settings)
 
@@ -42,7 +42,7 @@ def entries(sums: Sums) -> list[JournalEntry]:
 
 
 def kept(sums: Sums) -> tuple[CheckpointRef, ...]:
-    """What the journal keeps, newest first."""
+    """The checkpoints that the journal keeps, newest first."""
     found = [entry for entry in entries(sums) if entry.entry.kind is EntryKind.CHECKPOINT]
     return kept_checkpoints(found[-1]) if found else ()
 
@@ -60,7 +60,7 @@ def begins_at(sums: Sums) -> int:
 
 
 def with_history(commits: int = 6, **changes: object) -> Sums:
-    """Several commits, each followed by a checkpoint, under several keys."""
+    """The app after several commits with several keys, each followed by a checkpoint."""
     sums = eager(**changes)  # type: ignore[arg-type]
     for number in range(commits):
         sums.send(number, key=f"k{number % 4}")
@@ -69,7 +69,7 @@ def with_history(commits: int = 6, **changes: object) -> Sums:
 
 
 def check_restored_from_a_checkpoint(sums: Sums, seq: int | None = None) -> None:
-    """On an empty disk; from the one at `seq`."""
+    """Check that a start on an empty disk restores from the checkpoint at `seq`."""
     sums.driver.restart(empty_disk=True)
     sums.send(7)
     sums.driver.run()

@@ -1,4 +1,4 @@
-"""Several workers of the sums app on one in-memory Kafka, one clock, and a disk each."""
+"""Several workers of the sums app on one in-memory Kafka, with one clock, and a disk for each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REST_S = WorkerSettings().check_interval_s + 1.0
 
 @dataclass
 class Node:
-    """A worker process. `paused`: stopped, as by SIGSTOP."""
+    """A worker process. `paused`: stopped, like with SIGSTOP."""
 
     worker_id: str
     worker: Worker
@@ -55,7 +55,7 @@ class Node:
 
 @dataclass
 class Fleet:
-    """`turn` lets every worker work a little, in an order that the seed decides."""
+    """`turn` runs a turn of every worker, in an order that depends on the seed."""
 
     partitions: int = 12
     seed: int = 0
@@ -75,7 +75,7 @@ class Fleet:
         self.databases = MemoryDatabases()
 
     def start(self, worker_id: str, *, stores: MemoryStores | None = None, sums: Sums | None = None) -> Node:
-        """`sums`: another version of the app."""
+        """Start a worker. `sums`: another version of the app."""
         self.started += 1
         executor = DeferredExecutor(self.seed + self.started)
         log = structlog.testing.CapturingLogger()
@@ -128,9 +128,9 @@ class Fleet:
         self.sums.checker.check()
 
     def settle(self, within_s: float = 60.0) -> None:
-        """Until every task is where it belongs and all input is processed.
+        """Run until every task has its intended owner and all input is processed.
 
-        And has been for longer than an idle worker takes to see that it was fenced.
+        This must hold for longer than an idle worker needs to detect that it was fenced.
         """
         rest_s = 0.0
         for _ in range(int(within_s / TURN_S)):
@@ -143,21 +143,21 @@ class Fleet:
         raise AssertionError(f"the workers did not come to rest: {self.owners()}")
 
     def kill(self, node: Node) -> None:
-        """As SIGKILL does."""
+        """End a worker, like SIGKILL."""
         node.executor.drop()
         node.stores.crash()
         node.databases.crash()
         node.ended = True
 
     def stop(self, node: Node) -> list[PipelineError]:
-        """As SIGTERM does; what had failed."""
+        """Stop a worker, like SIGTERM. Returns its failures."""
         node.worker.stop()
         node.worker.close()
         node.ended = True
         return list(node.worker.failures.values())
 
     def owners(self) -> dict[str, list[int]]:
-        """The live partitions of each worker that is not paused."""
+        """The live partitions of each running worker."""
         return {
             node.worker_id: sorted(task.partition for task in node.live)
             for node in self.nodes
@@ -165,7 +165,7 @@ class Fleet:
         }
 
     def check(self) -> None:
-        """Each task is live once, loads differ by one at most, and the results are those of a fold."""
+        """Check that each task is live once, task counts differ by at most one, and results match a fold."""
         self.sums.checker.finish(MemoryLog(self.broker))
         owned = self.owners()
         assert sorted(chain.from_iterable(owned.values())) == list(range(self.partitions)), owned
@@ -181,7 +181,7 @@ class Fleet:
         assert found == expected
 
     def send(self, rounds: int = 1) -> None:
-        """Something for every partition, sooner or later."""
+        """Send inputs that reach every partition over time."""
         for _ in range(rounds):
             for key in range(3 * self.partitions):
                 self.sums.send(self.random.randint(0, 9), key=f"k{key}")

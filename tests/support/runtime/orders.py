@@ -1,4 +1,4 @@
-"""Input for the orders example, and what must come of it: a fold that knows nothing of stages or partitions."""
+"""Input for the orders example, and its expected results, from a fold without stages or partitions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COUNTRIES = ("DE", "FR", "IT")
 
 
 class Sent:
-    """Orders and payments in the order in which they were drawn. Some orders are never paid, some paid twice over."""
+    """Orders and payments in the order in which they were drawn. Some orders are never paid, some are paid twice."""
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)
@@ -37,7 +37,7 @@ class Sent:
         return drawn
 
     def paid(self) -> list[Order]:
-        """Orders that are paid."""
+        """The orders that are paid."""
         return [o for number, o in self.orders.items() if sum(self.payments[number]) >= o.cents]
 
     def by_customer(self) -> dict[str, Total]:
@@ -55,10 +55,10 @@ def check_outputs(
     *,
     complete: bool = True,
 ) -> None:
-    """Every paid order counts once in each stage, and totals rise one order at a time.
+    """Check that every paid order counts once in each stage, and that totals grow by one order at a time.
 
-    Orders of one customer come from several partitions, in an order that differs from run to run; so what is
-    compared is what holds in each of them. Not `complete`: a part of it may still be to come.
+    The orders of a customer come from several partitions, in an order that differs between runs. So the check uses only
+    properties of every order. Without `complete`, some results may still be missing.
     """
     due = Counter((order.customer, order.country, order.cents) for order in sent.paid())
     found = Counter((order.customer, order.country, order.cents) for order in paid)

@@ -63,7 +63,7 @@ class Rig:
         self.processor.process("in", records(*values, **more))
 
     def add(self, event: Event[str, int], ctx: Context) -> None:
-        """Write and send first, then raise at a bad value, so that there is something to undo."""
+        """Write and send first, then raise at a bad value, so that there are effects to undo."""
         self.calls.append(event.value)
         total = ctx.table(self.sums).get(event.key, 0) + event.value
         ctx.table(self.sums)[event.key] = total
@@ -73,7 +73,7 @@ class Rig:
             raise ValueError("unlucky")
 
     def add_all(self, batch: Batch[str, int], ctx: Context) -> None:
-        """The same for batches."""
+        """Like `add`, for batches."""
         self.calls.append(list(batch.values))
         for event in batch:
             total = ctx.table(self.sums).get(event.key, 0) + event.value

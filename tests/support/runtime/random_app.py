@@ -1,9 +1,9 @@
-"""The app of the random histories, version by version, and what it must have produced: `make_app`, `Expected`.
+"""The app of the random histories in several versions, and its expected results: `make_app`, `Expected`.
 
-Two groups, the second reading what the first writes. Handlers are not deterministic: each call of `add` takes a new
-ticket, stores it, and sends it with the ticket it found. So a table and outputs that come from two different histories
-of a record are seen even when their sums agree. The first group's input has ids, some records fail once, some always,
-and a table has another type in each version.
+It has two groups; the second reads the outputs of the first. Handlers are not deterministic: each call of `add` takes a
+new ticket, stores it, and sends it with the previous ticket. So a table and outputs from two different histories of a
+record are detected even if their sums are equal. The input of the first group has ids, some records fail once, some
+always, and a table has another type in each version.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ __all__ = [
 
 PARTITIONS = 3
 KEYS = ["a", "b", "c", "d", "e", "f"]
-POISON = -1  # fails whenever it is tried
+POISON = -1  # fails at every attempt
 PANIC = -2  # the same, with an error that is not an Exception
-REFUSED = -3  # what is sent for it is refused by the brokers, and nothing tells that before
-UNREADABLE = -4  # its headers cannot be read, so that it has no id
+REFUSED = -3  # the brokers refuse its output, which cannot be known before
+UNREADABLE = -4  # its headers cannot be decoded, so it has no id
 REFUSED_HEADER = ("refuse", b"this")
 FLAKY = 5  # fails at every other call
-ROW = 4  # so many inputs of a key, and its row of recent ones begins anew
+ROW = 4  # after this many inputs of a key, its row of recent ones restarts
 
 PROMISES = (
     Promise("random.main", "numbers", "sums", ids=True, row=True),
@@ -60,7 +60,7 @@ Calls = Counter[tuple[int, int]]
 
 
 class Panic(BaseException):
-    """Not an Exception, as what libraries in other languages raise."""
+    """Not an Exception, like the errors of some native libraries."""
 
 
 class Sum(msgspec.Struct, frozen=True):
@@ -73,7 +73,7 @@ class Sum(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What the second group knows of a key."""
+    """The second group's row of a key."""
 
     count: int
     ticket: int
@@ -128,7 +128,7 @@ def make_app(version: int, calls: Calls) -> RandomApp:
 def _add_first(made: RandomApp, counted_type: Any, calls: Calls) -> None:
     @made.app.handler(made.numbers, on_error="dead_letter", retries=1, retry_delay_s=0.3)
     def add(event: Event[str, int], ctx: Context) -> None:
-        """Write and send before raising, so that a record that fails has something to leave behind."""
+        """Write and send before raising, so that a failed record has effects to undo."""
         table, ticket = ctx.table(made.totals), next(tickets)
         found = table.get(event.key, Sum(0, 0, 0, 0))
         after = Sum(found.count + 1, found.total + event.value, ticket, found.ticket)
@@ -140,10 +140,10 @@ def _add_first(made: RandomApp, counted_type: Any, calls: Calls) -> None:
         if after.count % ROW:
             row = [*recent, after.count]
             rows[place] = row
-            row.append(-1)  # no row is changed by that
+            row.append(-1)  # this changes no row
         else:
             del rows[place]
-        recent.append(-1)  # nor by that
+        recent.append(-1)  # nor does this
         counts = ctx.table(made.counted)
         old: Any = counts.get(event.key, counted_type(0, ()))
         counts[event.key] = counted_type(getattr(old, f"count_{made.version}") + 1, old.upgraded)
@@ -176,7 +176,7 @@ class Input(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """What a record comes to: a sum of its key, or, with `letter`, its offset as that of a dead letter."""
+    """The result of a record: a sum of its key, or, with `letter`, its offset in a dead letter."""
 
     key: str
     inputs: int
@@ -186,7 +186,7 @@ class _Result(NamedTuple):
 
 @dataclass
 class _History:
-    """A partition since a reset of its task: where it began, and how many results it had when the next one came."""
+    """A partition since a reset of its task: its start, and its number of results at the next reset."""
 
     start: int
     results: int | None = None
@@ -194,7 +194,7 @@ class _History:
 
 @dataclass
 class Expected:
-    """What was sent and reset, and what must have come of it."""
+    """The inputs and resets, and the expected results."""
 
     inputs: list[list[Input]] = field(default_factory=lambda: [[] for _ in range(PARTITIONS)])
     histories: list[list[_History]] = field(
@@ -202,20 +202,20 @@ class Expected:
     )
 
     def sent(self, one: Input) -> None:
-        """Note an input."""
+        """Record an input."""
         self.inputs[partition_of(one.key.encode(), PARTITIONS)].append(one)
 
     def reset(self, partition: int, start: int, results: int) -> None:
-        """The task begins at offset `start` again, when there were so many results of it in all."""
+        """Record that the task restarts at offset `start`, after this many results in total."""
         histories = self.histories[partition]
         histories[-1].results = results - sum(history.results or 0 for history in histories[:-1])
         histories.append(_History(start))
 
     def check(self, partition: int, sums: Mapping[str, Sequence[Sum]], letters: Sequence[int]) -> bool:
-        """Results are those of the first inputs in each history: no less, no more, of none the half; are all there?
+        """Check that the results are those of the first inputs in each history. Returns whether all are there.
 
-        `sums` by key, in order; `letters`: offsets of the dead letters, in order. Whole records: an output that
-        was committed without its predecessor, its table or its letter is seen.
+        `sums` by key, in order; `letters`: offsets of the dead letters, in order. Detects an
+        output that was committed without its predecessor, its table or its dead letter.
         """
         found = {key: list(values) for key, values in sums.items()}
         letters = list(letters)
@@ -242,7 +242,7 @@ class Expected:
         return done
 
     def tables(self) -> dict[str, tuple[int, int]]:
-        """(count, total) by key, when all is processed."""
+        """(count, total) by key, after all inputs are processed."""
         return {
             result.key: (result.inputs, result.total)
             for partition, histories in enumerate(self.histories)
@@ -251,7 +251,7 @@ class Expected:
         }
 
     def _results(self, partition: int, start: int) -> Iterator[_Result]:
-        """A record that fails leaves no id behind, so that its duplicate fails again."""
+        """The expected results. A failed record stores no id, so its duplicate fails again."""
         ids: set[bytes] = set()
         sums: dict[str, tuple[int, int]] = {}
         for offset, (key, value, event_id) in enumerate(self.inputs[partition][start:], start):

@@ -1,4 +1,4 @@
-"""What the topics of the random histories hold, through deletions and recreations: `Kept`, `read_all`."""
+"""The contents of the topics of the random histories, across deletions and recreations: `Kept`, `read_all`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ V = TypeVar("V")
 
 
 class Kept(Generic[K, V]):
-    """The values of one topic by key. `read`: what the topic holds now."""
+    """The values of one topic by key. `read`: reads the current contents of the topic."""
 
     def __init__(self, read: Callable[[], Mapping[K, list[V]]]) -> None:
         self.now = read
@@ -25,17 +25,17 @@ class Kept(Generic[K, V]):
         self._forgotten: Counter[K] = Counter()
 
     def since(self) -> dict[K, list[V]]:
-        """All values since `forget`, also those that were deleted with the topic."""
+        """All values since `forget`, including those that were deleted with the topic."""
         return {
             key: values for key, found in self._all().items() if (values := found[self._forgotten[key] :])
         }
 
     def before_deletion(self) -> None:
-        """The topic is about to be deleted."""
+        """Keep the values before the topic is deleted."""
         self._gone = self._all()
 
     def forget(self) -> None:
-        """What comes from now on is of a history that begins anew."""
+        """Start again without values, for a new history."""
         self._forgotten = Counter({key: len(values) for key, values in self._all().items()})
 
     def _all(self) -> dict[K, list[V]]:
@@ -52,7 +52,7 @@ class Topics(NamedTuple):
 
 
 def topics_of(driver: TestDriver, made: Callable[[], RandomApp]) -> Topics:
-    """The outputs of the app, in whichever version it is."""
+    """The topics of the app, in any version."""
 
     def by_key(topic: Callable[[RandomApp], Any]) -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""What happens to a worker in the random histories: faults of Kafka, and others who act in the middle of a step."""
+"""The faults of the random histories: errors of Kafka, and other processes that act during a step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.runtime.steps import SINK_STEPS
 __all__ = ["AT", "STARTS", "Fault", "Meddler", "faults"]
 
 STEPS = [step for step in Step if step not in SINK_STEPS]
-# Half of what is to happen in the middle of something happens in the middle of a commit.
+# Half of the actions of other processes happen during a commit.
 AT = st.tuples(
     st.sampled_from(STEPS[: STEPS.index(Step.AFTER_FENCE)]) | st.sampled_from(STEPS), st.integers(1, 4)
 )
@@ -24,7 +24,7 @@ Fault = tuple[str, PipelineError, bool]
 
 
 def faults() -> st.SearchStrategy[Fault]:
-    """(call, error, whether the call had its effect before it failed)."""
+    """(call, error, whether the call took effect before it failed)."""
     unknown = UnknownOutcomeError("no answer")
     abort = AbortableError("must be aborted")
     away = UnreachableError("away")
@@ -47,7 +47,7 @@ def faults() -> st.SearchStrategy[Fault]:
 
 
 class Meddler:
-    """`ports.Steps` at which another process may act, once, when a step is reached for the nth time."""
+    """`ports.Steps` at which another process can act once, when a step is reached for the nth time."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner

@@ -1,4 +1,4 @@
-"""The named steps that only workers with a checkpoint store, or with sinks, come by."""
+"""The steps that only workers with a checkpoint store, or with sinks, reach."""
 
 from __future__ import annotations
 

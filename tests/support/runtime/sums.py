@@ -1,4 +1,4 @@
-"""The app that the runtime tests run: a running sum per key, published and kept."""
+"""The app of the runtime tests: a running sum per key, in a table and an output topic."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.checker import Checker, MemoryLog, Promise, made_from
 
 
 class Sum(msgspec.Struct, frozen=True):
-    """How many inputs a key has had, and their sum."""
+    """The number of inputs of a key, and their sum."""
 
     count: int
     total: int
 
 
 class Sums:
-    """The app with its handles, and what it must have produced for what was sent."""
+    """The app with its tables and topics, and the expected results of its inputs."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Sums:
 
     @classmethod
     def begun(cls) -> Sums:
-        """A worker runs, and one input has been handled."""
+        """The app with a running worker that has handled one input."""
         sums = cls()
         sums.send(1)
         sums.driver.run()
@@ -65,13 +65,13 @@ class Sums:
             self.sent.append((key, number))
 
     def send_again(self, places: Iterable[int]) -> None:
-        """Produce inputs once more, by their places in what was sent."""
+        """Produce inputs again, by their indexes in the sent inputs."""
         for place in places:
             key, number = self.sent[place]
             self.driver.send(self.numbers, key, number, event_id=b"%d" % place)
 
     def check(self) -> None:
-        """Every output, in order per key, and the table equal a fold over what was sent; so say committed records."""
+        """Check the outputs of each key, in order, and the table against a fold. Verify committed records."""
         self.checker.check()
         expected: dict[str, list[Sum]] = {}
         for key, number in self.sent:

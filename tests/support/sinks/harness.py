@@ -1,4 +1,4 @@
-"""What the tests of sinks on real parts share: input, worker processes, and the comparison by SQL."""
+"""The workbench of sink tests on real servers: input, worker processes, and the comparison with SQL."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FROM pipeline_positions p LEFT JOIN ledger l ON l.part = p.partition_no GROUP BY
 
 
 class SinkBench:
-    """One test's topic, database, and the worker processes it starts. `dsn`: of the workers; the tests go straight."""
+    """The topic, database and worker processes of one test. `dsn`: for the workers; tests connect directly."""
 
     def __init__(
         self, servers: str, prefix: str, directory: Path, postgres: PostgresUnderTest, *, partitions: int = 2
@@ -70,11 +70,11 @@ class SinkBench:
         assert producer.flush(DEADLINE_S) == 0
 
     def sql(self, query: str) -> list[tuple[object, ...]]:
-        """Ask the database, past any proxy."""
+        """Query the database directly, without a proxy."""
         return self.postgres.sql(self._direct, query)
 
     def done(self) -> int:
-        """How many records are rows, by the positions; 0 while there are none, or the database is away."""
+        """The number of written records, by the positions; 0 without positions, or if the database is unreachable."""
         try:
             found = self.sql("SELECT coalesce(sum(next_offset), 0)::bigint FROM pipeline_positions")
         except psycopg.Error:
@@ -82,7 +82,7 @@ class SinkBench:
         return int(str(found[0][0]))
 
     def worker(self, *arguments: str, worker_id: str = "w") -> subprocess.Popen[bytes]:
-        """`pipeline worker` as its own process."""
+        """Start `pipeline worker` as a process."""
         return self._spawn(
             {}, "-m", "pipeline", "worker", "tests.support.sinks.ledger:app", "--kafka", self.servers,
             "--state-dir", str(self._state_dir / worker_id), "--worker-id", worker_id,
@@ -98,7 +98,7 @@ class SinkBench:
         how: str = "SIGKILL",
         worker_id: str = "killed",
     ) -> subprocess.Popen[bytes]:
-        """A worker that ends, or stops, itself at a point; `running`: once it has caught up, under new input."""
+        """Start a worker that kills or stops itself at a point. `running`: after it has caught up, under new input."""
         self._trigger.unlink(missing_ok=True)
         worker = self._spawn(
             {"KILL_APP": "tests.support.sinks.ledger:app", "KILL_WITH": how, "KILL_WORKER": worker_id},
@@ -120,7 +120,7 @@ class SinkBench:
         self.check_consistent()
 
     def catch_up(self, worker: subprocess.Popen[bytes]) -> None:
-        """Wait until all that was sent are rows."""
+        """Wait until all inputs are rows."""
 
         def caught_up() -> bool:
             assert worker.poll() is None, f"the worker ended:\n{self.log.read_text()}"
@@ -139,7 +139,7 @@ class SinkBench:
             time.sleep(0.03)
 
     def said(self, event: str) -> int:
-        """How often an event was logged."""
+        """The number of log entries with an event."""
         return self.log.read_text().count(event) if self.log.exists() else 0
 
     def wait_for_more(self, event: str, seen: int, *, send: bool = False) -> None:
@@ -147,7 +147,7 @@ class SinkBench:
         self.wait_until(lambda: self.said(event) > seen, event, send=send)
 
     def check_consistent(self) -> None:
-        """At any moment, of one snapshot: rows are those of all offsets below the positions, once each."""
+        """Check in one snapshot, at any time, that each offset below the positions has exactly one row."""
         if self.sql("SELECT to_regclass('pipeline_positions')") == [(None,)]:
             return
         for partition, position, rows, distinct, end in self.sql(_CHECK):
@@ -156,7 +156,7 @@ class SinkBench:
             )
 
     def check(self) -> None:
-        """Everything that was sent, once, in order."""
+        """Check that each input was written once, in order."""
         found: dict[str, list[int]] = defaultdict(list)
         for account, n in self.sql("SELECT account, n FROM ledger ORDER BY part, place"):
             found[str(account)].append(int(str(n)))
@@ -169,7 +169,7 @@ class SinkBench:
         )
 
     def finish(self) -> None:
-        """A worker writes what is left, stops as by SIGTERM, and all is there. It restarts the one that was killed."""
+        """Restart the killed worker until all is written, stop it with SIGTERM, and check."""
         self.send(300)
         worker = self.worker(worker_id="killed")
         self.catch_up(worker)
@@ -177,7 +177,7 @@ class SinkBench:
         self.check()
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`pipeline ...`, to its end."""
+        """Run `pipeline ...` to its end."""
         names = {"LEDGER_PREFIX": self.prefix, "LEDGER_DSN": self._direct, "PIPELINE_KAFKA": self.servers}
         return subprocess.run(
             [sys.executable, "-m", "pipeline", *arguments],
@@ -214,7 +214,7 @@ class SinkBench:
 
 
 def _state(process: subprocess.Popen[bytes]) -> str:
-    """As the kernel calls it: T when it was stopped, Z when it has ended."""
+    """The kernel's state of the process: T if it is stopped, Z if it has ended."""
     try:
         return Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
     except FileNotFoundError:

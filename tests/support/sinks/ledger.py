@@ -1,7 +1,7 @@
-"""The app that worker processes under test run: each amount into three tables, of which two forgive nothing.
+"""The app of worker processes under test: it writes each amount to three tables, two of which are not idempotent.
 
-A row that is written twice is twice in `ledger`, and counted twice in `counts`. Names come from the environment,
-because every test has its own topic on a shared broker, and a database of its own.
+A row that is written twice is in `ledger` twice, and counts twice in `counts`. Names come from the environment, because
+every test has its own topic on a shared broker, and its own database.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Amount(msgspec.Struct, frozen=True):
 
 
 def count(cursor: Any, events: Sequence[Event[str, Amount]]) -> None:
-    """Add to what is there: no idempotent statement."""
+    """Add to the existing row: the statement is not idempotent."""
     cursor.executemany(
         "INSERT INTO counts VALUES (%s, 1, %s) ON CONFLICT (account) DO UPDATE "
         "SET count = counts.count + 1, total = counts.total + excluded.total",

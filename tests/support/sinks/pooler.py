@@ -1,9 +1,9 @@
-"""A connection pooler as PgBouncer is one, on a port of its own: `Pooler`.
+"""A connection pooler like PgBouncer, on its own port: `Pooler`.
 
     clients --> a port on loopback --> sessions of the server, the one that was used last first
 
-In transaction mode a session goes back to the pool when the server says that no transaction is open; otherwise when its
-client leaves. Clients are let in without a password, and are told an invented process id.
+In transaction mode, a session returns to the pool when the server reports that no transaction is open, otherwise when
+its client disconnects. Clients need no password, and get an invented process id.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Pooler:
         self._start(self._accept)
 
     def dsn(self, dsn: str, upstream: Path) -> str:
-        """The same database by way of the pooler."""
+        """The DSN of the database through the pooler."""
         return dsn.replace(f"host={upstream} port=5432", f"host=127.0.0.1 port={self.port}")
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class Pooler:
 
 
 class _Session:
-    """A session of the server. `idle`: every answer has come, and no transaction is open."""
+    """A session of the server. `idle`: every answer has arrived, and no transaction is open."""
 
     def __init__(self, upstream: str, startup: bytes) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
@@ -118,20 +118,20 @@ class _Session:
         self._asked = 0
         while True:
             kind, message = self._message()
-            # The key to cancel by, with a process id that is none of the server's.
+            # The cancellation key, with a process id that is not one of the server's.
             self.greeting += b"K" + struct.pack("!III", 12, 1, 1) if kind == b"K" else message
             if kind == _READY:
                 return
 
     def forward(self, client: socket.socket, header: bytes, body: bytes) -> None:
-        """A client's message, and all that the server has to say until it waits for the client."""
+        """Forward a client's message, and the server's messages until it waits for the client."""
         self.socket.sendall(header + body)
         self.idle = False
         self._asked += header[:1] in {_QUERY, _SYNC}
         while self._asked or select.select([self.socket], [], [], 0)[0]:
             ready = select.select([self.socket, client], [], [])[0]
             if self.socket not in ready:
-                return  # the client has more to say: rows of a copy
+                return  # the client sends more: rows of a copy
             kind, message = self._message()
             client.sendall(message)
             if kind == _READY:

@@ -2,7 +2,7 @@
 
     client --> a port on loopback --> the server's socket
 
-Statements are recognised in the clear: a simple query, or a parsed one, that is COMMIT.
+It recognises COMMIT as a simple query and as a parsed statement.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Cut(Enum):
 
 
 class PostgresProxy:
-    """`cut` is what happens to the next COMMIT; None: nothing. `close` ends every connection."""
+    """`cut`: the fault of the next COMMIT; None: none. `close` ends every connection."""
 
     def __init__(self, upstream: Path) -> None:
         self._upstream = str(upstream)
@@ -42,7 +42,7 @@ class PostgresProxy:
         self._start(self._accept)
 
     def cut_next_commit(self, cut: Cut) -> None:
-        """From now on."""
+        """Cut the connection at the next COMMIT from now on."""
         self._was_cut.clear()
         with self._lock:
             self._cut = cut
@@ -73,13 +73,13 @@ class PostgresProxy:
             server = socket.socket(socket.AF_UNIX)
             try:
                 server.connect(self._upstream)
-            except OSError:  # a server that is away
+            except OSError:  # an unreachable server
                 client.close()
                 server.close()
                 continue
             with self._lock:
                 self._sockets |= {client, server}
-            # Each thread closes nothing but its own pair's far end, so that no descriptor is used again meanwhile.
+            # Each thread closes only the far end of its own pair, so that no descriptor is reused meanwhile.
             done = threading.Barrier(2)
             swallow = threading.Event()
             self._start(lambda c=client, s=server, d=done, w=swallow: self._requests(c, s, d, w))
@@ -93,7 +93,7 @@ class PostgresProxy:
                 cut = self._taken(data)
                 if cut is not None:
                     if cut is Cut.AFTER:
-                        swallow.set()  # before the answer can come
+                        swallow.set()  # before the answer can arrive
                         server.sendall(data)
                     else:
                         _end(server)
@@ -112,7 +112,7 @@ class PostgresProxy:
         with contextlib.suppress(OSError):
             while data := server.recv(_CHUNK):
                 if swallow.is_set():
-                    self._was_cut.set()  # the server has done it
+                    self._was_cut.set()  # the server has committed
                     break
                 client.sendall(data)
         _end(client)

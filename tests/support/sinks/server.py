@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: `PostgresUnderTest`. Started on demand, and stopped by what started it."""
+"""A PostgreSQL server for tests: `PostgresUnderTest`. It is started on demand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEADLINE_S = "60"
 
 
 class PostgresUnderTest:
-    """A server on a Unix socket. `restart`, `stop` and `start` end and begin it as an operator would, or a crash."""
+    """A server on a Unix socket. `restart`, `stop` and `start` work like those of an operator, or like a crash."""
 
     def __init__(self) -> None:
         with warnings.catch_warnings():
@@ -53,11 +53,11 @@ class PostgresUnderTest:
         self._run("pg_ctl", "-w", "-t", _DEADLINE_S, "-D", str(self._data), "-l", log, "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
-        """`fast`: open transactions are rolled back; `immediate`: as a crash."""
+        """Stop the server. `fast`: roll open transactions back; `immediate`: like a crash."""
         self._run("pg_ctl", "-w", "-t", _DEADLINE_S, "-D", str(self._data), "-m", mode, "stop")
 
     def guard(self, role: str) -> None:
-        """From now on this role needs a password; it has another one than anybody will give."""
+        """From now on, require a password for this role, which no client has."""
         self.sql(self.dsn(), f"ALTER ROLE {role} PASSWORD 'nobody knows'")
         (self._data / "pg_hba.conf").write_text(f"local all {role} scram-sha-256\nlocal all all trust\n")
         self._run("pg_ctl", "-D", str(self._data), "reload")
@@ -70,13 +70,13 @@ class PostgresUnderTest:
         return f"host={host or self.directory} port={port} user=postgres dbname={database}"
 
     def create_database(self) -> str:
-        """A new, empty database; its DSN."""
+        """Create an empty database. Returns its DSN."""
         name = f"t{uuid.uuid4().hex}"
         self.sql(self.dsn(), f"CREATE DATABASE {name}")
         return self.dsn(name)
 
     def sql(self, dsn: str, *statements: str) -> list[tuple[object, ...]]:
-        """Run statements; what the last one gives."""
+        """Run statements. Returns the rows of the last one."""
         with psycopg.connect(dsn, autocommit=True) as connection:
             for statement in statements:
                 cursor = connection.execute(statement.encode())
@@ -89,7 +89,7 @@ class PostgresUnderTest:
         return file.read_text(encoding="utf-8")
 
     def load(self, dsn: str, sql: str) -> None:
-        """Fill an empty database with what `dump` has returned."""
+        """Fill an empty database with the output of `dump`."""
         file = self.directory / f"{uuid.uuid4().hex}.sql"
         file.write_text(sql, encoding="utf-8")
         self._run("psql", "--quiet", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "--file", str(file), dsn)

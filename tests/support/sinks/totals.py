@@ -1,4 +1,4 @@
-"""The app that the sink tests run: amounts per account, as rows."""
+"""The app of the sink tests: amounts per account, as rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def entry(event: Event[str, int | None]) -> Mapping[str, Any]:
 
 
 class Totals:
-    """The app with its handles, and what must be in the database for what was sent: the last amounts, and a ledger."""
+    """The app with its tables and topics, and the expected rows of its inputs: the last amounts, and a ledger."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Totals:
 
     @classmethod
     def begun(cls) -> Totals:
-        """A worker runs, and one amount has been written."""
+        """The app with a running worker that has written one amount."""
         totals = cls()
         totals.send(1)
         totals.driver.run()
@@ -78,7 +78,7 @@ class Totals:
             self.sent.append((key, amount))
 
     def check(self) -> None:
-        """Each record once in the ledger, in order per account; the last amount of each."""
+        """Check that each record is in the ledger once, in order per account, and each last amount."""
         expected: dict[str, list[int | None]] = defaultdict(list)
         for key, amount in self.sent:
             expected[key].append(amount)

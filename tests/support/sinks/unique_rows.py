@@ -1,6 +1,6 @@
-"""The app behind a producer that sends again: each event once to a topic, and from there as a row to a database.
+"""The app after a producer that repeats events: it writes each event once to a topic, and then as a row to a database.
 
-Names come from the environment, because the test has its own topics on a shared broker, and a database of its own.
+Names come from the environment, because the test has its own topics on a shared broker, and its own database.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ unique = app.topic(f"{PREFIX}-unique", key=str, value=int)
 
 @app.handler(sent)
 def pass_on(event: Event[str, int], ctx: Context) -> None:
-    """What the dedup table lets through."""
+    """Forward the events that the dedup table does not drop."""
     ctx.send(unique, event.key, event.value)
 
 

@@ -1,4 +1,4 @@
-"""An app whose handler can be mended while it runs, for tests of dead letters."""
+"""An app whose handler can be fixed while it runs, for tests of dead letters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GROUP = GroupId("orders", "main")
 
 
 class Orders:
-    """Adds up amounts per customer. `bad`: amounts that its handler cannot take yet."""
+    """Adds up amounts per customer. `bad`: amounts that its handler refuses."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Orders:
         self.sent: list[tuple[str, int]] = []
 
     def version(self, *, batch: bool = False, on_error: OnError = "dead_letter", retries: int = 0) -> App:
-        """A version of the app."""
+        """Create a version of the app."""
         app = App("orders")
         self.amounts = app.topic("amounts", key=str, value=int)
         self.sums = app.topic("sums", key=str, value=int)
@@ -45,7 +45,7 @@ class Orders:
         return app
 
     def send(self, *amounts: int, customers: int = 3) -> None:
-        """Produce amounts, each with an id, to customers in turn."""
+        """Produce amounts, each with an id, for the customers in turn."""
         for amount in amounts:
             customer = f"customer-{amount % customers}"
             self.driver.send(
@@ -54,7 +54,7 @@ class Orders:
             self.sent.append((customer, amount))
 
     def check(self, without: frozenset[int] = frozenset()) -> None:
-        """Every amount but those has counted once, in the outputs and in the table."""
+        """Check that all other amounts have counted once, in the outputs and in the table."""
         good = [(customer, amount) for customer, amount in self.sent if amount not in without]
         expected: dict[str, int] = {}
         for customer, amount in good:

@@ -13,7 +13,7 @@ ALL = range(1, 13)
 
 
 def failed(**options: Any) -> Orders:
-    """Amounts that have been handled, but for the bad ones, which are dead letters; the handler is mended now."""
+    """Orders with handled amounts and with bad ones, which are dead letters. The handler is now fixed."""
     orders = Orders(**options)
     orders.bad = set(BAD)
     orders.send(*ALL)

@@ -1,4 +1,4 @@
-"""Loads on a broker in memory, and what the topic must hold after them."""
+"""Loads on an in-memory broker, and the expected records of the topic."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ BATCH = 10
 
 
 class Crash(BaseException):
-    """The process is gone: nothing of it runs any more."""
+    """The process has crashed: none of its code runs any more."""
 
 
 def csv_file(rows: int = ROWS) -> bytes:
-    """Rows whose key repeats every KEYS rows."""
+    """Write rows whose key repeats every KEYS rows."""
     return b"k,n\n" + b"".join(b"k%d,%d\n" % (n % KEYS, n) for n in range(rows))
 
 
 def csv_files(*ends: int) -> dict[str, bytes]:
-    """The same rows in files: each holds those up to its number."""
+    """Write the same rows to several files: each has the rows up to its number."""
     found: dict[str, bytes] = {}
     for begin, end in zip((0, *ends), ends, strict=False):
         rows = b"".join(b"k%d,%d\n" % (n % KEYS, n) for n in range(begin, end))
@@ -51,7 +51,7 @@ Files = bytes | Mapping[str, bytes]
 
 
 class Case:
-    """A broker in memory and loads into its topic `t`."""
+    """An in-memory broker, and loads into its topic `t`."""
 
     def __init__(self, seed: int = 0) -> None:
         self.broker = MemoryBroker()
@@ -98,7 +98,7 @@ class Case:
         return self.loader(csv_file() if data is None else data, restart=restart).run(lambda _: None)
 
     def load_until_done(self, data: Files | None = None) -> LoadPosition:
-        """Run it again, as a supervisor does, until it ends well."""
+        """Repeat the load, like a supervisor, until it succeeds."""
         for _ in range(30):
             try:
                 return self.load(data)
@@ -110,7 +110,7 @@ class Case:
         return [record.value() or b"" for record in self.broker.records("t")]
 
     def check(self, rows: int = ROWS, times: int = 1) -> None:
-        """Every row exactly so often, and in the file's order under each key."""
+        """Check that every row is in the topic this many times, in the file's order for each key."""
         values = self.values()
         assert sorted(values) == sorted([b'{"k":"k%d","n":%d}' % (n % KEYS, n) for n in range(rows)] * times)
         if times == 1:

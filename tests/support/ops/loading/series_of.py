@@ -1,4 +1,4 @@
-"""Series over files in memory, and the positions that a loader would keep of them."""
+"""Sequences of in-memory files, and the positions that a loader would commit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPTIONS = LoadOptions(format="jsonl")
 def series_of(
     files: Mapping[str, bytes], options: LoadOptions = OPTIONS, *, batch_rows: int = 4, **limits: Any
 ) -> FileSequence:
-    """The files of a mapping, in its order."""
+    """A sequence of the files of a mapping, in its order."""
     return FileSequence(
         [InputFile(name, logical_name(name), len(data)) for name, data in files.items()],
         Reading("t", options, "error", RowLimits(batch_rows=batch_rows, **limits)),
@@ -30,7 +30,7 @@ def series_of(
 
 
 def step(previous: LoadPosition | None, stretch: Stretch, options: LoadOptions = OPTIONS) -> LoadPosition:
-    """The position that is committed with the stretch, as the next run reads it from Kafka."""
+    """The position that is committed with the rows, in the form in which the next run reads it from Kafka."""
     request = LoadRequest(name="n", topic="t", topic_id="id-1", options=options)
     added = LoadStep(len(stretch.outputs), stretch.skipped, stretch.end, stretch.finished)
     position = advance(previous, request, 1, added, "nonce")
@@ -40,7 +40,7 @@ def step(previous: LoadPosition | None, stretch: Stretch, options: LoadOptions =
 
 
 def read_all(series: FileSequence, position: LoadPosition | None = None) -> tuple[list[bytes], LoadPosition]:
-    """The values that are left behind `position`, and where the load then stands. Raises what is wrong with a row."""
+    """The values after `position`, and the load's position after them. Raises the error of a row."""
     values: list[bytes] = []
     if series.begin(position):
         assert position is not None

@@ -42,7 +42,7 @@ ROWS = [
     Broken(
         "a batch without an event that was refused commits",
         pipeline.producing.transactions.TransactionalSender.transaction,
-        "                batch.check()\n",
+        "                batch.complete()\n",
         "",
         "tests/producing/test_transactions.py though_it_is_caught",
     ),

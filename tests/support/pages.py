@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def blocks(document: Path, language: str) -> list[str]:
-    """The code blocks of a language, without the indentation that the page gives them."""
+    """The code blocks of a language, without their indentation in the page."""
     text = document.read_text(encoding="utf-8")
     found = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
     return [

@@ -12,9 +12,9 @@ _PAUSE_S = 0.05
 
 
 def wait_until(condition: Callable[[], object], story: Callable[[], str], within_s: float = WITHIN_S) -> None:
-    """Look until the condition holds; fail with `story()` when it does not within `within_s`.
+    """Wait until the condition holds. Fails with `story()` if it does not within `within_s`.
 
-    It pauses between two looks: looking all the time would take a core from the processes that are waited for.
+    Pauses between two checks, because a busy loop would take a core from the processes under test.
     """
     deadline = time.monotonic() + within_s
     while not condition():

@@ -1,4 +1,4 @@
-"""Runs a page as a reader does: saves its files, pastes its commands into one shell, compares what it shows.
+"""Runs a page like a reader: saves its files, runs its commands in one shell, and compares the output.
 
 A code block after text such as "Save this as `NAME`:" is a file. Blocks in `sh` are commands. A block without a
 language shows output: each of its lines must be in the output, apart from white space and from numbers that differ
@@ -19,7 +19,7 @@ __all__ = ["Page", "environment_of_a_reader", "page_of", "printed_commands", "re
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _SAVED = re.compile(r"\b[Ss]ave (?:this|it|them|the [\w ]+)\s+as\s+`([\w./-]+)`[^:]*:\s*\Z")
-# The broker and the packages are there already.
+# The broker runs already, and the packages are installed.
 _DONE_BEFORE = re.compile(r"^(pipeline broker|pip install|export PIPELINE_KAFKA)\b.*\n", re.MULTILINE)
 _NOTHING = re.compile(r"(?!)")
 _VARIES = re.compile(r"\b\d+(\.\d+)? s\b|\b\d\d:\d\d:\d\d\b|\b\d{4}-\d\d-\d\dT[\d:.]+Z|\b[\d,]+ records/s")
@@ -27,14 +27,14 @@ _VARIES = re.compile(r"\b\d+(\.\d+)? s\b|\b\d\d:\d\d:\d\d\b|\b\d{4}-\d\d-\d\dT[\
 
 @dataclass(frozen=True)
 class Page:
-    """What a page tells its reader to do, and what it says will happen."""
+    """The files and commands of a page, and its expected output."""
 
     files: dict[str, str]
     script: str
     shown: list[str]
 
     def save(self, directory: Path) -> None:
-        """Write the files as the page shows them first."""
+        """Write the files in their first version on the page."""
         for name, text in self.files.items():
             target = directory / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ class Page:
     def run(
         self, directory: Path, kafka: str, timeout_s: float = 160, python: Path = Path(sys.executable)
     ) -> str:
-        """Run all commands in `directory`; their output. Ends what they have left running.
+        """Run all commands in `directory`. Returns their output. Ends processes that they leave running.
 
         Args:
             directory: where the commands are run.
@@ -80,12 +80,12 @@ class Page:
 
 
 def read_page(document: Path) -> Page:
-    """The files, commands and outputs of a page, in their order; without those that install or run a broker."""
+    """The files, commands and outputs of a page, in order, without commands that install or run a broker."""
     return page_of(document.read_text(encoding="utf-8"), _DONE_BEFORE)
 
 
 def page_of(text: str, left_out: re.Pattern[str] = _NOTHING) -> Page:
-    """The same of a text. `left_out`: lines of commands that are not run."""
+    """Like `read_page`, for a text. `left_out`: command lines that are not run."""
     files: dict[str, str] = {}
     parts: list[str] = []
     shown: list[str] = []
@@ -113,7 +113,7 @@ def printed_commands(text: str) -> list[str]:
 
 
 def environment_of_a_reader(python: Path = Path(sys.executable)) -> dict[str, str]:
-    """The variables of this process without settings, and with the commands beside a Python on the path."""
+    """The environment of this process without settings, with the commands next to a Python in PATH."""
     without = {name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_")}
     return {**without, "PATH": f"{python.parent}:{os.environ['PATH']}"}
 
@@ -123,7 +123,7 @@ def _comparable(text: str) -> str:
 
 
 def _end_all(shell: subprocess.Popen[bytes]) -> None:
-    """Kill the shell's own session, in which everything is that the page has started in the background."""
+    """Kill the session of the shell, which contains all background processes of the page."""
     try:
         os.killpg(shell.pid, signal.SIGKILL)
     except ProcessLookupError:

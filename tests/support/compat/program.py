@@ -38,7 +38,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Sum(msgspec.Struct, frozen=True):
-    """How many inputs a key has had, and their sum."""
+    """The number of inputs of a key, and their sum."""
 
     count: int
     total: int
@@ -160,7 +160,7 @@ def latest_row(event: Event[str, Sum]) -> dict[str, object]:
 
 
 def history_row(event: Event[str, Sum]) -> dict[str, object]:
-    """A row for each sum: one that is written twice is there twice."""
+    """A row for each sum; a sum that is written twice has two rows."""
     return {"account": event.key, "count": event.value.count, "total": event.value.total}
 
 

@@ -1,4 +1,4 @@
-"""Topics of the programs under test: created, filled with rows by the number, and read as a committed reader does."""
+"""The topics of the programs under test: creates them, fills them with numbered rows, and reads committed records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["INPUT_COLUMNS", "KEYS", "Input", "Names", "Topics", "inputs_of", "wr
 
 KEYS = 13
 INPUT_COLUMNS = ("--key", "k", "--id", "id", "--timestamp", "t")
-_BEGIN_MS = 1_767_225_600_000  # 2026-01-01: rows lie a second apart
+_BEGIN_MS = 1_767_225_600_000  # 2026-01-01: rows are a second apart
 _REQUEST_S = 30.0
 _TRANSACTIONS = "__transaction_state"
 
@@ -34,9 +34,9 @@ class Input(NamedTuple):
 
 
 def write_rows(path: Path, begin: int, end: int) -> Path:
-    """A file for `pipeline produce`, with the rows `begin` to `end`. Each tenth row repeats the id of an earlier one.
+    """Write the rows `begin` to `end` for `pipeline produce`. Each tenth row repeats the id of an earlier one.
 
-    Most repeat an id that is hundreds of rows back: ids that one build has seen must be known to the next one.
+    Most repeat an id from hundreds of rows earlier, because a build must know the ids that the other build has seen.
     """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -49,7 +49,7 @@ def write_rows(path: Path, begin: int, end: int) -> Path:
 
 
 class Names(NamedTuple):
-    """What a Kafka knows by name: topics, groups, and the transactional ids that were ever used."""
+    """The names on a Kafka: topics, groups, and all transactional ids that were used."""
 
     topics: set[str]
     groups: set[str]
@@ -65,20 +65,20 @@ class Topics:
         self._admin = AdminClient({"bootstrap.servers": servers})
 
     def create(self, partitions: int, *names: str) -> None:
-        """Topics whose records never expire: those of the fixture are older each day."""
+        """Create topics whose records never expire, because the records of the fixture get older every day."""
         topics = [NewTopic(name, partitions, 1, config={"retention.ms": "-1"}) for name in names]
         for made in self._admin.create_topics(topics, request_timeout=_REQUEST_S).values():
             made.result(_REQUEST_S)
 
     def committed(self, topic: str) -> list[list[Record]]:
-        """The committed records of each partition; none of a topic that does not exist."""
+        """The committed records of each partition; empty for a topic that does not exist."""
         facts = self.log.topics().get(topic)
         places = [Place(topic, number) for number in range(facts.partitions if facts else 0)]
         read = self.log.read(dict.fromkeys(places, 0))
         return [list(read[place].records) for place in places]
 
     def count(self, topic: str) -> int:
-        """How many committed records a topic has."""
+        """The number of committed records in a topic."""
         return sum(map(len, self.committed(topic)))
 
     def begins(self, topic: str) -> list[int]:
@@ -88,20 +88,20 @@ class Topics:
         return [read[Place(topic, number)].begin for number in range(partitions)]
 
     def written(self, topic: str) -> int:
-        """The high watermarks of a topic together: they also count what is not committed."""
+        """The sum of a topic's high watermarks, which includes records that are not committed."""
         partitions = self.log.topics()[topic].partitions
         return sum(
             each.end for each in self.log.read({Place(topic, n): 0 for n in range(partitions)}).values()
         )
 
     def names(self) -> Names:
-        """All names, those of Kafka itself left out."""
+        """All names, except those of Kafka itself."""
         topics = {name for name in self._admin.list_topics(timeout=_REQUEST_S).topics if name[:2] != "__"}
         groups = self._admin.list_consumer_groups(request_timeout=_REQUEST_S).result(_REQUEST_S)
         with closing(KafkaLog(self._servers, lambda name: name == _TRANSACTIONS)) as log:
             places = [Place(_TRANSACTIONS, n) for n in range(log.topics()[_TRANSACTIONS].partitions)]
             records = [r for read in log.read(dict.fromkeys(places, 0)).values() for r in read.records]
-        ids = {(record.key or b"")[4:].decode() for record in records}  # behind version u16 and length u16
+        ids = {(record.key or b"")[4:].decode() for record in records}  # after version u16 and length u16
         return Names(topics, {group.group_id for group in groups.valid}, ids)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""podman on this machine: installed where it is missing, run under settings of our own, or a reason why not.
+"""Runs podman on this machine with separate settings, and installs it if it is missing, or reports why it cannot.
 
-Debian as root is what is supported. Nothing of the machine's own podman settings is read or changed.
+Only Debian with root is supported. The podman settings of the machine are neither read nor changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 
 __all__ = ["CommandError", "Engine", "UnavailableError", "find_engine", "give_up", "must"]
 
-# iptables: netavark runs it for every network, and Debian only suggests it.
+# iptables: netavark runs it for every network, but Debian's package only suggests it.
 _PACKAGES = ("podman", "runc", "netavark", "iptables", "aardvark-dns", "catatonit", "debootstrap")
 _INSTALL_S = 300.0
 _BUILD_S = 600.0
@@ -32,7 +32,7 @@ class UnavailableError(Exception):
 
 
 class CommandError(subprocess.SubprocessError):
-    """A podman command failed. `output`: all that it printed."""
+    """A podman command failed. `output`: its complete output."""
 
     def __init__(self, command: str, output: str) -> None:
         super().__init__(f"podman {command}: {output[-_SHOWN_CHARACTERS:].strip()}")
@@ -47,7 +47,7 @@ class Engine:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What podman, and whatever starts it, is to see."""
+        """The environment of podman, and of programs that start it."""
         return {**os.environ, "CONTAINERS_CONF": str(self.config)}
 
     @staticmethod
@@ -56,7 +56,7 @@ class Engine:
         return [_path("podman"), *arguments]
 
     def run(self, *arguments: str, timeout_s: float = 60.0) -> str:
-        """Run a podman command; its standard output. Raises CommandError, or TimeoutExpired."""
+        """Run a podman command. Returns its standard output. Raises CommandError or TimeoutExpired."""
         done = subprocess.run(
             self.command(*arguments),
             env=self.environ,
@@ -73,8 +73,8 @@ class Engine:
     def build(self, image: str, base: str, context: Path, *options: str) -> None:
         """Build `image` from the Dockerfile in `context`. Raises CommandError, or TimeoutExpired.
 
-        Without layers nothing is kept of a build but its image: they would be hundreds of MB for every change. A build
-        that is killed leaves the container that it worked in, which is removed here.
+        Without layers, only the image of a build is kept: layers would take hundreds of MB for every change. A killed
+        build leaves its working container, which is removed here.
         """
         before = self._working()
         try:
@@ -90,16 +90,16 @@ class Engine:
         return set(self.run("ps", "--all", "--external", "--quiet", name).split())
 
     def ids(self, kind: str, *filters: str) -> list[str]:
-        """The ids (of volumes, the names) of the containers, networks or volumes that fit all the filters."""
+        """The ids (for volumes, the names) of the containers, networks or volumes that match all filters."""
         command = ["ps", "--all"] if kind == "container" else [kind, "ls"]
         return self.run(*command, "--quiet", *(f"--filter={f}" for f in filters)).split()
 
     def state(self, container: str) -> Any:
-        """What podman knows of a container's process: Status, ExitCode and so on."""
+        """The state of a container's process according to podman: Status, ExitCode and others."""
         return json.loads(self.run("inspect", "--format={{json .State}}", container))
 
     def logs(self, container: str) -> str:
-        """All that a container has printed, both streams."""
+        """The complete output of a container, from both streams."""
         done = subprocess.run(
             self.command("logs", container),
             env=self.environ,
@@ -114,7 +114,7 @@ class Engine:
 
 
 def find_engine(scratch: Path) -> Engine:
-    """An engine that has run a command; its settings are in `scratch`. Raises UnavailableError."""
+    """Return an engine that works, with its settings in `scratch`. Raises UnavailableError."""
     if os.geteuid() != 0:
         raise UnavailableError("containers are run by root here, and this is not root")
     if shutil.which("dpkg-query") is None or shutil.which("apt-get") is None:
@@ -122,7 +122,7 @@ def find_engine(scratch: Path) -> Engine:
     missing = [package for package in _PACKAGES if not _installed(package)]
     if missing:
         _install(missing)
-    # Every network needs it, also that of a build; without it netavark's own message names no cause.
+    # Every network needs it, also that of a build. Without it, netavark's message does not name the cause.
     must([_path("iptables"), "--table=nat", "--list"], timeout_s=30, what="the kernel has no iptables here")
     config = scratch / "containers.conf"
     config.write_text(_settings(), encoding="utf-8")
@@ -135,14 +135,14 @@ def find_engine(scratch: Path) -> Engine:
 
 
 def give_up(reason: object) -> NoReturn:
-    """Skip the test, because this machine cannot run containers; on CI, fail it: nobody reads what CI skips."""
+    """Skip the test because this machine cannot run containers. On CI, fail it, because skips there are not read."""
     if os.environ.get("CI"):
         pytest.fail(f"{reason} (skipped where CI is not set)", pytrace=False)
     pytest.skip(str(reason))
 
 
 def must(command: Sequence[str | Path], *, timeout_s: float, what: str) -> None:
-    """Run a step of the setting up. Raises UnavailableError with the end of what it printed."""
+    """Run a step of the setup. Raises UnavailableError with the end of its output."""
     try:
         done = subprocess.run(
             command,
@@ -161,7 +161,7 @@ def must(command: Sequence[str | Path], *, timeout_s: float, what: str) -> None:
 
 
 def _settings() -> str:
-    # What a container may open is bounded by what this process may open.
+    # A container cannot have a higher limit on open files than this process.
     files = min(_MOST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     return "\n".join(
         (

@@ -1,7 +1,7 @@
-"""The images of the containers test, without an image registry: a Debian, Kafka's stand-in, and what is under test.
+"""The images of the containers test, without an image registry: a Debian, a substitute for Kafka's, the one under test.
 
-The first two are kept between runs; the tag is a digest of what they are made of. The third is built by the Dockerfile
-that everybody uses.
+The first two are kept between runs; their tag is a digest of their contents. The third is built with the Dockerfile of
+the users.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _DEBIAN = "bookworm"
 _INCLUDE = "python3,python3-venv,ca-certificates"
 _CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 _BASE_S = 600.0
-# What pip says where there is no way out.
+# pip's messages without a network.
 _NO_NETWORK = ("NewConnectionError", "ConnectTimeoutError", "name resolution")
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Names to run."""
+    """The names of the images."""
 
     base: str
     kafka: str
@@ -39,7 +39,7 @@ class Images:
 
 
 def build_images(engine: Engine, scratch: Path) -> Images:
-    """Build what is missing. Raises UnavailableError without a network, CommandError where our files are wrong."""
+    """Build missing images. Raises UnavailableError without a network, CommandError for an error in our files."""
     base = _base(engine, scratch)
     kafka = _kafka(engine, scratch, base)
     flights = "localhost/exactly-once-pipeline-test:flights"
@@ -51,7 +51,7 @@ def build_images(engine: Engine, scratch: Path) -> Images:
             raise UnavailableError("pip cannot reach its packages from inside a container") from error
         raise
     for image in earlier:
-        with suppress(CommandError):  # a container that another run left may still use it
+        with suppress(CommandError):  # a leftover container of another run may still use it
             engine.run("rmi", image)
     return Images(base, kafka, flights)
 

@@ -1,4 +1,4 @@
-"""docker-compose.yml at work, under a name of its own: start it, find its containers, remove all that it made."""
+"""Runs docker-compose.yml under a unique name: starts it, finds its containers, removes all that it created."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.containers.images import ROOT, Images
 
 __all__ = ["Project", "sweep"]
 
-_NAME = "pipeline-test-"  # and the id of the process whose run it is
+_NAME = "pipeline-test-"  # followed by the process id of the run
 _LABEL = "io.podman.compose.project"
 _UP_S = 240.0
 _GRACE_S = 40
@@ -41,7 +41,7 @@ class Project:
         }
 
     def up(self) -> None:
-        """Start everything, as a user does; returns when all of it has been started."""
+        """Start all services, like a user. Returns when all have been started."""
         options = [
             f"--podman-path={ROOT / 'tests' / 'containers' / 'podman'}",
             "--in-pod=false",
@@ -63,7 +63,7 @@ class Project:
         assert done.returncode == 0, done.stdout
 
     def run_alone(self, worker: str) -> str:
-        """One more worker, as `docker run` starts it: no init, a volume of its own. Returns its container's id."""
+        """Start another worker, like `docker run`: without init, with its own volume. Returns its container's id."""
         options = [
             f"--{self._label}",
             f"--network={self._name}_default",
@@ -81,32 +81,32 @@ class Project:
         return found
 
     def logs(self, service: str) -> str:
-        """What the container of a service has printed so far."""
+        """The output of a service's container so far."""
         return self._engine.logs(self.container(service))
 
     def pipeline(self, container: str, *arguments: str) -> str:
-        """Run `pipeline` inside a running container; its standard output."""
+        """Run `pipeline` inside a running container. Returns its standard output."""
         return self._engine.run("exec", container, "pipeline", *arguments)
 
     def lose(self, service: str, volume: str) -> None:
-        """SIGKILL, and neither the container nor its disk ever comes back."""
+        """Kill a container with SIGKILL, and remove it and its disk."""
         container = self.container(service)
         self._engine.run("kill", "--signal=KILL", container)
         self._engine.run("rm", "--force", "--time=0", container)
         self._engine.run("volume", "rm", f"{self._name}_{volume}")
 
     def stop(self, container: str) -> int:
-        """SIGTERM; the exit code. What does not end by itself is killed, and its code is then 137."""
+        """Send SIGTERM. Returns the exit code; 137 if the container had to be killed."""
         self._engine.run("stop", f"--time={_GRACE_S}", container, timeout_s=_GRACE_S + 30)
         return int(self._engine.state(container)["ExitCode"])
 
     def ended_well(self, service: str) -> bool:
-        """Whether a service that has an end has reached it, with exit code 0."""
+        """Whether a service that terminates has ended with exit code 0."""
         state = self._engine.state(self.container(service))
         return bool(state["Status"] == "exited" and state["ExitCode"] == 0)
 
     def remove(self) -> None:
-        """Remove, by id, every container, network and volume of this run; print what the containers said last."""
+        """Remove every container, network and volume of this run by id. Print the last output of the containers."""
         for container in self._engine.ids("container", self._label):
             last = self._engine.logs(container).splitlines()[-_SHOWN_LINES:]
             sys.stdout.write("\n".join([f"-- {container}", *last, ""]))
@@ -114,7 +114,7 @@ class Project:
 
 
 def sweep(engine: Engine) -> None:
-    """Remove what runs that were killed have left: the name of each says which process it belonged to."""
+    """Remove the leftovers of killed runs, whose names contain the process id of their run."""
     labels = engine.run("ps", "--all", f"--format={{{{index .Labels {json.dumps(_LABEL)}}}}}").split()
     for name in {label for label in labels if label.startswith(_NAME)}:
         if not Path(f"/proc/{name.removeprefix(_NAME)}").exists():
@@ -131,5 +131,5 @@ def _remove(engine: Engine, label: str) -> None:
 
 
 def _network() -> int:
-    """The third number of this run's addresses: two runs at a time do not meet."""
+    """The third number of this run's addresses, so that two concurrent runs do not collide."""
     return 100 + os.getpid() % 150

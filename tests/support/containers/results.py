@@ -1,4 +1,4 @@
-"""What the containers have committed: the outputs, read from outside, and the tables, asked of a worker."""
+"""The committed results of the containers: the outputs, read from outside, and the tables, read on a worker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWN_KEYS = 5
 
 
 class Outputs:
-    """Every committed output so far: `by_key[topic][key]` is its values in order."""
+    """Every committed output so far. `by_key[topic][key]`: the values of a key in order."""
 
     def __init__(self, source: Source) -> None:
         self.by_key: dict[str, dict[str, list[Any]]] = {topic: {} for topic in OUTPUTS}
@@ -35,7 +35,7 @@ class Outputs:
         self._quiet = 0
 
     def read(self) -> int:
-        """Read on; the number of outputs so far."""
+        """Read new outputs. Returns the number of outputs so far."""
         polled = self._source.poll(20_000, _POLL_S)
         assert not polled.failures, polled.failures
         for record in polled.records:
@@ -46,13 +46,13 @@ class Outputs:
         return self.count
 
     def has_all(self, count: int) -> bool:
-        """Read on; whether `count` have come and then nothing more for a while: one too many would be noticed."""
+        """Read new outputs. Returns whether exactly `count` exist, after a wait that would show surplus ones."""
         return self.read() >= count and self._quiet >= _QUIET_POLLS
 
 
 @contextmanager
 def open_outputs(servers: str) -> Iterator[Outputs]:
-    """A reader of all outputs from the beginning, of committed ones only."""
+    """A reader of all committed outputs from the beginning."""
     source = KafkaSources(KafkaSettings(servers)).open("containers-test-reader")
     try:
         source.assign({TopicPartition(topic, n): 0 for topic in OUTPUTS for n in range(_partitions(topic))})
@@ -69,7 +69,7 @@ def _partitions(topic: str) -> int:
 
 
 def table(rows: str) -> dict[str, Any]:
-    """A whole table of `pipeline table show --json`. Counts of one key in several tasks are added."""
+    """A complete table from `pipeline table show --json`. Adds the counts of a key in several tasks."""
     result: dict[str, Any] = {}
     for line in rows.splitlines():
         row = json.loads(line)
@@ -79,14 +79,14 @@ def table(rows: str) -> dict[str, Any]:
 
 
 def differences(wanted: Mapping[str, object], found: Mapping[str, object]) -> list[str]:
-    """The keys that differ; empty when all is equal."""
+    """The keys that differ; empty if all are equal."""
     keys = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
     more = [f"and {len(keys) - _SHOWN_KEYS} more"] if len(keys) > _SHOWN_KEYS else []
     return keys[:_SHOWN_KEYS] + more
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Ask again until it holds."""
+    """Wait until the condition holds."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"

@@ -1,4 +1,4 @@
-"""podman's socket, where Docker's clients find an engine: testcontainers among them."""
+"""podman's socket for clients of Docker, such as testcontainers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _END_S = 10.0
 
 @contextmanager
 def serving(engine: Engine, scratch: Path) -> Iterator[dict[str, str]]:
-    """Run `podman system service` during the block. Yields the variables by which testcontainers finds it."""
+    """Run `podman system service` during the block. Yields the environment variables for testcontainers."""
     socket = scratch / "podman.sock"
     log = scratch / "service.log"
     with log.open("wb") as output:
@@ -35,7 +35,7 @@ def serving(engine: Engine, scratch: Path) -> Iterator[dict[str, str]]:
             **engine.environ,
             "DOCKER_HOST": f"unix://{socket}",
             "TESTCONTAINERS_CONNECTION_MODE": "docker_host",
-            # Its cleaner is an image of a registry; the fixture removes its container by itself.
+            # Its cleaner is an image from a registry, and the fixture removes its own container.
             "TESTCONTAINERS_RYUK_DISABLED": "true",
         }
     finally:

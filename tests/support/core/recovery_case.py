@@ -18,12 +18,12 @@ IDENTITY = Identity(
 def journal_entry(
     seq: int, kind: EntryKind = EntryKind.COMMIT, *, nonce: bytes = b"n", chain: int = 0
 ) -> JournalEntry:
-    """Entry `seq` at offset 2 * seq, with its marker behind it."""
+    """Entry `seq` at offset 2 * seq, followed by its marker."""
     entry = Entry(kind, seq, "w", nonce, {"in": seq})
     return JournalEntry(entry, seq * 2, seq * 2 + 1, bytes([chain or seq]) * 16)
 
 
 def assert_helpful(error: PipelineError, *facts: str) -> None:
-    """The message names the facts, the hint a way on."""
+    """Check that the message contains the facts, and the hint a next step."""
     assert all(fact in error.message for fact in facts), error.message
     assert error.hint

@@ -1,4 +1,4 @@
-"""Assignments written down once. `python -m tests.support.core.ring_golden` writes them anew."""
+"""Recorded assignments. `python -m tests.support.core.ring_golden` writes them again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PATH = Path(__file__).parents[2] / "core" / "ring_golden.json"
 
 
 def cases() -> dict[str, object]:
-    """Some histories and what they lead to."""
+    """Some histories and their assignments."""
     tasks = [f"app/main/{number}" for number in range(24)]
     three = {"alpha": 1, "beta": 1, "gamma": 1}
     start = assign(tasks, three)

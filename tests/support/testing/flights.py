@@ -1,4 +1,4 @@
-"""The app that tests of the driver drive: delays of carriers."""
+"""The app of the test driver's tests: delays of carriers."""
 
 from __future__ import annotations
 

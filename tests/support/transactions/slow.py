@@ -9,7 +9,7 @@ from pipeline.testing.memory_clients import MemoryProducer, MemoryProducers
 
 
 class SlowEnds(MemoryProducers):
-    """`commit_s`, `abort_s`: how long each takes, in seconds."""
+    """`commit_s`, `abort_s`: the duration of each in seconds."""
 
     def __init__(self, broker: MemoryBroker, clock: ManualClock) -> None:
         super().__init__(broker)

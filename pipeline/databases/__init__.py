@@ -1,1 +1,1 @@
-"""The databases that sinks write to. Their clients are imported nowhere else."""
+"""The adapters for the databases of sinks. Only this package imports the database clients."""

@@ -1,4 +1,4 @@
-"""Real databases: `RealDatabases`. A client is imported when a sink of its kind is opened."""
+"""Opens real databases: `RealDatabases`. A database client is imported only when a sink needs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["RealDatabases"]
 
 
 class RealDatabases:
-    """`ports.Databases`. Sessions of one address use the same table of positions, whatever their search path."""
+    """`ports.Databases`. Sessions with one address use the same table of positions, independent of the search path."""
 
     def __init__(self) -> None:
         self._pinned: dict[str, Any] = {}

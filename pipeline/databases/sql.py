@@ -1,6 +1,6 @@
-"""The SQL of a sink, the same for each database but for marks and locks: `SqlSession`.
+"""The SQL of a sink, common to all databases except for parameter marks and locks: `SqlSession`.
 
-A database's own module gives it a way to run statements, and translates errors.
+The module of each database implements how statements run, and translates errors.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _OTHERS = ("next_offset", "epoch", "owner", "process", "topic_id", "cluster_id",
 
 
 def quoted(name: str) -> str:
-    """A table's or column's name as the database spells it; a dot parts schema and table."""
+    """The quoted name of a table. A dot separates schema and table."""
     return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
 
 
 class SqlSession(ABC):
-    """`ports.SinkSession`, on top of a few calls that differ. `MARK`: a parameter in a statement.
+    """`ports.SinkSession`, based on a few abstract methods. `MARK`: the placeholder of a parameter.
 
-    `SAME_SESSION`, with its parameters: what else the fence compares.
+    `SAME_SESSION` and its parameters `same_session`: an additional condition of the fence.
     """
 
     MARK = "?"
@@ -56,7 +56,7 @@ class SqlSession(ABC):
     @property
     @abstractmethod
     def positions(self) -> str:
-        """The table of positions with its schema."""
+        """The name of the table of positions, with its schema."""
 
     @property
     def _positions(self) -> str:
@@ -64,11 +64,11 @@ class SqlSession(ABC):
 
     @abstractmethod
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement, and fetch what it gives."""
+        """Run a statement and return its rows."""
 
     @abstractmethod
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run a statement; how many rows it changed."""
+        """Run a statement and return the number of changed rows."""
 
     @abstractmethod
     def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -76,7 +76,7 @@ class SqlSession(ABC):
 
     @abstractmethod
     def own_write(self, write: OwnWrite) -> None:
-        """Call the user's function with a cursor. It must not end the transaction: not even by mistake."""
+        """Call the user's function with a cursor. Ensures that the function cannot end the transaction unnoticed."""
 
     def rows(self, group: GroupId) -> list[PositionRow]:
         where = f"WHERE app = {self.MARK} AND group_name = {self.MARK}"
@@ -99,7 +99,7 @@ class SqlSession(ABC):
         does = (
             "NOTHING" if keep else "UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in _OTHERS)
         )
-        # In one order, so that two first starts cannot wait for each other.
+        # Sorted, so that two concurrent first starts cannot deadlock.
         for row in sorted(rows):
             self.execute(
                 f"INSERT INTO {self._positions} (app, group_name, {_COLUMNS}) VALUES ({', '.join([m] * 11)}) "
@@ -143,7 +143,7 @@ class SqlSession(ABC):
                 raise RejectedRowsError(error.message, hint=error.hint, write=at) from error
             except (PipelineError, InvariantError):
                 raise
-            except Exception as error:  # a value that the client cannot turn into one of the database
+            except Exception as error:  # a value that the client cannot convert
                 raise RejectedRowsError(f"{type(error).__name__}: {error}", write=at) from error
 
     def ddl(self, table: str, key: Sequence[str]) -> str:
@@ -156,7 +156,7 @@ class SqlSession(ABC):
         return None
 
     def insert(self, write: RowsWrite) -> str:
-        """The statement for a row."""
+        """The statement that writes a row."""
         marks = ", ".join([self.MARK] * len(write.columns))
         return (
             f"INSERT INTO {self.named(write.target.table)} ({self.listed(write.columns)}) VALUES ({marks})"
@@ -164,18 +164,18 @@ class SqlSession(ABC):
         )
 
     def delete(self, write: RowsWrite) -> str:
-        """The statement for a deletion."""
+        """The statement that deletes a row."""
         where = " AND ".join(
             f"{self.named_column(name)} = {self.compared(write, name)}" for name in write.target.key
         )
         return f"DELETE FROM {self.named(write.target.table)} WHERE {where}"
 
     def compared(self, _write: RowsWrite, _column: str) -> str:
-        """A parameter that is compared with a column of the key, converted as a row's value is."""
+        """The placeholder for a value that is compared with a key column, with the same conversion as in a row."""
         return self.MARK
 
     def on_conflict(self, write: RowsWrite) -> str:
-        """What an INSERT does about a row that is there."""
+        """The ON CONFLICT clause of an INSERT."""
         target = write.target
         if target.mode == "append":
             return ""
@@ -195,14 +195,14 @@ class SqlSession(ABC):
         return ", ".join(map(self.named_column, columns))
 
     def named(self, name: str) -> str:
-        """A table's name, as `shape` has it, within a statement with marks."""
+        """The name of a table, from `TableShape.name`, for a statement with parameters."""
         return name
 
     def named_column(self, column: str) -> str:
         return quoted_column(column)
 
     def write_rows(self, write: RowsWrite) -> None:
-        """One change after the other: the database sees each, and compares keys itself."""
+        """Write the changes in their order, so that the database itself compares the keys."""
         for gone, run in groupby(write.changes, lambda change: isinstance(change, Gone)):
             if gone:
                 self.execute_many(self.delete(write), [c.key for c in run if isinstance(c, Gone)])
@@ -211,5 +211,5 @@ class SqlSession(ABC):
 
 
 def quoted_column(name: str) -> str:
-    """A column's name; a dot is a part of it."""
+    """The quoted name of a column. A dot is a part of the name."""
     return '"' + name.replace('"', '""') + '"'

@@ -1,4 +1,4 @@
-"""SQLite: the only module that imports sqlite3."""
+"""A connection to SQLite: `SqliteSession`. Only the two SQLite modules import sqlite3."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class SqliteSession(SqlSession):
-    """A connection to a file. Its lock is the file's: sessions take turns."""
+    """A connection to a file. A transaction locks the whole file, so sessions run one after the other."""
 
     def __init__(self, path: Path, place: str) -> None:
         self._place = place
@@ -114,8 +114,8 @@ class SqliteSession(SqlSession):
     def own_write(self, write: OwnWrite) -> None:
         """Call the function behind an authorizer that refuses BEGIN, COMMIT and ROLLBACK.
 
-        SQLite itself rolls the whole transaction back for some errors (`INSERT OR ROLLBACK`), after which each
-        statement would be a transaction of its own. A savepoint tells: it exists as long as this transaction.
+        For some errors, SQLite itself rolls the whole transaction back (`INSERT OR ROLLBACK`). Each later statement
+        would then be a transaction of its own. A savepoint detects this: it exists as long as this transaction.
         """
         mark = f"pipeline_{token_hex(8)}"
         refused: list[str] = []
@@ -131,7 +131,7 @@ class SqliteSession(SqlSession):
         raised: Exception | None = None
         try:
             write.function(self._connection.cursor(), write.events)
-        except Exception as error:  # noqa: BLE001 - whatever the function raises is judged after the transaction is
+        except Exception as error:  # noqa: BLE001 - the transaction is checked before the exception
             raised = error
         self._release(mark, write, raised)
         if raised is not None and refused:
@@ -143,13 +143,13 @@ class SqliteSession(SqlSession):
             raise RejectedRowsError(f"{type(raised).__name__}: {raised}") from raised
 
     def _release(self, mark: str, write: OwnWrite, raised: Exception | None) -> None:
-        """Release the savepoint. Raises FatalTaskError when it does not exist any more."""
+        """Release the savepoint. Raises FatalTaskError if it no longer exists."""
         try:
             self._connection.set_authorizer(None)
             self._connection.execute(f"RELEASE {mark}")
         except sqlite3.Error as error:
             if getattr(raised, "sqlite_errorcode", 0) & 0xFF in _FILE:
-                return  # SQLite has rolled back because of the disk
+                return  # SQLite rolled back after a disk error
             raise self._ended(write, "has ended the transaction, or closed the connection") from (
                 raised or error
             )
@@ -169,13 +169,13 @@ class SqliteSession(SqlSession):
             yield
         except sqlite3.Error as error:
             raise self._translation(error) from error
-        except OverflowError as error:  # an integer beyond 64 bits
+        except OverflowError as error:  # an integer of more than 64 bits
             raise RejectedRowsError(str(error)) from error
 
     def _translation(self, error: sqlite3.Error) -> PipelineError:
         code = getattr(error, "sqlite_errorcode", None)
         text = f"{self._place}: {error}"
-        if code is None:  # a parameter that SQLite has no type for, or a closed connection
+        if code is None:  # a parameter without a type in SQLite, or a closed connection
             return RejectedRowsError(str(error))
         primary = code & 0xFF
         if primary in _ABOUT_ROWS:

@@ -16,7 +16,7 @@ __all__ = ["SqliteInMemory"]
 
 
 class SqliteInMemory:
-    """A database that lives as long as this object. Its sessions are connections, which take turns as with a file."""
+    """A database that exists as long as this object. Its sessions are separate connections, as with a file."""
 
     def __init__(self) -> None:
         self._uri = f"file:pipeline-{token_hex(8)}?mode=memory&cache=shared"
@@ -25,15 +25,15 @@ class SqliteInMemory:
         finalize(self, self._connection.close)
 
     def open(self, place: str) -> SqliteSession:
-        """A new connection."""
+        """Open a connection."""
         return _MemorySession(_connected(self._uri), place, self._made)
 
     def sql(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Run a statement in a transaction of its own; what it gives."""
+        """Run a statement in its own transaction and return its rows."""
         return self._connection.execute(statement, parameters).fetchall()
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """The committed rows of a table; none when nothing has made it."""
+        """The committed rows of a table; empty if it does not exist."""
         name = quoted_column(table)
         if not self._connection.execute(f"PRAGMA main.table_info({name})").fetchall():
             return []
@@ -43,9 +43,9 @@ class SqliteInMemory:
 
 
 class _MemorySession(SqliteSession):
-    """A table that does not exist comes into being with the first row, and its columns, without types, with theirs.
+    """Creates a missing table with the first row, and missing columns, without types, with the rows that have them.
 
-    `made`: the names of those that did. Of others, which a test has created, everything is checked.
+    `made`: the names of the tables that it created. Tables that a test created are checked like those of a file.
     """
 
     def __init__(self, connection: sqlite3.Connection, place: str, made: set[str]) -> None:

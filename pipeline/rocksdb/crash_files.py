@@ -156,7 +156,7 @@ class CrashFiles:
             return b""
 
     def _open(self, name: str, size: int) -> int:
-        """Open a file, and create it with zeros."""
+        """Create a file of `size` zero bytes with allocated disk blocks."""
         file = os.open(self._directory / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(file, 0, size)

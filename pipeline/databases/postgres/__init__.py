@@ -1,4 +1,4 @@
-"""PostgreSQL: the only package that imports psycopg."""
+"""The adapter for PostgreSQL. Only this package imports psycopg."""
 
 from pipeline.databases.postgres.session import Pinned as Pinned
 from pipeline.databases.postgres.session import PostgresSession as PostgresSession

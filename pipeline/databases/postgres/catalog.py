@@ -1,4 +1,4 @@
-"""What the catalog says about a sink's table: `shape_of`, `facts_of`."""
+"""Reads the description of a sink's table from the system catalog: `shape_of`, `facts_of`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INDEXES = (
     "ORDER BY k.place) FROM pg_catalog.pg_index i WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid "
     "AND i.indpred IS NULL AND i.indexprs IS NULL AND i.indimmediate"
 )
-# A type's name without a length that a cast would cut to, and as it is found under any search_path.
+# The name of a type, valid under any search_path. Without its length, because a cast would truncate to it.
 _COLUMNS = """
 SELECT a.attname::text, CASE
     WHEN n.nspname <> 'pg_catalog' THEN quote_ident(n.nspname) || '.' || quote_ident(t.typname)
@@ -49,7 +49,7 @@ SELECT c.relkind = 'r' AND NOT c.relispartition AND NOT c.relhassubclass AND NOT
   current_setting('server_encoding') = 'UTF8'
 FROM pg_catalog.pg_class c WHERE c.oid = %s
 """
-# `plain`: an index by columns as they are compared everywhere; `exotic`: one whose entries may be refused.
+# `plain`: an index of columns with their default comparison. `exotic`: an index that may refuse entries.
 _OTHER_INDEXES = """
 SELECT i.indisunique OR i.indisexclusion, i.indimmediate,
   ARRAY(SELECT a.attname::text FROM unnest(i.indkey[0:i.indnkeyatts - 1]) k(n)
@@ -110,7 +110,7 @@ def facts_of(query: Query, name: str, key: Sequence[str]) -> TableFacts | None:
         },
         {column[0]: column[1] for column in columns},
         frozenset(column[0] for column in columns if column[6]),
-        # Deferrable constraints and references are checked at the end of a statement, whatever its number of rows.
+        # Deferrable constraints and references are checked at the end of a statement, for any number of rows.
         in_sets=one_statement
         and not refers_to_itself
         and (bool(keys) or not key)

@@ -1,4 +1,4 @@
-"""Translates psycopg's errors: `translation`, and `not_connected` for a connection that could not be made."""
+"""Translates psycopg's errors: `translation` for statements, `not_connected` for failed connections."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pipeline.errors import (
 
 __all__ = ["not_connected", "translation"]
 
-# By the first two or all five letters of the SQLSTATE.
+# By the first two characters or all five characters of the SQLSTATE.
 _AWAY = {"08", "53", "57", "25006", "25P03"}
 _AGAIN = {"40", "55P03", "57014"}
 # 25P02: a write function continued after an error of its own.
 _ABOUT_ROWS = {"21", "22", "23", "25P02", "42804", "42846", "44", "P0"}
 _SETUP = {"3D", "3F", "42"}
-# What a server, or a pooler before it, says to those whom it does not let in.
+# The messages of a server, or of a pooler in front of it, that refuses a connection.
 _REFUSED = re.compile(
     r"authentication failed|no password supplied|does not exist|is not permitted to log in|pg_hba\.conf|"
     r"permission denied for database|no such (user|database)",
@@ -34,7 +34,7 @@ _REFUSED = re.compile(
 
 
 def translation(error: psycopg.Error, connection: psycopg.Connection[Any], place: str) -> PipelineError:
-    """What an error of a statement means to the runtime."""
+    """The exception for a failed statement."""
     state = error.sqlstate
     reason = error.diag.message_primary or " ".join(str(error).split())
     text = f"{place}: {reason}"
@@ -56,9 +56,10 @@ def translation(error: psycopg.Error, connection: psycopg.Connection[Any], place
 
 
 def not_connected(text: str, dsn: str, place: str, known: Mapping[str, Any]) -> SinkUnreachableError:
-    """The client keeps no SQLSTATE of a connection that failed, so the text has to do.
+    """The exception for a failed connection.
 
-    What is not known to be a refusal passes for an outage, which is waited for.
+    The client has no SQLSTATE for it, so the text decides. Any error that is not a known refusal is treated as an
+    outage, and the caller retries.
     """
     said = _scrubbed(text, dsn, known)
     if _REFUSED.search(text):
@@ -74,7 +75,7 @@ def not_connected(text: str, dsn: str, place: str, known: Mapping[str, Any]) -> 
 
 
 def _scrubbed(text: str, dsn: str, known: Mapping[str, Any]) -> str:
-    """A message without anything that may be a part of a password, also of one that was not quoted as it should."""
+    """The message without any part of a password, also if the password was not quoted correctly in the DSN."""
     suspects = [str(known.get("password") or "")]
     if "://" in dsn:
         user_info = dsn.partition("://")[2].rpartition("@")[0].partition(":")[2]

@@ -1,7 +1,7 @@
-"""What is known about values of PostgreSQL's types: `kind_of`. Pure.
+"""The facts about values of PostgreSQL's types: `kind_of`. Pure.
 
-Types that are not listed accept str only, which the server parses with the type's input function both as a parameter
-and in COPY; their keys and rows are left to the database.
+Types that are not listed accept only str. The server parses it with the input function of the type, as a parameter and
+in COPY. The database alone decides about their keys and rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.core.row_sets import ValueKind, Values
 
 __all__ = ["kind_of"]
 
-# An entry of a btree takes 2,704 bytes: three such values of 4 bytes a character.
+# A btree entry has at most 2,704 bytes: three such values with 4 bytes per character.
 INDEXED_CHARACTERS = 200
 _NUMERIC_DIGITS = 1_000
 _UNKNOWN = ValueKind()
@@ -27,10 +27,11 @@ _UNKNOWN = ValueKind()
 def kind_of(
     name: str, modifier: int, element: str, *, deterministic: bool, unicode: bool, indexed: bool
 ) -> ValueKind:
-    """Of a type of pg_catalog by its name.
+    """The facts about a type of pg_catalog.
 
-    modifier: atttypmod. element: the element type's name, of an array. deterministic: the column's collation. unicode:
-    the server's encoding is UTF-8. indexed: the table has more indexes than the key's.
+    `name`: its name. `modifier`: atttypmod. `element`: for an array, the name of its element type. `deterministic`:
+    whether the column's collation is. `unicode`: whether the server's encoding is UTF-8. `indexed`: whether the table
+    has indexes in addition to the key's.
     """
     if element:
         of = kind_of(element, -1, "", deterministic=True, unicode=unicode, indexed=indexed)
@@ -55,7 +56,7 @@ def _within(bound: int, values: Values) -> bool:
 
 
 def _encodes(limit: int | None, values: Values) -> bool:
-    """No NUL, no half of a surrogate pair."""
+    """Whether the values contain no NUL and no lone surrogate, and are within the limit."""
     text = "".join(values)
     if "\0" in text or (limit is not None and max(map(len, values)) > limit):
         return False
@@ -69,7 +70,7 @@ def _encodes(limit: int | None, values: Values) -> bool:
 
 
 def _not_text(values: Values) -> bool:
-    """A str is read by the type, which may refuse it."""
+    """Whether there is no str, which the input function of the type may refuse."""
     return str not in {*map(type, values)}
 
 
@@ -86,7 +87,7 @@ def _all_naive(values: Values) -> bool:
 
 
 def _numeric(modifier: int) -> ValueKind:
-    """NUMERIC, or NUMERIC(precision, scale), which rounds and is bounded."""
+    """The facts about NUMERIC, and about NUMERIC(precision, scale), which rounds and has a limit."""
     takes: frozenset[type] = frozenset({int, Decimal, str})
     if modifier == -1:
         return ValueKind(takes, key=int, sure=partial(_below, Decimal(10) ** _NUMERIC_DIGITS))
@@ -116,7 +117,7 @@ _KINDS = {
     },
     "bytea": ValueKind(frozenset({bytes, str}), key=bytes, sure=_not_text),
     "bool": ValueKind(frozenset({bool, str}), key=bool, sure=_not_text),
-    # Zero and minus zero are one value in the column and print differently; so is NaN: no key.
+    # Not a key: the column treats 0 and -0 as equal although they print differently, and NaN as equal to itself.
     "float8": ValueKind(frozenset({float, int, str}), sure=_types(float)),
     "uuid": ValueKind(frozenset({UUID, str}), key=UUID, sure=_not_text),
     "date": ValueKind(frozenset({date, str}), key=date, sure=_not_text),

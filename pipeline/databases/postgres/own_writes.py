@@ -1,17 +1,17 @@
 """A user's write function inside the sink's transaction: `run_own_write`.
 
-The function may send any statement, in any spelling, on its cursor or on the cursor's connection. Two objects of the
-transaction itself tell whether it is still the one that moved the positions:
+The function may send any statement, in any form, on its cursor or on the cursor's connection. Two objects inside the
+transaction show whether it is still the transaction that moved the positions:
 
-    guard   a cursor WITH HOLD whose query fails. The server runs that query at COMMIT, so a COMMIT rolls back; and
-            it refuses PREPARE TRANSACTION after such a cursor. Nothing that the function sends commits the positions.
-    mark    a savepoint with a random name. After ROLLBACK, or a COMMIT that failed, with or without another BEGIN,
-            it does not exist.
+    guard   a cursor WITH HOLD whose query fails. The server runs the query at COMMIT, so a COMMIT rolls back. The
+            server also refuses PREPARE TRANSACTION after such a cursor. So the function cannot commit the positions.
+    mark    a savepoint with a random name. It does not exist after ROLLBACK or a failed COMMIT, with or without
+            another BEGIN.
 
-The mark is checked whether the function returns or raises: a rejected row must never hide an ended transaction,
-because the batch would be halved and continued from positions that its rows did not reach. Only a function that
-closes the guard first (CLOSE ALL) can commit. This is detected, too, and the server says that this transaction was
-committed.
+The mark is checked when the function returns and when it raises. Otherwise a rejected row could hide an ended
+transaction: the batch would be halved, and the task would continue from positions whose rows were not written. Only a
+function that closes the guard first (CLOSE ALL) can commit. This is also detected: the server reports that the
+transaction was committed.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from pipeline.ports.databases import OwnWrite
 
 __all__ = ["run_own_write"]
 
-# The server's message for the failing query is this text, quoted. pg_backend_pid() keeps it from being evaluated early.
+# The server's error for this query quotes the text. pg_backend_pid() prevents constant folding.
 _GUARD = (
     "SELECT ('the write function must not end the transaction' || left(pg_backend_pid()::text, 0))::integer"
 )
-# No such savepoint; no transaction; no such cursor.
+# The savepoint, the transaction or the cursor does not exist.
 _ENDED = {"3B001", "25P01", "34000"}
 
 
 def run_own_write(connection: psycopg.Connection[Any], write: OwnWrite, place: str) -> None:
-    """Call the function. Raises FatalTaskError when it ended the transaction, RejectedRowsError, psycopg.Error."""
+    """Call the function. Raises FatalTaskError if it ended the transaction, RejectedRowsError, psycopg.Error."""
     mark = f"pipeline_{token_hex(8)}"
     guard = f"DECLARE {mark} NO SCROLL CURSOR WITH HOLD FOR {_GUARD}"
     xid = _send(connection, f"SAVEPOINT {mark}; {guard}; SELECT txid_current()")
@@ -45,7 +45,7 @@ def run_own_write(connection: psycopg.Connection[Any], write: OwnWrite, place: s
     try:
         with psycopg.Cursor(connection) as cursor:
             write.function(cursor, write.events)
-    except Exception as error:  # noqa: BLE001 - whatever the function raises is judged after the transaction is
+    except Exception as error:  # noqa: BLE001 - the transaction is checked before the exception
         raised = error
     _check_connection(connection, write, place, raised)
     failed = connection.info.transaction_status is TransactionStatus.INERROR
@@ -71,7 +71,7 @@ def run_own_write(connection: psycopg.Connection[Any], write: OwnWrite, place: s
 def _check_connection(
     connection: psycopg.Connection[Any], write: OwnWrite, place: str, raised: Exception | None
 ) -> None:
-    """The connection can still be asked."""
+    """Raise FatalTaskError unless the connection can run another statement."""
     if connection.closed and not connection.broken:
         raise _ended(write, place, "has closed the connection") from raised
     if connection.closed:
@@ -101,7 +101,10 @@ def _committed(write: OwnWrite, place: str) -> FatalTaskError:
 
 
 def _send(connection: psycopg.Connection[Any], statements: str) -> object:
-    """On a cursor of our own, since the function may have changed what the connection makes; the last one's value."""
+    """Send statements on a new cursor of a fixed class, because the function may have changed the connection's factory.
+
+    Returns the value of the last one.
+    """
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute(statements.encode())
         while cursor.nextset():

@@ -1,8 +1,8 @@
 """A connection to PostgreSQL: `PostgresSession`.
 
-Each session bounds what others may have to wait for it: a statement waits for a lock at most LOCK_MS, and the server
-ends a session that idles within a transaction (its process was stopped, or its machine is gone) after IDLE_S. A
-session that waits longer than LOCK_MS for a task's rows ends the session that holds them, if that is one of ours.
+Each session bounds how long others wait for it. A statement waits for a lock at most LOCK_MS. The server ends a session
+that is idle in a transaction for IDLE_S, for example because its process was stopped or its machine is unreachable. A
+session that waits longer than LOCK_MS for the rows of a task ends the session that holds them, if a worker opened it.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ LOCK_MS = 3_000
 IDLE_S = 30
 COPY_FROM_ROWS = 20
 STAGE_FROM_ROWS = 100
-# An update of a row visits the versions that its transaction has made of it: beyond this, two transactions are faster.
+# An update of a row visits all versions of it from its own transaction. Above this number, two transactions are faster.
 VERSIONS = 400
 APPLICATION = "pipeline/"
-# A dead server, or a network that swallows everything, is noticed within some 20 s.
+# Detect a dead server, or a network that drops all packets, within about 20 s.
 DEFAULTS: Mapping[str, str] = {
     "connect_timeout": "5",
     "keepalives_idle": "10",
@@ -69,13 +69,13 @@ _OTHER_POSITIONS = (
 
 @dataclass(slots=True)
 class Pinned:
-    """The table of positions that one process uses, with its schema: found once, by the first session."""
+    """The name of the table of positions, with its schema. The first session of the process finds it."""
 
     name: str = ""
 
 
 class PostgresSession(SqlSession):
-    """A connection. `app` is seen in pg_stat_activity."""
+    """A connection. `app` appears in pg_stat_activity."""
 
     MARK = "%s"
     LOCK = " FOR UPDATE"
@@ -102,7 +102,7 @@ class PostgresSession(SqlSession):
         except psycopg.Error as error:
             raise not_connected(
                 str(error), dsn, place, known
-            ) from None  # its text may hold a part of the DSN
+            ) from None  # its text may contain a part of the DSN
         self.same_session = (self._pid,)
         self._pinned.name = self._pinned.name or found or ""
 
@@ -120,7 +120,7 @@ class PostgresSession(SqlSession):
             self.execute(ddl)
         except PipelineError as error:
             if self._has_positions():
-                return  # another worker has just created it
+                return  # another worker has created it concurrently
             raise ConfigError(
                 f"{self._place}: the table {POSITIONS} is missing and cannot be created: {error.message}",
                 hint=f"create it, and grant SELECT, INSERT and UPDATE on it to this role:\n{ddl};",
@@ -141,10 +141,10 @@ class PostgresSession(SqlSession):
         return facts_of(self.query, name, key)
 
     def begin(self) -> None:
-        """The client sends BEGIN before the first statement.
+        """Begin a transaction. The client sends BEGIN before the first statement.
 
-        Outside of autocommit it does so again if a write function ends the transaction: what the function sends after
-        that is in a transaction that is rolled back, too.
+        Without autocommit, it sends BEGIN again if a write function ends the transaction. So the later statements of
+        the function are also in a transaction, which is rolled back.
         """
         with self._translated():
             self._connection.autocommit = False
@@ -154,7 +154,7 @@ class PostgresSession(SqlSession):
             return super().lock(task)
 
     def move(self, hold: Hold, after: Mapping[str, int]) -> bool:
-        """The fence is also where a pooler is noticed that has moved this connection to another session."""
+        """The fence. It also detects a pooler that has moved this connection to another server session."""
         with self._noting(hold.task):
             moved = super().move(hold, after)
         if not moved and self.query("SELECT pg_backend_pid()") != [self.same_session]:
@@ -162,23 +162,23 @@ class PostgresSession(SqlSession):
         return moved
 
     def commit(self) -> None:
-        """The server answers COMMIT of a transaction that has failed with success, and calls it ROLLBACK."""
+        """Commit. Checks the command tag, because the server answers COMMIT of a failed transaction with ROLLBACK."""
         try:
             done = self._run(b"COMMIT").statusmessage
             self._connection.autocommit = True
         except psycopg.Error as error:
             raised = translation(error, self._connection, self._place)
             if isinstance(raised, SinkUnreachableError):
-                # Also when the server says so itself: it may end a session between its commit and its answer.
+                # Also if the server reports it: the server may end a session between the commit and its answer.
                 raise UnknownOutcomeError(raised.message, hint=raised.hint) from error
             raise raised from error
         if done != "COMMIT":
             raise InvariantError(f"{self._place}: COMMIT of a transaction that had failed: {done}")
 
     def rollback(self) -> None:
-        self._staged.clear()  # those that the transaction has created are gone
+        self._staged.clear()  # the rollback drops the tables that the transaction created
         with suppress(psycopg.Error):
-            self._connection.rollback()  # which also forgets statements that were prepared after an error
+            self._connection.rollback()  # also discards statements that were prepared after an error
             self._connection.autocommit = True
             if self._blocked is not None:
                 task, self._blocked = self._blocked, None
@@ -201,9 +201,9 @@ class PostgresSession(SqlSession):
             cursor.executemany(sql.encode(), rows)
 
     def write_rows(self, write: RowsWrite) -> None:
-        """Many rows are copied, where rows may be there already by way of a temporary table, if that gives the same.
+        """Write many rows with COPY if the result is the same, through a temporary table if rows may already exist.
 
-        A batch with too many changes of the same rows is refused as a whole, so that it is halved.
+        Refuses a batch with too many changes of the same rows as a whole, so that the caller halves it.
         """
         target, columns = write.target, write.columns
         if target.mode == "upsert":
@@ -225,7 +225,7 @@ class PostgresSession(SqlSession):
             self._insert(write, rows)
 
     def _insert(self, write: RowsWrite, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Rows in their order."""
+        """Insert rows in their order."""
         target, columns = write.target, write.columns
         append = target.mode == "append"
         facts = target.facts
@@ -243,13 +243,13 @@ class PostgresSession(SqlSession):
             self._copy(stage, columns, rows)
             listed = self.listed(columns)
             into = f"INSERT INTO {self.named(target.table)} ({listed})"
-            # Names have their percent signs doubled, as in any statement with parameters; so it has one.
+            # The percent signs of names are doubled, as in a statement with parameters. So this statement has one.
             ordered = "" if target.mode == "upsert" and facts.independent else " ORDER BY ctid"
             select = f"SELECT {listed} FROM {stage} WHERE %s{ordered}"
             self.execute(f"{into} {select}{self.on_conflict(write)}", (True,))
 
     def _write_in_order(self, write: RowsWrite) -> None:
-        """As `SqlSession.write_rows`, without waiting for the answer to each."""
+        """Like `SqlSession.write_rows`, but without waiting for each answer."""
         insert, delete = self.insert(write).encode(), self.delete(write).encode()
         first: Exception | None = None
         with self._translated(), psycopg.Cursor(self._connection, row_factory=tuple_row) as cursor:
@@ -261,7 +261,7 @@ class PostgresSession(SqlSession):
                                 cursor.execute(delete, change.key)
                             else:
                                 cursor.execute(insert, change)
-                    except Exception as error:  # noqa: BLE001 - kept, because leaving the pipeline raises another one
+                    except Exception as error:  # noqa: BLE001 - kept: the exit of the pipeline raises another
                         first = error
             except psycopg.Error as error:
                 raise first or error from None
@@ -283,7 +283,7 @@ class PostgresSession(SqlSession):
         return super().named_column(column).replace("%", "%%")
 
     def _copy(self, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        # COPY has no parameters, so a percent sign in a name is itself.
+        # COPY has no parameters, so percent signs in names are not doubled.
         sql = f"COPY {table} ({', '.join(map(quoted_column, columns))}) FROM STDIN"
         with (
             self._translated(),
@@ -294,7 +294,7 @@ class PostgresSession(SqlSession):
                 copy.write_row(row)
 
     def _stage(self, write: RowsWrite) -> str:
-        """An empty temporary table with these columns, and no more of the target than their types."""
+        """An empty temporary table with these columns and their types, but without constraints."""
         columns = ", ".join(map(quoted_column, write.columns))
         select = f"SELECT {columns} FROM {write.target.table}"
         stage = f"pg_temp.pipeline_{blake2b(select.encode(), digest_size=8).hexdigest()}"
@@ -302,7 +302,7 @@ class PostgresSession(SqlSession):
             temporary = f"CREATE TEMP TABLE IF NOT EXISTS {stage.removeprefix('pg_temp.')}"
             self.execute(f"{temporary} ON COMMIT DELETE ROWS AS {select} WITH NO DATA")
             self._staged.add(stage)
-        self.execute(f"TRUNCATE {stage}")  # another sink's rows of this transaction may be in it
+        self.execute(f"TRUNCATE {stage}")  # it may contain rows of another sink in this transaction
         return stage
 
     def _may_stage(self) -> bool:
@@ -313,7 +313,7 @@ class PostgresSession(SqlSession):
         return self._temporary
 
     def _has_positions(self) -> bool:
-        """Also notes the schema: from now on it decides, and not the search path of the moment."""
+        """Whether the table exists. Stores its schema, so that later search paths have no effect."""
         if not self._pinned.name:
             self._pinned.name = self.query(f"SELECT {_FIND_POSITIONS}")[0][0] or ""
         return bool(self._pinned.name)
@@ -323,12 +323,12 @@ class PostgresSession(SqlSession):
         try:
             return bool(self.query(f"SELECT FROM {self.named(name)} {where} LIMIT 1", (*group, cluster_id)))
         except ConfigError:
-            return False  # a table of that name and of other columns
+            return False  # a table with this name but other columns
 
     def _end_holder(self, task: TaskId) -> None:
-        """End the session that has locked a task's rows, if it is one of ours.
+        """End the session that has locked the rows of a task, if a worker opened it.
 
-        A process that was stopped in the middle of a transaction would otherwise keep its successor waiting.
+        Otherwise a process that was stopped inside a transaction would block its successor.
         """
         self._run(
             f"SELECT pg_terminate_backend(l.pid) FROM {self.named(self.positions)} p "
@@ -340,12 +340,12 @@ class PostgresSession(SqlSession):
         )
 
     def _run(self, sql: bytes, parameters: Sequence[Any] | None = None) -> psycopg.Cursor[tuple[Any, ...]]:
-        """On a cursor of our own: a write function may have changed what the connection makes."""
+        """Run a statement on a new cursor: a write function may have changed the connection's factories."""
         return psycopg.Cursor(self._connection, row_factory=tuple_row).execute(sql, parameters)
 
     @contextmanager
     def _noting(self, task: TaskId) -> Iterator[None]:
-        """Remember whose rows were locked for too long."""
+        """Record the task whose rows were locked for too long."""
         try:
             yield
         except RetriableError:
@@ -368,4 +368,4 @@ def _parsed(dsn: str, place: str) -> Mapping[str, Any]:
             f"the DSN of {place} cannot be read",
             hint="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, special characters of the password in percent "
             "code; or host=HOST dbname=DATABASE ...",
-        ) from None  # libpq's message quotes it
+        ) from None  # libpq's message contains the DSN

@@ -27,12 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.throughput import PARTITIONS, load, make_app, run_worker
-from pipeline import App, Dedup
+from pipeline import App, Dedup, KafkaSettings, WorkerSettings
 from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import declared_topic
 from pipeline.api.table import TaskOverlay
-from pipeline.broker import LocalKafka
-from pipeline.config import KafkaSettings, WorkerSettings
 from pipeline.core.dedup import digest, id_prefix
 from pipeline.core.journal import Entry, EntryKind, encode_entry
 from pipeline.core.names import EVENT_ID_HEADER, TaskId
@@ -42,7 +40,7 @@ from pipeline.rocksdb.rocks import RocksStores
 from pipeline.rocksdb.store import RocksStore
 from pipeline.runtime.commit.journal_writer import CHUNK_BYTES
 from pipeline.runtime.task.dedup import DedupTable
-from pipeline.testing import ManualClock
+from pipeline.testing import LocalKafka, ManualClock
 
 __all__ = ["EVENTS", "IDS", "Bench", "run"]
 

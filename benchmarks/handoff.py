@@ -24,14 +24,14 @@ import msgspec
 from confluent_kafka import Producer
 from rich.console import Console
 
-from pipeline.broker import LocalKafka
-from pipeline.config import KafkaSettings
+from pipeline import KafkaSettings
 from pipeline.core.names import GroupId, TopicPartition
 from pipeline.core.partitioner import partition_of
 from pipeline.kafka.clients import LOGGER
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import TopicSpec
+from pipeline.testing import LocalKafka
 
 __all__ = ["KEYS", "run"]
 

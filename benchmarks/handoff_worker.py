@@ -7,9 +7,9 @@ from pathlib import Path
 
 from benchmarks import NOT_DECLARED
 from benchmarks.restart_app import make_app
+from pipeline import KafkaSettings, Settings, WorkerSettings
 from pipeline.app import declared_app
 from pipeline.cli.logs import configure_logs
-from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.processes.wiring import run_app
 
 if __name__ == "__main__":

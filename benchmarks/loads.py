@@ -19,10 +19,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.broker import LocalKafka
-from pipeline.config import KafkaSettings
+from pipeline import KafkaSettings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
+from pipeline.testing import LocalKafka
 
 PARTITIONS = 4
 MANY = 1_000

@@ -21,11 +21,10 @@ from confluent_kafka import Producer as RawProducer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline import App, Delivery, Producer
-from pipeline.broker import LocalKafka
-from pipeline.config import KafkaSettings, Settings
+from pipeline import App, Delivery, KafkaSettings, Producer, Settings
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
+from pipeline.testing import LocalKafka
 
 TOPIC = "payments"
 PARTITIONS = 4

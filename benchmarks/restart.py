@@ -38,14 +38,14 @@ from rich.table import Table
 from benchmarks import BenchmarkError
 from benchmarks.restart_app import HOLD, PARTITIONS, STATE, TIMELINE, held
 from benchmarks.timeline import STAGES, Part, parts, read_record
-from pipeline.broker import LocalKafka
-from pipeline.config import KafkaSettings
+from pipeline import KafkaSettings
 from pipeline.core.names import GroupId, TopicPartition
 from pipeline.core.partitioner import partition_of
 from pipeline.kafka.clients import LOGGER
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.source import KafkaSources
 from pipeline.ports import Source, TopicSpec
+from pipeline.testing import LocalKafka
 
 __all__ = ["BOUND_S", "SIZES", "run"]
 

@@ -34,20 +34,20 @@ from rich.table import Table
 
 from benchmarks import NOT_DECLARED, BenchmarkError
 from benchmarks.restart_app import PARTITIONS, make_app
+from pipeline import KafkaSettings, Settings, WorkerSettings
 from pipeline.app import declared_app
-from pipeline.broker import LocalKafka
-from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.kafka.clients import LOGGER
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
-from pipeline.ports import Step, TopicSpec
+from pipeline.ports import TopicSpec
 from pipeline.processes.wiring import build_environment
 from pipeline.runtime.plan import plan_groups
 from pipeline.runtime.restore.restore import RestoredState, restore
 from pipeline.runtime.restore_progress import RestoreProgress
 from pipeline.runtime.task.task import Task
 from pipeline.runtime.worker import Worker
+from pipeline.testing import LocalKafka, Step
 
 __all__ = ["BOUND", "KEYS", "run"]
 

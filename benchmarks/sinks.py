@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.api.sinks import Delete, Mode, Postgres, Sink, Sqlite
+from pipeline import Delete, Postgres, Sink, Sqlite
+from pipeline.api.sinks import Mode
 from pipeline.databases.opening import RealDatabases
 from pipeline.ports.databases import SinkSession
 from pipeline.runtime.sinks.rows import Made, RowMaker

@@ -22,14 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import NOT_DECLARED
-from pipeline import App, Context, Dedup, Event
+from pipeline import App, Context, Dedup, Event, KafkaSettings, Settings, WorkerSettings
 from pipeline.app import declared_app
-from pipeline.broker import LocalKafka
-from pipeline.config import KafkaSettings, Settings, WorkerSettings
 from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from pipeline.processes.wiring import build_worker
+from pipeline.testing import LocalKafka
 
 PARTITIONS = 4
 MANY = 64

@@ -63,3 +63,30 @@ def test_a_worker_starts_without_loading_the_yaml_library() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        (
+            "from pipeline import App; App('shop').topic('orders', key=str, value=int)",
+            "confluent_kafka rocksdict obstore",
+        ),
+        ("from pipeline import ConfigError, Settings", "confluent_kafka rocksdict structlog"),
+        ("from pipeline.testing import TestDriver", "pipeline.broker"),
+    ],
+)
+def test_an_import_loads_no_client_that_it_does_not_need(statement: str, absent: str) -> None:
+    """They take a quarter of a second, in each test run of an app and in each command that imports one."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys\n{statement}\nprint([m for m in {absent.split()} if m in sys.modules])",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "[]\n"

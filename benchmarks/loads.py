@@ -71,7 +71,7 @@ def _load(topic: str, file: Path, servers: str, rows: int) -> float:
     account = json.loads(done.stdout)
     if account["records"] != rows:
         raise SystemExit(f"{topic}: {account['records']:,} records of {rows:,}")
-    return float(account["records"] / account["seconds"])
+    return float(account["records"] / account["duration_s"])
 
 
 def _rows(count: int) -> list[_Row]:

@@ -64,8 +64,8 @@ class Tables:
                 "table", "show", f"{group}.{table}", "--app", APP, "--state-dir", disk, "--json"
             )
             for row in map(json.loads, shown.splitlines()):
-                if owners[row["partition"]] == owner:
-                    rows[row["partition"], row["key"]] = row["value"]
+                if owners[row["task"]] == owner:
+                    rows[row["task"], row["key"]] = row["value"]
         return rows
 
     def _owners(self, group: str) -> dict[int, str]:
@@ -74,7 +74,7 @@ class Tables:
             "journal", "show", "flights", "--group", group, "--last", "1", "--json"
         )
         entries = map(json.loads, shown.splitlines())
-        return {int(entry["task"].rpartition("/")[2]): entry["owner"] for entry in entries}
+        return {int(entry["task"]): entry["owner"] for entry in entries}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`pipeline broker`: a real Apache Kafka on this machine, for development."""
+"""`pipeline broker`: runs Apache Kafka on this machine, for development."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["broker_app", "step_progress"]
 
 broker_app = typer.Typer(
     name="broker",
-    help="A real Apache Kafka on this machine, for development; neither Java nor Docker is needed.",
+    help="Run Apache Kafka on this machine, for development. Needs neither Java nor Docker.",
     no_args_is_help=True,
 )
 
@@ -30,13 +30,16 @@ _POLL_S = 0.2
 _Port = Annotated[
     int | None,
     typer.Option(
-        help=f"Port of the first node; the others follow it. Default: that of $PIPELINE_KAFKA, {_PORT}.",
+        help=f"The port of the first node; the others use the next ports. Default: that of $PIPELINE_KAFKA, {_PORT}.",
         min=1,
         max=65533,
     ),
 ]
 _DataDir = Annotated[
-    Path | None, typer.Option(help="Where records and logs are kept. Default: the user's cache, by port.")
+    Path | None,
+    typer.Option(
+        help="The directory of records and logs. Default: a directory per port in the user's cache."
+    ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
@@ -45,11 +48,12 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on 
 def start(
     port: _Port = None,
     nodes: Annotated[
-        int | None, typer.Option(help="1 or 3 (replicated). Default: as it was, 1 for a new one.")
+        int | None,
+        typer.Option(help="1 or 3 nodes. Three nodes replicate. Default: as before; 1 for a new broker."),
     ] = None,
     data_dir: _DataDir = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Delete the records of an earlier broker first.")
+        bool, typer.Option("--fresh", help="First delete all records and topics of this broker.")
     ] = False,
     as_json: _Json = False,
 ) -> None:
@@ -58,26 +62,28 @@ def start(
     began = time.monotonic()
     with step_progress() as report:
         started = kafka.start(fresh=fresh, report=report)
-    took = f"started in {time.monotonic() - began:.1f} s" if started else "was running already"
+    took = f"started in {time.monotonic() - began:.1f} s" if started else "was already running"
     _say(f"Kafka {took}: {kafka.bootstrap_servers}")
     _say(f"  cluster {kafka.cluster_id}, records and logs in {kafka.data_dir}")
     asked = load_settings().kafka.bootstrap_servers
     if local_port(asked) != local_port(kafka.bootstrap_servers):
-        _say(f"  other commands use the Kafka at {asked}: export PIPELINE_KAFKA={kafka.bootstrap_servers}")
+        _say(
+            f"  other commands use {asked}. To use this Kafka: export PIPELINE_KAFKA={kafka.bootstrap_servers}"
+        )
     if as_json:
         typer.echo(json.dumps(_as_dict(kafka.status())))
 
 
 @broker_app.command()
 def stop(port: _Port = None, data_dir: _DataDir = None) -> None:
-    """Stop the broker. Its records stay, and the next start serves them. Ends with 0 also when no broker runs."""
+    """Stop the broker. Its records are kept. The exit code is also 0 if no broker runs."""
     kafka = _kafka(port, data_dir)
     with step_progress() as report:
         stopped = kafka.stop(report)
     _say(
         "stopped"
         if stopped
-        else f"no broker runs in {kafka.data_dir}; for another one, give its --port or --data-dir"
+        else f"no broker runs in {kafka.data_dir}. For another one, give its --port or --data-dir"
     )
 
 
@@ -87,12 +93,12 @@ def status(
     data_dir: _DataDir = None,
     as_json: _Json = False,
 ) -> None:
-    """Show whether the broker serves clients. Ends with 1 unless every node does."""
+    """Show whether the broker serves clients. Exit code 1 if a node does not."""
     found = _kafka(port, data_dir).status()
     if as_json:
         typer.echo(json.dumps(_as_dict(found)))
     elif not found.nodes:
-        typer.echo(f"no broker was ever started in {found.data_dir}")
+        typer.echo(f"no broker was started in {found.data_dir}")
     else:
         typer.echo(
             f"Apache Kafka {found.kafka_version} at {found.bootstrap_servers}, cluster {found.cluster_id}"
@@ -111,10 +117,10 @@ def status(
 def logs(
     port: _Port = None,
     data_dir: _DataDir = None,
-    node: Annotated[int, typer.Option(help="Which node.")] = 1,
-    lines: Annotated[int, typer.Option(help="How many of the last lines.", min=0)] = 50,
+    node: Annotated[int, typer.Option(help="The number of the node.")] = 1,
+    lines: Annotated[int, typer.Option(help="How many of the last lines to print.", min=0)] = 50,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Print new lines as they come, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Also print new lines, until Ctrl-C.")
     ] = False,
 ) -> None:
     """Print the end of a node's log."""
@@ -123,7 +129,7 @@ def logs(
     if log is None:
         raise BrokerError(
             f"node {node} has no log in {found.data_dir}",
-            hint="see `pipeline broker status`, then --port or --node",
+            hint="list the nodes: pipeline broker status. Then give --port or --node",
         )
     with log.open(encoding="utf-8", errors="replace") as file:
         for line in file.readlines()[-lines:] if lines else ():
@@ -138,10 +144,10 @@ def logs(
 def _kafka(
     port: int | None, data_dir: Path | None, *, nodes: int | None = None, fresh: bool = False
 ) -> LocalKafka:
-    """The broker that the options mean, or that commands use. What they leave open is as it was at the last start."""
+    """The broker of the options, or else that of other commands. Missing options are those of the last start."""
     usual = port or local_port(load_settings().kafka.bootstrap_servers) or _PORT
     where = data_dir or default_data_dir(usual)
-    # What is about to be deleted decides nothing, and may be unreadable.
+    # With `fresh`, the old state is deleted. It is not read, because it may be damaged.
     known = () if fresh else LocalKafka(where).status().nodes
     if port is None:
         port = known[0].port if known else usual
@@ -164,7 +170,7 @@ def _as_dict(found: Status) -> dict[str, object]:
 
 @contextmanager
 def step_progress() -> Iterator[Report]:
-    """A line that changes on a terminal; elsewhere one line for each step."""
+    """Report progress: on a terminal as one line that changes, otherwise as one line per step."""
     console = Console(stderr=True)
     if not console.is_terminal:
         seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""`pipeline checkpoints`: what tasks could be restored from, whether it is whole, and what nobody needs any more."""
+"""`pipeline checkpoints`: list and verify checkpoints, and delete objects that no checkpoint needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.journals import AppArgument, app_named, journaled_tasks
+from pipeline.cli.journals import AppArgument, TaskOption, app_named, journaled_tasks
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -29,14 +29,15 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
 from pipeline.ops.checkpoints import Holding, Inventory, look, prune, store_time_ms, verify
-from pipeline.ports import CheckpointStore
+from pipeline.ports import CheckpointStore, task_fields
 
 __all__ = ["checkpoints_app"]
 
-checkpoints_app = typer.Typer(help="List, verify and prune checkpoints.", no_args_is_help=True)
+checkpoints_app = typer.Typer(
+    help="List and verify checkpoints; delete objects that no checkpoint needs.", no_args_is_help=True
+)
 
 GroupOption = Annotated[str, typer.Option(help="The handler group.")]
-PartitionOption = Annotated[int | None, typer.Option(help="One task; default: all.", min=0)]
 StoreOption = Annotated[
     str | None,
     typer.Option(
@@ -52,26 +53,26 @@ StoreOption = Annotated[
 def list_(
     app: AppArgument,
     group: GroupOption = "main",
-    partition: PartitionOption = None,
+    task: TaskOption = None,
     store: StoreOption = None,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the checkpoints that journals keep, and whether their objects are there. Reads no object's content."""
+    """Show the checkpoints that the journals name, and whether their objects exist. Does not read the objects."""
     place, _ = _store(store)
-    _show(list(_inventories(app, group, partition, place, kafka)), json=json)
+    _show(list(_inventories(app, group, task, place, kafka)), json=json)
 
 
 @checkpoints_app.command("verify")
 def verify_(
     app: AppArgument,
     group: GroupOption = "main",
-    partition: PartitionOption = None,
+    task: TaskOption = None,
     store: StoreOption = None,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Read every object of every checkpoint and compare it with its hash. Ends with 1 when anything is damaged."""
+    """Read every object of every checkpoint and compare it with its hash. Exit code 1 if one is damaged."""
     place, _ = _store(store)
     read = 0
 
@@ -80,7 +81,7 @@ def verify_(
         read += size
 
     began_s = time.monotonic()
-    checked = [verify(found, place, count) for found in _inventories(app, group, partition, place, kafka)]
+    checked = [verify(found, place, count) for found in _inventories(app, group, task, place, kafka)]
     _show(checked, json=json)
     say(f"read {counted(read, 'byte')} in {time.monotonic() - began_s:.1f} s")
     if any(holding.problem for found in checked for holding in found.holdings):
@@ -91,7 +92,7 @@ def verify_(
 def prune_(
     app: AppArgument,
     group: GroupOption = "main",
-    partition: PartitionOption = None,
+    task: TaskOption = None,
     store: StoreOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted.")] = False,
     kafka: KafkaOption = None,
@@ -99,34 +100,38 @@ def prune_(
 ) -> None:
     """Delete objects that no kept checkpoint names and that are older than worker.checkpoint_grace_s.
 
-    Workers do the same after each checkpoint. For tasks that no worker runs, and after crashes. Ages are by the clock
-    of the store: an object is written to learn it, and deleted.
+    Workers do the same after each checkpoint. Use it for tasks that no worker runs, and after crashes. Ages are
+    measured with the clock of the store: the command writes an object, reads its time, and deletes it.
     """
     place, grace_s = _store(store)
     deleted = 0
-    for found in _inventories(app, group, partition, place, kafka, grace_s):
+    for found in _inventories(app, group, task, place, kafka, grace_s):
         sizes = sum(found.strays[name].size for name in found.prunable if name in found.strays)
         if not dry_run:
             prune(found, place)
         deleted += len(found.prunable)
         if json:
             names = [found.prefix + name for name in found.prunable]
-            print_json({"task": str(found.task), "deleted": names, "bytes": sizes, "dry_run": dry_run})
+            print_json(
+                {**task_fields(found.task), "deleted": names, "deleted_bytes": sizes, "dry_run": dry_run}
+            )
         for name in () if json else found.prunable:
             typer.echo(found.prefix + name)
         unreadable = [holding for holding in found.holdings if holding.manifest is None]
         if unreadable:
-            say(f"{found.task}: nothing is deleted while a manifest cannot be read: {unreadable[0].problem}")
+            say(
+                f"{found.task}: nothing is deleted, because a manifest cannot be read: {unreadable[0].problem}"
+            )
         elif not found.holdings and found.strays:
             say(
-                f"{found.task}: its journal names no checkpoint; {counted(len(found.strays), 'object')} in "
-                f"{found.prefix} may be all that is left of another journal: judge, and delete them by hand"
+                f"{found.task}: its journal names no checkpoint. {counted(len(found.strays), 'object')} in "
+                f"{found.prefix} may belong to a journal that was lost. If they do not, delete them yourself"
             )
     say(f"{'would delete' if dry_run else 'deleted'} {counted(deleted, 'object')}")
 
 
 def _store(url: str | None) -> tuple[CheckpointStore, float]:
-    """The store, and the grace age. Raises ConfigError."""
+    """Return the store, and the age in seconds below which objects are not deleted. Raises ConfigError."""
     settings = load_settings({"checkpoint_store": url}).worker
     found = open_checkpoint_store(settings.checkpoint_store)
     if found is None:
@@ -140,19 +145,19 @@ def _store(url: str | None) -> tuple[CheckpointStore, float]:
 def _inventories(
     app: str,
     group: str,
-    partition: int | None,
+    number: int | None,
     store: CheckpointStore,
     kafka: str | None,
     grace_s: float | None = None,
 ) -> Iterator[Inventory]:
-    """`grace_s`: of what is to be pruned."""
+    """Read the checkpoints of the tasks. With `grace_s`, also find the objects that can be deleted."""
     group_id = GroupId(app_named(app), check_name("group", group))
     settings = kafka_settings(kafka)
     with (
         closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
         closing(KafkaJournalReader(settings)) as reader,
     ):
-        tasks = journaled_tasks(cluster, group_id, partition)
+        tasks = journaled_tasks(cluster, group_id, number)
         cluster_id, now_ms = cluster.cluster_id(), 0
         if grace_s is not None:
             now_ms = store_time_ms(cluster_id, group_id, store, os.urandom(8))
@@ -172,20 +177,22 @@ def _show(inventories: Sequence[Inventory], *, json: bool) -> None:
     for found in inventories:
         for holding in found.holdings:
             if holding.problem:
-                typer.echo(f"{_place(found)}, entry {holding.ref.seq:,}: {holding.problem}")
+                typer.echo(f"{_task_name(found)}, entry {holding.ref.seq:,}: {holding.problem}")
     strays = [held for found in inventories for held in found.strays.values()]
     if strays:
-        say(f"beside them {counted(len(strays), 'object')} of {sum(held.size for held in strays):,} bytes")
+        say(
+            f"{counted(len(strays), 'object')} ({sum(held.size for held in strays):,} bytes) belong to no checkpoint"
+        )
     for found in inventories:
         if not found.restorable:
-            say(f"{found.task} could not be restored on an empty disk: runbooks/nothing-to-restore-from.md")
+            say(f"{found.task} cannot be restored on an empty disk: runbooks/nothing-to-restore-from.md")
 
 
 _COLUMNS = (
     Column("task"),
     Column("entry", number=True),
     Column("offset", number=True),
-    Column("made"),
+    Column("created"),
     Column("bytes", number=True),
     Column("files", number=True),
     Column("state"),
@@ -193,13 +200,13 @@ _COLUMNS = (
 
 
 def _rows(found: Inventory) -> Iterator[list[Cell]]:
-    """A row for each checkpoint. What is wrong with one may name an object, and stands below the table."""
+    """A row for each checkpoint. Problems name objects and are long, so they are printed below the table."""
     if not found.holdings:
-        yield [_place(found), None, None, None, None, None, "no checkpoint"]
+        yield [_task_name(found), None, None, None, None, None, "no checkpoint"]
     for holding in found.holdings:
         ref = holding.ref
         yield [
-            *(_place(found), ref.seq, ref.offset),
+            *(_task_name(found), ref.seq, ref.offset),
             datetime.fromtimestamp(ref.wall_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ"),
             ref.size,
             len(holding.manifest.files) if holding.manifest else None,
@@ -207,20 +214,20 @@ def _rows(found: Inventory) -> Iterator[list[Cell]]:
         ]
 
 
-def _place(found: Inventory) -> str:
+def _task_name(found: Inventory) -> str:
     return f"{found.task.group}/{found.task.partition}"
 
 
 def _document(found: Inventory) -> dict[str, Any]:
     return {
-        "task": str(found.task),
+        **task_fields(found.task),
         "prefix": found.prefix,
         "journal_start": found.journal_start,
         "journal_end": found.journal_end,
         "restorable": found.restorable,
         "checkpoints": [_holding(holding) for holding in found.holdings],
-        "stray_objects": len(found.strays),
-        "stray_bytes": sum(held.size for held in found.strays.values()),
+        "unreferenced_objects": len(found.strays),
+        "unreferenced_bytes": sum(held.size for held in found.strays.values()),
     }
 
 
@@ -230,7 +237,7 @@ def _holding(holding: Holding) -> dict[str, Any]:
         "seq": ref.seq,
         "offset": ref.offset,
         "chain": ref.chain.hex(),
-        "wall_ms": ref.wall_ms,
+        "created_ms": ref.wall_ms,
         "bytes": ref.size,
         "files": len(holding.manifest.files) if holding.manifest else None,
         "manifest": ref.manifest,

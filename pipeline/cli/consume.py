@@ -1,4 +1,4 @@
-"""`pipeline consume`: committed records of a topic, for people and for programs."""
+"""`pipeline consume`: prints the committed records of a topic, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pipeline.ports import JournalBounds, Record, SystemClock
 
 __all__ = ["consume"]
 
-_GROUP = "pipeline.consume"  # the client wants one; nothing is ever committed to it
+_GROUP = "pipeline.consume"  # required by the client; no offsets are committed to it
 
 
 class StartAt(StrEnum):
-    """Where reading begins."""
+    """Where to start reading."""
 
     BEGINNING = "beginning"
     END = "end"
@@ -35,21 +35,21 @@ class StartAt(StrEnum):
 
 def consume(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="An existing topic.")],
-    begin: Annotated[StartAt, typer.Option("--from", help="Where to begin.")] = StartAt.BEGINNING,
+    begin: Annotated[StartAt, typer.Option("--from", help="Where to start.")] = StartAt.BEGINNING,
     most: Annotated[
         int | None, typer.Option("--max", metavar="N", help="Stop after N records.", min=1)
     ] = None,
     partition: Annotated[int | None, typer.Option(help="Only this partition.", min=0)] = None,
     key: Annotated[str | None, typer.Option(help="Only records with this key.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Do not stop at the end: wait for more.")] = False,
-    kafka: KafkaOption = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a record, one record a line.")
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Do not stop at the end: also print new records.")
     ] = False,
+    kafka: KafkaOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per record.")] = False,
 ) -> None:
     """Show the committed records of a topic: partition, offset, time, key, value."""
     if begin is StartAt.END and not follow:
-        raise typer.BadParameter("--from end shows what comes from now on: give --follow, too")
+        raise typer.BadParameter("--from end prints only new records, so it requires --follow")
     settings = kafka_settings(kafka)
     wanted = key.encode() if key is not None else None
     show = _show_json if json else _show_line
@@ -83,7 +83,7 @@ def _bounds(
             raise no_topic(topic, cluster.topics())
     if partition is not None and partition >= found.partitions:
         raise InputError(
-            f"topic {topic!r} has no partition {partition}: they are 0 to {found.partitions - 1}"
+            f"topic {topic} has no partition {partition}: its partitions are 0 to {found.partitions - 1}"
         )
     numbers = range(found.partitions) if partition is None else (partition,)
     return {place: reader.bounds(place) for place in (TopicPartition(topic, number) for number in numbers)}
@@ -115,13 +115,13 @@ def _show_json(record: Record) -> None:
         **json_field("value", record.value()),
     }
     headers: dict[str, object] = {}
-    found, left_out = readable_headers(record)
+    found, omitted = readable_headers(record)
     for name, value in found:
         headers.update(text_field(name, value))
     if headers:
         document["headers"] = headers
-    if left_out:
-        document["headers_left_out"] = left_out
+    if omitted:
+        document["headers_omitted"] = omitted
     print_json(document)
 
 

@@ -1,4 +1,4 @@
-"""Finds the group whose dead letters a command works on: `dead_letter_place`."""
+"""Finds the group whose dead letters a command uses: `dead_letter_place`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["LetterPlace", "dead_letter_place"]
 
 
 class LetterPlace(NamedTuple):
-    """A group whose dead letters are asked about."""
+    """A group with dead letters, and what is needed to read them."""
 
     app: DeclaredApp
     group: DeclaredGroup
@@ -38,6 +38,13 @@ class LetterPlace(NamedTuple):
 
 @contextmanager
 def dead_letter_place(target: str, group: str | None, kafka: str | None) -> Iterator[LetterPlace]:
+    """Open the clients for the dead letters of a group, and close them afterwards.
+
+    Raises:
+        ConfigError: The app cannot be loaded.
+        InputError: There is no such group, or it has no dead letters.
+        UnreachableError: Kafka does not answer.
+    """
     app = find_app(target)
     settings = load_settings({"bootstrap_servers": kafka})
     environment = build_environment(app, settings, wait=CommandWait(settings.kafka))
@@ -52,7 +59,7 @@ def dead_letter_place(target: str, group: str | None, kafka: str | None) -> Iter
 
 
 def _group(app: DeclaredApp, name: str | None, environment: Environment) -> DeclaredGroup:
-    """The group that is named, or the only one that has dead letters."""
+    """The group with this name, or the only group with dead letters."""
     groups = app.groups
     known = ", ".join(group.name for group in groups) or "none"
     if name is not None:
@@ -64,10 +71,12 @@ def _group(app: DeclaredApp, name: str | None, environment: Environment) -> Decl
     found = [group for group in groups if group.id.dead_letter_topic in there]
     if not found:
         raise InputError(
-            f"app {app.name} has no dead letters: none of its groups ({known}) has a topic for them",
-            hint="a worker creates it when a handler has on_error='dead_letter'",
+            f"app {app.name} has no dead letters: none of its groups ({known}) has a dead-letter topic",
+            hint="a worker creates the topic if a handler has on_error='dead_letter'",
         )
     if len(found) > 1:
         names = ", ".join(group.name for group in found)
-        raise InputError(f"several groups have dead letters: {names}", hint="choose one with --group")
+        raise InputError(
+            f"several groups of app {app.name} have dead letters: {names}", hint="choose one with --group"
+        )
     return found[0]

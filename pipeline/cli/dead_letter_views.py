@@ -1,4 +1,4 @@
-"""Dead letters as `pipeline deadletters` shows them."""
+"""Formats dead letters for `pipeline deadletters`, as text and as JSON documents."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Row = tuple[FailedRecord, DeadLetter, ReplayMark | None]
 
 
 def record_lines(rows: Sequence[Row], width: int) -> Iterator[str]:
-    """Two lines for each record: what and where, and then why, cut to the width of the terminal."""
-    table = [("id", "record", "given up", "letters", "state")]
+    """Two lines for each record: its position and state, and the error, cut to the width of the terminal."""
+    table = [("id", "record", "failed", "letters", "state")]
     for record, found, mark in rows:
-        given_up = found.letter.failed_ms
+        failed_ms = found.letter.failed_ms
         table.append(
             (
                 found.name,
                 str(found.letter.origin),
-                f"{iso_time(given_up)[:19]}Z" if given_up else "-",
+                f"{iso_time(failed_ms)[:19]}Z" if failed_ms else "-",
                 f"{len(record.ids):,}",
                 _state(mark),
             )
@@ -42,9 +42,9 @@ def record_lines(rows: Sequence[Row], width: int) -> Iterator[str]:
 
 def _reason(found: DeadLetter) -> str:
     letter = found.letter
-    tries = f", {letter.tries:,} tries" if letter.tries > 1 else ""
+    attempts = f", {letter.tries:,} attempts" if letter.tries > 1 else ""
     replay = f", replay {letter.replay:,}" if letter.replay else ""
-    return f"{letter.handler or 'no handler'}{tries}{replay}: {readable(letter.error.encode())}"
+    return f"{letter.handler or 'no handler'}{attempts}{replay}: {readable(letter.error.encode())}"
 
 
 def _cut(text: str, width: int) -> str:
@@ -64,12 +64,12 @@ def _replayed(mark: ReplayMark | None) -> str:
 
 
 def record_summary(record: FailedRecord, found: DeadLetter, mark: ReplayMark | None) -> dict[str, object]:
-    """What `list` says of a record, for programs."""
-    return {**letter_summary(found, mark), "state": _state(mark).value, "letters": len(record.ids)}
+    """The JSON document of a record in `list`."""
+    return {**letter_summary(found, mark), "state": _state(mark).value, "dead_letters": len(record.ids)}
 
 
 def letter_summary(found: DeadLetter, mark: ReplayMark | None) -> dict[str, object]:
-    """What is said of a letter, for programs."""
+    """The JSON fields that describe a dead letter in all commands."""
     letter = found.letter
     return {
         "id": found.name,
@@ -77,9 +77,9 @@ def letter_summary(found: DeadLetter, mark: ReplayMark | None) -> dict[str, obje
         "partition": letter.origin.partition,
         "offset": letter.origin.offset,
         "timestamp": iso_time(letter.origin.timestamp_ms) if letter.origin.timestamp_ms >= 0 else None,
-        "given_up": iso_time(letter.failed_ms) if letter.failed_ms else None,
+        "failed": iso_time(letter.failed_ms) if letter.failed_ms else None,
         "handler": letter.handler,
-        "tries": letter.tries,
+        "attempts": letter.tries,
         "replay": letter.replay,
         "error": letter.error,
         "replayed": iso_time(mark.replayed_ms) if mark is not None and not mark.discarded else None,
@@ -89,29 +89,29 @@ def letter_summary(found: DeadLetter, mark: ReplayMark | None) -> dict[str, obje
 
 
 def letter_document(found: DeadLetter, mark: ReplayMark | None) -> dict[str, object]:
-    """Everything, for programs."""
+    """The complete JSON document of a dead letter."""
     headers = [{"name": name, **text_field("value", value)} for name, value in found.headers]
     return {
         **letter_summary(found, mark),
         "traceback": found.letter.traceback,
         "headers": headers,
-        "headers_left_out": found.letter.left_out or None,
+        "headers_omitted": found.letter.left_out or None,
         **text_field("key", found.key),
         **json_field("value", found.value),
     }
 
 
 def letter_lines(found: DeadLetter, mark: ReplayMark | None) -> Iterator[str]:
-    """Everything, for people."""
+    """The complete dead letter as text."""
     letter = found.letter
     yield f"dead letter {found.name}"
     stamp = letter.origin.timestamp_ms
     yield f"  record     {letter.origin}" + (f" of {iso_time(stamp)}" if stamp >= 0 else "")
     when = f"{iso_time(letter.failed_ms)}, " if letter.failed_ms else ""
-    tries = f"{letter.tries} tries" if letter.tries > 1 else "1 try"
-    yield f"  given up   {when}by {letter.handler or 'nobody: it has no handler'}, after {tries}"
+    attempts = counted(letter.tries, "attempt")
+    yield f"  failed     {when}in {letter.handler or 'no handler (its topic has none)'}, after {attempts}"
     if letter.replay:
-        yield f"  replay     number {letter.replay} of the record, which failed"
+        yield f"  replay     number {letter.replay} of this record failed"
     if mark is not None and mark.discarded:
         yield f"  discarded  {iso_time(mark.replayed_ms)}"
     else:
@@ -122,7 +122,7 @@ def letter_lines(found: DeadLetter, mark: ReplayMark | None) -> Iterator[str]:
     for name, value in found.headers:
         yield f"  header     {readable(name.encode())}: {readable(value)}"
     if letter.left_out:
-        yield f"  left out   {readable(letter.left_out.encode())}"
+        yield f"  omitted    {readable(letter.left_out.encode())}"
     yield from _bytes("key", found.key)
     yield from _bytes("value", found.value)
 
@@ -134,4 +134,4 @@ def _bytes(name: str, data: bytes | None) -> Iterator[str]:
         for line in hex_lines(data[:_HEX_SHOWN]):
             yield f"    {line}"
         if len(data) > _HEX_SHOWN:
-            yield f"    ... {len(data) - _HEX_SHOWN:,} bytes more: --json has all of them"
+            yield f"    ... {len(data) - _HEX_SHOWN:,} more bytes: --json prints all of them"

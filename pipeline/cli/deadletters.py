@@ -1,4 +1,4 @@
-"""`pipeline deadletters`: what could not be processed, why, and another try."""
+"""`pipeline deadletters`: shows, replays, discards and deletes dead letters."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from pipeline.ops.dead_letters.replaying import Replayer, ReplayReport
 
 __all__ = ["deadletters_app"]
 
-deadletters_app = typer.Typer(
-    help="Look at dead letters; replay, discard or delete them.", no_args_is_help=True
-)
+deadletters_app = typer.Typer(help="Show, replay, discard and delete dead letters.", no_args_is_help=True)
 
 _SHOWN = 50
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as in flights.app:app.")]
 Ids = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID]...", help="Only these, as `list` names them: PARTITION:OFFSET."),
+    typer.Argument(
+        metavar="[ID]...", help="Only these dead letters. IDs are PARTITION:OFFSET, as `list` shows them."
+    ),
 ]
 GroupOption = Annotated[
-    str | None, typer.Option(help="The handler group; default: the one that has dead letters.")
+    str | None, typer.Option(help="The handler group. Default: the only group with dead letters.")
 ]
 PartitionOption = Annotated[
-    int | None, typer.Option(help="Only records of this partition, and so of one task.", min=0)
+    int | None, typer.Option(help="Only records of this partition of the input.", min=0)
 ]
-ErrorOption = Annotated[str, typer.Option(metavar="TEXT", help="Only those with TEXT in the error.")]
-MaxOption = Annotated[int | None, typer.Option("--max", metavar="N", help="N of them at most.", min=1)]
+ErrorOption = Annotated[str, typer.Option(metavar="TEXT", help="Only dead letters with TEXT in their error.")]
+MaxOption = Annotated[int | None, typer.Option("--max", metavar="N", help="At most N.", min=1)]
 
 
 @deadletters_app.command("list")
@@ -54,14 +54,17 @@ def list_(
     ] = False,
     most: Annotated[
         int | None,
-        typer.Option("--max", metavar="N", help=f"The newest N. Default: {_SHOWN}, with --json all.", min=1),
+        typer.Option(
+            "--max", metavar="N", help=f"The newest N records. Default: {_SHOWN}; with --json, all.", min=1
+        ),
     ] = None,
     kafka: KafkaOption = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a record.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per record.")] = False,
 ) -> None:
-    """Show the records that failed: where they are, when and why they failed, and what became of them.
+    """Show the records that failed: their position, the time, the error, and their state.
 
-    The dead letters of one record are one entry, under the ID of the newest letter.
+    The state is open, replayed or discarded. All dead letters of one record are one entry, which has the ID of the
+    newest one.
     """
     with dead_letter_place(target, group, kafka) as place:
         marks = place.marks
@@ -90,7 +93,7 @@ def list_(
             return
         for line in record_lines(rows, terminal_width()):
             typer.echo(line)
-        hidden = f"; the newest {len(rows)} are shown" if len(rows) < len(records) else ""
+        hidden = f"; only the newest {len(rows)} are shown" if len(rows) < len(records) else ""
         say(
             f"{counted(len(states), 'record')} of group {place.group.name} failed: {count[State.OPEN]:,} open, "
             f"{count[State.REPLAYED]:,} replayed, {count[State.DISCARDED]:,} discarded{hidden}"
@@ -106,9 +109,9 @@ def show(
     error: ErrorOption = "",
     most: MaxOption = None,
     kafka: KafkaOption = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a letter.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per dead letter.")] = False,
 ) -> None:
-    """Show everything of dead letters: the record with its headers and bytes, the error with its traceback."""
+    """Show complete dead letters: the record with its headers and bytes, and the error with its traceback."""
     with dead_letter_place(target, group, kafka) as place:
         choice = _choice(ids, partition, error)
         marks = place.marks
@@ -123,10 +126,10 @@ def show(
                 typer.echo(("\n" if shown else "") + "\n".join(letter_lines(letter, mark)))
             shown += 1
         if not shown:
-            raise InputError(f"there is no such dead letter in topic {place.topic.name}", hint=_ask(target))
+            raise InputError(f"topic {place.topic.name} has no such dead letter", hint=_ask(target))
         if choice.ids and most is None and shown < len(choice.ids):
             raise InputError(
-                f"of {len(choice.ids)} dead letters {len(choice.ids) - shown} are not there",
+                f"topic {place.topic.name} lacks {len(choice.ids) - shown} of these {len(choice.ids)} dead letters",
                 hint=_ask(target),
             )
 
@@ -142,19 +145,20 @@ def replay(
     again: Annotated[
         bool,
         typer.Option(
-            "--again", help="Also those that were replayed or discarded before, once more with each run."
+            "--again",
+            help="Also records that were replayed or discarded before. Each run replays them again.",
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be replayed, and change nothing.")
+        bool, typer.Option("--dry-run", help="Show how many records would be replayed, and change nothing.")
     ] = False,
     kafka: KafkaOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
-    """Let the group's handlers try records that failed again, each exactly once. Run it again after any crash.
+    """Let the group's handlers process failed records again, each exactly once.
 
-    Only this group sees them. Of the dead letters of one record the newest is replayed, whichever ID names it. A record
-    that fails again becomes a dead letter again.
+    Only this group receives them. The newest dead letter of each record is replayed, whichever of its IDs is given. A
+    record that fails again becomes a dead letter again. After a crash of this command, run it again.
     """
     with dead_letter_place(target, group, kafka) as place:
         choice = _choice(ids, partition, error)
@@ -166,7 +170,7 @@ def replay(
         else:
             done = replayer.run(choice, most)
         if choice.ids and not (done.letters or done.before or done.refused):
-            raise InputError(f"there is no such dead letter in topic {place.topic.name}", hint=_ask(target))
+            raise InputError(f"topic {place.topic.name} has no such dead letter", hint=_ask(target))
     _report(done, place, dry_run=dry_run, json=json)
     if done.refused:
         raise typer.Exit(1)
@@ -179,21 +183,21 @@ def discard(
     group: GroupOption = None,
     partition: PartitionOption = None,
     error: ErrorOption = "",
-    everything: Annotated[bool, typer.Option("--all", help="All that are open.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All open records.")] = False,
     most: MaxOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show how many would be discarded, and change nothing.")
+        bool, typer.Option("--dry-run", help="Show how many records would be discarded, and change nothing.")
     ] = False,
     kafka: KafkaOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
-    """Mark records that failed as handled, without replaying them.
+    """Mark failed records as handled, without a replay.
 
-    Their dead letters stay until `purge`. `replay --again` with their IDs replays them all the same.
+    Their dead letters are kept until `purge`. `replay --again` with their IDs still replays them.
     """
     if not (ids or error or everything or partition is not None):
         raise InputError(
-            "nothing says which records are to be discarded", hint="name IDs, --partition, --error, or --all"
+            "the records to discard are not given", hint="add IDs, --partition, --error, or --all"
         )
     with dead_letter_place(target, group, kafka) as place:
         choice = _choice(ids, partition, error)
@@ -204,12 +208,12 @@ def discard(
         else:
             done = discarder.run(choice, most)
         if choice.ids and not (done.letters or done.before):
-            raise InputError(f"there is no such dead letter in topic {place.topic.name}", hint=_ask(target))
+            raise InputError(f"topic {place.topic.name} has no such dead letter", hint=_ask(target))
     if json:
-        print_json({"discarded": done.letters, "before": done.before, "dry_run": dry_run})
+        print_json({"discarded": done.letters, "already_handled": done.before, "dry_run": dry_run})
         return
     verb = "would be discarded" if dry_run else "discarded"
-    before = f"; {done.before:,} had been replayed or discarded before" if done.before else ""
+    before = f"; {done.before:,} were already replayed or discarded" if done.before else ""
     typer.echo(f"{counted(done.letters, 'record')} {verb}{before}")
 
 
@@ -218,14 +222,14 @@ def purge(
     target: Target,
     group: GroupOption = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Delete them. Without it, show what would be deleted.")
+        bool, typer.Option("--yes", help="Delete them. Without --yes, show how many would be deleted.")
     ] = False,
     kafka: KafkaOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
-    """Delete dead letters of records that were replayed or discarded.
+    """Delete the dead letters of records that were replayed or discarded.
 
-    Kafka deletes from the begin of a partition on, so letters behind an open one stay.
+    Kafka can only delete from the start of a partition, so a dead letter after an open one is kept.
     """
     with dead_letter_place(target, group, kafka) as place:
         backoff_ms = place.settings.worker.retry_backoff_ms
@@ -235,16 +239,16 @@ def purge(
             else plan_purge(place.group.id, place.environment)
         )
     if json:
-        print_json({"purged": done.letters, "open": done.open, "behind": done.behind, "dry_run": not yes})
+        print_json({"deleted": done.letters, "open": done.open, "blocked": done.behind, "dry_run": not yes})
         return
     verb = "deleted" if yes else "would be deleted"
     typer.echo(f"{counted(done.letters, 'dead letter')} {verb}; {counted(done.open, 'record')} open")
     if done.behind:
         say(
-            f"{counted(done.behind, 'dead letter')} more can be deleted after the open ones before them are handled"
+            f"{counted(done.behind, 'dead letter')} more can be deleted when the open ones before them are handled"
         )
     if not yes and done.letters:
-        say("nothing was changed: add --yes to delete them")
+        say("nothing was changed. To delete them, add --yes")
 
 
 def _choice(ids: Sequence[str] | None, partition: int | None, error: str) -> Choice:
@@ -256,24 +260,31 @@ def _found(place: LetterPlace, choice: Choice) -> Iterator[DeadLetter]:
 
 
 def _report(done: ReplayReport, place: LetterPlace, *, dry_run: bool, json: bool) -> None:
-    refused = [{"id": each.letter.name, "reason": each.reason} for each in done.refused]
+    refused = [{"id": each.letter.name, "message": each.reason} for each in done.refused]
     if json:
-        print_json({"replayed": done.letters, "before": done.before, "refused": refused, "dry_run": dry_run})
+        print_json(
+            {
+                "replayed": done.letters,
+                "already_handled": done.before,
+                "refused": refused,
+                "dry_run": dry_run,
+            }
+        )
     else:
         verb = "would be replayed" if dry_run else "replayed"
         before = f"; {_before(done)}" if done.before else ""
         typer.echo(f"{counted(done.letters, 'dead letter')} {verb}{before}")
     for each in refused:
-        say(f"not replayed: {each['id']}: {each['reason']}")
+        say(f"not replayed: {each['id']}: {each['message']}")
     if done.letters and not dry_run:
-        say(f"the workers handle them next; pipeline status {place.app.name} counts those that wait as lag")
+        say(f"the workers process them next; until then, pipeline status {place.app.name} counts them as lag")
 
 
 def _before(done: ReplayReport) -> str:
     replayed = done.before - done.discarded
     parts = [(replayed, "replayed"), (done.discarded, "discarded")]
-    said = " and ".join(f"{number:,} had been {verb}" for number, verb in parts if number)
-    return f"{said} before (--again)"
+    said = " and ".join(f"{number:,} were already {verb}" for number, verb in parts if number)
+    return f"{said} (replay them again with --again)"
 
 
 def _ask(target: str) -> str:

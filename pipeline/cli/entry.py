@@ -1,4 +1,4 @@
-"""Where the `pipeline` command begins: Ctrl-C ends it without a traceback from here on, also amid its imports."""
+"""The entry point of the `pipeline` command. Ctrl-C ends it without a traceback, also during its imports."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line. This is the console script."""
     try:
-        from pipeline.cli.main import main as run  # noqa: PLC0415 - loading takes long enough to be interrupted
+        from pipeline.cli.main import main as run  # noqa: PLC0415 - the import takes long enough to be interrupted
 
         run()
     except KeyboardInterrupt:

@@ -1,19 +1,22 @@
 """The help of every command: plain text, the same on a terminal and in a pipe.
 
-Typer's own help puts each word in a box of three columns, and required arguments in braces. This help looks like that
-of `git` and `kubectl`: a usage line that can be typed, then arguments and options with their values and defaults.
-`adopt` applies it to a command line and everything below it.
+Typer's own help has boxes with three columns, and puts required arguments in braces. This help looks like that of `git`
+and `kubectl`: a usage line that can be typed, then arguments and options with their values and defaults, and an
+example. `adopt` applies it to a command line and all its commands.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from pipeline.cli.examples import EXAMPLES
 
 __all__ = ["Command", "Commands", "adopt"]
 
@@ -22,39 +25,51 @@ _FILE = re.compile(r"path|file|dir", re.IGNORECASE)
 
 
 class Command(TyperCommand):
-    """A command with plain help."""
+    """A command with plain help and an example."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """`[OPTIONS] MODULE:APP [ID]...`."""
+        """The words after the command: `[OPTIONS] MODULE:APP [ID]...`."""
         return [self.options_metavar or "", *_arguments(self, ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then options, each with what it takes."""
+        """Arguments, then options, each with its value."""
         _write(self, ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """The example, on one line that can be copied."""
+        example = EXAMPLES.get(ctx.command_path.partition(" ")[2])
+        if example is not None:
+            with formatter.section("Example"):
+                formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
 
 class Commands(TyperGroup):
-    """Commands with plain help, each with its first sentence."""
+    """Commands with plain help, each with its first sentence. `sections`: the names of commands, by heading."""
+
+    sections: Mapping[str, Sequence[str]] = {}
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """`[OPTIONS] COMMAND ...`."""
+        """The words after the command: `[OPTIONS] COMMAND ...`."""
         return [self.options_metavar or "", *_arguments(self, ctx), "COMMAND ..."]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Options, then commands."""
         _write(self, ctx, formatter)
-        rows = [
-            (name, _first_sentence(command.help or ""))
+        rows = {
+            name: _first_sentence(command.help or "")
             for name in self.list_commands(ctx)
             for command in [self.commands[name]]
             if not command.hidden
-        ]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        }
+        for title, names in (self.sections or {"Commands": tuple(rows)}).items():
+            shown = [(f"{name:<{max(map(len, rows))}}", rows[name]) for name in names if name in rows]
+            if shown:
+                with formatter.section(title):
+                    formatter.write_dl(shown)
 
 
 def adopt(app: typer.Typer, kind: type[Commands] = Commands) -> typer.Typer:
-    """Give plain help to an app and all that is below it; the same app. `kind`: the class of the app itself."""
+    """Give plain help to an app and all its commands, and return the app. `kind` is the class of the app itself."""
     app.rich_markup_mode = None
     app.info.cls = kind
     for command in app.registered_commands:
@@ -88,7 +103,7 @@ def _arguments(command: Any, ctx: Any) -> list[str]:
 
 
 def _name(parameter: Any, ctx: Any) -> str:
-    """`MODULE:APP`, `[ID]...`, `--weight N`, `--json`."""
+    """The name of a parameter: `MODULE:APP`, `[ID]...`, `--weight N`, `--json`."""
     if parameter.param_type_name == "argument":
         name = (parameter.metavar or parameter.name.upper()).strip("[].")
         name = name if parameter.required else f"[{name}]"
@@ -99,7 +114,7 @@ def _name(parameter: Any, ctx: Any) -> str:
 
 
 def _value(parameter: Any, ctx: Any) -> str:
-    """What an option takes, by its type: N, PATH, a choice of words, TEXT."""
+    """The value of an option, by its type: N, PATH, a choice of words, or TEXT."""
     record = parameter.get_help_record(ctx)
     shown = record[0].rpartition(parameter.opts[-1])[2].strip(" <>[]") if record else ""
     if "|" in shown:
@@ -108,13 +123,13 @@ def _value(parameter: Any, ctx: Any) -> str:
 
 
 def _help(parameter: Any) -> str:
-    """The text, with the default where there is one and the text does not say it."""
+    """The help of a parameter, with its default if there is one and the text does not name it."""
     text: str = " ".join((parameter.help or "").split())
     default = parameter.default
     if parameter.required and parameter.param_type_name == "option":
         return f"{text} Required."
     if isinstance(default, bool) or not isinstance(default, str | int | float | Path | Enum):
-        return text  # none, or what the library means by none
+        return text  # no default, or the library's marker for that
     if "Default" in text or not str(default):
         return text
     shown = default.value if isinstance(default, Enum) else default
@@ -122,6 +137,6 @@ def _help(parameter: Any) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    """What a list of commands shows of each: never cut in the middle."""
+    """The first sentence, which the list of commands shows. It is never cut."""
     paragraph = " ".join(text.strip().partition("\n\n")[0].split())
     return re.split(r"(?<=[.]) ", paragraph, maxsplit=1)[0]

@@ -1,4 +1,4 @@
-"""`pipeline journal`: what a task committed, entry by entry; and the end of a journal that is beyond repair."""
+"""`pipeline journal`: show the entries of journals; delete the journal of a group."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.journals import AppArgument, app_named, journaled_tasks
+from pipeline.cli.journals import AppArgument, TaskOption, app_named, journaled_tasks
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -24,42 +24,48 @@ from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ops.forgetting import forget_group, traces_of
+from pipeline.ports import task_fields
 from pipeline.runtime.commit.journal_reader import last_entries
 
 __all__ = ["journal_app"]
 
-journal_app = typer.Typer(help="Show the entries of journals; forget a journal.", no_args_is_help=True)
+journal_app = typer.Typer(
+    help="Show the entries of journals; delete the journal of a group.", no_args_is_help=True
+)
 
 
 @journal_app.callback()
 def _group() -> None:
-    """Keep `show` a subcommand of its own."""
+    """Show the entries of journals; delete the journal of a group."""
 
 
 @journal_app.command()
 def show(
     app: AppArgument,
     group: Annotated[str, typer.Option(help="The handler group.")] = "main",
-    partition: Annotated[int | None, typer.Option(help="One task; default: all.", min=0)] = None,
+    task: TaskOption = None,
     last: Annotated[
-        int, typer.Option(help="About this many of the newest entries of each task; 0 for all.", min=0)
+        int, typer.Option(help="About N of the newest entries of each task; 0 for all.", metavar="N", min=0)
     ] = 10,
     chain: Annotated[
-        bool, typer.Option("--chain", help="Show also each entry's chain value, the hash over all before it.")
+        bool,
+        typer.Option(
+            "--chain", help="Also show the chain value of each entry: a hash of all entries before it."
+        ),
     ] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show journal entries: sequence number, kind, owner, input positions, and how much each wrote."""
+    """Show journal entries: sequence number, kind, owner, number of table writes, and input positions."""
     group_id = GroupId(app_named(app), check_name("group", group))
     settings = kafka_settings(kafka)
     cluster = KafkaCluster(settings, CommandWait(settings))
-    tasks = journaled_tasks(cluster, group_id, partition)
+    tasks = journaled_tasks(cluster, group_id, task)
     reader = KafkaJournalReader(settings)
     rows: list[dict[str, Any]] = []
     try:
-        for task in tasks:
-            rows += _entries(reader, task, last)
+        for found in tasks:
+            rows += _entries(reader, found, last)
     finally:
         reader.close()
         cluster.close()
@@ -78,29 +84,29 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     kafka: KafkaOption = None,
 ) -> None:
-    """Delete a group's journal for good, with what else Kafka holds of the group: it begins again as a new one.
+    """Delete a group's journal and the group's other data in Kafka. The group then starts over as a new group.
 
-    For a journal that is lost or damaged beyond repair: all input that Kafka still has is handled again, and its
-    outputs are produced again. Workers of the app must be stopped.
+    Use this only for a journal that is lost or cannot be repaired. The group then processes all input that Kafka still
+    has, and produces its outputs again. First stop the workers of the app.
     """
     group_id = GroupId(app_named(app), check_name("group", group))
     settings = kafka_settings(kafka)
     with closing(KafkaCluster(settings, CommandWait(settings))) as cluster:
         traces = traces_of(group_id, cluster)
         if not traces:
-            raise InputError(f"this Kafka holds nothing of group {group_id.app}/{group_id.group}")
+            raise InputError(f"this Kafka cluster has no data of group {group_id.app}/{group_id.group}")
         for trace in traces:
-            say(f"to be deleted: {trace}")
-        confirm(f"Forget group {group_id.app}/{group_id.group}?", yes=yes)
+            say(f"to delete: {trace}")
+        confirm(f"Delete this data of group {group_id.app}/{group_id.group}?", yes=yes)
         forget_group(group_id, cluster, say)
         cluster_id = cluster.cluster_id()
     say(
-        f"next: on each machine move STATE-DIR/{group_id.app}/{group_id.group} away; with a checkpoint store, move "
-        f"{checkpoint_prefix(cluster_id, group_id)} away; then start the workers"
+        f"next: on each machine, move the directory STATE-DIR/{group_id.app}/{group_id.group} elsewhere. If there is a "
+        f"checkpoint store, move its prefix {checkpoint_prefix(cluster_id, group_id)} elsewhere. Then start the workers"
     )
 
 
-# The positions are the last that is always shown: only they have no bound.
+# The positions are the last column that is always shown, because their length has no bound.
 _COLUMNS = (
     Column("task"),
     Column("seq", number=True),
@@ -119,7 +125,7 @@ def _cells(row: dict[str, Any], group: GroupId) -> list[Cell]:
     if replays:
         positions["replays"] = replays
     shown = ", ".join(f"{name} {position:,}" for name, position in positions.items())
-    task = row["task"].partition("/")[2]
+    task = f"{row['group']}/{row['task']}"
     return [
         *(task, row["seq"], row["offset"], row["kind"], row["owner"], row["writes"], shown or None),
         row["chain"],
@@ -135,14 +141,14 @@ def _entries(reader: KafkaJournalReader, task: TaskId, last: int) -> list[dict[s
 def _row(task: TaskId, entry: JournalEntry) -> dict[str, Any]:
     body = entry.entry
     return {
-        "task": str(task),
+        **task_fields(task),
         "seq": body.seq,
         "offset": entry.offset,
         "kind": body.kind.name.lower(),
         "owner": body.owner,
         "positions": body.positions,
         "writes": len(body.delta),
-        "wall_ms": body.wall_ms,
+        "timestamp_ms": body.wall_ms,
         "nonce": body.nonce.hex(),
         "chain": entry.chain.hex(),
     }

@@ -1,4 +1,4 @@
-"""From the names that are typed to the tasks that Kafka holds: for commands that need no app's code."""
+"""Finds the app and the tasks that an argument names, for commands that read only Kafka."""
 
 from __future__ import annotations
 
@@ -11,44 +11,56 @@ from pipeline.core.names import GroupId, TaskId, check_name
 from pipeline.errors import ConfigError, InputError
 from pipeline.kafka.cluster import KafkaCluster
 
-__all__ = ["AppArgument", "app_named", "journaled_tasks"]
+__all__ = ["AppArgument", "TaskOption", "app_named", "journaled_tasks"]
 
 AppArgument = Annotated[
     str, typer.Argument(metavar="APP", help="The app: its name, or MODULE:APP as for pipeline worker.")
 ]
+TaskOption = Annotated[
+    int | None,
+    typer.Option("--task", metavar="N", help="Only the task with this number. Default: all.", min=0),
+]
 
 
 def app_named(given: str) -> str:
-    """The name of the app that is meant: no name has a colon, so what has one is MODULE:APP.
+    """Return the name of the app. An argument with a colon is MODULE:APP, because names have no colon.
 
-    Raises ConfigError for what cannot be a name, and for a module that cannot be imported here.
+    Raises:
+        ConfigError: The argument is not a valid name, or the module cannot be imported.
     """
     if ":" not in given:
         return check_name("app", given)
     try:
         return find_app(given).name
     except ConfigError as error:
-        instead = "or give the app's name: this command needs no code"
+        instead = "or give the app's name: this command does not need its code"
         raise ConfigError(
             error.message, hint=f"{error.hint}; {instead}" if error.hint else instead
         ) from error
 
 
-def journaled_tasks(cluster: KafkaCluster, group_id: GroupId, partition: int | None) -> list[TaskId]:
-    """The tasks of a group, or the one of `partition`, by its journal. Raises InputError, UnreachableError."""
+def journaled_tasks(cluster: KafkaCluster, group_id: GroupId, number: int | None) -> list[TaskId]:
+    """Return the tasks of a group, or the one with `number`, according to the group's journal.
+
+    Raises:
+        InputError: There is no such journal or task.
+        UnreachableError: Kafka does not answer.
+    """
     topic = cluster.describe([group_id.journal_topic]).get(group_id.journal_topic)
     if topic is None and cluster.committed(group_id.consumer_group):
         raise InputError(
             f"group {group_id.app}/{group_id.group} has no journal and no checkpoints",
-            hint="a group of sinks has its positions in its database: SELECT * FROM pipeline_positions; "
+            hint="a group of sinks keeps its positions in its database (SELECT * FROM pipeline_positions), and "
             "pipeline status shows its tasks. For a group of handlers: runbooks/journal-lost.md",
         )
     if topic is None:
         raise InputError(
-            f"there is no journal {group_id.journal_topic} in this Kafka",
-            hint="give the name in App(...), or MODULE:APP, and the group with --group",
+            f"this Kafka cluster has no journal {group_id.journal_topic}",
+            hint="check the app's name, which is the one in App(...), and the group (--group)",
         )
-    if partition is not None and not 0 <= partition < topic.partitions:
-        raise InputError(f"{group_id.journal_topic} has partitions 0 to {topic.partitions - 1}")
-    numbers = range(topic.partitions) if partition is None else [partition]
-    return [TaskId(group_id.app, group_id.group, number) for number in numbers]
+    if number is not None and not 0 <= number < topic.partitions:
+        raise InputError(
+            f"group {group_id.app}/{group_id.group} has no task {number}: its tasks are 0 to {topic.partitions - 1}"
+        )
+    numbers = range(topic.partitions) if number is None else [number]
+    return [TaskId(group_id.app, group_id.group, each) for each in numbers]

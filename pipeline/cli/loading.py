@@ -22,7 +22,7 @@ _REPORT_S = 2.0
 
 
 class LoadReport:
-    """Follows one load. The bar shows bytes of all files as they lie on the disk: no file need be opened for it."""
+    """Reports the progress of one load. The bar counts the bytes of the files on disk, so no file is opened for it."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class LoadReport:
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """A bar, where there is a terminal; a line now and then where there is none."""
+        """Show a progress bar on a terminal, and otherwise a line every two seconds."""
         console = Console(stderr=True)
         if self._quiet or not console.is_terminal:
             yield
@@ -64,17 +64,17 @@ class LoadReport:
             yield
 
     def progress(self, position: LoadPosition) -> None:
-        """Show a committed position, and wait when a rate was asked for."""
+        """Show a committed position. If the load has a rate, wait until it allows the next records."""
         self._show(self._rate(position))
         if self._pace is not None:
             self._pace(self._new(position))
 
     def closing(self, last: LoadPosition) -> str:
-        """The account for people."""
+        """The summary as text."""
         if self._loader.already_done:
             return (
-                f"load {last.name!r} is complete already: {counted(last.records, 'record')} in topic {last.topic}."
-                " Nothing was written (--restart would load it again)"
+                f"load {last.name!r} is already complete: {counted(last.records, 'record')} in topic {last.topic}."
+                " Nothing was written. To load the files again, add --restart"
             )
         seconds = self._seconds()
         before = self._loader.continued
@@ -85,12 +85,12 @@ class LoadReport:
         text += f" ({self._new(last) / seconds:,.0f} records/s)"
         if before is not None:
             where = f" of {before.file}" if self._files > 1 else ""
-            text += f"; continued from {last.options.unit} {before.line:,}{where}"
-            text += f", {counted(last.records, 'record')}{files} in all"
+            text += f"; resumed at {last.options.unit} {before.line:,}{where}"
+            text += f", {counted(last.records, 'record')}{files} in total"
         return text + (f"; {counted(last.skipped, 'row')} without a key skipped" if last.skipped else "")
 
     def summary(self, last: LoadPosition) -> dict[str, object]:
-        """The account for programs. `lines` and `bytes` (of Parquet: rows) are those of the last file."""
+        """The summary as a JSON document. `lines` and `bytes` (of Parquet: rows) are those of the last file."""
         before = self._loader.continued
         seconds = self._seconds()
         return {
@@ -98,20 +98,20 @@ class LoadReport:
             "topic": last.topic,
             "files": self._files,
             "file": last.file,
-            "already_done": self._loader.already_done,
+            "already_complete": self._loader.already_done,
             "records": self._new(last),
-            "records_in_all": last.records,
-            "skipped": last.skipped,
+            "total_records": last.records,
+            "skipped_rows": last.skipped,
             "lines": last.line,
             "bytes": last.offset,
-            "continued_from_file": before.file if before else None,
-            "continued_from_line": before.line if before else 0,
-            "seconds": round(seconds, 3),
+            "resumed_from_file": before.file if before else None,
+            "resumed_from_line": before.line if before else 0,
+            "duration_s": round(seconds, 3),
             "records_per_s": round(self._new(last) / seconds),
         }
 
     def _checked(self, number: int, count: int) -> None:
-        self._show(f"checking what is loaded: {number:,} of {counted(count, 'file')}")
+        self._show(f"checking the loaded files: {number:,} of {counted(count, 'file')}")
 
     def _line(self, text: str) -> None:
         if not self._quiet and time.monotonic() - self._said_s >= _REPORT_S:

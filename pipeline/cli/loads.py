@@ -1,4 +1,4 @@
-"""`pipeline loads`: what `pipeline produce` has loaded, and how far."""
+"""`pipeline loads`: the loads of `pipeline produce` and their progress."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ loads_app = typer.Typer(help="Show the loads of `pipeline produce` and their pro
 
 @loads_app.command("list")
 def list_loads(kafka: KafkaOption = None, json: JsonOption = False) -> None:
-    """List all loads: where to, how far, and whether the last run came to the end of its files."""
+    """List all loads: the topic, the position, and whether the last run reached the end of its files."""
     found = _known(kafka_settings(kafka))
     if json:
         print_json({"loads": [_document(load) for load in found]})
         return
     if not found:
-        say("nothing was loaded into this Kafka by `pipeline produce`")
+        say("this Kafka cluster has no loads of `pipeline produce`")
         return
     print_table(_COLUMNS, map(_cells, found))
 
@@ -45,15 +45,17 @@ def list_loads(kafka: KafkaOption = None, json: JsonOption = False) -> None:
 @loads_app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="LOAD", help="The load's name, as `pipeline loads list` has it.")
+        str, typer.Argument(metavar="LOAD", help="The name of the load, as `pipeline loads list` shows it.")
     ],
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show one load: how it was begun, where it stands, which files it has finished."""
+    """Show one load: its options, its position, and the files that it has finished."""
     load = next((load for load in _known(kafka_settings(kafka)) if load.name == name), None)
     if load is None:
-        raise InputError(f"nothing is known of a load {name!r}", hint="pipeline loads list")
+        raise InputError(
+            f"there is no load {name!r} in this Kafka cluster", hint="list the loads: pipeline loads list"
+        )
     if load.fault is not None:
         raise load.fault
     document = _document(load)
@@ -77,7 +79,7 @@ _COLUMNS = (
     Column("topic"),
     Column("state"),
     Column("records", number=True),
-    Column("at"),
+    Column("position"),
 )
 
 
@@ -86,7 +88,7 @@ def _cells(load: KnownLoad) -> list[Cell]:
     if at is None:
         return [load.name, None, load.state, None, None]
     place = f"{at.file}, {at.options.unit} {at.line:,}"
-    place += f"; {counted(at.passed.count, 'file')} before it" if at.passed.count else ""
+    place += f"; {counted(at.passed.count, 'file')} finished" if at.passed.count else ""
     return [load.name, at.topic, load.state, at.records, place]
 
 
@@ -101,14 +103,14 @@ def _known(settings: KafkaSettings) -> list[KnownLoad]:
 def _document(load: KnownLoad) -> dict[str, Any]:
     at = load.position
     if at is None:
-        return {"load": load.name, "state": load.state, "reason": load.fault.message if load.fault else None}
+        return {"load": load.name, "state": load.state, "message": load.fault.message if load.fault else None}
     options = {field: getattr(at.options, field) for field in at.options.__struct_fields__}
     return {
         "load": load.name,
         "topic": at.topic,
         "state": load.state,
         "records": at.records,
-        "skipped": at.skipped,
+        "skipped_rows": at.skipped,
         "file": at.file,
         f"{at.options.unit}s": at.line,
         "finished_files": at.passed.count,

@@ -1,4 +1,4 @@
-"""How logs leave the process: JSON lines on stderr, or readable ones when a person watches."""
+"""Configures the log: JSON lines on standard error, or readable lines on a terminal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ __all__ = ["configure_logs"]
 
 
 def configure_logs(level: str = "info", *, worker: str | None = None) -> None:
-    """Set up structlog, and the Kafka client's logger through the standard library.
+    """Set up structlog, and the loggers of libraries, which use the standard library.
 
-    `worker`: the id that every line carries.
+    Args:
+        level: The lowest level that is logged.
+        worker: The worker's id, which is added to every line.
     """
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
     terminal = sys.stderr.isatty()
@@ -47,7 +49,7 @@ def configure_logs(level: str = "info", *, worker: str | None = None) -> None:
 
 
 def _over_the_progress_line(render: Processor) -> Processor:
-    """The line that is rewritten each second may be another process's, so nobody can be asked to end it."""
+    """Erase the progress line before each event. The line may belong to another process, so it cannot be ended."""
 
     def rendered(logger: WrappedLogger, method: str, event: EventDict) -> str:
         return f"\r\x1b[K{render(logger, method, event)}"  # type: ignore[str-bytes-safe]
@@ -56,7 +58,7 @@ def _over_the_progress_line(render: Processor) -> Processor:
 
 
 class _IntoStructlog(logging.Handler):
-    """What libraries log becomes an event like our own, so that every line has one form."""
+    """Turns messages of libraries into events, so that all lines have the same format."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = min(logging.ERROR, record.levelno)

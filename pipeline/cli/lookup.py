@@ -20,10 +20,12 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def find_app(target: str) -> DeclaredApp:
-    """The declarations of the App that `target` names, as MODULE:NAME.
+    """Import the App that `target` names, as MODULE:NAME.
 
-    The working directory is appended to the path, not put before it, so that a file of the user's called
-    pipeline.py cannot shadow this package. Raises ConfigError.
+    The working directory is added at the end of the path, so that a user's file pipeline.py does not hide this package.
+
+    Raises:
+        ConfigError: The module cannot be imported, or has no such App.
     """
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
@@ -36,25 +38,25 @@ def find_app(target: str) -> DeclaredApp:
         value = getattr(value, part)
     if not isinstance(value, App):
         what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
-        raise ConfigError(f"{target} is {what}, not an App", hint=_apps_of(module, attribute))
+        raise ConfigError(f"{target} is {what}, and not an App", hint=_apps_of(module, attribute))
     return declared_app(value)
 
 
 def _how_to_write_it(target: str) -> str:
-    """A bare name is the app's own, or a module whose app was left out: no name tells where its code is."""
+    """The hint for a name without a colon, which may be an app's name, or a module without an app."""
     found = _apps_in_source(target)
     which = f"try {target}:{found[0]}" if found else "write MODULE:APP, as in flights.app:app"
-    return f"{which}; an app's name alone does not say where its code is, which this command needs"
+    return f"{which}. This command runs code of the app, so it needs the module"
 
 
 def _where_modules_are(name: str) -> str:
     if name.endswith(".py") and Path(name).exists():
         return f"write the module, not its file: {'.'.join(Path(name).with_suffix('').parts)}:APP"
-    return "run the command where the module's file or package is"
+    return "run the command in the directory of the module's file or package"
 
 
 def _apps_in_source(module: str) -> list[str]:
-    """What a module of the working directory calls its apps, by its text: a typing error must not run code."""
+    """The names of the apps in a module of the working directory, from its source. No code is run for a hint."""
     try:
         file = Path(*module.split(".")).with_suffix(".py")
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -78,22 +80,22 @@ def _imported(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise ConfigError(
-                f"there is no module {name} in {here} or on the Python path", hint=_where_modules_are(name)
+                f"module {name} does not exist in {here} or on the Python path", hint=_where_modules_are(name)
             ) from error
         raise ConfigError(
-            f"{name} needs the module {error.name}, which is not installed",
-            hint=f"install it into the environment of this command, {sys.prefix}",
+            f"module {name} imports {error.name}, which is not installed",
+            hint=f"install it in the environment of this command: {sys.prefix}",
         ) from error
     except PipelineError:
         raise
     except SyntaxError as error:
         raise ConfigError(f"{_relative(error.filename or name)}:{error.lineno}: {error.msg}") from error
     except Exception as error:
-        raise ConfigError(f"{name} cannot be imported:\n{_as_the_user_sees_it(error)}") from error
+        raise ConfigError(f"module {name} cannot be imported:\n{_as_the_user_sees_it(error)}") from error
 
 
 def _as_the_user_sees_it(error: Exception) -> str:
-    """The traceback without the frames of this package and of the import machinery."""
+    """The traceback without the frames of this package and of Python's import system."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -107,7 +109,7 @@ def _as_the_user_sees_it(error: Exception) -> str:
 
 
 def _relative(file: str) -> str:
-    """The file as seen from the working directory, where it lies below it."""
+    """The path relative to the working directory, if the file is below it."""
     path = Path(file)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 
@@ -115,5 +117,5 @@ def _relative(file: str) -> str:
 def _apps_of(module: ModuleType, meant: str) -> str:
     found = [name for name, item in vars(module).items() if isinstance(item, App)]
     if not found:
-        return f"{module.__name__} defines no App"
+        return f"module {module.__name__} has no App"
     return f"try {module.__name__}:{closest(meant, found, similarity=0) or found[0]}"

@@ -1,7 +1,8 @@
-"""The `pipeline` command: assembles the subcommands and turns expected errors into text and exit codes."""
+"""The `pipeline` command: assembles its commands, and turns expected errors into text and exit codes."""
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated, Any
@@ -13,9 +14,9 @@ from pipeline.cli.ending import end_soon
 from pipeline.cli.help import Commands, adopt
 from pipeline.errors import PipelineError
 
-__all__ = ["COMMANDS", "assemble", "main"]
+__all__ = ["COMMANDS", "GROUPS", "assemble", "main"]
 
-# Where each command is. Only the one that was typed is loaded: a worker that starts again has no time for the others.
+# The module and the name of each command. Only the typed command is loaded, so that a worker restarts fast.
 COMMANDS = {
     "new": "new:new",
     "demo": "demo:demo",
@@ -37,18 +38,31 @@ COMMANDS = {
 }
 
 
-_EXIT_CODES = """Exit codes: 0 done; 1 what the command was asked about is wrong; 2 the command line is wrong; 3 Kafka
-cannot be reached; 4 `topics plan --check` found changes; 5 another process with the same worker id was started later;
-130 Ctrl-C."""
+# How the help groups the commands. Every command is in one group.
+GROUPS = {
+    "Start": ("new", "demo"),
+    "Run and inspect an app": ("worker", "status", "table", "journal", "checkpoints"),
+    "Repair and change an app": ("deadletters", "reset", "migrate"),
+    "Topics and records": ("topics", "produce", "loads", "consume"),
+    "Development and help": ("broker", "ring", "runbook"),
+}
+
+_EXIT_CODES = """Exit codes: 0 success; 1 a setting, a topic, a file or a task is wrong; 2 the command line is wrong; 3
+Kafka is unreachable; 4 `topics plan --check` found differences; 5 a newer process has this worker id; 130 Ctrl-C."""
+_COMPLETION = "_PIPELINE_COMPLETE"  # set by the completion scripts of shells
 
 
 def assemble(typed: str | None = None) -> typer.Typer:
-    """The command line; with the name of a command, that one alone. Anything else loads all of them."""
+    """Build the command line.
+
+    Args:
+        typed: The first argument. If it is the name of a command, only that command is loaded; otherwise all are.
+    """
     app = typer.Typer(
         name="pipeline",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        add_completion=False,
+        add_completion=typed not in COMMANDS or _COMPLETION in os.environ,
         callback=_pipeline,
         epilog=_EXIT_CODES,
     )
@@ -63,11 +77,13 @@ def assemble(typed: str | None = None) -> typer.Typer:
 
 
 class _InOrder(Commands):
-    """All commands in the order of `COMMANDS`; the library would put those that have subcommands last."""
+    """Lists the commands by group. Typer would list commands with subcommands last."""
+
+    sections = GROUPS
 
     def list_commands(self, ctx: Any) -> list[str]:
         known = super().list_commands(ctx)
-        return [name for name in COMMANDS if name in known]
+        return [name for names in GROUPS.values() for name in names if name in known]
 
 
 def _print_version(wanted: bool) -> None:
@@ -87,7 +103,7 @@ def _pipeline(
 
 
 def main() -> None:
-    """Run the command that was typed, and end the process with its exit code."""
+    """Run the typed command, and end the process with its exit code."""
     try:
         _run()
     except SystemExit as end:
@@ -107,9 +123,17 @@ def _code_of(end: SystemExit) -> int:
     return 0 if end.code is None else 1
 
 
+def _typed() -> str | None:
+    """The first argument; during shell completion, the first word after the program."""
+    if _COMPLETION in os.environ:
+        words = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or ""
+        return next(iter(words.split()[1:]), None)
+    return sys.argv[1] if len(sys.argv) > 1 else None
+
+
 def _run() -> None:
     try:
-        assemble(sys.argv[1] if len(sys.argv) > 1 else None)()
+        assemble(_typed())()
     except PipelineError as error:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print("error:", style="bold red", end=" ")

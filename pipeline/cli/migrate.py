@@ -1,4 +1,4 @@
-"""`pipeline migrate`: move an app to inputs with another number of partitions."""
+"""`pipeline migrate`: moves an app to inputs with another number of partitions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from pipeline.runtime.restore.retirement import revive as revive_tasks
 
 __all__ = ["migrate_app"]
 
-_GROUP = "pipeline.consume"  # the client wants one; nothing is ever committed to it
+_GROUP = "pipeline.consume"  # required by the client; no offsets are committed to it
 _REPORT_S = 2.0
 _FOLLOW_S = 1.0
 _SHOWN_KEYS = 5
@@ -53,22 +53,29 @@ migrate_app = typer.Typer(
     name="migrate", help="Move an app to inputs with another number of partitions.", no_args_is_help=True
 )
 
-OldArgument = Annotated[str, typer.Argument(metavar="OLD-APP", help="The app: its name, or MODULE:APP.")]
+OldArgument = Annotated[
+    str, typer.Argument(metavar="OLD-APP", help="The present app: its name, or MODULE:APP.")
+]
 NewArgument = Annotated[
-    str, typer.Argument(metavar="NEW-APP", help="The app that takes over: its name, or MODULE:APP.")
+    str, typer.Argument(metavar="NEW-APP", help="The app that replaces it: its name, or MODULE:APP.")
 ]
 TopicOption = Annotated[
     list[str],
-    typer.Option("--topic", metavar="OLD=NEW", help="An input, and the topic to copy it into. Repeatable."),
+    typer.Option(
+        "--topic", metavar="OLD=NEW", help="An input topic, and the topic to copy it to. Repeatable."
+    ),
 ]
 IncompleteOption = Annotated[
-    bool, typer.Option("--incomplete", help="Copy a topic also where its first records are gone.")
+    bool, typer.Option("--incomplete", help="Also copy a topic whose first records were deleted.")
 ]
 
 
 @migrate_app.callback()
 def migrate() -> None:
-    """Move an app to inputs with another number of partitions: see pipeline runbook partitions-changed."""
+    """Move an app to inputs with another number of partitions.
+
+    See pipeline runbook partitions-changed.
+    """
 
 
 @migrate_app.command()
@@ -80,7 +87,7 @@ def plan(
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what would be copied, and what speaks against it (exit 1). Changes nothing."""
+    """Show what would be copied. Changes nothing. Exit code 1 if there is a problem."""
     with _clients(kafka) as found:
         surveyed = _survey(_migration(old, new, topic), found, incomplete=incomplete)
         if json:
@@ -97,15 +104,15 @@ def run(
     topic: TopicOption,
     incomplete: IncompleteOption = False,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on with what comes, until Ctrl-C or SIGTERM.")
+        bool, typer.Option("--follow", help="Also copy new records, until Ctrl-C or SIGTERM.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as plan: change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as `plan`: change nothing.")] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Copy the inputs, up to their ends as they are now: each record once. Run it again after any crash.
+    """Copy each record of the inputs once, up to their present ends. After a crash, run it again.
 
-    Order per key, keys, values, headers and timestamps stay. Workers and producers may run meanwhile.
+    Keys, values, headers, timestamps and the order per key are kept. Workers and producers may run meanwhile.
     """
     if dry_run:
         plan(old, new, topic, incomplete, kafka, json)
@@ -128,7 +135,7 @@ def run(
                     return
                 SystemClock().sleep(_FOLLOW_S)
         except KeyboardInterrupt:
-            say("ended; run the same command again to go on")
+            say("stopped. To continue, run the same command again")
             raise typer.Exit(0 if follow else 130) from None
 
 
@@ -141,34 +148,36 @@ def switch(
         list[str] | None,
         typer.Option(
             metavar="OLD=NEW",
-            help="Output topics of both apps: a key's values in OLD must be its first ones in NEW. Repeatable.",
+            help="Output topics of both apps to compare: the values of each key in OLD must be its first values in "
+            "NEW. Repeatable.",
         ),
     ] = None,
     compare_last: Annotated[
         list[str] | None,
-        typer.Option(metavar="OLD=NEW", help="The same for the last value of each key only."),
+        typer.Option(metavar="OLD=NEW", help="The same, but compare only the last value of each key."),
     ] = None,
     before: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Compare only what OLD holds from before this time, such as 2026-01-31T00:00:00Z.",
+            help="Compare only records of OLD before this time, such as 2026-01-31T00:00:00Z.",
         ),
     ] = None,
     retire: Annotated[
         bool,
         typer.Option(
             "--retire",
-            help="If nothing is missing: refuse workers of OLD-APP from now on.",
+            help="If nothing is missing, retire OLD-APP: its workers refuse to start from now on.",
         ),
     ] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Say whether the old app may be forgotten, and what is missing (exit 1). Ask again and again.
+    """Report whether the new app can replace the old one, or what is missing (exit code 1).
 
-    It may when its workers are stopped, its inputs are copied, the new app has processed all of them, and outputs
-    agree. From then on producers write to the new topics. Changes nothing without --retire.
+    It can if the workers of the old app are stopped, its inputs are copied, the new app has processed them, and the
+    compared outputs agree. Then let producers write to the new topics. Changes nothing without --retire. Repeat the
+    command until nothing is missing.
     """
     migration = _migration(old, new, topic)
     before_ms = timestamp_of(before) if before is not None else None
@@ -182,32 +191,34 @@ def switch(
         retired = len(_retire(migration, found)) if retire and not problems else 0
     if json:
         said = [_problem(problem) for problem in problems]
-        print_json({"done": not problems, "problems": said, "retired": retired})
+        print_json({"ready": not problems, "problems": said, "retired_tasks": retired})
     if problems:
         _say(problems)
         raise typer.Exit(1)
     topics = ", ".join(migration.topics.values())
-    say(f"{migration.old} may be forgotten: let the producers write to {topics} from now on")
+    say(f"{migration.new} can replace {migration.old}. Let producers write to {topics} from now on")
     if retire:
-        say(f"{migration.old} is retired: {counted(retired, 'task')} marked, its workers are refused")
+        say(f"{migration.old} is retired: its workers refuse to start ({counted(retired, 'task')})")
     else:
-        say("so that none of its workers is started by mistake: the same command with --retire")
+        say(
+            f"to prevent that a worker of {migration.old} is started by mistake, repeat the command with --retire"
+        )
 
 
 @migrate_app.command()
 def revive(old: OldArgument, kafka: KafkaOption = None) -> None:
-    """Take back what switch --retire did: workers of the old app may start again, and go on where it was."""
+    """Undo `switch --retire`: workers of the old app can start again, and continue at its last position."""
     configure_logs("warning")
     name = app_named(old)
     with _clients(kafka) as found:
         tasks = tasks_of(groups_of(name, found.cluster))
         environment = build_environment(DeclaredApp(name), found.settings)
         done = revive_tasks(tasks, _owner(found.settings), environment, found.settings.worker)
-    say(f"{name} may go on: {counted(len(done), 'task')} revived" if done else f"{name} is not retired")
+    say(f"{name} is no longer retired ({counted(len(done), 'task')})" if done else f"{name} is not retired")
 
 
 class _MigrateClients(NamedTuple):
-    """What reads Kafka."""
+    """The clients that read Kafka."""
 
     settings: Settings
     cluster: KafkaCluster
@@ -216,7 +227,7 @@ class _MigrateClients(NamedTuple):
 
 @contextmanager
 def _clients(kafka: str | None) -> Iterator[_MigrateClients]:
-    kafka_settings(kafka)  # silences the Kafka client's own log
+    kafka_settings(kafka)  # silences the log of the Kafka client
     settings = load_settings({"bootstrap_servers": kafka})
     with (
         closing(KafkaCluster(settings.kafka, CommandWait(settings.kafka))) as cluster,
@@ -245,7 +256,7 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         old, equals, new = text.partition("=")
         if not (old and equals and new) or old in found:
-            raise InputError(f"{text!r}: give OLD=NEW, each OLD once")
+            raise InputError(f"{text!r} is not OLD=NEW, or OLD is given twice")
         found[old] = new
     return found
 
@@ -264,7 +275,7 @@ def _show(surveyed: Survey) -> None:
 _COLUMNS = (
     Column("topic"),
     Column("partitions", number=True),
-    Column("copied into"),
+    Column("copied to"),
     Column("partitions", number=True),
 )
 
@@ -286,7 +297,7 @@ def _say(problems: Sequence[Problem]) -> None:
 
 
 def _copy(copy: Copy, settings: Settings) -> Copied:
-    app = DeclaredApp(copy_task(copy.new.name).app)  # for the limits of its two topics
+    app = DeclaredApp(copy_task(copy.new.name).app)  # so that the limits of both topics are known
     for info in (copy.old, copy.new):
         app.topic(info.name, key=bytes | None, value=bytes | None, codec="raw")
     environment = build_environment(app, settings)
@@ -317,8 +328,8 @@ def _compared(
     if not result.differing:
         return []
     keys = ", ".join(repr(key.decode(errors="replace")) for key in result.differing[:_SHOWN_KEYS])
-    text = f"{new} does not agree with {old} in {counted(len(result.differing), 'key')}: {keys}"
-    return [Problem(text, "look at one: pipeline consume TOPIC --key KEY")]
+    text = f"{new} differs from {old} in {counted(len(result.differing), 'key')}: {keys}"
+    return [Problem(text, "show the records of a key: pipeline consume TOPIC --key KEY")]
 
 
 def _records(topic: str, found: _MigrateClients) -> Iterator[Record]:
@@ -330,24 +341,24 @@ def _records(topic: str, found: _MigrateClients) -> Iterator[Record]:
 
 
 def _report(copy: Copy, result: Copied, *, json: bool, quiet: bool) -> None:
-    """`quiet`: only where something was copied."""
+    """Print the result for one topic. If `quiet`, print nothing if no record was copied."""
     if quiet and not result.records:
         return
     if json:
-        pair = {"old": copy.old.name, "new": copy.new.name}
-        print_json({**pair, "copied": result.records, "copied_before": result.before})
+        pair = {"old_topic": copy.old.name, "new_topic": copy.new.name}
+        print_json({**pair, "copied": result.records, "already_copied": result.before})
         return
     text = f"{copy.old.name} -> {copy.new.name}: {counted(result.records, 'record')} copied"
-    say(f"{text}, {result.before:,} before" if result.before else text)
+    say(f"{text}, {result.before:,} copied by earlier runs" if result.before else text)
 
 
 def _document(surveyed: Survey) -> Mapping[str, Any]:
     copies = [
         {
-            "old": copy.old.name,
-            "partitions": copy.old.partitions,
-            "partitions_before": copy.before,
-            "new": copy.new.name,
+            "old_topic": copy.old.name,
+            "old_partitions": copy.old.partitions,
+            "original_partitions": copy.before,
+            "new_topic": copy.new.name,
             "new_partitions": copy.new.partitions,
         }
         for copy in surveyed.copies
@@ -357,4 +368,4 @@ def _document(surveyed: Survey) -> Mapping[str, Any]:
 
 
 def _problem(problem: Problem) -> Mapping[str, str]:
-    return {"text": problem.text, "hint": problem.hint}
+    return {"message": problem.text, "hint": problem.hint}

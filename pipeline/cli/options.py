@@ -1,4 +1,4 @@
-"""What the subcommands share: the option that says where Kafka is, and output for people and for programs."""
+"""Options, output and confirmation, as all commands use them."""
 
 from __future__ import annotations
 
@@ -40,16 +40,19 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 
 def kafka_settings(bootstrap_servers: str | None) -> KafkaSettings:
-    """The settings with the flag over everything else. Raises ConfigError.
+    """Return the Kafka settings; the argument overrides all other sources.
 
-    The Kafka client's own log is silenced: a command ends with one plain error, not with a dozen retries.
+    Also silences the log of the Kafka client: a command reports an error once, without the client's retries.
+
+    Raises:
+        ConfigError: A setting is wrong.
     """
     logging.getLogger("pipeline.kafka").setLevel(logging.CRITICAL)
     return load_settings({"bootstrap_servers": bootstrap_servers}).kafka
 
 
 class CommandWait:
-    """`StartupWait` of a command: it says once, to a person, that it waits."""
+    """The `StartupWait` of a command. It reports once that Kafka is unreachable."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         chosen = settings.startup_wait_s
@@ -59,49 +62,51 @@ class CommandWait:
     def waiting(self, error: UnreachableError, waited_s: float) -> None:
         if not self._said:
             self._said = True
-            say(f"{error.message}: waiting up to {self.seconds - waited_s:.0f} s for it")
+            say(f"{error.message}: retrying for up to {self.seconds - waited_s:.0f} s")
 
     def answered(self, waited_s: float) -> None:
-        say(f"Kafka answers after {waited_s:.0f} s")
+        say(f"Kafka is reachable after {waited_s:.0f} s")
 
     def stopped(self) -> bool:
         return False
 
 
 def print_json(document: Any) -> None:
-    """One line of JSON on standard output."""
+    """Print one line of JSON on standard output."""
     typer.echo(msgspec.json.encode(document).decode())
 
 
 def say(text: str) -> None:
-    """A line for people, on standard error: standard output holds data only."""
+    """Print a message on standard error. Standard output contains only data."""
     typer.echo(text, err=True)
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask on a terminal, unless `yes`. Ends the command with 1 for a no, and with 2 where nobody can be asked."""
+    """Ask for confirmation on a terminal, unless `yes`. The exit code is 1 after a no, and 2 without a terminal."""
     if yes:
         return
     if not sys.stdin.isatty():
-        say("error: there is no terminal to ask on, and nothing was changed\n  -> add --yes")
+        say(
+            "error: this command needs a confirmation, and there is no terminal. Nothing was changed\n  -> add --yes"
+        )
         raise typer.Exit(2)
     if not typer.confirm(question, err=True):
         raise typer.Exit(1)
 
 
 def table_console() -> Console:
-    """A console for tables on standard output: as wide as the terminal, and never cut where there is none."""
+    """A console for tables on standard output. Without a terminal it is wide enough for every table."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
 
 
 def terminal_width() -> int:
-    """The columns of the terminal on standard output; many where there is none."""
+    """The width of the terminal on standard output. Without a terminal it is large."""
     return table_console().width
 
 
 def counted(count: int, what: str) -> str:
-    """`1 record`, `1,000 records`, `2 tries`."""
+    """The count with its noun: `1 record`, `1,000 records`, `2 entries`."""
     if count == 1:
         return f"1 {what}"
     plural = f"{what[:-1]}ies" if what.endswith("y") and what[-2] not in "aeiou" else f"{what}s"

@@ -1,4 +1,4 @@
-"""`pipeline worker --processes N`: the same command N times, under a supervisor."""
+"""`pipeline worker --processes N`: runs the same command N times under a supervisor."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ __all__ = ["run_processes"]
 def run_processes(
     count: int, settings: WorkerSettings, report: Callable[[WorkerCounters], None] | None = None
 ) -> int:
-    """Run `count` worker processes until SIGTERM or SIGINT; the exit code. Raises ConfigError.
+    """Run `count` worker processes until SIGTERM or SIGINT. Return the exit code.
 
-    Each has the arguments of this one, a worker id and a state directory of its own: `<worker_id>-<n>` and
-    `<state_dir>/process.<n>` (an app's name has no dot). The directory goes without the worker's name, so that a
-    container which comes back under another name finds what is on its disk.
+    Each process has the arguments of this one, its own worker id `<worker_id>-<n>`, and its own state directory
+    `<state_dir>/process.<n>`. The names of apps have no dot, so the directory cannot be that of an app. It does not
+    contain the worker's name, so that a container that restarts under another name finds its state.
+
+    Raises:
+        ConfigError: The worker id is not valid.
     """
     check_worker_id(process_id(settings.worker_id, count))
 
@@ -45,6 +48,6 @@ def run_processes(
 
 
 def _this_command() -> list[str]:
-    """As it was typed, so that what it finds on its path is found again; the last of two equal options counts."""
+    """The command as it was typed, so that it finds the same modules. Of two equal options, the last one counts."""
     typed = [word for word in sys.orig_argv[1:] if word != "--"]
     return [sys.executable, *typed]

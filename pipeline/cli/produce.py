@@ -1,4 +1,4 @@
-"""`pipeline produce`: files to a topic, exactly once, resumable."""
+"""`pipeline produce`: loads files into a topic, exactly once. A load can be resumed."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from pipeline.processes.system import SystemRandom, ThreadExecutor
 
 __all__ = ["produce"]
 
-# Far above what a commit takes, so that a slow one is told from one that the client sent twice.
+# Far above the duration of a commit, so that a slow commit can be distinguished from one that the client sent twice.
 _RETRY_BACKOFF_MS = 200
 
 
 class Format(StrEnum):
-    """How files are read."""
+    """The format of the files."""
 
     CSV = "csv"
     JSONL = "jsonl"
@@ -48,7 +48,7 @@ class Format(StrEnum):
 
 
 class OnMissingKey(StrEnum):
-    """What happens to a row without a key."""
+    """What to do with a row without a key."""
 
     ERROR = "error"
     NULL = "null"
@@ -61,13 +61,13 @@ def produce(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="CSV with a header line, JSON lines (also packed: .gz, .zst, .zip) or Parquet. Several, or a folder, "
-            "are loaded one after the other, in this order. - is standard input.",
+            help="CSV with a header line, JSON lines, or Parquet. CSV and JSON may be compressed (.gz, .zst, .zip). "
+            "Several files, or those of a folder, are loaded in this order. - is standard input.",
         ),
     ],
-    key: Annotated[str | None, typer.Option(metavar="FIELD", help="The field that becomes the key.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="FIELD", help="The field that is the key.")] = None,
     event_id: Annotated[
-        str | None, typer.Option("--id", metavar="FIELD", help="The field that becomes the event id.")
+        str | None, typer.Option("--id", metavar="FIELD", help="The field that is the event id.")
     ] = None,
     timestamp: Annotated[
         str | None,
@@ -76,49 +76,57 @@ def produce(
     name: Annotated[
         str | None,
         typer.Option(
-            help="The load, by which it is continued. Default: TOPIC/FILE's name; several files, and stdin, need one."
+            help="The name of the load. A later run with this name resumes it. Default: TOPIC/FILE. Required for "
+            "several files and for standard input."
         ),
     ] = None,
     file_kind: Annotated[
         Format | None,
-        typer.Option("--format", help="Of all files. Default: by their suffixes.", show_default=False),
+        typer.Option(
+            "--format", help="The format of all files. Default: by their suffixes.", show_default=False
+        ),
     ] = None,
     null: Annotated[
-        list[str] | None, typer.Option(metavar="CELL", help="CSV cell that means null, as NA. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="CELL", help="A CSV cell that means null, such as NA. Repeatable."),
     ] = None,
     text: Annotated[
-        list[str] | None, typer.Option(metavar="FIELD", help="CSV column that is never a number. Repeatable.")
+        list[str] | None, typer.Option(metavar="FIELD", help="A CSV column that is always text. Repeatable.")
     ] = None,
-    on_missing_key: Annotated[OnMissingKey, typer.Option(help="A row without a key.")] = OnMissingKey.ERROR,
-    batch: Annotated[int, typer.Option(help="Rows in a transaction.", min=1, max=100_000)] = 10_000,
+    on_missing_key: Annotated[
+        OnMissingKey, typer.Option(help="What to do with a row without a key.")
+    ] = OnMissingKey.ERROR,
+    batch: Annotated[int, typer.Option(help="Rows per transaction.", min=1, max=100_000)] = 10_000,
     rate: Annotated[
         int | None,
         typer.Option(
-            help="Records a second, on the average: what was late is made up for. Default: as fast as it goes.",
+            help="Records per second, averaged over the run: the load catches up after a pause. Default: no limit.",
             min=1,
         ),
     ] = None,
-    from_checkpoint: Annotated[
+    resume_only: Annotated[
         bool,
-        typer.Option("--from-checkpoint", help="Only continue: an error when nothing of this load is known."),
+        typer.Option(
+            "--resume-only", help="Only resume a load; it is an error if there is no load of this name."
+        ),
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Load everything again, though some of it is loaded already.")
+        bool, typer.Option("--restart", help="Load all files again from their start.")
     ] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Load files into a topic, exactly once. Run it again after any crash: it resumes.
+    """Load files into a topic, exactly once. After a crash, run the same command again: it resumes.
 
-    Each transaction also carries how far the load has come, under the load's name. A later run of the name checks that
-    what is loaded is unchanged, and goes on behind it: in the middle of a file, with what a file has grown by, or with
-    files that were added to the end of the list.
+    Each transaction also commits the position of the load. A later run with the same name checks that the loaded data
+    is unchanged, and resumes after it: in the middle of a file, at lines that were appended to a file, or at files that
+    were added to the end of the list.
 
-    Values are JSON objects, of CSV and Parquet with every column. A CSV column is read as numbers when its cells at
-    the beginning of the first file are plain numbers, empty or null; 007, 1e5 and columns with such cells stay text.
+    Values are JSON objects. Those of CSV and Parquet have every column. A CSV column has numbers if its cells at the
+    start of the first file are plain numbers, empty or null. Cells such as 007 and 1e5 make it a text column.
     """
-    if from_checkpoint and restart:
-        raise typer.BadParameter("--from-checkpoint continues and --restart begins again: give one of them")
+    if resume_only and restart:
+        raise typer.BadParameter("--resume-only and --restart exclude each other: give one of them")
     found = find_files(files)
     form, load = _format_and_name(topic, files, found, file_kind, name)
     options = LoadOptions(
@@ -131,22 +139,22 @@ def produce(
     )
     if event_id is None:
         _check_declaration(topic)
-    wish = _Wish(topic, load, options, on_missing_key.value, batch, rate, restart, from_checkpoint)
-    _load(wish, found, kafka_settings(kafka), quiet=json)
+    request = _Request(topic, load, options, on_missing_key.value, batch, rate, restart, resume_only)
+    _load(request, found, kafka_settings(kafka), quiet=json)
 
 
 def _check_declaration(topic: str) -> None:
-    """Where the topic is declared here, it says whether its events need ids. Raises ConfigError."""
+    """If the declaration of the topic requires event ids, refuse a load without them. Raises ConfigError."""
     directory = Path(load_settings({}).worker.topics_dir or DEFAULT_TOPICS_DIR)
     if directory.is_dir():
-        from pipeline.ops.topics.checking import check_load  # noqa: PLC0415 - YAML takes its time to load
+        from pipeline.ops.topics.checking import check_load  # noqa: PLC0415 - the YAML library is slow to import
 
         check_load(topic, directory)
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    """What was asked for, checked as far as that goes without Kafka."""
+class _Request:
+    """The arguments of the command, checked as far as this is possible without Kafka."""
 
     topic: str
     name: str
@@ -155,34 +163,36 @@ class _Wish:
     batch: int
     rate: int | None
     restart: bool
-    insist: bool
+    resume_only: bool
 
 
-def _load(wish: _Wish, files: list[InputFile], settings: KafkaSettings, *, quiet: bool) -> None:
-    """Load, and print the account: as JSON and nothing else when it shall be `quiet`."""
+def _load(request: _Request, files: list[InputFile], settings: KafkaSettings, *, quiet: bool) -> None:
+    """Load the files and print the summary. If `quiet`, print only the summary, as JSON."""
     cluster = KafkaCluster(settings, CommandWait(settings))
-    target = find_topic(cluster, wish.topic, cluster.topics)
-    request = LoadRequest(
-        name=wish.name,
-        topic=wish.topic,
+    target = find_topic(cluster, request.topic, cluster.topics)
+    load = LoadRequest(
+        name=request.name,
+        topic=request.topic,
         topic_id=target.topic_id,
-        options=wish.options,
-        restart=wish.restart,
-        insist=wish.insist,
+        options=request.options,
+        restart=request.restart,
+        resume_only=request.resume_only,
     )
-    batch = wish.batch if wish.rate is None else paced_rows(wish.rate, wish.batch)
+    batch = request.batch if request.rate is None else paced_rows(request.rate, request.batch)
     limits = row_limits(target.config, batch, SystemClock().wall_ms())
-    series = FileSequence(files, Reading(wish.topic, wish.options, wish.missing_key, limits))
+    series = FileSequence(files, Reading(request.topic, request.options, request.missing_key, limits))
     _tune_garbage_collection()
     with _environment(settings, cluster, target) as environment:
-        loader = Loader(environment, request, series)
-        pace = RateLimit(wish.rate, SystemClock()) if wish.rate is not None else None
-        report = LoadReport(loader, series, files, pace, quiet=quiet, with_keys=wish.options.key is not None)
+        loader = Loader(environment, load, series)
+        pace = RateLimit(request.rate, SystemClock()) if request.rate is not None else None
+        report = LoadReport(
+            loader, series, files, pace, quiet=quiet, with_keys=request.options.key is not None
+        )
         try:
             with report.showing():
                 last = loader.run(report.progress)
         except KeyboardInterrupt:
-            say("interrupted; run the same command again to continue")
+            say("interrupted. To resume, run the same command again")
             raise typer.Exit(130) from None
     if quiet:
         print_json(report.summary(last))
@@ -193,25 +203,31 @@ def _load(wish: _Wish, files: list[InputFile], settings: KafkaSettings, *, quiet
 def _format_and_name(
     topic: str, named: list[str], files: list[InputFile], kind: Format | None, given: str | None
 ) -> tuple[FormatName, str]:
-    """The format of the files and the name of the load. Raises BadParameter, for all that is missing at once."""
+    """Return the format of the files and the name of the load.
+
+    Raises:
+        BadParameter: One of them is missing. The message names everything that is missing.
+    """
     form = one_format(files, kind.value if kind else None)
     unnamed = given is None and (len(named) > 1 or files[0].path == STANDARD_INPUT)
     if form is None or unnamed:
         shown = "a list of files" if len(named) > 1 else files[0].shown
         needed = [f"--format {' or --format '.join(Format)}"] if form is None else []
-        needed += ["--name, by which the load is continued"] if unnamed else []
-        raise typer.BadParameter(f"{shown} alone does not say enough: give {', and '.join(needed)}")
+        needed += ["--name, which identifies the load"] if unnamed else []
+        raise typer.BadParameter(f"{shown} is not enough: give {', and '.join(needed)}")
     if form == "parquet" and files[0].size is None:
-        raise typer.BadParameter("Parquet is read from its end: it cannot come from a pipe. Give a file")
+        raise typer.BadParameter(
+            "Parquet cannot be read from a pipe, because its metadata is at the end: give a file"
+        )
     first = Path(named[0])
     name = given or f"{topic}/{(first.resolve() if first.is_dir() else first).name}"
     if not name.isprintable() or len(name) > 200:
-        raise typer.BadParameter(f"{name!r} cannot be the name of a load: up to 200 printable characters")
+        raise typer.BadParameter(f"{name!r} is not a valid name of a load: at most 200 printable characters")
     return cast("FormatName", form), name
 
 
 def _tune_garbage_collection() -> None:
-    """Rows hold no cycles: looking for some among ten thousand at a time is a tenth of the work."""
+    """Collect garbage rarely. Rows have no reference cycles, and the search for cycles costs a tenth of the time."""
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
 

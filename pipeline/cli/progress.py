@@ -1,4 +1,4 @@
-"""The line on the terminal of `pipeline worker`."""
+"""The progress line of `pipeline worker` on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ProgressLine"]
 
 
 class ProgressLine:
-    """One line on the terminal, rewritten each second. `processes`: how many it is the sum of."""
+    """One line on the terminal, rewritten each second. With `processes`, it has the sums over that many."""
 
     def __init__(self, processes: int | None = None) -> None:
         self._head = f"processes: {processes}  " if processes else ""
@@ -20,7 +20,7 @@ class ProgressLine:
         self._shown = False
 
     def end(self) -> None:
-        """What is printed next begins a line of its own."""
+        """End the line, so that the next output starts on a new line."""
         if self._shown:
             sys.stderr.write("\n")
             self._shown = False
@@ -34,16 +34,16 @@ class ProgressLine:
         tasks = f"{progress.live} live"
         if progress.restoring:
             tasks += f", {progress.restoring} restoring"
-        if progress.following:
-            tasks += f", {progress.following} following"
+        if progress.standby:
+            tasks += f", {progress.standby} standby"
         if progress.failed:
             tasks += f", {progress.failed} FAILED"
         if progress.retried:
-            tasks += f"  {counted(progress.retried, 'try')} failed"
+            tasks += f"  {counted(progress.retried, 'attempt')} failed"
         if progress.duplicates:
             tasks += f"  {counted(progress.duplicates, 'duplicate')} dropped"
         if progress.late_duplicates:
-            tasks += f"  {counted(progress.late_duplicates, 'late duplicate')} let through"
+            tasks += f"  {counted(progress.late_duplicates, 'late duplicate')} processed"
         rows = f"{counted(progress.rows, 'row')}  " if progress.rows else ""
         sys.stderr.write(
             f"\r\x1b[K{self._head}{counted(progress.records, 'record')}  {rate:,.0f}/s  "

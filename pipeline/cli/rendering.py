@@ -1,4 +1,4 @@
-"""Keys, values and times of records as commands show them: to people on one line, to programs as JSON."""
+"""Formats keys, values and times of records: as text on one line, and as JSON fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEX_BYTES = 16
 
 
 def json_field(name: str, data: bytes | None) -> dict[str, object]:
-    """JSON as it is; else text; else base64 under a name that says so."""
+    """A JSON field with the data: JSON unchanged, otherwise text, otherwise base64 as `NAME_base64`."""
     if data is not None:
         with suppress(msgspec.DecodeError, UnicodeDecodeError):
             msgspec.json.decode(data)
@@ -25,7 +25,7 @@ def json_field(name: str, data: bytes | None) -> dict[str, object]:
 
 
 def text_field(name: str, data: bytes | None) -> dict[str, object]:
-    """Text; else base64 under a name that says so; None for a null."""
+    """A JSON field with the data: text, otherwise base64 as `NAME_base64`. None for a null."""
     if data is None:
         return {name: None}
     try:
@@ -35,7 +35,7 @@ def text_field(name: str, data: bytes | None) -> dict[str, object]:
 
 
 def readable(data: bytes | None) -> str:
-    """Text on one line, which cannot move the cursor or colour the terminal; hex for what is no text."""
+    """The data as text on one line, with control characters escaped; as hex if it is not UTF-8."""
     if data is None:
         return "(null)"
     try:
@@ -46,7 +46,7 @@ def readable(data: bytes | None) -> str:
 
 
 def hex_lines(data: bytes) -> Iterator[str]:
-    """`00000010  7b 22 61 22  {"a"`, sixteen bytes a line."""
+    """Lines of a hex dump, as `00000010  7b 22 61 22  {"a"`, with sixteen bytes per line."""
     for start in range(0, len(data), _HEX_BYTES):
         part = data[start : start + _HEX_BYTES]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
@@ -54,6 +54,6 @@ def hex_lines(data: bytes) -> Iterator[str]:
 
 
 def iso_time(milliseconds: int) -> str:
-    """A time in UTC, as in 2026-01-31T00:00:00.000Z."""
+    """The time in UTC, as in 2026-01-31T00:00:00.000Z."""
     moment = _EPOCH + timedelta(milliseconds=milliseconds)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""`pipeline reset MODULE:APP`: forget the state of tasks, and handle their input again."""
+"""`pipeline reset MODULE:APP`: delete the state of tasks, and process their input again."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import typer
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
+from pipeline.cli.journals import TaskOption
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, confirm, counted, print_json, say
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.errors import InputError, PipelineError
+from pipeline.ports import task_fields
 from pipeline.processes.wiring import build_environment, with_worker_id
 from pipeline.runtime.reset import TaskReset, plan_reset, reset_task, start_at
 
@@ -22,36 +24,32 @@ __all__ = ["reset"]
 
 def reset(
     target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as in flights.app:app.")],
-    group: Annotated[str | None, typer.Option(help="One handler group; default: all.")] = None,
-    partition: Annotated[
-        int | None, typer.Option(help="One task of each group; default: all.", min=0)
-    ] = None,
+    group: Annotated[str | None, typer.Option(help="Only this handler group. Default: all.")] = None,
+    task: TaskOption = None,
     start: Annotated[
         list[str] | None,
         typer.Option(
             "--from",
             metavar="[TOPIC=]WHERE",
-            help="earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z. Once for each topic, "
-            "or once for all.",
+            help="The new position: earliest, latest, an offset, or a time such as 2026-01-31T00:00:00Z. Once for "
+            "each topic, or once for all. Default: earliest.",
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would happen, and change nothing.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Forget the state of tasks, and handle their input again from a chosen place.
+    """Delete the state of tasks, and process their input again from a chosen position.
 
-    Outputs of records that are handled again are produced again. Workers may run: each task is fenced first, and
-    its worker goes on from the new place within seconds.
+    The outputs of these records are produced again. Workers may run meanwhile: each task is fenced first, and its
+    worker continues from the new position within seconds.
     """
     app = find_app(target)
     settings = load_settings({"bootstrap_servers": kafka})
     environment = build_environment(app, settings, wait=CommandWait(settings.kafka))
     chosen = start_at(start or ["earliest"])
-    resets = list(plan_reset(app, _groups(app, group), partition, chosen, environment))
+    resets = list(plan_reset(app, _groups(app, group), task, chosen, environment))
     if json:
         for planned in resets:
             print_json(_document(planned, dry_run=dry_run))
@@ -67,11 +65,11 @@ def reset(
             seq = reset_task(planned, owner, environment, settings.worker)
         except PipelineError as error:
             raise type(error)(
-                f"{error.message}\n{done} of {len(resets)} tasks were reset before that",
-                hint=error.hint or "run the command again for the rest, with --group and --partition",
+                f"{error.message}\n{done} of {len(resets)} tasks were reset before this error",
+                hint=error.hint or "run the command again for the other tasks, with --group and --task",
             ) from error
-        what = "under epoch {seq}" if planned.plan.group.sinks else "as entry {seq} of its journal"
-        say(f"task {planned.task} is reset, {what.format(seq=seq)}")
+        what = f"epoch {seq}" if planned.plan.group.sinks else f"journal entry {seq}"
+        say(f"task {planned.task} is reset ({what})")
 
 
 def _groups(app: DeclaredApp, name: str | None) -> list[DeclaredGroup]:
@@ -86,14 +84,14 @@ _COLUMNS = (
     Column("task"),
     Column("topic"),
     Column("position", number=True),
-    Column("from", number=True),
-    Column("handled again", number=True),
-    Column("never handled", number=True),
+    Column("new position", number=True),
+    Column("reprocessed", number=True),
+    Column("skipped", number=True),
 )
 
 
 def _rows(resets: Sequence[TaskReset]) -> Iterator[list[Cell]]:
-    """A row for each input that something happens to, and at least one for each task: its rows are forgotten."""
+    """A row for each input whose position changes, and at least one for each task, because its state is deleted."""
     for planned in resets:
         moved = [place for place in planned.inputs if place.again or place.skipped]
         still = [place for place in planned.inputs if place.topic != planned.task.group_id.replays_topic]
@@ -106,11 +104,17 @@ def _rows(resets: Sequence[TaskReset]) -> Iterator[list[Cell]]:
 
 def _document(planned: TaskReset, *, dry_run: bool) -> dict[str, object]:
     inputs = [
-        {"topic": i.topic, "position": i.position, "from": i.start, "again": i.again, "never": i.skipped}
+        {
+            "topic": i.topic,
+            "position": i.position,
+            "new_position": i.start,
+            "reprocessed": i.again,
+            "skipped": i.skipped,
+        }
         for i in planned.inputs
     ]
     return {
-        "task": str(planned.task),
+        **task_fields(planned.task),
         "seq": planned.seq,
         "inputs": inputs,
         "outputs": list(planned.outputs),
@@ -125,20 +129,20 @@ def _consequences(resets: Sequence[TaskReset]) -> str:
     again = sum(place.again for r in handled for place in r.inputs)
     lines = []
     if handled:
-        lines = [f"forgotten: the rows of {', '.join(tables)}" if tables else "there are no tables to forget"]
+        lines = [
+            f"deleted: all rows of {', '.join(tables)}" if tables else "deleted: nothing, there are no tables"
+        ]
     if again:
-        lines.append(
-            f"produced again: what the handlers send for these records, to any of {', '.join(outputs)}"
-        )
+        lines.append(f"produced again: the outputs for the reprocessed records, to {', '.join(outputs)}")
     if again and any(r.plan.reads_replays for r in resets):
         lines.append(
-            "dead letters of these records are not forgotten: replayed, they would count a second time; "
-            "replays that wait are dropped"
+            "kept: the dead letters of these records. Do not replay them: their records are reprocessed, and would "
+            "be counted twice. Replays that were not processed yet are dropped"
         )
     sinks = list(dict.fromkeys(str(bound.sink) for r in resets for bound in r.plan.group.sinks))
     if sinks:
         lines.append(
-            f"nothing is deleted in the database; rows of records that are handled again are written again: "
-            f"{', '.join(sinks)} (upsert and insert: none is doubled; append: every one is)"
+            f"written again: the rows of the reprocessed records, to {', '.join(sinks)}. No rows are deleted. Sinks "
+            "with mode upsert or insert store each row once; sinks with mode append store it twice"
         )
     return "\n".join(lines)

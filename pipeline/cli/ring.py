@@ -1,4 +1,4 @@
-"""`pipeline ring simulate`: how tasks are spread over workers, and what moves when one joins or leaves."""
+"""`pipeline ring simulate`: how tasks are assigned to workers, and how many move when one joins or leaves."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from pipeline.core.ring import Ring, assign, moves
 
 __all__ = ["ring_app"]
 
-ring_app = typer.Typer(help="Simulate how tasks are spread over workers.", no_args_is_help=True)
+ring_app = typer.Typer(help="Simulate how tasks are assigned to workers.", no_args_is_help=True)
 
-# From today's owners to tomorrow's; owners are empty at first.
+# From the tasks, the members and the current owners to the new owners.
 Policy = Callable[[list[str], list[str], Mapping[str, str]], dict[str, str]]
 
 
 @ring_app.callback()
 def _group() -> None:
-    """Keep `simulate` a subcommand of its own."""
+    """Simulate how tasks are assigned to workers."""
 
 
 @ring_app.command()
 def simulate(
-    workers: Annotated[int, typer.Option(help="Workers at first.", min=1, max=1_000)],
-    tasks: Annotated[int, typer.Option(help="Tasks.", min=1, max=100_000)],
-    join: Annotated[int, typer.Option(help="Workers that join, one after the other.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="The number of workers at the start.", min=1, max=1_000)],
+    tasks: Annotated[int, typer.Option(help="The number of tasks.", min=1, max=100_000)],
+    join: Annotated[int, typer.Option(help="How many workers join, one after the other.", min=0)] = 0,
     leave: Annotated[
-        int, typer.Option(help="Workers that leave after that, one after the other.", min=0)
+        int, typer.Option(help="How many workers leave after that, one after the other.", min=0)
     ] = 0,
     json: JsonOption = False,
 ) -> None:
-    """Spread tasks over workers, let some join and some leave, and compare with other ways to do it.
+    """Assign tasks to workers, let workers join and leave, and compare the ring with other algorithms.
 
-    `moved` counts the tasks that change their worker, over all joins and leaves; `must move` those that have to:
-    what a new worker gets, and what one that leaves had.
+    `moved` is the number of tasks that change their worker, over all joins and leaves. `must move` is the smallest
+    possible number: the share of each new worker, and the tasks of each worker that leaves.
     """
     if leave >= workers + join:
-        raise typer.BadParameter("somebody must stay", param_hint="--leave")
-    # Host names of containers are random: a new one comes anywhere in their order.
+        raise typer.BadParameter("at least one worker must remain", param_hint="--leave")
+    # Host names of containers are random, so a new worker can be anywhere in their order.
     names = [blake2b(b"%d" % number, digest_size=6).hexdigest() for number in range(workers + join)]
     history = [sorted(names[: workers + joined]) for joined in range(join + 1)]
     for _ in range(leave):
@@ -57,13 +57,11 @@ def simulate(
             print_json(row)
         return
     print_table(_COLUMNS, map(_cells, rows))
-    say(
-        f"{tasks} tasks, {workers} workers, {join} joined, {leave} left; load: tasks of one worker at the end"
-    )
+    say(f"{tasks} tasks, {workers} workers, {join} joined, {leave} left; load: tasks per worker at the end")
 
 
 _COLUMNS = (
-    Column("way"),
+    Column("algorithm"),
     Column("load", number=True),
     Column("moved", number=True),
     Column("must move", number=True),
@@ -72,16 +70,22 @@ _COLUMNS = (
 
 
 class _RingRow(TypedDict):
-    way: str
-    least: int
-    most: int
+    algorithm: str
+    min_load: int
+    max_load: int
     moved: int
     must_move: int
 
 
 def _cells(row: _RingRow) -> list[Cell]:
     ratio = f"{row['moved'] / row['must_move']:.2f}" if row["must_move"] else None
-    return [row["way"], f"{row['least']} to {row['most']}", row["moved"], row["must_move"], ratio]
+    return [
+        row["algorithm"],
+        f"{row['min_load']} to {row['max_load']}",
+        row["moved"],
+        row["must_move"],
+        ratio,
+    ]
 
 
 def _row(name: str, policy: Policy, work: list[str], history: list[list[str]]) -> _RingRow:
@@ -95,7 +99,13 @@ def _row(name: str, policy: Policy, work: list[str], history: list[list[str]]) -
         owners = after
     counted = Counter(owners.values())
     loads = [counted[worker] for worker in history[-1]]
-    return {"way": name, "least": min(loads), "most": max(loads), "moved": moved, "must_move": must}
+    return {
+        "algorithm": name,
+        "min_load": min(loads),
+        "max_load": max(loads),
+        "moved": moved,
+        "must_move": must,
+    }
 
 
 def _ring(work: list[str], members: list[str], owners: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`pipeline runbook`: the pages that errors name, wherever the package is installed."""
+"""`pipeline runbook`: prints the runbooks that errors name, also where only the wheel is installed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PACKAGE = Path(__file__).parents[1]
 
 def runbook(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="As in the error: poison-record.")
+        str | None, typer.Argument(metavar="[NAME]", help="The name in the error, such as poison-record.")
     ] = None,
 ) -> None:
-    """Print the page that an error names, as runbooks/poison-record.md; without NAME, list them all."""
+    """Print the runbook that an error names, such as runbooks/poison-record.md. Without NAME, list all runbooks."""
     pages = {path.stem: path for path in sorted(runbooks_dir().glob("*.md"))}
     if name is None:
         width = max(map(len, pages))
@@ -32,7 +32,8 @@ def runbook(
     page = pages.get(name.removeprefix("runbooks/").removesuffix(".md"))
     if page is None:
         raise InputError(
-            f"there is no runbook {name!r}{did_you_mean(name, pages)}", hint="list them: pipeline runbook"
+            f"there is no runbook {name!r}{did_you_mean(name, pages)}",
+            hint="list all runbooks: pipeline runbook",
         )
     text = page.read_text(encoding="utf-8")
     console = Console()
@@ -43,7 +44,7 @@ def runbook(
 
 
 def runbooks_dir() -> Path:
-    """Where the pages are: in the package when it was installed from a wheel, beside it in a checkout."""
+    """The directory of the runbooks: in an installed package, or next to the package in a checkout."""
     beside = _PACKAGE.parent / "runbooks"
     return beside if (beside / "poison-record.md").exists() else _PACKAGE / "runbooks"
 

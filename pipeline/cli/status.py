@@ -1,4 +1,4 @@
-"""`pipeline status`: who runs what, how far it is, and what is wrong."""
+"""`pipeline status`: the tasks of an app, its workers, and its problems."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from pipeline.cli.tables import Cell, Column, table_text
 from pipeline.errors import UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ports import task_fields
 from pipeline.runtime.status import AppStatus, TaskPhase, TaskStatus, read_status
 from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 
@@ -38,15 +39,17 @@ _STYLES = {TaskPhase.LIVE: "green", TaskPhase.FAILED: "bold red", TaskPhase.UNOW
 
 def status(
     app: AppArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(help="Seconds between looks.", min=0.2)] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until Ctrl-C.")] = False,
+    interval: Annotated[
+        float, typer.Option(help="Seconds between two readings, with --watch.", min=0.2)
+    ] = 2.0,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show tasks with their worker, phase, lag and last entry; the workers; and what is wrong, with what helps.
+    """Show the tasks of an app, its workers, its dead letters, and its problems with the next step for each.
 
-    Reads Kafka alone, so it works with every worker dead; a worker that was killed is missed after 10 s. Ends with 1
-    when something is wrong.
+    Reads only Kafka, so it also works while no worker runs. A killed worker counts as live for 10 s. If there is a
+    problem, the exit code is 1.
     """
     name = app_named(app)
     settings = kafka_settings(kafka)
@@ -54,7 +57,7 @@ def status(
         closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
         closing(KafkaJournalReader(settings)) as reader,
     ):
-        found = _look(name, cluster, reader)
+        found = _read(name, cluster, reader)
         if watch:
             _watch(name, cluster, reader, found, interval, json=json)
             return
@@ -68,7 +71,7 @@ def _print(found: AppStatus, *, json: bool) -> None:
         print_json(_document(found))
     else:
         console = table_console()
-        console.print(_shown(found, console.width if console.is_terminal else None), crop=False)
+        console.print(_view(found, console.width if console.is_terminal else None), crop=False)
 
 
 def _watch(
@@ -80,7 +83,7 @@ def _watch(
     *,
     json: bool,
 ) -> None:
-    """Until Ctrl-C. A Kafka that is away is said, and waited for."""
+    """Repeat until Ctrl-C. While Kafka is unreachable, report this and retry."""
     console = Console(highlight=False)
     live = (
         Live(console=console, auto_refresh=False, screen=True) if console.is_terminal and not json else None
@@ -89,25 +92,25 @@ def _watch(
         with live if live is not None else nullcontext():
             while True:
                 if live is not None:
-                    live.update(_shown(found, console.width), refresh=True)
+                    live.update(_view(found, console.width), refresh=True)
                 else:
                     _print(found, json=json)
                 time.sleep(interval)
-                found = _look_again(app, cluster, reader, live, interval)
+                found = _read_with_retry(app, cluster, reader, live, interval)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
-def _look_again(
+def _read_with_retry(
     app: str, cluster: KafkaCluster, reader: KafkaJournalReader, live: Live | None, interval: float
 ) -> AppStatus:
-    """Until Kafka answers; what was seen before is not shown meanwhile, since it may be wrong by now."""
+    """Read the status, and retry until Kafka answers. The previous status is not shown: it may be outdated."""
     since = datetime.now(UTC).strftime("%H:%M:%S")
     while True:
         try:
-            return _look(app, cluster, reader)
+            return _read(app, cluster, reader)
         except UnreachableError as error:
-            text = f"{app}: Kafka has not answered since {since} UTC\n{error.message}\nstill trying"
+            text = f"{app}: Kafka has been unreachable since {since} UTC\n{error.message}\nretrying"
             if live is not None:
                 live.update(Text(text, style="red"), refresh=True)
             else:
@@ -115,11 +118,11 @@ def _look_again(
             time.sleep(interval)
 
 
-def _look(app: str, cluster: KafkaCluster, reader: KafkaJournalReader) -> AppStatus:
+def _read(app: str, cluster: KafkaCluster, reader: KafkaJournalReader) -> AppStatus:
     return read_status(app, cluster, reader, time.time_ns() // 1_000_000)
 
 
-def _shown(found: AppStatus, width: int | None) -> Group:
+def _view(found: AppStatus, width: int | None) -> Group:
     now = datetime.now(UTC).strftime("%H:%M:%S")
     parts = [Text(f"{found.app} at {now} UTC\n"), _tasks(found.tasks, width)]
     lag = sum(status.lag for status in found.tasks)
@@ -145,8 +148,8 @@ def _letters_line(each: GroupLetters, now_ms: int) -> str:
         line += f", {round(letters.recent):,} in the last minute, the last {_ago(now_ms - letters.last_ms)}"
     if not letters.whole:
         line += (
-            "\n  those of earlier releases are not counted before the next replay or discard; pipeline deadletters "
-            "list shows them"
+            "\n  dead letters of earlier releases are counted after the next replay or discard. List them with "
+            "pipeline deadletters list"
         )
     return line
 
@@ -189,23 +192,21 @@ def _ago(milliseconds: int) -> str:
 
 
 def _document(found: AppStatus) -> dict[str, Any]:
-    """One line for programs; names are stable."""
+    """The JSON document. The names of its fields are stable."""
     return {
         "app": found.app,
         "tasks": [
             {
-                "task": str(status.task),
-                "group": status.task.group,
-                "partition": status.task.partition,
+                **task_fields(status.task),
                 "phase": status.phase.value,
                 "worker": status.worker,
                 "next_worker": status.next_worker,
                 "seq": status.seq,
                 "lag": status.lag,
                 "positions": dict(status.positions),
-                "entry_ms": status.entry_ms,
+                "last_entry_ms": status.entry_ms,
                 "problem": status.problem,
-                "checkpoint_ms": status.checkpoint_ms,
+                "last_checkpoint_ms": status.checkpoint_ms,
                 "checkpoint_bytes": status.checkpoint_bytes,
                 "journal_bytes": status.journal_bytes,
                 "restore_s": status.restore_s,
@@ -218,7 +219,7 @@ def _document(found: AppStatus) -> dict[str, Any]:
                 "worker": worker.worker,
                 "process": worker.process,
                 "weight": worker.weight,
-                "tasks": worker.tasks,
+                "task_count": worker.tasks,
                 "waiting": worker.waiting,
             }
             for worker in found.workers
@@ -227,11 +228,11 @@ def _document(found: AppStatus) -> dict[str, Any]:
             {
                 "group": each.group.group,
                 "open": each.letters.open,
-                "whole": each.letters.whole,
-                "last_minute": round(each.letters.recent, 1),
-                "last_ms": each.letters.last_ms,
+                "complete": each.letters.whole,
+                "failed_last_minute": round(each.letters.recent, 1),
+                "last_failed_ms": each.letters.last_ms,
             }
             for each in found.letters
         ],
-        "problems": [{"text": problem.text, "hint": problem.hint} for problem in found.problems],
+        "problems": [{"message": problem.text, "hint": problem.hint} for problem in found.problems],
     }

@@ -1,4 +1,4 @@
-"""`pipeline table show`: the applied state of a table on this machine, read only."""
+"""`pipeline table show`: the rows of a table, read from the state directory of this machine."""
 
 from __future__ import annotations
 
@@ -29,33 +29,41 @@ table_app = typer.Typer(help="Show the rows of tables.", no_args_is_help=True)
 
 @table_app.callback()
 def _group() -> None:
-    """Keep `show` a subcommand of its own."""
+    """Show the rows of tables."""
 
 
 @table_app.command()
 def show(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="A table, or GROUP.TABLE.")],
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="Only this key; JSON for tuples.")
+        str | None, typer.Argument(metavar="[KEY]", help="Only this key. Write a tuple as JSON.")
     ] = None,
     app: Annotated[
-        str, typer.Option("--app", metavar="MODULE:APP", envvar="PIPELINE_APP", help="The app it belongs to.")
+        str,
+        typer.Option(
+            "--app",
+            metavar="MODULE:APP",
+            envvar="PIPELINE_APP",
+            help="The app of the table. Default: $PIPELINE_APP.",
+        ),
     ] = "",
-    state_dir: Annotated[Path | None, typer.Option(help="Where the worker keeps its state.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="The worker's state directory.")] = None,
     most: Annotated[
         int | None,
         typer.Option(
-            "--max", metavar="N", help="Rows at most; 0 for all. Default: 50, with --json all.", min=0
+            "--max", metavar="N", help="At most N rows; 0 for all. Default: 50; with --json, all.", min=0
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per row.")] = False,
 ) -> None:
-    """Show a table as it was last applied here, also while the worker runs.
+    """Show the rows of a table from the state directory of this machine, also while the worker runs.
 
-    Rows of tasks that another worker has now are as old as the move: `pipeline status` says who has which.
+    Rows of a task that has moved to another worker are outdated. `pipeline status` shows the worker of each task.
     """
     if not app:
-        raise ConfigError("which app does the table belong to?", hint="add --app MODULE:APP")
+        raise ConfigError(
+            "the app of the table is not given", hint="add --app MODULE:APP, or set PIPELINE_APP"
+        )
     found = find_app(app)
     definition = _find_table(found, table)
     settings = load_settings({"state_dir": state_dir})
@@ -63,46 +71,46 @@ def show(
     places = _places(settings.worker, TaskId(found.name, definition.group, 0).group_id)
     if not places:
         raise InputError(
-            f"no state of group {definition.group} under {settings.worker.state_dir}",
-            hint="give the worker's --state-dir; a table exists once a worker has run",
+            f"the state directory {settings.worker.state_dir} has no state of group {definition.group}",
+            hint="give the worker's --state-dir. A table exists after the first run of a worker",
         )
     limit = most if most is not None else (0 if json else 50)
     shown: list[list[Cell]] = []
     count = 0
-    for partition, row_key, value in _rows(found, definition, places, key):
+    for task, row_key, value in _rows(found, definition, places, key):
         count += 1
         if limit and count > limit:
             break
         if json:
-            print_json({"partition": partition, "key": row_key, "value": value})
+            print_json({"task": task, "key": row_key, "value": value})
         else:
-            shown.append([partition, str(row_key), msgspec.json.encode(value).decode()])
+            shown.append([task, str(row_key), msgspec.json.encode(value).decode()])
     if key is not None and count == 0:
         raise InputError(
-            f"table {definition.name} has no key {key!r} here",
-            hint=f"some keys that are: pipeline table show {table} --app {app} --max 5; those of other "
-            "workers' tasks are on their disks",
+            f"table {definition.name} has no key {key!r} in the state of this machine",
+            hint=f"show some keys: pipeline table show {table} --app {app} --max 5. Keys of other workers' tasks are "
+            "on their machines",
         )
     if json:
         return
-    print_table((Column("partition", number=True), Column("key"), Column("value")), shown)
+    print_table((Column("task", number=True), Column("key"), Column("value")), shown)
     if limit and count > limit:
-        say(f"the first {counted(limit, 'row')}; --max 0 shows all")
+        say(f"only the first {counted(limit, 'row')} are shown. Show all: --max 0")
     if count == 0:
         say("no rows")
 
 
 def _check_state_dir(directory: Path) -> None:
     if not directory.is_dir():
-        what = "is no directory" if directory.exists() else "is not there"
+        what = "is not a directory" if directory.exists() else "does not exist"
         raise InputError(
             f"the state directory {directory} {what}",
-            hint="run this where the worker runs, or give the worker's --state-dir",
+            hint="run this on the worker's machine, or give the worker's --state-dir",
         )
 
 
 def _places(settings: WorkerSettings, group: GroupId) -> dict[int, RocksStores]:
-    """Where to read each partition: of several processes' states, the one that has applied most."""
+    """Where to read the state of each task. Of several processes' states, the one with the newest entry."""
     found: dict[int, tuple[int, RocksStores]] = {}
     for directory in [settings.state_dir, *sorted(settings.state_dir.glob("process.*"))]:
         stores = RocksStores(directory, settings.block_cache_bytes)
@@ -112,7 +120,7 @@ def _places(settings: WorkerSettings, group: GroupId) -> dict[int, RocksStores]:
                 seq = _applied_seq(stores, task)
                 if seq > found.get(task.partition, (-1, stores))[0]:
                     found[task.partition] = seq, stores
-    return {partition: stores for partition, (_, stores) in sorted(found.items())}
+    return {number: stores for number, (_, stores) in sorted(found.items())}
 
 
 def _applied_seq(stores: RocksStores, task: TaskId) -> int:
@@ -130,16 +138,16 @@ def _rows(
     app: DeclaredApp, definition: DeclaredTable[Any, Any], places: Mapping[int, RocksStores], key: str | None
 ) -> Iterator[tuple[int, Any, Any]]:
     prefix = table_prefix(definition.name)
-    for partition, stores in places.items():
-        store = stores.open_read_only(TaskId(app.name, definition.group, partition))
+    for task, stores in places.items():
+        store = stores.open_read_only(TaskId(app.name, definition.group, task))
         try:
             data = store.position()
             if data is not None:
-                _check_schema(definition, decode_position(data, f"partition {partition}").identity.tables)
+                _check_schema(definition, decode_position(data, f"task {task}").identity.tables)
             if key is None:
                 for full_key, value in store.scan(prefix):
                     yield (
-                        partition,
+                        task,
                         definition.key.decode(full_key[len(prefix) :]),
                         definition.value.decode(value),
                     )
@@ -147,7 +155,7 @@ def _rows(
                 wanted = definition.key.encode(parse_key(definition.key, key))
                 value_data = store.get(prefix + (wanted or b""))
                 if value_data is not None:
-                    yield partition, definition.key.decode(wanted), definition.value.decode(value_data)
+                    yield task, definition.key.decode(wanted), definition.value.decode(value_data)
         finally:
             store.close()
 

@@ -1,7 +1,7 @@
-"""Tables for terminals: plain columns, numbers right-aligned with separators. Text that identifies a row is not cut.
+"""Tables as plain text: numbers are right-aligned with separators. Text that identifies a row is not shortened.
 
-A table is as wide as its content. If the terminal is narrower, columns that may be shortened lose their middle. If
-that is not enough, lines wrap, as in the output of any other command.
+A table is as wide as its content. If the terminal is narrower, the middle of long cells is replaced by an ellipsis in
+the columns that allow this. If that is not enough, lines wrap.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ _CUT = "…"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading and what is below it. `number`: to the right. `shortens`: may lose its middle."""
+    """A column.
+
+    Args:
+        title: The heading.
+        number: Whether the cells are right-aligned.
+        shortens: Whether the middle of a cell may be replaced by an ellipsis.
+    """
 
     title: str
     number: bool = False
@@ -33,7 +39,7 @@ class Column:
 
 
 def table_text(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], width: int | None = None) -> Text:
-    """The table without an end of line behind its last row. `width`: of the terminal; None: there is none."""
+    """The table, without a newline after its last row. `width` is that of the terminal; None without a terminal."""
     cells = [[_text(cell) for cell in row] for row in rows]
     widths = [
         max([cell_len(column.title), *(cell_len(row[at].plain) for row in cells)])
@@ -55,7 +61,7 @@ def _text(cell: Cell) -> Text:
 
 
 def _shorten(columns: Sequence[Column], widths: list[int], excess: int) -> None:
-    """Take what is too much from the columns that may be shortened, always from the widest of them."""
+    """Reduce the widths by `excess` in total, always in the widest column that may be shortened."""
     places = [at for at, column in enumerate(columns) if column.shortens and widths[at] > _SHORTEST]
     while excess > 0 and places:
         widest = max(places, key=lambda at: widths[at])
@@ -77,7 +83,7 @@ def _line(columns: Sequence[Column], widths: Sequence[int], row: Sequence[Text])
 
 
 def _cut(cell: Text, width: int) -> Text:
-    """The cell, or its two ends around an ellipsis: names of a fleet often differ in the end alone."""
+    """The cell, or its two ends around an ellipsis: names of workers often differ only at the end."""
     if cell_len(cell.plain) <= width:
         return cell
     left = (width - 1) // 2
@@ -87,11 +93,11 @@ def _cut(cell: Text, width: int) -> Text:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
-    """The table on standard output."""
+    """Print the table on standard output."""
     print_whole(table_console(), columns, rows)
 
 
 def print_whole(console: Console, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
-    """The same on another console. A line that is too long for a terminal is wrapped by it, and copied whole."""
+    """Print the table on a console. The terminal wraps lines that are too long, so they can be copied."""
     shown = table_text(columns, rows, console.width if console.is_terminal else None)
-    console.print(Group(shown), crop=False)  # a text by itself loses what says that it is not wrapped
+    console.print(Group(shown), crop=False)  # without the group, rich would wrap the text

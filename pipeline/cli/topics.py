@@ -1,4 +1,4 @@
-"""`pipeline topics`: the topics declared in topics/*.yaml against the cluster."""
+"""`pipeline topics`: compares the declarations in topics/*.yaml with the cluster, and applies them."""
 
 from __future__ import annotations
 
@@ -36,28 +36,31 @@ from pipeline.ports import JournalReader
 
 __all__ = ["topics_app"]
 
-CHANGES = 4  # exit code of `plan --check` where the cluster is not as declared
+CHANGES = 4  # exit code of `plan --check` if the cluster differs from the declarations
 
 topics_app = typer.Typer(
     name="topics",
-    help="Declare topics in topics/*.yaml, apply the files, and look at topics.",
+    help="Declare topics in topics/*.yaml and apply the files; show and set topics.",
     no_args_is_help=True,
 )
 
-DirOption = Annotated[Path, typer.Option("--dir", help="Where the declarations are.")]
+DirOption = Annotated[Path, typer.Option("--dir", help="The directory with the declarations.")]
 AllowOption = Annotated[
     list[str] | None,
     typer.Option(
         "--allow",
         metavar="TOPIC",
-        help="Also make changes of this topic by which records are lost or refused. Repeatable.",
+        help="Allow changes of this topic that delete records or make Kafka refuse some. Repeatable.",
     ),
 ]
 
 
 @topics_app.callback()
 def topics() -> None:
-    """Declare topics in topics/*.yaml, apply the files, and look at topics: see docs/how-to/topics.md."""
+    """Declare topics in topics/*.yaml and apply the files; show and set topics.
+
+    See docs/how-to/topics.md.
+    """
 
 
 @topics_app.command()
@@ -65,15 +68,19 @@ def plan(
     directory: DirOption = Path("topics"),
     allow: AllowOption = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Show also what is as declared, and topics that nobody declares.")
+        bool,
+        typer.Option(
+            "--all", help="Also show topics without a difference, and topics without a declaration."
+        ),
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help=f"End with {CHANGES} when the cluster is not as declared.")
+        bool,
+        typer.Option("--check", help=f"Exit code {CHANGES} if the cluster differs from the declarations."),
     ] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what apply would do, and what it would refuse (exit 1). Changes nothing."""
+    """Show what `apply` would change. Changes nothing. Exit code 1 if `apply` would refuse a topic."""
     with _clients(kafka) as found:
         planned = _plan(directory, allow, found)
     _show(planned, json=json, everything=everything)
@@ -87,15 +94,15 @@ def plan(
 def apply(
     directory: DirOption = Path("topics"),
     allow: AllowOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Make the topics as they are declared. Topics that are not declared are left alone.
+    """Create and change topics so that they match their declarations. Topics without a declaration are not changed.
 
-    On a terminal it asks before it changes a topic that is there. Nothing by which records are lost is done without
-    --allow TOPIC, and no topic is deleted that has no declaration with `deleted: true`. What is refused does not hold
-    up other topics (exit 1).
+    On a terminal it asks before it changes an existing topic. Destructive changes require --allow TOPIC, and a topic is
+    deleted only if its declaration has `deleted: true`. If a topic is refused, the others are still changed, and the
+    exit code is 1.
     """
     outcomes: list[TopicResult] = []
     with _clients(kafka) as found:
@@ -108,7 +115,8 @@ def apply(
                 and checked(_plan(directory, allow, found), found.cluster) != planned
             ):
                 raise ConfigError(
-                    "the cluster has changed meanwhile, and nothing was done", hint="look again"
+                    "the cluster has changed since the plan was shown, and nothing was done",
+                    hint="run the command again",
                 )
             outcomes = carry_out(planned, found.cluster, lambda outcome: _report(outcome, json=json))
             again = _plan(directory, allow, found)
@@ -124,18 +132,18 @@ def export(
     directory: DirOption = Path("topics"),
     topic: Annotated[
         list[str] | None,
-        typer.Option("--topic", metavar="PATTERN", help="Only these, as in 'orders-*'. Repeatable."),
+        typer.Option("--topic", metavar="PATTERN", help="Only these topics, such as 'orders-*'. Repeatable."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Also change files that say something else.")
+        bool, typer.Option("--overwrite", help="Also change files that differ from the cluster.")
     ] = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write the cluster's topics as declarations, one file each. Files that are right already are left as they are.
+    """Write the cluster's topics as declarations, one file per topic.
 
-    One that says something else is left as it is, too (exit 1), or with --overwrite changed in place: comments, owner,
-    key and value stay.
+    A file that differs from the cluster is not changed, and the exit code is 1. With --overwrite it is changed in
+    place: comments, owner, key and value are kept.
     """
     with _clients(kafka) as found:
         names = chosen_topics(found.cluster.topics(), topic or [])
@@ -144,8 +152,8 @@ def export(
     refused = [each for each in exports if each.state is FileState.DIFFERENT and not overwrite]
     said = {
         FileState.NEW: "written",
-        FileState.SAME: "right already",
-        FileState.DIFFERENT: "changed" if overwrite else "left: it says something else",
+        FileState.SAME: "unchanged",
+        FileState.DIFFERENT: "changed" if overwrite else "differs, not changed",
     }
     if json:
         print_json(
@@ -156,14 +164,14 @@ def export(
         print_table((Column("topic"), Column("file"), Column("state")), rows)
     if refused:
         raise ConfigError(
-            f"{counted(len(refused), 'file')} left as they were: they are not as the cluster is",
-            hint=f"see how: pipeline topics plan --dir {directory}; or change them: --overwrite",
+            f"{counted(len(refused), 'file')} not changed: the cluster differs",
+            hint=f"show the differences: pipeline topics plan --dir {directory}. To change the files, add --overwrite",
         )
 
 
 @topics_app.command()
 def schema() -> None:
-    """Print the JSON Schema of a declaration, for editors: `topics/topic.schema.json`."""
+    """Print the JSON Schema of a declaration, for editors. Save it as `topics/topic.schema.json`."""
     typer.echo(schema_text(), nl=False)
 
 
@@ -173,7 +181,7 @@ topics_app.command("set")(set_topic)
 
 
 class _TopicClients(NamedTuple):
-    """What reads Kafka. `journals` opens a reader where one is needed."""
+    """The clients that read Kafka. `journals` opens a reader when one is needed."""
 
     cluster: KafkaCluster
     journals: Callable[[], JournalReader]
@@ -206,14 +214,15 @@ def _show(planned: Plan, *, json: bool, everything: bool = False) -> None:
 
 
 def _asked(planned: Plan, *, quiet: bool) -> bool:
-    """Whether somebody was asked, and agreed. What loses records is refused without --allow, whoever sits there.
+    """Ask for confirmation on a terminal, and return whether the operator was asked.
 
-    Nobody is asked about topics that are only created: whatever is there stays as it is.
+    There is no question if topics are only created, because no existing topic changes. Destructive changes require
+    --allow in any case.
     """
     touches = any(each.to_do and each.action is not TopicAction.CREATE for each in planned.topics)
     if quiet or not touches or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    if not typer.confirm("Do this?", err=True):
+    if not typer.confirm("Apply these changes?", err=True):
         raise typer.Exit(1)
     return True
 
@@ -225,16 +234,17 @@ def _report(outcome: TopicResult, *, json: bool) -> None:
 
 
 def _require_done(planned: Plan, outcomes: list[TopicResult], again: Plan) -> None:
-    """Raise ConfigError unless the cluster is as declared now, as the plan made `again` says."""
+    """Raise ConfigError if the cluster still differs from the declarations, according to the new plan `again`."""
     failed = [outcome.plan.topic.name for outcome in outcomes if outcome.problem is not None]
     refused = sorted({*failed, *(each.topic.name for each in planned.refused)})
     if refused:
         raise ConfigError(
-            f"not as declared: {', '.join(refused)}",
-            hint="the reasons are above; of a topic that is refused nothing is changed",
+            f"not applied: {', '.join(refused)}",
+            hint="the reasons are above. A refused topic is not changed at all",
         )
     if not again.empty:
         left = ", ".join(each.topic.name for each in again.topics if each.to_do or each.problems)
         raise ConfigError(
-            f"done, and yet not as declared: {left}", hint="somebody else changes them: pipeline topics plan"
+            f"applied, but these topics still differ from their declarations: {left}",
+            hint="another client may be changing them. Show the differences: pipeline topics plan",
         )

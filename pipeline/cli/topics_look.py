@@ -1,4 +1,4 @@
-"""`pipeline topics list|show|set`: topics as the cluster has them, declared or not."""
+"""`pipeline topics list|show|set`: the topics of the cluster, with or without a declaration."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ __all__ = ["list_topics", "set_topic", "show_topic"]
 
 _LIST = (Column("topic"), Column("partitions", number=True), Column("replicas", number=True), Column("id"))
 _PARTITIONS = (
-    *(Column("partition", number=True), Column("first", number=True), Column("end", number=True)),
+    *(Column("partition", number=True), Column("start", number=True), Column("end", number=True)),
     *(Column("leader", number=True), Column("in sync"), Column("replicas")),
 )
 TopicArgument = Annotated[str, typer.Argument(metavar="TOPIC", help="An existing topic.")]
 
 
 def list_topics(kafka: KafkaOption = None, json: JsonOption = False) -> None:
-    """List the topics of the cluster, declared or not, with those of the pipeline itself."""
+    """List all topics of the cluster, with those of the pipeline itself."""
     settings = kafka_settings(kafka)
     with closing(KafkaCluster(settings, CommandWait(settings))) as cluster:
         found = cluster.describe(sorted(cluster.topics()))
@@ -50,9 +50,9 @@ def list_topics(kafka: KafkaOption = None, json: JsonOption = False) -> None:
 
 
 def show_topic(topic: TopicArgument, kafka: KafkaOption = None, json: JsonOption = False) -> None:
-    """Show a topic: its id, the settings that it has for itself, and its partitions with offsets and brokers.
+    """Show a topic: its id, the settings that are not defaults, and its partitions with offsets and brokers.
 
-    `first` is the offset of the first record that is left, `end` the one after the last.
+    `start` is the first offset of a partition, and `end` the offset after its last record.
     """
     settings = kafka_settings(kafka)
     with (
@@ -65,10 +65,10 @@ def show_topic(topic: TopicArgument, kafka: KafkaOption = None, json: JsonOption
         replicas = cluster.replicas(topic)
     if json:
         documents = [
-            {"partition": number, "first": at.start, "end": at.end, **on._asdict()}
+            {"partition": number, "start": at.start, "end": at.end, **on._asdict()}
             for number, (at, on) in enumerate(zip(bounds, replicas, strict=True))
         ]
-        print_json({**_document(info), "bounds": documents})
+        print_json({**_document(info), "offsets": documents})
         return
     typer.echo(f"{info.name}: {counted(info.partitions, 'partition')}, id {info.topic_id}")
     for name in sorted(info.overridden):
@@ -85,13 +85,16 @@ def set_topic(
     assignments: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME=VALUE", help="Settings, as retention.ms=-1. NAME= returns one to its default."
+            metavar="NAME=VALUE", help="Settings, such as retention.ms=-1. NAME= restores the default."
         ),
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     kafka: KafkaOption = None,
 ) -> None:
-    """Set settings of a topic that has no declaration, as a journal. Others are changed in topics/ and applied."""
+    """Change settings of a topic without a declaration, such as a journal.
+
+    Change other topics in their declarations, and apply these.
+    """
     changes = _parsed(assignments)
     _refuse_harm(topic, changes)
     settings = kafka_settings(kafka)
@@ -101,9 +104,9 @@ def set_topic(
         for name, value in changes.items():
             now = info.config.get(name, "?")
             say(f"{topic}: {name}={now} -> {'its default' if value is None else value}")
-        confirm("Set them?", yes=yes)
+        confirm("Change these settings?", yes=yes)
         cluster.configure(topic, changes)
-    say(f"{topic}: set")
+    say(f"{topic}: changed")
 
 
 def _described(topic: str, cluster: Cluster) -> TopicInfo:
@@ -128,7 +131,7 @@ def _parsed(assignments: Sequence[str]) -> dict[str, str | None]:
 
 
 def _refuse_harm(topic: str, changes: dict[str, str | None]) -> None:
-    """A journal has the settings that it needs, or its workers refuse to start. Raises ConfigError."""
+    """Refuse settings with which the workers of a journal would not start. Raises ConfigError."""
     if not topic.endswith(".journal") or held_by_the_pipeline(topic) is None:
         return
     needed = {**JOURNAL_CONFIG, "max.message.bytes": str(JOURNAL_MESSAGE_BYTES)}

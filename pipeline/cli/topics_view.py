@@ -1,4 +1,4 @@
-"""How a plan of topics looks: text for people, a document for programs. Names in the document are stable."""
+"""Formats a plan of topics, as text and as a JSON document. The names of JSON fields are stable."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _MARKS = {
 
 
 def plan_text(plan: Plan, *, everything: bool = False) -> Text:
-    """The plan, topic by topic. `everything`: also what is as declared, and what nobody declares."""
+    """The plan, topic by topic. With `everything`, also topics without a difference or without a declaration."""
     text = Text()
     for each in plan.topics:
         if each.action is not TopicAction.NONE or each.problems:
             _append_topic(text, each)
         elif everything:
-            gone = ", and is gone" if each.topic.deleted else ""
+            gone = " (deleted)" if each.topic.deleted else ""
             text.append(f"  = {each.topic.name}  as declared{gone}\n", style="dim")
     for name in plan.undeclared if everything else ():
-        text.append(f"  ? {name}  not declared, and left alone\n", style="dim")
+        text.append(f"  ? {name}  no declaration; not changed\n", style="dim")
     text.append(summary(plan))
     return text
 
@@ -56,7 +56,7 @@ def _append_topic(text: Text, each: TopicPlan) -> None:
     for change in each.changes:
         text.append("      ! " if change.loss else "        ", style="red")
         text.append(f"{change.what:<{width}}  {_arrow(each.action, change)}\n")
-        if change.loss and not each.problems:  # else it is the reason
+        if change.loss and not each.problems:  # otherwise a problem already names it
             text.append(f"        {'':<{width}}  {change.loss}\n", style="red")
     for warning in each.warnings:
         text.append(f"        note: {warning}\n", style="yellow")
@@ -90,7 +90,7 @@ def _value(value: str | None, *, default: bool) -> str:
 
 
 def plan_document(plan: Plan, outcomes: Sequence[TopicResult] = ()) -> dict[str, Any]:
-    """One object. `state` is `same`, `planned`, `refused`; with `outcomes` `done` and `failed`, too."""
+    """The JSON document. `state` is `same`, `planned` or `refused`; with `outcomes`, also `done` or `failed`."""
     found = {outcome.plan.topic.name: outcome for outcome in outcomes}
     return {
         "topics": [_topic_document(each, found.get(each.topic.name)) for each in plan.topics],
@@ -108,18 +108,18 @@ def _topic_document(each: TopicPlan, outcome: TopicResult | None) -> dict[str, A
         "state": _state(each, outcome),
         "changes": [
             {
-                "what": change.what,
+                "setting": change.what,
                 "before": change.before,
                 "after": change.after,
-                "from_default": change.from_default,
-                "to_default": change.to_default,
-                "loss": change.loss,
+                "before_is_default": change.from_default,
+                "after_is_default": change.to_default,
+                "data_loss": change.loss,
             }
             for change in each.changes
         ],
         "done": list(outcome.done) if outcome is not None else [],
         "warnings": list(each.warnings),
-        "problems": [{"text": problem.text, "hint": problem.hint} for problem in problems],
+        "problems": [{"message": problem.text, "hint": problem.hint} for problem in problems],
     }
 
 
@@ -134,7 +134,7 @@ def _state(each: TopicPlan, outcome: TopicResult | None) -> str:
 
 
 def outcome_lines(outcome: TopicResult) -> Iterator[str]:
-    """What is said of a topic when it is done, or is not."""
+    """The lines that report the result for one topic."""
     name = outcome.plan.topic.name
     if outcome.problem is None:
         yield f"{name}: {', '.join(outcome.done)}"

@@ -1,4 +1,4 @@
-"""`pipeline worker MODULE:APP`: run a worker until SIGTERM, or several under a supervisor."""
+"""`pipeline worker MODULE:APP`: runs a worker until SIGTERM, or several under a supervisor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DEFAULTS = WorkerSettings()
 
 
 class LogLevel(StrEnum):
-    """From which level on the worker logs."""
+    """The lowest level that the worker logs."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -42,45 +42,49 @@ def worker(
     target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as in flights.app:app.")],
     kafka: KafkaOption = None,
     state_dir: Annotated[
-        Path | None, typer.Option(help=f"Where tasks keep their state. Default: {_DEFAULTS.state_dir}.")
+        Path | None, typer.Option(help=f"The directory of the tasks' state. Default: {_DEFAULTS.state_dir}.")
     ] = None,
-    worker_id: Annotated[str | None, typer.Option(help="This worker's name. Default: the host's.")] = None,
+    worker_id: Annotated[str | None, typer.Option(help="The worker's id. Default: the host's name.")] = None,
     weight: Annotated[
         int | None,
         typer.Option(
-            help=f"Share of the tasks, beside other workers' weights. Default: {_DEFAULTS.weight}.", min=1
+            help=f"Share of the tasks, relative to the weights of other workers. Default: {_DEFAULTS.weight}.",
+            min=1,
         ),
     ] = None,
     processes: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Run N worker processes, and restart one that ends. Default: this process is the worker.",
+            help="Run N worker processes, and restart those that end. Default: run the worker in this process.",
             min=1,
             max=256,
         ),
     ] = None,
     commit_interval_ms: Annotated[
         int | None,
-        typer.Option(help=f"Time between commits of a task. Default: {_DEFAULTS.commit_interval_ms}.", min=1),
+        typer.Option(
+            help=f"Milliseconds between two commits of a task. Default: {_DEFAULTS.commit_interval_ms}.",
+            min=1,
+        ),
     ] = None,
     topics_dir: Annotated[
         str | None,
         typer.Option(
-            help="Where the topics are declared; they are compared with the cluster. "
+            help="The directory of the topic declarations, which are compared with the cluster. "
             f"Default: {_DEFAULTS.topics_dir}, if it exists."
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings file. Default: pipeline.toml.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The settings file. Default: pipeline.toml.")] = None,
     log_level: Annotated[LogLevel, typer.Option(help="The lowest level that is logged.")] = LogLevel.INFO,
     supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run a worker of an app, until SIGTERM or Ctrl-C. It shares the tasks with the app's other workers.
+    """Run a worker of an app until SIGTERM or Ctrl-C. All workers of an app share its tasks.
 
-    SIGUSR1 prints the stack of every thread to standard error and changes nothing.
+    SIGUSR1 prints the stack of every thread to standard error, and changes nothing.
     """
     report = tie(supervised) if supervised is not None else None
-    faulthandler.register(signal.SIGUSR1)  # says where every thread is: for a handler that never returns
+    faulthandler.register(signal.SIGUSR1)  # to find a handler that does not return
     overrides = {
         "bootstrap_servers": kafka,
         "state_dir": state_dir,
@@ -103,7 +107,7 @@ def worker(
         run_app(app, settings, report or line, before)
     except PipelineError as error:
         _end_line(line)
-        # Threads may still wait for a broker that is away, and would keep the process from ending.
+        # Threads may still wait for an unreachable broker, and would prevent the exit of the process.
         who = f"worker {settings.worker.worker_id}: " if supervised is not None else ""
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"error: {who}{error}", markup=False, style=None

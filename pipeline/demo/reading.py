@@ -88,7 +88,7 @@ def table_rows(processes: Processes, app: str, group: str, table: str) -> list[t
     entries = processes.command(
         "journal", "show", app, "--group", group, "--last", "1", "--json"
     ).splitlines()
-    owners = {int(entry["task"].rpartition("/")[2]): entry["owner"] for entry in map(json.loads, entries)}
+    owners = {int(entry["task"]): entry["owner"] for entry in map(json.loads, entries)}
     disks = {worker.name: worker.disk for worker in processes.workers}  # of its last process
     rows: list[tuple[str, object]] = []
     for owner in sorted(set(owners.values())):
@@ -97,6 +97,6 @@ def table_rows(processes: Processes, app: str, group: str, table: str) -> list[t
         rows += [
             (row["key"], row["value"])
             for row in map(json.loads, shown.splitlines())
-            if owners[row["partition"]] == owner
+            if owners[row["task"]] == owner
         ]
     return rows

@@ -23,21 +23,25 @@ from pipeline.processes.system import MAX_THREADS
 
 __all__ = ["Demand", "demand_of", "raise_limit", "require_descriptors"]
 
-_CLIENT = 5  # a Kafka client beside what it has for each broker
+_CLIENT = 5  # of a Kafka client, in addition to those per broker
 _PER_BROKER = 3
 _PROCESS = 10  # the process itself; its clients for metadata, membership and notes are counted as clients
 _PROCESS_CLIENTS = 4
-_STATE = 7  # RocksDB beside its table files: lock, log, manifest, write-ahead log, directories
-_YOUNG_FILES = 8  # table files that a state may have beyond those that are on disk at the start
+_STATE = 7  # of RocksDB, in addition to its table files: lock, log, manifest, write-ahead log, directories
+_NEW_FILES = 8  # table files of a state that are created after the start
 _RESERVE = 100  # checkpoints, databases, and what handlers open themselves
-_MOST = 1 << 20  # Linux allows no more, unless fs.nr_open is raised
+_MOST = 1 << 20  # the limit of Linux, unless fs.nr_open is raised
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What decides how many descriptors a worker may need.
+    """The numbers from which the need for descriptors is computed.
 
-    `tasks`: of all groups with a journal. `groups`: of both kinds. `files`: table files of the local states.
+    Args:
+        tasks: The tasks of all groups with a journal.
+        groups: All groups, with those of sinks.
+        brokers: The brokers of the cluster.
+        files: The table files of the local states.
     """
 
     tasks: int
@@ -47,9 +51,9 @@ class Demand:
 
     @property
     def descriptors(self) -> int:
-        """The number with every task running here, and as many being restored as there are threads for it."""
+        """The number of descriptors if every task runs here, and as many tasks are restored as there are threads."""
         client = _CLIENT + _PER_BROKER * self.brokers
-        of_task = client + _STATE + _YOUNG_FILES
+        of_task = client + _STATE + _NEW_FILES
         restores = min(self.tasks, MAX_THREADS)  # each reads a journal
         clients = _PROCESS_CLIENTS + self.groups + restores
         return _PROCESS + _RESERVE + self.tasks * of_task + clients * client + self.files
@@ -58,7 +62,7 @@ class Demand:
 def demand_of(
     groups: list[DeclaredGroup], topics: Mapping[str, TopicInfo], brokers: int, app_state_dir: Path
 ) -> Demand:
-    """The demand of an app. Topics that are not there count as nothing: the start refuses them by name."""
+    """The demand of an app. Topics that do not exist are ignored, because the start refuses them."""
     tasks = sum(
         max((topics[topic.name].partitions for topic in group.inputs if topic.name in topics), default=0)
         for group in groups
@@ -78,7 +82,11 @@ def raise_limit() -> int:
 
 
 def require_descriptors(app: str, demand: Demand) -> None:
-    """Raise the limit. Raises ConfigError with the number and the commands when it stays below the demand."""
+    """Raise the soft limit.
+
+    Raises:
+        ConfigError: The limit is below the demand. The error has the number and the commands that raise the limit.
+    """
     limit = raise_limit()
     needed = demand.descriptors
     if needed <= limit:

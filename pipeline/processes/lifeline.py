@@ -1,9 +1,10 @@
-"""What ties a worker process to its supervisor: it never outlives it, and tells it how far it is.
+"""Ends a worker process when its supervisor ends, and reports the counters of the process to the supervisor.
 
-Two pipes for each process. Nothing is ever written to the first; when its other end closes, because the supervisor
-is gone in whatever way, the kernel sends this process SIGIO, which ends it as SIGKILL would. A thread that waited
-for the end would wait for ever behind a handler that holds the interpreter. (`PR_SET_PDEATHSIG` is Linux's alone, and
-follows the thread that started the process, not its process.) On the second go the reports, one JSON line each.
+There are two pipes per process. Nothing is written to the first. When the supervisor ends, for any reason, the other
+end of this pipe closes, and the kernel sends SIGIO to the process. The default action of SIGIO ends the process, as
+SIGKILL would. A thread that waits for the end of the pipe would not work: a handler that holds the interpreter lock
+would block it. `PR_SET_PDEATHSIG` exists only on Linux, and is tied to the thread that started the process. The second
+pipe carries the reports, one JSON line each.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ _READ_BYTES = 64 * 1024
 
 
 class TiedProcess:
-    """Starts `command` with `ends` of the pipes as its last argument; a `supervisor.Child`.
+    """A child process that ends with its supervisor. Implements `supervisor.Child`.
 
-    `code_before`: the exit code of the process before it, 0 if there was none; it goes there, too.
-    In a process group of its own: a Ctrl-C in the terminal is the supervisor's to pass on, once.
+    It has its own process group, so that a Ctrl-C in the terminal reaches it only once, through the supervisor.
+
+    Args:
+        command: The command. The descriptors of the pipes and `code_before` are appended as its last argument.
+        code_before: The exit code of the previous process of this worker; 0 if there was none.
     """
 
     def __init__(self, command: Sequence[str], code_before: int = 0) -> None:
@@ -57,7 +61,7 @@ class TiedProcess:
 
     @property
     def progress(self) -> WorkerCounters | None:
-        """What it reported last."""
+        """The last report of the process."""
         if self._reports >= 0:
             with suppress(BlockingIOError):
                 self._unread += os.read(self._reports, _READ_BYTES)
@@ -69,7 +73,7 @@ class TiedProcess:
     def poll(self) -> int | None:
         code = self._process.poll()
         if code is not None:
-            _ = self.progress  # its last words
+            _ = self.progress  # read the last report
             self._close()
         return code
 
@@ -87,29 +91,34 @@ class TiedProcess:
 
 
 def tie(ends: str) -> Callable[[WorkerCounters], None]:
-    """In the process: end when the supervisor does; what reports to it. `ends`: the last argument."""
+    """In the child process: end when the supervisor ends. Return a function that reports to the supervisor.
+
+    `ends` is the last argument of the command.
+    """
     life, reports, _ = map(int, ends.split(","))
     for end in (life, reports):
-        os.set_inheritable(end, False)  # a program that a handler starts must not hold on to them
+        os.set_inheritable(end, False)  # a program that a handler starts must not inherit them
     os.set_blocking(reports, False)
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
     fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
     try:
-        if os.read(life, 1) == b"":  # it went before the kernel was asked to tell
+        if os.read(life, 1) == b"":  # the supervisor ended before F_SETOWN
             os.kill(os.getpid(), signal.SIGKILL)
     except BlockingIOError:
-        pass  # it is there
+        pass  # the supervisor runs
 
     def report(progress: WorkerCounters) -> None:
-        with suppress(BlockingIOError, BrokenPipeError):  # nobody reads: the next report says more
+        with suppress(
+            BlockingIOError, BrokenPipeError
+        ):  # the pipe is full or closed; the next report replaces this one
             os.write(reports, msgspec.json.encode(progress) + b"\n")
 
     return report
 
 
 def ended_by(ends: str) -> signal.Signals | None:
-    """The signal that ended the process before this one under the same supervisor; None for any other end."""
+    """The signal that ended the previous process of this worker. None if a signal did not end it."""
     code = int(ends.rpartition(",")[2])
     return signal.Signals(-code) if code < 0 else None

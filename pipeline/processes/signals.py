@@ -1,9 +1,8 @@
-"""What stands beside the processing thread: it hears signals, looks at handlers, and ends a process that hangs.
+"""Receives signals, detects handlers that do not return, and ends a process that does not stop.
 
-User code cannot be interrupted, and a handler that never returns keeps the processing thread for ever, also
-from Python's own signal handlers when it is inside a C library. So signals are heard on a thread of their own,
-and a worker that was told to stop and does not is ended from there. That is a crash like any other: what was
-not committed did not happen, and the next start handles it again.
+User code cannot be interrupted. A handler that does not return blocks the processing thread. Inside a C library it also
+blocks Python's signal handlers. So another thread receives the signals, and ends a worker that does not stop in time.
+This has the effect of a crash: the next start processes again what was not committed.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _INTERRUPTED = 130
 
 
 class Watch:
-    """Looks after the thread that makes it, from `with` to its end."""
+    """Watches the thread that creates it, for the duration of the `with` block."""
 
     def __init__(
         self,
@@ -60,7 +59,7 @@ class Watch:
 
     @property
     def left_s(self) -> float:
-        """What is left of `stop_timeout_s`; all of it while nobody has said stop."""
+        """The rest of `stop_timeout_s`; all of it before the worker is told to stop."""
         if self._deadline_s is None:
             return self._timeout_s
         return max(0.0, self._deadline_s - time.monotonic())
@@ -76,7 +75,7 @@ class Watch:
 
     def _leave(self) -> None:
         at = self._at_work()
-        doing = f"handler {at.handler} has not returned from {at.place}" if at else "it is still busy"
+        doing = f"handler {at.handler} has not returned from {at.place}" if at else "it has not stopped"
         self._log.error(
             "worker_exit_forced",
             reason=f"the worker was told to stop {self._timeout_s:g} s ago, and {doing}",
@@ -90,10 +89,10 @@ class Watch:
 
 @contextmanager
 def heard_signals(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` at SIGTERM or SIGINT, whatever the main thread is doing; a second SIGINT ends the process.
+    """Set `stop` at SIGTERM or SIGINT, whatever the main thread is doing. A second SIGINT ends the process.
 
-    Main thread only. The C part of Python's signal handling writes the number to a socket at once; the part
-    that is written in Python would wait until the main thread comes back from C.
+    Main thread only. The C part of Python's signal handling writes the signal number to a socket immediately. A signal
+    handler in Python would run only after the main thread has returned from C code.
     """
     hearing, heard = socket.socketpair()
     heard.setblocking(False)
@@ -122,9 +121,9 @@ def heard_signals(stop: threading.Event) -> Iterator[None]:
 
 
 def _heard(_number: int, _frame: object) -> None:
-    """The listener has it; this only keeps the default, which would end the process."""
+    """Do nothing: the listener reacts to the signal. Without this handler, the signal would end the process."""
 
 
 def _stack_of(thread: int) -> str:
-    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to another thread's stack
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to read another thread's stack
     return "".join(traceback.format_stack(frame, _SHOWN_FRAMES)) if frame is not None else ""

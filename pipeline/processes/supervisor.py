@@ -1,8 +1,8 @@
-"""Keeps the worker processes of `--processes` running, and knows when there is no use in that.
+"""Runs the worker processes of `--processes`, and restarts those that end.
 
-`Restarts` decides, for one process: when it is started again after an end, or that it is given up. `Supervisor`
-carries that out on any `Child`, and ends them all when it is told to stop. What is not committed when one of
-them is killed did not happen, so nothing here can lose or double a record.
+`Restarts` decides for one process when it is restarted, or that it is not restarted any more. `Supervisor` acts on
+these decisions for each `Child`, and ends all processes when it is told to stop. A killed process loses only work that
+was not committed, and this work is repeated. So no record is lost or duplicated.
 """
 
 from __future__ import annotations
@@ -21,24 +21,30 @@ __all__ = ["Child", "End", "Restarts", "Supervisor"]
 
 FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 30.0
-WELL_S = 60.0  # who lived this long begins again with the first wait
+WELL_S = 60.0  # after this uptime, the next wait is FIRST_WAIT_S again
 MAX_REFUSALS = 5
-REFUSALS = frozenset({1, 2})  # as exit codes: something is wrong with what was asked for
+REFUSALS = frozenset({1, 2})  # exit codes of a wrong setting or a wrong command line
 DISPLACED = DisplacedError.exit_code
-GRACE_S = 2.0  # beyond stop_timeout_s, so that a worker that hangs can say where before it is killed
+GRACE_S = 2.0  # added to stop_timeout_s, so that a blocked worker can report its handler before it is killed
 TURN_S = 0.1
 REPORT_S = 1.0
-_COUNTS_OF_NOW = frozenset({"live", "restoring", "following", "failed"})
+_COUNTS_OF_NOW = frozenset({"live", "restoring", "standby", "failed"})
 _GIVEN_UP = {
-    False: "it ended again and again before it had a task; its own message is above",
-    True: "another process has its worker id, and was started later; its own message is above",
+    False: "it ended repeatedly before it had a task; its own error is above",
+    True: "a newer process has its worker id; its own error is above",
 }
 _NOTHING = WorkerCounters(**dict.fromkeys((field.name for field in fields(WorkerCounters)), 0))
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a process ended. `code`: negative for a signal. `worked`: it had a task that was live."""
+    """The end of a process.
+
+    Args:
+        code: The exit code; negative for a signal.
+        lived_s: The uptime.
+        worked: Whether a task was live in it.
+    """
 
     code: int
     lived_s: float
@@ -46,17 +52,17 @@ class End:
 
 
 class Restarts:
-    """What follows the ends of one process.
+    """Decides about the restarts of one process.
 
     ::
 
-        it lived for a minute            start it again after the first wait
-        5: a younger one has its id      given up: another supervisor starts that one
-        1 or 2 before it had a task      the same will happen again: given up at the fifth time in a row
-        anything else                    start it again, after twice the wait before, up to half a minute
+        uptime of at least a minute      restart after the first wait
+        5: a newer process has its id    do not restart: another supervisor runs that process
+        1 or 2 before it had a task      restart, but not after the fifth time in a row
+        anything else                    restart after twice the previous wait, up to half a minute
 
-    Waits are jittered, so that processes which ended together do not come back together. Kafka away (3) is
-    waited for without end.
+    Waits have jitter, so that processes that ended together do not restart together. An unreachable Kafka (3) is
+    retried without a limit.
     """
 
     def __init__(self, random: Random) -> None:
@@ -65,7 +71,7 @@ class Restarts:
         self.refusals = 0
 
     def after(self, end: End) -> float | None:
-        """Seconds until it is started again; None when it is given up."""
+        """Return the seconds until the restart. None if the process is not restarted any more."""
         if end.code == DISPLACED:
             return None
         if end.lived_s >= WELL_S:
@@ -87,7 +93,7 @@ class Child(Protocol):
 
     @property
     def progress(self) -> WorkerCounters | None:
-        """What it reported last."""
+        """The last report of the process."""
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
@@ -100,18 +106,18 @@ class Child(Protocol):
 
 
 class _Slot:
-    """One of the processes, over all its lives."""
+    """One worker process and its restarts."""
 
     def __init__(self, name: str, start: Callable[[int], Child], clock: Clock, random: Random) -> None:
         self.name = name
         self.restarts = Restarts(random)
-        self.code = 0  # of the last life
+        self.code = 0  # of the last process
         self.child: Child | None = None
-        self.due_s: float | None = 0.0  # None: given up
+        self.due_s: float | None = 0.0  # None: not restarted any more
         self._start = start
         self._clock = clock
         self._started_s = 0.0
-        self._before = _NOTHING  # of the lives before this one
+        self._before = _NOTHING  # of the processes before this one
 
     @property
     def progress(self) -> WorkerCounters:
@@ -128,7 +134,7 @@ class _Slot:
         self.child = self._start(self.code)
 
     def take_end(self) -> End | None:
-        """The end of this life, once."""
+        """Return the end of the process once, and None otherwise."""
         if self.child is None:
             return None
         code = self.child.poll()
@@ -146,9 +152,9 @@ class _Slot:
 
 
 class Supervisor:
-    """`count` processes, named `<worker_id>-<n>`.
+    """Runs `count` processes, named `<worker_id>-<n>`.
 
-    `start(name, n, code)` begins the life of one; `code` is the exit code of the one before, 0 if there was none.
+    `start(name, n, code)` starts process n. `code` is the exit code of the previous process n, 0 if there was none.
     """
 
     def __init__(
@@ -171,7 +177,7 @@ class Supervisor:
 
     @property
     def progress(self) -> WorkerCounters:
-        """The sum over all processes and all their lives."""
+        """The sum over all processes, with those before restarts."""
         total = _NOTHING
         for place in self._places:
             total = _sum(total, place.progress)
@@ -183,9 +189,9 @@ class Supervisor:
         stop_timeout_s: float,
         report: Callable[[WorkerCounters], None] | None = None,
     ) -> int:
-        """Until `stop` is set, or every process has been given up; the exit code.
+        """Run until `stop` is set, or until no process is restarted any more. Return the exit code.
 
-        0 when every process ended with 0 after `stop`; else the code of one that did not.
+        It is 0 if every process ended with 0 after `stop`, and otherwise the code of one that did not.
         """
         next_report_s = self._clock.monotonic_s() + REPORT_S
         while not stop.is_set() and any(place.due_s is not None for place in self._places):
@@ -197,7 +203,7 @@ class Supervisor:
         return self.stop(stop_timeout_s)
 
     def turn(self) -> None:
-        """Start what is due, and see who has ended."""
+        """Check which processes have ended, and start those that are due."""
         for place in self._places:
             self._worked |= place.worked
             end = place.take_end()
@@ -207,7 +213,7 @@ class Supervisor:
                 place.start()
 
     def stop(self, timeout_s: float) -> int:
-        """SIGTERM to all, SIGKILL to those that are left after the time-out; the exit code."""
+        """Send SIGTERM to all processes, and SIGKILL to those that run after the timeout. Return the exit code."""
         deadline = Deadline(self._clock, timeout_s + GRACE_S, TURN_S)
         killed = False
         for place in self._places:
@@ -217,7 +223,7 @@ class Supervisor:
             for place in self._places:
                 end = place.take_end()
                 if end is not None and end.code == -signal.SIGTERM and not end.worked:
-                    place.code = 0  # it was told to stop before it listened, and had begun nothing
+                    place.code = 0  # it had no signal handler yet, and had started nothing
                 if place.child is not None and not killed and deadline.has_passed():
                     self._log.error("worker_killed", worker=place.name, reason="it did not stop in time")
                     place.child.kill()
@@ -229,7 +235,7 @@ class Supervisor:
 
     def _ended(self, place: _Slot, end: End) -> None:
         wait_s = place.restarts.after(end)
-        # While nobody has ever worked, each refusal is one more of the same.
+        # Until a process has had a task, the refusals of all processes have the same cause.
         alike = 0 if self._worked else sum(place.restarts.refusals for place in self._places)
         lived_s = round(end.lived_s, 1)
         if wait_s is None or alike >= MAX_REFUSALS:
@@ -255,7 +261,7 @@ class Supervisor:
 
 
 def process_id(worker_id: str, number: int) -> str:
-    """The worker id of the `number`-th process."""
+    """The worker id of process `number`."""
     return f"{worker_id}-{number}"
 
 

@@ -1,4 +1,4 @@
-"""Production's randomness and executor: the only place of the runtime that touches them."""
+"""Randomness and threads in production. Only this module uses them on behalf of the runtime."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["SystemRandom", "ThreadExecutor"]
 
 T = TypeVar("T")
 
-# Steps mostly wait for a broker, so there may be many; each owns a task or reads metadata.
+# Steps mostly wait for a broker, so there can be many threads. Each step works on one task or reads metadata.
 MAX_THREADS = 32
 
 
 class SystemRandom:
-    """The machine's randomness."""
+    """Random numbers of the operating system."""
 
     def token(self, size: int) -> bytes:
         return os.urandom(size)
@@ -27,7 +27,7 @@ class SystemRandom:
 
 
 class ThreadExecutor:
-    """Runs steps on threads, in the order they were submitted as threads become free."""
+    """Runs steps on threads, in the order in which they were submitted."""
 
     def __init__(self, threads: int = MAX_THREADS) -> None:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="pipeline")

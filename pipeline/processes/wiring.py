@@ -1,4 +1,4 @@
-"""Puts the real parts together: settings and an app in, a worker on Kafka and RocksDB out."""
+"""Builds and runs a worker on Kafka and RocksDB from an app and its settings."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from pipeline.runtime.worker import Worker
 __all__ = ["build_environment", "build_worker", "run_app", "run_worker", "with_worker_id"]
 
 PROGRESS_INTERVAL_S = 1.0
-REPEAT_S = 10.0  # between two lines that say the start still waits
-TRANSFERS = 4  # files that are copied at a time
+REPEAT_S = 10.0  # between two log events while the start waits
+TRANSFERS = 4  # files that are copied at the same time
 
 
 def producer_limits(settings: Settings, message_bytes: dict[str, int]) -> ProducerLimits:
-    """What bounds the producers of this process. `message_bytes`: max.message.bytes by topic."""
+    """The limits of the producers of this process. `message_bytes` has max.message.bytes by topic."""
     return ProducerLimits(
         transaction_timeout_ms=settings.worker.transaction_timeout_ms,
         retry_backoff_ms=settings.worker.retry_backoff_ms,
@@ -59,7 +59,7 @@ def producer_limits(settings: Settings, message_bytes: dict[str, int]) -> Produc
 
 
 class WorkerWait:
-    """`StartupWait` of a worker: it logs that it waits, now and then, and ends when the worker is told to stop."""
+    """The `StartupWait` of a worker. It logs every 10 s that it waits, and ends when the worker is told to stop."""
 
     def __init__(self, settings: KafkaSettings, stop: threading.Event, log: Logger) -> None:
         chosen = settings.startup_wait_s
@@ -98,11 +98,19 @@ def build_environment(
     wait: StartupWait | None = None,
     ended_by: Signals | None = None,
 ) -> Environment:
-    """Adapters for `app`'s cluster. `wait`: for a Kafka that does not answer yet.
+    """Build the adapters for the cluster of an app.
 
-    `ended_by`: the signal that ended the process before this one, if it is known.
+    Args:
+        app: The app.
+        settings: The settings of the process.
+        steps: Called at each named step, for tests.
+        log: The log. Default: structlog.
+        wait: How to wait for an unreachable Kafka.
+        ended_by: The signal that ended the previous process, if it is known.
 
-    Raises UnreachableError, ConfigError.
+    Raises:
+        UnreachableError: Kafka is still unreachable after the wait.
+        ConfigError: A setting is wrong.
     """
     checkpoints = open_checkpoint_store(settings.worker.checkpoint_store)
     cluster = KafkaCluster(settings.kafka, wait)
@@ -140,10 +148,12 @@ def build_worker(
     stop: threading.Event | None = None,
     ended_by: Signals | None = None,
 ) -> Worker:
-    """A worker on the real parts, not yet started. `stop` ends the wait for a Kafka that does not answer yet.
+    """Build a worker. The worker is not started. `stop` ends the wait for an unreachable Kafka.
 
-    `ended_by`: see `build_environment`. Raises ConfigError if declared topics differ, or if this process may not open
-    as many files as the tasks of the app may need; UnreachableError.
+    Raises:
+        ConfigError: A topic differs from its declaration in a way that matters, or the limit on open files is too low
+            for the tasks of the app.
+        UnreachableError: Kafka is still unreachable after the wait.
     """
     worker_settings = with_worker_id(settings.worker)
     wait = WorkerWait(settings.kafka, stop or threading.Event(), structlog.get_logger("pipeline"))
@@ -156,18 +166,18 @@ def build_worker(
 
 
 def _check_declarations(app: DeclaredApp, directory: str, environment: Environment) -> None:
-    """Compare the app's topics with their declarations, where there are any. Empty: nobody asked for it."""
+    """Compare the app's topics with their declarations, if there are any. An empty directory disables this."""
     if not directory:
         return
     if Path(directory).is_dir():
-        from pipeline.ops.topics.checking import check_topics  # noqa: PLC0415 - YAML takes its time to load
+        from pipeline.ops.topics.checking import check_topics  # noqa: PLC0415 - the YAML library is slow to import
 
         with_ids = [name for name, topic in app.topics.items() if topic.dedup and topic.dedup.id is None]
         check_topics(app.topics, Path(directory), environment.cluster, environment.log, with_ids=with_ids)
     elif directory != DEFAULT_TOPICS_DIR:
         raise ConfigError(
-            f"worker.topics_dir is {directory}, and there is no such directory",
-            hint="correct it; or say '' if the topics are declared elsewhere",
+            f"the directory {directory} (worker.topics_dir) does not exist",
+            hint="correct the setting, or set it to '' if the topics are not declared here",
         )
 
 
@@ -182,15 +192,18 @@ def run_worker(
     settings: WorkerSettings,
     report: Callable[[WorkerCounters], None] | None = None,
 ) -> None:
-    """Run until `stop` is set or every task has failed; then commit what is open and leave.
+    """Run until `stop` is set or every task has failed. Then commit the open work and release the tasks.
 
-    `report` is called about once a second. Raises the first failure when any task has failed.
+    `report` is called about once a second.
+
+    Raises:
+        PipelineError: The first failure of a task.
     """
     with Watch(
         lambda: worker.at_work, stop, settings, worker.environment.clock, worker.environment.log
     ) as watch:
         worker.start()
-        # What lives now lives as long as the process; nothing per record is tracked by the collector.
+        # The objects that exist now live as long as the process, and the collector tracks no object per record.
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
@@ -205,8 +218,8 @@ def run_worker(
     stopper.join(watch.left_s)
     if stopper.is_alive():
         raise FatalTaskError(
-            f"the worker could not commit within {settings.stop_timeout_s:.0f} s and left",
-            hint="nothing is lost: the next start goes on from the last commit",
+            f"the worker could not commit its open work within {settings.stop_timeout_s:.0f} s, and has stopped",
+            hint="start the worker again. It resumes after the last commit; no data is lost",
         )
     if worker.displaced is not None:
         raise worker.displaced
@@ -220,11 +233,13 @@ def run_app(
     report: Callable[[WorkerCounters], None] | None = None,
     ended_by: Signals | None = None,
 ) -> None:
-    """Build a worker and `run_worker` until SIGTERM or SIGINT. A second SIGINT ends the process at once.
+    """Build a worker and run it until SIGTERM or SIGINT. A second SIGINT ends the process immediately.
 
-    `ended_by`: the signal that ended the process before this one, if it is known.
-    Must be called on the main thread. Raises what `build_worker` and `run_worker` raise. A worker that does not come
-    to an end within `stop_timeout_s` of the signal, because a handler does not return, ends the process with 1.
+    Must be called on the main thread. If a handler does not return within `stop_timeout_s` of the signal, the process
+    ends with exit code 1. `ended_by` is the signal that ended the previous process, if it is known.
+
+    Raises:
+        PipelineError: As `build_worker` and `run_worker`.
     """
     stop = threading.Event()
     with heard_signals(stop):
@@ -232,7 +247,7 @@ def run_app(
             worker = build_worker(app, settings, stop=stop, ended_by=ended_by)
         except UnreachableError:
             if stop.is_set():
-                return  # it was told to stop while it waited for Kafka, and had begun nothing
+                return  # it was told to stop while it waited for Kafka; no work was started
             raise
         run_worker(worker, stop, settings.worker, report)
 

@@ -21,7 +21,7 @@ class WorkerCounters:
     dead_lettered: int
     live: int
     restoring: int
-    following: int
+    standby: int
     failed: int
     retried: int = 0
     duplicates: int = 0

@@ -241,7 +241,7 @@ class Worker:
             late_duplicates=totals["late_duplicates"],
             live=len(live),
             restoring=len(self._restoring),
-            following=self._ownership.following if self._ownership is not None else 0,
+            standby=self._ownership.standby_count if self._ownership is not None else 0,
             failed=len(self.failures),
         )
 

@@ -59,7 +59,7 @@ def test_list_says_where_when_why_and_what_became_of_it(case: Case) -> None:
     """The first look after an alert: one cause or many, and what is left to do."""
     done = case.run("list")
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["id", "record", "given", "up", "letters", "state"]
+    assert lines[0].split() == ["id", "record", "failed", "letters", "state"]
     assert lines[1].split()[:2] == ["0:0", "amounts[0]@2"]
     assert lines[1].split()[-2:] == ["1", "open"]
     assert lines[2] == "  Orders._add: ValueError: 3 is not an amount"
@@ -83,7 +83,7 @@ def test_list_shows_the_newest_and_says_how_many_there_are(case: Case) -> None:
     done = case.run("list", "--max", "1")
     assert "8 is not" in done.stdout
     assert "3 is not" not in done.stdout
-    assert "2 records of group main failed: 2 open, 0 replayed, 0 discarded; the newest 1" in done.stderr
+    assert "2 records of group main failed: 2 open, 0 replayed, 0 discarded; only the newest 1" in done.stderr
     assert [row["offset"] for row in case.rows("list", "--max", "1")] == [7]
     assert case.rows("list", "--partition", "5") == []
 
@@ -111,23 +111,26 @@ def test_a_record_that_failed_again_is_one_entry_of_the_list(case: Case) -> None
         case.run("replay", "--error", "3 is")
         case.orders.driver.run()
     first, second = case.rows("list")
-    assert (second["id"], second["offset"], second["letters"], second["replay"]) == ("0:9", 2, 3, 2)
-    assert (second["state"], first["letters"], first["state"]) == ("open", 1, "open")
+    assert (second["id"], second["offset"], second["dead_letters"], second["replay"]) == ("0:9", 2, 3, 2)
+    assert (second["state"], first["dead_letters"], first["state"]) == ("open", 1, "open")
     assert "  Orders._add, replay 2: ValueError: 3 is not an amount" in case.run("list").stdout
     assert case.run("list").stderr.startswith("2 records of group main failed: 2 open")
 
 
 def test_a_discard_needs_to_be_told_which_records(case: Case) -> None:
     """A slip of the hand must not take all of them out of sight."""
-    with pytest.raises(InputError, match="nothing says which records"):
+    with pytest.raises(InputError, match="the records to discard are not given"):
         case.run("discard")
     assert case.run("discard", "--all", "--dry-run").stdout == "2 records would be discarded\n"
     assert case.run("discard", "0:0").stdout == "1 record discarded\n"
     assert case.run("discard", "--all").stdout == (
-        "1 record discarded; 1 had been replayed or discarded before\n"
+        "1 record discarded; 1 were already replayed or discarded\n"
     )
-    assert case.run("replay").stdout == "0 dead letters replayed; 2 had been discarded before (--again)\n"
-    with pytest.raises(InputError, match="there is no such dead letter"):
+    done = case.run("replay")
+    assert (
+        done.stdout == "0 dead letters replayed; 2 were already discarded (replay them again with --again)\n"
+    )
+    with pytest.raises(InputError, match="has no such dead letter"):
         case.run("discard", "0:999")
 
 
@@ -136,13 +139,13 @@ def test_a_purge_shows_what_it_would_delete_and_deletes_with_yes(case: Case) -> 
     case.run("discard", "--error", "8 is")
     done = case.run("purge", "--yes")
     assert done.stdout == "0 dead letters deleted; 1 record open\n"
-    assert "1 dead letter more can be deleted after the open ones" in done.stderr
+    assert "1 dead letter more can be deleted when the open ones" in done.stderr
     case.run("replay")
     planned = case.run("purge")
     assert planned.stdout == "2 dead letters would be deleted; 0 records open\n"
     assert "add --yes" in planned.stderr
     assert len(case.rows("list")) == 2
-    assert case.rows("purge", "--yes") == [{"purged": 2, "open": 0, "behind": 0, "dry_run": False}]
+    assert case.rows("purge", "--yes") == [{"deleted": 2, "open": 0, "blocked": 0, "dry_run": False}]
     assert case.rows("list") == []
     case.orders.driver.run()
     case.orders.check(without=frozenset({8}))
@@ -155,7 +158,7 @@ def test_show_has_everything_of_a_letter(case: Case) -> None:
     for fact in (
         f"dead letter {name}",
         "record     amounts[0]@2 of 1970-01-01T00:00:01.003Z",
-        "by Orders._add, after 1 try",
+        "in Orders._add, after 1 attempt",
         "replayed   no",
         "error      ValueError: 3 is not an amount",
         'raise ValueError(f"{event.value} is not an amount")',
@@ -188,7 +191,7 @@ def test_show_takes_any_bytes(case: Case) -> None:
     text = case.run("show").stdout
     assert "\x1b" not in text
     assert "key        0xff1b5b33316d  (6 bytes)" in text
-    assert "... 44 bytes more: --json has all of them" in text
+    assert "... 44 more bytes: --json prints all of them" in text
     assert "header     none: (null)" in text
 
 
@@ -199,8 +202,11 @@ def test_replay_says_what_it_did_and_what_comes_next(case: Case) -> None:
     done = case.run("replay", "--max", "1")
     assert done.stdout == "1 dead letter replayed\n"
     assert "pipeline status orders" in done.stderr
-    assert case.run("replay").stdout == "1 dead letter replayed; 1 had been replayed before (--again)\n"
-    assert case.rows("replay") == [{"replayed": 0, "before": 2, "refused": [], "dry_run": False}]
+    assert (
+        case.run("replay").stdout
+        == "1 dead letter replayed; 1 were already replayed (replay them again with --again)\n"
+    )
+    assert case.rows("replay") == [{"replayed": 0, "already_handled": 2, "refused": [], "dry_run": False}]
     case.orders.driver.run()
     case.orders.check()
     assert case.run("replay", "--again").stdout == "2 dead letters replayed\n"
@@ -220,8 +226,8 @@ def test_letters_that_cannot_be_replayed_are_named_and_end_the_command_with_1(ca
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("show", "0:999"), "there is no such dead letter in topic orders.main.dead-letters"),
-        (("replay", "0:999"), "there is no such dead letter in topic orders.main.dead-letters"),
+        (("show", "0:999"), "topic orders.main.dead-letters has no such dead letter"),
+        (("replay", "0:999"), "topic orders.main.dead-letters has no such dead letter"),
         (("replay", "17"), "'17' is no dead letter"),
         (("list", "--group", "other"), "app orders has no group other"),
     ],
@@ -237,7 +243,7 @@ def test_what_is_not_there_is_an_error(case: Case, arguments: tuple[str, ...], s
 def test_of_several_letters_those_that_are_missing_are_counted(case: Case) -> None:
     """What is there is shown first."""
     name = case.rows("list")[0]["id"]
-    with pytest.raises(InputError, match="of 2 dead letters 1 are not there"):
+    with pytest.raises(InputError, match="lacks 1 of these 2 dead letters"):
         case.run("show", name, "0:999")
 
 
@@ -253,13 +259,13 @@ def test_the_group_must_be_named_where_several_have_letters(case: Case) -> None:
 
     driver.restart(app=app)
     driver.run()
-    with pytest.raises(InputError, match="several groups have dead letters: main, audit"):
+    with pytest.raises(InputError, match="several groups of app orders have dead letters: main, audit"):
         case.run("list")
     assert "9 records of group audit failed: 9 open" in case.run("list", "--group", "audit").stderr
     case.run("replay", "--group", "audit")
     driver.run()
     assert "9 records of group audit failed: 9 open" in case.run("list", "--group", "audit").stderr
-    assert {(row["replay"], row["letters"]) for row in case.rows("list", "--group", "audit")} == {(1, 2)}
+    assert {(row["replay"], row["dead_letters"]) for row in case.rows("list", "--group", "audit")} == {(1, 2)}
     case.orders.check(without=frozenset({3, 8}))  # the other group has seen nothing of it
 
 

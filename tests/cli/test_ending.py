@@ -37,7 +37,7 @@ def test_what_keeps_a_process_is_named_and_left(left: str, end: str, code: int, 
     """It was decided how the command ends; the rest of the program does not change that."""
     done = _run(left, end, linger_s=0.3)
     assert done.returncode == code
-    assert "its process was kept by: " in done.stderr
+    assert "these still ran in its process: " in done.stderr
     assert named in done.stderr
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from pipeline.cli.main import COMMANDS, assemble
+from pipeline.cli.main import COMMANDS, GROUPS, assemble
 from pipeline.cli.options import counted
 
 
@@ -80,17 +80,24 @@ def test_usage_names_arguments_as_they_are_typed() -> None:
 def test_the_first_page_lists_the_commands_and_exit_codes() -> None:
     """Scripts are written from it."""
     shown = _help(())
-    listed = re.findall(r"^  ([a-z]+) {2,}\w", shown.partition("Commands:")[2], re.MULTILINE)
-    assert listed == list(COMMANDS)
-    assert "..." not in shown.partition("Commands:")[2]
+    shown_groups = shown.partition("Start:")[2]
+    listed = re.findall(r"^  ([a-z]+) {2,}\w", shown_groups, re.MULTILINE)
+    assert listed == [name for names in GROUPS.values() for name in names]
+    assert sorted(listed) == sorted(COMMANDS)
+    assert "..." not in shown_groups
     codes = " ".join(shown.partition("Exit codes: ")[2].split())
     assert [int(code) for code in re.findall(r"(?:^|; )(\d+)", codes)] == [0, 1, 2, 3, 4, 5, 130]
 
 
 @pytest.mark.parametrize(
     ("count", "what", "text"),
-    [(1, "try", "1 try"), (2, "try", "2 tries"), (0, "key", "0 keys"), (1_000, "record", "1,000 records")],
+    [
+        (1, "entry", "1 entry"),
+        (2, "entry", "2 entries"),
+        (0, "key", "0 keys"),
+        (1_000, "record", "1,000 records"),
+    ],
 )
 def test_counted_things_are_in_the_plural(count: int, what: str, text: str) -> None:
-    """`2 trys failed`."""
+    """`2 entrys` reads as a mistake."""
     assert counted(count, what) == text

@@ -31,7 +31,7 @@ def test_code_that_cannot_be_had_here_is_not_needed(given: str) -> None:
     with pytest.raises(ConfigError) as error:
         app_named(given)
     assert error.value.hint is not None
-    assert "or give the app's name: this command needs no code" in error.value.hint
+    assert "or give the app's name: this command does not need its code" in error.value.hint
 
 
 def test_what_can_be_neither_is_refused() -> None:

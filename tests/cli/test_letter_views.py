@@ -15,8 +15,8 @@ def test_headers_that_a_letter_lacks_are_shown() -> None:
     found = DeadLetter(0, 3, letter, b"k", b"v", [("trace", b"1")])
     lines = list(letter_lines(found, None))
     assert "  header     trace: 1" in lines
-    assert any(line.startswith("  left out   1 of 2 headers cannot be read") for line in lines)
+    assert any(line.startswith("  omitted    1 of 2 headers cannot be read") for line in lines)
     document = letter_document(found, None)
-    assert document["headers_left_out"] == REASON
+    assert document["headers_omitted"] == REASON
     whole = found.letter._replace(left_out="")
-    assert letter_document(DeadLetter(0, 3, whole, b"k", b"v", ()), None)["headers_left_out"] is None
+    assert letter_document(DeadLetter(0, 3, whole, b"k", b"v", ()), None)["headers_omitted"] is None

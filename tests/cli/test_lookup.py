@@ -40,7 +40,7 @@ def test_an_error_of_the_module_shows_its_own_frames_only(pipeline: Run, tmp_pat
     (tmp_path / "outer.py").write_text("import inner\n")
     (tmp_path / "inner.py").write_text("def fail():\n    return 1 / 0\n\nfail()\n")
     error = _error(pipeline, "outer:app")
-    assert error.startswith("error: outer cannot be imported:")
+    assert error.startswith("error: module outer cannot be imported:")
     assert [line.strip() for line in error.splitlines() if "File" in line] == [
         'File "outer.py", line 1, in <module>',
         'File "inner.py", line 4, in <module>',
@@ -63,20 +63,20 @@ def test_a_declaration_that_is_refused_is_no_traceback(pipeline: Run, tmp_path: 
 @pytest.mark.parametrize(
     ("target", "error", "hint"),
     [
-        ("delays", "'delays' is not MODULE:APP", "try delays:app; an app's name alone does not say where"),
+        ("delays", "'delays' is not MODULE:APP", "try delays:app. This command runs code of the app"),
         ("flight-delays", "'flight-delays' is not MODULE:APP", "write MODULE:APP, as in"),
         (":app", "':app' is not MODULE:APP", "write MODULE:APP, as in"),
-        ("delays.py:app", "there is no module delays.py", "write the module, not its file: delays:APP"),
-        ("dleays:app", "there is no module dleays", "run the command where"),
+        ("delays.py:app", "module delays.py does not exist", "write the module, not its file: delays:APP"),
+        ("dleays:app", "module dleays does not exist", "run the command in the directory"),
         ("delays:ap", "module delays has no ap", "try delays:app"),
         ("delays:othr", "module delays has no othr", "try delays:other"),
-        ("delays:App", "delays:App is the class App, not an App", "try delays:app"),
-        ("delays:app.table", "delays:app.table is of type method, not an App", "try delays:app"),
-        ("empty:app", "module empty has no app", "empty defines no App"),
+        ("delays:App", "delays:App is the class App, and not an App", "try delays:app"),
+        ("delays:app.table", "delays:app.table is of type method, and not an App", "try delays:app"),
+        ("empty:app", "module empty has no app", "module empty has no App"),
         (
             "needs:app",
-            "needs needs the module no_such_module, which is not installed",
-            "install it into the environment of this",
+            "module needs imports no_such_module, which is not installed",
+            "install it in the environment of this",
         ),
     ],
 )

@@ -42,12 +42,12 @@ def two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["a.csv", "--from-checkpoint", "--restart"], "give one of them"),
-        (["a.csv", "b.jsonl", "--format", "csv"], "a list of files alone does not say enough: give --name"),
+        (["a.csv", "--resume-only", "--restart"], "give one of them"),
+        (["a.csv", "b.jsonl", "--format", "csv"], "a list of files is not enough: give --name"),
         (["-", "--format", "csv"], "give --name"),
         (["-", "--name", "n"], "give --format"),
-        (["-", "--name", "n", "--format", "parquet"], "cannot come from a pipe"),
-        (["a.csv", "--name", "a\nb"], "cannot be the name of a load"),
+        (["-", "--name", "n", "--format", "parquet"], "cannot be read from a pipe"),
+        (["a.csv", "--name", "a\nb"], "is not a valid name of a load"),
         ([], "FILE"),
     ],
 )

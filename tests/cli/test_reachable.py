@@ -125,7 +125,7 @@ def test_a_command_says_what_it_waits_for_and_for_how_long(
     servers = f"127.0.0.1:{closed_port}"
     done = pipeline("loads", "list", "--kafka", servers, code=3, PIPELINE_KAFKA_STARTUP_WAIT_S="1")
     assert done.stderr.splitlines()[:2] == [
-        f"no Kafka at {servers} (connection refused): waiting up to 1 s for it",
+        f"no Kafka at {servers} (connection refused): retrying for up to 1 s",
         f"error: no Kafka at {servers} (connection refused); waited 1 s",
     ]
 

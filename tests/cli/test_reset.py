@@ -22,7 +22,7 @@ def test_a_reset_that_handles_records_again_warns_of_their_dead_letters() -> Non
     orders.bad = {3}
     orders.send(1, 2, 3)
     orders.driver.run()
-    assert "dead letters of these records are not forgotten" in _said(orders, "earliest")
+    assert "kept: the dead letters of these records" in _said(orders, "earliest")
     assert "dead letters" not in _said(orders, "latest")
 
 

@@ -14,7 +14,7 @@ def _simulate(*arguments: str) -> dict[str, dict[str, int]]:
     done = CliRunner().invoke(assemble(), ["ring", "simulate", "--json", *arguments])
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    return {row["way"]: row for row in rows}
+    return {row["algorithm"]: row for row in rows}
 
 
 @pytest.mark.parametrize(
@@ -30,14 +30,14 @@ def test_the_ring_is_level_and_moves_what_must_move(workers: int, tasks: int, jo
     )
     ways = _simulate(*arguments)
     ring = ways["this ring"]
-    assert ring["most"] - ring["least"] <= 1
+    assert ring["max_load"] - ring["min_load"] <= 1
     assert ring["moved"] <= 1.1 * ring["must_move"]
     assert ways["round-robin"]["moved"] > 2 * ring["moved"]
-    assert ways["plain consistent hashing"]["most"] > ring["most"]
+    assert ways["plain consistent hashing"]["max_load"] > ring["max_load"]
 
 
-def test_somebody_must_stay() -> None:
+def test_at_least_one_worker_must_remain() -> None:
     """Tasks of nobody cannot be shown."""
     done = CliRunner().invoke(assemble(), ["ring", "simulate", "--workers=2", "--tasks=4", "--leave=2"])
     assert done.exit_code == 2
-    assert "somebody must stay" in done.output
+    assert "at least one worker must remain" in done.output

@@ -57,13 +57,13 @@ def test_a_row_is_shown_and_one_that_is_not_there_is_an_error(pipeline: Run, sta
         assert "table totals has no key 'BB'" in missing.stderr
 
 
-def test_a_state_directory_that_is_none_is_said_to_be_none(pipeline: Run, state: Path) -> None:
+def test_a_wrong_state_directory_is_reported(pipeline: Run, state: Path) -> None:
     """The command was run somewhere else than the worker, most often."""
     absent = pipeline(*SHOW, *APP, "--state-dir", "elsewhere", code=1).stderr
-    assert "the state directory elsewhere is not there" in absent
-    assert "run this where the worker runs" in absent
+    assert "the state directory elsewhere does not exist" in absent
+    assert "run this on the worker's machine" in absent
     file = pipeline(*SHOW, *APP, "--state-dir", "delays.py", code=1).stderr
-    assert "the state directory delays.py is no directory" in file
+    assert "the state directory delays.py is not a directory" in file
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_state_directory_that_is_none_is_said_to_be_none(pipeline: Run, state:
     [
         (*SHOW, *APP, "--max", "-5"),
         ("journal", "show", "delays", "--last", "-3"),
-        ("journal", "show", "delays", "--partition", "-1"),
+        ("journal", "show", "delays", "--task", "-1"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(pipeline: Run, state: Path, words: tuple[str, ...]) -> None:

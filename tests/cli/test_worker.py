@@ -42,13 +42,13 @@ def test_the_line_on_the_terminal_counts_duplicates(capsys: pytest.CaptureFixtur
     line = ProgressLine()
     line(WorkerCounters(5, 4, 1, 0, 0, 2, 0, 0, 0, duplicates=1, late_duplicates=2))
     line.end()
-    assert "1 duplicate dropped  2 late duplicates let through" in capsys.readouterr().err
+    assert "1 duplicate dropped  2 late duplicates processed" in capsys.readouterr().err
 
 
 def test_processes_that_cannot_start_end_the_command_with_their_own_message(pipeline: Run) -> None:
     """A supervisor that hides why its processes end, or tries for ever, is worse than none."""
     done = pipeline("worker", "no_such_module:app", "--processes", "2", "--worker-id", "w", code=1)
-    assert "there is no module no_such_module" in done.stderr
+    assert "module no_such_module does not exist" in done.stderr
     assert '"event": "worker_not_restarted"' in done.stderr
     assert '"worker": "w-1"' in done.stderr
 

@@ -134,7 +134,7 @@ def test_dead_letters_of_an_earlier_build_are_listed(shown: Shown) -> None:
     (counted,) = shown["status"][
         "dead_letters"
     ]  # by the journals, in which the earlier build counted nothing
-    assert (counted["open"], counted["whole"]) == (0, False)
+    assert (counted["open"], counted["complete"]) == (0, False)
 
 
 def test_loads_of_an_earlier_build_are_listed(shown: Shown) -> None:
@@ -148,8 +148,8 @@ def test_loads_of_an_earlier_build_are_listed(shown: Shown) -> None:
 def test_status_finds_the_owners_that_an_earlier_build_noted(shown: Shown) -> None:
     """Positions come from the journals, of sink tasks from the notes of workers."""
     tasks = shown["status"]["tasks"]
-    assert {task["task"] for task in tasks} == {
-        f"local/{group}/{number}" for group in ("main", "counting", "rows") for number in (0, 1)
+    assert {(task["app"], task["group"], task["task"]) for task in tasks} == {
+        ("local", group, number) for group in ("main", "counting", "rows") for number in (0, 1)
     }
     assert {task["worker"] for task in tasks} == {"a"}
     assert all(task["seq"] > 0 and task["positions"] for task in tasks)
@@ -185,11 +185,11 @@ def test_each_source_of_a_restore_was_used(continued: Recorded, app: str) -> Non
     restored = [
         event
         for event in continued.events("task_live")
-        if event["task"].startswith((f"{app}/main/", f"{app}/counting/"))
+        if event["app"] == app and event["group"] in {"main", "counting"}
     ]
     assert len(restored) == 4
-    assert {event["start"] for event in restored} == {SOURCES[app]}
-    assert all(event["entries_replayed"] > 0 for event in restored)  # each source is behind its journal
+    assert {event["restored_from"] for event in restored} == {SOURCES[app]}
+    assert all(event["replayed_entries"] > 0 for event in restored)  # each source is behind its journal
 
 
 @pytest.mark.parametrize("app", APPS)

@@ -147,7 +147,7 @@ def check_commands(bench: Workbench) -> None:
         found = [msgspec.json.decode(line) for line in listed.stdout.splitlines()]
         assert [len(task["checkpoints"]) for task in found] == [KEPT] * bench.partitions
         assert all(task["restorable"] for task in found)
-    arguments = (bench.prefix, "--kafka", bench.servers, "--partition", "0")
+    arguments = (bench.prefix, "--kafka", bench.servers, "--task", "0")
     pruned = bench.command("checkpoints", "prune", *arguments)
     assert pruned.returncode == 0, pruned.stderr
     checked = bench.command("checkpoints", "verify", *arguments)

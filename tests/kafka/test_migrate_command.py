@@ -63,7 +63,9 @@ def test_an_app_moves_to_wider_inputs_through_kills_of_the_copy_and_of_a_worker(
     planned = old.command("migrate", "run", *names, "--dry-run", "--json")
     assert planned.returncode == 0, planned.stderr
     copies = msgspec.json.decode(planned.stdout)["copies"]
-    counts = [(copy["partitions"], copy["partitions_before"], copy["new_partitions"]) for copy in copies]
+    counts = [
+        (copy["old_partitions"], copy["original_partitions"], copy["new_partitions"]) for copy in copies
+    ]
     assert counts == [(4, 3, 5), (4, 3, 5)]
     assert not list(new.records("orders"))
 
@@ -94,8 +96,8 @@ def test_an_app_moves_to_wider_inputs_through_kills_of_the_copy_and_of_a_worker(
     done = new.command("migrate", "run", *names, "--json")
     assert done.returncode == 0, done.stderr
     copied = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
-    assert copied[0]["copied_before"] > 0, "the kill was too early to mean anything"
-    assert copied[0]["copied"] + copied[0]["copied_before"] == 800
+    assert copied[0]["already_copied"] > 0, "the kill was too early to mean anything"
+    assert copied[0]["copied"] + copied[0]["already_copied"] == 800
     compare = f"--compare={old.topic('payments')}={new.topic('payments')}"
     deadline = time.monotonic() + DEADLINE_S
     while (done := new.command("migrate", "switch", *names, compare, "--retire")).returncode == 1:
@@ -104,11 +106,11 @@ def test_an_app_moves_to_wider_inputs_through_kills_of_the_copy_and_of_a_worker(
     assert done.returncode == 0, done.stderr
     new.check()
 
-    assert "9 tasks marked" in done.stderr
+    assert "is retired: its workers refuse to start (9 tasks)" in done.stderr
     by_mistake = old.start("old")
     assert by_mistake.wait(DEADLINE_S) == 1
     assert f"app {old.app} was retired" in old.story()
-    assert "9 tasks revived" in old.command("migrate", "revive", old.app).stderr
+    assert "is no longer retired (9 tasks)" in old.command("migrate", "revive", old.app).stderr
 
     new.send(200)
     new.wait_until_done()

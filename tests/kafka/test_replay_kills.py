@@ -61,7 +61,7 @@ class Letters(Workbench):
         done = self.command("status", self.prefix, "--kafka", self.servers, "--json")
         (group,) = msgspec.json.decode(done.stdout)["dead_letters"]
         assert group["group"] == "main"
-        return group["open"], group["whole"]
+        return group["open"], group["complete"]
 
     def replay_killed_at(self, point: Point, nth: int = 1) -> None:
         """Run a replay that kills itself at a point. Records and marks must be committed together or not at all."""
@@ -146,7 +146,7 @@ def test_dead_letters_count_once_although_worker_and_replay_are_killed(letters: 
     assert letters.open_letters() == (BAD, True)
     listed = letters.deadletters("list")
     assert len(listed) == BAD
-    assert {(row["handler"], row["replayed"], row["tries"]) for row in listed} == {("add", None, 1)}
+    assert {(row["handler"], row["replayed"], row["attempts"]) for row in listed} == {("add", None, 1)}
     one = listed[0]
     (shown,) = letters.deadletters("show", one["id"])
     assert shown["value"] == {"n": int(one["error"].split()[1])}
@@ -157,7 +157,7 @@ def test_dead_letters_count_once_although_worker_and_replay_are_killed(letters: 
     worker = letters.start()
     letters.replay_killed_at(Point.DURING_COMMIT)
     (done,) = letters.deadletters("replay")
-    assert done["replayed"] + done["before"] == BAD
+    assert done["replayed"] + done["already_handled"] == BAD
     assert letters.open_letters() == (0, True)
     worker.kill()  # in the middle of them
     worker.wait()
@@ -177,12 +177,12 @@ def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters:
     worker.wait()
     assert letters.open_letters() == (BAD, True)
     listed = letters.deadletters("list")
-    assert [(row["letters"], row["state"], row["replay"]) for row in listed] == [(3, "open", 2)] * BAD
+    assert [(row["dead_letters"], row["state"], row["replay"]) for row in listed] == [(3, "open", 2)] * BAD
     letters.mend()
     (done,) = letters.deadletters("replay", "--again")
     assert done["replayed"] == BAD
     assert letters.deadletters("discard", "--all") == [{"discarded": 0, "before": BAD, "dry_run": False}]
-    purged = {"purged": 3 * BAD, "open": 0, "behind": 0}
+    purged = {"deleted": 3 * BAD, "open": 0, "blocked": 0}
     assert letters.deadletters("purge") == [{**purged, "dry_run": True}]
     assert letters.deadletters("purge", "--yes") == [{**purged, "dry_run": False}]
     assert letters.open_letters() == (0, True)
@@ -209,7 +209,7 @@ def test_replays_are_handled_after_their_topic_was_deleted_between_two_releases(
     worker = letters.start()
     letters.wait_until(lambda: letters.log.read_text().count("task_live") == live + 2 * letters.partitions)
     (done,) = letters.deadletters("replay")
-    assert (done["replayed"], done["before"]) == (BAD - BAD // 2, BAD // 2)
+    assert (done["replayed"], done["already_handled"]) == (BAD - BAD // 2, BAD // 2)
     letters.wait_until(lambda: letters.committed(outputs) == INPUTS)
     assert letters.stop(worker) == 0
     letters.finish()

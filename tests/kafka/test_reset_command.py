@@ -34,8 +34,8 @@ def test_a_running_worker_takes_a_reset_up_by_itself(bench: Workbench) -> None:
 
     code, planned, said = _reset(bench, "--dry-run")
     assert code == 0, said
-    assert {row["task"] for row in planned} == {
-        f"{bench.prefix}/{group}/{p}" for group in ("main", "counting") for p in range(PARTITIONS)
+    assert {(row["app"], row["group"], row["task"]) for row in planned} == {
+        (bench.prefix, group, p) for group in ("main", "counting") for p in range(PARTITIONS)
     }
     assert "produced again" in said
     assert f"{bench.prefix}-sums" in said

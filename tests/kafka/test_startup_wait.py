@@ -97,4 +97,4 @@ def test_a_command_that_is_started_first_waits_for_kafka(
         rest = child.stderr.read()
         assert child.wait(DEADLINE_S) == 0, rest
     assert first == f"no Kafka at {late.servers} (connection refused): waiting up to 10 s for it\n"
-    assert "Kafka answers after " in rest
+    assert "Kafka is reachable after " in rest

@@ -20,7 +20,11 @@ def test_journal_show_lists_every_kind_in_order_with_positions_and_owner(bench: 
     assert shown.returncode == 0, shown.stderr
     rows = [msgspec.json.decode(line) for line in shown.stdout.splitlines()]
     for partition in range(PARTITIONS):
-        own = [row for row in rows if row["task"] == f"{bench.prefix}/main/{partition}"]
+        own = [
+            row
+            for row in rows
+            if (row["app"], row["group"], row["task"]) == (bench.prefix, "main", partition)
+        ]
         assert [row["kind"] for row in own[:3]] == ["genesis", "acquire", "commit"]
         assert [row["seq"] for row in own] == list(range(1, len(own) + 1))
         assert {row["owner"] for row in own[1:]} == {"first"}
@@ -28,11 +32,11 @@ def test_journal_show_lists_every_kind_in_order_with_positions_and_owner(bench: 
     total = sum(
         row["positions"][f"{bench.prefix}-amounts"]
         for partition in range(PARTITIONS)
-        for row in [row for row in rows if row["task"].endswith(f"/{partition}")][-1:]
+        for row in [row for row in rows if row["task"] == partition][-1:]
     )
     assert total == 200
     people = bench.command(
-        "journal", "show", "tests.support.kafka.sums:app", "--partition", "0", "--kafka", bench.servers
+        "journal", "show", "tests.support.kafka.sums:app", "--task", "0", "--kafka", bench.servers
     )
     assert "genesis" in people.stdout
     unknown = bench.command("journal", "show", "no-such-app", "--kafka", bench.servers)
@@ -77,11 +81,11 @@ def test_a_journal_that_is_deleted_is_forgotten_by_one_command(bench: Workbench)
     assert bench.stop(worker) == 0
     unasked = bench.command("journal", "forget", bench.prefix, *kafka)
     assert unasked.returncode == 2, unasked.stderr
-    assert f"to be deleted: topic {bench.prefix}.main.journal" in unasked.stderr
+    assert f"to delete: topic {bench.prefix}.main.journal" in unasked.stderr
     done = bench.command("journal", "forget", bench.prefix, "--yes", *kafka)
     assert done.returncode == 0, done.stderr
     assert f"topic {bench.prefix}.main.journal: deleted" in done.stderr
     assert f"consumer group {bench.prefix}.main: deleted" in done.stderr
     again = bench.command("journal", "forget", bench.prefix, "--yes", *kafka)
     assert again.returncode == 1
-    assert "holds nothing of group" in again.stderr
+    assert "has no data of group" in again.stderr

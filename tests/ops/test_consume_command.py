@@ -61,7 +61,7 @@ def test_unreadable_headers_are_reported_and_end_nothing(command: Command, uniqu
     out, _ = command.run("consume", topic, "--json")
     for row in map(json.loads, out.splitlines()):
         assert (row["key"], row["headers"]) == ("k", {"trace": "7"})
-        assert row["headers_left_out"].startswith("1 of 2 headers cannot be read")
+        assert row["headers_omitted"].startswith("1 of 2 headers cannot be read")
     out, _ = command.run("consume", topic)
     assert len(out.splitlines()) == 2
 
@@ -111,7 +111,7 @@ def test_what_is_not_there_is_refused_with_the_right_code(
     _, err = command.run("consume", unique_name[1:], code=1)
     assert f"there is no topic {unique_name[1:]!r}; did you mean {unique_name!r}?" in err
     _, err = command.run("consume", unique_name, "--partition", "2", code=1)
-    assert "they are 0 to 1" in err
+    assert "its partitions are 0 to 1" in err
     _, err = away.communicate(timeout=60)
     assert away.returncode == 3
     assert f"no Kafka at 127.0.0.1:{unused_port} (connection refused)" in err

@@ -105,7 +105,7 @@ def test_a_plan_is_shown_applied_and_empty_then(declared: Declared) -> None:
     declared.declare("-b", 1)
     _, err = declared.run("apply", code=1)
     assert f"{name}-b: created" in err  # what is refused does not hold it up
-    assert f"not as declared: {name}, {name}-wrong" in err
+    assert f"not applied: {name}, {name}-wrong" in err
     assert declared.info().partitions == 2
     (declared.directory / f"{name}-wrong.yaml").unlink()
     declared.declare("", 3, retention_ms="60000", cleanup_policy="")
@@ -132,7 +132,7 @@ def test_what_the_brokers_refuse_is_said_in_their_words_before_anything_is_done(
     assert "Invalid value a week for configuration retention.ms: Not a number of type LONG" in out
     assert "INVALID_REPLICATION_FACTOR" in out
     assert "there cannot be more replicas than brokers" in out
-    assert f"not as declared: {name}, {name}-b" in err
+    assert f"not applied: {name}, {name}-b" in err
     assert declared.info().partitions == 1
 
 
@@ -154,9 +154,9 @@ def test_an_export_of_odd_topics_is_an_empty_plan(declared: Declared) -> None:
     mine = "# mine\n" + file.read_text().replace("owner: describe me", "owner: sales  # or ask")
     file.write_text(mine.replace("partitions: 3", "partitions: 2"))
     _, err = declared.run(*export, code=1)
-    assert "1 file left as they were" in err
+    assert "1 file not changed: the cluster differs" in err
     out, _ = declared.run(*export, "--overwrite")
-    assert out.count("right already") == 3
+    assert out.count("unchanged") == 3
     assert file.read_text() == mine
     out, _ = declared.run("plan", "--all")
     assert f"= {name}-a  as declared" in out
@@ -238,7 +238,7 @@ def test_a_worker_compares_its_topics_with_their_declarations(declared: Declared
     assert f"group {name}/main reads it: with 2 partitions instead of 1" in out
     assert "runbooks/partitions-changed.md" in out
     _, err = command.run("worker", "shop:app", "--topics-dir", "elsewhere", code=1)
-    assert "worker.topics_dir is elsewhere, and there is no such directory" in err
+    assert "the directory elsewhere (worker.topics_dir) does not exist" in err
 
 
 @pytest.mark.kafka
@@ -273,9 +273,9 @@ def test_topics_are_listed_shown_and_set(declared: Declared) -> None:
     assert name in declared.run("list")[0]
     shown = json.loads(declared.run("show", name, "--json")[0])
     assert shown["id"] == declared.info().topic_id
-    assert shown["bounds"][1] == {
+    assert shown["offsets"][1] == {
         "partition": 1,
-        "first": 0,
+        "start": 0,
         "end": 0,
         "leader": 1,
         "all": [1],

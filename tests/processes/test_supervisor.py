@@ -191,7 +191,7 @@ def test_a_process_whose_id_another_one_has_taken_is_not_started_again() -> None
     assert crew.run(300.0) == 5
     assert {name: len(lives) for name, lives in crew.lives.items()} == {"w-1": 1, "w-2": 1}
     [given_up] = crew.said("worker_not_restarted")
-    assert "another process has its worker id" in str(given_up["reason"])
+    assert "a newer process has its worker id" in str(given_up["reason"])
 
 
 def test_one_process_that_cannot_start_is_given_up_and_the_others_go_on_and_the_end_says_so() -> None:

@@ -96,7 +96,7 @@ def _committed(write: OwnWrite, place: str) -> FatalTaskError:
         f"{place}: {write} has committed the transaction: the positions behind all of these records, and the rows that "
         "it had written until then",
         hint="remove CLOSE ALL and COMMIT from the function, compare these records with the tables, and go back to the "
-        "first one that is missing: pipeline reset APP --group GROUP --from TOPIC=OFFSET --partition N",
+        "first one that is missing: pipeline reset APP --group GROUP --from TOPIC=OFFSET --task N",
     )
 
 

@@ -6,7 +6,7 @@ at all.
 
 Start (`plan`), by the last committed position of the name:
 
-| position                                  | --restart | --from-checkpoint | plan                      |
+| position                                  | --restart | --resume-only | plan                      |
 |-------------------------------------------|-----------|-------------------|---------------------------|
 | none                                      | any       | no                | start, run 1              |
 | none                                      | no        | yes               | refuse: nothing is loaded |
@@ -50,7 +50,7 @@ _SAME_FILES = "give the files it began with, or --restart, or another --name"
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for: files read this way to this topic, under this name.
 
-    `restart`: from the beginning, though some of it may be loaded. `insist`: only if some of it is loaded.
+    `restart`: from the beginning, though some of it may be loaded. `resume_only`: only if some of it is loaded.
     """
 
     name: str
@@ -58,7 +58,7 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
     topic_id: str
     options: LoadOptions
     restart: bool = False
-    insist: bool = False
+    resume_only: bool = False
 
 
 class LoadPlace(NamedTuple):
@@ -81,11 +81,11 @@ class LoadStep(NamedTuple):
 
 def plan(previous: LoadPosition | None, request: LoadRequest) -> LoadPosition | None:
     """The position to continue from, or None to start at the beginning. Raises InputError to refuse."""
-    if previous is None and request.insist:
+    if previous is None and request.resume_only:
         raise refused(
             request.name,
             "nothing is known of it: no transaction of a load of this name was ever committed",
-            "leave out --from-checkpoint to begin it, or give the --name that it has",
+            "leave out --resume-only to begin it, or give the --name that it has",
         )
     if previous is None or request.restart:
         return None

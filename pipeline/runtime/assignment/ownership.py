@@ -84,7 +84,7 @@ class Ownership:
         return self._watch.settled
 
     @property
-    def following(self) -> int:
+    def standby_count(self) -> int:
         return len(self._followers)
 
     def join(self, progress: Callable[[], object]) -> None:

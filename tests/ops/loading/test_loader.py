@@ -216,11 +216,11 @@ def test_only_continuing_is_refused_where_nothing_is_loaded() -> None:
     """A job whose name was mistyped must not load everything once more."""
     case = Case()
     with pytest.raises(InputError, match="nothing is known of it") as refusal:
-        case.loader(csv_file(), insist=True).run(lambda _: None)
-    assert "--from-checkpoint" in str(refusal.value.hint)
+        case.loader(csv_file(), resume_only=True).run(lambda _: None)
+    assert "--resume-only" in str(refusal.value.hint)
     assert case.values() == []
     case.load(csv_file(20))
-    case.loader(csv_file(), insist=True).run(lambda _: None)
+    case.loader(csv_file(), resume_only=True).run(lambda _: None)
     case.check()
 
 

@@ -77,7 +77,7 @@ def test_a_load_killed_again_and_again_ends_with_every_row_exactly_once(
             process.wait(10)
             assert process.returncode == -signal.SIGKILL, "it ended before it was killed five times"
     summary = command.json(*arguments)
-    assert summary["records_in_all"] == rows
+    assert summary["total_records"] == rows
     assert 0 < summary["records"] < rows
     _check(command, topic, rows)
 
@@ -111,8 +111,8 @@ def test_running_it_again_says_that_it_is_complete(
     out, _ = command.run("produce", topic, "rows.csv", "--key", "key")
     assert "300 records to topic" in out
     out, _ = command.run("produce", topic, "rows.csv", "--key", "key")
-    assert "complete already" in out
-    assert command.json("produce", topic, "rows.csv", "--key", "key")["already_done"] is True
+    assert "already complete" in out
+    assert command.json("produce", topic, "rows.csv", "--key", "key")["already_complete"] is True
     _csv(rows, 400)
     assert command.json("produce", topic, "rows.csv", "--key", "key")["records"] == 100
     _check(command, topic, 400)
@@ -177,7 +177,7 @@ def test_packed_files_are_read_as_they_are(command: Command, unique_name: str, t
     (tmp_path / "rows.csv.gz").write_bytes(gzip.compress(text.encode()))
     arguments = ("--key", "key", "--name", unique_name)
     assert command.json("produce", unique_name, "rows.zip", *arguments)["records"] == 200
-    assert command.json("produce", unique_name, "rows.csv.gz", *arguments)["already_done"] is True
+    assert command.json("produce", unique_name, "rows.csv.gz", *arguments)["already_complete"] is True
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(text.encode())[:-200])
     _, err = command.run("produce", unique_name, "cut.csv.gz", "--key", "key", "--restart", code=1)
     assert "cut.csv.gz" in err
@@ -262,14 +262,14 @@ def test_a_folder_is_loaded_as_one_and_what_is_added_to_it_later_goes_behind(
     for hour in range(3):
         _parquet(folder / f"{hour}.parquet", range(hour * 100, hour * 100 + 100))
     arguments = ("produce", unique_name, "hours", "--key", "key", "--batch", "70")
-    _, err = command.run(*arguments, "--from-checkpoint", code=1)
+    _, err = command.run(*arguments, "--resume-only", code=1)
     assert "nothing is known of it" in err
     first = command.json(*arguments)
     assert (first["records"], first["files"], first["load"]) == (300, 3, f"{unique_name}/hours")
     _parquet(folder / "3.parquet", range(300, 310))
-    out, _ = command.run(*arguments, "--from-checkpoint")
+    out, _ = command.run(*arguments, "--resume-only")
     assert out.startswith(f"10 records to topic {unique_name} in ")
-    assert "continued from row 100 of hours/2.parquet, 310 records from 4 files in all" in out
+    assert "resumed at row 100 of hours/2.parquet, 310 records from 4 files in total" in out
     _check(command, unique_name, 310)
     shown = command.json("loads", "show", f"{unique_name}/hours")
     assert (shown["state"], shown["records"], shown["finished_files"]) == ("complete", 310, 3)

@@ -46,7 +46,13 @@ class Process:
         """Each task that it has acquired, with the number of the acquire entry."""
         lines = self.log.read_text(encoding="utf-8").splitlines()
         events: list[dict[str, Any]] = [json.loads(line) for line in lines if line.startswith("{")]
-        return [(event["task"], event["seq"]) for event in events if event.get("event") == "task_live"]
+        return [(_task_name(event), event["seq"]) for event in events if event.get("event") == "task_live"]
+
+
+def _task_name(event: dict[str, Any]) -> str:
+    """The task as `app/group/number`: the earlier build logs this name, and this build its parts."""
+    task = event["task"]
+    return task if isinstance(task, str) else f"{event['app']}/{event['group']}/{task}"
 
 
 class How(Enum):

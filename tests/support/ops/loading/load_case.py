@@ -77,14 +77,19 @@ class Case:
         data: Files,
         *,
         restart: bool = False,
-        insist: bool = False,
+        resume_only: bool = False,
         options: LoadOptions | None = None,
         missing_key: MissingKey = "error",
     ) -> Loader:
         target = find_topic(MemoryCluster(self.broker), "t")
         options = options or LoadOptions(format="csv", key="k")
         request = LoadRequest(
-            name=NAME, topic="t", topic_id=target.topic_id, options=options, restart=restart, insist=insist
+            name=NAME,
+            topic="t",
+            topic_id=target.topic_id,
+            options=options,
+            restart=restart,
+            resume_only=resume_only,
         )
         files = {"f.csv": data} if isinstance(data, bytes) else data
         series = FileSequence(

@@ -92,11 +92,11 @@ class TroubledBench(Workbench):
         return [event for event in found if event["event"] == name]
 
     def wait_for_event(self, name: str, times: int = 1, *, seconds: float = 0) -> dict[str, Any]:
-        """Wait until the log has this many events of a name, the last with this many `seconds`. Returns the last."""
+        """Wait until the log has this many events of a name, the last with an outage of this many `seconds`. Returns the last."""
 
         def came() -> bool:
             found = self.events(name)
-            return len(found) >= times and found[-1].get("seconds", 0) >= seconds
+            return len(found) >= times and found[-1].get("unreachable_s", 0) >= seconds
 
         wait_until(came, lambda: f"{name} never came:\n{self.log.read_text()}", DEADLINE_S + seconds)
         return self.events(name)[-1]

@@ -55,6 +55,12 @@ def _task_name(event: dict[str, Any]) -> str:
     return task if isinstance(task, str) else f"{event['app']}/{event['group']}/{task}"
 
 
+def _task_of(event: dict[str, Any]) -> str:
+    """The earlier build names the whole task in one field; this one has app, group and number."""
+    task = event["task"]
+    return task if isinstance(task, str) else f"{event['app']}/{event['group']}/{task}"
+
+
 class How(Enum):
     """How a task moved from one process to the next."""
 

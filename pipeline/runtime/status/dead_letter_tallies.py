@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.core.dead_letter_count import LetterCount, LetterTally, OpenLetters, decode_tally, open_letters
+from pipeline.core.dead_letter_count import LetterTally, OpenLetters, decode_tally, open_letters
+from pipeline.core.journal import Entry, EntryKind
 from pipeline.core.names import GroupId, TaskId, TopicPartition, letter_counts_topic
 from pipeline.ports import JournalReader, TopicInfo
 
@@ -36,18 +37,31 @@ def read_tallies(app: str, reader: JournalReader) -> dict[str, LetterTally]:
 
 
 def letters_by_group(
-    counts: Mapping[TaskId, LetterCount | None],
+    entries: Mapping[TaskId, Entry],
     described: Mapping[str, TopicInfo],
     tallies: Mapping[str, LetterTally],
     groups: Sequence[GroupId],
     now_ms: int,
 ) -> list[GroupLetters]:
-    """The groups that have a dead-letter topic. `counts`: those of the tasks' last entries, as for `open_letters`."""
+    """The groups that have a dead-letter topic. `entries`: the tasks' last entries."""
     found = []
     for group in groups:
         topic = described.get(group.dead_letter_topic)
         if topic is not None:
-            of_tasks = {task.partition: count for task, count in counts.items() if task.group_id == group}
-            letters = open_letters(topic.topic_id, of_tasks, tallies.get(group.group), now_ms)
-            found.append(GroupLetters(group, letters))
+            tally = tallies.get(group.group)
+            counted_ms = tally.wall_ms if tally is not None and tally.topic_id == topic.topic_id else -1
+            counts = {
+                task.partition: entry.letters
+                for task, entry in entries.items()
+                if task.group_id == group and not _is_included(entry, counted_ms)
+            }
+            found.append(GroupLetters(group, open_letters(topic.topic_id, counts, tally, now_ms)))
     return found
+
+
+def _is_included(entry: Entry, counted_ms: int) -> bool:
+    """Whether an entry without a count adds nothing to a tally of this time.
+
+    No record was handled before a genesis entry. A tally includes all dead letters that were written before it.
+    """
+    return entry.kind is EntryKind.GENESIS or (entry.letters is None and entry.wall_ms <= counted_ms)

@@ -100,13 +100,9 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
         for task, known in last.items()
     ]
     workers = _workers(roster, found)
-    counts = {
-        task: entry.entry.letters
-        for task, (entry, _) in read.items()
-        if entry is not None and entry.entry.kind is not EntryKind.GENESIS  # no record was handled before it
-    }
+    entries = {task: entry.entry for task, (entry, _) in read.items() if entry is not None}
     tallies = read_tallies(app, reader) if letter_counts_topic(app) in topics else {}
-    letters = letters_by_group(counts, described, tallies, groups, now_ms)
+    letters = letters_by_group(entries, described, tallies, groups, now_ms)
     problems = late_groups(waits) + problems_of(app, found, workers, now_ms) + letter_problems(letters)
     return AppStatus(app, found, workers, problems, letters)
 

@@ -92,7 +92,7 @@ class TroubledBench(Workbench):
         return [event for event in found if event["event"] == name]
 
     def wait_for_event(self, name: str, times: int = 1, *, seconds: float = 0) -> dict[str, Any]:
-        """Wait until the log has this many events of a name, the last with an outage of this many `seconds`. Returns the last."""
+        """Wait for this many events of a name, the last with an outage of `seconds`. Returns the last event."""
 
         def came() -> bool:
             found = self.events(name)

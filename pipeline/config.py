@@ -44,7 +44,7 @@ WORKER_STARTUP_WAIT_S = 60.0
 COMMAND_STARTUP_WAIT_S = 10.0
 DEFAULT_TOPICS_DIR = "topics"  # need not be there, unlike one that is asked for
 
-# Properties the guarantees rest on, with the reason given to whoever tries to set one.
+# Properties the guarantees rest on, with the reason that the error gives.
 OWNED_PROPERTIES: Mapping[str, str] = {
     "acks": "a commit must be on every in-sync replica",
     "request.required.acks": "a commit must be on every in-sync replica",

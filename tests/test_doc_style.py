@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,46 @@ def test_pages_use_the_words_of_the_field(page: Path) -> None:
     """A reader searches for the usual word, and reads the other one twice."""
     found = [(number, m.group()) for number, line in _prose(page) for m in AVOIDED.finditer(line)]
     assert found == []
+
+
+# Modules with words that are still to be replaced. Remove a module here when its text is rewritten; add none.
+NOT_YET_REWRITTEN = frozenset(
+    {
+        "api/declarations.py",
+        "api/group.py",
+        "core/ring.py",
+        "ops/loading/file_sequence.py",
+        "ops/loading/formats/opening.py",
+        "ops/topics/plan.py",
+        "producing/delivery.py",
+        "producing/forks.py",
+        "producing/transactions.py",
+        "runtime/sinks/task.py",
+        "runtime/sinks/writer.py",
+        "runtime/status/problems.py",
+        "runtime/task/task.py",
+        "testing/memory_database.py",
+    }
+)
+
+
+def _avoided_in(module: Path) -> list[tuple[int, str]]:
+    """The avoided words in the comments, docstrings and other strings of a module, with their lines."""
+    text = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+    with module.open("rb") as source:
+        tokens = [token for token in tokenize.tokenize(source.readline) if token.type in text]
+    return [(token.start[0], m.group()) for token in tokens for m in AVOIDED.finditer(token.string)]
+
+
+def test_modules_use_the_words_of_the_field() -> None:
+    """Errors, hints, help texts and docstrings are read as often as the documents."""
+    package = ROOT / "pipeline"
+    found = {str(path.relative_to(package)): _avoided_in(path) for path in package.rglob("*.py")}
+    assert {name: words for name, words in found.items() if words and name not in NOT_YET_REWRITTEN} == {}
+    assert [name for name in sorted(NOT_YET_REWRITTEN) if not found.get(name)] == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "runbooks").glob("*.md")), ids=lambda path: path.stem)
+def test_runbooks_use_the_words_of_the_field(page: Path) -> None:
+    """A runbook is read under pressure."""
+    assert [(number, m.group()) for number, line in _prose(page) for m in AVOIDED.finditer(line)] == []

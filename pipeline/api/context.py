@@ -133,7 +133,7 @@ class Context:
         except REFUSALS as error:
             refuse_value(error, f"topic {name}")
         if headers or len(data or b"") + len(key_data or b"") > accepted.most:
-            headers = tuple(headers)  # the caller may go on using its list
+            headers = tuple(headers)  # the caller may change its list later
             _check_headers(headers)
             accepted.check_size(key_data, data, headers)
         if key_data is None and accepted.compacted:

@@ -43,7 +43,7 @@ def make_dir(path: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise BrokerError(
             f"{path} cannot be written by this user",
-            hint="choose another directory with --data-dir or PIPELINE_CACHE_DIR, or mend its permissions",
+            hint="choose another directory with --data-dir or PIPELINE_CACHE_DIR, or correct its permissions",
         )
     return path
 
@@ -70,7 +70,7 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise BrokerError(
                 f"{path} cannot be written by this user ({error.strerror})",
-                hint="choose another directory with --data-dir or PIPELINE_CACHE_DIR, or mend its permissions",
+                hint="choose another directory with --data-dir or PIPELINE_CACHE_DIR, or correct its permissions",
             ) from error
         if error.errno in {errno.ENOTDIR, errno.EEXIST}:
             raise BrokerError(

@@ -12,14 +12,14 @@ from pipeline.errors import ConfigError
 
 __all__ = ["closest", "did_you_mean", "no_topic"]
 
-_SIMILARITY = 0.6  # difflib's ratio: below it, names that nobody could have meant appear
+_SIMILARITY = 0.6  # difflib's ratio: below it, unrelated names are suggested
 
 
 def closest(name: str, known: Iterable[str], *, similarity: float = _SIMILARITY) -> str | None:
     """The known name that is most like `name`.
 
     Args:
-        name: What somebody typed.
+        name: The name that was typed.
         known: The names that exist.
         similarity: From 0, any name, to 1, only the same one.
 

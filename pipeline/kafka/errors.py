@@ -80,12 +80,12 @@ _REFUSED = frozenset(
     }
 )
 _HINTS = {
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this client lacks a permission on the cluster: ask whoever runs it",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this client lacks a permission on the cluster: ask its administrator",
     KafkaError.INVALID_CONFIG: "correct the setting; `pipeline topics schema` lists those of Kafka",
     KafkaError.INVALID_PARTITIONS: "correct the number of partitions",
     KafkaError.INVALID_REPLICATION_FACTOR: "correct the replication: there cannot be more replicas than brokers",
-    KafkaError.POLICY_VIOLATION: "a policy of the cluster forbids it: ask whoever runs it what it allows",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this client lacks a permission on the topic: ask whoever runs the cluster",
+    KafkaError.POLICY_VIOLATION: "a policy of the cluster forbids it: ask its administrator what it allows",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this client lacks a permission on the topic: ask its administrator",
     KafkaError.TOPIC_DELETION_DISABLED: "the brokers are configured to delete no topic (delete.topic.enable)",
 }
 # No leader or coordinator yet: after the start of a broker or the creation of a topic, or while one moves.

@@ -1,4 +1,4 @@
-"""Reads committed records of a topic for people: over ports, up to its end or for ever.
+"""Reads committed records of a topic for people: over ports, up to its end or without a limit.
 
 The end is exact. A transaction's marker occupies an offset, so the last record is rarely at the end; its
 offset is looked up first, and reading stops there however long the broker takes to answer.
@@ -62,7 +62,7 @@ def read_topic(
 ) -> Iterator[Record]:
     """Records from `starts` on, in order per partition, up to and including the offsets `lasts`.
 
-    Without `lasts` it goes on for ever. Raises what makes a partition unreadable, and UnreachableError when
+    Without `lasts` it does not end. Raises what makes a partition unreadable, and UnreachableError when
     records are still to come and none does.
     """
     left = dict(lasts) if lasts is not None else None

@@ -9,7 +9,7 @@ and a look at them must reach that (`known_ends`). `write`, until one attempt is
 1. Begin, send the records and the receipt, flush, commit.
 2. Renew, when 1 failed or its outcome is unknown, and after a commit slow enough that the client may have sent it
    twice: the fence, the barrier, and a look at the receipts that are committed, always together.
-3. Ours is there: done. What was there before: it was aborted, 1 again. Another one: somebody else goes on, stop.
+3. Ours is there: done. What was there before: it was aborted, 1 again. Another one: another process continues, stop.
 
 A crash anywhere leaves records with their receipt, or an open transaction, which the next fence aborts.
 """
@@ -166,7 +166,7 @@ class _Receipt(Generic[T]):
         self._transactions.fence(_AWAY_S)
 
     def settle(self, attempts: Sequence[T]) -> T | None:
-        """Step 2: the look, again while Kafka is away; and step 3. The receipts before the last one were aborted."""
+        """Step 2: the read, with retries; and step 3. The receipts before the last one were aborted."""
         deadline = Deadline(self._clock, _AWAY_S, _POLL_S)
         while True:
             try:
@@ -176,7 +176,7 @@ class _Receipt(Generic[T]):
                     raise
                 continue
             if found is CommitOutcome.SUPERSEDED:
-                raise FencedError(f"{self._transactions.transactional_id}: another one goes on")
+                raise FencedError(f"{self._transactions.transactional_id}: another process continues")
             return attempts[-1] if found is CommitOutcome.COMMITTED else None
 
     def abort_failed(self, error: PipelineError) -> None:

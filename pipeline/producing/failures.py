@@ -15,7 +15,7 @@ def undelivered(
 ) -> DeliveryError:
     """An error about `count` events, of which the first ones are given; `what` says what is wrong with them.
 
-    `reason`: why the first one failed. What is a matter of settings, no repetition mends.
+    `reason`: why the first one failed. An error of settings is not fixed by a retry.
     """
     because = f"; the first one: {reason.message}" if reason is not None else ""
     hint = "they may have been written all the same: send them again under the same ids"

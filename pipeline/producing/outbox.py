@@ -36,7 +36,7 @@ _SERVE_S = 0.1
 _GIVE_WAY_S = 0.02
 _PURGE_S = 5.0
 _NAMED = 5  # so many undelivered events are named in an error
-_REMEMBERED = 1000  # so many failures are kept that nobody has looked at; beyond that they are counted
+_REMEMBERED = 1000  # so many failures are kept until the caller reads them; beyond that they are counted
 
 
 class _Report(msgspec.Struct, gc=False, eq=False):
@@ -139,7 +139,7 @@ class Outbox:
         call()
 
     def remember(self, delivery: RuntimeDelivery) -> None:
-        """Let the next `flush` say that this one has failed, unless somebody looks at it before."""
+        """Let the next `flush` say that this one has failed, unless the caller reads its result before."""
         with self._lock:
             if len(self._failed) < _REMEMBERED:
                 self._failed[delivery] = None
@@ -149,7 +149,7 @@ class Outbox:
     def flush(self, timeout_s: float | None) -> None:
         """Wait until everything that was put so far is settled.
 
-        Raises DeliveryError: what is not settled in time, and what has failed and nobody has looked at.
+        Raises DeliveryError: what is not settled in time, and failures that the caller has not read.
         """
         self._refuse_own_thread("flush")
         with self._room:
@@ -287,7 +287,9 @@ class Outbox:
     def _wait_for_room(self, deadline: float | None, event: Encoded) -> float:
         now = time.monotonic()
         deadline = now + self._max_block_s if deadline is None else deadline
-        own = threading.current_thread() is self._thread  # a callback that sends: nobody else would make room
+        own = (
+            threading.current_thread() is self._thread
+        )  # a callback that sends: no other thread would make room
         if now >= deadline or own:
             raise self.full(event, waited_s=0.0 if own else self._max_block_s)
         self._room.wait(deadline - now)

@@ -325,7 +325,7 @@ class TransactionalSender:
                 f"{error.message}: nothing of the transaction was written", hint=error.hint or "run it again"
             ) from error
         except FencedError as error:
-            # An answer may have been lost, and the request repeated, before somebody came with the same id.
+            # An answer may have been lost, and the request repeated, before another process came with the same id.
             raise self._fenced(error, _UNKNOWN) from error
         except UnknownOutcomeError as error:
             raise UnknownOutcomeError(f"{error.message}: {_UNKNOWN}", hint=_RESOLVE) from error

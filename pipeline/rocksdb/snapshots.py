@@ -159,7 +159,7 @@ def put_away(state: Path) -> Callable[[], None]:
             shutil.rmtree(target)
         except OSError as error:
             raise ConfigError(
-                f"cannot remove the state {target}, which nobody needs: {error.strerror}",
+                f"cannot remove the state {target}, which is not needed any more: {error.strerror}",
                 hint="the next start of this worker tries again",
             ) from error
 

@@ -83,6 +83,6 @@ def create_dead_letter_topics(
         # Another broker may answer than the one that created them, and its metadata is updated a moment later.
         if not deadline.pause():
             raise FatalTaskError(
-                f"topics {', '.join(sorted(names))} were created and are not there after {_SEEN_S:.0f} s",
+                f"topics {', '.join(sorted(names))} were created but did not appear within {_SEEN_S:.0f} s",
                 hint="check the brokers, then start again",
             )

@@ -166,7 +166,9 @@ class Maintenance:
             for task in list(run.tasks.values()):
                 # A task that has committed since noticed a fence by itself.
                 if task.id in taken and task.applied.seq == seqs[task.id]:
-                    fenced = FencedError(f"task {task.id}: somebody has taken it after {task.applied.seq}")
+                    fenced = FencedError(
+                        f"task {task.id}: another worker has taken it after entry {task.applied.seq}"
+                    )
                     found.append((run, task.id, fenced))
         return found
 

@@ -77,7 +77,7 @@ class GroupPlan:
             raise ConfigError(
                 f"topic {self.id.replays_topic} has {found.partitions} partitions, and group {self.id.app}/"
                 f"{self.id.group} has {self.partitions} tasks: each reads the partition of its number",
-                hint="the pipeline creates that topic itself: delete one that somebody else has created before it",
+                hint="the pipeline creates that topic itself: delete the topic that was created by another program",
             )
 
     def partitions_of(self, partition: int) -> list[TopicPartition]:

@@ -35,7 +35,7 @@ from pipeline.runtime.watchdog import AtWork
 __all__ = ["Worker"]
 
 UNREACHABLE_WAIT_S = (0.5, 1.5)
-_GOES_ON = "start the worker again: it goes on from the last commit, and nothing of that is lost"
+_GOES_ON = "start the worker again. It resumes after the last commit; no data is lost"
 
 
 class Worker:

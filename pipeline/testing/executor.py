@@ -26,7 +26,7 @@ class _PendingStep(Generic[T]):
     def run(self) -> None:
         try:
             self._value = self._step()
-        except BaseException as error:  # noqa: BLE001 (handed to whoever asks for the result)
+        except BaseException as error:  # noqa: BLE001 (raised by result())
             self._error = error
         self._done = True
 

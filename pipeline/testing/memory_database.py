@@ -216,7 +216,7 @@ class MemorySession:
         table[:] = rows.values()
 
     def answer(self, call: str) -> None:
-        """Raise when the database is away, or this session is over."""
+        """Raise when the database is unreachable, or this session is over."""
         if self._database.away is not None:
             self.end()
             raise self._database.away

@@ -16,7 +16,7 @@ __all__ = ["MemoryEventClient", "MemoryEventClients"]
 
 
 class MemoryEventClients:
-    """Opens clients on one broker. `hold` keeps what is enqueued, as a Kafka that is away does, until `release`."""
+    """Opens clients on one broker. `hold` keeps what is enqueued, as an unreachable Kafka does, until `release`."""
 
     def __init__(self, broker: MemoryBroker, wall_ms: Callable[[], int] | None = None) -> None:
         self.broker = broker

@@ -42,7 +42,7 @@ class MemoryStores:
         self._aside: dict[str, _State] = {}
 
     def claim(self, app: str) -> None:
-        """Nobody else has this memory."""
+        """Only this process has the memory."""
         with self.faults.at("claim", app):
             return
 

@@ -98,7 +98,7 @@ def read_letters(
 ) -> Iterator[DeadLetter]:
     """Those that are meant, up to the topic's end as of now, in order per partition.
 
-    `within`: offsets by partition; only these are read. A record that somebody else has written there is skipped.
+    `within`: offsets by partition; only these are read. A record that another program has written is skipped.
     Raises UnreachableError.
     """
     within = _within(topic, choice.ids) if within is None else within

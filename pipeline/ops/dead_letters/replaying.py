@@ -115,7 +115,7 @@ class Replayer:
     ) -> ReplayReport:
         """Replay them. `most`: letters at most. `progress` is told how many have been committed so far.
 
-        Raises FencedError (another replay goes on), UnreachableError, ConfigError, CorruptStateError.
+        Raises FencedError (another replay of the group runs), UnreachableError, ConfigError, CorruptStateError.
         """
         replayed = ReplayReport()
         try:

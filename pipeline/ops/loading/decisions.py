@@ -186,7 +186,7 @@ def taken(name: str) -> FencedError:
 
 
 def refused(name: str, what: str, hint: str = _SAME_FILES) -> InputError:
-    """Why a load does not go on."""
+    """Why a load cannot be resumed."""
     return InputError(f"load {name!r} cannot be continued: {what}", hint=hint)
 
 

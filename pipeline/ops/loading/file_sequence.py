@@ -231,7 +231,7 @@ class FileSequence:
 
 
 def open_rows(opened: Opened, reading: Reading, decided: tuple[str, ...] | None) -> FileRows:
-    """The reader for the format. `decided` are the text columns of a load that goes on.
+    """The reader for the format. `decided` are the text columns of a load that is resumed.
 
     Raises InputError for a file that does not fit, ConfigError when an extra is missing.
     """

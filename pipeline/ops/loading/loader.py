@@ -73,7 +73,7 @@ class LoadEnvironment:
 def find_topic(cluster: Cluster, topic: str, known: Callable[[], Iterable[str]] = list) -> TopicInfo:
     """The topic to load into; creates the topic of positions. Raises ConfigError when it cannot be used.
 
-    `known` gives the names of topics that could have been meant by one that is not there.
+    `known` gives the names of topics for a suggestion if the topic does not exist.
     """
     held = held_by_the_pipeline(topic)
     if held:

@@ -22,14 +22,14 @@ class KnownLoad:
 
     @property
     def state(self) -> str:
-        """`complete` (its files were at their end), `begun`, or `unreadable`. Whether one runs now, nobody knows."""
+        """`complete` (its files were at their end), `begun`, or `unreadable`. Not whether it runs now."""
         if self.position is None:
             return "unreadable"
         return "complete" if self.position.finished else "begun"
 
 
 def known_loads(reader: JournalReader) -> list[KnownLoad]:
-    """All loads, by their names. A record that does not even tell its load's name is passed over.
+    """All loads, by their names. A record without a readable name is skipped.
 
     Raises UnreachableError.
     """

@@ -1,6 +1,6 @@
 """The position of a load as it is kept in Kafka: JSON for people to read, versioned, with a checksum. Pure.
 
-Version 2 knows loads of many files; version 1, of one file each, goes on being read. The checksum is over the exact
+Version 2 knows loads of many files; version 1, of one file each, can still be read. The checksum is over the exact
 bytes of the body.
 """
 

@@ -4,7 +4,7 @@ A copy is a task like any other, with a journal of one partition and no table; i
 partition of the old topic. The protocol:
 
     1 genesis, the first time; the new topic must be empty then
-    2 fence: of two copies into one topic only the newer one goes on
+    2 fence: of two copies into one topic only the newer one continues
     3 a barrier, and the journal up to there, settled: how far it has come, and that both topics are the same ones still
     4 acquire
     5 where each pass ends: first that of the records that have moved, then that of the others
@@ -12,9 +12,9 @@ partition of the old topic. The protocol:
     7 copy those from after it, up to theirs
 
 Keys, values, headers and timestamps stay. A copied record and the position after it are in one transaction, so a
-crash anywhere leaves both or none; the same call goes on from there. 6 before 7, and 7 no further than was looked
+crash anywhere leaves both or none; the same call continues from there. 6 before 7, and 7 no further than was looked
 up before 6 was: whatever a producer wrote to a key's old partition before it wrote to the new one comes first, also
-while producers go on.
+while producers write.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def run_copy(
     """Copy up to the old topic's end as it is when this begins. `progress` is told the records copied so far.
 
     Raises ConfigError (the topics do not fit, or are not those that it began with), InputError (a record that
-    cannot be put in order), FencedError (another copy goes on), UnreachableError, FatalTaskError.
+    cannot be put in order), FencedError (another copy runs), UnreachableError, FatalTaskError.
     """
     pauses = iter(_AGAIN_S)
     try:
@@ -127,7 +127,7 @@ def run_copy(
             environment.clock.sleep(pause_s)
     except (FencedError, SupersededError) as error:
         raise FencedError(
-            f"another copy into topic {copy.new.name} goes on, and this one has ended: {error.message}",
+            f"another copy into topic {copy.new.name} runs, and this one has ended: {error.message}",
             hint="nothing is lost or doubled; when no other one runs, run the same command again",
         ) from error
 

@@ -47,7 +47,7 @@ def unfinished(
         text = f"app {migration.new} has not processed all of {listed(behind)}"
         problems.append(Problem(text, f"wait for it: pipeline status {migration.new}"))
     elif idle := [str(task) for task, seen in second.items() if not seen.reads]:
-        text = f"nobody has begun with task {', '.join(idle[:3])} of app {migration.new}"
+        text = f"no worker has started task {', '.join(idle[:3])} of app {migration.new}"
         problems.append(Problem(text, "start its workers: pipeline worker MODULE:APP"))
     elif first != second:
         problems.append(Problem(f"app {migration.new} is still at work", "look again in a moment"))

@@ -1,6 +1,6 @@
 """What it takes to move an app to inputs with another number of partitions, read from Kafka alone.
 
-An app cannot go on when an input's partitions change: most keys would be apart from their rows. So it is run anew,
+An app cannot continue when an input's partitions change: most keys would be apart from their rows. So it is run anew,
 under a new name, on copies of its inputs (`copying.py`), and the old one ends. `survey` says what is to
 be copied, and what speaks against it; `cutover.py` what is still missing before the old app may be forgotten.
 """

@@ -26,7 +26,7 @@ def check_topics(
 ) -> None:
     """Compare the topics that are declared in the directory with the cluster.
 
-    Another number of partitions, a tombstone and a wrong file are ConfigErrors: keys would be elsewhere than somebody
+    Another number of partitions, a tombstone and a wrong file are ConfigErrors: keys would be elsewhere than a reader
     believes. Another setting, and a topic without a declaration, are warnings by name. A topic that is not in the
     cluster is left to the start itself. Nothing is said where the directory declares nothing. `with_ids`: topics whose
     records must carry ids; a declaration that does not say so is a warning, too.

@@ -108,7 +108,7 @@ def _groups(names: Sequence[str]) -> Iterator[GroupId]:
 
 
 def _inputs(task: TaskId, reader: JournalReader) -> frozenset[str] | str:
-    """The inputs of a task, none before its group's genesis; or why nobody can tell: its journal is damaged."""
+    """The inputs of a task, none before its group's genesis; or why they are unknown: its journal is damaged."""
     try:
         last = last_entry(task, reader)
         if last is not None:

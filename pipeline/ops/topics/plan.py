@@ -14,7 +14,7 @@ for it. By row:
     no setting   one of the topic's   it returns to the cluster's default; the same
     not at all   a topic              nothing: a file that is forgotten deletes nothing
 
-Everything in a plan is absolute, so one that was done in part is planned anew and goes on.
+Everything in a plan is absolute, so one that was done in part is planned again and continues.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class ClusterFacts:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every declared topic, by name, and the names of those that nobody declares."""
+    """Every declared topic, by name, and the names of those without a declaration."""
 
     topics: Sequence[TopicPlan]
     undeclared: Sequence[str]
@@ -155,7 +155,7 @@ def make_plan(
 ) -> Plan:
     """What is to be done, and what speaks against it. `allowed`: topics that may lose records.
 
-    Raises InputError when something is allowed that nobody declares.
+    Raises InputError when --allow names a topic without a declaration.
     """
     names = {topic.name for topic in declared}
     for name in sorted(allowed - names):
@@ -253,7 +253,7 @@ def _deletion(topic: TopicDeclaration, facts: ClusterFacts, *, allowed: bool) ->
             text = f"group {_named(reader.group)} reads it, and its workers run"
             problems.append(Problem(text, f"stop them first: pipeline status {reader.group.app}"))
         else:
-            warnings.append(f"group {_named(reader.group)} has read it, and can not go on without it")
+            warnings.append(f"group {_named(reader.group)} has read it, and cannot continue without it")
     return TopicPlan(topic, TopicAction.DELETE, (), tuple(problems), tuple(warnings))
 
 
@@ -285,7 +285,7 @@ def _partitions(
 def _stateful(reader: Readers, topic: TopicDeclaration, actual: TopicInfo) -> Problem:
     if reader.unknown:
         text = f"whether group {_named(reader.group)} reads it cannot be told: {reader.unknown}"
-        return Problem(text, "mend that first; or delete its journal, if the app is gone for good")
+        return Problem(text, "repair the journal first. If the app will never run again, delete its journal")
     return Problem(
         f"group {_named(reader.group)} reads it: with {topic.partitions} partitions instead of {actual.partitions} "
         "most keys would lie apart from their rows in its tables",

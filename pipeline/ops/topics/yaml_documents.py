@@ -56,7 +56,7 @@ class NotYamlError(Exception):
 
 
 class ScalarKind(StrEnum):
-    """The type of a node by the core schema. OTHER: a mapping, a sequence, or a type of somebody's own."""
+    """The type of a node by the core schema. OTHER: a mapping, a sequence, or a custom type."""
 
     NULL = "tag:yaml.org,2002:null"
     FLAG = "tag:yaml.org,2002:bool"

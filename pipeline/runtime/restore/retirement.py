@@ -98,7 +98,7 @@ def retired_error(task: TaskId, entry: Entry) -> ConfigError:
     """The error for a task whose journal ends with this entry."""
     return ConfigError(
         f"app {task.app} was retired at {retired_since(entry)}: app {successor_of(entry)} has taken its place",
-        hint=f"start workers of that app; if {task.app} is to go on after all: pipeline migrate revive {task.app}",
+        hint=f"start workers of that app; if {task.app} should run again: pipeline migrate revive {task.app}",
     )
 
 

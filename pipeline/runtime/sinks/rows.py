@@ -113,7 +113,8 @@ def _checked(sink: Sink[Any, Any], table: str, session: SinkSession) -> TableSha
     shape = session.shape(table)
     if shape is None:
         raise ConfigError(
-            f"{sink}: the database has no such table", hint="create it, spelled like that; or mend the name"
+            f"{sink}: the database has no such table",
+            hint="create it, spelled like that; or correct the name",
         )
     needed = {"append": {"INSERT"}, "insert": {"INSERT", "SELECT"}}.get(
         sink.mode, {"INSERT", "SELECT", "UPDATE"}

@@ -375,7 +375,7 @@ class SinkTask:
         self.poison = HandlerError(
             f"task {self.id}: the record {where} cannot be written by {outlet.maker.sink}: {reason}{frames}",
             hint=advice
-            or "mend the row function, the table or the record and start the worker again; it goes on from this "
+            or "fix the row function, the table or the record and start the worker again; it continues with this "
             "record. on_error='skip' lets others pass: runbooks/poison-record.md",
         )
         return False

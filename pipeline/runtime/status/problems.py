@@ -96,7 +96,7 @@ def _failure(status: TaskStatus) -> Problem:
     text, _, hint = status.problem.partition("\n  -> ")
     where = f"task {status.task} failed on worker {status.worker}"
     reason = text.splitlines()[0].removeprefix(f"task {status.task}: ") if text else "no reason given"
-    return Problem(f"{where}: {reason}", hint or "mend the cause and restart that worker")
+    return Problem(f"{where}: {reason}", hint or "fix the cause and restart that worker")
 
 
 def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:

@@ -257,7 +257,7 @@ def test_of_two_copies_into_one_topic_the_older_one_ends() -> None:
         case.copy()
 
     case.at_each_step = take_over
-    with pytest.raises(FencedError, match="another copy into topic new goes on"):
+    with pytest.raises(FencedError, match="another copy into topic new runs"):
         case.copy()
     case.check()
 

@@ -137,7 +137,7 @@ class Lines:
         return not self.pending and not self.peek(1)
 
     def share(self) -> None:
-        """Not known: nobody knows how long the stream is."""
+        """None: the length of the stream is not known."""
 
     def _read(self, call: Callable[[int], bytes], size: int) -> bytes:
         try:

@@ -55,7 +55,7 @@ class Opened:
         """Raises InputError when the file has grown or was written to since it was opened."""
         if self._raw is not None and _identity(self._raw) != self._began:
             raise InputError(
-                f"{self.name} was written to while it was read, and the load would go on to the next file",
+                f"{self.name} was written to while it was read, and the load would continue with the next file",
                 hint="run the same command again when nothing writes to it any more; it goes on where it was",
             )
 

@@ -96,7 +96,7 @@ class ParquetFile:
         return self._taken / max(1, self._rows())
 
     def columns_of_values(self) -> Iterator[list[list[Any]]]:
-        """The remaining rows, some at a time: a list for each column. Whoever makes a row of them adds to `pending`.
+        """The remaining rows, some at a time: a list for each column. The caller adds the rows to `pending`.
 
         Raises InputError for a damaged file.
         """

@@ -20,8 +20,8 @@ class ParquetRows(FileRows):
     """Rows of one Parquet file. Hashes the file and reads its footer when built."""
 
     unit = "row"
-    mending = (
-        "the file as a whole is remembered: change options or the topic, or load a mended file by another --name. "
+    repair = (
+        "the file as a whole is remembered: change options or the topic, or load a corrected file by another --name. "
         "That sends these rows again: leave them out of it, or give --id and declare the topic with dedup"
     )
 
@@ -65,5 +65,5 @@ class ParquetRows(FileRows):
                 yield make((topic, record_key, encode(value_of(*row)), moment_ms, headers))
 
     def _index(self, name: str | None) -> int:
-        """Of a column that was not asked for, any: nobody looks at it."""
+        """Any value for a column that was not requested, because it is not used."""
         return 0 if name is None or self.columns is None else self.columns.index(name)

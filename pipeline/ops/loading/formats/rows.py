@@ -2,7 +2,7 @@
 
 A batch holds records up to a row that is wrong, and then that row's error: what precedes a bad row is never lost with
 it. Values are JSON objects: of CSV every column (see `cells.py` for what becomes a number), of JSON lines
-the line itself, of Parquet every column (see `parquet_values.py`). Blank lines are passed over.
+the line itself, of Parquet every column (see `parquet_values.py`). Blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class FileRows:
     columns: tuple[str, ...] | None = None
     text_columns: tuple[str, ...] | None = None
     unit = "line"
-    mending = "mend the line and run the same command again"
+    repair = "fix the line and run the same command again"
 
     def __init__(
         self, cursor: Cursor, topic: str, options: LoadOptions, missing_key: MissingKey, limits: RowLimits
@@ -138,10 +138,10 @@ class FileRows:
         """One item a row, None for a row that is skipped. Runs first when the first batch is read."""
         raise NotImplementedError
 
-    def _placed(self, what: str, ahead: int, mending: str | None = None) -> InputError:
+    def _placed(self, what: str, ahead: int, repair: str | None = None) -> InputError:
         return InputError(
             f"{self.cursor.name}, {self.unit} {self.cursor.line + ahead + 1}: {what}",
-            hint=f"everything before this {self.unit} is loaded; {mending or self.mending}",
+            hint=f"everything before this {self.unit} is loaded; {repair or self.repair}",
         )
 
     def _unfit(self, output: Output, size: int) -> InputError:

@@ -36,7 +36,7 @@ LONGEST_TTL_S = 10 * 366 * 24 * 3600
 
 
 class Dedup(Generic[K_contra, V_contra]):
-    """Drops an event whose id was seen before, whoever sent it again: `app.topic(..., dedup=Dedup(...))`.
+    """Drops an event whose id was seen before, also if another producer sent it: `app.topic(..., dedup=Dedup(...))`.
 
     Each group that handles the topic remembers ids of its own, and each task those of its partition. So a duplicate
     under another key is not found if that key belongs to another partition.

@@ -92,7 +92,7 @@ def assign(
     Raises InvariantError if there are no members.
     """
     if not weights:
-        raise InvariantError("tasks cannot be assigned to nobody")
+        raise InvariantError("tasks cannot be assigned without workers")
     ring = Ring(weights)
     kept: dict[str, list[str]] = defaultdict(list)
     for task in tasks:

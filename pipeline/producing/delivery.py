@@ -169,7 +169,7 @@ class RuntimeDelivery(Delivery, eq=False):
             self._settle(self._future)
 
     def disown(self, reason: PipelineError) -> None:
-        """The same in a forked child, where nobody else is left who could wait, and locks may be held for ever."""
+        """The same in a forked child, where no other thread can wait, and locks may never be released."""
         if self._outcome is None:
             self._outcome = reason
             self._future = None

@@ -1,6 +1,6 @@
 """What a fork leaves in the child: clients without their threads, and locks whose holders do not exist there.
 
-Whoever holds such things registers itself, and is told in the child, before anything else runs there.
+An object with such resources registers itself, and is notified in the child, before anything else runs there.
 """
 
 from __future__ import annotations

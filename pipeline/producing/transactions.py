@@ -17,7 +17,7 @@ One batch, numbered as in `transaction`:
 The steps are those of `pipeline/transactions/engine.py`, whose table says what a crash leaves: an open transaction,
 which the next fence or its time-out aborts, or a decided one, of which the caller was not told.
 
-A batch is never sent a second time by itself. Whoever was not told sends it again under the same ids, and readers
+A batch is never sent a second time by itself. Its caller sends it again with the same ids, and readers
 that recognise ids see each event once.
 
 Each step has its bound: 30 s for the fence, `transaction_timeout_ms` for the flush, `commit_timeout_s` for the commit,

@@ -135,7 +135,7 @@ class MemorySession:
             with self._database.turns:
                 holder = self._database.holder
                 if holder is not None and holder is not self:
-                    # Whoever waits too long for one of ours ends it; the waiting itself takes no time here.
+                    # A session that waits too long for a lock is ended. The wait itself takes no time here.
                     holder.end()
                 self._database.holder = self
                 self._open = self._database.contents.copy()

@@ -146,7 +146,7 @@ class SinkTask:
     def pass_over(self, positions: Mapping[str, int]) -> None:
         """Commit these positions, below which every record is written. Only while the task is idle."""
         if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
-            raise InvariantError(f"task {self.id} passes over {positions} at {self._positions}")
+            raise InvariantError(f"task {self.id} skips {positions} at {self._positions}")
         self._positions.update(positions)
         self._sealed.append(SinkBatch([], dict(self._positions)))
 

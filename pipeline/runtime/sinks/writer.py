@@ -155,7 +155,7 @@ class SinkWriter:
         if is_held(hold, rows):
             return SupersededError(
                 f"task {hold.task}: the database stands at other positions than this worker has committed; "
-                "it goes on from those"
+                "it continues from those"
             )
         epochs = sorted(row.epoch for row in rows.values())
         return FencedError(f"task {hold.task}: its epoch is {hold.seq}, the database has {epochs or 'none'}")

@@ -38,7 +38,7 @@ def problems_of(
     ):
         found.append(
             Problem(
-                f"{len(unowned)} of {len(tasks)} tasks are run by nobody: {_named(unowned)}",
+                f"{len(unowned)} of {len(tasks)} tasks have no worker: {_named(unowned)}",
                 "a worker takes them within seconds; if it stays so, look into the workers' logs",
             )
         )

@@ -83,7 +83,7 @@ def test_tasks_of_a_killed_worker_are_shown_as_run_by_nobody_until_they_are_take
     fleet.nodes[1].worker.step()  # it is alive, and has not looked yet
     found = look(fleet)
     assert [status.phase for status in found.tasks].count(TaskPhase.UNOWNED) == 2
-    assert "2 of 4 tasks are run by nobody" in found.problems[0].text
+    assert "2 of 4 tasks have no worker" in found.problems[0].text
     fleet.settle()
     assert look(fleet).problems == []
 

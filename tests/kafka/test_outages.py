@@ -94,6 +94,6 @@ def test_a_worker_that_is_stopped_in_an_outage_says_what_it_could_not_do_and_los
     assert bench.stop(worker) == 1
     text = bench.log.read_text()
     assert "the worker could not commit within 2 s and left" in text
-    assert "nothing is lost: the next start goes on from the last commit" in text
+    assert "no data is lost: the next start resumes from the last commit" in text
     own_kafka.start()
     bench.finish()

@@ -40,7 +40,7 @@ def test_a_worker_that_is_started_first_waits_for_kafka(bench: Workbench, late: 
     bench.send(20)
     worker = bench.worker("--kafka", late.servers)
     _wait_for_log(bench, "kafka_unreachable")
-    assert "the start waits for up to 60 s (kafka.startup_wait_s)" in bench.log.read_text()
+    assert "The worker retries for up to 60 s (kafka.startup_wait_s)" in bench.log.read_text()
     late.open()
     bench.wait_for_outputs(worker)
     assert "kafka_reachable" in bench.log.read_text()
@@ -96,5 +96,5 @@ def test_a_command_that_is_started_first_waits_for_kafka(
         late.open()
         rest = child.stderr.read()
         assert child.wait(DEADLINE_S) == 0, rest
-    assert first == f"no Kafka at {late.servers} (connection refused): waiting up to 10 s for it\n"
+    assert first == f"no Kafka at {late.servers} (connection refused): retrying for up to 10 s\n"
     assert "Kafka is reachable after " in rest

@@ -26,7 +26,7 @@ def test_a_module_or_app_that_is_not_there_is_named(bench: Workbench) -> None:
     """These names are mistyped most often."""
     missing = bench.command("worker", "no_such_module:app", "--kafka", bench.servers)
     assert missing.returncode == 1
-    assert "no module no_such_module" in missing.stderr
+    assert "module no_such_module does not exist" in missing.stderr
     other = bench.command("worker", "tests.support.kafka.sums:nothing", "--kafka", bench.servers)
     assert other.returncode == 1
     assert "try tests.support.kafka.sums:app" in other.stderr
@@ -85,7 +85,7 @@ def test_a_thread_of_the_app_does_not_keep_a_stopped_worker_alive(bench: Workben
     stopped, _, left = bench.log.read_text().partition("worker_stopped")
     assert "task_failed" not in stopped
     assert "process_exit_forced" in left
-    assert "kept by: thread theirs" in left
+    assert "still ran in its process: thread theirs" in left
 
 
 def test_a_second_worker_on_the_same_state_directory_is_refused(bench: Workbench) -> None:

@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 POLICY = (ROOT / "docs" / "reference" / "compatibility.md").read_text(encoding="utf-8")
 
 # Subjects are checked from this commit on.
-_FIRST_CHECKED = "806b057187b59f2caa85d34b4f0e2d8b23d92058"
+_FIRST_CHECKED = "f8b2930f75d2b73a9122157dd23d4e8ec26c061b"
 _MOST_CHARACTERS = 72
 # Of "Added", "Adds" and "Adding". Imperatives that end like these are listed.
 _NOT_IMPERATIVE = re.compile(r"\w+(ed|ing|[^su]s)")

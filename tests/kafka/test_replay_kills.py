@@ -181,7 +181,9 @@ def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters:
     letters.mend()
     (done,) = letters.deadletters("replay", "--again")
     assert done["replayed"] == BAD
-    assert letters.deadletters("discard", "--all") == [{"discarded": 0, "already_handled": BAD, "dry_run": False}]
+    assert letters.deadletters("discard", "--all") == [
+        {"discarded": 0, "already_handled": BAD, "dry_run": False}
+    ]
     purged = {"deleted": 3 * BAD, "open": 0, "blocked": 0}
     assert letters.deadletters("purge") == [{**purged, "dry_run": True}]
     assert letters.deadletters("purge", "--yes") == [{**purged, "dry_run": False}]
@@ -246,7 +248,9 @@ def test_kills_at_each_point_of_a_replay_lose_and_double_no_record(letters: Lett
             break  # from here on all may be committed, so the point may not be reached
     letters.deadletters("replay", "--max", "3")
     letters.deadletters("replay")
-    assert letters.deadletters("replay") == [{"replayed": 0, "already_handled": BAD, "refused": [], "dry_run": False}]
+    assert letters.deadletters("replay") == [
+        {"replayed": 0, "already_handled": BAD, "refused": [], "dry_run": False}
+    ]
     letters.finish()
 
 

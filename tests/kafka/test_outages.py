@@ -93,7 +93,7 @@ def test_a_worker_that_is_stopped_in_an_outage_says_what_it_could_not_do_and_los
     bench.wait_for_event("kafka_unreachable")
     assert bench.stop(worker) == 1
     text = bench.log.read_text()
-    assert "the worker could not commit within 2 s and left" in text
-    assert "no data is lost: the next start resumes from the last commit" in text
+    assert "the worker could not commit its open work within 2 s, and has stopped" in text
+    assert "It resumes after the last commit; no data is lost" in text
     own_kafka.start()
     bench.finish()

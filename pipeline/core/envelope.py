@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline.errors import InvariantError
+from pipeline.errors import CorruptStateError, InvariantError
 
 __all__ = [
     "BLAKE2B",
@@ -42,6 +42,7 @@ __all__ = [
     "LineEnvelope",
     "SealedJson",
     "json_checksum",
+    "unknown_version",
 ]
 
 
@@ -63,6 +64,14 @@ class EnvelopeError(Exception):
         super().__init__(fault.value)
         self.fault = fault
         self.version = version
+
+
+def unknown_version(subject: str, error: EnvelopeError, known: int) -> CorruptStateError:
+    """The error for a record of another release. `subject`: what was written. `known`: the version of this release."""
+    return CorruptStateError(
+        f"{subject} was written in version {error.version}; this release knows version {known}",
+        hint="use the release that wrote it, or a newer one",
+    )
 
 
 class Checksum(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from pipeline.core.envelope import EnvelopeError, Fault, JsonEnvelope, json_checksum
+from pipeline.core.envelope import EnvelopeError, Fault, JsonEnvelope, json_checksum, unknown_version
 from pipeline.core.names import GroupId, TopicPartition, replay_marks_topic
 from pipeline.errors import ConfigError, CorruptStateError
 from pipeline.ops.dead_letters.letters import LetterId
@@ -84,11 +84,7 @@ def decode_mark(data: bytes, app: str) -> ReplayMark:
         return msgspec.structs.replace(mark, discarded=True)
     except EnvelopeError as error:
         if error.fault is Fault.VERSION:
-            raise CorruptStateError(
-                f"topic {replay_marks_topic(app)} was written in version {error.version}; this release knows "
-                f"version {_ENVELOPE.version}",
-                hint="use the release that wrote it, or a newer one",
-            ) from error
+            raise unknown_version(f"topic {replay_marks_topic(app)}", error, _ENVELOPE.version) from error
         if error.fault is Fault.CHECKSUM:
             raise _corrupt(app, "the checksum of a record is wrong") from error
         raise _corrupt(app, f"a record cannot be read: {error.__cause__}") from error

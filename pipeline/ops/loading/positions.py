@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.core.envelope import EnvelopeError, Fault, JsonEnvelope
+from pipeline.core.envelope import EnvelopeError, Fault, JsonEnvelope, unknown_version
 from pipeline.errors import CorruptStateError, InvariantError
 from pipeline.ops.loading.finished_files import NOTHING_PASSED, FinishedFiles
 
@@ -84,11 +84,7 @@ def decode_position(data: bytes, name: str) -> LoadPosition | None:
         position = msgspec.json.decode(_ENVELOPE.verify(sealed), type=LoadPosition)
     except EnvelopeError as error:
         if error.fault is Fault.VERSION:
-            raise CorruptStateError(
-                f"load {name!r} was written in version {error.version}; this release knows version "
-                f"{_ENVELOPE.version}",
-                hint="use the release that wrote it, or a newer one",
-            ) from error
+            raise unknown_version(f"load {name!r}", error, _ENVELOPE.version) from error
         if error.fault is Fault.CHECKSUM:
             raise _corrupt(name, "the checksum of its position is wrong") from error
         raise _corrupt(name, f"a record of it cannot be read: {error.__cause__}") from error

@@ -103,8 +103,10 @@ class ReceiptTransactions:
 
         `what`: its records, for the error that gives them up. `receipt` makes one for an attempt, with a nonce of
         its own; `send` sends the records and it; `outcome` reads what is committed now, and is asked again while
-        Kafka is away. Raises FencedError (another process continues), AbortableError (given up; at once where it is a
-        RefusedError), FatalTaskError (what was confirmed is gone), UnreachableError, ConfigError.
+        Kafka is unreachable.
+
+        Raises FencedError (another process continues), AbortableError (given up; at once where it is a RefusedError),
+        FatalTaskError (what was confirmed is gone), UnreachableError, ConfigError.
         """
         if self._engine.fence_due:
             raise InvariantError(

@@ -300,7 +300,7 @@ class Outbox:
         return QueueFullError(
             f"event {text_of(event.id)} for topic {event.topic} was not sent: {len(self._waiting)} events of "
             f"{self._bytes} bytes wait for delivery, and none became room in {waited_s:g} s",
-            hint="Kafka is away or slower than the producer: send less, or raise max_records and max_bytes",
+            hint="Kafka is unreachable or slower than the producer: send less, or raise max_records and max_bytes",
         )
 
     def _wait_until_settled(self, sequence: int, timeout_s: float | None) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import pipeline
 import pipeline.core.membership
 import pipeline.core.ring
 from tests.support.breaking import Broken, place_of, replaced
@@ -68,9 +71,6 @@ def test_only_the_named_object_is_searched() -> None:
 def test_an_object_is_found_in_its_file(where: object, first_line: str) -> None:
     """Modules, classes, methods and both kinds of properties have rows."""
     file, first, last = place_of(where)
-    lines = (pipeline.core.ring.__file__, pipeline.core.membership.__file__)
-    (source,) = [name for name in lines if name.endswith(str(file))]
-    with open(source, encoding="utf-8") as content:  # noqa: PTH123 - a str
-        text = content.read().splitlines()
+    text = (Path(pipeline.__file__).parent / file).read_text(encoding="utf-8").splitlines()
     assert text[first - 1].startswith(first_line)
     assert last > first

@@ -216,7 +216,7 @@ def test_a_group_may_feed_itself_and_groups_may_feed_each_other_in_a_circle() ->
 
 def test_a_cycle_that_never_ends_is_said_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a test it must not run for ever."""
-    monkeypatch.setattr("pipeline.testing.driver.MAX_STEPS", 500)
+    monkeypatch.setattr("pipeline.testing.simulated_process.MAX_STEPS", 500)
     loop = App("loop")
     numbers = loop.topic("numbers", key=str, value=int)
 

@@ -52,7 +52,7 @@ class Maintenance:
         self._outage = Outage(environment.clock, environment.log)
         self._journals: dict[str, str] = {}  # the id of each topic when it was first described
         self._changes: dict[GroupRun, TopicChange | None] = {}  # ends of journals, at the last check
-        self._quiet = IdlePositions(runs, environment)
+        self._idle_positions = IdlePositions(runs, environment)
         self._looks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
 
     def turn(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
@@ -81,7 +81,7 @@ class Maintenance:
             names = sorted({name for plan in plans for name in _watched(plan)})
             self._check = self._environment.executor.submit(lambda: self._described(names))
             self._find_owners()
-            self._quiet.turn()
+            self._idle_positions.turn()
         return found + self._taken()
 
     def _described(self, names: Sequence[str]) -> dict[str, TopicInfo]:

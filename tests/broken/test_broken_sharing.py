@@ -9,14 +9,14 @@ import pipeline.rocksdb.snapshots
 import pipeline.runtime.assignment.cleanup
 import pipeline.runtime.assignment.roster
 import pipeline.runtime.task.task
-import pipeline.runtime.worker
+import pipeline.runtime.task_lifecycle
 from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
         "a worker ends before it has claimed the tasks that no worker runs",
-        pipeline.runtime.worker.Worker.finished,
-        "            or not self._own().settled\n",
+        pipeline.runtime.task_lifecycle.TaskLifecycle.finished,
+        "            or not self.ownership.settled\n",
         "",
         "tests/runtime/test_worker.py claimed_its_other",
     ),
@@ -92,7 +92,7 @@ ROWS = [
     ),
     Broken(
         "a fenced worker takes the task back without asking who has it",
-        pipeline.runtime.worker.Worker._learn_owners,
+        pipeline.runtime.task_lifecycle.TaskLifecycle._learn_owners,
         "            self._reactions.settled(task)\n"
         '            self._environment.log.warning(\n                "task_taken_over"',
         "            self._begin_restore(self._run_of(task), task)\n"

@@ -8,7 +8,7 @@ import pipeline.core.sink_positions
 import pipeline.databases.sql
 import pipeline.runtime.sinks.batches
 import pipeline.runtime.sinks.writer
-import pipeline.runtime.worker
+import pipeline.runtime.task_lifecycle
 from tests.support.breaking import Broken, Copy, name_of
 
 SINKS = "tests/runtime/sinks/test_sinks.py"
@@ -24,8 +24,8 @@ ROWS = [
     ),
     Broken(
         "tasks of a group of sinks that has not begun are taken",
-        pipeline.runtime.worker.Worker._places,
-        "busy = [*self._restoring, *self._fenced, *self._beginnings.tasks]",
+        pipeline.runtime.task_lifecycle.TaskLifecycle._roles,
+        "busy = [*self._restoring, *self._fenced, *self._deferred_starts.tasks]",
         "busy = [*self._restoring, *self._fenced]",
         "tests/sinks/test_fleet.py cannot_reach",
     ),

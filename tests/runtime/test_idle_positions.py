@@ -136,7 +136,7 @@ def test_a_task_that_went_on_while_it_was_looked_is_left_alone() -> None:
     sums = Sums()
     send_in_transactions(sums, 1)
     sums.driver.run()
-    quiet = sums.driver.worker._upkeep._quiet
+    quiet = sums.driver.worker._maintenance._idle_positions
     while quiet._look is None:
         sums.driver.clock.advance(1.0)
         sums.driver.step()

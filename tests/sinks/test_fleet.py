@@ -113,8 +113,8 @@ def test_a_worker_that_cannot_reach_the_database_takes_no_task_from_one_that_can
     away = SinkUnreachableError("no route to host")
     fleet.database.fail_next("open", away)
     b = fleet.start("b")
-    assert b.worker._beginnings
-    b.worker._beginnings._late[0].due_s += 30.0
+    assert b.worker._lifecycle._deferred_starts
+    b.worker._lifecycle._deferred_starts._late[0].due_s += 30.0
     fleet.run(20.0)
     assert had <= set(a.live)
     assert {task.group for task in b.live} == {"main"}

@@ -159,6 +159,6 @@ def test_a_process_that_is_started_again_is_younger_than_the_one_before(seed: in
     for _ in range(3):
         sums.driver.step()  # no time passes
         worker = sums.driver.worker
-        ages.append(worker._own().me.age)
+        ages.append(worker._lifecycle.ownership.me.age)
         sums.driver.restart()
     assert ages == sorted(set(ages))

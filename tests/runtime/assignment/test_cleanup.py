@@ -76,10 +76,10 @@ def test_a_state_of_a_task_that_nobody_runs_is_kept() -> None:
     fleet.stop(a)
     a_again = fleet.start("a", stores=a.stores)
     fleet.settle()
-    b.worker.failures.update(dict.fromkeys(b.live, ConfigError("a test ends it")))
+    b.worker._lifecycle.failures.update(dict.fromkeys(b.live, ConfigError("a test ends it")))
     for run in b.worker.runs:
         for task in list(run.tasks.values()):
-            b.worker._fail(run, task.id, ConfigError("a test ends it"), seq=task.applied.seq)
+            b.worker._lifecycle._fail(run, task.id, ConfigError("a test ends it"), seq=task.applied.seq)
     fleet.run(DELAY_S + 15.0)
     assert not a_again.said("local_state_deleted")
 
@@ -93,7 +93,7 @@ def test_a_note_alone_removes_nothing() -> None:
     b = fleet.start("b")
     fleet.settle()
     [theirs] = [task.partition for task in b.live]
-    note = Owner(1_000_000, "b", b.worker._own().me.process)
+    note = Owner(1_000_000, "b", b.worker._lifecycle.ownership.me.process)
     lies = [encode_note(TaskId("sums", "main", theirs), note)]
     MemoryMembers(fleet.broker, fleet.clock).announce(workers_topic("sums"), lies)
     fleet.run(DELAY_S + 15.0)
@@ -108,7 +108,7 @@ def test_a_state_whose_task_came_back_while_the_journal_was_asked_is_kept(came_b
     a, b = fleet.nodes
     task = next(iter(b.live))
     cleanup = StateCleanup([task], "a", a.worker.environment, delay_s=1.0)
-    roster = a.worker._own()._watch.roster
+    roster = a.worker._lifecycle.ownership._watch.roster
     cleanup.turn(set, roster)
     fleet.clock.advance(7.0)
     cleanup.turn(set, roster)

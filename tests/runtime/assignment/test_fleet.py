@@ -151,7 +151,7 @@ def test_a_note_that_comes_late_does_not_turn_owners_back() -> None:
     fleet = started("a", "b")
     late, other = fleet.nodes
     before = dict(late.live)
-    stale = Owner(1, "b", other.worker._own().me.process)
+    stale = Owner(1, "b", other.worker._lifecycle.ownership.me.process)
     notes = [encode_note(task_id, stale) for task_id in before]
     MemoryMembers(fleet.broker, fleet.clock).announce(workers_topic("sums"), notes)
     fleet.run(10.0)
@@ -159,7 +159,7 @@ def test_a_note_that_comes_late_does_not_turn_owners_back() -> None:
     newcomer = fleet.start("c")
     fleet.run(0.5)
     fleet.settle()
-    heard = newcomer.worker._own()._watch._heard
+    heard = newcomer.worker._lifecycle.ownership._watch._heard
     assert {task: heard[task].worker for task in before} == {
         task: node.worker_id for node in fleet.nodes for task in node.live if task in before
     }
@@ -169,7 +169,7 @@ def test_a_note_that_comes_late_does_not_turn_owners_back() -> None:
 def test_a_worker_that_does_not_give_a_task_up_is_not_waited_for_for_ever() -> None:
     """It is a member and says it has the task; a bug or a full disk may keep it from letting go."""
     fleet = started("a")
-    fleet.nodes[0].worker._own()._decide = lambda _places: {}  # type: ignore[method-assign,assignment]
+    fleet.nodes[0].worker._lifecycle.ownership._decide = lambda _places: {}  # type: ignore[method-assign,assignment]
     fleet.start("b")
     fleet.send()
     fleet.run(45.0)

@@ -131,7 +131,8 @@ class WorkerSettings:
         retry_backoff_ms: How long the client waits before it repeats a request. A commit that takes 0.7 of this time
             or longer requires a new producer, so set it well above the commit time of your cluster. In milliseconds.
         mirror_interval_s: How often positions are written to the consumer group, for lag tools. In seconds.
-        check_interval_s: How often the input topics are compared with what they were at the start. In seconds.
+        check_interval_s: How often the journal, the inputs and the output topics are compared with those of the
+            start. In seconds.
         stop_timeout_s: How long a stopping worker may take for the current records and its last commits. Then it ends
             with exit code 1. The grace period of a container must be longer. In seconds.
         handler_warning_s: A handler that processes one record, or one batch, for this long is logged as

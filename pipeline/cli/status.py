@@ -177,7 +177,7 @@ def _tasks(tasks: Sequence[TaskStatus], width: int | None) -> Text:
             status.seq,
             _ago(now_ms - status.entry_ms) if status.entry_ms else None,
             _ago(now_ms - status.checkpoint_ms) if status.checkpoint_ms else None,
-            None if status.database else f"~{status.restore_s:,.1f} s",
+            f"~{status.restore_s:,.1f} s" if status.restore_s else None,
         ]
         for status in tasks
     ]

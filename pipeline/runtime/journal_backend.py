@@ -53,12 +53,17 @@ class JournalBackend:
         self._no_letters = False  # whether the dead-letter topic had records at the start
         self._largest_letter = plan.largest_letter
         self._narrowing: dict[TaskId, RefusalSearch] = {}
+        self._journal_id = ""
+
+    @property
+    def journal_id(self) -> str:
+        return self._journal_id
 
     def begin(self) -> None:
         """Ensure genesis, and check the replays topic. Refuses a retired app."""
         plan, settings = self._plan, self._settings
         refuse_retired(plan.id, self._environment)
-        ensure_genesis(
+        journal = ensure_genesis(
             plan.id,
             plan.partitions,
             plan.identity,
@@ -67,6 +72,7 @@ class JournalBackend:
             retry_backoff_ms=settings.retry_backoff_ms,
             latest=settings.start == "latest",
         )
+        self._journal_id = journal.topic_id
         plan.check_replays()
         if plan.letters_id:
             self._no_letters = holds_no_letters(plan.id, self._environment)

@@ -172,6 +172,11 @@ class TaskBackend(Protocol):
     Called on the processing thread; waiting steps run on executors.
     """
 
+    @property
+    def journal_id(self) -> str:
+        """The id of the group's journal topic at the start of the group; empty if the group has no journal."""
+        ...
+
     def begin(self) -> None:
         """Ensure that the group exists. Raises ConfigError, FatalTaskError, UnreachableError."""
         ...

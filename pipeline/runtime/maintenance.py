@@ -50,7 +50,6 @@ class Maintenance:
         self._known: dict[str, TopicInfo] = {}  # as of the last check
         self._asked_s = now
         self._outage = Outage(environment.clock, environment.log)
-        self._journals: dict[str, str] = {}  # the id of each topic when it was first described
         self._changes: dict[GroupRun, TopicChange | None] = {}  # ends of journals, at the last check
         self._idle_positions = IdlePositions(runs, environment)
         self._looks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
@@ -175,10 +174,7 @@ class Maintenance:
     def _judge(self, now: dict[str, TopicInfo]) -> list[tuple[GroupRun, TaskId, PipelineError]]:
         found: list[tuple[GroupRun, TaskId, PipelineError]] = []
         for run in self._runs:
-            journal = run.plan.id.journal_topic
-            self._changes[run] = journal_changed(run.plan, self._journals.get(journal), now)
-            if journal in now:
-                self._journals.setdefault(journal, now[journal].topic_id)
+            self._changes[run] = journal_changed(run.plan, run.backend.journal_id, now)
             for task in run.tasks.values():
                 error = self.lost(run, task.id) or _error(run, task.id, now, task.written)
                 if error is not None:

@@ -170,11 +170,14 @@ def outputs_changed(
     return None
 
 
-def journal_changed(plan: GroupPlan, before: str | None, now: Mapping[str, TopicInfo]) -> TopicChange | None:
-    """Why a group must stop because of its journal, whose id was `before`; None if it is the same or was never seen."""
+def journal_changed(plan: GroupPlan, before: str, now: Mapping[str, TopicInfo]) -> TopicChange | None:
+    """Why a group must stop because of its journal, whose id was `before`; None if it is the same.
+
+    An empty `before`: the group has no journal.
+    """
     name = plan.id.journal_topic
     current = now.get(name)
-    if before is None or (current is not None and current.topic_id == before):
+    if not before or (current is not None and current.topic_id == before):
         return None
     again = " and created again" if current is not None else ""
     return TopicChange(

@@ -265,8 +265,15 @@ ROWS = [
     Broken(
         "a journal that is deleted under a running worker goes unnoticed",
         pipeline.runtime.plan.journal_changed,
-        "    if before is None or (current is not None and current.topic_id == before):\n",
+        "    if not before or (current is not None and current.topic_id == before):\n",
         "    if True:\n",
+        f"{GONE} journal_that_is_deleted",
+    ),
+    Broken(
+        "a journal that is deleted before the first check goes unnoticed",
+        pipeline.runtime.journal_backend.JournalBackend.begin,
+        "        self._journal_id = journal.topic_id\n",
+        "",
         f"{GONE} journal_that_is_deleted",
     ),
     Broken(
@@ -311,7 +318,7 @@ ROWS = [
         "what another first start has written meanwhile is not looked at",
         pipeline.runtime.restore.genesis.ensure_genesis,
         "            if _plan(where, tasks, environment, ends, known) is GenesisPlan.PRESENT:  # 4\n"
-        "                return\n",
+        "                return journal\n",
         "",
         "tests/runtime/restore/test_genesis.py just_before_its_fence",
     ),

@@ -15,6 +15,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from tests.support.kafka.harness import DEADLINE_S, PARTITIONS
 from tests.support.kafka.troubled_harness import TroubledBench
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -110,6 +111,17 @@ def test_a_journal_and_an_output_that_are_deleted_under_a_worker_are_named(troub
     failed = troubled.wait_for_event("task_failed", times=PARTITIONS)
     assert f"its journal {troubled.prefix}.counting.journal was deleted" in failed["message"]
     assert "runbooks/journal-lost.md" in failed["hint"]
+    where = f"task {troubled.prefix}/counting/"
+    shown = ""
+
+    def status_shows_it() -> bool:  # the note follows the log
+        nonlocal shown
+        shown = troubled.command("status", troubled.prefix, "--kafka", troubled.servers).stdout
+        return shown.count(f"problem: {where}") == PARTITIONS
+
+    wait_until(status_shows_it, lambda: shown, DEADLINE_S)
+    assert f"its journal {troubled.prefix}.counting.journal was deleted" in shown
+    assert "runbooks/journal-lost.md" in shown
     cluster.delete([f"{troubled.prefix}-sums"])
     failed = troubled.wait_for_event("task_failed", times=2 * PARTITIONS)
     assert f"topic {troubled.prefix}-sums, which this task writes to, was deleted" in failed["message"]

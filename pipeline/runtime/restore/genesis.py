@@ -66,8 +66,8 @@ def ensure_genesis(
     environment: Environment,
     retry_backoff_ms: int,
     latest: bool = False,
-) -> None:
-    """Ensure that each task of `group` has a genesis entry.
+) -> TopicInfo:
+    """Ensure that each task of `group` has a genesis entry. Returns the journal topic.
 
     `retry_backoff_ms`: that of the client, by which a slow abort is detected. `latest`: the inputs are read from their
     current ends. These are read here, before any group of the app is live, because a group may read what another one
@@ -92,7 +92,7 @@ def ensure_genesis(
     known: set[TaskId] = set()  # tasks whose genesis was read: it exists
     for attempt in range(1, MAX_ATTEMPTS + 1):
         if _are_known(where, tasks, environment, known):
-            return
+            return journal
         engine = TransactionEngine(
             group.genesis_transactional_id, environment.producers, environment.clock, retry_backoff_ms
         )
@@ -101,7 +101,7 @@ def ensure_genesis(
             places = [task.journal for task in tasks if task not in known]
             ends = engine.barrier(places)  # 3
             if _plan(where, tasks, environment, ends, known) is GenesisPlan.PRESENT:  # 4
-                return
+                return journal
             if engine.fence_due:  # the abort may have been sent twice; reads after the barrier remain valid
                 engine.fence()
             positions = _ends(tasks, identity, environment, latest=latest)  # 5
@@ -134,7 +134,7 @@ def ensure_genesis(
             )
             environment.clock.sleep(environment.random.uniform(*AGAIN_S))
         else:
-            return
+            return journal
         finally:
             engine.close()
     raise FatalTaskError(f"{where}: its genesis could not be written", hint="check the log for the reason")

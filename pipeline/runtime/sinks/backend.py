@@ -65,6 +65,11 @@ class SinkBackend:
         self._health = Health(plan.group.sinks[0].sink.place, environment)
         self._outlets: Sequence[Outlet] = ()
 
+    @property
+    def journal_id(self) -> str:
+        """Empty: the group has no journal."""
+        return ""
+
     def begin(self) -> None:
         """Check the database, and ensure that each task has its rows."""
         for left in reversed(range(BEGIN_ATTEMPTS)):

@@ -67,7 +67,8 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
     journals = sorted(name for name in topics if journal_group(app, name) is not None)
     roster, waits = _roster(app, cluster, reader, topics)
     sinks = _of_sinks(roster, cluster)
-    if not journals and not sinks and not waits:
+    lost = _without_journal(roster, journals)
+    if not (journals or sinks or lost or waits):
         raise InputError(
             f"this Kafka has no app {app}",
             hint="give the name in App(...), or MODULE:APP; an app is there once its first worker has started",
@@ -82,7 +83,7 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
         for number in range(described[name].partitions)
     ]
     read = _each(tasks, lambda task: _last(task, reader))
-    last = {task: _entered(entry) for task, (entry, _) in read.items()} | sinks
+    last = {task: _entered(entry) for task, (entry, _) in read.items()} | sinks | lost
     inputs = sorted(
         {
             TopicPartition(topic, task.partition)
@@ -177,9 +178,13 @@ def _entered(last: JournalEntry | None) -> _Last:
     return _Last(entry.seq, entry.owner, entry.positions, entry.wall_ms, retired=retired)
 
 
+def _sink_tasks(roster: Roster) -> set[TaskId]:
+    return {task for task, owner in roster.owners.items() if owner.database}
+
+
 def _of_sinks(roster: Roster, cluster: Cluster) -> dict[TaskId, _Last]:
     """The sink tasks that have had an owner."""
-    owned = {task: owner for task, owner in sorted(roster.owners.items()) if owner.database}
+    owned = {task: roster.owners[task] for task in sorted(_sink_tasks(roster))}
     mirrors = {group: cluster.committed(group.consumer_group) for group in {task.group_id for task in owned}}
     return {
         task: _Last(
@@ -190,6 +195,17 @@ def _of_sinks(roster: Roster, cluster: Cluster) -> dict[TaskId, _Last]:
             database=owner.database,
         )
         for task, owner in owned.items()
+    }
+
+
+def _without_journal(roster: Roster, journals: Sequence[str]) -> dict[TaskId, _Last]:
+    """The failed tasks whose journal topic does not exist: only the notes tell why they failed."""
+    failed = {task: owner.worker for task, owner in roster.owners.items() if owner.problem and owner.released}
+    failed |= {task: claim.worker for task, claim in roster.claims.items() if claim.problem}
+    return {
+        task: _Last(0, worker, {}, 0)
+        for task, worker in sorted(failed.items())
+        if task not in _sink_tasks(roster) and task.group_id.journal_topic not in journals
     }
 
 

@@ -10,7 +10,7 @@ from pipeline.ports import Output
 from pipeline.runtime.status import AppStatus, TaskPhase, read_status
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers
 from pipeline.testing.memory_store import MemoryStores
-from tests.support.runtime.fleet import Fleet
+from tests.support.runtime.fleet import REST_S, TURN_S, Fleet
 
 
 def look(fleet: Fleet) -> AppStatus:
@@ -99,6 +99,22 @@ def test_a_failed_task_is_shown_with_its_reason_and_what_helps() -> None:
     assert "task sums/main/2 failed on worker" in problem.text
     assert "numbers[2] offset" in problem.text
     assert "runbooks/poison-record.md" in problem.hint
+
+
+@pytest.mark.unverified
+def test_tasks_whose_journal_was_deleted_are_shown_as_failed() -> None:
+    """Without a journal, only the workers' notes show that the tasks existed and why they failed."""
+    fleet = started("a", "b")
+    fleet.broker.delete("sums.main.journal")
+    for _ in range(int(2 * REST_S / TURN_S)):
+        fleet.turn()
+    assert all(node.ended for node in fleet.nodes)
+    found = look(fleet)
+    assert phases(found) == {TaskPhase.FAILED}
+    assert len(found.tasks) == 4
+    failures = [problem for problem in found.problems if "journal-lost.md" in problem.hint]
+    assert len(failures) == 4
+    assert failures[0].text.endswith("its journal sums.main.journal was deleted")
 
 
 def test_a_task_that_is_behind_and_silent_is_a_problem_before_its_worker_is_missed() -> None:

@@ -21,20 +21,27 @@ _SECONDS = 30
 
 def demo(
     seconds: Annotated[
-        int, typer.Option(metavar="N", help="How long payments are loaded.", min=3, max=3600)
+        int, typer.Option(metavar="N", help="How many seconds payments are loaded.", min=3, max=3600)
     ] = _SECONDS,
     seed: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Of the payments and the kills. Default: a new one each time.", min=0),
+        typer.Option(
+            metavar="N",
+            help="Determines the payments and the order of the kills. Default: a random number.",
+            min=0,
+        ),
     ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the temporary directory, with all logs.")
+        bool,
+        typer.Option(
+            "--keep", help="Keep the temporary directory with all logs. It is always kept if the demo fails."
+        ),
     ] = False,
 ) -> None:
     """Kill workers with SIGKILL while they process generated payments, and compare the results with a plain loop.
 
     Starts a Kafka of its own on a free port, with its data in a temporary directory; needs the extra `local`. Takes
-    about a minute. Ends with 0 if no result is lost, duplicated or wrong, else with 1.
+    about a minute. The exit code is 0 if no result is lost, duplicated or wrong, else 1.
     """
     seed = seed if seed is not None else random.SystemRandom().randrange(10**6)
     console = Console(highlight=False, soft_wrap=True)

@@ -117,15 +117,18 @@ class Processes:
     def command(self, *arguments: str) -> str:
         """Run `pipeline ARGUMENTS` to its end; its standard output. Raises DemoError if it fails."""
         kafka = [] if arguments[0] == "table" else ["--kafka", self._servers]
-        done = subprocess.run(  # noqa: S603 - our own command
-            [*_PIPELINE, *arguments, *kafka],
-            cwd=self._directory,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_COMMAND_S,
-        )
+        try:
+            done = subprocess.run(  # noqa: S603 - our own command
+                [*_PIPELINE, *arguments, *kafka],
+                cwd=self._directory,
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_COMMAND_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise DemoError(f"pipeline {' '.join(arguments)} was not complete after {_COMMAND_S} s") from None
         if done.returncode != 0:
             raise DemoError(f"pipeline {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
@@ -145,8 +148,12 @@ class Processes:
             elif line["event"] == "task_failed":
                 worker.failed.append(task)
         for worker in self.workers:
-            if worker.failed or worker.child.poll() not in {None, -signal.SIGKILL}:
-                raise DemoError(f"worker {worker.name} has lost a task or ended; {worker.end_of_log()}")
+            if worker.failed:
+                raise DemoError(
+                    f"task {worker.failed[0]} failed on worker {worker.name}; {worker.end_of_log()}"
+                )
+            if (code := worker.child.poll()) not in {None, -signal.SIGKILL}:
+                raise DemoError(f"worker {worker.name} ended with exit code {code}; {worker.end_of_log()}")
 
     def at_rest(self, tasks: int) -> bool:
         """Whether all tasks are live in running workers, evenly: their numbers differ by one at most."""
@@ -167,10 +174,14 @@ class Processes:
                 raise DemoError(f"worker {worker.name} never had a task; {worker.end_of_log()}")
             worker.child.send_signal(signal.SIGTERM)
         for worker in workers:
-            if worker.child.wait(within_s) != 0:
+            try:
+                code = worker.child.wait(within_s)
+            except subprocess.TimeoutExpired:
                 raise DemoError(
-                    f"worker {worker.name} left with exit code {worker.child.returncode}; {worker.end_of_log()}"
-                )
+                    f"worker {worker.name} did not end within {within_s:g} s after SIGTERM; {worker.end_of_log()}"
+                ) from None
+            if code != 0:
+                raise DemoError(f"worker {worker.name} ended with exit code {code}; {worker.end_of_log()}")
 
     def close(self) -> None:
         """Kill the processes that still run."""

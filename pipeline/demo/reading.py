@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pipeline.config import KafkaSettings
@@ -12,12 +12,11 @@ from pipeline.demo.processes import Processes
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ops.reading import last_committed, read_topic
-from pipeline.ports import Deadline, JournalReader, Source, Sources, SystemClock
+from pipeline.ports import JournalReader, Source, Sources, SystemClock
 
 __all__ = ["OutputTopic", "opened", "table_rows"]
 
 _MAX_RECORDS = 20_000
-_POLL_S = 0.1
 _GROUP = "pipeline-demo-reader"
 
 
@@ -29,18 +28,22 @@ class OutputTopic:
         self._reader = reader
         self._partitions = partitions
 
-    def wait_for(self, count: int, timeout_s: float) -> int:
-        """Wait until there are `count` records or the time is over; the number of records until then."""
-        deadline = Deadline(SystemClock(), timeout_s, 0.0)  # `poll` waits
+    @contextmanager
+    def counting(self) -> Iterator[Callable[[], int]]:
+        """A function that returns the number of records so far. It reads only those that are new, and never waits."""
         found = 0
+
+        def count() -> int:
+            nonlocal found
+            polled = source.poll(_MAX_RECORDS, 0.0)
+            if polled.failures:
+                raise polled.failures[0].error
+            found += len(polled.records)
+            return found
+
         with self._open() as source:
             source.assign(dict.fromkeys(self._partitions, 0))
-            while found < count and deadline.pause():
-                polled = source.poll(_MAX_RECORDS, _POLL_S)
-                if polled.failures:
-                    raise polled.failures[0].error
-                found += len(polled.records)
-        return found
+            yield count
 
     def read(self) -> list[tuple[str, object]]:
         """(key, value as a JSON document) of each record up to the end, in the order of its partition."""

@@ -12,6 +12,7 @@ Everything that is started listens on 127.0.0.1, and is ended with the demonstra
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -28,6 +29,7 @@ from pipeline.broker import LocalKafka
 from pipeline.demo.comparison import Comparison, Found, compare, show
 from pipeline.demo.payments import Expected, fold, write_payments
 from pipeline.demo.processes import DemoError, Processes
+from pipeline.demo.progress import Progress
 from pipeline.demo.reading import OutputTopic, opened, table_rows
 from pipeline.ports import Deadline, SystemClock
 
@@ -44,7 +46,6 @@ owner: pipeline demo
 key: the account, text
 value: {value}, a JSON object
 """
-_EXTRA_S = 90.0  # beyond the seconds of the load: starts, restores and the backlog, on a busy machine
 _STOP_S = 35.0
 _POLL_S = 0.05
 
@@ -56,7 +57,7 @@ class Demo:
     Attributes:
         seconds: how long payments are loaded.
         seed: determines the payments and the order of the kills. The times of the kills vary.
-        keep: keep the temporary directory, with all logs.
+        keep: keep the temporary directory, with all logs, also if all results are exact.
     """
 
     seconds: int
@@ -65,7 +66,7 @@ class Demo:
 
 
 def run_demo(demo: Demo, console: Console, start: Callable[[LocalKafka], None]) -> bool:
-    """Run it, and print the comparison.
+    """Run it, and print the comparison. After a failure, the temporary directory is kept, and its path is printed.
 
     Args:
         demo: what to run.
@@ -76,19 +77,20 @@ def run_demo(demo: Demo, console: Console, start: Callable[[LocalKafka], None]) 
         Whether all results are exactly those of the plain loop.
 
     Raises:
-        DemoError: a worker or the loader failed, or the machine was too slow.
+        DemoError: a worker or the loader failed, or there was no progress.
         BrokerError: Kafka could not be started.
     """
     with _workspace(console, keep=demo.keep) as workspace:
-        kafka = LocalKafka(workspace / "kafka")
+        kafka = LocalKafka(workspace.directory / "kafka")
         try:
             start(kafka)
-            with closing(Processes(kafka.bootstrap_servers, workspace, APP, workspace)) as processes:
-                run = _Run(demo, console, processes)
-                with opened(kafka.bootstrap_servers, OUTPUT, PARTITIONS) as output:
-                    return run.run(workspace, output)
+            processes = Processes(kafka.bootstrap_servers, workspace.directory, APP, workspace.directory)
+            with closing(processes), opened(kafka.bootstrap_servers, OUTPUT, PARTITIONS) as output:
+                exact = _Run(demo, console, processes).run(workspace.directory, output)
         finally:
             kafka.stop()
+        workspace.keep |= not exact
+        return exact
 
 
 class _Run:
@@ -100,7 +102,6 @@ class _Run:
         self._processes = processes
         self._clock = SystemClock()
         self._chance = random.Random(demo.seed)  # noqa: S311 - repeatable, and no secret
-        self._deadline = Deadline(self._clock, demo.seconds + _EXTRA_S, _POLL_S)
         self._began_s = self._clock.monotonic_s()
         self._kills = 0
 
@@ -113,17 +114,21 @@ class _Run:
         expected = fold(file)
         _declare_topics(workspace / "topics")
         self._processes.command("topics", "apply")
-        # 2.
-        for name in WORKERS:
-            self._processes.worker(name)
-        self._wait_for(self._at_rest)
-        self._say(f"{len(WORKERS)} workers share {PARTITIONS} tasks; {count:,} payments, {RATE:,} a second")
-        self._began_s = self._clock.monotonic_s()
-        # 3.
-        self._load_with_kills(file)
-        # 4.
-        output.wait_for(count, self._demo.seconds + _EXTRA_S)
-        self._wait_for(self._at_rest)
+        with output.counting() as counter:
+            progress = Progress(self._clock, counter, count)
+            # 2.
+            for name in WORKERS:
+                self._processes.worker(name)
+            self._settle(progress)
+            self._say(
+                f"{len(WORKERS)} workers share {PARTITIONS} tasks; {count:,} payments, {RATE:,} a second"
+            )
+            self._began_s = self._clock.monotonic_s()
+            progress.step()
+            # 3.
+            self._load_with_kills(file, progress)
+            # 4.
+            progress.wait_for_results(self._at_rest, self._lag)
         self._processes.stop(self._processes.alive, _STOP_S)
         seconds = self._clock.monotonic_s() - self._began_s
         # 5.
@@ -139,13 +144,16 @@ class _Run:
         )
         return exact
 
-    def _load_with_kills(self, file: Path) -> None:
+    def _load_with_kills(self, file: Path, progress: Progress) -> None:
         """Load the file; until its end, kill one process after the other. Each fault is used before one is repeated."""
         loader = self._load(file)
         faults: list[Callable[[], None]] = []
         while True:
             rest = Deadline(self._clock, self._chance.uniform(0.5, 2.0), _POLL_S)
-            self._wait_for(lambda rest=rest, loader=loader: rest.has_passed() or self._ended(loader))  # type: ignore[misc]
+            progress.wait_for(
+                "the load",
+                lambda rest=rest, loader=loader: rest.has_passed() or self._ended(loader),  # type: ignore[misc]
+            )
             if self._ended(loader):
                 return
             if not faults:
@@ -154,7 +162,11 @@ class _Run:
                 loader = self._kill_loader(loader, file)
                 continue
             faults.pop()()
-            self._wait_for(self._at_rest)
+            self._settle(progress)
+
+    def _lag(self) -> int:
+        status = json.loads(self._processes.command("status", "demo", "--json"))
+        return sum(task["lag"] for task in status["tasks"])
 
     def _restart(self) -> None:
         name = self._kill_worker()
@@ -188,7 +200,7 @@ class _Run:
     def _ended(self, loader: subprocess.Popen[bytes]) -> bool:
         code = loader.poll()
         if code not in {None, 0}:
-            raise DemoError(f"the loader ended with exit code {code}", hint="add --keep, and read its log")
+            raise DemoError(f"the loader ended with exit code {code}", hint=f"read loader-{INPUT}.log")
         return code == 0
 
     def _compare(self, expected: Expected, output: OutputTopic) -> list[Comparison]:
@@ -199,13 +211,8 @@ class _Run:
         self._processes.look()
         return self._processes.at_rest(PARTITIONS)
 
-    def _wait_for(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            if not self._deadline.pause():
-                raise DemoError(
-                    f"it was not finished after {self._demo.seconds + _EXTRA_S:.0f} s",
-                    hint="end other programs; or add --keep, and read the logs",
-                )
+    def _settle(self, progress: Progress) -> None:
+        progress.wait_for(f"{len(WORKERS)} workers with {PARTITIONS} live tasks", self._at_rest)
 
     def _say_when(self, what: str) -> None:
         self._say(f"  {self._clock.monotonic_s() - self._began_s:4.1f} s  {what}")
@@ -221,13 +228,26 @@ def _declare_topics(directory: Path) -> None:
         (directory / f"{topic}.yaml").write_text(text, encoding="utf-8")
 
 
+@dataclass
+class _Workspace:
+    """The temporary directory, and whether to keep it."""
+
+    directory: Path
+    keep: bool
+
+
 @contextmanager
-def _workspace(console: Console, *, keep: bool) -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="pipeline-demo-"))
+def _workspace(console: Console, *, keep: bool) -> Iterator[_Workspace]:
+    """A temporary directory. It is kept after an error, which its logs explain, but not after a signal."""
+    workspace = _Workspace(Path(tempfile.mkdtemp(prefix="pipeline-demo-")), keep)
+    directory = workspace.directory
     try:
-        yield directory
+        yield workspace
+    except Exception:
+        workspace.keep = any(directory.iterdir())
+        raise
     finally:
-        if keep:
-            console.print(f"kept: {directory}", markup=False)
+        if workspace.keep:
+            console.print(f"kept, with the logs of all processes: {directory}", markup=False)
         else:
             shutil.rmtree(directory, ignore_errors=True)

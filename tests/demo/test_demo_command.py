@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import re
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from pipeline.broker import BrokerError, LocalKafka
 from pipeline.cli import demo as command
 from pipeline.cli.main import assemble
+from pipeline.demo import progress
+from pipeline.demo.run import Demo, run_demo
+from pipeline.demo.signals import Ended
 from tests.support.walkthrough import environment_of_a_reader
 
-_RUN_S = 170
+_RUN_S = 170  # of the command, which needs about 30 s on a free machine
 
 
 def _start(directory: Path) -> subprocess.Popen[str]:
@@ -32,14 +40,20 @@ def _start(directory: Path) -> subprocess.Popen[str]:
     )
 
 
-def _left(directory: Path) -> list[str]:
-    """Processes whose command line names the directory, and files in it."""
-    processes = [
+def _processes(directory: Path) -> list[str]:
+    """Processes whose command line names the directory."""
+    return [
         line
         for path in Path("/proc").glob("[0-9]*/cmdline")
         if str(directory) in (line := _read(path).replace("\0", " "))
     ]
-    return processes + [str(path) for part in ("tmp", "work") for path in (directory / part).iterdir()]
+
+
+def _left(directory: Path) -> list[str]:
+    """Processes whose command line names the directory, and files in it."""
+    return _processes(directory) + [
+        str(path) for part in ("tmp", "work") for path in (directory / part).iterdir()
+    ]
 
 
 def _read(path: Path) -> str:
@@ -84,3 +98,70 @@ def test_the_exit_code_tells_whether_results_are_exact(
     """A script, such as the release check, reads only the exit code."""
     monkeypatch.setattr(command, "run_demo", lambda *_: exact)
     assert CliRunner().invoke(assemble(), ["demo"]).exit_code == code
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory in which the demonstrations of a test create their temporary directories."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def _run_in_this_process(start: Callable[[LocalKafka], None]) -> tuple[type[BaseException], str]:
+    """The error of a demonstration, and what it printed."""
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(BaseException) as raised:  # noqa: PT011 - the caller compares it
+        run_demo(Demo(seconds=3, seed=7), console, start)
+    assert isinstance(console.file, io.StringIO)
+    return raised.type, console.file.getvalue()
+
+
+def _start_kafka(kafka: LocalKafka) -> None:
+    kafka.start()
+
+
+def _fail(error: BaseException, *, log: bool) -> Callable[[LocalKafka], None]:
+    def start(kafka: LocalKafka) -> None:
+        if log:
+            kafka.data_dir.mkdir()
+            (kafka.data_dir / "broker.log").write_text("the cause")
+        raise error
+
+    return start
+
+
+def test_a_failure_keeps_the_logs_and_names_their_directory(temporary: Path) -> None:
+    """The failure may be rare, so its cause must not be deleted."""
+    kind, said = _run_in_this_process(_fail(BrokerError("no"), log=True))
+    (kept,) = temporary.iterdir()
+    assert kind is BrokerError
+    assert said == f"kept, with the logs of all processes: {kept}\n"
+    assert (kept / "kafka" / "broker.log").read_text() == "the cause"
+
+
+@pytest.mark.parametrize(("error", "log"), [(BrokerError("no"), False), (Ended(signal.SIGINT), True)])
+def test_nothing_is_kept_without_logs_or_after_a_signal(
+    error: BaseException, log: bool, temporary: Path
+) -> None:
+    """The user ended it, or there is nothing to read: a directory in /tmp would only be litter."""
+    kind, said = _run_in_this_process(_fail(error, log=log))
+    assert kind is type(error)
+    assert said == ""
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.kafka
+def test_a_demo_without_progress_keeps_the_logs_of_its_workers(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that cannot start is the usual reason, and only its log says why."""
+    monkeypatch.setattr(progress, "IDLE_S", 0.0)
+    kind, _said = _run_in_this_process(_start_kafka)
+    assert kind is progress.NoProgressError
+    (kept,) = temporary.iterdir()
+    assert sorted(path.name for path in kept.glob("worker-*.log")) == [
+        "worker-a-0.log",
+        "worker-b-1.log",
+        "worker-c-2.log",
+    ]
+    assert _processes(temporary) == []

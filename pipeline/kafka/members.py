@@ -32,6 +32,7 @@ class KafkaMembers:
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._thread: threading.Thread | None = None
+        self._opening = threading.Lock()
         self._leaving = threading.Event()
 
     def join(self, consumer_group: str, topic: str, client_id: str, progress: Callable[[], object]) -> None:
@@ -46,8 +47,7 @@ class KafkaMembers:
 
     def announce(self, topic: str, notes: Sequence[tuple[bytes, bytes]]) -> None:
         """Write the records and wait until they are delivered. Raises UnreachableError."""
-        if self._producer is None:
-            self._producer = clients.open_client(Producer, clients.announcer(self._settings))
+        producer = self._opened()
         failures: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _message: Message) -> None:
@@ -56,13 +56,19 @@ class KafkaMembers:
 
         try:
             for key, value in notes:
-                self._producer.produce(topic, value, key, partition=0, on_delivery=delivered)
-            left = self._producer.flush(_DELIVERY_TIMEOUT_S)
+                producer.produce(topic, value, key, partition=0, on_delivery=delivered)
+            left = producer.flush(_DELIVERY_TIMEOUT_S)
         except (KafkaException, BufferError) as error:
             raise UnreachableError(f"{topic} cannot be written: {error}") from error
         if failures or left:
             reason = failures[0].str() if failures else "no answer"
             raise UnreachableError(f"{topic} cannot be written: {reason}")
+
+    def _opened(self) -> Producer:
+        with self._opening:
+            if self._producer is None:
+                self._producer = clients.open_client(Producer, clients.announcer(self._settings))
+            return self._producer
 
     def leave(self) -> None:
         """Leave the group. Does not wait for an unreachable coordinator."""

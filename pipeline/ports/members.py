@@ -20,7 +20,10 @@ class Members(Protocol):
         ...
 
     def announce(self, topic: str, notes: Sequence[tuple[bytes, bytes]]) -> None:
-        """Write (key, value) records outside of a transaction, and wait for delivery. May raise UnreachableError."""
+        """Write (key, value) records outside of a transaction, and wait for delivery. From any thread.
+
+        May raise UnreachableError.
+        """
         ...
 
     def leave(self) -> None:

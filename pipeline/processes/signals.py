@@ -14,12 +14,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.config import WorkerSettings
-from pipeline.ports import Clock, Logger
-from pipeline.runtime.watchdog import AtWork, Watchdog
+from pipeline.runtime.watchdog import Watchdog
+from pipeline.runtime.worker import Worker
 
 __all__ = ["Watch", "heard_signals"]
 
@@ -29,22 +29,22 @@ _INTERRUPTED = 130
 
 
 class Watch:
-    """Watches the thread that creates it, for the duration of the `with` block."""
+    """Watches the thread that creates it and runs `worker`, for the duration of the `with` block."""
 
-    def __init__(
-        self,
-        at_work: Callable[[], AtWork | None],
-        stop: threading.Event,
-        settings: WorkerSettings,
-        clock: Clock,
-        log: Logger,
-    ) -> None:
+    def __init__(self, worker: Worker, stop: threading.Event, settings: WorkerSettings) -> None:
         thread = threading.get_ident()
-        self._at_work = at_work
+        clock, self._log = worker.environment.clock, worker.environment.log
+        self._worker = worker
         self._stop = stop
         self._timeout_s = settings.stop_timeout_s
-        self._log = log
-        self._dog = Watchdog(at_work, lambda: _stack_of(thread), settings.handler_warning_s, clock, log)
+        self._dog = Watchdog(
+            lambda: worker.at_work,
+            lambda: _stack_of(thread),
+            worker.note_hang,
+            settings.handler_warning_s,
+            clock,
+            self._log,
+        )
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True, name="pipeline-watch")
         self._deadline_s: float | None = None
@@ -74,7 +74,7 @@ class Watch:
                     self._leave()
 
     def _leave(self) -> None:
-        at = self._at_work()
+        at = self._worker.at_work
         doing = f"handler {at.handler} has not returned from {at.place}" if at else "it has not stopped"
         self._log.error(
             "worker_exit_forced",

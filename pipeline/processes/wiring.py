@@ -199,9 +199,7 @@ def run_worker(
     Raises:
         PipelineError: The first failure of a task.
     """
-    with Watch(
-        lambda: worker.at_work, stop, settings, worker.environment.clock, worker.environment.log
-    ) as watch:
+    with Watch(worker, stop, settings) as watch:
         worker.start()
         # The objects that exist now live as long as the process, and the collector tracks no object per record.
         gc.collect()

@@ -121,7 +121,9 @@ class TaskLifecycle:
 
     def turn(self) -> bool:
         """Do what is due. Returns whether anything changed."""
-        return self._begin_late() | self._carry_out_assignment() | self._take_live()
+        # All three must run. The last one also writes the notes about tasks that are live now. A handler may not return
+        # from the first record of such a task, and then this thread would never write them.
+        return self._begin_late() | self._take_live() | self._carry_out_assignment()
 
     def stop(self) -> None:
         """Acquire no more tasks. An error of a task no longer leads to a restore."""

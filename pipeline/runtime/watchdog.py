@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pipeline.core.names import TaskId
 from pipeline.ports import Clock, Logger, Record, record_fields, task_fields
@@ -38,18 +39,21 @@ class Watchdog:
     """Warns if a handler has worked on one record, or one batch, for `warn_after_s`, and again each time that doubles.
 
     `at_work`: returns the current work of the processing thread; None outside of handlers. `stack`: returns its stack.
+    `note`: called with each warning: the work, and the time since when.
     """
 
     def __init__(
         self,
         at_work: Callable[[], AtWork | None],
         stack: Callable[[], str],
+        note: Callable[[AtWork, str], None],
         warn_after_s: float,
         clock: Clock,
         log: Logger,
     ) -> None:
         self._at_work = at_work
         self._stack = stack
+        self._note = note
         self._warn_after_s = warn_after_s
         self._clock = clock
         self._log = log
@@ -85,6 +89,8 @@ class Watchdog:
                 "exits after stop_timeout_s and processes the record again after a restart: runbooks/handler-hangs.md",
                 stack=self._stack(),
             )
+            since = datetime.fromtimestamp(self._clock.wall_ms() / 1000 - seconds, UTC)
+            self._note(found, f"{since:%Y-%m-%d %H:%M:%S} UTC")
 
     def _returned(self, now: float) -> None:
         if self._warned and self._seen is not None:

@@ -154,6 +154,18 @@ class Worker:
         tasks = [task for run in list(self._runs) for task in list(run.tasks.values())]
         return next((at for task in tasks if (at := task.at_work) is not None), None)
 
+    def note_hang(self, at: AtWork, since: str) -> None:
+        """Note for `pipeline status` that a handler does not return. For a watchdog on another thread.
+
+        Args:
+            at: The record that the handler is processing.
+            since: When the handler was first seen with it.
+        """
+        self._lifecycle.ownership.blocked(
+            f"handler {at.handler} has not returned from {at.place} since {since}: all tasks of this process wait"
+            "\n  -> follow runbooks/handler-hangs.md"
+        )
+
     def stop(self) -> None:
         """Commit what is open, release every task, and leave.
 

@@ -21,6 +21,13 @@ ROWS = [
         "tests/runtime/test_worker.py claimed_its_other",
     ),
     Broken(
+        "a handler that hangs at once leaves its task without a note",
+        pipeline.runtime.task_lifecycle.TaskLifecycle.turn,
+        "        return self._begin_late() | self._take_live() | self._carry_out_assignment()\n",
+        "        return self._begin_late() | self._carry_out_assignment() | self._take_live()\n",
+        "tests/runtime/test_watchdog.py first_record_hangs",
+    ),
+    Broken(
         "states are removed on the word of a note",
         pipeline.runtime.assignment.cleanup.StateCleanup._put_away,
         "            if not agrees or task in here",

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.kafka.harness import DEADLINE_S, PARTITIONS
 from tests.support.kafka.troubled_harness import TroubledBench
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -123,6 +124,15 @@ def test_a_handler_that_never_returns_is_named_and_sigterm_ends_the_worker(
     assert (warning["handler"], warning["topic"]) == ("add", f"{troubled.prefix}-amounts")
     place = f"{warning['topic']}[{warning['partition']}] offset {warning['offset']}"
     assert "troubles.py" in str(warning["stack"])
+    shown = ""
+
+    def status_shows_it() -> bool:  # the note follows the log
+        nonlocal shown
+        shown = troubled.command("status", troubled.prefix, "--json", "--kafka", troubled.servers).stdout
+        return f"handler add has not returned from {place} since" in shown
+
+    wait_until(status_shows_it, lambda: shown, DEADLINE_S)
+    assert "runbooks/handler-hangs.md" in shown
     assert troubled.stop(worker) == 1
     left = troubled.wait_for_event("worker_exit_forced")
     assert left["reason"] == (

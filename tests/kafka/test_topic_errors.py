@@ -111,13 +111,13 @@ def test_a_journal_and_an_output_that_are_deleted_under_a_worker_are_named(troub
     failed = troubled.wait_for_event("task_failed", times=PARTITIONS)
     assert f"its journal {troubled.prefix}.counting.journal was deleted" in failed["message"]
     assert "runbooks/journal-lost.md" in failed["hint"]
-    where = f"task {troubled.prefix}/counting/"
+    where = f'"message":"task {troubled.prefix}/counting/'
     shown = ""
 
     def status_shows_it() -> bool:  # the note follows the log
         nonlocal shown
-        shown = troubled.command("status", troubled.prefix, "--kafka", troubled.servers).stdout
-        return shown.count(f"problem: {where}") == PARTITIONS
+        shown = troubled.command("status", troubled.prefix, "--json", "--kafka", troubled.servers).stdout
+        return shown.count(where) == PARTITIONS
 
     wait_until(status_shows_it, lambda: shown, DEADLINE_S)
     assert f"its journal {troubled.prefix}.counting.journal was deleted" in shown

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import structlog
 
 from pipeline import App, Batch, Context, Event, Topic
+from pipeline.runtime.status import AppStatus, TaskPhase, read_status
 from pipeline.runtime.watchdog import Watchdog
 from pipeline.testing import TestDriver
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 
 
 class Rig:
@@ -27,7 +30,9 @@ class Rig:
     def dog(self) -> Watchdog:
         if self._dog is None:
             worker, clock = self.driver.worker, self.driver.clock
-            self._dog = Watchdog(lambda: worker.at_work, lambda: "the stack", 10.0, clock, self.log)
+            self._dog = Watchdog(
+                lambda: worker.at_work, lambda: "the stack", worker.note_hang, 10.0, clock, self.log
+            )
         return self._dog
 
     def wait(self, *seconds: float) -> None:
@@ -44,6 +49,12 @@ class Rig:
 
     def said(self, event: str) -> list[dict[str, Any]]:
         return [call.kwargs for call in self.log.calls if call.args == (event,)]
+
+    def status(self) -> AppStatus:
+        """What `pipeline status` shows now."""
+        broker = self.driver.broker
+        now_ms = self.driver.clock.wall_ms()
+        return read_status("app", MemoryCluster(broker), MemoryJournalReader(broker), now_ms)
 
 
 @pytest.fixture
@@ -78,6 +89,61 @@ def test_a_handler_that_hangs_is_named_with_its_record_and_its_stack(rig: Rig) -
         "running_s": 10.1,
         "stack": "the stack",
     }
+
+
+def test_a_task_whose_first_record_hangs_is_shown_as_live(rig: Rig) -> None:
+    """Its worker writes no more notes, and an operator would wait for a restore that has ended."""
+    found: list[AppStatus] = []
+
+    def hang(_value: int) -> None:
+        rig.wait(1.0)
+        found.append(rig.status())
+
+    handle(rig, hang)
+    rig.run(1)
+    [task] = found[0].tasks
+    assert (task.phase, task.problem) == (TaskPhase.LIVE, "")
+
+
+def test_a_handler_that_hangs_is_shown_until_it_returns(rig: Rig) -> None:
+    """The worker whose log names it is not known yet; the status is where an operator looks first."""
+    found: list[AppStatus] = []
+
+    def hang(_value: int) -> None:
+        rig.wait(10.0)
+        found.append(rig.status())
+
+    handle(rig, hang)
+    since = f"{datetime.fromtimestamp(rig.driver.clock.wall_ms() / 1000, UTC):%Y-%m-%d %H:%M}"
+    rig.run(1)
+    [problem] = found[0].problems
+    assert problem.text.startswith(
+        "app/main/0: handler handle.<locals>.slow has not returned from numbers[0] offset"
+    )
+    assert f"since {since}" in problem.text
+    assert problem.text.endswith("all tasks of this process wait")
+    assert "runbooks/handler-hangs.md" in problem.hint
+    for _ in range(5):
+        rig.driver.clock.advance(2.0)
+        rig.driver.run()
+    assert rig.status().problems == []
+
+
+def test_a_hang_stays_visible_after_its_worker_has_left(rig: Rig) -> None:
+    """A worker without progress is removed from the group, which is no reason to forget why."""
+    found: list[AppStatus] = []
+
+    def hang(_value: int) -> None:
+        rig.wait(10.0)
+        rig.status()  # members are seen to be alive when they are listed
+        rig.driver.clock.advance(60.0)
+        found.append(rig.status())
+
+    handle(rig, hang)
+    rig.run(1)
+    [task] = found[0].tasks
+    assert task.phase is TaskPhase.UNOWNED
+    assert task.problem.startswith("its last worker noted: handler handle.<locals>.slow has not returned")
 
 
 def test_it_is_said_again_each_time_the_time_doubles(rig: Rig) -> None:

@@ -162,6 +162,10 @@ class Ownership:
         """The task runs here and waits because of `problem`; an empty one means that it is solved."""
         self._watch.tell(task, self._mine(task, seq, problem=problem))
 
+    def blocked(self, problem: str) -> None:
+        """No task of this process continues, because of `problem`. From any thread."""
+        self._watch.begin_problem_note(problem[:MAX_PROBLEM])
+
     def could_not_take(self, task: TaskId, problem: str) -> None:
         """The task failed here before it was live."""
         self._watch.tell(task, Claim(self.me.worker, self.me.process, problem=problem[:MAX_PROBLEM]))

@@ -121,6 +121,27 @@ class RosterWatch:
             self._environment.log.info("notes_not_written", **error_fields(error))
             self._waiting = {**notes, **self._waiting}
 
+    def begin_problem_note(self, problem: str) -> None:
+        """Write `problem` into this process's notes about its tasks, while the processing thread does not return.
+
+        From any thread: the view does not change. Afterwards, the processing thread reads notes that differ from its
+        own, and writes its own again.
+        """
+        notes = [
+            encode_note(task, owner._replace(problem=problem))
+            for task, (owner, _) in list(self._told.items())
+            if not owner.released
+        ]
+
+        def announce() -> None:
+            try:
+                self._environment.members.announce(self._topic.topic, notes)
+            except PipelineError as error:
+                self._environment.log.info("notes_not_written", **error_fields(error))
+
+        if notes:
+            self._environment.executor.submit(announce)
+
     def learn(self, task: TaskId, owner: Owner) -> None:
         """Note an owner that the journal names, because it may have died before it could write its own note."""
         self._told.pop(task, None)

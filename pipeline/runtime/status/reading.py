@@ -256,6 +256,8 @@ def _task(task: TaskId, last: _Last, roster: Roster, lag: int) -> TaskStatus:
         )
     elif taker:
         phase = TaskPhase.RESTORING
+    elif owner is not None and owner.problem:
+        problem = f"its last worker noted: {owner.problem}"
     worker = owner.worker if owner is not None else claim.worker if problem and claim else last.owner
     found = TaskStatus(task, phase, worker, last.seq, lag, last.positions, last.wall_ms, taker, problem)
     return replace(found, database=last.database)

@@ -22,7 +22,7 @@ _SAVED = re.compile(r"\b[Ss]ave (?:this|it|them|the [\w ]+)\s+as\s+`([\w./-]+)`[
 # The broker runs already, and the packages are installed.
 _DONE_BEFORE = re.compile(r"^(pipeline broker|pip install|export PIPELINE_KAFKA)\b.*\n", re.MULTILINE)
 _NOTHING = re.compile(r"(?!)")
-_VARIES = re.compile(r"\b\d+(\.\d+)? s\b|\b\d\d:\d\d:\d\d\b|\b\d{4}-\d\d-\d\dT[\d:.]+Z|\b[\d,]+ records/s")
+_VARIES = re.compile(r"\b\d+(\.\d+)? s\b|\b\d\d:\d\d:\d\d\b|\b\d{4}-\d\d-\d\dT[\d:.]+Z|\b[\d,]+ records?/s")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pipeline.ops.loading.finished_files import NOTHING_PASSED, altered, misplac
 from pipeline.ops.loading.formats.csv_rows import CsvRows
 from pipeline.ops.loading.formats.json_rows import JsonRows
 from pipeline.ops.loading.formats.lines import Lines, ReadPosition
-from pipeline.ops.loading.formats.opening import Opened, logical_name, open_file
+from pipeline.ops.loading.formats.opening import STANDARD_INPUT, Opened, logical_name, open_file
 from pipeline.ops.loading.formats.rows import Cursor, FileRows, MissingKey, RowLimits
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition
 from pipeline.ports import Output
@@ -97,6 +97,11 @@ class FileSequence:
                 "give another --name, or --restart",
             )
         return position.finished and at_end and self._is_last()
+
+    def check_columns(self) -> None:
+        """Raise InputError if the first file does not have a column that an option names. Skips standard input."""
+        if self._files[0].path != STANDARD_INPUT:
+            self._open_rows(0)
 
     def read(self, now_ms: int) -> Stretch:
         """The next records; `now_ms` is the timestamp of those whose row gives none."""

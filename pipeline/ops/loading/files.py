@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.ops.loading.formats.opening import STANDARD_INPUT, file_format, logical_name
+from pipeline.ops.loading.formats.opening import STANDARD_INPUT, file_format, logical_name, unreadable
 
 __all__ = ["InputFile", "find_files", "one_format"]
 
@@ -105,5 +105,5 @@ def _facts(path: str) -> os.stat_result:
     except UnicodeEncodeError as error:
         raise InputError(f"the name of {path!r} is not UTF-8: it could not be remembered") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise unreadable(path, error) from error
     return facts

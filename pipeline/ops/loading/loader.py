@@ -27,7 +27,7 @@ from functools import cached_property
 
 from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipeline, load_transactional_id
 from pipeline.core.suggestions import no_topic
-from pipeline.errors import ConfigError, FencedError
+from pipeline.errors import ConfigError, FencedError, InputError
 from pipeline.ops.loading.decisions import LoadPlace, LoadRequest, LoadStep, advance, judge, plan, taken
 from pipeline.ops.loading.file_sequence import FileSequence, Stretch
 from pipeline.ops.loading.positions import LoadPosition, decode_position, encode_position
@@ -138,7 +138,11 @@ class Loader:
 
     def _begin(self) -> None:
         """Steps 4 and 5; the series stands behind the position."""
-        position = self.continued = plan(self._committed, self._request)
+        try:
+            position = self.continued = plan(self._committed, self._request)
+        except InputError:
+            self._series.check_columns()  # a misspelled column is a difference, too, and the better message
+            raise
         self._run = self._run_of(position)
         self.already_done = self._series.begin(position)
 

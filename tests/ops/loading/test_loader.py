@@ -212,6 +212,19 @@ def test_a_load_of_one_file_goes_on_as_a_load_of_many() -> None:
     case.check()
 
 
+def test_a_misspelled_column_is_named_before_changed_options() -> None:
+    """With the advice to add --restart, the next run would fail in the same way."""
+    case = Case()
+    case.load()
+    before = case.positions()
+    with pytest.raises(InputError, match=r"no column 'nn'; did you mean 'n'\?") as refusal:
+        case.loader(csv_file(), options=LoadOptions(format="csv", key="nn")).run(lambda _: None)
+    assert refusal.value.hint == "its columns: k, n"
+    with pytest.raises(InputError, match="with --key 'k', not 'n'"):
+        case.loader(csv_file(), options=LoadOptions(format="csv", key="n")).run(lambda _: None)
+    assert case.positions() == before
+
+
 def test_only_continuing_is_refused_where_nothing_is_loaded() -> None:
     """A job whose name was mistyped must not load everything once more."""
     case = Case()

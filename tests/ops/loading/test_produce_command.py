@@ -200,7 +200,7 @@ def test_mistakes_end_with_a_sentence_and_the_right_code(
     _, err = command.run("produce", unique_name[:-1], "rows.csv", code=1)
     assert f"did you mean {unique_name!r}?" in err
     _, err = command.run("produce", unique_name, "absent.csv", code=1)
-    assert "cannot read absent.csv: No such file or directory" in err
+    assert "cannot read absent.csv: No such file or directory\n  -> check the path" in err
     _, err = command.run("produce", unique_name, "rows.dat", code=2)
     assert "--format" in err
     _, err = command.run("produce", unique_name, "rows.csv", "--key", "nokey", code=1)

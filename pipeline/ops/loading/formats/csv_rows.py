@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from pipeline.core.names import EVENT_ID_HEADER
+from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import InputError
 from pipeline.ops.loading.formats.cells import Numbers, Timestamps, text_columns
 from pipeline.ops.loading.formats.lines import Lines
@@ -46,7 +47,8 @@ class CsvRows(FileRows):
         for name in (options.key, options.id, options.timestamp, *options.text, *(self.text_columns or ())):
             if name is not None and name not in self._names:
                 raise InputError(
-                    f"{lines.name} has no column {name!r}", hint=f"its columns: {', '.join(self._names)}"
+                    f"{lines.name} has no column {name!r}{did_you_mean(name, self._names)}",
+                    hint=f"its columns: {', '.join(self._names)}",
                 )
 
     def _header(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from pipeline.errors import ConfigError, InputError
 from pipeline.extras import install_hint
 
-__all__ = ["STANDARD_INPUT", "Opened", "file_format", "logical_name", "open_file"]
+__all__ = ["STANDARD_INPUT", "Opened", "file_format", "logical_name", "open_file", "unreadable"]
 
 STANDARD_INPUT = "-"
 _BUFFER_BYTES = 1024 * 1024
@@ -77,12 +77,20 @@ def open_file(file: str, *, unpack: bool = True) -> Opened:
     try:
         raw = cast("io.BufferedReader", Path(file).open("rb", buffering=_BUFFER_BYTES))  # noqa: SIM115 - `Opened` closes it
     except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror or error}") from error
+        raise unreadable(file, error) from error
     try:
         return Opened(file, _unpacked(raw, Path(file)) if unpack else raw, raw)
     except BaseException:
         raw.close()
         raise
+
+
+def unreadable(file: str, error: OSError | ValueError) -> InputError:
+    """The error for a file that the operating system cannot open or read."""
+    return InputError(
+        f"cannot read {file}: {getattr(error, 'strerror', None) or error}",
+        hint="check the path, and that you have the permission to read the file",
+    )
 
 
 def _identity(raw: BinaryIO) -> tuple[int, int]:
@@ -94,7 +102,7 @@ def _unpacked(raw: io.BufferedReader, path: Path | None) -> BinaryIO:
     try:
         head = raw.peek(len(_ZSTD))[: len(_ZSTD)]
     except OSError as error:
-        raise InputError(f"cannot read {path or 'standard input'}: {error.strerror or error}") from error
+        raise unreadable(str(path or "standard input"), error) from error
     packing = _packing(head)
     claimed = _PACKED.get(path.suffix.lower()) if path is not None else None
     if claimed and packing is None and head:
@@ -134,7 +142,10 @@ def _open_zip(raw: BinaryIO, path: Path | None) -> BinaryIO:
         archive = ZipFile(raw)
         return cast("BinaryIO", io.BufferedReader(archive.open(_only_member(archive, path)), _BUFFER_BYTES))
     except (BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise InputError(
+            f"cannot read {path}: {error}",
+            hint="the archive is damaged or encrypted: unpack it, and load the file that was in it",
+        ) from error
 
 
 def _only_member(archive: ZipFile, path: Path) -> ZipInfo:

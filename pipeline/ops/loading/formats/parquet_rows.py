@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import InputError
 from pipeline.ops.loading.formats.parquet import ParquetFile
 from pipeline.ops.loading.formats.rows import FileRows, MissingKey, RowLimits, row_type
@@ -44,7 +45,8 @@ class ParquetRows(FileRows):
         for column in (options.key, options.id, options.timestamp):
             if column is not None and column not in self.columns:
                 raise InputError(
-                    f"{name} has no column {column!r}", hint=f"its columns: {', '.join(self.columns)}"
+                    f"{name} has no column {column!r}{did_you_mean(column, self.columns)}",
+                    hint=f"its columns: {', '.join(self.columns)}",
                 )
 
     def _records(self) -> Iterator[Output | None]:

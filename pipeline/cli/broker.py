@@ -30,7 +30,8 @@ _POLL_S = 0.2
 _Port = Annotated[
     int | None,
     typer.Option(
-        help=f"The port of the first node; the others use the next ports. Default: that of $PIPELINE_KAFKA, {_PORT}.",
+        help=f"The port of the first node; the others use the next ports. Default: that of $PIPELINE_KAFKA "
+        f"or pipeline.toml, {_PORT}.",
         min=1,
         max=65533,
     ),

@@ -20,7 +20,7 @@ Row = tuple[FailedRecord, DeadLetter, ReplayMark | None]
 
 def record_lines(rows: Sequence[Row], width: int) -> Iterator[str]:
     """Two lines for each record: its position and state, and the error, cut to the width of the terminal."""
-    table = [("id", "record", "failed", "letters", "state")]
+    table = [("id", "record", "failed", "dead_letters", "state")]
     for record, found, mark in rows:
         failed_ms = found.letter.failed_ms
         table.append(

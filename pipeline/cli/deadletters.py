@@ -63,8 +63,8 @@ def list_(
 ) -> None:
     """Show the records that failed: their position, the time, the error, and their state.
 
-    The state is open, replayed or discarded. All dead letters of one record are one entry, which has the ID of the
-    newest one.
+    Each record is one entry, which has the ID of its newest dead letter. `dead_letters` is the number of its dead
+    letters: each replay that fails adds one. The state is open, replayed or discarded.
     """
     with dead_letter_place(target, group, kafka) as place:
         marks = place.marks

@@ -82,7 +82,7 @@ class LoadReport:
         files = f" from {counted(self._files, 'file')}" if self._files > 1 else ""
         source = files if before is None else ""
         text = f"{counted(self._new(last), 'record')}{keys}{source} to topic {last.topic} in {seconds:.1f} s"
-        text += f" ({self._new(last) / seconds:,.0f} records/s)"
+        text += f" ({counted(round(self._new(last) / seconds), 'record')}/s)"
         if before is not None:
             where = f" of {before.file}" if self._files > 1 else ""
             text += f"; resumed at {last.options.unit} {before.line:,}{where}"

@@ -47,8 +47,15 @@ GROUPS = {
     "Development and help": ("broker", "ring", "runbook"),
 }
 
-_EXIT_CODES = """Exit codes: 0 success; 1 a setting, a topic, a file or a task is wrong; 2 the command line is wrong; 3
-Kafka is unreachable; 4 `topics plan --check` found differences; 5 a newer process has this worker id; 130 Ctrl-C."""
+_EXIT_CODES = {
+    0: "success",
+    1: "an error, or a problem that the command has found, such as a failed task",
+    2: "the command line is wrong",
+    3: "Kafka is unreachable",
+    4: "`topics plan --check` found differences",
+    5: "a newer process has this worker id",
+    130: "ended by Ctrl-C",
+}
 _COMPLETION = "_PIPELINE_COMPLETE"  # set by the completion scripts of shells
 
 
@@ -64,7 +71,6 @@ def assemble(typed: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=typed not in COMMANDS or _COMPLETION in os.environ,
         callback=_pipeline,
-        epilog=_EXIT_CODES,
     )
     for name in [typed] if typed is not None and typed in COMMANDS else list(COMMANDS):
         module, _, attribute = COMMANDS[name].partition(":")
@@ -84,6 +90,11 @@ class _InOrder(Commands):
     def list_commands(self, ctx: Any) -> list[str]:
         known = super().list_commands(ctx)
         return [name for names in GROUPS.values() for name in names if name in known]
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """The exit codes of all commands."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(f"{code:<3}", meaning) for code, meaning in _EXIT_CODES.items()])
 
 
 def _print_version(wanted: bool) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.cli.options import say
 from pipeline.ops.new_project import create_project
 
 __all__ = ["new"]
@@ -43,4 +45,10 @@ def new(
     """
     files = create_project(name, Path())
     typer.echo(f"created {name}/: {', '.join(files)}")
+    servers = os.environ.get("PIPELINE_KAFKA")
+    if servers:
+        say(
+            f"PIPELINE_KAFKA is set: commands use the Kafka at {servers}, and not the one in {name}/pipeline.toml\n"
+            "  -> to use the one in the file: unset PIPELINE_KAFKA"
+        )
     typer.echo(_NEXT.format(name=name))

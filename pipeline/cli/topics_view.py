@@ -35,7 +35,7 @@ def plan_text(plan: Plan, *, everything: bool = False) -> Text:
 
 
 def summary(plan: Plan) -> str:
-    """`1 to create, 2 to change, 1 refused; 3 as declared`."""
+    """`1 to create, 2 to change, 1 refused; 3 as declared; 2 without a declaration (not changed)`."""
     to_do = [each for each in plan.topics if each.to_do]
     counts = [
         (sum(each.action is action for each in to_do), f"to {action.value}")
@@ -45,7 +45,11 @@ def summary(plan: Plan) -> str:
     said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
     same = len(plan.topics) - len(to_do) - len(plan.refused)
     rest = f"; {same} as declared" if same else ""
-    return said + rest + (f"; {len(plan.undeclared)} not declared" if plan.undeclared else "")
+    return (
+        said
+        + rest
+        + (f"; {len(plan.undeclared)} without a declaration (not changed)" if plan.undeclared else "")
+    )
 
 
 def _append_topic(text: Text, each: TopicPlan) -> None:

@@ -44,11 +44,19 @@ def worker(
     state_dir: Annotated[
         Path | None, typer.Option(help=f"The directory of the tasks' state. Default: {_DEFAULTS.state_dir}.")
     ] = None,
-    worker_id: Annotated[str | None, typer.Option(help="The worker's id. Default: the host's name.")] = None,
+    worker_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="The worker's id, unique among the workers of the app. Default: the host's name. "
+            "With --processes, the processes have the ids ID-1, ID-2 and so on.",
+        ),
+    ] = None,
     weight: Annotated[
         int | None,
         typer.Option(
-            help=f"Share of the tasks, relative to the weights of other workers. Default: {_DEFAULTS.weight}.",
+            help="The share of the tasks: a worker of weight 2 gets twice as many as one of weight 1. "
+            f"Default: {_DEFAULTS.weight}.",
             min=1,
         ),
     ] = None,
@@ -71,8 +79,9 @@ def worker(
     topics_dir: Annotated[
         str | None,
         typer.Option(
+            metavar="PATH",
             help="The directory of the topic declarations, which are compared with the cluster. "
-            f"Default: {_DEFAULTS.topics_dir}, if it exists."
+            f"Default: {_DEFAULTS.topics_dir}, if it exists.",
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="The settings file. Default: pipeline.toml.")] = None,
@@ -80,6 +89,9 @@ def worker(
     supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run a worker of an app until SIGTERM or Ctrl-C. All workers of an app share its tasks.
+
+    Variables such as PIPELINE_WORKER_ID and the section [worker] of pipeline.toml set the same options. An option
+    overrides its variable, and the variable overrides the file.
 
     SIGUSR1 prints the stack of every thread to standard error, and changes nothing.
     """

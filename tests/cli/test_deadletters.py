@@ -59,7 +59,7 @@ def test_list_says_where_when_why_and_what_became_of_it(case: Case) -> None:
     """The first look after an alert: one cause or many, and what is left to do."""
     done = case.run("list")
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["id", "record", "failed", "letters", "state"]
+    assert lines[0].split() == ["id", "record", "failed", "dead_letters", "state"]
     assert lines[1].split()[:2] == ["0:0", "amounts[0]@2"]
     assert lines[1].split()[-2:] == ["1", "open"]
     assert lines[2] == "  Orders._add: ValueError: 3 is not an amount"

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.cli.main import assemble
+from pipeline.config import load_settings
 from pipeline.errors import InputError
 from pipeline.ops.new_project import check_project_name, create_project
 
@@ -108,3 +111,16 @@ def test_a_failed_write_leaves_no_part_of_a_project(tmp_path: Path, monkeypatch:
     with pytest.raises(InputError, match="No space left on device"):
         create_project("shop", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("servers", ["kafka-1:9092", ""])
+def test_a_variable_that_overrides_the_settings_file_is_named(
+    servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the printed commands create topics in a Kafka that the file does not name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIPELINE_KAFKA", servers)
+    done = CliRunner().invoke(assemble(), ["new", "shop"])
+    assert (f"PIPELINE_KAFKA is set: commands use the Kafka at {servers}" in done.stderr) == bool(servers)
+    monkeypatch.chdir(tmp_path / "shop")
+    assert load_settings().kafka.bootstrap_servers == (servers or "127.0.0.1:9092")

@@ -91,7 +91,7 @@ class _InOrder(Commands):
         known = super().list_commands(ctx)
         return [name for names in GROUPS.values() for name in names if name in known]
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - click passes it
         """The exit codes of all commands."""
         with formatter.section("Exit codes"):
             formatter.write_dl([(f"{code:<3}", meaning) for code, meaning in _EXIT_CODES.items()])

@@ -18,10 +18,11 @@ from pipeline.ports.source import PartitionFailure, Polled, Source, Sources
 from pipeline.ports.steps import Step, Steps
 from pipeline.ports.store import Snapshot, SnapshotFile, Staged, Store, Stores
 from pipeline.ports.system import Clock, Executor, Logger, Pending, Random, SystemClock
-from pipeline.ports.waiting import Deadline
+from pipeline.ports.waiting import Attempts, Deadline, growing
 
 __all__ = [
     "EARLIEST_MS",
+    "Attempts",
     "CheckpointStore",
     "Clock",
     "Cluster",
@@ -58,6 +59,7 @@ __all__ = [
     "TransactionalClient",
     "TransactionalClients",
     "error_fields",
+    "growing",
     "kept_timestamp",
     "record_fields",
     "task_fields",

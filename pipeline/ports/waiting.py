@@ -1,4 +1,4 @@
-"""Polling with a deadline: `Deadline`. All polling loops of the package use it.
+"""Polling with a deadline: `Deadline`. Repeating long steps: `Attempts`. All loops that wait use one of them.
 
     deadline = Deadline(clock, 10.0, pause_s=0.05)
     while not is_there():
@@ -16,6 +16,17 @@ To retry a call that fails:
 
 The condition is always checked at least once, and once more after the last pause. The clock is read only after a
 check that failed.
+
+A step that may take long itself, such as a restore, is limited by its number of attempts, not by a time-out: with a
+time-out, a restore of ten minutes that is overtaken once would not be repeated.
+
+    attempts = Attempts(clock, 5, growing(0.1, 2.0))
+    while True:
+        try:
+            return restore()
+        except RetriableError:
+            if not attempts.pause():
+                raise
 """
 
 from __future__ import annotations
@@ -24,7 +35,7 @@ from collections.abc import Callable
 
 from pipeline.ports.system import Clock
 
-__all__ = ["Deadline"]
+__all__ = ["Attempts", "Deadline", "growing"]
 
 
 class Deadline:
@@ -58,3 +69,38 @@ class Deadline:
             return False
         self._clock.sleep(self._pause_s() if callable(self._pause_s) else self._pause_s)
         return True
+
+
+class Attempts:
+    """A limited number of attempts, and the pauses between them. For one wait, from one thread.
+
+    Args:
+        clock: pauses.
+        limit: the number of attempts, from 1.
+        pause_s: seconds between two attempts, or a function that returns them, for random or growing pauses.
+    """
+
+    def __init__(self, clock: Clock, limit: int, pause_s: float | Callable[[], float]) -> None:
+        self._clock = clock
+        self._pause_s = pause_s
+        self._left = limit
+
+    def pause(self) -> bool:
+        """Sleep until the next attempt. Returns False if the last attempt was made, else True."""
+        self._left -= 1
+        if self._left <= 0:
+            return False
+        self._clock.sleep(self._pause_s() if callable(self._pause_s) else self._pause_s)
+        return True
+
+
+def growing(first_s: float, longest_s: float) -> Callable[[], float]:
+    """Pauses in seconds: `first_s`, then twice as long each time, up to `longest_s`."""
+    next_s = first_s
+
+    def pause_s() -> float:
+        nonlocal next_s
+        this_s, next_s = next_s, min(next_s * 2, longest_s)
+        return this_s
+
+    return pause_s

@@ -17,8 +17,8 @@ Loads, replays, discards, purges (`ops/transactions.py`)
     in doubt  the caller gets the error, and may run its block again with the same event ids
     proof     nothing is read
 Genesis (`runtime/restore/genesis.py`)
-    fence     one try, and up to ten rounds of all steps
-    in doubt  the next round finds the genesis or not
+    fence     one try, in each of up to ten rounds; a round that another first start fences is repeated
+    in doubt  the journals have genesis entries or not, whoever wrote them
     proof     a barrier
 
 Time-outs. Only `TransactionalProducer` limits its commit (`commit_timeout_s`), because a program waits for it. The

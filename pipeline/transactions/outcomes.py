@@ -43,6 +43,9 @@ class OutcomePolicy(Protocol[A, R_co]):
     def settle(self, attempts: Sequence[A]) -> R_co | None:
         """Read the outcome after the fence: the result of the committed attempt; None if none is committed.
 
+        `attempts`: all so far. It is empty before the first one; only a policy whose result another process may have
+        committed returns a result then.
+
         Raises SupersededError or FencedError if another process has committed meanwhile.
         """
         ...
@@ -66,7 +69,9 @@ def commit_until_settled(engine: TransactionEngine, policy: OutcomePolicy[A, R])
         attempts.append(policy.attempt())
         try:
             if engine.fence_due:
-                _renew(policy, ())  # 1
+                settled = _renew(policy, ())  # 1
+                if settled is not None:
+                    return settled
             return policy.transact(attempts[-1])  # 2
         except (AbortableError, RetriableError) as error:
             failure: PipelineError = error

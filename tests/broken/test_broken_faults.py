@@ -306,19 +306,19 @@ ROWS = [
     ),
     Broken(
         "each task of a group begins in a transaction of its own",
-        pipeline.runtime.restore.genesis.ensure_genesis,
-        "                engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n",
-        "                engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n"
-        "                engine.flush()\n"
-        "                engine.commit()\n"
-        "                engine.begin()\n",
+        pipeline.runtime.restore.genesis._Genesis.transact,
+        "            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n",
+        "            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])\n"
+        "            engine.flush()\n"
+        "            engine.commit()\n"
+        "            engine.begin()\n",
         "tests/runtime/restore/test_genesis.py every_task_or_for_none",
     ),
     Broken(
         "what another first start has written meanwhile is not looked at",
-        pipeline.runtime.restore.genesis.ensure_genesis,
-        "            if _plan(where, tasks, environment, ends, known) is GenesisPlan.PRESENT:  # 4\n"
-        "                return journal\n",
+        pipeline.runtime.restore.genesis._Genesis.settle,
+        "        if _plan(self._where, tasks, environment, ends, known) is GenesisPlan.PRESENT:  # 4\n"
+        "            return True\n",
         "",
         "tests/runtime/restore/test_genesis.py just_before_its_fence",
     ),

@@ -1,14 +1,15 @@
-"""`Deadline`: how often a condition is asked, and for how long."""
+"""`Deadline` and `Attempts`: how often a condition is checked or a step is repeated, and for how long."""
 
 from __future__ import annotations
 
 import ast
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import pipeline
-from pipeline.ports import Deadline
+from pipeline.ports import Attempts, Deadline, growing
 from pipeline.testing import ManualClock
 
 
@@ -53,6 +54,28 @@ def test_pauses_may_be_random() -> None:
     assert clock.monotonic_s() == pytest.approx(0.1)
     assert deadline.pause()
     assert not deadline.pause()
+
+
+def test_attempts_end_by_number_not_by_time() -> None:
+    """A restore that takes ten minutes and is overtaken once must be repeated."""
+    clock = ManualClock()
+    attempts, made = Attempts(clock, 3, 0.1), 0
+    while True:
+        clock.advance(600.0)
+        made += 1
+        if not attempts.pause():
+            break
+    assert made == 3
+    assert clock.monotonic_s() == pytest.approx(3 * 600.0 + 2 * 0.1)
+
+
+def test_pauses_grow_up_to_a_limit() -> None:
+    """A short disturbance delays little, and a long one is not queried many times a second."""
+    clock = ManualClock()
+    attempts, seen = Attempts(clock, 6, growing(0.5, 3.0)), [0.0]
+    while attempts.pause():
+        seen.append(clock.monotonic_s())
+    assert [later - earlier for earlier, later in pairwise(seen)] == [0.5, 1.0, 2.0, 3.0, 3.0]
 
 
 def _calls(node: ast.AST) -> set[str]:

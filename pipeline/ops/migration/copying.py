@@ -43,7 +43,7 @@ from pipeline.errors import (
 from pipeline.ops.migration.merging import merged
 from pipeline.ops.migration.widening import Era, era_of
 from pipeline.ops.reading import last_committed
-from pipeline.ports import JournalReader, Output, Record, TopicInfo, kept_timestamp
+from pipeline.ports import Attempts, JournalReader, Output, Record, TopicInfo, growing, kept_timestamp
 from pipeline.runtime.commit.admin_entry import settled_last
 from pipeline.runtime.commit.journal_reader import first_entry, last_entries
 from pipeline.runtime.commit.journal_writer import Commit
@@ -57,7 +57,8 @@ __all__ = ["Copied", "Copy", "copied_up_to", "copy_task", "run_copy"]
 GROUP = "main"
 BATCH_RECORDS = 5_000
 BATCH_BYTES = 8 * 1024 * 1024
-_AGAIN_S = (0.1, 0.5, 1.0, 2.0, 2.0)
+_MAX_RUNS = 7
+_RUN_PAUSES_S = (0.1, 2.0)
 _SCANNED = 100_000  # records of the other pass after which the position is worth a commit
 
 
@@ -113,7 +114,7 @@ def run_copy(
     Raises ConfigError (the topics do not fit, or are not those that it began with), InputError (a record that
     cannot be put in order), FencedError (another copy runs), UnreachableError, FatalTaskError.
     """
-    pauses = iter(_AGAIN_S)
+    runs = Attempts(environment.clock, _MAX_RUNS, growing(*_RUN_PAUSES_S))
     try:
         while True:
             with closing(_Run(copy, owner, environment, settings, progress)) as run:
@@ -121,10 +122,8 @@ def run_copy(
                     return run.run()
                 except (StaleReadError, OutOfRangeError):
                     # A broker that is not the leader any more was asked; new clients may find another one.
-                    pause_s = next(pauses, None)
-                    if pause_s is None:
+                    if not runs.pause():
                         raise
-            environment.clock.sleep(pause_s)
     except (FencedError, SupersededError) as error:
         raise FencedError(
             f"another copy into topic {copy.new.name} runs, and this one has ended: {error.message}",

@@ -18,7 +18,7 @@ from pipeline.core.journal import Identity, JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, FencedError, RetriableError, SupersededError
-from pipeline.ports import JournalBounds, JournalReader
+from pipeline.ports import Attempts, JournalBounds, JournalReader, growing
 from pipeline.runtime.commit.journal_reader import last_entries, settled_end
 from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.commit.publisher import Publisher
@@ -27,7 +27,8 @@ from pipeline.runtime.environment import Environment
 __all__ = ["append_entry", "last_of", "settled_last"]
 
 MAX_ATTEMPTS = 3
-LOOK_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0)
+MAX_READS = 9
+READ_PAUSES_S = (0.1, 2.0)
 _NO_IDENTITY = Identity("", "", {}, {}, "")
 
 
@@ -72,7 +73,7 @@ def settled_last(
 
     Each attempt has a new reader, which may connect to another broker.
     """
-    pauses = iter(LOOK_PAUSES_S)
+    reads = Attempts(environment.clock, MAX_READS, growing(*READ_PAUSES_S))
     while True:
         with closing(environment.journals()) as reader:
             try:
@@ -80,10 +81,8 @@ def settled_last(
                 start = reader.bounds(task.journal).start
                 return _last(task, reader, JournalBounds(start, end, end)), end
             except RetriableError:
-                pause_s = next(pauses, None)
-                if pause_s is None:
+                if not reads.pause():
                     raise
-        environment.clock.sleep(pause_s)
 
 
 def last_of(task: TaskId, reader: JournalReader) -> JournalEntry:

@@ -10,7 +10,7 @@ from pipeline.core.journal import JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.core.recovery import CommitOutcome, resolve_outcome
 from pipeline.errors import FatalTaskError, StaleReadError, SupersededError, TruncatedError, UnreachableError
-from pipeline.ports import error_fields, task_fields
+from pipeline.ports import error_fields, growing, task_fields
 from pipeline.runtime.commit.journal_reader import read_entries, settled_end
 from pipeline.runtime.commit.task_fence import TaskFence
 from pipeline.runtime.environment import Environment
@@ -36,7 +36,7 @@ def settle_by_journal(
     Repeats the read with new readers until one of them reads far enough. Treats a missing head as truncated only
     after a barrier. Raises SupersededError if another owner has committed after `head`.
     """
-    pause_s, longest_s = STALE_PAUSES_S
+    pause_s = growing(*STALE_PAUSES_S)
     proven = False
     looks = 0
     while True:
@@ -67,5 +67,4 @@ def settle_by_journal(
             fence.barrier()
             proven = True
         else:
-            environment.clock.sleep(pause_s)
-            pause_s = min(pause_s * 2, longest_s)
+            environment.clock.sleep(pause_s())

@@ -11,7 +11,7 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import error_fields, task_fields
+from pipeline.ports import error_fields, growing, task_fields
 from pipeline.runtime.environment import Environment
 from pipeline.transactions.engine import TransactionEngine
 
@@ -40,17 +40,15 @@ class TaskFence:
 
     def fence(self) -> None:
         """Fence all earlier owners of the task. Waits while Kafka is unreachable, until `stopping`."""
-        pause_s, longest_s = FENCE_PAUSES_S
+        pause_s = growing(*FENCE_PAUSES_S)
 
         def again(error: PipelineError) -> bool:
-            nonlocal pause_s
             if not isinstance(error, UnreachableError) or self.stopping:
                 return False
             self._environment.log.warning(
                 "kafka_unreachable", **task_fields(self._task), **error_fields(error)
             )
-            self._environment.clock.sleep(pause_s)
-            pause_s = min(pause_s * 2, longest_s)
+            self._environment.clock.sleep(pause_s())
             return True
 
         self.engine.fence(again)

@@ -14,8 +14,9 @@ entries are lost, is concluded only after the barrier.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from itertools import count
 
 from pipeline.core.dead_letter_count import NO_LETTERS
 from pipeline.core.journal import NO_CHAIN, Entry, EntryKind, Identity, encode_entry
@@ -26,17 +27,19 @@ from pipeline.errors import (
     ConfigError,
     FatalTaskError,
     FencedError,
+    PipelineError,
     RetriableError,
     StaleReadError,
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Deadline, Step, TopicInfo, TopicSpec, error_fields
+from pipeline.ports import Attempts, Deadline, Step, TopicInfo, TopicSpec, error_fields
 from pipeline.runtime.commit.journal_reader import first_entry
 from pipeline.runtime.commit.journal_writer import CHUNK_BYTES
 from pipeline.runtime.commit.publisher import NONCE_BYTES
 from pipeline.runtime.environment import Environment
 from pipeline.transactions.engine import TransactionEngine
+from pipeline.transactions.outcomes import commit_until_settled
 
 __all__ = ["JOURNAL_CONFIG", "ensure_genesis"]
 
@@ -49,7 +52,7 @@ JOURNAL_CONFIG: Mapping[str, str] = {
 # The chunks of an entry must fit, whatever the cluster's default limit is.
 JOURNAL_MESSAGE_BYTES = 1_048_588
 LEAST_JOURNAL_MESSAGE_BYTES = CHUNK_BYTES + 16 * 1024
-MAX_ATTEMPTS = 10
+ROUNDS = 10
 AGAIN_S = (0.05, 0.5)
 CREATED_S = 10.0
 CREATED_POLL_S = 0.05
@@ -90,54 +93,105 @@ def ensure_genesis(
         journal = _create_journal(group, partitions, replication, environment)  # 1
     _check_journal(where, journal, partitions, identity)
     known: set[TaskId] = set()  # tasks whose genesis was read: it exists
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        if _are_known(where, tasks, environment, known):
-            return journal
+    factors = count(1)
+    rounds = Attempts(environment.clock, ROUNDS, lambda: environment.random.uniform(*AGAIN_S) * next(factors))
+    while not _are_known(where, tasks, environment, known):
         engine = TransactionEngine(
             group.genesis_transactional_id, environment.producers, environment.clock, retry_backoff_ms
         )
         try:
-            engine.fence()  # 2
-            places = [task.journal for task in tasks if task not in known]
-            ends = engine.barrier(places)  # 3
-            if _plan(where, tasks, environment, ends, known) is GenesisPlan.PRESENT:  # 4
-                return journal
-            if engine.fence_due:  # the abort may have been sent twice; reads after the barrier remain valid
-                engine.fence()
-            positions = _ends(tasks, identity, environment, latest=latest)  # 5
-            environment.steps.reached(Step.BEFORE_GENESIS, tasks[0])
-            engine.begin()
-            for task in tasks:  # 6
-                entry = Entry(
-                    kind=EntryKind.GENESIS,
-                    seq=1,
-                    owner="",
-                    nonce=environment.random.token(NONCE_BYTES),
-                    positions=positions[task],
-                    identity=identity,
-                    wall_ms=environment.clock.wall_ms(),
-                    letters=NO_LETTERS,
-                )
-                engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])
-            engine.flush()
-            environment.steps.reached(Step.DURING_GENESIS, tasks[0])
-            engine.commit()
-            environment.steps.reached(Step.AFTER_GENESIS, tasks[0])
-            environment.log.info("genesis_written", app=group.app, group=group.group, task_count=partitions)
+            commit_until_settled(engine, _Genesis(where, tasks, identity, known, environment, engine, latest))
         except FencedError:
             # Another first start runs at the same time. Either of the two may write; wait until it is done.
             environment.log.info("genesis_fenced", app=group.app, group=group.group)
-            environment.clock.sleep(environment.random.uniform(*AGAIN_S) * attempt)
         except (AbortableError, UnknownOutcomeError) as error:
             environment.log.warning(
                 "genesis_outcome_unknown", app=group.app, group=group.group, **error_fields(error)
             )
-            environment.clock.sleep(environment.random.uniform(*AGAIN_S))
         else:
             return journal
         finally:
             engine.close()
-    raise FatalTaskError(f"{where}: its genesis could not be written", hint="check the log for the reason")
+        if not rounds.pause():
+            raise FatalTaskError(
+                f"{where}: its genesis could not be written", hint="check the log for the reason"
+            )
+    return journal
+
+
+class _Genesis:
+    """`OutcomePolicy` of the transaction with all genesis entries of a group.
+
+    The outcome is the same whether this process or another one has written them. So an attempt needs no nonce, and the
+    read after a fence also runs before the first attempt. A failed attempt ends the round: the next one begins with a
+    read without a fence, because the workers of a group that exists already write to the journal.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        tasks: list[TaskId],
+        identity: Identity,
+        known: set[TaskId],
+        environment: Environment,
+        engine: TransactionEngine,
+        latest: bool,
+    ) -> None:
+        self._where = where
+        self._tasks = tasks
+        self._identity = identity
+        self._known = known
+        self._environment = environment
+        self._engine = engine
+        self._latest = latest
+        self.fence = engine.fence  # 2
+
+    def attempt(self) -> None:
+        """Nothing distinguishes two attempts."""
+
+    def settle(self, attempts: Sequence[None]) -> bool | None:
+        """Steps 3 and 4. Returns True if each task has a genesis entry, None if the group is new."""
+        environment, known, tasks = self._environment, self._known, self._tasks
+        if attempts and _are_known(self._where, tasks, environment, known):
+            return True  # and workers may write to the journal: no barrier
+        ends = self._engine.barrier(task.journal for task in tasks if task not in known)  # 3
+        if _plan(self._where, tasks, environment, ends, known) is GenesisPlan.PRESENT:  # 4
+            return True
+        if self._engine.fence_due:  # the abort may have been sent twice; reads after the barrier remain valid
+            self._engine.fence()
+        return None
+
+    def transact(self, _attempt: None) -> bool:
+        """Steps 5 and 6."""
+        environment, engine, tasks = self._environment, self._engine, self._tasks
+        positions = _ends(tasks, self._identity, environment, latest=self._latest)  # 5
+        environment.steps.reached(Step.BEFORE_GENESIS, tasks[0])
+        engine.begin()
+        for task in tasks:  # 6
+            entry = Entry(
+                kind=EntryKind.GENESIS,
+                seq=1,
+                owner="",
+                nonce=environment.random.token(NONCE_BYTES),
+                positions=positions[task],
+                identity=self._identity,
+                wall_ms=environment.clock.wall_ms(),
+                letters=NO_LETTERS,
+            )
+            engine.append(task.journal, encode_entry(entry, NO_CHAIN, CHUNK_BYTES)[0])
+        engine.flush()
+        environment.steps.reached(Step.DURING_GENESIS, tasks[0])
+        engine.commit()
+        environment.steps.reached(Step.AFTER_GENESIS, tasks[0])
+        environment.log.info("genesis_written", app=tasks[0].app, group=tasks[0].group, task_count=len(tasks))
+        return True
+
+    def abort_failed(self, error: PipelineError) -> None:
+        """The fence that follows ends the transaction."""
+
+    def not_committed(self, error: PipelineError) -> None:
+        """End the round."""
+        raise error
 
 
 def _ends(

@@ -36,7 +36,7 @@ from pipeline.errors import (
     SupersededError,
     TruncatedError,
 )
-from pipeline.ports import JournalReader, Step, Store, error_fields, task_fields
+from pipeline.ports import Attempts, JournalReader, Step, Store, error_fields, growing, task_fields
 from pipeline.runtime.commit.journal_reader import read_entries, settled_end
 from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.commit.publisher import Publisher
@@ -51,8 +51,9 @@ __all__ = ["PROCESS", "RestoredState", "catch_up", "restore"]
 PROCESS = "process"  # in an acquire entry's extra: the owner's process
 
 REPLAY_BATCH_BYTES = 4 * 1024 * 1024
-# Pauses before each new plan, if truncation overtook one or a broker returned less than the leader has.
-PLAN_PAUSES_S = (0.0, 0.1, 0.5, 1.0, 2.0)
+# A new plan is made if truncation overtook one, or a broker returned less than the leader has.
+MAX_PLANS = 6
+PLAN_PAUSES_S = (0.1, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,8 @@ class _Restore:
 
     def run(self, copy: Store | None) -> RestoredState:
         began = self._environment.clock.monotonic_s()
-        publisher, pauses = self._publisher, iter(PLAN_PAUSES_S)
+        publisher = self._publisher
+        plans = Attempts(self._environment.clock, MAX_PLANS, growing(*PLAN_PAUSES_S))
         try:
             publisher.fence()  # 1
             self._environment.steps.reached(Step.AFTER_FENCE, self._task)
@@ -132,13 +134,11 @@ class _Restore:
                     applied = publisher.publish(self._acquire(read))  # 5
                 except (RetriableError, SupersededError) as error:
                     publisher.close_store()
-                    pause_s = next(pauses, None)
-                    if pause_s is None:
+                    if not plans.pause():
                         raise _given_up(self._task, error) from error
                     self._environment.log.warning(
                         "restore_restarted", **task_fields(self._task), **error_fields(error)
                     )
-                    self._environment.clock.sleep(pause_s)
                 except _Verdict as verdict:
                     publisher.close_store()
                     self._environment.log.info(
@@ -227,7 +227,7 @@ def _given_up(task: TaskId, error: PipelineError) -> PipelineError:
     if not isinstance(error, TruncatedError):
         return error
     return FatalTaskError(
-        f"the journal of task {task} was truncated under {len(PLAN_PAUSES_S) + 1} restores in a row: {error.message}",
+        f"the journal of task {task} was truncated under {MAX_PLANS} restores in a row: {error.message}",
         hint="find out what deletes its records, and check its retention: runbooks/journal-lost.md",
     )
 

@@ -86,7 +86,7 @@ def test_a_journal_that_is_truncated_under_every_restore_stops_the_task() -> Non
     sums.send(1)
     sums.driver.run()
     sums.driver.stop()
-    plans = len(restore.PLAN_PAUSES_S) + 1
+    plans = restore.MAX_PLANS
     for _ in range(3 * plans):
         sums.driver.broker.fail_next(
             "read", TruncatedError("below what it holds"), where=str(sums.task.journal)

@@ -25,7 +25,7 @@ Time-outs. Only `TransactionalProducer` limits its commit (`commit_timeout_s`), 
 others wait as long as the client does, because they cannot do anything else meanwhile. An abort after a failure is
 limited to `ABORT_TIMEOUT_S`, because the fence that follows also ends the transaction. `flush` is bounded, because
 records expire before the transaction (`message.timeout.ms`, `transaction.timeout.ms`). A proof inside an open
-transaction may take half of the transaction time-out.
+transaction ends when half of the transaction time-out has passed since the transaction began.
 
 When a commit may be sent: after `flush` has returned, so that every record is delivered, and after the proof, if one
 is due. It is never sent again under the same fence. The same content is committed again only after a fence and a

@@ -42,6 +42,20 @@ ROWS = [
         "tests/runtime/restore/test_stale_reads.py never_forks",
     ),
     Broken(
+        "a proof may outlast its transaction",
+        pipeline.runtime.commit.journal_writer.JournalWriter._prove,
+        "began_s + self._settings",
+        "started + self._settings",
+        "tests/runtime/commit/test_proof_timeout.py",
+    ),
+    Broken(
+        "an outage is reported as a stale leader",
+        pipeline.transactions.proof._holds_records,
+        "        if unanswered is not None:\n",
+        "        if False:\n",
+        "tests/transactions/test_proof.py outage_ends",
+    ),
+    Broken(
         "a gap is taken for empty before any reader has seen it",
         pipeline.transactions.proof._holds_records,
         "                if seen >= end:\n"

@@ -77,6 +77,7 @@ class JournalWriter:
         engine, steps, task = self._fence.engine, self._environment.steps, self._task
         entry, chunks, chain = self._entry_of(commit, nonce)
         steps.reached(Step.BEFORE_BEGIN, task)
+        began_s = self._environment.clock.monotonic_s()
         engine.begin()  # 2
         if commit.outputs:
             engine.send(commit.outputs)  # 3
@@ -88,7 +89,7 @@ class JournalWriter:
         self._check_offset(entry, offset)
         self._fence.known_end = offset + len(chunks)
         if self._end_read is not None:
-            self._prove(offset, self._end_read)  # 5
+            self._prove(offset, self._end_read, began_s)  # 5
         steps.reached(Step.DURING_COMMIT, task)
         took_s = engine.commit()  # 6
         steps.reached(Step.AFTER_COMMIT, task)
@@ -139,10 +140,10 @@ class JournalWriter:
                 f"{head.entry.seq}'s marker is"
             )
 
-    def _prove(self, offset: int, end_read: int) -> None:
+    def _prove(self, offset: int, end_read: int, began_s: float) -> None:
         """Prove the read that followed the fence.
 
-        `offset`: of this entry. Raises AbortableError if the read was stale.
+        `offset`: of this entry. `began_s`: when the transaction began. Raises AbortableError if the read was stale.
         """
         clock = self._environment.clock
         started = clock.monotonic_s()
@@ -152,8 +153,9 @@ class JournalWriter:
             offset,
             journals=self._environment.journals,
             clock=clock,
-            # The transaction is open during the proof, and must be committed before its time-out.
-            timeout_s=self._settings.transaction_timeout_ms / 2000,
+            # The transaction is open during the proof, and must be committed before its time-out. Its records may
+            # have taken most of that time to be delivered.
+            timeout_s=max(0.0, began_s + self._settings.transaction_timeout_ms / 2000 - started),
         )
         self.proof_s = clock.monotonic_s() - started
         self._end_read = None

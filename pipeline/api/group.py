@@ -298,7 +298,8 @@ class Group:
             and binding.topic.name == GroupId(self._app.name, self.name).dead_letter_topic
         ):
             raise ConfigError(
-                f"group {self.name} reads its own dead letters: one that fails would come back for ever",
+                f"group {self.name} reads its own dead letters with on_error='dead_letter': a letter that fails would "
+                "become a new letter each time",
                 hint="declare on_error='stop' or 'skip' for that handler, or read them in another group",
             )
         others = [b for b in self._bindings if b.topic is binding.topic]

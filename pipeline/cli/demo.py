@@ -1,4 +1,4 @@
-"""`pipeline demo`: kills workers of an app on a local Kafka, and compares the results with a plain loop."""
+"""`pipeline demo`: kills workers of an app on a local Kafka, and compares the results with a run without Kafka."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def demo(
         ),
     ] = False,
 ) -> None:
-    """Kill workers with SIGKILL while they process generated payments, and compare the results with a plain loop.
+    """Kill workers with SIGKILL while they process payments, and compare the results with a run without Kafka.
 
     Starts a Kafka of its own on a free port, with its data in a temporary directory; needs the extra `local`. Takes
     about a minute. The exit code is 0 if no result is lost, duplicated or wrong, else 1.

@@ -53,7 +53,7 @@ NEVER_DECLARED: Mapping[str, str] = {
     _JOURNAL.pattern: "is the name of a journal, which its workers create and configure",
     rf"{_NAME.pattern}\.{_NAME.pattern}\.dead-letters": "is the name of dead letters, which their workers create",
     _REPLAYS.pattern: "is the name of replayed dead letters, which their workers create",
-    r"pipeline\..*": "is a name that the pipeline keeps for itself",
+    r"pipeline\..*": "starts with `pipeline.`, which is reserved",
     r"__.*": "is the name of a topic of Kafka's own",
 }
 
@@ -173,11 +173,9 @@ def held_by_the_pipeline(topic: str) -> str | None:
     if _JOURNAL.fullmatch(topic):
         return "is the name of a journal, which only its workers may write"
     if is_replays(topic):
-        return (
-            "is a name for dead letters on their way back, which only `pipeline deadletters replay` may write"
-        )
+        return "is the name of a topic of replays, which only `pipeline deadletters replay` may write"
     if topic.startswith("pipeline."):
-        return "is a name that the pipeline keeps for itself"
+        return "starts with `pipeline.`, which is reserved"
     return None
 
 

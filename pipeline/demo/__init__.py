@@ -1,1 +1,1 @@
-"""`pipeline demo`: workers that are killed, and a comparison of their results with a plain loop."""
+"""`pipeline demo`: kills workers, and compares their results with those of a single process without Kafka."""

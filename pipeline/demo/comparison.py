@@ -1,4 +1,4 @@
-"""Compares what `pipeline demo` finds in the output topic and in the tables with what the plain loop expects."""
+"""Compares what `pipeline demo` finds in the output topic and in the tables with the expected results."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def compare(
 def show(lines: Iterable[Comparison], console: Console) -> None:
     """Print the comparisons as a table."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("compared with a plain loop")
+    table.add_column("compared with a run without Kafka")
     for heading in ("expected", "found", "lost", "duplicated", "wrong accounts"):
         table.add_column(heading, justify="right")
     for line in lines:

@@ -1,6 +1,7 @@
-"""The generated payments of `pipeline demo`, and what the app must make of them: a plain loop without Kafka.
+"""The generated payments of `pipeline demo`, and the results that the app must produce from them.
 
-The loop shares no code with `app.py`, so that an error in one of them cannot hide in the other.
+A loop in this process computes the results, without Kafka. It shares no code with `app.py`, so that an error in one of
+them cannot hide in the other.
 """
 
 from __future__ import annotations

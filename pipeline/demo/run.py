@@ -1,11 +1,11 @@
-"""`pipeline demo`: generated payments through three workers, with SIGKILL, compared with a plain loop.
+"""`pipeline demo`: kills three workers that process generated payments, and compares their results.
 
 1. Start a Kafka on a free port, with its data in a temporary directory. Create the topics.
 2. Start three workers, and load the payments at a fixed rate.
 3. While the load runs: kill the loader and the workers at random, and restart each, with its state directory or with
    an empty one.
 4. When all results are there, stop the workers.
-5. Compare the output topic and the tables with the plain loop of `payments.py`.
+5. Compare the output topic and the tables with the results that `payments.py` computes without Kafka.
 
 Everything that is started listens on 127.0.0.1, and is ended with the demonstration, whatever happens to it.
 """
@@ -74,7 +74,7 @@ def run_demo(demo: Demo, console: Console, start: Callable[[LocalKafka], None]) 
         start: starts the Kafka, and shows the progress.
 
     Returns:
-        Whether all results are exactly those of the plain loop.
+        Whether all results are exactly those of the run without Kafka.
 
     Raises:
         DemoError: a worker or the loader failed, or there was no progress.

@@ -1,4 +1,4 @@
-"""What the journals in Kafka tell of an app: its groups, their tasks, and how far each has come."""
+"""Reads an app's groups, its tasks and their positions from the journals in Kafka."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["groups_of", "holding_more", "last_entry", "last_positions", "listed"
 
 
 def groups_of(app: str, cluster: Cluster) -> dict[GroupId, int]:
-    """The groups of an app with their numbers of tasks: the partitions that their inputs had when they began.
+    """The groups of an app, each with its number of tasks: the partitions that its inputs had at the first start.
 
-    Raises InputError when there is no such app, UnreachableError.
+    Raises InputError if the app does not exist, and UnreachableError.
     """
     named = {GroupId(app, group) for name in cluster.topics() if (group := journal_group(app, name))}
     found = cluster.describe(sorted(group.journal_topic for group in named))
@@ -26,7 +26,7 @@ def groups_of(app: str, cluster: Cluster) -> dict[GroupId, int]:
     if not found:
         raise InputError(
             f"this Kafka has no app {app}",
-            hint="give the name in App(...), or MODULE:APP; an app is there once its first worker has started",
+            hint="use the name in App(...), or MODULE:APP; an app exists in Kafka after its first worker has started",
         )
     return {g: found[g.journal_topic].partitions for g in sorted(named) if g.journal_topic in found}
 
@@ -37,9 +37,9 @@ def tasks_of(groups: Mapping[GroupId, int]) -> list[TaskId]:
 
 
 def last_entry(task: TaskId, reader: JournalReader, end: int | None = None) -> JournalEntry | None:
-    """The last entry of a task, before `end`; None before its genesis.
+    """The last entry of a task before offset `end`; None if the journal has no entry yet.
 
-    Raises UnreachableError, StaleReadError (the reader does not see the journal up to `end`), FatalTaskError.
+    Raises UnreachableError, StaleReadError (the reader cannot read up to `end`), FatalTaskError.
     """
     bounds = reader.bounds(task.journal)
     if end is not None:
@@ -55,9 +55,9 @@ def last_positions(task: TaskId, reader: JournalReader) -> Mapping[str, int]:
 
 
 def holding_more(positions: Mapping[TopicPartition, int], reader: JournalReader) -> list[TopicPartition]:
-    """The partitions with a committed record from their position on, or an open transaction that may bring one.
+    """The partitions with a committed record at or after their position, or with an open transaction.
 
-    Their ends are asked through every broker: one that is not the leader any more may show an old end.
+    Asks every broker for the ends: a broker that is no longer the leader may report an old one.
     """
     ends = reader.highest_ends(list(positions))
     return [place for place, at in positions.items() if _holds_more(place, at, ends[place], reader)]
@@ -69,5 +69,5 @@ def _holds_more(place: TopicPartition, position: int, end: int, reader: JournalR
 
 
 def listed(places: Sequence[TopicPartition]) -> str:
-    """The first few, and how many more."""
+    """The first three partitions, and the number of the others."""
     return ", ".join(map(str, places[:3])) + (f" and {len(places) - 3} more" if len(places) > 3 else "")

@@ -1,6 +1,6 @@
-"""What a checkpoint store holds of a task, beside what its journal says: for people, with every worker dead or alive.
+"""Compares the checkpoints in a store with those that a task's journal registers, whether workers run or not.
 
-Nothing is changed but by `prune`, which deletes what a worker's next checkpoint would delete, too.
+Only `prune` changes the store: it deletes the objects that a worker's next checkpoint would delete.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Holding", "Inventory", "look", "prune", "store_time_ms", "verify"]
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One registered checkpoint. `problem`: why it could not be restored from, as far as that was looked at."""
+    """One registered checkpoint. `problem`: why it cannot be restored, as far as it was checked; None if it can."""
 
     ref: CheckpointRef
     manifest: Manifest | None
@@ -30,9 +30,10 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """One task, newest checkpoint first. `strays`: names of what no kept checkpoint names, with sizes and ages.
+    """The checkpoints of one task, newest first.
 
-    `journal_start`, `journal_end`: offsets; `at_genesis`: whether the journal still begins at its beginning.
+    `strays`: objects that no kept checkpoint refers to, by name, with sizes and ages. `prunable`: the names of those
+    that can be deleted. `journal_start`, `journal_end`: offsets.
     """
 
     task: TaskId
@@ -45,7 +46,7 @@ class Inventory:
 
     @property
     def restorable(self) -> bool:
-        """Whether an empty disk could be restored, as far as that was looked at."""
+        """Whether an empty disk can be restored, as far as the checkpoints were checked."""
         return self.journal_start == 0 or any(holding.problem is None for holding in self.holdings)
 
 
@@ -59,13 +60,26 @@ def look(
     *,
     to_delete: bool = False,
 ) -> Inventory:
-    """Compare names and sizes. `now_ms`: as from `store_time_ms`, where objects are to be pruned.
+    """Compare the names and sizes of the objects with the checkpoints that the journal registers.
 
-    `to_delete`: by every broker's word on the journal's end, since an old end would make objects of the newest
-    checkpoints pass for strays. Raises CheckpointStoreError, UnreachableError, RetriableError, FatalTaskError.
+    Args:
+        task: The task.
+        cluster_id: The id of the Kafka cluster, a part of the names.
+        reader: Reads the journal.
+        store: The checkpoint store.
+        now_ms: The time, which gives the objects' ages. To prune objects, use `store_time_ms`.
+        grace_s: Younger objects are not prunable: an upload may still be running.
+        to_delete: Ask every broker for the end of the journal. An old end would miss the newest checkpoints, and their
+            objects would look like strays.
+
+    Raises:
+        CheckpointStoreError: The store cannot be read.
+        UnreachableError: Kafka is unreachable.
+        RetriableError: A read of the journal failed and can be repeated.
+        FatalTaskError: The journal is damaged.
     """
     prefix = checkpoint_prefix(cluster_id, task)
-    # First the store, then the journal: what is registered in between is then not taken for a stray.
+    # List the store before reading the journal: a checkpoint that is registered in between is then not a stray.
     there = {
         found.name.removeprefix(prefix): Listed(found.size, (now_ms - found.modified_ms) / 1000)
         for found in store.objects(prefix)
@@ -97,10 +111,10 @@ def look(
 
 
 def store_time_ms(cluster_id: str, group: GroupId, store: CheckpointStore, nonce: bytes) -> int:
-    """The time by the clock that the store's objects are dated by, from an object that is written and deleted.
+    """The time of the clock that dates the store's objects, from an object that is written and then deleted.
 
-    An upload that is under way is told from what a crash has left by its age alone. By the clock of this machine, if
-    that is ahead, every object would be old. Raises CheckpointStoreError.
+    Only its age distinguishes an object of a running upload from one that a crash left. If the clock of this machine is
+    ahead of the store's, every object would look old. Raises CheckpointStoreError.
     """
     prefix = checkpoint_prefix(cluster_id, group)
     name = prefix + checkpoint_clock(nonce)
@@ -111,16 +125,16 @@ def store_time_ms(cluster_id: str, group: GroupId, store: CheckpointStore, nonce
         store.delete([name])
     if not written:
         raise CheckpointStoreError(
-            f"object {name} was written to the checkpoint store and is not listed",
-            hint="nothing was deleted; run the command again",
+            f"object {name} was written to the checkpoint store, but the store does not list it",
+            hint="no object was deleted; run the command again",
         )
     return written[0]
 
 
 def verify(found: Inventory, store: CheckpointStore, read: Callable[[int], None]) -> Inventory:
-    """The same, with every object of every checkpoint read and compared with its hash; each once.
+    """Read every object of every checkpoint and compare it with its hash; return the inventory with the problems.
 
-    `read`: told how many bytes more were read. Raises CheckpointStoreError.
+    `read` is called with the number of bytes of each read. Raises CheckpointStoreError.
     """
     verdicts: dict[tuple[str, int, bytes], str | None] = {}
     holdings = []
@@ -141,7 +155,7 @@ def verify(found: Inventory, store: CheckpointStore, read: Callable[[int], None]
 
 
 def prune(found: Inventory, store: CheckpointStore) -> int:
-    """Delete what may go; how many. Raises CheckpointStoreError."""
+    """Delete the prunable objects, and return how many there were. Raises CheckpointStoreError."""
     store.delete([found.prefix + name for name in found.prunable])
     return len(found.prunable)
 

@@ -1,7 +1,7 @@
-"""Removes what Kafka holds of a group, so that its next start is a first start: `forget_group`.
+"""Deletes what Kafka stores for a group, so that its next start is a first start: `forget_group`.
 
-The journal is deleted first. From then on workers refuse to start until the group's other traces, which show that it
-existed, are deleted, too. After a crash, the same call deletes the rest.
+The journal is deleted first. Without it, workers refuse to start until the other data that shows that the group existed
+is deleted, too. After a crash, the same call deletes the rest.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ __all__ = ["forget_group", "traces_of"]
 
 
 def traces_of(group: GroupId, cluster: Cluster) -> list[str]:
-    """What Kafka holds of the group, in words. Raises ConfigError while workers of the app run; UnreachableError."""
+    """A description of each thing that Kafka stores for the group.
+
+    Raises ConfigError while workers of the app run, and UnreachableError.
+    """
     members = cluster.member_ids(workers_group(group.app))
     if members:
         raise ConfigError(
-            f"app {group.app} has {len(members)} worker{'s' * (len(members) != 1)} that run or were killed "
+            f"app {group.app} has {len(members)} worker{'s' * (len(members) != 1)} that still run, or were killed "
             "within the last 10 s",
             hint=f"stop them first; `pipeline status {group.app}` shows them",
         )
@@ -32,7 +35,10 @@ def traces_of(group: GroupId, cluster: Cluster) -> list[str]:
 
 
 def forget_group(group: GroupId, cluster: Cluster, report: Callable[[str], None]) -> None:
-    """Delete the journal, the notes of the app's workers, and the mirrored positions. Raises UnreachableError."""
+    """Delete the journal, the topic of the app's workers, and the consumer group with the mirrored positions.
+
+    `report` is called with a description of each deletion. Raises UnreachableError.
+    """
     for topic in (group.journal_topic, workers_topic(group.app)):
         if cluster.describe([topic]):
             cluster.delete([topic])

@@ -1,9 +1,9 @@
-"""Creates the directory of a new project: an app, its topics, a test, sample data and settings that run as they are.
+"""Creates the directory of a new project: an app, its topics, a test, sample data and settings that work unchanged.
 
-The files are in `project_template/`, beside this module and in the wheel. Their names end in `.txt`, so that no tool
-takes them for code of this package. `@NAME@` in a file or its name stands for the name of the project.
+The files are in `project_template/`, next to this module and in the wheel. Their names end in `.txt`, so that no tool
+treats them as code of this package. `@NAME@` in a file or its name is replaced by the name of the project.
 
-The directory appears with all its files or not at all: they are written beside it, then renamed into place.
+The files are written to a temporary directory, which is then renamed. So a failure leaves no incomplete project.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def create_project(name: str, parent: Path) -> tuple[str, ...]:
             file = unfinished / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
-        unfinished.rename(target)  # replaces an empty directory, and no other
+        unfinished.rename(target)  # replaces an empty directory only
     except OSError as error:
         raise InputError(
             f"cannot create {target}: {error.strerror}",
@@ -78,7 +78,7 @@ def check_project_name(name: str) -> None:
 
 
 def _valid_name_like(name: str) -> str:
-    """A name that is accepted; `my-app` where nothing of the given one can be used."""
+    """A valid name that is similar to `name`; `my-app` if no part of it can be used."""
     found = re.sub(r"[^a-z0-9]+", "-", Path(name).name.lower()).lstrip("0123456789-")
     found = found[:_MOST_CHARACTERS].rstrip("-")
     return found if found and found not in _RESERVED else "my-app"

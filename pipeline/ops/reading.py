@@ -1,7 +1,7 @@
-"""Reads committed records of a topic for people: over ports, up to its end or without a limit.
+"""Reads the committed records of a topic for commands, up to its end or without a limit. Uses ports only.
 
-The end is exact. A transaction's marker occupies an offset, so the last record is rarely at the end; its
-offset is looked up first, and reading stops there however long the broker takes to answer.
+The end is exact. The marker of a transaction occupies an offset, so the last record is rarely at the end offset. Its
+offset is looked up first, and reading stops there, however slowly the broker answers.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ __all__ = [
 
 T = TypeVar("T")
 
-NOTHING_ARRIVES = "check that every broker runs, and run the command again"
+NOTHING_ARRIVES = "check that every broker is running, and run the command again"
 
 _POLL_RECORDS = 2_000
 _POLL_S = 0.5
-_SILENCE_S = 30.0  # with records still to come
+_SILENCE_S = 30.0  # without a record, before the end is reached
 _FIRST_SPAN = 64
-_STABLE_S = 60.0  # longer than the transaction of a producer that died lives on
+_STABLE_S = 60.0  # longer than the transaction timeout of a producer that died
 _LOOK_S = 0.1
 _ANSWER_S = 5.0
 
 
 def last_committed(reader: JournalReader, partition: TopicPartition, start: int, end: int) -> int | None:
-    """The offset of the last committed record in [start, end); None when there is none.
+    """The offset of the last committed record in [start, end); None if there is none.
 
-    Looks at the end first, and further back only while it finds nothing but markers and aborted records.
+    Reads backwards from the end, in growing ranges, while it finds only markers and aborted records.
     """
     span = _FIRST_SPAN
     while end > start:
@@ -62,8 +62,8 @@ def read_topic(
 ) -> Iterator[Record]:
     """Records from `starts` on, in order per partition, up to and including the offsets `lasts`.
 
-    Without `lasts` it does not end. Raises what makes a partition unreadable, and UnreachableError when
-    records are still to come and none does.
+    Without `lasts` the iterator does not end. Raises the error of a partition that cannot be read, and UnreachableError
+    if no record arrives for 30 s before the end.
     """
     left = dict(lasts) if lasts is not None else None
     source.assign(
@@ -78,7 +78,7 @@ def read_topic(
             heard_s = clock.monotonic_s()
         elif left is not None and clock.monotonic_s() - heard_s > _SILENCE_S:
             raise UnreachableError(
-                f"nothing arrives any more, and {', '.join(map(str, left))} is not read to its end",
+                f"no record arrived for {_SILENCE_S:.0f} s, before the end of {', '.join(map(str, left))}",
                 hint=NOTHING_ARRIVES,
             )
         for record in polled.records:
@@ -102,9 +102,9 @@ def committed_records(
     clock: Clock,
     within: Mapping[int, range] | None = None,
 ) -> Iterator[Record]:
-    """All committed records of a topic up to its end as of now, in order per partition.
+    """All committed records of a topic up to the end that it has now, in order per partition.
 
-    `within`: offsets by partition; only these, where it is given.
+    `within`: the offsets to read, by partition; None for all.
     """
     starts, lasts = {}, {}
     for number in range(topic.partitions) if within is None else within:
@@ -121,24 +121,24 @@ def committed_records(
 def settled_bounds(
     reader: JournalReader, partition: TopicPartition, clock: Clock, at_least: int = 0
 ) -> JournalBounds:
-    """The bounds, once nothing before the end as of now is open any more.
+    """The bounds of a partition, after all transactions before the end that it has now have ended.
 
-    What is read only up to the stable end lacks one's own last commit behind another's open transaction. `at_least`:
-    where the partition's leader is known to be. Raises UnreachableError when a transaction stays open, and
-    StaleReadError when the broker that answers is not that far.
+    A read that stops at the stable end would miss one's own last commit if another producer's transaction before it is
+    open. `at_least`: an end offset that the partition's leader has reported. Raises UnreachableError if a transaction
+    stays open, and StaleReadError if the broker that answers reports an end below `at_least`.
     """
     bounds = reader.bounds(partition)
     target = bounds.end
     if target < at_least:
         raise StaleReadError(
-            f"{partition} is at offset {at_least} or beyond; the broker that was asked sees it end at {target}"
+            f"{partition} ends at offset {at_least} or later, but the broker that answered reports the end {target}"
         )
     deadline = Deadline(clock, _STABLE_S, _LOOK_S)
     while bounds.stable_end < target:
         if not deadline.pause():
             raise UnreachableError(
-                f"{partition.topic} has had an open transaction for {_STABLE_S:.0f} s; it cannot be read to its end",
-                hint="try again; if it stays: runbooks/hanging-transaction.md",
+                f"{partition} cannot be read to its end: it has had an open transaction for {_STABLE_S:.0f} s",
+                hint="run the command again; if the error remains, see runbooks/hanging-transaction.md",
             )
         bounds = reader.bounds(partition)
     return JournalBounds(bounds.start, target, target)
@@ -149,9 +149,10 @@ def seeing(
     known_ends: Callable[[], Mapping[TopicPartition, int]],
     clock: Clock,
 ) -> Callable[[], JournalReader]:
-    """Opens readers that see partitions up to their known ends at least.
+    """Opens readers that can read each partition at least up to its known end.
 
-    One that does not is closed for another, which may find another broker. Raises StaleReadError when none does.
+    A reader that cannot is closed, and a new one is opened, which may connect to another broker. Raises StaleReadError
+    after 60 s.
     """
 
     def opened() -> JournalReader:
@@ -165,8 +166,9 @@ def seeing(
                     return reader
                 if deadline.has_passed():
                     raise StaleReadError(
-                        f"{short[0]} is at offset {ends[short[0]]} or beyond; readers see it end at {found[short[0]]}",
-                        hint="a transaction is open, or a broker has lost its controllers and still answers: try again",
+                        f"{short[0]} ends at offset {ends[short[0]]} or later, but can be read only up to offset "
+                        f"{found[short[0]]}",
+                        hint="a transaction is open, or a stale leader still answers; run the command again",
                     )
             except BaseException:
                 reader.close()
@@ -185,10 +187,10 @@ def read_settled(
     clock: Clock,
     at_least: int = 0,
 ) -> T:
-    """`fold` of all committed records, each with its offset, up to the settled end as of now.
+    """Call `fold` with all committed records and their offsets, up to the end that the partition has now.
 
-    Begun again, by a new client that may find another broker, when the one that is asked knows less than `at_least`.
-    Raises UnreachableError, StaleReadError.
+    Starts again with a new client, which may connect to another broker, if the broker that answers reports an end below
+    `at_least`. Raises UnreachableError, StaleReadError.
     """
     deadline = Deadline(clock, _STABLE_S, _LOOK_S)
     while True:
@@ -200,6 +202,6 @@ def read_settled(
             if not deadline.pause():
                 raise
         except UnreachableError:
-            # Where an end is known, its leader has answered a moment ago.
+            # An end is known only if the leader has answered recently, so it may be reachable again soon.
             if not at_least or not deadline.pause(_ANSWER_S):
                 raise

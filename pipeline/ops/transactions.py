@@ -1,17 +1,22 @@
-"""Transactions of a command that writes records together with a receipt of them: `ReceiptTransactions`.
+"""Transactions of a command that writes records together with a receipt: `ReceiptTransactions`.
 
-One transactional id, fenced before anything is read, and one transaction at a time. Its *receipt* (the position of a
-load, the marks of replayed letters) is committed with its records and has a nonce, new for each attempt, so that it
-tells what became of a transaction whose outcome is not known. Each fence is followed by a barrier
-(`transactions/proof.py`): the leaders of `places` (the receipts, and whatever else is decided by) say where they end,
-and a look at them must reach that (`known_ends`). `write`, until one attempt is committed (`transactions/outcomes.py`):
+There is one transactional id, which is fenced before anything is read, and one transaction at a time. A *receipt* is
+the position of a load, or the marks of replayed letters. It is committed with its records, and each attempt has a new
+nonce. So the committed receipt shows the outcome of a transaction if the client's answer did not.
+
+Each fence is followed by a barrier (`transactions/proof.py`). The leaders of `places` (the partitions of the receipts
+and of other data that decisions depend on) report where these partitions end. Every later read must reach these offsets
+(`known_ends`).
+
+`write` repeats these steps until one attempt is committed (`transactions/outcomes.py`):
 
 1. Begin, send the records and the receipt, flush, commit.
-2. Renew, when 1 failed or its outcome is unknown, and after a commit slow enough that the client may have sent it
-   twice: the fence, the barrier, and a look at the receipts that are committed, always together.
-3. Ours is there: done. What was there before: it was aborted, 1 again. Another one: another process continues, stop.
+2. Renew if step 1 failed, if its outcome is unknown, or if the commit was so slow that the client may have sent it
+   twice: fence, write the barrier, and read the committed receipts.
+3. The last receipt is ours: done. It is the previous one: the attempt was aborted, so repeat step 1. It is another one:
+   another process has taken over, so stop.
 
-A crash anywhere leaves records with their receipt, or an open transaction, which the next fence aborts.
+A crash leaves records with their receipt, or an open transaction, which the next fence aborts.
 """
 
 from __future__ import annotations
@@ -39,11 +44,11 @@ __all__ = ["ReceiptTransactions"]
 
 T = TypeVar("T")
 
-_ATTEMPTS = 5  # at one transaction, before its reason is given to the user
-_AWAY_S = 60.0  # how long Kafka may be away in the middle of the work
+_ATTEMPTS = 5  # at one transaction, before its error is reported
+_UNREACHABLE_S = 60.0  # how long to wait for Kafka between two transactions
 _POLL_S = 0.1
-_SLOW_BARRIERS = 3  # where each abort is slow, the last one is followed by a fence alone
-_CONTINUE = "what precedes them is committed; run the same command again to continue"
+_SLOW_BARRIERS = 3  # after this many slow aborts, fence without a barrier
+_CONTINUE = "all earlier records are committed; run the same command again to continue"
 
 
 class ReceiptTransactions:
@@ -65,13 +70,13 @@ class ReceiptTransactions:
 
     @property
     def known_ends(self) -> Mapping[TopicPartition, int]:
-        """These partitions are at least this long, as their leaders have said; what a look has to reach."""
+        """The end offsets that the leaders of `places` reported after the last fence. Every read must reach them."""
         return self._known_ends
 
     def fence(self, wait_s: float = 0.0) -> None:
-        """End every older producer of the id, waiting that long for an unreachable Kafka. Nothing is committed.
+        """Fence every older producer of the transactional id. Commits no transaction.
 
-        Raises FencedError, ConfigError, and what Kafka last answered.
+        `wait_s`: how long to wait while Kafka is unreachable. Raises FencedError, ConfigError, and Kafka's last error.
         """
         deadline = Deadline(self._clock, wait_s, _POLL_S)
         slow = failed = 0
@@ -99,18 +104,28 @@ class ReceiptTransactions:
         send: Callable[[TransactionEngine, T], None],
         outcome: Callable[[T], CommitOutcome],
     ) -> T:
-        """Commit one transaction, in as many attempts as it takes; the receipt of the one that was committed.
+        """Commit one transaction, in as many attempts as needed.
 
-        `what`: its records, for the error that gives them up. `receipt` makes one for an attempt, with a nonce of
-        its own; `send` sends the records and it; `outcome` reads what is committed now, and is asked again while
-        Kafka is unreachable.
+        Args:
+            what: Names the records in error messages.
+            receipt: Makes the receipt of an attempt, with a new nonce.
+            send: Sends the records and the receipt.
+            outcome: Reads the committed receipts and returns the outcome of an attempt. It is called again while Kafka
+                is unreachable.
 
-        Raises FencedError (another process continues), AbortableError (given up; at once where it is a RefusedError),
-        FatalTaskError (what was confirmed is gone), UnreachableError, ConfigError.
+        Returns:
+            The receipt of the committed attempt.
+
+        Raises:
+            FencedError: Another process has taken over.
+            AbortableError: The attempts failed. A RefusedError is raised without further attempts.
+            FatalTaskError: A transaction that Kafka confirmed is missing.
+            UnreachableError: Kafka is unreachable.
+            ConfigError: Kafka refuses the configuration.
         """
         if self._engine.fence_due:
             raise InvariantError(
-                f"{self.transactional_id}: a transaction without a fence and a look behind it"
+                f"{self.transactional_id}: a transaction was started before the fence and the read that it needs"
             )
         policy = _Receipt(self, self._engine, self._clock, what, receipt, send, outcome)
         committed = commit_until_settled(self._engine, policy)
@@ -118,23 +133,23 @@ class ReceiptTransactions:
         return committed
 
     def close(self) -> None:
-        """Release the client; a transaction that is open is left to the next fence."""
+        """Release the client. The next fence aborts a transaction that is open."""
         self._engine.close()
 
     def _confirm(self, policy: _Receipt[T], committed: T) -> None:
-        """Step 2 after a commit that was slow: what Kafka has confirmed must be there."""
+        """Step 2 after a slow commit: check that the transaction that Kafka confirmed is committed."""
         if not self._engine.fence_due:
             return
         policy.fence()
         if policy.settle([committed]) is None:
             raise FatalTaskError(
-                f"Kafka confirmed a transaction of {self.transactional_id} and has lost it",
+                f"Kafka confirmed a transaction of {self.transactional_id}, but its records are missing",
                 hint="check the brokers: acknowledged records may be missing",
             )
 
 
 class _Receipt(Generic[T]):
-    """`OutcomePolicy` of one transaction: an attempt is a receipt, and the committed receipts settle a doubt."""
+    """`OutcomePolicy` of one transaction: an attempt is a receipt, and the committed receipts show the outcome."""
 
     def __init__(
         self,
@@ -165,11 +180,11 @@ class _Receipt(Generic[T]):
 
     def fence(self) -> None:
         """Step 2: the fence and the barrier."""
-        self._transactions.fence(_AWAY_S)
+        self._transactions.fence(_UNREACHABLE_S)
 
     def settle(self, attempts: Sequence[T]) -> T | None:
-        """Step 2: the read, with retries; and step 3. The receipts before the last one were aborted."""
-        deadline = Deadline(self._clock, _AWAY_S, _POLL_S)
+        """Step 2: the read, with retries. Step 3. All attempts but the last one were aborted."""
+        deadline = Deadline(self._clock, _UNREACHABLE_S, _POLL_S)
         while True:
             try:
                 found = self._outcome(attempts[-1])
@@ -178,16 +193,16 @@ class _Receipt(Generic[T]):
                     raise
                 continue
             if found is CommitOutcome.SUPERSEDED:
-                raise FencedError(f"{self._transactions.transactional_id}: another process continues")
+                raise FencedError(f"{self._transactions.transactional_id}: another process has taken over")
             return attempts[-1] if found is CommitOutcome.COMMITTED else None
 
     def abort_failed(self, error: PipelineError) -> None:
-        """The fence that follows ends the transaction."""
+        """Do nothing: the fence that follows aborts the transaction."""
 
     def not_committed(self, error: PipelineError) -> None:
-        """Give up what would be refused again, and after some attempts."""
+        """Raise an error after several attempts, or at once if a new attempt would be refused again."""
         self._failed += 1
-        if isinstance(error, RefusedError):  # for what is in a record: it would be refused again
+        if isinstance(error, RefusedError):  # because of a record's content: it would be refused again
             raise RefusedError(
                 f"{self._what}: {error.message}",
                 hint=f"{error.hint or 'correct the record or the settings of the topic'}; {_CONTINUE}",

@@ -220,7 +220,7 @@ def test_letters_that_cannot_be_replayed_are_named_and_end_the_command_with_1(ca
     driver.broker.produce(Output(GROUP.dead_letter_topic, None, b"1", 0, headers))
     done = case.run("replay", code=1)
     assert "2 dead letters replayed" in done.stdout
-    assert "topic gone is no longer an input of group main: bring its handler back" in done.stderr
+    assert "topic gone is no longer an input of group main: restore its handler" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_letters_that_cannot_be_replayed_are_named_and_end_the_command_with_1(ca
     [
         (("show", "0:999"), "topic orders.main.dead-letters has no such dead letter"),
         (("replay", "0:999"), "topic orders.main.dead-letters has no such dead letter"),
-        (("replay", "17"), "'17' is no dead letter"),
+        (("replay", "17"), "'17' is not the id of a dead letter"),
         (("list", "--group", "other"), "app orders has no group other"),
     ],
 )

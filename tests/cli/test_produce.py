@@ -63,7 +63,7 @@ def test_files_that_do_not_belong_together_are_refused() -> None:
     """A load has one format, and its rows become records in one way."""
     result = CliRunner().invoke(assemble("produce"), ["produce", "t", "a.csv", "b.jsonl", "--name", "n"])
     assert isinstance(result.exception, InputError)
-    assert "a load has one format" in result.exception.message
+    assert "all files of a load must have one format" in result.exception.message
 
 
 def test_a_topic_that_is_declared_with_ids_is_not_loaded_without(

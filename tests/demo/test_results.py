@@ -1,4 +1,4 @@
-"""The demonstration's comparison: the plain loop agrees with the app, and every kind of difference is found."""
+"""The demonstration's comparison: the expected results are those of the app, and every difference is found."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _plain(value: object) -> object:
     return json.loads(msgspec.json.encode(value))
 
 
-def test_the_app_agrees_with_the_plain_loop(tmp_path: Path) -> None:
+def test_the_app_computes_the_expected_results(tmp_path: Path) -> None:
     """Otherwise each demonstration reports an error that Kafka and the kills have not caused."""
     file = tmp_path / "payments.jsonl"
     write_payments(file, 3_000, seed=1)

@@ -72,5 +72,5 @@ def test_a_partition_that_fails_and_one_that_falls_silent_are_errors() -> None:
             self.advance(1)
             return super().monotonic_s()
 
-    with pytest.raises(UnreachableError, match="nothing arrives"):
+    with pytest.raises(UnreachableError, match="no record arrived"):
         list(read_topic(MemorySources(broker).open("g"), Ticking(), {P0: 2}, {P0: 99}))

@@ -100,7 +100,7 @@ def test_a_plan_is_shown_applied_and_empty_then(declared: Declared) -> None:
     assert "partitions     2 -> 3" in out
     assert "! retention.ms   -1 -> 60000" in out
     assert "segment.bytes  2000000 -> default" in out
-    assert f"-> if that is meant: --allow {name}" in out
+    assert f"-> to accept that, add --allow {name}" in out
     assert "no topic setting 'retentoin.ms'; did you mean 'retention.ms'?" in out
     declared.declare("-b", 1)
     _, err = declared.run("apply", code=1)
@@ -232,10 +232,10 @@ def test_a_worker_compares_its_topics_with_their_declarations(declared: Declared
     ]
     declared.declare("", 2, retention_ms="-1", segment_bytes="2000000")
     _, err = command.run("worker", "shop:app", code=1)
-    assert f"topic {name} has 1 partitions, and topics/{name}.yaml declares 2" in err
+    assert f"topic {name} has 1 partitions, but topics/{name}.yaml declares 2" in err
     assert "pipeline topics plan --dir topics" in err
     out, _ = declared.run("apply", "--allow", name, code=1)
-    assert f"group {name}/main reads it: with 2 partitions instead of 1" in out
+    assert f"group {name}/main reads the topic: with 2 partitions instead of 1" in out
     assert "runbooks/partitions-changed.md" in out
     _, err = command.run("worker", "shop:app", "--topics-dir", "elsewhere", code=1)
     assert "the directory elsewhere (worker.topics_dir) does not exist" in err

@@ -156,7 +156,7 @@ def test_a_commit_that_was_confirmed_and_is_gone_is_a_loss() -> None:
     command.transactions.fence()
     command.producers.takes_s = {"commit": 1.0}
     command.looks = [CommitOutcome.ABORTED]
-    with pytest.raises(FatalTaskError, match="has lost it"):
+    with pytest.raises(FatalTaskError, match="its records are missing"):
         command.write()
 
 
@@ -210,5 +210,5 @@ def test_a_refused_record_is_not_sent_five_times(found: CommitOutcome) -> None:
     else:
         with pytest.raises(RefusedError, match="record 1: topic out refuses it") as raised:
             command.write()
-        assert "raise the limit; what precedes them is committed" in str(raised.value)
+        assert "raise the limit; all earlier records are committed" in str(raised.value)
     assert command.looked == 1

@@ -1,1 +1,1 @@
-"""Dead letters: which there are, which were replayed, and replays of them, each exactly once."""
+"""Lists dead letters, replays them exactly once, discards and purges them."""

@@ -1,7 +1,7 @@
-"""Marks records that failed as handled, without replaying them.
+"""Marks failed records as discarded, without replaying them.
 
-The protocol is that of a replay, with the same fence, but only marks are written. A discard that was killed can be
-run again. `Replayer` with `again` also replays discarded records.
+The protocol is that of a replay, with the same fence, but only marks are written. A discard that was killed can be run
+again. `Replayer` with `again` also replays discarded records.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["Discarder"]
 
 
 class Discarder(Replayer):
-    """Discards records of one group. Use it once, from one thread."""
+    """Discards failed records of one group. Use an object once, from one thread."""
 
     def _prepare(self) -> None:
-        """A discard sends no replays, so it needs no topic for them."""
+        """Do nothing: a discard sends no replays, so it needs no topic for them."""
 
-    def _refusal(self, found: DeadLetter) -> str | None:  # noqa: ARG002 - whatever cannot be replayed can be discarded
+    def _refusal(self, found: DeadLetter) -> str | None:  # noqa: ARG002 - every record can be discarded
         return None
 
     def _mark(self, letter: DeadLetter, place: LetterId, nonce: str) -> ReplayMark:
@@ -30,4 +30,4 @@ class Discarder(Replayer):
         return msgspec.structs.replace(mark, times=mark.times - 1, replay=mark.replay - 1, discarded=True)
 
     def _send_letters(self, engine: TransactionEngine, batch: list[DeadLetter]) -> None:
-        """The marks are all that is sent."""
+        """Do nothing: only marks are sent."""

@@ -1,6 +1,6 @@
-"""The dead letters of a group, as they are in Kafka, and which of them are meant.
+"""Reads the dead letters of a group from Kafka, and selects some of them.
 
-A letter is named by its place in the dead-letter topic, `PARTITION:OFFSET`.
+The id of a letter is its partition and offset in the dead-letter topic, `PARTITION:OFFSET`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from pipeline.runtime.environment import Environment
 
 __all__ = ["Choice", "DeadLetter", "LetterId", "dead_letter_topic", "letter_id", "places_of", "read_letters"]
 
-_READER = "pipeline.deadletters"  # the client wants a group; nothing is ever committed to it
+_READER = "pipeline.deadletters"  # the client requires a consumer group; no offset is committed to it
 LetterId = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One dead letter: what its headers say, and the record that it keeps. `headers`: the record's own."""
+    """One dead letter.
+
+    `letter`: the facts in its headers. `key`, `value`, `headers`: those of the record that failed.
+    """
 
     partition: int
     offset: int
@@ -44,18 +47,22 @@ class DeadLetter:
 
 
 def letter_id(text: str) -> LetterId:
-    """The place that a person has typed. Raises InputError."""
+    """The id in the form `PARTITION:OFFSET`. Raises InputError if the text has another form."""
     partition, colon, offset = text.partition(":")
     if not (colon and partition.isdecimal() and offset.isdecimal()):
-        raise InputError(f"{text!r} is no dead letter", hint="they are named PARTITION:OFFSET, as in 0:17")
+        raise InputError(
+            f"{text!r} is not the id of a dead letter",
+            hint="an id has the form PARTITION:OFFSET, for example 0:17",
+        )
     return int(partition), int(offset)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which letters are meant; whatever is left out excludes none.
+    """A selection of letters. A condition that is not given excludes no letter.
 
-    `ids`: those alone. `partition`: of the record, and so of its task. `error`: a part of the error's text.
+    `ids`: only these letters. `partition`: the partition of the record, and so its task. `error`: a part of the error's
+    text.
     """
 
     ids: Collection[LetterId] = ()
@@ -63,27 +70,27 @@ class Choice:
     error: str = ""
 
     def takes(self, found: DeadLetter) -> bool:
-        """Whether it is one of them."""
+        """Whether the letter meets all conditions."""
         return self.names(found) and self.fits(found)
 
     def names(self, found: DeadLetter) -> bool:
-        """Whether it is named, or no letter is."""
+        """Whether the letter's id is given, or no id is."""
         return not self.ids or found.id in self.ids
 
     def fits(self, found: DeadLetter) -> bool:
-        """Whether its partition and error are meant."""
+        """Whether the letter meets the conditions on partition and error."""
         if self.partition is not None and found.letter.origin.partition != self.partition:
             return False
         return self.error in found.letter.error
 
 
 def dead_letter_topic(group: GroupId, cluster: Cluster) -> TopicInfo:
-    """Where a group's letters are. Raises InputError when it never had any."""
+    """The dead-letter topic of a group. Raises InputError if it does not exist."""
     found = cluster.describe([group.dead_letter_topic]).get(group.dead_letter_topic)
     if found is None:
         raise InputError(
             f"group {group.group} of app {group.app} has no dead letters: there is no topic {group.dead_letter_topic}",
-            hint="a worker creates it when a handler of the group has on_error='dead_letter'",
+            hint="a worker creates the topic if a handler of the group has on_error='dead_letter'",
         )
     return found
 
@@ -96,10 +103,9 @@ def places_of(topic: TopicInfo) -> list[TopicPartition]:
 def read_letters(
     topic: TopicInfo, choice: Choice, environment: Environment, within: Mapping[int, range] | None = None
 ) -> Iterator[DeadLetter]:
-    """Those that are meant, up to the topic's end as of now, in order per partition.
+    """The selected letters, up to the end that the topic has now, in order per partition.
 
-    `within`: offsets by partition; only these are read. A record that another program has written is skipped.
-    Raises UnreachableError.
+    `within`: the offsets to read, by partition. A record that is not a dead letter is skipped. Raises UnreachableError.
     """
     within = _within(topic, choice.ids) if within is None else within
     with (
@@ -113,7 +119,7 @@ def read_letters(
 
 
 def _within(topic: TopicInfo, ids: Collection[LetterId]) -> dict[int, range] | None:
-    """Where to look for letters that are named: a topic of a million need not be read for one."""
+    """The offsets to read for these ids, by partition, so that the rest of the topic is not read; None for all."""
     offsets: dict[int, list[int]] = {}
     for partition, offset in ids:
         if partition < topic.partitions:

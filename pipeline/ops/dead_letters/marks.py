@@ -1,9 +1,11 @@
-"""Which dead letters were replayed or discarded: one record each in the compacted topic `pipeline.replays.<app>`.
+"""The marks of dead letters that were replayed or discarded: records in the compacted topic `pipeline.replays.<app>`.
 
-A mark is written in the transaction that replays its letter, so there is one if, and only if, the letter is on its way.
-Marks are JSON for people to read, with a version and a checksum over the exact bytes of the body. A mark names the
-dead-letter topic by its id, too: in one that was created again the same place is another letter. That a letter was
-discarded is beside the body, with a checksum of its own: for earlier releases it is a letter that was replayed.
+A mark is written in the transaction that replays its letter, so a letter has a mark if, and only if, it was replayed.
+
+Marks are readable JSON with a version and a checksum over the exact bytes of the body. A mark includes the id of the
+dead-letter topic, because the same offset in a topic that was created again is another letter. A separate field with
+its own checksum, outside the body, tells that the letter was discarded. Earlier releases ignore it, and treat the
+letter as replayed.
 """
 
 from __future__ import annotations
@@ -37,9 +39,16 @@ _CONFIG = {"cleanup.policy": "compact", "segment.bytes": "16777216", "min.cleana
 
 
 class ReplayMark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`partition`, `offset`: the letter's. `times`: how often it was replayed; `replay`: as which replay of its record.
+    """The mark of one letter.
 
-    `nonce`: of the attempt, by which a replay knows its own. `discarded`: it is not to be replayed.
+    Attributes:
+        partition: The partition of the letter.
+        offset: The offset of the letter.
+        topic_id: The id of the dead-letter topic.
+        times: How often the letter was replayed.
+        replay: The number of the last replay among all replays of its record.
+        nonce: Unique to each attempt, so that a replay recognizes its own marks.
+        discarded: The record was discarded.
     """
 
     app: str
@@ -58,7 +67,7 @@ Marks = dict[LetterId, ReplayMark]
 
 
 def mark_output(mark: ReplayMark) -> Output:
-    """The record that says it, keyed by the letter."""
+    """The record of a mark. Its key is the letter's id."""
     body = msgspec.json.encode(msgspec.structs.replace(mark, discarded=False))
     discarded = json_checksum(body + _DISCARDED) if mark.discarded else ""
     value = _ENVELOPE.seal(body, {"discarded": discarded})
@@ -66,12 +75,12 @@ def mark_output(mark: ReplayMark) -> Output:
 
 
 def forgotten_mark(mark: ReplayMark, now_ms: int) -> Output:
-    """The record that removes a mark of a letter that no longer exists."""
+    """The tombstone that removes the mark of a letter that no longer exists."""
     return Output(replay_marks_topic(mark.app), _key(mark), None, now_ms)
 
 
 def decode_mark(data: bytes, app: str) -> ReplayMark:
-    """The mark, verified. Raises CorruptStateError."""
+    """The mark in a record. Raises CorruptStateError if it is damaged, or has an unknown version."""
     try:
         sealed = _ENVELOPE.read(data)
         body = _ENVELOPE.verify(sealed)
@@ -93,10 +102,10 @@ def decode_mark(data: bytes, app: str) -> ReplayMark:
 
 
 def read_marks(group: GroupId, topic_id: str, environment: Environment, at_least: int = 0) -> Marks:
-    """The marks of a group's letters, by letter. `topic_id`: of the dead-letter topic.
+    """The marks of a group's letters, by letter id.
 
-    `at_least`: where the leader of the marks is known to be; without it what is read may be old. Raises
-    CorruptStateError, UnreachableError, StaleReadError.
+    `topic_id`: the id of the dead-letter topic. `at_least`: an end offset that the partition's leader has reported;
+    without it, the marks may be old. Raises CorruptStateError, UnreachableError, StaleReadError.
     """
     place = marks_place(group)
     if not at_least and not environment.cluster.describe([place.topic]):
@@ -116,12 +125,12 @@ def read_marks(group: GroupId, topic_id: str, environment: Environment, at_least
 
 
 def marks_place(group: GroupId) -> TopicPartition:
-    """Where the marks of an app are."""
+    """The partition of an app's marks."""
     return TopicPartition(replay_marks_topic(group.app), 0)
 
 
 def ensure_marks_topic(group: GroupId, cluster: Cluster) -> None:
-    """Create the topic of marks. Raises ConfigError when it would forget them."""
+    """Create the topic of marks if it does not exist. Raises ConfigError if its settings would delete marks."""
     name = replay_marks_topic(group.app)
     found = cluster.describe([name]).get(name)
     if found is None:
@@ -131,7 +140,7 @@ def ensure_marks_topic(group: GroupId, cluster: Cluster) -> None:
     if found.partitions != 1 or policy != "compact":
         raise ConfigError(
             f"{name} must have 1 partition and cleanup.policy=compact; it has {found.partitions} and {policy}",
-            hint="it would forget what was replayed; set cleanup.policy=compact again",
+            hint="without them the marks of replayed letters are lost; set cleanup.policy=compact",
         )
 
 
@@ -141,6 +150,6 @@ def _key(mark: ReplayMark) -> bytes:
 
 def _corrupt(app: str, what: str) -> CorruptStateError:
     return CorruptStateError(
-        f"it cannot be told which dead letters of app {app} were replayed: {what} in {replay_marks_topic(app)}",
-        hint="nothing was replayed; find out who else writes to that topic",
+        f"it is unknown which dead letters of app {app} were replayed: {what} in {replay_marks_topic(app)}",
+        hint="no dead letter was replayed; find out which other program writes to that topic",
     )

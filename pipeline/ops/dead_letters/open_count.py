@@ -35,7 +35,7 @@ _READS_AT_ONCE = 8
 
 
 class OpenCount:
-    """The tally of one group during one command. `topic`: the dead-letter topic. First `look`, then `begin`."""
+    """The tally of one group during one command. Call `look` first, then `begin`. `topic`: the dead-letter topic."""
 
     def __init__(self, group: GroupId, topic: TopicInfo, environment: Environment) -> None:
         self._group = group
@@ -44,22 +44,22 @@ class OpenCount:
         self._counts: Mapping[int, LetterCount] | None = None
         self._tally: LetterTally | None = None
         self._sent: LetterTally | None = None
-        self.stale = False  # the tally in Kafka is not what was counted
+        self.stale = False  # whether the tally in Kafka differs from the count
 
     @property
     def needs_all(self) -> bool:
-        """Whether all letters must be read, since nothing was counted before."""
+        """Whether all letters must be read, because there is no tally yet."""
         return self._counts is not None and self._tally is None
 
     @property
     def place(self) -> TopicPartition:
-        """Where the tally is."""
+        """The partition of the tally."""
         return TopicPartition(letter_counts_topic(self._group.app), 0)
 
     def look(self) -> None:
-        """Read what tasks have counted. Raises UnreachableError.
+        """Read the counts of the tasks from their last entries. Raises UnreachableError.
 
-        Before the barrier in the dead-letter topic: so the letters of the entries that are read lie before it.
+        Call it before the barrier in the dead-letter topic, so that the letters of these entries precede the barrier.
         """
         if not self._environment.cluster.describe([self.place.topic]):
             self._environment.cluster.create([TopicSpec(self.place.topic, partitions=1, config=_CONFIG)])
@@ -67,13 +67,13 @@ class OpenCount:
             self._counts = self._last_counts(reader)
 
     def begin(self, journals: Callable[[], JournalReader]) -> None:
-        """Read the last tally, with a reader that `journals` opens behind the barrier. Raises UnreachableError."""
+        """Read the last tally. `journals` opens a reader that reads up to the barrier. Raises UnreachableError."""
         with closing(journals()) as reader:
             tally = read_tallies(self._group.app, reader).get(self._group.group)
             self._tally = tally if tally is not None and tally.topic_id == self._topic.topic_id else None
 
     def take(self, records: Sequence[FailedRecord], marks: Marks) -> None:
-        """All records of the group, as they were read after `begin`."""
+        """Count the open ones of `records`: all failed records of the group, read after `begin`."""
         if self._counts is None:
             return
         counts = {
@@ -95,7 +95,7 @@ class OpenCount:
         self.stale = (before.open, before.whole) != (after.open, after.whole)
 
     def output(self, closed: int) -> Sequence[Output]:
-        """The record that says so after `closed` open records were marked. `committed` tells that it counts."""
+        """The record of the tally after `closed` open records were marked. Call `committed` after its commit."""
         if self._tally is None:
             return ()
         now_ms = self._environment.clock.wall_ms()
@@ -104,7 +104,7 @@ class OpenCount:
         return (Output(self.place.topic, key, encode_tally(self._sent), now_ms),)
 
     def committed(self) -> None:
-        """The last output was committed."""
+        """Use the tally of the last `output` from now on: it was committed."""
         self._tally, self.stale = self._sent or self._tally, False
 
     def _last_counts(self, reader: JournalReader) -> dict[int, LetterCount]:
@@ -125,6 +125,6 @@ class OpenCount:
 
 
 def _is_later(record: FailedRecord, counts: Mapping[int, LetterCount]) -> bool:
-    """Whether its newest letter is behind the entry whose count was read: tasks count that one themselves."""
+    """Whether its newest letter was written after the entry whose count was read. The task counts that letter."""
     count = counts.get(record.task)
     return count is not None and record.number > count.at

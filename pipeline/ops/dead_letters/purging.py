@@ -1,7 +1,7 @@
 """Deletes dead letters that are no longer needed: `plan_purge`, `purge`.
 
-Kafka deletes records only from the start of a partition. So a purge deletes, in each partition, the letters before
-the first one that is open: the newest letter of a record that was neither replayed nor discarded.
+Kafka deletes records only from the start of a partition. So a purge deletes, in each partition, the letters before the
+first open one. A letter is open if it is the newest letter of a record that was neither replayed nor discarded.
 
 1. Fence the replays and discards of the group, write a barrier in the marks and the letters
    (`transactions/proof.py`), and read the marks.
@@ -42,9 +42,10 @@ BATCH_MARKS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """What is deleted. `before`: by partition, the first offset that stays. `letters`: how many are deleted.
+    """The result of a purge, or its plan.
 
-    `open`: records that are open. `behind`: letters that are not needed and stay, since an open one is before them.
+    `before`: the first offset that stays, by partition. `letters`: how many letters are deleted. `open`: the number of
+    open records. `behind`: how many letters are not needed, but stay because an open one precedes them.
     """
 
     before: dict[int, int]
@@ -54,12 +55,12 @@ class Purge:
 
 
 def plan_purge(group: GroupId, environment: Environment) -> Purge:
-    """What a purge would delete now. Raises InputError (the group has no dead letters), UnreachableError."""
+    """The letters that a purge would delete. Raises InputError (the group has no dead letters), UnreachableError."""
     return _plan(group, dead_letter_topic(group, environment.cluster), environment, {})
 
 
 def purge(group: GroupId, environment: Environment, retry_backoff_ms: int) -> Purge:
-    """Delete the letters that are not needed; what was deleted.
+    """Delete the letters that are not needed, and return which ones.
 
     Raises InputError (the group has no dead letters), FencedError, UnreachableError, CorruptStateError.
     """
@@ -92,7 +93,7 @@ def purge(group: GroupId, environment: Environment, retry_backoff_ms: int) -> Pu
 def _plan(
     group: GroupId, topic: TopicInfo, environment: Environment, ends: Mapping[TopicPartition, int]
 ) -> Purge:
-    """`ends`: of marks and letters, behind the barrier. Letters that come later are read or not, and stay."""
+    """`ends`: the ends of marks and letters after the barrier. Letters that were written later are not deleted."""
     marks = read_marks(group, topic.topic_id, environment, ends.get(marks_place(group), 0))
     with closing(environment.journals()) as reader:
         found = reader.stable_ends(places_of(topic))
@@ -119,7 +120,7 @@ def _forgotten(group: GroupId, topic: TopicInfo, environment: Environment) -> Se
 
 
 def _forget(marks: Sequence[ReplayMark], transactions: ReceiptTransactions, environment: Environment) -> None:
-    """Remove marks. Whether that was committed does not matter: the next purge removes what is left."""
+    """Remove marks. The outcome of the commit does not matter: the next purge removes the remaining ones."""
     now_ms = environment.clock.wall_ms()
     transactions.write(
         f"{len(marks)} marks to remove",

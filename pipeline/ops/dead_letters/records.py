@@ -1,11 +1,11 @@
-"""Records that failed: the dead letters of a group, grouped by the record that they are copies of.
+"""Failed records: the dead letters of a group, grouped by the record that they are copies of.
 
 A record has several letters if its replay failed, or if it was handled again after a reset. The newest letter
-represents the record: it is the one that is replayed, and its mark says whether the record is open, replayed or
+represents the record: it is the one that is replayed, and its mark shows whether the record is open, replayed or
 discarded.
 
-Letters of a record with a key are in one partition, in order. Letters of a record without a key may be anywhere; the
-newest is then the one that was given up last.
+Letters of a record with a key are in one partition, in order. Letters of a record without a key can be in any
+partition; the newest one is the one whose handler failed last.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TO_THE_END = 2**63 - 1
 
 
 class State(StrEnum):
-    """What became of a record that failed. OPEN: its newest letter was neither replayed nor discarded."""
+    """The state of a failed record. OPEN: its newest letter was neither replayed nor discarded."""
 
     OPEN = "open"
     REPLAYED = "replayed"
@@ -37,10 +37,17 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class FailedRecord:
-    """A record and its letters. `newest`: the letter that counts, with `failed_ms` and `replay` from its headers.
+    """A failed record and its letters.
 
-    `task`, `number`: which letter of which task that is, if its headers say so. `named`: the choice names one of the
-    record's letters, or none at all. `fits`: the newest letter fits the rest of the choice.
+    Attributes:
+        newest: The id of the newest letter.
+        failed_ms: From the headers of the newest letter.
+        replay: From the headers of the newest letter.
+        named: The choice has the id of one of the record's letters, or no ids.
+        fits: The newest letter meets the other conditions of the choice.
+        ids: The ids of all letters.
+        task: The task that wrote the newest letter.
+        number: The number of the newest letter among the letters of that task, if its headers have it.
     """
 
     newest: LetterId = (-1, -1)
@@ -54,11 +61,11 @@ class FailedRecord:
 
     @property
     def meant(self) -> bool:
-        """Whether the choice means this record."""
+        """Whether the choice selects this record."""
         return self.named and self.fits
 
     def add(self, found: DeadLetter, choice: Choice, *, own: bool) -> None:
-        """Add a letter that was read after those before it in its partition. `own`: by a task of the group."""
+        """Add a letter. Letters of a partition must be added in order. `own`: a task of the group wrote it."""
         self.ids.append(found.id)
         self.named = self.named or choice.names(found)
         time = found.letter.failed_ms, found.letter.replay
@@ -69,7 +76,7 @@ class FailedRecord:
             self.number = found.letter.number if own else NOT_NUMBERED
 
     def state(self, marks: Mapping[LetterId, ReplayMark]) -> State:
-        """What `marks` say of the newest letter. The older letters of a record that failed again have marks, too."""
+        """The state, from the mark of the newest letter. Older letters can have marks, too, if the replay failed."""
         mark = marks.get(self.newest)
         if mark is None:
             return State.OPEN
@@ -79,17 +86,16 @@ class FailedRecord:
 def failed_records(
     topic: TopicInfo, group: GroupId, choice: Choice, environment: Environment, *, everything: bool = False
 ) -> list[FailedRecord]:
-    """The records that failed, up to the topic's end as of now, in the order of their first letters.
+    """The failed records, up to the end that the topic has now, in the order of their first letters.
 
-    Holds a few hundred bytes for each record, no keys and no values. If the choice names letters, only those
-    partitions are read that may hold letters of the same records, unless `everything` is wanted. Raises
+    Keeps a few hundred bytes in memory for each record, without keys and values. If the choice has ids, only the
+    partitions that can have letters of the same records are read. `everything`: read all partitions. Raises
     UnreachableError.
     """
     within = None if everything else _within(topic, choice.ids, environment)
     records: dict[bytes, FailedRecord] = {}
-    without_id: dict[
-        bytes, str
-    ] = {}  # of letters of earlier releases: the topic id that they turn out to have
+    # Letters of earlier releases have no topic id. A later letter of the same record shows it.
+    without_id: dict[bytes, str] = {}
     for found in read_letters(topic, Choice(), environment, within):
         letter, origin = found.letter, found.letter.origin
         owner = (letter.app, letter.group) if letter.app else group
@@ -105,7 +111,7 @@ def failed_records(
 
 
 def _digest(*parts: object) -> bytes:
-    """Names a record in a few bytes: there may be a million of them."""
+    """A short key for a record: there can be millions of records."""
     return blake2b("\0".join(map(str, parts)).encode(), digest_size=16).digest()
 
 
@@ -120,7 +126,7 @@ def newest_letters(
 
 
 def _within(topic: TopicInfo, ids: Collection[LetterId], environment: Environment) -> dict[int, range] | None:
-    """Where letters of the same records as these letters may be; None for everywhere."""
+    """The offsets that can hold letters of the same records as these letters, by partition; None for all."""
     if not ids:
         return None
     first: dict[int, int] = {}

@@ -1,26 +1,27 @@
-"""Replays dead letters, each exactly once, over ports.
+"""Replays dead letters, each exactly once. Uses ports only.
 
-A replayed letter goes to `<app>.<group>.replays`, which only its group reads, at the partition of its task: in the
-original topic every other group and app would meet the record a second time. The protocol:
+A replay of a letter is a record in `<app>.<group>.replays`, in the partition of its task. Only the group reads that
+topic. In the original topic, other groups and apps would handle the record a second time. The protocol:
 
-1. Fence: open the group's transactional producer and `init`: of two replays at once the older one can commit no more.
-   Then a barrier in the marks, the count and the dead letters: their leaders say where they end
-   (`transactions/proof.py`).
-   Every reader from here on sees them up to there.
-2. Recall: read the marks of the app, up to their end as of now, which is not before the barrier, waiting for what is
-   open before it.
-3. Choose: of the records that are meant, the newest letter, where it has no mark (`records`), in order.
-4. Commit: begin, send a batch of them and a mark for each of the records' letters that has none, flush, commit.
-5. Renew, when 4 failed or its outcome is unknown, and after a commit slow enough that the client may have sent it
-   twice: close, 1, 2, and the mark found of the batch's first letter decides. 3 to 5 until there is no letter left.
+1. Fence: open the group's transactional producer and call `init`. Of two concurrent replays, the older one cannot
+   commit any more. Then write a barrier in the marks, the count and the dead letters: their leaders report where they
+   end (`transactions/proof.py`). All later reads reach these offsets.
+2. Recall: read the marks of the app up to their current end, which is not before the barrier, after all transactions
+   before it have ended.
+3. Choose the newest letter of each selected record, if it has no mark (`records`), in order.
+4. Commit: begin, send a batch of these letters and a mark for each letter of their records that has none, flush,
+   commit.
+5. Renew if step 4 failed, if its outcome is unknown, or if the commit was so slow that the client may have sent it
+   twice: close, then steps 1 and 2. The mark of the batch's first letter decides. Repeat steps 3 to 5 until no letter
+   is left.
 
-| a crash   | leaves                                                          | the next run            |
-|-----------|-----------------------------------------------------------------|-------------------------|
-| before 4  | nothing                                                         | replays all             |
-| during 4  | an open transaction; its `init` (1) aborts it, or it was decided | replays what has no mark |
-| after 4   | letters with their marks                                        | replays the others      |
+| a crash       | leaves                                                              | the next run                  |
+|---------------|---------------------------------------------------------------------|-------------------------------|
+| before step 4 | no change                                                           | replays all letters           |
+| during step 4 | an open transaction, which step 1 aborts unless it was committed    | replays letters without marks |
+| after step 4  | letters with their marks                                            | replays the other letters     |
 
-What is in the topic is handled once, since it is an input like others. Being fenced is final.
+The group handles each record of the topic once, because the topic is one of its inputs. A fenced replay never resumes.
 """
 
 from __future__ import annotations
@@ -54,13 +55,13 @@ __all__ = ["Refused", "ReplayReport", "Replayer"]
 
 BATCH_LETTERS = 500
 BATCH_BYTES = 4 * 1024 * 1024
-_RECORD_BYTES = 256  # what a broker counts beside the value
+_RECORD_BYTES = 256  # what a broker counts in addition to the value
 _NONCE_BYTES = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A letter that was meant and cannot be replayed."""
+    """A selected letter that cannot be replayed, and the reason."""
 
     letter: DeadLetter
     reason: str
@@ -68,9 +69,10 @@ class Refused:
 
 @dataclass(slots=True)
 class ReplayReport:
-    """What one run has done: `letters`, one for each record.
+    """The result of one run.
 
-    `before`: records that were meant and had been replayed or discarded already; `discarded` of them the latter.
+    `letters`: how many were replayed, one for each record. `before`: how many selected records had been replayed or
+    discarded before; `discarded`: how many of these were discarded. `refused`: letters that cannot be replayed.
     """
 
     letters: int = 0
@@ -80,9 +82,9 @@ class ReplayReport:
 
 
 class Replayer:
-    """Replays letters of one group, one for each record that failed. Use it once, from one thread.
+    """Replays dead letters of one group, one for each failed record. Use an object once, from one thread.
 
-    `again`: also records that were replayed or discarded before, one more time in each run.
+    `again`: also replay records that were replayed or discarded before.
     """
 
     def __init__(
@@ -106,16 +108,25 @@ class Replayer:
         )
 
     def plan(self, choice: Choice, replayed: ReplayReport, most: int | None = None) -> Iterator[DeadLetter]:
-        """The letters that `run` would replay now; `replayed` is told what else was meant. Changes nothing."""
+        """The letters that `run` would replay now. Adds the other selected records to `replayed`. Changes nothing."""
         self._recall()
         yield from self._chosen(choice, most, replayed)
 
     def run(
         self, choice: Choice, most: int | None = None, progress: Callable[[int], None] = lambda _: None
     ) -> ReplayReport:
-        """Replay them. `most`: letters at most. `progress` is told how many have been committed so far.
+        """Replay the selected letters.
 
-        Raises FencedError (another replay of the group runs), UnreachableError, ConfigError, CorruptStateError.
+        Args:
+            choice: The selection.
+            most: The largest number of letters to replay; None for all.
+            progress: Called after each commit with the number of letters replayed so far.
+
+        Raises:
+            FencedError: Another replay of the group was started.
+            UnreachableError: Kafka is unreachable.
+            ConfigError: The topic of marks has unsuitable settings.
+            CorruptStateError: A mark cannot be read.
         """
         replayed = ReplayReport()
         try:
@@ -135,21 +146,23 @@ class Replayer:
                 self._commit_count()
         except FencedError as error:
             raise FencedError(
-                f"another replay of group {self._group.group} has taken over, or this one stood still for too long",
-                hint="nothing is lost or doubled; when no other one runs, run the same command again for the rest",
+                f"this command was stopped: a newer replay of group {self._group.group} was started, or this one was "
+                "suspended for too long",
+                hint="no dead letter was lost or replayed twice; if no other replay is running, run the same command "
+                "again for the remaining ones",
             ) from error
         finally:
             self._transactions.close()
         return replayed
 
     def _prepare(self) -> None:
-        """Raises ConfigError where there is nothing to replay into."""
+        """Raise ConfigError if the topic for replays does not exist."""
         name = self._group.replays_topic
         found = self._environment.cluster.describe([name]).get(name)
         if found is None:
             raise ConfigError(
-                f"there is no topic {name}, through which the workers get what is replayed",
-                hint="start a worker of this release first, with a handler that has on_error='dead_letter'",
+                f"there is no topic {name}, from which workers read replays",
+                hint="first start a worker of this release with a handler that has on_error='dead_letter'",
             )
         self._replays: TopicInfo = found
 
@@ -181,16 +194,17 @@ class Replayer:
     def _refusal(self, found: DeadLetter) -> str | None:
         letter, group = found.letter, self._group
         if letter.app and (letter.app, letter.group) != group:
-            return f"it is a letter of app {letter.app}, group {letter.group}"
+            return f"it is a dead letter of app {letter.app}, group {letter.group}"
         if letter.origin.topic not in self._inputs:
-            return f"topic {letter.origin.topic} is no longer an input of group {group.group}: bring its handler back"
+            return f"topic {letter.origin.topic} is no longer an input of group {group.group}: restore its handler"
         if letter.origin.partition >= self._replays.partitions:
             return f"group {group.group} has no task {letter.origin.partition}"
         limit = int(self._replays.config.get("max.message.bytes", "1048588")) - _RECORD_BYTES
         size = len(encode_replay(self._replay(found)))
         if size > limit:
             return (
-                f"it takes {size} bytes, and topic {self._replays.name} {limit}: raise its max.message.bytes"
+                f"it has {size} bytes, but topic {self._replays.name} accepts at most {limit}: raise its "
+                "max.message.bytes"
             )
         return None
 
@@ -227,7 +241,7 @@ class Replayer:
         self._count.committed()
 
     def _commit_count(self) -> None:
-        """Nothing was marked, and the number of open records was wrong. The next command settles a commit in doubt."""
+        """Correct the number of open records if no letter was marked. The next command corrects a failed commit."""
         self._transactions.write(
             "the number of open records",
             receipt=lambda: None,
@@ -239,7 +253,7 @@ class Replayer:
     def _judge(
         self, first: LetterId, before: ReplayMark | None, marks: Mapping[LetterId, ReplayMark]
     ) -> CommitOutcome:
-        """What became of a batch, by the mark of its first letter after the fence."""
+        """The outcome of a batch, from the mark of its first letter after the fence."""
         self._recall()
         found = self._marks.get(first)
         if found == marks[first]:
@@ -256,7 +270,7 @@ class Replayer:
         }
 
     def _mark(self, letter: DeadLetter, place: LetterId, nonce: str) -> ReplayMark:
-        """The mark of the letter at `place`, of the same record as `letter`, which is its newest."""
+        """The mark of the letter with id `place`. `letter`: the newest letter of the same record."""
         times = self._times(letter) + 1
         return ReplayMark(
             app=self._group.app,
@@ -283,7 +297,7 @@ class Replayer:
             engine.append(place, [encode_replay(self._replay(letter))])
 
     def _recall(self) -> None:
-        """Step 2, with a reader of its own: one from before a broker's restart may know old leaders only."""
+        """Step 2, with a new reader: an older one may know only the leaders from before a broker's restart."""
         known_end = self._transactions.known_ends.get(marks_place(self._group), 0)
         self._marks = read_marks(self._group, self._letters.topic_id, self._environment, known_end)
 

@@ -1,1 +1,1 @@
-"""Loads: files into one topic, exactly once: `pipeline produce` and `pipeline loads`."""
+"""Loads files into a topic, each row exactly once: `pipeline produce` and `pipeline loads`."""

@@ -1,23 +1,24 @@
-"""The decisions taken from the position of a load. Pure.
+"""The decisions that depend on the position of a load. Pure.
 
-A load is a file, or a list of files, going to one topic under one name. Every transaction of it writes, beside its
-records, its position to the compacted topic `pipeline.loads`, so records and position are committed together or not
-at all.
+A load writes the rows of a file, or of a list of files, to one topic under one name. Each of its transactions contains
+records and the position after them, which goes to the compacted topic `pipeline.loads`.
 
-Start (`plan`), by the last committed position of the name:
+The start (`plan`) depends on the last committed position of the name:
 
-| position                                  | --restart | --resume-only | plan                      |
-|-------------------------------------------|-----------|-------------------|---------------------------|
-| none                                      | any       | no                | start, run 1              |
-| none                                      | no        | yes               | refuse: nothing is loaded |
-| any                                       | yes       | no                | start, next run           |
-| of another topic, or of the topic's past  | no        | any               | refuse: what differs      |
-| with other options                        | no        | any               | refuse: what differs      |
-| matching                                  | no        | any               | continue from it          |
+| position                                        | --restart | --resume-only | plan                       |
+|-------------------------------------------------|-----------|---------------|----------------------------|
+| none                                            | any       | no            | start, run 1               |
+| none                                            | no        | yes           | refuse: nothing was loaded |
+| any                                             | yes       | no            | start, next run            |
+| of another topic, or of a deleted one           | no        | any           | refuse, with what differs  |
+| with other options                              | no        | any           | refuse, with what differs  |
+| matching                                        | no        | any           | continue from it           |
 
-The list and the file's beginning, before continuing: see `passed.py` for the finished files; of the one
-after them (`check_prefix`): shorter than the position, or with another hash: refuse. After an unknown outcome
-(`judge`): our nonce: committed; the position before: aborted; anything else: another loader had the name in between.
+Before a load continues, its files are compared with the position. For the finished files see `finished_files.py`. The
+file after them (`check_prefix`) is refused if it is shorter than the position or has another hash.
+
+After an unknown outcome (`judge`), the last committed position decides. If it has our nonce, the transaction was
+committed. If it is the previous position, the transaction was aborted. Otherwise another loader has taken the name.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ __all__ = [
     "taken",
 ]
 
-_SAME_FILES = "give the files it began with, or --restart, or another --name"
+_SAME_FILES = "give the same files as in the first run, or --restart, or another --name"
 
 
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for: files read this way to this topic, under this name.
+    """The arguments of a load.
 
-    `restart`: from the beginning, though some of it may be loaded. `resume_only`: only if some of it is loaded.
+    `restart`: start from the beginning, even if some rows were loaded before. `resume_only`: refuse to start a load
+    that has no committed position.
     """
 
     name: str
@@ -62,7 +64,11 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadPlace(NamedTuple):
-    """Where a load stands: in which file, behind which others, and how its text columns were decided."""
+    """How far a load has come.
+
+    `file`: the current file. `mark`: the position in it. `passed`: the finished files. `text_columns`: the CSV columns
+    that are text; None if that is not decided yet.
+    """
 
     file: str
     mark: ReadPosition
@@ -71,7 +77,7 @@ class LoadPlace(NamedTuple):
 
 
 class LoadStep(NamedTuple):
-    """What one transaction of a load adds."""
+    """What one transaction adds. `skipped`: rows without a key. `end`: how far the load has come after it."""
 
     records: int
     skipped: int
@@ -80,38 +86,40 @@ class LoadStep(NamedTuple):
 
 
 def plan(previous: LoadPosition | None, request: LoadRequest) -> LoadPosition | None:
-    """The position to continue from, or None to start at the beginning. Raises InputError to refuse."""
+    """The position to continue from, or None to start at the beginning. Raises InputError if the load is refused."""
     if previous is None and request.resume_only:
         raise refused(
             request.name,
-            "nothing is known of it: no transaction of a load of this name was ever committed",
-            "leave out --resume-only to begin it, or give the --name that it has",
+            "no transaction of a load with this name was ever committed",
+            "leave out --resume-only to start it, or correct --name",
         )
     if previous is None or request.restart:
         return None
     if previous.topic != request.topic:
         raise refused(
-            request.name, f"it goes to topic {previous.topic!r}, not {request.topic!r}", "give --name"
+            request.name,
+            f"it loads into topic {previous.topic!r}, not {request.topic!r}",
+            "give another --name",
         )
     if previous.topic_id != request.topic_id:
         raise refused(
             request.name,
-            f"topic {request.topic!r} was deleted and created again since its last record",
-            "load it afresh with --restart, or give --name",
+            f"topic {request.topic!r} was deleted and created again since its last commit",
+            "load all rows again with --restart, or give another --name",
         )
     for field in LoadOptions.__struct_fields__:
         old, new = getattr(previous.options, field), getattr(request.options, field)
         if old != new:
             raise refused(
                 request.name,
-                f"it was begun with --{field} {_flag(old)}, not {_flag(new)}",
+                f"it was started with --{field} {_flag(old)}, not {_flag(new)}",
                 "give the same options, or --restart, or another --name",
             )
     return previous
 
 
 def check_prefix(position: LoadPosition, found: ReadPosition) -> None:
-    """Compare the file's beginning, hashed again, with what was loaded. Raises InputError on a difference."""
+    """Compare the beginning of the file, read again, with what was loaded. Raises InputError if they differ."""
     if position.options.format == "parquet":
         if (found.offset, found.digest) != (position.offset, position.prefix_hash):
             raise refused(
@@ -123,13 +131,13 @@ def check_prefix(position: LoadPosition, found: ReadPosition) -> None:
     if found.offset < position.offset:
         raise refused(
             position.name,
-            f"{position.file} has {found.offset:,} bytes, and {position.offset:,} were loaded: it was cut",
+            f"{position.file} has {found.offset:,} bytes, but {position.offset:,} were loaded: it was truncated",
             _SAME_FILES,
         )
     if found.digest != position.prefix_hash:
         raise refused(
             position.name,
-            f"{position.file} has changed within the part that is loaded: the first {position.offset:,} bytes"
+            f"{position.file} has changed within the part that was loaded, its first {position.offset:,} bytes"
             f" ({position.line:,} lines)",
             _SAME_FILES,
         )
@@ -143,7 +151,7 @@ def advance(
     file, mark, passed, text_columns = step.end
     if before is not None and (passed.count, mark.offset) < (before.passed.count, before.offset):
         raise InvariantError(
-            f"load {request.name!r} went back from byte {before.offset} of file {before.passed.count + 1}"
+            f"load {request.name!r}: the position fell from byte {before.offset} of file {before.passed.count + 1}"
             f" to byte {mark.offset} of file {passed.count + 1}"
         )
     return LoadPosition(
@@ -169,7 +177,7 @@ def advance(
 def judge(
     previous: LoadPosition | None, attempted: LoadPosition, found: LoadPosition | None
 ) -> CommitOutcome:
-    """What became of `attempted`, by the last committed position `found` after the fence."""
+    """The outcome of the transaction with position `attempted`. `found`: the last committed one after the fence."""
     if found is not None and found.nonce == attempted.nonce:
         return CommitOutcome.COMMITTED
     if found == previous:
@@ -178,15 +186,15 @@ def judge(
 
 
 def taken(name: str) -> FencedError:
-    """Why this loader must stop: a newer one has its name."""
+    """The error of a loader that was fenced."""
     return FencedError(
-        f"load {name!r}: another loader has taken over this name, or this one stood still for too long",
-        hint="nothing is lost or doubled; when no other loader runs, run the same command again to continue",
+        f"load {name!r} was stopped: a newer loader uses this name, or this one was suspended for too long",
+        hint="no row was lost or loaded twice; if no other loader is running, run the same command again to continue",
     )
 
 
 def refused(name: str, what: str, hint: str = _SAME_FILES) -> InputError:
-    """Why a load cannot be resumed."""
+    """The error of a load that cannot continue. `what`: the reason."""
     return InputError(f"load {name!r} cannot be continued: {what}", hint=hint)
 
 

@@ -1,8 +1,8 @@
-"""The files of one load, read as one: batches that may begin in one file and end in another.
+"""Reads the files of one load as one sequence. A batch may start in one file and end in another.
 
-Owns the place of the load (`LoadPlace`) and the check that a list of files, and the beginning of the one it stopped
-in, are those that it began with. A file counts as finished once the one behind it is open; the last one of the list
-never does, and may grow.
+Owns how far the load has come (`LoadPlace`). Before a load continues, it checks that the finished files, and the
+beginning of the current one, have not changed. A file is finished when the next one has been opened. So the last file
+of the list is never finished, and may grow.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Open = Callable[[str, bool], Opened]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How rows are read: where their records go, what they become, what is done about those without a key."""
+    """How rows become records. `missing_key`: what happens to rows without a key."""
 
     topic: str
     options: LoadOptions
@@ -45,7 +45,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The records of some rows, up to `end`. `finished`: so are all files. `error`: what comes next is wrong."""
+    """The records of some rows, up to `end`.
+
+    `skipped`: rows without a key. `finished`: all files are read. `error`: why the next row cannot be loaded.
+    """
 
     outputs: Sequence[Output]
     skipped: int
@@ -55,7 +58,7 @@ class Stretch:
 
 
 class FileSequence:
-    """Reads files one after the other, from a position on. Use it once."""
+    """Reads files one after the other, from a position on. Use an object once."""
 
     def __init__(
         self,
@@ -70,16 +73,16 @@ class FileSequence:
         self._passed = NOTHING_PASSED
         self._opened: Opened | None = None
         self._rows: FileRows | None = None
-        self._ended = False  # whether the open file has given its last row
-        self._columns: frozenset[str] | None = None  # of the first file, which all others must have
-        self._decided: tuple[str, ...] | None = None  # the text columns, by earlier files or runs
+        self._ended = False  # whether the last row of the open file was read
+        self._columns: frozenset[str] | None = None  # of the first file; all others must have the same
+        self._decided: tuple[str, ...] | None = None  # the text columns, from earlier files or runs
         self._done_bytes = 0
         self.on_check: Callable[[int, int], None] = lambda _number, _count: None
 
     def begin(self, position: LoadPosition | None) -> bool:
-        """Stand behind `position`; whether nothing is left to load. `on_check` is told of finished files checked.
+        """Move to `position`; return whether all rows are loaded. Calls `on_check` after each finished file.
 
-        Raises InputError when the files cannot be read, or are not those that the position was taken in.
+        Raises InputError if a file cannot be read, or if the files differ from those of the position.
         """
         if position is None:
             self._open_rows(0)
@@ -93,7 +96,7 @@ class FileSequence:
         if not at_end and not cursor.ends_line:
             raise refused(
                 position.name,
-                f"its last line in {cursor.name}, {position.line:,}, had no end, and the file goes on behind it",
+                f"line {position.line:,} of {cursor.name} was loaded without a line end, and the file has grown since",
                 "give another --name, or --restart",
             )
         return position.finished and at_end and self._is_last()
@@ -104,7 +107,7 @@ class FileSequence:
             self._open_rows(0)
 
     def read(self, now_ms: int) -> Stretch:
-        """The next records; `now_ms` is the timestamp of those whose row gives none."""
+        """The next records. `now_ms`: the timestamp of records whose rows have none."""
         limits = self._reading.limits
         outputs: list[Output] = []
         size = skipped = 0
@@ -128,14 +131,14 @@ class FileSequence:
         return Stretch(outputs, skipped, self._place(), finished, error)
 
     def consumed(self) -> int:
-        """Bytes of the files, as they lie on the disk, that have been read or checked."""
+        """How many bytes of the files on disk have been read or checked."""
         if self._opened is None or self._rows is None:
             return self._done_bytes
         share, size = self._rows.cursor.share(), self._files[self._index].size or 0
         return self._done_bytes + (self._opened.consumed() if share is None else int(share * size))
 
     def close(self) -> None:
-        """Close the file at hand."""
+        """Close the current file."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None
@@ -150,14 +153,14 @@ class FileSequence:
 
     def _current(self) -> FileRows:
         if self._rows is None:
-            raise InvariantError("a load was read before it began")
+            raise InvariantError("a load was read before `begin`")
         return self._rows
 
     def _is_last(self) -> bool:
         return self._index == len(self._files) - 1
 
     def _open_next(self) -> None:
-        """Leave a file that has ended. It is passed only when the next one can be read."""
+        """Open the next file. Only then does the current one count as finished."""
         if self._opened is not None:
             self._opened.check_unchanged()
         passed = self._passed.after(self._files[self._index].name, self._current().cursor.mark())
@@ -181,7 +184,7 @@ class FileSequence:
         self._index, self._opened, self._rows = index, opened, rows
 
     def _check_columns(self, file: InputFile, columns: tuple[str, ...] | None) -> None:
-        """A topic has one kind of record: rows of all files have the same columns, in any order."""
+        """Raise InputError unless all files have the same columns, in any order."""
         if columns is None:
             return
         here = frozenset(columns)
@@ -190,14 +193,14 @@ class FileSequence:
         missing, new = sorted(self._columns - here), sorted(here - self._columns)
         if missing or new:
             what = [f"lacks {', '.join(map(repr, missing))}"] if missing else []
-            what += [f"has {', '.join(map(repr, new))} besides"] if new else []
+            what += [f"has also {', '.join(map(repr, new))}"] if new else []
             raise InputError(
-                f"{file.shown} {' and '.join(what)}, unlike {self._files[0].shown}",
-                hint="load files with other columns under a --name of their own",
+                f"the columns of {file.shown} are not those of {self._files[0].shown}: it {' and '.join(what)}",
+                hint="load files with other columns under another --name",
             )
 
     def _check_finished(self, position: LoadPosition) -> None:
-        """The files before the position's are those that were loaded. Raises InputError, saying what differs."""
+        """Raise InputError if the finished files differ from those that were loaded."""
         passed, names = position.passed, [file.name for file in self._files]
         shown = [file.shown for file in self._files]
         if not passed.count and len(names) == 1:
@@ -217,7 +220,7 @@ class FileSequence:
             self._check_columns(self._files[0], self._columns_of(self._files[0]))
 
     def _end_of(self, file: InputFile) -> ReadPosition:
-        """The place behind the last row of a finished file."""
+        """The position after the last row of a finished file."""
         opened = self._open(file)
         try:
             return _cursor(opened, self._reading.options).skip_to_end()
@@ -236,9 +239,9 @@ class FileSequence:
 
 
 def open_rows(opened: Opened, reading: Reading, decided: tuple[str, ...] | None) -> FileRows:
-    """The reader for the format. `decided` are the text columns of a load that is resumed.
+    """The reader for the format. `decided`: the text columns of a load that continues.
 
-    Raises InputError for a file that does not fit, ConfigError when an extra is missing.
+    Raises InputError if the file does not have the format, and ConfigError if an extra is not installed.
     """
     how = reading.topic, reading.options, reading.missing_key, reading.limits
     match reading.options.format:

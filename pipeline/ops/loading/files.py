@@ -1,4 +1,4 @@
-"""The files of a load, in their order: what was named on the command line, folders read, mistakes told."""
+"""Finds the files of a load, in order: the arguments of the command, with folders replaced by their files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["InputFile", "find_files", "one_format"]
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One file: where it is, the name that a list knows it by, its bytes on the disk (None: not known)."""
+    """One file. `name`: its name in the position of the load. `size`: bytes on disk; None if unknown."""
 
     path: str
     name: str
@@ -24,19 +24,20 @@ class InputFile:
 
     @property
     def shown(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return "standard input" if self.path == STANDARD_INPUT else self.path
 
 
 def find_files(named: Sequence[str]) -> list[InputFile]:
-    """The files that are named, those of a folder by their paths. Raises InputError.
+    """The files of a load. Raises InputError.
 
-    Of a folder, all files in it and below count, except those whose names begin with . or _ (as _SUCCESS does).
+    A folder stands for all files in it and below, sorted by path, except those whose names begin with `.` or `_`, as
+    in `_SUCCESS`.
     """
     paths = [path for name in named for path in _below(name)]
     if len(paths) > 1 and STANDARD_INPUT in paths:
         raise InputError(
-            "standard input cannot be combined with files", hint="load it under a name of its own"
+            "standard input cannot be combined with files", hint="load it separately, under another --name"
         )
     seen: dict[tuple[int, int], str] = {}
     found = []
@@ -47,18 +48,24 @@ def find_files(named: Sequence[str]) -> list[InputFile]:
         facts = _facts(path)
         regular = stat.S_ISREG(facts.st_mode)
         if not regular and len(paths) > 1:
-            raise InputError(f"{path} is no file, but a pipe or a device: it can only be loaded alone")
+            raise InputError(
+                f"{path} is a pipe or a device, which cannot be combined with other files",
+                hint="load it separately, under another --name",
+            )
         inode = facts.st_dev, facts.st_ino
         if inode in seen:
-            what = "is named twice" if seen[inode] == path else f"is the same file as {seen[inode]}"
-            raise InputError(f"{path} {what}: its rows would be loaded twice")
+            what = "is given twice" if seen[inode] == path else f"is the same file as {seen[inode]}"
+            raise InputError(f"{path} {what}: its rows would be loaded twice", hint="give each file once")
         seen[inode] = path
         found.append(InputFile(path, logical_name(path), facts.st_size if regular else None))
     return found
 
 
 def one_format(files: Sequence[InputFile], given: str | None) -> str | None:
-    """The format of all files, `given` or by their names; None when these do not say. Raises InputError."""
+    """The format of all files: `given`, or from their names; None if the only file's name does not show it.
+
+    Raises InputError.
+    """
     if given is not None:
         return given
     first = None
@@ -68,8 +75,8 @@ def one_format(files: Sequence[InputFile], given: str | None) -> str | None:
             return None if len(files) == 1 else _unknown(file)
         if first is not None and first[1] != form:
             raise InputError(
-                f"{first[0].path} is {first[1]} and {file.path} is {form}: a load has one format",
-                hint="load them under two names, or say with --format what they all are",
+                f"{first[0].path} is {first[1]} and {file.path} is {form}: all files of a load must have one format",
+                hint="load them under two names, or give the format of all files with --format",
             )
         first = first or (file, form)
     return first[1] if first is not None else None
@@ -77,8 +84,8 @@ def one_format(files: Sequence[InputFile], given: str | None) -> str | None:
 
 def _unknown(file: InputFile) -> str:
     raise InputError(
-        f"the name of {file.path} does not say its format",
-        hint="leave it out, or say with --format what all files are",
+        f"the name of {file.path} does not show its format",
+        hint="leave the file out, or give the format of all files with --format",
     )
 
 
@@ -92,7 +99,10 @@ def _below(name: str) -> Iterable[str]:
         if path.is_file() and not any(part[0] in "._" for part in path.relative_to(folder).parts)
     )
     if not paths:
-        raise InputError(f"the folder {name} holds no file to load")
+        raise InputError(
+            f"the folder {name} has no file to load",
+            hint="files whose names begin with . or _ are ignored; check the path",
+        )
     return map(str, paths)
 
 
@@ -103,7 +113,10 @@ def _facts(path: str) -> os.stat_result:
         if not os.access(path, os.R_OK):
             raise PermissionError(13, "Permission denied")
     except UnicodeEncodeError as error:
-        raise InputError(f"the name of {path!r} is not UTF-8: it could not be remembered") from error
+        raise InputError(
+            f"the name of {path!r} is not UTF-8, and cannot be stored in the position of the load",
+            hint="rename the file",
+        ) from error
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
     return facts

@@ -1,9 +1,11 @@
-"""The files that a load has finished, in a record that stays small however many they are. Pure.
+"""The finished files of a load, in a record whose size does not depend on their number. Pure.
 
-`chain` is a hash over name, size and content hash of every finished file, in their order: one value tells whether a
-list begins with exactly these. Which file differs is told by waypoints, the chain's value after some of the files:
-after each one while there are few, after every 2nd, 4th, 8th ... when there are more, and always after the last. So a
-difference among the first 32 files is named exactly, and one among 10,000 within a few hundred.
+`chain` is a hash over the name, the size and the content hash of every finished file, in order. This one value tells
+whether a list starts with exactly these files.
+
+Waypoints help to find the file that differs. A waypoint is the value of the chain after one of the files. There is one
+after every file if there are few, after every 2nd, 4th, 8th ... file if there are more, and always after the last one.
+So a difference is located exactly among the first 32 files, and to within a few hundred among 10,000.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _WAYPOINTS = 32
 
 
 class Waypoint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The chain after file `number` (from 1) of the list, whose name and size (see `ReadPosition.offset`) these are."""
+    """The chain after a file of the list. `number`: of the file, from 1. `size`: as in `ReadPosition.offset`."""
 
     number: int
     name: str
@@ -30,14 +32,14 @@ class Waypoint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class FinishedFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many files are finished, and what they were."""
+    """The number of finished files, their chain and its waypoints."""
 
     count: int = 0
     chain: str = ""
     waypoints: tuple[Waypoint, ...] = ()
 
     def after(self, name: str, end: ReadPosition) -> FinishedFiles:
-        """These files and one more, which `end` is the end of."""
+        """These files and one more. `end`: the position at its end."""
         number = self.count + 1
         fields = "\0".join((self.chain, name, str(end.offset), end.digest))
         chain = blake2b(fields.encode(), digest_size=16).hexdigest()
@@ -48,14 +50,14 @@ class FinishedFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return FinishedFiles(number, chain, (*kept, Waypoint(number, name, end.offset, chain)))
 
     def fault(self) -> str | None:
-        """What cannot be right about it."""
+        """Why this record is not valid; None if it is."""
         numbers = [waypoint.number for waypoint in self.waypoints]
         if self.count < 0 or bool(self.count) != bool(self.chain):
-            return "a number of finished files that does not fit their hash"
+            return "a number of finished files that contradicts their hash"
         if numbers != sorted(set(numbers)) or numbers[-1:] != ([self.count] if self.count else []):
-            return "waypoints that do not lead to its finished files"
+            return "waypoints that are not in order, or do not end at its last finished file"
         if self.waypoints and self.waypoints[-1].chain != self.chain:
-            return "a last waypoint that is not the hash of its finished files"
+            return "a last waypoint that differs from the hash of its finished files"
         return None
 
 
@@ -63,29 +65,32 @@ NOTHING_PASSED = FinishedFiles()
 
 
 def misplaced(passed: FinishedFiles, current: str, names: Sequence[str]) -> str | None:
-    """What the names alone say against going on with this list, in words; None when nothing.
+    """Why a load cannot continue with a list of these names; None if the names match.
 
-    `current` is the name of the file behind the finished ones, which the load had begun last.
+    `current`: the name of the file that the load was reading, after the finished ones.
     """
     known = [(w.number, w.name) for w in passed.waypoints] + [(passed.count + 1, current)]
     for number, name in known:
         found = names[number - 1] if number <= len(names) else None
         if found == name:
             continue
-        said = f"{name} was file {number} of the list, "
+        was = f"{name} was file {number} of the list, "
         if name in names:
-            return said + f"and is now file {names.index(name) + 1}"
+            return was + f"and is now file {names.index(name) + 1}"
         if found is None:
-            return said + f"and is missing; the list has {len(names)} now"
-        return said + f"and is missing; {found} is there now"
+            return was + f"and is missing; the list now has {len(names)}"
+        return was + f"and is missing; file {number} is now {found}"
     return None
 
 
 def altered(passed: FinishedFiles, walked: FinishedFiles, shown: Sequence[str], unit: str) -> str | None:
-    """What differs in the files walked so far from those that were finished, in words; None when nothing.
+    """How the first files of the list differ from those that were finished; None if they do not.
 
-    To be asked after each file: `walked` is the chain over the beginning of the list as it is now.
-    `shown`: what messages call the files of the list; `unit`: what sizes count, in the plural.
+    Args:
+        passed: The finished files.
+        walked: The first files of the list as they are now. Call this function after each file.
+        shown: The names of the files of the list in messages.
+        unit: What sizes count, in the plural.
     """
     known = {waypoint.number: waypoint for waypoint in passed.waypoints}
     was = known.get(walked.count)
@@ -98,7 +103,7 @@ def altered(passed: FinishedFiles, walked: FinishedFiles, shown: Sequence[str], 
             f"one of the files {first} to {walked.count} of the list, {shown[first - 1]} to"
             f" {shown[walked.count - 1]}, has changed, moved or is missing since it was loaded"
         )
-    said = f"{shown[first - 1]}, file {first} of the list, has changed since it was loaded: "
+    changed = f"{shown[first - 1]}, file {first} of the list, has changed since it was loaded: "
     if was.size != is_now.size:
-        return said + f"{was.size:,} {unit} then, {is_now.size:,} now"
-    return said + "as long as it was, with other content"
+        return changed + f"it had {was.size:,} {unit}, and has {is_now.size:,} now"
+    return changed + "it has the same size and other content"

@@ -1,4 +1,4 @@
-"""What a topic's configuration allows a record to be, so that a row it refuses is named by its line. Pure."""
+"""The limits that a topic's configuration sets for records, so that an error can name the line. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _OVERHEAD_BYTES = 1_024  # the batch around a record, and its headers
 
 
 def record_bytes(config: Mapping[str, str]) -> int:
-    """The largest message the topic takes."""
+    """The largest message that the topic accepts, in bytes."""
     return int(config.get("max.message.bytes", DEFAULT_RECORD_BYTES))
 
 
 def row_limits(config: Mapping[str, str], batch_rows: int, now_ms: int) -> RowLimits:
-    """The limits of a load that starts now."""
+    """The limits of a load that starts at `now_ms`."""
     oldest_ms, newest_ms = 0, MAX_TIMESTAMP_MS
     if config.get("message.timestamp.type", "CreateTime") == "CreateTime":
         kept_ms = int(config.get("retention.ms", -1))

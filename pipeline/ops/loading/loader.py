@@ -1,22 +1,25 @@
-"""Loads files into one topic, exactly once, over ports.
+"""Loads files into one topic, exactly once. Uses ports only.
 
 The protocol:
 
-1. Fence: open the load's transactional producer and `init`: an older loader of the name can commit no more.
-2. Barrier: the leader of `pipeline.loads` says where that ends (transactions/proof.py).
-3. Recall: read the last committed position of the name from `pipeline.loads`, up to its end as of now, which is not
+1. Fence: open the transactional producer of the load and call `init`. An older loader of the name cannot commit any
+   more.
+2. Barrier: the leader of `pipeline.loads` reports where the partition ends (`transactions/proof.py`).
+3. Recall: read the last committed position of the name from `pipeline.loads`, up to its current end, which is not
    before the barrier.
 4. Plan: start, continue, or refuse (the table in `pipeline.ops.loading.decisions`).
-5. Check: hash the finished files and the beginning of the one behind them again, up to the position; a list or a
-   file that has changed is refused.
-6. Read: the next batch of records, of one file or several, while the last one is being committed.
+5. Check: hash the finished files, and the current file up to the position. A list or a file that has changed is
+   refused.
+6. Read the next batch of records, from one file or several, while the previous batch is being committed.
 7. Commit: begin, send the records and the position after them, flush, commit.
-8. Renew, when 7 failed or its outcome is unknown, and after a commit slow enough that the client may have
-   sent it twice: close, 1, 2, 3, and the position found decides. Steps 6 to 8 until the file ends.
+8. Renew if step 7 failed, if its outcome is unknown, or if the commit was so slow that the client may have sent it
+   twice: close, then steps 1, 2 and 3. The position that step 3 reads decides. Repeat steps 6 to 8 until the last file
+   ends.
 
-A crash anywhere leaves the last committed position and exactly the records before it. Being fenced is final.
-Positions are read up to the end that all readers see, and waited for: reading only up to the stable end would
-miss our own last commit behind another load's open transaction, and load its records twice.
+A crash leaves the last committed position and exactly the records before it. A fenced loader never resumes.
+
+Step 3 waits until all transactions before the end have ended. A read that stops at the stable end could miss our own
+last commit behind another load's open transaction, and the load would write its records twice.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ LOADS = TopicPartition(LOADS_TOPIC, 0)
 
 @dataclass(frozen=True, slots=True)
 class LoadEnvironment:
-    """What a loader needs: real adapters in production, fakes in tests. `journals` opens a reader."""
+    """The adapters of a loader; fakes in tests. `journals` opens a reader."""
 
     cluster: Cluster
     producers: TransactionalClients
@@ -71,15 +74,14 @@ class LoadEnvironment:
 
 
 def find_topic(cluster: Cluster, topic: str, known: Callable[[], Iterable[str]] = list) -> TopicInfo:
-    """The topic to load into; creates the topic of positions. Raises ConfigError when it cannot be used.
+    """The topic to load into. Creates `pipeline.loads` if it does not exist.
 
-    `known` gives the names of topics for a suggestion if the topic does not exist.
+    `known` returns the names of topics, for a suggestion if the topic does not exist. Raises ConfigError if the topic
+    or `pipeline.loads` cannot be used.
     """
     held = held_by_the_pipeline(topic)
     if held:
-        raise ConfigError(
-            f"{topic} {held}; nothing can be loaded into it", hint="load into a topic of your own"
-        )
+        raise ConfigError(f"cannot load into {topic}, which {held}", hint="load into a topic of your own")
     found = cluster.describe([topic, LOADS_TOPIC])
     if topic not in found:
         found |= cluster.describe_by_most([topic])
@@ -93,13 +95,13 @@ def find_topic(cluster: Cluster, topic: str, known: Callable[[], Iterable[str]] 
         raise ConfigError(
             f"{LOADS_TOPIC} must have 1 partition and cleanup.policy=compact; it has {loads.partitions}"
             f" and {loads.config.get('cleanup.policy')}",
-            hint="loads would forget how far they have come; set cleanup.policy=compact again",
+            hint="without them the positions of loads are lost; set cleanup.policy=compact",
         )
     return found[topic]
 
 
 class Loader:
-    """One run of one load. Use it once, from one thread."""
+    """One run of one load. Use an object once, from one thread."""
 
     def __init__(self, environment: LoadEnvironment, request: LoadRequest, series: FileSequence) -> None:
         self._environment = environment
@@ -119,9 +121,10 @@ class Loader:
         )
 
     def run(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
-        """Load what is not loaded yet; the last position. `progress` is told each committed position.
+        """Load the rows that are not loaded yet, and return the last position.
 
-        Raises InputError (a file, or its use under this name), FencedError, UnreachableError, ConfigError.
+        `progress` is called with each committed position. Raises InputError (a file cannot be loaded under this name),
+        FencedError, UnreachableError, ConfigError.
         """
         try:
             self._transactions.fence()
@@ -137,11 +140,11 @@ class Loader:
             self._series.close()
 
     def _begin(self) -> None:
-        """Steps 4 and 5; the series stands behind the position."""
+        """Steps 4 and 5. Afterwards the files are at the position."""
         try:
             position = self.continued = plan(self._committed, self._request)
         except InputError:
-            self._series.check_columns()  # a misspelled column is a difference, too, and the better message
+            self._series.check_columns()  # if a column is misspelled, its error is more useful
             raise
         self._run = self._run_of(position)
         self.already_done = self._series.begin(position)
@@ -152,7 +155,7 @@ class Loader:
         return self._committed.run + 1 if self._committed is not None else 1
 
     def _load(self, progress: Callable[[LoadPosition], None]) -> LoadPosition:
-        """Steps 6 to 8: reading is one batch ahead of committing."""
+        """Steps 6 to 8. Reading is one batch ahead of committing."""
         pending: Pending[LoadPosition] | None = None
         try:
             while True:
@@ -178,14 +181,14 @@ class Loader:
             raise
 
     def _check_topic(self) -> None:
-        """Before saying that all is loaded: the topic is still the one that the records went to."""
+        """Raise ConfigError if the topic was deleted during the load."""
         found = self._environment.cluster.describe([self._request.topic]).get(self._request.topic)
         if found is None or found.topic_id != self._request.topic_id:
             found = self._environment.cluster.describe_by_most([self._request.topic]).get(self._request.topic)
         if found is None or found.topic_id != self._request.topic_id:
             raise ConfigError(
-                f"topic {self._request.topic!r} was deleted while it was being loaded",
-                hint="create it again and load it afresh with --restart",
+                f"topic {self._request.topic!r} was deleted during the load",
+                hint="create it again, and load all rows again with --restart",
             )
 
     def _step(self, batch: Stretch) -> Callable[[], LoadPosition]:
@@ -196,7 +199,7 @@ class Loader:
         return commit
 
     def _recall(self) -> LoadPosition | None:
-        """Step 3, with readers of its own: one from before a broker's restart may know old leaders only."""
+        """Step 3, with new readers: an older one may know only the leaders from before a broker's restart."""
         return read_settled(
             LOADS,
             self._last_of,
@@ -238,9 +241,5 @@ class Loader:
         before = self._committed if self._committed is not None and self._committed.run == self._run else None
         here = before is not None and before.passed.count == end.passed.count
         first = before.line + 1 if before is not None and here else 1
-        since = (
-            f" (and what precedes it since {before.file}, {unit} {before.line})"
-            if before and not here
-            else ""
-        )
+        since = f" (and all rows after {before.file}, {unit} {before.line})" if before and not here else ""
         return f"{end.file}, {unit}s {first} to {end.mark.line}{since}"

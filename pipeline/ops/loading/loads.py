@@ -1,4 +1,4 @@
-"""Which loads Kafka knows, and how far each has come. Reads `pipeline.loads` and changes nothing."""
+"""Lists the loads of a cluster with their positions. Reads `pipeline.loads` and changes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["KnownLoad", "known_loads"]
 
 @dataclass(frozen=True, slots=True)
 class KnownLoad:
-    """The last committed position of a load, or why it cannot be read."""
+    """The last committed position of a load. `fault`: why it cannot be read; `position` is then None."""
 
     name: str
     position: LoadPosition | None
@@ -22,17 +22,17 @@ class KnownLoad:
 
     @property
     def state(self) -> str:
-        """`complete` (its files were at their end), `begun`, or `unreadable`. Not whether it runs now."""
+        """`complete` (its last run reached the end of the files), `begun`, or `unreadable`.
+
+        It does not show whether a loader is running now.
+        """
         if self.position is None:
             return "unreadable"
         return "complete" if self.position.finished else "begun"
 
 
 def known_loads(reader: JournalReader) -> list[KnownLoad]:
-    """All loads, by their names. A record without a readable name is skipped.
-
-    Raises UnreachableError.
-    """
+    """All loads, sorted by name. A record without a readable name is skipped. Raises UnreachableError."""
     bounds = reader.bounds(LOADS)
     found: dict[str, KnownLoad] = {}
     for _, data in reader.read(LOADS, bounds.start, bounds.stable_end):

@@ -1,6 +1,6 @@
-"""The position of a load as it is kept in Kafka: JSON for people to read, versioned, with a checksum. Pure.
+"""The position of a load as it is stored in Kafka: readable JSON with a version and a checksum. Pure.
 
-Version 2 knows loads of many files; version 1, of one file each, can still be read. The checksum is over the exact
+Version 2 is for loads of many files. Version 1, for loads of one file, can still be read. The checksum covers the exact
 bytes of the body.
 """
 
@@ -22,7 +22,7 @@ Format = Literal["csv", "jsonl", "parquet"]
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What decides how a row becomes a record. The same for all of a load, or its records would differ."""
+    """The options that decide how a row becomes a record. They cannot change during a load."""
 
     format: Format
     key: str | None = None
@@ -38,12 +38,21 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class LoadPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How far a load has come: `passed` are the files behind it, the other places are in `file`.
+    """How far a load has come.
 
-    `offset` counts unpacked bytes, of Parquet rows; `line` lines or rows; `records` what this run has produced from
-    all files. `prefix_hash` is over the bytes before `offset`, of Parquet over the whole file. `seq` counts the
-    transactions under this name and `nonce` is unique to each attempt at one. `text_columns` is None until the
-    beginning of the first CSV file that has rows has decided it.
+    Attributes:
+        run: The number of the run, from 1; `--restart` starts a new run.
+        seq: Counts the transactions under this name.
+        nonce: Unique to each attempt at a transaction.
+        file: The current file. `passed` are the files before it.
+        offset: The position in `file`: bytes after decompression; rows of a Parquet file.
+        line: The position in `file`: lines, or rows.
+        records: How many records this run has written, from all files.
+        skipped: How many rows without a key this run has skipped.
+        prefix_hash: The hash of the bytes before `offset`; of a Parquet file, of all bytes.
+        finished: Whether the load has reached the end of its files.
+        text_columns: The CSV columns that are text; None until a file with rows has decided that.
+        passed: The finished files.
     """
 
     name: str
@@ -65,7 +74,7 @@ class LoadPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def encode_position(position: LoadPosition) -> bytes:
-    """The durable form. Raises InvariantError for a position that cannot be right."""
+    """The durable form. Raises InvariantError if the position is not valid."""
     fault = _fault(position)
     if fault:
         raise InvariantError(f"load {position.name!r}: a position with {fault} must not be written")
@@ -73,9 +82,9 @@ def encode_position(position: LoadPosition) -> bytes:
 
 
 def decode_position(data: bytes, name: str) -> LoadPosition | None:
-    """The position in `data`; None when it belongs to another load than `name`.
+    """The position in `data`; None if it belongs to another load than `name`.
 
-    Raises CorruptStateError when the record is damaged or of a version this release does not know.
+    Raises CorruptStateError if the record is damaged, or has a version that this release does not know.
     """
     try:
         sealed = _ENVELOPE.read(data)
@@ -87,7 +96,7 @@ def decode_position(data: bytes, name: str) -> LoadPosition | None:
             raise unknown_version(f"load {name!r}", error, _ENVELOPE.version) from error
         if error.fault is Fault.CHECKSUM:
             raise _corrupt(name, "the checksum of its position is wrong") from error
-        raise _corrupt(name, f"a record of it cannot be read: {error.__cause__}") from error
+        raise _corrupt(name, f"its position cannot be read: {error.__cause__}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _corrupt(name, f"its position cannot be read: {error}") from error
     fault = _fault(position)
@@ -97,7 +106,7 @@ def decode_position(data: bytes, name: str) -> LoadPosition | None:
 
 
 def position_name(data: bytes) -> str | None:
-    """The load that a record belongs to; None when it does not tell, as an empty one."""
+    """The name of the load that a record belongs to; None if the record has no readable name."""
     try:
         return _ENVELOPE.read(data).fields["name"]
     except EnvelopeError:
@@ -120,5 +129,5 @@ def _fault(position: LoadPosition) -> str | None:
 def _corrupt(name: str, what: str) -> CorruptStateError:
     return CorruptStateError(
         f"load {name!r} cannot be continued: {what}",
-        hint="check the topic yourself, then load under another --name",
+        hint="check which rows are in the topic, then load the others under another --name",
     )

@@ -1,4 +1,4 @@
-"""Holds a load to a number of records a second: `RateLimit`."""
+"""Limits a load to a number of records per second: `RateLimit`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _COMMITS_PER_S = 10
 
 
 class RateLimit:
-    """Call it with how many records are loaded since it was made; it returns when there may be more."""
+    """Call the object with the number of records loaded since its creation. It waits until more are allowed."""
 
     def __init__(self, rate: int, clock: Clock) -> None:
         self._rate = rate
@@ -25,5 +25,5 @@ class RateLimit:
 
 
 def paced_rows(rate: int, rows: int) -> int:
-    """How many rows a transaction may have, at most `rows`, so that they arrive in a stream and not in heaps."""
+    """The rows of one transaction, at most `rows`: with a low rate, transactions are small and frequent."""
     return max(1, min(rows, rate // _COMMITS_PER_S))

@@ -1,4 +1,4 @@
-"""Compares two output topics key by key: that of an app, and that of the app which takes its place."""
+"""Compares two output topics key by key: the topic of an old app, and the topic of the app that replaces it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _NOTHING = bytes(_DIGEST_BYTES)
 
 @dataclass(slots=True)
 class Comparison:
-    """`keys`: in the old topic. `ahead`: keys of which the new topic holds more, or alone."""
+    """The result of a comparison.
+
+    `keys`: how many keys the old topic has. `ahead`: how many keys have more records in the new topic than in the old
+    one. `differing`: the keys whose values differ.
+    """
 
     keys: int = 0
     ahead: int = 0
@@ -24,9 +28,10 @@ class Comparison:
 
 
 def compare_histories(old: Iterable[Record], new: Iterable[Record]) -> Comparison:
-    """Whether each key's values in `old` are, in their order, the first ones of that key in `new`.
+    """Compare the values of each key: those in `old` must be the first ones in `new`, in the same order.
 
-    So an old app that ended early compares well. Records without a key are left out: they have no order.
+    `new` may have further values, because the old app may have stopped earlier. Records without a key are ignored: they
+    have no order.
     """
     wanted: dict[bytes, tuple[int, bytes]] = {}
     for record in old:
@@ -47,10 +52,10 @@ def compare_histories(old: Iterable[Record], new: Iterable[Record]) -> Compariso
 
 
 def compare_last_values(old: Iterable[Record], new: Iterable[Record]) -> Comparison:
-    """Whether each key's last value is the same in both topics, a key of one topic alone being a difference.
+    """Compare the last value of each key. A key that only one topic has counts as a difference.
 
-    For outputs whose keys take records from several input partitions, whose order among each other differs from run
-    to run; and only where the old app had processed all of its input.
+    For outputs in which a key depends on several input partitions: the order of their records differs from run to run.
+    The old app must have processed all of its input.
     """
     last_old = {record.key(): record.value() for record in old if record.key() is not None}
     last_new = {record.key(): record.value() for record in new if record.key() is not None}

@@ -1,20 +1,22 @@
-"""Copies a topic into one with another number of partitions: each committed record once, in its order per key.
+"""Copies a topic into one with another number of partitions: each committed record once, in order per key.
 
-A copy is a task like any other, with a journal of one partition and no table; its positions are those of each
-partition of the old topic. The protocol:
+A copy is a task with a journal of one partition and without a table. Its positions are offsets in the partitions of the
+old topic, one for each partition and pass. The protocol:
 
-    1 genesis, the first time; the new topic must be empty then
-    2 fence: of two copies into one topic only the newer one continues
-    3 a barrier, and the journal up to there, settled: how far it has come, and that both topics are the same ones still
-    4 acquire
-    5 where each pass ends: first that of the records that have moved, then that of the others
-    6 copy the records from before the partitions changed, up to that end
-    7 copy those from after it, up to theirs
+    1 Write the genesis entry, in the first run only. The new topic must be empty.
+    2 Fence: of two copies into one topic, only the newer one continues.
+    3 Write a barrier and read the journal up to it: the positions, and whether both topics still have the same ids.
+    4 Write the acquire entry.
+    5 Look up the end offsets of each pass: first those of pass AFTER, then those of pass BEFORE.
+    6 Pass BEFORE: copy the records that were written before the number of partitions changed, up to its end.
+    7 Pass AFTER: copy the records that were written after the change, up to its end.
 
-Keys, values, headers and timestamps stay. A copied record and the position after it are in one transaction, so a
-crash anywhere leaves both or none; the same call continues from there. 6 before 7, and 7 no further than was looked
-up before 6 was: whatever a producer wrote to a key's old partition before it wrote to the new one comes first, also
-while producers write.
+Keys, values, headers and timestamps are unchanged. One transaction contains the copied records and the positions after
+them, so a crash leaves both or neither, and the next run continues from there.
+
+The order of steps 5 to 7 keeps the order per key while producers write. A producer writes a key to the old partition
+first and to the new partition later. Pass BEFORE runs first, and its end is looked up last, so it copies every record
+that precedes a record of pass AFTER.
 """
 
 from __future__ import annotations
@@ -59,12 +61,12 @@ BATCH_RECORDS = 5_000
 BATCH_BYTES = 8 * 1024 * 1024
 _MAX_RUNS = 7
 _RUN_PAUSES_S = (0.1, 2.0)
-_SCANNED = 100_000  # records of the other pass after which the position is worth a commit
+_SCANNED = 100_000  # commit the positions after this many records, even if most belong to the other pass
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What to copy. `before`: how many partitions `old` had when its first records came; mostly as many as now."""
+    """The topics of a copy. `before`: the number of partitions that `old` had when the app started to read it."""
 
     old: TopicInfo
     new: TopicInfo
@@ -81,19 +83,19 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What one run has copied; `before`: records that earlier runs had copied, as the journal counts them."""
+    """`records`: copied by this run. `before`: copied by earlier runs, from the journal."""
 
     records: int
     before: int
 
 
 def copy_task(new_topic: str) -> TaskId:
-    """The task that copies into a topic."""
+    """The task whose journal holds the positions of the copy into `new_topic`."""
     return TaskId(copy_name(new_topic), GROUP, 0)
 
 
 def copied_up_to(copy: Copy, reader: JournalReader) -> Mapping[TopicPartition, int]:
-    """The offset below which all is copied, in each partition; empty before the first run."""
+    """The offset of each partition of the old topic below which all records are copied; empty before the first run."""
     task = copy_task(copy.new.name)
     entries = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
     positions = entries[-1].entry.positions if entries else {}
@@ -109,10 +111,24 @@ def run_copy(
     settings: WorkerSettings,
     progress: Callable[[int], None],
 ) -> Copied:
-    """Copy up to the old topic's end as it is when this begins. `progress` is told the records copied so far.
+    """Copy up to the end that the old topic has now.
 
-    Raises ConfigError (the topics do not fit, or are not those that it began with), InputError (a record that
-    cannot be put in order), FencedError (another copy runs), UnreachableError, FatalTaskError.
+    Args:
+        copy: The topics.
+        owner: The name of this process, for the journal.
+        environment: The clients, clock and random numbers.
+        settings: The settings of a worker.
+        progress: Called after each commit with the number of records that this run has copied.
+
+    Returns:
+        The number of copied records.
+
+    Raises:
+        ConfigError: The topics cannot be copied, or are not those of the first run.
+        InputError: The order of a record is unknown, or its headers cannot be copied.
+        FencedError: Another copy into the topic was started.
+        UnreachableError: Kafka is unreachable.
+        FatalTaskError: The journal is damaged, or records were deleted before they were copied.
     """
     runs = Attempts(environment.clock, _MAX_RUNS, growing(*_RUN_PAUSES_S))
     try:
@@ -121,13 +137,13 @@ def run_copy(
                 try:
                     return run.run()
                 except (StaleReadError, OutOfRangeError):
-                    # A broker that is not the leader any more was asked; new clients may find another one.
+                    # A broker that is no longer the leader answered. New clients may connect to another one.
                     if not runs.pause():
                         raise
     except (FencedError, SupersededError) as error:
         raise FencedError(
-            f"another copy into topic {copy.new.name} runs, and this one has ended: {error.message}",
-            hint="nothing is lost or doubled; when no other one runs, run the same command again",
+            f"this copy into topic {copy.new.name} was stopped by a newer one: {error.message}",
+            hint="no record was lost or copied twice; if no other copy is running, run the same command again",
         ) from error
 
 
@@ -184,11 +200,11 @@ class _Run:
                 if self._reader.bounds(place).end
             ]
             if held and self._environment.cluster.describe_by_most([group.journal_topic]):
-                held = []  # the copy has begun, and one broker does not know its journal
+                held = []  # an earlier run wrote the records; the broker that answered first had old metadata
             if held:
                 raise ConfigError(
-                    f"{held[0]} holds records already, and this copy has not begun: they would mix",
-                    hint="copy into a topic that is new",
+                    f"{held[0]} already holds records, and none of them was copied by this command",
+                    hint="copy into a new topic without records",
                 )
         ensure_genesis(
             group,
@@ -206,9 +222,9 @@ class _Run:
         before = self._began_with()
         if before.topology != self._identity.topology:
             raise ConfigError(
-                f"topic {self._copy.new.name} was begun as a {before.topology}; "
-                f"this is a {self._identity.topology}",
-                hint="copy into a topic that is new",
+                f"topic {self._copy.new.name} was started as a {before.topology}; "
+                f"this run is a {self._identity.topology}",
+                hint="copy into a new topic without records",
             )
         check_identity(self._where, before, self._identity)
         self._before = int(head.entry.extra.get(_COUNT, b"0"))
@@ -233,22 +249,23 @@ class _Run:
                 if at < start:
                     raise FatalTaskError(
                         f"{place} no longer holds offsets {at} to {start - 1}, which have not been copied",
-                        hint="copy what is left into a topic that is new, with --incomplete",
+                        hint="copy the remaining records into a new topic, with --incomplete",
                     )
         self._commit(EntryKind.ACQUIRE, [])  # 4
 
     def _began_with(self) -> Identity:
-        """The identity in the genesis entry: a copy's journal is never truncated."""
+        """The identity in the genesis entry. The journal of a copy is never truncated, so it still has that entry."""
         with closing(self._environment.journals()) as reader:
             bounds = reader.bounds(self._task.journal)
             if bounds.stable_end < self._publisher.known_end:
                 raise StaleReadError(
-                    f"{self._task.journal}: the broker that was asked ends at {bounds.stable_end}"
+                    f"{self._task.journal}: the broker that answered has no record from offset {bounds.stable_end} on"
                 )
             first = first_entry(self._task, reader, bounds.start, bounds.stable_end)
         if first is None or first.entry.identity is None:
             raise FatalTaskError(
-                f"the journal of {self._task} has lost its beginning", hint="copy into a topic that is new"
+                f"the journal of {self._task} no longer has its first entry",
+                hint="copy into a new topic without records",
             )
         return first.entry.identity
 
@@ -276,13 +293,13 @@ class _Run:
                 if len(outputs) >= BATCH_RECORDS or size >= BATCH_BYTES or looked_at >= _SCANNED:
                     self._commit(EntryKind.COMMIT, outputs)
                     outputs, size, looked_at = [], 0, 0
-        for place, end in ends.items():  # what lies behind the last record is no record
+        for place, end in ends.items():  # only markers and aborted records follow the last record
             self._positions[_name(place, era)] = max(end, self._positions[_name(place, era)])
         if ends != starts:
             self._commit(EntryKind.COMMIT, outputs)
 
     def _check_topics(self) -> None:
-        """Before saying that all is copied: the topics are still those that were read and written."""
+        """Raise an error if a topic was deleted and created again during the copy."""
         now = self._environment.cluster.describe([self._copy.old.name, self._copy.new.name])
         inputs = {name: InputFacts(info.topic_id, info.partitions) for name, info in now.items()}
         check_identity(self._where, self._identity, structs.replace(self._identity, inputs=inputs))
@@ -292,9 +309,9 @@ class _Run:
         era = era_of(record.key(), number, copy.before, copy.old.partitions)
         if era is Era.UNKNOWN:
             raise InputError(
-                f"{copy.old.name}[{number}]@{record.offset()}: its key belongs there neither by {copy.before} nor by "
-                f"{copy.old.partitions} partitions, so its order among the key's other records cannot be told",
-                hint="its producer places keys by another rule than murmur2; see runbooks/partitions-changed.md",
+                f"{copy.old.name}[{number}]@{record.offset()}: murmur2 assigns its key to another partition, with "
+                f"{copy.before} and with {copy.old.partitions} partitions; the order of the key's records is unknown",
+                hint="its producer uses another partitioner than murmur2; see runbooks/partitions-changed.md",
             )
         return era
 
@@ -309,20 +326,20 @@ class _Run:
 
 
 class _NoState:
-    """A copy has no table."""
+    """The state of a task without a table."""
 
     def apply(self, writes: Mapping[bytes, bytes | None], position: bytes) -> None:
-        """Nothing to keep."""
+        """Do nothing: the journal entry holds the positions."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no open resource."""
 
 
-_COUNT = "copied"  # in an entry's extra: records so far
+_COUNT = "copied"  # key in an entry's `extra`: the number of records copied so far
 
 
 def _name(partition: TopicPartition, era: Era) -> str:
-    """Names a position of the copy: partition and pass."""
+    """The name of a position in the journal: partition and pass."""
     return f"{partition}/{era.value}"
 
 
@@ -331,8 +348,8 @@ def _as_it_was(record: Record, topic: str) -> Output:
         headers = tuple(headers_of(record))
     except UnreadableHeadersError as error:
         raise InputError(
-            f"{record.topic()}[{record.partition()}]@{record.offset()} cannot be copied as it is: {error}",
-            hint="the Kafka client can neither read nor write such a name. The copy resumes after this record when it "
-            "is no longer in the topic: wait for its retention, or delete the records up to this offset",
+            f"{record.topic()}[{record.partition()}]@{record.offset()} cannot be copied unchanged: {error}",
+            hint="the Kafka client can neither read nor write this header name. Wait until retention deletes the "
+            "record, or delete the records up to this offset, then run the same command again",
         ) from None
     return Output(topic, record.key(), record.value(), kept_timestamp(record), headers)

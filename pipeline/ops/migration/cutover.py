@@ -1,4 +1,4 @@
-"""Whether a migration is over: what is still missing before the old app may be forgotten. Reads Kafka alone."""
+"""Checks whether a migration is complete, so that the old app can be deleted. Reads Kafka only."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ __all__ = ["unfinished"]
 def unfinished(
     migration: Migration, surveyed: Survey, cluster: Cluster, reader: JournalReader
 ) -> list[Problem]:
-    """What is missing, with all that speaks against a copy; empty when nothing is and does.
+    """The problems of the survey and the steps that are missing; empty if the migration is complete.
 
-    The new app has processed everything when two looks, one after the other, find every task at the end of its
-    inputs and under the same entry: whatever a group had written by the first look was there to be read in the
-    second, and no group has written since.
+    The new app has processed everything if two readings, one after the other, find each task at the end of its inputs
+    and at the same journal entry. The second reading includes what a group wrote before the first one, and equal
+    entries mean that no group has written since.
     """
     problems = list(surveyed.problems)
     if members := cluster.member_ids(workers_group(migration.old)):
-        hint = "stop them; one that was killed is missed after 10 s"
+        hint = "stop them; Kafka removes a killed worker from the group after 10 s"
         problems.append(Problem(f"{len(members)} of the workers of {migration.old} are alive", hint))
     for copy in surveyed.copies:
         if left := _not_copied(copy, cluster, reader):
@@ -37,7 +37,7 @@ def unfinished(
         groups = groups_of(migration.new, cluster)
     except InputError:
         hint = "start its workers: pipeline worker MODULE:APP"
-        return [*problems, Problem(f"app {migration.new} has not begun", hint)]
+        return [*problems, Problem(f"app {migration.new} has not started", hint)]
     first, second = _look(groups, reader), _look(groups, reader)
     read = {topic for seen in second.values() for topic in seen.reads}
     if unread := sorted(set(migration.topics.values()) - read):
@@ -50,12 +50,17 @@ def unfinished(
         text = f"no worker has started task {', '.join(idle[:3])} of app {migration.new}"
         problems.append(Problem(text, "start its workers: pipeline worker MODULE:APP"))
     elif first != second:
-        problems.append(Problem(f"app {migration.new} is still at work", "look again in a moment"))
+        text = f"app {migration.new} is still processing records"
+        problems.append(Problem(text, "run the command again in a few seconds"))
     return problems
 
 
 class _Seen(NamedTuple):
-    """A task: number of its last entry, input topics, and input partitions that it has not come to the end of."""
+    """The progress of a task.
+
+    `seq`: of its last entry. `reads`: its input topics. `behind`: input partitions with records that it has not
+    processed.
+    """
 
     seq: int
     reads: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""Reads partitions of a topic up to fixed offsets, as one stream: the oldest record first, as their timestamps say.
+"""Merges the partitions of a topic, up to fixed offsets, into one stream in the order of the timestamps.
 
-Records of one partition keep their order whatever their timestamps. What is held in memory is bounded: a partition
-that is ahead of the others is paused.
+Records of one partition keep their order, whatever their timestamps are. Memory is bounded: a partition that is ahead
+of the others is paused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["merged"]
 
 _POLL_RECORDS = 4_000
 _POLL_S = 0.2
-_AHEAD = 4_000  # records of one partition that wait for the others
+_AHEAD = 4_000  # pause a partition with this many waiting records
 _SILENCE_S = 60.0
 
 _Waiting = dict[TopicPartition, deque[Record]]
@@ -31,9 +31,9 @@ def merged(
     starts: Mapping[TopicPartition, int],
     lasts: Mapping[TopicPartition, int],
 ) -> Iterator[Record]:
-    """Records of each partition of `lasts`, from its start up to and including its last offset.
+    """Records of each partition of `lasts`, from its start offset up to and including its last offset.
 
-    Raises what makes a partition unreadable, and UnreachableError when records are due and none comes.
+    Raises the error of a partition that cannot be read, and UnreachableError if no record arrives for 60 s.
     """
     waiting: _Waiting = {partition: deque() for partition in lasts}
     unread = set(lasts)
@@ -49,7 +49,7 @@ def merged(
         elif clock.monotonic_s() - heard_s > _SILENCE_S:
             due = ", ".join(sorted(map(str, unread))[:3])
             raise UnreachableError(
-                f"nothing arrives any more, and {due} is not read to its end", hint=NOTHING_ARRIVES
+                f"no record arrived for {_SILENCE_S:.0f} s, before the end of {due}", hint=NOTHING_ARRIVES
             )
         for record in polled.records:
             partition = TopicPartition(record.topic(), record.partition())
@@ -57,7 +57,9 @@ def merged(
                 continue
             if record.offset() <= lasts[partition]:
                 waiting[partition].append(record)
-            if record.offset() >= lasts[partition]:  # above it where compaction has removed it meanwhile
+            if (
+                record.offset() >= lasts[partition]
+            ):  # greater if compaction has removed the last record meanwhile
                 unread.discard(partition)
         yield from _while_known(waiting, unread)
         ahead = {p for p in unread if len(waiting[p]) >= _AHEAD}
@@ -67,7 +69,7 @@ def merged(
 
 
 def _while_known(waiting: _Waiting, unread: set[TopicPartition]) -> Iterator[Record]:
-    """The oldest records, for as long as no partition may hold an older one that has not arrived."""
+    """The oldest records, until a partition might still deliver an older one."""
     if any(not waiting[partition] for partition in unread):
         return
     heads = [(queue[0].timestamp()[1], partition) for partition, queue in waiting.items() if queue]

@@ -1,8 +1,9 @@
-"""What it takes to move an app to inputs with another number of partitions, read from Kafka alone.
+"""Plans the migration of an app to inputs with another number of partitions. Reads Kafka only.
 
-An app cannot continue when an input's partitions change: most keys would be apart from their rows. So it is run anew,
-under a new name, on copies of its inputs (`copying.py`), and the old one ends. `survey` says what is to
-be copied, and what speaks against it; `cutover.py` what is still missing before the old app may be forgotten.
+An app cannot continue if the number of partitions of an input changes: the rows of most keys would be in the table of
+another task. Instead a new app, with a new name, reads copies of the inputs (`copying.py`), and the old app is stopped.
+`survey` returns the copies to make and the problems that prevent them. `cutover.py` checks whether the old app can be
+deleted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MESSAGE_BYTES = "1048588"
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """From app `old` to app `new`; `topics`: new input topics by the names of the old ones."""
+    """The migration from app `old` to app `new`. `topics`: the new input topic of each old one."""
 
     old: str
     new: str
@@ -32,19 +33,27 @@ class Migration:
 
     def __post_init__(self) -> None:
         if self.old == self.new:
-            raise InputError(f"{self.new} is the old app's name", hint="the new app needs a name of its own")
+            raise InputError(
+                f"{self.new} is the name of the old app", hint="choose another name for the new app"
+            )
         targets = list(self.topics.values())
         for old, new in self.topics.items():
             held = held_by_the_pipeline(new)
             if held:
                 raise InputError(f"{new} {held}", hint="copy into a topic of your own")
             if new in self.topics or targets.count(new) > 1:
-                raise InputError(f"{old}={new}: each topic is copied into another one, which is its own")
+                raise InputError(
+                    f"{old}={new}: topic {new} is also an old topic, or the copy of another one",
+                    hint="copy each topic into a topic of its own",
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`copies`: of topics that are there; `problems`: why nothing may be copied; `notes`: what may be as meant."""
+    """The result of a survey.
+
+    `copies`: those whose topics exist. `problems`: reasons not to copy. `notes`: facts that may be intended.
+    """
 
     copies: Sequence[Copy]
     problems: Sequence[Problem]
@@ -54,9 +63,9 @@ class Survey:
 def survey(
     migration: Migration, cluster: Cluster, reader: JournalReader, clock: Clock, *, incomplete: bool
 ) -> Survey:
-    """What is to be copied, and what speaks against it. Changes nothing.
+    """The copies to make, and the problems that prevent them. Changes nothing.
 
-    `incomplete`: a topic whose first records are gone is copied as well. Raises InputError (no such app),
+    `incomplete`: accept topics whose first records were deleted. Raises InputError (the app does not exist),
     UnreachableError.
     """
     groups = groups_of(migration.old, cluster)
@@ -79,8 +88,8 @@ def survey(
             problems += _contents(copy, cluster, reader, clock, incomplete=incomplete)
     problems += _unlike(migration, groups, reader, found)
     notes = [
-        f"{name} had {count} partitions and has {found[name].partitions}, and is not copied: right only where "
-        f"{migration.old} itself writes it, and {migration.new} writes another topic"
+        f"{name} had {count} partitions and now has {found[name].partitions}, and is not copied: this is correct only "
+        f"if {migration.old} itself writes the topic, and {migration.new} writes to another one"
         for name, count in sorted(inputs.items())
         if name not in migration.topics and name in found and found[name].partitions != count
     ]
@@ -88,17 +97,17 @@ def survey(
 
 
 def _inputs(groups: Mapping[GroupId, int], reader: JournalReader) -> dict[str, int]:
-    """Input topics of all groups, with the number of partitions that the app began with."""
+    """Input topics of all groups, each with the number of partitions that it had when the app started."""
     return {topic: count for group, count in groups.items() for topic in _inputs_of(group, count, reader)}
 
 
 def _inputs_of(group: GroupId, count: int, reader: JournalReader) -> list[str]:
     read = {topic for task in tasks_of({group: count}) for topic in last_positions(task, reader)}
-    return sorted(topic for topic in read if not is_replays(topic))  # the new app has its own
+    return sorted(topic for topic in read if not is_replays(topic))  # the new app has its own replays topic
 
 
 def _settings(copy: Copy) -> list[Problem]:
-    """Settings under which a copied record would not be what it was."""
+    """Settings of the new topic that would change or delete copied records."""
     old, new = copy.old.config, copy.new.config
     wrong = []
     if new.get("message.timestamp.type", "CreateTime") != "CreateTime":
@@ -124,25 +133,25 @@ def _contents(
     gone = [place for place, each in bounds.items() if each.start > 0]
     if gone and not begun and not incomplete:
         text = f"{copy.old.name} no longer holds its first records, in {listed(gone)}"
-        hint = "the new app's tables would lack them: add --incomplete where that is meant"
+        hint = "the tables of the new app would not include these records; to accept that, add --incomplete"
         problems.append(Problem(text, hint))
     held = [p for p in _partitions(copy.new) if reader.bounds(p).end > 0]
     if held and not begun:
-        text = f"topic {copy.new.name} holds records already, in {listed(held)}"
-        problems.append(Problem(text, "copy into a topic that is new"))
+        text = f"topic {copy.new.name} already holds records, in {listed(held)}"
+        problems.append(Problem(text, "copy into a new topic without records"))
     retention_ms = int(copy.new.config.get("retention.ms", "-1"))
     if "delete" in copy.new.config.get("cleanup.policy", "delete") and retention_ms >= 0:
         oldest_ms = clock.wall_ms() - retention_ms
         if any(reader.offset_at(p, oldest_ms) > b.start for p, b in bounds.items() if b.stable_end > b.start):
-            text = f"topic {copy.new.name}: with retention.ms {retention_ms} Kafka would delete old records at once"
-            problems.append(Problem(text, "set retention.ms to -1 until the migration is over"))
+            text = f"topic {copy.new.name}: with retention.ms {retention_ms} Kafka would delete old records immediately"
+            problems.append(Problem(text, "set retention.ms to -1 until the migration is complete"))
     return problems
 
 
 def _unlike(
     migration: Migration, groups: Mapping[GroupId, int], reader: JournalReader, found: Mapping[str, TopicInfo]
 ) -> list[Problem]:
-    """Inputs of one group must be co-partitioned again."""
+    """Groups whose inputs would not be co-partitioned after the migration."""
     problems = []
     for group, count in groups.items():
         names = [migration.topics.get(name, name) for name in _inputs_of(group, count, reader)]
@@ -150,7 +159,9 @@ def _unlike(
         if len(set(counts.values())) > 1 and set(names) & set(migration.topics.values()):
             listed = ", ".join(f"{name} has {number}" for name, number in counts.items())
             text = f"group {group.group} would read topics with different numbers of partitions: {listed}"
-            problems.append(Problem(text, "give all of them as many, and copy each that has another number"))
+            problems.append(
+                Problem(text, "copy the others, too, into topics with the same number of partitions")
+            )
     return problems
 
 

@@ -1,8 +1,8 @@
-"""From which time a record of a topic that got more partitions is: before that, or after. Pure.
+"""Tells whether a record was written before or after its topic got more partitions. Pure.
 
-A key's partition is its hash modulo the number of partitions, so a key that was moved lies in two partitions: in
-its old one until the producers heard of the change, in its new one from then on. Its records are in order when all
-from before come first.
+The partition of a key is its hash modulo the number of partitions. If the key moves, it has records in two partitions:
+in the old one until its producers learn of the change, and then in the new one. Its records are in order if all records
+of the old partition come first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ __all__ = ["Era", "era_of"]
 
 
 class Era(Enum):
-    """BEFORE: may be copied at once. AFTER: only behind all of its key from before. UNKNOWN: placed by another rule."""
+    """When a record was written.
+
+    BEFORE: it can be copied in the first pass. AFTER: it must follow all records of its key that are BEFORE.
+    UNKNOWN: its producer uses another partitioner.
+    """
 
     BEFORE = "before"
     AFTER = "after"
@@ -25,12 +29,12 @@ class Era(Enum):
 def era_of(key: bytes | None, partition: int, before: int, now: int) -> Era:
     """The era of a record in `partition` of a topic that had `before` partitions and has `now`.
 
-    row  key    the partition is that of                 era
-    1    any    `before` equals `now`                    BEFORE: nothing has moved, wherever it lies
-    2    none   anything                                 BEFORE: it has no order
-    3    some   its hash modulo `before`                 BEFORE (all of its records, where it did not move)
-    4    some   its hash modulo `now`, and not 3         AFTER
-    5    some   neither                                  UNKNOWN
+    row  key    condition                                        era
+    1    any    `before` equals `now`                            BEFORE: no key has moved
+    2    none   none                                             BEFORE: the record has no order
+    3    some   the partition is the hash modulo `before`        BEFORE (all records of a key that did not move)
+    4    some   the partition is the hash modulo `now`, not 3    AFTER
+    5    some   neither 3 nor 4                                  UNKNOWN
     """
     if before == now or key is None or partition_of(key, before) == partition:
         return Era.BEFORE

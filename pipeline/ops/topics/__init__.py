@@ -1,1 +1,1 @@
-"""Topics as code: declared in files, compared with a cluster, applied to it, and exported from it."""
+"""Topics as code: reads declarations, compares them with a cluster, applies them, and exports them."""

@@ -1,15 +1,15 @@
-"""A plan carried out: `checked`, then `carry_out`. Topics are independent of each other, and go one by one.
+"""Applies a plan: first `checked`, then `carry_out`. Topics are independent, and are applied one after the other.
 
-| step | what | a crash now leaves |
+| step | what | a crash after it leaves |
 | --- | --- | --- |
-| 1 check | the brokers say of each topic whether they would, and change nothing | nothing new |
-| 2 create | the topic, with its settings | it is there as declared |
-| 3 configure | all settings of a topic at once | they are as declared; its partitions perhaps not yet |
-| 4 grow | the missing partitions | the topic is as declared |
-| 5 delete | a topic with a tombstone | it is gone |
+| 1 check | ask the brokers whether they would accept the change of each topic | no change |
+| 2 create | create the topic with its settings | the topic as declared |
+| 3 configure | set all settings of a topic in one request | the settings as declared, perhaps not the partitions |
+| 4 grow | add the missing partitions | the topic as declared |
+| 5 delete | delete a topic whose declaration says `deleted` | no topic |
 
-Each step says how things are to be, not what to add, and is waited for until the cluster shows it. So what a crash
-leaves is planned anew, and the next run does the rest.
+Each step sets an absolute state, and waits until the cluster shows it. So after a crash the next run makes a new plan
+from the cluster's state, and does the remaining steps.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["TopicResult", "carry_out", "checked", "checked_topic"]
 
 @dataclass(frozen=True, slots=True)
 class TopicResult:
-    """What became of one topic. `problem`: why not everything was done; `done`: the steps that were."""
+    """The result for one topic. `done`: the steps that were done. `problem`: why a step failed; None if none did."""
 
     plan: TopicPlan
     done: tuple[str, ...] = ()
@@ -38,15 +38,19 @@ class TopicResult:
 
 
 def checked(plan: Plan, cluster: Cluster) -> Plan:
-    """The plan, with what the brokers would refuse among its problems. Changes nothing. Raises UnreachableError."""
+    """The plan, with the changes that the brokers would refuse as problems. Changes nothing.
+
+    Raises UnreachableError.
+    """
     topics = [checked_topic(each, cluster) if each.to_do else each for each in plan.topics]
     return replace(plan, topics=tuple(topics))
 
 
 def carry_out(plan: Plan, cluster: Cluster, report: Callable[[TopicResult], None]) -> list[TopicResult]:
-    """Do what is to be done and can be; `report` is told of each topic as it is done.
+    """Apply each topic of the plan that has no problem. `report` is called after each topic.
 
-    What the brokers refuse ends its topic and not the others. Raises UnreachableError, which says what was done.
+    If the brokers refuse a step, the other topics are still applied. Raises UnreachableError, whose message says how
+    many topics were done.
     """
     waiting = [each for each in plan.topics if each.to_do]
     outcomes: list[TopicResult] = []
@@ -55,9 +59,9 @@ def carry_out(plan: Plan, cluster: Cluster, report: Callable[[TopicResult], None
             outcome = _carry_out(each, cluster)
         except UnreachableError as error:
             raise UnreachableError(
-                f"{error.message}\n{len(outcomes)} of {len(waiting)} topics were done before; "
+                f"{error.message}\n{len(outcomes)} of {len(waiting)} topics were applied; "
                 f"{each.topic.name} perhaps in part",
-                hint="nothing is lost: run the same command again, and it does the rest",
+                hint="run the same command again: it applies the remaining changes",
             ) from error
         outcomes.append(outcome)
         report(outcome)
@@ -65,7 +69,7 @@ def carry_out(plan: Plan, cluster: Cluster, report: Callable[[TopicResult], None
 
 
 def checked_topic(each: TopicPlan, cluster: Cluster) -> TopicPlan:
-    """The same of one topic."""
+    """`checked` for one topic."""
     try:
         if each.action is TopicAction.CREATE:
             cluster.create([each.topic.spec], check_only=True)
@@ -80,9 +84,9 @@ def checked_topic(each: TopicPlan, cluster: Cluster) -> TopicPlan:
 
 
 def _meant(topic: TopicDeclaration) -> str:
-    """What may be meant by settings that Kafka has not."""
-    odd = sorted(topic.config.keys() - SETTINGS.keys() - UNMANAGED)
-    guesses = [did_you_mean(name, SETTINGS).removeprefix("; ") for name in odd]
+    """Suggestions for settings that Kafka does not have."""
+    unknown = sorted(topic.config.keys() - SETTINGS.keys() - UNMANAGED)
+    guesses = [did_you_mean(name, SETTINGS).removeprefix("; ") for name in unknown]
     return " ".join(filter(None, guesses))
 
 

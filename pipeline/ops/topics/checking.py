@@ -1,6 +1,6 @@
-"""Topics against the declarations in the directory at hand: an app's where its worker starts, a load's.
+"""Compares the topics of an app, when its worker starts, and the topic of a load with their declarations.
 
-Each reads the files of its own topics and no others, so a mistake in another one's file does not stop it.
+Only the files of these topics are read, so a mistake in another file has no effect.
 """
 
 from __future__ import annotations
@@ -24,12 +24,21 @@ __all__ = ["check_load", "check_topics"]
 def check_topics(
     topics: Collection[str], directory: Path, cluster: Cluster, log: Logger, *, with_ids: Collection[str] = ()
 ) -> None:
-    """Compare the topics that are declared in the directory with the cluster.
+    """Compare the topics of an app that the directory declares with the cluster.
 
-    Another number of partitions, a tombstone and a wrong file are ConfigErrors: keys would be elsewhere than a reader
-    believes. Another setting, and a topic without a declaration, are warnings by name. A topic that is not in the
-    cluster is left to the start itself. Nothing is said where the directory declares nothing. `with_ids`: topics whose
-    records must carry ids; a declaration that does not say so is a warning, too.
+    Another setting, or a topic without a declaration, is logged as a warning. A topic that the cluster does not have is
+    ignored: the start reports it. If the directory has no declaration, no topic is compared.
+
+    Args:
+        topics: The topics of the app.
+        directory: The directory of the declarations.
+        cluster: The cluster.
+        log: Receives the warnings.
+        with_ids: Topics whose records must have ids. A declaration without `id` is a warning.
+
+    Raises:
+        ConfigError: The number of partitions differs, because keys would be in other partitions than readers expect; a
+            topic is declared as deleted; or a file is not valid.
     """
     if not any(path.suffix in {".yaml", ".yml"} for path in directory.iterdir()):
         return
@@ -42,8 +51,8 @@ def check_topics(
         topic = _declared(name, path)
         if topic.partitions != info.partitions:
             raise ConfigError(
-                f"topic {name} has {info.partitions} partitions, and {path} declares {topic.partitions}",
-                hint=f"see what that means: pipeline topics plan --dir {directory}",
+                f"topic {name} has {info.partitions} partitions, but {path} declares {topic.partitions}",
+                hint=f"to see the difference and what it means, run: pipeline topics plan --dir {directory}",
             )
         if name in with_ids and not topic.id:
             log.warning(
@@ -66,16 +75,16 @@ def check_topics(
 
 
 def check_load(topic: str, directory: Path) -> None:
-    """Of a load without event ids. Raises ConfigError where the topic's declaration says that events have one.
+    """Raise ConfigError if the topic's declaration requires event ids. Call this for a load without event ids.
 
-    A file that is wrong says nothing here: it is refused where topics are made and used.
+    A file that is not valid is ignored: `topics plan` and the start of a worker refuse it.
     """
     path = declaration_file(topic, directory)
     declared = read_topic_file(path)[0] if path is not None else None
     if declared is not None and declared.id:
         raise ConfigError(
-            f"{path} says that events of topic {topic} have an id ({declared.id}), and this load gives them none",
-            hint="--id FIELD names the field with it: a record without one is an error for who drops duplicates by it",
+            f"{path} declares that events of topic {topic} have an id ({declared.id}), but this load has no --id",
+            hint="give the field with the id: --id FIELD; an app that drops duplicates refuses a record without an id",
         )
 
 
@@ -91,11 +100,11 @@ def _file(name: str, directory: Path, log: Logger) -> Path | None:
 def _declared(name: str, path: Path) -> TopicDeclaration:
     topic, mistakes = read_topic_file(path)
     if topic is None:
-        text = "\n  ".join(["the declaration of a topic of this app is wrong:", *mistakes])
+        text = "\n  ".join(["the declaration of a topic of this app is not valid:", *mistakes])
         raise ConfigError(text, hint=WHAT_IS_DECLARED)
     if topic.deleted:
         raise ConfigError(
             f"this app uses topic {name}, which {path} declares as deleted",
-            hint="take `deleted` out of the file, or the topic out of the app",
+            hint="remove `deleted` from the file, or the topic from the app",
         )
     return topic

@@ -1,8 +1,8 @@
-"""What a plan is made from, looked up in a cluster: `look`. It reads, and changes nothing.
+"""Reads the state of a cluster and makes a plan from it: `look`. Changes nothing.
 
-That a topic is an input stands in the journals of the groups that read it: their last entries hold a position for each
-input, and the genesis entry names them. That needs no worker and no program. A group of sinks has no journal: what
-its workers have noted, and the consumer group that mirrors its positions, say the same.
+The journals show which groups read a topic: the last entry of a task has a position for each input, and the genesis
+entry names the inputs. So no worker and no program of the app is needed. A group of sinks has no journal. Its inputs
+are in the topic of the app's workers, and in the consumer group that mirrors its positions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.runtime.sinks.noted import sink_groups
 
 __all__ = ["look", "readers_of"]
 
-_READS_AT_ONCE = 8  # each is a request or two that mostly waits
+_READS_AT_ONCE = 8  # each read waits most of the time for a request or two
 
 
 def look(
@@ -34,16 +34,16 @@ def look(
     journals: Callable[[], JournalReader],
     allowed: frozenset[str] = frozenset(),
 ) -> Plan:
-    """The plan for a cluster as it is now. `journals` opens a reader, where one is needed.
+    """The plan for the present state of a cluster. `journals` opens a reader; it is called only if one is needed.
 
-    Raises UnreachableError, ConfigError (not authorised), InputError (`allowed` names no declared topic).
+    Raises UnreachableError, ConfigError (not authorized), InputError (a topic in `allowed` is not declared).
     """
     names = cluster.topics()
     facts = ClusterFacts(
         names, cluster.describe([topic.name for topic in declared]) or _any_topic(names, cluster)
     )
     asked, unknown = uncertain(make_plan(declared, facts, allowed))
-    if unknown:  # every declared topic overrides that setting: perhaps another one follows the default
+    if unknown:  # every declared topic overrides a setting: perhaps another topic has the cluster's default
         facts = ClusterFacts(names, {**cluster.describe(names), **facts.topics})
     if asked:
         facts = ClusterFacts(names, facts.topics, readers_of(asked, names, cluster, journals()))
@@ -52,14 +52,15 @@ def look(
 
 
 def _any_topic(names: Sequence[str], cluster: Cluster) -> Mapping[str, TopicInfo]:
-    """One topic of the cluster, which says what settings topics have there. None: there is no topic."""
+    """One topic of the cluster, which shows the settings of topics there; empty if the cluster has no topic."""
     return next((found for name in names if (found := cluster.describe([name]))), {})
 
 
 def _asked(plan: Plan, cluster: Cluster) -> Plan:
-    """Nothing in an empty cluster says what settings it knows: of those that are not Kafka's the brokers are asked.
+    """Ask the brokers whether they know the settings that Kafka does not have. For a cluster without topics.
 
-    Only of those, since asking needs the permission to create.
+    Other clusters show their settings in a topic. The request needs the permission to create topics, so it is made only
+    for topics with such settings.
     """
     topics = [
         checked_topic(each, cluster) if each.topic.config.keys() - SETTINGS.keys() - UNMANAGED else each
@@ -71,7 +72,7 @@ def _asked(plan: Plan, cluster: Cluster) -> Plan:
 def readers_of(
     topics: Collection[str], names: Sequence[str], cluster: Cluster, reader: JournalReader
 ) -> dict[str, list[Readers]]:
-    """The groups that have read each of the topics, by the journals, and notes of workers, among `names`."""
+    """The groups that have read each of the topics. `names`: all topics of the cluster, among them the journals."""
     found: dict[str, list[Readers]] = {topic: [] for topic in topics}
     alive: dict[str, bool] = {}
     groups = list(_groups(names))
@@ -108,7 +109,7 @@ def _groups(names: Sequence[str]) -> Iterator[GroupId]:
 
 
 def _inputs(task: TaskId, reader: JournalReader) -> frozenset[str] | str:
-    """The inputs of a task, none before its group's genesis; or why they are unknown: its journal is damaged."""
+    """The inputs of a task, empty before the genesis entry; or, as text, why they are unknown."""
     try:
         last = last_entry(task, reader)
         if last is not None:
@@ -118,7 +119,7 @@ def _inputs(task: TaskId, reader: JournalReader) -> frozenset[str] | str:
             )
         bounds = reader.bounds(task.journal)
         if last_committed(reader, task.journal, bounds.start, bounds.stable_end) is not None:
-            return f"the journal {task.journal} holds records that are no entries"
+            return f"the journal {task.journal} holds records that are not journal entries"
     except FatalTaskError as error:
         return error.message
     return frozenset()

@@ -1,19 +1,19 @@
-"""Declarations, `topics/*.yaml`, read and checked.
+"""Reads and checks declarations, `topics/*.yaml`.
 
 One file declares one topic:
 
-    name: flights-by-carrier        # as the file is called
+    name: flights-by-carrier        # the name of the file without .yaml
     partitions: 4
-    replication: 3                  # optional; left out: 3, or the number of brokers when there are fewer
+    replication: 3                  # optional; default: 3, or the number of brokers if there are fewer
     owner: flight operations        # who to ask
-    key: the carrier's code, text   # what a key and a value hold, for people
+    key: the carrier's code, text   # descriptions of keys and values, for readers
     value: one flight, a JSON object with the columns of the file
-    id: carrier, number and time    # optional; what an event's id is, where duplicates are dropped by it
-    config:                         # optional; topic settings as Kafka names them
+    id: carrier, number and time    # optional; description of the event id, by which duplicates are dropped
+    config:                         # optional; topic settings of Kafka
       retention.ms: 604800000
-    deleted: false                  # optional; true: the topic is to be deleted
+    deleted: false                  # optional; true: delete the topic
 
-Reading reports every mistake of every file, each with its line.
+All mistakes of all files are reported, each with its line.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ from pipeline.ports import TopicSpec
 
 __all__ = ["TopicDeclaration", "declaration_files", "parse_topic", "read_topic_file", "read_topics"]
 
-WHAT_IS_DECLARED = "all that a declaration may say, also for editors: pipeline topics schema"
+WHAT_IS_DECLARED = "for all fields of a declaration, run: pipeline topics schema"
 
 
 @dataclass(frozen=True, slots=True)
 class TopicDeclaration:
-    """One topic as declared. `replication` 0: left to the cluster. `id` "": not needed. `deleted`: to be no more."""
+    """The declaration of one topic.
+
+    `replication`: 0 if the cluster decides. `id`: empty if events need no id. `deleted`: the topic is to be deleted.
+    """
 
     name: str
     partitions: int
@@ -65,23 +68,23 @@ class TopicDeclaration:
 
 
 def declaration_files(directory: Path) -> list[Path]:
-    """The files that declare topics, by name. Raises ConfigError when there is no such directory."""
+    """The files that declare topics, sorted by name. Raises ConfigError if the directory does not exist."""
     if not directory.is_dir():
         raise ConfigError(
             f"there is no directory {directory}",
-            hint="run this where your topics/ is, or say where with --dir",
+            hint="run the command in the directory that contains topics/, or give the directory with --dir",
         )
     return sorted(path for path in directory.iterdir() if path.suffix in {".yaml", ".yml"})
 
 
 def declaration_file(topic: str, directory: Path) -> Path | None:
-    """The file that declares a topic; None where there is none."""
+    """The file that declares a topic; None if there is none."""
     paths = (directory / f"{topic}.yaml", directory / f"{topic}.yml")
     return next((path for path in paths if path.exists()), None)
 
 
 def read_topics(directory: Path) -> list[TopicDeclaration]:
-    """Every declaration in the directory, by name. Raises ConfigError listing all mistakes."""
+    """All declarations in the directory, sorted by file. Raises ConfigError with all mistakes."""
     topics: dict[str, TopicDeclaration] = {}
     mistakes: list[str] = []
     for path in declaration_files(directory):
@@ -94,30 +97,30 @@ def read_topics(directory: Path) -> list[TopicDeclaration]:
         topics[topic.name] = topic
     if mistakes:
         raise ConfigError(
-            "\n  ".join(["the topic declarations are wrong:", *mistakes]), hint=WHAT_IS_DECLARED
+            "\n  ".join(["the topic declarations are not valid:", *mistakes]), hint=WHAT_IS_DECLARED
         )
     if not topics:
         raise ConfigError(
-            f"{directory} declares no topic",
-            hint="add a file NAME.yaml for each topic, or write those of a cluster: pipeline topics export",
+            f"the directory {directory} has no topic declaration",
+            hint="add a file NAME.yaml for each topic, or export those of a cluster: pipeline topics export",
         )
     return list(topics.values())
 
 
 def read_topic_file(path: Path) -> tuple[TopicDeclaration | None, list[str]]:
-    """The declaration in one file, or None, and its mistakes."""
+    """The declaration in one file, None if it has mistakes; and the mistakes."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return None, [f"{path}: cannot be read: {error}"]
     topic, mistakes = parse_topic(text, str(path))
     if topic is not None and topic.name != path.stem:
-        mistakes.append(f"{path}: declares {topic.name!r}; call the file {topic.name}.yaml")
+        mistakes.append(f"{path}: declares {topic.name!r}; rename the file to {topic.name}.yaml")
     return (None if mistakes else topic), mistakes
 
 
 def parse_topic(text: str, file: str) -> tuple[TopicDeclaration | None, list[str]]:
-    """The declaration, or None, and the mistakes, each as `file:line: what is wrong`."""
+    """The declaration, None if it has mistakes; and the mistakes, each as `file:line: text`."""
     try:
         root = parse(text)
     except NotYamlError as error:
@@ -126,7 +129,7 @@ def parse_topic(text: str, file: str) -> tuple[TopicDeclaration | None, list[str
 
 
 class _Reader:
-    """Walks the nodes of one file; notes each mistake with its line."""
+    """Reads the nodes of one file, and records each mistake with its line."""
 
     def __init__(self, file: str) -> None:
         self._file = file
@@ -134,7 +137,7 @@ class _Reader:
 
     def topic(self, root: Node | None) -> tuple[TopicDeclaration | None, list[str]]:
         if not isinstance(root, MappingNode):
-            self._wrong(root, f"a topic is declared by the fields {', '.join(FIELDS)}")
+            self._wrong(root, f"a declaration must have the fields {', '.join(FIELDS)}")
             return None, self.mistakes
         fields = self._mapping(root)
         for name, node in fields.items():
@@ -174,7 +177,9 @@ class _Reader:
         if node is None or not name:
             return ""
         if not re.fullmatch(TOPIC_NAME, name) or name in {".", ".."}:
-            self._wrong(node, f"{name!r} is no topic name: up to 249 letters, digits, '.', '_' or '-'")
+            self._wrong(
+                node, f"{name!r} is not a valid topic name: use at most 249 letters, digits, '.', '_' or '-'"
+            )
         why = never_declared(name)
         if why:
             self._wrong(node, f"{name!r} {why}")
@@ -194,7 +199,7 @@ class _Reader:
             return ""
         kind = kind_of(node)
         if kind is ScalarKind.TEXT and node.value.strip():
-            # A name is taken as it is: a space at its end is a mistake, not a habit.
+            # White space around a name is kept, so that the check of the name reports it.
             return str(node.value) if FIELDS[name].kind is FieldKind.NAME else str(node.value).strip()
         quote = f': quote it, "{node.value}"' if kind in NUMBERS_AND_FLAGS else ""
         self._wrong(node, f"{name} must be a text{quote}")
@@ -212,16 +217,16 @@ class _Reader:
         if node is None:
             return {}
         if not isinstance(node, MappingNode):
-            self._wrong(node, "config must be a list of settings, one `name: value` a line")
+            self._wrong(node, "config must be a list of settings, one `name: value` per line")
             return {}
         found = self._mapping(node)
         for name, value in found.items():
             if not re.fullmatch(SETTING_NAME, name):
-                self._wrong(value, f"{name!r} is no name of a setting")
+                self._wrong(value, f"{name!r} is not a valid name of a setting")
             elif kind_of(value) is ScalarKind.OTHER:
-                self._wrong(value, f'config {name} must be a text or a number; a list is "a,b"')
+                self._wrong(value, f'config {name} must be a text or a number; write a list as "a,b"')
             elif kind_of(value) is ScalarKind.NULL:
-                self._wrong(value, f'config {name} has no value; an empty one is ""')
+                self._wrong(value, f'config {name} has no value; write an empty value as ""')
         return {name: str(value.value).strip() for name, value in found.items()}
 
     def _wrong(self, node: Node | None, what: str) -> None:

@@ -1,4 +1,4 @@
-"""The topics of a cluster as declarations: `export`. What is exported, and planned then, is an empty plan."""
+"""Exports the topics of a cluster as declarations. The plan of exported declarations has no changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ UNDESCRIBED = "describe me"
 
 
 class FileState(StrEnum):
-    """A topic's file before the export: SAME is left alone, DIFFERENT is replaced only when that is asked for."""
+    """The state of a topic's file before the export: missing, as in the cluster, or different.
+
+    A DIFFERENT file is replaced only if the caller requests it.
+    """
 
     NEW = "new"
     SAME = "same"
@@ -33,7 +36,7 @@ class FileState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """The file of one topic, as it is to be."""
+    """The file of one topic. `text`: its new content."""
 
     topic: str
     path: Path
@@ -42,9 +45,9 @@ class Export:
 
 
 def chosen_topics(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """The topics that anybody may declare, of those that fit a pattern (`*` and `?` as in a shell); without any, all.
+    """The topics of `names` that can be declared and match a pattern (`*` and `?` as in a shell).
 
-    Raises InputError for a pattern that fits none.
+    Without patterns, all topics that can be declared. Raises InputError for a pattern that matches no topic.
     """
     declarable = sorted(name for name in names if never_declared(name) is None)
     if not patterns:
@@ -61,18 +64,19 @@ def chosen_topics(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
 
 
 def plan_export(topics: Sequence[str], cluster: Cluster, directory: Path) -> list[Export]:
-    """The file of each topic. Reads the cluster and the directory, and writes nothing.
+    """The file of each topic. Reads the cluster and the directory, and writes no file.
 
-    Raises UnreachableError, ConfigError (a file that cannot be read).
+    Raises UnreachableError, ConfigError (a file cannot be read).
     """
     usual = cluster.default_replication()
     return list(_exports(cluster.describe(topics), usual, directory))
 
 
 def write_export(exports: Sequence[Export], directory: Path, *, overwrite: bool) -> None:
-    """Write what is new, and with `overwrite` what differs; and the schema that the files name.
+    """Write the new files, with `overwrite` also the different ones, and the JSON Schema that they refer to.
 
-    A crash leaves whole files: each is written beside and renamed. Raises ConfigError when the disk refuses.
+    A crash leaves no incomplete file: each one is written under another name and renamed. Raises ConfigError if a write
+    fails.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -82,12 +86,13 @@ def write_export(exports: Sequence[Export], directory: Path, *, overwrite: bool)
                 _write(each.path, each.text)
     except OSError as error:
         raise ConfigError(
-            f"cannot write to {directory}: {error.strerror}", hint="choose another --dir"
+            f"cannot write to {directory}: {error.strerror}",
+            hint="choose another directory with --dir, or correct its permissions",
         ) from error
 
 
 def _described(topic: TopicDeclaration) -> tuple[str, ...]:
-    """What only people know of a topic."""
+    """The descriptions, which no cluster knows."""
     return topic.owner, topic.key, topic.value, topic.id
 
 
@@ -116,7 +121,7 @@ def _declaration(info: TopicInfo, usual: int) -> TopicDeclaration:
         owner=UNDESCRIBED,
         key=UNDESCRIBED,
         value=UNDESCRIBED,
-        # Left out where it is what the cluster gives by itself: the file then serves a smaller one, too.
+        # Leave out the cluster's default, so that the file can also be applied to a cluster with fewer brokers.
         replication=info.replication if info.replication != usual else 0,
         config={name: info.config[name] for name in sorted(info.overridden - UNMANAGED)},
     )
@@ -131,7 +136,7 @@ def _agrees(declared: TopicDeclaration, info: TopicInfo) -> bool:
 
 
 def _changed(text: str, declared: TopicDeclaration | None, wanted: TopicDeclaration, info: TopicInfo) -> str:
-    """The old file with the new facts; a new one where the old one cannot be read, or cannot be changed in place."""
+    """The old file with the new values; a new file if the old one is not valid or cannot be changed in place."""
     if declared is None:
         return render(wanted)
     if declared.replication:

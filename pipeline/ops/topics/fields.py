@@ -1,7 +1,7 @@
-"""The fields of a declaration, `topics/NAME.yaml`: what the reader checks and what editors are told.
+"""The fields of a declaration, `topics/NAME.yaml`, and their JSON Schema for editors.
 
-Both come from `FIELDS`. `schema` makes the JSON Schema; `declarations` reads files. They take and refuse the same
-ones, but for a field that is given twice, which no JSON Schema can see.
+`FIELDS` is the source of both the schema and the reader (`declarations.py`). They accept and refuse the same files,
+except that a JSON Schema cannot detect a field that is given twice.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ SCHEMA_FILE = "topic.schema.json"
 SCHEMA_LINE = f"# yaml-language-server: $schema={SCHEMA_FILE}\n"
 TOPIC_NAME = r"[A-Za-z0-9._-]{1,249}"
 SETTING_NAME = r"[A-Za-z0-9._-]+"
-_DIALECT = "http://json-schema.org/draft-07/schema#"  # the one that editors know best
+_DIALECT = "http://json-schema.org/draft-07/schema#"  # the one that most editors support
 
 
 class FieldKind(Enum):
-    """What a field holds. TEXT is not empty. FLAG is true or false."""
+    """The type of a field. TEXT is not empty. FLAG is true or false."""
 
     NAME = "name"
     TEXT = "text"
@@ -45,7 +45,11 @@ class FieldKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field. `required`: of every declaration but a tombstone. `most`: of a NUMBER, which is at least 1."""
+    """One field.
+
+    `about`: its description. `required`: every declaration must have it, except one with `deleted: true`. `most`: the
+    largest value of a NUMBER; the smallest is 1.
+    """
 
     kind: FieldKind
     about: str
@@ -54,38 +58,38 @@ class Field:
 
 
 FIELDS: Mapping[str, Field] = {
-    "name": Field(FieldKind.NAME, "The topic's name: what the file is called, without .yaml.", required=True),
+    "name": Field(FieldKind.NAME, "The topic's name, which is the file's name without .yaml.", required=True),
     "partitions": Field(
         FieldKind.NUMBER,
-        "How many partitions. More can be added only where no app reads the topic; fewer never.",
+        "The number of partitions. It can be raised only if no app reads the topic, and never lowered.",
         required=True,
         most=10_000,
     ),
     "replication": Field(
         FieldKind.NUMBER,
-        "How many copies of each partition. Left out: 3, or the number of brokers when there are fewer.",
+        "The number of replicas of each partition. Default: 3, or the number of brokers if there are fewer.",
         most=100,
     ),
     "owner": Field(FieldKind.TEXT, "Who to ask about the topic.", required=True),
-    "key": Field(FieldKind.TEXT, "What a key holds, for people.", required=True),
-    "value": Field(FieldKind.TEXT, "What a value holds, for people.", required=True),
+    "key": Field(FieldKind.TEXT, "A description of the keys, for readers.", required=True),
+    "value": Field(FieldKind.TEXT, "A description of the values, for readers.", required=True),
     "id": Field(
         FieldKind.TEXT,
-        "What the id of an event is, for people, where duplicates are dropped by it: a load then needs --id.",
+        "A description of the event id, by which duplicates are dropped. With this field, a load requires --id.",
     ),
     "config": Field(
         FieldKind.SETTINGS,
-        "Settings of the topic, as Kafka names them. What is not here has the cluster's default.",
+        "Topic settings of Kafka. All other settings have the cluster's default.",
     ),
     "deleted": Field(
         FieldKind.FLAG,
-        "true: the topic is to be deleted, with all its records; `pipeline topics apply` asks for --allow NAME, too.",
+        "true: delete the topic with all its records; `pipeline topics apply` also requires --allow NAME.",
     ),
 }
 
 
 def schema_text() -> str:
-    """The JSON Schema of a declaration, as the file `topic.schema.json` holds it."""
+    """The JSON Schema of a declaration: the content of the file `topic.schema.json`."""
     return json.dumps(_schema(), indent=2) + "\n"
 
 
@@ -93,8 +97,8 @@ def _schema() -> dict[str, Any]:
     required = [name for name, field in FIELDS.items() if field.required]
     return {
         "$schema": _DIALECT,
-        "title": "A topic, as code",
-        "description": "NAME.yaml declares one topic: docs/how-to/topics.md. Made by `pipeline topics schema`.",
+        "title": "A topic declaration",
+        "description": "NAME.yaml declares one topic: docs/how-to/topics.md. Created by `pipeline topics schema`.",
         "type": "object",
         "properties": {
             name: {"description": field.about, **_constraint(field)} for name, field in FIELDS.items()

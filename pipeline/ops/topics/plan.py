@@ -1,20 +1,20 @@
-"""What it takes to make a cluster's topics as they are declared: `make_plan`. Pure.
+"""Plans the changes that make a cluster's topics as declared: `make_plan`. Pure.
 
-A topic is one unit: nothing of it is done while anything speaks against it (`problems`), and other topics do not wait
-for it. By row:
+A topic is applied as a unit: if it has a problem, none of its changes is made. Other topics are not affected. For each
+topic:
 
-    declared     the cluster has      then
-    yes          no such topic        it is created
-    deleted      no such topic        nothing
-    deleted      the topic            it is deleted: with --allow, and while no living app reads it
-    more         fewer partitions     they are added: while no app on the cluster reads it; compacted: with --allow
-    fewer        more partitions      impossible
-    replication  another one          impossible from here
-    setting      another value        it is set; with --allow where records are lost or refused for that
-    no setting   one of the topic's   it returns to the cluster's default; the same
-    not at all   a topic              nothing: a file that is forgotten deletes nothing
+    declared        the cluster has         the plan
+    a topic         no such topic           create it
+    `deleted`       no such topic           no change
+    `deleted`       the topic               delete it; needs --allow, and no running app that reads it
+    partitions      fewer                   add partitions, if no app on the cluster reads it; compacted: needs --allow
+    partitions      more                    impossible
+    replication     another value           impossible with this command
+    a setting       another value           set it; needs --allow if records are lost or refused because of it
+    no setting      one for this topic      set it to the cluster's default; needs --allow as above
+    no topic        a topic                 no change: a missing file deletes no topic
 
-Everything in a plan is absolute, so one that was done in part is planned again and continues.
+A plan contains absolute states. So a plan that was applied in part is made again, and continues.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _RUNBOOK = "runbooks/partitions-changed.md"
 
 
 class TopicAction(StrEnum):
-    """What is to be done with one topic."""
+    """The action for one topic."""
 
     NONE = "none"
     CREATE = "create"
@@ -57,10 +57,15 @@ class TopicAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that is to be another one: `partitions`, `replication` or a setting.
+    """One change of a topic.
 
-    `before` and `after` are what is in force; None: not known. `to_default`: a setting that the topic is to have no
-    more for itself. `from_default`: one that it did not have. `loss`: what that loses or refuses, in words.
+    Attributes:
+        what: `partitions`, `replication`, or the name of a setting.
+        before: The value now; None if it is unknown.
+        after: The new value; None if it is unknown.
+        to_default: The topic's own setting is removed.
+        from_default: The topic had no setting of its own.
+        loss: Which records are lost or refused because of the change; None if there are none.
     """
 
     what: str
@@ -73,7 +78,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """What is to be done with one declared topic. `problems`: why nothing is; `warnings`: what to know before."""
+    """The plan for one declared topic. `problems`: why it cannot be applied. `warnings`: its consequences."""
 
     topic: TopicDeclaration
     action: TopicAction
@@ -87,7 +92,7 @@ class TopicPlan:
 
     @property
     def settings(self) -> dict[str, str | None]:
-        """The settings to set; None: back to the default."""
+        """The settings to set. None stands for the cluster's default."""
         return {
             change.what: None if change.to_default else change.after
             for change in self.changes
@@ -104,7 +109,10 @@ class TopicPlan:
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """A group that has read a topic. `alive`: workers of its app run now. `unknown`: its journal cannot be read."""
+    """A group that has read a topic.
+
+    `alive`: workers of its app are running. `unknown`: why it is not known whether it reads the topic.
+    """
 
     group: GroupId
     alive: bool = False
@@ -113,8 +121,10 @@ class Readers:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """A cluster as it is. `names`: of all its topics; `topics`: those that were looked at, the declared ones among
-    them; `readers`: of topics that are to grow or go.
+    """The state of a cluster.
+
+    `names`: of all topics. `topics`: the topics that were read, among them the declared ones. `readers`: of the topics
+    that get more partitions or are deleted.
     """
 
     names: Sequence[str]
@@ -122,7 +132,7 @@ class ClusterFacts:
     readers: Mapping[str, Sequence[Readers]] = field(default_factory=dict)
 
     def default(self, setting: str) -> str | None:
-        """The cluster's default of a setting, where a topic that was looked at follows it."""
+        """The cluster's default of a setting; None if no topic that was read has the default."""
         return next(
             (
                 info.config[setting]
@@ -135,14 +145,14 @@ class ClusterFacts:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Every declared topic, by name, and the names of those without a declaration."""
+    """The plans of the declared topics, sorted by name, and the names of the topics without a declaration."""
 
     topics: Sequence[TopicPlan]
     undeclared: Sequence[str]
 
     @property
     def empty(self) -> bool:
-        """The cluster is as declared."""
+        """Whether the cluster is as declared."""
         return all(each.action is TopicAction.NONE and not each.problems for each in self.topics)
 
     @property
@@ -153,13 +163,13 @@ class Plan:
 def make_plan(
     declared: Sequence[TopicDeclaration], facts: ClusterFacts, allowed: frozenset[str] = frozenset()
 ) -> Plan:
-    """What is to be done, and what speaks against it. `allowed`: topics that may lose records.
+    """The changes and the problems of each topic. `allowed`: topics that may lose records.
 
-    Raises InputError when --allow names a topic without a declaration.
+    Raises InputError if a topic in `allowed` is not declared.
     """
     names = {topic.name for topic in declared}
     for name in sorted(allowed - names):
-        raise InputError(f"--allow {name}: no such topic is declared{did_you_mean(name, names)}")
+        raise InputError(f"--allow {name}: the topic is not declared{did_you_mean(name, names)}")
     planned = [
         _of_one(topic, facts, allowed=topic.name in allowed)
         for topic in sorted(declared, key=lambda each: each.name)
@@ -169,7 +179,7 @@ def make_plan(
 
 
 def uncertain(plan: Plan) -> tuple[list[str], bool]:
-    """What must be looked up before a plan counts: topics whose readers matter; whether a default is not known."""
+    """What the plan still lacks: the topics whose readers must be known; whether a default is unknown."""
     asked = [each.topic.name for each in plan.topics if each.grows or each.action is TopicAction.DELETE]
     unknown = any(
         change.to_default and change.after is None for each in plan.topics for change in each.changes
@@ -178,7 +188,7 @@ def uncertain(plan: Plan) -> tuple[list[str], bool]:
 
 
 def differences(topic: TopicDeclaration, actual: TopicInfo, facts: ClusterFacts) -> list[Change]:
-    """Everything that is not as declared, in the order partitions, replication, settings."""
+    """All differences from the declaration, in the order partitions, replication, settings."""
     found = []
     if topic.partitions != actual.partitions:
         found.append(Change("partitions", str(actual.partitions), str(topic.partitions)))
@@ -250,74 +260,82 @@ def _deletion(topic: TopicDeclaration, facts: ClusterFacts, *, allowed: bool) ->
     warnings = []
     for reader in facts.readers.get(topic.name, ()):
         if reader.alive:
-            text = f"group {_named(reader.group)} reads it, and its workers run"
-            problems.append(Problem(text, f"stop them first: pipeline status {reader.group.app}"))
+            text = f"group {_named(reader.group)} reads the topic, and its workers are running"
+            problems.append(
+                Problem(text, f"stop them first; to see them: pipeline status {reader.group.app}")
+            )
         else:
-            warnings.append(f"group {_named(reader.group)} has read it, and cannot continue without it")
+            warnings.append(
+                f"group {_named(reader.group)} has read the topic, and cannot continue without it"
+            )
     return TopicPlan(topic, TopicAction.DELETE, (), tuple(problems), tuple(warnings))
 
 
 def _partitions(
     topic: TopicDeclaration, actual: TopicInfo, facts: ClusterFacts, *, allowed: bool
 ) -> TopicPlan:
-    """The problems and warnings of another number of partitions."""
+    """The problems and warnings of a change of the number of partitions."""
     none = TopicPlan(topic, TopicAction.CHANGE)
     if topic.partitions < actual.partitions:
-        text = (
-            f"Kafka can not take partitions away: it has {actual.partitions}, {topic.partitions} are declared"
-        )
-        hint = f"declare {actual.partitions}, or move to a topic of another name: {_RUNBOOK}"
+        text = f"Kafka cannot remove partitions: the topic has {actual.partitions}, {topic.partitions} are declared"
+        hint = f"declare {actual.partitions}, or move to a topic with another name: {_RUNBOOK}"
         return none.refused(Problem(text, hint))
     readers = facts.readers.get(topic.name, ())
     if readers:
         return none.refused(*(_stateful(reader, topic, actual) for reader in readers))
     if "compact" in topic.config.get("cleanup.policy", facts.default("cleanup.policy") or ""):
-        why = "it is compacted: of keys that move, the old partition keeps a last value for ever"
+        why = "the topic is compacted: the old partition of a key that moves keeps its last value forever"
         if not allowed:
             return none.refused(_lossy(topic.name, why))
     text = (
-        "partitions are added for good, and most keys move to another one: whoever orders or counts by key must know. "
-        "Workers that write to it stop, and go on when they are started again"
+        "added partitions cannot be removed, and most keys move to another partition: consumers that need the order of "
+        "a key's records are affected. Workers that write to the topic stop, and must be restarted"
     )
     return replace(none, warnings=(text,))
 
 
 def _stateful(reader: Readers, topic: TopicDeclaration, actual: TopicInfo) -> Problem:
     if reader.unknown:
-        text = f"whether group {_named(reader.group)} reads it cannot be told: {reader.unknown}"
-        return Problem(text, "repair the journal first. If the app will never run again, delete its journal")
+        text = f"it is unknown whether group {_named(reader.group)} reads the topic: {reader.unknown}"
+        return Problem(text, "repair the journal first; if the app will never run again, delete its journal")
     return Problem(
-        f"group {_named(reader.group)} reads it: with {topic.partitions} partitions instead of {actual.partitions} "
-        "most keys would lie apart from their rows in its tables",
-        f"move the app to a wider topic with pipeline migrate: {_RUNBOOK}; "
-        f"or delete {reader.group.journal_topic}, if the app is gone for good",
+        f"group {_named(reader.group)} reads the topic: with {topic.partitions} partitions instead of "
+        f"{actual.partitions}, the rows of most keys would be in the table of another task",
+        f"move the app to a topic with more partitions with pipeline migrate: {_RUNBOOK}; "
+        f"if the app will never run again, delete {reader.group.journal_topic}",
     )
 
 
 def _replication(topic: TopicDeclaration, change: Change) -> Problem:
     return Problem(
-        f"replication {change.before} cannot be made {change.after} from here: replicas have to be copied",
-        f"kafka-reassign-partitions.sh does it; or declare {change.before}, or leave replication out of "
+        f"this command cannot change replication from {change.before} to {change.after}: replicas must be copied",
+        f"use kafka-reassign-partitions.sh; or declare {change.before}, or remove `replication` from "
         f"{topic.name}.yaml",
     )
 
 
 def _unknown(setting: str, known: Mapping[str, str] | set[str]) -> Problem:
-    text = f"the cluster knows no topic setting {setting!r}{did_you_mean(setting, known)}"
-    return Problem(text, "pipeline topics schema lists those of Kafka")
+    text = f"the cluster has no topic setting {setting!r}{did_you_mean(setting, known)}"
+    return Problem(text, "for the settings of Kafka, run: pipeline topics schema")
 
 
 def _unwritable(topic: TopicDeclaration, replication: int) -> list[Problem]:
-    """Kafka takes more required replicas than there are, and then refuses every record. `replication` 0: not known."""
+    """Kafka accepts a `min.insync.replicas` above the number of replicas, and then refuses every record.
+
+    `replication`: 0 if it is unknown.
+    """
     needed = topic.config.get("min.insync.replicas", "")
     if not replication or not needed.isascii() or not needed.isdigit() or int(needed) <= replication:
         return []
-    text = f"min.insync.replicas {needed} is more than its {replication} replicas: no record could be written"
+    text = (
+        f"min.insync.replicas {needed} is more than the number of replicas, {replication}: "
+        "Kafka would refuse every record"
+    )
     return [Problem(text, f"declare {replication} at most")]
 
 
 def _lossy(topic: str, why: str) -> Problem:
-    return Problem(why, f"if that is meant: --allow {topic}")
+    return Problem(why, f"to accept that, add --allow {topic}")
 
 
 def _named(group: GroupId) -> str:

@@ -1,4 +1,4 @@
-"""Declarations as text: a new file, or an old one with other facts and the same comments. Pure."""
+"""Writes declarations: a new file, or an existing one with new values and the same comments. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EntryPath = tuple[str, ...]  # a field, or `config` and the name of a setting
 
 
 def render(topic: TopicDeclaration) -> str:
-    """A new file, whose first line tells editors where its schema is."""
+    """The text of a new file. Its first line refers editors to the schema."""
     document = CommentedMap(name=quoted(topic.name), partitions=str(topic.partitions))
     if topic.replication:
         document["replication"] = str(topic.replication)
@@ -44,11 +44,11 @@ def edited(text: str, declared: TopicDeclaration, wanted: TopicDeclaration) -> s
     Args:
         text: A file that declares a topic.
         declared: What it declares.
-        wanted: The declaration whose facts the file gets. `name`, `owner`, `key`, `value` and `id` are not looked at.
+        wanted: The declaration with the new values. Its `name`, `owner`, `key`, `value` and `id` are ignored.
 
     Returns:
-        The file, in which every line that declares something else is as it was, and every comment is still there. A
-        file that is one `{...}` is formatted anew.
+        The new text. All other lines and all comments are unchanged. A file that consists of one `{...}` is formatted
+        anew.
     """
     if not text.endswith("\n"):
         text += "\n"
@@ -68,7 +68,7 @@ def edited(text: str, declared: TopicDeclaration, wanted: TopicDeclaration) -> s
 
 
 def _indent(config: CommentedMap | None) -> int:
-    """How far the settings of the file are indented; the usual 2 if it has none, or has them on one line."""
+    """The indentation of the settings in the file; 2 if it has none, or has them on one line."""
     if not config or config.fa.flow_style():
         return 2
     return int(config.lc.key(next(iter(config)))[1])
@@ -82,7 +82,7 @@ def _set_replication(document: CommentedMap, replication: int) -> None:
 
 
 def _set_config(document: CommentedMap, old: Mapping[str, str], new: Mapping[str, str]) -> set[EntryPath]:
-    """Change the settings; the entries of the file that are not to stay as they are."""
+    """Change the settings, and return the paths of the entries that must be rewritten."""
     config = document.get("config")
     if not config:
         document["config"] = _settings(new)

@@ -1,9 +1,9 @@
-"""YAML documents as topic declarations need them. The only module that imports ruamel.yaml.
+"""Parses and writes the YAML documents of topic declarations. The only module that imports ruamel.yaml.
 
 - `parse` gives the nodes of a document with their lines. Scalars have the types that the core schema of YAML 1.2
   gives them, as in editors: `no` and `12:30` are texts.
 - `load` gives a document that `dump` writes again with its comments, its order and its quotes. All its scalars are
-  texts, which YAML calls the failsafe schema: nothing is converted, so no scalar changes its spelling.
+  texts (the failsafe schema of YAML), so no scalar changes its spelling.
 
 Pure.
 """
@@ -68,7 +68,7 @@ class ScalarKind(StrEnum):
 
 NUMBERS_AND_FLAGS = frozenset({ScalarKind.INTEGER, ScalarKind.FLOAT, ScalarKind.FLAG})
 
-# Section 10.3.2 of YAML 1.2.2. The rules that ruamel.yaml brings along also take dates, 1_000 and 0b1, which are texts.
+# Section 10.3.2 of YAML 1.2.2. The own rules of ruamel.yaml also match dates, 1_000 and 0b1, which are texts.
 _CORE = (
     (ScalarKind.NULL, r"~|null|Null|NULL|", "~nN"),
     (ScalarKind.FLAG, r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -116,7 +116,7 @@ def parse(text: str) -> Node | None:
 
 
 def _place_empty_values(root: Node | None) -> None:
-    """Move an empty value to its key: ruamel.yaml places it where the next entry begins."""
+    """Set the position of an empty value to that of its key: ruamel.yaml sets it to the start of the next entry."""
     for key, value in _entries_of(root):
         for at, each in ((key, value), *_entries_of(value)):
             if each.start_mark.index == each.end_mark.index:
@@ -128,7 +128,7 @@ def _entries_of(node: Node | None) -> list[tuple[Node, Node]]:
 
 
 def kind_of(node: Node) -> ScalarKind:
-    """The kind of a node of `parse`. What is quoted is a text. OTHER if it has a tag that its text does not have."""
+    """The kind of a node of `parse`. A quoted scalar is a text. OTHER if it has a tag that its text does not imply."""
     if not isinstance(node, ScalarNode):
         return ScalarKind.OTHER
     if node.tag == ScalarKind.TEXT:
@@ -153,12 +153,12 @@ def whole_number(node: Node | None) -> int | None:
 
 
 def load(text: str) -> CommentedMap:
-    """A document that is a mapping, to be changed and written again. `text` is one that `parse` takes."""
+    """A document that is a mapping, to be changed and written again. `text`: one that `parse` accepts."""
     return _round_trip().load(text)  # type: ignore[no-any-return]
 
 
 def dump(document: CommentedMap, *, indent: int = 2) -> str:
-    """The document as text. `indent`: that of a mapping in another one."""
+    """The document as text. `indent`: the indentation of a mapping in another one."""
     yaml, text = _round_trip(), StringIO()
     yaml.map_indent = indent
     yaml.dump(document, text)
@@ -166,7 +166,7 @@ def dump(document: CommentedMap, *, indent: int = 2) -> str:
 
 
 def quoted(text: str) -> str:
-    """The text as `dump` takes it: in quotes if a reader of YAML 1.1 or 1.2 would take it for something else."""
+    """The text as `dump` expects it: quoted if a reader of YAML 1.1 or 1.2 would read it as another type."""
     old = VersionedResolver(version=(1, 1)).resolve(ScalarNode, text, (True, False))
     is_text = kind_of_text(text) is ScalarKind.TEXT and str(old) == ScalarKind.TEXT
     return text if is_text and text.isprintable() else DoubleQuotedScalarString(text)

@@ -58,7 +58,7 @@ def test_a_mark_that_is_damaged_stops_the_replay_before_anything_is_written() ->
         with pytest.raises(CorruptStateError):
             decode_mark(bad, "orders")
     orders.driver.broker.produce(Output(marks, b"k", b"{", 0))
-    with pytest.raises(CorruptStateError, match="cannot be told which dead letters"):
+    with pytest.raises(CorruptStateError, match="it is unknown which dead letters"):
         replayer(orders).run(Choice())
     orders.driver.run()
     orders.check(without=BAD - {8})

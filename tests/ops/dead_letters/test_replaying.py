@@ -196,7 +196,7 @@ def test_letters_are_chosen_by_place_partition_error_and_number() -> None:
 @pytest.mark.parametrize("text", ["17", "0:", ":1", "a:b", "0:-1", "0:1:2"])
 def test_what_names_no_letter_is_refused(text: str) -> None:
     """A typing error must not choose all of them."""
-    with pytest.raises(InputError, match="is no dead letter"):
+    with pytest.raises(InputError, match="is not the id of a dead letter"):
         letter_id(text)
 
 
@@ -208,7 +208,7 @@ def test_a_letter_whose_topic_is_no_longer_an_input_is_refused_with_what_to_do()
     replayed = Replayer(declared_app(app).main, orders.driver.environment(), 500).run(Choice())
     assert replayed.letters == 0
     assert [refused.reason for refused in replayed.refused] == [
-        "topic amounts is no longer an input of group main: bring its handler back"
+        "topic amounts is no longer an input of group main: restore its handler"
     ] * len(BAD)
 
 
@@ -236,7 +236,7 @@ def test_a_letter_of_another_group_is_refused_and_the_others_are_replayed() -> N
         (name, b"elsewhere" if name == "dead-letter-app" else value) for name, value in letter.headers() or ()
     ]
     orders.driver.broker.produce(Output(GROUP.dead_letter_topic, None, b"1", 0, headers))
-    with pytest.raises(InputError, match="cannot be replayed: it is a letter of app elsewhere"):
+    with pytest.raises(InputError, match="cannot be replayed: it is a dead letter of app elsewhere"):
         orders.driver.replay_dead_letters()
     orders.driver.run()
     orders.check()
@@ -273,7 +273,9 @@ def test_letters_larger_than_the_replays_may_be_are_refused_with_the_setting() -
     """The letters' topic may have been given a higher limit since."""
     orders = failed()
     orders.driver.broker.configure(GROUP.replays_topic, {"max.message.bytes": "300"})
-    with pytest.raises(InputError, match=r"topic orders\.main\.replays 44: raise its max\.message\.bytes"):
+    with pytest.raises(
+        InputError, match=r"topic orders\.main\.replays accepts at most 44: raise its max\.message\.bytes"
+    ):
         orders.driver.replay_dead_letters()
 
 

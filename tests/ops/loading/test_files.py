@@ -38,11 +38,11 @@ def test_a_file_named_twice_is_refused_by_whatever_name() -> None:
     """Its rows would be loaded twice."""
     _write("a.csv")
     Path("b.csv").symlink_to("a.csv")
-    with pytest.raises(InputError, match=r"a\.csv is named twice"):
+    with pytest.raises(InputError, match=r"a\.csv is given twice"):
         find_files(["a.csv", "a.csv"])
     with pytest.raises(InputError, match=r"b\.csv is the same file as a\.csv"):
         find_files(["a.csv", "b.csv"])
-    with pytest.raises(InputError, match=r"a\.csv is named twice"):
+    with pytest.raises(InputError, match=r"a\.csv is given twice"):
         find_files(["a.csv", "."])
 
 
@@ -53,11 +53,11 @@ def test_what_cannot_be_read_is_told_before_anything_is_loaded() -> None:
     os.mkfifo("pipe.csv")
     with pytest.raises(InputError, match=r"cannot read b\.csv: No such file"):
         find_files(["a.csv", "b.csv"])
-    with pytest.raises(InputError, match="folder folder holds no file"):
+    with pytest.raises(InputError, match="folder folder has no file"):
         find_files(["folder"])
     with pytest.raises(InputError, match="standard input cannot be combined"):
         find_files(["a.csv", "-"])
-    with pytest.raises(InputError, match="can only be loaded alone"):
+    with pytest.raises(InputError, match="cannot be combined with other files"):
         find_files(["a.csv", "pipe.csv"])
     with pytest.raises(InputError, match="is not UTF-8"):
         find_files([os.fsdecode(b"\xff.csv")])
@@ -74,5 +74,5 @@ def test_a_load_has_one_format() -> None:
     assert one_format(find_files(["d.txt"]), None) is None
     with pytest.raises(InputError, match=r"a\.csv is csv and b\.jsonl is jsonl"):
         one_format(find_files(["a.csv", "b.jsonl"]), None)
-    with pytest.raises(InputError, match=r"d\.txt does not say its format"):
+    with pytest.raises(InputError, match=r"d\.txt does not show its format"):
         one_format(find_files(["a.csv", "d.txt"]), None)

@@ -103,7 +103,7 @@ def test_a_newer_loader_of_the_name_fences_the_older_one_for_good() -> None:
             case.load()
         seen.append(position)
 
-    with pytest.raises(FencedError, match="another loader has taken over"):
+    with pytest.raises(FencedError, match="a newer loader uses this name"):
         older.run(take_over)
     case.check()
 
@@ -178,7 +178,7 @@ def test_a_confirmed_commit_that_is_gone_stops_the_load() -> None:
     case = Case()
     case.clock = SlowClock()
     count_inits(case.broker, lambda nth: case.broker.lose_tail(LOADS, 0) if nth == 5 else None)
-    with pytest.raises(FatalTaskError, match="has lost it"):
+    with pytest.raises(FatalTaskError, match="its records are missing"):
         case.load()
 
 

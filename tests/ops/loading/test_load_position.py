@@ -120,7 +120,7 @@ def test_plan_starts_or_continues(
 @pytest.mark.parametrize(
     ("request_", "what"),
     [
-        (_asked(topic="u"), "it goes to topic 't', not 'u'"),
+        (_asked(topic="u"), "it loads into topic 't', not 'u'"),
         (_asked(topic_id="id-2"), "deleted and created again"),
         (_asked(options=LoadOptions(format="jsonl", key="k")), "--format 'csv', not 'jsonl'"),
         (_asked(options=LoadOptions(format="csv")), r"--key 'k', not \(none\)"),
@@ -139,9 +139,9 @@ def test_plan_refuses_and_says_what_differs(request_: LoadRequest, what: str) ->
 def test_a_changed_beginning_is_refused_and_the_same_one_is_not() -> None:
     """The rows behind a changed beginning are not the rows that are missing."""
     check_prefix(POSITION, ReadPosition(100, 10, "hash"))
-    with pytest.raises(InputError, match="60 bytes, and 100 were loaded: it was cut"):
+    with pytest.raises(InputError, match="60 bytes, but 100 were loaded: it was truncated"):
         check_prefix(POSITION, ReadPosition(60, 10, "other"))
-    with pytest.raises(InputError, match="changed within the part that is loaded"):
+    with pytest.raises(InputError, match="changed within the part that was loaded"):
         check_prefix(POSITION, ReadPosition(100, 10, "other"))
 
 
@@ -175,5 +175,5 @@ def test_advance_counts_on_within_a_run_and_afresh_in_the_next() -> None:
 
 def test_a_position_never_goes_back() -> None:
     """Positions that fall would load rows twice."""
-    with pytest.raises(InvariantError, match="went back"):
+    with pytest.raises(InvariantError, match="the position fell from byte 100"):
         advance(POSITION, REQUEST, 1, LoadStep(1, 0, _place(ReadPosition(99, 9, "x")), False), "m")

@@ -67,10 +67,10 @@ def test_the_file_that_changed_is_named() -> None:
     files = [(f"{number}.csv", "same") for number in range(1, 31)]
     changed = [*files[:6], ("7.csv", "longer than that"), *files[7:]]
     assert _check(_passed(files), changed) == (
-        "7.csv, file 7 of the list, has changed since it was loaded: 4 bytes then, 16 now"
+        "7.csv, file 7 of the list, has changed since it was loaded: it had 4 bytes, and has 16 now"
     )
     other = [*files[:6], ("7.csv", "emas"), *files[7:]]
-    assert "7.csv, file 7 of the list, has changed since it was loaded: as long as it was" in str(
+    assert "7.csv, file 7 of the list, has changed since it was loaded: it has the same size" in str(
         _check(_passed(files), other)
     )
     many = [(f"{number}.csv", "same") for number in range(1, 1001)]
@@ -87,10 +87,10 @@ def test_the_file_that_changed_is_named() -> None:
         (["a", "b", "c", "d"], None),
         (["a", "b", "c"], None),
         (["b", "a", "c"], "a was file 1 of the list, and is now file 2"),
-        (["b", "c"], "a was file 1 of the list, and is missing; b is there now"),
+        (["b", "c"], "a was file 1 of the list, and is missing; file 1 is now b"),
         (["a", "new", "b", "c"], "b was file 2 of the list, and is now file 3"),
-        (["a", "b"], "c was file 3 of the list, and is missing; the list has 2 now"),
-        (["a", "b", "d"], "c was file 3 of the list, and is missing; d is there now"),
+        (["a", "b"], "c was file 3 of the list, and is missing; the list now has 2"),
+        (["a", "b", "d"], "c was file 3 of the list, and is missing; file 3 is now d"),
     ],
 )
 def test_a_list_is_compared_by_its_names_before_its_files_are_read(

@@ -142,7 +142,7 @@ def test_a_last_line_that_was_loaded_without_its_end_must_not_go_on(rows: int) -
     files = {"a.csv": b"n\n1\n2"}
     for _, position in _positions(files, CSV, rows):
         if position.offset == 5:
-            with pytest.raises(InputError, match="had no end"):
+            with pytest.raises(InputError, match="was loaded without a line end"):
                 series_of({"a.csv": b"n\n1\n25\n"}, CSV).begin(position)
 
 
@@ -164,7 +164,7 @@ def test_a_file_that_cannot_be_read_ends_the_load_behind_the_one_before() -> Non
 
 @pytest.mark.parametrize(
     ("header", "said"),
-    [(b"b,a,c", "has 'c' besides, unlike 0.csv"), (b"b", "lacks 'a', unlike 0.csv")],
+    [(b"b,a,c", "not those of 0.csv: it has also 'c'"), (b"b", "not those of 0.csv: it lacks 'a'")],
 )
 def test_csv_files_with_other_columns_are_refused(header: bytes, said: str) -> None:
     """A handler declares one type for a topic; whether continued or not, and wherever the load stands."""
@@ -225,7 +225,7 @@ def test_records_too_old_for_the_topic_are_refused_in_every_file() -> None:
     """Kafka deletes records with old times some minutes after it has taken them."""
     options = LoadOptions(format="jsonl", timestamp="t")
     series = series_of({"a.jsonl": b'{"t":50}\n', "b.jsonl": b'{"t":9}\n'}, options, oldest_ms=10)
-    with pytest.raises(InputError, match=r"b\.jsonl, line 1: its time is older"):
+    with pytest.raises(InputError, match=r"b\.jsonl, line 1: its timestamp is older"):
         read_all(series)
 
 
@@ -293,10 +293,10 @@ def test_a_packed_file_that_was_cut_off_goes_on_when_it_is_whole(tmp_path: Path)
     stretch = series.read(0)
     assert stretch.error is not None
     assert (
-        f"rows.jsonl.zst, line {len(stretch.outputs) + 1}: cannot be read any further"
+        f"rows.jsonl.zst, line {len(stretch.outputs) + 1}: the rest of the file cannot be read"
         in stretch.error.message
     )
-    assert "with the whole file" in str(stretch.error.hint)
+    assert "with the complete file" in str(stretch.error.hint)
     series.close()
     path.write_bytes(packed)
     series = FileSequence(find_files([str(path)]), Reading("t", OPTIONS, "error", RowLimits()))

@@ -147,10 +147,10 @@ def test_a_record_with_unreadable_headers_is_not_copied() -> None:
     headers: Any = [(b"\xff", b"1")]
     case.broker.produce(Output("old", b"a", b"1", 7, headers))
     with pytest.raises(
-        InputError, match=r"old\[\d\]@0 cannot be copied as it is: 1 of 1 .* not valid UTF-8"
+        InputError, match=r"old\[\d\]@0 cannot be copied unchanged: 1 of 1 .* not valid UTF-8"
     ) as raised:
         case.copy()
-    assert "The copy resumes after this record" in str(raised.value)
+    assert "delete the records up to this offset" in str(raised.value)
     assert case.broker.records("new") == []
 
 
@@ -257,7 +257,7 @@ def test_of_two_copies_into_one_topic_the_older_one_ends() -> None:
         case.copy()
 
     case.at_each_step = take_over
-    with pytest.raises(FencedError, match="another copy into topic new runs"):
+    with pytest.raises(FencedError, match="this copy into topic new was stopped by a newer one"):
         case.copy()
     case.check()
 
@@ -269,7 +269,7 @@ def test_a_record_that_another_rule_has_placed_is_named_and_nothing_goes_wrong()
     case.grow(3)
     stray = next(n for n in range(5) if n not in {partition_of(b"a", 2), partition_of(b"a", 5)})
     case.broker.produce(Output("old", b"a", b"0", 5_000), partition=stray)
-    with pytest.raises(InputError, match=rf"old\[{stray}\]@\d+: its key belongs there neither by 2 nor by 5"):
+    with pytest.raises(InputError, match=rf"old\[{stray}\]@\d+: murmur2 .* with 2 and with 5 partitions"):
         case.copy()
 
 
@@ -277,7 +277,7 @@ def test_a_topic_that_holds_other_records_is_not_copied_into() -> None:
     """They would be taken for copies."""
     case = Case()
     case.broker.produce(Output("new", b"a", b"0", 5_000))
-    with pytest.raises(ConfigError, match="holds records already"):
+    with pytest.raises(ConfigError, match="already holds records"):
         case.copy()
     assert case.broker.describe(copy_task("new").journal.topic) is None
 
@@ -317,7 +317,7 @@ def test_another_topic_is_not_copied_into_the_same_one() -> None:
     case.send(*KEYS)
     case.copy()
     case.before = 1
-    with pytest.raises(ConfigError, match="begun as a copy of old, placed by 2 partitions"):
+    with pytest.raises(ConfigError, match="started as a copy of old, placed by 2 partitions"):
         case.copy()
 
 

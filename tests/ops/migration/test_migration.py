@@ -143,7 +143,7 @@ def test_the_switch_waits_for_every_stage_of_the_new_app() -> None:
     case.old.driver.stop()
     new = Version("-2", case.broker)
     case.copy()
-    assert case.unfinished() == ["app sums-2 has not begun"]
+    assert case.unfinished() == ["app sums-2 has not started"]
     new.driver.crash_at(Step.AFTER_GENESIS, nth=2)
     new.driver.run()
     assert "app sums-2 does not read numbers-2" in case.unfinished()
@@ -191,13 +191,13 @@ def test_what_speaks_against_a_copy_is_said_before_anything_is_written() -> None
     assert case.problems() == ["numbers no longer holds its first records, in numbers[0]"]
     assert case.problems(incomplete=True) == []
     case.broker.produce(Output("numbers-2", b"a", b"1", 1))
-    assert "topic numbers-2 holds records already, in numbers-2[" in case.problems()[1]
+    assert "topic numbers-2 already holds records, in numbers-2[" in case.problems()[1]
 
 
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"retention.ms": "1000"}, "with retention.ms 1000 Kafka would delete old records at once"),
+        ({"retention.ms": "1000"}, "with retention.ms 1000 Kafka would delete old records immediately"),
         ({"message.timestamp.type": "LogAppendTime"}, "records would lose their timestamps"),
         ({"max.message.bytes": "1000"}, "records may not fit"),
         ({"cleanup.policy": "compact"}, "records would be removed"),
@@ -240,7 +240,7 @@ def test_a_grown_topic_that_is_not_copied_is_noted() -> None:
     case.broker.create(TopicSpec("numbers-2", 5))
     case.broker.add_partitions("totals", 1)
     (note,) = case.survey().notes
-    assert note.startswith("totals had 2 partitions and has 3, and is not copied")
+    assert note.startswith("totals had 2 partitions and now has 3, and is not copied")
 
 
 @pytest.mark.parametrize(

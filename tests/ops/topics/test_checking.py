@@ -33,7 +33,7 @@ def test_another_number_of_partitions_ends_the_start(case: Case, tmp_path: Path)
     """Whoever wrote the file believes that keys lie elsewhere."""
     case.create("orders", 6)
     (tmp_path / "orders.yml").write_text(render(declare()))
-    with pytest.raises(ConfigError, match=r"orders has 6 partitions, and .*orders\.yml declares 4") as error:
+    with pytest.raises(ConfigError, match=r"orders has 6 partitions, but .*orders\.yml declares 4") as error:
         _check(case, tmp_path, "orders")
     assert "pipeline topics plan" in str(error.value.hint)
 

@@ -60,8 +60,8 @@ def test_a_declaration_is_read_with_settings_as_kafka_writes_them() -> None:
         ("owner: sales", "owner:", "orders.yaml:4: owner must be a text"),
         ("owner: sales", "owner: sales\nowner: me", "orders.yaml:5: 'owner' is given twice"),
         ("owner: sales", "owner: sales\nretention: 5", "orders.yaml:5: there is no field 'retention'"),
-        ("name: orders", "name: or ders", "orders.yaml:1: 'or ders' is no topic name"),
-        ("name: orders", "name: ..", "orders.yaml:1: '..' is no topic name"),
+        ("name: orders", "name: or ders", "orders.yaml:1: 'or ders' is not a valid topic name"),
+        ("name: orders", "name: ..", "orders.yaml:1: '..' is not a valid topic name"),
         (
             "name: orders",
             "name: shop.main.journal",
@@ -70,7 +70,7 @@ def test_a_declaration_is_read_with_settings_as_kafka_writes_them() -> None:
         (
             "name: orders",
             "name: pipeline.loads",
-            "orders.yaml:1: 'pipeline.loads' is a name that the pipeline",
+            "orders.yaml:1: 'pipeline.loads' starts with `pipeline.`, which is reserved",
         ),
         ("config:", "config: x\nnothing:", "orders.yaml:7: config must be a list of settings"),
         ("retention.ms: -1", "retention.ms: [1]", "orders.yaml:8: config retention.ms must be a text"),
@@ -85,9 +85,13 @@ def test_a_declaration_is_read_with_settings_as_kafka_writes_them() -> None:
         (
             "retention.ms: -1",
             "retention.ms:",
-            'orders.yaml:8: config retention.ms has no value; an empty one is ""',
+            'orders.yaml:8: config retention.ms has no value; write an empty value as ""',
         ),
-        ("retention.ms: -1", "retention ms: -1", "orders.yaml:8: 'retention ms' is no name of a setting"),
+        (
+            "retention.ms: -1",
+            "retention ms: -1",
+            "orders.yaml:8: 'retention ms' is not a valid name of a setting",
+        ),
         ("config:", "deleted: yes\nconfig:", "orders.yaml:7: deleted must be true or false"),
     ],
 )
@@ -114,13 +118,13 @@ def test_all_mistakes_of_all_files_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         read_topics(tmp_path)
     assert "orders.yaml:2: partitions" in error.value.message
-    assert "wrong.yaml: declares 'orders'; call the file orders.yaml" in error.value.message
+    assert "wrong.yaml: declares 'orders'; rename the file to orders.yaml" in error.value.message
     assert "latin.yaml: cannot be read" in error.value.message
 
 
 def test_a_directory_without_declarations_is_refused(tmp_path: Path) -> None:
     """Most likely the command runs in the wrong place."""
-    with pytest.raises(ConfigError, match="declares no topic"):
+    with pytest.raises(ConfigError, match="has no topic declaration"):
         read_topics(tmp_path)
     with pytest.raises(ConfigError, match="no directory"):
         read_topics(tmp_path / "topics")

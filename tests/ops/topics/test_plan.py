@@ -101,7 +101,7 @@ def test_what_loses_records_is_refused_by_name_until_it_is_allowed(
     case.create("other")
     (problem,) = case.one(declare("orders", 4, **declared)).problems
     assert problem.text.startswith(said)
-    assert problem.hint == "if that is meant: --allow orders"
+    assert problem.hint == "to accept that, add --allow orders"
     assert case.one(declare("orders", 4, **declared), allow="orders").to_do
 
 
@@ -114,7 +114,7 @@ def test_a_default_that_nobody_can_know_is_taken_for_the_worst(case: Case) -> No
 
 def test_allowing_a_topic_that_nobody_declares_is_a_mistake(case: Case) -> None:
     """A mistyped name would otherwise allow nothing, silently."""
-    with pytest.raises(InputError, match="--allow ordres: no such topic is declared; did you mean 'orders'"):
+    with pytest.raises(InputError, match="--allow ordres: the topic is not declared; did you mean 'orders'"):
         case.plan(declare(), allow="ordres")
 
 
@@ -131,17 +131,17 @@ def test_more_required_replicas_than_there_are_is_refused(case: Case) -> None:
     """Kafka takes the setting, and then no record any more."""
     case.create("orders", replication=2)
     (problem,) = _problems(case, min_insync_replicas="3")
-    assert "more than its 2 replicas" in problem
+    assert "more than the number of replicas, 2" in problem
     assert case.one(declare(min_insync_replicas="2")).to_do
     new = case.one(declare("new", 1, "replication: 1", min_insync_replicas="2"))
-    assert "more than its 1 replicas" in new.problems[0].text
+    assert "more than the number of replicas, 1" in new.problems[0].text
 
 
 def test_fewer_partitions_are_impossible(case: Case) -> None:
     """The page says what there is instead."""
     case.create("orders", partitions=8)
     (problem,) = _problems(case, allow="orders")
-    assert "Kafka can not take partitions away: it has 8, 4 are declared" in problem
+    assert "Kafka cannot remove partitions: the topic has 8, 4 are declared" in problem
     assert "runbooks/partitions-changed.md" in problem
 
 
@@ -149,7 +149,7 @@ def test_another_replication_is_impossible_from_here(case: Case) -> None:
     """It is days of copying on a large topic, and Kafka has a tool for it."""
     case.create("orders", replication=1)
     (problem,) = _problems(case, "replication: 3", allow="orders")
-    assert "replication 1 cannot be made 3" in problem
+    assert "cannot change replication from 1 to 3" in problem
     assert "kafka-reassign-partitions.sh" in problem
     assert case.plan(declare()).empty  # left out: left to the cluster
 
@@ -200,7 +200,7 @@ def test_partitions_of_a_compacted_topic_are_added_only_when_that_is_allowed(cas
     """The old partition keeps a last value of each key that has moved: two last values, for ever."""
     case.create("orders", cleanup_policy="compact")
     (problem,) = _problems(case, partitions=6, cleanup_policy="compact")
-    assert "it is compacted" in problem
+    assert "the topic is compacted" in problem
     assert case.one(declare("orders", 6, cleanup_policy="compact"), allow="orders").to_do
 
 
@@ -212,10 +212,11 @@ def test_partitions_of_an_input_are_refused_also_when_no_worker_lives(case: Case
         driver.stop()
     (problem,) = _problems(case, partitions=6, allow="orders")
     assert problem.startswith(
-        "group shop/main reads it: with 6 partitions instead of 4 most keys would lie apart"
+        "group shop/main reads the topic: with 6 partitions instead of 4, the rows of most keys "
+        "would be in the table of another task"
     )
     assert "pipeline migrate: runbooks/partitions-changed.md" in problem
-    assert "delete shop.main.journal, if the app is gone for good" in problem
+    assert "if the app will never run again, delete shop.main.journal" in problem
 
 
 def test_partitions_of_an_output_are_added(case: Case) -> None:
@@ -223,7 +224,7 @@ def test_partitions_of_an_output_are_added(case: Case) -> None:
     _run(case)
     found = case.one(declare("totals", 6))
     assert found.to_do
-    assert "Workers that write to it stop, and go on when they are started again" in found.warnings[0]
+    assert "Workers that write to the topic stop, and must be restarted" in found.warnings[0]
 
 
 def test_an_input_is_known_before_its_first_record(case: Case) -> None:
@@ -233,7 +234,7 @@ def test_an_input_is_known_before_its_first_record(case: Case) -> None:
     driver.crash_at(Step.AFTER_GENESIS)
     driver.run()
     assert driver.crashed
-    assert "group shop/main reads it" in _problems(case, partitions=6)[0]
+    assert "group shop/main reads the topic" in _problems(case, partitions=6)[0]
 
 
 @pytest.mark.unverified
@@ -244,7 +245,7 @@ def test_an_input_is_known_after_the_journal_was_truncated(case: Case) -> None:
         journal = TopicPartition("shop.main.journal", number)
         start, stable_end, _ = case.broker.bounds(journal)
         case.broker.truncate(journal, max(start, stable_end - 4))
-    assert "group shop/main reads it" in _problems(case, partitions=6)[0]
+    assert "group shop/main reads the topic" in _problems(case, partitions=6)[0]
 
 
 @pytest.mark.unverified
@@ -254,7 +255,7 @@ def test_a_journal_that_cannot_be_read_is_taken_for_a_reader(case: Case) -> None
     case.create("shop.main.journal", 1)
     case.broker.produce(Output("shop.main.journal", None, b"not an entry", 0), partition=0)
     (problem,) = _problems(case, partitions=6)
-    assert problem.startswith("whether group shop/main reads it cannot be told: the journal")
+    assert problem.startswith("it is unknown whether group shop/main reads the topic: the journal")
 
 
 # Deletion
@@ -286,11 +287,11 @@ def test_a_topic_whose_readers_live_is_not_deleted(case: Case) -> None:
     driver = _run(case)
     tombstone = declare("orders", 4, "deleted: true")
     (problem,) = case.one(tombstone, allow="orders").problems
-    assert problem.text == "group shop/main reads it, and its workers run"
+    assert problem.text == "group shop/main reads the topic, and its workers are running"
     driver.stop()
     found = case.one(tombstone, allow="orders")
     assert found.to_do
-    assert "group shop/main has read it" in found.warnings[0]
+    assert "group shop/main has read the topic" in found.warnings[0]
 
 
 def test_readers_are_named_by_their_group(case: Case) -> None:

@@ -241,10 +241,10 @@ def test_a_dead_letter_that_fails_as_an_input_of_another_group_keeps_both_storie
 
 
 def test_a_group_that_makes_dead_letters_of_its_own_dead_letters_is_refused() -> None:
-    """The first one that fails twice would come back for ever."""
+    """A letter that fails again would be written to the topic that the handler reads, without end."""
     app = App("odd")
     letters = app.topic("odd.main.dead-letters", key=bytes | None, value=bytes | None)
-    with pytest.raises(ConfigError, match="would come back for ever"):
+    with pytest.raises(ConfigError, match="would become a new letter each time"):
         app.handler(letters, on_error="dead_letter")(lambda _event, _ctx: None)
     app.handler(letters, on_error="skip")(lambda _event, _ctx: None)
 

@@ -1,1 +1,1 @@
-"""What a load can read: CSV, JSON lines and Parquet, packed or not, as rows with their place in the file."""
+"""Readers for CSV, JSON lines and Parquet, compressed or not. They return rows with their positions in the file."""

@@ -1,9 +1,11 @@
-"""What the cells of a CSV file become: numbers where nothing can be lost, text everywhere else. Pure.
+"""Converts the cells of a CSV file: to numbers if the conversion is exact, otherwise to text. Pure.
 
-A cell is a number when it is a plain decimal of at most 15 digits: `0`, `-17`, `3.50`; no leading zero, no
-plus, no exponent, no blanks, so `007`, `02134`, `1e5` and ` 5` stay text. A column is read as numbers only if
-every cell of the file's beginning that is not empty and not null allows it: a column of zip codes stays text
-as a whole, with `90210` beside `02134`. A later cell that is no number stays text and is no error.
+A cell is a number if it is a plain decimal of at most 15 digits, such as `0`, `-17` or `3.50`. A leading zero, a plus
+sign, an exponent or a blank makes it text: `007`, `02134`, `1e5`, ` 5`.
+
+A column is read as numbers only if all cells at the beginning of the file are numbers, except those that are empty or
+null. So a column of zip codes is text as a whole, both `90210` and `02134`. A later cell that is not a number is text,
+and not an error.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ Cell = str | int | float | None
 
 
 def is_number(cell: str) -> bool:
-    """Whether the cell is read as a number: every such decimal survives the way through a double."""
+    """Whether the cell is read as a number. A double represents every such decimal without loss."""
     if not _NUMBER.fullmatch(cell):
         return False
     digits = cell.lstrip("-").replace(".", "").lstrip("0")
@@ -34,7 +36,7 @@ def is_number(cell: str) -> bool:
 
 
 def text_columns(rows: Sequence[Sequence[str]], width: int, nulls: Collection[str]) -> tuple[int, ...]:
-    """The columns, by index, that hold something else than numbers in these rows."""
+    """The columns, by index, that have a cell in these rows that is not a number, not empty and not null."""
     return tuple(
         column
         for column in range(width)
@@ -47,7 +49,7 @@ def text_columns(rows: Sequence[Sequence[str]], width: int, nulls: Collection[st
 
 
 class Numbers(dict[str, Cell]):
-    """Cells to values, remembered: looking a cell up is a tenth of the cost of reading it again."""
+    """A cache from cells to values. A lookup takes a tenth of the time of a conversion."""
 
     __slots__ = ("_nulls",)
 
@@ -68,7 +70,7 @@ class Numbers(dict[str, Cell]):
 
 
 class Timestamps(dict[str, int]):
-    """Cells to epoch milliseconds, remembered. Raises InputError for what is no time."""
+    """A cache from cells to epoch milliseconds. Raises InputError if a cell is not a timestamp."""
 
     __slots__ = ()
 
@@ -81,18 +83,18 @@ class Timestamps(dict[str, int]):
 
 
 def timestamp_ms(value: object) -> int:
-    """Epoch milliseconds of a whole number (epoch ms already) or an ISO 8601 text; without a zone it is UTC.
+    """Epoch milliseconds from a whole number of epoch milliseconds, or an ISO 8601 text; without a zone it is UTC.
 
-    Raises InputError, with no place in it: the caller knows the line.
+    Raises InputError without the line, which the caller knows.
     """
     if isinstance(value, str):
         number = int(value) if _WHOLE.fullmatch(value) else _iso_ms(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         number = value
     else:
-        raise InputError(f"{value!r} is no timestamp: give epoch milliseconds or ISO 8601")
+        raise InputError(f"{value!r} is not a timestamp: use epoch milliseconds or ISO 8601")
     if not 0 <= number <= MAX_TIMESTAMP_MS:
-        raise InputError(f"the timestamp {value!r} lies outside the years 1970 to 9999")
+        raise InputError(f"the timestamp {value!r} is outside the years 1970 to 9999")
     return number
 
 
@@ -100,7 +102,7 @@ def _iso_ms(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InputError(f"{text!r} is no timestamp: give epoch milliseconds or ISO 8601") from None
+        raise InputError(f"{text!r} is not a timestamp: use epoch milliseconds or ISO 8601") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     since = moment - _EPOCH

@@ -1,4 +1,4 @@
-"""Rows of CSV files: every column of a row in a JSON object."""
+"""Rows of CSV files. Each row becomes a JSON object with all columns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_CELL_CHARS = 16 * 1024 * 1024
 
 
 class CsvRows(FileRows):
-    """Rows of a CSV file: comma, double quotes, a header line. Reads the header and a sample when built."""
+    """Rows of a CSV file: commas, double quotes, a header line. The constructor reads the header and a sample."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class CsvRows(FileRows):
                 hint="a CSV file is UTF-8 text, and its first line names the columns",
             ) from error
         if names is None:
-            raise InputError(f"{lines.name} is empty: a CSV file begins with a line that names the columns")
+            raise InputError(f"{lines.name} is empty: the first line of a CSV file must name the columns")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"{lines.name}: the header names the column {twice[0]!r} more than once")
@@ -69,9 +69,11 @@ class CsvRows(FileRows):
         return tuple(names)
 
     def _sampled(self, sample: list[bytes]) -> tuple[str, ...] | None:
-        """The columns that are text; None where there is no row to tell by, so that the next file tells."""
+        """The columns that are text; None if the file has no row, so that the next file decides."""
         rows: list[list[str]] = []
-        with suppress(csv.Error, UnicodeDecodeError):  # a cut or bad row: reading it properly tells where
+        with suppress(
+            csv.Error, UnicodeDecodeError
+        ):  # a truncated or invalid row is reported when it is read again
             rows.extend(csv.reader(map(bytes.decode, sample), strict=True))
         below = [row for row in rows if row][1:]
         if not below and sum(map(len, sample)) < _SAMPLE_BYTES:
@@ -100,7 +102,7 @@ class CsvRows(FileRows):
                 if not row:
                     yield None
                     continue
-                raise InputError(f"{len(row)} columns, and the header names {width}")
+                raise InputError(f"the row has {len(row)} columns, but the header has {width}")
             key = None
             if key_of is not None:
                 cell = key_of(row)
@@ -115,7 +117,7 @@ class CsvRows(FileRows):
             if id_of is not None:
                 cell = id_of(row)
                 if cell in missing:
-                    raise InputError(f"no {options.id!r} for the event id")
+                    raise InputError(f"field {options.id!r}, the event id, is missing or empty")
                 headers = ((EVENT_ID_HEADER, cell.encode()),)
             timestamp = self._now_ms if time_of is None else time_ms[time_of(row)]
             if nulls:
@@ -126,7 +128,7 @@ class CsvRows(FileRows):
             yield make((topic, key, encode(value), timestamp, headers))
 
     def _decided_rows(self) -> Iterator[list[Any]]:
-        """The rows. If there was none yet to tell by what is text, the first one that comes decides all the same."""
+        """The rows. If the text columns are not decided, the first row decides that there are none."""
         for row in self._reader:
             if row:
                 self.text_columns = self.text_columns or ()

@@ -1,4 +1,4 @@
-"""Lines that each hold one JSON object, which becomes the record's value byte for byte, without blanks around it."""
+"""Rows of JSON lines. The value of a record has the bytes of the line, without surrounding white space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["JsonRows"]
 
 
 class JsonRows(FileRows):
-    """Lines that each hold one JSON object."""
+    """Rows of a file in which each line is a JSON object."""
 
     def __init__(
         self, lines: Lines, topic: str, options: LoadOptions, missing_key: MissingKey, limits: RowLimits
@@ -25,7 +25,9 @@ class JsonRows(FileRows):
         super().__init__(lines, topic, options, missing_key, limits)
         self._lines = lines
         if options.null or options.text:
-            raise InputError("--null and --text are for CSV: JSON says itself what is null and what is text")
+            raise InputError(
+                "--null and --text are for CSV only: JSON has its own null and text", hint="leave them out"
+            )
 
     def _records(self) -> Iterator[Output | None]:
         topic, make, options = self._topic, Output._make, self._options

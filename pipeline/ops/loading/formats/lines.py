@@ -1,8 +1,7 @@
-"""The bytes of a load: read line by line, counted and hashed as they are taken for good.
+"""Reads a stream line by line, and counts and hashes the lines that were taken.
 
-Owns the one truth about how far a load has come in its file: byte offset, line number and the hash of all
-bytes before it. Lines that were read but not taken (`take`) count for nothing, so a position never passes a
-record that has not been handed on.
+Owns the position in the current file of a load: the byte offset, the line number and the hash of all bytes before them.
+Lines that were read but not taken (`take`) do not count, so a position never skips a record that was not delivered.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class ReadPosition(NamedTuple):
-    """How far a load has come: bytes and lines taken, and the hash of those bytes."""
+    """A position in a file: the bytes and lines before it, and the hash of these bytes."""
 
     offset: int
     line: int
@@ -35,12 +34,12 @@ class ReadPosition(NamedTuple):
 
 
 def new_hash() -> blake2b:
-    """The hash of a load's prefix."""
+    """A new object for the hash of a file or its beginning."""
     return blake2b(digest_size=16)
 
 
 class Lines:
-    """The lines of one stream, with those that were read and not yet taken kept in `pending`."""
+    """The lines of one stream. `pending`: those that were read and not taken yet."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self.name = name
@@ -54,16 +53,16 @@ class Lines:
 
     @property
     def line(self) -> int:
-        """Lines taken so far."""
+        """The number of lines taken."""
         return self._line
 
     @property
     def ends_line(self) -> bool:
-        """Whether what was taken ends with a line end: if not, more bytes would change its last line."""
+        """Whether the last byte taken ends a line. If not, more bytes would change the last line."""
         return self._last in {b"", b"\n"}
 
     def peek(self, size: int) -> list[bytes]:
-        """The next lines, about `size` bytes of them, without reading past them."""
+        """The next lines, about `size` bytes, without consuming them."""
         seen = sum(map(len, self._ahead))
         while seen < size:
             line = self._read(self._stream.readline, MAX_LINE_BYTES)
@@ -74,9 +73,9 @@ class Lines:
         return list(self._ahead)
 
     def __iter__(self) -> Iterator[bytes]:
-        """The remaining lines with their ends, without a byte order mark.
+        """The remaining lines with their line ends, without a byte order mark.
 
-        Raises InputError with no place in it: the caller knows where a record began.
+        Raises InputError without the line, because the caller knows where a record starts.
         """
         pending, ahead = self.pending, self._ahead
         more = partial(self._stream.readline, MAX_LINE_BYTES)
@@ -89,11 +88,12 @@ class Lines:
                 yield line.removeprefix(_BOM) if first else line
         except _READ_ERRORS as error:
             raise InputError(
-                f"cannot be read any further: {error}", hint="run the same command again with the whole file"
+                f"the rest of the file cannot be read: {error}",
+                hint="run the same command again with the complete file",
             ) from error
 
     def take(self, count: int) -> ReadPosition:
-        """Count and hash the first `count` pending lines; the position after them."""
+        """Count and hash the first `count` pending lines, and return the position after them."""
         chunk = b"".join(self.pending[:count])
         del self.pending[:count]
         self._hash.update(chunk)
@@ -107,9 +107,9 @@ class Lines:
         return ReadPosition(self._offset, self._line, self._hash.hexdigest())
 
     def skip_to(self, offset: int, line: int) -> ReadPosition:
-        """Take everything up to byte `offset`, which ends line `line`, without parsing it.
+        """Take all bytes up to `offset`, the end of line `line`, without parsing them.
 
-        The mark says how far it came: less when the stream is shorter. Call it before iterating any further.
+        Returns the position reached, which is smaller if the stream is shorter. Call it before iterating further.
         """
         self.take(len(self.pending))
         while self._ahead and self._offset < offset:
@@ -129,15 +129,15 @@ class Lines:
         return self.mark()
 
     def skip_to_end(self) -> ReadPosition:
-        """Take all that is left, without counting its lines."""
+        """Take all remaining bytes, without counting their lines."""
         return self.skip_to(sys.maxsize, self._line)
 
     def at_end(self) -> bool:
-        """Whether nothing follows what was taken."""
+        """Whether all lines are taken."""
         return not self.pending and not self.peek(1)
 
     def share(self) -> None:
-        """None: the length of the stream is not known."""
+        """None: the length of the stream is unknown."""
 
     def _read(self, call: Callable[[int], bytes], size: int) -> bytes:
         try:

@@ -1,7 +1,8 @@
-"""Opens what a load reads: a file or standard input, packed as .gz, .zst, or the one file inside a .zip.
+"""Opens the inputs of a load: a file or standard input, plain, .gz, .zst, or a .zip with one file.
 
-What a file is packed as is told by its first bytes, not by its name: gzip and zstd begin with bytes that no UTF-8 text
-begins with. A name that says "packed" over bytes that are not is refused: the file is damaged, or unpacked already.
+The first bytes of a file decide how it is decompressed, not its name: no UTF-8 text begins with the bytes of gzip or
+zstd. A file whose name has the suffix of a compressed one, but not its first bytes, is refused: it is damaged, or
+already decompressed.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _FORMATS = {
 _PACKED = {".gz": "gzip", ".zst": "zstd", ".zip": "zip"}
 _GZIP, _ZSTD, _ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
-_ZSTD_SKIPPED = b"\x2a\x4d\x18"  # behind one byte: a frame that holds no content, as pzstd writes it first
+_ZSTD_SKIPPED = b"\x2a\x4d\x18"  # after one byte: the skippable frame that pzstd writes first
 
 
 class Opened:
-    """An open file: `stream` gives its bytes unpacked, buffered so that reading line by line is fast."""
+    """An open file. `stream`: its decompressed bytes, buffered so that reading lines is fast."""
 
     def __init__(self, name: str, stream: BinaryIO, raw: BinaryIO | None) -> None:
         self.name = name
@@ -45,18 +46,18 @@ class Opened:
         self._began = None if raw is None else _identity(raw)
 
     def consumed(self) -> int:
-        """How many bytes of the file, as it lies on the disk, have been read; 0 where that cannot be known."""
+        """How many bytes of the file on disk have been read; 0 if that is unknown."""
         try:
             return 0 if self._raw is None else self._raw.tell()
         except (OSError, ValueError):
             return 0
 
     def check_unchanged(self) -> None:
-        """Raises InputError when the file has grown or was written to since it was opened."""
+        """Raise InputError if the file was written to since it was opened."""
         if self._raw is not None and _identity(self._raw) != self._began:
             raise InputError(
-                f"{self.name} was written to while it was read, and the load would continue with the next file",
-                hint="run the same command again when nothing writes to it any more; it goes on where it was",
+                f"{self.name} was written to while it was read, so the load cannot continue with the next file",
+                hint="when no program writes to it any more, run the same command again: the load continues",
             )
 
     def close(self) -> None:
@@ -67,9 +68,9 @@ class Opened:
 
 
 def open_file(file: str, *, unpack: bool = True) -> Opened:
-    """Open `file`, unpacking unless told not to.
+    """Open a file. `unpack`: decompress it.
 
-    Raises InputError when it cannot be read, ConfigError when an extra is missing.
+    Raises InputError if it cannot be read, and ConfigError if an extra is not installed.
     """
     if file == STANDARD_INPUT:
         stdin = cast("io.BufferedReader", sys.stdin.buffer)
@@ -107,8 +108,8 @@ def _unpacked(raw: io.BufferedReader, path: Path | None) -> BinaryIO:
     claimed = _PACKED.get(path.suffix.lower()) if path is not None else None
     if claimed and packing is None and head:
         raise InputError(
-            f"{path} does not begin as a {claimed} file does",
-            hint="it is damaged, or unpacked already: then rename it",
+            f"{path} does not begin with the bytes of a {claimed} file",
+            hint="if it is already decompressed, rename it; otherwise it is damaged",
         )
     if packing == "zip":
         return _open_zip(raw, path)
@@ -137,7 +138,10 @@ def _open_zstd(raw: BinaryIO) -> BinaryIO:
 
 def _open_zip(raw: BinaryIO, path: Path | None) -> BinaryIO:
     if path is None:
-        raise InputError("a .zip cannot be read from standard input: its directory is at its end")
+        raise InputError(
+            "a .zip file cannot be read from standard input: its directory is at its end",
+            hint="give the file, or decompress it first: unzip -p FILE | pipeline produce TOPIC - --name NAME",
+        )
     try:
         archive = ZipFile(raw)
         return cast("BinaryIO", io.BufferedReader(archive.open(_only_member(archive, path)), _BUFFER_BYTES))
@@ -152,22 +156,22 @@ def _only_member(archive: ZipFile, path: Path) -> ZipInfo:
     members = [info for info in archive.infolist() if not info.is_dir()]
     if len(members) != 1:
         raise InputError(
-            f"{path} holds {len(members)} files; only an archive of exactly one can be read",
+            f"{path} contains {len(members)} files; only an archive with exactly one file can be read",
             hint=f"unpack it, or pipe it: unzip -p {path} MEMBER | pipeline produce TOPIC - --name NAME",
         )
     return members[0]
 
 
 def logical_name(file: str) -> str:
-    """The file's name, by which a list of files knows it: without its folder and without what it is packed as."""
+    """The name of a file in a list of files: without its folder and without the suffix of the compression."""
     path = Path(file)
     return path.stem if path.suffix.lower() in _PACKED else path.name
 
 
 def file_format(file: str) -> str | None:
-    """`csv`, `jsonl` or `parquet` by the name of the file, or of what is packed in it; None when it does not say.
+    """`csv`, `jsonl` or `parquet`, from the name of the file or of the one in it; None if the name does not show it.
 
-    Raises InputError for an archive of several files.
+    Raises InputError for an archive with several files.
     """
     path = Path(file)
     if path.suffix.lower() in _PACKED:

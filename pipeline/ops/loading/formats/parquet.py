@@ -1,8 +1,10 @@
-"""Parquet files: rows as JSON objects. The one module that knows pyarrow, which the extra `parquet` brings.
+"""Reads Parquet files: rows as JSON objects. Uses pyarrow, which the extra `parquet` installs.
 
-A row's place is its number, and what identifies the file is a hash over all of its bytes, made when it is opened: a
-Parquet file is read from its end, cannot grow, and a footer alone does not tell each change of a page. Rows are
-read as a stream, in batches of about as many bytes as a transaction has: memory does not follow a row group's size.
+The position of a row is its number. A hash over all bytes, computed when the file is opened, identifies the file: a
+Parquet file cannot grow, and its footer does not change with every change of a page.
+
+Rows are read as a stream, in batches of about as many bytes as a transaction, so memory does not depend on the size of
+a row group.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pipeline.ops.loading.formats.parquet_values import json_values
 __all__ = ["ParquetFile"]
 
 _BLOCK_BYTES = 1024 * 1024
-_BUFFER_BYTES = 64 * 1024  # of each column
+_BUFFER_BYTES = 64 * 1024  # for each column
 _BATCH_ROWS = 10_000
 _BATCH_BYTES = 8 * 1024 * 1024
 
@@ -31,7 +33,7 @@ class ParquetFile:
     ends_line = True
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
-        """Raises InputError for what is no Parquet file, and for columns that no JSON value can stand for."""
+        """Raises InputError if it is not a Parquet file, or if a column has a type without a JSON form."""
         self.name = name
         self.pending: list[None] = []
         self._taken = self._first = 0
@@ -40,7 +42,7 @@ class ParquetFile:
             while block := stream.read(_BLOCK_BYTES):
                 digest.update(block)
             self._digest = digest.hexdigest()
-            # Without both of these a whole row group is held in memory, however few of its rows are asked for.
+            # Without both options, pyarrow reads whole row groups into memory, however few rows are requested.
             self._file = parquet.ParquetFile(
                 stream, page_checksum_verification=True, pre_buffer=False, buffer_size=_BUFFER_BYTES
             )
@@ -57,17 +59,17 @@ class ParquetFile:
                 json_values(pa.nulls(0, field.type))
             except (InputError, pa.ArrowException) as error:
                 raise InputError(
-                    f"{name}: column {field.name!r} has the type {field.type}, which no JSON value can stand for",
-                    hint="write the file without it, or as text",
+                    f"{name}: column {field.name!r} has the type {field.type}, which cannot be converted to JSON",
+                    hint="write the file without this column, or with the column as text",
                 ) from error
 
     @property
     def line(self) -> int:
-        """Rows taken so far."""
+        """The number of rows taken."""
         return self._taken
 
     def take(self, count: int) -> ReadPosition:
-        """Count the first `count` pending rows; the position after them."""
+        """Count the first `count` pending rows, and return the position after them."""
         del self.pending[:count]
         self._taken += count
         return self.mark()
@@ -92,11 +94,11 @@ class ParquetFile:
         return self._taken == self._rows()
 
     def share(self) -> float | None:
-        """Of the rows, how many are taken. (Where the file is read is no measure: all of it was hashed before.)"""
+        """The share of the rows that are taken. (The read position of the file shows nothing, because of the hash.)"""
         return self._taken / max(1, self._rows())
 
     def columns_of_values(self) -> Iterator[list[list[Any]]]:
-        """The remaining rows, some at a time: a list for each column. The caller adds the rows to `pending`.
+        """The remaining rows in batches: a list of values for each column. The caller adds the rows to `pending`.
 
         Raises InputError for a damaged file.
         """
@@ -116,7 +118,7 @@ class ParquetFile:
                     yield [json_values(column) for column in batch.slice(skip).columns]
                     skip = 0
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise InputError(f"the file cannot be read any further: {error}") from error
+            raise InputError(f"the rest of the file cannot be read: {error}") from error
 
     def _rows(self) -> int:
         return cast("int", self._file.metadata.num_rows)

@@ -1,4 +1,4 @@
-"""Rows of Parquet files: every column of a row in a JSON object."""
+"""Rows of Parquet files. Each row becomes a JSON object with all columns."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ __all__ = ["ParquetRows"]
 
 
 class ParquetRows(FileRows):
-    """Rows of one Parquet file. Hashes the file and reads its footer when built."""
+    """Rows of one Parquet file. The constructor hashes the file and reads its footer."""
 
     unit = "row"
     repair = (
-        "the file as a whole is remembered: change options or the topic, or load a corrected file by another --name. "
-        "That sends these rows again: leave them out of it, or give --id and declare the topic with dedup"
+        "change the options or the topic, or load a corrected file under another --name: a Parquet file cannot change "
+        "during a load. To not send the loaded rows again, leave them out of the corrected file, or give --id and "
+        "declare the topic with dedup"
     )
 
     def __init__(
@@ -37,7 +38,7 @@ class ParquetRows(FileRows):
     ) -> None:
         if options.null or options.text:
             raise InputError(
-                "--null and --text are for CSV: Parquet says itself what is null and what is text"
+                "--null and --text are for CSV only: Parquet has its own null and text", hint="leave them out"
             )
         self._file = ParquetFile(stream, name)
         super().__init__(self._file, topic, options, missing_key, limits)
@@ -67,5 +68,5 @@ class ParquetRows(FileRows):
                 yield make((topic, record_key, encode(value_of(*row)), moment_ms, headers))
 
     def _index(self, name: str | None) -> int:
-        """Any value for a column that was not requested, because it is not used."""
+        """The index of a column. Without a name any index will do: the value is not used."""
         return 0 if name is None or self.columns is None else self.columns.index(name)

@@ -1,4 +1,4 @@
-"""What the values of a Parquet column become in JSON. Pure, over pyarrow's arrays.
+"""Converts the values of a Parquet column to JSON. Pure; uses pyarrow's arrays.
 
 | Parquet (Arrow) | JSON |
 |---|---|
@@ -13,7 +13,7 @@
 | structs | objects |
 | maps | objects, the last of equal keys; with keys that are not text: arrays of `{"key": k, "value": v}` |
 
-Nothing is rounded, and nothing turns into another number: what JSON has no number for is text or null.
+No value is rounded or changed: a value without a JSON number becomes text or null.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ Values = list[Any]
 
 
 def json_values(array: pa.Array) -> Values:
-    """One value for each of the array, ready for JSON. Raises InputError for a type that has none."""
+    """One value, ready for JSON, for each value of the array. Raises InputError for a type without a JSON form."""
     kind = array.type
     for fits, values in _KINDS:
         if fits(kind):
             return values(array)
-    raise InputError(f"values of type {kind} have no form in JSON")
+    raise InputError(f"values of type {kind} cannot be converted to JSON")
 
 
 def _as_they_are(array: pa.Array) -> Values:

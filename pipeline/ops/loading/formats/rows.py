@@ -1,8 +1,9 @@
-"""What the readers of all formats share: rows to records, in batches that know exactly where in the file they end.
+"""The common part of the readers: converts rows to records, in batches with their exact end position in the file.
 
-A batch holds records up to a row that is wrong, and then that row's error: what precedes a bad row is never lost with
-it. Values are JSON objects: of CSV every column (see `cells.py` for what becomes a number), of JSON lines
-the line itself, of Parquet every column (see `parquet_values.py`). Blank lines are skipped.
+If a row is invalid, the batch contains the records before it and its error, so that the records before it are loaded.
+
+Values are JSON objects: all columns of a CSV row (`cells.py` tells which cells become numbers), the line itself of JSON
+lines, all columns of a Parquet row (`parquet_values.py`). Blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ __all__ = ["Cursor", "FileRows", "MissingKey", "RowBatch", "RowLimits", "row_typ
 
 MissingKey = Literal["error", "null", "skip"]
 Headers = Sequence[tuple[str, bytes]]
-Head = tuple[bytes | None, Headers, int]  # what a record has beside its value: key, headers, epoch ms
+Head = tuple[bytes | None, Headers, int]  # of a record: key, headers, timestamp in epoch ms
 
 
 @dataclass(frozen=True, slots=True)
 class RowLimits:
-    """Where a batch ends, and what the topic takes: the largest record, the oldest and the newest time."""
+    """The limits of a batch, and of a record in the topic: its largest size, its oldest and newest timestamp."""
 
     batch_rows: int = 10_000
     batch_bytes: int = 8 * 1024 * 1024
@@ -41,7 +42,11 @@ class RowLimits:
 
 @dataclass(frozen=True, slots=True)
 class RowBatch:
-    """The records of some rows. `finished`: the file ends here. `error`: the row after `end` is wrong."""
+    """The records of some rows.
+
+    `size`: bytes of keys and values. `skipped`: rows without a key. `end`: the position after the rows. `finished`: the
+    file ends there. `error`: why the row after `end` is invalid.
+    """
 
     outputs: Sequence[Output]
     size: int
@@ -52,7 +57,7 @@ class RowBatch:
 
 
 class Cursor(Protocol):
-    """What is read and what of it is taken for good: the lines of a file, or the rows of a Parquet file."""
+    """The position in a file: which lines, or rows of a Parquet file, were read, and which of them were taken."""
 
     @property
     def name(self) -> str: ...
@@ -60,7 +65,7 @@ class Cursor(Protocol):
     def line(self) -> int: ...
     @property
     def pending(self) -> Sequence[object]:
-        """What was read and not taken, one item a line or row."""
+        """One item for each line or row that was read and not taken."""
         ...
 
     @property
@@ -71,14 +76,14 @@ class Cursor(Protocol):
     def skip_to_end(self) -> ReadPosition: ...
     def at_end(self) -> bool: ...
     def share(self) -> float | None:
-        """How much of the file is taken; None when that is best told by how much of it is read."""
+        """The share of the file that is taken; None if the number of bytes read shows it better."""
         ...
 
 
 class FileRows:
-    """Reads one file to its end: batches, places in messages, the policy for missing keys.
+    """Reads the rows of one file in batches. Subclasses implement a format.
 
-    `columns`: their names, None where each row has its own. `text_columns`: those of CSV that are never numbers.
+    `columns`: their names; None if each row has its own. `text_columns`: the columns of a CSV file that are text.
     """
 
     columns: tuple[str, ...] | None = None
@@ -100,9 +105,12 @@ class FileRows:
         self._iterator = self._records()
 
     def read(self, now_ms: int, rows: int | None = None, size_limit: int | None = None) -> RowBatch:
-        """The next batch, of `rows` and bytes at most (as the limits say, if fewer are not asked for).
+        """The next batch.
 
-        `now_ms` is the timestamp of records whose row gives none.
+        Args:
+            now_ms: The timestamp of records whose rows have none.
+            rows: The most rows, if not that of the limits.
+            size_limit: The most bytes, if not those of the limits.
         """
         self._now_ms = now_ms
         outputs: list[Output] = []
@@ -135,35 +143,35 @@ class FileRows:
         return RowBatch(outputs, size, self._skipped, self.cursor.take(good), finished, error)
 
     def _records(self) -> Iterator[Output | None]:
-        """One item a row, None for a row that is skipped. Runs first when the first batch is read."""
+        """One item for each row, None for a row that is skipped. Starts when the first batch is read."""
         raise NotImplementedError
 
     def _placed(self, what: str, ahead: int, repair: str | None = None) -> InputError:
         return InputError(
             f"{self.cursor.name}, {self.unit} {self.cursor.line + ahead + 1}: {what}",
-            hint=f"everything before this {self.unit} is loaded; {repair or self.repair}",
+            hint=f"all rows before this {self.unit} are loaded; {repair or self.repair}",
         )
 
     def _unfit(self, output: Output, size: int) -> InputError:
         limits = self._limits
         if size > limits.record_bytes:
             return InputError(
-                f"the record has {size:,} bytes; topic {self._topic!r} takes {limits.record_bytes:,} at most"
+                f"the record has {size:,} bytes; topic {self._topic!r} accepts at most {limits.record_bytes:,}"
                 " (max.message.bytes)"
             )
         if output.timestamp_ms < limits.oldest_ms:
             return InputError(
-                f"its time is older than topic {self._topic!r} keeps records for (retention.ms,"
-                " message.timestamp.before.max.ms): Kafka would delete or refuse it. Set them, or leave out"
-                " --timestamp"
+                f"its timestamp is older than topic {self._topic!r} allows (retention.ms,"
+                " message.timestamp.before.max.ms): Kafka would delete or refuse the record. Change these settings, or"
+                " leave out --timestamp"
             )
         return InputError(
-            f"its time lies further in the future than topic {self._topic!r} allows"
+            f"its timestamp is further in the future than topic {self._topic!r} allows"
             " (message.timestamp.after.max.ms)"
         )
 
     def _head(self, key: object, event_id: object, time: object) -> Head | None:
-        """What a record has beside its value, from these fields if they were asked for; None to skip the row."""
+        """Key, headers and timestamp of a record, from the fields that the options name; None to skip the row."""
         options, found = self._options, None
         if options.key is not None:
             found = (
@@ -176,25 +184,26 @@ class FileRows:
         if options.id is not None:
             text = _text(event_id, options.id, "the event id")
             if text is None:
-                raise InputError(f"no {options.id!r} for the event id")
+                raise InputError(f"field {options.id!r}, the event id, is missing or empty")
             headers = ((EVENT_ID_HEADER, text),)
         if options.timestamp is None:
             return found, headers, self._now_ms
         if time is None:
-            raise InputError(f"no {options.timestamp!r} for the timestamp")
+            raise InputError(f"field {options.timestamp!r}, the timestamp, is missing or null")
         return found, headers, self._times[time] if isinstance(time, str) else timestamp_ms(time)
 
     def _no_key(self) -> bytes | None:
-        """Under the policies null and skip the key of a row without one. Raises InputError under error."""
+        """The key of a row without one, under the policies null and skip. Raises InputError under error."""
         if self._missing_key == "error":
             raise InputError(
-                f"no {self._options.key!r} for the key; --on-missing-key skip, or null, lets such rows pass"
+                f"field {self._options.key!r}, the key, is missing or empty; to accept such rows, give"
+                " --on-missing-key null, or --on-missing-key skip to leave them out"
             )
         return None
 
 
 def _text(found: object, field: str, purpose: str) -> bytes | None:
-    """A field's value as UTF-8 text; None when it is null or empty. Only text and whole numbers pass."""
+    """The value of a field as UTF-8 text; None if it is null or empty. Raises InputError for other types."""
     if isinstance(found, str):
         return found.encode() or None
     if found is None:
@@ -205,6 +214,6 @@ def _text(found: object, field: str, purpose: str) -> bytes | None:
 
 
 def row_type(names: Sequence[str]) -> Callable[..., msgspec.Struct]:
-    """A type with one field a column: made and encoded in half the time of a dict."""
+    """A type with one field for each column. Creating and encoding it takes half the time of a dict."""
     fields = {f"f{index}": name for index, name in enumerate(names)}
     return msgspec.defstruct("Row", [(field, Any) for field in fields], rename=fields, gc=False)

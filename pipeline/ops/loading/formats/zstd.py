@@ -1,4 +1,4 @@
-"""Reads .zst, of one frame or many. The one module that knows `zstandard`, which the extra `zstd` brings."""
+"""Reads .zst files, of one frame or many. Uses `zstandard`, which the extra `zstd` installs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import zstandard
 
 __all__ = ["open_zstd"]
 
-# Of packed bytes: few enough that what they unpack to fits the memory whatever they are.
+# Compressed bytes. Small enough that the decompressed bytes fit in memory, whatever the content is.
 _CHUNK_BYTES = 16 * 1024
 
 
 def open_zstd(raw: BinaryIO, buffer_bytes: int) -> BinaryIO:
-    """The unpacked bytes. Reading raises EOFError for a file that ends early, OSError for a damaged one."""
+    """The decompressed bytes. Reading raises EOFError for a truncated file, and OSError for a damaged one."""
     return io.BufferedReader(_Frames(raw), buffer_bytes)
 
 
 class _Frames(io.RawIOBase):
     """All frames of a file, one after the other.
 
-    The library's own stream reader takes the end of the file for the end of a frame: a file that was cut off would look
-    complete. So frames are followed here, one decompressor each.
+    The stream reader of the library treats the end of the file as the end of a frame, so a truncated file would look
+    complete. This class uses one decompressor for each frame instead.
     """
 
     def __init__(self, raw: BinaryIO) -> None:
@@ -44,13 +44,13 @@ class _Frames(io.RawIOBase):
         return size
 
     def _more(self) -> bool:
-        """Whether there are packed bytes to unpack."""
+        """Whether there are bytes to decompress."""
         if not self._packed:
             self._packed = self._raw.read(_CHUNK_BYTES)
             self._read += len(self._packed)
         if not self._packed and self._frame is not None:
             raise EOFError(
-                f"it was cut off: its last zstd frame is not complete at byte {self._read:,} (packed)"
+                f"it is truncated: its last zstd frame is not complete at compressed byte {self._read:,}"
             )
         return bool(self._packed)
 
@@ -61,7 +61,7 @@ class _Frames(io.RawIOBase):
             unpacked = self._frame.decompress(self._packed)
         except zstandard.ZstdError as error:
             at = self._read - len(self._packed)
-            raise OSError(f"damaged behind byte {at:,} (packed): {error}") from error
+            raise OSError(f"damaged after compressed byte {at:,}: {error}") from error
         self._packed = b""
         if self._frame.eof:
             self._packed = self._frame.unused_data

@@ -117,8 +117,8 @@ def test_keys_ids_and_times_come_from_their_columns() -> None:
     assert (len(skipped.outputs), skipped.skipped, skipped.end.line) == (1, 1, 2)
     stopped = _read(table, key="k")
     assert stopped.error is not None
-    assert "rows.parquet, row 2: no 'k' for the key" in stopped.error.message
-    assert "by another --name" in str(stopped.error.hint)
+    assert "rows.parquet, row 2: field 'k', the key, is missing or empty" in stopped.error.message
+    assert "under another --name" in str(stopped.error.hint)
     floats = _read(pa.table({"k": [1.0]}), key="k")
     assert floats.error is not None
     assert "must be text or a whole number" in floats.error.message
@@ -174,7 +174,7 @@ def test_what_is_no_parquet_file_is_refused() -> None:
     series.begin(None)
     stretch = series.read(0)
     assert stretch.error is not None
-    assert "cannot be read any further" in stretch.error.message
+    assert "the rest of the file cannot be read" in stretch.error.message
     assert stretch.end.mark.line == len(stretch.outputs)
     assert stretch.end.mark.line % 1000 == 0
 
@@ -199,7 +199,9 @@ def test_columns_that_cannot_be_used_are_refused_at_once(
 def test_files_with_other_columns_are_refused() -> None:
     """As of CSV: a topic has one kind of record."""
     files = {"a.parquet": _numbers(1), "b.parquet": _file(pa.table({"m": [1]}))}
-    with pytest.raises(InputError, match=r"b\.parquet lacks 'n' and has 'm' besides, unlike a\.parquet"):
+    with pytest.raises(
+        InputError, match=r"columns of b\.parquet are not those of a\.parquet: it lacks 'n' and has also 'm'"
+    ):
         read_all(series_of(files, OPTIONS))
 
 

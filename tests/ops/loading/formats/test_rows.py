@@ -112,7 +112,7 @@ def test_rows_without_a_key_follow_the_policy(form: Format) -> None:
     assert [o.key for o in stopped.outputs] == [b"A"]
     line = 3 if form == "csv" else 2
     assert stopped.error is not None
-    assert f"rows.csv, line {line}: no 'k' for the key" in stopped.error.message
+    assert f"rows.csv, line {line}: field 'k', the key, is missing or empty" in stopped.error.message
     assert [o.key for o in _read(data, form, "null", key="k").outputs] == [b"A", None, b"B"]
     skipped = _read(data, form, "skip", key="k")
     assert ([o.key for o in skipped.outputs], skipped.skipped) == ([b"A", b"B"], 1)
@@ -137,19 +137,19 @@ def test_a_json_line_is_passed_on_byte_for_byte() -> None:
 @pytest.mark.parametrize(
     ("data", "form", "options", "line", "what"),
     [
-        ("a,b\n1,2\n3\n4,5\n", "csv", {}, 3, "1 columns, and the header names 2"),
-        ("a,b\n\n\n1,2\n\n3\n", "csv", {}, 6, "1 columns, and the header names 2"),
+        ("a,b\n1,2\n3\n4,5\n", "csv", {}, 3, "the row has 1 columns, but the header has 2"),
+        ("a,b\n\n\n1,2\n\n3\n", "csv", {}, 6, "the row has 1 columns, but the header has 2"),
         ('a,b\n1,2\n"x\ny",2,3\n', "csv", {}, 3, "3 columns"),
         ('a\n1\n"open\n', "csv", {}, 3, "not valid CSV"),
         ('a\n1\n"x"y\n', "csv", {}, 3, "not valid CSV"),
         (b"a\n1\n\xff\n", "csv", {}, 3, "not valid UTF-8"),
-        ("a,t\n1,1\n2,never\n", "csv", {"timestamp": "t"}, 3, "no timestamp"),
-        ("a,i\n1,1\n2,\n", "csv", {"id": "i"}, 3, "no 'i' for the event id"),
+        ("a,t\n1,1\n2,never\n", "csv", {"timestamp": "t"}, 3, "'never' is not a timestamp"),
+        ("a,i\n1,1\n2,\n", "csv", {"id": "i"}, 3, "field 'i', the event id, is missing or empty"),
         ('{"a":1}\n{"a":\n', "jsonl", {}, 2, "not valid JSON"),
         ('{"a":1}\n[1]\n', "jsonl", {}, 2, "not a JSON object"),
         (b'{"a":1}\n{"a":"\xff"}\n', "jsonl", {}, 2, "not valid UTF-8"),
         ('{"k":1}\n{"k":[1]}\n', "jsonl", {"key": "k"}, 2, "the key must be text or a whole number"),
-        ('{"t":1}\n{}\n', "jsonl", {"timestamp": "t"}, 2, "no 't' for the timestamp"),
+        ('{"t":1}\n{}\n', "jsonl", {"timestamp": "t"}, 2, "field 't', the timestamp, is missing"),
     ],
 )
 def test_a_bad_line_is_named_and_nothing_before_it_is_lost(

@@ -18,7 +18,7 @@ Loads, replays, discards, purges (`ops/transactions.py`)
     proof     nothing is read
 Genesis (`runtime/restore/genesis.py`)
     fence     one try, in each of up to ten rounds; a round that another first start fences is repeated
-    in doubt  the journals have genesis entries or not, whoever wrote them
+    in doubt  the journals have genesis entries, from any process, or they do not
     proof     a barrier
 
 Time-outs. Only `TransactionalProducer` limits its commit (`commit_timeout_s`), because a program waits for it. The

@@ -21,7 +21,7 @@ from pipeline.cli.options import (
     say,
 )
 from pipeline.cli.tables import Column, print_table
-from pipeline.cli.topics_look import list_topics, set_topic, show_topic
+from pipeline.cli.topics_look import DirOption, list_topics, set_topic, show_topic
 from pipeline.cli.topics_view import outcome_lines, plan_document, plan_text
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
@@ -44,7 +44,6 @@ topics_app = typer.Typer(
     no_args_is_help=True,
 )
 
-DirOption = Annotated[Path, typer.Option("--dir", help="The directory with the declarations.")]
 AllowOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,16 +25,18 @@ from pipeline.core.suggestions import no_topic
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ops.topics.declarations import declaration_file
 from pipeline.ports import Cluster, TopicInfo
 from pipeline.runtime.restore.genesis import JOURNAL_CONFIG, JOURNAL_MESSAGE_BYTES
 
-__all__ = ["list_topics", "set_topic", "show_topic"]
+__all__ = ["DirOption", "list_topics", "set_topic", "show_topic"]
 
 _LIST = (Column("topic"), Column("partitions", number=True), Column("replicas", number=True), Column("id"))
 _PARTITIONS = (
     *(Column("partition", number=True), Column("start", number=True), Column("end", number=True)),
     *(Column("leader", number=True), Column("in sync"), Column("replicas")),
 )
+DirOption = Annotated[Path, typer.Option("--dir", help="The directory with the declarations.")]
 TopicArgument = Annotated[str, typer.Argument(metavar="TOPIC", help="An existing topic.")]
 
 
@@ -88,14 +91,16 @@ def set_topic(
             metavar="NAME=VALUE", help="Settings, such as retention.ms=-1. NAME= restores the default."
         ),
     ],
+    directory: DirOption = Path("topics"),
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     kafka: KafkaOption = None,
 ) -> None:
     """Change settings of a topic without a declaration, such as a journal.
 
-    Change other topics in their declarations, and apply these.
+    A topic that has a file in the directory of the declarations is refused. Change that file, and apply it.
     """
     changes = _parsed(assignments)
+    _refuse_declared(topic, directory)
     _refuse_harm(topic, changes)
     settings = kafka_settings(kafka)
     with closing(KafkaCluster(settings, CommandWait(settings))) as cluster:
@@ -128,6 +133,16 @@ def _parsed(assignments: Sequence[str]) -> dict[str, str | None]:
             raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="NAME=VALUE")
         changes[name] = value or None
     return changes
+
+
+def _refuse_declared(topic: str, directory: Path) -> None:
+    """Refuse a topic whose changes `apply` checks first, and would undo. Raises ConfigError."""
+    path = declaration_file(topic, directory)
+    if path is not None:
+        raise ConfigError(
+            f"topic {topic} is declared in {path}: `pipeline topics apply` would reset what is set here",
+            hint=f"change {path}, and run: pipeline topics apply",
+        )
 
 
 def _refuse_harm(topic: str, changes: dict[str, str | None]) -> None:

@@ -284,6 +284,7 @@ def test_topics_are_listed_shown_and_set(declared: Declared) -> None:
     out, _ = declared.run("show", name)
     assert out.splitlines()[0] == f"{name}: 2 partitions, id {declared.info().topic_id}"
     assert out.splitlines()[-1].split() == ["1", "0", "0", "1", "1", "1"]
+    (declared.directory / f"{name}.yaml").unlink()
     declared.run("set", name, "retention.ms=5000", code=2)  # nobody to ask
     _, err = declared.run("set", name, "retention.ms=5000", "cleanup.policy=compact", "--yes")
     assert "cleanup.policy=delete -> compact" in err
@@ -293,6 +294,18 @@ def test_topics_are_listed_shown_and_set(declared: Declared) -> None:
     assert "retention.ms" not in declared.info().overridden
     assert "there is no topic" in declared.run("show", f"{name}x", code=1)[1]
     declared.run("set", name, "retention.ms", "--yes", code=2)
+
+
+def test_a_declared_topic_is_set_only_by_its_declaration(declared: Declared) -> None:
+    """Otherwise, lower retention would delete records without --allow, and the next apply would undo the change."""
+    name = declared.declare(retention_ms="86400000")
+    declared.run("apply")
+    _, err = declared.run("set", name, "retention.ms=5000", "--yes", code=1)
+    assert f"topic {name} is declared in topics/{name}.yaml" in err
+    assert f"change topics/{name}.yaml, and run: pipeline topics apply" in err
+    (declared.directory / f"{name}.yaml").rename(declared.directory / f"{name}.yml")
+    declared.run("set", name, "retention.ms=5000", "--yes", "--dir", str(declared.directory), code=1)
+    assert declared.info().config["retention.ms"] == "86400000"
 
 
 def test_a_journal_gets_no_setting_but_the_one_that_it_needs(declared: Declared) -> None:

@@ -14,10 +14,11 @@ from pipeline.cli.lookup import find_app
 from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, confirm, counted, print_json, say
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import load_settings
+from pipeline.core.names import is_replays
 from pipeline.errors import InputError, PipelineError
 from pipeline.ports import task_fields
 from pipeline.processes.wiring import build_environment, with_worker_id
-from pipeline.runtime.reset import TaskReset, plan_reset, reset_task, start_at
+from pipeline.runtime.reset import InputReset, TaskReset, plan_reset, reset_task, start_at
 
 __all__ = ["reset"]
 
@@ -93,13 +94,18 @@ _COLUMNS = (
 def _rows(resets: Sequence[TaskReset]) -> Iterator[list[Cell]]:
     """A row for each input whose position changes, and at least one for each task, because its state is deleted."""
     for planned in resets:
-        moved = [place for place in planned.inputs if place.again or place.skipped]
-        still = [place for place in planned.inputs if place.topic != planned.task.group_id.replays_topic]
+        still = [place for place in planned.inputs if not is_replays(place.topic)]
+        moved = [place for place in planned.inputs if place.again or place.skipped or _is_new(place)]
         for place in moved or still[:1]:
             yield [
                 f"{planned.task.group}/{planned.task.partition}",
                 *(place.topic, place.position, place.start, place.again, place.skipped),
             ]
+
+
+def _is_new(place: InputReset) -> bool:
+    """Whether the task never read this topic, also because it was created again."""
+    return place.position is None and not is_replays(place.topic)
 
 
 def _document(planned: TaskReset, *, dry_run: bool) -> dict[str, object]:
@@ -134,6 +140,8 @@ def _consequences(resets: Sequence[TaskReset]) -> str:
         ]
     if again:
         lines.append(f"produced again: the outputs for the reprocessed records, to {', '.join(outputs)}")
+    if new := sorted({place.topic for r in resets for place in r.inputs if _is_new(place)}):
+        lines.append(f"read for the first time, from the new position: {', '.join(new)}")
     if again and any(r.plan.reads_replays for r in resets):
         lines.append(
             "kept: the dead letters of these records. Do not replay them: their records are reprocessed, and would "

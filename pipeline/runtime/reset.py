@@ -16,11 +16,12 @@ from datetime import datetime
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import EntryKind
+from pipeline.core.journal import EntryKind, Identity
 from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.errors import FatalTaskError, InputError
 from pipeline.ports import JournalReader
 from pipeline.runtime.commit.admin_entry import append_entry, last_of
+from pipeline.runtime.commit.journal_reader import last_entries
 from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan, plan_groups
@@ -28,6 +29,9 @@ from pipeline.runtime.restore.retirement import refuse_retired
 from pipeline.runtime.sinks.reset import read_positions, reset_positions
 
 __all__ = ["InputReset", "StartAt", "TaskReset", "plan_reset", "reset_task", "start_at", "timestamp_of"]
+
+# The last entries that are searched for a task's topics. More would be slow for a large journal.
+IDENTITY_SEARCH = (1, 100, 10_000)
 
 # The start offset of an input partition, from a reader that knows its bounds.
 StartAt = Callable[[JournalReader, TopicPartition], int]
@@ -84,12 +88,17 @@ def timestamp_of(text: str, wrong: str = "is no time", instead: str = "") -> int
 
 @dataclass(frozen=True, slots=True)
 class InputReset:
-    """One input partition of a task. All values are offsets. `position`: None if the task never read the partition."""
+    """One input partition of a task. All values are offsets.
+
+    `position`: None if the task never read the partition, also because the topic was created again. `first`: the first
+    offset that the partition contains.
+    """
 
     topic: str
     partition: int
     position: int | None
     start: int
+    first: int
 
     @property
     def again(self) -> int:
@@ -99,7 +108,7 @@ class InputReset:
     @property
     def skipped(self) -> int:
         """The number of offsets that are never handled."""
-        return 0 if self.position is None else max(0, self.start - self.position)
+        return max(0, self.start - (self.first if self.position is None else self.position))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +147,7 @@ def plan_reset(
             outputs = tuple(name for name in app.topics if name not in read) or tuple(app.topics)
             for task in plan.tasks:
                 if partition is None or task.partition == partition:
-                    seq, positions = numbers[task] if numbers is not None else _entered(task, reader)
+                    seq, positions = numbers[task] if numbers is not None else _entered(task, plan, reader)
                     inputs = _input_resets(task, plan, positions, start, reader)
                     yield TaskReset(task, plan, seq, inputs, () if plan.group.sinks else outputs)
     finally:
@@ -173,9 +182,37 @@ def _require_journal(plan: GroupPlan, environment: Environment) -> None:
         )
 
 
-def _entered(task: TaskId, reader: JournalReader) -> tuple[int, Mapping[str, int]]:
+def _entered(task: TaskId, plan: GroupPlan, reader: JournalReader) -> tuple[int, Mapping[str, int]]:
+    """The last entry's number, and its positions in the topics that exist now, not in earlier topics of that name."""
     last = last_of(task, reader).entry
-    return last.seq, last.positions
+    before = _last_identity(task, reader)
+    found = {}
+    for topic, position in last.positions.items():
+        was, now = before.inputs.get(topic) if before else None, plan.identity.inputs.get(topic)
+        if was is not None and now is not None:
+            same = was.topic_id == now.topic_id
+        else:
+            same = now is None or position <= _end(reader, TopicPartition(topic, task.partition))
+        if same:
+            found[topic] = position
+    return last.seq, found
+
+
+def _last_identity(task: TaskId, reader: JournalReader) -> Identity | None:
+    """The topics that the positions refer to. None if no recent entry has them: only acquires and resets do."""
+    bounds = reader.bounds(task.journal)
+    for count in IDENTITY_SEARCH:
+        entries = last_entries(task.journal, reader, bounds, count)
+        for entry in reversed(entries):
+            if entry.entry.identity is not None:
+                return entry.entry.identity
+        if len(entries) < count:
+            break
+    return None
+
+
+def _end(reader: JournalReader, partition: TopicPartition) -> int:
+    return reader.highest_ends([partition])[partition]
 
 
 def _sink_seqs(plan: GroupPlan, environment: Environment) -> dict[TaskId, tuple[int, Mapping[str, int]]]:
@@ -183,7 +220,11 @@ def _sink_seqs(plan: GroupPlan, environment: Environment) -> dict[TaskId, tuple[
     return {
         task: (
             max((row.epoch for row in rows.values()), default=0),
-            {topic: row.position for topic, row in rows.items()},
+            {
+                topic: row.position
+                for topic, row in rows.items()
+                if topic not in plan.identity.inputs or row.topic_id == plan.identity.inputs[topic].topic_id
+            },
         )
         for task, rows in read_positions(plan, environment).items()
     }
@@ -194,7 +235,7 @@ def _input_resets(
 ) -> tuple[InputReset, ...]:
     inputs = []
     for partition in plan.partitions_of(task.partition):
-        first, end = reader.bounds(partition).start, reader.highest_ends([partition])[partition]
+        first, end = reader.bounds(partition).start, _end(reader, partition)
         position = positions.get(partition.topic)
         if is_replays(partition.topic):
             chosen = _behind_replays(reader, partition, position or first, end)
@@ -205,7 +246,7 @@ def _input_resets(
                 f"{partition} holds offsets {first} to {end}; {chosen} is not among them",
                 hint="choose an offset from there, a time, earliest or latest",
             )
-        inputs.append(InputReset(partition.topic, partition.partition, position, chosen))
+        inputs.append(InputReset(partition.topic, partition.partition, position, chosen, first))
     return tuple(inputs)
 
 

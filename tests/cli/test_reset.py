@@ -64,3 +64,22 @@ def test_inputs_that_nothing_happens_to_are_left_out() -> None:
         "main/0",
         "main/1",
     ]  # the rows of its tables are forgotten all the same
+
+
+def test_a_topic_that_was_created_again_has_no_position() -> None:
+    """Counts from the old topic's positions would promise that its records are processed again."""
+    orders = Orders()
+    orders.send(1, 2, 3)
+    orders.driver.run()
+    orders.driver.stop()
+    orders.driver.recreate(orders.amounts)
+    declared = declared_app(orders.app)
+    environment = orders.driver.environment()
+    planned = list(plan_reset(declared, declared.groups, None, start_at(["earliest"]), environment))
+    assert list(_rows(planned)) == [
+        ["main/0", "amounts", None, 0, 0, 0],
+        ["main/1", "amounts", None, 0, 0, 0],
+    ]
+    said = _consequences(planned)
+    assert "produced again" not in said
+    assert "read for the first time, from the new position: amounts" in said

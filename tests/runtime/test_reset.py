@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+import pipeline.runtime.reset
 from pipeline import App, Context, Event
+from pipeline.app import declared_app
 from pipeline.errors import ConfigError, FatalTaskError, InputError
 from pipeline.ports import Step
+from pipeline.runtime.reset import plan_reset, start_at
 from pipeline.testing import TestDriver
 
 COMMIT_STEPS = [
@@ -166,6 +169,48 @@ def test_a_reset_is_the_way_past_a_recreated_topic() -> None:
     app.driver.reset()
     app.driver.run()
     assert app.driver.table(app.counts) == {"a": 1}
+
+
+@pytest.mark.parametrize(("start", "counts"), [("earliest", (None, 0, 0, 0)), ("latest", (None, 3, 0, 3))])
+def test_a_plan_does_not_count_from_positions_in_an_old_topic(
+    start: str, counts: tuple[int | None, int, int, int]
+) -> None:
+    """An operator decides by these counts; the old topic's records can neither be reprocessed nor skipped."""
+    app = Counting(partitions=1)
+    app.send("a", "a")
+    app.driver.run()
+    app.driver.stop()
+    app.driver.recreate(app.words)
+    app.send("a", "a", "a")
+    declared = declared_app(app.app)
+    [planned] = plan_reset(declared, declared.groups, None, start_at([start]), app.driver.environment())
+    [words] = planned.inputs
+    assert (words.position, words.start, words.again, words.skipped) == counts
+
+
+@pytest.mark.parametrize("identities", [1, 0])
+def test_without_a_recent_acquire_a_plan_compares_with_the_end(
+    identities: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal of a worker that has run for a year is not read to its start."""
+    app = Counting(partitions=1)
+    app.send("a")
+    app.driver.run()
+    for _ in range(3):
+        app.send("a")
+        app.driver.run()
+    monkeypatch.setattr(pipeline.runtime.reset, "IDENTITY_SEARCH", (1, 100) if identities else (1,))
+    declared = declared_app(app.app)
+
+    def position() -> int | None:
+        [planned] = plan_reset(
+            declared, declared.groups, None, start_at(["earliest"]), app.driver.environment()
+        )
+        return planned.inputs[0].position
+
+    assert position() == 4
+    app.driver.recreate(app.words)
+    assert position() is None
 
 
 @pytest.mark.parametrize(

@@ -100,9 +100,15 @@ class WrittenOnKafka:
             producer.abort_transaction(DEADLINE_S)
 
     def recreate(self) -> None:
+        before = self.log.topics()[self.place.topic]
         (done,) = self._admin.delete_topics([self.place.topic]).values()
         done.result(DEADLINE_S)
         self._create()
+
+        def is_known() -> bool:  # the controller has created it, and the broker learns of it later
+            return self.log.topics().get(self.place.topic, before) != before
+
+        wait_until(is_known, lambda: f"{self.place} is not described", DEADLINE_S)
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])

@@ -74,7 +74,12 @@ class KafkaLog:
         described = self._admin.describe_topics(TopicCollection(names), request_timeout=_REQUEST_S)
         found = {}
         for name, future in described.items():
-            topic: Any = future.result(_REQUEST_S)
+            try:
+                topic: Any = future.result(_REQUEST_S)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+                continue  # it was deleted since it was listed
             found[name] = TopicFacts(str(topic.topic_id), len(topic.partitions))
         return found
 

@@ -83,7 +83,7 @@ def test_properties_are_passed_to_the_client(file: Path) -> None:
 
 
 def test_dotted_names_need_no_quotes(tmp_path: Path) -> None:
-    """TOML makes sections of them; somebody who wrote `bootstrap.servers = ...` must not land on localhost."""
+    """TOML turns dotted names into sections; `bootstrap.servers = ...` must not be ignored."""
     path = write(
         tmp_path,
         '[kafka]\nbootstrap.servers = "file:9092"\nsecurity.protocol = "SSL"\nssl.ca.location = "/ca"\n'

@@ -53,7 +53,7 @@ def test_a_file_in_the_place_is_an_error(tmp_path: Path) -> None:
     ("mode", "after"), [(0o755, 0o700), (0o777, 0o700), (0o701, 0o700), (0o750, 0o750), (0o700, 0o700)]
 )
 def test_what_everyone_could_enter_is_closed(tmp_path: Path, mode: int, after: int) -> None:
-    """Earlier releases left it to the umask; a mode for the group alone is somebody's decision."""
+    """Earlier releases used the umask; a mode that gives only the group access is deliberate."""
     tmp_path.chmod(mode)
     close_to_others(tmp_path)
     assert _mode(tmp_path) == after

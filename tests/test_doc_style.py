@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tokenize
 from pathlib import Path
@@ -68,6 +69,24 @@ def test_modules_use_the_words_of_the_field() -> None:
     """Errors, hints, help texts and docstrings are read as often as the documents."""
     package = ROOT / "pipeline"
     found = {str(path.relative_to(package)): _avoided_in(path) for path in package.rglob("*.py")}
+    assert {name: words for name, words in found.items() if words} == {}
+
+
+def _avoided_in_docstrings(module: Path) -> list[tuple[int, str]]:
+    """The avoided words in the docstrings of a module, each with the line of the function or class."""
+    return [
+        (getattr(node, "lineno", 1), m.group())
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        for m in AVOIDED.finditer(ast.get_docstring(node) or "")
+    ]
+
+
+def test_tests_use_the_words_of_the_field() -> None:
+    """A test's docstring is what a reader sees when the test fails."""
+    found = {
+        str(path.relative_to(ROOT)): _avoided_in_docstrings(path) for path in (ROOT / "tests").rglob("*.py")
+    }
     assert {name: words for name, words in found.items() if words} == {}
 
 

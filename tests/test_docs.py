@@ -256,7 +256,7 @@ def test_the_program_of_two_versions_is_two_apps(tmp_path: Path, monkeypatch: py
 
 
 def test_every_worker_setting_is_documented_with_its_default() -> None:
-    """Whoever tunes a worker looks here first, and not at the code."""
+    """Users look up settings in the page, not in the code."""
     rows = _tables(ROOT / "docs" / "reference" / "configuration.md", "## [worker]")
     documented = {_unquoted(row[0]): _unquoted(row[1]) for row in rows}
     actual = {field.name: str(field.default) for field in dataclasses.fields(WorkerSettings)}
@@ -301,7 +301,7 @@ def test_events_that_want_eyes_are_logged_by_those_names() -> None:
 
 
 def test_the_tour_names_every_package() -> None:
-    """A directory that the map leaves out is one that nobody finds."""
+    """Readers do not find a directory that the map omits."""
     tour = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     packages = [path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")]
     assert packages

@@ -116,7 +116,7 @@ class MemoryBroker:
         """A broker loses its controllers: others lead from now on, and it keeps answering as of now.
 
         `asked_by` is called for each reader that is opened, each partition that a source is assigned, and each
-        description of topics: whether this one is answered by the deposed broker. It may be replaced in what is
+        description of topics: whether this one is answered by the stale leader. It may be replaced in what is
         returned.
         """
         with self._lock:
@@ -132,13 +132,13 @@ class MemoryBroker:
             return self._deposed
 
     def heal(self) -> None:
-        """The deposed broker finds its controllers again, and answers like any other."""
+        """The stale leader finds its controllers again, and answers like any other."""
         deposed, self._deposed = self._deposed, None
         if deposed is not None:
             deposed.over = True
 
     def asked(self) -> DeposedBroker | None:
-        """The deposed broker, where a client that is opened now asks that one."""
+        """The stale leader, where a client that is opened now asks that one."""
         return self._deposed if self._deposed is not None and self._deposed.chosen() else None
 
     def produce(self, *outputs: Output, partition: int | None = None) -> list[MemoryRecord]:

@@ -52,7 +52,7 @@ class MemoryCluster:
             return {name: info for name, info in found.items() if info is not None}
 
     def describe_by_most(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
-        """The deposed broker is one of several."""
+        """The stale leader is one of several."""
         with self._broker.faults.at("describe"):
             found = {name: self._broker.describe(name) for name in topics}
             return {name: info for name, info in found.items() if info is not None}
@@ -343,7 +343,7 @@ class MemoryJournalReader:
         return {journal: self.bounds(journal).stable_end for journal in journals}
 
     def highest_ends(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The deposed broker is one of several."""
+        """The stale leader is one of several."""
         with self._broker.faults.at("bounds"):
             return {place: _bounds(self._broker, place)[1] for place in partitions}
 

@@ -1,4 +1,4 @@
-"""What a deposed broker answers: `DeposedBroker`, a view of an in-memory cluster as of an earlier moment.
+"""What a stale leader answers: `DeposedBroker`, a view of an in-memory cluster as of an earlier moment.
 
 A broker that has lost its controllers keeps answering Metadata, ListOffsets and Fetch as if it were still the leader.
 Its answers are true but old: its high watermark does not advance, because no follower fetches from it, and everything

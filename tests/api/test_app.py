@@ -216,7 +216,7 @@ def test_a_topic_of_the_pipeline_cannot_be_declared(app: App, name: str) -> None
 
 
 def test_dead_letters_can_be_declared(app: App) -> None:
-    """An app that mends and sends them again reads them as any topic."""
+    """An app can read dead letters like any topic, for example to correct and resend them."""
     assert app.topic("shop.main.dead-letters", key=bytes | None, value=bytes | None)
 
 

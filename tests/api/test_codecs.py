@@ -89,7 +89,7 @@ def test_a_value_of_its_type_comes_back_equal(declared: Any, value: Any, name: s
 
 @given(st.recursive(st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(), st.lists))
 def test_json_keeps_what_it_takes(value: Any) -> None:
-    """Silently changed values would be found weeks later, in somebody's invoice."""
+    """A silently changed value would be found weeks later, for example in an invoice."""
     try:
         data, admitted = table_codec(Any, "json").admit(value)
     except (TypeError, ValueError):
@@ -266,7 +266,7 @@ def test_mutability_is_decided_through_all_levels(declared: Any, immutable: bool
 
 
 def test_a_change_after_the_value_was_set_does_not_reach_it() -> None:
-    """The caller may go on using the object it gave."""
+    """The caller may continue to use the object that it passed."""
     given_value = {"a": [1]}
     data, admitted = table_codec(dict[str, list[int]]).admit(given_value)
     given_value["a"].append(2)

@@ -118,9 +118,9 @@ BAD: list[tuple[Topic[Any, Any], Any, Any, dict[str, Any]]] = [
 def test_a_bad_output_is_refused_where_it_is_sent(
     ctx: RuntimeContext, topic: Topic[Any, Any], key: Any, value: Any, more: dict[str, Any]
 ) -> None:
-    """At the commit it would take every other record of the commit with it, again and again.
+    """At the commit it would make the whole commit fail, at each attempt.
 
-    A handler that catches the error goes on as if it had not sent.
+    A handler that catches the error continues as if it had not sent.
     """
     ctx.send(unkeyed, None, 1)
     with pytest.raises((TypeError, ValueError)):

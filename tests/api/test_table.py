@@ -285,7 +285,7 @@ def test_many_keys_are_read_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_refused_value_leaves_the_old_one(table: RuntimeTable[str, int]) -> None:
-    """A handler that catches the error goes on as if it had not tried."""
+    """A handler that catches the error continues as if it had not made the call."""
     table["a"] = 1
     with pytest.raises(TypeError, match="expected int, got str"):
         table["a"] = "2"  # type: ignore[assignment]
@@ -532,7 +532,7 @@ def test_tables_of_a_task_are_apart() -> None:
 
 @given(st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,80}", fullmatch=True), max_size=5))
 def test_a_tables_prefix_is_durable_and_never_that_of_the_position(names: list[str]) -> None:
-    """Rows are found by it for ever; keys that begin with zero are the store's own."""
+    """Rows are found by these bytes in all releases; the store reserves keys that begin with zero."""
     for name in names:
         assert len(table_prefix(name)) == 4
         assert table_prefix(name)[0] != 0

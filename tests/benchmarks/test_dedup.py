@@ -14,7 +14,7 @@ from benchmarks.__main__ import main
 def test_a_dedup_table_is_filled_looked_up_and_emptied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A measurement that nobody can repeat any more is a claim without a proof."""
+    """A published measurement must be repeatable."""
     monkeypatch.setattr(dedup, "LOOKED_UP", 100)
     bench = dedup.Bench("", tmp_path, 40_000)
     assert "bytes of journal an id" in bench.fill()

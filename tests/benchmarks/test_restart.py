@@ -13,7 +13,7 @@ from benchmarks.timeline import STAGES
 def test_the_restart_benchmark_runs_and_says_what_it_found(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A measurement that nobody can repeat any more is a claim without a proof. Its bound is for a quiet machine."""
+    """A published measurement must be repeatable. Its bound is for an idle machine."""
     monkeypatch.setattr(restart, "BOUND_S", 60.0)
     monkeypatch.setattr(restart, "REWRITTEN_ROWS", 500)
     assert main(["restart", "--keys", "2000", "--rounds", "1"]) == 0

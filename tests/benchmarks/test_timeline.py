@@ -43,7 +43,7 @@ WAY = [
 
 
 def test_the_stages_of_a_restart_add_up_to_its_time() -> None:
-    """A second that is in no stage would be a second that nobody has to answer for."""
+    """The stages must cover the whole pause, or a part of it would have no explanation."""
     found = parts(WAY, 0, 0, 13)
     assert tuple(found) == STAGES
     assert [part.ours_s + part.kafka_s for part in found.values()] == pytest.approx([1] * len(STAGES))

@@ -43,7 +43,7 @@ ROWS = [
         "        for name in made.cleanup:\n",
         "        kept = [(ref, read_manifest(store, cluster_id, task, ref)) for ref in made.kept]\n"
         "        for name in plan_cleanup(kept, listed(store, prefix, environment), 0.0):\n",
-        "tests/runtime/checkpoints/test_checkpoint_zombies.py fenced_owner_still",
+        "tests/runtime/checkpoints/test_checkpoint_zombies.py fenced_owner_deletes_only",
     ),
     Broken(
         "objects are deleted without the entry that lets go of them",

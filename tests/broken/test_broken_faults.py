@@ -323,7 +323,7 @@ ROWS = [
         "tests/runtime/restore/test_genesis.py just_before_its_fence",
     ),
     Broken(
-        "a reset does not fence whoever runs the task",
+        "a reset does not fence the owner of the task",
         pipeline.runtime.commit.admin_entry.append_entry,
         "                publisher.fence()  # 1\n",
         "                publisher._fence.engine._id = f'reset-{task.transactional_id}'\n"

@@ -1,4 +1,4 @@
-"""Broken on purpose: loads of files: how they go on."""
+"""Broken on purpose: how loads of files continue."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
     Broken(
-        "a failed event is forgotten when nobody looks at it",
+        "a failed event is forgotten if its delivery is not checked",
         pipeline.producing.outbox.Outbox._finish,
         "                self.remember(delivery)\n",
         "                pass\n",
-        "tests/producing/test_producer_end.py nobody_looked",
+        "tests/producing/test_producer_end.py unchecked_failures",
     ),
     Broken(
         "flush returns while events wait",

@@ -28,11 +28,11 @@ ROWS = [
         "tests/runtime/restore/test_stale_reads.py never_forks",
     ),
     Broken(
-        "a fleet believes what a deposed broker answers",
+        "a fleet believes what a stale leader answers",
         pipeline.runtime.commit.journal_writer.JournalWriter.commit,
         "        if self._end_read is not None:\n",
         "        if False:\n",
-        "tests/runtime/assignment/test_random_fleet.py deposed",
+        "tests/runtime/assignment/test_random_fleet.py stale_leader",
     ),
     Broken(
         "what was committed behind the end that was read is ignored",
@@ -117,7 +117,7 @@ ROWS = [
         "tests/ops/test_stale_reads.py revived_app_starts",
     ),
     Broken(
-        "a copy ends where a deposed broker ends",
+        "a copy ends where a stale leader ends",
         pipeline.ops.migration.copying._Run._ends,
         "        return self._reader.highest_ends(self._copy.partitions)\n",
         "        return self._reader.stable_ends(self._copy.partitions)\n",

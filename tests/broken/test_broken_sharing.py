@@ -56,7 +56,7 @@ ROWS = [
         "tests/runtime/assignment/test_fleet.py others_never_stop",
     ),
     Broken(
-        "workers that start take what nobody has before they know each other",
+        "workers that start take free tasks before they know each other",
         pipeline.core.membership.decide,
         "if mine or (settled and not roster.is_running(task)):",
         "if mine or not roster.is_running(task):",

@@ -62,7 +62,7 @@ def test_full_disk_is_refused() -> None:
         checks.require_disk(Path("/proc"))
 
 
-def test_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     """A broker's files never mix with a user's."""
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(BrokerError, match=r"holds 'notes.txt' and no broker\.json"):

@@ -64,7 +64,7 @@ def test_start_of_a_running_broker_changes_nothing(broker: LocalKafka) -> None:
 
 
 def test_committed_records_outlive_a_sigkill(broker: LocalKafka, unique_name: str) -> None:
-    """The restarted broker has the same address, cluster id and records, so that clients just go on.
+    """The restarted broker has the same address, cluster id and records, so that clients continue.
 
     The kill often comes between a commit and its markers. Kafka would never write them (KAFKA-20734) if the old
     session were not ended first: without that step, 8 of 12 runs lost the records with Kafka 4.4.0.
@@ -83,7 +83,7 @@ def test_committed_records_outlive_a_sigkill(broker: LocalKafka, unique_name: st
 
 
 def test_recorded_id_that_another_process_has_now_does_not_hinder_a_start(broker: LocalKafka) -> None:
-    """After a reboot the state file names processes that are somebody else's."""
+    """After a reboot, the process ids in the state file can belong to other programs."""
     broker.stop()
     state = read_state(broker.data_dir)
     assert state is not None
@@ -157,7 +157,7 @@ def test_records_of_another_cluster_are_not_served_as_this_ones(broker: LocalKaf
 @pytest.mark.outage
 @pytest.mark.timeout(600)  # twelve nodes start, on a machine that may be busy
 def test_three_nodes_keep_what_was_committed_when_all_are_killed(tmp_path: Path, unique_name: str) -> None:
-    """Nobody is left to tell what was decided but the logs; the markers must be written all the same."""
+    """After the restart, only the logs hold the decision; the broker must still write the markers."""
     with LocalKafka(tmp_path, nodes=3) as cluster:
         servers = cluster.bootstrap_servers
         _create(servers, unique_name, replicas=3)

@@ -66,7 +66,7 @@ def test_anything_else_is_no_kafka(answer: bytes) -> None:
         assert view_of(port) is None
 
 
-def test_nobody_there_is_no_kafka() -> None:
+def test_a_closed_port_is_not_a_kafka() -> None:
     """The usual case while a broker starts."""
     assert view_of(choose_ports(1)[0]) is None
 

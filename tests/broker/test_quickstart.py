@@ -56,7 +56,7 @@ def test_a_recording_is_made_once_and_used_by_every_start(recordings: Recordings
 
 
 def test_a_recording_that_failed_is_tried_again_the_next_day(recordings: Recordings, tmp_path: Path) -> None:
-    """On a busy machine it fails once; every start would be slow from then on, for ever."""
+    """It can fail once on a busy machine; without this, every later start would be slow."""
     assert [_options(tmp_path), _options(tmp_path)] == [(), ()]
     assert recordings.made == 1
     recordings.fail = False

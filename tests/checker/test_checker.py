@@ -387,7 +387,7 @@ def test_a_duplicate_that_was_handled_is_rejected() -> None:
 
 
 def test_an_input_that_is_taken_for_a_duplicate_is_rejected() -> None:
-    """Nobody has promised to drop anything."""
+    """Without dedup, duplicates are not dropped."""
     history = History.begun()
     for _ in range(2):
         history.input(1, event_id=b"1")

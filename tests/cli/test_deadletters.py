@@ -152,7 +152,7 @@ def test_a_purge_shows_what_it_would_delete_and_deletes_with_yes(case: Case) -> 
 
 
 def test_show_has_everything_of_a_letter(case: Case) -> None:
-    """Enough to mend the handler without another tool: bytes, headers, and the lines that raised."""
+    """The output shows what is needed to fix the handler: bytes, headers, and the lines that raised."""
     name = case.rows("list")[0]["id"]
     text = case.run("show", name).stdout
     for fact in (
@@ -178,7 +178,7 @@ def test_show_has_everything_of_a_letter(case: Case) -> None:
 
 
 def test_show_takes_any_bytes(case: Case) -> None:
-    """It is exactly the record that is no text that somebody looks at; nulls are told from empty values."""
+    """A record that is not text is often the one that failed; null must differ from an empty value."""
     driver, amounts = case.orders.driver, case.orders.amounts
     driver.send_raw(amounts, b"\xff\x1b[31m", b"\x00" * 300, headers=[("odd", b"\xfe"), ("none", None)])
     driver.send_raw(amounts, None, None)

@@ -34,7 +34,7 @@ def _help(path: tuple[str, ...]) -> str:
 
 
 @each_command
-def test_help_has_nothing_that_nobody_can_type(path: tuple[str, ...]) -> None:
+def test_help_has_nothing_that_cannot_be_typed(path: tuple[str, ...]) -> None:
     """Braces, types in angle brackets and doubled brackets are the library's words, and not the user's."""
     shown = _help(path)
     assert not re.search(r"[<>{}│╭]|\[\[|range\]|x>=", shown), shown

@@ -21,13 +21,13 @@ def delays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_name_and_module_app_mean_the_same_app() -> None:
-    """Whoever has just typed `pipeline worker delays:app` types the same again for its status."""
+    """A user who has started `pipeline worker delays:app` gives the same argument to `status`."""
     assert app_named("flight-delays") == app_named("delays_of_a_user:app") == "flight-delays"
 
 
 @pytest.mark.parametrize("given", ["no_such_module:app", "broken_by_a_user:app", "delays_of_a_user:other"])
 def test_code_that_cannot_be_had_here_is_not_needed(given: str) -> None:
-    """The machine from which somebody looks may have none of what the app imports."""
+    """The operator's machine may not have the packages that the app imports."""
     with pytest.raises(ConfigError) as error:
         app_named(given)
     assert error.value.hint is not None

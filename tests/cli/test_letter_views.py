@@ -10,7 +10,7 @@ REASON = "1 of 2 headers cannot be read: the name is not valid UTF-8 (b'\\xff')"
 
 
 def test_headers_that_a_letter_lacks_are_shown() -> None:
-    """Whoever decides about a replay must know that it will not have them."""
+    """The operator must know that a replay will not have these headers."""
     letter = Letter(Origin("orders", 0, 7), "handle", "UnreadableHeadersError: " + REASON, left_out=REASON)
     found = DeadLetter(0, 3, letter, b"k", b"v", [("trace", b"1")])
     lines = list(letter_lines(found, None))

@@ -30,7 +30,7 @@ def _error(pipeline: Run, target: str) -> str:
 
 
 def test_a_syntax_error_is_one_line_with_its_place(pipeline: Run, tmp_path: Path) -> None:
-    """The forty frames that found it are nobody's mistake."""
+    """A traceback of forty frames would hide the user's mistake."""
     (tmp_path / "badsyntax.py").write_text(APP + "totals = app.table(\n")
     assert _error(pipeline, "badsyntax:app") == "error: badsyntax.py:4: '(' was never closed\n"
 

@@ -35,7 +35,7 @@ main()
 
 @pytest.mark.parametrize("module", ["confluent_kafka", "pipeline.processes.wiring", "typer"])
 def test_ctrl_c_while_it_loads_leaves_no_traceback(module: str) -> None:
-    """Whoever mistyped the command stops it at once, and has done nothing wrong."""
+    """A user stops a mistyped command at once; that is not an error."""
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED.format(module=module), "--version"],
         capture_output=True,

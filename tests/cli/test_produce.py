@@ -69,7 +69,7 @@ def test_files_that_do_not_belong_together_are_refused() -> None:
 def test_a_topic_that_is_declared_with_ids_is_not_loaded_without(
     two_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is asked of Kafka: only whoever reads the topic would notice, one load later."""
+    """It is refused before Kafka is used; otherwise only readers of the topic would notice."""
     monkeypatch.setenv("PIPELINE_KAFKA_STARTUP_WAIT_S", "0")
     (two_files / "topics").mkdir()
     declaration = "name: t\npartitions: 1\nowner: me\nkey: none\nvalue: none\nid: the payment's number\n"

@@ -48,7 +48,7 @@ def test_a_refused_connection_is_told_with_the_command_that_starts_a_kafka(close
 
 
 def test_an_unknown_name_is_told(unknown_names: None, closed_port: int) -> None:
-    """A typing error in a name is no outage; and a broker of one's own would not mend it."""
+    """A mistyped name is not an outage, and starting a local broker would not help."""
     with pytest.raises(UnreachableError) as caught:
         require_listener(f"SSL://nohost.invalid:9093, 127.0.0.1:{closed_port}")
     assert caught.value.message == (

@@ -17,7 +17,7 @@ def _said(orders: Orders, start: str) -> str:
 
 
 def test_a_reset_that_handles_records_again_warns_of_their_dead_letters() -> None:
-    """Somebody may replay them a week later, and then they count twice."""
+    """If the operator replayed them later, they would count twice."""
     orders = Orders()
     orders.bad = {3}
     orders.send(1, 2, 3)
@@ -27,7 +27,7 @@ def test_a_reset_that_handles_records_again_warns_of_their_dead_letters() -> Non
 
 
 def test_a_reset_of_a_group_without_dead_letters_does_not_speak_of_them() -> None:
-    """A warning that does not concern anybody is read by nobody."""
+    """A warning without a reason would make users ignore warnings."""
     orders = Orders(on_error="skip")
     orders.send(1, 2, 3)
     orders.driver.run()

@@ -37,7 +37,7 @@ def test_the_ring_is_level_and_moves_what_must_move(workers: int, tasks: int, jo
 
 
 def test_at_least_one_worker_must_remain() -> None:
-    """Tasks of nobody cannot be shown."""
+    """There must be a worker to show tasks for."""
     done = CliRunner().invoke(assemble(), ["ring", "simulate", "--workers=2", "--tasks=4", "--leave=2"])
     assert done.exit_code == 2
     assert "at least one worker must remain" in done.output

@@ -1,4 +1,4 @@
-"""`pipeline runbook`: whoever is sent to a page can read it, also where only the wheel is."""
+"""`pipeline runbook`: an operator can read each page, also if only the wheel is installed."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_a_table_that_cannot_be_narrow_runs_over() -> None:
 
 
 def test_without_a_terminal_nothing_is_cut() -> None:
-    """Whoever reads it from a file or a pipe has no other place to look."""
+    """A reader of a file or a pipe cannot see the truncated text elsewhere."""
     name = "w" * 300
     assert name in shown([["main/0", name, 0, "ok"]])[1]
 

@@ -46,7 +46,7 @@ def test_the_line_on_the_terminal_counts_duplicates(capsys: pytest.CaptureFixtur
 
 
 def test_processes_that_cannot_start_end_the_command_with_their_own_message(pipeline: Run) -> None:
-    """A supervisor that hides why its processes end, or tries for ever, is worse than none."""
+    """A supervisor must report why its processes end, and stop after repeated failures."""
     done = pipeline("worker", "no_such_module:app", "--processes", "2", "--worker-id", "w", code=1)
     assert "module no_such_module does not exist" in done.stderr
     assert '"event": "worker_not_restarted"' in done.stderr

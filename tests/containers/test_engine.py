@@ -13,7 +13,7 @@ from tests.support.containers.project import sweep
 
 
 def test_missing_engine_skips_on_a_persons_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody must install podman to work on something else."""
+    """Contributors need podman only for the tests of containers."""
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match="no Debian"):
         give_up(UnavailableError("this is no Debian"))

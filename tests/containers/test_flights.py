@@ -79,6 +79,6 @@ def _has(project: Project, container: str, table_name: str, wanted: dict[str, ob
 
 
 def test_the_image_needs_no_root(engine: Engine, images: Images) -> None:
-    """Clusters refuse images that want it, and what escapes from a container is then nobody."""
+    """Many clusters refuse images that run as root, and a process that escapes has no rights."""
     shown = engine.run("run", "--rm", "--entrypoint=id", images.flights, "-u")
     assert shown.strip() == "10001"

@@ -195,8 +195,8 @@ def test_a_bucket_that_is_not_there_is_no_missing_object(s3: str) -> None:
         assert "runbooks/checkpoint-store-unavailable.md" in str(caught.value.hint)
 
 
-def test_a_store_that_nobody_answers_for_is_unavailable(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within seconds: an upload that hangs would be an outage that nobody is told of."""
+def test_a_store_that_does_not_answer_is_unavailable(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error comes within seconds: an upload that hangs would be an unreported outage."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     store = opened(f"s3://{BUCKET}/x")
     began = time.monotonic()

@@ -44,7 +44,7 @@ def test_creating_a_topic_again_changes_nothing(world: World) -> None:
 
 
 def test_a_topic_created_again_has_another_id(world: World) -> None:
-    """Consuming goes on without an error; only the id tells that the records are others."""
+    """Consumers continue without an error; only the topic id shows that the records differ."""
     topic = world.topic("a")
     before = world.cluster.describe([topic])[topic].topic_id
     world.cluster.delete([topic])
@@ -205,7 +205,7 @@ def test_what_is_only_checked_changes_nothing(world: World) -> None:
 
 
 def test_a_topic_that_is_gone_cannot_be_changed(world: World) -> None:
-    """Somebody deleted it after the plan was made: that is no outage."""
+    """The topic was deleted after the plan was made; that is not an outage."""
     gone = f"{world.prefix}-gone"
     with pytest.raises(ConfigError, match=gone):
         world.cluster.configure(gone, {"retention.ms": "5"})

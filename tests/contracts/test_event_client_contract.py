@@ -90,10 +90,8 @@ def test_records_of_a_partition_keep_their_order_and_keys_their_places(
         ]
 
 
-def test_a_record_for_a_topic_that_does_not_exist_is_reported_as_a_mistake_to_mend(
-    world: World, client: EventClient
-) -> None:
-    """A typing error must not create a topic, and must not be retried for ever."""
+def test_a_record_for_a_missing_topic_is_a_mistake_to_correct(world: World, client: EventClient) -> None:
+    """A mistyped name must not create a topic, and must not be retried forever."""
     reports = Reports(client)
     client.enqueue(f"{world.prefix}-missing", b"k", b"v", 1, [], reports)
     reports.wait(1)

@@ -168,7 +168,7 @@ def test_deferred_steps_run_when_told_and_in_an_order_of_the_seed() -> None:
 
 
 def test_asking_for_a_result_runs_the_step() -> None:
-    """Waiting for a step that nobody runs would be for ever."""
+    """A wait for a step that is never run would not end."""
     executor = DeferredExecutor()
     pending = executor.submit(lambda: 7)
     assert not pending.done()
@@ -183,14 +183,14 @@ def test_asking_for_a_result_runs_the_step() -> None:
 
 
 def test_inline_steps_are_done_when_submitted() -> None:
-    """Their errors still belong to whoever asks for the result."""
+    """Their errors are raised where the result is requested."""
     pending = InlineExecutor().submit(lambda: 1 // 0)
     assert pending.done()
     with pytest.raises(ZeroDivisionError):
         pending.result()
 
 
-def test_time_passes_only_when_somebody_sleeps() -> None:
+def test_time_passes_only_during_a_sleep() -> None:
     """Time-outs are tested without waiting for them."""
     clock = ManualClock(wall_ms=1_000)
     clock.sleep(2.5)

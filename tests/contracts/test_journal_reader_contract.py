@@ -18,7 +18,7 @@ def test_an_empty_journal_has_nothing_to_read(world: World) -> None:
 
 
 def test_a_read_ends_although_markers_lie_before_the_end(world: World) -> None:
-    """The last record before the end is never at end - 1: waiting for that one would be for ever."""
+    """The last record before the end is never at end - 1; a wait for that offset would not end."""
     journal, producer = world.journal(), world.producer()
     world.write(producer, journal, b"a")
     for _ in range(3):

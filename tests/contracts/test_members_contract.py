@@ -31,7 +31,7 @@ def listed(world: World, *client_ids: str) -> Callable[[], bool]:
     return lambda: sorted(world.cluster.member_ids(f"{world.prefix}.workers")) == sorted(client_ids)
 
 
-def test_a_group_that_nobody_joined_has_no_members(world: World) -> None:
+def test_a_group_without_joins_has_no_members(world: World) -> None:
     """The first worker of an app asks, too."""
     wait_until(listed(world), "an empty group")
 

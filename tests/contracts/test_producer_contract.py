@@ -107,7 +107,7 @@ def test_a_fenced_producer_cannot_abort_its_successors_transaction(world: World)
 
 
 def test_the_stable_end_stays_below_the_end_while_a_transaction_is_open(world: World) -> None:
-    """Restore tells from the two ends that somebody's commit is not decided yet."""
+    """From the two ends, restore knows that a transaction is still open."""
     journal, producer = world.journal(), world.producer()
     world.write(producer, journal, b"one")
     settled = world.stable(journal)
@@ -271,7 +271,7 @@ def test_closing_does_not_wait_for_a_broker_that_is_away(unique_name: str) -> No
     assert time.monotonic() - began < 2
 
 
-def test_an_init_that_nobody_answers_may_be_called_again(
+def test_an_init_without_an_answer_may_be_called_again(
     unique_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing has happened yet, so waiting for Kafka is all there is to do."""

@@ -68,7 +68,7 @@ def test_a_transaction_with_a_refused_output_aborts_and_names_its_topic(world: W
 
 
 def test_a_refused_journal_record_is_no_outputs_fault(world: World) -> None:
-    """Nobody's record is guilty of what the pipeline itself writes."""
+    """No input record is the cause of what the pipeline itself writes."""
     journal, out = world.topic("journal", max_message_bytes="2000"), world.topic("out")
     producer = world.producer()
     producer.begin()

@@ -90,7 +90,7 @@ def test_an_empty_or_closed_state_has_no_snapshot(stores: Stores) -> None:
 
 
 def test_a_state_from_elsewhere_replaces_nothing(stores: Stores) -> None:
-    """The old one is set aside or destroyed first, by whoever knows that it may be."""
+    """The caller must set aside or delete the old state first."""
     store = stores.open(TASK)
     store.apply(rows(3, b"x"), b"p1")
     snapshot = store.snapshot()
@@ -157,7 +157,7 @@ def test_snapshots_beside_writes_and_a_close_leave_the_state_usable(tmp_path: Pa
 
 
 def test_what_a_dead_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    """Hard links of old files would keep their bytes on the disk for ever."""
+    """Hard links to old files would keep their bytes on the disk."""
     stores = RocksStores(tmp_path, 8 << 20)
     stores.claim("app")
     store = stores.open(TASK)

@@ -183,7 +183,7 @@ def test_a_position_beyond_the_end_fails_its_partition(world: World) -> None:
 
 
 def test_bounds_end_after_the_last_committed_record(world: World) -> None:
-    """`latest` must not begin in the middle of somebody's open transaction."""
+    """`latest` must not start in the middle of an open transaction."""
     (only,) = _filled(world, partitions=1, count=10)
     producer = world.producer("open")
     producer.begin()

@@ -197,7 +197,7 @@ def test_a_state_put_away_is_gone_before_it_is_removed(stores: Stores) -> None:
 def test_a_process_killed_while_it_removes_a_state_leaves_nothing_to_open(
     tmp_path: Path, survivor: str
 ) -> None:
-    """Half a state that is taken for a whole one would be wrong results for ever."""
+    """An incomplete state that is used as a complete one would give wrong results."""
     done = subprocess.run([sys.executable, "-c", REMOVER, str(tmp_path), survivor], check=False)
     assert done.returncode == -signal.SIGKILL
     stores = RocksStores(tmp_path, 8 << 20)
@@ -297,7 +297,7 @@ def test_a_damaged_block_is_an_error_and_not_an_absence(tmp_path: Path) -> None:
 
 
 def test_a_state_that_cannot_be_opened_can_be_set_aside(tmp_path: Path) -> None:
-    """A worker goes on with an empty state and the journal, and the damaged one is kept."""
+    """The worker continues with an empty state and the journal, and keeps the damaged state."""
     stores = RocksStores(tmp_path, 8 << 20)
     store = stores.open(TASK)
     store.apply({TABLE + b"a": b"1"}, b"p1")

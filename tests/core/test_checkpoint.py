@@ -127,7 +127,7 @@ def test_a_manifest_names_files_of_one_directory(name: str) -> None:
     ids=["size", "digest", "object"],
 )
 def test_a_manifest_says_of_each_file_what_can_be_checked(wrong: StateFile) -> None:
-    """One without would be restored as it comes; and an object elsewhere would be deleted by nobody, or by others."""
+    """Without a hash, damage would be restored; an object outside the prefix would never be deleted."""
     with pytest.raises(InvariantError, match="nothing sensible of file a"):
         encode_manifest(manifest(7, wrong))
 
@@ -145,7 +145,7 @@ def test_a_manifest_without_files_is_none() -> None:
 
 
 def test_a_manifest_of_a_later_format_is_named_as_such() -> None:
-    """After a downgrade: the release that wrote it can read it, and whoever reads the log must know."""
+    """After a downgrade, the log must show that the release that wrote it can read it."""
     made = manifest(7)
     later = bytearray(encode_manifest(made))
     later[2] += 1
@@ -229,11 +229,11 @@ def test_an_object_that_is_kept_and_whole_is_used_again_row_1() -> None:
 
 @pytest.mark.parametrize("stored", [{}, listed(state_file("1.sst", "s", size=9))], ids=["missing", "cut"])
 def test_an_object_that_is_kept_and_not_whole_is_made_anew_row_2(stored: dict[str, Listed]) -> None:
-    """The next checkpoint mends what somebody deleted."""
+    """The next checkpoint uploads objects that were deleted by hand."""
     assert upload([manifest(7, state_file("1.sst", "s"))], stored) == [MADE]
 
 
-def test_an_object_that_nobody_keeps_is_never_used_row_3() -> None:
+def test_an_object_without_a_checkpoint_is_never_used_row_3() -> None:
     """A worker that was fenced may be about to delete it."""
     file = state_file("1.sst", "s")
     assert upload([manifest(7, state_file("2.sst", "other"))], listed(file)) == [MADE]
@@ -273,18 +273,18 @@ def test_what_is_named_stays_row_1() -> None:
 
 
 def test_what_is_young_stays_row_2() -> None:
-    """Somebody may be reading a checkpoint that was the newest a moment ago."""
+    """A worker may still be reading the checkpoint that was the newest before."""
     assert cleanup(listed(STRAY, age_s=YOUNG)) == ()
 
 
-def test_what_nobody_names_may_go_row_3() -> None:
+def test_an_object_without_a_reference_can_be_deleted_row_3() -> None:
     """Objects and manifests, of old checkpoints and of uploads that came to nothing."""
     stored = {**listed(STRAY, KEPT_FILE), "manifests/1-old": Listed(1, OLD)}
     assert cleanup(stored) == ("manifests/1-old", STRAY.object)
 
 
 def test_nothing_may_go_while_a_kept_manifest_cannot_be_read_row_4() -> None:
-    """Whatever it names looks like nobody's."""
+    """The objects that it names would look unused."""
     assert cleanup(listed(STRAY, KEPT_FILE), kept=None) == ()
 
 

@@ -45,7 +45,7 @@ def test_an_owner_continues_a_count_or_begins_one(
 
 
 def test_a_count_grows_with_each_commit_and_is_carried_by_every_entry() -> None:
-    """The last entry alone must have it, whoever wrote that entry."""
+    """Every last entry must have the count, whichever worker wrote it."""
     mine = LetterCount("t", 9)
     first = grown(NO_LETTERS, mine, 2, 1_000)
     assert first is not None

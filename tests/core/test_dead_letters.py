@@ -140,7 +140,7 @@ def test_a_replay_that_is_damaged_is_none(at: int) -> None:
 
 @pytest.mark.parametrize("data", [None, b"", b"\x01", b"\x01\x00\x00\x00\x00", b'{"json": 1}'])
 def test_what_is_no_replay_is_none(data: bytes | None) -> None:
-    """Somebody may write to the topic in spite of its name."""
+    """Another program may write to the topic in spite of its name."""
     assert decode_replay(data) is None
 
 

@@ -46,7 +46,7 @@ def test_genesis_is_written_after_a_crash_before_it_row_4() -> None:
 
 
 def test_genesis_is_refused_when_the_journal_was_emptied_row_5() -> None:
-    """A journal topic that somebody deleted and created again is as lost as one that is gone."""
+    """A journal topic that was deleted and created again has lost its entries, too."""
     with pytest.raises(FatalTaskError) as caught:
         genesis(traces=["a local state of task app/main/2"])
     assert_helpful(caught.value, GROUP, "a local state of task app/main/2", "its journal is empty")

@@ -1,4 +1,4 @@
-"""On what ground a history may go on: `check_identity`."""
+"""When a task may continue its history: `check_identity`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def changed(**fields: object) -> Identity:
     ],
     ids=["equal", "another input", "another table", "topology"],
 )
-def test_a_history_goes_on_when_nothing_it_rests_on_changed(now: Identity) -> None:
+def test_a_history_continues_when_nothing_it_rests_on_changed(now: Identity) -> None:
     """Apps grow: a new table or input needs no ceremony."""
     check_identity(TASK, IDENTITY, now)
 

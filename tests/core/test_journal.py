@@ -121,7 +121,7 @@ def test_what_the_producer_reports_equals_what_is_read(entries: list[Entry], max
 
 @given(histories(), st.integers(1, 300))
 def test_chunks_keep_to_the_size_they_were_given(entries: list[Entry], max_chunk_bytes: int) -> None:
-    """A chunk above the broker's limit would abort its commit for ever."""
+    """A chunk above the broker's limit would make each attempt at its commit fail."""
     header = struct.calcsize(">2sBBIIQ16sI")
     parts, _ = encode_entry(entries[0], NO_CHAIN, max_chunk_bytes)
     assert all(0 < len(part) - header <= max_chunk_bytes for part in parts)
@@ -286,13 +286,13 @@ def test_a_later_format_is_named_as_such() -> None:
 
 @pytest.mark.parametrize("chunk", [b"", b"XJ", b"{}" * 30])
 def test_a_foreign_record_is_noticed(chunk: bytes) -> None:
-    """Somebody may produce into the journal by hand."""
+    """A record may be produced to the journal by hand."""
     with pytest.raises(FatalTaskError, match="no journal chunk"):
         read([(0, chunk)])
 
 
 def test_an_error_says_where_and_what_to_follow() -> None:
-    """It is read at night, by somebody who did not write this."""
+    """An operator who does not know the code must understand the message."""
     with pytest.raises(FatalTaskError) as caught:
         read([(41, b"junk")])
     assert WHERE in str(caught.value)

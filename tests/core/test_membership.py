@@ -55,7 +55,7 @@ def test_a_stranger_in_the_group_is_no_member(client_id: str) -> None:
 
 @pytest.mark.parametrize("worker", ["", "a/b", "a b", "ä", "x" * 129])
 def test_a_worker_id_that_would_not_fit_into_a_client_id_is_refused(worker: str) -> None:
-    """It would be cut in two, and be somebody else."""
+    """The id would be split, and be read as another one."""
     with pytest.raises(ConfigError, match="worker id"):
         check_worker_id(worker)
 
@@ -105,8 +105,8 @@ def test_what_is_suspected_is_told_for_each_task() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'[2,"main",0,[7,"a","x"],null]', b'[1,"main",0,null,null]'])
-def test_notes_of_another_release_are_passed_over(data: bytes) -> None:
-    """They are hints: a worker that cannot read one goes on without it."""
+def test_notes_of_another_release_are_skipped(data: bytes) -> None:
+    """Notes are hints: a worker that cannot read one continues without it."""
     assert decode_note("app", data) is None
 
 
@@ -135,7 +135,7 @@ def test_who_computes_another_ring_than_the_oldest_member_is_not_on_it() -> None
 
 
 def test_without_members_nothing_is_assigned() -> None:
-    """Nobody has looked yet."""
+    """The members have not been read yet."""
     assert Roster().assignment(TASKS) == {}
 
 

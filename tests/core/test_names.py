@@ -52,7 +52,7 @@ def test_names_are_what_they_were_in_the_first_release() -> None:
 
 @given(st.tuples(names, names, st.integers(0, 50)), st.tuples(names, names, st.integers(0, 50)))
 def test_no_two_tasks_share_a_name(one: tuple[str, str, int], other: tuple[str, str, int]) -> None:
-    """Tasks that shared a transactional id would fence each other for ever."""
+    """Tasks that shared a transactional id would fence each other again and again."""
     a, b = TaskId(*one), TaskId(*other)
     if a != b:
         assert a.transactional_id != b.transactional_id
@@ -106,7 +106,7 @@ def test_a_refused_name_is_shown_with_the_rule(name: str) -> None:
 
 @given(names.filter(lambda name: usable("app", name)), names.filter(lambda name: usable("group", name)))
 def test_every_journal_is_held_by_the_pipeline_and_no_dead_letters_are(app: str, group: str) -> None:
-    """One record of somebody else's in a journal ends its task for good; dead letters are read by apps."""
+    """One foreign record in a journal stops its task permanently; dead letters may be read by apps."""
     assert held_by_the_pipeline(GroupId(app, group).journal_topic)
     assert held_by_the_pipeline(GroupId(app, group).dead_letter_topic) is None
 

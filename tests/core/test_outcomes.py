@@ -56,7 +56,7 @@ def test_outcome_is_committed_when_an_earlier_attempt_did_row_2() -> None:
 def test_outcome_is_superseded_when_another_owner_wrote_row_3(
     nonce: bytes | None, found: list[JournalEntry]
 ) -> None:
-    """Our overlays build on a state that is no longer the last one, whoever wrote what."""
+    """The task's uncommitted writes are based on a state that is no longer the last one."""
     outcome, last = resolve_outcome(TASK, HEAD, [] if nonce is None else [nonce], [HEAD, *found])
     assert (outcome, last) == (CommitOutcome.SUPERSEDED, found[-1])
 

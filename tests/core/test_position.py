@@ -41,7 +41,7 @@ def journal_entry(seq: int, identity: Identity | None = None, stream_time_ms: in
 
 @given(positions)
 def test_a_position_is_read_as_it_was_written(position: AppliedPosition) -> None:
-    """A restore compares it with the journal, and processing goes on from its input positions."""
+    """A restore compares it with the journal, and processing continues from its input positions."""
     assert decode_position(encode_position(position), WHERE) == position
 
 

@@ -48,7 +48,7 @@ def checkpoint(found: JournalEntry, /, **changed: object) -> Candidate:
 
 
 @pytest.mark.parametrize("first", [GENESIS, LATER])
-def test_restore_goes_on_from_the_local_state_row_1(first: JournalEntry) -> None:
+def test_restore_continues_from_the_local_state_row_1(first: JournalEntry) -> None:
     """The quick restart: wherever the journal begins, only what follows the local state is replayed."""
     here = journal_entry(60)
     local = state_at(here)
@@ -164,7 +164,7 @@ def test_restore_is_refused_without_anything_to_start_from_row_6(
 def test_restore_is_refused_from_an_empty_journal_row_7(
     local: AppliedPosition | None, damage: str | None
 ) -> None:
-    """Genesis was there at the start of the worker: somebody deleted the journal since."""
+    """The genesis entry existed when the worker started, so the journal was deleted since."""
     with pytest.raises(FatalTaskError) as caught:
         restore(local, first=None, damage=damage, end=0)
     assert_helpful(caught.value, TASK, "holds no entry")
@@ -186,7 +186,7 @@ NEWEST, OLDER = journal_entry(55), journal_entry(52)
 def test_restore_takes_the_newest_checkpoint_for_a_state_that_cannot_be_used_row_8(
     first: JournalEntry, local: AppliedPosition | None, damage: str | None
 ) -> None:
-    """Sooner done than the whole journal, where that is still there; the state is kept for whoever asks why."""
+    """It is faster than reading the whole journal; the old state is kept for diagnosis."""
     candidates = [checkpoint(NEWEST), checkpoint(OLDER)]
     plan = restore(local, damage=damage, first=first, start=first.offset, end=200, checkpoints=candidates)
     assert (plan.start, plan.offset, plan.checkpoint) == (Start.CHECKPOINT, 111, candidates[0].ref)
@@ -243,7 +243,7 @@ def test_restore_replaces_a_state_that_the_journal_has_left_behind_row_10() -> N
 
 
 def test_restore_says_that_a_state_is_left_behind_and_each_checkpoint_refused_row_6() -> None:
-    """Whoever looks for something to restore from must know why each of these is nothing."""
+    """The operator must know why each possible source cannot be used."""
     with pytest.raises(FatalTaskError) as caught:
         restore(
             state_at(journal_entry(40)),
@@ -256,7 +256,7 @@ def test_restore_says_that_a_state_is_left_behind_and_each_checkpoint_refused_ro
 
 
 def test_restore_reads_the_whole_journal_while_the_store_is_away_row_11() -> None:
-    """Slower, and it needs nobody."""
+    """It is slower, but needs no operator."""
     plan = restore(None, checkpoints=[checkpoint(NEWEST)], unavailable="the store does not answer")
     assert plan == RestorePlan(Start.EMPTY, GENESIS.offset, None)
 

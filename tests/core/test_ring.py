@@ -72,7 +72,7 @@ def test_a_leave_moves_only_what_the_worker_had(count: int, members: int, rng: r
 def test_whatever_happens_the_result_is_at_rest_and_balanced(
     count: int, events: list[int], rng: random.Random
 ) -> None:
-    """After any history of joins and leaves, an assignment asked for again is the same: nobody moves for nothing."""
+    """After any joins and leaves, the assignment depends only on the members: no task moves without need."""
     tasks, members = tasks_of(count), named(3)
     owners = assign(tasks, members)
     for event in events:
@@ -150,7 +150,7 @@ def test_the_answer_does_not_depend_on_the_process() -> None:
     assert said[0] == said[1]
 
 
-def test_nobody_and_nothing_are_told_apart() -> None:
+def test_no_worker_and_no_task_are_told_apart() -> None:
     """An empty group of workers is a mistake of the caller; an app without tasks is not."""
     assert assign([], named(3)) == {}
     with pytest.raises(InvariantError):

@@ -70,7 +70,7 @@ def test_a_commit_has_not_happened_where_the_rows_stand_as_before_row_3() -> Non
 def test_a_commit_is_superseded_where_the_rows_stand_elsewhere_row_4(
     found: Mapping[str, PositionRow],
 ) -> None:
-    """The database has lost commits, or somebody has changed the rows: they are read again."""
+    """The database has lost commits, or the rows were changed by hand: they are read again."""
     assert resolve_commit(HOLD, AFTER, found) is CommitOutcome.SUPERSEDED
 
 
@@ -116,7 +116,7 @@ def test_positions_in_something_else_are_refused(changed: dict[str, object], sai
         assert hint in (caught.value.hint or "")
 
 
-def test_a_row_of_a_topic_that_is_no_input_any_more_stands_in_nobodys_way() -> None:
+def test_a_row_of_a_former_input_is_ignored() -> None:
     """It stays for a group that reads it again."""
     check_inputs("task", [row("gone", 5), row("a", 5)], NOW)
 
@@ -143,13 +143,13 @@ def test_a_group_that_existed_and_has_no_rows_is_refused_row_2() -> None:
 
 
 @pytest.mark.parametrize("traces", [[], ["offsets of it"]])
-def test_a_group_with_all_its_rows_goes_on_row_3(traces: list[str]) -> None:
+def test_a_group_with_all_its_rows_continues_row_3(traces: list[str]) -> None:
     """Whatever else there is of it."""
     assert plan_positions("group", everything(), NOW, traces) == (SinkPlan.PRESENT, [])
 
 
 def test_an_input_that_was_added_gets_its_rows_row_4() -> None:
-    """The others go on where they are."""
+    """The others continue where they are."""
     plan, missing = plan_positions("group", [r for r in everything() if r.topic == "a"], NOW, ["offsets"])
     assert plan is SinkPlan.CREATE
     assert missing == [TopicPartition("b", 0), TopicPartition("b", 1)]

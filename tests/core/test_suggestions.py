@@ -14,7 +14,7 @@ def test_the_most_similar_name_is_suggested() -> None:
 
 
 def test_a_name_that_is_like_no_other_gets_no_suggestion() -> None:
-    """A suggestion that nobody could have meant misleads."""
+    """A suggestion that is not similar to the input misleads."""
     assert did_you_mean("xyz", KNOWN) == ""
     assert did_you_mean("flights", ()) == ""
 

@@ -31,7 +31,7 @@ from pipeline.testing.memory_configs import DEFAULTS
     ],
 )
 def test_values_are_compared_as_kafka_reads_them(one: str, other: str, same: bool) -> None:
-    """A difference that is none would be drift for ever; a missed one would never be put right."""
+    """Equal values must not be reported as drift, and a real difference must not be missed."""
     assert same_value(one, other) is same
     assert same_value(other, one) is same
 
@@ -85,7 +85,7 @@ def test_any_two_texts_can_be_compared(one: str, other: str) -> None:
 def test_what_a_change_loses_is_known(
     name: str, before: str | None, after: str | None, lost: str | None
 ) -> None:
-    """These are the changes that nobody makes by mistake twice."""
+    """A mistake with these changes loses or refuses records."""
     found = loss(name, before, after)
     assert (found is None) == (lost is None), found
     assert lost is None or lost in str(found)

@@ -80,7 +80,7 @@ def test_a_demo_is_exact_and_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @pytest.mark.kafka
 def test_a_demo_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
-    """A Kafka and three workers that nobody looks for would slow down the user's machine."""
+    """A Kafka and three workers that keep running would slow down the user's machine."""
     process = _start(tmp_path)
     assert process.stdout is not None
     with process, process.stdout:

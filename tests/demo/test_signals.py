@@ -28,7 +28,7 @@ except Ended as ended:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_closes_what_is_open_and_a_second_one_does_not_stop_that(number: signal.Signals) -> None:
-    """SIGTERM would leave a Kafka and three workers running, which nobody would look for."""
+    """Otherwise SIGTERM would leave a Kafka and three workers running."""
     process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process, process.stdout:

@@ -139,7 +139,7 @@ def test_a_state_directory_on_a_read_only_disk_is_named(troubled: TroubledBench,
     troubled.finish()
 
 
-def test_a_full_disk_stops_the_task_and_the_next_start_goes_on_once_there_is_space(
+def test_a_full_disk_stops_the_task_and_the_next_start_continues_once_there_is_space(
     troubled: TroubledBench, mounted: list[Path]
 ) -> None:
     """Commits that could not be applied are in the journal, and are applied after a restart with free space."""

@@ -83,7 +83,7 @@ def test_a_transaction_coordinator_that_is_killed_leaves_outputs_and_tables_exac
         bench.finish()
 
 
-def test_an_admin_client_goes_on_while_the_broker_that_it_chose_is_away(
+def test_an_admin_client_continues_while_the_broker_that_it_chose_is_away(
     cluster: LocalKafka, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By itself the client would wait for that broker forever on a whole core, although two others can answer."""

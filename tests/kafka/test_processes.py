@@ -53,7 +53,7 @@ def test_a_killed_process_comes_back_on_its_disk_and_results_are_exact(bench: Wo
     assert all("worker" in line for line in _log(bench))
 
 
-def test_processes_end_with_their_supervisor_and_the_next_one_goes_on(bench: Workbench) -> None:
+def test_processes_end_with_their_supervisor_and_the_next_one_continues(bench: Workbench) -> None:
     """Orphaned processes would block the state directory for the next supervisor, which may have another N."""
     supervisor = _start(bench)
     bench.send(200)

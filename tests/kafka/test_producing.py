@@ -137,9 +137,7 @@ def test_a_close_that_gives_up_releases_the_client_and_names_the_events() -> Non
     assert isinstance(sent.exception(), DeliveryError)
 
 
-def test_an_event_over_the_limit_of_its_topic_fails_with_the_setting_to_mend(
-    kafka: KafkaUnderTest, unique_name: str
-) -> None:
+def test_an_event_over_the_topics_limit_names_the_setting(kafka: KafkaUnderTest, unique_name: str) -> None:
     """The broker refuses the whole batch, so its other events get the same error."""
     numbers = Numbers(kafka.bootstrap_servers, unique_name, max_message_bytes="2000")
     with Producer(numbers.settings()) as producer:

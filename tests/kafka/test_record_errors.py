@@ -27,7 +27,7 @@ pytestmark = pytest.mark.kafka
         ("sends too much", ["raise max.message.bytes of the topic and start the worker again"]),
     ],
 )
-def test_a_handler_that_fails_stops_its_task_with_the_record_and_is_mended_by_the_next_start(
+def test_a_failed_handler_stops_its_task_until_it_is_fixed(
     troubled: TroubledBench, trouble: str, facts: list[str]
 ) -> None:
     """Its writes and outputs must be undone, so that the fixed handler finds the state before the record."""
@@ -56,7 +56,7 @@ BAD_RECORDS = [(b"\xff", b'{"n": 1}'), (b"key-1", b"{broken")]
 
 
 @pytest.mark.unverified
-def test_a_key_that_cannot_be_decoded_stops_its_task_and_is_passed_over_under_skip(
+def test_an_undecodable_key_stops_its_task_unless_skipped(
     troubled: TroubledBench,
 ) -> None:
     """The error must name the record although no handler got it, and `skip` must skip no other record."""

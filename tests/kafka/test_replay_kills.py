@@ -39,13 +39,13 @@ class Letters(Workbench):
         self._directory = directory
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start a worker, with the fixed handler after `mend`."""
+        """Start a worker; it has the corrected handler after `fix()`."""
         return self._spawn(
             "-m", "pipeline", "worker", APP, "--kafka", self.servers, "--state-dir", str(self.state_dir),
             "--commit-interval-ms", "20",
         )  # fmt: skip
 
-    def mend(self) -> None:
+    def fix(self) -> None:
         """From now on, workers run a handler that accepts every input."""
         self.environment[MENDED] = "1"
 
@@ -153,7 +153,7 @@ def test_dead_letters_count_once_although_worker_and_replay_are_killed(letters: 
     assert "cannot be added yet" in shown["traceback"]
     assert "letters.py" in shown["traceback"]
 
-    letters.mend()
+    letters.fix()
     worker = letters.start()
     letters.replay_killed_at(Point.DURING_COMMIT)
     (done,) = letters.deadletters("replay")
@@ -178,7 +178,7 @@ def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters:
     assert letters.open_letters() == (BAD, True)
     listed = letters.deadletters("list")
     assert [(row["dead_letters"], row["state"], row["replay"]) for row in listed] == [(3, "open", 2)] * BAD
-    letters.mend()
+    letters.fix()
     (done,) = letters.deadletters("replay", "--again")
     assert done["replayed"] == BAD
     assert letters.deadletters("discard", "--all") == [
@@ -194,7 +194,7 @@ def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters:
 def test_replays_are_handled_after_their_topic_was_deleted_between_two_releases(letters: Letters) -> None:
     """The positions in the old topic must not skip the first records of the new one."""
     letters.fail()
-    letters.mend()
+    letters.fix()
     outputs = f"{letters.prefix}-sums"
     letters.deadletters("replay", "--max", str(BAD // 2))
     worker = letters.start()
@@ -241,7 +241,7 @@ def test_records_that_retention_removed_are_named(letters: Letters) -> None:
 def test_kills_at_each_point_of_a_replay_lose_and_double_no_record(letters: Letters) -> None:
     """A replay must continue after a kill at any point, with some dead letters already replayed."""
     letters.fail()
-    letters.mend()
+    letters.fix()
     for point in Point:
         letters.replay_killed_at(point)
         if point is Point.DURING_COMMIT:
@@ -259,7 +259,7 @@ def test_kills_at_each_point_of_a_replay_lose_and_double_no_record(letters: Lett
 def test_a_worker_killed_again_and_again_handles_each_replay_once(letters: Letters, kills: int) -> None:
     """Its position in the replays topic must be committed together with the results."""
     letters.fail()
-    letters.mend()
+    letters.fix()
     outputs = f"{letters.prefix}-sums"
     for _ in range(kills):
         letters.deadletters("replay", "--max", str(BAD // kills))
@@ -276,7 +276,7 @@ def test_a_worker_killed_again_and_again_handles_each_replay_once(letters: Lette
 def test_two_replays_at_once_replay_each_letter_once(letters: Letters) -> None:
     """The newer replay fences the older one, which must report it, and no dead letter may be replayed twice."""
     letters.fail()
-    letters.mend()
+    letters.fix()
     both = [
         subprocess.Popen(
             [sys.executable, "-m", "pipeline", "deadletters", "replay", APP, "--kafka", letters.servers],

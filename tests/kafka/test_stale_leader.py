@@ -87,7 +87,7 @@ def _led_by_others(cluster: LocalKafka) -> int:
 
 
 @pytest.mark.parametrize("run", range(RUNS))
-def test_a_deposed_leader_that_answers_costs_no_record(
+def test_a_stale_leader_that_answers_costs_no_record(
     cluster: LocalKafka, run: int, tmp_path: Path, unique_name: str
 ) -> None:
     """The fence reaches a healthy coordinator, but a read after it may still be answered by the old leader."""

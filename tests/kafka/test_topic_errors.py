@@ -81,7 +81,7 @@ def test_a_recreated_input_keeps_what_was_committed(troubled: TroubledBench) -> 
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("retention.ms", "604800000"), ("max.message.bytes", "100000")])
-def test_a_journal_with_a_wrong_setting_is_refused_with_the_command_that_mends_it(
+def test_a_journal_with_a_wrong_setting_is_refused_with_the_command_that_fixes_it(
     troubled: TroubledBench, name: str, wrong: str
 ) -> None:
     """One setting would delete the only copy of the state after a week, the other would refuse large commits."""

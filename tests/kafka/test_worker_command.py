@@ -55,7 +55,7 @@ def test_a_kafka_that_is_away_at_start_is_exit_code_3(bench: Workbench) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_poison_record_stops_its_task_and_is_passed_once_the_cause_is_mended(bench: Workbench) -> None:
+def test_a_poison_record_stops_its_task_until_the_cause_is_fixed(bench: Workbench) -> None:
     """All records before it must be committed, none of its effects, and the other task must continue."""
     bench.send(100)
     producer = Producer({"bootstrap.servers": bench.servers})
@@ -161,7 +161,7 @@ def test_an_empty_disk_is_restored_from_the_journal(bench: Workbench) -> None:
     bench.finish()
 
 
-def test_a_second_worker_on_the_same_state_is_refused_and_disturbs_nobody(bench: Workbench) -> None:
+def test_a_second_worker_on_the_same_state_is_refused_and_disturbs_no_task(bench: Workbench) -> None:
     """The second worker must find the locked state before it fences the tasks of the first one."""
     bench.send(200)
     worker = bench.worker()

@@ -158,7 +158,7 @@ def test_prune_leaves_everything_while_it_cannot_tell(made: int) -> None:
     assert found.prunable == ()
 
 
-def test_a_prune_by_a_deposed_brokers_answer_deletes_nothing_that_is_kept() -> None:
+def test_a_prune_by_a_stale_leaders_answer_deletes_nothing_that_is_kept() -> None:
     """By an old end the objects of the newest checkpoints look like strays."""
     sums = with_history()
     driver = sums.driver

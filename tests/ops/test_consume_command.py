@@ -31,7 +31,7 @@ def _write(settings: KafkaSettings, topic: str, values: list[bytes | None], *, c
 
 
 def test_it_shows_committed_records_and_ends_at_the_end(command: Command, unique_name: str) -> None:
-    """Aborted records are nobody's data, and a marker at the end must not keep it waiting."""
+    """Aborted records are not shown, and a marker at the end must not block the command."""
     topic = unique_name
     command.create(topic, partitions=2)
     out, _ = command.run("consume", topic)
@@ -103,7 +103,7 @@ def test_following_shows_what_comes_from_now_on(command: Command, unique_name: s
 def test_what_is_not_there_is_refused_with_the_right_code(
     command: Command, unique_name: str, unused_port: int
 ) -> None:
-    """A typo must not look like an empty topic; schedulers retry on 3 and page somebody on 1."""
+    """A mistyped name must not look like an empty topic; schedulers retry on 3 and alert on 1."""
     away = command.start("consume", "any", "--kafka", f"127.0.0.1:{unused_port}")
     _, err = command.run("consume", f"{unique_name}-missing", code=1)
     assert "there is no topic" in err

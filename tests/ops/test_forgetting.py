@@ -35,7 +35,7 @@ def test_a_forgotten_group_handles_its_input_from_the_beginning() -> None:
 
 
 def test_a_group_is_not_forgotten_under_its_workers() -> None:
-    """They would go on with a journal that is gone."""
+    """They would continue with a deleted journal."""
     sums = Sums()
     sums.send(1)
     sums.driver.run()

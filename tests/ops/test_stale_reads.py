@@ -1,4 +1,4 @@
-"""Commands while a deposed broker still answers: loads, replays, copies and retirements are exact all the same."""
+"""Commands while a stale leader still answers: loads, replays, copies and retirements are exact all the same."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_finished_load_is_not_loaded_again(nth: int) -> None:
 @pytest.mark.parametrize("happened", [True, False])
 @pytest.mark.parametrize("nth", CLIENTS)
 def test_a_doubtful_transaction_of_a_load_is_not_repeated(nth: int, happened: bool) -> None:
-    """The deposed broker does not know the receipt of a transaction that was committed."""
+    """The stale leader does not know the receipt of a transaction that was committed."""
     case = Case()
     deposed = case.broker.depose(lambda: False)
     case.load(csv_file(20))
@@ -58,12 +58,12 @@ def test_a_doubtful_transaction_of_a_load_is_not_repeated(nth: int, happened: bo
 
 @pytest.mark.parametrize("nth", CLIENTS)
 def test_a_letter_that_was_replayed_is_not_replayed_again(nth: int) -> None:
-    """The deposed broker does not know its mark."""
+    """The stale leader does not know its mark."""
     orders = failed()
     deposed = orders.driver.broker.depose(lambda: False)
     assert replayer(orders).run(Choice()).letters == len(BAD)
     deposed.asked_by = Nth(nth)
-    with suppress(UnreachableError):  # the deposed broker does not know a topic that was created since
+    with suppress(UnreachableError):  # the stale leader does not know a topic that was created since
         replayer(orders).run(Choice())
     orders.driver.broker.heal()
     orders.driver.run()
@@ -87,7 +87,7 @@ def test_a_copy_continues_behind_what_is_copied(nth: int) -> None:
 
 @pytest.mark.parametrize("nth", CLIENTS)
 def test_a_task_that_was_revived_is_retired_once_more(nth: int) -> None:
-    """The deposed broker still shows the old mark, which says that there is nothing to do."""
+    """The stale leader still shows the old mark, which says that there is nothing to do."""
     sums = Sums.begun()
     driver, tasks = sums.driver, [sums.task]
     driver.stop()
@@ -103,7 +103,7 @@ def test_a_task_that_was_revived_is_retired_once_more(nth: int) -> None:
 
 
 @pytest.mark.parametrize("nth", CLIENTS)
-def test_a_revived_app_starts_whatever_a_deposed_broker_says(nth: int) -> None:
+def test_a_revived_app_starts_whatever_a_stale_leader_says(nth: int) -> None:
     """Its old answer is that the app was retired."""
     sums = Sums.begun()
     driver, tasks = sums.driver, [sums.task]
@@ -137,7 +137,7 @@ def test_a_purge_by_old_letters_deletes_no_open_letter(nth: int) -> None:
 
 @pytest.mark.parametrize("nth", range(7))
 def test_a_replay_by_old_letters_replays_the_newest_one(nth: int) -> None:
-    """A reset made another letter of the same record, which the deposed broker does not know."""
+    """A reset made another letter of the same record, which the stale leader does not know."""
     orders = failed(partitions=1)
     deposed = orders.driver.broker.depose(lambda: False)
     orders.bad = set(BAD)

@@ -163,7 +163,7 @@ def test_an_export_of_odd_topics_is_an_empty_plan(declared: Declared) -> None:
 
 
 def _on_a_terminal(command: Command, *answers: str) -> tuple[int, str]:
-    """`topics apply` where somebody sits, who answers the questions as they come; everything that was said."""
+    """Run `topics apply` on a terminal, with answers to its questions. Returns its output."""
     master, slave = pty.openpty()
     with os.fdopen(slave) as terminal:
         process = command.start("topics", "apply", stdin=terminal, stderr=terminal)
@@ -182,7 +182,7 @@ def _on_a_terminal(command: Command, *answers: str) -> tuple[int, str]:
 
 @pytest.mark.kafka
 def test_on_a_terminal_it_asks_before_it_changes_what_is_there(declared: Declared) -> None:
-    """Whoever has looked at the plan may say no; a new topic is no question."""
+    """The user can refuse the plan; a new topic needs no confirmation."""
     name = declared.declare("", 1)
     assert _on_a_terminal(declared.command)[0] == 0
     declared.declare("", 1, segment_bytes="2000000")
@@ -244,7 +244,7 @@ def test_a_worker_compares_its_topics_with_their_declarations(declared: Declared
 @pytest.mark.kafka
 @pytest.mark.kills
 @pytest.mark.parametrize("reported", range(6))
-def test_an_apply_that_is_killed_leaves_a_plan_that_goes_on(declared: Declared, reported: int) -> None:
+def test_an_apply_that_is_killed_leaves_a_plan_that_continues(declared: Declared, reported: int) -> None:
     """SIGKILL amid the steps of a topic, at wherever the process is then: the next run looks, and does the rest."""
     with closing(KafkaCluster(declared.command.settings)) as cluster:
         for number in range(4):

@@ -107,7 +107,7 @@ def test_a_fence_waits_for_a_kafka_that_is_away_as_long_as_it_is_told(error: Pip
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
-def test_a_fence_is_tried_once_where_nobody_said_to_wait(error: PipelineError) -> None:
+def test_a_fence_is_tried_once_unless_told_to_wait(error: PipelineError) -> None:
     """At a start the person at the terminal hears at once that Kafka is not there."""
     command = Command()
     command.broker.fail_next("init", error)
@@ -162,7 +162,7 @@ def test_a_commit_that_was_confirmed_and_is_gone_is_a_loss() -> None:
 
 @pytest.mark.parametrize("error", [AWAY, RetriableError("again")], ids=repr)
 def test_a_look_is_made_again_while_kafka_is_away(error: PipelineError) -> None:
-    """The outage that lost the answer mostly goes on for some seconds."""
+    """An outage that lost the answer often lasts some seconds longer."""
     command = Command()
     command.transactions.fence()
     command.broker.fail_next("commit", UnknownOutcomeError("no answer"), after=True)

@@ -54,7 +54,7 @@ def test_an_unlimited_process_asks_for_what_the_kernel_gives(limits: list[int], 
 
 @pytest.mark.parametrize("soft", [4096, resource.RLIM_INFINITY])
 def test_a_limit_that_is_high_enough_stays(limits: list[int], soft: int) -> None:
-    """Somebody may have chosen it."""
+    """The administrator may have set the limit deliberately."""
     limits[:] = [soft, soft]
     raise_limit()
     assert limits == [soft, soft]

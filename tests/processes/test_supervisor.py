@@ -113,7 +113,7 @@ def test_a_process_that_lived_well_begins_again_with_the_first_wait() -> None:
 
 @pytest.mark.parametrize("code", [1, 2])
 def test_a_process_that_refuses_to_start_is_given_up(code: int) -> None:
-    """A mistyped setting does not mend itself, and a thousand lines of it hide the first."""
+    """A mistyped setting stays wrong, and a thousand repeated lines would hide the first error."""
     restarts = Restarts(SeededRandom(1))
     for _ in range(MAX_REFUSALS - 1):
         assert restarts.after(End(code, 1.0, worked=False)) is not None
@@ -123,7 +123,7 @@ def test_a_process_that_refuses_to_start_is_given_up(code: int) -> None:
 @pytest.mark.parametrize(
     "end", [KILLED, End(3, 1.0, worked=False), End(1, 5.0, worked=True), End(0, 5.0, worked=True)]
 )
-def test_every_other_end_is_followed_by_a_start_for_ever(end: End) -> None:
+def test_every_other_end_is_followed_by_a_start(end: End) -> None:
     """Kafka away, a kill, a failed task: giving up would turn an outage into a longer one."""
     restarts = Restarts(SeededRandom(1))
     assert all(restarts.after(end) is not None for _ in range(100))
@@ -133,7 +133,7 @@ def test_every_other_end_is_followed_by_a_start_for_ever(end: End) -> None:
     assert restarts.after(REFUSED) is not None  # not in a row
 
 
-def test_a_killed_process_comes_back_and_the_others_go_on() -> None:
+def test_a_killed_process_comes_back_and_the_others_continue() -> None:
     """That is what a supervisor is for."""
 
     def play(name: str, life: int, clock: ManualClock) -> Script:
@@ -173,7 +173,7 @@ def test_progress_is_the_sum_over_all_lives() -> None:
 
 
 def test_what_no_process_can_do_ends_the_supervisor_with_its_exit_code() -> None:
-    """All of them refuse for the same reason: it is said a few times, not for ever."""
+    """All of them refuse for the same reason, which is logged only a few times."""
     crew = Crew(4, lambda _name, _life, clock: Script(clock, code=2, after_s=0.5))
     assert crew.run() == 2
     assert sum(map(len, crew.lives.values())) <= MAX_REFUSALS + 4
@@ -181,7 +181,7 @@ def test_what_no_process_can_do_ends_the_supervisor_with_its_exit_code() -> None
 
 
 def test_a_process_whose_id_another_one_has_taken_is_not_started_again() -> None:
-    """The other one has a supervisor, too: they would take the tasks from each other for ever."""
+    """The other worker has a supervisor, too: they would fence each other again and again."""
 
     def play(name: str, _life: int, clock: ManualClock) -> Script:
         code = 5 if name == "w-1" else None
@@ -194,7 +194,7 @@ def test_a_process_whose_id_another_one_has_taken_is_not_started_again() -> None
     assert "a newer process has its worker id" in str(given_up["reason"])
 
 
-def test_one_process_that_cannot_start_is_given_up_and_the_others_go_on_and_the_end_says_so() -> None:
+def test_one_process_that_cannot_start_does_not_end_the_others() -> None:
     """Its disk may be full: the others have its tasks by then, and must not be ended for it."""
 
     def play(name: str, _life: int, clock: ManualClock) -> Script:
@@ -213,7 +213,7 @@ def test_one_process_that_cannot_start_is_given_up_and_the_others_go_on_and_the_
 
 
 def test_a_process_that_does_not_stop_is_killed_after_the_time_out() -> None:
-    """Whoever waits for the supervisor must not wait for ever."""
+    """A process that waits for the supervisor must not wait forever."""
     crew = Crew(2, lambda name, _life, clock: Script(clock, deaf=name == "w-2"))
     assert crew.run(10.0) == 1
     assert crew.lives["w-1"][0].told == ["terminate"]

@@ -29,7 +29,7 @@ def test_an_event_carries_the_callers_id_headers_and_time() -> None:
 
 
 def test_an_event_without_an_id_gets_a_uuid_of_its_own() -> None:
-    """Every event can be told from every other, also those that nobody named."""
+    """Every event has a unique id, also if the caller gave none."""
     with TestProducer(notes) as producer:
         for _ in range(1000):
             producer.send(notes, None, "x")
@@ -58,7 +58,7 @@ def test_an_event_without_an_id_gets_a_uuid_of_its_own() -> None:
 def test_what_cannot_be_sent_is_refused_at_once_and_leaves_nothing(
     arguments: Any, options: Any, said: str
 ) -> None:
-    """The mistake is found at its line, and not in a report that nobody reads."""
+    """The mistake is reported where it is made, and not later in a delivery report."""
     with TestProducer(orders, settings=ProducerSettings(max_event_bytes=200)) as producer:
         with pytest.raises((TypeError, ValueError), match=re.escape(said)):
             producer.send(orders, *arguments, **options)

@@ -30,7 +30,7 @@ def test_a_full_producer_makes_senders_wait_and_then_refuses(bound: dict[str, in
     assert [event.value.amount for event in producer.sent(orders)] == [0, 1, 2, 9]
 
 
-def test_a_waiting_sender_goes_on_when_there_is_room() -> None:
+def test_a_waiting_sender_continues_when_there_is_room() -> None:
     """Back-pressure is a pause, not a loss."""
     producer = held(max_records=3)
     fill(producer, 3)
@@ -42,7 +42,7 @@ def test_a_waiting_sender_goes_on_when_there_is_room() -> None:
 
 
 def test_an_event_larger_than_the_whole_bound_is_sent_alone() -> None:
-    """It would wait for ever otherwise."""
+    """Otherwise it would wait forever."""
     with TestProducer(orders, settings=ProducerSettings(max_bytes=1)) as producer:
         fill(producer, 3)
     assert len(producer.sent(orders)) == 3
@@ -63,7 +63,7 @@ def test_many_threads_lose_nothing_and_keep_each_ones_order() -> None:
         assert seen == list(range(200))
 
 
-def test_coroutines_wait_for_room_in_the_order_of_their_calls_while_the_loop_goes_on() -> None:
+def test_coroutines_wait_for_room_in_the_order_of_their_calls_while_the_loop_continues() -> None:
     """A web service must answer others while Kafka is slow, and keep a key's events in order."""
     producer = held(max_records=5)
     ticks = 0
@@ -117,7 +117,7 @@ def test_a_coroutine_is_told_of_a_failed_delivery() -> None:
 
 
 def test_a_cancelled_coroutine_does_not_take_its_event_back() -> None:
-    """It is on its way; the report goes nowhere, and disturbs nobody."""
+    """The event is already sent; its delivery report is ignored."""
     producer = held()
 
     async def run() -> None:
@@ -136,7 +136,7 @@ def test_a_cancelled_coroutine_does_not_take_its_event_back() -> None:
 
 @pytest.mark.parametrize("loop_is_gone", [False, True])
 def test_flush_tells_of_an_event_whose_coroutine_no_longer_waits(loop_is_gone: bool) -> None:
-    """A request that was cancelled has nobody else who could learn that its event is lost."""
+    """After a cancelled request, only this error reports that the event is lost."""
     producer = held()
     producer.clients.broker.fail_next("deliver", DeliveryError("no answer"))
 

@@ -12,7 +12,7 @@ from pipeline.testing import TestProducer
 from tests.support.producing.shop import LONG_S, Order, fill, held, on_a_thread, orders
 
 
-def test_flush_names_what_is_not_delivered_in_time_and_goes_on_trying() -> None:
+def test_flush_names_what_is_not_delivered_in_time_and_keeps_trying() -> None:
     """The caller decides whether to wait longer."""
     producer = held()
     fill(producer, 7)
@@ -27,8 +27,8 @@ def test_flush_names_what_is_not_delivered_in_time_and_goes_on_trying() -> None:
     producer.close()
 
 
-def test_flush_raises_once_what_failed_and_nobody_looked_at() -> None:
-    """Whoever never looks at a Delivery is told all the same."""
+def test_flush_raises_unchecked_failures_once() -> None:
+    """Callers that never check a Delivery must still learn of the failure."""
     producer = TestProducer(orders)
     for _ in range(2):
         producer.clients.broker.fail_next("deliver", DeliveryError("no answer"))
@@ -80,7 +80,7 @@ def test_a_closed_producer_refuses_everything_but_close() -> None:
 
 
 def test_a_sender_that_waits_for_room_is_refused_when_the_producer_closes() -> None:
-    """It must not hang on a queue that nobody empties."""
+    """It must not wait for a queue that is no longer emptied."""
     producer = held(max_records=1)
     fill(producer, 1)
     sender = on_a_thread(lambda: producer.send(orders, "k", Order(2)))
@@ -104,8 +104,8 @@ def test_a_client_that_fails_for_good_fails_what_waits_and_refuses_the_rest() ->
     producer.close()
 
 
-def test_flush_passes_on_what_mends_events_that_failed_for_a_setting() -> None:
-    """To send them again, as after a lost answer, would fail for ever."""
+def test_flush_passes_on_what_fixes_events_that_failed_for_a_setting() -> None:
+    """Sending them again, as after a lost answer, would fail each time."""
     producer = TestProducer(orders)
     refused = ConfigError("the topic does not exist", hint="create it: pipeline topics apply")
     producer.clients.broker.fail_next("deliver", refused)

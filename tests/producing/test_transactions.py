@@ -65,7 +65,7 @@ def test_a_batch_is_there_whole_after_its_block(broker: MemoryBroker, sender: Tr
     assert ids(broker) == [*(b"%d" % n for n in range(1200)), b"last"]
 
 
-def test_an_exception_in_the_block_leaves_nothing_and_goes_on_to_the_caller(
+def test_an_exception_in_the_block_leaves_nothing_and_reaches_the_caller(
     broker: MemoryBroker, sender: TransactionalSender
 ) -> None:
     """Half an order is worse than none."""
@@ -167,7 +167,7 @@ def test_an_unknown_outcome_is_raised_and_the_batch_never_repeated_by_itself(
 def test_what_is_unknown_before_the_commit_is_known_not_to_be_written(
     broker: MemoryBroker, sender: TransactionalSender, call: str
 ) -> None:
-    """Nobody asked for a commit."""
+    """The caller did not request a commit."""
     for count in (1, 1000):  # passed on at the end, and within the block
         broker.fail_next(call, UnknownOutcomeError("no answer"))
         with pytest.raises(AbortableError, match=NOTHING):
@@ -180,7 +180,7 @@ def test_what_is_unknown_before_the_commit_is_known_not_to_be_written(
 def test_a_fenced_producer_is_at_its_end(
     broker: MemoryBroker, sender: TransactionalSender, call: str, said: str
 ) -> None:
-    """The other one goes on; two would end each other's transactions in turns."""
+    """The newer producer continues; otherwise two producers would abort each other's transactions."""
     broker.fail_next(call, FencedError("a newer producer"))
     with pytest.raises(FencedError, match=said):
         write(sender, "1")
@@ -236,7 +236,7 @@ def test_transactions_do_not_nest(sender: TransactionalSender) -> None:
         write(sender, "1")
 
 
-def test_threads_take_turns_and_do_not_wait_for_ever(
+def test_threads_take_turns_and_do_not_wait_forever(
     broker: MemoryBroker, sender: TransactionalSender
 ) -> None:
     """A transaction has one owner; events of another thread must not slip into it."""
@@ -274,7 +274,7 @@ def test_a_closed_producer_begins_nothing(sender: TransactionalSender) -> None:
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["another-thread", "the-thread-of-the-block"])
-def test_a_close_under_an_open_transaction_does_not_wait_for_ever_and_does_not_end_it(
+def test_a_close_under_an_open_transaction_does_not_wait_forever_and_does_not_end_it(
     broker: MemoryBroker, sender: TransactionalSender, own: bool
 ) -> None:
     """A service that stops must come to its end, and what it has promised to a caller must not be half done."""

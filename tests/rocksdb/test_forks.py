@@ -35,7 +35,7 @@ time.sleep(60)
 
 
 def test_a_child_that_outlives_a_killed_worker_holds_no_lock(tmp_path: Path) -> None:
-    """The next start would be refused until somebody finds and ends the child."""
+    """The next start would be refused until the operator finds and stops the child process."""
     worker = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )

@@ -37,7 +37,7 @@ def send_in_transactions(app: Sums | Totals, *numbers: int, commit: bool = True)
 
 
 def be_quiet(driver: TestDriver, seconds: float = QUIET_S + 10.0) -> None:
-    """Nothing arrives for a while; the worker goes on turning."""
+    """Run the worker for a while without new records."""
     for _ in range(int(seconds)):
         driver.clock.advance(1.0)
         driver.run()
@@ -75,7 +75,7 @@ def test_an_input_that_expires_after_it_was_processed_is_no_loss(aborted: bool, 
 
 
 def test_input_that_expires_before_it_was_processed_is_one() -> None:
-    """Only what was looked at is passed over: what comes later is met at the position before it."""
+    """Only offsets that were checked are skipped: later records are read."""
     sums = Sums()
     send_in_transactions(sums, 1)
     sums.driver.run()
@@ -87,7 +87,7 @@ def test_input_that_expires_before_it_was_processed_is_one() -> None:
         sums.driver.run()
 
 
-def test_what_is_aborted_later_is_passed_over_later() -> None:
+def test_what_is_aborted_later_is_skipped_later() -> None:
     """A producer that fails for hours leaves nothing but markers, behind what was looked at before."""
     sums = Sums()
     send_in_transactions(sums, 1)
@@ -101,7 +101,7 @@ def test_what_is_aborted_later_is_passed_over_later() -> None:
     sums.check()
 
 
-def test_input_that_waits_for_its_task_is_not_passed_over() -> None:
+def test_input_that_waits_for_its_task_is_not_skipped() -> None:
     """A task whose intake is paused is idle, too."""
     sums = Sums()
     send_in_transactions(sums, 1)
@@ -162,7 +162,7 @@ def test_a_quiet_task_says_so_once() -> None:
 
 
 def test_a_quiet_task_whose_input_ends_in_a_record_writes_nothing() -> None:
-    """There is nothing to pass over behind a record that was sent outside of transactions."""
+    """No marker follows a record that was sent without a transaction."""
     sums = Sums.begun()
     be_quiet(sums.driver, 2 * QUIET_S)
     assert commits(sums) == 1
@@ -179,8 +179,8 @@ def test_a_task_that_pauses_for_less_than_a_minute_writes_nothing_for_it() -> No
     sums.check()
 
 
-def test_a_transaction_that_is_open_is_not_passed_over() -> None:
-    """Its records are there already, and nobody knows yet whether they count."""
+def test_a_transaction_that_is_open_is_not_skipped() -> None:
+    """Its records are in the topic, but it is unknown whether they will be committed."""
     sums = Sums()
     send_in_transactions(sums, 1)
     sums.driver.run()

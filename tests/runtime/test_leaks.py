@@ -1,4 +1,4 @@
-"""Clients, readers and states are closed by whoever opened them, whatever went wrong meanwhile."""
+"""Clients, readers and states are closed by the code that opened them, also after errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AWAY = UnreachableError("away")
 
 
 class Opened:
-    """What a class has made and nobody has closed."""
+    """The objects of a class that were created and not closed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, made: type[Any]) -> None:
         self.left: list[Any] = []

@@ -23,7 +23,7 @@ class Log:
 
 
 def test_a_worker_says_that_kafka_is_away_and_that_it_is_back() -> None:
-    """Whoever looks at a worker that does nothing must see at once that it is not the worker."""
+    """The operator of an idle worker must see at once that Kafka is unreachable."""
     sums = Sums.begun()
     for reason in ("brokers away", "still away"):
         sums.driver.broker.fail_next("describe", UnreachableError(reason))
@@ -47,7 +47,7 @@ def test_a_worker_says_that_kafka_is_away_and_that_it_is_back() -> None:
 
 
 def test_a_request_without_an_answer_is_an_outage_before_it_times_out() -> None:
-    """Requests time out after ten seconds, which is long for whoever is waiting."""
+    """Requests time out after ten seconds, which is long for a user who waits."""
     clock, log = ManualClock(), Log()
     outage = Outage(clock, log)
     asked = clock.monotonic_s()

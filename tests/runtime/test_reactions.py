@@ -44,7 +44,7 @@ OTHER = TaskId("orders", "main", 4)
 def test_each_error_has_its_reaction(
     error: type[PipelineError], running: Reaction, stopping: Reaction, live: bool
 ) -> None:
-    """A wrong one loses a task that could go on, or lets one go on that must not."""
+    """A wrong reaction drops a task that could continue, or continues one that must stop."""
     assert Reactions().to(error("why"), TASK, live=live, stopping=False) is running
     assert Reactions().to(error("why"), TASK, live=live, stopping=True) is stopping
 
@@ -72,7 +72,7 @@ def test_a_state_that_is_damaged_again_fails_its_task_alone() -> None:
 
 
 def test_fences_are_counted_while_a_task_is_restored_until_it_is_known_whose_it_is() -> None:
-    """Two workers that fence each other for ever are found out; one that loses a live task now and then is not."""
+    """Two workers that fence each other repeatedly are detected; a single lost task is not an error."""
     reactions = Reactions()
     fenced = FencedError("a newer producer")
 

@@ -34,7 +34,7 @@ def test_inputs_with_different_numbers_of_partitions_are_refused_with_the_number
     assert "create the topics alike" in caught.value.hint
 
 
-def test_a_journal_that_refuses_large_entries_is_refused_with_the_command_that_mends_it() -> None:
+def test_a_journal_that_refuses_large_entries_is_refused_with_the_command_that_fixes_it() -> None:
     """It would do until the first large commit, which then could never be made."""
     sums = Sums()
     sums.driver.run()

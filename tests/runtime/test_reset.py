@@ -51,7 +51,7 @@ class Counting:
 
 
 def test_a_worker_that_stops_before_it_has_noticed_a_reset_has_not_failed() -> None:
-    """Its tasks are another's by then, and it has lost nothing: an exit code of 1 would call somebody at night."""
+    """Other workers have its tasks by then, and no data is lost: exit code 1 would cause a false alert."""
     app = Counting()
     app.send("a", "b")
     app.driver.run()

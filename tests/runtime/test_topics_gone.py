@@ -31,7 +31,7 @@ def looked_at(driver: TestDriver) -> TestDriver:
 
 @pytest.mark.unverified
 def test_an_output_topic_that_is_deleted_stops_the_tasks_that_write_to_it() -> None:
-    """Each commit would be aborted for ever, with words that name no cause; what it holds is handled again."""
+    """Otherwise each commit would be aborted without naming a cause; its records are handled again."""
     sums = Sums(deferred=True)
     sums.send(1)
     driver = looked_at(sums.driver)
@@ -58,7 +58,7 @@ def test_a_topic_that_gets_partitions_stops_the_tasks_that_read_it_or_write_to_i
     assert "runbooks/partitions-changed.md" in (error.hint or "")
 
 
-def test_an_output_topic_that_a_task_has_never_written_to_stops_nobody() -> None:
+def test_an_output_topic_that_a_task_has_never_written_to_stops_no_task() -> None:
     """A topic of another group, or of a case that never came up."""
     sums = Sums()
     driver = looked_at(sums.driver)
@@ -103,7 +103,7 @@ def with_dead_letters() -> tuple[TestDriver, Topic[str, int]]:
 
 
 def test_records_that_retention_removed_are_named_and_not_a_deleted_topic() -> None:
-    """Whoever reads of a deleted dead-letter topic starts the worker again, forever."""
+    """The message must say which topic was deleted, or the operator would restart the worker in vain."""
     driver, numbers = with_dead_letters()
     for number in range(5):
         driver.send(numbers, "a", number)
@@ -117,7 +117,7 @@ def test_records_that_retention_removed_are_named_and_not_a_deleted_topic() -> N
 
 
 def test_a_dead_letter_topic_that_is_deleted_stops_the_group_and_comes_back_with_the_next_start() -> None:
-    """The record that needs it would be tried for ever."""
+    """The record that needs the topic would be retried forever."""
     app = App("careful")
     numbers = app.topic("numbers", key=str, value=int)
 

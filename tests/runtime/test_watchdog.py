@@ -69,7 +69,7 @@ def handle(rig: Rig, at: Callable[[int], None]) -> None:
 
 
 def test_a_handler_that_hangs_is_named_with_its_record_and_its_stack(rig: Rig) -> None:
-    """Without it the worker looks alive and does nothing, and nobody can tell which record it is."""
+    """Without it the worker looks alive and does nothing, and the record is unknown."""
     handle(rig, lambda value: rig.wait(9.9, 0.2) if value == 3 else None)
     rig.run(1, 2, 3)
     [warning] = rig.said("handler_has_not_returned")
@@ -178,7 +178,7 @@ def test_nothing_is_at_work_between_batches(rig: Rig) -> None:
 
 
 def test_a_batch_handler_is_named_with_the_number_of_its_records(rig: Rig) -> None:
-    """Ten seconds may be right for a thousand records; whoever reads the warning must be able to tell."""
+    """Ten seconds can be normal for a thousand records; the warning must show the number."""
 
     @rig.app.batch_handler(rig.numbers)
     def all_at_once(batch: Batch[str, int], ctx: Context) -> None:

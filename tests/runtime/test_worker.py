@@ -31,7 +31,7 @@ ELSEWHERE = {Step.DURING_REPLAY, *CHECKPOINT_STEPS, *DOWNLOAD_STEPS, *SINK_STEPS
 @pytest.mark.parametrize("step", [s for s in Step if s not in START_STEPS | ELSEWHERE])
 @pytest.mark.parametrize("empty_disk", [False, True])
 def test_a_crash_at_each_commit_step_leaves_results_exact(step: Step, empty_disk: bool) -> None:
-    """Whatever combination of transaction, entry and state a crash leaves, the restart mends it, every time."""
+    """Whatever transaction, entry and state a crash leaves, the restart recovers from it."""
     sums = Sums()
     sums.send(1, 2)
     sums.driver.run()
@@ -73,7 +73,7 @@ def test_a_stop_commits_what_is_open() -> None:
 
 
 def test_starting_at_latest_is_resolved_once() -> None:
-    """`latest` means the first start; a restart goes on where the app was, however late it is."""
+    """`latest` is for the first start; a restart continues where the app was, however late."""
     sums = Sums()
     sums.driver.settings = replace(sums.driver.settings, start="latest")
     sums.driver.send(sums.numbers, "a", 100)
@@ -87,7 +87,7 @@ def test_starting_at_latest_is_resolved_once() -> None:
 
 
 def test_a_task_that_fails_for_any_reason_says_what_to_do_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is called at night reads the last line of the log, and a reason alone is no way on."""
+    """The operator reads the last line of the log first, so it must include the next step."""
 
     def fail(*_: object) -> None:
         raise FatalTaskError("a reason without advice")

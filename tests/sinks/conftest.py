@@ -1,4 +1,4 @@
-"""A real PostgreSQL for whoever asks."""
+"""A real PostgreSQL for the tests that need one."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_a_column_that_the_table_does_not_have_stops_the_task_whatever_its_polic
 def test_a_value_that_has_no_form_in_the_database_is_its_records_error(
     databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str, odd: object, count: int
 ) -> None:
-    """Whatever the client makes of it, the worker goes on."""
+    """Whatever the client's error is, the worker continues."""
     postgres.sql(dsn, "CREATE TABLE odd (id bigint PRIMARY KEY, j jsonb, t text)")
     app = App("shop")
     topic = app.topic("amounts", key=int, value=int)

@@ -81,7 +81,7 @@ def _check_commands(bench: SinkBench) -> None:
 def test_a_database_that_is_stopped_and_started_under_a_worker_leaves_rows_exact(
     kafka: KafkaUnderTest, own_postgres: PostgresUnderTest, unique_name: str, directory: Path, mode: str
 ) -> None:
-    """It is said once, the worker waits, and goes on by itself."""
+    """The outage is logged once; the worker waits, and continues without an operator."""
     bench = SinkBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), directory, own_postgres)
     try:
         bench.send(200)
@@ -127,7 +127,7 @@ def test_sessions_that_the_server_ends_in_mid_stream_leave_rows_exact(
 def test_a_worker_that_starts_without_its_database_waits_for_it_and_one_that_is_let_in_nowhere_ends(
     kafka: KafkaUnderTest, own_postgres: PostgresUnderTest, unique_name: str, directory: Path
 ) -> None:
-    """After a power cut nobody knows what comes up first; a wrong password never comes right. And it is never shown."""
+    """After a power cut the services start in any order; a wrong password is permanent, and never shown."""
     bench = SinkBench(kafka.bootstrap_servers, unique_name[-40:].strip("-"), directory, own_postgres)
     right = bench.dsn
     try:

@@ -24,7 +24,7 @@ def test_an_app_is_tested_in_five_lines(driver: TestDriver) -> None:
 
 
 def test_run_may_be_called_again_and_again(driver: TestDriver) -> None:
-    """Each goes on where the last one ended, without doing anything twice."""
+    """Each run continues where the last one ended, and repeats nothing."""
     driver.run()
     driver.send(flights, "AA", Flight("AA", 10))
     driver.run()
@@ -153,7 +153,7 @@ def test_the_same_seed_gives_the_same_history() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_process_that_is_started_again_is_younger_than_the_one_before(seed: int) -> None:
-    """The older of two of one worker id leaves: a restart would end as if somebody else had the worker's tasks."""
+    """The older of two workers with one id must leave; a restart must not look like another worker."""
     sums = Sums(seed=seed)
     ages = []
     for _ in range(3):

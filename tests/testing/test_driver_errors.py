@@ -12,7 +12,7 @@ from pipeline.testing import TestDriver
 
 
 def test_poison_is_raised_after_what_came_before_it_was_committed() -> None:
-    """As `pipeline worker` ends with it; a mended version of the app goes on from that record."""
+    """`pipeline worker` ends in the same way; a corrected version continues from that record."""
 
     def make(limit: int) -> tuple[App, Any, Any]:
         made = App("strict")
@@ -60,7 +60,7 @@ def test_poison_as_the_very_first_record_stops_without_a_commit() -> None:
 
 
 def test_poison_stops_its_own_task_only() -> None:
-    """Other partitions go on to the end of their input."""
+    """Other partitions are processed to the end of their input."""
     own = App("islands")
     numbers = own.topic("numbers", key=str, value=int)
     sums = own.table("sums", key=str, value=int)

@@ -65,7 +65,7 @@ def test_links_to_source_files_become_text() -> None:
 
 
 def test_links_to_missing_files_are_refused() -> None:
-    """Otherwise a removed source file would leave its name as text, and nobody would notice."""
+    """Otherwise a removed source file would leave its name as text, without an error."""
     with pytest.raises(SystemExit, match=r"gone\.py leads to nothing"):
         repository_links_replaced("[gone](../../pipeline/gone.py)", PAGE, ROOT)
 

@@ -152,7 +152,7 @@ def test_an_abort_that_fails_is_returned(error: PipelineError) -> None:
 
 
 def test_an_abort_by_a_fenced_engine_says_so() -> None:
-    """The process must not go on."""
+    """The process must not continue."""
     rig = Rig()
     rig.engine.fence()
     rig.write(b"1")

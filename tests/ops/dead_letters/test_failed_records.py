@@ -55,7 +55,7 @@ def test_a_record_that_failed_three_times_is_replayed_once_by_again() -> None:
 
 
 def test_any_id_of_a_record_replays_its_newest_letter_once() -> None:
-    """Whoever names an old letter means the record; named twice, it is still one record."""
+    """The id of an older letter selects the record; two ids of one record select it once."""
     orders = failed_twice()
     (record,) = [record for record in records(orders) if len(record.ids) == 3]
     assert record.newest == record.ids[-1]
@@ -70,7 +70,7 @@ def test_any_id_of_a_record_replays_its_newest_letter_once() -> None:
 
 
 def test_a_record_that_a_reset_made_fail_again_is_replayed_once() -> None:
-    """Neither of its two letters is a failed replay of the other, and nobody has marked the first one."""
+    """Neither letter is a failed replay of the other, and the first one has no mark."""
     orders = failed(partitions=1)
     orders.bad = set(BAD)
     orders.driver.stop()

@@ -127,7 +127,7 @@ def test_a_replay_in_doubt_is_counted_as_it_was_committed(after: bool, error: ty
 def test_letters_that_are_written_while_a_command_counts_are_counted_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A command reads letters for minutes, and workers go on writing them."""
+    """A command can read letters for minutes while workers write new ones."""
     monkeypatch.setattr("pipeline.ops.dead_letters.replaying.BATCH_LETTERS", 1)
     orders = failed()
     orders.bad = {20, 21, 22, 23}
@@ -186,7 +186,7 @@ def test_a_named_letter_is_subtracted_without_counting_all() -> None:
 
 
 def test_a_dead_letter_topic_that_was_created_again_is_counted_from_none() -> None:
-    """The old letters are gone, and nobody can replay them."""
+    """The old letters no longer exist, and cannot be replayed."""
     orders = failed()
     replayer(orders).run(Choice(error="8 is"))
     orders.driver.run()
@@ -202,7 +202,7 @@ def test_a_dead_letter_topic_that_was_created_again_is_counted_from_none() -> No
 
 
 def test_a_count_that_is_lost_is_made_anew_by_the_next_command() -> None:
-    """Somebody has deleted its topic: the status is wrong until then, and nothing else is."""
+    """If its topic was deleted, only the number in the status is wrong."""
     orders = failed()
     replayer(orders).run(Choice(error="8 is"))
     orders.driver.broker.delete(letter_counts_topic("orders"))

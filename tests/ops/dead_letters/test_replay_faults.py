@@ -56,7 +56,7 @@ def replay_until_done(orders: Orders) -> None:
 def test_a_crash_at_any_call_loses_and_doubles_nothing(
     call: str, after: bool, nth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGKILL strikes anywhere; the next run goes on from the marks that are committed."""
+    """After a SIGKILL at any step, the next run continues from the committed marks."""
     monkeypatch.setattr("pipeline.ops.dead_letters.replaying.BATCH_LETTERS", 2)
     orders = failed()
     for _ in range((nth - 1) if call in {"begin", "flush", "commit"} else 0):
@@ -177,7 +177,7 @@ def test_a_slow_commit_is_followed_by_a_renewal_and_a_lost_one_is_noticed() -> N
         replayer(orders).run(Choice())
 
 
-def test_a_transaction_that_keeps_failing_is_given_up_and_the_next_run_goes_on() -> None:
+def test_a_transaction_that_keeps_failing_is_given_up_and_the_next_run_continues() -> None:
     """It must end in an error that says from which letter on, not in a loop."""
     orders = failed()
     for _ in range(5):

@@ -27,8 +27,8 @@ def numbers(orders: Orders) -> list[int]:
 
 
 @pytest.mark.parametrize("batch", [False, True])
-def test_every_record_counts_once_after_the_handler_is_mended(batch: bool) -> None:
-    """The whole point: mend, replay, and the results are those of a handler that was never wrong."""
+def test_every_record_counts_once_after_the_handler_is_fixed(batch: bool) -> None:
+    """After a fix and a replay, the results are those of a handler that was always correct."""
     orders = failed(batch=batch)
     assert orders.driver.replay_dead_letters() == len(BAD)
     orders.driver.run()
@@ -38,7 +38,7 @@ def test_every_record_counts_once_after_the_handler_is_mended(batch: bool) -> No
 
 
 def test_a_replayed_record_is_shown_as_the_record_that_it_was() -> None:
-    """Effects outside Kafka find their key again, and nobody can tell it from the first time."""
+    """External effects use the same key again, so a service can recognize the repetition."""
     orders = Orders(partitions=1)
     orders.bad = {5}
     orders.driver.send(
@@ -114,7 +114,7 @@ def test_replaying_twice_replays_nothing_and_again_replays_once_more() -> None:
 
 
 def test_one_that_fails_again_is_a_dead_letter_again_with_its_first_place() -> None:
-    """The story goes on: where the record is, and that it was the second replay that failed."""
+    """The new letter shows where the record is, and that its second replay failed."""
     orders = failed(partitions=1)
     orders.bad = {8}
     for number in (1, 2):
@@ -136,7 +136,7 @@ def test_one_that_fails_again_is_a_dead_letter_again_with_its_first_place() -> N
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_a_replay_that_fails_is_a_letter_again_whatever_the_handler_says_by_now(policy: Any) -> None:
-    """`skip` would lose what somebody has just asked for, and `stop` would end the task for an old record."""
+    """`skip` would lose the replayed record, and `stop` would stop the task because of an old record."""
     orders = failed()
     orders.driver.restart(app=orders.version(on_error=policy))
     orders.bad = {8}
@@ -171,7 +171,7 @@ def test_retries_hold_for_replays_too_and_keep_their_order() -> None:
 
 
 def test_letters_are_chosen_by_place_partition_error_and_number() -> None:
-    """One is replayed first to see whether the handler is mended; then those of one cause."""
+    """An operator replays one record to test the fix, and then those with the same cause."""
     orders = failed()
     found = list(replayer(orders).plan(Choice(), ReplayReport()))
     assert sorted(int(letter.value or b"") for letter in found) == sorted(BAD)
@@ -214,7 +214,7 @@ def test_a_letter_whose_topic_is_no_longer_an_input_is_refused_with_what_to_do()
 
 @pytest.mark.parametrize("partition", [2, 7])
 def test_a_letter_of_a_task_that_there_is_not_is_refused(partition: int) -> None:
-    """Its topic had more partitions once; a replay into none of today's would fail for ever."""
+    """If its topic had more partitions before, a replay to a missing partition would never succeed."""
     orders = failed()
     letter = orders.driver.broker.records(GROUP.dead_letter_topic)[0]
     headers = [
@@ -229,7 +229,7 @@ def test_a_letter_of_a_task_that_there_is_not_is_refused(partition: int) -> None
 
 
 def test_a_letter_of_another_group_is_refused_and_the_others_are_replayed() -> None:
-    """Somebody has copied letters together; each belongs to the group that gave its record up."""
+    """If letters of several groups were copied into one topic, each belongs to its own group."""
     orders = failed()
     letter = orders.driver.broker.records(GROUP.dead_letter_topic)[0]
     headers = [

@@ -55,7 +55,7 @@ def test_an_app_gets_replays_as_an_input_when_it_first_wants_dead_letters() -> N
 
 
 def test_replays_that_wait_are_handled_after_the_last_handler_has_another_policy() -> None:
-    """Whoever changes `dead_letter` to `stop` has not said that the replays are to be forgotten."""
+    """A change from `dead_letter` to `stop` does not mean that replays may be dropped."""
     orders = failed()
     orders.driver.stop()
     orders.driver.replay_dead_letters()
@@ -141,8 +141,8 @@ def test_a_replay_of_a_topic_that_the_worker_does_not_read_comes_back_as_a_lette
     assert read[0].replay == 1
 
 
-def test_what_is_no_replay_becomes_a_letter_and_the_task_goes_on() -> None:
-    """Somebody wrote to the topic in spite of its name: the task must not stop for ever, and nothing is thrown away."""
+def test_a_foreign_record_in_replays_becomes_a_letter() -> None:
+    """A foreign record in the topic must not stop the task, and must not be dropped."""
     orders = failed(partitions=1)
     orders.driver.broker.produce(Output(GROUP.replays_topic, b"k", b"hello", 5))
     orders.driver.replay_dead_letters()
@@ -275,7 +275,7 @@ def test_a_new_topic_of_replays_is_read_from_its_first_record(
 
 
 def test_a_topic_of_replays_with_other_partitions_is_refused() -> None:
-    """Somebody has created it by hand: most tasks would have no partition to read, or nobody would read the last."""
+    """A topic that was created by hand would leave tasks without a partition, or partitions unread."""
     orders = Orders()
     orders.driver.broker.create(TopicSpec(GROUP.replays_topic, 7))
     with pytest.raises(ConfigError, match="has 7 partitions, and group orders/main has 2 tasks"):
@@ -283,7 +283,7 @@ def test_a_topic_of_replays_with_other_partitions_is_refused() -> None:
 
 
 def test_an_input_that_has_got_partitions_is_still_what_is_complained_about() -> None:
-    """The topic of replays no longer fits either, but it is not what somebody has changed."""
+    """The error must name the input that was changed, not the topic of replays."""
     orders = failed()
     orders.driver.stop()
     orders.driver.broker.add_partitions("amounts", 2)
@@ -295,7 +295,7 @@ def test_an_input_that_has_got_partitions_is_still_what_is_complained_about() ->
 
 
 def test_status_counts_what_waits_to_be_replayed_as_lag() -> None:
-    """Whoever has replayed wants to know when it is done."""
+    """The operator must see when the replay is complete."""
     orders = failed()
     orders.driver.stop()
     orders.driver.replay_dead_letters()
@@ -328,6 +328,6 @@ def test_a_migration_need_not_copy_replays() -> None:
 
 
 def test_the_topic_of_replays_is_the_pipelines_own() -> None:
-    """One foreign record would come back as a dead letter of nobody."""
+    """A foreign record in the topic would become a dead letter without an origin."""
     with pytest.raises(ConfigError, match="only `pipeline deadletters replay` may write"):
         Orders().app.topic("orders.main.replays", key=str, value=int)

@@ -32,7 +32,7 @@ from tests.support.ops.slow import SlowClock, count_inits
 @pytest.mark.parametrize("call", ["init", "begin", "send", "flush", "commit"])
 @pytest.mark.parametrize("nth", [1, 2, 3])
 def test_a_crash_at_any_call_loses_and_doubles_nothing(call: str, after: bool, nth: int) -> None:
-    """SIGKILL strikes anywhere; the next run goes on from what is committed."""
+    """After a SIGKILL at any step, the next run continues from the committed position."""
     case = Case()
     sends = 2 if call == "send" else 1
     for _ in range(0 if call == "init" else (nth - 1) * sends):
@@ -174,7 +174,7 @@ def test_a_slow_commit_is_followed_by_a_renewal() -> None:
 
 
 def test_a_confirmed_commit_that_is_gone_stops_the_load() -> None:
-    """Acknowledged and lost: the brokers are not what they promise, and nobody may paper over it."""
+    """If the brokers lost an acknowledged commit, the load must report it."""
     case = Case()
     case.clock = SlowClock()
     count_inits(case.broker, lambda nth: case.broker.lose_tail(LOADS, 0) if nth == 5 else None)

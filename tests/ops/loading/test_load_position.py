@@ -56,11 +56,11 @@ def _asked(**fields: Any) -> LoadRequest:
 
 
 def test_a_position_survives_the_way_through_its_durable_form() -> None:
-    """What was written is what the next loader goes on from."""
+    """The next loader continues from the position that was written."""
     assert decode_position(encode_position(POSITION), "n") == POSITION
 
 
-def test_positions_of_other_loads_are_passed_over_even_in_another_version() -> None:
+def test_positions_of_other_loads_are_skipped_even_in_another_version() -> None:
     """All loads share one topic: another's future must not stop this one."""
     data = encode_position(POSITION).replace(b'"version":2', b'"version":9')
     assert decode_position(data, "other") is None
@@ -164,7 +164,7 @@ def test_judge(previous: LoadPosition | None, found: LoadPosition | None, outcom
 
 
 def test_advance_counts_on_within_a_run_and_afresh_in_the_next() -> None:
-    """`seq` tells transactions of one name apart for ever; `records` is what the file has given."""
+    """`seq` counts transactions in all runs of a name; `records` counts those of this run."""
     step = LoadStep(5, 1, _place(ReadPosition(150, 16, "next")), finished=True)
     same = advance(POSITION, REQUEST, 1, step, "m")
     assert (same.seq, same.records, same.skipped, same.offset, same.finished) == (4, 14, 1, 150, True)

@@ -1,4 +1,4 @@
-"""Loads of files from their beginning to their end, and how they go on."""
+"""Loads of files from beginning to end, and how they continue."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_a_changed_beginning_is_refused_and_nothing_is_written() -> None:
     assert case.values() == loaded
 
 
-def test_a_bad_line_commits_what_precedes_it_and_the_mended_file_goes_on() -> None:
-    """Nobody should load a million rows again because of one."""
+def test_a_bad_line_commits_what_precedes_it_and_continues_when_fixed() -> None:
+    """One invalid row must not force the user to load all rows again."""
     case = Case()
     with pytest.raises(InputError, match=r"f\.csv, line 25: "):
         case.load(csv_file(23) + b"bad\nk0,7\n")
@@ -204,7 +204,7 @@ def test_a_list_that_begins_otherwise_is_refused_and_nothing_is_written() -> Non
     case.check(30)
 
 
-def test_a_load_of_one_file_goes_on_as_a_load_of_many() -> None:
+def test_a_load_of_one_file_continues_as_a_load_of_many() -> None:
     """What began as a file becomes a list when the second one is there."""
     case, files = Case(), csv_files(20, 40, ROWS)
     case.load({"0.csv": files["0.csv"]})

@@ -12,7 +12,7 @@ from tests.support.ops.loading.load_case import ID, NAME, Case, Crash, csv_file,
 
 
 def test_each_load_is_known_by_its_last_committed_position() -> None:
-    """Whoever comes back after a week must find out what is loaded."""
+    """An operator must be able to see which rows are loaded, also a week later."""
     case = Case()
     reader = MemoryJournalReader(case.broker)
     assert known_loads(reader) == []

@@ -239,7 +239,7 @@ def test_the_account_of_a_load_tells_when_its_records_have_no_keys(
     assert out.startswith(f"2 records to topic {unique_name} in ")
 
 
-def test_a_load_stopped_by_a_missing_key_goes_on_when_such_rows_may_pass(
+def test_a_load_stopped_by_a_missing_key_continues_when_such_rows_may_pass(
     command: Command, unique_name: str, tmp_path: Path
 ) -> None:
     """The error advises it; what is loaded already is no reason to refuse."""
@@ -255,7 +255,7 @@ def test_a_load_stopped_by_a_missing_key_goes_on_when_such_rows_may_pass(
     assert sorted(record.key() or b"" for record in command.records(unique_name)) == [b"a", b"c"]
 
 
-def test_a_folder_is_loaded_as_one_and_what_is_added_to_it_later_goes_behind(
+def test_a_folder_is_one_load_and_new_files_come_last(
     command: Command, unique_name: str, tmp_path: Path
 ) -> None:
     """A data set that grows by a file an hour; a file of it that was rewritten is refused."""

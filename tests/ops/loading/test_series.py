@@ -1,4 +1,4 @@
-"""Many files as one load: wherever it stops, it goes on there; and only in the files that it began with."""
+"""Many files as one load: it continues where it stopped, and only with the same files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_files_are_read_one_after_the_other(sizes: list[int], rows: int, last_en
 
 
 @given(_FILES, st.integers(1, 12), st.sampled_from(["csv", "jsonl"]), st.data())
-def test_from_each_position_a_load_goes_on_with_what_is_left(
+def test_from_each_position_a_load_continues_with_what_is_left(
     sizes: list[int], rows: int, form: str, data: st.DataObject
 ) -> None:
     """Continuing rests on the position alone: another batch size, more files and a longer last one included."""
@@ -137,7 +137,7 @@ def test_of_the_last_file_what_it_has_grown_by_is_loaded_before_the_next() -> No
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
-def test_a_last_line_that_was_loaded_without_its_end_must_not_go_on(rows: int) -> None:
+def test_a_last_line_that_was_loaded_without_its_end_must_not_continue(rows: int) -> None:
     """However the batches fell: its record is loaded, and was another one."""
     files = {"a.csv": b"n\n1\n2"}
     for _, position in _positions(files, CSV, rows):
@@ -147,7 +147,7 @@ def test_a_last_line_that_was_loaded_without_its_end_must_not_go_on(rows: int) -
 
 
 def test_a_file_that_cannot_be_read_ends_the_load_behind_the_one_before() -> None:
-    """What precedes it is loaded, and the mended file goes on from there."""
+    """The rows before it are loaded, and the load of the corrected file continues from there."""
     files = {"a.csv": b"n\n1\n", "b.csv": b"", "c.csv": b"n\n3\n"}
     series = series_of(files, CSV)
     series.begin(None)
@@ -280,7 +280,7 @@ def _on_disk(*paths: Path) -> FileSequence:
     )
 
 
-def test_a_packed_file_that_was_cut_off_goes_on_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_packed_file_that_was_cut_off_continues_when_it_is_whole(tmp_path: Path) -> None:
     """A download that broke off is begun again, and the load is not."""
     path = tmp_path / "rows.jsonl.zst"
     lines = b"".join(b'{"n": %d}\n' % n for n in random.Random(5).sample(range(10**9), 20_000))

@@ -179,7 +179,7 @@ def test_partitions_are_merged_by_time() -> None:
 
 @pytest.mark.parametrize("step", COPY_STEPS)
 @pytest.mark.parametrize("grown", [False, True])
-def test_a_crash_at_each_step_leaves_a_copy_that_goes_on(
+def test_a_crash_at_each_step_leaves_a_copy_that_continues(
     step: Step, grown: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The operator types the same command again; nothing is lost, doubled or out of order."""
@@ -262,8 +262,8 @@ def test_of_two_copies_into_one_topic_the_older_one_ends() -> None:
     case.check()
 
 
-def test_a_record_that_another_rule_has_placed_is_named_and_nothing_goes_wrong() -> None:
-    """Of a key in a third partition nobody can say what came first."""
+def test_a_record_of_another_partitioner_is_refused() -> None:
+    """If a key is in a third partition, the order of its records is unknown."""
     case = Case()
     case.send(*KEYS)
     case.grow(3)

@@ -135,7 +135,7 @@ def test_a_whole_migration_with_crashes_is_exact() -> None:
     assert (compared.keys, compared.ahead, compared.differing) == (len(KEYS), len(KEYS), [])
 
 
-def test_the_switch_waits_for_every_stage_of_the_new_app() -> None:
+def test_the_switch_waits_forevery_stage_of_the_new_app() -> None:
     """A stage at the end of its input says nothing while the one before it still has work."""
     case = Case()
     case.send(case.old.numbers, 20)
@@ -172,7 +172,7 @@ def test_living_workers_of_the_old_app_are_named() -> None:
 
 
 def test_what_speaks_against_a_copy_is_said_before_anything_is_written() -> None:
-    """Each would be found in the middle otherwise, or by nobody."""
+    """Otherwise each problem would be found in the middle of the migration, or never."""
     case = Case()
     case.send(case.old.numbers, 20)
     case.old.driver.run()
@@ -306,7 +306,7 @@ def run_before() -> Case:
 
 
 def test_a_worker_of_a_retired_app_is_refused_and_writes_nothing() -> None:
-    """Started by mistake it would go on with the old inputs, and its readers would have two answers."""
+    """If it was started by mistake, it would process the old inputs, and readers would see two results."""
     case = run_before()
     before = len(case.old.driver.outputs(case.old.totals))
     assert retire(case) == 4
@@ -348,7 +348,7 @@ def test_a_task_that_is_retired_under_a_worker_is_not_run_any_more() -> None:
 
 @pytest.mark.parametrize("nth", [1, 2, 3, 4])
 def test_a_retirement_that_was_killed_leaves_the_app_retired_or_as_it_was(nth: int) -> None:
-    """Half of a mark is a mark: nobody runs the other half."""
+    """If only some journals are marked, the app is retired: no worker runs the other tasks."""
     case = run_before()
     driver = case.old.driver
     driver.crash_at(Step.AFTER_COMMIT, nth=nth)
@@ -371,7 +371,7 @@ def test_a_retirement_that_was_killed_leaves_the_app_retired_or_as_it_was(nth: i
     driver.run()
 
 
-def test_a_revived_app_goes_on_from_where_it_was() -> None:
+def test_a_revived_app_continues_from_where_it_was() -> None:
     """The switch may have been a mistake, too: nothing of the old app is gone."""
     case = run_before()
     retire(case)

@@ -71,8 +71,8 @@ def test_a_misspelt_setting_is_known_to_a_plan_before_any_declared_topic_is_ther
 
 @pytest.mark.parametrize("call", ["create", "configure", "grow", "delete"])
 @pytest.mark.parametrize("after", [False, True])
-def test_an_outage_in_each_step_leaves_a_plan_that_goes_on(case: Case, call: str, *, after: bool) -> None:
-    """Nobody has to know how far it came: the next run looks, and does the rest."""
+def test_an_outage_in_each_step_leaves_a_plan_that_continues(case: Case, call: str, *, after: bool) -> None:
+    """The next run reads the state of the cluster, and does the remaining steps."""
     case.create("a", retention_ms="-1")
     case.create("b")
     case.create("z")
@@ -92,7 +92,7 @@ def test_an_outage_in_each_step_leaves_a_plan_that_goes_on(case: Case, call: str
 
 
 def test_a_step_that_is_refused_says_what_was_done_before(case: Case) -> None:
-    """The brokers changed their mind, or somebody else was quicker."""
+    """Brokers can refuse a change that they accepted in the check, for example after another change."""
     case.create("orders")
     case.create("z")
     plan = case.plan(declare("orders", 6, retention_ms="-1"), declare("new", 1))

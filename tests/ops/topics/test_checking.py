@@ -21,7 +21,7 @@ def _check(case: Case, directory: Path, *topics: str, with_ids: str = "") -> lis
     return [dict(each) for each in said]
 
 
-def test_topics_as_declared_are_passed_over_in_silence(case: Case, tmp_path: Path) -> None:
+def test_topics_as_declared_are_not_reported(case: Case, tmp_path: Path) -> None:
     """Nothing is said on the day when all is well; nor of a topic that is not there, which the start itself says."""
     case.create("orders", retention_ms="-1")
     for topic in (declare(retention_ms="-1"), declare("missing")):
@@ -30,7 +30,7 @@ def test_topics_as_declared_are_passed_over_in_silence(case: Case, tmp_path: Pat
 
 
 def test_another_number_of_partitions_ends_the_start(case: Case, tmp_path: Path) -> None:
-    """Whoever wrote the file believes that keys lie elsewhere."""
+    """The author of the file expects the keys in other partitions."""
     case.create("orders", 6)
     (tmp_path / "orders.yml").write_text(render(declare()))
     with pytest.raises(ConfigError, match=r"orders has 6 partitions, but .*orders\.yml declares 4") as error:
@@ -39,7 +39,7 @@ def test_another_number_of_partitions_ends_the_start(case: Case, tmp_path: Path)
 
 
 def test_other_settings_are_warned_of_by_name(case: Case, tmp_path: Path) -> None:
-    """A worker can run with them; somebody should know."""
+    """A worker can run with these differences, but the operator should know them."""
     case.create("orders", 4, 2, retention_ms="60000", segment_bytes="2000000")
     (tmp_path / "orders.yaml").write_text(render(declare("orders", 4, "replication: 3", retention_ms="-1")))
     said = _check(case, tmp_path, "orders")
@@ -81,7 +81,7 @@ def test_a_wrong_file_of_a_topic_of_this_app_ends_the_start(
 
 
 def test_ids_that_an_app_needs_are_to_be_declared(case: Case, tmp_path: Path) -> None:
-    """Whoever loads the topic sees its declaration, not the app."""
+    """A user who loads the topic has its declaration, but not the app."""
     case.create("orders")
     path = tmp_path / "orders.yaml"
     path.write_text(render(declare()))

@@ -96,7 +96,7 @@ def test_a_declaration_is_read_with_settings_as_kafka_writes_them() -> None:
     ],
 )
 def test_a_mistake_is_named_with_its_line(old: str, new: str, mistake: str) -> None:
-    """Whoever reviews fifty declarations needs the place, not the parser's type names."""
+    """A user with fifty declarations needs the file and the line, not the parser's type names."""
     found = _mistakes(GOOD.replace(old, new))
     if "YAML" in mistake:
         assert "not valid YAML" in found[0]
@@ -140,7 +140,7 @@ def test_the_declarations_of_this_repository_are_right() -> None:
 
 
 def test_a_tombstone_needs_nothing_but_the_name() -> None:
-    """Whoever deletes a topic need not say how it was."""
+    """The declaration of a deleted topic does not need the other fields."""
     topic, mistakes = parse_topic("name: orders\ndeleted: true\n", "orders.yaml")
     assert mistakes == []
     assert topic is not None

@@ -66,7 +66,7 @@ _SPECS = st.builds(
 
 @given(st.lists(_SPECS, unique_by=lambda spec: spec.name, min_size=1, max_size=4))
 def test_whatever_a_cluster_has_its_export_is_an_empty_plan(specs: list[TopicSpec]) -> None:
-    """Else the first plan of whoever begins with an existing cluster would change it."""
+    """Otherwise the first plan for an existing cluster would change it."""
     case = Case()
     for spec in specs:
         case.broker.create(spec)
@@ -165,7 +165,7 @@ def test_a_file_that_cannot_be_changed_in_place_is_written_anew(
 
 
 def test_topics_are_chosen_by_pattern_and_internal_ones_never(case: Case) -> None:
-    """A journal in a file would be a journal that somebody changes."""
+    """If a journal had a declaration, users could change its settings."""
     names = [
         "orders-a",
         "orders-b",

@@ -52,8 +52,8 @@ def test_a_setting_with_another_value_is_set(case: Case) -> None:
     assert found.to_do
 
 
-def test_a_setting_that_nobody_declares_returns_to_the_default(case: Case) -> None:
-    """Somebody set it by hand: drift is seen, and undone."""
+def test_a_setting_that_is_not_declared_returns_to_the_default(case: Case) -> None:
+    """A setting that was changed by hand is shown and reset."""
     case.create("orders", segment_bytes="2000000")
     case.create("other")  # where the default can be seen
     found = case.one(declare())
@@ -62,7 +62,7 @@ def test_a_setting_that_nobody_declares_returns_to_the_default(case: Case) -> No
     assert found.to_do
 
 
-def test_throttles_of_a_reassignment_are_nobodys_drift(case: Case) -> None:
+def test_throttles_of_a_reassignment_are_not_drift(case: Case) -> None:
     """Taking them away would let the copying of replicas crowd out everything else."""
     case.create("orders", leader_replication_throttled_replicas="0:1,1:2")
     assert case.plan(declare()).empty
@@ -96,7 +96,7 @@ def test_throttles_of_a_reassignment_are_nobodys_drift(case: Case) -> None:
 def test_what_loses_records_is_refused_by_name_until_it_is_allowed(
     case: Case, config: dict[str, str], declared: dict[str, str], said: str
 ) -> None:
-    """A line that somebody deleted from a file must not delete a year of records."""
+    """Removing a line from a file must not delete a year of records."""
     case.create("orders", 4, 0, **config)
     case.create("other")
     (problem,) = case.one(declare("orders", 4, **declared)).problems
@@ -105,14 +105,14 @@ def test_what_loses_records_is_refused_by_name_until_it_is_allowed(
     assert case.one(declare("orders", 4, **declared), allow="orders").to_do
 
 
-def test_a_default_that_nobody_can_know_is_taken_for_the_worst(case: Case) -> None:
+def test_an_unknown_default_counts_as_a_loss(case: Case) -> None:
     """Kafka does not tell what a topic's own retention hides."""
     case.create("orders", retention_ms="5")
     (problem,) = _problems(case)
     assert problem.startswith("retention.ms: records older than that are deleted")
 
 
-def test_allowing_a_topic_that_nobody_declares_is_a_mistake(case: Case) -> None:
+def test_allowing_a_topic_that_is_not_declared_is_a_mistake(case: Case) -> None:
     """A mistyped name would otherwise allow nothing, silently."""
     with pytest.raises(InputError, match="--allow ordres: the topic is not declared; did you mean 'orders'"):
         case.plan(declare(), allow="ordres")
@@ -155,7 +155,7 @@ def test_another_replication_is_impossible_from_here(case: Case) -> None:
 
 
 def test_nothing_of_a_topic_is_done_while_something_of_it_is_refused(case: Case) -> None:
-    """A topic half as declared is a third state that nobody has thought of."""
+    """A topic that is changed in part would have a state that no declaration describes."""
     case.create("orders", replication=1)
     found = case.one(declare("orders", 4, "replication: 3", retention_ms="-1"))
     assert len(found.changes) == 2
@@ -188,7 +188,7 @@ def _run(case: Case, *, records: int = 3, app: App | None = None) -> TestDriver:
 
 
 def test_partitions_of_a_topic_that_no_app_reads_are_added_with_a_warning(case: Case) -> None:
-    """Keys move, for good: whoever counts by key must know."""
+    """Keys move permanently, which affects consumers that count by key."""
     case.create("orders")
     found = case.one(declare("orders", 6))
     assert found.changes == (Change("partitions", "4", "6"),)
@@ -197,7 +197,7 @@ def test_partitions_of_a_topic_that_no_app_reads_are_added_with_a_warning(case: 
 
 
 def test_partitions_of_a_compacted_topic_are_added_only_when_that_is_allowed(case: Case) -> None:
-    """The old partition keeps a last value of each key that has moved: two last values, for ever."""
+    """The old partition keeps its last value of each moved key, so the key has two last values."""
     case.create("orders", cleanup_policy="compact")
     (problem,) = _problems(case, partitions=6, cleanup_policy="compact")
     assert "the topic is compacted" in problem
@@ -261,7 +261,7 @@ def test_a_journal_that_cannot_be_read_is_taken_for_a_reader(case: Case) -> None
 # Deletion
 
 
-def test_a_topic_that_nobody_declares_is_listed_and_left_alone(case: Case) -> None:
+def test_a_topic_that_is_not_declared_is_listed_and_left_alone(case: Case) -> None:
     """A file that is forgotten, or is in another repository, deletes nothing."""
     for name in ("orders", "theirs", "shop.main.journal", "shop.main.dead-letters", "pipeline.workers.shop"):
         case.create(name)
@@ -295,7 +295,7 @@ def test_a_topic_whose_readers_live_is_not_deleted(case: Case) -> None:
 
 
 def test_readers_are_named_by_their_group(case: Case) -> None:
-    """Two groups of one app, or two apps: each is somebody else's business."""
+    """Each group, of one app or of two apps, must be named: it can have another owner."""
     _run(case)
     _run_beside(case, "billing")
     text = "\n".join(_problems(case, partitions=6))

@@ -184,7 +184,7 @@ _NEW = st.dictionaries(
 def test_every_comment_stays_whatever_is_changed(
     lines: list[tuple[str, str, str]], new: dict[str, str | None], end: str, indent: int, last: bool
 ) -> None:
-    """Comments are what the cluster does not know, and what nobody can restore."""
+    """The cluster does not store comments, so a lost comment cannot be restored."""
     block = "".join(f"{' ' * indent}{name}:   {value.rstrip()}\n{comment}" for name, value, comment in lines)
     config = f"config:\n{end}{block}" if lines else ""
     text = HEAD + config if last else config + HEAD.replace("---\n", "")

@@ -35,7 +35,7 @@ def states(fleet: Fleet, node: Node) -> set[int]:
 
 
 def test_a_state_is_removed_when_its_task_has_been_elsewhere_for_the_delay() -> None:
-    """It would stay on this disk for ever; one that is run here stays, of course."""
+    """Otherwise it would never be removed; the state of a running task is kept."""
     fleet = moved()
     a, b = fleet.nodes
     fleet.run(DELAY_S + 15.0)
@@ -63,14 +63,14 @@ def test_a_state_waits_for_its_task_until_the_delay_is_over() -> None:
 
 
 def test_nothing_is_removed_with_a_delay_of_zero() -> None:
-    """Whoever has the room, and wants every return to be short."""
+    """An operator with enough disk space may prefer fast returns of tasks."""
     fleet = moved(delay_s=0.0)
     fleet.run(60.0)
     assert states(fleet, fleet.nodes[0]) == set(range(6))
 
 
-def test_a_state_of_a_task_that_nobody_runs_is_kept() -> None:
-    """Its next owner may be this worker; nobody holds anything newer on a disk."""
+def test_the_state_of_a_task_without_an_owner_is_kept() -> None:
+    """Its next owner may be this worker, and no other disk has a newer state."""
     fleet = moved()
     a, b = fleet.nodes
     fleet.stop(a)
@@ -133,7 +133,7 @@ def test_a_state_that_is_open_somewhere_is_kept_and_said_so() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_removals_in_a_troubled_fleet_cost_nobody_a_record(seed: int) -> None:
+def test_removals_in_a_troubled_fleet_lose_no_record(seed: int) -> None:
     """States vanish while tasks come and go, workers are killed, paused and started again."""
     settings = WorkerSettings(state_cleanup_delay_s=0.2)
     fleet = Fleet(partitions=7, seed=seed, settings=settings)

@@ -83,7 +83,7 @@ def test_the_tasks_of_a_killed_worker_are_taken_over_and_the_others_never_stop()
 def test_a_worker_that_is_stopped_hands_its_tasks_over_at_once(
     listed_still: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It releases them and says that it leaves: nobody needs to miss it first, also in the middle of a rebalance."""
+    """It releases its tasks and leaves the group, so the others do not wait for a timeout."""
     if listed_still:
         monkeypatch.setattr(MemoryMembers, "leave", lambda _self: None)
     fleet = started("a", "b")
@@ -166,7 +166,7 @@ def test_a_note_that_comes_late_does_not_turn_owners_back() -> None:
     assert not any(node.said("task_fenced") for node in fleet.nodes)
 
 
-def test_a_worker_that_does_not_give_a_task_up_is_not_waited_for_for_ever() -> None:
+def test_a_worker_that_keeps_a_task_is_not_waited_for_forever() -> None:
     """It is a member and says it has the task; a bug or a full disk may keep it from letting go."""
     fleet = started("a")
     fleet.nodes[0].worker._lifecycle.ownership._decide = lambda _places: {}  # type: ignore[method-assign,assignment]
@@ -178,7 +178,7 @@ def test_a_worker_that_does_not_give_a_task_up_is_not_waited_for_for_ever() -> N
 
 
 def test_of_two_processes_with_one_worker_id_the_older_one_leaves() -> None:
-    """A copied configuration: two that are taken for one would fence each other for ever."""
+    """With a copied configuration, two workers with one id would fence each other again and again."""
     fleet = started("a", "b")
     older = fleet.nodes[0]
     fleet.clock.advance(0.01)

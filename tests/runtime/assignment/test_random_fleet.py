@@ -26,9 +26,9 @@ def test_whatever_happens_to_workers_no_record_is_lost_or_doubled(seed: int) -> 
 
 @pytest.mark.parametrize("seed", range(100, 140))
 def test_whatever_happens_to_workers_with_checkpoints_no_record_is_lost_or_doubled(seed: int) -> None:
-    """As before, while journals lose their beginnings; at the end every disk is lost, too.
+    """As before, while journals are truncated; at the end all disks are lost, too.
 
-    A worker that was paused goes on deleting and truncating when it wakes up, though its tasks are others' by then.
+    A worker that was paused continues to delete and truncate, though other workers have its tasks by then.
     """
     chance = random.Random(seed)
     settings = WorkerSettings(
@@ -61,7 +61,7 @@ def test_whatever_happens_to_workers_and_to_their_requests_no_record_is_lost_or_
 
 
 @pytest.mark.parametrize("seed", range(300, 325))
-def test_whatever_a_deposed_broker_answers_no_record_is_lost_or_doubled(seed: int) -> None:
+def test_a_stale_leader_loses_and_duplicates_no_record(seed: int) -> None:
     """A third of all clients ask a broker that answers as of an earlier moment, while tasks move and commits fail."""
     chance = random.Random(seed)
     settings = WorkerSettings(
@@ -70,8 +70,8 @@ def test_whatever_a_deposed_broker_answers_no_record_is_lost_or_doubled(seed: in
         checkpoint_journal_bytes=1_500,
     )
     fleet = Fleet(partitions=chance.choice([1, 3, 7]), seed=seed, settings=settings, dedup=Dedup(ttl_s=3600))
-    fleet.start("first")  # so that the deposed broker knows all topics
-    live_through_troubles(fleet, chance, with_requests=True, with_deposed=True)
+    fleet.start("first")  # so that the stale leader knows all topics
+    live_through_troubles(fleet, chance, with_requests=True, with_stale_leader=True)
     fleet.check()
     for node in fleet.nodes:
         if not node.ended:
@@ -83,7 +83,7 @@ def test_whatever_a_deposed_broker_answers_no_record_is_lost_or_doubled(seed: in
 
 
 def check_checkpoints(fleet: Fleet) -> None:
-    """Whoever deleted and truncated, awake or just woken up: all that the journals keep is there and whole."""
+    """Whichever worker deleted and truncated: all data that the journals refer to is complete."""
     reader, store = MemoryJournalReader(fleet.broker), fleet.checkpoints
     for partition in range(fleet.partitions):
         task = TaskId("sums", "main", partition)
@@ -94,7 +94,7 @@ def check_checkpoints(fleet: Fleet) -> None:
 
 
 def fail_a_request(fleet: Fleet, chance: random.Random) -> None:
-    """The next one of its kind, whoever makes it; or a task's transaction times out at once."""
+    """The next call of this kind fails, by any worker; or a task's transaction times out."""
     unknown, abort = UnknownOutcomeError("no answer"), AbortableError("must be aborted")
     call, error, happened = chance.choice(
         [
@@ -114,11 +114,11 @@ def fail_a_request(fleet: Fleet, chance: random.Random) -> None:
 
 
 def live_through_troubles(
-    fleet: Fleet, chance: random.Random, *, with_requests: bool = False, with_deposed: bool = False
+    fleet: Fleet, chance: random.Random, *, with_requests: bool = False, with_stale_leader: bool = False
 ) -> None:
     """Eleven events, with input before each; then everybody who is left comes to rest.
 
-    `with_requests`: theirs fail on the way, and inputs are sent again. `with_deposed`: a broker loses its
+    `with_requests`: theirs fail on the way, and inputs are sent again. `with_stale_leader`: a broker loses its
     controllers from time to time, and keeps answering some clients.
     """
     fleet.start("w0")
@@ -141,7 +141,7 @@ def live_through_troubles(
                 victim = chance.choice(awake)
                 fleet.kill(victim)
                 fleet.start(victim.worker_id, stores=chance.choice([victim.stores, None]))
-        if with_deposed and (event := chance.random()) < 0.5:  # else it stays as it is
+        if with_stale_leader and (event := chance.random()) < 0.5:  # else it stays as it is
             fleet.broker.heal()
             if event < 0.4:
                 fleet.broker.depose(lambda: chance.random() < 1 / 3)

@@ -27,7 +27,7 @@ class Watched:
         self.watch.join(lambda: self.turns)
 
     def note(self, about: Owner | Claim) -> None:
-        """Somebody says something."""
+        """A worker writes a note."""
         others = MemoryMembers(self.driver.broker, self.driver.clock)
         others.announce(workers_topic("sums"), [encode_note(TASK, about)])
 
@@ -112,7 +112,7 @@ def test_who_leaves_says_so_although_the_last_notes_were_lost() -> None:
 
 
 def test_a_look_that_fails_changes_nothing() -> None:
-    """While Kafka is away nobody is missed."""
+    """While Kafka is unreachable, no worker is treated as dead."""
     watched = Watched()
     watched.turn()
     before = watched.watch.roster
@@ -122,7 +122,7 @@ def test_a_look_that_fails_changes_nothing() -> None:
 
 
 def test_a_topic_that_is_new_is_read_from_its_beginning() -> None:
-    """Somebody deleted it: the workers have said everything again, at offsets that were read before."""
+    """After its deletion, the workers write their notes again, at offsets that were read before."""
     watched = Watched()
     for seq in range(5):
         watched.note(Owner(seq, "a", "1-a"))

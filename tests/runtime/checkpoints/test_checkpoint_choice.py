@@ -16,7 +16,7 @@ from tests.support.runtime.checkpointed import (
 
 
 def test_a_local_state_that_the_journal_has_left_behind_is_replaced() -> None:
-    """A worker that gets a task back after a long time: no error, and no copy kept for ever."""
+    """A worker that gets a task back after a long time reports no error and keeps no old copy."""
     sums = with_history(2)
     left_behind = sums.driver.stores
     sums.driver.stop()
@@ -64,7 +64,7 @@ def test_a_reset_is_replayed_over_a_checkpoint_from_before_it() -> None:
 
 @pytest.mark.unverified
 def test_checkpoints_without_their_journal_are_no_new_group() -> None:
-    """Somebody deleted the topic, and the disk is a new one: what it produced before must not come again."""
+    """The topic was deleted and the disk is empty: earlier outputs must not be produced again."""
     sums = with_history()
     sums.driver.stop()
     sums.driver.broker.delete("sums.main.journal")

@@ -68,7 +68,7 @@ def test_a_disk_that_is_full_while_a_checkpoint_arrives_stops_the_task_with_that
 
 
 def test_a_disk_that_is_full_while_a_state_is_copied_costs_one_checkpoint() -> None:
-    """Processing goes on as long as the state itself can be written; it is tried again."""
+    """Processing continues while the state itself can be written; the checkpoint is retried."""
     sums = with_history()
     newest = kept(sums)[0]
     sums.driver.stores.fail_next("snapshot", CorruptStateError("cannot be copied: No space left"))

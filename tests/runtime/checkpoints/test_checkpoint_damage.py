@@ -57,7 +57,7 @@ def test_a_checkpoint_with_a_damaged_object_gives_way_to_the_one_before(how: str
 
 
 def test_damage_to_every_checkpoint_stops_the_task_and_names_each() -> None:
-    """Starting empty would lose what was truncated: somebody has to know."""
+    """An empty start would lose the truncated entries, so the operator must decide."""
     sums = with_history()
     for ref in kept(sums):
         hurt(sums, prefix(sums) + ref.manifest, "flipped")
@@ -100,7 +100,7 @@ def test_a_state_that_is_another_state_than_its_manifest_says_gives_way_to_the_o
 
 
 def test_an_object_that_vanished_is_made_anew_by_the_next_checkpoint() -> None:
-    """Somebody has tidied up by hand: the next manifest must not name what is not there."""
+    """After objects were deleted by hand, the next manifest must not refer to them."""
     sums = with_history()
     for name in manifest(sums, kept(sums)[0]).objects:
         sums.driver.checkpoints.delete([prefix(sums) + name])
@@ -131,7 +131,7 @@ def test_an_object_that_was_lost_by_the_store_is_uploaded_again_before_anything_
 
 
 def test_nothing_is_deleted_while_a_kept_manifest_cannot_be_read() -> None:
-    """What it names looks like nobody's, and may be all that a repaired manifest needs."""
+    """Its objects look unused, but a repaired manifest may need them."""
     sums = with_history()
     newest = kept(sums)[0]
     objects = manifest(sums, newest).objects
@@ -145,7 +145,7 @@ def test_nothing_is_deleted_while_a_kept_manifest_cannot_be_read() -> None:
 
 
 def test_a_damaged_local_state_is_set_aside_for_a_checkpoint() -> None:
-    """Of this history, as far as anybody can tell: it is kept for whoever asks what happened."""
+    """It may belong to this history, so it is kept for diagnosis."""
     sums = with_history()
     sums.driver.crash()
     sums.driver.stores.corrupt(sums.task)

@@ -19,7 +19,7 @@ from tests.support.runtime.checkpointed import (
 )
 
 
-def test_processing_goes_on_while_the_store_is_away() -> None:
+def test_processing_continues_while_the_store_is_away() -> None:
     """One warning for one outage, with numbers; and the checkpoint is made when the store is back."""
     sums = with_history(checkpoint_interval_s=60.0)
     newest, began = kept(sums)[0], begins_at(sums)
@@ -42,7 +42,7 @@ def test_processing_goes_on_while_the_store_is_away() -> None:
 
 
 @pytest.mark.parametrize("call", ["put", "get", "objects"])
-def test_an_upload_that_was_interrupted_goes_on_where_it_was(call: str) -> None:
+def test_an_upload_that_was_interrupted_continues_where_it_was(call: str) -> None:
     """A large state would otherwise never get through an unsteady network."""
     sums = with_history(checkpoint_interval_s=60.0, checkpoint_grace_s=60.0)
     sums.driver.restart()  # so that manifests are read, too

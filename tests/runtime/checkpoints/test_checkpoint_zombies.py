@@ -1,4 +1,4 @@
-"""What an owner that was fenced may still do with checkpoints, and what nobody has registered."""
+"""What a fenced owner can still do to checkpoints, and checkpoints that were never registered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.runtime.checkpointed import (
 )
 
 
-def test_what_a_fenced_owner_still_deletes_and_truncates_nobody_needs() -> None:
+def test_a_fenced_owner_deletes_only_what_is_not_needed() -> None:
     """Its entry was committed; then it slept, while the next owner made checkpoints of its own."""
     sums = with_history()
     environment = sums.driver.environment()

@@ -84,7 +84,7 @@ def test_the_store_holds_what_is_kept_and_nothing_else() -> None:
 
 
 def test_what_is_young_is_not_deleted() -> None:
-    """Somebody may be downloading it."""
+    """A worker may be downloading it."""
     sums = with_history(12, checkpoint_grace_s=3600.0)
     assert len(sums.driver.checkpoints.names()) > 12
     sums.driver.clock.advance(3600.0)
@@ -139,7 +139,7 @@ def test_a_restore_waits_for_a_store_that_is_away_where_nothing_else_is_left() -
 
 
 def test_a_restore_says_how_far_it_is() -> None:
-    """A large state takes minutes, and whoever waits wants to know how many."""
+    """A large state takes minutes, and the operator must see the progress."""
     sums = with_history()
     sums.driver.restart(empty_disk=True)
     clock = sums.driver.clock

@@ -23,7 +23,7 @@ from tests.support.runtime.sums import Sums
 
 
 class Sent:
-    """What the store was given, by name; `refuse`: the how-manieth one fails, once."""
+    """The objects that were written, by name. `refuse`: the number of the write that fails, once."""
 
     def __init__(self, sums: Sums, refuse: int = 0) -> None:
         self.names: list[str] = []
@@ -94,7 +94,7 @@ def test_an_object_that_did_not_arrive_whole_is_made_under_another_name(left: in
 def test_a_file_that_reads_differently_a_second_time_is_in_no_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A disk that changes its mind: the manifest would name a hash that nobody can restore."""
+    """If the disk returned other bytes later, the manifest would have a hash that no restore matches."""
     sums = with_history(checkpoint_interval_s=60.0)
     newest, reads, read = kept(sums)[0], Counter[str](), MemorySnapshot.read
 
@@ -144,7 +144,7 @@ def test_what_is_known_of_a_file_or_a_manifest_is_not_read_again(monkeypatch: py
 
 @pytest.mark.parametrize("when", ["before it reads", "while it sends"])
 def test_an_upload_of_a_task_that_is_gone_ends_early(when: str) -> None:
-    """A task that has moved away must not go on using disk and network for minutes."""
+    """After a task has moved away, its upload must not use disk and network for minutes."""
     sums = with_history(checkpoint_interval_s=60.0)
     sums.send(5)
     sums.driver.run()

@@ -22,7 +22,7 @@ def test_few_tasks_never_wait() -> None:
 
 
 def test_many_tasks_keep_to_the_rate_and_take_turns() -> None:
-    """Whoever is asked first must not commit ten times while another one waits."""
+    """The first task must not commit ten times while another one waits."""
     clock = ManualClock()
     pace = CommitRate(clock, 200)
     commits: Counter[TaskId] = Counter()
@@ -38,7 +38,7 @@ def test_many_tasks_keep_to_the_rate_and_take_turns() -> None:
     assert max(commits.values()) - min(commits.values()) <= 2
 
 
-def test_a_task_that_left_the_queue_holds_up_nobody() -> None:
+def test_a_task_that_left_the_queue_delays_no_other() -> None:
     """It was moved to another worker while it waited."""
     clock = ManualClock()
     pace = CommitRate(clock, 10)

@@ -40,8 +40,8 @@ def test_a_commit_with_unknown_outcome_is_resolved_by_the_journal(happened: bool
     sums.check()
 
 
-def test_a_commit_that_aborts_for_ever_stops_the_task_and_loses_nothing() -> None:
-    """Trying for ever would look like work; the operator is told, and the next start goes on."""
+def test_a_commit_that_aborts_forever_stops_the_task_and_loses_nothing() -> None:
+    """Endless retries would hide the failure; the operator is told, and the next start continues."""
     sums = Sums.begun()
     for _ in range(5):
         sums.driver.broker.fail_next("flush", AbortableError("the topic refuses it"))
@@ -84,7 +84,7 @@ def test_an_outage_while_a_doubtful_commit_is_resolved_loses_and_doubles_nothing
 
 
 def test_a_fence_that_was_only_a_time_out_is_recovered_from() -> None:
-    """The client says fenced also when the broker timed a transaction out; nobody else has the task."""
+    """The client also reports a fence after a transaction timeout, when no other worker has the task."""
     sums = Sums.begun()
     sums.driver.broker.expire("sums.main.0")
     sums.send(2)
@@ -118,7 +118,7 @@ def test_a_fence_in_the_middle_of_a_commit_leaves_nothing_behind() -> None:
 
 
 def test_an_acquire_in_between_is_not_taken_for_our_own_commit() -> None:
-    """One entry more than before may be somebody else's: only the nonce tells."""
+    """The new entry may be another process's: only the nonce tells."""
     sums = Sums.begun()
     other = Sums(seed=1)
     other.driver.broker = sums.driver.broker

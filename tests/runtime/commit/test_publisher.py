@@ -147,7 +147,7 @@ def test_a_refused_commit_is_given_up_only_if_it_has_not_happened(happened: bool
 
 
 def test_commits_that_are_always_slow_are_said_with_what_to_do() -> None:
-    """A cluster that takes that long works, but each commit costs a producer; nobody would guess why it is slow."""
+    """With a slow cluster, each commit needs a new producer; the log must show why it is slow."""
     broker, clock = MemoryBroker(), ManualClock()
     producers = SlowCommits(broker, clock)
     live = _live(broker, clock, producers)

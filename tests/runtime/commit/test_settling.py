@@ -31,7 +31,7 @@ class Watched(MemoryJournalReader):
 
 
 class Case:
-    """A task whose journal somebody has an open transaction in."""
+    """A task with another producer's open transaction in its journal."""
 
     def __init__(self) -> None:
         self.sums = Sums()

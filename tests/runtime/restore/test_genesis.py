@@ -52,7 +52,7 @@ def test_a_journal_that_a_node_has_not_heard_of_yet_is_asked_for_again(
 
 
 @pytest.mark.parametrize("call", ["init", "begin", "append", "flush", "commit"])
-def test_a_first_start_that_is_fenced_by_another_one_goes_on(call: str) -> None:
+def test_a_first_start_that_is_fenced_by_another_one_continues(call: str) -> None:
     """Workers of a new app start together, and only one of them can write its genesis."""
     sums = Sums()
     sums.send(1)
@@ -86,7 +86,7 @@ def test_a_genesis_that_another_worker_has_written_just_before_its_fence_is_not_
 
 
 @pytest.mark.parametrize("happened", [True, False])
-def test_a_genesis_whose_outcome_is_unknown_is_there_for_every_task_or_for_none(happened: bool) -> None:
+def test_a_genesis_whose_outcome_is_unknown_is_there_forevery_task_or_for_none(happened: bool) -> None:
     """A part of it would pass for a loss at every later start."""
     sums = Sums(partitions=3)
     sums.send(1)

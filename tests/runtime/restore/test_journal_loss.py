@@ -76,7 +76,7 @@ def test_a_journal_that_loses_its_tail_under_a_running_worker_stops_the_task() -
 
 
 @pytest.mark.unverified
-def test_somebody_elses_record_in_the_journal_stops_the_restore() -> None:
+def test_a_foreign_record_in_the_journal_stops_the_restore() -> None:
     """The journal is the authority, so what it cannot have written itself is never read over."""
     sums = Sums.begun()
     sums.driver.broker.produce(Output("sums.main.journal", None, b"hello", 0), partition=0)
@@ -108,7 +108,7 @@ def test_an_input_topic_created_again_is_refused_at_start_and_stops_a_running_wo
 
 
 def test_input_that_was_deleted_before_it_was_processed_stops_the_task() -> None:
-    """Skipping silently would be a loss that nobody sees."""
+    """A silent skip would be an unreported loss."""
     sums = Sums.begun()
     sums.driver.crash()
     for number in range(5):

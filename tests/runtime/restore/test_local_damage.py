@@ -39,7 +39,7 @@ def test_damage_that_is_met_while_running_is_set_aside_and_the_task_restored(def
 
 
 def test_a_state_that_is_damaged_again_stops_its_task() -> None:
-    """Restoring for ever would fill the disk with states set aside, and hide that the disk is failing."""
+    """Endless restores would fill the disk with old states, and hide that the disk is failing."""
     sums = Sums()
     sums.send(1, 2)
     sums.driver.run()

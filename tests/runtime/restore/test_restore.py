@@ -81,7 +81,7 @@ def test_a_replay_writes_many_entries_at_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_journal_that_is_truncated_under_every_restore_stops_the_task() -> None:
-    """Something deletes what nobody may delete; to go on trying would hide it."""
+    """Another program deletes the data; endless retries would hide that."""
     sums = Sums()
     sums.send(1)
     sums.driver.run()

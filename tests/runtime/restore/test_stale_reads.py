@@ -1,4 +1,4 @@
-"""A deposed broker that still answers: whatever is decided from what it says is proven by a write, or taken back."""
+"""A stale leader that still answers: whatever is decided from what it says is proven by a write, or taken back."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pipeline.testing.memory_clients import MemoryProducer
 from pipeline.testing.memory_store import MemoryStores
 from tests.support.runtime.sums import Sums
 
-# Readers that a scenario opens, at most: each of them in turn is the one that asks the deposed broker.
+# Readers that a scenario opens, at most: each of them in turn is the one that asks the stale leader.
 CLIENTS = range(14)
 
 
 class Nth:
-    """Which of the clients that are opened ask the deposed broker: only the one of this number, from 0."""
+    """Which of the clients that are opened ask the stale leader: only the one of this number, from 0."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -32,7 +32,7 @@ class Nth:
 
 
 class First:
-    """Which of the clients that are opened ask the deposed broker: the first ones."""
+    """Which of the clients that are opened ask the stale leader: the first ones."""
 
     def __init__(self, count: int) -> None:
         self.left = count
@@ -43,7 +43,7 @@ class First:
 
 
 class Outage:
-    """The sums app after three commits that the deposed broker knows, and `later` ones that it does not."""
+    """The sums app after three commits that the stale leader knows, and `later` ones that it does not."""
 
     def __init__(self, *later: int) -> None:
         self.sums = Sums.begun()
@@ -81,7 +81,7 @@ def test_a_stale_journal_end_never_forks_a_journal(nth: int, empty_disk: bool) -
 
 @pytest.mark.parametrize("count", range(1, 16))
 def test_two_stale_readers_in_a_row_fork_no_journal(count: int) -> None:
-    """The reader that is to prove the first one may ask the deposed broker, too."""
+    """The reader that is to prove the first one may ask the stale leader, too."""
     outage = Outage(4, 5, 6)
     outage.deposed.asked_by = First(count)
     outage.sums.driver.restart(empty_disk=True)
@@ -101,7 +101,7 @@ def test_a_stale_answer_on_a_doubtful_commit_doubles_nothing(nth: int, later: in
 
 @pytest.mark.parametrize("nth", CLIENTS)
 def test_a_reset_by_a_stale_end_does_not_fork_the_journal(nth: int) -> None:
-    """Its entry must follow the last one, not the last one that the deposed broker knows."""
+    """Its entry must follow the last one, not the last one that the stale leader knows."""
     outage = Outage(4, 5)
     outage.deposed.asked_by = Nth(nth)
     outage.sums.driver.reset("latest")
@@ -157,7 +157,7 @@ def test_one_old_description_of_topics_stops_no_task(nth: int) -> None:
 
 
 def test_an_open_transaction_that_is_over_holds_up_no_take_over() -> None:
-    """The deposed broker shows it as open for as long as it is asked."""
+    """The stale leader shows it as open for as long as it is asked."""
     sums = Sums.begun()
     sums.send(2)
     sums.driver.crash_at(Step.AFTER_FLUSH)

@@ -105,7 +105,7 @@ def test_a_crash_in_an_upgrade_leaves_every_row_old_or_every_row_new(step: Step)
 
 
 def test_a_row_that_cannot_be_upgraded_stops_the_task_and_changes_nothing() -> None:
-    """The error names the row; the old version still runs, and so does a mended function."""
+    """The error names the row; the old version can still run, and so can a corrected function."""
     driver = started(partitions=1)
 
     def picky(old: Any) -> Money:

@@ -22,7 +22,7 @@ DOUBT = UnknownOutcomeError("the connection was cut in the middle of COMMIT")
 
 
 class Shop:
-    """A task's rows in a database, and whoever claims it."""
+    """The rows of a task in a database, and the processes that claim it."""
 
     def __init__(self, *rows: PositionRow) -> None:
         sink = Postgres[str, int](DSN, "t", key="k", row=lambda _event: None)
@@ -108,7 +108,7 @@ def test_a_task_whose_input_was_replaced_is_not_taken(changed: dict[str, object]
 
 
 def test_a_claim_keeps_positions_of_topics_that_are_not_read_now() -> None:
-    """A handler that comes back goes on where it was."""
+    """A handler that returns late continues where it was."""
     shop = Shop(ROW, ROW._replace(topic="other", position=77))
     assert shop.claim(noted=4).hold.positions == {"orders": 5}
     assert {(row.topic, row.position, row.epoch) for row in shop.database.positions()} == {

@@ -157,7 +157,7 @@ def test_a_worker_stops_while_its_database_is_away() -> None:
     totals.check()
 
 
-def test_other_groups_go_on_while_a_database_is_away() -> None:
+def test_other_groups_continue_while_a_database_is_away() -> None:
     """One group's trouble is not another's."""
     totals = Totals()
     copy = totals.app.topic("copy", key=str, value=int | None)
@@ -355,7 +355,7 @@ def look(totals: Totals) -> AppStatus:
 
 
 def test_status_shows_sink_tasks_with_owner_epoch_position_and_lag() -> None:
-    """From Kafka alone: whoever asks need not be able to reach the database."""
+    """The status is read from Kafka only: the operator may not be able to reach the database."""
     totals = Totals(partitions=2)
     for n in range(6):
         totals.send(n, key=f"k{n}")
@@ -373,7 +373,7 @@ def test_status_shows_sink_tasks_with_owner_epoch_position_and_lag() -> None:
 
 
 def test_status_says_that_a_database_is_away_and_that_it_is_back() -> None:
-    """The worker knows; whoever is woken up looks at the status."""
+    """The worker knows the reason, and the operator looks for it in the status."""
     totals = Totals(partitions=2)
     totals.send(1)
     totals.driver.run()
@@ -447,8 +447,8 @@ def test_a_worker_that_waits_for_its_database_stops_when_it_is_told_to() -> None
     totals.check()
 
 
-def test_a_database_that_lets_nobody_in_is_refused_at_the_start_and_waited_for_later() -> None:
-    """A wrong password will not mend itself; one that is changed under running workers will be put right."""
+def test_a_database_without_access_is_refused_only_at_the_start() -> None:
+    """A wrong password needs the operator; one that is changed during operation will be corrected."""
     totals = Totals()
     refused = SinkUnreachableError("password authentication failed", hint="correct the DSN", refused=True)
     totals.database.away = refused
@@ -469,7 +469,7 @@ def test_a_database_that_lets_nobody_in_is_refused_at_the_start_and_waited_for_l
 
 
 def test_a_table_that_is_missing_when_the_database_comes_back_fails_its_tasks_alone() -> None:
-    """The handlers have long begun, and go on."""
+    """The handlers have started before, and continue."""
     totals = Totals()
     copy = handlers_beside(totals)
     totals.database.away = AWAY

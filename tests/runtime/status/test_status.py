@@ -32,7 +32,7 @@ def started(*workers: str) -> Fleet:
 
 
 def missed(fleet: Fleet) -> None:
-    """Let the time pass after which dead workers are missed; nobody else does anything meanwhile."""
+    """Advance the clock past the time after which dead workers are removed; no other worker runs."""
     look(fleet)  # members are seen to be alive when somebody looks
     fleet.clock.advance(11.0)
 
@@ -75,7 +75,7 @@ def test_with_every_worker_dead_it_says_so_and_how_far_they_were() -> None:
     assert {status.worker for status in found.tasks} == {"a"}
 
 
-def test_tasks_of_a_killed_worker_are_shown_as_run_by_nobody_until_they_are_taken() -> None:
+def test_tasks_of_a_killed_worker_are_shown_as_without_an_owner_until_they_are_taken() -> None:
     """What the seconds of a take-over look like."""
     fleet = started("a", "b")
     fleet.kill(fleet.nodes[0])
@@ -129,7 +129,7 @@ def test_a_task_that_is_behind_and_silent_is_a_problem_before_its_worker_is_miss
 
 
 def test_the_marker_of_the_last_transaction_is_no_lag() -> None:
-    """A load ends with one in each partition: a lag of 1 for ever would never look like done."""
+    """A load ends with a marker in each partition: a permanent lag of 1 would never look complete."""
     fleet = started("a")
     producer = MemoryProducers(fleet.broker).open("a load")
     producer.init()

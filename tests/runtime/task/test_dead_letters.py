@@ -128,7 +128,7 @@ def test_the_traceback_of_a_letter_is_bounded_and_keeps_both_ends(rig: Rig) -> N
 
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_letter_that_its_topic_would_refuse_stops_the_task_with_the_record(rig: Rig, batch: bool) -> None:
-    """Sent all the same, it would abort its commit for ever; without its value it is no letter."""
+    """If it was sent, its commit would fail each time; without its value it would not be a dead letter."""
     rig.largest_letter = 2_000
     start(rig, "dead_letter", batch=batch)
     with pytest.raises(PoisonError) as caught:

@@ -33,7 +33,7 @@ COMMIT_STEPS = (
 
 
 class Shop:
-    """Counts orders, each of which may be sent again. `mended`: the handler takes what it raised at before."""
+    """Counts orders that may be sent twice. `fixed`: the handler accepts the records that failed before."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Shop:
         )
         self.totals = self.app.table("totals", key=str, value=int)
         self.outs = self.app.topic("outs", key=str, value=int)
-        self.mended = False
+        self.fixed = False
         if batch:
             self.app.batch_handler(self.orders, on_error=on_error, retries=retries)(self.add_all)
         else:
@@ -72,7 +72,7 @@ class Shop:
         total = ctx.table(self.totals).get(event.key, 0) + event.value
         ctx.table(self.totals)[event.key] = total
         ctx.send(self.outs, event.key, total)
-        if event.value == BAD and not self.mended:
+        if event.value == BAD and not self.fixed:
             raise ValueError("unlucky")
 
     def send(self, *values: int, key: str = "a", after_ms: int = 0) -> None:
@@ -122,7 +122,7 @@ def test_an_event_that_is_sent_again_counts_once(batch: bool) -> None:
 
 
 def test_a_poll_of_nothing_but_duplicates_moves_the_position() -> None:
-    """They would be read again for ever."""
+    """They would be read again and again."""
     shop = Shop(batch=True)
     shop.run(1)
     shop.run(1, 1)
@@ -193,7 +193,7 @@ def test_a_timestamp_from_the_far_future_forgets_nothing() -> None:
 
 @pytest.mark.parametrize("empty_disk", [False, True])
 def test_a_restart_does_not_turn_the_clock_back(empty_disk: bool) -> None:
-    """Whoever continues decides as whoever went would have: what it learns from old records is not forgotten early."""
+    """A new owner decides as the old one would have: ids of old records are not forgotten early."""
     shop = Shop()
     shop.driver.clock.advance(3 * TTL_S)
     shop.run(1, after_ms=1)
@@ -207,12 +207,12 @@ def test_a_restart_does_not_turn_the_clock_back(empty_disk: bool) -> None:
 @pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("on_error", ["skip", "dead_letter"])
 def test_a_rejected_record_leaves_no_id_behind(on_error: OnError, batch: bool) -> None:
-    """Its next copy may be a replay of the dead letter by a mended handler: it must be processed, and once."""
+    """Its next copy may be a replay after a fix of the handler: it must be processed once."""
     shop = Shop(on_error=on_error, batch=batch)
     shop.run(1, BAD, 2, BAD)  # the second one is no duplicate: nothing was done for the first
     assert shop.results == [1, 3]
     assert shop.worker.progress().duplicates == 0
-    shop.mended = True
+    shop.fixed = True
     shop.run(BAD, BAD, 1)
     assert shop.results == [1, 3, 3 + BAD]
     assert shop.worker.progress().duplicates == 2
@@ -220,10 +220,10 @@ def test_a_rejected_record_leaves_no_id_behind(on_error: OnError, batch: bool) -
 
 @pytest.mark.parametrize("sent_again", ["before the replay", "after the replay"])
 def test_a_replay_and_a_copy_of_a_dead_letter_count_once_between_them(sent_again: str) -> None:
-    """Whoever mends a handler replays, while the producer may have sent the event again by itself."""
+    """After a fix the operator replays, while the producer may have sent the event again."""
     shop = Shop(on_error="dead_letter")
     shop.run(1, BAD)
-    shop.mended = True
+    shop.fixed = True
     if sent_again == "before the replay":
         shop.run(BAD)
     assert shop.driver.replay_dead_letters() == 1
@@ -239,7 +239,7 @@ def test_a_record_that_stops_its_task_is_processed_once_it_can_be(batch: bool) -
     shop = Shop(batch=batch)
     with pytest.raises(HandlerError, match="unlucky"):
         shop.run(1, 2, BAD, 4)
-    shop.mended = True
+    shop.fixed = True
     shop.driver.restart()
     shop.run(2, BAD)
     assert shop.results == [1, 3, 3 + BAD, 7 + BAD]
@@ -253,7 +253,7 @@ def test_a_record_that_is_tried_again_is_no_duplicate_of_itself(batch: bool) -> 
     while len(shop.calls) < 3:
         shop.driver.step()
         shop.driver.clock.advance(1.0)
-    shop.mended = True
+    shop.fixed = True
     shop.driver.run()
     assert shop.results == [1, 1 + BAD, 3 + BAD]
     assert shop.worker.progress().duplicates == 1
@@ -402,7 +402,7 @@ def test_a_reset_forgets_the_ids_with_the_rest_of_the_state() -> None:
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
-def test_duplicates_are_known_to_whoever_takes_the_task_over(end: str) -> None:
+def test_duplicates_are_known_to_the_next_owner(end: str) -> None:
     """Across a worker's death and across a handoff: the ids move with the task."""
     fleet = Fleet(partitions=6, dedup=Dedup(ttl_s=3600))
     fleet.start("a")

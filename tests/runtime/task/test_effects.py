@@ -63,7 +63,7 @@ def test_what_is_called_again_after_a_crash_has_its_key_again(step: Step) -> Non
 
 
 def test_keys_are_the_same_after_a_reset_and_in_a_replayed_dead_letter() -> None:
-    """Whoever replays the input on purpose does not charge anybody twice."""
+    """An intended replay of the input must not charge a customer twice."""
     effects = Effects()
     effects.failing = True
     effects.send(10)

@@ -89,7 +89,7 @@ def test_unreadable_headers_stop_the_task_under_stop() -> None:
     assert case.seen == [1]
 
 
-def test_unreadable_headers_that_nobody_reads_change_nothing() -> None:
+def test_unreadable_headers_that_are_not_read_change_nothing() -> None:
     """Key and value are whole: the record is processed as any other."""
     case = Case("stop")
     declared_app(case.app).main.bindings[0].function = lambda event, _ctx: case.seen.append(event.value)

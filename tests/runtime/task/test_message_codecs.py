@@ -97,6 +97,6 @@ def test_a_null_value_is_told_before_the_codec_sees_it() -> None:
 
 
 def test_a_table_has_no_message_for_its_codec() -> None:
-    """A row is read back from the disk, by whoever restores it."""
+    """A row is read back from the disk after a restore."""
     with pytest.raises(ConfigError, match=r"table main\.t: Numbered\.decode wants a message"):
         App("words").table("t", key=str, value=str, codec=Numbered())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""User code that raises what nobody expects: one record gets its policy, and the worker continues."""
+"""User code that raises unusual errors: the policy applies to one record, and the worker continues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAD = 2
 
 
 class Panic(BaseException):
-    """What a library in another language raises: not an Exception, so that nobody catches it by mistake."""
+    """An error of a library in another language. It is not an Exception, so `except Exception` misses it."""
 
 
 class Mute(BaseException):
@@ -87,7 +87,7 @@ class Case:
 def test_an_error_that_is_not_an_exception_gets_the_policy(
     place: str, raises: Callable[[], BaseException]
 ) -> None:
-    """It belongs to its record as any other does: what the record did is undone, and others go on."""
+    """The error belongs to its record: the record's writes are undone, and other records continue."""
     case = Case("dead_letter", raises, place)
     case.send(1, 2, 3)
     assert case.forwarded == [1, 3]

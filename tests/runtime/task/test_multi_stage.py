@@ -215,7 +215,7 @@ def test_a_group_may_feed_itself_and_groups_may_feed_each_other_in_a_circle() ->
 
 
 def test_a_cycle_that_never_ends_is_said_by_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a test it must not run for ever."""
+    """In a test it must not run forever."""
     monkeypatch.setattr("pipeline.testing.simulated_process.MAX_STEPS", 500)
     loop = App("loop")
     numbers = loop.topic("numbers", key=str, value=int)
@@ -247,7 +247,7 @@ def test_a_join_of_topics_with_different_counts_names_group_topics_and_counts() 
 def test_a_topic_between_groups_that_gets_partitions_stops_those_who_write_it_and_those_who_read_it(
     grown: object,
 ) -> None:
-    """Whoever writes it places keys by the new number from some moment on, apart from the reader's rows."""
+    """Its writers use the new number of partitions, so keys would leave the reader's rows."""
     name = getattr(grown, "name", "")
     shop = Shop()
     shop.send(20)
@@ -266,7 +266,7 @@ def test_a_topic_between_groups_that_gets_partitions_stops_those_who_write_it_an
     shop.check()
 
 
-def test_an_output_that_nobody_here_reads_stops_its_writers_once() -> None:
+def test_an_output_that_no_group_reads_stops_its_writers_once() -> None:
     """Its readers' keys move; whether they can cope only a person knows, and says so by the next start."""
     shop = Shop()
     shop.send(20)

@@ -139,7 +139,7 @@ def test_the_policy_is_applied_at_the_fourth_start(on_error: OnError, batch: boo
 
 
 def test_a_dead_letter_says_where_the_process_crashed() -> None:
-    """Whoever reads it has no core dump at hand."""
+    """The reader of the log has no core dump."""
     native = Native("dead_letter")
     native.send(BAD)
     native.crashes()

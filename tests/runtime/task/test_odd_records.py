@@ -81,7 +81,7 @@ def test_what_cannot_be_decoded_is_a_letter_with_the_very_bytes_and_is_not_tried
 def test_what_is_odd_and_allowed_reaches_the_handler(
     key_type: Any, value_type: Any, key: bytes | None, value: bytes | None, seen: tuple[Any, Any]
 ) -> None:
-    """Tombstones, empty texts and keys that nobody asked for."""
+    """Tombstones, empty texts and unexpected keys."""
     odd = Odd(key_type, value_type)
     odd.send(key, value)
     assert odd.seen == [seen]

@@ -75,7 +75,7 @@ def test_poison_stops_at_its_record_and_leaves_nothing_of_it(rig: Rig) -> None:
 
 
 def test_the_error_of_poison_tells_everything(rig: Rig) -> None:
-    """Task, place, handler, reason and the line: enough to mend it without a debugger."""
+    """Task, offset, handler, reason and line: enough to fix the handler without a debugger."""
     start(rig, "stop")
     with pytest.raises(PoisonError) as caught:
         rig.process(BAD)
@@ -200,7 +200,7 @@ def test_an_error_that_the_handler_catches_is_no_poison(rig: Rig) -> None:
 
 
 def test_a_mistake_of_the_program_stops_under_every_policy(rig: Rig) -> None:
-    """A table of another group fails for each record: skipping would pass over all of them."""
+    """A table of another group fails for each record, so `skip` would skip all records."""
     foreign = rig.app.group("hourly").table("t", key=str, value=int)
 
     @rig.app.handler(rig.inputs, on_error="skip")

@@ -160,7 +160,7 @@ def test_under_stop_the_task_ends_with_the_record_that_is_refused() -> None:
 
 
 def test_a_dead_letter_that_is_refused_stops_the_task() -> None:
-    """The record can neither be processed nor put aside: somebody has to look."""
+    """The record can be neither processed nor stored as a dead letter: the operator must act."""
     case = Case("dead_letter", _odd)
 
     def refuses(output: Output) -> str | None:
@@ -214,7 +214,7 @@ def test_a_crash_during_the_search_changes_nothing(step: Step, nth: int) -> None
     assert [letter.partition(" ")[0] for letter in case.letters] == ["500", "501"]
 
 
-def test_a_clock_that_goes_on_lets_later_timestamps_in() -> None:
+def test_a_clock_that_continues_lets_later_timestamps_in() -> None:
     """The bound moves with time: what is refused now need not be refused later."""
     case = Case("skip", lambda _case, value: {"timestamp_ms": 1_700_000_000_000 + value * 1000})
     case.driver.broker.configure("out", {"message.timestamp.after.max.ms": str(HOUR_MS)})

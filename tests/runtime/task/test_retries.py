@@ -78,7 +78,7 @@ class Shaky:
 
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_record_that_works_at_last_counts_once_and_in_its_order(batch: bool) -> None:
-    """The service is back after two tries: nobody can tell from the results that it was away."""
+    """The service answers after two attempts: the results do not show the outage."""
     shaky = Shaky(batch=batch)
     shaky.failing = {2: 2}
     shaky.send(1, 2, 3, 4)
@@ -131,7 +131,7 @@ def test_waits_double_up_to_a_minute() -> None:
     assert shaky.sent == [1]
 
 
-def test_other_partitions_and_topics_go_on_meanwhile() -> None:
+def test_other_partitions_and_topics_continue_meanwhile() -> None:
     """One thread runs all tasks: a wait that held it would stop the whole worker."""
     shaky = Shaky(partitions=2)
     shaky.failing = {1: 1}

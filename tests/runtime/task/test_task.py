@@ -1,4 +1,4 @@
-"""A live task on in-memory ports: what is sealed, and what goes on beside it."""
+"""A live task on in-memory ports: what is sealed, and what continues meanwhile."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_what_is_processed_after_the_seal_is_no_part_of_the_sealed_commit() -> N
 
 
 def test_a_task_that_is_given_up_commits_what_is_open_first_and_takes_nothing_more() -> None:
-    """The release entry is its last word: whoever comes next goes on from the positions in it."""
+    """The release entry is the last one: the next owner continues from its positions."""
     sums = Sums(deferred=True)
     sums.send(1)
     sums.driver.run()

@@ -40,7 +40,7 @@ def test_the_hash_does_not_depend_on_how_lines_were_taken() -> None:
     assert _lines(data).skip_to(len(data), 4) == whole.mark()
 
 
-def test_skipping_goes_on_behind_the_lines_looked_at_before() -> None:
+def test_skipping_continues_behind_the_lines_looked_at_before() -> None:
     """The sample that decides the columns' types must not be lost or loaded twice."""
     lines = _lines(b"one\ntwo\nthree\nfour")
     assert lines.peek(5) == [b"one\n", b"two\n"]

@@ -54,14 +54,14 @@ def test_files_of_many_members_are_read_to_their_end(tmp_path: Path, pack: Any) 
     assert _read(_file(tmp_path, "rows.jsonl", data)) == TEXT
 
 
-def test_zstd_frames_without_content_are_passed_over(tmp_path: Path) -> None:
+def test_zstd_frames_without_content_are_skipped(tmp_path: Path) -> None:
     """A parallel packer writes one first."""
     skipped = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
     assert _read(_file(tmp_path, "rows.jsonl.zst", skipped + _zstd(TEXT))) == TEXT
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, _zstd])
-def test_a_file_that_was_cut_off_is_never_taken_for_a_whole_one(tmp_path: Path, pack: Any) -> None:
+def test_a_truncated_file_is_never_read_as_a_complete_one(tmp_path: Path, pack: Any) -> None:
     """Half of a download must not pass for an hour with half of the events."""
     random_text = random.Random(3).randbytes(100_000).hex().encode()
     packed = pack(random_text)
@@ -72,7 +72,7 @@ def test_a_file_that_was_cut_off_is_never_taken_for_a_whole_one(tmp_path: Path, 
 
 
 def test_a_damaged_zstd_file_says_where(tmp_path: Path) -> None:
-    """The packed place is what tools to mend it ask for."""
+    """Repair tools need the position in the compressed file."""
     packed = bytearray(_zstd(TEXT) + _zstd(TEXT))
     packed[len(packed) // 2 : len(packed) // 2 + 4] = b"\0\0\0\0"
     with pytest.raises(OSError, match=r"damaged after compressed byte [\d,]+"):

@@ -130,7 +130,7 @@ def test_keys_ids_and_times_come_from_their_columns() -> None:
     st.integers(1, 12),
     st.integers(0, 100),
 )
-def test_from_each_row_a_load_goes_on_with_what_is_left(
+def test_from_each_row_a_load_continues_with_what_is_left(
     sizes: list[int], group: int, rows: int, stop: int
 ) -> None:
     """Row groups and batches begin and end anywhere."""

@@ -71,7 +71,7 @@ def test_line_ends_byte_order_marks_and_a_bare_last_line_make_no_difference(
     assert batch.end.offset == len(data)
 
 
-def test_blank_lines_are_passed_over() -> None:
+def test_blank_lines_are_skipped() -> None:
     """They are common at the end of a file and hold nothing."""
     batch = _read("\nid\n1\n\n2\n\n\n")
     assert _values(batch) == [{"id": 1}, {"id": 2}]
@@ -91,7 +91,7 @@ def test_columns_that_are_not_all_numbers_are_text_throughout() -> None:
     assert _values(batch) == [{"zip": "02134", "n": 1, "flag": "1"}, {"zip": "90210", "n": 2, "flag": "0"}]
 
 
-def test_a_load_that_goes_on_keeps_the_text_columns_it_began_with() -> None:
+def test_a_load_that_continues_keeps_the_text_columns_it_began_with() -> None:
     """A file that has grown could be judged differently by its new beginning."""
     rows = _rows("a,b\n1,2\n", decided=("a",))
     assert rows.text_columns == ("a",)

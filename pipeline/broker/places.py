@@ -2,21 +2,25 @@
 
 There is one cache directory per user, so that `start` and `stop` find the same broker from any working directory:
 `$PIPELINE_CACHE_DIR`, or `exactly-once-pipeline` below `$XDG_CACHE_HOME` or `~/.cache`. A start recreates everything in
-it except the records of the development brokers.
+it except the records of the development brokers. A kernel lock (flock) allows one process at a time to install, start
+or stop a broker in a directory. It ends with its process, so nothing must be cleaned up after a crash.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.broker.errors import BrokerError
+from pipeline.broker.progress import Report, StepProgress, silent
 from pipeline.directories import make_private
+from pipeline.ports import Deadline, SystemClock
 
-__all__ = ["cache_dir", "default_data_dir", "explain_os_errors", "make_dir", "write_atomically"]
+__all__ = ["cache_dir", "default_data_dir", "exclusive", "explain_os_errors", "make_dir", "write_atomically"]
 
 
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -77,3 +81,27 @@ def explain_os_errors(path: Path) -> Iterator[None]:
                 f"{path} is not a directory", hint="choose another with --data-dir or PIPELINE_CACHE_DIR"
             ) from error
         raise
+
+
+_POLL_S = 0.05
+
+
+@contextmanager
+def exclusive(lock: Path, *, timeout_s: float, report: Report = silent) -> Iterator[None]:
+    """Hold `lock` during the block. Raises BrokerError if another process holds it for `timeout_s`."""
+    with explain_os_errors(lock):
+        file = lock.open("ab")
+    with file:
+        deadline = Deadline(SystemClock(), timeout_s, _POLL_S)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                report(StepProgress("waiting for another process that is doing the same"))
+            if not deadline.pause():
+                raise BrokerError(
+                    f"another process has held {lock} for {timeout_s:.0f} s",
+                    hint=f"see which one with `fuser {lock}`, end it, and try again",
+                )
+        yield

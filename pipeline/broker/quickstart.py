@@ -16,9 +16,8 @@ from pathlib import Path
 
 from pipeline.broker import checks, launch
 from pipeline.broker.errors import BrokerError
-from pipeline.broker.exclusive import exclusive
 from pipeline.broker.node import JavaRuntime
-from pipeline.broker.places import make_dir
+from pipeline.broker.places import exclusive, make_dir
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.processes import end
 from pipeline.broker.progress import Report, StepProgress, silent

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from pipeline.cli.options import counted, say
 from pipeline.ops.loading.file_sequence import FileSequence
 from pipeline.ops.loading.files import InputFile
+from pipeline.ops.loading.limits import RateLimit
 from pipeline.ops.loading.loader import Loader
 from pipeline.ops.loading.positions import LoadPosition
-from pipeline.ops.loading.rate_limit import RateLimit
 
 __all__ = ["LoadReport"]
 

@@ -25,11 +25,10 @@ from pipeline.ops.loading.file_sequence import FileSequence, Reading
 from pipeline.ops.loading.files import InputFile, find_files, one_format
 from pipeline.ops.loading.formats.opening import STANDARD_INPUT
 from pipeline.ops.loading.formats.rows import MissingKey
-from pipeline.ops.loading.limits import DEFAULT_RECORD_BYTES, record_bytes, row_limits
+from pipeline.ops.loading.limits import DEFAULT_RECORD_BYTES, RateLimit, paced_rows, record_bytes, row_limits
 from pipeline.ops.loading.loader import LoadEnvironment, Loader, find_topic
 from pipeline.ops.loading.positions import Format as FormatName
 from pipeline.ops.loading.positions import LoadOptions
-from pipeline.ops.loading.rate_limit import RateLimit, paced_rows
 from pipeline.ports import SystemClock, TopicInfo
 from pipeline.processes.system import SystemRandom, ThreadExecutor
 

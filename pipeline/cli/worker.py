@@ -6,6 +6,9 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,18 +16,23 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from structlog import get_logger
 
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import KafkaOption, say
-from pipeline.cli.processes import run_processes
-from pipeline.cli.progress import ProgressLine
+from pipeline.cli.options import KafkaOption, counted, say
 from pipeline.config import WorkerSettings, load_settings
+from pipeline.core.membership import check_worker_id
 from pipeline.errors import PipelineError
-from pipeline.processes.lifeline import ended_by, tie
+from pipeline.ports import SystemClock
+from pipeline.processes.lifeline import TiedProcess, ended_by, tie
+from pipeline.processes.signals import heard_signals
+from pipeline.processes.supervisor import Supervisor, process_id
+from pipeline.processes.system import SystemRandom
 from pipeline.processes.wiring import run_app, with_worker_id
+from pipeline.runtime.counters import WorkerCounters
 
-__all__ = ["worker"]
+__all__ = ["ProgressLine", "run_processes", "worker"]
 
 _DEFAULTS = WorkerSettings()
 
@@ -134,3 +142,77 @@ def worker(
 def _end_line(line: ProgressLine | None) -> None:
     if line is not None:
         line.end()
+
+
+class ProgressLine:
+    """One line on the terminal, rewritten each second. With `processes`, it has the sums over that many."""
+
+    def __init__(self, processes: int | None = None) -> None:
+        self._head = f"processes: {processes}  " if processes else ""
+        self._last = (time.monotonic(), 0)
+        self._shown = False
+
+    def end(self) -> None:
+        """End the line, so that the next output starts on a new line."""
+        if self._shown:
+            sys.stderr.write("\n")
+            self._shown = False
+
+    def __call__(self, progress: WorkerCounters) -> None:
+        now = time.monotonic()
+        before, records = self._last
+        rate = (progress.records - records) / max(now - before, 1e-9)
+        self._last = (now, progress.records)
+        self._shown = True
+        tasks = f"{progress.live} live"
+        if progress.restoring:
+            tasks += f", {progress.restoring} restoring"
+        if progress.standby:
+            tasks += f", {progress.standby} standby"
+        if progress.failed:
+            tasks += f", {progress.failed} FAILED"
+        if progress.retried:
+            tasks += f"  {counted(progress.retried, 'attempt')} failed"
+        if progress.duplicates:
+            tasks += f"  {counted(progress.duplicates, 'duplicate')} dropped"
+        if progress.late_duplicates:
+            tasks += f"  {counted(progress.late_duplicates, 'late duplicate')} processed"
+        rows = f"{counted(progress.rows, 'row')}  " if progress.rows else ""
+        sys.stderr.write(
+            f"\r\x1b[K{self._head}{counted(progress.records, 'record')}  {rate:,.0f}/s  "
+            f"{counted(progress.outputs, 'output')}  {rows}{counted(progress.commits, 'commit')}  tasks: {tasks}"
+        )
+        sys.stderr.flush()
+
+
+def run_processes(
+    count: int, settings: WorkerSettings, report: Callable[[WorkerCounters], None] | None = None
+) -> int:
+    """Run `count` worker processes until SIGTERM or SIGINT. Return the exit code.
+
+    Each process has the arguments of this one, its own worker id `<worker_id>-<n>`, and its own state directory
+    `<state_dir>/process.<n>`. The names of apps have no dot, so the directory cannot be that of an app. It does not
+    contain the worker's name, so that a container that restarts under another name finds its state.
+
+    Raises:
+        ConfigError: The worker id is not valid.
+    """
+    check_worker_id(process_id(settings.worker_id, count))
+
+    def start(name: str, number: int, code_before: int) -> TiedProcess:
+        place = str(settings.state_dir / f"process.{number}")
+        command = [*_this_command(), "--worker-id", name, "--state-dir", place, "--supervised"]
+        return TiedProcess(command, code_before)
+
+    supervisor = Supervisor(
+        settings.worker_id, count, start, SystemClock(), SystemRandom(), get_logger("pipeline")
+    )
+    stop = threading.Event()
+    with heard_signals(stop):
+        return supervisor.run(stop, settings.stop_timeout_s, report)
+
+
+def _this_command() -> list[str]:
+    """The command as it was typed, so that it finds the same modules. Of two equal options, the last one counts."""
+    typed = [word for word in sys.orig_argv[1:] if word != "--"]
+    return [sys.executable, *typed]

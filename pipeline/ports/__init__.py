@@ -6,17 +6,20 @@ the fakes and on the adapters.
 """
 
 from pipeline.core.records import EARLIEST_MS, Output, Record, kept_timestamp
-from pipeline.ports.checkpoints import CheckpointStore, StoredObject
-from pipeline.ports.cluster import Cluster, TopicInfo, TopicSpec
+from pipeline.ports.cluster import Cluster, Members, TopicInfo, TopicSpec
 from pipeline.ports.crashes import CrashLog, Ending
-from pipeline.ports.events import EventClient, EventClients, Report
 from pipeline.ports.journal import JournalBounds, JournalReader
 from pipeline.ports.log_fields import error_fields, record_fields, task_fields
-from pipeline.ports.members import Members
-from pipeline.ports.producer import TransactionalClient, TransactionalClients
+from pipeline.ports.producer import (
+    EventClient,
+    EventClients,
+    Report,
+    TransactionalClient,
+    TransactionalClients,
+)
 from pipeline.ports.source import PartitionFailure, Polled, Source, Sources
 from pipeline.ports.steps import Step, Steps
-from pipeline.ports.store import Snapshot, SnapshotFile, Staged, Store, Stores
+from pipeline.ports.store import CheckpointStore, Snapshot, SnapshotFile, Staged, Store, StoredObject, Stores
 from pipeline.ports.system import Clock, Executor, Logger, Pending, Random, SystemClock
 from pipeline.ports.waiting import Attempts, Deadline, growing
 

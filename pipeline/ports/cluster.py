@@ -1,14 +1,14 @@
-"""The port to topics and cluster administration: `Cluster`."""
+"""The ports to topics and cluster administration, `Cluster`, and to consumer groups, `Members`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.core.names import TopicPartition
 
-__all__ = ["Cluster", "TopicInfo", "TopicSpec"]
+__all__ = ["Cluster", "Members", "TopicInfo", "TopicSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +112,26 @@ class Cluster(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Members(Protocol):
+    """The membership of this process in the group of its app's workers."""
+
+    def join(self, consumer_group: str, topic: str, client_id: str, progress: Callable[[], object]) -> None:
+        """Become a dynamic member, and stay one while `progress` keeps returning new values.
+
+        `topic`: any topic that exists, because a member must subscribe to one. Returns at once; joining continues in
+        the background. May raise ConfigError.
+        """
+        ...
+
+    def announce(self, topic: str, notes: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write (key, value) records outside of a transaction, and wait for delivery. From any thread.
+
+        May raise UnreachableError.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Leave the group at once. Does nothing before `join`. Never raises."""
+        ...

@@ -1,4 +1,4 @@
-"""The port to the local state of tasks: `Store`, opened by `Stores`."""
+"""The ports to the state of tasks: `Store`, on the local disk, and `CheckpointStore`, in an object store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from pipeline.core.names import TaskId
 
-__all__ = ["Snapshot", "SnapshotFile", "Staged", "Store", "Stores"]
+__all__ = ["CheckpointStore", "Snapshot", "SnapshotFile", "Staged", "Store", "StoredObject", "Stores"]
 
 
 class SnapshotFile(NamedTuple):
@@ -124,4 +124,35 @@ class Stores(Protocol):
 
     def stage(self, task: TaskId) -> Staged:
         """Start a copy of a state. Deletes the rest of an earlier attempt. Raises ConfigError."""
+        ...
+
+
+class StoredObject(NamedTuple):
+    """An object in a checkpoint store. `modified_ms`: the time of its last write, by the store's clock."""
+
+    name: str
+    size: int
+    modified_ms: int
+
+
+class CheckpointStore(Protocol):
+    """Stores objects under names whose parts are separated by slashes. Thread-safe.
+
+    Every call may raise CheckpointStoreError: the store does not answer in time, refuses the request, or is full.
+    """
+
+    def put(self, name: str, content: Iterable[bytes], size: int) -> None:
+        """Write an object of `size` bytes, atomically and durably. Also raises what `content` raises."""
+        ...
+
+    def get(self, name: str) -> Iterator[bytes]:
+        """The content of an object in pieces of a few MiB. Raises DamagedCheckpointError if it does not exist."""
+        ...
+
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose names begin with `prefix`, in any order. `prefix` ends with a slash."""
+        ...
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete objects. Names that do not exist are ignored."""
         ...

@@ -1,12 +1,22 @@
-"""Event ids: what a duplicate is recognised by. They travel in the header `event-id`, as bytes."""
+"""Event ids, by which a duplicate is detected, and what must not be shared with a forked process.
+
+An id is in the header `event-id`, as bytes. A fork leaves in the child clients without their threads, and locks whose
+holders do not exist there. An object with such resources registers itself (`tell_in_children`), and is called in the
+child before anything else runs there.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
-__all__ = ["event_id", "forget_random", "new_event_id"]
+from pipeline.producing.delivery import renew_lock
+
+__all__ = ["event_id", "forget_random", "leave_behind", "new_event_id", "tell_in_children"]
 
 _MOST_BYTES = 1024
 _AT_ONCE = 256
@@ -64,3 +74,28 @@ def _random_ends() -> Iterator[bytes]:
             for part in (digits[at : at + 20] for at in range(0, len(digits), 20))
         ]
     )
+
+
+T = TypeVar("T")
+
+_KNOWN: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
+
+
+def tell_in_children(one: T, forked: Callable[[T], None]) -> None:
+    """Call `forked(one)` in each child of this process, as long as `one` lives. `forked` must not refer to it."""
+    _KNOWN[one] = forked
+
+
+def leave_behind(client: object) -> None:
+    """Never release the parent's client, not at the end of the process either: it would wait for its threads."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
+
+
+def _in_child() -> None:
+    renew_lock()
+    forget_random()
+    for one, forked in list(_KNOWN.items()):
+        forked(one)
+
+
+os.register_at_fork(after_in_child=_in_child)

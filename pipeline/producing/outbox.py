@@ -28,7 +28,7 @@ from pipeline.ports import EventClient, EventClients, Logger, error_fields
 from pipeline.producing.delivery import OnDelivery, RuntimeDelivery
 from pipeline.producing.encoding import Encoded
 from pipeline.producing.failures import named, text_of, undelivered
-from pipeline.producing.forks import leave_behind, tell_in_children
+from pipeline.producing.ids import leave_behind, tell_in_children
 
 __all__ = ["Outbox"]
 

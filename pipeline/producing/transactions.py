@@ -48,7 +48,7 @@ from pipeline.errors import (
 )
 from pipeline.ports import Output, SystemClock, TransactionalClients
 from pipeline.producing.encoding import Encoder
-from pipeline.producing.forks import leave_behind, tell_in_children
+from pipeline.producing.ids import leave_behind, tell_in_children
 from pipeline.transactions.engine import TransactionEngine
 
 __all__ = ["Transaction", "TransactionalSender"]

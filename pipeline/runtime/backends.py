@@ -1,4 +1,7 @@
-"""The groups of a worker at its start: each group's plan, checked against the cluster, and its backend."""
+"""What a worker makes at its start: each group's plan, checked against the cluster, and its backend.
+
+`Resources` makes the resources of handlers, such as clients, at their first use.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from pipeline.runtime.live_task import TaskBackend
 from pipeline.runtime.plan import GroupPlan, plan_groups
 from pipeline.runtime.sinks.backend import SinkBackend
 
-__all__ = ["plan_backends"]
+__all__ = ["Resources", "plan_backends"]
 
 
 def plan_backends(
@@ -53,3 +56,23 @@ def _planned(
     for plan in lacking:
         create_dead_letter_topics(plan.id, plan.partitions, plan.largest_input, replication, environment)
     return plan_groups(app, groups, environment) if lacking else (plans, senders)
+
+
+class Resources:
+    """The resources of one worker. Processing thread only."""
+
+    def __init__(self) -> None:
+        self._made: dict[DeclaredResource[Any], Any] = {}
+
+    def get(self, resource: DeclaredResource[Any]) -> Any:
+        """This worker's instance. Raises what its factory raises."""
+        if resource not in self._made:
+            self._made[resource] = resource.factory()
+        return self._made[resource]
+
+    def close(self) -> None:
+        """Close the resources that have a `close` method, and drop all."""
+        for made in self._made.values():
+            if callable(getattr(made, "close", None)):
+                made.close()
+        self._made.clear()

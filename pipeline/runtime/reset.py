@@ -4,7 +4,7 @@ A reset appends a RESET entry (`runtime/commit/admin_entry.py`): the state is em
 and the history continues. A crash before its commit changes nothing. After it, every restore, with any local state,
 reaches the RESET entry and continues with an empty state. A worker that runs the task restores it by itself. The entry
 has the current topics and schemas, so a reset also allows a change that `core.recovery.check_identity` refuses. A sink
-group has no journal: `runtime/sinks/reset.py`.
+group has no journal: its positions are in its database (`reset_positions`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pipeline.api.group import DeclaredGroup
 from pipeline.config import WorkerSettings
 from pipeline.core.journal import EntryKind, Identity
 from pipeline.core.names import TaskId, TopicPartition, is_replays
+from pipeline.core.sink_positions import PositionRow, next_epoch
 from pipeline.errors import FatalTaskError, InputError
 from pipeline.ports import JournalReader
 from pipeline.runtime.commit.admin_entry import append_entry, last_of
@@ -26,9 +27,19 @@ from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan, plan_groups
 from pipeline.runtime.restore.retirement import refuse_retired
-from pipeline.runtime.sinks.reset import read_positions, reset_positions
+from pipeline.runtime.sinks.backend import inputs_now, rows_of, sessions_of
 
-__all__ = ["InputReset", "StartAt", "TaskReset", "plan_reset", "reset_task", "start_at", "timestamp_of"]
+__all__ = [
+    "InputReset",
+    "StartAt",
+    "TaskReset",
+    "plan_reset",
+    "read_positions",
+    "reset_positions",
+    "reset_task",
+    "start_at",
+    "timestamp_of",
+]
 
 # The last entries that are searched for a task's topics. More would be slow for a large journal.
 IDENTITY_SEARCH = (1, 100, 10_000)
@@ -254,3 +265,38 @@ def _behind_replays(reader: JournalReader, partition: TopicPartition, position: 
     """The position after the waiting replays, which belong to the discarded history. Unchanged if there are none."""
     waits = next(reader.read(partition, position, end), None) is not None  # markers have offsets, too
     return end if waits else position
+
+
+def read_positions(plan: GroupPlan, environment: Environment) -> dict[TaskId, dict[str, PositionRow]]:
+    """The rows of each task, by topic. Raises SinkUnreachableError, ConfigError."""
+    sessions = sessions_of(plan, environment)
+    try:
+        with sessions.one() as session:
+            session.prepare()
+            rows = rows_of(plan, session)
+    finally:
+        sessions.close()
+    return {task: {row.topic: row for row in rows if row.partition == task.partition} for task in plan.tasks}
+
+
+def reset_positions(
+    task: TaskId, plan: GroupPlan, positions: Mapping[str, int], environment: Environment
+) -> int:
+    """Reset the task.
+
+    Returns the new epoch. Raises SinkUnreachableError, RetriableError, UnknownOutcomeError: retry.
+    """
+    sessions, inputs = sessions_of(plan, environment), inputs_now(plan)
+    try:
+        with sessions.one() as session:
+            session.begin()
+            epoch = next_epoch(session.lock(task), 0)
+            rows = [
+                PositionRow(topic, task.partition, position, epoch, "", "", *inputs[topic])
+                for topic, position in positions.items()
+            ]
+            session.put(task.group_id, rows, keep=False)
+            session.commit()
+    finally:
+        sessions.close()
+    return epoch

@@ -17,7 +17,7 @@ from pipeline.errors import DisplacedError, PipelineError
 from pipeline.ports import Pending, Record
 from pipeline.runtime.assignment.ownership import Ownership
 from pipeline.runtime.assignment.retried import RetriedRecords
-from pipeline.runtime.backends import plan_backends
+from pipeline.runtime.backends import Resources, plan_backends
 from pipeline.runtime.checkpoints.checkpointer import Checkpointer
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.counters import WorkerCounters, counts_of
@@ -27,7 +27,6 @@ from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.maintenance import Maintenance
-from pipeline.runtime.resources import Resources
 from pipeline.runtime.task_lifecycle import TaskLifecycle
 from pipeline.runtime.watchdog import AtWork
 

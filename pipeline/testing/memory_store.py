@@ -1,4 +1,7 @@
-"""Task states in memory: `MemoryStores`. They outlive the handles, as files outlive a process."""
+"""The local disk in memory: the states of tasks, `MemoryStores`, and the crash log, `MemoryCrashLog`.
+
+Both outlive a process that crashes.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ import msgspec
 
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, CorruptStateError, InvariantError
-from pipeline.ports import SnapshotFile
+from pipeline.ports import Ending, SnapshotFile
 from pipeline.testing.faults import Faults
 
-__all__ = ["MemorySnapshot", "MemoryStaged", "MemoryStore", "MemoryStores"]
+__all__ = ["MemoryCrashLog", "MemorySnapshot", "MemoryStaged", "MemoryStore", "MemoryStores"]
 
 _FIRST_USER_KEY = b"\x00\x00\x00\x01"
 _KEPT_BATCHES = 64  # how far back `crash` can lose what was applied
@@ -242,3 +245,58 @@ def _write(state: _State, writes: Mapping[bytes, bytes | None]) -> None:
             state.values.pop(key, None)
         else:
             state.values[key] = value
+
+
+_THREAD = 1
+_FOREIGN = 2
+
+
+class MemoryCrashLog:
+    """`ports.CrashLog`. It outlives the worker, as files outlive a process; `crash` does what a fatal signal does."""
+
+    def __init__(self) -> None:
+        self._process = ""
+        self._begun = False
+        self._place = b""
+        self._span = (0, 0)
+        self._left = False
+        self._trace = ""
+        self._saved: dict[str, bytes] = {}
+        self._app = ""
+
+    def crash(self, reason: str = "Segmentation fault", *, here: bool = True) -> None:
+        """The fault handler's trace of a fatal signal. `here`: the processing thread got it."""
+        thread = _THREAD if here else _FOREIGN
+        self._trace = (
+            f"Fatal Python error: {reason}\n\nCurrent thread 0x{thread:016x} (most recent call first):\n"
+            '  File "library.py", line 1 in crash\n'
+        )
+
+    def previous(self, app: str) -> Ending | None:
+        self._app, self._begun = app, False
+        if not self._process:
+            return None
+        return Ending(self._process, self._left, self._place, *self._span, _THREAD, self._trace)
+
+    def load(self) -> bytes:
+        return self._saved.get(self._app, b"")
+
+    def save(self, data: bytes) -> None:
+        self._saved[self._app] = data
+
+    def begin(self, process: str) -> None:
+        self._process, self._begun = process, True
+        self._place, self._span, self._left, self._trace = b"", (0, 0), False, ""
+
+    def handling(self, place: bytes, first: int, last: int) -> None:
+        if not self._begun:
+            raise InvariantError("records are handled before the crash log has begun")
+        self._place, self._span = place, (first, last)
+
+    def handled(self) -> None:
+        if not self._trace:  # a process that is gone does nothing more
+            self._place = b""
+
+    def leave(self) -> None:
+        if self._begun:
+            self._left, self._begun = True, False

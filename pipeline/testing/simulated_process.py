@@ -26,10 +26,9 @@ from pipeline.testing.guard import guarded
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_checkpoints import MemoryCheckpointStore
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
-from pipeline.testing.memory_crashes import MemoryCrashLog
 from pipeline.testing.memory_database import MemoryDatabases
 from pipeline.testing.memory_members import MemoryMembers
-from pipeline.testing.memory_store import MemoryStores
+from pipeline.testing.memory_store import MemoryCrashLog, MemoryStores
 
 __all__ = ["SimulatedCrash", "SimulatedProcess"]
 

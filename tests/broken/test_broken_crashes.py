@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import pipeline.cli.ending
+import pipeline.cli.main
 import pipeline.core.crashes
 import pipeline.rocksdb.forks
 import pipeline.runtime.assignment.ownership
@@ -111,7 +111,7 @@ ROWS = [
     ),
     Broken(
         "a command that leaves threads behind ends with 0",
-        pipeline.cli.ending._end,
+        pipeline.cli.main._end,
         "    os._exit(code)\n",
         "    os._exit(0)\n",
         "tests/cli/test_ending.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import pipeline.producing.forks
+import pipeline.producing.ids
 import pipeline.producing.outbox
 import pipeline.producing.transactions
 import pipeline.transactions.engine
@@ -27,7 +27,7 @@ ROWS = [
     ),
     Broken(
         "a forked child makes the ids that its parent makes",
-        pipeline.producing.forks._in_child,
+        pipeline.producing.ids._in_child,
         "    forget_random()\n",
         "",
         "tests/producing/test_forks.py",

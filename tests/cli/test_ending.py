@@ -9,9 +9,9 @@ import pytest
 
 MAIN = """
 import multiprocessing, sys, threading, time
-import pipeline.cli.ending, pipeline.cli.main as command
+import pipeline.cli.main, pipeline.cli.main as command
 
-pipeline.cli.ending.LINGER_S = {linger_s}
+pipeline.cli.main.LINGER_S = {linger_s}
 {left}
 def run():
     {end}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from pipeline.cli.examples import EXAMPLES
+from pipeline.cli.help import EXAMPLES
 from pipeline.cli.main import assemble
 from tests.cli.test_help import PATHS, _help
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.cli.progress import ProgressLine
+from pipeline.cli.worker import ProgressLine
 from pipeline.runtime.counters import WorkerCounters
 from tests.cli.conftest import Run
 

@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import InvariantError
 from pipeline.ports import CrashLog
 from pipeline.rocksdb.crash_files import CrashFiles
-from pipeline.testing.memory_crashes import MemoryCrashLog
+from pipeline.testing.memory_store import MemoryCrashLog
 
 Open = Callable[[], CrashLog]
 LONG = b"x" * 900

@@ -1,4 +1,7 @@
-"""The limits that a topic's configuration sets for records, so that an error can name the line. Pure."""
+"""The limits of a load: what a topic's configuration allows in a record, and the rate.
+
+A row that the topic would refuse is found before it is sent, so an error can name the line.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from collections.abc import Mapping
 
 from pipeline.ops.loading.formats.cells import MAX_TIMESTAMP_MS
 from pipeline.ops.loading.formats.rows import RowLimits
+from pipeline.ports import Clock
 
-__all__ = ["DEFAULT_RECORD_BYTES", "record_bytes", "row_limits"]
+__all__ = ["DEFAULT_RECORD_BYTES", "RateLimit", "paced_rows", "record_bytes", "row_limits"]
 
 DEFAULT_RECORD_BYTES = 1_048_588
 _OVERHEAD_BYTES = 1_024  # the batch around a record, and its headers
@@ -33,3 +37,26 @@ def row_limits(config: Mapping[str, str], batch_rows: int, now_ms: int) -> RowLi
         oldest_ms=max(0, oldest_ms),
         newest_ms=newest_ms,
     )
+
+
+_COMMITS_PER_S = 10
+
+
+class RateLimit:
+    """Call the object with the number of records loaded since its creation. It waits until more are allowed."""
+
+    def __init__(self, rate: int, clock: Clock) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._began_s = clock.monotonic_s()
+
+    def __call__(self, records: int) -> None:
+        due_s = self._began_s + records / self._rate
+        wait_s = due_s - self._clock.monotonic_s()
+        if wait_s > 0:
+            self._clock.sleep(wait_s)
+
+
+def paced_rows(rate: int, rows: int) -> int:
+    """The rows of one transaction, at most `rows`: with a low rate, transactions are small and frequent."""
+    return max(1, min(rows, rate // _COMMITS_PER_S))

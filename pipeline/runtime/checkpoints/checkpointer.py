@@ -24,8 +24,7 @@ from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import CheckpointStoreError, PipelineError
 from pipeline.ports import Pending, Step, error_fields, task_fields
-from pipeline.runtime.checkpoints.throttle import Throttle
-from pipeline.runtime.checkpoints.upload import Attempt, Known, Made, clean_up
+from pipeline.runtime.checkpoints.upload import Attempt, Known, Made, Throttle, clean_up
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.task.task import Task

@@ -22,6 +22,7 @@ by a list that was made while it was the owner, and truncates entries that no la
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -51,14 +52,43 @@ from pipeline.errors import (
     PipelineError,
     RetriableError,
 )
-from pipeline.ports import CheckpointStore, Snapshot, SnapshotFile, Step, Store, error_fields, task_fields
-from pipeline.runtime.checkpoints.throttle import Throttle
+from pipeline.ports import (
+    CheckpointStore,
+    Clock,
+    Snapshot,
+    SnapshotFile,
+    Step,
+    Store,
+    error_fields,
+    task_fields,
+)
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.download import read_manifest
 
-__all__ = ["Attempt", "Known", "Made", "clean_up", "listed"]
+__all__ = ["Attempt", "Known", "Made", "Throttle", "clean_up", "listed"]
 
 NONCE_BYTES = 8
+
+
+class Throttle:
+    """Shared by threads. `bytes_per_s` 0: no limit."""
+
+    def __init__(self, bytes_per_s: int, clock: Clock) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._free_s = clock.monotonic_s()
+
+    def take(self, count: int) -> None:
+        """Wait until `count` more bytes may be transferred. Unused capacity is not saved up."""
+        if not self._bytes_per_s:
+            return
+        with self._lock:
+            now = self._clock.monotonic_s()
+            begin = max(now, self._free_s)
+            self._free_s = begin + count / self._bytes_per_s
+        if begin > now:
+            self._clock.sleep(begin - now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.runtime.checkpoints.throttle import Throttle
+from pipeline.runtime.checkpoints.upload import Throttle
 from pipeline.testing import ManualClock
 
 

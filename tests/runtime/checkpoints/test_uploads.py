@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from pipeline.errors import RetriableError
-from pipeline.runtime.checkpoints.throttle import Throttle
-from pipeline.runtime.checkpoints.upload import Attempt, Known
+from pipeline.runtime.checkpoints.upload import Attempt, Known, Throttle
 from pipeline.runtime.task.task import Task
 from pipeline.testing.memory_store import MemorySnapshot
 from tests.support.runtime.checkpointed import (

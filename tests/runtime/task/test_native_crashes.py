@@ -13,7 +13,7 @@ from pipeline.core.names import workers_group
 from pipeline.errors import ConfigError, HandlerError, PipelineError
 from pipeline.ports import Step
 from pipeline.testing import SimulatedCrash, TestDriver
-from pipeline.testing.memory_crashes import MemoryCrashLog
+from pipeline.testing.memory_store import MemoryCrashLog
 
 BAD = 13
 DSN = "postgresql://localhost/native"

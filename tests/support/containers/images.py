@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.broker import BrokerError, cache_dir
-from pipeline.broker.install import ensure_installed, shipped_lock
-from pipeline.broker.maven import java_version, own_java
+from pipeline.broker.install import ensure_installed, java_version, own_java, shipped_lock
 from tests.support.containers.engine import CommandError, Engine, UnavailableError, must
 
 __all__ = ["ROOT", "Images", "build_images"]

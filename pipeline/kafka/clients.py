@@ -151,7 +151,7 @@ def consumer(settings: KafkaSettings, consumer_group: str) -> Properties:
         tuning={
             # The fetcher sleeps this long when the queue is full. The default of 1000 halves the throughput.
             "fetch.queue.backoff.ms": "3",
-            # A broker that lost its controllers answers fetches without an error, so no error triggers a refresh.
+            # A stale leader answers fetches without an error, so no error triggers a refresh.
             "topic.metadata.refresh.interval.ms": "30000",
             # Each broker has one fetch request at a time, and a rewound partition waits for the current one.
             "fetch.wait.max.ms": "100",

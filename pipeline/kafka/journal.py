@@ -63,7 +63,7 @@ class KafkaJournalReader:
         """The stable end of each partition, requested through every broker.
 
         Returns the answer with the newest leader epoch, or the highest of equal epochs. Raises UnreachableError unless
-        most of the brokers answer, because a broker that lost its controllers also answers.
+        most of the brokers answer, because a stale leader also answers.
         """
         if not partitions:
             return {}
@@ -76,7 +76,7 @@ class KafkaJournalReader:
         if 2 * len(answers) <= len(servers):
             raise UnreachableError(
                 f"ends of {partitions[0]} and others: {len(answers)} of {len(servers)} brokers answered",
-                hint="most of them must, since one may have lost its controllers: check the brokers, then try again",
+                hint="most brokers must answer, because one may be a stale leader: check the brokers, then try again",
             )
         return {place: max(ends[place] for ends in answers).offset for place in partitions}
 

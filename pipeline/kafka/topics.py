@@ -92,7 +92,7 @@ class KafkaTopics(AdminRequests):
             if 2 * most <= len(servers):
                 raise UnreachableError(
                     f"topic {name}: {most} of {len(servers)} brokers agree on what it is",
-                    hint="check the brokers: one may be down, or may have lost its controllers",
+                    hint="check the brokers: one may be down, or a stale leader",
                 )
             if identity is not None:
                 agreed[name] = next(v[name] for v in votes if _identity(v.get(name)) == identity)

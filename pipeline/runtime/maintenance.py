@@ -131,7 +131,7 @@ class Maintenance:
             return error
         return StaleReadError(
             f"{partition}: the broker that was asked ends below position {position}",
-            hint="check the brokers: one may have lost its controllers, or records after an unclean election",
+            hint="check the brokers: one may be a stale leader, or have lost records in an unclean election",
         )
 
     def _starts_behind(self, partition: TopicPartition, position: int) -> bool:

@@ -1,4 +1,4 @@
-"""Proves that a read was current, because a broker that lost its controllers answers as if it were still the leader.
+"""Proves that a read was current, because a stale leader answers as if it were still the leader.
 
 A read counts as current only if a write after the same fence proves it. The leader of a partition confirms a write
 (acks=all) only once every in-sync replica has it, which a stale leader cannot reach. So the offset of our own
@@ -48,8 +48,8 @@ def prove_read(
         raise AbortableError(error.message, hint=error.hint) from error
     if unseen:
         raise AbortableError(
-            f"{place}: records were committed between offset {end_read}, where a broker said that it ends, and "
-            f"{offset}: that broker has lost its controllers"
+            f"{place}: records were committed between offset {end_read}, which a broker reported as the end, and "
+            f"{offset}: that broker is a stale leader"
         )
 
 
@@ -90,5 +90,6 @@ def _holds_records(
             )
         raise StaleReadError(
             f"{place}: readers see it end at {seen}, below the offset {end} that its leader gave to our own record",
-            hint="a broker may have lost its controllers and still answer: check the brokers, and restart it",
+            hint="a broker may be a stale leader, without a connection to the controllers: check the brokers, and "
+            "restart it",
         )

@@ -62,7 +62,7 @@ def test_the_end_of_the_newest_leader_counts(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_end_needs_the_answers_of_most_brokers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The only broker that answers may be the one that lost its controllers."""
+    """The only broker that answers may be the stale leader."""
     assert _ends(monkeypatch, [(3, 10), None, (4, 60)]) == {PLACE: 60}
     with pytest.raises(UnreachableError, match="1 of 3 brokers answered"):
         _ends(monkeypatch, [(3, 10), None, None])

@@ -140,7 +140,7 @@ def test_a_stale_first_look_writes_no_second_genesis(nth: int, created: bool) ->
 
 @pytest.mark.parametrize("nth", range(4))
 def test_one_old_description_of_topics_stops_no_task(nth: int) -> None:
-    """The topics were created after the broker lost its controllers: it says that they do not exist."""
+    """The topics were created after the broker became a stale leader: it answers that they do not exist."""
     sums = Sums()
     for topic in list(sums.driver.broker.topics()):
         sums.driver.broker.delete(topic)

@@ -60,12 +60,16 @@ def holding_more(positions: Mapping[TopicPartition, int], reader: JournalReader)
     Asks every broker for the ends: a broker that is no longer the leader may report an old one.
     """
     ends = reader.highest_ends(list(positions))
-    return [place for place, at in positions.items() if _holds_more(place, at, ends[place], reader)]
+    return [
+        partition
+        for partition, at in positions.items()
+        if _holds_more(partition, at, ends[partition], reader)
+    ]
 
 
-def _holds_more(place: TopicPartition, position: int, end: int, reader: JournalReader) -> bool:
-    bounds = reader.bounds(place)
-    return bounds.end > end or last_committed(reader, place, max(position, bounds.start), end) is not None
+def _holds_more(partition: TopicPartition, position: int, end: int, reader: JournalReader) -> bool:
+    bounds = reader.bounds(partition)
+    return bounds.end > end or last_committed(reader, partition, max(position, bounds.start), end) is not None
 
 
 def listed(places: Sequence[TopicPartition]) -> str:

@@ -108,13 +108,13 @@ def committed_records(
     """
     starts, lasts = {}, {}
     for number in range(topic.partitions) if within is None else within:
-        place = TopicPartition(topic.name, number)
-        bounds = reader.bounds(place)
+        partition = TopicPartition(topic.name, number)
+        bounds = reader.bounds(partition)
         wanted = range(bounds.stable_end) if within is None else within[number]
-        starts[place] = start = max(bounds.start, wanted.start)
-        last = last_committed(reader, place, start, min(bounds.stable_end, wanted.stop))
+        starts[partition] = start = max(bounds.start, wanted.start)
+        last = last_committed(reader, partition, start, min(bounds.stable_end, wanted.stop))
         if last is not None:
-            lasts[place] = last
+            lasts[partition] = last
     return read_topic(source, clock, starts, lasts)
 
 
@@ -161,7 +161,7 @@ def seeing(
             reader = journals()
             try:
                 found = reader.stable_ends(list(ends)) if ends else {}
-                short = [place for place, end in ends.items() if found[place] < end]
+                short = [partition for partition, end in ends.items() if found[partition] < end]
                 if not short:
                     return reader
                 if deadline.has_passed():

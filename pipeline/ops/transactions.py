@@ -92,7 +92,7 @@ class ReceiptTransactions:
                     raise
                 self._clock.sleep(_POLL_S)
                 continue
-            self._known_ends = {place: end + 1 for place, end in ends.items()}
+            self._known_ends = {partition: end + 1 for partition, end in ends.items()}
             if not self._engine.fence_due:
                 return
             slow += 1

@@ -107,8 +107,8 @@ def read_marks(group: GroupId, topic_id: str, environment: Environment, at_least
     `topic_id`: the id of the dead-letter topic. `at_least`: an end offset that the partition's leader has reported;
     without it, the marks may be old. Raises CorruptStateError, UnreachableError, StaleReadError.
     """
-    place = marks_place(group)
-    if not at_least and not environment.cluster.describe([place.topic]):
+    partition = marks_place(group)
+    if not at_least and not environment.cluster.describe([partition.topic]):
         return {}
 
     def by_letter(records: Iterator[tuple[int, bytes]]) -> Marks:
@@ -120,7 +120,7 @@ def read_marks(group: GroupId, topic_id: str, environment: Environment, at_least
         }
 
     return read_settled(
-        place, by_letter, journals=environment.journals, clock=environment.clock, at_least=at_least
+        partition, by_letter, journals=environment.journals, clock=environment.clock, at_least=at_least
     )
 
 

@@ -293,8 +293,8 @@ class Replayer:
 
     def _send_letters(self, engine: TransactionEngine, batch: list[DeadLetter]) -> None:
         for letter in batch:
-            place = TopicPartition(self._replays.name, letter.letter.origin.partition)
-            engine.append(place, [encode_replay(self._replay(letter))])
+            partition = TopicPartition(self._replays.name, letter.letter.origin.partition)
+            engine.append(partition, [encode_replay(self._replay(letter))])
 
     def _recall(self) -> None:
         """Step 2, with a new reader: an older one may know only the leaders from before a broker's restart."""

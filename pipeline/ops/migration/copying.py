@@ -195,9 +195,9 @@ class _Run:
         new = self._copy.new
         if not self._environment.cluster.describe([group.journal_topic]):
             held = [
-                place
-                for place in (TopicPartition(new.name, number) for number in range(new.partitions))
-                if self._reader.bounds(place).end
+                partition
+                for partition in (TopicPartition(new.name, number) for number in range(new.partitions))
+                if self._reader.bounds(partition).end
             ]
             if held and self._environment.cluster.describe_by_most([group.journal_topic]):
                 held = []  # an earlier run wrote the records; the broker that answered first had old metadata
@@ -242,13 +242,13 @@ class _Run:
             ),
             end,
         )
-        for place in self._copy.partitions:
-            start = self._reader.bounds(place).start
-            for name in (_name(place, era) for era in self._copy.passes):
+        for partition in self._copy.partitions:
+            start = self._reader.bounds(partition).start
+            for name in (_name(partition, era) for era in self._copy.passes):
                 self._positions[name] = at = head.entry.positions.get(name, start)
                 if at < start:
                     raise FatalTaskError(
-                        f"{place} no longer holds offsets {at} to {start - 1}, which have not been copied",
+                        f"{partition} no longer holds offsets {at} to {start - 1}, which have not been copied",
                         hint="copy the remaining records into a new topic, with --incomplete",
                     )
         self._commit(EntryKind.ACQUIRE, [])  # 4
@@ -273,11 +273,11 @@ class _Run:
         return self._reader.highest_ends(self._copy.partitions)
 
     def _pass(self, era: Era, ends: Mapping[TopicPartition, int]) -> None:
-        starts = {place: self._positions[_name(place, era)] for place in ends}
+        starts = {partition: self._positions[_name(partition, era)] for partition in ends}
         lasts = {
-            place: last
-            for place, end in ends.items()
-            if (last := last_committed(self._reader, place, starts[place], end)) is not None
+            partition: last
+            for partition, end in ends.items()
+            if (last := last_committed(self._reader, partition, starts[partition], end)) is not None
         }
         outputs: list[Output] = []
         size = looked_at = 0
@@ -288,13 +288,13 @@ class _Run:
                     output = _as_it_was(record, self._copy.new.name)
                     outputs.append(output)
                     size += len(output.key or b"") + len(output.value or b"")
-                place = TopicPartition(record.topic(), record.partition())
-                self._positions[_name(place, era)] = record.offset() + 1
+                partition = TopicPartition(record.topic(), record.partition())
+                self._positions[_name(partition, era)] = record.offset() + 1
                 if len(outputs) >= BATCH_RECORDS or size >= BATCH_BYTES or looked_at >= _SCANNED:
                     self._commit(EntryKind.COMMIT, outputs)
                     outputs, size, looked_at = [], 0, 0
-        for place, end in ends.items():  # only markers and aborted records follow the last record
-            self._positions[_name(place, era)] = max(end, self._positions[_name(place, era)])
+        for partition, end in ends.items():  # only markers and aborted records follow the last record
+            self._positions[_name(partition, era)] = max(end, self._positions[_name(partition, era)])
         if ends != starts:
             self._commit(EntryKind.COMMIT, outputs)
 

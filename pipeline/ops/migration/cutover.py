@@ -43,7 +43,7 @@ def unfinished(
     if unread := sorted(set(migration.topics.values()) - read):
         text = f"app {migration.new} does not read {', '.join(unread)}"
         problems.append(Problem(text, "let its handlers read the new topics"))
-    if behind := sorted({place for seen in second.values() for place in seen.behind}):
+    if behind := sorted({partition for seen in second.values() for partition in seen.behind}):
         text = f"app {migration.new} has not processed all of {listed(behind)}"
         problems.append(Problem(text, f"wait for it: pipeline status {migration.new}"))
     elif idle := [str(task) for task, seen in second.items() if not seen.reads]:
@@ -80,17 +80,17 @@ def _look(groups: Mapping[GroupId, int], reader: JournalReader) -> dict[TaskId, 
     behind = set()
     for group in groups:  # groups may read the same partitions from different positions
         read = {
-            place: at
+            partition: at
             for task, found in places.items()
             if task.group == group.group
-            for place, at in found.items()
+            for partition, at in found.items()
         }
-        behind |= {(group.group, place) for place in holding_more(read, reader)}
+        behind |= {(group.group, partition) for partition in holding_more(read, reader)}
     return {
         task: _Seen(
             seqs[task],
-            tuple(place.topic for place in found),
-            tuple(place for place in found if (task.group, place) in behind),
+            tuple(partition.topic for partition in found),
+            tuple(partition for partition in found if (task.group, partition) in behind),
         )
         for task, found in places.items()
     }
@@ -99,4 +99,4 @@ def _look(groups: Mapping[GroupId, int], reader: JournalReader) -> dict[TaskId, 
 def _not_copied(copy: Copy, cluster: Cluster, reader: JournalReader) -> list[TopicPartition]:
     begun = cluster.describe([copy_task(copy.new.name).journal.topic])
     done = copied_up_to(copy, reader) if begun else {}
-    return holding_more({place: done.get(place, 0) for place in copy.partitions}, reader)
+    return holding_more({partition: done.get(partition, 0) for partition in copy.partitions}, reader)

@@ -129,8 +129,8 @@ def _contents(
 ) -> list[Problem]:
     problems = []
     begun = bool(cluster.describe([copy_task(copy.new.name).journal.topic]))
-    bounds = {place: reader.bounds(place) for place in copy.partitions}
-    gone = [place for place, each in bounds.items() if each.start > 0]
+    bounds = {partition: reader.bounds(partition) for partition in copy.partitions}
+    gone = [partition for partition, each in bounds.items() if each.start > 0]
     if gone and not begun and not incomplete:
         text = f"{copy.old.name} no longer holds its first records, in {listed(gone)}"
         hint = "the tables of the new app would not include these records; to accept that, add --incomplete"

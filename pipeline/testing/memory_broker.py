@@ -29,7 +29,7 @@ from pipeline.testing.memory_log import (
     TransactionState,
     refusal,
 )
-from pipeline.testing.memory_views import DeposedBroker
+from pipeline.testing.memory_views import StaleLeader
 
 __all__ = ["MemoryBroker"]
 
@@ -65,7 +65,7 @@ class MemoryBroker:
         self._offsets: dict[str, dict[TopicPartition, int]] = {}
         self._created = 0
         self._keyless = 0
-        self._deposed: DeposedBroker | None = None
+        self._stale_leader: StaleLeader | None = None
 
     # Faults and events that a test brings about
 
@@ -112,10 +112,10 @@ class MemoryBroker:
         with self._lock:
             self._log(partition).lose_tail(start)
 
-    def depose(self, asked_by: Callable[[], bool] = lambda: True) -> DeposedBroker:
+    def add_stale_leader(self, answers: Callable[[], bool] = lambda: True) -> StaleLeader:
         """A broker loses its controllers: others lead from now on, and it keeps answering as of now.
 
-        `asked_by` is called for each reader that is opened, each partition that a source is assigned, and each
+        `answers` is called for each reader that is opened, each partition that a source is assigned, and each
         description of topics: whether this one is answered by the stale leader. It may be replaced in what is
         returned.
         """
@@ -128,18 +128,18 @@ class MemoryBroker:
             ]
             described = {name: info for name in self._topics if (info := self.describe(name)) is not None}
             bounds = {place: self.bounds(place) for place in places}
-            self._deposed = DeposedBroker(described, bounds, asked_by)
-            return self._deposed
+            self._stale_leader = StaleLeader(described, bounds, answers)
+            return self._stale_leader
 
     def heal(self) -> None:
         """The stale leader finds its controllers again, and answers like any other."""
-        deposed, self._deposed = self._deposed, None
-        if deposed is not None:
-            deposed.over = True
+        stale_leader, self._stale_leader = self._stale_leader, None
+        if stale_leader is not None:
+            stale_leader.over = True
 
-    def asked(self) -> DeposedBroker | None:
+    def stale_leader_asked(self) -> StaleLeader | None:
         """The stale leader, where a client that is opened now asks that one."""
-        return self._deposed if self._deposed is not None and self._deposed.chosen() else None
+        return self._stale_leader if self._stale_leader is not None and self._stale_leader.chosen() else None
 
     def produce(self, *outputs: Output, partition: int | None = None) -> list[MemoryRecord]:
         """Write records outside of any transaction; as they are now."""

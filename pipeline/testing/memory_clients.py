@@ -22,7 +22,7 @@ from pipeline.errors import (
 from pipeline.ports import JournalBounds, Output, PartitionFailure, Polled, TopicInfo, TopicSpec
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_log import MemoryRecord, MissingTopicError, RefusedRecordError
-from pipeline.testing.memory_views import DeposedBroker
+from pipeline.testing.memory_views import StaleLeader
 
 __all__ = [
     "MemoryCluster",
@@ -48,7 +48,7 @@ class MemoryCluster:
 
     def describe(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
         with self._broker.faults.at("describe"):
-            found = {name: self._described_by(name, self._broker.asked()) for name in topics}
+            found = {name: self._described_by(name, self._broker.stale_leader_asked()) for name in topics}
             return {name: info for name, info in found.items() if info is not None}
 
     def describe_by_most(self, topics: Sequence[str]) -> dict[str, TopicInfo]:
@@ -107,9 +107,9 @@ class MemoryCluster:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _described_by(self, topic: str, deposed: DeposedBroker | None) -> TopicInfo | None:
+    def _described_by(self, topic: str, stale_leader: StaleLeader | None) -> TopicInfo | None:
         now = self._broker.describe(topic)
-        return now if deposed is None else deposed.describe(topic, now)
+        return now if stale_leader is None else stale_leader.describe(topic, now)
 
     def _described(self, topic: str) -> TopicInfo:
         found = self._broker.describe(topic)
@@ -134,7 +134,7 @@ class MemorySource:
     def __init__(self, broker: MemoryBroker, group: str) -> None:
         self._broker = broker
         self._group = group
-        self._deposed: dict[TopicPartition, DeposedBroker | None] = {}  # whom each partition is read from
+        self._stale_leader: dict[TopicPartition, StaleLeader | None] = {}  # whom each partition is read from
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
         self._failed: set[TopicPartition] = set()
@@ -144,7 +144,7 @@ class MemorySource:
         if again:
             raise InvariantError(f"assigned twice: {sorted(again)}")
         self._positions.update(positions)
-        self._deposed.update({partition: self._broker.asked() for partition in positions})
+        self._stale_leader.update({partition: self._broker.stale_leader_asked() for partition in positions})
 
     def unassign(self, partitions: Iterable[TopicPartition]) -> None:
         for partition in partitions:
@@ -181,7 +181,7 @@ class MemorySource:
         self._paused.difference_update(partitions)
 
     def bounds(self, partition: TopicPartition) -> tuple[int, int]:
-        start, stable_end, _end = _bounds(self._broker, partition, self._deposed.get(partition))
+        start, stable_end, _end = _bounds(self._broker, partition, self._stale_leader.get(partition))
         return start, stable_end
 
     def mirror(self, positions: Mapping[TopicPartition, int]) -> None:
@@ -197,7 +197,7 @@ class MemorySource:
         position = self._positions[partition]
         try:
             start, _stable_end, _ = self._broker.bounds(partition)
-            _, visible_end, end = _bounds(self._broker, partition, self._deposed.get(partition))
+            _, visible_end, end = _bounds(self._broker, partition, self._stale_leader.get(partition))
         except (MissingTopicError, UnreachableError):
             return []  # a deleted topic is silent, as it is for real; the cluster's description tells
         if not start <= position <= end:
@@ -333,11 +333,11 @@ class MemoryJournalReader:
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
-        self._deposed = broker.asked()
+        self._stale_leader = broker.stale_leader_asked()
 
     def bounds(self, journal: TopicPartition) -> JournalBounds:
         with self._broker.faults.at("bounds", str(journal)):
-            return JournalBounds(*_bounds(self._broker, journal, self._deposed))
+            return JournalBounds(*_bounds(self._broker, journal, self._stale_leader))
 
     def stable_ends(self, journals: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         return {journal: self.bounds(journal).stable_end for journal in journals}
@@ -349,7 +349,7 @@ class MemoryJournalReader:
 
     def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         with self._broker.faults.at("bounds", str(partition)):
-            first, stable_end, _ = _bounds(self._broker, partition, self._deposed)
+            first, stable_end, _ = _bounds(self._broker, partition, self._stale_leader)
             records = self._broker.read(partition, first)
             late = (r.offset() for r in records if r.timestamp()[1] >= timestamp_ms)
             return min(next(late, stable_end), stable_end)
@@ -358,7 +358,7 @@ class MemoryJournalReader:
         if start >= end:
             return
         with self._broker.faults.at("read", str(journal)):
-            first, stable_end, _end = _bounds(self._broker, journal, self._deposed)
+            first, stable_end, _end = _bounds(self._broker, journal, self._stale_leader)
             if start < first:
                 raise TruncatedError(f"{journal}: {start} is below what it holds, from {first} on")
             for record in self._broker.read(journal, start):
@@ -375,13 +375,13 @@ class MemoryJournalReader:
 
 
 def _bounds(
-    broker: MemoryBroker, partition: TopicPartition, deposed: DeposedBroker | None = None
+    broker: MemoryBroker, partition: TopicPartition, stale_leader: StaleLeader | None = None
 ) -> tuple[int, int, int]:
     try:
         now = broker.bounds(partition)
     except MissingTopicError as error:
         raise UnreachableError(f"bounds of {partition}: {error}") from error
-    found = now if deposed is None else deposed.bounds(partition, now)
+    found = now if stale_leader is None else stale_leader.bounds(partition, now)
     if found is None:
         raise UnreachableError(f"bounds of {partition}: the broker that was asked does not know it")
     return found

@@ -1,4 +1,4 @@
-"""What a stale leader answers: `DeposedBroker`, a view of an in-memory cluster as of an earlier moment.
+"""What a stale leader answers: `StaleLeader`, a view of an in-memory cluster as of an earlier moment.
 
 A broker that has lost its controllers keeps answering Metadata, ListOffsets and Fetch as if it were still the leader.
 Its answers are true but old: its high watermark does not advance, because no follower fetches from it, and everything
@@ -13,28 +13,28 @@ from collections.abc import Callable, Mapping
 from pipeline.core.names import TopicPartition
 from pipeline.ports import TopicInfo
 
-__all__ = ["DeposedBroker"]
+__all__ = ["StaleLeader"]
 
 Bounds = tuple[int, int, int]
 
 
-class DeposedBroker:
-    """Answers as of the moment it was made. `asked_by` decides, client by client, whether this one asks it."""
+class StaleLeader:
+    """Answers as of the moment it was made. `answers` decides, client by client, whether this one asks it."""
 
     def __init__(
         self,
         topics: Mapping[str, TopicInfo],
         bounds: Mapping[TopicPartition, Bounds],
-        asked_by: Callable[[], bool],
+        answers: Callable[[], bool],
     ) -> None:
         self._topics = dict(topics)
         self._bounds = dict(bounds)
-        self.asked_by = asked_by
+        self.answers = answers
         self.over = False  # its controllers are reachable again, and it answers like any other broker
 
     def chosen(self) -> bool:
         """Whether the client that is being opened asks this broker."""
-        return not self.over and self.asked_by()
+        return not self.over and self.answers()
 
     def describe(self, topic: str, now: TopicInfo | None) -> TopicInfo | None:
         """The topic as this broker knows it; `now`: as it is."""

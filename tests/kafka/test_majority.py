@@ -57,7 +57,7 @@ def _described(monkeypatch: pytest.MonkeyPatch, answers: Sequence[TopicInfo | No
 
 
 def test_the_end_of_the_newest_leader_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A deposed leader may have a higher offset, of records that were never committed."""
+    """A stale leader may have a higher offset, of records that were never committed."""
     assert _ends(monkeypatch, [(3, 90), (4, 50), (4, 60)]) == {PLACE: 60}
 
 

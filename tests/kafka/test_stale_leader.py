@@ -18,8 +18,8 @@ from pipeline.config import KafkaSettings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
-from tests.support.deposed import active_controller, deposed_leader, leader_of, may_trace
 from tests.support.kafka.harness import Workbench
+from tests.support.stale_leader import active_controller, leader_of, may_trace, stale_leader
 
 pytestmark = [pytest.mark.kafka, pytest.mark.outage, pytest.mark.timeout(1_200)]
 
@@ -27,7 +27,7 @@ RUNS = int(os.environ.get("STALE_LEADER_RUNS", "1"))
 PARTITIONS = 6
 ROWS = 4_000
 TRIES = 5
-# A producer that writes to the deposed node times out after 15 s, and its successor may connect to the same node.
+# A producer that writes to the stale leader times out after 15 s, and its successor may connect to the same node.
 WITHIN_S = 240.0
 UNREACHABLE = 3
 
@@ -62,7 +62,7 @@ class Loads:
             )  # fmt: skip
             if (
                 done.returncode != UNREACHABLE
-            ):  # a coordinator may be moving, or the deposed node may be asked for it
+            ):  # a coordinator may be moving, or the stale leader may be asked for it
                 break
         assert done.returncode == 0, done.stderr
 
@@ -99,7 +99,7 @@ def test_a_stale_leader_that_answers_costs_no_record(
         bench.send(600)
         worker = bench.worker()
         bench.wait_for_outputs(worker)
-        bench.senders = outage.enter_context(deposed_leader(cluster, node, LOADS_TOPIC, 0))
+        bench.senders = outage.enter_context(stale_leader(cluster, node, LOADS_TOPIC, 0))
         loads.run(ROWS)
         bench.send(600)
         bench.wait_for_outputs(worker, within_s=WITHIN_S)

@@ -162,10 +162,10 @@ def test_a_prune_by_a_stale_leaders_answer_deletes_nothing_that_is_kept() -> Non
     """By an old end the objects of the newest checkpoints look like strays."""
     sums = with_history()
     driver = sums.driver
-    deposed = driver.broker.depose(lambda: False)
+    stale_leader = driver.broker.add_stale_leader(lambda: False)
     sums.send(7, key="new")
     driver.run()
-    deposed.asked_by = lambda: True
+    stale_leader.answers = lambda: True
     reader = MemoryJournalReader(driver.broker)
     cluster_id, now_ms = MemoryBroker.cluster_id, driver.clock.wall_ms()
     with suppress(StaleReadError):  # this reader cannot see the end, and says so

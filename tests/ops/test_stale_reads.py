@@ -36,9 +36,9 @@ def test_a_finished_load_is_not_loaded_again(nth: int) -> None:
     with pytest.raises(Crash):
         case.load()
     assert len(case.positions()) == 2
-    deposed = case.broker.depose(lambda: False)
+    stale_leader = case.broker.add_stale_leader(lambda: False)
     case.load()
-    deposed.asked_by = Nth(nth)
+    stale_leader.answers = Nth(nth)
     assert case.load().records == ROWS
     case.check()
 
@@ -48,10 +48,10 @@ def test_a_finished_load_is_not_loaded_again(nth: int) -> None:
 def test_a_doubtful_transaction_of_a_load_is_not_repeated(nth: int, happened: bool) -> None:
     """The stale leader does not know the receipt of a transaction that was committed."""
     case = Case()
-    deposed = case.broker.depose(lambda: False)
+    stale_leader = case.broker.add_stale_leader(lambda: False)
     case.load(csv_file(20))
     case.broker.fail_next("commit", UnknownOutcomeError("no answer"), after=happened, where=ID)
-    deposed.asked_by = Nth(nth)
+    stale_leader.answers = Nth(nth)
     case.load()
     case.check()
 
@@ -60,9 +60,9 @@ def test_a_doubtful_transaction_of_a_load_is_not_repeated(nth: int, happened: bo
 def test_a_letter_that_was_replayed_is_not_replayed_again(nth: int) -> None:
     """The stale leader does not know its mark."""
     orders = failed()
-    deposed = orders.driver.broker.depose(lambda: False)
+    stale_leader = orders.driver.broker.add_stale_leader(lambda: False)
     assert replayer(orders).run(Choice()).letters == len(BAD)
-    deposed.asked_by = Nth(nth)
+    stale_leader.answers = Nth(nth)
     with suppress(UnreachableError):  # the stale leader does not know a topic that was created since
         replayer(orders).run(Choice())
     orders.driver.broker.heal()
@@ -76,11 +76,11 @@ def test_a_copy_continues_behind_what_is_copied(nth: int) -> None:
     case = CopyCase()
     case.send(*KEYS)
     case.copy()
-    deposed = case.broker.depose(lambda: False)
+    stale_leader = case.broker.add_stale_leader(lambda: False)
     case.send(*KEYS)
     case.copy()
     case.send(*KEYS)
-    deposed.asked_by = Nth(nth)
+    stale_leader.answers = Nth(nth)
     case.copy()
     case.check()
 
@@ -92,9 +92,9 @@ def test_a_task_that_was_revived_is_retired_once_more(nth: int) -> None:
     driver, tasks = sums.driver, [sums.task]
     driver.stop()
     retire(tasks, "next", "test", driver.environment(), driver.settings)
-    deposed = driver.broker.depose(lambda: False)
+    stale_leader = driver.broker.add_stale_leader(lambda: False)
     revive(tasks, "test", driver.environment(), driver.settings)
-    deposed.asked_by = Nth(nth)
+    stale_leader.answers = Nth(nth)
     assert list(retire(tasks, "next", "test", driver.environment(), driver.settings)) == tasks
     driver.broker.heal()
     assert last_of(TaskId("sums", "main", 0), driver.environment().journals()).entry.kind is EntryKind.RETIRE
@@ -109,9 +109,9 @@ def test_a_revived_app_starts_whatever_a_stale_leader_says(nth: int) -> None:
     driver, tasks = sums.driver, [sums.task]
     driver.stop()
     retire(tasks, "next", "test", driver.environment(), driver.settings)
-    deposed = driver.broker.depose(lambda: False)
+    stale_leader = driver.broker.add_stale_leader(lambda: False)
     revive(tasks, "test", driver.environment(), driver.settings)
-    deposed.asked_by = Nth(nth)
+    stale_leader.answers = Nth(nth)
     sums.send(2)
     driver.run()
     driver.broker.heal()
@@ -125,11 +125,11 @@ def test_a_purge_by_old_letters_deletes_no_open_letter(nth: int) -> None:
     orders = failed(partitions=1)
     orders.driver.replay_dead_letters()
     orders.driver.run()
-    deposed = orders.driver.broker.depose(lambda: False)
+    stale_leader = orders.driver.broker.add_stale_leader(lambda: False)
     orders.bad = {20, 21}
     orders.send(20, 21)
     orders.driver.run()
-    deposed.asked_by = Nth(nth)
+    stale_leader.answers = Nth(nth)
     with suppress(UnreachableError):
         purge(GROUP, orders.driver.environment(), 500)
     assert len(orders.driver.dead_letters()) == 2
@@ -139,12 +139,12 @@ def test_a_purge_by_old_letters_deletes_no_open_letter(nth: int) -> None:
 def test_a_replay_by_old_letters_replays_the_newest_one(nth: int) -> None:
     """A reset made another letter of the same record, which the stale leader does not know."""
     orders = failed(partitions=1)
-    deposed = orders.driver.broker.depose(lambda: False)
+    stale_leader = orders.driver.broker.add_stale_leader(lambda: False)
     orders.bad = set(BAD)
     orders.driver.reset("earliest")
     orders.driver.run()
     orders.bad = set()
-    deposed.asked_by = Nth(nth)
+    stale_leader.answers = Nth(nth)
     letters = 0
     with suppress(UnreachableError):
         letters = replayer(orders).run(Choice()).letters
@@ -158,12 +158,12 @@ def test_a_count_by_old_letters_hides_no_open_record(nth: int) -> None:
     orders = failed(partitions=1)
     orders.driver.replay_dead_letters(error="3 is")
     orders.driver.run()
-    deposed = orders.driver.broker.depose(lambda: False)
+    stale_leader = orders.driver.broker.add_stale_leader(lambda: False)
     orders.bad = {20, 21}
     orders.send(20, 21)
     orders.driver.run()
     orders.bad = set()
-    deposed.asked_by = Nth(nth)
+    stale_leader.answers = Nth(nth)
     with suppress(UnreachableError):
         replayer(orders).run(Choice(error="4 is"))
     orders.driver.broker.heal()
@@ -174,11 +174,11 @@ def test_a_reset_is_not_taken_for_the_end_of_a_migration() -> None:
     """The entry before it says that the task is at the end of its inputs."""
     sums = Sums.begun()
     sums.driver.stop()
-    deposed = sums.driver.broker.depose(lambda: False)
+    stale_leader = sums.driver.broker.add_stale_leader(lambda: False)
     sums.driver.reset("earliest")
-    deposed.asked_by = lambda: True
+    stale_leader.answers = lambda: True
     stale = MemoryJournalReader(sums.driver.broker)
-    deposed.asked_by = lambda: False
+    stale_leader.answers = lambda: False
     groups = groups_of("sums", MemoryCluster(sums.driver.broker))
     with pytest.raises(StaleReadError):
         _look(groups, stale)
@@ -187,7 +187,7 @@ def test_a_reset_is_not_taken_for_the_end_of_a_migration() -> None:
 def test_a_group_that_one_broker_does_not_know_is_not_left_out() -> None:
     """A retirement or a cutover without it would be half of one."""
     sums = Sums()
-    deposed = sums.driver.broker.depose(lambda: False)
+    stale_leader = sums.driver.broker.add_stale_leader(lambda: False)
     sums.driver.run()
-    deposed.asked_by = lambda: True
+    stale_leader.answers = lambda: True
     assert len(groups_of("sums", MemoryCluster(sums.driver.broker))) == 1

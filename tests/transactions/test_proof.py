@@ -83,7 +83,7 @@ def test_a_committed_record_in_between_is_refused() -> None:
 def test_the_end_of_a_stale_leader_is_refused() -> None:
     """It answers with an old end, and later reads go to a broker that has the records."""
     journal = Journal()
-    journal.broker.depose(lambda: journal.clients == 1)
+    journal.broker.add_stale_leader(lambda: journal.clients == 1)
     journal.write_elsewhere()
     end = journal.end_read()
     assert end == 3
@@ -94,7 +94,7 @@ def test_the_end_of_a_stale_leader_is_refused() -> None:
 def test_a_stale_leader_that_answers_every_read_proves_nothing() -> None:
     """Otherwise a read would be proven by the broker that made the mistake."""
     journal = Journal()
-    journal.broker.depose()
+    journal.broker.add_stale_leader()
     journal.write_elsewhere()
     offset = journal.write_ours()
     with pytest.raises(
@@ -109,7 +109,7 @@ def test_a_proof_succeeds_once_a_new_client_reaches_the_leader() -> None:
     """Each attempt has a new client, because a client stays with the broker that it has found."""
     journal = Journal()
     end = journal.end_read()
-    journal.broker.depose(lambda: journal.clients < 5)
+    journal.broker.add_stale_leader(lambda: journal.clients < 5)
     journal.engine.barrier([JOURNAL])
     journal.prove(end, journal.write_ours())
     assert journal.clients == 5

@@ -144,7 +144,7 @@ def live_through_troubles(
         if with_stale_leader and (event := chance.random()) < 0.5:  # else it stays as it is
             fleet.broker.heal()
             if event < 0.4:
-                fleet.broker.depose(lambda: chance.random() < 1 / 3)
+                fleet.broker.add_stale_leader(lambda: chance.random() < 1 / 3)
         fleet.send()
         if with_requests:
             fail_a_request(fleet, chance)

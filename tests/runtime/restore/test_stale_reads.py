@@ -49,7 +49,7 @@ class Outage:
         self.sums = Sums.begun()
         for number in (2, 3):
             self.commit(number)
-        self.deposed = self.sums.driver.broker.depose(lambda: False)
+        self.stale_leader = self.sums.driver.broker.add_stale_leader(lambda: False)
         for number in later:
             self.commit(number)
 
@@ -74,7 +74,7 @@ class Outage:
 def test_a_stale_journal_end_never_forks_a_journal(nth: int, empty_disk: bool) -> None:
     """The fence goes to a healthy coordinator, so a fence before the read does not make the read current."""
     outage = Outage(4, 5, 6)
-    outage.deposed.asked_by = Nth(nth)
+    outage.stale_leader.answers = Nth(nth)
     outage.sums.driver.restart(empty_disk=empty_disk)
     outage.check()
 
@@ -83,7 +83,7 @@ def test_a_stale_journal_end_never_forks_a_journal(nth: int, empty_disk: bool) -
 def test_two_stale_readers_in_a_row_fork_no_journal(count: int) -> None:
     """The reader that is to prove the first one may ask the stale leader, too."""
     outage = Outage(4, 5, 6)
-    outage.deposed.asked_by = First(count)
+    outage.stale_leader.answers = First(count)
     outage.sums.driver.restart(empty_disk=True)
     outage.check()
 
@@ -94,7 +94,7 @@ def test_two_stale_readers_in_a_row_fork_no_journal(count: int) -> None:
 def test_a_stale_answer_on_a_doubtful_commit_doubles_nothing(nth: int, later: int, happened: bool) -> None:
     """A commit that happened would be taken for an aborted one and be published a second time."""
     outage = Outage(*range(4, 4 + later))
-    outage.deposed.asked_by = Nth(nth)
+    outage.stale_leader.answers = Nth(nth)
     outage.sums.driver.broker.fail_next("commit", UnknownOutcomeError("ordered"), after=happened)
     outage.check()
 
@@ -103,7 +103,7 @@ def test_a_stale_answer_on_a_doubtful_commit_doubles_nothing(nth: int, later: in
 def test_a_reset_by_a_stale_end_does_not_fork_the_journal(nth: int) -> None:
     """Its entry must follow the last one, not the last one that the stale leader knows."""
     outage = Outage(4, 5)
-    outage.deposed.asked_by = Nth(nth)
+    outage.stale_leader.answers = Nth(nth)
     outage.sums.driver.reset("latest")
     outage.sums.driver.run()
     outage.commit(6)
@@ -122,11 +122,11 @@ def test_a_stale_first_look_writes_no_second_genesis(nth: int, created: bool) ->
         first.driver.crash_at(Step.BEFORE_GENESIS)
         first.driver.run()
         first.driver.restart()
-    deposed = first.driver.broker.depose(lambda: False)
+    stale_leader = first.driver.broker.add_stale_leader(lambda: False)
     first.send(1)
     first.driver.run()
     first.driver.crash()
-    deposed.asked_by = First(nth) if created else Nth(nth)
+    stale_leader.answers = First(nth) if created else Nth(nth)
     second = Sums(seed=1)
     second.driver.broker, second.driver.stores = first.driver.broker, MemoryStores()
     second.driver.clock = first.driver.clock
@@ -144,11 +144,11 @@ def test_one_old_description_of_topics_stops_no_task(nth: int) -> None:
     sums = Sums()
     for topic in list(sums.driver.broker.topics()):
         sums.driver.broker.delete(topic)
-    deposed = sums.driver.broker.depose(lambda: False)
+    stale_leader = sums.driver.broker.add_stale_leader(lambda: False)
     sums.driver.create_topics()
     sums.send(1)
     sums.driver.run()
-    deposed.asked_by = Nth(nth)
+    stale_leader.answers = Nth(nth)
     sums.driver.clock.advance(sums.driver.settings.check_interval_s + 1)
     sums.driver.run()
     sums.send(2)
@@ -162,9 +162,9 @@ def test_an_open_transaction_that_is_over_holds_up_no_take_over() -> None:
     sums.send(2)
     sums.driver.crash_at(Step.AFTER_FLUSH)
     sums.driver.run()
-    deposed = sums.driver.broker.depose(lambda: False)
+    stale_leader = sums.driver.broker.add_stale_leader(lambda: False)
     for nth in range(12):
-        deposed.asked_by = Nth(nth)
+        stale_leader.answers = Nth(nth)
         began = sums.driver.clock.monotonic_s()
         sums.driver.restart()
         sums.driver.run()

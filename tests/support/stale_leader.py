@@ -1,4 +1,4 @@
-"""Deposes one node of a local Kafka: it loses its controllers and keeps serving clients. `deposed_leader`.
+"""Makes one node of a local Kafka a stale leader: it loses its controllers, and serves clients. `stale_leader`.
 
 The threads of the node that talk to the controllers are stopped with ptrace, which ends with this process: the
 controllers miss the node's heartbeats and elect other leaders, and the node does not learn of it. (Thread names:
@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 from pipeline.broker import LocalKafka
 from tests.support.waiting import wait_until
 
-__all__ = ["active_controller", "deposed_leader", "leader_of", "may_trace"]
+__all__ = ["active_controller", "leader_of", "may_trace", "stale_leader"]
 
 _SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
 _WALL = 0x40000000
@@ -57,7 +57,7 @@ def active_controller(cluster: LocalKafka) -> int:
 
 
 @contextmanager
-def deposed_leader(cluster: LocalKafka, node: int, topic: str, partition: int) -> Iterator[str]:
+def stale_leader(cluster: LocalKafka, node: int, topic: str, partition: int) -> Iterator[str]:
     """Depose `node`, the leader of the partition. Yields the addresses of the others, which have another leader."""
     found = {each.id: each for each in cluster.status().nodes}
     servers = {each.id: f"127.0.0.1:{each.port}" for each in found.values()}

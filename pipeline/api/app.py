@@ -87,6 +87,6 @@ class DeclaredApp:
         if not callable(factory):
             raise ConfigError(
                 f"app.resource takes a function that makes the resource, not {factory!r}",
-                hint="app.resource(lambda: Pool(...)): each worker makes its own, when it is first asked for",
+                hint="app.resource(lambda: Pool(...)): each worker creates its own at the first use",
             )
         return DeclaredResource(factory)

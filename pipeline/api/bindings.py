@@ -73,7 +73,7 @@ def check_retries(group: str, binding: Binding) -> None:
 def check_function(group: str, function: Callable[..., None]) -> None:
     """Refuse what would not run as a handler. Raises ConfigError."""
     if not callable(function):
-        raise ConfigError(f"group {group}: the handler {function!r} is no function")
+        raise ConfigError(f"group {group}: the handler {function!r} is not a function")
     if any(kind(function) for kind in _NOT_RUN_BY_A_CALL):
         raise ConfigError(
             f"group {group}: {function.__qualname__} is async or a generator, and would not run",

@@ -107,8 +107,8 @@ def _own(codec: Any, declared: Any, where: str, *, of_topic: bool) -> ValueCodec
         return _build(encode, codec.decode, declared, name)
     if not of_topic:
         raise ConfigError(
-            f"{where}: {name}.decode wants a message, and a row of a table has none",
-            hint="give the table a codec whose decode takes the bytes alone",
+            f"{where}: {name}.decode requires a message, which a row of a table does not have",
+            hint="give the table a codec whose decode takes only the bytes",
         )
     decode, classes = codec.decode, _classes(declared)
 
@@ -122,7 +122,7 @@ def _own(codec: Any, declared: Any, where: str, *, of_topic: bool) -> ValueCodec
         return decode(data, shielded(message))
 
     def alone(_data: bytes | None) -> Any:
-        raise TypeError(f"{name}.decode wants a message beside the bytes")
+        raise TypeError(f"{name}.decode requires a message in addition to the bytes")
 
     schema = f"{name}:{schema_of(declared)}"
     return ValueCodec(
@@ -158,7 +158,7 @@ def _with_none(plain: ValueCodec[Any]) -> ValueCodec[Any]:
 def _named(name: str, declared: Any) -> tuple[Callable[[Any], bytes], Callable[[Any], Any]]:
     if name == "raw":
         if declared is not bytes:
-            raise ConfigError(f"the codec 'raw' carries bytes, not {show(declared)}")
+            raise ConfigError(f"the codec 'raw' requires the type bytes, not {show(declared)}")
         return bytes, _raw_decode
     try:
         if name == "json":
@@ -173,7 +173,9 @@ def _named(name: str, declared: Any) -> tuple[Callable[[Any], bytes], Callable[[
             else None
         )
         raise ConfigError(f"the type {show(declared)} cannot be encoded: {error}", hint=hint) from error
-    raise ConfigError(f"unknown codec {name!r}", hint="use 'json', 'msgpack', 'raw' or an object of yours")
+    raise ConfigError(
+        f"unknown codec {name!r}", hint="use 'json', 'msgpack', 'raw' or an object with encode and decode"
+    )
 
 
 def _raw_decode(data: Any) -> bytes:
@@ -188,7 +190,7 @@ def _refusing_nan(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     def checked(value: Any) -> bytes:
         data = encode(value)
         if b"null" in data and _has_nan(msgspec.to_builtins(value)):
-            raise ValueError("NaN and infinity have no form in JSON; use the codec 'msgpack'")
+            raise ValueError("JSON has no NaN and no infinity; use the codec 'msgpack'")
         return data
 
     return checked

@@ -105,7 +105,8 @@ def check_codec(codec: Any, where: str) -> bool:
     name = type(codec).__qualname__
     if isinstance(codec, type):
         raise ConfigError(
-            f"{where}: codec is the class {codec.__qualname__}", hint=f"make one: {codec.__qualname__}()"
+            f"{where}: codec is the class {codec.__qualname__}",
+            hint=f"create an object: {codec.__qualname__}()",
         )
     for method in ("encode", "decode"):
         if not callable(getattr(codec, method, None)):

@@ -122,7 +122,7 @@ class DeclaredTopic(Topic[K, V]):
 def declared_topic(topic: Topic[K, V]) -> DeclaredTopic[K, V]:
     """The same topic, as the package reads it. Raises ConfigError for anything that no app has declared."""
     if not isinstance(topic, DeclaredTopic):
-        raise ConfigError(f"{topic!r} is no topic", hint="use what app.topic(...) returned")
+        raise ConfigError(f"{topic!r} is not a topic", hint="use what app.topic(...) returned")
     return topic
 
 
@@ -184,7 +184,7 @@ class DeclaredTable(Table[K, V]):
     def _no_rows(self, *_: object) -> NoReturn:
         raise ConfigError(
             f"table {self.group}.{self.name} is a declaration and holds no rows",
-            hint="in a handler, ctx.table(...) of it gives the rows: table = ctx.table(totals); table[key] = value",
+            hint="in a handler, ctx.table(...) returns the rows: table = ctx.table(totals); table[key] = value",
         )
 
     # For programs that no type checker has seen: `Table` has none of these.
@@ -198,7 +198,7 @@ class DeclaredTable(Table[K, V]):
 def declared_table(table: Table[K, V]) -> DeclaredTable[K, V]:
     """The same table, as the package reads it. Raises ConfigError for anything that no app has declared."""
     if not isinstance(table, DeclaredTable):
-        raise ConfigError(f"{table!r} is no table", hint="use what app.table(...) returned")
+        raise ConfigError(f"{table!r} is not a table", hint="use what app.table(...) returned")
     return table
 
 

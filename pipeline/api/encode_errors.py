@@ -27,9 +27,9 @@ def check_header_name(name: str) -> None:
     try:
         ends_early = b"\x00" in name.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"the header name {name!r} has no UTF-8 form") from None
+        raise ValueError(f"the header name {name!r} cannot be encoded as UTF-8") from None
     if ends_early:
-        raise ValueError(f"the header name {name!r} holds a NUL, at which Kafka clients would cut it")
+        raise ValueError(f"the header name {name!r} contains a NUL, at which Kafka clients would truncate it")
 
 
 def refuse_value(error: Exception, where: str) -> NoReturn:

@@ -237,13 +237,15 @@ class Group:
         where = f"group {self.name}"
         declared = self._checked(topic, "group(...).sink")
         if not isinstance(to, Sink):
-            raise ConfigError(f"{where}: {to!r} is no sink", hint="use pipeline.Postgres or pipeline.Sqlite")
+            raise ConfigError(
+                f"{where}: {to!r} is not a sink", hint="use pipeline.Postgres or pipeline.Sqlite"
+            )
         if self._bindings or self._tables:
             raise self._mixed(f"a sink, {to!r}")
         if on_error == "dead_letter":
             raise ConfigError(
                 f"{where}: a sink has no dead letters: its positions are in the database, and a Kafka transaction "
-                "and one of the database cannot be one",
+                "cannot include the database",
                 hint="let a handler in another group check records first, with on_error='dead_letter'; or 'skip'",
             )
         if on_error not in {"stop", "skip"}:
@@ -253,15 +255,15 @@ class Group:
         if declared.dedup is not None:
             raise ConfigError(
                 f"{where}: topic {topic.name} drops duplicates by their ids, and a sink remembers no ids",
-                hint="let a handler of another group send what remains to a topic of its own, and write that one",
+                hint="let a handler of another group send the other events to another topic, and sink that one",
             )
         other = next(
             (b.sink for b in self._sinks if (b.sink.engine, b.sink.address) != (to.engine, to.address)), None
         )
         if other is not None:
             raise ConfigError(
-                f"{where}: {to!r} and {other!r} are in different databases, and cannot be one transaction",
-                hint="declare app.group(...) for each database; write the same DSN for the same one",
+                f"{where}: {to!r} and {other!r} are in different databases, and cannot share a transaction",
+                hint="declare app.group(...) for each database; give the same DSN for the same database",
             )
         self._sinks.append(SinkBinding(declared, to, on_error))
 
@@ -275,7 +277,7 @@ class Group:
     def _checked(self, topic: Topic[K, V], method: str) -> DeclaredTopic[K, V]:
         if not isinstance(topic, DeclaredTopic):
             raise ConfigError(
-                f"group {self.name}: {topic!r} is no topic",
+                f"group {self.name}: {topic!r} is not a topic",
                 hint=f"use @app.{method}(topic) above the function"
                 if "sink" not in method
                 else f"use app.{method}(topic, ...)",

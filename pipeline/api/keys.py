@@ -81,13 +81,13 @@ def parse_key(codec: KeyCodec[K], text: str) -> K:
         try:
             data = _LONG.pack(int(text))
         except (ValueError, struct.error) as error:
-            raise InputError(f"{text!r} is no 64-bit number, and the table's keys are") from error
+            raise InputError(f"{text!r} is not a 64-bit integer, as the keys of the table are") from error
     elif codec.schema not in {"str", "bytes"}:
         try:
             data = msgspec.json.encode(msgspec.json.decode(text))
         except msgspec.DecodeError as error:
             raise InputError(
-                f"{text!r} is no JSON array of the key's fields", hint='as in ["AA","JFK"]'
+                f"{text!r} is not a JSON array of the key's fields", hint='as in ["AA","JFK"]'
             ) from error
     try:
         return codec.decode(data)

@@ -124,7 +124,9 @@ class Sink(ABC, Generic[K, V]):
         if self.mode not in get_args(Mode):
             raise ConfigError(f"{self}: mode is {self.mode!r}; it must be {', '.join(get_args(Mode))}")
         if self.table is not None and not all(self.table.split(".")):
-            raise ConfigError(f"{self}: {self.table!r} is no table name", hint="write TABLE or SCHEMA.TABLE")
+            raise ConfigError(
+                f"{self}: {self.table!r} is not a table name", hint="write TABLE or SCHEMA.TABLE"
+            )
 
 
 class Postgres(Sink[K, V]):
@@ -170,7 +172,9 @@ class Postgres(Sink[K, V]):
         write: Write[K, V] | None = None,
     ) -> None:
         if not isinstance(dsn, str) or not dsn.strip():
-            raise ConfigError("Postgres: the DSN is empty", hint="is the variable that it comes from set?")
+            raise ConfigError(
+                "Postgres: the DSN is empty", hint="check that the variable with the DSN is set"
+            )
         self.dsn = dsn
         super().__init__(table, mode=mode, row=row, key=key, write=write)
 
@@ -232,7 +236,7 @@ class Sqlite(Sink[K, V]):
     ) -> None:
         if str(path) in {"", ":memory:"}:
             raise ConfigError(
-                "Sqlite: the database must be a file: positions have to outlive the process",
+                "Sqlite: the database must be a file: the positions must survive the process",
                 hint="give it a path",
             )
         self.path = Path(path)

@@ -84,7 +84,7 @@ class Accepted:
 
 
 _ADVICE = (
-    "send with another timestamp_ms (an output has its input's unless one is given), or raise that setting"
+    "send with another timestamp_ms (by default, an output has that of its input), or raise that setting"
 )
 
 

@@ -44,7 +44,7 @@ KEPT = 3
 DIGEST_BYTES = 20
 _ENVELOPE = BinaryEnvelope(version=1, magic=b"XM", checksum=BLAKE2B)
 _FAULTS = {
-    Fault.FOREIGN: "{where} is no manifest",
+    Fault.FOREIGN: "{where} is not a manifest",
     Fault.VERSION: f"{{where}} has format version {{version}}; this release knows {_ENVELOPE.version}",
     Fault.CHECKSUM: "the checksum of {where} is wrong",
 }
@@ -240,10 +240,10 @@ def truncation_offset(kept: Sequence[CheckpointRef]) -> int | None:
 def _problem(manifest: Manifest) -> str | None:
     names = [file.name for file in manifest.files]
     if len(set(names)) != len(names) or not names:
-        return "names no file, or one twice"
+        return "names no file, or a file twice"
     for file in manifest.files:
         if not file.name or "/" in file.name or file.name.startswith("."):
             return f"names a file {file.name!r}"
         if file.size < 0 or len(file.digest) != DIGEST_BYTES or not file.object.startswith("objects/"):
-            return f"says nothing sensible of file {file.name}"
+            return f"has an invalid size, hash or object for file {file.name}"
     return None

@@ -52,7 +52,7 @@ def _covered(fields: bytes) -> bytes:
 
 _ENVELOPE = BinaryEnvelope(version=1, magic=b"XJ", fields=_FIELDS.size, covered=_covered)
 _FAULTS = {
-    Fault.FOREIGN: "a record of {size} bytes is no journal chunk",
+    Fault.FOREIGN: "a record of {size} bytes is not a journal chunk",
     Fault.VERSION: f"format version {{version}} is unknown to this release (it knows {_ENVELOPE.version})",
     Fault.CHECKSUM: "the checksum of chunk {index} of entry {seq} is wrong",
 }

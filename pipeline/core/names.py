@@ -51,10 +51,10 @@ _REPLAYS = re.compile(rf"{_NAME.pattern}\.{_NAME.pattern}\.replays")
 # Topics that no file declares, and why: patterns of whole names.
 NEVER_DECLARED: Mapping[str, str] = {
     _JOURNAL.pattern: "is the name of a journal, which its workers create and configure",
-    rf"{_NAME.pattern}\.{_NAME.pattern}\.dead-letters": "is the name of dead letters, which their workers create",
-    _REPLAYS.pattern: "is the name of replayed dead letters, which their workers create",
+    rf"{_NAME.pattern}\.{_NAME.pattern}\.dead-letters": "is the name of a dead-letter topic, which its workers create",
+    _REPLAYS.pattern: "is the name of a topic of replays, which its workers create",
     r"pipeline\..*": "starts with `pipeline.`, which is reserved",
-    r"__.*": "is the name of a topic of Kafka's own",
+    r"__.*": "is the name of an internal topic of Kafka",
 }
 
 

@@ -288,7 +288,7 @@ def check_identity(
     if before.partitioner != now.partitioner:
         raise ConfigError(
             f"{where} was partitioned by {before.partitioner}, this release uses {now.partitioner}",
-            hint="go back to the release that wrote it",
+            hint="use the release that wrote it",
         )
     for topic, facts in before.inputs.items():
         current = now.inputs.get(topic)
@@ -298,12 +298,12 @@ def check_identity(
             continue
         if current is None:
             raise ConfigError(
-                f"{where} used to read {topic}, and no handler does now",
-                hint=f"bring the handler back, or {_START_OVER}",
+                f"{where} has read {topic}, and no handler reads it now",
+                hint=f"restore the handler, or {_START_OVER}",
             )
         if current.topic_id != facts.topic_id:
             raise ConfigError(
-                f"{where}: topic {topic} was deleted and created again; positions in the old one mean nothing in it",
+                f"{where}: topic {topic} was deleted and created again; old positions are not valid in the new topic",
                 hint="follow runbooks/topic-recreated.md",
             )
         if current.partitions != facts.partitions:

@@ -119,12 +119,12 @@ def check_inputs(where: str, rows: Collection[PositionRow], inputs: Mapping[str,
         if row.cluster_id != now.cluster_id:
             raise ConfigError(
                 f"{where} has its positions in Kafka cluster {row.cluster_id}, this is {now.cluster_id}",
-                hint="connect to its own cluster, or begin in this one: pipeline reset (docs/how-to/sinks.md)",
+                hint="connect to its own cluster, or start over in this one: pipeline reset (docs/how-to/sinks.md)",
             )
         if row.topic_id != now.topic_id:
             raise ConfigError(
-                f"{where}: topic {row.topic} was deleted and created again; positions in the old one mean nothing "
-                "in it",
+                f"{where}: topic {row.topic} was deleted and created again; old positions are not valid "
+                "in the new topic",
                 hint="follow runbooks/topic-recreated.md",
             )
         if row.partitions != now.partitions:
@@ -154,7 +154,7 @@ def plan_positions(
     """
     check_inputs(where, rows, inputs)
     known = {(row.topic, row.partition) for row in rows}
-    hint = "restore the table, or begin again on purpose: runbooks/sink-positions-lost.md"
+    hint = "restore the table, or start over on purpose: runbooks/sink-positions-lost.md"
     if not rows and traces:
         raise FatalTaskError(
             f"{where} existed before ({traces[0]}), but its database has no positions of it", hint=hint

@@ -14,7 +14,7 @@ __all__ = ["SETTINGS", "UNMANAGED", "loss", "same_value"]
 UNMANAGED = frozenset({"leader.replication.throttled.replicas", "follower.replication.throttled.replicas"})
 
 SETTINGS: Mapping[str, str] = {
-    "cleanup.policy": "delete: old records go; compact: the last record of each key stays; or compact,delete",
+    "cleanup.policy": "delete: old records are deleted; compact: a key's last record is kept; or compact,delete",
     "compression.gzip.level": "of gzip, 1 to 9; -1: the library's own",
     "compression.lz4.level": "of lz4, 1 to 17",
     "compression.type": "producer (as it came), uncompressed, gzip, lz4, snappy or zstd",
@@ -29,9 +29,9 @@ SETTINGS: Mapping[str, str] = {
     "local.retention.ms": "of a tiered topic: ms that records are kept on the brokers; -2: retention.ms",
     "max.compaction.lag.ms": "the longest that a record may stay uncompacted, in ms",
     "max.decompressed.message.bytes": "the largest record that is accepted, in bytes after decompression",
-    "max.message.bytes": "the largest batch of records that is taken, in bytes",
-    "message.timestamp.after.max.ms": "how far in the future a record's time may lie, in ms",
-    "message.timestamp.before.max.ms": "how far in the past a record's time may lie, in ms",
+    "max.message.bytes": "the largest batch of records that is accepted, in bytes",
+    "message.timestamp.after.max.ms": "how far in the future a record's time may be, in ms",
+    "message.timestamp.before.max.ms": "how far in the past a record's time may be, in ms",
     "message.timestamp.type": "CreateTime (the producer's) or LogAppendTime (the broker's)",
     "min.cleanable.dirty.ratio": "the part of a log that must be uncompacted before it is compacted, 0 to 1",
     "min.compaction.lag.ms": "the shortest that a record stays uncompacted, in ms",
@@ -40,34 +40,37 @@ SETTINGS: Mapping[str, str] = {
     "remote.copy.lag.bytes": "of a tiered topic: newer bytes after which a segment may be uploaded; 0: at once",
     "remote.copy.lag.ms": "of a tiered topic: ms after which a segment may be uploaded; 0: at once",
     "remote.log.copy.disable": "of a tiered topic, true: nothing more is copied to the remote storage",
-    "remote.log.delete.on.disable": "true: turning remote storage off deletes what is there",
+    "remote.log.delete.on.disable": "true: turning remote storage off deletes its records",
     "remote.storage.enable": "true: old segments move to the remote storage",
     "retention.bytes": "bytes of a partition after which old records are deleted; -1: no limit",
     "retention.ms": "ms after which a record is deleted; -1: never",
     "segment.bytes": "the size of one file of the log, in bytes",
     "segment.index.bytes": "the size of the index of one file, in bytes",
-    "segment.jitter.ms": "up to so many ms are taken off segment.ms, so that logs do not roll at once",
+    "segment.jitter.ms": "segment.ms is reduced by a random time up to this, so that logs do not roll at once",
     "segment.ms": "ms after which a file of the log is closed even when it is not full",
-    "unclean.leader.election.enable": "true: a replica that lags may become leader; records are lost for that",
+    "unclean.leader.election.enable": "true: an out-of-sync replica may become leader, and records are lost",
 }
 
 _LOWERED: Mapping[str, str] = {
     "retention.ms": "records older than that are deleted",
     "retention.bytes": "what a partition holds beyond that is deleted",
-    "delete.retention.ms": "a reader that is slower than that misses that keys were deleted",
-    "max.decompressed.message.bytes": "larger records, which were taken until now, are refused, and stop compaction",
-    "max.message.bytes": "larger records, which were taken until now, are refused",
-    "message.timestamp.before.max.ms": "older records, which were taken until now, are refused",
-    "message.timestamp.after.max.ms": "records from further ahead, which were taken until now, are refused",
+    "delete.retention.ms": "a slower reader does not see that keys were deleted",
+    "max.decompressed.message.bytes": "larger records, accepted until now, are rejected, and stop compaction",
+    "max.message.bytes": "larger records, accepted until now, are rejected",
+    "message.timestamp.before.max.ms": "older records, accepted until now, are rejected",
+    "message.timestamp.after.max.ms": "records from further ahead, accepted until now, are rejected",
     "min.insync.replicas": "a record then counts as written on fewer replicas, and is lost with them",
 }
 _UNLIMITED = frozenset({"retention.ms", "retention.bytes"})  # for these, -1 means unlimited
 _TURNED: Mapping[str, tuple[str, str]] = {
-    "unclean.leader.election.enable": ("true", "a replica that lags may become leader, and records are lost"),
+    "unclean.leader.election.enable": (
+        "true",
+        "an out-of-sync replica may become leader, and records are lost",
+    ),
     "remote.storage.enable": ("false", "records in the remote storage can no longer be read"),
 }
 _GAINED: Mapping[str, str] = {
-    "compact": "of the records of a key only the last one stays",
+    "compact": "only the last record of each key is kept",
     "delete": "records that retention.ms and retention.bytes do not keep are deleted",
 }
 

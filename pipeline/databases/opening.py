@@ -26,4 +26,4 @@ class RealDatabases:
         if isinstance(sink, Sqlite):
             module = import_module("pipeline.databases.sqlite")
             return cast("SinkSession", module.SqliteSession(sink.path, sink.place))
-        raise ConfigError(f"{sink!r} is no sink", hint="use Postgres(...) or Sqlite(...)")
+        raise ConfigError(f"{sink!r} is not a sink", hint="use Postgres(...) or Sqlite(...)")

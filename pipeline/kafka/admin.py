@@ -88,5 +88,5 @@ class AdminRequests:
             if not deadline.pause():
                 raise UnreachableError(
                     f"waited {_VISIBLE_TIMEOUT_S:.0f} s for {what} on {self._servers}",
-                    hint="Kafka may be busy, or a broker away: run the command again",
+                    hint="Kafka may be busy, or a broker unreachable: run the command again",
                 )

@@ -61,7 +61,7 @@ class KafkaCluster(KafkaTopics):
         try:
             self._answer(futures[consumer_group], what, ignore=_NO_GROUP)
         except FatalTaskError as error:
-            raise ConfigError(error.message, hint="stop what reads as that group, then again") from error
+            raise ConfigError(error.message, hint="stop the consumers of that group, then repeat") from error
 
     def member_ids(self, consumer_group: str) -> list[str]:
         """The client id of each member of a consumer group, also during a rebalance."""

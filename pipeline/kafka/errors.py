@@ -86,7 +86,7 @@ _HINTS = {
     KafkaError.INVALID_REPLICATION_FACTOR: "correct the replication: there cannot be more replicas than brokers",
     KafkaError.POLICY_VIOLATION: "a policy of the cluster forbids it: ask its administrator what it allows",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "this client lacks a permission on the topic: ask its administrator",
-    KafkaError.TOPIC_DELETION_DISABLED: "the brokers are configured to delete no topic (delete.topic.enable)",
+    KafkaError.TOPIC_DELETION_DISABLED: "the brokers do not allow the deletion of topics (delete.topic.enable)",
 }
 # No leader or coordinator yet: after the start of a broker or the creation of a topic, or while one moves.
 _SETTLING = frozenset(
@@ -189,8 +189,8 @@ def delivery_failure(error: KafkaError, what: str) -> PipelineError:
         return ConfigError(f"{what}: the topic does not exist", hint="create it: pipeline topics apply")
     if code == KafkaError.MSG_SIZE_TOO_LARGE:
         return ConfigError(
-            f"{what}: refused with the batch that it was in, which is over max.message.bytes of the topic",
-            hint="set max_event_bytes of the producer to the smallest max.message.bytes of its topics, less 100",
+            f"{what}: rejected with its batch, which exceeds max.message.bytes of the topic",
+            hint="set max_event_bytes of the producer to the smallest max.message.bytes of its topics, minus 100",
         )
     if code in _REFUSED or code in _REFUSED_RECORD:
         hint = _REFUSED_RECORD.get(code, "grant WRITE on the topic, or correct the [kafka] settings")
@@ -198,14 +198,14 @@ def delivery_failure(error: KafkaError, what: str) -> PipelineError:
     if code in _EXPIRED:
         return DeliveryError(
             f"{what}: not confirmed in time: {reason}",
-            hint="check that Kafka runs; it may have been written all the same: send it again under the same id",
+            hint="check that Kafka runs; it may have been written: send it again with the same id",
         )
     if code in _PURGED:
         return DeliveryError(
-            f"{what}: given up before it was confirmed",
-            hint="it may have been written all the same: send it again under the same id",
+            f"{what}: abandoned before it was confirmed",
+            hint="it may have been written: send it again with the same id",
         )
-    return DeliveryError(f"{what}: {reason}", hint="send it again under the same id")
+    return DeliveryError(f"{what}: {reason}", hint="send it again with the same id")
 
 
 def until_settled(ask: Callable[[], T], what: str) -> T:
@@ -243,7 +243,7 @@ def partition_failure(error: KafkaError, where: str, position: int) -> PipelineE
     code = error.code()
     if code in _OUT_OF_RANGE:
         return OutOfRangeError(
-            f"{where}: position {position} is outside what the partition holds: {error.str()}",
+            f"{where}: position {position} is outside of the partition's offsets: {error.str()}",
             hint="follow runbooks/input-expired.md: retention removed records before they were processed",
         )
     if code in _UNREACHABLE or error.retriable():

@@ -95,7 +95,7 @@ class KafkaEventClient:
         if error.code() == KafkaError._FATAL or error.fatal():  # noqa: SLF001
             return self._fail(error)
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            return ValueError(f"an event for topic {topic} is larger than the client takes: {error.str()}")
+            return ValueError(f"an event for topic {topic} exceeds the limit of the client: {error.str()}")
         return ConfigError(
             f"the Kafka client refuses an event for topic {topic}: {error.str()} ({error.name()})"
         )
@@ -103,7 +103,7 @@ class KafkaEventClient:
     def _fail(self, error: KafkaError) -> PipelineError:
         if self._fatal is None:
             self._fatal = ProducerClosedError(
-                f"the Kafka client has failed for good: {error.str()} ({error.name()})",
-                hint="open another Producer, and send what was not delivered again, under the same ids",
+                f"the Kafka client has failed permanently: {error.str()} ({error.name()})",
+                hint="create a new Producer, and send undelivered events again with the same ids",
             )
         return self._fatal

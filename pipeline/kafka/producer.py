@@ -138,7 +138,7 @@ class KafkaTransactionalProducer:
             first = offsets[0]
             if first < 0 or offsets != list(range(first, first + len(offsets))):
                 raise FatalTaskError(
-                    f"{self._id}: the chunks of one entry lie at {offsets}: another program writes to the journal",
+                    f"{self._id}: the chunks of one entry are at {offsets}: another program writes to the journal",
                     hint="runbooks/journal-check-failed.md",
                 )
         return entries[0][0] if entries else -1

@@ -200,7 +200,7 @@ class KafkaTopics(AdminRequests):
         )
         for name, future in futures.items():
             self._answer(future, f"deletion of topic {name}", ignore=_MISSING)
-        self._wait(lambda: not self._descriptions(topics), f"topics {', '.join(topics)} to be gone")
+        self._wait(lambda: not self._descriptions(topics), f"the deletion of topics {', '.join(topics)}")
 
     def truncate(self, partition: TopicPartition, before: int) -> None:
         """Delete the records below the offset `before`. Does nothing if there are none."""
@@ -225,7 +225,9 @@ class KafkaTopics(AdminRequests):
 
     def _require(self, topic: str) -> None:
         if topic not in self._descriptions([topic]):
-            raise ConfigError(f"topic {topic} is not there on {self._servers}", hint="look again, and repeat")
+            raise ConfigError(
+                f"topic {topic} does not exist on {self._servers}", hint="check its name and repeat"
+            )
 
     def _shows(self, topic: str, settings: Mapping[str, str | None]) -> bool:
         info = self.describe([topic]).get(topic)

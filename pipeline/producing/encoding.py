@@ -85,7 +85,7 @@ class Encoder:
     def _first_use(self, topic: Any) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any]]:
         if not isinstance(topic, DeclaredTopic):
             raise ConfigError(
-                f"{topic!r} is no topic",
+                f"{topic!r} is not a topic",
                 hint="send takes what app.topic(...) returned, in this or another app",
             )
         known = self._known[topic] = topic.name, topic.key.encode, topic.value.admit

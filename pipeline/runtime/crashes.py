@@ -252,9 +252,7 @@ class InputCrashes:
         proven = how is Conduct.APPLY_POLICY
         text = f"the process crashed natively {suspect.crashes} times while it handled this record"
         if not proven:
-            text += (
-                ", not always on the thread that handles records: it may not be the record that crashes it"
-            )
+            text += ", not always on the thread that handles records: the cause may be another thread"
         crash = NativeCrash(text, proven=proven)
         if self._stack:
             crash.add_note(f"The thread that crashed last was here, innermost call first:\n{self._stack}")
@@ -301,5 +299,5 @@ def _next(suspect: Suspect) -> str:
     if how is Conduct.STOP:
         return "the record is not handled, and stops its task"
     if how is Conduct.CAUTIOUS:
-        return "suspected records are handled one by one, each noted before"
+        return "suspected records are handled one by one; each is noted on disk before"
     return "the records are handled again"

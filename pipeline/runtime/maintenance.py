@@ -130,7 +130,7 @@ class Maintenance:
         if not isinstance(error, OutOfRangeError) or self._starts_behind(partition, position):
             return error
         return StaleReadError(
-            f"{partition}: the broker that was asked ends below position {position}",
+            f"{partition}: the queried broker's end is below position {position}",
             hint="check the brokers: one may be a stale leader, or have lost records in an unclean election",
         )
 

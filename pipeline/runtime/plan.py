@@ -76,7 +76,7 @@ class GroupPlan:
         if found is not None and found.partitions != self.partitions:
             raise ConfigError(
                 f"topic {self.id.replays_topic} has {found.partitions} partitions, and group {self.id.app}/"
-                f"{self.id.group} has {self.partitions} tasks: each reads the partition of its number",
+                f"{self.id.group} has {self.partitions} tasks: each task reads the partition with its number",
                 hint="the pipeline creates that topic itself: delete the topic that was created by another program",
             )
 
@@ -98,7 +98,7 @@ def plan_groups(
     missing = [name for name in app.topics if name not in topics]
     if missing:
         raise ConfigError(
-            f"app {app.name}: no topic {', '.join(missing)} in the cluster",
+            f"app {app.name}: the cluster has no topic {', '.join(missing)}",
             hint="declare it in topics/ and run: pipeline topics apply",
         )
     letters = dead_letter_topics(groups, environment.cluster)
@@ -158,13 +158,13 @@ def outputs_changed(
         if before is not None and current is None:
             return TopicChange(
                 f"topic {name}, which this task writes to, was deleted",
-                "create it again, `pipeline topics apply` does where it is declared in topics/, and start the worker "
-                "again: records that are not committed are handled then",
+                "create it again (if it is declared: pipeline topics apply), and restart the worker, which then "
+                "handles the records that are not committed",
             )
         if before is not None and current is not None and current.partitions != before:
             return TopicChange(
                 f"topic {name} had {before} partitions and has {current.partitions}, and this task writes to it: "
-                "keys would move away from their readers' state",
+                "keys would move to other partitions than their readers' state",
                 "follow runbooks/partitions-changed.md",
             )
     return None
@@ -198,8 +198,8 @@ def _shape(
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
         raise ConfigError(
-            f"app {app.name}, group {group.name}: its input topics must have equally many partitions: {listed}",
-            hint="create the topics alike, or read them in separate groups; where one got partitions under this app: "
+            f"app {app.name}, group {group.name}: its input topics must have the same number of partitions: {listed}",
+            hint="create them with the same number, or read them in separate groups; if partitions were added later: "
             "runbooks/partitions-changed.md",
         )
     _check_tags(group)
@@ -208,7 +208,7 @@ def _shape(
         other = prefixes.setdefault(table_prefix(name), name)
         if other != name:
             raise ConfigError(
-                f"tables {other} and {name} of group {group.name} cannot be told apart on disk",
+                f"tables {other} and {name} of group {group.name} have the same prefix on disk",
                 hint="rename one",
             )
     shape = ";".join(sorted(f"{t.name}:{t.key.schema}->{t.value.schema}" for t in inputs))
@@ -232,7 +232,7 @@ def _check_tags(group: DeclaredGroup) -> None:
         other = tags.setdefault(topic_tag(name), name)
         if other != name:
             raise ConfigError(
-                f"topics {other} and {name} of group {group.name} cannot be told apart in its dedup table",
+                f"topics {other} and {name} of group {group.name} have the same tag in its dedup table",
                 hint="read one of them in another group",
             )
 

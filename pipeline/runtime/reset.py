@@ -59,7 +59,9 @@ def start_at(choices: Sequence[str]) -> StartAt:
         topic, equals, where = choice.rpartition("=")
         if topic in chosen:
             raise InputError(
-                f"{choice!r}: that was said twice" if equals else "there is one start for all inputs"
+                f"{choice!r}: the topic has two start positions"
+                if equals
+                else "there are two start positions for all inputs"
             )
         chosen[topic] = _where(where)
 
@@ -67,7 +69,7 @@ def start_at(choices: Sequence[str]) -> StartAt:
         found = chosen.get(partition.topic, chosen.get(""))
         if found is None:
             raise InputError(
-                f"nothing says where to begin in topic {partition.topic}", hint="add TOPIC=earliest"
+                f"there is no start position for topic {partition.topic}", hint="add TOPIC=earliest"
             )
         return found(reader, partition)
 
@@ -82,18 +84,18 @@ def _where(text: str) -> StartAt:
     if text.isdecimal():
         offset = int(text)
         return lambda _reader, _partition: offset
-    timestamp_ms = timestamp_of(text, "is no place to begin", "earliest, latest, an offset, or ")
+    timestamp_ms = timestamp_of(text, "is not a start position", "earliest, latest, an offset, or ")
     return lambda reader, partition: reader.offset_at(partition, timestamp_ms)
 
 
-def timestamp_of(text: str, wrong: str = "is no time", instead: str = "") -> int:
+def timestamp_of(text: str, wrong: str = "is not a time", instead: str = "") -> int:
     """Milliseconds since the epoch for a time in ISO 8601 with an offset from UTC. Raises InputError."""
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
         raise InputError(f"{text!r} {wrong}", hint=f"{instead}2026-01-31T00:00:00Z") from None
     if when.tzinfo is None:
-        raise InputError(f"{text!r} leaves its time zone open", hint=f"{text}Z for UTC, or {text}+02:00")
+        raise InputError(f"{text!r} has no time zone", hint=f"{text}Z for UTC, or {text}+02:00")
     return round(when.timestamp() * 1000)
 
 
@@ -254,8 +256,8 @@ def _input_resets(
             chosen = start(reader, partition)
         if not first <= chosen <= end:
             raise InputError(
-                f"{partition} holds offsets {first} to {end}; {chosen} is not among them",
-                hint="choose an offset from there, a time, earliest or latest",
+                f"{partition} has the offsets {first} to {end}, and not {chosen}",
+                hint="choose one of these offsets, a time, earliest or latest",
             )
         inputs.append(InputReset(partition.topic, partition.partition, position, chosen, first))
     return tuple(inputs)

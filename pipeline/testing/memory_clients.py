@@ -114,7 +114,7 @@ class MemoryCluster:
     def _described(self, topic: str) -> TopicInfo:
         found = self._broker.describe(topic)
         if found is None:
-            raise ConfigError(f"topic {topic} is not there", hint="look again, and repeat")
+            raise ConfigError(f"topic {topic} does not exist", hint="check its name and repeat")
         return found
 
 

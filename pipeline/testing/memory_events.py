@@ -98,7 +98,7 @@ class MemoryEventClient:
 
     def purge(self) -> None:
         with self._changed:
-            error = DeliveryError("given up before it was confirmed")
+            error = DeliveryError("abandoned before it was confirmed")
             self._decided.extend((report, error, None) for _, report in self._queue)
             self._queue.clear()
             self._changed.notify_all()
@@ -113,7 +113,7 @@ class MemoryEventClient:
 
     def fail(self, why: str) -> None:
         with self._changed:
-            self._fatal = ProducerClosedError(f"the client has failed for good: {why}")
+            self._fatal = ProducerClosedError(f"the client has failed permanently: {why}")
             self._changed.notify_all()
 
     def _write(self) -> None:

@@ -145,7 +145,7 @@ def test_an_error_names_the_declaration(app: App) -> None:
         app.topic("prices", key=dict[str, int], value=int)
     with pytest.raises(ConfigError, match=r"table hourly\.prices: .* cannot be a key"):
         app.group("hourly").table("prices", key=float, value=int)
-    with pytest.raises(ConfigError, match="topic blobs: the codec 'raw' carries bytes, not Flight"):
+    with pytest.raises(ConfigError, match="topic blobs: the codec 'raw' requires the type bytes, not Flight"):
         app.topic("blobs", value=Flight, codec="raw")
 
 
@@ -235,7 +235,7 @@ def test_a_handler_that_cannot_be_called_is_refused(app: App, topic: Topic[str, 
         app.handler(topic, on_error="dead_letter")(function)
     with pytest.raises(ConfigError, match="cannot be called with an event"):
         app.batch_handler(topic)(function)
-    with pytest.raises(ConfigError, match="the handler None is no function"):
+    with pytest.raises(ConfigError, match="the handler None is not a function"):
         app.handler(topic)(None)  # type: ignore[arg-type]
     assert declared_app(app).main.bindings == []
 

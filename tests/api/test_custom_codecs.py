@@ -65,7 +65,7 @@ def test_a_default_of_a_users_decode_is_not_filled_with_a_message() -> None:
 @pytest.mark.parametrize(
     ("codec", "error", "hint"),
     [
-        (Reversed, "topic t: codec is the class Reversed", r"make one: Reversed\(\)"),
+        (Reversed, "topic t: codec is the class Reversed", r"create an object: Reversed\(\)"),
         (Half(), "topic t: the codec .* has no method decode", "it needs encode"),
         (object(), "topic t: the codec .* has no method encode", "use 'json'"),
         (Greedy(), r"topic t: Greedy\.decode\(data.* cannot be called", r"decode\(self, data, message\)"),
@@ -88,7 +88,7 @@ def test_structs_that_cannot_be_told_apart_are_answered_with_what_tells_them() -
 def test_raw_is_for_bytes_only() -> None:
     """Anything else would have to be guessed."""
     assert topic_codec(bytes).schema == topic_codec(bytes, "raw").schema == "raw:bytes"
-    with pytest.raises(ConfigError, match=r"topic t: the codec 'raw' carries bytes, not str"):
+    with pytest.raises(ConfigError, match=r"topic t: the codec 'raw' requires the type bytes, not str"):
         topic_codec(str, "raw")
 
 

@@ -128,7 +128,7 @@ def test_a_manifest_names_files_of_one_directory(name: str) -> None:
 )
 def test_a_manifest_says_of_each_file_what_can_be_checked(wrong: StateFile) -> None:
     """Without a hash, damage would be restored; an object outside the prefix would never be deleted."""
-    with pytest.raises(InvariantError, match="nothing sensible of file a"):
+    with pytest.raises(InvariantError, match="an invalid size, hash or object for file a"):
         encode_manifest(manifest(7, wrong))
 
 

@@ -37,7 +37,7 @@ def test_a_history_continues_when_nothing_it_rests_on_changed(now: Identity) -> 
     [
         (changed(cluster_id="staging"), ["cluster", "staging"]),
         (changed(partitioner="crc32"), ["murmur2_random", "crc32"]),
-        (changed(inputs={"in": InputFacts("id-1", 4)}), ["used to read more"]),
+        (changed(inputs={"in": InputFacts("id-1", 4)}), ["has read more"]),
         (
             changed(inputs={**IDENTITY.inputs, "in": InputFacts("id-9", 4)}),
             ["topic in was deleted and created again"],

@@ -287,7 +287,7 @@ def test_a_later_format_is_named_as_such() -> None:
 @pytest.mark.parametrize("chunk", [b"", b"XJ", b"{}" * 30])
 def test_a_foreign_record_is_noticed(chunk: bytes) -> None:
     """A record may be produced to the journal by hand."""
-    with pytest.raises(FatalTaskError, match="no journal chunk"):
+    with pytest.raises(FatalTaskError, match="not a journal chunk"):
         read([(0, chunk)])
 
 

@@ -15,7 +15,7 @@ from tests.support.walkthrough import Page, read_page
 pytestmark = [pytest.mark.kafka, pytest.mark.kills]
 
 SYMPTOMS = {
-    "input-expired": "is outside what the partition holds",
+    "input-expired": "is outside of the partition's offsets",
     "journal-check-failed": "flight-delays.main.journal[0] is damaged at offset",
     "journal-lost": "but its journal topic is gone",
     "nothing-to-restore-from": "nothing to restore flight-delays/main/0 from: the journal begins at entry",

@@ -69,7 +69,10 @@ def test_an_undecodable_key_stops_its_task_unless_skipped(
     assert troubled.stop(worker) == 1
     assert f"the record {troubled.prefix}-amounts[0] offset" in failed["message"]
     assert "UnicodeDecodeError" in failed["message"]
-    assert "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md" in failed["hint"]
+    assert (
+        "on_error='skip' or 'dead_letter' lets the task continue after such records: runbooks/poison-record.md"
+        in failed["hint"]
+    )
     worker = troubled.troubled_worker(policy="skip")
     troubled.settle(worker)
     rejected = troubled.events("record_rejected")

@@ -231,7 +231,7 @@ def test_records_that_retention_removed_are_named(letters: Letters) -> None:
     letters.wait_until(lambda: "task_failed" in letters.log.read_text())
     said = letters.log.read_text()
     assert f"{place}: position " in said
-    assert "is outside what the partition holds" in said
+    assert "is outside of the partition's offsets" in said
     assert "runbooks/input-expired.md" in said
     assert "dead-letters, which this task writes to, was deleted" not in said
     letters.stop(worker)

@@ -96,10 +96,10 @@ def test_a_client_that_fails_for_good_fails_what_waits_and_refuses_the_rest() ->
     sent = fill(producer, 2)
     producer.clients.fail("out of sequence")
     for delivery in sent:
-        with pytest.raises(ProducerClosedError, match="failed for good: out of sequence"):
+        with pytest.raises(ProducerClosedError, match="failed permanently: out of sequence"):
             delivery.result(LONG_S)
     for call in (lambda: producer.send(orders, "k", Order(1)), producer.flush):
-        with pytest.raises(ProducerClosedError, match="failed for good: out of sequence"):
+        with pytest.raises(ProducerClosedError, match="failed permanently: out of sequence"):
             call()
     producer.close()
 

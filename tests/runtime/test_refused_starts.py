@@ -27,11 +27,11 @@ def test_inputs_with_different_numbers_of_partitions_are_refused_with_the_number
     sums.driver.broker.create(TopicSpec("other", 3))
     sums.app.handler(other)(lambda _event, _ctx: None)
     with pytest.raises(
-        ConfigError, match="must have equally many partitions: numbers has 2, other has 3"
+        ConfigError, match="must have the same number of partitions: numbers has 2, other has 3"
     ) as caught:
         sums.driver.run()
     assert caught.value.hint is not None
-    assert "create the topics alike" in caught.value.hint
+    assert "create them with the same number" in caught.value.hint
 
 
 def test_a_journal_that_refuses_large_entries_is_refused_with_the_command_that_fixes_it() -> None:

@@ -216,10 +216,10 @@ def test_without_a_recent_acquire_a_plan_compares_with_the_end(
 @pytest.mark.parametrize(
     ("start", "text"),
     [
-        ("9", "words[0] holds offsets 0 to 2; 9 is not among them"),
-        ("yesterday", "'yesterday' is no place to begin"),
-        ("2026-01-31T00:00:00", "leaves its time zone open"),
-        ("other=earliest", "nothing says where to begin in topic words"),
+        ("9", "words[0] has the offsets 0 to 2, and not 9"),
+        ("yesterday", "'yesterday' is not a start position"),
+        ("2026-01-31T00:00:00", "has no time zone"),
+        ("other=earliest", "there is no start position for topic words"),
     ],
 )
 def test_a_place_that_is_none_is_refused_before_anything_is_fenced(start: str, text: str) -> None:

@@ -163,7 +163,7 @@ def test_a_role_without_rights_is_told_which_it_needs(
     ddl = str(caught.value.hint).partition(":\n")[2]
     postgres.sql(dsn, ddl, f"GRANT SELECT, INSERT, UPDATE ON pipeline_positions TO {role}")
     driver, _ = driver_of(databases, Postgres(theirs, "totals", row=row))
-    with pytest.raises(ConfigError, match="may not SELECT or INSERT or UPDATE there"):
+    with pytest.raises(ConfigError, match="lacks the privilege SELECT and INSERT and UPDATE on the table"):
         driver.run()
     postgres.sql(dsn, f"GRANT SELECT, INSERT, UPDATE, DELETE ON totals TO {role}")
     driver, topic = driver_of(databases, Postgres(theirs, "totals", row=row))
@@ -214,7 +214,7 @@ def test_a_column_that_the_table_does_not_have_stops_the_task_whatever_its_polic
     )
     driver.send(topic, "a", 1)
     with pytest.raises(
-        HandlerError, match="row gave the column typo, which the table does not have"
+        HandlerError, match="row returned the column typo, which the table does not have"
     ) as caught:
         driver.run()
     assert caught.value.hint == "its columns: id, n"

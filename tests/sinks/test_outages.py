@@ -137,7 +137,7 @@ def test_a_worker_that_starts_without_its_database_waits_for_it_and_one_that_is_
         worker = bench.worker()
         bench.wait_for_more("database_unreachable", 0)
         bench.wait_until(
-            lambda: "has not begun on w: the database" in bench.command("status", bench.prefix).stdout,
+            lambda: "has not started on w: the database" in bench.command("status", bench.prefix).stdout,
             "the problem in the status",
         )
         own_postgres.start()

@@ -289,6 +289,6 @@ def _same_worker_id(worker: str, younger: str) -> DisplacedError:
     started_ms, _ = process_age(younger)
     when = datetime.fromtimestamp(started_ms / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
     return DisplacedError(
-        f"another process runs as worker {worker}, and was started later, at {when} UTC: it has this worker's tasks",
-        hint="do not start this one again as it is; stop the other one, or give each an id of its own: --worker-id",
+        f"a newer process, started at {when} UTC, has the worker id {worker} and takes over this worker's tasks",
+        hint="stop one of them, or give each its own id with --worker-id; do not restart this one unchanged",
     )

@@ -50,10 +50,10 @@ def _problem(retried: Retried) -> str:
     reason = retried.reason.splitlines()[0] if retried.reason else "no reason given"
     if len(reason) > _REASON_CHARACTERS:
         reason = f"{reason[:_REASON_CHARACTERS]}..."
-    tries = "1 try has failed" if retried.failures == 1 else f"{retried.failures:,} tries have failed"
+    tries = "1 attempt failed" if retried.failures == 1 else f"{retried.failures:,} attempts failed"
     return (
-        f"record {retried.topic}[{retried.partition}] offset {retried.offset} is tried again: {tries}, "
+        f"record {retried.topic}[{retried.partition}] offset {retried.offset} is retried: {tries}, "
         f"the last with {reason}\n"
-        "  -> the records behind it in its partition wait until it succeeds or its retries are used up; "
-        "look for record_retried in the worker's log"
+        "  -> later records of its partition wait until it succeeds or its retries are used up; "
+        "search the worker's log for record_retried"
     )

@@ -252,7 +252,7 @@ class Attempt:
 
     def _check_stopped(self) -> None:
         if self.stopped:
-            raise RetriableError(f"the checkpoint of task {self._task} is given up")
+            raise RetriableError(f"the checkpoint of task {self._task} is abandoned")
 
 
 def listed(store: CheckpointStore, prefix: str, environment: Environment) -> dict[str, Listed]:

@@ -90,8 +90,8 @@ def settled_end(
         if attempt == 0:
             fence()
     raise FatalTaskError(
-        f"a transaction hangs in {task.journal}: committed readers end at {bounds.stable_end}, the log at {bounds.end}",
-        hint="find out what Kafka decided on it before you abort it: runbooks/hanging-transaction.md",
+        f"a transaction hangs in {task.journal}: committed records end at {bounds.stable_end}, the log at {bounds.end}",
+        hint="before you abort it, find out what Kafka decided: runbooks/hanging-transaction.md",
     )
 
 
@@ -102,7 +102,7 @@ def _settled(task: TaskId, reader: JournalReader, environment: Environment, at_l
         bounds = reader.bounds(task.journal)
         if bounds.end < at_least:
             raise StaleReadError(
-                f"{task.journal} is at offset {at_least} or beyond; the broker that was asked sees it end at "
+                f"{task.journal} is at offset {at_least} or beyond; the queried broker reports its end at "
                 f"{bounds.end}"
             )
         if bounds.stable_end >= bounds.end or not deadline.pause():

@@ -199,5 +199,5 @@ class _Publication:
         # The renewal succeeded, so Kafka is reachable, and has registered an id that expired while the task was idle.
         self._failed_while_stopping += self._fence.stopping
         if self._failed_while_stopping > 1:
-            raise UnreachableError(f"task {self._task}: the last commit did not go through: {error.message}")
+            raise UnreachableError(f"task {self._task}: the last commit failed: {error.message}")
         clock.sleep(RETRY_PAUSE_S * self._quick)

@@ -288,7 +288,7 @@ def _look(
         for task in open_ones:
             stable_end = stable[task.journal]
             if stable_end <= ends.get(task.journal, -1):
-                raise StaleReadError(f"{task.journal}: the broker that was asked sees it end at {stable_end}")
+                raise StaleReadError(f"{task.journal}: the queried broker reports its end at {stable_end}")
             if stable_end == 0:
                 continue
             start = reader.bounds(task.journal).start
@@ -330,7 +330,7 @@ def _create_journal(group: GroupId, partitions: int, replication: int, environme
         # Another broker may answer than the one that created it, and its metadata is updated a moment later.
         if not deadline.pause():
             raise FatalTaskError(
-                f"topic {name} was created and is not there after {CREATED_S:.0f} s",
+                f"topic {name} was created, but did not appear within {CREATED_S:.0f} s",
                 hint="check the brokers, then start again",
             )
     return journal
@@ -340,7 +340,7 @@ def _check_journal(where: str, journal: TopicInfo, partitions: int, identity: Id
     if journal.partitions != partitions:
         raise ConfigError(
             f"{where}: its journal {journal.name} has {journal.partitions} partitions, its input "
-            f"{', '.join(identity.inputs)} has {partitions}: keys have moved away from their state",
+            f"{', '.join(identity.inputs)} has {partitions}: keys are now in other partitions than their state",
             hint="follow runbooks/partitions-changed.md",
         )
     limit = int(journal.config.get("max.message.bytes", JOURNAL_MESSAGE_BYTES))
@@ -353,6 +353,6 @@ def _check_journal(where: str, journal: TopicInfo, partitions: int, identity: Id
         actual = journal.config.get(name, wanted)
         if actual != wanted:
             raise ConfigError(
-                f"{where}: topic {journal.name} has {name}={actual}; the journal is the authority and needs {wanted}",
+                f"{where}: topic {journal.name} has {name}={actual}; a journal requires {wanted}",
                 hint=f"pipeline topics set {journal.name} {name}={wanted}",
             )

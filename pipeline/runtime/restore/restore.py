@@ -227,7 +227,7 @@ def _given_up(task: TaskId, error: PipelineError) -> PipelineError:
     if not isinstance(error, TruncatedError):
         return error
     return FatalTaskError(
-        f"the journal of task {task} was truncated under {MAX_PLANS} restores in a row: {error.message}",
+        f"the journal of task {task} was truncated during {MAX_PLANS} restores in a row: {error.message}",
         hint="find out what deletes its records, and check its retention: runbooks/journal-lost.md",
     )
 

@@ -211,7 +211,7 @@ def rows_of(plan: GroupPlan, session: SinkSession) -> list[PositionRow]:
             f"group {plan.id.app}/{plan.id.group} has its positions in {others[0]}, and the connection's search_path "
             "leads to another schema",
             hint="set search_path as it was (the DSN, ALTER ROLE, ALTER DATABASE); or move that table with ALTER TABLE "
-            "... SET SCHEMA; or delete the group's rows there to begin again on purpose",
+            "... SET SCHEMA; or delete the group's rows there to start over on purpose",
         )
     return rows
 

@@ -79,28 +79,28 @@ class RowMaker:
         """Take the columns from the first row."""
         if not isinstance(row, Mapping):
             raise TypeError(
-                f"{self.sink}: row gave {type(row).__name__}; it must give a dict, a Delete or None"
+                f"{self.sink}: row returned {type(row).__name__}; it must return a dict, a Delete or None"
             )
         known = self._shape.columns if self._shape is not None else None
         unknown = [name for name in row if known is not None and name not in known]
         if unknown:
             raise ConfigError(
-                f"{self.sink}: row gave the column {unknown[0]}, which the table does not have",
+                f"{self.sink}: row returned the column {unknown[0]}, which the table does not have",
                 hint=f"its columns: {', '.join(known or ())}",
             )
         missing = [name for name in self._target.key if name not in row]
         if missing and self._target.mode == "upsert":
             raise ConfigError(
-                f"{self.sink}: row does not give the column {missing[0]}, which is a part of the key"
+                f"{self.sink}: row did not return the column {missing[0]}, which is part of the key"
             )
         if not row:
-            raise ValueError(f"{self.sink}: row gave a row without columns")
+            raise ValueError(f"{self.sink}: row returned a row without columns")
         self._columns = tuple(row)
         self._names = frozenset(row)
 
     def _checked_delete(self, delete: Delete) -> Delete:
         if self._target.mode != "upsert":
-            raise ConfigError(f"{self.sink}: rows are deleted under mode='upsert' only")
+            raise ConfigError(f"{self.sink}: Delete requires mode='upsert'")
         if delete.key.keys() != set(self._target.key):
             raise ConfigError(
                 f"{self.sink}: Delete names {', '.join(delete.key)}; the key is {', '.join(self._target.key)}"
@@ -114,15 +114,15 @@ def _checked(sink: Sink[Any, Any], table: str, session: SinkSession) -> TableSha
     if shape is None:
         raise ConfigError(
             f"{sink}: the database has no such table",
-            hint="create it, spelled like that; or correct the name",
+            hint="create it with exactly this name, or correct the name",
         )
     needed = {"append": {"INSERT"}, "insert": {"INSERT", "SELECT"}}.get(
         sink.mode, {"INSERT", "SELECT", "UPDATE"}
     )
     if lacking := [right for right in shape.lacks if right in needed]:
         raise ConfigError(
-            f"{sink}: this role may not {' or '.join(lacking)} there",
-            hint=f"GRANT {', '.join(sorted(needed))} ON {table} TO the role (and DELETE, where rows are deleted)",
+            f"{sink}: the role lacks the privilege {' and '.join(lacking)} on the table",
+            hint=f"GRANT {', '.join(sorted(needed))} ON {table} TO the role (and DELETE, if rows are deleted)",
         )
     unknown = [name for name in sink.key if shape.columns is not None and name not in shape.columns]
     if unknown:

@@ -376,7 +376,7 @@ class SinkTask:
             f"task {self.id}: the record {where} cannot be written by {outlet.maker.sink}: {reason}{frames}",
             hint=advice
             or "fix the row function, the table or the record and start the worker again; it continues with this "
-            "record. on_error='skip' lets others pass: runbooks/poison-record.md",
+            "record. on_error='skip' skips such records: runbooks/poison-record.md",
         )
         return False
 

@@ -62,7 +62,7 @@ def claim(
         if missing:
             raise FatalTaskError(
                 f"task {task} has no position in topic {missing[0]} any more",
-                hint="restore the table, or begin again on purpose: runbooks/sink-positions-lost.md",
+                hint="restore the table, or start over on purpose: runbooks/sink-positions-lost.md",
             )
         check_inputs(f"task {task}", rows, inputs)
         epoch = next_epoch(rows, noted)
@@ -154,7 +154,7 @@ class SinkWriter:
         hold = self.hold
         if is_held(hold, rows):
             return SupersededError(
-                f"task {hold.task}: the database stands at other positions than this worker has committed; "
+                f"task {hold.task}: the database does not have the positions that this worker has committed; "
                 "it continues from those"
             )
         epochs = sorted(row.epoch for row in rows.values())

@@ -39,23 +39,23 @@ def problems_of(
         found.append(
             Problem(
                 f"{len(unowned)} of {len(tasks)} tasks have no worker: {_named(unowned)}",
-                "a worker takes them within seconds; if it stays so, look into the workers' logs",
+                "a worker takes them within seconds; if not, read the workers' logs",
             )
         )
     silent = [status for status in tasks if _is_silent(status, now_ms)]
     if workers and silent:
         found.append(
             Problem(
-                f"{_named(silent)}: behind, and nothing committed for {SILENT_S} s",
-                f"worker {silent[0].worker} may be dead, which is noticed after 10 s, a handler takes long, or a "
-                "record is tried again: its log",
+                f"{_named(silent)}: records are waiting, and nothing was committed for {SILENT_S} s",
+                f"worker {silent[0].worker} may be dead (which is detected after 10 s), a handler takes long, or a "
+                "record is retried: read the worker's log",
             )
         )
     if old := [status for status in tasks if _checkpoint_is_old(status)]:
         found.append(
             Problem(
-                f"{_named(old)}: no checkpoint for {CHECKPOINT_OLD_S // 60} min, though entries were written",
-                "look for checkpoint_ in the workers' logs: runbooks/checkpoint-store-unavailable.md",
+                f"{_named(old)}: no checkpoint for {CHECKPOINT_OLD_S // 60} min, although entries were written",
+                "search the workers' logs for checkpoint_: runbooks/checkpoint-store-unavailable.md",
             )
         )
     if waiting := [status.worker for status in workers if status.waiting]:
@@ -73,8 +73,8 @@ def late_groups(waits: Mapping[GroupId, Sequence[DeferredGroup]]) -> list[Proble
     for group, waiting in sorted(waits.items()):
         text, _, hint = waiting[0].problem.partition("\n  -> ")
         workers = ", ".join(about.worker for about in waiting)
-        where = f"group {group.app}/{group.group} has not begun on {workers}"
-        found.append(Problem(f"{where}: {text}", hint or "look into the worker's log"))
+        where = f"group {group.app}/{group.group} has not started on {workers}"
+        found.append(Problem(f"{where}: {text}", hint or "read the worker's log"))
     return found
 
 
@@ -107,7 +107,7 @@ def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:
     found = []
     for reason, waiting in by_reason.items():
         text, _, hint = reason.partition("\n  -> ")
-        found.append(Problem(f"{_named(waiting)}: {text}", hint or "look into the worker's log"))
+        found.append(Problem(f"{_named(waiting)}: {text}", hint or "read the worker's log"))
     return found
 
 

@@ -71,7 +71,7 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
     if not (journals or sinks or lost or waits):
         raise InputError(
             f"this Kafka has no app {app}",
-            hint="give the name in App(...), or MODULE:APP; an app is there once its first worker has started",
+            hint="use the name in App(...), or MODULE:APP; an app exists in Kafka after its first worker has started",
         )
     groups = [GroupId(app, journal_group(app, name) or "") for name in journals]
     dead_letter_topics = {group.dead_letter_topic for group in groups}.intersection(topics)

@@ -297,9 +297,13 @@ class DedupTable:
             if isinstance(found, str):
                 found = found.encode()
             if not isinstance(found, bytes):
-                raise TypeError(f"the id of an event is str or bytes, and Dedup's id gave {found!r}")
+                raise TypeError(
+                    f"the id of an event must be str or bytes; the id function of Dedup returned {found!r}"
+                )
             if not found:
-                raise ValueError("Dedup's id gave an empty one: all such events would be one event")
+                raise ValueError(
+                    "the id function of Dedup returned an empty id: all such events would be duplicates"
+                )
             return found
 
         return chosen_id

@@ -75,7 +75,7 @@ def plainly(error: BaseException, topic: DeclaredTopic[Any, Any], record: Record
     try:
         topic.value.read(record)
     except TypeError:
-        text = f"the record has no value; topic {topic.name} declares one without `| None`, which takes tombstones"
+        text = f"the record has no value, and the value type of topic {topic.name} does not include None"
         return TypeError(text).with_traceback(error.__traceback__)
     except ENDING:
         raise

@@ -328,10 +328,10 @@ def _advice(error: BaseException) -> str:
 _STRICTNESS: Sequence[OnError] = ("stop", "dead_letter", "skip")
 _HINT = (
     "fix the handler or the record and start the worker again; it continues from this record. "
-    "on_error='skip' or 'dead_letter' lets others pass: runbooks/poison-record.md"
+    "on_error='skip' or 'dead_letter' lets the task continue after such records: runbooks/poison-record.md"
 )
 _CRASH_HINT = (
     "fix the handler or the library that it calls and start the worker again: it handles this record once more. "
-    "on_error='skip' or 'dead_letter' lets such records pass: runbooks/native-crash.md"
+    "on_error='skip' or 'dead_letter' lets the task continue after such records: runbooks/native-crash.md"
 )
 _timestamp: Callable[[Record], int] = lambda record: record.timestamp()[1]  # noqa: E731

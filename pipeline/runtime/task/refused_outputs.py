@@ -77,8 +77,8 @@ class RefusalSearch:
         self.limit = 1
         if place in self._guilty:
             raise FatalTaskError(
-                f"task {task}: the record {place[0]} offset {place[1]} can neither be processed nor put aside: "
-                f"{error.message}",
+                f"task {task}: the record {place[0]} offset {place[1]} can neither be processed nor become "
+                f"a dead letter: {error.message}",
                 hint=error.hint,
             ) from error
         self._guilty[place] = error.message
@@ -116,7 +116,7 @@ class RefusalSearch:
                     continue
                 if at > begin:
                     yield records[begin:at], None
-                yield [record], RefusedOutputError(f"Kafka refuses what was sent for it: {said}")
+                yield [record], RefusedOutputError(f"Kafka rejects an output of this record: {said}")
                 begin = at + 1
         if begin < len(records):
             yield records[begin:], None

@@ -61,7 +61,7 @@ def process_replays(processor: Processor, records: Sequence[Record], failures: i
         replay = decode_replay(record.value())
         try:
             if replay is None:
-                processor.give_back(record, "it is no replay that this release can read")
+                processor.give_back(record, "it is not a replay that this release can read")
             elif not processor.handles(replay.topic):
                 processor.give_back(
                     ReplayedRecord(replay), f"topic {replay.topic} is no longer an input of its group"

@@ -79,9 +79,9 @@ def test_a_declaration_is_read_with_settings_as_kafka_writes_them() -> None:
         (
             "name: orders",
             "name: shop.main.dead-letters",
-            "'shop.main.dead-letters' is the name of dead letters",
+            "'shop.main.dead-letters' is the name of a dead-letter topic",
         ),
-        ("name: orders", "name: __offsets", "'__offsets' is the name of a topic of Kafka's own"),
+        ("name: orders", "name: __offsets", "'__offsets' is the name of an internal topic of Kafka"),
         (
             "retention.ms: -1",
             "retention.ms:",

@@ -83,7 +83,7 @@ def test_throttles_of_a_reassignment_are_not_drift(case: Case) -> None:
         (
             {},
             {"cleanup_policy": "compact"},
-            "cleanup.policy: of the records of a key only the last one stays",
+            "cleanup.policy: only the last record of each key is kept",
         ),
         (
             {"max_message_bytes": "2000000"},

@@ -188,9 +188,7 @@ def test_of_two_processes_with_one_worker_id_the_older_one_leaves() -> None:
         fleet.run(2.0)
     assert older.ended
     assert older.worker.displaced is not None
-    assert older.worker.displaced.message.startswith(
-        "another process runs as worker a, and was started later"
-    )
+    assert older.worker.displaced.message.startswith("a newer process, started at ")
     assert not older.worker.failures
     fleet.settle()
     fleet.check()

@@ -157,7 +157,7 @@ def test_an_upload_of_a_task_that_is_gone_ends_early(when: str) -> None:
     if when == "before it reads":
         made.stopped = True
     sums.driver.checkpoints.put = stopping  # type: ignore[method-assign]
-    with pytest.raises(RetriableError, match="is given up"):
+    with pytest.raises(RetriableError, match="is abandoned"):
         made.run()
     made.close()
     assert sums.driver.checkpoints.names() == names

@@ -238,7 +238,7 @@ def test_a_stopping_worker_gives_a_refused_commit_two_tries() -> None:
     live.publisher.stop_waiting()
     for _ in range(3):
         broker.fail_next("flush", AbortableError("refused"))
-    with pytest.raises(UnreachableError, match="the last commit did not go through: refused"):
+    with pytest.raises(UnreachableError, match="the last commit failed: refused"):
         live.publisher.publish(_commit(1))
     assert broker.faults.left() == ["flush"]
 

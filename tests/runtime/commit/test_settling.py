@@ -90,7 +90,7 @@ def test_a_transaction_that_hangs_is_named_and_nothing_is_written_behind_it() ->
     with pytest.raises(FatalTaskError) as caught:
         driver.run()
     assert caught.value.message == (
-        f"a transaction hangs in sums.main.journal[0]: committed readers end at {case.end}, the log at {case.end + 3}"
+        f"a transaction hangs in sums.main.journal[0]: committed records end at {case.end}, the log at {case.end + 3}"
     )
     assert "runbooks/hanging-transaction.md" in (caught.value.hint or "")
     driver.broker.expire(STRANGER)  # as an operator's abort does

@@ -46,7 +46,7 @@ def test_a_journal_that_a_node_has_not_heard_of_yet_is_asked_for_again(
         sums.check()
     else:
         with pytest.raises(
-            FatalTaskError, match=r"sums\.main\.journal was created and is not there after 10 s"
+            FatalTaskError, match=r"sums\.main\.journal was created, but did not appear within 10 s"
         ):
             sums.driver.run()
 
@@ -136,7 +136,7 @@ def test_a_genesis_that_another_worker_is_writing_is_not_taken_for_a_loss(
         sums.check()
     else:
         with pytest.raises(
-            UnreachableError, match=r"sums\.main\.journal\[2\]: the broker that was asked sees it end at 0"
+            UnreachableError, match=r"sums\.main\.journal\[2\]: the queried broker reports its end at 0"
         ):
             sums.driver.run()
 
@@ -156,7 +156,7 @@ def test_a_journal_that_is_truncated_while_a_worker_starts_is_looked_at_again(
         nonlocal reads
         reads += 1
         if reads == 1:
-            raise RetriableError(f"{journal}: position {start} is outside what the partition holds")
+            raise RetriableError(f"{journal}: position {start} is outside of the partition's offsets")
         return read(self, journal, start, end)
 
     monkeypatch.setattr(MemoryJournalReader, "read", truncated)

@@ -81,7 +81,7 @@ def test_a_foreign_record_in_the_journal_stops_the_restore() -> None:
     sums = Sums.begun()
     sums.driver.broker.produce(Output("sums.main.journal", None, b"hello", 0), partition=0)
     sums.driver.restart()
-    with pytest.raises(FatalTaskError, match="no journal chunk"):
+    with pytest.raises(FatalTaskError, match="not a journal chunk"):
         sums.driver.run()
 
 

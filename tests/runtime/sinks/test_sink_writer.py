@@ -70,7 +70,7 @@ def test_a_database_that_came_back_while_a_commit_was_in_doubt_is_followed() -> 
     with pytest.raises(UnknownOutcomeError):
         writer.write({"orders": 9}, [])
     shop.database.restore(backup)
-    with pytest.raises(SupersededError, match="other positions"):
+    with pytest.raises(SupersededError, match="does not have the positions"):
         writer.write({"orders": 9}, [])
 
 

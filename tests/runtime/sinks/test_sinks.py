@@ -440,8 +440,8 @@ def test_a_worker_that_starts_while_a_database_is_away_runs_the_other_groups_and
     live_for(totals, 8.0)
     assert [event.value for event in totals.driver.outputs(copy)][-2:] == [2, 3]
     assert len(totals.driver.said("database_unreachable")) == 1
-    problem = next(p for p in look(totals).problems if "has not begun" in p.text)
-    assert problem.text.startswith("group totals/rows has not begun on test: the database postgresql://db.")
+    problem = next(p for p in look(totals).problems if "has not started" in p.text)
+    assert problem.text.startswith("group totals/rows has not started on test: the database postgresql://db.")
     assert not totals.driver.said("task_restarting")
     totals.database.away = None
     live_for(totals, 8.0)

@@ -124,7 +124,7 @@ def test_a_task_that_is_behind_and_silent_is_a_problem_before_its_worker_is_miss
     fleet.send()
     fleet.run(6.0)
     (problem,) = look(fleet).problems
-    assert "behind, and nothing committed for 5 s" in problem.text
+    assert "records are waiting, and nothing was committed for 5 s" in problem.text
     assert "worker a may be dead" in problem.hint
 
 

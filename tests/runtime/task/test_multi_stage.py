@@ -236,7 +236,8 @@ def test_a_join_of_topics_with_different_counts_names_group_topics_and_counts() 
     driver.broker.delete(payments.name)
     driver.broker.create(TopicSpec(payments.name, 4))
     with pytest.raises(
-        ConfigError, match=r"app orders, group main: .* equally many partitions: orders has 3, payments has 4"
+        ConfigError,
+        match=r"app orders, group main: .* the same number of partitions: orders has 3, payments has 4",
     ) as caught:
         driver.run()
     assert caught.value.hint is not None

@@ -46,7 +46,13 @@ class Odd:
         (str, int, b"k", b"", "DecodeError"),
         (str, str, b"k", b"", "DecodeError"),
         (str, int, None, b"1", "TypeError: the record has no key"),
-        (str, int, b"k", None, "TypeError: the record has no value; topic in declares one without `| None`"),
+        (
+            str,
+            int,
+            b"k",
+            None,
+            "TypeError: the record has no value, and the value type of topic in does not include None",
+        ),
     ],
 )
 def test_what_cannot_be_decoded_is_a_letter_with_the_very_bytes_and_is_not_tried_again(

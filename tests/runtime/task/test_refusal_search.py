@@ -59,7 +59,9 @@ def test_a_guilty_record_whose_commit_is_refused_again_stops_the_task() -> None:
     narrowing = RefusalSearch(CONFIGURED)
     # The position of another input may move with it: past what is no record.
     narrowing.refused("shop/main/0", ERROR, Sealed({"in": 6, "idle": 9}, 1, ("in", 5)))
-    with pytest.raises(FatalTaskError, match="in offset 5 can neither be processed nor put aside: refused"):
+    with pytest.raises(
+        FatalTaskError, match="in offset 5 can neither be processed nor become a dead letter: refused"
+    ):
         narrowing.refused("shop/main/0", ERROR, Sealed({"in": 6, "idle": 9}, 1, ("in", 5)))
 
 

@@ -138,7 +138,9 @@ def test_a_record_whose_outputs_are_refused_is_found_and_gets_its_policy(
     assert {(each["topic"], each["offset"]) for each in rejected} == {("in", n) for n in (199, 350, 351)}
     if policy == "dead_letter":
         assert [letter.partition(" ")[0] for letter in case.letters] == ["500", "501", "502"]
-        assert all("RefusedOutputError: Kafka refuses what was sent for it" in each for each in case.letters)
+        assert all(
+            "RefusedOutputError: Kafka rejects an output of this record" in each for each in case.letters
+        )
         assert all("it is odd" in each for each in case.letters)
     assert case.driver.said("task_failed") == []
     assert len(case.driver.said("commit_refused")) <= 3 * 8
@@ -168,7 +170,7 @@ def test_a_dead_letter_that_is_refused_stops_the_task() -> None:
         return "it is odd" if odd or output.topic.endswith("dead-letters") else None
 
     case.driver.broker.refuses = refuses
-    with pytest.raises(FatalTaskError, match="in offset 2 can neither be processed nor put aside"):
+    with pytest.raises(FatalTaskError, match="in offset 2 can neither be processed nor become a dead letter"):
         case.send(1, 2, BAD, 3)
     assert len(case.driver.outputs(case.outs)) == 2
 

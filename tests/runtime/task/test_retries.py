@@ -346,14 +346,14 @@ def test_a_status_names_the_record_that_is_tried_again_until_it_is_done(
     looks = look_while_it_fails(shaky, monkeypatch)
     shaky.send(1, 2)
     shaky.driver.run()
-    tries = ["1 try has failed", "2 tries have failed", "3 tries have failed"]
+    tries = ["1 attempt failed", "2 attempts failed", "3 attempts failed"]
     assert looks[:4] == [[], *([each] for each in map(retried, tries))]
     assert problems(shaky) == []
 
 
 def retried(tries: str) -> str:
     return (
-        f"shaky/main/0: record numbers[0] offset 0 is tried again: {tries}, "
+        f"shaky/main/0: record numbers[0] offset 0 is retried: {tries}, "
         "the last with ConnectionError: the service is away"
     )
 
@@ -375,7 +375,7 @@ def test_the_next_owner_says_anew_which_record_is_tried_again(monkeypatch: pytes
     monkeypatch.setattr(shaky, "add_one", third_try)
     shaky.driver.run()
     assert shaky.driver.crashed
-    assert looks[-1] == [retried("2 tries have failed")]
+    assert looks[-1] == [retried("2 attempts failed")]
     shaky.driver.restart()
     shaky.driver.run()
     assert problems(shaky) == []

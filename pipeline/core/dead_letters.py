@@ -112,29 +112,29 @@ def read_letter(headers: Headers) -> tuple[Letter, Headers] | None:
     first = max((index for index, (name, _) in enumerate(headers) if name == _FIRST), default=None)
     if first is None:
         return None
-    said = {
+    fields = {
         name.removeprefix(_PREFIX): (value or b"").decode(errors="replace") for name, value in headers[first:]
     }
     try:
-        number = {name: int(said.get(name, default)) for name, default in _NUMBERS.items()}
+        number = {name: int(fields.get(name, default)) for name, default in _NUMBERS.items()}
     except ValueError:
         return None
     if number["partition"] < 0 or number["offset"] < 0:
         return None
-    origin = Origin(said["topic"], number["partition"], number["offset"], number["timestamp"])
+    origin = Origin(fields["topic"], number["partition"], number["offset"], number["timestamp"])
     letter = Letter(
         origin,
-        said.get("handler", ""),
-        said.get("error", ""),
-        said.get("traceback", ""),
-        said.get("app", ""),
-        said.get("group", ""),
+        fields.get("handler", ""),
+        fields.get("error", ""),
+        fields.get("traceback", ""),
+        fields.get("app", ""),
+        fields.get("group", ""),
         number["tries"],
         number["replay"],
         number["time"],
-        said.get("topic-id", ""),
-        said.get("headers", ""),
-        _number(said.get("number", "")),
+        fields.get("topic-id", ""),
+        fields.get("headers", ""),
+        _number(fields.get("number", "")),
     )
     return letter, headers[:first]
 

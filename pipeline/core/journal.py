@@ -264,8 +264,8 @@ def _parse_chunk(chunk: bytes, where: str, offset: int) -> tuple[int, int, int, 
         payload = _ENVELOPE.open(chunk)
     except EnvelopeError as error:
         _, index, _, seq, _ = _FIELDS.unpack(_ENVELOPE.fields_of(chunk.ljust(_ENVELOPE.header_size)))
-        said = {"size": len(chunk), "version": error.version, "index": index, "seq": seq}
-        raise _bad(where, offset, _FAULTS[error.fault].format(**said)) from error
+        fields = {"size": len(chunk), "version": error.version, "index": index, "seq": seq}
+        raise _bad(where, offset, _FAULTS[error.fault].format(**fields)) from error
     kind, index, count, seq, chain = _FIELDS.unpack(_ENVELOPE.fields_of(chunk))
     return index, count, seq, chain, kind, payload
 

@@ -339,18 +339,18 @@ def decide(
     """
     result: dict[TaskId, AssignmentAction] = {}
     for task, worker in assigned.items():
-        place = places.get(task, TaskRole.ABSENT)
-        if worker == me.worker and place in {TaskRole.ABSENT, TaskRole.FOLLOWING}:
+        role = places.get(task, TaskRole.ABSENT)
+        if worker == me.worker and role in {TaskRole.ABSENT, TaskRole.FOLLOWING}:
             owner = roster.owners.get(task)
             mine = owner is not None and owner.worker == me.worker
             if mine or (settled and not roster.is_running(task)):
                 result[task] = AssignmentAction.CLAIM
-            elif settled and place is TaskRole.ABSENT:
+            elif settled and role is TaskRole.ABSENT:
                 result[task] = AssignmentAction.FOLLOW
-        elif worker != me.worker and place is TaskRole.LIVE:
+        elif worker != me.worker and role is TaskRole.LIVE:
             claim = roster.claims.get(task)
             if claim is not None and claim.ready and claim.worker == worker:
                 result[task] = AssignmentAction.RELEASE
-        elif worker != me.worker and place is TaskRole.FOLLOWING:
+        elif worker != me.worker and role is TaskRole.FOLLOWING:
             result[task] = AssignmentAction.FORGET
     return result

@@ -71,8 +71,10 @@ class KafkaJournalReader:
         if len(servers) < 2:
             return self.stable_ends(partitions)
         with ThreadPoolExecutor(len(servers), "kafka-ends") as threads:
-            asked = [threads.submit(_ends_through, server, self._settings, partitions) for server in servers]
-        answers = [ends for future in asked if (ends := future.result()) is not None]
+            requests = [
+                threads.submit(_ends_through, server, self._settings, partitions) for server in servers
+            ]
+        answers = [ends for future in requests if (ends := future.result()) is not None]
         if 2 * len(answers) <= len(servers):
             raise UnreachableError(
                 f"ends of {partitions[0]} and others: {len(answers)} of {len(servers)} brokers answered",
@@ -146,9 +148,11 @@ class KafkaJournalReader:
             # and retries after 3 s. A plain metadata request fills the cache at once.
             self._admin.list_topics(topic, timeout=_REQUEST_TIMEOUT_S)
             self._known.add(topic)
-        asked = {ClientPartition(*journal): journal for journal in journals}
+        by_client_partition = {ClientPartition(*journal): journal for journal in journals}
         futures = self._admin.list_offsets(
-            dict.fromkeys(asked, spec), isolation_level=isolation, request_timeout=_REQUEST_TIMEOUT_S
+            dict.fromkeys(by_client_partition, spec),
+            isolation_level=isolation,
+            request_timeout=_REQUEST_TIMEOUT_S,
         )
         self._admin.poll(0)  # forwards the client's log
         answers: dict[TopicPartition, int] = {}
@@ -161,7 +165,7 @@ class KafkaJournalReader:
                 # The client reports a broker that did not answer in time like this. It must not be taken for an
                 # end: the journal would look empty.
                 raise UnreachableError(f"{where}: no answer", hint=NO_ANSWER)
-            answers[asked[partition]] = int(answer.offset)
+            answers[by_client_partition[partition]] = int(answer.offset)
         return answers
 
     def _borrow_consumer(self) -> tuple[Consumer, set[str]]:
@@ -192,16 +196,19 @@ def _ends_through(
     """The stable ends from the leaders that this broker reports; None if it does not answer."""
     admin = clients.open_client(AdminClient, clients.admin(replace(settings, bootstrap_servers=server)))
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    asked = {ClientPartition(*place): place for place in partitions}
+    by_client_partition = {ClientPartition(*place): place for place in partitions}
     try:
         for topic in {place.topic for place in partitions}:
             admin.list_topics(topic, timeout=_ONE_BROKER_TIMEOUT_S)
         futures = admin.list_offsets(
-            dict.fromkeys(asked, latest),
+            dict.fromkeys(by_client_partition, latest),
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=_ONE_BROKER_TIMEOUT_S,
         )
-        found = {asked[p]: future.result(timeout=_ONE_BROKER_TIMEOUT_S + 1) for p, future in futures.items()}
+        found = {
+            by_client_partition[p]: future.result(timeout=_ONE_BROKER_TIMEOUT_S + 1)
+            for p, future in futures.items()
+        }
     except (KafkaException, TimeoutError) as error:
         clients.LOGGER.info("ends through %s: %s", server, error)
         return None

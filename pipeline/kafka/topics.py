@@ -100,14 +100,14 @@ class KafkaTopics(AdminRequests):
 
     def _described_by(self, server: str, topics: Sequence[str]) -> dict[str, TopicInfo] | None:
         """The answer of one broker, through a client for that broker only; None if it does not answer."""
-        asked = type(self)(dataclasses.replace(self._settings, bootstrap_servers=server))
+        single = type(self)(dataclasses.replace(self._settings, bootstrap_servers=server))
         try:
-            return asked.describe(topics)
+            return single.describe(topics)
         except (PipelineError, KafkaException) as error:
             clients.LOGGER.info("topics through %s: %s", server, error)
             return None
         finally:
-            asked.close()
+            single.close()
 
     def create(self, specs: Sequence[TopicSpec], *, check_only: bool = False) -> None:
         """Create topics and return when every partition has a leader."""

@@ -140,10 +140,10 @@ class Transaction:
     def _check(self) -> None:
         """Raise AbortableError when an event was refused."""
         if self._refused is not None:
-            said = self._refused.message if isinstance(self._refused, PipelineError) else self._refused
+            reason = self._refused.message if isinstance(self._refused, PipelineError) else self._refused
             raise AbortableError(
-                f"the batch has failed: event {self._count + 1} or one before it was refused ({said}): nothing of the "
-                "transaction was written",
+                f"the batch has failed: event {self._count + 1} or one before it was refused ({reason}): nothing "
+                "of the transaction was written",
                 hint="let the exception leave the block, or check events before the block sends them",
             ) from self._refused
 

@@ -30,7 +30,7 @@ def plan_backends(
     resources: Callable[[DeclaredResource[Any]], Any],
     environment: Environment,
     settings: WorkerSettings,
-    pace: CommitRate,
+    commit_rate: CommitRate,
 ) -> list[tuple[GroupPlan, TaskBackend]]:
     """Plan each group and make its backend, which is not started yet. Dead-letter and replays topics are created.
 
@@ -40,9 +40,9 @@ def plan_backends(
     return [
         (
             plan,
-            SinkBackend(plan, environment, settings, pace)
+            SinkBackend(plan, environment, settings, commit_rate)
             if plan.group.sinks
-            else JournalBackend(plan, senders, resources, environment, settings, pace),
+            else JournalBackend(plan, senders, resources, environment, settings, commit_rate),
         )
         for plan in plans
     ]

@@ -306,9 +306,11 @@ class MemoryProducer:
             raise self._failed from error
         except RefusedRecordError as error:
             appended = {output.topic for output, number in queue if number is not None}
-            said = f"{self._id}: {error}"
+            message = f"{self._id}: {error}"
             self._failed = (
-                AbortableError(said) if error.topic in appended else RefusedError(said, topic=error.topic)
+                AbortableError(message)
+                if error.topic in appended
+                else RefusedError(message, topic=error.topic)
             )
             raise self._failed from error
         for (_, number), (place, offset) in zip(queue, written, strict=True):

@@ -61,15 +61,15 @@ def not_connected(text: str, dsn: str, place: str, known: Mapping[str, Any]) -> 
     The client has no SQLSTATE for it, so the text decides. Any error that is not a known refusal is treated as an
     outage, and the caller retries.
     """
-    said = _scrubbed(text, dsn, known)
+    message = _scrubbed(text, dsn, known)
     if _REFUSED.search(text):
         return SinkUnreachableError(
-            f"{place} lets this worker not in: {said}",
+            f"{place} lets this worker not in: {message}",
             hint="correct the sink's DSN (user, password, database), or what that server knows of them",
             refused=True,
         )
     return SinkUnreachableError(
-        f"{place} cannot be reached: {said}",
+        f"{place} cannot be reached: {message}",
         hint="check that the database runs, and the DSN: host, port, user, password, database",
     )
 

@@ -111,12 +111,12 @@ class RefusalSearch:
         begin = 0
         if self._guilty:
             for at, record in enumerate(records):
-                said = self._guilty.get((topic, record.offset()))
-                if said is None:
+                reason = self._guilty.get((topic, record.offset()))
+                if reason is None:
                     continue
                 if at > begin:
                     yield records[begin:at], None
-                yield [record], RefusedOutputError(f"Kafka rejects an output of this record: {said}")
+                yield [record], RefusedOutputError(f"Kafka rejects an output of this record: {reason}")
                 begin = at + 1
         if begin < len(records):
             yield records[begin:], None

@@ -32,7 +32,7 @@ from pipeline.api.context import RuntimeContext
 from pipeline.api.declarations import declared_topic
 from pipeline.api.table import TaskOverlay
 from pipeline.core.dedup import digest, id_prefix
-from pipeline.core.journal import Entry, EntryKind, encode_entry
+from pipeline.core.journal_format import Entry, EntryKind, encode_entry
 from pipeline.core.names import EVENT_ID_HEADER, TaskId
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec

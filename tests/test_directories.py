@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker.places import make_dir
+from pipeline.broker.directories import make_dir
 from pipeline.core.names import TaskId
 from pipeline.directories import close_to_others, make_private
 from pipeline.object_store.checkpoint_store import open_checkpoint_store

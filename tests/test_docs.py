@@ -312,7 +312,7 @@ def test_every_place_in_the_tour_exists() -> None:
     """A reader who follows the tour to a module that has moved is lost."""
     tour = ROOT / "ARCHITECTURE.md"
     named = set(re.findall(r"`([\w/.]+/|[\w/]+\.py(?::\w+)?)`", _prose(tour)))
-    assert {"pipeline/core/", "runtime/commit/publisher.py"} <= named
+    assert {"pipeline/core/", "runtime/commit/commit_protocol.py"} <= named
     assert [name for name in sorted(named) if not _is_in_the_tree(name)] == []
 
 

@@ -21,7 +21,15 @@ from pipeline.core.dead_letter_count import (
     decode_tally,
     encode_tally,
 )
-from pipeline.core.journal import Entry, EntryKind, Identity, InputFacts, JournalEntry, assemble, encode_entry
+from pipeline.core.journal_format import (
+    Entry,
+    EntryKind,
+    Identity,
+    InputFacts,
+    JournalEntry,
+    assemble,
+    encode_entry,
+)
 from pipeline.core.membership import (
     Claim,
     DeferredGroup,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pipeline.broker.directories import cache_dir, default_data_dir
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.local import LocalKafka, NodeStatus, Status
-from pipeline.broker.places import cache_dir, default_data_dir
 from pipeline.broker.progress import Report, StepProgress
 
 __all__ = [

@@ -27,8 +27,8 @@ from typing import Any
 
 import msgspec
 
+from pipeline.broker.directories import exclusive, explain_os_errors, make_dir, write_atomically
 from pipeline.broker.errors import BrokerError
-from pipeline.broker.places import exclusive, explain_os_errors, make_dir, write_atomically
 from pipeline.broker.progress import Report, StepProgress, silent
 from pipeline.extras import install_hint
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.broker.directories import explain_os_errors, make_dir
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.node import SCRATCH, JavaRuntime, format_command, properties, run_command
-from pipeline.broker.places import explain_os_errors, make_dir
 from pipeline.broker.probe import View, view_of
 from pipeline.broker.processes import end, is_gone, spawn
 from pipeline.broker.progress import Report, StepProgress

@@ -19,10 +19,10 @@ from types import TracebackType
 import msgspec
 
 from pipeline.broker import checks, launch
+from pipeline.broker.directories import cache_dir, exclusive, explain_os_errors, make_dir
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.install import Lock, ensure_installed, install_dir, java_version, own_java, shipped_lock
 from pipeline.broker.node import JavaRuntime
-from pipeline.broker.places import cache_dir, exclusive, explain_os_errors, make_dir
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.probe import view_of
 from pipeline.broker.processes import kill

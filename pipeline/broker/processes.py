@@ -12,8 +12,8 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from pipeline.broker.directories import explain_os_errors
 from pipeline.broker.errors import BrokerError
-from pipeline.broker.places import explain_os_errors
 from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["end", "find_node", "is_gone", "is_node", "kill", "mark", "marked_dir", "spawn"]

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.broker import checks, launch
+from pipeline.broker.directories import exclusive, make_dir
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.node import JavaRuntime
-from pipeline.broker.places import exclusive, make_dir
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.processes import end
 from pipeline.broker.progress import Report, StepProgress, silent

@@ -15,9 +15,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.broker.directories import explain_os_errors
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.node import JavaRuntime, controller_properties, run_command
-from pipeline.broker.places import explain_os_errors
 from pipeline.broker.processes import end, is_gone, spawn
 from pipeline.broker.progress import Report, StepProgress
 from pipeline.broker.state import BrokerState, node_dir, write_state

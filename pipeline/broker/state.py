@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.broker.directories import explain_os_errors, write_atomically
 from pipeline.broker.errors import BrokerError
-from pipeline.broker.places import explain_os_errors, write_atomically
 from pipeline.broker.processes import find_node, is_node
 
 __all__ = [

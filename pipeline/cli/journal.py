@@ -18,7 +18,7 @@ from pipeline.cli.options import (
     say,
 )
 from pipeline.cli.tables import Cell, Column, print_table
-from pipeline.core.journal import JournalEntry
+from pipeline.core.journal_format import JournalEntry
 from pipeline.core.names import GroupId, TaskId, check_name, checkpoint_prefix
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster

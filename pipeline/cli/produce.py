@@ -23,7 +23,7 @@ from pipeline.kafka.producer import KafkaProducers
 from pipeline.ops.loading.decisions import LoadRequest
 from pipeline.ops.loading.file_sequence import FileSequence, Reading
 from pipeline.ops.loading.files import InputFile, find_files, one_format
-from pipeline.ops.loading.formats.opening import STANDARD_INPUT
+from pipeline.ops.loading.formats.compression import STANDARD_INPUT
 from pipeline.ops.loading.formats.rows import MissingKey
 from pipeline.ops.loading.limits import DEFAULT_RECORD_BYTES, RateLimit, paced_rows, record_bytes, row_limits
 from pipeline.ops.loading.loader import LoadEnvironment, Loader, find_topic

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pipeline.core.envelope import NO_CHECKSUM, BinaryEnvelope, EnvelopeError
-from pipeline.core.journal import JournalEntry
+from pipeline.core.journal_format import JournalEntry
 from pipeline.core.names import checkpoint_manifest
 from pipeline.errors import FatalTaskError
 

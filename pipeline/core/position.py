@@ -10,7 +10,7 @@ import msgspec
 
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
 from pipeline.core.envelope import BinaryEnvelope, EnvelopeError, Fault
-from pipeline.core.journal import EntryKind, Identity, JournalEntry
+from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.errors import CorruptStateError, InvariantError
 
 __all__ = ["AppliedPosition", "after", "decode_position", "encode_position"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pipeline.core.checkpoint_refs import CheckpointRef
-from pipeline.core.journal import EntryKind, Identity, JournalEntry
+from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import is_replays
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import CheckpointStoreError, ConfigError, FatalTaskError

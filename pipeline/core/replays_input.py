@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from pipeline.core.journal import Identity, InputFacts
+from pipeline.core.journal_format import Identity, InputFacts
 from pipeline.core.names import is_replays
 from pipeline.core.position import AppliedPosition
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.core.journal import JournalEntry
+from pipeline.core.journal_format import JournalEntry
 from pipeline.core.names import GroupId, TaskId, TopicPartition, journal_group
 from pipeline.errors import InputError
 from pipeline.ops.reading import last_committed

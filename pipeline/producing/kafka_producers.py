@@ -9,7 +9,7 @@ import structlog
 
 from pipeline.config import Settings, load_settings, refuse_owned
 from pipeline.kafka.clients import ProducerLimits
-from pipeline.kafka.events import KafkaEventClients
+from pipeline.kafka.event_client import KafkaEventClients
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.producing.producer import EventProducer
 from pipeline.producing.transactions import RETRY_BACKOFF_MS, TransactionalSender

@@ -14,7 +14,7 @@ from pipeline.api.group import DeclaredGroup
 from pipeline.api.table import table_prefix
 from pipeline.api.topic_limits import RECORD_OVERHEAD_BYTES, accepted_by
 from pipeline.core.dedup import topic_tag
-from pipeline.core.journal import Identity, InputFacts
+from pipeline.core.journal_format import Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.errors import ConfigError
 from pipeline.ports import Clock, TopicInfo

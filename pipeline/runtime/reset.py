@@ -16,7 +16,7 @@ from datetime import datetime
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import EntryKind, Identity
+from pipeline.core.journal_format import EntryKind, Identity
 from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.core.sink_positions import PositionRow, next_epoch
 from pipeline.errors import FatalTaskError, InputError

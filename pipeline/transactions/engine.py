@@ -1,5 +1,8 @@
 """`TransactionEngine`: the steps of a fenced transaction, over ports.
 
+The commit protocol of a task (`runtime/commit/commit_protocol.py`) has the same numbers. It adds a read of the journal
+to step 1, and step 7: apply the table writes to RocksDB.
+
 | step | method | a crash before it leaves | a crash after it leaves |
 | --- | --- | --- | --- |
 | 1 fence | `fence` | what the last transaction left | no open transaction, and no older producer that can commit |
@@ -38,8 +41,7 @@ from pipeline.transactions.proof import BARRIER
 __all__ = ["ABORT_TIMEOUT_S", "PASSING", "RENEW_SHARE", "TransactionEngine"]
 
 # librdkafka resends EndTxn after its back-off (jitter 20 %) and reports one clean end. If the end took this share of
-# the
-# back-off, the request may have been sent twice, and the late one could end the next transaction.
+# the back-off, the request may have been sent twice, and the late one could end the next transaction.
 RENEW_SHARE = 0.7
 ABORT_TIMEOUT_S = 5.0
 

@@ -7,8 +7,8 @@ import pytest
 import pipeline.api.table
 import pipeline.core.recovery
 import pipeline.kafka.producer
+import pipeline.runtime.commit.commit_protocol
 import pipeline.runtime.commit.journal_writer
-import pipeline.runtime.commit.publisher
 import pipeline.runtime.commit.task_fence
 import pipeline.runtime.group_run
 import pipeline.runtime.task.task
@@ -19,7 +19,7 @@ from tests.support.breaking import Broken, Copy, name_of
 ROWS = [
     Broken(
         "apply before the commit",
-        pipeline.runtime.commit.publisher.Publisher.publish,
+        pipeline.runtime.commit.commit_protocol.Publisher.publish,
         "        entry = commit_until_settled(self._fence.engine, publication)  # 1 to 6\n"
         "        return self._apply(commit, entry)\n",
         "        make = self._writer._entry_of\n"
@@ -34,7 +34,7 @@ ROWS = [
         "        self._writer._entry_of = make\n"
         "        self._writer.head = without_delta(entry)\n"
         "        return self.applied\n",
-        "tests/runtime/test_worker.py crash_at_each_commit_step",
+        "tests/runtime/commit/test_crash_at_every_step.py each_commit_step",
     ),
     Broken(
         "no renewal after a doubtful commit: do it again",
@@ -76,7 +76,7 @@ ROWS = [
         pipeline.transactions.engine,
         "RENEW_SHARE = 0.7",
         "RENEW_SHARE = 1e9",
-        "tests/runtime/commit/test_publisher.py silent_retry",
+        "tests/runtime/commit/test_commit_protocol.py silent_retry",
     ),
     Broken(
         "a transaction begins without the fence that is due",
@@ -104,7 +104,7 @@ ROWS = [
         pipeline.transactions.outcomes.commit_until_settled,
         "            unclean = engine.abort()  # 3\n",
         "            unclean = None\n",
-        "tests/runtime/commit/test_publisher.py before_anybody_waits",
+        "tests/runtime/commit/test_commit_protocol.py before_anybody_waits",
     ),
     Broken(
         "no fence: every start has a transactional id of its own",

@@ -13,7 +13,7 @@ import pipeline.core.checkpoint
 import pipeline.core.checkpoint_refs
 import pipeline.core.dead_letters
 import pipeline.core.dedup
-import pipeline.core.journal
+import pipeline.core.journal_format
 import pipeline.core.membership
 import pipeline.core.names
 import pipeline.core.position
@@ -33,7 +33,7 @@ JOURNALS = f"{RECORDED} journals_of_an_earlier"
 ROWS = [
     Broken(
         "chunks of entries have another version",
-        pipeline.core.journal,
+        pipeline.core.journal_format,
         '_ENVELOPE = BinaryEnvelope(version=1, magic=b"XJ"',
         '_ENVELOPE = BinaryEnvelope(version=2, magic=b"XJ"',
         JOURNALS,

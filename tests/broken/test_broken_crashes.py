@@ -8,7 +8,7 @@ import pipeline.cli.main
 import pipeline.core.crashes
 import pipeline.rocksdb.forks
 import pipeline.runtime.assignment.ownership
-import pipeline.runtime.commit.publisher
+import pipeline.runtime.commit.commit_protocol
 import pipeline.runtime.crashes
 import pipeline.runtime.task.processor
 import pipeline.runtime.task.task
@@ -104,10 +104,10 @@ ROWS = [
     ),
     Broken(
         "a stopping worker gives up at the first refusal",
-        pipeline.runtime.commit.publisher._Publication.not_committed,
+        pipeline.runtime.commit.commit_protocol._Publication.not_committed,
         "        if self._failed_while_stopping > 1:\n",
         "        if self._failed_while_stopping > 0:\n",
-        "tests/runtime/commit/test_publisher.py publishes_a_refused",
+        "tests/runtime/commit/test_commit_protocol.py publishes_a_refused",
     ),
     Broken(
         "a command that leaves threads behind ends with 0",

@@ -7,15 +7,15 @@ import pytest
 import pipeline.api.context
 import pipeline.config
 import pipeline.core.envelope
-import pipeline.core.journal
+import pipeline.core.journal_format
 import pipeline.core.recovery
 import pipeline.kafka.admin
 import pipeline.kafka.reachable
 import pipeline.ops.forgetting
 import pipeline.processes.descriptors
 import pipeline.runtime.commit.admin_entry
+import pipeline.runtime.commit.commit_protocol
 import pipeline.runtime.commit.journal_reader
-import pipeline.runtime.commit.publisher
 import pipeline.runtime.journal_backend
 import pipeline.runtime.plan
 import pipeline.runtime.reset
@@ -30,7 +30,7 @@ from tests.support.breaking import Broken, Copy, name_of
 
 WORKER = "tests/runtime/test_worker.py"
 GONE = "tests/runtime/test_topics_gone.py"
-JOURNAL = "tests/core/test_journal.py"
+JOURNAL = "tests/core/test_journal_format.py"
 REFUSED = "tests/runtime/task/test_refused_outputs.py"
 DESCRIPTORS = "tests/processes/test_descriptors.py"
 REACHABLE = "tests/cli/test_reachable.py"
@@ -119,11 +119,11 @@ ROWS = [
         "        settled = _renew(policy, attempts)  # 4\n",
         "        settled = _renew(policy, attempts) if isinstance(failure, UnknownOutcomeError) else None\n"
         "        engine._fence_due = False\n",
-        "tests/runtime/commit/test_publisher.py every_abort",
+        "tests/runtime/commit/test_commit_protocol.py every_abort",
     ),
     Broken(
         "a refused commit is published again",
-        pipeline.runtime.commit.publisher._Publication.not_committed,
+        pipeline.runtime.commit.commit_protocol._Publication.not_committed,
         "        if isinstance(error, RefusedError):\n",
         "        if False:\n",
         f"{REFUSED} found_and_gets_its_policy",
@@ -133,7 +133,7 @@ ROWS = [
         pipeline.transactions.outcomes.commit_until_settled,
         "        settled = _renew(policy, attempts)  # 4\n",
         "        settled = _renew(policy, attempts if type(failure) is AbortableError else ())\n",
-        "tests/runtime/commit/test_publisher.py refused",
+        "tests/runtime/commit/test_commit_protocol.py refused",
     ),
     Broken(
         "commits do not get smaller when one is refused",
@@ -203,14 +203,14 @@ ROWS = [
         pipeline.runtime.commit.journal_reader.settled_end,
         "            if bounds.stable_end >= bounds.end:\n                return bounds.end\n",
         "            if True:\n                return bounds.stable_end\n",
-        "tests/runtime/commit/test_settling.py",
+        "tests/runtime/commit/test_journal_end.py",
     ),
     Broken(
         "a transaction that hangs is not fenced once more",
         pipeline.runtime.commit.journal_reader.settled_end,
         "        if attempt == 0:\n            fence()\n",
         "",
-        "tests/runtime/commit/test_settling.py fenced_once_more",
+        "tests/runtime/commit/test_journal_end.py fenced_once_more",
     ),
     Broken(
         "the checksum of a chunk is ignored",
@@ -222,14 +222,14 @@ ROWS = [
     ),
     Broken(
         "an entry that ends in the middle is left out",
-        pipeline.core.journal.assemble,
+        pipeline.core.journal_format.assemble,
         "    if current is not None:\n        raise _bad(where, last_offset",
         "    if False:\n        raise _bad(where, last_offset",
         f"{JOURNAL} last_chunk_is_missing",
     ),
     Broken(
         "a chunk of another entry is taken for the next one",
-        pipeline.core.journal.assemble,
+        pipeline.core.journal_format.assemble,
         "        elif current != (seq, chain, count, kind) or index != len(parts) or offset != last_offset + 1:\n",
         "        elif False:\n",
         f"{JOURNAL} apart_from",

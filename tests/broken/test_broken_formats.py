@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import pipeline.core.envelope
-import pipeline.core.journal
+import pipeline.core.journal_format
 import pipeline.runtime.checkpoints.upload
+import pipeline.runtime.commit.commit_protocol
 import pipeline.runtime.commit.journal_writer
-import pipeline.runtime.commit.publisher
 from tests.support.breaking import Broken, Copy, name_of
 
 STOPPED = "tests/runtime/test_worker.py stop_commits_what_is_open"
@@ -18,7 +18,7 @@ CHECKPOINTED = "tests/runtime/checkpoints/test_checkpoints.py nothing_is_truncat
 ROWS = [
     Broken(
         "the chain does not cover the entries before it",
-        pipeline.core.journal._next_chain,
+        pipeline.core.journal_format._next_chain,
         "    return blake2b(previous + body, digest_size=CHAIN_SIZE).digest()",
         "    return blake2b(body, digest_size=CHAIN_SIZE).digest()",
         STOPPED,
@@ -32,7 +32,7 @@ ROWS = [
     ),
     Broken(
         "the checksum of a chunk does not cover its place",
-        pipeline.core.journal._covered,
+        pipeline.core.journal_format._covered,
         "    return fields[17:] + fields[1:9]\n",
         '    return b""\n',
         STOPPED,
@@ -81,7 +81,7 @@ ROWS = [
     ),
     Broken(
         "all attempts have one nonce",
-        pipeline.runtime.commit.publisher._Publication.attempt,
+        pipeline.runtime.commit.commit_protocol._Publication.attempt,
         "        return self._environment.random.token(NONCE_BYTES)\n",
         "        return bytes(NONCE_BYTES)\n",
         STOPPED,

@@ -36,7 +36,7 @@ ROWS = [
         pipeline.ops.loading.file_sequence.FileSequence.begin,
         "        if not at_end and not cursor.ends_line:\n",
         "        if False:\n",
-        "tests/ops/loading/test_series.py without_its_end",
+        "tests/ops/loading/test_file_sequence.py without_its_end",
     ),
     Broken(
         "a Parquet file is known by its length alone",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import pipeline.core.journal
+import pipeline.core.journal_format
 import pipeline.core.recovery
 import pipeline.runtime.idle_positions
 import pipeline.runtime.journal_backend
@@ -63,14 +63,14 @@ ROWS = [
         pipeline.runtime.restore.restore._Restore._acquire,
         "positions = {**applied.positions, **",
         "positions = {**dict.fromkeys(applied.positions, 0), **",
-        "tests/runtime/test_worker.py crash_at_each_commit_step",
+        "tests/runtime/commit/test_crash_at_every_step.py each_commit_step",
     ),
     Broken(
         "a read at the start of the journal ends one entry early",
         pipeline.runtime.restore.restore._apply_entries,
         "read_entries(task, reader, plan.offset, end, head)",
         "read_entries(task, reader, plan.offset, end - 2, head)",
-        "tests/runtime/test_worker.py crash_at_each_commit_step",
+        "tests/runtime/commit/test_crash_at_every_step.py each_commit_step",
     ),
     Broken(
         "positions are taken from the consumer group's offsets",
@@ -89,24 +89,24 @@ ROWS = [
     ),
     Broken(
         "the seq of an entry is ignored when a journal is read",
-        pipeline.core.journal._verify,
+        pipeline.core.journal_format._verify,
         "        if seq != previous.entry.seq + 1:\n",
         "        if False:\n",
-        "tests/core/test_journal.py gap_between",
+        "tests/core/test_journal_format.py gap_between",
     ),
     Broken(
         "the chain of an entry is ignored when a journal is read",
-        pipeline.core.journal._verify,
+        pipeline.core.journal_format._verify,
         "        if chain != _next_chain(previous.chain, body):\n",
         "        if False:\n",
-        "tests/core/test_journal.py another_history",
+        "tests/core/test_journal_format.py another_history",
     ),
     Broken(
         "positions that fall are ignored when a journal is read",
-        pipeline.core.journal.check_positions,
+        pipeline.core.journal_format.check_positions,
         "        if after.get(topic, -1) < position:\n",
         "        if False:\n",
-        "tests/core/test_journal.py fall_or_vanish",
+        "tests/core/test_journal_format.py fall_or_vanish",
     ),
     Broken(
         "a group whose journal is empty is taken for a new one whatever it left elsewhere",

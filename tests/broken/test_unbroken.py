@@ -8,7 +8,8 @@ from tests.support.breaking import Copy
 
 
 @pytest.mark.parametrize(
-    "test", ["tests/runtime/commit/test_doubtful_commits.py unknown_outcome", "tests/core/test_journal.py"]
+    "test",
+    ["tests/runtime/commit/test_doubtful_commits.py unknown_outcome", "tests/core/test_journal_format.py"],
 )
 def test_what_is_not_broken_passes(copied: Copy, test: str) -> None:
     """A copy in which tests fail whatever they find would notice every broken rule."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.cli.table import _places
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import Identity
+from pipeline.core.journal_format import Identity
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition, encode_position
 from pipeline.rocksdb.rocks import RocksStores

@@ -10,7 +10,7 @@ import pytest
 from pipeline import App
 from pipeline.api.declarations import declared_table
 from pipeline.api.table import table_prefix
-from pipeline.core.journal import Identity
+from pipeline.core.journal_format import Identity
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition, encode_position
 from pipeline.rocksdb.rocks import RocksStores

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from pipeline.config import KafkaSettings, ProducerSettings
 from pipeline.core.names import TopicPartition
 from pipeline.kafka.cluster import KafkaCluster
-from pipeline.kafka.events import KafkaEventClients
+from pipeline.kafka.event_client import KafkaEventClients
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.members import KafkaMembers
 from pipeline.kafka.producer import KafkaProducers

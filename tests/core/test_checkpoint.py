@@ -26,7 +26,7 @@ from pipeline.core.checkpoint import (
     truncation_offset,
 )
 from pipeline.core.checkpoint_refs import CHECKPOINTS, CheckpointRef, encode_kept, kept_checkpoints
-from pipeline.core.journal import Entry, EntryKind, Identity, InputFacts, JournalEntry
+from pipeline.core.journal_format import Entry, EntryKind, Identity, InputFacts, JournalEntry
 from pipeline.core.names import TaskId, checkpoint_object
 from pipeline.core.position import AppliedPosition, after
 from pipeline.errors import DamagedCheckpointError, FatalTaskError, InvariantError

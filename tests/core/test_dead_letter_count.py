@@ -17,7 +17,7 @@ from pipeline.core.dead_letter_count import (
     open_letters,
     recent,
 )
-from pipeline.core.journal import Entry, EntryKind
+from pipeline.core.journal_format import Entry, EntryKind
 
 MINUTE = 60_000
 

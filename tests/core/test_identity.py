@@ -7,7 +7,7 @@ import re
 import msgspec
 import pytest
 
-from pipeline.core.journal import Identity, InputFacts
+from pipeline.core.journal_format import Identity, InputFacts
 from pipeline.core.recovery import check_identity
 from pipeline.errors import ConfigError
 from tests.support.core.recovery_case import IDENTITY, TASK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.core.journal import EntryKind, JournalEntry
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.recovery import CommitOutcome, resolve_outcome
 from pipeline.errors import FatalTaskError
 from tests.support.core.recovery_case import TASK, assert_helpful, journal_entry

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.journal import Entry, EntryKind, Identity, InputFacts, JournalEntry
+from pipeline.core.journal_format import Entry, EntryKind, Identity, InputFacts, JournalEntry
 from pipeline.core.position import AppliedPosition, after, decode_position, encode_position
 from pipeline.errors import CorruptStateError, InvariantError
 

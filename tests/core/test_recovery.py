@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pipeline.core.checkpoint_refs import CheckpointRef
-from pipeline.core.journal import EntryKind, Identity, JournalEntry
+from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import Candidate, JournalFacts, RestorePlan, Start, plan_restore
 from pipeline.errors import CheckpointStoreError, FatalTaskError

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.core.journal import NO_CHAIN, Entry, EntryKind, Identity, InputFacts, assemble, encode_entry
+from pipeline.core.journal_format import (
+    NO_CHAIN,
+    Entry,
+    EntryKind,
+    Identity,
+    InputFacts,
+    assemble,
+    encode_entry,
+)
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import check_identity
 from pipeline.core.replays_input import acquired_identity

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from pipeline.core.journal import EntryKind
+from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, StaleReadError, UnknownOutcomeError, UnreachableError
 from pipeline.ops.apps import groups_of

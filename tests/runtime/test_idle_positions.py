@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import Topic
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import EntryKind
+from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TopicPartition
 from pipeline.errors import PipelineError
 from pipeline.ports import Output

@@ -16,10 +16,10 @@ from pipeline.extras import install_hint
 from pipeline.ops.loading.decisions import LoadPlace, check_prefix, refused
 from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.finished_files import NOTHING_PASSED, altered, misplaced
+from pipeline.ops.loading.formats.compression import STANDARD_INPUT, Opened, logical_name, open_file
 from pipeline.ops.loading.formats.csv_rows import CsvRows
 from pipeline.ops.loading.formats.json_rows import JsonRows
 from pipeline.ops.loading.formats.lines import Lines, ReadPosition
-from pipeline.ops.loading.formats.opening import STANDARD_INPUT, Opened, logical_name, open_file
 from pipeline.ops.loading.formats.rows import Cursor, FileRows, MissingKey, RowLimits
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition
 from pipeline.ports import Output

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.ops.loading.formats.opening import STANDARD_INPUT, file_format, logical_name, unreadable
+from pipeline.ops.loading.formats.compression import STANDARD_INPUT, file_format, logical_name, unreadable
 
 __all__ = ["InputFile", "find_files", "one_format"]
 

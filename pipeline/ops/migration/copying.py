@@ -29,7 +29,7 @@ from msgspec import structs
 
 from pipeline.config import WorkerSettings
 from pipeline.core.headers import UnreadableHeadersError, headers_of
-from pipeline.core.journal import EntryKind, Identity, InputFacts
+from pipeline.core.journal_format import EntryKind, Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition, copy_name
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import check_identity
@@ -47,9 +47,9 @@ from pipeline.ops.migration.widening import Era, era_of
 from pipeline.ops.reading import last_committed
 from pipeline.ports import Attempts, JournalReader, Output, Record, TopicInfo, growing, kept_timestamp
 from pipeline.runtime.commit.admin_entry import settled_last
+from pipeline.runtime.commit.commit_protocol import Publisher
 from pipeline.runtime.commit.journal_reader import first_entry, last_entries
 from pipeline.runtime.commit.journal_writer import Commit
-from pipeline.runtime.commit.publisher import Publisher
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import PARTITIONER
 from pipeline.runtime.restore.genesis import ensure_genesis

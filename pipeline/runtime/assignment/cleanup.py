@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from pipeline.core.journal import EntryKind
+from pipeline.core.journal_format import EntryKind
 from pipeline.core.membership import Owner, Roster
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from pipeline.config import WorkerSettings
 from pipeline.core.checkpoint_refs import CHECKPOINTS, encode_kept
-from pipeline.core.journal import EntryKind
+from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import CheckpointStoreError, PipelineError

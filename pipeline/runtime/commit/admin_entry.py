@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import Identity, JournalEntry
+from pipeline.core.journal_format import Identity, JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, FencedError, RetriableError, SupersededError
 from pipeline.ports import Attempts, JournalBounds, JournalReader, growing
+from pipeline.runtime.commit.commit_protocol import Publisher
 from pipeline.runtime.commit.journal_reader import last_entries, settled_end
 from pipeline.runtime.commit.journal_writer import Commit
-from pipeline.runtime.commit.publisher import Publisher
 from pipeline.runtime.environment import Environment
 
 __all__ = ["append_entry", "last_of", "settled_last"]

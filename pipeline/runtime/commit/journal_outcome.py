@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import JournalEntry
+from pipeline.core.journal_format import JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.core.recovery import CommitOutcome, resolve_outcome
 from pipeline.errors import FatalTaskError, StaleReadError, SupersededError, TruncatedError, UnreachableError

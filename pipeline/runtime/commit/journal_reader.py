@@ -10,7 +10,7 @@ from itertools import dropwhile
 import msgspec
 
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import JournalEntry, assemble, begins_entry
+from pipeline.core.journal_format import JournalEntry, assemble, begins_entry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import FatalTaskError, StaleReadError
 from pipeline.ports import Deadline, JournalBounds, JournalReader

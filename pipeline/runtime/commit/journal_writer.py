@@ -1,6 +1,6 @@
 """`JournalWriter`: the transactions that append a task's entries, and its position in the journal.
 
-The numbered steps are those of `publisher.py`.
+The numbered steps are those of `commit_protocol.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letter_count import LetterCount, grown
-from pipeline.core.journal import (
+from pipeline.core.journal_format import (
     Entry,
     EntryKind,
     Identity,

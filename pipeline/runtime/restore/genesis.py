@@ -19,7 +19,7 @@ from contextlib import closing
 from itertools import count
 
 from pipeline.core.dead_letter_count import NO_LETTERS
-from pipeline.core.journal import NO_CHAIN, Entry, EntryKind, Identity, encode_entry
+from pipeline.core.journal_format import NO_CHAIN, Entry, EntryKind, Identity, encode_entry
 from pipeline.core.names import GroupId, TaskId, TopicPartition, checkpoint_prefix, is_replays
 from pipeline.core.recovery import GenesisPlan, plan_genesis
 from pipeline.errors import (
@@ -34,9 +34,9 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Attempts, Deadline, Step, TopicInfo, TopicSpec, error_fields
+from pipeline.runtime.commit.commit_protocol import NONCE_BYTES
 from pipeline.runtime.commit.journal_reader import first_entry
 from pipeline.runtime.commit.journal_writer import CHUNK_BYTES
-from pipeline.runtime.commit.publisher import NONCE_BYTES
 from pipeline.runtime.environment import Environment
 from pipeline.transactions.engine import TransactionEngine
 from pipeline.transactions.outcomes import commit_until_settled

@@ -22,7 +22,7 @@ from typing import Any
 
 from pipeline.api.declarations import DeclaredTable
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import EntryKind, Identity, JournalEntry
+from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition, after, encode_position
 from pipeline.core.recovery import check_identity
@@ -37,9 +37,9 @@ from pipeline.errors import (
     TruncatedError,
 )
 from pipeline.ports import Attempts, JournalReader, Step, Store, error_fields, growing, task_fields
+from pipeline.runtime.commit.commit_protocol import Publisher
 from pipeline.runtime.commit.journal_reader import read_entries, settled_end
 from pipeline.runtime.commit.journal_writer import Commit
-from pipeline.runtime.commit.publisher import Publisher
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.restore_source import RestoreSource, UnprovenError, choose
 from pipeline.runtime.restore.retirement import retired_error

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pipeline.core.checkpoint_refs import kept_checkpoints
-from pipeline.core.journal import JournalEntry
+from pipeline.core.journal_format import JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition, decode_position
 from pipeline.core.recovery import Candidate, JournalFacts, RestorePlan, Start, plan_restore, tail_is_lost

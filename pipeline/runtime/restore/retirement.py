@@ -15,7 +15,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import Entry, EntryKind, JournalEntry
+from pipeline.core.journal_format import Entry, EntryKind, JournalEntry
 from pipeline.core.names import GroupId, TaskId
 from pipeline.errors import ConfigError, FatalTaskError, RetriableError, UnreachableError
 from pipeline.runtime.commit.admin_entry import append_entry

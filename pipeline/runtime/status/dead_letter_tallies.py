@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.core.dead_letter_count import LetterTally, OpenLetters, decode_tally, open_letters
-from pipeline.core.journal import Entry, EntryKind
+from pipeline.core.journal_format import Entry, EntryKind
 from pipeline.core.names import GroupId, TaskId, TopicPartition, letter_counts_topic
 from pipeline.ports import JournalReader, TopicInfo
 

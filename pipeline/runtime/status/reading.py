@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
-from pipeline.core.journal import EntryKind, JournalEntry
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.membership import (
     Claim,
     DeferredGroup,

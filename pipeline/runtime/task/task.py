@@ -22,14 +22,14 @@ from pipeline.api.declarations import DeclaredTable, DeclaredTopic
 from pipeline.api.table import RuntimeTable, TaskOverlay
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letter_count import begun
-from pipeline.core.journal import EntryKind
+from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, InvariantError, PipelineError, RefusedError
 from pipeline.ports import Pending, Record, Step, error_fields, task_fields
+from pipeline.runtime.commit.commit_protocol import Publisher
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.commit.journal_writer import Commit
-from pipeline.runtime.commit.publisher import Publisher
 from pipeline.runtime.crashes import NativeCrash, unrecorded
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import GroupPlan

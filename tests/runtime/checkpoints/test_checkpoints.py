@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.core.checkpoint import KEPT
-from pipeline.core.journal import EntryKind
+from pipeline.core.journal_format import EntryKind
 from pipeline.runtime.checkpoints.checkpointer import MAX_UPLOADS
 from pipeline.runtime.status import TaskStatus, read_status
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.core.journal import Entry
+from pipeline.core.journal_format import Entry
 from pipeline.core.names import TopicPartition
 from pipeline.errors import UnknownOutcomeError
 from pipeline.runtime.assignment.owner import owner_after

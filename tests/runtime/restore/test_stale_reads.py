@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pipeline.core.journal import assemble
+from pipeline.core.journal_format import assemble
 from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError, UnknownOutcomeError, UnreachableError
 from pipeline.ports import Step

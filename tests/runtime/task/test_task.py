@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.core.journal import EntryKind
+from pipeline.core.journal_format import EntryKind
 from pipeline.ports import Step
 from pipeline.runtime.commit.journal_reader import last_entries
 from pipeline.testing.memory_clients import MemoryJournalReader

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.core.journal import Entry, EntryKind, Identity, InputFacts, JournalEntry
+from pipeline.core.journal_format import Entry, EntryKind, Identity, InputFacts, JournalEntry
 from pipeline.errors import PipelineError
 
 TASK = "app/main/0"

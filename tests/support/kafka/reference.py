@@ -18,7 +18,7 @@ import msgspec
 
 from pipeline.api.table import table_prefix
 from pipeline.config import KafkaSettings
-from pipeline.core.journal import EntryKind, JournalEntry, assemble
+from pipeline.core.journal_format import EntryKind, JournalEntry, assemble
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.partitioner import partition_of
 from pipeline.core.position import AppliedPosition, decode_position

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pipeline.config import WorkerSettings
 from pipeline.core.checkpoint import Manifest
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
-from pipeline.core.journal import EntryKind, JournalEntry
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import checkpoint_prefix
 from pipeline.errors import CheckpointStoreError
 from pipeline.runtime.commit.journal_reader import read_entries

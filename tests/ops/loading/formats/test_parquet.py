@@ -17,7 +17,7 @@ from pyarrow import parquet
 
 from pipeline.errors import InputError
 from pipeline.ops.loading.file_sequence import Reading, open_rows
-from pipeline.ops.loading.formats.opening import Opened
+from pipeline.ops.loading.formats.compression import Opened
 from pipeline.ops.loading.formats.parquet import ParquetFile
 from pipeline.ops.loading.formats.rows import RowBatch, RowLimits
 from pipeline.ops.loading.positions import LoadOptions

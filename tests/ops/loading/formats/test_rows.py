@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.ops.loading.file_sequence import Reading, open_rows
-from pipeline.ops.loading.formats.opening import Opened
+from pipeline.ops.loading.formats.compression import Opened
 from pipeline.ops.loading.formats.rows import FileRows, MissingKey, RowBatch, RowLimits
 from pipeline.ops.loading.positions import LoadOptions
 

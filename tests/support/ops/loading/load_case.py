@@ -10,7 +10,7 @@ from pipeline.errors import AbortableError, RetriableError, UnknownOutcomeError,
 from pipeline.ops.loading.decisions import LoadRequest
 from pipeline.ops.loading.file_sequence import FileSequence, Reading
 from pipeline.ops.loading.files import InputFile
-from pipeline.ops.loading.formats.opening import Opened
+from pipeline.ops.loading.formats.compression import Opened
 from pipeline.ops.loading.formats.rows import MissingKey, RowLimits
 from pipeline.ops.loading.loader import LoadEnvironment, Loader, find_topic
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition, decode_position

@@ -1,20 +1,25 @@
-"""Publishes the commits of one task: the only writer of its journal, outputs and store.
+"""The commit protocol of a task: `Publisher`, the only writer of the task's journal, outputs and store.
 
-`publish` is the commit protocol after the seal. The numbered steps are numbered comments in the body. Steps 1 to 6 are
-those of `pipeline/transactions/`; its tables list the effect of a crash at each step.
+Handlers have run and the overlay is sealed. `Publisher.publish` then does seven steps:
 
-    1 renew, if the last transaction did not end cleanly and quickly
-    2 begin
+    1 renew, if the last transaction did not end cleanly and quickly: fence, and read the journal's end
+    2 begin a transaction
     3 produce the outputs and the entry
     4 flush: everything is delivered, and the entry's offset is above the last entry and its marker
     5 prove, in the first transaction after a fence: nothing was committed between the end that was read and the entry
     6 commit, timed separately: the commit point
-    7 apply: delta and applied position in one write batch
+    7 apply: table writes and applied position in one write batch
 
-A crash before 6 leaves an open transaction, which the successor's init aborts. A crash after 6 leaves an entry, which
-the restore applies. A renewal resolves an unknown outcome: a new producer, init, and a read of the journal's end. A
-sealed commit is immutable, so an aborted one is published again with a new nonce. A renewal may read a stale journal
-(`transactions/proof.py`): step 5 then aborts, and the next renewal reads up to our own record. One thread at a time.
+Step 1 is in `transactions/outcomes.py` (`commit_until_settled`), steps 2 to 6 are in `JournalWriter.commit`, and step 7
+is in `Publisher._apply`.
+
+Each of steps 1 to 6 calls the step of that number in `transactions/engine.py`, which every user of Kafka transactions
+shares (`transactions/__init__.py`). Step 1 adds the read of the journal to the engine's fence.
+
+A crash before 6 leaves an open transaction, which the successor's fence aborts. A crash after 6 leaves an entry, which
+the restore applies. A renewal resolves an unknown outcome. A sealed commit is immutable, so an aborted one is published
+again with a new nonce. A renewal may read a stale journal (`transactions/proof.py`): step 5 then aborts, and the next
+renewal reads up to our own record. One thread at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from typing import Protocol
 
 from pipeline.config import WorkerSettings
 from pipeline.core.dead_letter_count import LetterCount
-from pipeline.core.journal import JournalEntry
+from pipeline.core.journal_format import JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition, after, encode_position
 from pipeline.errors import (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.broker.directories import cache_dir, default_data_dir, explain_os_errors, write_atomically
 from pipeline.broker.errors import BrokerError
-from pipeline.broker.places import cache_dir, default_data_dir, explain_os_errors, write_atomically
 
 
 @pytest.mark.parametrize(

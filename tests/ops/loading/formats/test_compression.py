@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.ops.loading.formats.opening import file_format, logical_name, open_file
+from pipeline.ops.loading.formats.compression import file_format, logical_name, open_file
 
 TEXT = b"".join(b'{"n":%d}\n' % n for n in range(200_000))
 

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import NO_CHAIN, Entry, EntryKind, Identity, encode_entry
+from pipeline.core.journal_format import NO_CHAIN, Entry, EntryKind, Identity, encode_entry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import (
     AbortableError,
@@ -20,8 +20,8 @@ from pipeline.errors import (
     UnreachableError,
 )
 from pipeline.ports import Output, TopicSpec
+from pipeline.runtime.commit.commit_protocol import MAX_QUICK_ATTEMPTS, RETRY_PAUSE_S
 from pipeline.runtime.commit.journal_writer import Commit
-from pipeline.runtime.commit.publisher import MAX_QUICK_ATTEMPTS, RETRY_PAUSE_S
 from pipeline.runtime.environment import Environment, NoSteps
 from pipeline.runtime.restore.restore import RestoredState, restore
 from pipeline.testing import ManualClock, MemoryBroker, MemoryDatabases, SeededRandom

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.core.journal import (
+from pipeline.core.journal_format import (
     CHAIN_SIZE,
     NO_CHAIN,
     Entry,

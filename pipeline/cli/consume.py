@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.options import CommandWait, KafkaOption, kafka_settings, print_json
-from pipeline.cli.rendering import iso_time, json_field, readable, text_field
+from pipeline.cli.rendering import json_field, readable, text_field
 from pipeline.core.headers import readable_headers
 from pipeline.core.names import TopicPartition
+from pipeline.core.records import iso_time
 from pipeline.core.suggestions import no_topic
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster

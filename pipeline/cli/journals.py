@@ -9,7 +9,7 @@ import typer
 from pipeline.cli.lookup import find_app
 from pipeline.core.names import GroupId, TaskId, check_name
 from pipeline.errors import ConfigError, InputError
-from pipeline.kafka.cluster import KafkaCluster
+from pipeline.ports import Cluster
 
 __all__ = ["AppArgument", "TaskOption", "app_named", "journaled_tasks"]
 
@@ -39,7 +39,7 @@ def app_named(given: str) -> str:
         ) from error
 
 
-def journaled_tasks(cluster: KafkaCluster, group_id: GroupId, number: int | None) -> list[TaskId]:
+def journaled_tasks(cluster: Cluster, group_id: GroupId, number: int | None) -> list[TaskId]:
     """Return the tasks of a group, or the one with `number`, according to the group's journal.
 
     Raises:

@@ -1,17 +1,15 @@
-"""Formats keys, values and times of records: as text on one line, and as JSON fields."""
+"""Formats keys and values of records: as text on one line, and as JSON fields."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-__all__ = ["hex_lines", "iso_time", "json_field", "readable", "text_field"]
+__all__ = ["hex_lines", "json_field", "readable", "text_field"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HEX_BYTES = 16
 
 
@@ -51,9 +49,3 @@ def hex_lines(data: bytes) -> Iterator[str]:
         part = data[start : start + _HEX_BYTES]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
         yield f"{start:08x}  {part.hex(' '):<{_HEX_BYTES * 3 - 1}}  {text}"
-
-
-def iso_time(milliseconds: int) -> str:
-    """The time in UTC, as in 2026-01-31T00:00:00.000Z."""
-    moment = _EPOCH + timedelta(milliseconds=milliseconds)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,53 +1,58 @@
-"""`pipeline table show`: the rows of a table, read from the state directory of this machine."""
+"""`pipeline table`: the rows of a table, from the state directory of this machine or as they were; changes of a row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
-from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
-from pipeline.api.keys import parse_key
-from pipeline.api.table import table_prefix
+from pipeline.cli.journals import TaskOption
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import counted, print_json, say
+from pipeline.cli.options import KafkaOption, counted, print_json, say
+from pipeline.cli.past import AppOption, StoreOption, open_past, require_app
+from pipeline.cli.table_past import past_rows, print_history
+from pipeline.cli.table_rows import find_table, json_text, rows_of
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import WorkerSettings, load_settings
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.position import decode_position
-from pipeline.errors import ConfigError, InputError
+from pipeline.errors import InputError
 from pipeline.rocksdb.rocks import RocksStores
 
 __all__ = ["table_app"]
 
-table_app = typer.Typer(help="Show the rows of tables.", no_args_is_help=True)
+table_app = typer.Typer(help="Show the rows of tables, now and in the past.", no_args_is_help=True)
+TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="A table, or GROUP.TABLE.")]
 
 
 @table_app.callback()
 def _group() -> None:
-    """Show the rows of tables."""
+    """Show the rows of tables, now and in the past."""
 
 
 @table_app.command()
 def show(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="A table, or GROUP.TABLE.")],
+    table: TableArgument,
     key: Annotated[
         str | None, typer.Argument(metavar="[KEY]", help="Only this key. Write a tuple as JSON.")
     ] = None,
-    app: Annotated[
-        str,
+    app: AppOption = "",
+    at: Annotated[
+        str | None,
         typer.Option(
-            "--app",
-            metavar="MODULE:APP",
-            envvar="PIPELINE_APP",
-            help="The app of the table. Default: $PIPELINE_APP.",
+            "--at",
+            metavar="SEQ|TIME",
+            help="The rows as they were after journal entry SEQ of --task, or at a time with its offset from UTC.",
         ),
-    ] = "",
+    ] = None,
+    task: TaskOption = None,
     state_dir: Annotated[Path | None, typer.Option(help="The worker's state directory.")] = None,
+    store: StoreOption = None,
+    kafka: KafkaOption = None,
     most: Annotated[
         int | None,
         typer.Option(
@@ -59,38 +64,84 @@ def show(
     """Show the rows of a table from the state directory of this machine, also while the worker runs.
 
     Rows of a task that has moved to another worker are outdated. `pipeline status` shows the worker of each task.
+    With --at, the rows are restored from the checkpoint store and the journal, on any machine, into a temporary
+    directory. The app is not disturbed.
     """
-    if not app:
-        raise ConfigError(
-            "the app of the table is not given", hint="add --app MODULE:APP, or set PIPELINE_APP"
-        )
-    found = find_app(app)
-    definition = _find_table(found, table)
+    target = require_app(app)
+    limit = most if most is not None else (0 if json else 50)
+    if at is not None:
+        with open_past(target, kafka, store) as place:
+            definition = find_table(place.app, table)
+            missing = InputError(f"table {definition.name} had no key {key!r} at {at}")
+            rows = past_rows(place, definition, at, task, key)
+            _print(rows, limit, None if key is None else missing, json=json)
+        return
+    found = find_app(target)
+    definition = find_table(found, table)
     settings = load_settings({"state_dir": state_dir})
     _check_state_dir(settings.worker.state_dir)
-    places = _places(settings.worker, TaskId(found.name, definition.group, 0).group_id)
+    group = TaskId(found.name, definition.group, 0).group_id
+    places = _places(settings.worker, group)
+    if task is not None:
+        places = {number: stores for number, stores in places.items() if number == task}
     if not places:
+        what = f"group {definition.group}" if task is None else f"task {definition.group}/{task}"
         raise InputError(
-            f"the state directory {settings.worker.state_dir} has no state of group {definition.group}",
+            f"the state directory {settings.worker.state_dir} has no state of {what}",
             hint="give the worker's --state-dir. A table exists after the first run of a worker",
         )
-    limit = most if most is not None else (0 if json else 50)
+    missing = InputError(
+        f"table {definition.name} has no key {key!r} in the state of this machine",
+        hint=f"show some keys: pipeline table show {table} --app {app} --max 5. Keys of other workers' tasks are "
+        "on their machines",
+    )
+    _print(_rows(group, definition, places, key), limit, None if key is None else missing, json=json)
+
+
+@table_app.command()
+def history(
+    table: TableArgument,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key. Write a tuple as JSON.")],
+    app: AppOption = "",
+    task: TaskOption = None,
+    most: Annotated[
+        int | None,
+        typer.Option(
+            "--max",
+            metavar="N",
+            help="At most N changes of each task, the newest; 0 for all. Default: 50; with --json, all.",
+            min=0,
+        ),
+    ] = None,
+    kafka: KafkaOption = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object per change.")] = False,
+) -> None:
+    """Show every commit that changed a row: time, worker, old and new value, and input offsets.
+
+    Reads the journals of all tasks, or of --task. They go back to the first entry of the app, or to its oldest kept
+    checkpoint. The app is not disturbed.
+    """
+    with open_past(require_app(app), kafka, None) as place:
+        limit = most if most is not None else (0 if json else 50)
+        print_history(place, find_table(place.app, table), table, key, task, limit, json=json)
+
+
+def _print(
+    rows: Iterator[tuple[dict[str, Any], Any, Any]], limit: int, missing: InputError | None, *, json: bool
+) -> None:
+    """Print the rows. Raises `missing`, if it is given, where there are none."""
     shown: list[list[Cell]] = []
     count = 0
-    for task, row_key, value in _rows(found, definition, places, key):
+    for place, row_key, value in rows:
         count += 1
         if limit and count > limit:
             break
         if json:
-            print_json({"task": task, "key": row_key, "value": value})
+            print_json({**place, "key": row_key, "value": value})
         else:
-            shown.append([task, str(row_key), msgspec.json.encode(value).decode()])
-    if key is not None and count == 0:
-        raise InputError(
-            f"table {definition.name} has no key {key!r} in the state of this machine",
-            hint=f"show some keys: pipeline table show {table} --app {app} --max 5. Keys of other workers' tasks are "
-            "on their machines",
-        )
+            shown.append([place["task"], str(row_key), json_text(value)])
+    if count == 0 and missing is not None:
+        raise missing
     if json:
         return
     print_table((Column("task", number=True), Column("key"), Column("value")), shown)
@@ -135,51 +186,10 @@ def _applied_seq(stores: RocksStores, task: TaskId) -> int:
 
 
 def _rows(
-    app: DeclaredApp, definition: DeclaredTable[Any, Any], places: Mapping[int, RocksStores], key: str | None
-) -> Iterator[tuple[int, Any, Any]]:
-    prefix = table_prefix(definition.name)
-    for task, stores in places.items():
-        store = stores.open_read_only(TaskId(app.name, definition.group, task))
-        try:
-            data = store.position()
-            if data is not None:
-                _check_schema(definition, decode_position(data, f"task {task}").identity.tables)
-            if key is None:
-                for full_key, value in store.scan(prefix):
-                    yield (
-                        task,
-                        definition.key.decode(full_key[len(prefix) :]),
-                        definition.value.decode(value),
-                    )
-            else:
-                wanted = definition.key.encode(parse_key(definition.key, key))
-                value_data = store.get(prefix + (wanted or b""))
-                if value_data is not None:
-                    yield task, definition.key.decode(wanted), definition.value.decode(value_data)
-        finally:
-            store.close()
-
-
-def _check_schema(definition: DeclaredTable[Any, Any], stored: dict[str, str]) -> None:
-    fingerprint = stored.get(definition.name)
-    if fingerprint is not None and fingerprint != definition.fingerprint:
-        raise ConfigError(
-            f"table {definition.name} was written with another schema:\n  was {fingerprint}"
-            f"\n  now {definition.fingerprint}",
-            hint="show it with the version of the app that wrote it",
-        )
-
-
-def _find_table(app: DeclaredApp, name: str) -> DeclaredTable[Any, Any]:
-    group_name, _, table_name = name.rpartition(".")
-    found = [
-        definition
-        for group in app.groups
-        for definition in group.tables.values()
-        if definition.name == table_name and group_name in {"", definition.group}
-    ]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(f"{d.group}.{d.name}" for group in app.groups for d in group.tables.values())
-    what = "several groups have a table" if found else f"app {app.name} has no table"
-    raise InputError(f"{what} {name}", hint=f"its tables: {known or 'none'}")
+    group: GroupId, definition: DeclaredTable[Any, Any], places: Mapping[int, RocksStores], key: str | None
+) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+    for number, stores in places.items():
+        task = TaskId(*group, number)
+        with closing(stores.open_read_only(task)) as store:
+            for row_key, value in rows_of(definition, store, f"task {task}", key):
+                yield {"task": number}, row_key, value

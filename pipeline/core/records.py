@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["EARLIEST_MS", "Output", "Record", "kept_timestamp"]
+__all__ = ["EARLIEST_MS", "Output", "Record", "iso_time", "kept_timestamp"]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The Kafka client treats timestamp 0 as "none" and sends the current time. This is the closest one it can send.
 EARLIEST_MS = 1
 
@@ -37,3 +39,9 @@ def kept_timestamp(record: Record) -> int:
     """`Output.timestamp_ms` for a copy with the record's timestamp; the current time if the record has none."""
     timestamp_ms = record.timestamp()[1]
     return timestamp_ms or EARLIEST_MS if timestamp_ms >= 0 else 0
+
+
+def iso_time(milliseconds: int) -> str:
+    """The time in UTC, as in 2026-01-31T00:00:00.000Z."""
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

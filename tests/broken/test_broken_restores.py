@@ -117,7 +117,7 @@ ROWS = [
     ),
     Broken(
         "a reset keeps the rows of before",
-        pipeline.runtime.restore.restore._apply_entries,
+        pipeline.runtime.restore.restore.apply_entries,
         "            store.clear(encode_position(applied))\n",
         "            pass\n",
         "tests/runtime/test_reset.py wherever_its_state_is",

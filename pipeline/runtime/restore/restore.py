@@ -16,7 +16,7 @@ restore, or sets the local state aside, is accepted only if 2 to 4 reach it agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ from pipeline.runtime.restore.retirement import retired_error
 from pipeline.runtime.restore.upgrade import upgraded_rows
 from pipeline.runtime.restore_progress import RestoreProgress
 
-__all__ = ["PROCESS", "RestoredState", "catch_up", "restore"]
+__all__ = ["PROCESS", "RestoredState", "apply_entries", "catch_up", "restore"]
 
 PROCESS = "process"  # in an acquire entry's extra: the owner's process
 
@@ -298,12 +298,29 @@ def _apply_entries(
     environment: Environment,
     progress: RestoreProgress,
 ) -> tuple[AppliedPosition, JournalEntry, int]:
+    _, plan, head = chosen
+    progress.replaying(end - plan.offset)
+    entries = read_entries(task, reader, plan.offset, end, head)
+    return apply_entries(task, entries, chosen, environment, progress)
+
+
+def apply_entries(
+    task: TaskId,
+    entries: Iterable[JournalEntry],
+    chosen: RestoreSource,
+    environment: Environment,
+    progress: RestoreProgress,
+) -> tuple[AppliedPosition, JournalEntry, int]:
+    """Apply `entries`, which follow the state in `chosen`, in batches, each with its applied position.
+
+    Returns:
+        The applied position, the last entry, and the number of applied entries.
+    """
     store, plan, head = chosen
     applied = plan.position
     writes: dict[bytes, bytes | None] = {}
     size = 0
-    progress.replaying(end - plan.offset)
-    for entry in read_entries(task, reader, plan.offset, end, head):
+    for entry in entries:
         applied = after(applied, entry)
         head = entry
         progress.replayed(entry.next_offset - plan.offset)

@@ -33,7 +33,7 @@ from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.download import download
 from pipeline.runtime.restore_progress import RestoreProgress
 
-__all__ = ["RestoreSource", "UnprovenError", "choose", "registered"]
+__all__ = ["RestoreSource", "UnprovenError", "choose", "from_checkpoint", "registered"]
 
 
 class UnprovenError(PipelineError):
@@ -140,6 +140,20 @@ def registered(task: TaskId, reader: JournalReader, start: int, end: int) -> lis
         Candidate(ref, _entry_at(task, reader, ref.offset, end) if ref.offset >= start else None)
         for ref in kept_checkpoints(entry)
     ]
+
+
+def from_checkpoint(
+    task: TaskId, candidate: Candidate, cluster_id: str, environment: Environment, progress: RestoreProgress
+) -> RestoreSource:
+    """Download a checkpoint into `environment.stores`, which must not have a state of the task.
+
+    Raises DamagedCheckpointError, CheckpointStoreError.
+    """
+    if candidate.problem is not None or candidate.found is None:
+        raise DamagedCheckpointError(f"checkpoint {candidate.ref.seq} cannot be used: {candidate.problem}")
+    offset = candidate.found.next_offset
+    plan = RestorePlan(Start.CHECKPOINT, offset, None, checkpoint=candidate.ref, head=candidate.found)
+    return _bring(task, plan, _Local(), cluster_id, environment, progress)
 
 
 def _open_local(task: TaskId, store: Store | None, environment: Environment) -> _Local:

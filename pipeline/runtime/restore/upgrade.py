@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.ports import Store, task_fields
 from pipeline.runtime.environment import Environment
 
-__all__ = ["MAX_BYTES", "upgraded_rows"]
+__all__ = ["MAX_BYTES", "decoder_of", "upgraded_rows"]
 
 # All rows of a task are one journal entry, in memory and in one transaction.
 MAX_BYTES = 1024 * 1024 * 1024
@@ -36,8 +36,7 @@ def upgraded_rows(
     size = 0
     for table in tables:
         began, rows = environment.clock.monotonic_s(), 0
-        old_schema = before[table.name].removeprefix(table.key_fingerprint)
-        decode = _decoder(old_schema.partition(":")[0])
+        decode = decoder_of(table, before[table.name])
         prefix = table_prefix(table.name)
         for key, data in store.scan(prefix):
             value = _upgraded(task, table, table.key.decode(key[len(prefix) :]), decode, data)
@@ -71,7 +70,9 @@ def _upgraded(
         ) from error
 
 
-def _decoder(codec: str) -> Callable[[bytes], Any]:
+def decoder_of(table: DeclaredTable[Any, Any], fingerprint: str) -> Callable[[bytes], Any]:
+    """Decodes values that were written with another type. Returns what their codec makes of them without a type."""
+    codec = fingerprint.removeprefix(table.key_fingerprint).partition(":")[0]
     if codec == "json":
         return msgspec.json.decode
     if codec == "msgpack":

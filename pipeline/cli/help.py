@@ -29,6 +29,7 @@ EXAMPLES: Mapping[str, str] = {
     "status": "pipeline status flight-delays --watch",
     "table show": "pipeline table show totals AA --app delays:app",
     "table history": "pipeline table history totals AA --app delays:app",
+    "debug": "pipeline debug delays:app flights/0/17 --yes",
     "journal show": "pipeline journal show flight-delays --task 0 --last 1",
     "journal forget": "pipeline journal forget flight-delays --group main",
     "checkpoints list": "pipeline checkpoints list flight-delays --store s3://bucket/prefix",

@@ -32,6 +32,7 @@ COMMANDS = {
     "migrate": "migrate:migrate_app",
     "table": "table:table_app",
     "journal": "journal:journal_app",
+    "debug": "debug:debug",
     "checkpoints": "checkpoints:checkpoints_app",
     "broker": "broker:broker_app",
     "topics": "topics:topics_app",
@@ -47,7 +48,7 @@ COMMANDS = {
 # How the help groups the commands. Every command is in one group.
 GROUPS = {
     "Start": ("new", "demo"),
-    "Run and inspect an app": ("worker", "status", "table", "journal", "checkpoints"),
+    "Run and inspect an app": ("worker", "status", "table", "journal", "debug", "checkpoints"),
     "Repair and change an app": ("deadletters", "reset", "migrate"),
     "Topics and records": ("topics", "produce", "loads", "consume"),
     "Development and help": ("broker", "ring", "runbook"),

@@ -16,6 +16,7 @@ PAGES = [
     "how-to/dead-letters",
     "how-to/dedup",
     "how-to/loading",
+    "how-to/look-into-the-past",
     "how-to/outbox",
     "how-to/producing",
     "how-to/rescale",

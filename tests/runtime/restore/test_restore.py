@@ -92,7 +92,7 @@ def test_a_journal_that_is_truncated_under_every_restore_stops_the_task() -> Non
             "read", TruncatedError("below what it holds"), where=str(sums.task.journal)
         )
     with pytest.raises(
-        FatalTaskError, match=f"truncated under {plans} restores in a row: below what it holds"
+        FatalTaskError, match=f"truncated during {plans} restores in a row: below what it holds"
     ):
         sums.driver.run()
     sums.driver.broker.faults = Faults()

@@ -15,7 +15,7 @@ from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import CommandWait, counted, kafka_settings, say
 from pipeline.config import Settings, load_settings
-from pipeline.core.journal import EntryKind, JournalEntry
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.core.records import iso_time
 from pipeline.errors import ConfigError, InputError

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Protocol, TypeVar
 
-from pipeline.core.journal import EntryKind, JournalEntry
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.core.records import iso_time

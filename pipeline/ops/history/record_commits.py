@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from pipeline.core.journal import EntryKind, JournalEntry
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import InputError, StaleReadError
 from pipeline.ops.history.past_states import journal_end, with_reader

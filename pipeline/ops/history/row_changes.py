@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.core.journal import EntryKind, JournalEntry
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.ops.history.past_states import journal_end, with_reader
 from pipeline.ports import JournalReader

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from examples.flights.app import Flight
-from pipeline.core.journal import EntryKind, JournalEntry
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.errors import TruncatedError
 from pipeline.kafka.cluster import KafkaCluster

@@ -10,7 +10,7 @@ import pytest
 from examples.flights.app import totals
 from pipeline.api.declarations import declared_table
 from pipeline.api.table import table_prefix
-from pipeline.core.journal import EntryKind
+from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.errors import CheckpointStoreError, InputError
 from pipeline.ops.history.past_states import AtEntry, AtTime, Moment, PastState, restore_at, state_hash

@@ -12,7 +12,7 @@ import msgspec
 
 from examples.flights.app import Flight, app, by_carrier, by_tail
 from pipeline.config import WorkerSettings
-from pipeline.core.journal import JournalEntry
+from pipeline.core.journal_format import JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.runtime.commit.journal_reader import read_entries
 from pipeline.runtime.environment import Environment

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from pipeline.cli.options import counted, say
 from pipeline.ops.loading.file_sequence import FileSequence
 from pipeline.ops.loading.files import InputFile
+from pipeline.ops.loading.formats.readers import FORMATS
 from pipeline.ops.loading.limits import RateLimit
 from pipeline.ops.loading.loader import Loader
 from pipeline.ops.loading.positions import LoadPosition
@@ -85,7 +86,7 @@ class LoadReport:
         text += f" ({counted(round(self._new(last) / seconds), 'record')}/s)"
         if before is not None:
             where = f" of {before.file}" if self._files > 1 else ""
-            text += f"; resumed at {last.options.unit} {before.line:,}{where}"
+            text += f"; resumed at {FORMATS[last.options.format].unit} {before.line:,}{where}"
             text += f", {counted(last.records, 'record')}{files} in total"
         return text + (f"; {counted(last.skipped, 'row')} without a key skipped" if last.skipped else "")
 

@@ -22,6 +22,7 @@ from pipeline.core.names import LOADS_TOPIC
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.ops.loading.formats.readers import FORMATS
 from pipeline.ops.loading.loads import KnownLoad, known_loads
 
 __all__ = ["loads_app"]
@@ -87,7 +88,7 @@ def _cells(load: KnownLoad) -> list[Cell]:
     at = load.position
     if at is None:
         return [load.name, None, load.state, None, None]
-    place = f"{at.file}, {at.options.unit} {at.line:,}"
+    place = f"{at.file}, {FORMATS[at.options.format].unit} {at.line:,}"
     place += f"; {counted(at.passed.count, 'file')} finished" if at.passed.count else ""
     return [load.name, at.topic, load.state, at.records, place]
 
@@ -112,7 +113,7 @@ def _document(load: KnownLoad) -> dict[str, Any]:
         "records": at.records,
         "skipped_rows": at.skipped,
         "file": at.file,
-        f"{at.options.unit}s": at.line,
+        f"{FORMATS[at.options.format].unit}s": at.line,
         "finished_files": at.passed.count,
         "last_finished_file": at.passed.waypoints[-1].name if at.passed.waypoints else None,
         "run": at.run,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -21,14 +21,14 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.ops.loading.decisions import LoadRequest
-from pipeline.ops.loading.file_sequence import FileSequence, Reading
+from pipeline.ops.loading.file_sequence import FileSequence
 from pipeline.ops.loading.files import InputFile, find_files, one_format
 from pipeline.ops.loading.formats.compression import STANDARD_INPUT
+from pipeline.ops.loading.formats.readers import FORMATS, Reading
 from pipeline.ops.loading.formats.rows import MissingKey
 from pipeline.ops.loading.limits import DEFAULT_RECORD_BYTES, RateLimit, paced_rows, record_bytes, row_limits
 from pipeline.ops.loading.loader import LoadEnvironment, Loader, find_topic
-from pipeline.ops.loading.positions import Format as FormatName
-from pipeline.ops.loading.positions import LoadOptions
+from pipeline.ops.loading.positions import Format, LoadOptions
 from pipeline.ports import SystemClock, TopicInfo
 from pipeline.processes.system import SystemRandom, ThreadExecutor
 
@@ -36,14 +36,6 @@ __all__ = ["produce"]
 
 # Far above the duration of a commit, so that a slow commit can be distinguished from one that the client sent twice.
 _RETRY_BACKOFF_MS = 200
-
-
-class Format(StrEnum):
-    """The format of the files."""
-
-    CSV = "csv"
-    JSONL = "jsonl"
-    PARQUET = "parquet"
 
 
 class OnMissingKey(StrEnum):
@@ -201,28 +193,26 @@ def _load(request: _Request, files: list[InputFile], settings: KafkaSettings, *,
 
 def _format_and_name(
     topic: str, named: list[str], files: list[InputFile], kind: Format | None, given: str | None
-) -> tuple[FormatName, str]:
+) -> tuple[Format, str]:
     """Return the format of the files and the name of the load.
 
     Raises:
         BadParameter: One of them is missing. The message names everything that is missing.
     """
-    form = one_format(files, kind.value if kind else None)
+    form = one_format(files, kind)
     unnamed = given is None and (len(named) > 1 or files[0].path == STANDARD_INPUT)
     if form is None or unnamed:
         shown = "a list of files" if len(named) > 1 else files[0].shown
-        needed = [f"--format {' or --format '.join(Format)}"] if form is None else []
+        needed = [f"--format {' or --format '.join(FORMATS)}"] if form is None else []
         needed += ["--name, which identifies the load"] if unnamed else []
         raise typer.BadParameter(f"{shown} is not enough: give {', and '.join(needed)}")
-    if form == "parquet" and files[0].size is None:
-        raise typer.BadParameter(
-            "Parquet cannot be read from a pipe, because its metadata is at the end: give a file"
-        )
+    if FORMATS[form].seeks and files[0].size is None:
+        raise typer.BadParameter(f"{form} cannot be read from a pipe, because its reader seeks: give a file")
     first = Path(named[0])
     name = given or f"{topic}/{(first.resolve() if first.is_dir() else first).name}"
     if not name.isprintable() or len(name) > 200:
         raise typer.BadParameter(f"{name!r} is not a valid name of a load: at most 200 printable characters")
-    return cast("FormatName", form), name
+    return form, name
 
 
 def _tune_garbage_collection() -> None:

@@ -31,6 +31,7 @@ from pipeline.core.recovery import CommitOutcome
 from pipeline.errors import FencedError, InputError, InvariantError
 from pipeline.ops.loading.finished_files import FinishedFiles
 from pipeline.ops.loading.formats.lines import ReadPosition
+from pipeline.ops.loading.formats.readers import FORMATS
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition
 
 __all__ = [
@@ -120,7 +121,7 @@ def plan(previous: LoadPosition | None, request: LoadRequest) -> LoadPosition | 
 
 def check_prefix(position: LoadPosition, found: ReadPosition) -> None:
     """Compare the beginning of the file, read again, with what was loaded. Raises InputError if they differ."""
-    if position.options.format == "parquet":
+    if FORMATS[position.options.format].seeks:  # the hash covers the whole file
         if (found.offset, found.digest) != (position.offset, position.prefix_hash):
             raise refused(
                 position.name,

@@ -9,38 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from pipeline.errors import ConfigError, InputError, InvariantError
-from pipeline.extras import install_hint
+from pipeline.errors import InputError, InvariantError
 from pipeline.ops.loading.decisions import LoadPlace, check_prefix, refused
 from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.finished_files import NOTHING_PASSED, altered, misplaced
 from pipeline.ops.loading.formats.compression import STANDARD_INPUT, Opened, logical_name, open_file
-from pipeline.ops.loading.formats.csv_rows import CsvRows
-from pipeline.ops.loading.formats.json_rows import JsonRows
-from pipeline.ops.loading.formats.lines import Lines, ReadPosition
-from pipeline.ops.loading.formats.rows import Cursor, FileRows, MissingKey, RowLimits
-from pipeline.ops.loading.positions import LoadOptions, LoadPosition
+from pipeline.ops.loading.formats.lines import ReadPosition
+from pipeline.ops.loading.formats.readers import FORMATS, Reading, open_cursor, open_rows
+from pipeline.ops.loading.formats.rows import FileRows
+from pipeline.ops.loading.positions import LoadPosition
 from pipeline.ports import Output
 
-if TYPE_CHECKING:
-    from pipeline.ops.loading.formats.parquet import ParquetFile
-    from pipeline.ops.loading.formats.parquet_rows import ParquetRows
-
-__all__ = ["FileSequence", "Reading", "Stretch", "open_rows"]
+__all__ = ["FileSequence", "Stretch"]
 
 Open = Callable[[str, bool], Opened]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How rows become records. `missing_key`: what happens to rows without a key."""
-
-    topic: str
-    options: LoadOptions
-    missing_key: MissingKey
-    limits: RowLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +51,7 @@ class FileSequence:
     ) -> None:
         self._files = files
         self._reading = reading
+        self._format = FORMATS[reading.options.format]
         self._opener = opener
         self._index = 0
         self._passed = NOTHING_PASSED
@@ -205,25 +189,24 @@ class FileSequence:
         shown = [file.shown for file in self._files]
         if not passed.count and len(names) == 1:
             return
-        unit = "rows" if self._reading.options.format == "parquet" else "bytes"
         moved = misplaced(passed, logical_name(position.file), names)
         if moved:
             raise refused(position.name, moved)
         for number, file in enumerate(self._files[: passed.count], 1):
             self._passed = self._passed.after(file.name, self._end_of(file))
             self._done_bytes += file.size or 0
-            other = altered(passed, self._passed, shown, unit)
+            other = altered(passed, self._passed, shown, f"{self._format.offset_unit}s")
             if other:
                 raise refused(position.name, other)
             self.on_check(number, passed.count)
-        if passed.count and self._reading.options.format != "jsonl":
+        if passed.count and self._format.same_columns:
             self._check_columns(self._files[0], self._columns_of(self._files[0]))
 
     def _end_of(self, file: InputFile) -> ReadPosition:
         """The position after the last row of a finished file."""
         opened = self._open(file)
         try:
-            return _cursor(opened, self._reading.options).skip_to_end()
+            return open_cursor(opened, self._reading.options.format).skip_to_end()
         finally:
             opened.close()
 
@@ -235,38 +218,4 @@ class FileSequence:
             opened.close()
 
     def _open(self, file: InputFile) -> Opened:
-        return self._opener(file.path, self._reading.options.format != "parquet")
-
-
-def open_rows(opened: Opened, reading: Reading, decided: tuple[str, ...] | None) -> FileRows:
-    """The reader for the format. `decided`: the text columns of a load that continues.
-
-    Raises InputError if the file does not have the format, and ConfigError if an extra is not installed.
-    """
-    how = reading.topic, reading.options, reading.missing_key, reading.limits
-    match reading.options.format:
-        case "csv":
-            return CsvRows(Lines(opened.stream, opened.name), *how, decided)
-        case "jsonl":
-            return JsonRows(Lines(opened.stream, opened.name), *how)
-        case "parquet":
-            rows, _ = _parquet()
-            return rows(opened.stream, opened.name, *how)
-
-
-def _cursor(opened: Opened, options: LoadOptions) -> Cursor:
-    if options.format == "parquet":
-        _, file = _parquet()
-        return file(opened.stream, opened.name)
-    return Lines(opened.stream, opened.name)
-
-
-def _parquet() -> tuple[type[ParquetRows], type[ParquetFile]]:
-    try:
-        from pipeline.ops.loading.formats.parquet import ParquetFile  # noqa: PLC0415 - needs an extra
-        from pipeline.ops.loading.formats.parquet_rows import ParquetRows  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "reading Parquet needs the extra `parquet`", hint=install_hint("parquet")
-        ) from error
-    return ParquetRows, ParquetFile
+        return self._opener(file.path, not self._format.seeks)

@@ -7,9 +7,12 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline.errors import InputError
-from pipeline.ops.loading.formats.compression import STANDARD_INPUT, file_format, logical_name, unreadable
+from pipeline.ops.loading.formats.compression import STANDARD_INPUT, logical_name, unreadable
+from pipeline.ops.loading.formats.readers import file_format
+from pipeline.ops.loading.positions import Format
 
 __all__ = ["InputFile", "find_files", "one_format"]
 
@@ -61,7 +64,7 @@ def find_files(named: Sequence[str]) -> list[InputFile]:
     return found
 
 
-def one_format(files: Sequence[InputFile], given: str | None) -> str | None:
+def one_format(files: Sequence[InputFile], given: Format | None) -> Format | None:
     """The format of all files: `given`, or from their names; None if the only file's name does not show it.
 
     Raises InputError.
@@ -82,7 +85,7 @@ def one_format(files: Sequence[InputFile], given: str | None) -> str | None:
     return first[1] if first is not None else None
 
 
-def _unknown(file: InputFile) -> str:
+def _unknown(file: InputFile) -> NoReturn:
     raise InputError(
         f"the name of {file.path} does not show its format",
         hint="leave the file out, or give the format of all files with --format",

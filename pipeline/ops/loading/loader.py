@@ -33,6 +33,7 @@ from pipeline.core.suggestions import no_topic
 from pipeline.errors import ConfigError, FencedError, InputError
 from pipeline.ops.loading.decisions import LoadPlace, LoadRequest, LoadStep, advance, judge, plan, taken
 from pipeline.ops.loading.file_sequence import FileSequence, Stretch
+from pipeline.ops.loading.formats.readers import FORMATS
 from pipeline.ops.loading.positions import LoadPosition, decode_position, encode_position
 from pipeline.ops.reading import read_settled
 from pipeline.ops.transactions import ReceiptTransactions
@@ -237,7 +238,7 @@ class Loader:
 
     def _name_of(self, end: LoadPlace) -> str:
         """The lines between the committed position and `end`, for an error."""
-        unit = self._request.options.unit
+        unit = FORMATS[self._request.options.format].unit
         before = self._committed if self._committed is not None and self._committed.run == self._run else None
         here = before is not None and before.passed.count == end.passed.count
         first = before.line + 1 if before is not None and here else 1

@@ -31,11 +31,6 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     null: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
 
-    @property
-    def unit(self) -> str:
-        """What a position's `line` counts."""
-        return "row" if self.format == "parquet" else "line"
-
 
 class LoadPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How far a load has come.

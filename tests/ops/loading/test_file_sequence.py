@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.ops.loading.decisions import check_prefix
-from pipeline.ops.loading.file_sequence import FileSequence, Reading
+from pipeline.ops.loading.file_sequence import FileSequence
 from pipeline.ops.loading.files import find_files
+from pipeline.ops.loading.formats.readers import Reading
 from pipeline.ops.loading.formats.rows import RowLimits
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition
 from tests.support.ops.loading.series_of import OPTIONS, read_all, series_of, step

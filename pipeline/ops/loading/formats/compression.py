@@ -18,18 +18,10 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 from pipeline.errors import ConfigError, InputError
 from pipeline.extras import install_hint
 
-__all__ = ["STANDARD_INPUT", "Opened", "file_format", "logical_name", "open_file", "unreadable"]
+__all__ = ["STANDARD_INPUT", "Opened", "logical_name", "open_file", "uncompressed_suffix", "unreadable"]
 
 STANDARD_INPUT = "-"
 _BUFFER_BYTES = 1024 * 1024
-_FORMATS = {
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
 _PACKED = {".gz": "gzip", ".zst": "zstd", ".zip": "zip"}
 _GZIP, _ZSTD, _ZIP = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
@@ -168,8 +160,8 @@ def logical_name(file: str) -> str:
     return path.stem if path.suffix.lower() in _PACKED else path.name
 
 
-def file_format(file: str) -> str | None:
-    """`csv`, `jsonl` or `parquet`, from the name of the file or of the one in it; None if the name does not show it.
+def uncompressed_suffix(file: str) -> str:
+    """The suffix of the file, or of the one that is compressed in it, in lower case; `""` if it has none.
 
     Raises InputError for an archive with several files.
     """
@@ -178,8 +170,8 @@ def file_format(file: str) -> str | None:
         inner = Path(path.stem).suffix
         if not inner and path.suffix.lower() == ".zip":
             inner = _zipped_suffix(path)
-        return _FORMATS.get(inner.lower())
-    return _FORMATS.get(path.suffix.lower())
+        return inner.lower()
+    return path.suffix.lower()
 
 
 def _zipped_suffix(path: Path) -> str:

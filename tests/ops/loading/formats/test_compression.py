@@ -16,7 +16,8 @@ import pytest
 import zstandard
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.ops.loading.formats.compression import file_format, logical_name, open_file
+from pipeline.ops.loading.formats.compression import logical_name, open_file
+from pipeline.ops.loading.formats.readers import file_format
 
 TEXT = b"".join(b'{"n":%d}\n' % n for n in range(200_000))
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from pipeline.errors import InputError
-from pipeline.ops.loading.file_sequence import Reading, open_rows
 from pipeline.ops.loading.formats.compression import Opened
 from pipeline.ops.loading.formats.parquet import ParquetFile
+from pipeline.ops.loading.formats.readers import Reading, open_rows
 from pipeline.ops.loading.formats.rows import RowBatch, RowLimits
 from pipeline.ops.loading.positions import LoadOptions
 from tests.support.ops.loading.series_of import read_all, series_of, step

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.ops.loading.file_sequence import Reading, open_rows
 from pipeline.ops.loading.formats.compression import Opened
+from pipeline.ops.loading.formats.readers import Reading, open_rows
 from pipeline.ops.loading.formats.rows import FileRows, MissingKey, RowBatch, RowLimits
 from pipeline.ops.loading.positions import LoadOptions
 

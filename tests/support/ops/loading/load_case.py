@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from pipeline.core.names import LOADS_TOPIC, load_transactional_id
 from pipeline.errors import AbortableError, RetriableError, UnknownOutcomeError, UnreachableError
 from pipeline.ops.loading.decisions import LoadRequest
-from pipeline.ops.loading.file_sequence import FileSequence, Reading
+from pipeline.ops.loading.file_sequence import FileSequence
 from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.formats.compression import Opened
+from pipeline.ops.loading.formats.readers import Reading
 from pipeline.ops.loading.formats.rows import MissingKey, RowLimits
 from pipeline.ops.loading.loader import LoadEnvironment, Loader, find_topic
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition, decode_position

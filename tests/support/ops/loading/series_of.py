@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.ops.loading.decisions import LoadRequest, LoadStep, advance
-from pipeline.ops.loading.file_sequence import FileSequence, Reading, Stretch
+from pipeline.ops.loading.file_sequence import FileSequence, Stretch
 from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.formats.compression import Opened, logical_name
+from pipeline.ops.loading.formats.readers import Reading
 from pipeline.ops.loading.formats.rows import RowLimits
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition, decode_position, encode_position
 

@@ -5,10 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import dedup, handoff, loads, producer, restart, restore, sinks, throughput
+from benchmarks import dedup, handoff, loads, observe, producer, restart, restore, sinks, throughput
 
 HANDOFFS = 20
-NAMES = ("throughput", "partitions", "restart", "restore", "handoff", "loads", "dedup", "producer", "sinks")
+NAMES = (
+    "throughput",
+    "partitions",
+    "restart",
+    "restore",
+    "handoff",
+    "loads",
+    "dedup",
+    "producer",
+    "sinks",
+    "observe",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,12 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--events",
         type=int,
         help="throughput, partitions: events to process (1,000,000); loads: rows (500,000); dedup: events in each turn "
-        f"({dedup.EVENTS:,}); producer: events ({producer.EVENTS:,})",
+        f"({dedup.EVENTS:,}); producer: events ({producer.EVENTS:,}); observe: events in each run "
+        f"({observe.EVENTS:,})",
     )
     parser.add_argument(
         "--ids", type=int, default=dedup.IDS, help=f"dedup: ids that are remembered ({dedup.IDS:,})"
     )
-    parser.add_argument("--rounds", type=int, help="times each thing is measured (3; handoff 20)")
+    parser.add_argument("--rounds", type=int, help="times each thing is measured (3; handoff 20; observe 10)")
     parser.add_argument(
         "--keys",
         type=int,
@@ -57,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
         codes.append(producer.run(chosen.events or producer.EVENTS, rounds))
     if "sinks" in wanted:
         codes.append(sinks.run(rounds))
+    if "observe" in wanted:
+        codes.append(observe.run(chosen.events or observe.EVENTS, chosen.rounds or observe.PAIRS, keys))
     return max(codes)
 
 

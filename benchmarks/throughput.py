@@ -25,9 +25,10 @@ from benchmarks import NOT_DECLARED
 from pipeline import App, Context, Dedup, Event, KafkaSettings, Settings, WorkerSettings
 from pipeline.app import declared_app
 from pipeline.core.names import EVENT_ID_HEADER
+from pipeline.http.port import WorkerPort
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
-from pipeline.processes.wiring import build_worker
+from pipeline.processes.wiring import PROGRESS_INTERVAL_S, build_worker
 from pipeline.testing import LocalKafka
 
 PARTITIONS = 4
@@ -213,7 +214,9 @@ def _raw(servers: str, events: int, source: str, target: str, partitions: int) -
     return rate
 
 
-def run_worker(servers: str, events: int, app: App, partitions: int, directory: Path) -> tuple[float, float]:
+def run_worker(
+    servers: str, events: int, app: App, partitions: int, directory: Path, port: WorkerPort | None = None
+) -> tuple[float, float]:
     """(records a second, CPU µs a record) for so many events that are in the input and not processed yet.
 
     The clock runs once all tasks are live, and nothing is read before: a start is not what is measured."""
@@ -222,7 +225,7 @@ def run_worker(servers: str, events: int, app: App, partitions: int, directory: 
         KafkaSettings(servers),
         WorkerSettings(state_dir=state_dir, worker_id="bench", topics_dir=NOT_DECLARED),
     )
-    worker = build_worker(declared_app(app), settings)
+    worker = build_worker(declared_app(app), settings, meter=port.meter if port is not None else None)
     worker.start()
     gc.collect()
     gc.freeze()
@@ -234,9 +237,15 @@ def run_worker(servers: str, events: int, app: App, partitions: int, directory: 
         worker.step()
         time.sleep(0.005)
     worker._poll = read  # type: ignore[method-assign]  # noqa: SLF001
+    if port is not None:
+        port.running(lambda: worker.mark)
     began, cpu = time.monotonic(), time.process_time()
+    next_publish_s = began
     while time.monotonic() < deadline:
         worker.step()
+        if port is not None and time.monotonic() >= next_publish_s:
+            next_publish_s += PROGRESS_INTERVAL_S
+            port.publish(worker.figures())
         progress = worker.progress()
         if progress.records >= events and worker.idle:
             break

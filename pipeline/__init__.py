@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from pipeline.api.sinks import Delete, Postgres, Sink, Sqlite
     from pipeline.api.table import TaskTable
     from pipeline.app import App
-    from pipeline.config import KafkaSettings, ProducerSettings, Settings, WorkerSettings, load_settings
+    from pipeline.config import (
+        HttpSettings,
+        KafkaSettings,
+        ProducerSettings,
+        Settings,
+        WorkerSettings,
+        load_settings,
+    )
     from pipeline.errors import (
         AbortableError,
         CheckpointStoreError,
@@ -62,6 +69,7 @@ __all__ = [
     "FencedError",
     "Group",
     "HandlerError",
+    "HttpSettings",
     "InputError",
     "InvariantError",
     "KafkaSettings",
@@ -111,6 +119,7 @@ _HOMES = {
     "HandlerError": "pipeline.errors",
     "InputError": "pipeline.errors",
     "InvariantError": "pipeline.errors",
+    "HttpSettings": "pipeline.config",
     "KafkaSettings": "pipeline.config",
     "MessageCodec": "pipeline.api.custom_codecs",
     "OnError": "pipeline.api.bindings",

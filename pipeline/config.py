@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,6 +20,7 @@ from pipeline.setting_sources import (
     PREFIX,
     check_fields,
     checked,
+    is_service_link,
     kinds_of,
     parsed,
     properties_in,
@@ -30,7 +32,9 @@ from pipeline.setting_sources import (
 __all__ = [
     "COMMAND_STARTUP_WAIT_S",
     "DEFAULT_TOPICS_DIR",
+    "MAX_PORT",
     "WORKER_STARTUP_WAIT_S",
+    "HttpSettings",
     "KafkaSettings",
     "ProducerSettings",
     "Settings",
@@ -77,6 +81,8 @@ OWNED_PROPERTIES: Mapping[str, str] = {
 Count = Annotated[int, Meta(ge=0, description="a whole number, 0 or more")]
 PositiveCount = Annotated[int, Meta(gt=0, description="a whole number above 0")]
 Amount = Annotated[float, Meta(ge=0, description="a number, 0 or more")]
+MAX_PORT = 65_535
+Port = Annotated[int, Meta(ge=0, le=MAX_PORT, description=f"a port up to {MAX_PORT}, or 0")]
 PositiveAmount = Annotated[float, Meta(gt=0, description="a number above 0")]
 
 
@@ -256,6 +262,46 @@ class ProducerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """The HTTP port of a worker, with metrics, probes and the status.
+
+    Attributes:
+        host: The address to listen on. Without a token, only the probes and the metrics are served to other hosts.
+        port: The port. 0: no HTTP port, and nothing is counted for metrics. With `--processes`, process n uses this
+            port plus n - 1.
+        token: If it is set, all paths except the probes and the metrics require it: `Authorization: Bearer TOKEN`.
+            `repr` omits it.
+
+    Raises:
+        ConfigError: A value is not allowed.
+
+    Example:
+        ```python
+        HttpSettings(host="0.0.0.0", port=8080, token="...")
+        ```
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 0
+    token: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "http")
+        if not self.host:
+            raise ConfigError(
+                "http.host is empty", hint="127.0.0.1 is this host only, 0.0.0.0 is every address"
+            )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this host can connect."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one process.
 
@@ -263,6 +309,7 @@ class Settings:
         kafka: How to reach Kafka.
         worker: The settings of a worker.
         producer: The settings of producers.
+        http: The HTTP port of a worker.
 
     Example:
         ```python
@@ -273,15 +320,18 @@ class Settings:
     kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSettings = WorkerSettings()
     producer: ProducerSettings = ProducerSettings()
+    http: HttpSettings = HttpSettings()
 
 
-SettingsT = TypeVar("SettingsT", WorkerSettings, ProducerSettings)
+SettingsT = TypeVar("SettingsT", WorkerSettings, ProducerSettings, HttpSettings)
 
 # The sections of settings of ours: their class, and what their environment variables begin with.
-_SECTIONS: Mapping[str, tuple[type[WorkerSettings | ProducerSettings], str]] = {
+_SECTIONS: Mapping[str, tuple[type[WorkerSettings | ProducerSettings | HttpSettings], str]] = {
     "worker": (WorkerSettings, PREFIX),
     "producer": (ProducerSettings, f"{PREFIX}PRODUCER_"),
+    "http": (HttpSettings, f"{PREFIX}HTTP_"),
 }
+_HTTP_FLAGS = {"http_host": "host", "http_port": "port"}
 _KAFKA = f"{PREFIX}KAFKA"
 _STARTUP_WAIT = "startup_wait_s"
 _KAFKA_WAIT = f"{_KAFKA}_{_STARTUP_WAIT.upper()}"
@@ -296,7 +346,8 @@ def load_settings(
     """Read the settings: `overrides` first, then variables `PIPELINE_*`, then `pipeline.toml`, then the defaults.
 
     Args:
-        overrides: Values of worker settings by name, and `bootstrap_servers`. None means not set.
+        overrides: Values of worker settings by name, `bootstrap_servers`, `http_host` and `http_port`. None means not
+            set.
         file: The settings file. Default: `pipeline.toml` in the working directory, if it exists.
         environ: The environment variables. Default: those of the process.
 
@@ -326,12 +377,16 @@ def load_settings(
     kafka = _kafka(str(servers) if servers else None, document, environ, path)
     worker, worker_sources = _found("worker", document, environ, path)
     producer, producer_sources = _found("producer", document, environ, path)
-    worker.update(flags)
-    worker_sources.update({name: f"--{name.replace('_', '-')}" for name in flags})
+    http, http_sources = _found("http", document, environ, path)
+    for name, value in flags.items():
+        values, sources = (http, http_sources) if name in _HTTP_FLAGS else (worker, worker_sources)
+        setting = _HTTP_FLAGS.get(name, name)
+        values[setting], sources[setting] = value, f"--{name.replace('_', '-')}"
     return Settings(
         kafka=kafka,
         worker=_built(WorkerSettings, "worker", worker, worker_sources),
         producer=_built(ProducerSettings, "producer", producer, producer_sources),
+        http=_built(HttpSettings, "http", http, http_sources),
     )
 
 
@@ -389,7 +444,7 @@ def _found(
     sources = dict.fromkeys(values, f"[{section}] in {path}")
     for name, kind_of_value in known.items():
         variable = f"{prefix}{name.upper()}"
-        if variable in environ:
+        if variable in environ and not is_service_link(variable, environ[variable]):
             try:
                 values[name] = parsed(kind_of_value, f"{section}.{name}", environ[variable])
             except ConfigError as error:

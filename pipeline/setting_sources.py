@@ -22,6 +22,7 @@ __all__ = [
     "PREFIX",
     "check_fields",
     "checked",
+    "is_service_link",
     "kinds_of",
     "parsed",
     "properties_in",
@@ -43,6 +44,15 @@ OTHER_VARIABLES: Mapping[str, str] = {
 _SERVICE_LINK = re.compile(
     r"\w+_SERVICE_(HOST|PORT(_\w+)?)|\w+_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
 )
+
+
+def is_service_link(variable: str, value: str) -> bool:
+    """Whether Kubernetes has set the variable.
+
+    A service `pipeline-http` gives every pod of its namespace the variable `PIPELINE_HTTP_PORT` with a value such as
+    `tcp://10.0.0.1:80`, which is not the setting of that name.
+    """
+    return bool(_SERVICE_LINK.fullmatch(variable)) and value.partition("://")[0] in {"tcp", "udp", "sctp"}
 
 
 def read_toml(path: Path, *, required: bool) -> dict[str, object]:

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.config import (
     OWNED_PROPERTIES,
+    HttpSettings,
     KafkaSettings,
     ProducerSettings,
     Settings,
@@ -321,3 +322,52 @@ def test_how_long_a_start_waits_is_set_beside_the_servers(tmp_path: Path) -> Non
         with pytest.raises(ConfigError, match=r"kafka\.startup_wait_s") as caught:
             load_settings(file=path, environ={"PIPELINE_KAFKA_STARTUP_WAIT_S": wrong})
         assert caught.value.hint == "startup_wait_s is set by PIPELINE_KAFKA_STARTUP_WAIT_S"
+
+
+def test_the_http_port_is_set_by_flags_variables_and_the_file(tmp_path: Path) -> None:
+    """The token has no flag: other users can read the arguments of a process."""
+    file = write(tmp_path, '[http]\nhost = "::1"\nport = 1\ntoken = "secret"\n')
+    environ = {"PIPELINE_HTTP_PORT": "2", "PIPELINE_HTTP_HOST": "0.0.0.0"}  # noqa: S104
+    assert load_settings(file=file, environ={}).http == HttpSettings("::1", 1, "secret")
+    assert load_settings(file=file, environ=environ).http == HttpSettings("0.0.0.0", 2, "secret")  # noqa: S104
+    flags = {"http_port": 3, "http_host": "127.0.0.2"}
+    assert load_settings(flags, file=file, environ=environ).http == HttpSettings("127.0.0.2", 3, "secret")
+    assert "secret" not in repr(load_settings(file=file, environ={}))
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, "80"])
+def test_a_wrong_http_port_is_refused(tmp_path: Path, port: object) -> None:
+    """The error names the setting and its place."""
+    file = write(tmp_path, f"[http]\nport = {port!r}\n")
+    with pytest.raises(ConfigError, match=r"http\.port is .* it must be a port up to 65535, or 0") as raised:
+        load(file)
+    assert "port is set by [http]" in str(raised.value)
+    with pytest.raises(ConfigError, match=r"http\.host is empty"):
+        HttpSettings(host="")
+
+
+def test_the_variable_of_a_kubernetes_service_is_not_a_port(tmp_path: Path) -> None:
+    """Kubernetes sets it in all pods beside a service named pipeline-http."""
+    environ = {"PIPELINE_HTTP_PORT": "tcp://10.0.0.1:80", "PIPELINE_HTTP_PORT_80_TCP_ADDR": "10.0.0.1"}
+    file = write(tmp_path, "[http]\nport = 8080\n")
+    assert load_settings(file=file, environ=environ).http.port == 8080
+    with pytest.raises(ConfigError, match=r"http\.port"):
+        load_settings(file=file, environ={"PIPELINE_HTTP_PORT": "10.0.0.1:80"})
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104
+        ("10.0.0.1", False),
+        ("::", False),
+        ("example.org", False),
+    ],
+)
+def test_loopback_addresses_are_known(host: str, loopback: bool) -> None:
+    """Elsewhere, the status needs a token."""
+    assert HttpSettings(host=host).loopback is loopback

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import CapturingLogger
 from typer.main import get_command
 
 from benchmarks.__main__ import NAMES as BENCHMARKS
 from pipeline.app import declared_app
 from pipeline.cli.main import assemble
-from pipeline.config import OWNED_PROPERTIES, ProducerSettings, WorkerSettings, load_settings
+from pipeline.config import OWNED_PROPERTIES, HttpSettings, ProducerSettings, WorkerSettings, load_settings
 from pipeline.errors import ConfigError
-from pipeline.testing import TestDriver, TestProducer
+from pipeline.http import server
+from pipeline.http.families import FAMILIES
+from pipeline.http.port import ENDS_WAIT_S, STATUS_WAIT_S, StatusClients, WorkerPort
+from pipeline.testing import ManualClock, TestDriver, TestProducer
 from tests.support.pages import ROOT
 from tests.support.pages import blocks as _blocks
 from tests.support.pages import import_program as _import
@@ -272,6 +276,57 @@ def test_every_producer_setting_is_documented_with_its_default() -> None:
         for row in _table(ROOT / "docs" / "reference" / "configuration.md", "## [producer]")
     }
     assert documented == {field.name: str(field.default) for field in dataclasses.fields(ProducerSettings)}
+
+
+def test_every_http_setting_is_documented_with_its_default() -> None:
+    """The address and the token decide who can read the status."""
+    documented = {
+        _unquoted(row[0]): _unquoted(row[1])
+        for row in _table(ROOT / "docs" / "reference" / "configuration.md", "## [http]")
+    }
+    assert documented == {field.name: str(field.default) for field in dataclasses.fields(HttpSettings)}
+
+
+def test_every_metric_is_documented_with_type_and_labels() -> None:
+    """Dashboards and alerts are written from that page."""
+    page = ROOT / "docs" / "reference" / "metrics.md"
+    sections = re.findall(r"^## .*", page.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = [row for section in sections for row in _tables(page, section)]
+    documented = [(_unquoted(row[0]), row[1], tuple(row[2].split(", "))) for row in rows]
+    assert sorted(documented) == sorted((each.name, each.kind.value, each.labels) for each in FAMILIES)
+    for name, _, _, unit, *_ in rows:
+        for suffix in ("seconds", "bytes"):
+            assert (unit == suffix) == (suffix in _unquoted(name)), name
+
+
+def test_every_path_of_the_http_port_is_documented() -> None:
+    """With whether it needs the token."""
+    rows = _table(ROOT / "docs" / "reference" / "http.md", "curl http://127.0.0.1:8080/metrics")
+    port = WorkerPort(
+        "app",
+        HttpSettings(),
+        WorkerSettings(),
+        StatusClients(_unused, _unused),
+        ManualClock(),
+        CapturingLogger(),
+    )
+    actual = {path: "no" if route.open else "yes" for path, route in port.routes.items()}
+    assert {_unquoted(row[0]): row[2] for row in rows} == actual
+
+
+def test_the_limits_of_the_http_port_are_documented() -> None:
+    """An operator who meets one of them must be able to look it up."""
+    limits = [row[0] for row in _table(ROOT / "docs" / "reference" / "http.md", "## Limits")]
+    assert f"{server.MAX_CONNECTIONS} connections" in limits
+    assert f"{server.IDLE_S} s without a byte, or {server.CONNECTION_S:.0f} s in total" in limits
+    header, body = server.MAX_HEADER_BYTES // 1024, server.MAX_BODY_BYTES // 1024
+    assert f"{header} KiB of request headers, {body} KiB of body" in limits
+    assert f"a status that takes longer than {STATUS_WAIT_S:.0f} s to read" in limits
+    assert f"the ends of the inputs take longer than {ENDS_WAIT_S:.0f} s to read" in limits
+
+
+def _unused() -> Any:
+    raise AssertionError("no request is made")
 
 
 def test_every_property_that_cannot_be_set_is_documented() -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group
@@ -28,8 +28,7 @@ from pipeline.cli.tables import Cell, Column, table_text
 from pipeline.errors import UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
-from pipeline.ports import task_fields
-from pipeline.runtime.status import AppStatus, TaskPhase, TaskStatus, read_status
+from pipeline.runtime.status import AppStatus, TaskPhase, TaskStatus, read_status, status_document
 from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 
 __all__ = ["status"]
@@ -68,7 +67,7 @@ def status(
 
 def _print(found: AppStatus, *, json: bool) -> None:
     if json:
-        print_json(_document(found))
+        print_json(status_document(found))
     else:
         console = table_console()
         console.print(_view(found, console.width if console.is_terminal else None), crop=False)
@@ -189,50 +188,3 @@ def _ago(milliseconds: int) -> str:
     if seconds < 120:
         return f"{seconds} s ago"
     return f"{seconds // 60} min ago" if seconds < 7_200 else f"{seconds // 3_600} h ago"
-
-
-def _document(found: AppStatus) -> dict[str, Any]:
-    """The JSON document. The names of its fields are stable."""
-    return {
-        "app": found.app,
-        "tasks": [
-            {
-                **task_fields(status.task),
-                "phase": status.phase.value,
-                "worker": status.worker,
-                "next_worker": status.next_worker,
-                "seq": status.seq,
-                "lag": status.lag,
-                "positions": dict(status.positions),
-                "last_entry_ms": status.entry_ms,
-                "problem": status.problem,
-                "last_checkpoint_ms": status.checkpoint_ms,
-                "checkpoint_bytes": status.checkpoint_bytes,
-                "journal_bytes": status.journal_bytes,
-                "restore_s": status.restore_s,
-                "database": status.database,
-            }
-            for status in found.tasks
-        ],
-        "workers": [
-            {
-                "worker": worker.worker,
-                "process": worker.process,
-                "weight": worker.weight,
-                "task_count": worker.tasks,
-                "waiting": worker.waiting,
-            }
-            for worker in found.workers
-        ],
-        "dead_letters": [
-            {
-                "group": each.group.group,
-                "open": each.letters.open,
-                "complete": each.letters.whole,
-                "failed_last_minute": round(each.letters.recent, 1),
-                "last_failed_ms": each.letters.last_ms,
-            }
-            for each in found.letters
-        ],
-        "problems": [{"message": problem.text, "hint": problem.hint} for problem in found.problems],
-    }

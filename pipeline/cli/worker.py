@@ -21,9 +21,9 @@ from structlog import get_logger
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import KafkaOption, counted, say
-from pipeline.config import WorkerSettings, load_settings
+from pipeline.config import MAX_PORT, HttpSettings, Settings, WorkerSettings, load_settings
 from pipeline.core.membership import check_worker_id
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.ports import SystemClock
 from pipeline.processes.lifeline import TiedProcess, ended_by, tie
 from pipeline.processes.signals import heard_signals
@@ -34,7 +34,7 @@ from pipeline.runtime.counters import WorkerCounters
 
 __all__ = ["ProgressLine", "run_processes", "worker"]
 
-_DEFAULTS = WorkerSettings()
+_DEFAULTS, _HTTP = WorkerSettings(), HttpSettings()
 
 
 class LogLevel(StrEnum):
@@ -92,6 +92,20 @@ def worker(
             f"Default: {_DEFAULTS.topics_dir}, if it exists.",
         ),
     ] = None,
+    http_host: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help=f"The address of the HTTP port. Default: {_HTTP.host}."),
+    ] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="Serve /livez, /readyz, /metrics and /api/status on this port. With --processes, process n uses "
+            f"PORT + n - 1. Default: {_HTTP.port}, which means no port.",
+            min=0,
+            max=MAX_PORT,
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="The settings file. Default: pipeline.toml.")] = None,
     log_level: Annotated[LogLevel, typer.Option(help="The lowest level that is logged.")] = LogLevel.INFO,
     supervised: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -112,13 +126,15 @@ def worker(
         "weight": weight,
         "commit_interval_ms": commit_interval_ms,
         "topics_dir": topics_dir,
+        "http_host": http_host,
+        "http_port": http_port,
     }
     settings = load_settings(overrides, file=config)
     settings = replace(settings, worker=with_worker_id(settings.worker))
     configure_logs(log_level.value, worker=settings.worker.worker_id)
     line = ProgressLine(processes) if sys.stderr.isatty() and supervised is None else None
     if processes is not None and supervised is None:
-        code = run_processes(processes, settings.worker, line)
+        code = run_processes(processes, settings, line)
         _end_line(line)
         raise typer.Exit(code)
     app = find_app(target)
@@ -186,30 +202,38 @@ class ProgressLine:
 
 
 def run_processes(
-    count: int, settings: WorkerSettings, report: Callable[[WorkerCounters], None] | None = None
+    count: int, settings: Settings, report: Callable[[WorkerCounters], None] | None = None
 ) -> int:
     """Run `count` worker processes until SIGTERM or SIGINT. Return the exit code.
 
     Each process has the arguments of this one, its own worker id `<worker_id>-<n>`, and its own state directory
     `<state_dir>/process.<n>`. The names of apps have no dot, so the directory cannot be that of an app. It does not
-    contain the worker's name, so that a container that restarts under another name finds its state.
+    contain the worker's name, so that a container that restarts under another name finds its state. The HTTP port of
+    process n is n - 1 above that of the settings.
 
     Raises:
-        ConfigError: The worker id is not valid.
+        ConfigError: The worker id is not valid, or the last process would have no HTTP port.
     """
-    check_worker_id(process_id(settings.worker_id, count))
+    worker, first_port = settings.worker, settings.http.port
+    check_worker_id(process_id(worker.worker_id, count))
+    if first_port + count - 1 > MAX_PORT:
+        raise ConfigError(
+            f"{count} processes need the HTTP ports {first_port} to {first_port + count - 1}",
+            hint=f"ports end at {MAX_PORT}: choose a lower --http-port",
+        )
 
     def start(name: str, number: int, code_before: int) -> TiedProcess:
-        place = str(settings.state_dir / f"process.{number}")
-        command = [*_this_command(), "--worker-id", name, "--state-dir", place, "--supervised"]
-        return TiedProcess(command, code_before)
+        own = ["--worker-id", name, "--state-dir", str(worker.state_dir / f"process.{number}")]
+        if first_port:
+            own += ["--http-port", str(first_port + number - 1)]
+        return TiedProcess([*_this_command(), *own, "--supervised"], code_before)
 
     supervisor = Supervisor(
-        settings.worker_id, count, start, SystemClock(), SystemRandom(), get_logger("pipeline")
+        worker.worker_id, count, start, SystemClock(), SystemRandom(), get_logger("pipeline")
     )
     stop = threading.Event()
     with heard_signals(stop):
-        return supervisor.run(stop, settings.stop_timeout_s, report)
+        return supervisor.run(stop, worker.stop_timeout_s, report)
 
 
 def _this_command() -> list[str]:

@@ -37,6 +37,11 @@ class AppliedPosition(msgspec.Struct, frozen=True, array_like=True):
     checkpoints: tuple[CheckpointRef, ...] = ()
     journal_bytes: int = 0
 
+    @property
+    def bytes_after_checkpoint(self) -> int:
+        """The journal's bytes after the newest checkpoint; all of them if there is none."""
+        return self.journal_bytes - (self.checkpoints[0].journal_bytes if self.checkpoints else 0)
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AppliedPosition)

@@ -19,7 +19,16 @@ from pipeline.ports.producer import (
 )
 from pipeline.ports.source import PartitionFailure, Polled, Source, Sources
 from pipeline.ports.steps import Step, Steps
-from pipeline.ports.store import CheckpointStore, Snapshot, SnapshotFile, Staged, Store, StoredObject, Stores
+from pipeline.ports.store import (
+    CheckpointStore,
+    Snapshot,
+    SnapshotFile,
+    Staged,
+    StateUsage,
+    Store,
+    StoredObject,
+    Stores,
+)
 from pipeline.ports.system import Clock, Executor, Logger, Pending, Random, SystemClock
 from pipeline.ports.waiting import Attempts, Deadline, growing
 
@@ -51,6 +60,7 @@ __all__ = [
     "Source",
     "Sources",
     "Staged",
+    "StateUsage",
     "Step",
     "Steps",
     "Store",

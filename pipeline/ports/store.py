@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from pipeline.core.names import TaskId
 
-__all__ = ["CheckpointStore", "Snapshot", "SnapshotFile", "Staged", "Store", "StoredObject", "Stores"]
+__all__ = [
+    "CheckpointStore",
+    "Snapshot",
+    "SnapshotFile",
+    "Staged",
+    "StateUsage",
+    "Store",
+    "StoredObject",
+    "Stores",
+]
 
 
 class SnapshotFile(NamedTuple):
@@ -52,6 +62,23 @@ class Staged(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class StateUsage:
+    """The memory and the disk that an open state takes, and how often its writes were slowed down since it was opened.
+
+    `block_cache_bytes`: of the cache that all states of a process share. `write_delays`, `write_stops`: the number of
+    times, because flushes or compactions were behind.
+    """
+
+    memtable_bytes: int
+    table_reader_bytes: int
+    block_cache_bytes: int
+    sst_bytes: int
+    pending_compaction_bytes: int
+    write_delays: int
+    write_stops: int
+
+
 class Store(Protocol):
     """The applied state of one task. Raises CorruptStateError if a write or a read fails."""
 
@@ -80,6 +107,10 @@ class Store(Protocol):
 
         Raises CorruptStateError, also if the state is empty or was closed.
         """
+        ...
+
+    def usage(self) -> StateUsage | None:
+        """Its use of memory and disk; None if it was closed. Any thread may call this, and it never raises."""
         ...
 
     def close(self) -> None: ...

@@ -30,6 +30,8 @@ _PROCESS_CLIENTS = 4
 _STATE = 7  # of RocksDB, in addition to its table files: lock, log, manifest, write-ahead log, directories
 _NEW_FILES = 8  # table files of a state that are created after the start
 _RESERVE = 100  # checkpoints, databases, and what handlers open themselves
+_HTTP_CLIENTS = 2  # of the HTTP port: metadata, and a reader
+_HTTP = 2 * 64 + 20  # its connections, as many reads of journals, and its own
 _MOST = 1 << 20  # the limit of Linux, unless fs.nr_open is raised
 
 
@@ -42,12 +44,14 @@ class Demand:
         groups: All groups, with those of sinks.
         brokers: The brokers of the cluster.
         files: The table files of the local states.
+        http: Whether the worker has an HTTP port.
     """
 
     tasks: int
     groups: int
     brokers: int
     files: int = 0
+    http: bool = False
 
     @property
     def descriptors(self) -> int:
@@ -55,12 +59,18 @@ class Demand:
         client = _CLIENT + _PER_BROKER * self.brokers
         of_task = client + _STATE + _NEW_FILES
         restores = min(self.tasks, MAX_THREADS)  # each reads a journal
-        clients = _PROCESS_CLIENTS + self.groups + restores
-        return _PROCESS + _RESERVE + self.tasks * of_task + clients * client + self.files
+        clients = _PROCESS_CLIENTS + self.groups + restores + _HTTP_CLIENTS * self.http
+        fixed = _PROCESS + _RESERVE + _HTTP * self.http
+        return fixed + self.tasks * of_task + clients * client + self.files
 
 
 def demand_of(
-    groups: list[DeclaredGroup], topics: Mapping[str, TopicInfo], brokers: int, app_state_dir: Path
+    groups: list[DeclaredGroup],
+    topics: Mapping[str, TopicInfo],
+    brokers: int,
+    app_state_dir: Path,
+    *,
+    http: bool = False,
 ) -> Demand:
     """The demand of an app. Topics that do not exist are ignored, because the start refuses them."""
     tasks = sum(
@@ -68,7 +78,8 @@ def demand_of(
         for group in groups
         if not group.sinks
     )
-    return Demand(tasks, len(groups), brokers, sum(1 for _ in app_state_dir.glob("*/*/*.sst")))
+    files = sum(1 for _ in app_state_dir.glob("*/*/*.sst"))
+    return Demand(tasks, len(groups), brokers, files, http)
 
 
 def raise_limit() -> int:

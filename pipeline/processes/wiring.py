@@ -6,10 +6,12 @@ import gc
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from signal import Signals
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -40,7 +42,11 @@ from pipeline.rocksdb.rocks import RocksStores
 from pipeline.runtime.counters import WorkerCounters
 from pipeline.runtime.dead_letter_topics import dead_letter_topics
 from pipeline.runtime.environment import Checkpoints, Environment, NoSteps
+from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.worker import Worker
+
+if TYPE_CHECKING:
+    from pipeline.http.port import WorkerPort
 
 __all__ = ["build_environment", "build_worker", "run_app", "run_worker", "with_worker_id"]
 
@@ -97,6 +103,7 @@ def build_environment(
     log: Logger | None = None,
     wait: StartupWait | None = None,
     ended_by: Signals | None = None,
+    meter: Meter | None = None,
 ) -> Environment:
     """Build the adapters for the cluster of an app.
 
@@ -107,6 +114,7 @@ def build_environment(
         log: The log. Default: structlog.
         wait: How to wait for an unreachable Kafka.
         ended_by: The signal that ended the previous process, if it is known.
+        meter: Counts events for metrics.
 
     Raises:
         UnreachableError: Kafka is still unreachable after the wait.
@@ -137,6 +145,7 @@ def build_environment(
         checkpoints=Checkpoints(checkpoints, ThreadExecutor(TRANSFERS)) if checkpoints is not None else None,
         sink_executor=lambda: ThreadExecutor(settings.worker.sink_connections),
         crash_log=CrashFiles(settings.worker.state_dir, ended_by),
+        meter=meter,
     )
 
 
@@ -147,6 +156,7 @@ def build_worker(
     steps: Steps | None = None,
     stop: threading.Event | None = None,
     ended_by: Signals | None = None,
+    meter: Meter | None = None,
 ) -> Worker:
     """Build a worker. The worker is not started. `stop` ends the wait for an unreachable Kafka.
 
@@ -157,11 +167,13 @@ def build_worker(
     """
     worker_settings = with_worker_id(settings.worker)
     wait = WorkerWait(settings.kafka, stop or threading.Event(), structlog.get_logger("pipeline"))
-    environment = build_environment(app, settings, steps=steps, wait=wait, ended_by=ended_by)
+    environment = build_environment(app, settings, steps=steps, wait=wait, ended_by=ended_by, meter=meter)
     _check_declarations(app, settings.worker.topics_dir, environment)
     topics = environment.cluster.describe(list(app.topics))
     place = settings.worker.state_dir / app.name
-    require_descriptors(app.name, demand_of(app.groups, topics, environment.cluster.brokers(), place))
+    require_descriptors(
+        app.name, demand_of(app.groups, topics, environment.cluster.brokers(), place, http=meter is not None)
+    )
     return Worker(app, environment, worker_settings)
 
 
@@ -191,10 +203,11 @@ def run_worker(
     stop: threading.Event,
     settings: WorkerSettings,
     report: Callable[[WorkerCounters], None] | None = None,
+    port: WorkerPort | None = None,
 ) -> None:
     """Run until `stop` is set or every task has failed. Then commit the open work and release the tasks.
 
-    `report` is called about once a second.
+    `report` is called about once a second, and `port` gets the worker's figures as often.
 
     Raises:
         PipelineError: The first failure of a task.
@@ -205,12 +218,21 @@ def run_worker(
         gc.collect()
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
+        told: list[Callable[[], None]] = []
+        if report is not None:
+            told.append(lambda: report(worker.progress()))
+        if port is not None:
+            port.running(lambda: worker.mark)
+            told.append(lambda: port.publish(worker.figures()))
         next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
         while not stop.is_set() and not worker.finished:
             worker.step()
-            if report is not None and time.monotonic() >= next_report_s:
+            if told and time.monotonic() >= next_report_s:
                 next_report_s = time.monotonic() + PROGRESS_INTERVAL_S
-                report(worker.progress())
+                for tell in told:
+                    tell()
+    if port is not None:
+        port.stopping()
     stopper = threading.Thread(target=_stop_and_close, args=(worker,), daemon=True, name="pipeline-stop")
     stopper.start()
     stopper.join(watch.left_s)
@@ -240,14 +262,35 @@ def run_app(
         PipelineError: As `build_worker` and `run_worker`.
     """
     stop = threading.Event()
-    with heard_signals(stop):
+    with heard_signals(stop), _http_port(app, settings) as port:
         try:
-            worker = build_worker(app, settings, stop=stop, ended_by=ended_by)
+            meter = port.meter if port is not None else None
+            worker = build_worker(app, settings, stop=stop, ended_by=ended_by, meter=meter)
         except UnreachableError:
             if stop.is_set():
                 return  # it was told to stop while it waited for Kafka; no work was started
             raise
-        run_worker(worker, stop, settings.worker, report)
+        run_worker(worker, stop, settings.worker, report, port)
+
+
+@contextmanager
+def _http_port(app: DeclaredApp, settings: Settings) -> Iterator[WorkerPort | None]:
+    """The HTTP port of this process; None if the settings have none, or if it is taken."""
+    if not settings.http.port:
+        yield None
+        return
+    from pipeline.http.port import StatusClients, WorkerPort  # noqa: PLC0415 - loaded only if it is used
+
+    clients = StatusClients(lambda: KafkaCluster(settings.kafka), lambda: KafkaJournalReader(settings.kafka))
+    log: Logger = structlog.get_logger("pipeline")
+    port = WorkerPort(app.name, settings.http, settings.worker, clients, SystemClock(), log)
+    if not port.start():
+        yield None
+        return
+    try:
+        yield port
+    finally:
+        port.stop()
 
 
 def _stop_and_close(worker: Worker) -> None:

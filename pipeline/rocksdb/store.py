@@ -7,6 +7,7 @@ last batches replays them. A failed read or write is raised; it never looks like
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 from rocksdict import Rdict, RdictIter, WriteBatch
 
 from pipeline.errors import CorruptStateError, InvariantError
+from pipeline.ports import StateUsage
 from pipeline.rocksdb.errors import use_failure
 from pipeline.rocksdb.snapshots import RocksSnapshot, take_snapshot
 
@@ -24,6 +26,7 @@ __all__ = ["RocksStore", "RocksView"]
 _POSITION = b"\x00\x00\x00\x00position"
 _FIRST_USER_KEY = b"\x00\x00\x00\x01"  # table ids have four bytes and are never zero
 _LAST_TABLE = b"\xff\xff\xff\xff"
+_STALLS = re.compile(r"(total-\w+): (\d+)")
 
 
 class RocksView:
@@ -118,6 +121,25 @@ class RocksStore(RocksView):
                 raise
             except Exception as error:
                 raise use_failure(self._path, "copied", error) from error
+
+    def usage(self) -> StateUsage | None:
+        """The use of memory and disk, by RocksDB's properties; None if the state is closed. Takes about 50 µs."""
+        with self._ending:  # the client would refuse to close a database while it is asked
+            if self.closed:
+                return None
+            stalls = dict(_STALLS.findall(self.figure("rocksdb.cf-write-stall-stats")))
+            return StateUsage(
+                memtable_bytes=self._number("rocksdb.size-all-mem-tables"),
+                table_reader_bytes=self._number("rocksdb.estimate-table-readers-mem"),
+                block_cache_bytes=self._number("rocksdb.block-cache-usage"),
+                sst_bytes=self._number("rocksdb.total-sst-files-size"),
+                pending_compaction_bytes=self._number("rocksdb.estimate-pending-compaction-bytes"),
+                write_delays=int(stalls.get("total-delays", 0)),
+                write_stops=int(stalls.get("total-stops", 0)),
+            )
+
+    def _number(self, name: str) -> int:
+        return int(self.figure(name) or 0)
 
     def close(self) -> None:
         """Release the directory. Running scans end; a snapshot in progress is completed first."""

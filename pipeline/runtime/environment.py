@@ -24,6 +24,7 @@ from pipeline.ports import (
 )
 from pipeline.ports.databases import Databases
 from pipeline.runtime.crashes import NoCrashLog
+from pipeline.runtime.metrics.meter import Meter
 
 __all__ = ["Checkpoints", "Environment", "NoSteps"]
 
@@ -48,7 +49,8 @@ class Environment:
     """Real adapters in production, fakes in tests. `journals` opens a reader for the calling thread.
 
     `checkpoints`: None if no checkpoint store is configured. `sink_executor`: makes an executor for a sink group, so
-    that an unreachable database does not delay other groups; None: `executor` is used.
+    that an unreachable database does not delay other groups; None: `executor` is used. `meter`: counts events for
+    metrics; None: nothing is counted.
     """
 
     cluster: Cluster
@@ -66,3 +68,4 @@ class Environment:
     checkpoints: Checkpoints | None = None
     sink_executor: Callable[[], Executor] | None = None
     crash_log: CrashLog = field(default_factory=NoCrashLog)
+    meter: Meter | None = None

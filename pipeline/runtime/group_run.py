@@ -71,6 +71,10 @@ class GroupRun:
     def is_held(self, partition: int) -> bool:
         return partition in self._held
 
+    def is_paused(self, partition: int) -> bool:
+        """Whether the input of a live task is paused: it is held, or too many records wait."""
+        return partition in self._paused
+
     def unhold(self, partition: int) -> None:
         self._held.discard(partition)
 

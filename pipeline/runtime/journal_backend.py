@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from pipeline.runtime.plan import GroupPlan, largest_letter, sender_of
 from pipeline.runtime.restore.genesis import ensure_genesis
 from pipeline.runtime.restore.restore import RestoredState, restore
 from pipeline.runtime.restore.retirement import refuse_retired
+from pipeline.runtime.restore_progress import RestoreProgress
 from pipeline.runtime.task.refused_outputs import RefusalSearch
 from pipeline.runtime.task.task import Task
 
@@ -224,16 +225,20 @@ def _restore_step(
             environment.log.warning(
                 "local_state_set_aside", **task_fields(task), reason=asked.damage, path=place
             )
-        return restore(
-            task,
-            settings.worker_id,
-            plan.identity,
-            start_position,
-            environment,
-            settings,
-            plan.group.tables,
-            process=asked.process,
-            copy=asked.copy_of() if asked.copy_of is not None else None,
-        )
+        progress = RestoreProgress(task, environment.clock, environment.log)
+        meter = environment.meter
+        with meter.restoring(task, progress) if meter is not None else nullcontext():
+            return restore(
+                task,
+                settings.worker_id,
+                plan.identity,
+                start_position,
+                environment,
+                settings,
+                plan.group.tables,
+                process=asked.process,
+                copy=asked.copy_of() if asked.copy_of is not None else None,
+                progress=progress,
+            )
 
     return step

@@ -54,6 +54,11 @@ class Maintenance:
         self._idle_positions = IdlePositions(runs, environment)
         self._looks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
 
+    @property
+    def kafka_unreachable_s(self) -> float:
+        """How long Kafka has not answered; 0 if it answers."""
+        return self._outage.seconds
+
     def turn(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
         """Do what is due. Returns the live tasks that must stop, with the reason."""
         now = self._environment.clock.monotonic_s()

@@ -57,6 +57,11 @@ class Outage:
             unreachable_s=round(now - self._since_s, 1),
         )
 
+    @property
+    def seconds(self) -> float:
+        """The duration of the outage so far; 0 without one."""
+        return 0.0 if self._since_s is None else self._clock.monotonic_s() - self._since_s
+
     def answered(self) -> None:
         if self._since_s is not None:
             seconds = round(self._clock.monotonic_s() - self._since_s, 1)

@@ -1,4 +1,4 @@
-"""The progress of a restore: `RestoreProgress`, for the log and for queries."""
+"""The duration of a restore: `predicted_restore_s` before it, and `RestoreProgress` while it runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from enum import Enum
 from pipeline.core.names import TaskId
 from pipeline.ports import Clock, Logger, task_fields
 
-__all__ = ["RestorePhase", "RestoreProgress"]
+__all__ = ["RestorePhase", "RestoreProgress", "predicted_restore_s"]
 
 LOG_INTERVAL_S = 2.0
+RESTORE_S = 0.5  # fence, reads of the journal, acquire
+COPY_BYTES_PER_S = 100_000_000
+REPLAY_BYTES_PER_S = 40_000_000
+
+
+def predicted_restore_s(checkpoint_bytes: int, journal_bytes: int) -> float:
+    """The seconds of a restore on an empty disk, at conservative speeds.
+
+    Args:
+        checkpoint_bytes: The size of the newest checkpoint; 0 if there is none.
+        journal_bytes: The bytes of the journal after it.
+    """
+    return RESTORE_S + checkpoint_bytes / COPY_BYTES_PER_S + journal_bytes / REPLAY_BYTES_PER_S
 
 
 class RestorePhase(Enum):
@@ -25,7 +38,7 @@ class RestoreProgress:
     """The counts of one restore. Several threads may report and read at once.
 
     `copy_bytes`, `copied_bytes`: of a checkpoint's files. `replay_offsets`, `replayed_offsets`: of the journal;
-    markers have offsets, too. `replayed_entries`.
+    markers have offsets, too. `replayed_entries`, `replayed_bytes`.
     """
 
     def __init__(self, task: TaskId, clock: Clock, log: Logger) -> None:
@@ -41,6 +54,7 @@ class RestoreProgress:
         self.replay_offsets = 0
         self.replayed_offsets = 0
         self.replayed_entries = 0
+        self.replayed_bytes = 0
 
     def copying(self, total_bytes: int) -> None:
         """A checkpoint of this size is being copied, from its beginning."""
@@ -56,11 +70,13 @@ class RestoreProgress:
     def replaying(self, offsets: int) -> None:
         """So many offsets of journal are being replayed."""
         self._begin(RestorePhase.REPLAYING)
-        self.replay_offsets, self.replayed_offsets, self.replayed_entries = offsets, 0, 0
+        self.replay_offsets, self.replayed_offsets = offsets, 0
+        self.replayed_entries, self.replayed_bytes = 0, 0
 
-    def replayed(self, offsets: int) -> None:
-        """One entry more, which ends so many offsets from the beginning."""
+    def replayed(self, offsets: int, size: int) -> None:
+        """One entry more of `size` bytes, which ends so many offsets from the beginning."""
         self.replayed_entries += 1
+        self.replayed_bytes += size
         self.replayed_offsets = offsets
         self._log_when_due()
 
@@ -73,6 +89,18 @@ class RestoreProgress:
         }[self.phase]
         spent_s = self._clock.monotonic_s() - self._phase_began_s
         return spent_s * (total - done) / done if done else None
+
+    def remaining_bytes(self) -> int | None:
+        """The bytes that this phase must still copy or replay; None while they are unknown.
+
+        The journal has offsets, not sizes. So the rest of a replay is estimated from the bytes per offset so far.
+        """
+        if self.phase is RestorePhase.COPYING:
+            return max(0, self.copy_bytes - self.copied_bytes)
+        done = self.replayed_offsets
+        if self.phase is RestorePhase.CHOOSING or not done:
+            return None
+        return max(0, round(self.replayed_bytes * (self.replay_offsets - done) / done))
 
     def _begin(self, phase: RestorePhase) -> None:
         self.phase = phase

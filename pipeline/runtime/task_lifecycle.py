@@ -67,7 +67,7 @@ class TaskLifecycle:
         self._stopping = False
         self.failures: dict[TaskId, PipelineError] = {}
         self.displaced: DisplacedError | None = None  # by another process of this worker's id
-        self.ended = Counter[str]()  # the counts of the tasks that have ended
+        self.ended: dict[TaskId, Counter[str]] = {}  # the counts of tasks that were closed
 
     def begin(self, ownership: Ownership) -> None:
         """Use `ownership`, which `close` leaves. The runs follow."""
@@ -108,6 +108,11 @@ class TaskLifecycle:
             or self._ownership is None
             or not self._ownership.at_rest
         )
+
+    @property
+    def roles(self) -> dict[TaskId, TaskRole]:
+        """What this worker does about each task, copies of other workers' tasks included."""
+        return {**dict.fromkeys(self.ownership.standby, TaskRole.FOLLOWING), **self._roles()}
 
     @property
     def restoring_count(self) -> int:
@@ -172,6 +177,8 @@ class TaskLifecycle:
         elif reaction is Reaction.FIND_OWNER:
             log.warning("task_fenced", **task_fields(task_id), **error_fields(error))
             applied = task.applied if task is not None else None
+            if self._environment.meter is not None:
+                self._environment.meter.fenced(task_id)
             self._fenced[task_id] = run.backend.find_owner(task_id, applied)
         elif reaction is Reaction.RESTORE_LATER and (lost := self._lost(run, task_id)) is not None:
             self._fail(run, task_id, lost)
@@ -283,6 +290,8 @@ class TaskLifecycle:
             run.add(self._watched(run, ready.live()))
             self._reactions.settled(task_id)
             self.ownership.acquired(task_id, ready.applied.seq)
+            if self._environment.meter is not None:
+                self._environment.meter.restored(task_id, ready.seconds)
             self._environment.log.info(
                 "task_live",
                 **task_fields(task_id),
@@ -325,7 +334,7 @@ class TaskLifecycle:
         task = run.remove(task_id.partition)
         if task is None:
             return
-        self.ended.update(counts_of(task))
+        self.ended.setdefault(task_id, Counter()).update(counts_of(task))
         closing = task.close()
         if closing is not None:
             self._closing[task_id] = closing

@@ -27,6 +27,7 @@ from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.maintenance import Maintenance
+from pipeline.runtime.metrics.figures import WorkerFigures, task_figures
 from pipeline.runtime.task_lifecycle import TaskLifecycle
 from pipeline.runtime.watchdog import AtWork
 
@@ -74,7 +75,7 @@ class Worker:
         unreachable = [begin(backend) for _, backend in planned]
         ownership = Ownership(self._app.name, plans, self._environment, self._settings)
         self._lifecycle.begin(ownership)
-        ownership.join(lambda: (self._turns, _record_id(self.at_work)))
+        ownership.join(lambda: self.mark)
         self._runs.extend(
             GroupRun(plan, self._environment.sources.open(plan.id.consumer_group), backend)
             for plan, backend in planned
@@ -205,10 +206,26 @@ class Worker:
         """The groups that this worker runs, with their live tasks."""
         return self._runs
 
+    @property
+    def mark(self) -> object:
+        """A value that changes while the processing loop or a handler makes progress. Any thread may read it."""
+        return self._turns, _record_id(self.at_work)
+
+    def figures(self) -> WorkerFigures:
+        """Its state and its counts at this moment, for metrics and probes. Processing thread only."""
+        lifecycle, ownership = self._lifecycle, self._lifecycle.ownership
+        return WorkerFigures(
+            self._app.name,
+            task_figures(self._runs, lifecycle.roles, lifecycle.ended),
+            ownership.assigned,
+            ownership.members,
+            self._maintenance.kafka_unreachable_s,
+        )
+
     def progress(self) -> WorkerCounters:
         """The worker's counts, for people and metrics."""
         live = [task for run in self._runs for task in (*run.tasks.values(), *run.leaving.values())]
-        totals = sum(map(counts_of, live), Counter(self._lifecycle.ended))
+        totals = sum((*self._lifecycle.ended.values(), *map(counts_of, live)), Counter[str]())
         return WorkerCounters(
             records=totals["records"],
             outputs=totals["outputs"],

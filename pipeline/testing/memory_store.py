@@ -13,7 +13,7 @@ import msgspec
 
 from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError, CorruptStateError, InvariantError
-from pipeline.ports import Ending, SnapshotFile
+from pipeline.ports import Ending, SnapshotFile, StateUsage
 from pipeline.testing.faults import Faults
 
 __all__ = ["MemoryCrashLog", "MemorySnapshot", "MemoryStaged", "MemoryStore", "MemoryStores"]
@@ -180,6 +180,12 @@ class MemoryStore:
             if self._state is None or self._state.position is None:
                 raise CorruptStateError(f"the state of task {self._task} is closed or empty")
             return MemorySnapshot(self._state.values, self._state.position)
+
+    def usage(self) -> StateUsage | None:
+        """The values count as one memtable."""
+        if self._state is None:
+            return None
+        return StateUsage(sum(len(k) + len(v) for k, v in self._state.values.items()), 0, 0, 0, 0, 0, 0)
 
     def close(self) -> None:
         if self._state is not None:

@@ -19,6 +19,7 @@ from pipeline.errors import InputError, InvariantError, PipelineError
 from pipeline.ports import Executor, Logger, Step, TopicSpec
 from pipeline.runtime.environment import Checkpoints, Environment
 from pipeline.runtime.live_task import LiveTask
+from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.worker import Worker
 from pipeline.testing.clock import ManualClock, SeededRandom
 from pipeline.testing.executor import DeferredExecutor, InlineExecutor
@@ -86,6 +87,7 @@ class SimulatedProcess:
         self._steps = _CrashAt()
         self._worker: Worker | None = None
         self._executor: Executor = InlineExecutor()
+        self._meter: Meter | None = None  # tests of metrics set it
         self._partitions = partitions
         self._logged = structlog.testing.CapturingLogger()
         self._log: Logger = structlog.wrap_logger(self._logged, processors=[_as_fields])
@@ -338,6 +340,7 @@ class SimulatedProcess:
             checkpoints=Checkpoints(self.checkpoints, InlineExecutor()) if stored else None,
             databases=self.databases,
             crash_log=self.crash_log,
+            meter=self._meter,
         )
 
     @property

@@ -19,7 +19,7 @@ from tests.support.breaking import Broken, Copy, name_of
 ROWS = [
     Broken(
         "apply before the commit",
-        pipeline.runtime.commit.commit_protocol.Publisher.publish,
+        pipeline.runtime.commit.commit_protocol.Publisher._publish,
         "        entry = commit_until_settled(self._fence.engine, publication)  # 1 to 6\n"
         "        return self._apply(commit, entry)\n",
         "        make = self._writer._entry_of\n"

@@ -10,6 +10,7 @@ import pytest
 from pipeline import App, Sqlite
 from pipeline.app import declared_app
 from pipeline.errors import ConfigError
+from pipeline.http.server import MAX_CONNECTIONS
 from pipeline.ports import TopicInfo
 from pipeline.processes.descriptors import Demand, demand_of, raise_limit, require_descriptors
 
@@ -35,6 +36,12 @@ def test_the_formula_covers_what_was_measured(tasks: int, brokers: int, open_at_
     """Too little, and the worker stops in the middle; twice as much would refuse workers that are well."""
     needed = Demand(tasks, 1, brokers).descriptors
     assert open_at_once <= needed <= 2 * open_at_once + 100
+
+
+def test_an_http_port_needs_more() -> None:
+    """Its connections are bounded, and so are its Kafka clients."""
+    more = Demand(10, 1, 3, http=True).descriptors - Demand(10, 1, 3).descriptors
+    assert more == 2 * MAX_CONNECTIONS + 20 + 2 * (5 + 3 * 3)
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one(limits: list[int]) -> None:

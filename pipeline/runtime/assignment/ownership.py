@@ -6,7 +6,7 @@ which tasks to claim and which to release. Only the fence decides which process 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 
 from pipeline.config import WorkerSettings
@@ -72,6 +72,7 @@ class Ownership:
         self._hurry = True
         self._reconsider = False
         self._at_rest = False
+        self._assigned: frozenset[TaskId] | None = None
 
     @property
     def at_rest(self) -> bool:
@@ -113,6 +114,7 @@ class Ownership:
         self._note_waiting()
         known = {**dict.fromkeys(self._followers.tasks, TaskRole.FOLLOWING), **places}
         assigned = roster.assignment(self._cluster_ids)
+        self._assigned = frozenset(task for task, worker in assigned.items() if worker == self.me.worker)
         actions = decide(roster, self.me, assigned, known, settled=settled)
         self._hurry_while_tasks_move(assigned, known, actions)
         for task, action in list(actions.items()):
@@ -150,7 +152,25 @@ class Ownership:
         owner = self._watch.roster.owners.get(task)
         return owner.seq if owner is not None else 0
 
+    @property
+    def members(self) -> int:
+        """The number of live workers, as far as this worker knows."""
+        return len(self._watch.roster.workers())
+
+    @property
+    def assigned(self) -> Collection[TaskId] | None:
+        """The tasks that the ring assigns to this worker; None until it knows the other workers."""
+        return self._assigned if self._watch.settled else None
+
+    @property
+    def standby(self) -> Collection[TaskId]:
+        """The tasks of which this worker keeps a standby copy."""
+        return self._followers.tasks
+
     def acquired(self, task: TaskId, seq: int) -> None:
+        meter, before = self._environment.meter, self._watch.roster.owners.get(task)
+        if meter is not None and before is not None and before.worker not in {"", self.me.worker}:
+            meter.moved(task, planned=before.released and not before.problem)
         self._watch.tell(task, self._mine(task, seq))
         self._watch.tell(task, Claim("", ""))
 

@@ -144,7 +144,7 @@ class Checkpointer:
         applied = each.task.applied
         if each.busy or now < each.wait_s or applied.offset == applied.checkpoint:
             return False  # the task has not changed since its last checkpoint
-        return now >= each.due_s or _journal_bytes(applied) >= self.settings.checkpoint_journal_bytes
+        return now >= each.due_s or applied.bytes_after_checkpoint >= self.settings.checkpoint_journal_bytes
 
     def _begin(self, each: _Checkpointing) -> None:
         checkpoints = self.environment.checkpoints
@@ -253,7 +253,7 @@ class Checkpointer:
                     "meanwhile: runbooks/checkpoint-store-unavailable.md",
                 ),
                 **task_fields(each.task.id),
-                journal_bytes=_journal_bytes(each.task.applied),
+                journal_bytes=each.task.applied.bytes_after_checkpoint,
                 limit_bytes=self.settings.checkpoint_journal_limit_bytes,
             )
         self._outage.failures += 1
@@ -268,7 +268,7 @@ class Checkpointer:
 
     def _hold_or_resume(self, each: _Checkpointing) -> None:
         limit, task = self.settings.checkpoint_journal_limit_bytes, each.task
-        grown = _journal_bytes(task.applied)
+        grown = task.applied.bytes_after_checkpoint
         # The first checkpoint of a group that was created without a checkpoint store may take longer.
         first = not task.applied.checkpoints and self._outage is None
         over = bool(limit) and grown > limit and not first
@@ -288,9 +288,3 @@ class Checkpointer:
         else:
             each.run.unhold(task.id.partition)
             self.environment.log.warning("input_resumed", **task_fields(task.id), journal_bytes=grown)
-
-
-def _journal_bytes(applied: AppliedPosition) -> int:
-    """The journal's bytes since the newest checkpoint; all of them if there is none."""
-    newest = applied.checkpoints[0].journal_bytes if applied.checkpoints else 0
-    return applied.journal_bytes - newest

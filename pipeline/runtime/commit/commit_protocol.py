@@ -45,6 +45,7 @@ from pipeline.runtime.commit.journal_reader import without_delta
 from pipeline.runtime.commit.journal_writer import Commit, JournalWriter
 from pipeline.runtime.commit.task_fence import TaskFence
 from pipeline.runtime.environment import Environment
+from pipeline.runtime.metrics.meter import CommitResult
 from pipeline.transactions.outcomes import commit_until_settled
 
 __all__ = ["Publisher"]
@@ -127,6 +128,13 @@ class Publisher:
             FatalTaskError: too many aborts in a row, or a check failed.
             CorruptStateError: the store cannot be written.
         """
+        meter = self._environment.meter
+        if meter is None:
+            return self._publish(commit)
+        with meter.committing(self._task):
+            return self._publish(commit)
+
+    def _publish(self, commit: Commit) -> AppliedPosition:
         publication = _Publication(self._task, commit, self._writer, self._fence, self._environment)
         entry = commit_until_settled(self._fence.engine, publication)  # 1 to 6
         return self._apply(commit, entry)
@@ -195,6 +203,8 @@ class _Publication:
         if isinstance(error, RefusedError):
             raise error  # it was certainly not committed, and would be refused again
         self._environment.log.warning("commit_aborted", **task_fields(self._task), **error_fields(error))
+        if self._environment.meter is not None:
+            self._environment.meter.not_committed(self._task, CommitResult.ABORTED)
         self._quick = self._quick + 1 if clock.monotonic_s() - self._began_s < QUICK_S else 0
         if self._quick == MAX_QUICK_ATTEMPTS:
             raise FatalTaskError(

@@ -100,6 +100,8 @@ class JournalWriter:
     def settle(self, nonces: Sequence[bytes]) -> JournalEntry | None:
         """After a fence, find the outcome of the attempts `nonces` in the journal: the entry of the committed one."""
         self.renewals += 1
+        if self._environment.meter is not None:
+            self._environment.meter.renewed(self._task)
         entry, self._end_read = settle_by_journal(
             self._task, self._fence, self._known_head(), nonces, self._environment, self._settings
         )

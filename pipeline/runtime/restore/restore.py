@@ -323,7 +323,7 @@ def apply_entries(
     for entry in entries:
         applied = after(applied, entry)
         head = entry
-        progress.replayed(entry.next_offset - plan.offset)
+        progress.replayed(entry.next_offset - plan.offset, entry.size)
         if entry.entry.kind is EntryKind.RESET:
             store.clear(encode_position(applied))
             writes, size = {}, 0

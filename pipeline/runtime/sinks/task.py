@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ from pipeline.ports import Executor, Pending, Record, error_fields, record_field
 from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.crashes import NativeCrash, unrecorded
 from pipeline.runtime.environment import Environment
+from pipeline.runtime.metrics.meter import CommitResult
 from pipeline.runtime.sinks.batches import Item, OpenBatch, Outlet, SinkBatch, halves, writes_of
 from pipeline.runtime.sinks.sessions import Health
 from pipeline.runtime.sinks.writer import SinkWriter
@@ -84,6 +86,7 @@ class SinkTask:
         self.written: Sequence[str] = ()
         self._writer = writer
         self._run = run
+        self._meter = run.environment.meter
         self._by_topic: dict[str, list[int]] = {}
         for at, outlet in enumerate(run.outlets):
             self._by_topic.setdefault(outlet.topic.name, []).append(at)
@@ -172,6 +175,9 @@ class SinkTask:
                 break
             self._take(waiting.topic, waiting.records)
             moved = True
+        if self._meter is not None:
+            busy = self._under_way is not None or bool(self._sealed)
+            self._meter.waits(self.id, waiting=busy and self.full and bool(self._backlog))
         if self._under_way is not None:
             return moved
         if not self._sealed and self._open.items and (self._leaving or self._due()):
@@ -192,6 +198,8 @@ class SinkTask:
     def close(self) -> Pending[None] | None:
         """Discard the rows that are not written."""
         self._run.pace.forget(self.id)
+        if self._meter is not None:
+            self._meter.waits(self.id, waiting=False)
         pending = self._under_way
         return None if pending is None or pending.done() else _Completion(pending)
 
@@ -203,14 +211,18 @@ class SinkTask:
             )
         if not self._open.items:
             self._open.since_s = self._run.environment.clock.monotonic_s()
+        with self._meter.handling(self.id) if self._meter is not None else nullcontext():
+            self._make_all(topic, records)
+        self._count(topic, records)
+
+    def _make_all(self, topic: str, records: Sequence[Record]) -> None:
         if topic not in self.crashes.suspects:
             self._make(topic, records)
-        else:
-            for part in self.crashes.parts(topic, records):
-                crash = self.crashes.verdict(topic, part[0])
-                if not (self._make(topic, part) if crash is None else self._condemn(topic, part[0], crash)):
-                    break
-        self._count(topic, records)
+            return
+        for part in self.crashes.parts(topic, records):
+            crash = self.crashes.verdict(topic, part[0])
+            if not (self._make(topic, part) if crash is None else self._condemn(topic, part[0], crash)):
+                break
 
     def _condemn(self, topic: str, record: Record, crash: NativeCrash) -> bool:
         """Handle a record that crashes the process. Returns whether the task continues. The strictest sink decides."""
@@ -281,9 +293,13 @@ class SinkTask:
         if self._run.environment.clock.monotonic_s() < self._next_s:
             return False
         batch, writer, outlets = self._sealed[0], self._writer, self._run.outlets
-        self._under_way = self._run.executor.submit(
-            lambda: writer.write(batch.after, [write for _, write in writes_of(batch, outlets)])
-        )
+        meter, task = self._meter, self.id
+
+        def write() -> Hold:
+            with meter.committing(task) if meter is not None else nullcontext():
+                return writer.write(batch.after, [write for _, write in writes_of(batch, outlets)])
+
+        self._under_way = self._run.executor.submit(write)
         return True
 
     def _learn(self) -> None:
@@ -313,6 +329,8 @@ class SinkTask:
         """Retry the batch later. The writer first settles a commit with an unknown outcome."""
         if not isinstance(error, RetriableError):
             self._run.health.unanswered(error)
+        if self._meter is not None:
+            self._meter.not_committed(self.id, CommitResult.ABORTED)
         if self._stopping:
             raise UnreachableError(
                 f"task {self.id}: the last rows were not written: {error.message}"

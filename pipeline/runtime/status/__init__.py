@@ -11,7 +11,8 @@ The predicted time of a restore on an empty disk is the time to copy the newest 
 after it, at conservative speeds. `python -m benchmarks restore` measures those of a machine.
 """
 
+from pipeline.runtime.status.document import status_document
 from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.reading import read_status
 
-__all__ = ["AppStatus", "TaskPhase", "TaskStatus", "WorkerStatus", "read_status"]
+__all__ = ["AppStatus", "TaskPhase", "TaskStatus", "WorkerStatus", "read_status", "status_document"]

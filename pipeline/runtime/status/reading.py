@@ -32,6 +32,7 @@ from pipeline.core.names import (
 from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.commit.journal_reader import first_entry, last_entries
+from pipeline.runtime.restore_progress import predicted_restore_s
 from pipeline.runtime.status.dead_letter_tallies import letters_by_group, read_tallies
 from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.problems import late_groups, letter_problems, problems_of
@@ -41,9 +42,6 @@ __all__ = ["read_status"]
 READS_AT_ONCE = 8
 # From this lag on, offsets are counted; below it, records.
 SMALL_LAG = 20
-RESTORE_S = 0.5  # fence, reads of the journal, acquire
-COPY_BYTES_PER_S = 100_000_000
-REPLAY_BYTES_PER_S = 40_000_000
 
 
 class _Last(NamedTuple):
@@ -219,7 +217,7 @@ def _with_restore(status: TaskStatus, last: JournalEntry | None, newest: Checkpo
         checkpoint_ms=newest.wall_ms if newest is not None else 0,
         checkpoint_bytes=copied,
         journal_bytes=replayed,
-        restore_s=round(RESTORE_S + copied / COPY_BYTES_PER_S + replayed / REPLAY_BYTES_PER_S, 1),
+        restore_s=round(predicted_restore_s(copied, replayed), 1),
     )
 
 

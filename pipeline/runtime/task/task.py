@@ -73,6 +73,7 @@ class Task:
         group = plan.group
         self._pace = pace
         self._environment = environment
+        self._meter = environment.meter
         self._settings = settings
         self._publisher: Publisher = restored.publisher
         self.store = restored.store
@@ -233,6 +234,9 @@ class Task:
             publisher = self._publisher
             self._under_way = self._environment.executor.submit(lambda: publisher.publish(entry))
             moved = True
+        if self._meter is not None:
+            stuck = self._under_way is not None and self.full
+            self._meter.waits(self.id, waiting=stuck and bool(self._backlog))
         return moved
 
     def wait(self) -> None:
@@ -250,6 +254,8 @@ class Task:
         A commit in progress still uses both. Then they are closed after it, and a future for that is returned.
         """
         self._pace.forget(self.id)
+        if self._meter is not None:
+            self._meter.waits(self.id, waiting=False)
         pending = self._under_way
         if pending is None or pending.done():
             self._publisher.close()
@@ -284,10 +290,12 @@ class Task:
             self._open_since_s = self._environment.clock.monotonic_s()
         outputs_before = len(self.context.outputs)
         try:
-            if topic in self.crashes.suspects:
-                self._handle_cautiously(topic, records, failures)
+            handle = self._handle_cautiously if topic in self.crashes.suspects else self._handle
+            if self._meter is None:
+                handle(topic, records, failures)
             else:
-                self._handle(topic, records, failures)
+                with self._meter.handling(self.id):
+                    handle(topic, records, failures)
             position = records[-1].offset() + 1
             done = len(records)
             if failures:

@@ -16,6 +16,7 @@ from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
 from pipeline.runtime.environment import Checkpoints, Environment, NoSteps
 from pipeline.runtime.live_task import LiveTask
+from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.worker import Worker
 from pipeline.testing import ManualClock, MemoryBroker, MemoryDatabases, SeededRandom
 from pipeline.testing.executor import DeferredExecutor, InlineExecutor
@@ -40,6 +41,7 @@ class Node:
     stores: MemoryStores
     log: structlog.testing.CapturingLogger
     databases: MemoryDatabases
+    meter: Meter
     paused: bool = False
     ended: bool = False
 
@@ -82,6 +84,7 @@ class Fleet:
         stores = stores if stores is not None else MemoryStores()
         stored = bool(self.settings.checkpoint_store)
         databases = MemoryDatabases(beside=self.databases)
+        meter = Meter(self.clock.monotonic_s)
         environment = Environment(
             cluster=MemoryCluster(self.broker),
             sources=MemorySources(self.broker),
@@ -96,6 +99,7 @@ class Fleet:
             steps=NoSteps(),
             checkpoints=Checkpoints(self.checkpoints, InlineExecutor()) if stored else None,
             databases=databases,
+            meter=meter,
         )
         settings = replace(self.settings, worker_id=worker_id)
         node = Node(
@@ -105,6 +109,7 @@ class Fleet:
             stores,
             log,
             databases,
+            meter,
         )
         node.worker.start()
         self.nodes.append(node)

@@ -1,0 +1,127 @@
+"""`Application`: the paths of an HTTP port, their methods, and who may read them.
+
+Probes and metrics are open. Every other path needs the token if there is one. Without a token, such a path is served
+only on a loopback address, and only to requests that name a loopback host: a page from elsewhere, whose name resolves
+to 127.0.0.1, cannot read it through a browser.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from pipeline.config import HttpSettings
+from pipeline.errors import PipelineError
+from pipeline.ports import Logger
+
+__all__ = ["Answer", "Application", "Request", "Route", "json_answer"]
+
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_METHODS = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a route may look at. `accept`: the formats that the client prefers, as in the header."""
+
+    path: str
+    accept: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer to a request."""
+
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path. `open`: it is served without a token."""
+
+    answer: Callable[[Request], Answer]
+    open: bool = False
+
+
+def json_answer(document: Any, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Answer:
+    """An answer with one JSON document."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(msgspec.json.encode(document) + b"\n", "application/json", status, named)
+
+
+class Application:
+    """A WSGI application.
+
+    Args:
+        routes: By path.
+        settings: The address and the token.
+        log: For errors of a route.
+    """
+
+    def __init__(self, routes: Mapping[str, Route], settings: HttpSettings, log: Logger) -> None:
+        self._routes = routes
+        self._settings = settings
+        self._log = log
+
+    def __call__(self, environ: Mapping[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        answer = self._answer(environ)
+        headers = {
+            "Content-Type": answer.content_type,
+            "Content-Length": str(len(answer.body)),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            **answer.headers,
+        }
+        start(f"{answer.status.value} {answer.status.phrase}", list(headers.items()))
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [answer.body]
+
+    def _answer(self, environ: Mapping[str, Any]) -> Answer:
+        path = str(environ.get("PATH_INFO", ""))
+        route = self._routes.get(path)
+        if route is None:
+            known = ", ".join(self._routes)
+            return _failure(HTTPStatus.NOT_FOUND, "there is no such path", f"the paths are {known}")
+        if environ["REQUEST_METHOD"] not in _METHODS:
+            refused = _failure(HTTPStatus.METHOD_NOT_ALLOWED, "this port is read-only", "use GET")
+            return Answer(refused.body, refused.content_type, refused.status, {"Allow": ", ".join(_METHODS)})
+        refusal = None if route.open else self._refusal(environ)
+        if refusal is not None:
+            return refusal
+        try:
+            return route.answer(Request(path, str(environ.get("HTTP_ACCEPT", ""))))
+        except PipelineError as error:
+            return _failure(HTTPStatus.SERVICE_UNAVAILABLE, error.message, error.hint or "")
+        except Exception as error:  # noqa: BLE001 - a bug in a route must not end a thread of the server
+            self._log.error("http_request_failed", path=path, error=type(error).__name__, message=str(error))
+            return _failure(HTTPStatus.INTERNAL_SERVER_ERROR, "the worker could not answer", "see its log")
+
+    def _refusal(self, environ: Mapping[str, Any]) -> Answer | None:
+        """The answer to a request that may not read a protected path; None if it may."""
+        token = self._settings.token
+        if token:
+            given = str(environ.get("HTTP_AUTHORIZATION", ""))
+            if hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+                return None
+            refused = _failure(
+                HTTPStatus.UNAUTHORIZED, "this path needs the token", "Authorization: Bearer TOKEN"
+            )
+            return Answer(refused.body, refused.content_type, refused.status, {"WWW-Authenticate": "Bearer"})
+        host = str(environ.get("HTTP_HOST", ""))
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if self._settings.loopback and name in _LOOPBACK_NAMES:
+            return None
+        return _failure(
+            HTTPStatus.FORBIDDEN, "without a token, this path is served only to this host", "set http.token"
+        )
+
+
+def _failure(status: HTTPStatus, message: str, hint: str) -> Answer:
+    return json_answer({"error": message, "hint": hint}, status)

@@ -1,0 +1,106 @@
+"""`Background`: a slow read that requests share, so that none of them waits for long.
+
+A read of Kafka can take as long as Kafka does not answer. It runs on a thread of its own, one at a time. Requests wait
+for it for a bounded time, and only a bounded number of them do. So threads of the server always remain for the probes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pipeline.errors import PipelineError, UnreachableError
+
+__all__ = ["Background"]
+
+T = TypeVar("T")
+
+FRESH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Read(Generic[T]):
+    """A finished read. `at_s`: when it ended."""
+
+    at_s: float
+    value: T | None = None
+    error: PipelineError | None = None
+
+
+class Background(Generic[T]):
+    """The last result of `read`, at most a second old.
+
+    Args:
+        what: What is read, for errors.
+        read: May raise a PipelineError.
+        wait_s: How long a request waits.
+        waiters: How many requests may wait at the same time.
+        monotonic_s: The clock.
+    """
+
+    def __init__(
+        self, what: str, read: Callable[[], T], wait_s: float, waiters: int, monotonic_s: Callable[[], float]
+    ) -> None:
+        self._what = what
+        self._read = read
+        self._wait_s = wait_s
+        self._now_s = monotonic_s
+        self._waiters = threading.BoundedSemaphore(waiters)
+        self._lock = threading.Lock()
+        self._under_way: threading.Event | None = None
+        self._last: _Read[T] | None = None
+
+    def value(self) -> T:
+        """The result of a read that is not older than a second.
+
+        Raises:
+            PipelineError: The read has failed.
+            UnreachableError: It takes too long, or too many requests wait for it.
+        """
+        asked_s = self._now_s() - FRESH_S
+        last = self._last
+        if last is None or last.at_s < asked_s:
+            self._wait(self._begin())
+            last = self._last
+        if last is None or last.at_s < asked_s:
+            raise self._busy()
+        if last.error is not None:
+            raise last.error
+        return last.value  # type: ignore[return-value]  # a read without an error has a value
+
+    def _begin(self) -> threading.Event:
+        """Start a read unless one is in progress; the event is set when it has ended."""
+        with self._lock:
+            if self._under_way is None:
+                done = self._under_way = threading.Event()
+                threading.Thread(
+                    target=self._run, args=(done,), daemon=True, name="pipeline-http-read"
+                ).start()
+            return self._under_way
+
+    def _wait(self, done: threading.Event) -> None:
+        if not self._waiters.acquire(blocking=False):
+            raise self._busy()
+        try:
+            done.wait(self._wait_s)
+        finally:
+            self._waiters.release()
+
+    def _run(self, done: threading.Event) -> None:
+        value: T | None = None
+        failure: PipelineError | None = None
+        try:
+            value = self._read()
+        except PipelineError as error:
+            failure = error
+        except BaseException as error:  # noqa: BLE001 - a bug, which the answer reports
+            failure = PipelineError(f"{self._what}: {type(error).__name__}: {error}")
+        with self._lock:
+            self._last = _Read(self._now_s(), value, failure)
+            self._under_way = None
+        done.set()
+
+    def _busy(self) -> UnreachableError:
+        return UnreachableError(f"{self._what} is still being read", hint="try again in a moment")

@@ -1,0 +1,160 @@
+"""`WorkerPort`: the HTTP port of one worker process.
+
+The processing thread publishes the worker's figures about once a second, and counts events in `meter`. Everything else
+runs on the threads of the server. A port that is taken is a warning: processing matters more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+from pipeline.config import HttpSettings, WorkerSettings
+from pipeline.core.names import TopicPartition
+from pipeline.http.application import Answer, Application, Request, Route, json_answer
+from pipeline.http.background import Background
+from pipeline.http.exporter import Exporter, Sources
+from pipeline.http.health import Liveness, readiness
+from pipeline.http.server import HttpServer
+from pipeline.ports import Clock, Cluster, JournalReader, Logger
+from pipeline.runtime.metrics.figures import WorkerFigures
+from pipeline.runtime.metrics.meter import Meter
+from pipeline.runtime.status import read_status, status_document
+
+__all__ = ["StatusClients", "WorkerPort"]
+
+STATUS_WAIT_S = 8.0
+ENDS_WAIT_S = 1.0
+
+
+class StatusClients:
+    """The Kafka clients of an HTTP port. Each is opened by the first request that needs it, and kept.
+
+    They end with the process: to close a client may take as long as Kafka does not answer.
+
+    Args:
+        cluster: Opens a cluster. May raise UnreachableError, ConfigError.
+        reader: Opens a reader that several threads may use. May raise ConfigError.
+    """
+
+    def __init__(self, cluster: Callable[[], Cluster], reader: Callable[[], JournalReader]) -> None:
+        self._open_cluster = cluster
+        self._open_reader = reader
+        self._lock = threading.Lock()
+        self._reader: JournalReader | None = None
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """Only one thread reads the status."""
+        return self._open_cluster()
+
+    @property
+    def reader(self) -> JournalReader:
+        with self._lock:
+            if self._reader is None:
+                self._reader = self._open_reader()
+            return self._reader
+
+
+class WorkerPort:
+    """Serves the paths of one worker from `start` to `stop`.
+
+    Args:
+        app: The name of the app.
+        settings: The address and the token.
+        worker: For the limit of the liveness probe.
+        clients: For the status and the ends of the inputs.
+        clock: The clock.
+        log: The log.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        settings: HttpSettings,
+        worker: WorkerSettings,
+        clients: StatusClients,
+        clock: Clock,
+        log: Logger,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._clients = clients
+        self._clock = clock
+        self._log = log
+        self._figures: WorkerFigures | None = None
+        self._mark: Callable[[], object] | None = None
+        self._stopping = False
+        self._liveness = Liveness(worker.handler_warning_s, clock.monotonic_s)
+        self._ends = Background("the end of the inputs", self._read_ends, ENDS_WAIT_S, 1, clock.monotonic_s)
+        self._status = Background("the status", self._read_status, STATUS_WAIT_S, 2, clock.monotonic_s)
+        self.meter = Meter(clock.monotonic_s)
+        exporter = Exporter(Sources(lambda: self._figures, self.meter, self._ends.value, clock))
+        self.routes: Mapping[str, Route] = {
+            "/livez": Route(self._livez, open=True),
+            "/readyz": Route(self._readyz, open=True),
+            "/metrics": Route(exporter.answer, open=True),
+            "/api/status": Route(self._answer_status),
+        }
+        self._server = HttpServer(Application(self.routes, settings, log), settings.host, settings.port)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._server.port
+
+    def start(self) -> bool:
+        """Listen. Returns whether it does; a failure is logged."""
+        host, port = self._settings.host, self._settings.port
+        try:
+            self._server.start()
+        except OSError as error:
+            self._log.warning(
+                "http_port_unavailable",
+                host=host,
+                port=port,
+                message=f"cannot listen on {host} port {port}: {error.strerror or error}",
+                hint="the worker runs without probes and metrics. Choose another address with --http-host and "
+                "--http-port, and start it again",
+            )
+            return False
+        self._log.info("http_listening", host=host, port=self.port)
+        return True
+
+    def running(self, mark: Callable[[], object]) -> None:
+        """The processing loop begins. `mark`: returns a value that changes while it makes progress."""
+        self._mark = mark
+
+    def publish(self, figures: WorkerFigures) -> None:
+        """Replace the figures that requests read."""
+        self._figures = figures
+
+    def stopping(self) -> None:
+        """The processing loop has ended. From now on the worker is not ready; `stop_timeout_s` bounds the stop."""
+        self._stopping, self._mark = True, None
+
+    def stop(self) -> None:
+        """Close the port."""
+        self._server.stop()
+
+    def _livez(self, _request: Request) -> Answer:
+        mark = self._mark
+        return self._liveness.look(None if mark is None else mark())
+
+    def _readyz(self, _request: Request) -> Answer:
+        return readiness(self._figures, stopping=self._stopping)
+
+    def _answer_status(self, _request: Request) -> Answer:
+        return json_answer(self._status.value())
+
+    def _read_status(self) -> object:
+        clients = self._clients
+        return status_document(read_status(self._app, clients.cluster, clients.reader, self._clock.wall_ms()))
+
+    def _read_ends(self) -> Mapping[TopicPartition, int]:
+        figures = self._figures
+        places = (
+            sorted({place for task in figures.tasks.values() for place in task.positions}) if figures else []
+        )
+        return self._clients.reader.stable_ends(places) if places else {}

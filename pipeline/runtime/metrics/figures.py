@@ -1,0 +1,102 @@
+"""`WorkerFigures`: the state and the counts of a worker at one moment, taken on the processing thread between batches.
+
+An HTTP thread reads only complete figures, so the counts of a task never go back while it moves between lists.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.core.membership import TaskRole
+from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.position import AppliedPosition
+from pipeline.ports import Store
+from pipeline.runtime.counters import counts_of
+from pipeline.runtime.group_run import GroupRun
+from pipeline.runtime.live_task import LiveTask
+from pipeline.runtime.task.task import Task
+
+__all__ = ["PHASES", "TaskFigures", "WorkerFigures", "task_figures"]
+
+PHASES: Mapping[TaskRole, str] = {
+    TaskRole.LIVE: "live",
+    TaskRole.RESTORING: "restoring",
+    TaskRole.FOLLOWING: "standby",
+    TaskRole.LEAVING: "releasing",
+    TaskRole.FAILED: "failed",
+}
+_ELSEWHERE = "not here"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFigures:
+    """One task.
+
+    Attributes:
+        counts: By field name of `WorkerCounters`, since the start of the process, with the task's earlier instances.
+        role: What the worker does about the task; ABSENT if another worker has it now.
+        positions: The committed positions in the inputs; empty unless the task is live.
+        paused: Whether the input is paused.
+        applied: The last applied entry of a live task with a journal.
+        store: The open state of a live task with a journal. Only `usage` may be called from another thread.
+    """
+
+    counts: Mapping[str, int]
+    role: TaskRole = TaskRole.ABSENT
+    positions: Mapping[TopicPartition, int] = field(default_factory=dict)
+    paused: bool = False
+    applied: AppliedPosition | None = None
+    store: Store | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFigures:
+    """One worker.
+
+    Attributes:
+        app: Its app.
+        tasks: The tasks that it runs, restores, keeps a copy of, or has run.
+        assigned: The tasks that the ring assigns to it; None until it knows the other workers.
+        members: The number of live workers of the app.
+        kafka_unreachable_s: How long Kafka has not answered; 0 if it answers.
+    """
+
+    app: str
+    tasks: Mapping[TaskId, TaskFigures]
+    assigned: Collection[TaskId] | None
+    members: int
+    kafka_unreachable_s: float
+
+    @property
+    def not_live(self) -> list[TaskId]:
+        """The assigned tasks that are not live here."""
+        live = {task for task, figures in self.tasks.items() if figures.role is TaskRole.LIVE}
+        return sorted(set(self.assigned or ()) - live)
+
+    def phase(self, task: TaskId) -> str:
+        """What the worker does about a task, in a word."""
+        figures = self.tasks.get(task)
+        return PHASES.get(figures.role, _ELSEWHERE) if figures is not None else _ELSEWHERE
+
+
+def task_figures(
+    runs: Sequence[GroupRun], roles: Mapping[TaskId, TaskRole], ended: Mapping[TaskId, Counter[str]]
+) -> dict[TaskId, TaskFigures]:
+    """The figures of all tasks. `ended`: the counts of earlier instances of tasks."""
+    found = {
+        task: TaskFigures(ended.get(task, {}), roles.get(task, TaskRole.ABSENT)) for task in {*roles, *ended}
+    }
+    for run in runs:
+        for task in (*run.tasks.values(), *run.leaving.values()):
+            found[task.id] = _of_live(run, task, roles.get(task.id, TaskRole.LIVE), ended.get(task.id))
+    return found
+
+
+def _of_live(run: GroupRun, task: LiveTask, role: TaskRole, before: Counter[str] | None) -> TaskFigures:
+    counts = counts_of(task)
+    counts.update(before or {})
+    applied, store = (task.applied, task.store) if isinstance(task, Task) else (None, None)
+    paused = run.is_paused(task.id.partition)
+    return TaskFigures(counts, role, run.applied(task), paused, applied, store)

@@ -1,0 +1,147 @@
+"""Broken on purpose: what the HTTP port serves to whom, its limits, and what it counts."""
+
+from __future__ import annotations
+
+import pytest
+
+import pipeline.http.application
+import pipeline.http.background
+import pipeline.http.exporter
+import pipeline.http.health
+import pipeline.http.port
+import pipeline.http.server
+import pipeline.rocksdb.store
+import pipeline.runtime.assignment.ownership
+import pipeline.runtime.metrics.figures
+import pipeline.runtime.metrics.meter
+import pipeline.runtime.task.task
+import pipeline.runtime.task_lifecycle
+from tests.support.breaking import Broken, Copy, name_of
+
+ROWS = [
+    Broken(
+        "a protected path is served without the token",
+        pipeline.http.application.Application._answer,
+        "None if route.open else self._refusal(environ)",
+        "None",
+        "tests/http/test_application.py wrong_token",
+    ),
+    Broken(
+        "a name that resolves to loopback is served",
+        pipeline.http.application.Application._refusal,
+        "self._settings.loopback and name in _LOOPBACK_NAMES",
+        "self._settings.loopback",
+        "tests/http/test_application.py resolves_to_loopback",
+    ),
+    Broken(
+        "without a token, every address is served",
+        pipeline.http.application.Application._refusal,
+        "self._settings.loopback and name in _LOOPBACK_NAMES",
+        "name in _LOOPBACK_NAMES",
+        "tests/http/test_application.py elsewhere",
+    ),
+    Broken(
+        "a loop that stands still is live",
+        pipeline.http.health.Liveness.look,
+        "if mark is None or stuck_s <= self._limit_s:",
+        "if True:",
+        "tests/http/test_port.py stands_still",
+    ),
+    Broken(
+        "a worker that starts must make progress",
+        pipeline.http.health.Liveness.look,
+        "if mark is None or stuck_s <= self._limit_s:",
+        "if stuck_s <= self._limit_s and mark is not None:",
+        "tests/http/test_port.py live_before_it_is_ready",
+    ),
+    Broken(
+        "a restoring task counts as ready",
+        pipeline.runtime.metrics.figures.WorkerFigures.not_live,
+        "figures.role is TaskRole.LIVE",
+        "figures.role in {TaskRole.LIVE, TaskRole.RESTORING}",
+        "tests/http/test_health.py not_live_is_not_ready",
+    ),
+    Broken(
+        "a client that trickles keeps its connection",
+        pipeline.http.server._Server.maintenance,
+        "now - channel.creation_time > CONNECTION_S",
+        "now - channel.last_activity > CONNECTION_S",
+        "tests/http/test_server.py trickles",
+    ),
+    Broken(
+        "connections are not limited",
+        pipeline.http.server.HttpServer.start,
+        "connection_limit=MAX_CONNECTIONS + 2,",
+        "connection_limit=1_000,",
+        "tests/http/test_server.py more_connections",
+    ),
+    Broken(
+        "a port that is taken ends the worker",
+        pipeline.http.port.WorkerPort.start,
+        "except OSError as error:",
+        "except ZeroDivisionError as error:",
+        "tests/http/test_port.py taken",
+    ),
+    Broken(
+        "all requests wait for Kafka",
+        pipeline.http.background.Background._wait,
+        "if not self._waiters.acquire(blocking=False):",
+        "if not self._waiters.acquire(timeout=60):",
+        "tests/http/test_background.py few_requests",
+    ),
+    Broken(
+        "an old end is taken for the current one",
+        pipeline.http.background.Background.value,
+        "if last is None or last.at_s < asked_s:\n            raise self._busy()",
+        "if last is None:\n            raise self._busy()",
+        "tests/http/test_background.py until_the_next_read or waits_only",
+    ),
+    Broken(
+        "the counts of a closed task are forgotten",
+        pipeline.runtime.task_lifecycle.TaskLifecycle._drop,
+        "self.ended.setdefault(task_id, Counter()).update(counts_of(task))",
+        "counts_of(task)",
+        "tests/http/test_metrics.py survive",
+    ),
+    Broken(
+        "a task of a dead worker counts as a planned move",
+        pipeline.runtime.assignment.ownership.Ownership.acquired,
+        "planned=before.released and not before.problem",
+        "planned=True",
+        "tests/http/test_metrics.py moves",
+    ),
+    Broken(
+        "the batch at hand does not count as busy",
+        pipeline.runtime.metrics.meter.Meter.read,
+        "if running is not None:",
+        "if False:",
+        "tests/http/test_metrics.py running_counts_as_busy",
+    ),
+    Broken(
+        "the wait of a closed task goes on",
+        pipeline.runtime.task.task.Task.close,
+        "self._meter.waits(self.id, waiting=False)",
+        "pass",
+        "tests/http/test_metrics.py wait_ends",
+    ),
+    Broken(
+        "without an answer of Kafka the lag is zero",
+        pipeline.http.exporter._Collector._add_lags,
+        "except PipelineError:\n            return",
+        "except PipelineError:\n            ends = {place: position for (_, place), position in positions.items()}",
+        "tests/http/test_metrics.py no_lag",
+    ),
+    Broken(
+        "a state is closed while a scrape asks it",
+        pipeline.rocksdb.store.RocksStore.usage,
+        "if self.closed:\n                return None",
+        "pass",
+        "tests/rocksdb/test_usage.py closed_state",
+    ),
+]
+
+
+@pytest.mark.parametrize("broken", ROWS, ids=name_of)
+def test_a_broken_rule_is_noticed(broken: Broken, copied: Copy) -> None:
+    """A metric that is wrong misleads an operator at the worst moment."""
+    copied.assert_noticed(broken)

@@ -1,0 +1,511 @@
+"""Each metric, compared with a count that was made without it: of inputs, records, journal entries or seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline import App, Context, Dedup, Event
+from pipeline.config import WorkerSettings
+from pipeline.core.checkpoint import Manifest
+from pipeline.core.names import TaskId
+from pipeline.errors import AbortableError, HandlerError, RefusedError, SinkUnreachableError, UnreachableError
+from pipeline.http.families import FAMILIES, Kind
+from pipeline.http.health import readiness
+from pipeline.ports import Step
+from pipeline.runtime.restore import restore
+from pipeline.testing import TestDriver
+from tests.support.http.scrape import Scrape, Scraper, scraped
+from tests.support.runtime.checkpointed import eager, entries, kept, manifest
+from tests.support.runtime.fleet import Fleet, Node
+from tests.support.runtime.sums import Sums
+from tests.support.sinks.totals import Totals
+
+TTL_S = 60
+SKIPPED, LETTER, RETRIED = -1, -2, -3
+
+
+class Shop:
+    """An app whose input decides the outcome. `calls`: the values that handlers were called with."""
+
+    def __init__(self) -> None:
+        self.app = App("shop")
+        self.orders = self.app.topic("orders", key=str, value=int, dedup=Dedup(ttl_s=TTL_S))
+        self.gifts = self.app.topic("gifts", key=str, value=int)
+        self.outs = self.app.topic("outs", key=str, value=int)
+        self.calls: list[int] = []
+        self.app.handler(self.orders, on_error="dead_letter", retries=2)(self.handle)
+        self.app.handler(self.gifts, on_error="skip")(self.handle)
+        self.driver = TestDriver(self.app)
+        self.scrape = Scraper(self.driver)
+        self._ids = 0
+
+    def handle(self, event: Event[str, int], ctx: Context) -> None:
+        self.calls.append(event.value)
+        ctx.send(self.outs, event.key, event.value)
+        if event.value in {SKIPPED, LETTER} or (event.value == RETRIED and self.calls.count(RETRIED) < 2):
+            raise ValueError("as ordered")
+
+    def order(self, value: int, *, event_id: bytes | None = None) -> None:
+        self._ids += 1
+        self.driver.send(self.orders, "a", value, event_id=event_id or b"%d" % self._ids)
+
+
+def advance_at(driver: TestDriver, step: Step, seconds: float) -> None:
+    """Let time pass whenever a step is reached."""
+    reached = driver._steps.reached
+
+    def slowly(now: Step, task: TaskId) -> None:
+        if now is step:
+            driver.clock.advance(seconds)
+        reached(now, task)
+
+    driver._steps.reached = slowly  # type: ignore[method-assign,assignment]
+
+
+def test_records_are_counted_by_their_outcome() -> None:
+    """Each input record has one outcome, so the outcomes add up to the input."""
+    shop = Shop()
+    for value in (1, 2, LETTER, RETRIED, 3):
+        shop.order(value)
+    shop.order(1, event_id=b"1")  # a duplicate
+    for value in (4, SKIPPED, SKIPPED):
+        shop.driver.send(shop.gifts, "a", value)
+    shop.driver.run()
+    found = shop.scrape()
+    outcomes = {
+        outcome: found.value("pipeline_records_total", outcome=outcome, task="0", group="main", app="shop")
+        for outcome in ("handled", "skipped", "dead_letter", "duplicate", "late")
+    }
+    handled = len(shop.driver.outputs(shop.outs))
+    letters = len(shop.driver.dead_letters())
+    assert outcomes == {
+        "handled": handled, "skipped": 2, "dead_letter": letters, "duplicate": 1, "late": 0
+    }  # fmt: skip
+    assert (handled, letters) == (5, 1)
+    assert sum(outcomes.values()) == len(shop.driver.broker.records("orders")) + 3
+    assert found.value("pipeline_outputs_total") == handled + letters
+    # Every call is the first attempt of a record or a retry.
+    assert found.value("pipeline_retries_total") == len(shop.calls) - 8
+
+
+def test_a_late_duplicate_has_an_outcome_of_its_own() -> None:
+    """An id that comes back after its time-to-live is processed again, which an operator may want to know."""
+    shop = Shop()
+    shop.order(1, event_id=b"x")
+    shop.driver.run()
+    shop.driver.clock.advance(TTL_S + 1)
+    shop.order(1, event_id=b"x")
+    shop.driver.run()
+    found = shop.scrape()
+    assert found.value("pipeline_records_total", outcome="late") == 1
+    assert found.value("pipeline_records_total", outcome="handled") == 1
+    assert len(shop.driver.outputs(shop.outs)) == 2
+
+
+def test_counts_survive_a_task_that_is_restored() -> None:
+    """A counter that goes back is a reset to Prometheus, and the counts since the last scrape would be lost."""
+    sums = Sums()
+    scrape = Scraper(sums.driver)
+    sums.send(1, 2)
+    sums.driver.run()
+    sums.driver.broker.fence(sums.task.transactional_id)
+    sums.send(3)
+    sums.driver.run()
+    sums.check()
+    found = scrape()
+    # The third record was processed twice: its first commit was fenced.
+    assert found.value("pipeline_records_total", outcome="handled") == 4
+    assert found.value("pipeline_fences_total") == 1
+    assert found.value("pipeline_commits_total", result="fenced") == 1
+
+
+def test_commits_are_the_entries_of_the_journal() -> None:
+    """The journal is the record of what was committed; genesis is not the work of a task."""
+    sums = eager()
+    scrape = Scraper(sums.driver)
+    for number in range(4):
+        sums.send(number)
+        sums.driver.run()
+    found = scrape()
+    # Entries are numbered from 1, which is genesis. Truncation removes entries, but not their numbers.
+    committed = entries(sums)[-1].entry.seq - 1
+    assert committed > 8
+    assert found.value("pipeline_commits_total", result="committed") == committed
+    assert found.value("pipeline_commit_seconds_count", group="main") == committed
+    assert found.sum("pipeline_commits_total") == committed
+
+
+def test_an_aborted_commit_and_its_renewal_are_counted() -> None:
+    """Many of them mean that Kafka refuses something, or that commits are slower than the client's back-off."""
+    sums = Sums.begun()
+    sums.driver.restart()
+    scrape = Scraper(sums.driver)
+    sums.driver.run()
+    before = scrape()
+    sums.driver.broker.fail_next("commit", AbortableError("refused"))
+    sums.send(2)
+    sums.driver.run()
+    found = scrape()
+    assert found.value("pipeline_commits_total", result="aborted") == 1
+    assert found.value("pipeline_producer_renewals_total") == 1
+    assert before.value("pipeline_producer_renewals_total") == 0
+    assert (
+        found.value("pipeline_commits_total", result="committed")
+        == before.value("pipeline_commits_total", result="committed") + 1
+    )
+
+
+def test_a_refused_commit_is_counted_once() -> None:
+    """Its records are processed again, and its cause is found in smaller commits."""
+    sums = Sums.begun()
+    sums.driver.restart()
+    scrape = Scraper(sums.driver)
+    sums.driver.run()
+    sums.driver.broker.fail_next("flush", RefusedError("too large", topic="sums"))
+    sums.send(2, 3)
+    sums.driver.run()
+    sums.check()
+    assert scrape().value("pipeline_commits_total", result="refused") == 1
+
+
+def test_the_seconds_of_commits_are_those_that_passed() -> None:
+    """A commit takes from the seal until its rows are in the store, which is what a reader of outputs waits for."""
+    sums = Sums()
+    scrape = Scraper(sums.driver)
+    advance_at(sums.driver, Step.DURING_COMMIT, 0.25)
+    advance_at(sums.driver, Step.BEFORE_APPLY, 0.5)
+    sums.send(1)
+    sums.driver.run()
+    found = scrape()
+    commits = found.value("pipeline_commit_seconds_count")
+    assert found.value("pipeline_commit_seconds_sum") == pytest.approx(0.75 * commits)
+    assert found.value("pipeline_commit_seconds_bucket", le="0.5") == 0
+    assert found.value("pipeline_commit_seconds_bucket", le="1.0") == commits
+
+
+def test_handlers_are_timed_by_the_batch() -> None:
+    """A clock call for each record would cost more than many handlers."""
+    app = App("slow")
+    numbers = app.topic("numbers", key=str, value=int)
+
+    @app.handler(numbers)
+    def slow(_event: Event[str, int], _ctx: Context) -> None:
+        driver.clock.advance(0.1)
+
+    driver = TestDriver(app)
+    scrape = Scraper(driver)
+    driver.run()
+    for number in range(5):
+        driver.send(numbers, "a", number)
+    driver.step()
+    found = scrape()
+    assert found.value("pipeline_handler_seconds_count", group="main", app="slow") == 1
+    assert found.value("pipeline_handler_seconds_sum") == pytest.approx(0.5)
+    assert found.values("pipeline_handler_seconds_count", task="0") == []
+
+
+def test_a_handler_that_is_running_counts_as_busy() -> None:
+    """The ratio must be 1 while a handler hangs, and not only afterwards."""
+    sums = Sums()
+    scrape = Scraper(sums.driver)
+    clock = sums.driver.clock
+    sums.driver.run()
+    scrape()
+    with scrape.meter.handling(sums.task):
+        clock.advance(3)
+    clock.advance(7)
+    assert scrape().value("pipeline_handler_busy_ratio", group="main") == pytest.approx(0.3)
+    with scrape.meter.handling(sums.task):
+        clock.advance(2)
+        scrape()
+        clock.advance(18)
+        assert scrape().value("pipeline_handler_busy_ratio", group="main") == 1
+
+
+def test_the_seconds_in_which_records_wait_for_a_commit_are_counted() -> None:
+    """It shows that Kafka, and not the handlers, limits the throughput."""
+    settings = WorkerSettings(worker_id="test", max_records_per_commit=1)
+    sums = Sums(deferred=True, settings=settings)
+    scrape = Scraper(sums.driver)
+    sums.driver.run()
+    sums.send(1)
+    sums.driver.step()
+    sums.send(2)
+    sums.driver.step()
+    sums.send(3)
+    sums.driver.step()  # one commit in progress, one record open, one waits
+    assert scrape().value("pipeline_commit_wait_seconds_total") == 0
+    sums.driver.clock.advance(1.5)
+    sums.driver.step()
+    assert scrape().value("pipeline_commit_wait_seconds_total") == pytest.approx(1.5)
+    sums.driver.run()
+    after = scrape().value("pipeline_commit_wait_seconds_total")
+    sums.driver.clock.advance(60)
+    sums.driver.run()
+    assert scrape().value("pipeline_commit_wait_seconds_total") == after < 3
+
+
+def test_a_wait_ends_with_its_task() -> None:
+    """A task that comes back later must not have waited meanwhile."""
+    settings = WorkerSettings(worker_id="test", max_records_per_commit=1)
+    sums = Sums(deferred=True, settings=settings)
+    scrape = Scraper(sums.driver)
+    sums.driver.run()
+    for number in (1, 2, 3):
+        sums.send(number)
+        sums.driver.step()
+    task = sums.driver.task()
+    sums.driver.clock.advance(2)
+    task.close()
+    sums.driver.clock.advance(60)
+    scrape.meter.waits(sums.task, waiting=True)
+    scrape.meter.waits(sums.task, waiting=False)
+    assert scrape.meter.read().commit_wait_s[sums.task] == pytest.approx(2)
+
+
+def test_rows_are_those_in_the_database() -> None:
+    """A sink group has no outputs, and commits rows and positions together."""
+    totals = Totals()
+    scrape = Scraper(totals.driver)
+    totals.send(1, 2, 3)
+    totals.driver.run()
+    totals.database.fail_next("commit", SinkUnreachableError("away"))
+    totals.send(4)
+    totals.driver.run()
+    totals.check()
+    found = scrape()
+    rows = len(totals.driver.rows(totals.ledger))
+    assert found.value("pipeline_records_total", outcome="handled", group="rows") == rows == 4
+    assert found.value("pipeline_rows_total") == rows + len(totals.driver.rows(totals.last)) + 3
+    assert found.value("pipeline_commits_total", result="committed") == 2
+    assert found.value("pipeline_commits_total", result="aborted") == 1
+    assert found.value("pipeline_handler_seconds_count", group="rows") == 2
+    assert found.values("pipeline_journal_bytes") == []
+
+
+def test_the_journal_and_its_checkpoints_have_the_sizes_of_their_records() -> None:
+    """These sizes predict how long a restore takes."""
+    sums = eager(checkpoint_interval_s=3600.0, checkpoint_journal_bytes=1 << 30)
+    scrape = Scraper(sums.driver)
+    for number in range(5):
+        sums.send(number)
+        sums.driver.run()
+    found = scrape()
+    raw = sum(len(record.value() or b"") for record in sums.driver.broker.records("sums.main.journal"))
+    assert found.value("pipeline_journal_bytes") == raw
+    assert found.values("pipeline_checkpoint_bytes") == []
+    assert found.value("pipeline_restore_predicted_seconds") == pytest.approx(0.5 + raw / 40e6)
+    sums.driver.clock.advance(2 * 3600)
+    sums.driver.run()
+    newest = kept(sums)[0]
+    described: Manifest = manifest(sums, newest)
+    sums.driver.clock.advance(33)
+    found = scrape()
+    assert found.value("pipeline_checkpoint_bytes") == sum(file.size for file in described.files)
+    age_s = (sums.driver.clock.wall_ms() - newest.wall_ms) / 1000
+    assert found.value("pipeline_checkpoint_age_seconds") == pytest.approx(age_s)
+    assert age_s > 33
+    assert found.value("pipeline_journal_bytes") < raw
+
+
+def test_a_restore_shows_what_it_must_still_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator who waits for a restore wants to know how far it is."""
+    monkeypatch.setattr(restore, "REPLAY_BATCH_BYTES", 1)  # a step after each entry
+    sums = Sums()
+    for number in range(20):
+        sums.send(number)
+        sums.driver.run()
+    sizes = [entry.size for entry in entries(sums)]
+    sums.driver.restart(empty_disk=True)
+    scrape = Scraper(sums.driver)
+    found: list[float | None] = []
+    reached = sums.driver._steps.reached
+
+    def look(step: Step, task: TaskId) -> None:
+        if step is Step.DURING_REPLAY:
+            found.append(scrape.meter.read().restores[sums.task].remaining_bytes())
+        reached(step, task)
+
+    sums.driver._steps.reached = look  # type: ignore[method-assign]
+    advance_at(sums.driver, Step.AFTER_FENCE, 1.5)
+    sums.driver.run()
+    assert len(found) == len(sizes)
+    halfway = len(sizes) // 2
+    assert found[halfway] == pytest.approx(sum(sizes[halfway + 1 :]), rel=0.2)
+    assert found[-1] == pytest.approx(0, abs=max(sizes))
+    after = scrape()
+    assert after.values("pipeline_restore_remaining_bytes") == []
+    assert after.value("pipeline_restore_seconds_count", group="main") == 1
+    assert after.value("pipeline_restore_seconds_sum") == pytest.approx(1.5)
+
+
+def test_the_lag_is_the_number_of_records_without_a_commit() -> None:
+    """Open records count: a crash would process them again."""
+    sums = Sums(partitions=2)
+    scrape = Scraper(sums.driver)
+    sums.driver.run()
+    for key in "abcdef":
+        sums.send(1, 2, key=key)
+    sums.driver.step()
+    found = scrape()
+    ends = [
+        sum(record.partition() == number for record in sums.driver.broker.records("numbers"))
+        for number in (0, 1)
+    ]
+    for number, end in enumerate(ends):
+        labels = {"topic": "numbers", "partition": str(number), "task": str(number)}
+        assert found.value("pipeline_input_lag_records", **labels) == end
+    assert sum(ends) == 12
+    sums.driver.run()
+    assert scrape().sum("pipeline_input_lag_records", topic="numbers") == 0
+
+
+def test_there_is_no_lag_without_an_answer_of_kafka() -> None:
+    """The last known end would look like an input that stands still."""
+    sums = Sums.begun()
+    scrape = Scraper(sums.driver)
+    assert scrape().values("pipeline_input_lag_records") != []
+    sums.driver.broker.fail_next("bounds", UnreachableError("away"))
+    found = scrape()
+    assert found.values("pipeline_input_lag_records") == []
+    assert found.value("pipeline_workers") == 1
+
+
+def test_a_paused_input_is_shown() -> None:
+    """A task that reads nothing on purpose must not look like one without input."""
+    sums = Sums.begun()
+    scrape = Scraper(sums.driver)
+    run = sums.driver.worker.runs[0]
+    assert scrape().value("pipeline_input_paused", task="0") == 0
+    run.hold(0)
+    sums.driver.step()
+    assert scrape().value("pipeline_input_paused", task="0") == 1
+    run.unhold(0)
+    sums.driver.step()
+    assert scrape().value("pipeline_input_paused", task="0") == 0
+
+
+def test_an_outage_of_kafka_has_a_duration() -> None:
+    """It is the first thing to look at when nothing is committed."""
+    sums = Sums.begun()
+    scrape = Scraper(sums.driver)
+    assert scrape().value("pipeline_kafka_unreachable_seconds") == 0
+    sums.driver.broker.fail_next("describe", UnreachableError("away"))
+    sums.driver.clock.advance(10)
+    sums.driver.step()
+    sums.driver.step()
+    sums.driver.clock.advance(4)
+    assert scrape().value("pipeline_kafka_unreachable_seconds") == pytest.approx(4, abs=0.5)
+    sums.driver.clock.advance(10)
+    sums.driver.run()
+    assert scrape().value("pipeline_kafka_unreachable_seconds") == 0
+
+
+def test_a_task_is_in_one_phase() -> None:
+    """The sum over the phases is the number of tasks, so a dashboard can count them."""
+    sums = Sums(partitions=2)
+    scrape = Scraper(sums.driver)
+    sums.driver.run()
+    assert phases(scrape(), "live") == 2
+    sums.driver.send_raw(sums.numbers, b"a", b"{broken", partition=1)
+    with pytest.raises(HandlerError):
+        sums.driver.run()
+    found = scrape()
+    assert (phases(found, "live"), phases(found, "failed")) == (1, 1)
+    assert found.value("pipeline_task_phase", task="1", phase="failed") == 1
+    assert found.sum("pipeline_task_phase") == 2
+    answer = readiness(sums.driver.worker.figures(), stopping=False)
+    assert answer.status == 503
+    assert b"1 of 2 assigned tasks are not live" in answer.body
+
+
+def phases(found: Scrape, phase: str) -> float:
+    return found.sum("pipeline_task_phase", phase=phase)
+
+
+def test_moves_are_counted_where_the_tasks_arrive() -> None:
+    """A planned move costs milliseconds; an unplanned one is a dead worker."""
+    fleet = Fleet(partitions=6)
+    first = fleet.start("a")
+    fleet.settle()
+    second = fleet.start("b")
+    fleet.settle()
+    came = len(second.live)
+    assert moves(fleet, second) == (came, 0)
+    assert moves(fleet, first) == (0, 0)
+    assert of(fleet, first).value("pipeline_workers") == 2
+    assert 0 < came < 6
+    fleet.kill(first)
+    fleet.run(30.0)
+    fleet.settle()
+    fleet.check()
+    found = of(fleet, second)
+    assert moves(fleet, second) == (came, 6 - came)
+    assert found.value("pipeline_workers") == 1
+    assert phases(found, "live") == 6
+    assert found.value("pipeline_restore_seconds_count") == 6
+
+
+def of(fleet: Fleet, node: Node) -> Scrape:
+    return scraped(node.worker, node.meter, fleet.broker, fleet.clock)
+
+
+def moves(fleet: Fleet, node: Node) -> tuple[float, float]:
+    found = of(fleet, node)
+    return (
+        found.value("pipeline_tasks_moved_total", planned="true"),
+        found.value("pipeline_tasks_moved_total", planned="false"),
+    )
+
+
+def test_the_memory_of_a_state_is_read_from_its_store() -> None:
+    """The figures of RocksDB itself are compared in tests/rocksdb/test_usage.py."""
+    sums = Sums.begun()
+    scrape = Scraper(sums.driver)
+    stored = sums.driver.stores.contents(sums.task)
+    size = sum(len(key) + len(value) for key, value in stored.items())
+    found = scrape()
+    assert found.value("pipeline_rocksdb_memtable_bytes", task="0") == size > 0
+    assert found.values("pipeline_rocksdb_write_stalls_total", kind="stop") == [0]
+
+
+def test_every_family_is_declared_as_it_is_named() -> None:
+    """Prometheus' conventions: one prefix, base units, `_total` for counters; and never a label for keys."""
+    allowed = {"app", "group", "task", "topic", "partition", "outcome", "phase", "planned", "result", "kind"}
+    for family in FAMILIES:
+        assert family.name.startswith("pipeline_")
+        assert family.name.endswith("_total") == (family.kind is Kind.COUNTER)
+        assert set(family.labels) <= allowed
+        assert not family.help.endswith(".")
+        assert family.kind is not Kind.HISTOGRAM or family.labels == ("app", "group")
+        assert "partition" not in family.labels or family.name == "pipeline_input_lag_records"
+
+
+def test_every_family_has_a_sample_in_some_worker() -> None:
+    """A family that is declared and never written would be documented and empty."""
+    sums = eager()
+    scrape = Scraper(sums.driver)
+    sums.send(1)
+    sums.driver.run()
+    found = scrape()
+    bases = {
+        name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum")
+        for name, _, _ in found.samples
+    }
+    missing = {family.name for family in FAMILIES} - bases
+    assert missing == {"pipeline_restore_remaining_bytes"}  # only while a restore runs
+    named = {sample[0]: sample[1] for sample in found.samples}
+    for family in FAMILIES:
+        if family.name in named:
+            assert set(named[family.name]) == set(family.labels)
+
+
+def test_without_a_meter_nothing_is_counted() -> None:
+    """A worker without an HTTP port pays nothing for metrics."""
+    sums = Sums.begun()
+    assert sums.driver.worker.environment.meter is None
+    quiet = Scraper(sums.driver)  # too late for the running worker
+    sums.send(2)
+    sums.driver.run()
+    read = quiet.meter.read()
+    assert (read.handler_s, read.commits, read.busy_s, read.restores) == ({}, {}, {}, {})

@@ -58,6 +58,56 @@ def test_what_was_truncated_is_remembered_by_a_live_checker() -> None:
     check(history)
 
 
+def recreated_after_truncation() -> tuple[History, Checker]:
+    """Every entry that has the input's id was truncated before the checker read it; then the input was recreated."""
+    history = History.begun(inputs=4)
+    history.entry("checkpoint", extra=history.kept(5))
+    history.log.truncate(JOURNAL, history.places[5][0])
+    live = Checker(history.log, PROMISE)
+    live.check()
+    history.log.recreate("numbers", "id-2")
+    live.check()
+    return history, live
+
+
+def test_a_truncated_journal_is_about_the_topics_of_its_time() -> None:
+    """Outputs of the input's records must not look like too many after the input was recreated."""
+    history, live = recreated_after_truncation()
+    history.position = 0
+    history.entry("reset", identity=["cluster", "p", {"numbers": ["id-2", 1]}, {}, "t"])
+    live.check()
+    history.entry("acquire")
+    history.sums.clear()
+    history.step(5)
+    live.finish(history.log)
+
+
+def test_an_output_of_a_topic_of_that_time_is_still_counted() -> None:
+    """Without the id of the input, a checker could only accept any number of outputs."""
+    history, live = recreated_after_truncation()
+    history.output(3, b"a", b"10")
+    with pytest.raises(HistoryError, match="inputs 3 have more outputs than they should"):
+        live.check()
+
+
+def test_a_position_beyond_the_end_is_of_an_earlier_topic() -> None:
+    """The checker has not read the replays in that topic, so it does not know how many outputs are correct."""
+    history = History.begun()
+    history.input(1)
+    history.letter(0)
+    history.position = 1
+    history.entry("commit")
+    history.replay(0)
+    history.output(0, b"a", b"1")
+    history.replayed = 2
+    history.entry("commit")
+    history.entry("checkpoint", extra=history.kept(4))
+    history.log.truncate(JOURNAL, history.places[4][0])
+    check(history, IDS)
+    history.log.recreate("app.main.replays", "id-2")
+    check(history, IDS)
+
+
 def test_duplicates_and_letters_and_replays_are_accounted_for() -> None:
     """An input has an output, or a letter, or neither when its id was handled; a replay may have one more."""
     history = History.begun()

@@ -416,3 +416,27 @@ TestRandomHistories = RandomHistories.TestCase
 TestRandomHistories.settings = settings(
     max_examples=120, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+def test_an_input_is_recreated_after_a_truncation() -> None:
+    """The checker never reads an entry that has the topic's id, and must not take one topic for the other."""
+    history = RandomHistories()
+    history.start(
+        deferred=False,
+        seed=0,
+        cache_entries=1,
+        records_per_commit=1,
+        poll_records=1,
+        checkpoint_bytes=1,
+        checkpoint_grace_s=0.0,
+    )
+    history.send([("a", 1, False)])
+    history.run_into_trouble([("a", 1, False), ("a", POISON, False)], [], None, False, None)
+    history.committed_results_are_the_beginning_of_what_is_due()
+    journal = history.driver.broker.records(GroupId("random", "main").journal_topic)
+    partition = partition_of(b"a", PARTITIONS)
+    first = next(record.offset() for record in journal if record.partition() == partition)
+    assert first > 4  # the offset of the acquire entry
+    history.recreate_a_topic("numbers", clean=False)
+    history.send([("a", 1, False)])
+    history.teardown()

@@ -84,10 +84,21 @@ class Checker:
             if place.topic.endswith(".journal"):
                 journal = self._journals.setdefault((place, incarnation.topic_id), Journal(place))
                 journal.add(records, incarnation.last.begin if incarnation.last is not None else 0)
+                self._name_inputs(journal)
             elif place.topic == LOADS:
                 self._receipts.add(records, self._live.partitions)
             else:
                 self._results.add(place, incarnation.topic_id, records)
+
+    def _name_inputs(self, journal: Journal) -> None:
+        """Note which topics a truncated journal is about, before one of them is recreated: the current ones.
+
+        A position beyond the end is of an earlier topic.
+        """
+        for topic, position in journal.without_id():
+            incarnations = self._live.seen.get(Place(topic, journal.place.partition))
+            if incarnations and position <= incarnations[-1].next_offset:
+                journal.name_input(topic, incarnations[-1].topic_id)
 
     def _current(self) -> dict[str, list[Journal]]:
         """The current journals of each group."""

@@ -78,6 +78,20 @@ class Journal:
         except DamagedError as error:
             self._wrong(str(error))
 
+    def without_id(self) -> list[tuple[str, int]]:
+        """The inputs whose topic ids no entry has told, with their positions: earlier entries were truncated unread."""
+        return [
+            (topic, segments[-1].end)
+            for topic, segments in self.segments.items()
+            if topic not in self._topic_ids
+        ]
+
+    def name_input(self, topic: str, topic_id: str) -> None:
+        """Use this topic id for an input that has none."""
+        self._topic_ids = {**self._topic_ids, topic: topic_id}
+        last = self.segments[topic][-1]
+        self.segments[topic][-1] = Segment(topic_id, last.start, last.end)
+
     def verify_truncation(self, begin: int) -> None:
         """Verify that only complete entries that the kept checkpoints contain were truncated."""
         if self._chunks.half:

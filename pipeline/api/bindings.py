@@ -1,4 +1,4 @@
-"""What a group does with an input topic: a `Binding` for each handler, a `SinkBinding` for each sink."""
+"""The uses of an input topic in a group: a `Binding` for each handler, a `SinkBinding` for each sink."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["RETRY_DELAY_S", "Binding", "OnError", "SinkBinding", "check_function
 
 OnError = Literal["stop", "skip", "dead_letter"]
 RETRY_DELAY_S = 1.0
-MAX_RETRY_DELAY_S = 60.0
-LONGEST_RETRY_DELAY_S = 3600
-# Calling such a function runs nothing of it.
-_NOT_RUN_BY_A_CALL = (
+BACKOFF_CAP_S = 60.0
+MAX_CONFIGURED_DELAY_S = 3600
+# A call only creates a coroutine or generator; the body does not run.
+_BODY_DOES_NOT_RUN = (
     inspect.iscoroutinefunction,
     inspect.isgeneratorfunction,
     inspect.isasyncgenfunction,
@@ -46,8 +46,8 @@ class Binding:
         self.retry_delay_s = retry_delay_s
 
     def retry_wait_s(self, failures: int) -> float:
-        """How long to wait after so many failures of a record: twice as long each time, up to a minute."""
-        longest = max(MAX_RETRY_DELAY_S, self.retry_delay_s)
+        """The wait after `failures` failures of a record. Doubles up to BACKOFF_CAP_S, or a longer `retry_delay_s`."""
+        longest = max(BACKOFF_CAP_S, self.retry_delay_s)
         doubled: float = self.retry_delay_s * 2 ** min(failures - 1, 30)
         return min(doubled, longest)
 
@@ -61,33 +61,35 @@ class SinkBinding(NamedTuple):
 
 
 def check_retries(group: str, binding: Binding) -> None:
+    """Raise ConfigError if the number of retries or the delay of a handler is out of range."""
     retries, delay_s = binding.retries, binding.retry_delay_s
     if type(retries) is not int or retries < 0:
-        raise ConfigError(f"group {group}: retries is {retries!r}; it must be a whole number, 0 or above")
-    if type(delay_s) not in {int, float} or not 0 <= delay_s <= LONGEST_RETRY_DELAY_S:
+        raise ConfigError(f"group {group}: retries is {retries!r}; it must be a whole number, 0 or more")
+    if type(delay_s) not in {int, float} or not 0 <= delay_s <= MAX_CONFIGURED_DELAY_S:
         raise ConfigError(
-            f"group {group}: retry_delay_s is {delay_s!r}; it must be a number of seconds, 0 to {LONGEST_RETRY_DELAY_S}"
+            f"group {group}: retry_delay_s is {delay_s!r}; it must be a number of seconds, "
+            f"0 to {MAX_CONFIGURED_DELAY_S}"
         )
 
 
 def check_function(group: str, function: Callable[..., None]) -> None:
-    """Refuse what would not run as a handler. Raises ConfigError."""
+    """Raise ConfigError if `function` cannot be a handler."""
     if not callable(function):
         raise ConfigError(f"group {group}: the handler {function!r} is not a function")
-    if any(kind(function) for kind in _NOT_RUN_BY_A_CALL):
+    if any(kind(function) for kind in _BODY_DOES_NOT_RUN):
         raise ConfigError(
-            f"group {group}: {function.__qualname__} is async or a generator, and would not run",
-            hint="write a plain function",
+            f"group {group}: {function.__qualname__} is async or a generator; a handler must be a plain function",
+            hint="write it as def handle(event, ctx)",
         )
     _check_arguments(group, function)
 
 
 def _check_arguments(group: str, function: Callable[..., None]) -> None:
-    """Found here, a missing argument stops the start; later it would fail every record."""
+    """Check at the start: otherwise every record would fail."""
     try:
         signature = inspect.signature(function)
     except ValueError:
-        return  # some builtins have none to look at
+        return  # some builtins have no signature
     try:
         signature.bind(None, None)
     except TypeError as error:

@@ -1,8 +1,8 @@
-"""Values as bytes: one codec per topic or table, resolved once from the declared type.
+"""Encodes values: `resolve_value` finds the codec of a topic or table once, from the declared type.
 
-A value is checked against its declared type when it is set or sent, by encoding it and decoding the result:
-msgspec checks types only on decode. What a table keeps is that decoded value, so a handler sees what a
-restart would see.
+A value is checked against its declared type when it is set or sent. msgspec checks types only when it decodes, so the
+value is encoded and the result is decoded. A table keeps the decoded value, so a handler sees the same value as after a
+restart.
 """
 
 from __future__ import annotations
@@ -34,10 +34,15 @@ CodecName = Literal["json", "msgpack", "raw"]
 class ValueCodec(Generic[V]):
     """A resolved codec.
 
-    `admit` checks and encodes: (bytes, the value as a decode gives it); raises TypeError, ValueError or
-    OverflowError. `encode` is its first half. `decode` raises the same. With `allows_none` all three
-    map None to a null value (a tombstone) and back. `immutable`: decoded values may be shared. `decode_message`: what
-    decodes bytes of a message that it looks at, too; `decode` is then of no use.
+    Attributes:
+        admit: Checks and encodes a value. Returns the bytes and the decoded value. Raises TypeError, ValueError or
+            OverflowError, as do the other functions.
+        encode: Like `admit`, but returns only the bytes.
+        decode: Decodes bytes.
+        allows_none: Whether None and a null value (a tombstone) are converted into each other.
+        immutable: Whether decoded values cannot change, so that they may be shared.
+        schema: A description of codec and type. Equal descriptions can read each other's bytes.
+        decode_message: Decodes bytes with their message, for a `MessageCodec`. `decode` then always raises TypeError.
     """
 
     admit: Callable[[V], tuple[bytes | None, V]]
@@ -49,7 +54,7 @@ class ValueCodec(Generic[V]):
     decode_message: Callable[[bytes | None, Record], V] | None = None
 
     def read(self, record: Record) -> V:
-        """The value of a record; raises as `decode`. Where each call counts, `decode` is asked itself."""
+        """The value of a record. Raises like `decode`. The hot path calls `decode` directly instead."""
         if self.decode_message is not None:
             return self.decode_message(record.value(), record)
         return self.decode(record.value())
@@ -58,10 +63,16 @@ class ValueCodec(Generic[V]):
 def resolve_value(
     declared: Any, codec: Codec[Any] | MessageCodec[Any] | CodecName | None, where: str, *, tombstones: bool
 ) -> ValueCodec[Any]:
-    """The codec of a declared type. Raises ConfigError when the type or the codec cannot be used.
+    """The codec of a declared type.
 
-    Without a codec, bytes are taken raw and everything else as JSON. `tombstones`: a None value is a null
-    record value (topics), not an encoded null (tables).
+    Args:
+        declared: The type of the values.
+        codec: A codec or its name. None: `raw` for bytes, `json` for all other types.
+        where: The topic or table, for messages.
+        tombstones: Whether None is a null record value (topics) instead of an encoded null (tables).
+
+    Raises:
+        ConfigError: The type or the codec cannot be used.
     """
     allows_none, checked = _split_none(declared) if tombstones else (False, declared)
     name = codec if codec is not None else ("raw" if checked is bytes else "json")
@@ -72,7 +83,7 @@ def resolve_value(
             plain = _shared(checked, name)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error.message}", hint=error.hint) from error
-        except TypeError:  # a type that cannot be hashed
+        except TypeError:  # the type is not hashable
             plain = _build(*_named(name, checked), checked, name)
     return _with_none(plain) if allows_none else plain
 
@@ -99,7 +110,7 @@ def _build(
 
 
 def _own(codec: Any, declared: Any, where: str, *, of_topic: bool) -> ValueCodec[Any]:
-    """A codec of the user's. Raises ConfigError for what is none, and for a table's that wants a message."""
+    """The codec that a user has defined. Raises ConfigError if it is not a codec, or a table's that takes a message."""
     name = type(codec).__qualname__
     wants_message = check_codec(codec, where)
     encode = giving_bytes(codec)
@@ -185,7 +196,7 @@ def _raw_decode(data: Any) -> bytes:
 
 
 def _refusing_nan(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    """For types that allow None in the place of a float: msgspec writes NaN and infinity as null."""
+    """For types that allow both float and None: msgspec encodes NaN and infinity as null, which decodes as None."""
 
     def checked(value: Any) -> bytes:
         data = encode(value)
@@ -223,8 +234,8 @@ def _check_class(value: Any, classes: frozenset[type] | None) -> None:
 def _checked_once(
     encode: Callable[[Any], bytes], decode: Callable[[Any], Any], only: type
 ) -> Callable[[Any], tuple[bytes, Any]]:
-    """For flat values of one class: the object admitted last is known, and often set and sent at once."""
-    # One tuple, so that workers on several threads of a process see a value with its own bytes.
+    """Like `_checked`, for flat values of one class. Remembers the last object: many values are set and then sent."""
+    # One tuple, replaced at once, so that a worker on another thread never sees a value with the bytes of another.
     last: tuple[Any, tuple[bytes, Any]] = (encode, (b"", None))
 
     def admit(value: Any) -> tuple[bytes, Any]:
@@ -259,7 +270,7 @@ def _is_union(declared: Any) -> bool:
 
 
 def _classes(declared: Any) -> frozenset[type] | None:
-    """The exact classes a value may have, where the declared type says so; None where only a decode can tell."""
+    """The exact classes that a value may have; None if only decoding can check the type."""
     members = declared.__args__ if _is_union(declared) else (declared,)
     classes = set()
     for member in members:
@@ -268,7 +279,7 @@ def _classes(declared: Any) -> frozenset[type] | None:
         ):
             classes.add(member)
             if member is float:
-                classes.add(int)  # as type checkers have it
+                classes.add(int)  # type checkers accept an int as a float
         elif member is type(None):
             classes.add(type(None))
         else:

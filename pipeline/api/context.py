@@ -144,7 +144,7 @@ class Context:
                 timestamp_ms = kept_timestamp(self._message)
         elif type(timestamp_ms) is not int or not 0 <= timestamp_ms <= LATEST_MS:
             raise ValueError(
-                f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds, 0 or above, of 64 bits"
+                f"timestamp_ms is {timestamp_ms!r}; it must be a number of milliseconds, 0 or more, of 64 bits"
             )
         elif timestamp_ms == 0:
             timestamp_ms = EARLIEST_MS

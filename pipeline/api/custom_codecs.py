@@ -1,4 +1,4 @@
-"""What a user may bring instead of a named codec, checked where it is declared."""
+"""Codecs that users define: the protocols `Codec` and `MessageCodec`, and their check at the declaration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ V = TypeVar("V")
 
 
 class Codec(Protocol[V]):
-    """A codec of your own for values of topics and tables: any object with these two methods.
+    """A codec for values of topics and tables that you define: any object with these two methods.
 
     Example:
         ```python
@@ -40,7 +40,8 @@ class Codec(Protocol[V]):
             The bytes.
 
         Raises:
-            ValueError: The value cannot be encoded: an error of the record that is processed. So is any exception.
+            ValueError: The value cannot be encoded. This error and any other exception are treated as an error of the
+                record that is processed.
         """
 
     def decode(self, data: bytes, /) -> V:
@@ -53,14 +54,15 @@ class Codec(Protocol[V]):
             The value.
 
         Raises:
-            ValueError: The bytes cannot be decoded: an error of the record. So is any exception.
+            ValueError: The bytes cannot be decoded. This error and any other exception are treated as an error of the
+                record.
         """
 
 
 class MessageCodec(Protocol[V]):
-    """A codec of your own for a topic, whose `decode` also reads the message: a schema id in its headers, for example.
+    """A codec for a topic that you define, whose `decode` also gets the message, for example a schema id in a header.
 
-    What is sent is encoded only: there is no message yet with which to decode it again.
+    A value that is sent is encoded, but not decoded again as a check, because there is no message yet.
 
     Example:
         ```python
@@ -75,7 +77,7 @@ class MessageCodec(Protocol[V]):
     """
 
     def encode(self, value: V, /) -> bytes:
-        """Encode a value. As `Codec.encode`.
+        """Encode a value. The same as `Codec.encode`.
 
         Args:
             value: Of the declared type.
@@ -96,12 +98,13 @@ class MessageCodec(Protocol[V]):
             The value.
 
         Raises:
-            ValueError: The bytes cannot be decoded: an error of the record. So is any exception.
+            ValueError: The bytes cannot be decoded. This error and any other exception are treated as an error of the
+                record.
         """
 
 
 def check_codec(codec: Any, where: str) -> bool:
-    """Whether its `decode` wants a message. Raises ConfigError for what is no codec."""
+    """Return whether `decode` takes a message. Raises ConfigError if `codec` is not a codec."""
     name = type(codec).__qualname__
     if isinstance(codec, type):
         raise ConfigError(
@@ -118,7 +121,7 @@ def check_codec(codec: Any, where: str) -> bool:
 
 
 def giving_bytes(codec: Codec[Any]) -> Callable[[Any], bytes]:
-    """A user's encode, found out at the record when it returns anything but bytes."""
+    """The `encode` of a user's codec, with a check: it raises TypeError if the result is not bytes."""
 
     def encode(value: Any) -> bytes:
         data = codec.encode(value)
@@ -130,11 +133,11 @@ def giving_bytes(codec: Codec[Any]) -> Callable[[Any], bytes]:
 
 
 def _wants_message(decode: Callable[..., Any], where: str, name: str) -> bool:
-    """Whether a second argument is needed, or is called `message`: any other default is the user's own."""
+    """Whether `decode` requires a second argument, or has one called `message`. Other optional ones are ignored."""
     try:
         signature = inspect.signature(decode)
     except ValueError:
-        return False  # some builtins have none to look at
+        return False  # some builtins have no signature
     for arguments in ((b"",), (b"", None)):
         try:
             signature.bind(*arguments)

@@ -1,7 +1,7 @@
-"""Says which topic or table refused a key or a value: what a codec raises knows only the types.
+"""Adds the topic or table to the error of a codec, which knows only the types.
 
-And what of a record the Kafka client itself would not take, in ways that are none: it cuts a header's name at a NUL,
-ends the process over one that has no UTF-8 form, and has no room for a later time.
+Also owns two limits that the Kafka client does not check: it truncates the name of a header at a NUL and ends the
+process if the name cannot be encoded as UTF-8 (`check_header_name`), and its timestamps have 64 bits (`LATEST_MS`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ LATEST_MS = 2**63 - 1
 
 REFUSALS = (TypeError, ValueError, OverflowError)
 
-# Their one argument is their text. Others, a user's codec's among them, are raised again as they are.
+# These classes take the text as their only argument. Other errors, such as those of a user's codec, may not, so they
+# are raised again unchanged, with a note.
 _PLAIN = frozenset({TypeError, ValueError, OverflowError, msgspec.ValidationError, msgspec.EncodeError})
 
 
 def check_header_name(name: str) -> None:
-    """Raises ValueError for a name that is no header's."""
+    """Raise ValueError if `name` cannot be the name of a header."""
     try:
         ends_early = b"\x00" in name.encode()
     except UnicodeEncodeError:
@@ -33,16 +34,15 @@ def check_header_name(name: str) -> None:
 
 
 def refuse_value(error: Exception, where: str) -> NoReturn:
-    """Raise the codec's error again, of its own class, with the place in front."""
+    """Raise the error of a codec again, in the same class, with `where` (the topic or table) before its text."""
     _again(error, where, str(error))
 
 
 def refuse_key(error: Exception, where: str, codec: KeyCodec[Any], key: Any) -> NoReturn:
-    """As `refuse_value`, for a key."""
+    """Like `refuse_value`, for a key."""
     text = str(error)
-    if codec.schema == "str" and not isinstance(
-        key, str
-    ):  # encoded by an unbound method with words of its own
+    # `str.encode` encodes these keys, and its text does not name the expected type.
+    if codec.schema == "str" and not isinstance(key, str):
         text = f"expected a key of type str, got {type(key).__name__}"
     _again(error, where, text)
 

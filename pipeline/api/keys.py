@@ -1,7 +1,13 @@
-"""Keys as bytes, in one canonical form per type: equal keys are equal bytes, in Kafka and in RocksDB.
+"""Encodes keys. Each type has one canonical form, so equal keys have equal bytes, in Kafka and in RocksDB.
 
-str is UTF-8; bytes are raw; int is 8 bytes, big-endian, signed (the Java client's long); tuples and frozen
-Structs are a compact JSON array of their fields. Floats, dicts and lists are refused: they have no one form.
+| type                    | bytes                                                                   |
+|-------------------------|-------------------------------------------------------------------------|
+| str                     | UTF-8                                                                   |
+| bytes                   | unchanged                                                               |
+| int                     | 8 bytes, big-endian, signed: as the `LongSerializer` of the Java client |
+| tuple and frozen Struct | a compact JSON array of the fields                                      |
+
+Floats, dicts and lists are refused, because equal values can have different bytes.
 """
 
 from __future__ import annotations
@@ -29,8 +35,8 @@ _PARTS = (msgspec.inspect.StrType, msgspec.inspect.IntType, msgspec.inspect.Bool
 class KeyCodec(Generic[K]):
     """A resolved key codec.
 
-    `encode` and `decode` raise TypeError or ValueError; `prefix` gives the bytes that every key with this
-    prefix begins with: a shorter str or bytes, or a tuple of the first fields.
+    `encode` and `decode` raise TypeError or ValueError. `prefix` takes a shorter str or bytes, or a tuple of the first
+    fields, and returns the bytes with which every such key begins.
     """
 
     encode: Callable[[K], bytes | None]
@@ -41,7 +47,7 @@ class KeyCodec(Generic[K]):
 
 
 def resolve_key(declared: Any, where: str, *, tombstones: bool) -> KeyCodec[Any]:
-    """The codec of a key type. `tombstones`: a null key is allowed where the type says `| None` (topics)."""
+    """The codec of a key type. `tombstones`: `| None` in the type allows null keys (topics, not tables)."""
     info = _inspect(declared, where)
     if isinstance(info, msgspec.inspect.NoneType):
         if not tombstones:
@@ -75,7 +81,7 @@ def resolve_key(declared: Any, where: str, *, tombstones: bool) -> KeyCodec[Any]
 
 
 def parse_key(codec: KeyCodec[K], text: str) -> K:
-    """A key as a person types it: the text itself, a number, or a JSON array of the fields. Raises InputError."""
+    """Decode a key from the command line: the text, a number, or a JSON array of the fields. Raises InputError."""
     data = text.encode()
     if codec.schema == "int":
         try:
@@ -98,7 +104,7 @@ def parse_key(codec: KeyCodec[K], text: str) -> K:
 def _codec(info: Any, declared: Any, where: str) -> KeyCodec[Any]:
     i = msgspec.inspect
     if isinstance(info, i.StrType):
-        # The unbound C methods check the type themselves: a key that is no str, or a null, raises TypeError.
+        # The unbound C methods check the type: a key that is not a str, or a null, raises TypeError.
         decode_str: Callable[[Any], str] = bytes.decode
         return KeyCodec(str.encode, decode_str, str.encode, False, "str")
     if isinstance(info, i.BytesType):
@@ -120,11 +126,11 @@ def _codec(info: Any, declared: Any, where: str) -> KeyCodec[Any]:
 
 
 def _maker(cls: Any) -> Callable[[Any], Any]:
-    """Makes a Struct of its fields' values, in order."""
+    """Return a function that creates the Struct from the values of its fields, in order."""
     names = cls.__struct_fields__
     if cls.__match_args__ == names:
         return lambda values: cls(*values)
-    return lambda values: cls(**dict(zip(names, values, strict=True)))  # some fields take keywords only
+    return lambda values: cls(**dict(zip(names, values, strict=True)))  # some fields are keyword-only
 
 
 def _tuple_of(infos: Iterable[Any]) -> Any:
@@ -175,7 +181,7 @@ def _array(
 
 
 def _encode_int(key: Any) -> bytes:
-    # A bool or an IntEnum equals an int, so what a dict takes for one key is one key here, too.
+    # A bool or an IntEnum equals an int and is the same key in a dict, so it has the same bytes here.
     if not isinstance(key, int):
         raise TypeError(f"expected a key of type int, got {type(key).__name__}")
     try:

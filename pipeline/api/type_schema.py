@@ -1,4 +1,4 @@
-"""What a declared type says about its values: whether they can change, and how their bytes are to be read."""
+"""Facts about a declared type: whether its values can change, and a canonical description for comparing types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLAIN: frozenset[type] = frozenset({int, str, bytes, bool, float})
 
 
 def is_immutable(declared: Any) -> bool:
-    """Whether no value of this type can change: decided recursively, so a frozen Struct with a list is not."""
+    """Whether no value of this type can change. The fields count, too: a frozen Struct with a list can change."""
     try:
         return _immutable(msgspec.inspect.type_info(declared), set())
     except (TypeError, NotImplementedError):
@@ -22,9 +22,10 @@ def is_immutable(declared: Any) -> bool:
 
 
 def is_flat(declared: Any) -> bool:
-    """Whether a value that passes the check cannot change behind its class: scalars, or frozen with scalars.
+    """Whether a value of the right class cannot change: a scalar, or a frozen Struct or dataclass of scalars.
 
-    A tuple's, frozen set's, bytes' or Struct's place may hold a list, bytearray or dict that encodes alike.
+    Python does not check the fields of an instance. A field of type tuple, frozenset, bytes or Struct may hold a list,
+    bytearray or dict, which has the same encoding and can change. So types with such fields are not flat.
     """
     if declared in PLAIN:
         return True
@@ -41,7 +42,7 @@ def is_flat(declared: Any) -> bool:
 
 
 def may_hide_nan(declared: Any) -> bool:
-    """Whether a null may stand where a float was: the type has Any, or a float or None in one place."""
+    """Whether an encoded null may have been a NaN: the type contains Any, or a union of float and None."""
     try:
         return _hides_nan(msgspec.inspect.type_info(declared), set())
     except (TypeError, NotImplementedError):
@@ -107,12 +108,12 @@ def _frozen(info: Any) -> bool:
     cls = get_origin(info.cls) or info.cls
     if isinstance(info, msgspec.inspect.StructType):
         return bool(cls.__struct_config__.frozen)
-    parameters = getattr(cls, "__dataclass_params__", None)  # an attrs class has none
+    parameters = getattr(cls, "__dataclass_params__", None)  # attrs classes do not have it
     return parameters is not None and bool(parameters.frozen)
 
 
 def schema_of(declared: Any) -> str:
-    """A canonical description of a type: equal descriptions read each other's bytes."""
+    """A canonical description of a type. If two types have the same description, each reads the bytes of the other."""
     try:
         return _schema(msgspec.inspect.type_info(declared), ())
     except (TypeError, NotImplementedError):
@@ -149,7 +150,7 @@ def _schema(info: Any, outer: tuple[type, ...]) -> str:  # noqa: PLR0911 - one r
 
 
 def _default(field: Any, info: Any) -> str:
-    """`=` behind an optional field; with the default itself where it stands for what the bytes leave out."""
+    """`=` for an optional field; with the default, if fields with their default are left out of the bytes."""
     if field.required:
         return ""
     cls = get_origin(info.cls) or info.cls
@@ -163,4 +164,5 @@ def _members(cls: type[enum.Enum]) -> list[enum.Enum]:
 
 
 def show(declared: Any) -> str:
+    """The name of a type for messages."""
     return declared.__name__ if isinstance(declared, type) else str(declared)

@@ -1,9 +1,9 @@
 """The directories of the local broker on this machine.
 
 There is one cache directory per user, so that `start` and `stop` find the same broker from any working directory:
-`$PIPELINE_CACHE_DIR`, or `exactly-once-pipeline` below `$XDG_CACHE_HOME` or `~/.cache`. A start recreates everything in
-it except the records of the development brokers. A kernel lock (flock) allows one process at a time to install, start
-or stop a broker in a directory. It ends with its process, so nothing must be cleaned up after a crash.
+`$PIPELINE_CACHE_DIR`, or `exactly-once-pipeline` below `$XDG_CACHE_HOME` or `~/.cache`. Everything except broker data
+may be deleted; the next start recreates it. A kernel lock (flock) allows one process at a time to install, start or
+stop a broker in a directory. The lock ends with its process, so a crash needs no cleanup.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["cache_dir", "default_data_dir", "exclusive", "explain_os_errors", "make_dir", "write_atomically"]
 
+_POLL_S = 0.05
+
 
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
     """The root directory of the local broker."""
     environ = os.environ if environ is None else environ
-    own = environ.get("PIPELINE_CACHE_DIR")
-    if own:
-        return Path(own).expanduser().absolute()
+    configured = environ.get("PIPELINE_CACHE_DIR")
+    if configured:
+        return Path(configured).expanduser().absolute()
     xdg = environ.get("XDG_CACHE_HOME", "")
     # The XDG specification requires relative paths to be ignored.
     base = Path(xdg) if xdg.startswith("/") else Path("~/.cache").expanduser()
@@ -53,7 +55,10 @@ def make_dir(path: Path) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file atomically: after a crash, and for a reader, it has the old content or the new one."""
+    """Replace a file: readers see the old content or the new one, also after a crash of this process.
+
+    The file is not synced, so a crash of the machine can leave it empty.
+    """
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     with explain_os_errors(path):
         staged.write_bytes(content)
@@ -83,9 +88,6 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         raise
 
 
-_POLL_S = 0.05
-
-
 @contextmanager
 def exclusive(lock: Path, *, timeout_s: float, report: Report = silent) -> Iterator[None]:
     """Hold `lock` during the block. Raises BrokerError if another process holds it for `timeout_s`."""
@@ -98,10 +100,15 @@ def exclusive(lock: Path, *, timeout_s: float, report: Report = silent) -> Itera
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                report(StepProgress("waiting for another process that is doing the same"))
+                report(
+                    StepProgress(
+                        f"waiting for another process that installs, starts or stops a broker (lock {lock})"
+                    )
+                )
             if not deadline.pause():
                 raise BrokerError(
                     f"another process has held {lock} for {timeout_s:.0f} s",
-                    hint=f"see which one with `fuser {lock}`, end it, and try again",
+                    hint="it may still install a broker: wait, and try again. Otherwise find and end it: "
+                    f"`fuser {lock}` (package psmisc) shows its process id",
                 )
         yield

@@ -38,10 +38,9 @@ class Worker:
     disk: Path
     log: Path
     child: subprocess.Popen[bytes]
-    live: set[str] = field(default_factory=set)  # tasks that were live in this process
-    from_checkpoint: set[str] = field(
-        default_factory=set
-    )  # those of them that were restored from a checkpoint
+    # The tasks that were live in this process, and those of them that were restored from a checkpoint.
+    live: set[str] = field(default_factory=set)
+    from_checkpoint: set[str] = field(default_factory=set)
     failed: list[str] = field(default_factory=list)
     read: int = 0
 

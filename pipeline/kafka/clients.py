@@ -65,8 +65,7 @@ _BATCH_OVERHEAD = 512  # what the client counts in addition to key, value and he
 
 
 # Fencing is the normal way to move a task, and the worker logs it itself. A new coordinator reads its log first, and
-# the
-# client retries.
+# the client retries.
 _EXPECTED = (
     "fenced by a newer",
     "old epoch",

@@ -110,9 +110,8 @@ def tie(ends: str) -> Callable[[WorkerCounters], None]:
         pass  # the supervisor runs
 
     def report(progress: WorkerCounters) -> None:
-        with suppress(
-            BlockingIOError, BrokenPipeError
-        ):  # the pipe is full or closed; the next report replaces this one
+        # If the pipe is full, the next report replaces this one.
+        with suppress(BlockingIOError, BrokenPipeError):
             os.write(reports, msgspec.json.encode(progress) + b"\n")
 
     return report

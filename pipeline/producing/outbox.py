@@ -287,9 +287,8 @@ class Outbox:
     def _wait_for_room(self, deadline: float | None, event: Encoded) -> float:
         now = time.monotonic()
         deadline = now + self._max_block_s if deadline is None else deadline
-        own = (
-            threading.current_thread() is self._thread
-        )  # a callback that sends: no other thread would make room
+        # A callback that sends runs on the serving thread, so no other thread would make room.
+        own = threading.current_thread() is self._thread
         if now >= deadline or own:
             raise self.full(event, waited_s=0.0 if own else self._max_block_s)
         self._room.wait(deadline - now)

@@ -197,9 +197,8 @@ def _restore() -> None:
     """Restore the fault handler's state before the first worker: disabled, or to standard error."""
     faulthandler.disable()
     if _was_enabled:
-        with suppress(
-            AttributeError, OSError, RuntimeError, ValueError
-        ):  # standard error has no file descriptor
+        # These are raised if standard error has no file descriptor.
+        with suppress(AttributeError, OSError, RuntimeError, ValueError):
             faulthandler.enable()
 
 

@@ -122,9 +122,8 @@ class RocksStaged:
         if (self._state / "CURRENT").exists():
             raise InvariantError(f"{self._state} is replaced by a state from elsewhere")
         try:
-            shutil.rmtree(
-                self._state, ignore_errors=True
-            )  # a directory without a state, left by a failed open
+            # A failed open may have left a directory without a state.
+            shutil.rmtree(self._state, ignore_errors=True)
             self._path.rename(self._state)
         except OSError as error:
             raise _write_failure(self._state, error) from error

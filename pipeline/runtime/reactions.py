@@ -8,7 +8,7 @@
 | damaged state      | again: the disk needs an operator     | FAIL                                                |
 | superseded         |                                       | RESTORE: from the journal                           |
 | refused outputs    |                                       | RESTORE: then process again, in smaller commits     |
-| fenced             | live, or not too often while restored | LOOK: in the journal, who has it                    |
+| fenced             | live, or not too often while restored | FIND_OWNER: the journal names it                    |
 | fenced             | too often while it was restored       | FAIL                                                |
 | stale read         | of an input, too often at one place   | FAIL: its records are lost, or a broker is stuck    |
 | outage or doubt    |                                       | RESTORE_LATER: the journal says what happened       |
@@ -81,9 +81,8 @@ class Reactions:
             return Reaction.FAIL if self._fences[task] > MAX_FENCES else Reaction.FIND_OWNER
         if isinstance(error, StaleReadError) and live:
             before, times = self._stale.get(task, ("", 0))
-            times = (
-                times + 1 if before == error.message else 1
-            )  # the message differs, so the task has made progress
+            # Another message means that the task has made progress.
+            times = times + 1 if before == error.message else 1
             self._stale[task] = error.message, times
             if times > MAX_STALE:
                 return Reaction.FAIL

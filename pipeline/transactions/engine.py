@@ -119,9 +119,9 @@ class TransactionEngine:
         """Step 3: enqueue records; plain tuples in the field order of Output are accepted."""
         self._client().send(outputs)
 
-    def append(self, place: TopicPartition, chunks: Sequence[bytes], key: bytes | None = None) -> None:
+    def append(self, partition: TopicPartition, chunks: Sequence[bytes], key: bytes | None = None) -> None:
         """Step 3: enqueue records for this partition, in order."""
-        self._client().append(place, chunks, key)
+        self._client().append(partition, chunks, key)
 
     def flush(self) -> int:
         """Step 4: wait until every record is delivered. Returns the first appended offset; -1 if there is none."""
@@ -150,15 +150,15 @@ class TransactionEngine:
             return error
         return None
 
-    def barrier(self, places: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The ends of `places` according to their leaders. After a slow abort, a fence is due.
+    def barrier(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The ends of `partitions` according to their leaders. After a slow abort, a fence is due.
 
         No committed reader ever sees the records. A crash leaves an open transaction, which the next fence aborts.
         """
         self.begin()
         producer = self._client()
-        for place in places:
-            producer.append(place, [BARRIER], BARRIER)
+        for partition in partitions:
+            producer.append(partition, [BARRIER], BARRIER)
         producer.flush()
         ends = producer.appended_at()
         self._fence_due = self._end(producer.abort, None) >= self._slow_s

@@ -29,7 +29,7 @@ _POLL_S = 0.1
 
 
 def prove_read(
-    place: TopicPartition,
+    partition: TopicPartition,
     end_read: int,
     offset: int,
     *,
@@ -37,24 +37,26 @@ def prove_read(
     clock: Clock,
     timeout_s: float,
 ) -> None:
-    """Prove, in an open transaction, that `place` ended at `end_read` when that was read after the same fence.
+    """Prove, in an open transaction, that `partition` ended at `end_read` when that was read after the same fence.
 
     `offset`: the leader's offset of our own record. Raises AbortableError if a record was committed in between, or if
     no reader sees the partition up to that offset within `timeout_s`.
     """
     try:
-        unseen = _holds_records(place, end_read, offset, journals=journals, clock=clock, timeout_s=timeout_s)
+        unseen = _holds_records(
+            partition, end_read, offset, journals=journals, clock=clock, timeout_s=timeout_s
+        )
     except (StaleReadError, UnreachableError) as error:
         raise AbortableError(error.message, hint=error.hint) from error
     if unseen:
         raise AbortableError(
-            f"{place}: records were committed between offset {end_read}, which a broker reported as the end, and "
+            f"{partition}: records were committed between offset {end_read}, which a broker reported as the end, and "
             f"{offset}: that broker is a stale leader"
         )
 
 
 def _holds_records(
-    place: TopicPartition,
+    partition: TopicPartition,
     start: int,
     end: int,
     *,
@@ -75,21 +77,21 @@ def _holds_records(
         unanswered: PipelineError | None = None
         try:
             with closing(journals()) as reader:
-                seen = reader.bounds(place).stable_end
+                seen = reader.bounds(partition).stable_end
                 if seen >= end:
-                    return next(iter(reader.read(place, start, end)), None) is not None
+                    return next(iter(reader.read(partition, start, end)), None) is not None
         except (RetriableError, UnreachableError) as error:
             unanswered = error
         if deadline.pause():
             continue
         if unanswered is not None:
             raise UnreachableError(
-                f"{place}: no broker answered a read of records below offset {end} within {timeout_s:.0f} s: "
+                f"{partition}: no broker answered a read of records below offset {end} within {timeout_s:.0f} s: "
                 f"{unanswered.message}",
                 hint=unanswered.hint or "check the brokers",
             )
         raise StaleReadError(
-            f"{place}: readers see it end at {seen}, below the offset {end} that its leader gave to our own record",
+            f"{partition}: readers see it end at {seen}, below the offset {end} that its leader gave to our own record",
             hint="a broker may be a stale leader, without a connection to the controllers: check the brokers, and "
             "restart it",
         )

@@ -59,8 +59,8 @@ ROWS = [
         "a gap is taken for empty before any reader has seen it",
         pipeline.transactions.proof._holds_records,
         "                if seen >= end:\n"
-        "                    return next(iter(reader.read(place, start, end)), None) is not None\n",
-        "                return next(iter(reader.read(place, start, min(seen, end))), None) is not None\n",
+        "                    return next(iter(reader.read(partition, start, end)), None) is not None\n",
+        "                return next(iter(reader.read(partition, start, min(seen, end))), None) is not None\n",
         "tests/runtime/restore/test_stale_reads.py two_stale_readers",
     ),
     Broken(

@@ -57,9 +57,8 @@ def merged(
                 continue
             if record.offset() <= lasts[partition]:
                 waiting[partition].append(record)
-            if (
-                record.offset() >= lasts[partition]
-            ):  # greater if compaction has removed the last record meanwhile
+            # It is greater if compaction has removed the last record meanwhile.
+            if record.offset() >= lasts[partition]:
                 unread.discard(partition)
         yield from _while_known(waiting, unread)
         ahead = {p for p in unread if len(waiting[p]) >= _AHEAD}

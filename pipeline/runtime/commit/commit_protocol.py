@@ -108,9 +108,9 @@ class Publisher:
         """Write a barrier, so that the journal's leader reports the end: `TaskFence.barrier`."""
         self._fence.barrier()
 
-    def end_of(self, place: TopicPartition) -> int:
+    def end_of(self, partition: TopicPartition) -> int:
         """The end of a partition of the task, from an aborted record. Raises FencedError, UnreachableError."""
-        return self._fence.end_of(place)
+        return self._fence.end_of(partition)
 
     def take(self, store: AppliedTo, head: JournalEntry, applied: AppliedPosition, end: int) -> None:
         """Continue after `head`, which `store` has applied. `end`: the journal's end, as read after the fence."""

@@ -64,12 +64,12 @@ class TaskFence:
             raise self.tail_lost(f"ends at offset {end}, below {self.known_end}")
         self.known_end = end + 1
 
-    def end_of(self, place: TopicPartition) -> int:
+    def end_of(self, partition: TopicPartition) -> int:
         """The end of a partition of the task, from an aborted record. Raises FencedError, UnreachableError."""
         reason = ""
         for _ in range(MAX_BARRIERS):
             try:
-                ends = self.engine.barrier([place])
+                ends = self.engine.barrier([partition])
             except (AbortableError, UnknownOutcomeError) as error:
                 reason = error.message
                 if self.stopping:
@@ -78,8 +78,8 @@ class TaskFence:
                 continue
             if self.engine.fence_due:
                 self.fence()
-            return ends[place]
-        raise UnreachableError(f"task {self._task}: {place} cannot be written to: {reason}")
+            return ends[partition]
+        raise UnreachableError(f"task {self._task}: {partition} cannot be written to: {reason}")
 
     def tail_lost(self, what: str) -> FatalTaskError:
         """The error for a journal that ends below an end that its leader reported before."""

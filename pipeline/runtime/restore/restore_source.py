@@ -1,9 +1,10 @@
 """Chooses the state that a restore starts from, and installs it: `choose`.
 
-    1 read the local state, and the journal's entry at its position 2 unless these match: read the checkpoints of the
-    journal's last CHECKPOINT entry, and the entries at their positions 3 decide (core.recovery.plan_restore) 4
-    download and verify the checkpoint; a damaged one is refused, and 3 decides again 5 move the local state away,
-    install the downloaded one, and read its position
+    1 read the local state, and the journal's entry at its position
+    2 unless these match: read the checkpoints of the last CHECKPOINT entry, and the entries at their positions
+    3 decide (`core.recovery.plan_restore`)
+    4 download and verify the checkpoint; a damaged one is refused, and 3 decides again
+    5 move the local state away, install the downloaded one, and read its position
 
 Only checkpoints that the journal names are considered: other objects in the store may be those of a fenced worker.
 A crash before 5 changes nothing. A crash in 5 leaves no local state, and the next start downloads again.
@@ -88,8 +89,8 @@ def choose(
         first = at_local if fits else first_entry(task, reader, start, end)
         last_seq = _last_seq(task, reader, start, end) if local.applied is not None and not fits else None
         facts = JournalFacts(first, at_local, end, start, last_seq)
-        # After a loss, nothing is restored. The last CHECKPOINT entry is searched at the end, which may be a partial
-        # entry.
+        # After a loss, nothing is restored, and the journal's end may be a part of an entry: do not read checkpoints
+        # from it.
         lost = tail_is_lost(local.applied, cluster_id, facts)
         candidates = [] if fits or lost else registered(task, reader, start, end)  # 2
         if candidates and environment.checkpoints is None:
@@ -108,9 +109,8 @@ def choose(
             try:
                 return _bring(task, plan, local, cluster_id, environment, progress)
             except DamagedCheckpointError as error:
-                if not environment.stores.exists(
-                    task
-                ):  # it was set aside for a checkpoint that was found to be damaged
+                # It does not exist if it was set aside for a checkpoint that was then found to be damaged.
+                if not environment.stores.exists(task):
                     local = _Local()
                 candidates = _refuse(task, plan, candidates, error, environment)
             except CheckpointStoreError as error:
@@ -158,9 +158,8 @@ def from_checkpoint(
 
 def _open_local(task: TaskId, store: Store | None, environment: Environment) -> _Local:
     try:
-        if store is None and environment.stores.exists(
-            task
-        ):  # a restore that fails must not leave a new directory
+        # `open` would create a missing directory, and a restore that fails must not leave a new one.
+        if store is None and environment.stores.exists(task):
             store = environment.stores.open(task)
         data = store.position() if store is not None else None
         applied = decode_position(data, f"the state of task {task}") if data is not None else None

@@ -175,9 +175,8 @@ class Processor:
         single = bindings[0].function if len(bindings) == 1 else None
         binding = bindings[0]
         make = self._make
-        fresh = (
-            not topic.value.immutable
-        )  # a handler may change its event; the next handler gets its own copy
+        # A handler may change a mutable value, so each handler gets its own copy.
+        fresh = not topic.value.immutable
         mark = len(outputs)
         while True:
             try:

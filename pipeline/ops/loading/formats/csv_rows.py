@@ -71,9 +71,8 @@ class CsvRows(FileRows):
     def _sampled(self, sample: list[bytes]) -> tuple[str, ...] | None:
         """The columns that are text; None if the file has no row, so that the next file decides."""
         rows: list[list[str]] = []
-        with suppress(
-            csv.Error, UnicodeDecodeError
-        ):  # a truncated or invalid row is reported when it is read again
+        # A truncated or invalid row is reported when it is read again.
+        with suppress(csv.Error, UnicodeDecodeError):
             rows.extend(csv.reader(map(bytes.decode, sample), strict=True))
         below = [row for row in rows if row][1:]
         if not below and sum(map(len, sample)) < _SAMPLE_BYTES:

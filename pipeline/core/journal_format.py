@@ -35,6 +35,7 @@ __all__ = [
     "JournalEntry",
     "assemble",
     "begins_entry",
+    "chain_after",
     "encode_entry",
     "make_journal_entry",
 ]
@@ -172,6 +173,11 @@ def encode_entry(entry: Entry, previous_chain: bytes, max_chunk_bytes: int) -> t
 def begins_entry(chunk: bytes) -> bool:
     """Whether this is the first chunk of an entry, where a read can start in the middle of a journal."""
     return len(chunk) >= _ENVELOPE.header_size and _FIELDS.unpack(_ENVELOPE.fields_of(chunk))[1] == 0
+
+
+def chain_after(previous_chain: bytes, chunks: Sequence[bytes]) -> bytes:
+    """The chain value that the entry in these chunks has if it follows one with chain value `previous_chain`."""
+    return _next_chain(previous_chain, b"".join(map(_ENVELOPE.open, chunks)))
 
 
 def make_journal_entry(entry: Entry, chain: bytes, offset: int, chunks: Sequence[bytes]) -> JournalEntry:

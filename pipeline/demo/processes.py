@@ -78,10 +78,11 @@ class Processes:
         self._directory = directory
         checkpoints = workspace / "checkpoints"
         checkpoints.mkdir()
+        self.store = checkpoints.as_uri()
         # So short an interval that a task has a checkpoint before its worker loses its disk.
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
-            "PIPELINE_CHECKPOINT_STORE": checkpoints.as_uri(),
+            "PIPELINE_CHECKPOINT_STORE": self.store,
             "PIPELINE_CHECKPOINT_INTERVAL_S": "10",
         }
         self._children: list[subprocess.Popen[bytes]] = []

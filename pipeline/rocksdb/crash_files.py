@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError, InvariantError
 from pipeline.ports import Ending
 from pipeline.rocksdb.forks import Held, in_children
 
-__all__ = ["FATAL_SIGNALS", "CrashFiles"]
+__all__ = ["FATAL_SIGNALS", "CrashFiles", "process_in"]
 
 FATAL_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
 
@@ -42,6 +42,18 @@ _AT = 128
 _HANDLING = struct.Struct("<Hqq")
 _PLACE = _AT + _HANDLING.size
 _NOTHING = b"\0\0"
+
+
+def process_in(directory: Path) -> str | None:
+    """The name of the process that runs, or ran last, in `<state_dir>/<app>`; None if it cannot be read."""
+    try:
+        note = (directory / _DIRECTORY / "note").read_bytes()
+    except OSError:
+        return None
+    if len(note) != _NOTE_BYTES:
+        return None
+    version, _, _, length, name = _HEAD.unpack_from(note)
+    return name[:length].decode(errors="replace") if version == _VERSION and length else None
 
 
 class CrashFiles:

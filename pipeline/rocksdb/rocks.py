@@ -29,9 +29,9 @@ from pipeline.rocksdb.forks import Held
 from pipeline.rocksdb.snapshots import RocksStaged, put_away, remove_leftovers
 from pipeline.rocksdb.store import RocksStore, RocksView
 
-__all__ = ["RocksStores", "open_database"]
+__all__ = ["CLAIM", "RocksStores", "open_database"]
 
-_CLAIM = ".worker"
+CLAIM = ".worker"  # locked by the worker, and contains its process id
 _READ_ONLY_ATTEMPTS = 50
 
 
@@ -51,7 +51,7 @@ class RocksStores:
         """
         if app in self._claims:
             return
-        path = self._root / app / _CLAIM
+        path = self._root / app / CLAIM
         try:
             make_private(path.parent)
             close_to_others(path.parent)

@@ -193,6 +193,10 @@ class _RestoredJournalTask:
     def proof_s(self) -> float:
         return self.restored.proof_s
 
+    @property
+    def copy_s(self) -> float:
+        return self.restored.copy_s
+
     def live(self) -> LiveTask:
         return self.backend.live(self.restored.publisher.task, self.restored)
 

@@ -141,6 +141,11 @@ class RestoredTask(Protocol):
         """The seconds of it that proving the reads current took."""
         ...
 
+    @property
+    def copy_s(self) -> float:
+        """The seconds of it that copying a checkpoint took."""
+        ...
+
     def live(self) -> LiveTask:
         """Start processing, on the processing thread."""
         ...

@@ -37,8 +37,8 @@ class RestorePhase(Enum):
 class RestoreProgress:
     """The counts of one restore. Several threads may report and read at once.
 
-    `copy_bytes`, `copied_bytes`: of a checkpoint's files. `replay_offsets`, `replayed_offsets`: of the journal;
-    markers have offsets, too. `replayed_entries`, `replayed_bytes`.
+    `copy_bytes`, `copied_bytes`: of a checkpoint's files. `copy_s`: how long copying took. `replay_offsets`,
+    `replayed_offsets`: of the journal; markers have offsets, too. `replayed_entries`, `replayed_bytes`.
     """
 
     def __init__(self, task: TaskId, clock: Clock, log: Logger) -> None:
@@ -49,6 +49,7 @@ class RestoreProgress:
         self._phase_began_s = clock.monotonic_s()
         self._next_log_s = self._phase_began_s + LOG_INTERVAL_S
         self.phase = RestorePhase.CHOOSING
+        self.copy_s = 0.0
         self.copy_bytes = 0
         self.copied_bytes = 0
         self.replay_offsets = 0
@@ -103,8 +104,10 @@ class RestoreProgress:
         return max(0, round(self.replayed_bytes * (self.replay_offsets - done) / done))
 
     def _begin(self, phase: RestorePhase) -> None:
-        self.phase = phase
-        self._phase_began_s = self._clock.monotonic_s()
+        now = self._clock.monotonic_s()
+        if self.phase is RestorePhase.COPYING:
+            self.copy_s += now - self._phase_began_s
+        self.phase, self._phase_began_s = phase, now
 
     def _log_when_due(self) -> None:
         now = self._clock.monotonic_s()

@@ -299,6 +299,7 @@ class TaskLifecycle:
                 restored_from=ready.start,
                 replayed_entries=ready.replayed,
                 restore_s=round(ready.seconds, 3),
+                copy_s=round(ready.copy_s, 3),
                 proof_ms=round(ready.proof_s * 1000, 1),
             )
         return moved

@@ -67,6 +67,7 @@ class RestoredState:
     start: str
     seconds: float
     proof_s: float
+    copy_s: float = 0.0  # of a checkpoint
 
 
 def restore(
@@ -150,7 +151,14 @@ class _Restore:
                     self._environment.steps.reached(Step.AFTER_ACQUIRE, self._task)
                     seconds = self._environment.clock.monotonic_s() - began
                     return RestoredState(
-                        publisher, read.store, applied, read.replayed, read.start, seconds, publisher.proof_s
+                        publisher,
+                        read.store,
+                        applied,
+                        read.replayed,
+                        read.start,
+                        seconds,
+                        publisher.proof_s,
+                        self._progress.copy_s,
                     )
         except BaseException:
             publisher.close()

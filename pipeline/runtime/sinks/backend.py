@@ -248,6 +248,7 @@ class _Claimed:
     applied: Hold
     seconds: float
     proof_s: float = 0.0  # the lock on the rows of positions is the proof
+    copy_s: float = 0.0  # there are no checkpoints
     start: str = POSITIONS
     replayed: int = 0
 

@@ -13,11 +13,14 @@ LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-ann
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo test test-kills test-outages test-stale-leader test-containers test-old-kafka lint docs bench release-check lock clean
+.PHONY: demo drills test test-kills test-outages test-stale-leader test-containers test-old-kafka lint docs bench release-check lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
 	$(BIN)/python -m examples.flights.demo $(DEMO)
+
+drills: $(INSTALLED) $(FLIGHTS)  ## failures rehearsed on the flights app; reports in build/drills
+	timeout 1200 $(BIN)/python -m tools.drills $(DRILLS)
 
 test: $(INSTALLED)  ## the test suite, three files at a time, each side on a Kafka of its own
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)

@@ -34,6 +34,7 @@ __all__ = [
     "DEFAULT_TOPICS_DIR",
     "MAX_PORT",
     "WORKER_STARTUP_WAIT_S",
+    "DrillSettings",
     "HttpSettings",
     "KafkaSettings",
     "ProducerSettings",
@@ -84,6 +85,7 @@ Amount = Annotated[float, Meta(ge=0, description="a number, 0 or more")]
 MAX_PORT = 65_535
 Port = Annotated[int, Meta(ge=0, le=MAX_PORT, description=f"a port up to {MAX_PORT}, or 0")]
 PositiveAmount = Annotated[float, Meta(gt=0, description="a number above 0")]
+Names = Annotated[tuple[str, ...], Meta(description="a list of names")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +304,44 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DrillSettings:
+    """The settings of `pipeline drill`. A worker does not read them.
+
+    Attributes:
+        allow: The apps whose workers drills may harm. Without its name here, an app is never drilled.
+        directory: Where reports and the intent file are written.
+        poison_topics: Input topics to which `poison-record` may write a record that no handler can decode. The record
+            stays in the topic, and every other reader of the topic gets it, too.
+        broker_dir: The data directory of the broker that `broker-restart` and `broker-down` may stop. Empty: that of
+            `pipeline broker start` for the port of the Kafka in use.
+        steady_s: How long the app is observed before a fault. In seconds.
+        rto_s: The recovery time objective: how long an affected task may be without a commit. In seconds.
+        pause_s: How long a task that the fault should not affect may be without a commit. In seconds.
+        timeout_s: When a drill gives up waiting for the recovery. It then restores what it changed. In seconds.
+
+    Raises:
+        ConfigError: A value is not allowed.
+
+    Example:
+        ```python
+        DrillSettings(allow=("flights",), rto_s=30)
+        ```
+    """
+
+    allow: Names = ()
+    directory: Path = Path(".pipeline/drills")
+    poison_topics: Names = ()
+    broker_dir: str = ""
+    steady_s: PositiveAmount = 5.0
+    rto_s: PositiveAmount = 60.0
+    pause_s: PositiveAmount = 5.0
+    timeout_s: PositiveAmount = 180.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "drills")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of one process.
 
@@ -310,6 +350,7 @@ class Settings:
         worker: The settings of a worker.
         producer: The settings of producers.
         http: The HTTP port of a worker.
+        drills: The settings of `pipeline drill`.
 
     Example:
         ```python
@@ -321,15 +362,19 @@ class Settings:
     worker: WorkerSettings = WorkerSettings()
     producer: ProducerSettings = ProducerSettings()
     http: HttpSettings = HttpSettings()
+    drills: DrillSettings = DrillSettings()
 
 
-SettingsT = TypeVar("SettingsT", WorkerSettings, ProducerSettings, HttpSettings)
+SettingsT = TypeVar("SettingsT", WorkerSettings, ProducerSettings, HttpSettings, DrillSettings)
 
 # The sections of settings of ours: their class, and what their environment variables begin with.
-_SECTIONS: Mapping[str, tuple[type[WorkerSettings | ProducerSettings | HttpSettings], str]] = {
+_SECTIONS: Mapping[
+    str, tuple[type[WorkerSettings | ProducerSettings | HttpSettings | DrillSettings], str]
+] = {
     "worker": (WorkerSettings, PREFIX),
     "producer": (ProducerSettings, f"{PREFIX}PRODUCER_"),
     "http": (HttpSettings, f"{PREFIX}HTTP_"),
+    "drills": (DrillSettings, f"{PREFIX}DRILLS_"),
 }
 _HTTP_FLAGS = {"http_host": "host", "http_port": "port"}
 _KAFKA = f"{PREFIX}KAFKA"
@@ -378,6 +423,7 @@ def load_settings(
     worker, worker_sources = _found("worker", document, environ, path)
     producer, producer_sources = _found("producer", document, environ, path)
     http, http_sources = _found("http", document, environ, path)
+    drills, drill_sources = _found("drills", document, environ, path)
     for name, value in flags.items():
         values, sources = (http, http_sources) if name in _HTTP_FLAGS else (worker, worker_sources)
         setting = _HTTP_FLAGS.get(name, name)
@@ -387,6 +433,7 @@ def load_settings(
         worker=_built(WorkerSettings, "worker", worker, worker_sources),
         producer=_built(ProducerSettings, "producer", producer, producer_sources),
         http=_built(HttpSettings, "http", http, http_sources),
+        drills=_built(DrillSettings, "drills", drills, drill_sources),
     )
 
 

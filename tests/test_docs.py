@@ -17,7 +17,15 @@ from typer.main import get_command
 from benchmarks.__main__ import NAMES as BENCHMARKS
 from pipeline.app import declared_app
 from pipeline.cli.main import assemble
-from pipeline.config import OWNED_PROPERTIES, HttpSettings, ProducerSettings, WorkerSettings, load_settings
+from pipeline.config import (
+    OWNED_PROPERTIES,
+    DrillSettings,
+    HttpSettings,
+    ProducerSettings,
+    WorkerSettings,
+    load_settings,
+)
+from pipeline.drills.catalog import DRILLS
 from pipeline.errors import ConfigError
 from pipeline.http import server
 from pipeline.http.families import FAMILIES
@@ -33,7 +41,7 @@ DOCUMENTS = sorted(
 )
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 # Commands that the documents say are not there. One that comes to be must leave this set, and those sentences.
-NOT_THERE = frozenset({"doctor", "drill"})
+NOT_THERE = frozenset({"doctor"})
 SHELL_OPERATORS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "2>", "<"})
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -327,6 +335,22 @@ def test_the_limits_of_the_http_port_are_documented() -> None:
 
 def _unused() -> Any:
     raise AssertionError("no request is made")
+
+
+def test_every_drill_setting_is_documented_with_its_default() -> None:
+    """What a drill may do is decided here."""
+    documented = {
+        _unquoted(row[0]): _unquoted(row[1])
+        for row in _table(ROOT / "docs" / "reference" / "configuration.md", "## [drills]")
+    }
+    actual = {field.name: str(field.default) for field in dataclasses.fields(DrillSettings)}
+    assert documented == {name: "" if default == "()" else default for name, default in actual.items()}
+
+
+def test_every_drill_is_documented() -> None:
+    """An operator chooses from the page, and must find what `pipeline drill list` shows."""
+    rows = _table(ROOT / "docs" / "how-to" / "drills.md", "## The drills")
+    assert [_unquoted(row[0]) for row in rows] == list(DRILLS)
 
 
 def test_every_property_that_cannot_be_set_is_documented() -> None:

@@ -19,7 +19,17 @@ from rich.table import Table
 from examples.flights.outputs import Outputs, Poll, TopicPartition
 from pipeline.demo.processes import DemoError, Processes, Worker
 
-__all__ = ["APP", "LOADS", "PARTITIONS", "Fault", "Story", "input_partitions", "output_partitions", "show"]
+__all__ = [
+    "APP",
+    "LOADS",
+    "PARTITIONS",
+    "Fault",
+    "Story",
+    "input_partitions",
+    "load_options",
+    "output_partitions",
+    "show",
+]
 
 APP = "examples.flights.app:app"
 PARTITIONS = 12
@@ -184,11 +194,7 @@ class Story:
         return next(worker for worker in self._processes.alive if worker.name == self._victim)
 
     def _load(self, topic: str, archive: Path) -> None:
-        self._loaders[topic] = self._processes.loader(
-            topic, archive,
-            "--format", "csv", "--key", LOADS[topic], "--null", "NA", "--timestamp", "time_hour",
-            "--on-missing-key", "null", "--rate", str(RATE),
-        )  # fmt: skip
+        self._loaders[topic] = self._processes.loader(topic, archive, *load_options(topic, RATE))
 
     def _ended(self, *loaders: subprocess.Popen[bytes]) -> bool:
         if any(loader.poll() not in {None, 0} for loader in loaders):
@@ -204,6 +210,14 @@ class Story:
 
     def _say(self, text: str) -> None:
         self._console.print(text)
+
+
+def load_options(topic: str, rate: int) -> list[str]:
+    """The options of `pipeline produce` for a topic of LOADS."""
+    return [
+        "--format", "csv", "--key", LOADS[topic], "--null", "NA", "--timestamp", "time_hour",
+        "--on-missing-key", "null", "--rate", str(rate),
+    ]  # fmt: skip
 
 
 def input_partitions(topic: str) -> list[TopicPartition]:

@@ -34,6 +34,7 @@ COMMANDS = {
     "journal": "journal:journal_app",
     "debug": "debug:debug",
     "checkpoints": "checkpoints:checkpoints_app",
+    "drill": "drill:drill_app",
     "broker": "broker:broker_app",
     "topics": "topics:topics_app",
     "produce": "produce:produce",
@@ -50,6 +51,7 @@ GROUPS = {
     "Start": ("new", "demo"),
     "Run and inspect an app": ("worker", "status", "table", "journal", "debug", "checkpoints"),
     "Repair and change an app": ("deadletters", "reset", "migrate"),
+    "Rehearse failures": ("drill",),
     "Topics and records": ("topics", "produce", "loads", "consume"),
     "Development and help": ("broker", "ring", "runbook"),
 }
@@ -61,6 +63,8 @@ _EXIT_CODES = {
     3: "Kafka is unreachable",
     4: "`topics plan --check` found differences",
     5: "a newer process has this worker id",
+    6: "a drill was aborted",
+    7: "a drill could not be undone",
     130: "ended by Ctrl-C",
 }
 _COMPLETION = "_PIPELINE_COMPLETE"  # set by the completion scripts of shells

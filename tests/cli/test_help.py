@@ -86,7 +86,7 @@ def test_the_first_page_lists_the_commands_and_exit_codes() -> None:
     assert sorted(listed) == sorted(COMMANDS)
     assert "..." not in shown_groups
     codes = re.findall(r"^  (\d+) +\w|^  (\d+) +`", shown.partition("Exit codes:\n")[2], re.MULTILINE)
-    assert [int(plain or quoted) for plain, quoted in codes] == [0, 1, 2, 3, 4, 5, 130]
+    assert [int(plain or quoted) for plain, quoted in codes] == [0, 1, 2, 3, 4, 5, 6, 7, 130]
 
 
 @pytest.mark.parametrize(

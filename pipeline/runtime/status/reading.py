@@ -37,7 +37,7 @@ from pipeline.runtime.status.dead_letter_tallies import letters_by_group, read_t
 from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.problems import late_groups, letter_problems, problems_of
 
-__all__ = ["RESTORE_S", "read_status"]
+__all__ = ["read_status"]
 
 READS_AT_ONCE = 8
 # From this lag on, offsets are counted; below it, records.

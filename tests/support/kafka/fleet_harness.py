@@ -65,6 +65,7 @@ class FleetBench:
         self._directory = directory
         self.processes: list[Process] = []
         self._disks: dict[str, str] = {}
+        self.package: Path | None = None  # the directory of the package that the workers run; None: this one
 
     def start(self, worker: str, *, empty_disk: bool = False, state: str | None = None) -> Process:
         """Start a process. `state`: the name of its disk; by default the worker's own."""
@@ -77,6 +78,7 @@ class FleetBench:
                     "--kafka", self.bench.servers, "--worker-id", worker,
                     "--state-dir", str(self._directory / "disks" / disk), "--commit-interval-ms", "50",
                 ],
+                cwd=self.package,
                 env={**os.environ, "SUMS_PREFIX": self.bench.prefix, "SUMS_GROUPS": " ".join(self.bench.groups)},
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             )  # fmt: skip

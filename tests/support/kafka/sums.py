@@ -36,7 +36,7 @@ sums = app.topic(f"{PREFIX}-sums", key=str, value=Sum)
 totals = app.table("totals", key=str, value=Sum)
 
 
-@app.handler(amounts)
+@app.handler(amounts, on_error="dead_letter" if os.environ.get("SUMS_LETTERS") else "stop")
 def add(event: Event[str, Amount], ctx: Context) -> None:
     """Add to the key's sum and publish it."""
     table = ctx.table(totals)

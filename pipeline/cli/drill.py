@@ -1,0 +1,300 @@
+"""`pipeline drill`: rehearses failures on live workers, and reports what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.api.app import DeclaredApp
+from pipeline.cli.drill_reports import report_app, show_report
+from pipeline.cli.lookup import find_app
+from pipeline.cli.options import (
+    CommandWait,
+    JsonOption,
+    KafkaOption,
+    confirm,
+    counted,
+    kafka_settings,
+    print_json,
+    say,
+)
+from pipeline.cli.tables import Column, print_table
+from pipeline.config import Settings, load_settings
+from pipeline.drills.catalog import DRILLS, find_drill
+from pipeline.drills.conditions import MEASURES, parse_conditions
+from pipeline.drills.drill import Drill, Options, Plan
+from pipeline.drills.intent import IntentFile, undo
+from pipeline.drills.observation import short
+from pipeline.drills.report import Report
+from pipeline.drills.reports import Reports
+from pipeline.drills.runner import Runner
+from pipeline.drills.suite import read_suite
+from pipeline.errors import ConfigError, InputError, PipelineError
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.object_store.checkpoint_store import open_checkpoint_store
+from pipeline.ports import SystemClock
+
+__all__ = ["drill_app"]
+
+ABORTED = 6
+NOT_RESTORED = 7
+_CODES = {"held": 0, "deviated": 1, "aborted": ABORTED, "not restored": NOT_RESTORED}
+
+drill_app = typer.Typer(
+    help="Rehearse failures on live workers, and report what they cost.", no_args_is_help=True
+)
+drill_app.add_typer(report_app, name="report")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The drill, as in pipeline drill list.")]
+AppOption = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="APP",
+        help="The app, by its name or as MODULE:APP. Default: the one in drills.allow.",
+        show_default=False,
+    ),
+]
+WorkerOption = Annotated[
+    str, typer.Option("--worker", metavar="ID", help="The worker to harm. Default: one with the most tasks.")
+]
+TaskOption = Annotated[
+    int | None,
+    typer.Option("--task", metavar="N", help="The task, for drills on one. Default: any.", min=0),
+]
+SecondsOption = Annotated[
+    float | None,
+    typer.Option("--seconds", help="How long the fault lasts. Default: as the drill describes.", min=0.1),
+]
+MaxTasksOption = Annotated[
+    int | None,
+    typer.Option("--max-tasks", metavar="N", help="Refuse if more tasks would be affected.", min=0),
+]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+
+
+@drill_app.command("list")
+def list_(json: JsonOption = False) -> None:
+    """Show all drills."""
+    if json:
+        print_json([{"name": name, "summary": drill.summary} for name, drill in DRILLS.items()])
+        return
+    print_table((Column("drill"), Column("what it does")), ([n, d.summary] for n, d in DRILLS.items()))
+
+
+@drill_app.command("plan")
+def plan_(
+    name: NameArgument,
+    app: AppOption = None,
+    worker: WorkerOption = "",
+    task: TaskOption = None,
+    seconds: SecondsOption = None,
+    max_tasks: MaxTasksOption = None,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what a drill would do: targets, affected tasks, and the predicted seconds. Changes nothing.
+
+    A drill whose precondition is not met is refused with the reason, and the exit code is 1.
+    """
+    with _open(app, kafka) as place:
+        options = Options(worker, task, seconds, max_tasks, app or "")
+        plan, met = place.runner.plan(find_drill(name, place.declared), options)
+        if json:
+            print_json(_plan_document(name, plan, met))
+        else:
+            _show_plan(name, plan, met)
+
+
+@drill_app.command("run")
+def run_(
+    name: NameArgument,
+    app: AppOption = None,
+    worker: WorkerOption = "",
+    task: TaskOption = None,
+    seconds: SecondsOption = None,
+    max_tasks: MaxTasksOption = None,
+    abort_if: Annotated[
+        str,
+        typer.Option(
+            "--abort-if",
+            metavar="EXPR",
+            help=f"Abort when this comparison is true. Measures: {', '.join(MEASURES)}.",
+        ),
+    ] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why it is run, for the report.")] = "",
+    yes: YesOption = False,
+    kafka: KafkaOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run a drill on the live workers of this host, and write its report.
+
+    The exit code is 0 if the hypothesis held, 1 if the app deviated from it or the drill was refused, 6 if it was
+    aborted, and 7 if not everything could be restored.
+    """
+    conditions = parse_conditions(abort_if) if abort_if else ()
+    with _open(app, kafka) as place:
+        options = Options(worker, task, seconds, max_tasks, app or "", reason, conditions)
+        report = _run(place, find_drill(name, place.declared), options, yes=yes)
+        if json:
+            print_json(report)
+        else:
+            show_report(report)
+    raise typer.Exit(_CODES[report.verdict])
+
+
+@drill_app.command("suite")
+def suite_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A TOML file that lists drills.")],
+    app: AppOption = None,
+    yes: YesOption = False,
+    kafka: KafkaOption = None,
+) -> None:
+    """Run the drills of a file, one after the other. A drill that is not restored ends the suite.
+
+    The exit code is the most serious one of its drills. A refused drill counts as 1.
+    """
+    suite = read_suite(file)
+    codes = []
+    with _open(app, kafka) as place:
+        drills = [find_drill(each.name, place.declared) for each in suite.drill]
+        confirm(f"run {counted(len(drills), 'drill')} on app {place.app}?", yes=yes)
+        for drill, each in zip(drills, suite.drill, strict=True):
+            say(f"--- {drill.name}")
+            try:
+                report = _run(place, drill, each.options(suite.reason, app or ""), yes=True)
+            except PipelineError as error:
+                say(f"error: {error}")
+                codes.append(error.exit_code)
+                continue
+            codes.append(_CODES[report.verdict])
+            say(f"{drill.name}: {report.verdict}")
+            if codes[-1] == NOT_RESTORED:
+                break
+    raise typer.Exit(max(codes))
+
+
+@drill_app.command("abort")
+def abort(app: AppOption = None) -> None:
+    """Ask the drill that runs to abort. It restores what it changed, and ends with exit code 6."""
+    settings = load_settings()
+    name = _app_name(app, settings)
+    intent = IntentFile(settings.drills.directory, name)
+    found = intent.read()
+    if found is None:
+        raise InputError(f"no drill of app {name} runs", hint="see pipeline drill report list")
+    if not found.driller.alive:
+        raise InputError(
+            f"the driller of {found.id} does not run any more",
+            hint=f"restore what it changed: pipeline drill undo --app {name}",
+        )
+    intent.ask_to_abort()
+    say(f"asked {found.id} to abort")
+
+
+@drill_app.command("undo")
+def undo_(app: AppOption = None) -> None:
+    """Restore what a drill has changed whose driller was killed. The exit code is 7 if something cannot be restored."""
+    settings = load_settings()
+    name = _app_name(app, settings)
+    intent = IntentFile(settings.drills.directory, name)
+    found = intent.read()
+    if found is None:
+        say(f"no drill of app {name} is open: there is nothing to restore")
+        return
+    if found.driller.alive:
+        raise InputError(
+            f"drill {found.id} runs, as process {found.driller.pid}", hint="end it: pipeline drill abort"
+        )
+    failed = False
+    for each in undo(found, SystemClock()):
+        say(f"{each.what}: {each.result}")
+        failed |= each.failed
+    if failed:
+        say(
+            f"not everything is restored\n  -> correct the cause, and run pipeline drill undo --app {name} again"
+        )
+        raise typer.Exit(NOT_RESTORED)
+    intent.end()
+    say(f"{found.id}: everything is restored")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a command needs of an app."""
+
+    app: str
+    declared: DeclaredApp | None
+    settings: Settings
+    runner: Runner
+
+
+@contextmanager
+def _open(app: str | None, kafka: str | None) -> Iterator[_Place]:
+    wait = kafka_settings(kafka)
+    settings = load_settings({"bootstrap_servers": kafka})
+    name = _app_name(app, settings)
+    declared = find_app(app) if app is not None and ":" in app else None
+    with (
+        closing(KafkaCluster(wait, CommandWait(wait))) as cluster,
+        closing(KafkaJournalReader(wait)) as reader,
+    ):
+        store = open_checkpoint_store(settings.worker.checkpoint_store)
+        runner = Runner(name, settings, cluster, reader, store, SystemClock(), say)
+        yield _Place(name, declared, settings, runner)
+
+
+def _app_name(app: str | None, settings: Settings) -> str:
+    """The name of the app. Raises ConfigError if it is not given and drills.allow does not name exactly one."""
+    if app is not None:
+        return find_app(app).name if ":" in app else app
+    if len(settings.drills.allow) == 1:
+        return settings.drills.allow[0]
+    known = ", ".join(settings.drills.allow)
+    raise ConfigError(
+        f"drills.allow names {'several apps: ' + known if known else 'no app'}, and --app is not given",
+        hint="add --app, or set allow under [drills] in pipeline.toml",
+    )
+
+
+def _run(place: _Place, drill: Drill, options: Options, *, yes: bool) -> Report:
+    def agreed(plan: Plan) -> None:
+        if not yes:
+            _show_plan(drill.name, plan, [])
+        confirm(f"run {drill.name} on app {place.app}?", yes=yes)
+
+    report, path = Reports(place.settings.drills.directory).save(place.runner.run(drill, options, agreed))
+    say(f"report: {path}")
+    return report
+
+
+def _show_plan(name: str, plan: Plan, met: list[str]) -> None:
+    for fact in met:
+        typer.echo(f"met: {fact}")
+    typer.echo(f"drill: {name}")
+    typer.echo(f"target: {plan.target}")
+    for action in plan.actions:
+        typer.echo(f"  - {action}")
+    typer.echo(f"effect: {plan.effect}")
+    if plan.tasks:
+        named = ", ".join(map(short, plan.tasks[:12])) + (" ..." if len(plan.tasks) > 12 else "")
+        typer.echo(f"affected: {counted(len(plan.tasks), 'task')}: {named}")
+        typer.echo(f"predicted: about {plan.predicted_s:.1f} s until the last of them commits again")
+
+
+def _plan_document(name: str, plan: Plan, met: list[str]) -> dict[str, object]:
+    return {
+        "drill": name,
+        "target": plan.target,
+        "actions": list(plan.actions),
+        "effect": plan.effect,
+        "tasks": [short(task) for task in plan.tasks],
+        "predicted_s": round(plan.predicted_s, 1),
+        "preconditions": met,
+    }

@@ -1,0 +1,330 @@
+"""The interface of a drill: `Drill`; what it may look at: `Scene`; and what it may do: `Run`.
+
+A drill is a class with a name, a hypothesis, preconditions, a plan, and one method that performs it from the fault to
+the recovery. `Run` notes how to undo each change before it is made. While a drill waits, `Run` observes the app, and
+ends the drill when an abort condition becomes true.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.config import Settings
+from pipeline.core.journal_format import EntryKind
+from pipeline.core.names import TaskId
+from pipeline.drills.conditions import Condition
+from pipeline.drills.intent import IntentFile, Step
+from pipeline.drills.observation import Observer, Sample, short
+from pipeline.drills.report import Effect, Evidence, Finding
+from pipeline.drills.workers import LocalWorker
+from pipeline.errors import InputError, PipelineError
+from pipeline.ports import CheckpointStore, Clock, Cluster, JournalReader
+from pipeline.runtime.restore_progress import predicted_restore_s
+from pipeline.runtime.status import TaskStatus
+
+__all__ = [
+    "AbortedError",
+    "Drill",
+    "Options",
+    "Plan",
+    "RefusedDrillError",
+    "Run",
+    "Scene",
+    "UnrecoveredError",
+]
+
+DETECT_S = 10.0  # Kafka removes a member 7 to 10 s after its end; the others then wait for join_delay_s
+START_S = 1.5  # of a worker process, until it asks for tasks
+_POLL_S = 0.1
+_SMALL_LAG = 50  # records that may be in a commit in progress
+
+
+class RefusedDrillError(PipelineError):
+    """A precondition is not met. Nothing was changed.
+
+    Attributes:
+        name: A short name of the reason, such as `not-allowed`.
+    """
+
+    def __init__(self, name: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(f"refused ({name}): {message}", hint=hint)
+        self.name = name
+
+
+class AbortedError(Exception):
+    """An abort condition has become true, or an operator has asked for it."""
+
+
+class UnrecoveredError(Exception):
+    """The app did not recover in time, or the fault did not take effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator has chosen.
+
+    Attributes:
+        worker: the worker to harm; empty: the one with the most tasks.
+        task: the task, for drills that are about one; None: the drill chooses.
+        seconds: how long a fault lasts; None: the drill's own duration.
+        max_tasks: the drill is refused if it would affect more tasks.
+        target: MODULE:APP, for drills that run code of the app; empty if only the app's name was given.
+        reason: why the drill is run, for the report.
+        abort_if: the abort conditions of the operator.
+        again_s: how long after a fault a restart by the driller begins.
+    """
+
+    worker: str = ""
+    task: int | None = None
+    seconds: float | None = None
+    max_tasks: int | None = None
+    target: str = ""
+    reason: str = ""
+    abort_if: Sequence[Condition] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a drill would do. `tasks`: those that it should affect. `predicted_s`: until the last of them commits."""
+
+    target: str
+    actions: Sequence[str]
+    effect: str
+    tasks: Sequence[TaskId]
+    predicted_s: float
+
+
+@dataclass
+class Scene:
+    """The app before a drill."""
+
+    app: str
+    settings: Settings
+    options: Options
+    cluster: Cluster
+    reader: JournalReader
+    clock: Clock
+    store: CheckpointStore | None
+    sample: Sample
+    workers: Sequence[LocalWorker]
+
+    def victim(self) -> LocalWorker:
+        """The worker to harm: the chosen one, or the one with the most tasks. Raises RefusedDrillError."""
+        known = ", ".join(each.worker for each in self.workers)
+        if self.options.worker:
+            for each in self.workers:
+                if each.worker == self.options.worker:
+                    return each
+            raise RefusedDrillError(
+                "worker-not-found",
+                f"no worker {self.options.worker} of app {self.app} runs on this host as this user",
+                hint=f"the workers here: {known or 'none'}. Run the drill on the worker's host",
+            )
+        if not self.workers:
+            raise RefusedDrillError(
+                "no-local-worker",
+                f"no worker of app {self.app} runs on this host as this user",
+                hint="run the drill on a worker's host, as the user of the worker",
+            )
+        return max(self.workers, key=lambda each: (len(self.tasks_of(each.worker)), each.worker))
+
+    def tasks_of(self, worker: str) -> list[TaskId]:
+        """The tasks that a worker runs."""
+        return [status.task for status in self.sample.status.tasks if status.worker == worker]
+
+    def statuses(self, tasks: Sequence[TaskId]) -> list[TaskStatus]:
+        """The status of these tasks."""
+        return [status for status in self.sample.status.tasks if status.task in tasks]
+
+    def require_another_worker(self) -> None:
+        """Raise RefusedDrillError unless another worker can take over."""
+        if len(self.sample.status.workers) < 2:
+            raise RefusedDrillError(
+                "one-worker",
+                f"app {self.app} has only one worker, so no other can take over its tasks",
+                hint="start a second worker",
+            )
+
+    def restore_s(self, tasks: Sequence[TaskId], *, empty_disk: bool) -> float:
+        """The predicted seconds of the restore of these tasks, as in the restore column of `pipeline status`."""
+        if not empty_disk:
+            return predicted_restore_s(0, 0)
+        return max((status.restore_s for status in self.statuses(tasks)), default=0.0)
+
+
+@dataclass
+class Run:
+    """A drill that runs. Every wait observes the app.
+
+    `injected_ms`: the fault. `healed_ms`: its end, if no task could commit until then. `struck_ms`: when the fault
+    reached a task, if it reached one after the other.
+
+    Raises AbortedError from any wait, and UnrecoveredError if a wait takes too long.
+    """
+
+    scene: Scene
+    observer: Observer
+    intent: IntentFile
+    say: Callable[[str], None]
+    conditions: Sequence[Condition]
+    predicted: Sequence[TaskId]
+    injected_ms: int = 0
+    healed_ms: int = 0
+    struck_ms: dict[TaskId, int] = field(default_factory=dict)
+    actions: list[str] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    deviations: list[str] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    compared: int = 0
+    equal: int = 0
+    fired: str = ""
+
+    @property
+    def clock(self) -> Clock:
+        return self.scene.clock
+
+    def will_undo(self, step: Step) -> None:
+        """Note how to undo the next change. It may be made when this returns."""
+        self.intent.add(step)
+
+    def act(self, what: str, *, fault: bool = True) -> None:
+        """Report an action. The first fault starts the clock of the recovery."""
+        now_ms = self.clock.wall_ms()
+        if fault and not self.injected_ms:
+            self.injected_ms = now_ms
+        after = f"{(now_ms - self.injected_ms) / 1000:6.1f} s" if self.injected_ms else "  before"
+        self.actions.append(what)
+        self.say(f"{after}  {what}")
+
+    def proves(self, text: str) -> None:
+        """Note a fact that shows that the fault took effect."""
+        self.evidence.append(Evidence(at_ms=self.clock.wall_ms(), text=text))
+
+    def wait(self, condition: Callable[[], bool], what: str, within_s: float | None = None) -> None:
+        """Observe until the condition is true."""
+        limit_s = self.scene.settings.drills.timeout_s if within_s is None else within_s
+        began_s = self.clock.monotonic_s()
+        while True:
+            self.observer.look()
+            self._check_abort()
+            if condition():
+                return
+            if self.clock.monotonic_s() - began_s >= limit_s:
+                raise UnrecoveredError(f"{what} did not happen in {limit_s:.0f} s")
+            self.clock.sleep(_POLL_S)
+
+    def pause(self, seconds: float) -> None:
+        """Observe for so long."""
+        until_s = self.clock.monotonic_s() + seconds
+        self.wait(lambda: self.clock.monotonic_s() >= until_s, "the end of the fault", seconds + 60)
+
+    def wait_until_committed(
+        self, tasks: Sequence[TaskId], since_ms: int | None = None, *, acquired: bool
+    ) -> None:
+        """Observe until each task commits inputs again. A task without new input has only to be live.
+
+        `acquired`: after it was acquired again.
+        """
+        start_ms = self.injected_ms if since_ms is None else since_ms
+        pending = ", ".join(map(short, tasks[:5]))
+        self.wait(
+            lambda: all(self._committed(task, start_ms, acquired=acquired) for task in tasks),
+            f"a commit of each of {len(tasks)} tasks ({pending})",
+        )
+
+    def wait_for_rest(self, workers: int | None = None) -> None:
+        """Observe until every task is live, no task moves, and the members are as many as given."""
+
+        def rests() -> bool:
+            sample = self.observer.samples[-1]
+            alive = len(sample.status.workers)
+            return sample.all_live() and (workers is None or alive == workers)
+
+        self.wait(rests, "all tasks live" + (f" on {workers} workers" if workers is not None else ""))
+
+    def lag_before(self, task: TaskId) -> int:
+        """The lag that a task may have when it has caught up: that of the steady state, and some records."""
+        status = self.scene.sample.of(task)
+        return max(_SMALL_LAG, 2 * status.lag if status is not None else 0)
+
+    def measures(self) -> dict[str, float]:
+        """The values of abort conditions."""
+        sample, now_ms = self.observer.samples[-1], self.clock.wall_ms()
+        values: dict[str, float] = {
+            "lag": sample.lag,
+            "failed_tasks": sample.failed,
+            "live_tasks": sample.live,
+            "dead_letters": sample.open_letters,
+        }
+        if self.injected_ms:
+            values["elapsed_s"] = (now_ms - self.injected_ms) / 1000
+            values["unaffected_pause_s"] = self.unaffected_pause_s(now_ms)
+        return values
+
+    def unaffected_pause_s(self, until_ms: int) -> float:
+        """The longest time between two commits of a task that the fault should not affect."""
+        others = [task for task in self.observer.tasks if task not in self.predicted]
+        return max((self.observer.pause_s(task, self.injected_ms, until_ms) for task in others), default=0.0)
+
+    def _committed(self, task: TaskId, since_ms: int, *, acquired: bool) -> bool:
+        entries = self.observer.entries(task, since_ms)
+        if acquired:
+            at = next((n for n, entry in enumerate(entries) if entry.kind is EntryKind.ACQUIRE), None)
+            if at is None:
+                return False
+            entries = entries[at:]
+        if any(entry.kind is EntryKind.COMMIT for entry in entries):
+            return True
+        sample = self.observer.samples[-1]
+        status = sample.of(task)
+        return status is not None and status.lag == 0 and status.phase == "live" and sample.at_ms > since_ms
+
+    def _check_abort(self) -> None:
+        if self.intent.asked_to_abort:
+            self.fired = "an operator has asked for it: pipeline drill abort"
+            raise AbortedError(self.fired)
+        values = self.measures()
+        for condition in self.conditions:
+            if condition.holds(values):
+                self.fired = f"{condition} ({values[condition.measure]:g})"
+                raise AbortedError(self.fired)
+
+
+class Drill(ABC):
+    """One kind of failure.
+
+    Attributes:
+        name: the name in the command line.
+        version: raised when the drill does something else under the same name.
+        summary: one line for `pipeline drill list`.
+        hypothesis: what must be true during and after the fault.
+        loses_tasks: whether affected tasks are acquired again.
+    """
+
+    name: str
+    version = 1
+    summary: str
+    hypothesis: str
+    needs_steady_state = True
+
+    def check(self, scene: Scene) -> Iterator[str]:
+        """Yield each precondition that is met. Raises RefusedDrillError for one that is not."""
+        yield from ()
+        del scene
+
+    @abstractmethod
+    def plan(self, scene: Scene) -> Plan:
+        """What the drill would do. Changes nothing."""
+
+    @abstractmethod
+    def perform(self, run: Run, plan: Plan) -> None:
+        """Make the change, and wait for the recovery. The runner then undoes what is left of the change."""
+
+
+def refuse_unknown(name: str, known: Sequence[str]) -> InputError:
+    """The error for a name that is not a drill."""
+    return InputError(f"there is no drill {name}", hint=f"the drills are {', '.join(known)}")

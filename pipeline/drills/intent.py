@@ -1,0 +1,274 @@
+"""What a drill changes, and how it is undone: `Intent`, and `IntentFile`.
+
+A drill notes a step in the file before it makes the change. So `pipeline drill undo` can restore everything after the
+driller was killed at any point. Each step can be undone more than once, and also if its change was not made. The file
+contains the environment of the workers that must be restarted, which can have secrets: only its owner can read it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from pipeline.broker import LocalKafka
+from pipeline.directories import make_private
+from pipeline.drills.report import Restored
+from pipeline.drills.workers import Process, holder_of, start_worker
+from pipeline.errors import InputError, PipelineError
+from pipeline.ports import Clock, Deadline
+
+__all__ = [
+    "ContinueProcess",
+    "EndProcess",
+    "Intent",
+    "IntentFile",
+    "MoveBack",
+    "RemovePath",
+    "RestoreFile",
+    "StartBroker",
+    "StartWorker",
+    "Step",
+    "undo",
+]
+
+_VERSION = 1
+_END_S = 40.0
+_START_S = 30.0
+_POLL_S = 0.1
+
+
+class ContinueProcess(msgspec.Struct, frozen=True, tag=True):
+    """Send SIGCONT to a stopped worker."""
+
+    worker: str
+    process: Process
+
+    def __str__(self) -> str:
+        return f"continue worker {self.worker}, process {self.process.pid}"
+
+    def undo(self, _clock: Clock) -> str:
+        return "continued" if self.process.send(signal.SIGCONT) else "the process has ended"
+
+
+class StartWorker(msgspec.Struct, frozen=True, tag=True):
+    """Start a worker again, unless a process holds its state directory. `place`: `<state_dir>/<app>`."""
+
+    worker: str
+    place: str
+    command: list[str]
+    directory: str
+    environment: dict[str, str]
+    log: str
+
+    def __str__(self) -> str:
+        return f"start worker {self.worker}"
+
+    def undo(self, clock: Clock) -> str:
+        place = Path(self.place)
+        holder = holder_of(place)
+        if holder is not None:
+            return f"runs as process {holder.pid}"
+        started = start_worker(self.command, Path(self.directory), self.environment, Path(self.log))
+        deadline = Deadline(clock, _START_S, _POLL_S)
+        while holder_of(place) != started:
+            if not started.alive:
+                raise InputError(f"worker {self.worker} ended at its start", hint=f"read {self.log}")
+            if not deadline.pause():
+                raise InputError(
+                    f"worker {self.worker} did not start in {_START_S:.0f} s", hint=f"read {self.log}"
+                )
+        return f"started as process {started.pid}"
+
+
+class EndProcess(msgspec.Struct, frozen=True, tag=True):
+    """Stop a worker that the drill has added, which holds the lock of `place`."""
+
+    worker: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"stop worker {self.worker}"
+
+    def undo(self, clock: Clock) -> str:
+        process = holder_of(Path(self.place))
+        if process is None:
+            return "does not run"
+        process.send(signal.SIGTERM)
+        deadline = Deadline(clock, _END_S, _POLL_S)
+        while process.alive:
+            if not deadline.pause():
+                process.send(signal.SIGKILL)
+                return "killed, because it did not stop"
+        return "stopped"
+
+
+class StartBroker(msgspec.Struct, frozen=True, tag=True):
+    """Start the local broker in a data directory."""
+
+    data_dir: str
+
+    def __str__(self) -> str:
+        return f"start the broker in {self.data_dir}"
+
+    def undo(self, _clock: Clock) -> str:
+        kafka = LocalKafka(Path(self.data_dir))
+        return "started" if kafka.start() else "was running"
+
+
+class MoveBack(msgspec.Struct, frozen=True, tag=True):
+    """Rename `source` to `target` again. A new directory at `target` is valid and kept, and `source` is deleted."""
+
+    source: str
+    target: str
+
+    def __str__(self) -> str:
+        return f"move {self.source} back to {self.target}"
+
+    def undo(self, _clock: Clock) -> str:
+        source, target = Path(self.source), Path(self.target)
+        if not source.exists():
+            return "was in its place"
+        if target.is_dir():
+            shutil.rmtree(source)
+            return "replaced by a new one; the old one was deleted"
+        target.unlink(missing_ok=True)  # the file that kept it from being created
+        source.rename(target)
+        return "moved back"
+
+
+class RestoreFile(msgspec.Struct, frozen=True, tag=True):
+    """Copy a backup over a damaged file, and delete the backup."""
+
+    backup: str
+    target: str
+
+    def __str__(self) -> str:
+        return f"restore {self.target}"
+
+    def undo(self, _clock: Clock) -> str:
+        backup, target = Path(self.backup), Path(self.target)
+        if not backup.exists():
+            return "was in order"
+        if not target.exists():  # the app has deleted it meanwhile: nothing names it any more
+            backup.unlink()
+            return "the app has deleted the object"
+        staged = target.with_name(f"{target.name}.restored")
+        shutil.copyfile(backup, staged)
+        staged.replace(target)
+        backup.unlink()
+        return "restored"
+
+
+class RemovePath(msgspec.Struct, frozen=True, tag=True):
+    """Delete a file or a directory that the drill has created."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"delete {self.path}"
+
+    def undo(self, _clock: Clock) -> str:
+        path = Path(self.path)
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.exists():
+            path.unlink()
+        else:
+            return "was not there"
+        return "deleted"
+
+
+Step = ContinueProcess | StartWorker | EndProcess | StartBroker | MoveBack | RestoreFile | RemovePath
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """A drill that has not been completed. `driller`: its process. `steps`: in the order of the changes."""
+
+    version: int
+    id: str
+    drill: str
+    app: str
+    kafka: str
+    driller: Process
+    began_ms: int
+    steps: tuple[Step, ...] = ()
+
+
+class IntentFile:
+    """The intent of the drill of an app, in the drills' directory."""
+
+    def __init__(self, directory: Path, app: str) -> None:
+        self.path = directory / f"intent-{app}.json"
+        self._abort = directory / f"abort-{app}"
+        self._intent: Intent | None = None
+
+    def read(self) -> Intent | None:
+        """The intent of a drill that runs or was not undone; None if there is none. Raises InputError."""
+        try:
+            return msgspec.json.decode(self.path.read_bytes(), type=Intent)
+        except FileNotFoundError:
+            return None
+        except msgspec.MsgspecError as error:
+            raise InputError(
+                f"{self.path} cannot be understood: {error}",
+                hint="use the release that wrote it; or restore what it names by hand, and delete it",
+            ) from error
+
+    def begin(self, intent: Intent) -> None:
+        """Write the intent of a drill that begins."""
+        make_private(self.path.parent)
+        self._abort.unlink(missing_ok=True)
+        self._write(intent)
+
+    def add(self, step: Step) -> None:
+        """Add a step. When this returns, the step survives a crash, and the change may be made."""
+        if self._intent is not None:
+            self._write(msgspec.structs.replace(self._intent, steps=(*self._intent.steps, step)))
+
+    def ask_to_abort(self) -> None:
+        """Ask the driller to abort."""
+        self._abort.touch(mode=0o600)
+
+    @property
+    def asked_to_abort(self) -> bool:
+        return self._abort.exists()
+
+    def end(self) -> None:
+        """Everything is restored."""
+        self.path.unlink(missing_ok=True)
+        self._abort.unlink(missing_ok=True)
+        self._intent = None
+
+    def _write(self, intent: Intent) -> None:
+        new = self.path.with_name(f".{self.path.name}.new")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(msgspec.json.format(msgspec.json.encode(intent)))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.path)
+        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        self._intent = intent
+
+    @staticmethod
+    def new(identity: str, drill: str, app: str, kafka: str, clock: Clock) -> Intent:
+        """The intent of a drill of this process, without steps."""
+        return Intent(_VERSION, identity, drill, app, kafka, Process.of(os.getpid()), clock.wall_ms())
+
+
+def undo(intent: Intent, clock: Clock) -> Iterator[Restored]:
+    """Undo the steps, the last one first. A step that fails does not keep the others from being undone."""
+    for step in reversed(intent.steps):
+        try:
+            yield Restored(str(step), step.undo(clock))
+        except (PipelineError, OSError) as error:
+            yield Restored(str(step), str(error), failed=True)

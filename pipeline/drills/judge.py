@@ -1,0 +1,222 @@
+"""Judges the raw journals of an app: `Judge`. Each input offset must be in exactly one committed entry.
+
+An entry of a task contains the input positions after it. With the positions of the entry before it, it covers an
+interval of offsets of each input. The entry before it is the one whose chain value it continues, not the one that is
+above it in the topic. So the judge finds
+
+    fork        two entries continue the same entry, or a worker has committed that is not the owner any more
+    loss        an entry continues no entry that is there: an entry is missing, and with it its outputs and table writes
+    duplicate   an entry covers inputs again that another one has covered, without a reset
+    damage      a record that is not a valid entry
+
+It follows a journal from an entry before the fault, and does not stop at the first break. A worker does: it refuses
+such a journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from pipeline.core.envelope import EnvelopeError
+from pipeline.core.journal_format import EntryKind, JournalEntry, assemble, begins_entry, chain_after
+from pipeline.core.names import TaskId
+from pipeline.drills.report import Effect, RecoveryPoint
+from pipeline.errors import FatalTaskError
+
+__all__ = ["Judge", "SeenEntry"]
+
+_REMEMBERED = 512  # entries of a task that a fork may begin at
+_OWNED = {EntryKind.COMMIT, EntryKind.CHECKPOINT, EntryKind.RELEASE}
+
+
+class SeenEntry(NamedTuple):
+    """What the judge keeps of an entry."""
+
+    kind: EntryKind
+    seq: int
+    owner: str
+    positions: Mapping[str, int]
+    wall_ms: int
+    offset: int
+    chain: bytes
+
+
+@dataclass
+class _Task:
+    """One journal. `known`: the last entries, by chain value. `last`: the last one in the topic."""
+
+    task: TaskId
+    next_offset: int
+    last: SeenEntry | None = None
+    known: dict[bytes, SeenEntry] = field(default_factory=dict)
+    covered: dict[str, int] = field(default_factory=dict)  # by topic, the highest position of any entry
+    repeating: set[str] = field(default_factory=set)  # topics whose first duplicate was reported
+    continued: set[bytes] = field(default_factory=set)  # chain values that an entry continues
+    strangers: set[str] = field(default_factory=set)  # owners that committed after they had lost the task
+    parts: list[tuple[int, bytes]] = field(default_factory=list)
+    owner: str = ""
+    entries: int = 0
+    offsets: int = 0
+
+
+class Judge:
+    """Follows journals. `add` new records in order; `verdict` at any time."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[TaskId, _Task] = {}
+        self.effects: list[Effect] = []
+
+    def begin(self, task: TaskId, before: JournalEntry | None, offset: int) -> None:
+        """Follow a task from `offset` on. `before`: the last entry below it; None if the journal is empty."""
+        state = _Task(task, offset)
+        if before is not None:
+            self._remember(state, _seen(before))
+            state.covered = dict(before.entry.positions)
+            state.owner = before.entry.owner
+        self._tasks[task] = state
+
+    def next_offset(self, task: TaskId) -> int:
+        """Where to read on."""
+        return self._tasks[task].next_offset
+
+    def add(self, task: TaskId, chunks: Sequence[tuple[int, bytes]], next_offset: int) -> list[SeenEntry]:
+        """Judge the committed records up to `next_offset`. Returns the entries that are complete."""
+        state = self._tasks[task]
+        found = []
+        for offset, chunk in chunks:
+            if begins_entry(chunk) and state.parts:
+                found += self._entry(state)
+            state.parts.append((offset, chunk))
+        # A transaction contains complete entries, and the end is that of a transaction.
+        if state.parts:
+            found += self._entry(state)
+        state.next_offset = next_offset
+        return found
+
+    def verdict(self) -> RecoveryPoint:
+        """What the journals prove so far."""
+        kinds = {effect.kind for effect in self.effects}
+        return RecoveryPoint(
+            entries=sum(state.entries for state in self._tasks.values()),
+            input_offsets=sum(state.offsets for state in self._tasks.values()),
+            exactly_once=not kinds & {"loss", "duplicate", "fork"},
+            chain_intact=not kinds & {"fork", "loss", "damage"},
+            effects=list(self.effects),
+        )
+
+    def _entry(self, state: _Task) -> list[SeenEntry]:
+        parts, state.parts = state.parts, []
+        where = str(state.task.journal)
+        try:
+            (entry,) = assemble(parts, where)
+        except FatalTaskError as error:
+            self._effect("damage", state, "", None, parts[0][0], error.message)
+            return []
+        seen = _seen(entry)
+        parent = self._parent(state, seen, [chunk for _, chunk in parts])
+        state.entries += 1
+        if seen.kind is EntryKind.ACQUIRE:
+            state.owner = seen.owner
+            state.strangers.discard(seen.owner)
+        elif seen.kind in _OWNED and state.owner and seen.owner not in {state.owner, *state.strangers}:
+            state.strangers.add(seen.owner)
+            self._effect(
+                "fork", state, *_first(parent, seen), seen.offset,
+                f"worker {seen.owner} has committed entry {seen.seq} after worker {state.owner} acquired the task",
+            )  # fmt: skip
+        if parent is not None:
+            self._cover(state, parent, seen)
+        self._remember(state, seen)
+        return [seen]
+
+    def _parent(self, state: _Task, seen: SeenEntry, chunks: Sequence[bytes]) -> SeenEntry | None:
+        """The entry that this one continues; None if it is not there, or this is the first one that is followed."""
+        if not state.known:
+            return None
+        try:
+            for parent in (*([state.last] if state.last else []), *reversed(state.known.values())):
+                if parent.seq + 1 == seen.seq and chain_after(parent.chain, chunks) == seen.chain:
+                    self._check_fork(state, parent, seen)
+                    return parent
+        except EnvelopeError:  # `assemble` has accepted these chunks
+            return None
+        last = state.last
+        if last is not None:
+            missing = f"entry {seen.seq} follows entry {last.seq} in the topic and does not continue it"
+            what = "an entry is missing" if seen.seq > last.seq else "its predecessor is missing"
+            self._effect("loss", state, *_first(last, seen), seen.offset, f"{missing}: {what}")
+        return None
+
+    def _check_fork(self, state: _Task, parent: SeenEntry, seen: SeenEntry) -> None:
+        last = state.last
+        if last is None or parent.chain not in state.continued:
+            state.continued.add(parent.chain)
+            return
+        topic, offset = _first(parent, seen)
+        text = f"entry {seen.seq} of worker {seen.owner} continues entry {parent.seq}, which another entry continues"
+        self._effect("fork", state, topic, offset, seen.offset, text)
+
+    def _cover(self, state: _Task, parent: SeenEntry, seen: SeenEntry) -> None:
+        """Compare the interval of an entry with what other entries have covered."""
+        if seen.kind is EntryKind.RESET:
+            state.covered = dict(seen.positions)
+            state.repeating.clear()
+            return
+        for topic, start in parent.positions.items():
+            end = seen.positions.get(topic, start)
+            covered = state.covered.get(topic, start)
+            if end < start and seen.kind is EntryKind.ACQUIRE:
+                state.covered[topic] = end  # the topic was replaced by another one of this name
+            elif end < start or (start < covered and end > start):
+                self._repeat(state, topic, min(start, end), seen)
+            state.offsets += max(0, end - max(start, covered))
+            state.covered[topic] = max(end, state.covered.get(topic, end))
+
+    def _repeat(self, state: _Task, topic: str, offset: int, seen: SeenEntry) -> None:
+        """Report the first duplicate of a topic since the start, or since a reset."""
+        if topic not in state.repeating:
+            state.repeating.add(topic)
+            end = state.covered.get(topic, offset)
+            text = f"inputs from {offset} on were committed by an earlier entry, too, up to {max(offset, end - 1)}"
+            self._effect("duplicate", state, topic, offset, seen.offset, text)
+
+    def _effect(
+        self,
+        kind: Literal["loss", "duplicate", "fork", "damage", "state"],
+        state: _Task,
+        topic: str,
+        offset: int | None,
+        at: int,
+        text: str,
+    ) -> None:
+        task = f"{state.task.group}/{state.task.partition}"
+        self.effects.append(
+            Effect(kind=kind, task=task, topic=topic, offset=offset, journal_offset=at, text=text)
+        )
+
+    def _remember(self, state: _Task, seen: SeenEntry) -> None:
+        state.known[seen.chain] = state.last = seen
+        while len(state.known) > _REMEMBERED:
+            oldest = next(iter(state.known))
+            del state.known[oldest]
+            state.continued.discard(oldest)
+
+
+def _first(before: SeenEntry | None, seen: SeenEntry) -> tuple[str, int | None]:
+    """The topic and the first input offset that an entry covers beyond `before`."""
+    if before is None:
+        return "", None
+    for topic, end in seen.positions.items():
+        start = before.positions.get(topic, 0)
+        if end != start:
+            return topic, min(start, end)
+    return next(iter(before.positions.items()), ("", None))
+
+
+def _seen(found: JournalEntry) -> SeenEntry:
+    entry = found.entry
+    return SeenEntry(
+        entry.kind, entry.seq, entry.owner, dict(entry.positions), entry.wall_ms, found.offset, found.chain
+    )

@@ -1,0 +1,121 @@
+"""A drill with a record: poison-record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+from pipeline.api.app import DeclaredApp
+from pipeline.config import ProducerSettings
+from pipeline.core.names import TaskId
+from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
+from pipeline.kafka.event_client import KafkaEventClients
+from pipeline.ports import Record
+
+__all__ = ["PoisonRecord"]
+
+POISON = b"\xff\x00 written by pipeline drill poison-record"
+_DELIVERY_S = 30.0
+
+
+class PoisonRecord(Drill):
+    """A record that no handler can decode."""
+
+    name = "poison-record"
+    summary = "write one record that cannot be decoded to an input topic named in drills.poison_topics"
+    hypothesis = "The record becomes one dead letter of each group, and its task continues without a pause."
+
+    def __init__(self, declared: DeclaredApp | None = None) -> None:
+        self._declared = declared
+
+    def check(self, scene: Scene) -> Iterator[str]:
+        topic = self._topic(scene)
+        yield f"drills.poison_topics names {topic}"
+        if self._declared is None:
+            raise RefusedDrillError(
+                "code-needed",
+                f"the error policies of the handlers of {topic} are not known",
+                hint="name the app as MODULE:APP with --app",
+            )
+        strict = [
+            group.name
+            for group in self._declared.groups
+            if any(each.topic.name == topic and each.on_error != "dead_letter" for each in group.bindings)
+            or any(each.topic.name == topic for each in group.sinks)
+        ]
+        if strict:
+            raise RefusedDrillError(
+                "no-dead-letters",
+                f"group {strict[0]} does not send bad records of {topic} to its dead letters: the record would stop "
+                "its task, or be lost",
+                hint="declare on_error='dead_letter' for its handlers of this topic",
+            )
+        if not self._groups(topic):
+            raise RefusedDrillError(
+                "not-an-input", f"no group of app {scene.app} reads {topic}", hint="name an input"
+            )
+        yield f"all groups that read {topic} send bad records to their dead letters"
+
+    def plan(self, scene: Scene) -> Plan:
+        topic = self._topic(scene)
+        return Plan(
+            f"topic {topic}, partition {scene.options.task or 0}",
+            [f"produce {len(POISON)} bytes that are not valid to {topic}"],
+            f"one dead letter in each of the groups {', '.join(self._groups(topic))}",
+            [],
+            0.0,
+        )
+
+    def perform(self, run: Run, plan: Plan) -> None:
+        del plan
+        topic = self._topic(run.scene)
+        groups = self._groups(topic)
+        before = run.observer.look(status=True).open_letters
+        delivered: list[Record] = []
+        with closing(KafkaEventClients(run.scene.settings.kafka, ProducerSettings()).open()) as client:
+            run.act(f"produce a record that cannot be decoded to {topic}")
+            headers = [("pipeline-drill", run.scene.options.reason.encode() or b"poison-record")]
+            client.enqueue(
+                topic, None, POISON, 0, headers, lambda error, record: _take(delivered, error, record)
+            )
+            deadline_s = run.clock.monotonic_s() + _DELIVERY_S
+            while not delivered and run.clock.monotonic_s() < deadline_s:
+                client.serve(0.2)
+        if not delivered:
+            raise UnrecoveredError(
+                f"the delivery of the record to {topic} did not happen in {_DELIVERY_S:.0f} s"
+            )
+        place = f"{topic}[{delivered[0].partition()}] at offset {delivered[0].offset()}"
+        run.proves(f"the record is {place}")
+        run.wait(
+            lambda: run.observer.samples[-1].open_letters >= before + len(groups),
+            "a dead letter in each group",
+        )
+        run.proves(f"{len(groups)} dead letters were written")
+        for group in groups:
+            run.notes.append(
+                f"the dead letter of {place} stays open: pipeline deadletters discard MODULE:APP --group {group}"
+            )
+        partition = delivered[0].partition()
+        assert partition is not None  # noqa: S101 - of a delivered record
+        tasks = [TaskId(run.scene.app, group, partition) for group in groups]
+        run.wait_until_committed(tasks, acquired=False)
+
+    def _groups(self, topic: str) -> list[str]:
+        declared = self._declared.groups if self._declared is not None else []
+        return [group.name for group in declared if any(each.name == topic for each in group.inputs)]
+
+    @staticmethod
+    def _topic(scene: Scene) -> str:
+        if not scene.settings.drills.poison_topics:
+            raise RefusedDrillError(
+                "no-poison-topic",
+                "drills.poison_topics names no topic. The record stays in its topic, and all readers get it",
+                hint='set poison_topics = ["TOPIC"] under [drills] in pipeline.toml',
+            )
+        return scene.settings.drills.poison_topics[0]
+
+
+def _take(delivered: list[Record], error: object, record: Record) -> None:
+    if error is None:
+        delivered.append(record)

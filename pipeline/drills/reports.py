@@ -1,0 +1,98 @@
+"""The reports of an app's drills in the drills' directory: `Reports`. One JSON file for each run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline.directories import make_private
+from pipeline.drills.report import Difference, Report
+from pipeline.errors import InputError
+
+__all__ = ["Reports", "compare"]
+
+
+class Reports:
+    """Reads and writes reports."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory / "reports"
+
+    def save(self, report: Report) -> tuple[Report, Path]:
+        """Write the report, with its differences to the last run of the same drill. Returns both."""
+        last = self.last(report.identity.app, report.identity.drill)
+        if last is not None:
+            report = msgspec.structs.replace(report, differences=compare(last, report))
+        make_private(self._directory)
+        path = self._directory / f"{report.identity.id}.json"
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+        return report, path
+
+    def last(self, app: str = "", drill: str = "") -> Report | None:
+        """The last report of an app and a drill; None if there is none."""
+        found = [
+            report
+            for report in self.all()
+            if app in {"", report.identity.app} and drill in {"", report.identity.drill}
+        ]
+        return found[-1] if found else None
+
+    def all(self) -> Sequence[Report]:
+        """All reports, the oldest first. Raises InputError if one cannot be read."""
+        found = [self._read(path) for path in self._directory.glob("*.json")]
+        return sorted(found, key=lambda report: report.identity.began_ms)
+
+    def find(self, name: str = "") -> Report:
+        """The report with this id, or of a file; the last one of a drill; without a name, the last one.
+
+        Raises InputError.
+        """
+        if name.endswith(".json"):
+            return self._read(Path(name))
+        reports = self.all()
+        chosen = [each for each in reports if name in {"", each.identity.id, each.identity.drill}]
+        if not chosen:
+            raise InputError(
+                f"there is no report {name} in {self._directory}"
+                if name
+                else f"{self._directory} has no report",
+                hint="list the reports: pipeline drill report list. Run a drill: pipeline drill run NAME",
+            )
+        return chosen[-1]
+
+    @staticmethod
+    def _read(path: Path) -> Report:
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Report)
+        except OSError as error:
+            raise InputError(f"the report {path} cannot be read: {error.strerror}") from error
+        except msgspec.MsgspecError as error:
+            raise InputError(
+                f"{path} is not a report of a drill: {error}",
+                hint="use the release that wrote it, or a newer one",
+            ) from error
+
+
+def compare(before: Report, now: Report) -> list[Difference]:
+    """What differs between two runs."""
+    values = [
+        ("verdict", before.verdict, now.verdict),
+        ("recovery_s", before.recovery.measured_s, now.recovery.measured_s),
+        ("predicted_s", before.recovery.predicted_s, now.recovery.predicted_s),
+        ("caught_up_s", before.recovery.caught_up_s, now.recovery.caught_up_s),
+        ("unaffected_pause_s", before.recovery.unaffected_pause_s, now.recovery.unaffected_pause_s),
+        ("tasks touched", len(before.blast_radius.touched), len(now.blast_radius.touched)),
+        ("effects", len(before.recovery_point.effects), len(now.recovery_point.effects)),
+        ("records/s before the fault", before.steady_state.records_per_s, now.steady_state.records_per_s),
+        ("pipeline", before.identity.pipeline_version, now.identity.pipeline_version),
+        ("commit", before.identity.commit, now.identity.commit),
+    ]
+    return [
+        Difference(name=name, before=_text(old), now=_text(new)) for name, old, new in values if old != new
+    ]
+
+
+def _text(value: object) -> str:
+    return "unknown" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

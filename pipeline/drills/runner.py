@@ -1,0 +1,221 @@
+"""Runs one drill: `Runner`. `plan` changes nothing; `run` returns the report.
+
+1 refuse, unless the app is allowed, no other drill of it is open, and it is in a steady state
+2 observe the steady state, and check the preconditions of the drill
+3 write the intent
+4 perform the drill; observe until an abort condition is true, or the app has recovered
+5 undo what is left of the change, the last step first; wait until all tasks are live
+6 judge the journals, write the report, and delete the intent if everything was restored
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from pipeline.config import Settings
+from pipeline.drills.assembling import Outcome, assemble_report
+from pipeline.drills.conditions import Condition
+from pipeline.drills.drill import (
+    AbortedError,
+    Drill,
+    Options,
+    Plan,
+    RefusedDrillError,
+    Run,
+    Scene,
+    UnrecoveredError,
+)
+from pipeline.drills.intent import IntentFile, undo
+from pipeline.drills.observation import Observer
+from pipeline.drills.report import Report, Restored, Verdict
+from pipeline.drills.timeline import LogMarks
+from pipeline.drills.workers import find_workers
+from pipeline.errors import PipelineError
+from pipeline.ports import CheckpointStore, Clock, Cluster, JournalReader
+
+__all__ = ["Runner", "check_allowed"]
+
+_POLL_S = 0.2
+
+
+def check_allowed(app: str, settings: Settings) -> None:
+    """Raise RefusedDrillError unless the settings allow drills of the app."""
+    if app not in settings.drills.allow:
+        raise RefusedDrillError(
+            "not-allowed",
+            f"drills.allow does not name app {app}",
+            hint=f'set allow = ["{app}"] under [drills] in pipeline.toml, where its workers may be harmed',
+        )
+
+
+class Runner:
+    """Runs drills of one app. `say`: reports progress to the operator."""
+
+    def __init__(
+        self,
+        app: str,
+        settings: Settings,
+        cluster: Cluster,
+        reader: JournalReader,
+        store: CheckpointStore | None,
+        clock: Clock,
+        say: Callable[[str], None],
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._cluster = cluster
+        self._reader = reader
+        self._store = store
+        self._clock = clock
+        self._say = say
+        self._intent = IntentFile(settings.drills.directory, app)
+
+    def plan(self, drill: Drill, options: Options) -> tuple[Plan, list[str]]:
+        """The plan, and the preconditions that are met. Raises RefusedDrillError for one that is not."""
+        scene, _ = self._scene(options)
+        met = self._check(drill, scene)
+        return self._planned(drill, scene), met
+
+    def run(self, drill: Drill, options: Options, confirm: Callable[[Plan], None]) -> Report:
+        """Run a drill. `confirm`: raises if the operator does not agree to the plan.
+
+        Raises RefusedDrillError, UnreachableError and what `confirm` raises; then nothing was changed.
+        """
+        scene, observer = self._scene(options)  # 1
+        began_ms = self._clock.wall_ms()
+        met = self._check(drill, scene)
+        plan = self._planned(drill, scene)
+        confirm(plan)
+        self._say(f"observing the steady state for {self._settings.drills.steady_s:.0f} s")
+        self._observe(observer)  # 2
+        scene.sample = observer.samples[-1]
+        scene.workers = find_workers(self._app, scene.sample.members)
+        met += self._check_steady(observer)
+        plan = self._planned(drill, scene)
+        steady = observer.steady_state(began_ms)
+        logs = LogMarks.of(scene.workers)
+        identity = f"{drill.name}-{began_ms}"
+        servers = self._settings.kafka.bootstrap_servers
+        self._intent.begin(IntentFile.new(identity, drill.name, self._app, servers, self._clock))  # 3
+        run = Run(scene, observer, self._intent, self._say, self._conditions(options), plan.tasks)
+        verdict = self._perform(drill, run, plan)  # 4
+        recovered_ms = self._clock.wall_ms()
+        restored = self._restore()  # 5
+        settled = self._settle(run)
+        observer.look(status=True)
+        if not settled and verdict == "held":
+            verdict = "deviated"
+            run.deviations.append("not all tasks are live after everything was restored")
+        if any(each.failed for each in restored):
+            verdict = "not restored"
+        outcome = Outcome(
+            run, drill, plan, steady, met, restored, verdict, began_ms, recovered_ms, identity, logs
+        )
+        report = assemble_report(outcome)  # 6
+        if report.verdict != "not restored":
+            self._intent.end()
+        return report
+
+    def _scene(self, options: Options) -> tuple[Scene, Observer]:
+        check_allowed(self._app, self._settings)
+        open_intent = self._intent.read()
+        if open_intent is not None:
+            state = "runs" if open_intent.driller.alive else "was killed and has not been undone"
+            raise RefusedDrillError(
+                "drill-open",
+                f"drill {open_intent.id} of app {self._app} {state}",
+                hint="wait for it, or end it: pipeline drill abort"
+                if open_intent.driller.alive
+                else f"restore what it changed: pipeline drill undo --app {self._app}",
+            )
+        observer = Observer(self._app, self._cluster, self._reader, self._clock)
+        sample = observer.begin()
+        workers = find_workers(self._app, sample.members)
+        return (
+            Scene(
+                self._app, self._settings, options, self._cluster, self._reader, self._clock, self._store,
+                sample, workers,
+            ),
+            observer,
+        )  # fmt: skip
+
+    def _check(self, drill: Drill, scene: Scene) -> list[str]:
+        return [f"drills.allow names app {self._app}", "no other drill is open", *drill.check(scene)]
+
+    def _planned(self, drill: Drill, scene: Scene) -> Plan:
+        plan = drill.plan(scene)
+        limit = scene.options.max_tasks
+        if limit is not None and len(plan.tasks) > limit:
+            raise RefusedDrillError(
+                "too-many-tasks",
+                f"{drill.name} would affect {len(plan.tasks)} tasks, and --max-tasks is {limit}",
+                hint="choose a worker with fewer tasks with --worker, or raise --max-tasks",
+            )
+        return plan
+
+    def _observe(self, observer: Observer) -> None:
+        until_s = self._clock.monotonic_s() + self._settings.drills.steady_s
+        while self._clock.monotonic_s() < until_s:
+            observer.look()
+            self._clock.sleep(_POLL_S)
+        observer.look(status=True)
+
+    def _check_steady(self, observer: Observer) -> list[str]:
+        sample = observer.samples[-1]
+        if observer.unreachable_ms:
+            raise RefusedDrillError(
+                "not-steady", "Kafka was unreachable before the fault", hint="repair it first"
+            )
+        waiting = [status for status in sample.status.tasks if status.phase != "live"]
+        if waiting:
+            first = waiting[0]
+            raise RefusedDrillError(
+                "not-steady",
+                f"{len(waiting)} of {len(sample.status.tasks)} tasks are not live: {first.task} is {first.phase.value}",
+                hint=f"repair them first: pipeline status {self._app}",
+            )
+        return [f"all {len(sample.status.tasks)} tasks are live"]
+
+    def _conditions(self, options: Options) -> Sequence[Condition]:
+        return [*options.abort_if, Condition("elapsed_s", ">", self._settings.drills.timeout_s * 3)]
+
+    def _perform(self, drill: Drill, run: Run, plan: Plan) -> Verdict:
+        try:
+            drill.perform(run, plan)
+        except AbortedError as aborted:
+            self._say(f"aborted: {aborted}")
+            return "aborted"
+        except UnrecoveredError as error:
+            self._say(f"deviated: {error}")
+            run.deviations.append(str(error))
+            return "deviated"
+        except PipelineError as error:
+            self._say(f"deviated: {error.message}")
+            run.deviations.append(error.message)
+            return "deviated"
+        except KeyboardInterrupt:
+            run.fired = "Ctrl-C"
+            self._say("aborted: Ctrl-C")
+            return "aborted"
+        return "held"
+
+    def _restore(self) -> list[Restored]:
+        intent = self._intent.read()
+        found = []
+        for each in undo(intent, self._clock) if intent is not None else ():
+            self._say(f"restore: {each.what}: {each.result}")
+            found.append(each)
+        return found
+
+    def _settle(self, run: Run) -> bool:
+        """Wait until all tasks are live on as many workers as before. No abort condition counts any more."""
+        wanted = len(run.scene.sample.status.workers)
+        until_s = self._clock.monotonic_s() + self._settings.drills.timeout_s
+        while self._clock.monotonic_s() < until_s:
+            sample = run.observer.look()
+            if sample.all_live() and len(sample.status.workers) == wanted:
+                return True
+            with suppress(KeyboardInterrupt):
+                self._clock.sleep(_POLL_S)
+        return False

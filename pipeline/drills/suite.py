@@ -1,0 +1,68 @@
+"""A suite: a TOML file with the drills to run, in order.
+
+reason = "before the release"
+
+[[drill]]
+name = "kill-worker"
+worker = "orders-2"          # optional, as the options of `pipeline drill run`
+abort_if = "lag > 100000"
+max_tasks = 8
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from pipeline.drills.conditions import parse_conditions
+from pipeline.drills.drill import Options
+from pipeline.errors import InputError
+
+__all__ = ["Suite", "SuiteDrill", "read_suite"]
+
+
+class SuiteDrill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One drill of a suite."""
+
+    name: str
+    worker: str = ""
+    task: int | None = None
+    seconds: float | None = None
+    max_tasks: int | None = None
+    abort_if: str = ""
+    reason: str = ""
+
+    def options(self, suite_reason: str, target: str) -> Options:
+        """The options of the run. Raises InputError for an abort condition that cannot be understood."""
+        return Options(
+            worker=self.worker,
+            task=self.task,
+            seconds=self.seconds,
+            max_tasks=self.max_tasks,
+            target=target,
+            reason=self.reason or suite_reason,
+            abort_if=parse_conditions(self.abort_if) if self.abort_if else (),
+        )
+
+
+class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Drills in the order of their runs."""
+
+    drill: tuple[SuiteDrill, ...]
+    reason: str = ""
+
+
+def read_suite(path: Path) -> Suite:
+    """Read a suite. Raises InputError."""
+    try:
+        suite = msgspec.toml.decode(path.read_bytes(), type=Suite)
+    except OSError as error:
+        raise InputError(f"the suite {path} cannot be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f"{path} is not a suite of drills: {error}", hint='write a [[drill]] with name = "kill-worker"'
+        ) from error
+    if not suite.drill:
+        raise InputError(f"{path} has no [[drill]]", hint='write a [[drill]] with name = "kill-worker"')
+    return suite

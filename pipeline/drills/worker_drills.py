@@ -1,0 +1,218 @@
+"""Drills on one worker process: kill-worker, freeze-worker, lose-disk."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.core.journal_format import EntryKind
+from pipeline.drills.drill import DETECT_S, START_S, Drill, Plan, RefusedDrillError, Run, Scene
+from pipeline.drills.intent import ContinueProcess, MoveBack, StartWorker
+from pipeline.drills.workers import LocalWorker
+
+__all__ = ["FreezeWorker", "KillWorker", "LoseDisk", "restart_step"]
+
+_EFFECT_S = 10.0
+FREEZE_S = 25.0
+
+
+def restart_step(run: Run, worker: LocalWorker) -> StartWorker:
+    """The step that starts a worker as it runs now."""
+    log = worker.log if worker.log is not None else _log_of(run, worker.worker)
+    return StartWorker(
+        worker.worker,
+        str(worker.place),
+        list(worker.command),
+        str(worker.directory),
+        worker.environment(),
+        str(log),
+    )
+
+
+def _log_of(run: Run, worker: str) -> Path:
+    """The log of a worker that the drill starts, and whose own log is not a file."""
+    return run.scene.settings.drills.directory.absolute() / f"worker-{worker}.log"
+
+
+def check_restartable(worker: LocalWorker) -> str:
+    """Return the precondition in words. Raises RefusedDrillError if the driller could not start the worker again."""
+    if worker.supervised:
+        return f"a supervisor restarts worker {worker.worker}"
+    if not worker.command or not worker.directory.is_dir():
+        raise RefusedDrillError(
+            "command-unknown",
+            f"the command of worker {worker.worker} (process {worker.process.pid}) is not known",
+            hint="start the worker as pipeline worker MODULE:APP",
+        )
+    return f"the command of worker {worker.worker} is known: {' '.join(worker.command)}"
+
+
+class KillWorker(Drill):
+    """SIGKILL to one worker."""
+
+    name = "kill-worker"
+    summary = "kill a worker with SIGKILL; the others take over its tasks"
+    hypothesis = (
+        "The tasks of a killed worker commit again on another worker or after its restart. "
+        "No input is lost or processed twice, and other tasks do not wait."
+    )
+
+    def check(self, scene: Scene) -> Iterator[str]:
+        yield check_restartable(scene.victim())
+
+    def plan(self, scene: Scene) -> Plan:
+        victim = scene.victim()
+        tasks = scene.tasks_of(victim.worker)
+        alone = self._alone(scene, victim)
+        wait_s = START_S if alone else DETECT_S
+        restore_s = scene.restore_s(tasks, empty_disk=not alone)
+        who = "it is restarted" if alone else "the other workers take over"
+        return Plan(
+            f"worker {victim.worker}, process {victim.process.pid}",
+            [f"SIGKILL to process {victim.process.pid}"],
+            f"{len(tasks)} tasks stop until {who}",
+            tasks,
+            wait_s + restore_s,
+        )
+
+    def perform(self, run: Run, plan: Plan) -> None:
+        victim = run.scene.victim()
+        restart = restart_step(run, victim)
+        if not victim.supervised:
+            run.will_undo(restart)
+        run.act(f"SIGKILL to worker {victim.worker}, process {victim.process.pid}")
+        victim.process.send(signal.SIGKILL)
+        run.wait(lambda: not victim.process.alive, "the end of the process", _EFFECT_S)
+        run.proves(f"process {victim.process.pid} has ended")
+        if self._alone(run.scene, victim) and not victim.supervised:
+            run.act(f"start worker {victim.worker}", fault=False)
+            restart.undo(run.clock)
+        run.wait_until_committed(plan.tasks, acquired=True)
+
+    @staticmethod
+    def _alone(scene: Scene, victim: LocalWorker) -> bool:
+        """Whether the tasks continue only when the worker is started again."""
+        return victim.supervised or len(scene.sample.status.workers) < 2
+
+
+class LoseDisk(Drill):
+    """SIGKILL to one worker, and its state directory is lost."""
+
+    name = "lose-disk"
+    summary = "kill a worker and remove its state directory; it restores from checkpoints and journals"
+    hypothesis = (
+        "A worker that returns with an empty disk restores its tasks from checkpoints and journals. "
+        "No input is lost or processed twice."
+    )
+
+    def check(self, scene: Scene) -> Iterator[str]:
+        victim = scene.victim()
+        yield check_restartable(victim)
+        truncated = [
+            status.task
+            for status in scene.statuses(scene.tasks_of(victim.worker))
+            if not status.checkpoint_ms and scene.reader.bounds(status.task.journal).start > 0
+        ]
+        if truncated:
+            raise RefusedDrillError(
+                "nothing-to-restore-from",
+                f"task {truncated[0]} has no checkpoint, and its journal does not reach back to its beginning",
+                hint="pipeline runbook nothing-to-restore-from",
+            )
+        yield "each task has a checkpoint or a complete journal"
+
+    def plan(self, scene: Scene) -> Plan:
+        victim = scene.victim()
+        tasks = scene.tasks_of(victim.worker)
+        return Plan(
+            f"worker {victim.worker}, process {victim.process.pid}, {victim.place}",
+            [
+                f"SIGKILL to process {victim.process.pid}",
+                f"move {victim.place} away",
+                f"start worker {victim.worker} with an empty state directory",
+            ],
+            f"{len(tasks)} tasks are restored on an empty disk",
+            tasks,
+            START_S + scene.restore_s(tasks, empty_disk=True),
+        )
+
+    def perform(self, run: Run, plan: Plan) -> None:
+        victim = run.scene.victim()
+        restart = restart_step(run, victim)
+        aside = victim.place.with_name(f"{victim.place.name}.drill-{run.clock.wall_ms()}")
+        # Undone in reverse: the directory is back, then the process continues or is started.
+        if not victim.supervised:
+            run.will_undo(restart)
+        run.will_undo(ContinueProcess(victim.worker, victim.process))
+        run.will_undo(MoveBack(str(aside), str(victim.place)))
+        # It is stopped first: a running worker would see its files disappear, and a supervisor could be faster.
+        victim.process.send(signal.SIGSTOP)
+        run.wait(lambda: victim.process.stopped, "the stop of the process", _EFFECT_S)
+        run.act(
+            f"move {victim.place} away, and SIGKILL to worker {victim.worker}, process {victim.process.pid}"
+        )
+        victim.place.rename(aside)
+        victim.process.send(signal.SIGKILL)
+        run.wait(lambda: not victim.process.alive, "the end of the process", _EFFECT_S)
+        run.proves(f"process {victim.process.pid} has ended, and {victim.place} does not exist")
+        if not victim.supervised:
+            run.act(f"start worker {victim.worker} with an empty state directory", fault=False)
+            restart.undo(run.clock)
+        run.wait_until_committed(plan.tasks, acquired=True)
+
+
+class FreezeWorker(Drill):
+    """SIGSTOP to one worker for longer than the session time-out: a zombie."""
+
+    name = "freeze-worker"
+    summary = "stop a worker with SIGSTOP until others have its tasks, then continue it (a zombie)"
+    hypothesis = (
+        "Other workers take over the tasks of a process that hangs. When it continues, it is fenced: "
+        "it commits nothing, and gets a share of the tasks again."
+    )
+
+    def check(self, scene: Scene) -> Iterator[str]:
+        scene.victim()
+        scene.require_another_worker()
+        yield "another worker can take over"
+
+    def plan(self, scene: Scene) -> Plan:
+        victim = scene.victim()
+        tasks = scene.tasks_of(victim.worker)
+        seconds = scene.options.seconds or FREEZE_S
+        return Plan(
+            f"worker {victim.worker}, process {victim.process.pid}",
+            [
+                f"SIGSTOP to process {victim.process.pid}",
+                f"SIGCONT after at least {seconds:.0f} s, when other workers have its tasks",
+            ],
+            f"{len(tasks)} tasks stop until other workers take over",
+            tasks,
+            DETECT_S + scene.restore_s(tasks, empty_disk=True),
+        )
+
+    def perform(self, run: Run, plan: Plan) -> None:
+        victim = run.scene.victim()
+        run.will_undo(ContinueProcess(victim.worker, victim.process))
+        run.act(f"SIGSTOP to worker {victim.worker}, process {victim.process.pid}")
+        victim.process.send(signal.SIGSTOP)
+        run.wait(lambda: victim.process.stopped, "the stop of the process", _EFFECT_S)
+        run.proves(f"process {victim.process.pid} is in state T")
+        began_s = run.clock.monotonic_s()
+        run.wait_until_committed(plan.tasks, acquired=True)
+        run.pause(max(0.0, (run.scene.options.seconds or FREEZE_S) - (run.clock.monotonic_s() - began_s)))
+        run.act(f"SIGCONT to worker {victim.worker}, process {victim.process.pid}", fault=False)
+        resumed_ms = run.clock.wall_ms()
+        victim.process.send(signal.SIGCONT)
+        run.pause(3.0)  # in which it would write, if it was not fenced
+        run.wait_for_rest(len(run.scene.sample.status.workers))
+        foreign = [
+            entry
+            for task in plan.tasks
+            for entry in run.observer.entries(task, resumed_ms)
+            if entry.kind is EntryKind.COMMIT and entry.owner == victim.worker
+        ]
+        run.proves(
+            f"worker {victim.worker} continued, and has committed {len(foreign)} entries since, all as owner"
+        )

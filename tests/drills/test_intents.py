@@ -1,0 +1,172 @@
+"""What a drill notes before each change, and how each change is undone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.drills.intent import (
+    ContinueProcess,
+    EndProcess,
+    IntentFile,
+    MoveBack,
+    RemovePath,
+    RestoreFile,
+    StartWorker,
+    undo,
+)
+from pipeline.drills.workers import Process, holder_of
+from pipeline.errors import InputError
+from pipeline.ports import SystemClock
+from tests.support.waiting import wait_until
+
+CLOCK = SystemClock()
+# A program that holds the lock of a state directory, as a worker does.
+HOLDER = """
+import fcntl, os, sys, time
+os.makedirs(sys.argv[1], exist_ok=True)
+file = os.open(sys.argv[1] + "/.worker", os.O_RDWR | os.O_CREAT)
+fcntl.flock(file, fcntl.LOCK_EX)
+os.ftruncate(file, 0)
+os.pwrite(file, str(os.getpid()).encode(), 0)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def sleeper() -> Iterator[Process]:
+    """A process that does nothing."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    yield Process.of(child.pid)
+    child.kill()
+    child.wait()
+
+
+def test_a_step_is_on_disk_before_the_change_is_made(tmp_path: Path, sleeper: Process) -> None:
+    """After a SIGKILL of the driller, only the file knows what to undo."""
+    file = IntentFile(tmp_path / "drills", "shop")
+    file.begin(file.new("kill-worker-1", "kill-worker", "shop", "kafka:9092", CLOCK))
+    steps = (
+        MoveBack("/a.drill-1", "/a"),
+        ContinueProcess("a", sleeper),
+        StartWorker("a", "/state/shop", ["pipeline"], "/", {"SECRET": "1"}, "/log"),
+    )
+    for step in steps:
+        file.add(step)
+    read = IntentFile(tmp_path / "drills", "shop").read()
+    assert read is not None
+    assert read.steps == steps
+    assert read.driller == Process.of(os.getpid())
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600  # it has the worker's environment
+    file.end()
+    assert IntentFile(tmp_path / "drills", "shop").read() is None
+
+
+def test_an_intent_of_another_release_is_not_deleted(tmp_path: Path) -> None:
+    """What it names must be restored by an operator."""
+    file = IntentFile(tmp_path, "shop")
+    file.path.write_text('{"version": 99}')
+    with pytest.raises(InputError, match="cannot be understood"):
+        file.read()
+    assert file.path.exists()
+
+
+def test_steps_are_undone_in_reverse_and_a_failure_stops_none(tmp_path: Path) -> None:
+    """One change that cannot be undone must not leave the others in place."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.touch()
+    second.touch()
+    file = IntentFile(tmp_path, "shop")
+    file.begin(file.new("x-1", "x", "shop", "kafka:9092", CLOCK))
+    (tmp_path / "source").mkdir()
+    missing = tmp_path / "missing" / "target"
+    for step in (
+        RemovePath(str(first)),
+        MoveBack(str(tmp_path / "source"), str(missing)),
+        RemovePath(str(second)),
+    ):
+        file.add(step)
+    intent = file.read()
+    assert intent is not None
+    found = list(undo(intent, CLOCK))
+    assert [each.failed for each in found] == [False, True, False]
+    assert found[0].what == f"delete {second}"
+    assert not first.exists()
+    assert not second.exists()
+
+
+def test_every_step_can_be_undone_twice(tmp_path: Path, sleeper: Process) -> None:
+    """`undo` may be killed, too."""
+    moved, damaged = tmp_path / "moved", tmp_path / "object"
+    (tmp_path / "moved.drill-1").mkdir()
+    moved.touch()  # the file that keeps a store from being created
+    damaged.write_bytes(b"damaged")
+    (tmp_path / "backup").write_bytes(b"whole")
+    steps = (
+        MoveBack(str(tmp_path / "moved.drill-1"), str(moved)),
+        RestoreFile(str(tmp_path / "backup"), str(damaged)),
+        RemovePath(str(tmp_path / "absent")),
+        ContinueProcess("a", sleeper),
+        EndProcess("a", str(tmp_path / "state" / "shop")),
+    )
+    for _ in range(2):
+        for step in steps:
+            step.undo(CLOCK)
+    assert moved.is_dir()
+    assert damaged.read_bytes() == b"whole"
+    assert not (tmp_path / "backup").exists()
+
+
+def test_a_new_state_directory_is_kept_and_the_old_one_deleted(tmp_path: Path) -> None:
+    """The worker runs on the new one; the old one would be a leftover."""
+    old, new = tmp_path / "shop.drill-1", tmp_path / "shop"
+    old.mkdir()
+    new.mkdir()
+    (new / "kept").touch()
+    MoveBack(str(old), str(new)).undo(CLOCK)
+    assert (new / "kept").exists()
+    assert not old.exists()
+
+
+def test_a_worker_is_started_only_if_nothing_holds_its_directory(tmp_path: Path) -> None:
+    """Two processes with one worker id would take the tasks from each other."""
+    place = tmp_path / "state" / "shop"
+    command = [sys.executable, "-c", HOLDER, str(place)]
+    step = StartWorker("a", str(place), command, str(tmp_path), dict(os.environ), str(tmp_path / "log"))
+    assert step.undo(CLOCK).startswith("started as process")
+    process = holder_of(place)
+    assert process is not None
+    try:
+        assert step.undo(CLOCK) == f"runs as process {process.pid}"
+        assert EndProcess("a", str(place)).undo(CLOCK) == "stopped"
+        wait_until(lambda: holder_of(place) is None, lambda: "it still runs")
+    finally:
+        process.send(signal.SIGKILL)
+
+
+def test_a_worker_that_ends_at_its_start_is_reported(tmp_path: Path) -> None:
+    """The operator must read its log instead of waiting for it."""
+    step = StartWorker("a", str(tmp_path / "s" / "shop"), ["/bin/false"], "/", {}, str(tmp_path / "log"))
+    with pytest.raises(InputError, match="worker a ended at its start"):
+        step.undo(CLOCK)
+
+
+def test_a_reused_process_id_gets_no_signal(sleeper: Process) -> None:
+    """A drill ends only processes that it has identified."""
+    other = Process(sleeper.pid, sleeper.started - 1)
+    assert not other.alive
+    assert not other.send(signal.SIGKILL)
+    assert sleeper.alive
+
+
+def test_a_process_that_has_ended_before_it_was_seen_is_not_alive() -> None:
+    """A worker that ends at once would be waited for until the time-out."""
+    assert not Process(2**22 + 1, -1).alive  # no process has such an id
+    assert not Process(2**22 + 1, -1).stopped

@@ -1,0 +1,218 @@
+"""A drill refuses by name what it cannot do safely, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline import App, Context, Event
+from pipeline.app import declared_app
+from pipeline.core.names import TaskId
+from pipeline.drills.catalog import DRILLS, find_drill
+from pipeline.drills.drill import Options, RefusedDrillError, Scene
+from pipeline.drills.intent import IntentFile
+from pipeline.drills.workers import Process
+from pipeline.errors import InputError
+from tests.support.drills.scenes import APP, observer_of, runner_of, scene_of, settings_of
+from tests.support.runtime.fleet import Fleet
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Fleet:
+    """Two workers with two tasks each, at rest."""
+    return _fleet("a", "b")
+
+
+def _handle(event: Event[str, int], ctx: Context) -> None:
+    raise AssertionError((event, ctx))
+
+
+def _fleet(*workers: str) -> Fleet:
+    fleet = Fleet(partitions=4)
+    for worker in workers:
+        fleet.start(worker)
+    fleet.send()
+    fleet.settle()
+    return fleet
+
+
+def _refused(drill: str, scene: Scene) -> str:
+    with pytest.raises(RefusedDrillError) as refused:
+        list(find_drill(drill).check(scene))
+    assert refused.value.hint
+    assert f"refused ({refused.value.name})" in refused.value.message
+    return refused.value.name
+
+
+def _run_refused(
+    fleet: Fleet, directory: Path, drill: str = "kill-worker", **settings: object
+) -> RefusedDrillError:
+    runner = runner_of(fleet, settings_of(directory, **settings))  # type: ignore[arg-type]
+    with pytest.raises(RefusedDrillError) as refused:
+        runner.plan(find_drill(drill), Options(max_tasks=1))
+    return refused.value
+
+
+def test_an_app_that_is_not_named_is_never_drilled(fleet: Fleet, tmp_path: Path) -> None:
+    """A drill on the wrong machine must not begin because of a default."""
+    assert _run_refused(fleet, tmp_path, allow=()).name == "not-allowed"
+    assert _run_refused(fleet, tmp_path, allow=("sums2",)).name == "not-allowed"
+
+
+@pytest.mark.parametrize(("alive", "next_step"), [(True, "drill abort"), (False, "drill undo")])
+def test_a_second_drill_is_refused_while_one_is_open(
+    fleet: Fleet, tmp_path: Path, alive: bool, next_step: str
+) -> None:
+    """Two faults at once prove nothing, and the intent of the first one would be lost."""
+    file = IntentFile(tmp_path, APP)
+    intent = file.new("kill-worker-1", "kill-worker", APP, "kafka:9092", fleet.clock)
+    if not alive:
+        intent = msgspec.structs.replace(intent, driller=Process(os.getpid(), 1))
+    file.begin(intent)
+    refused = _run_refused(fleet, tmp_path)
+    assert refused.name == "drill-open"
+    assert next_step in str(refused)
+
+
+def test_an_app_without_a_worker_here_is_refused(fleet: Fleet, tmp_path: Path) -> None:
+    """Workers on other hosts are members, too, and must not be guessed at."""
+    assert _run_refused(fleet, tmp_path).name == "no-local-worker"
+
+
+def test_more_tasks_than_allowed_are_refused(fleet: Fleet, tmp_path: Path) -> None:
+    """--max-tasks bounds the blast radius before the fault."""
+    runner = runner_of(fleet, settings_of(tmp_path))
+    scene = scene_of(fleet, settings_of(tmp_path), options=Options(max_tasks=1))
+    with pytest.raises(RefusedDrillError, match="would affect 2 tasks, and --max-tasks is 1") as refused:
+        runner._planned(find_drill("kill-worker"), scene)
+    assert refused.value.name == "too-many-tasks"
+    assert len(runner._planned(find_drill("kill-worker"), scene_of(fleet, settings_of(tmp_path))).tasks) == 2
+
+
+def test_an_app_that_is_not_steady_is_refused(tmp_path: Path) -> None:
+    """A fault on top of another one would be blamed for both."""
+    fleet = _fleet("a")
+    fleet.kill(fleet.nodes[0])
+    observer = observer_of(fleet)
+    fleet.clock.advance(11.0)
+    observer.look(status=True)
+    with pytest.raises(RefusedDrillError) as refused:
+        runner_of(fleet, settings_of(tmp_path))._check_steady(observer)
+    assert refused.value.name == "not-steady"
+    assert "4 of 4 tasks are not live" in refused.value.message
+
+
+def test_a_worker_that_is_not_here_is_refused_by_its_id(fleet: Fleet, tmp_path: Path) -> None:
+    """A mistyped id must not harm another worker."""
+    scene = scene_of(fleet, settings_of(tmp_path), options=Options(worker="c"))
+    assert _refused("kill-worker", scene) == "worker-not-found"
+
+
+@pytest.mark.parametrize("drill", ["freeze-worker", "scale-in"])
+def test_drills_that_need_a_second_worker_are_refused_for_one(tmp_path: Path, drill: str) -> None:
+    """Without another worker, such a drill is an outage."""
+    scene = scene_of(_fleet("a"), settings_of(tmp_path), local=("a",))
+    assert _refused(drill, scene) == "one-worker"
+
+
+@pytest.mark.parametrize("drill", ["kill-worker", "lose-disk", "rolling-restart", "fill-disk"])
+def test_a_worker_that_could_not_be_restarted_is_not_ended(fleet: Fleet, tmp_path: Path, drill: str) -> None:
+    """A drill ends only what it can start again."""
+    assert _refused(drill, scene_of(fleet, settings_of(tmp_path), command=())) == "command-unknown"
+
+
+@pytest.mark.parametrize("drill", ["scale-in", "scale-out"])
+def test_processes_of_a_supervisor_are_not_scaled(fleet: Fleet, tmp_path: Path, drill: str) -> None:
+    """The supervisor would start the worker again, and its command cannot be copied."""
+    assert _refused(drill, scene_of(fleet, settings_of(tmp_path), supervised=True)) == "supervised"
+
+
+@pytest.mark.parametrize("drill", ["broker-restart", "broker-down"])
+def test_a_broker_that_we_did_not_start_is_not_stopped(fleet: Fleet, tmp_path: Path, drill: str) -> None:
+    """The Kafka of a team must survive a drill of one app."""
+    scene = scene_of(fleet, settings_of(tmp_path, broker_dir=str(tmp_path / "none")))
+    assert _refused(drill, scene) == "foreign-broker"
+
+
+@pytest.mark.parametrize("drill", ["store-down", "damage-checkpoint"])
+def test_a_store_that_is_not_a_directory_here_is_not_touched(
+    fleet: Fleet, tmp_path: Path, drill: str
+) -> None:
+    """An object store belongs to others, too."""
+    assert _refused(drill, scene_of(fleet, settings_of(tmp_path))) == "no-store"
+    remote = settings_of(tmp_path, store="s3://bucket/prefix")
+    assert _refused(drill, scene_of(fleet, remote)) == "store-not-local"
+
+
+def test_a_store_without_checkpoints_is_not_taken_away(fleet: Fleet, tmp_path: Path) -> None:
+    """The drill could not show that the store is used again."""
+    assert (
+        _refused("store-down", scene_of(fleet, settings_of(tmp_path, store=tmp_path.as_uri())))
+        == "no-checkpoint"
+    )
+
+
+def test_a_checkpoint_is_not_damaged_without_two_others(fleet: Fleet, tmp_path: Path) -> None:
+    """The task must be able to restore without the damaged one."""
+    scene = scene_of(fleet, settings_of(tmp_path, store=tmp_path.as_uri()))
+    assert _refused("damage-checkpoint", scene) == "too-few-checkpoints"
+
+
+def test_a_disk_is_not_lost_that_could_not_be_restored(tmp_path: Path) -> None:
+    """A truncated journal without a checkpoint is a loss, and not a drill."""
+    fleet = _fleet("a", "b")
+    for number in range(4):
+        journal = TaskId(APP, "main", number).journal
+        fleet.broker.truncate(journal, 2)
+    assert _refused("lose-disk", scene_of(fleet, settings_of(tmp_path))) == "nothing-to-restore-from"
+    assert _refused("replay-from-checkpoint", scene_of(fleet, settings_of(tmp_path))) == "no-store"
+
+
+def test_a_disk_that_others_use_is_not_filled(fleet: Fleet, tmp_path: Path) -> None:
+    """A full root file system is an incident of the host."""
+    place = tmp_path / "state" / APP
+    place.mkdir(parents=True)
+    assert _refused("fill-disk", scene_of(fleet, settings_of(tmp_path), place=place)) == "shared-disk"
+
+
+def test_a_record_is_written_only_to_a_topic_that_is_named(fleet: Fleet, tmp_path: Path) -> None:
+    """The record stays in the topic, where readers of other teams get it."""
+    assert _refused("poison-record", scene_of(fleet, settings_of(tmp_path))) == "no-poison-topic"
+
+
+@pytest.mark.parametrize(
+    ("app", "name"),
+    [(None, "code-needed"), ("strict", "no-dead-letters"), ("other", "not-an-input")],
+)
+def test_a_poison_record_needs_dead_letters(fleet: Fleet, tmp_path: Path, app: str | None, name: str) -> None:
+    """A handler that stops its task at the record would turn the drill into an outage."""
+    declared = App(APP)
+    numbers = declared.topic("numbers", key=str, value=int)
+    others = declared.topic("others", key=str, value=int)
+    declared.handler(numbers if app == "strict" else others)(_handle)
+    scene = scene_of(fleet, settings_of(tmp_path, poison_topics=("numbers",)))
+    with pytest.raises(RefusedDrillError) as refused:
+        list(find_drill("poison-record", declared_app(declared) if app else None).check(scene))
+    assert refused.value.name == name
+
+
+@pytest.mark.parametrize("drill", ["slow-network", "cut-network"])
+def test_network_drills_are_refused_without_a_proxy(fleet: Fleet, tmp_path: Path, drill: str) -> None:
+    """They are in the catalogue, so that a suite that names them fails with the reason."""
+    assert _refused(drill, scene_of(fleet, settings_of(tmp_path))) == "no-proxy"
+
+
+def test_an_unknown_drill_is_named_with_a_similar_one() -> None:
+    """A suite with a typing error must not run half."""
+    with pytest.raises(InputError, match="there is no drill kill-workers; did you mean 'kill-worker'"):
+        find_drill("kill-workers")
+
+
+def test_every_drill_says_what_it_expects() -> None:
+    """`pipeline drill list` and the report show these texts."""
+    for drill in DRILLS.values():
+        assert drill.summary
+        assert drill.hypothesis.endswith(".")

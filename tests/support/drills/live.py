@@ -1,0 +1,148 @@
+"""A live app for drills: two workers of the sums app, input that does not end, and `pipeline drill` as a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from pipeline.drills.intent import Intent, IntentFile
+from pipeline.drills.report import Report
+from pipeline.drills.workers import holder_of
+from tests.support.kafka.fleet_harness import FleetBench
+from tests.support.kafka.harness import Workbench
+from tests.support.pages import ROOT
+from tests.support.waiting import wait_until
+
+__all__ = ["LiveApp"]
+
+PARTITIONS = 4
+_COMMAND_S = 170
+_SETTINGS = """[kafka]
+"bootstrap.servers" = "{servers}"
+
+[worker]
+checkpoint_store = "{store}"
+
+[drills]
+allow = ["{app}"]
+poison_topics = ["{app}-amounts"]
+directory = "{directory}"
+steady_s = 2
+timeout_s = {timeout_s}
+rto_s = 50
+"""
+
+
+class LiveApp:
+    """Workers `a` and `b`, and a thread that sends inputs. `close` ends all that the test and its drills started.
+
+    `package`: the directory of the package that the workers run, if it is not this one.
+    """
+
+    def __init__(
+        self, servers: str, prefix: str, directory: Path, *, package: Path | None = None, timeout_s: int = 60
+    ) -> None:
+        self.name = prefix
+        self.directory = directory
+        self.store = directory / "checkpoints"
+        self.store.mkdir()
+        os.environ["PIPELINE_CHECKPOINT_STORE"] = self.store.as_uri()
+        os.environ["PIPELINE_CHECKPOINT_INTERVAL_S"] = "3"
+        os.environ["SUMS_LETTERS"] = "1"
+        self.bench = Workbench(servers, prefix, directory, groups=("main",), partitions=PARTITIONS)
+        self.fleet = FleetBench(self.bench, directory)
+        self.drills = directory / "drills"
+        (directory / "pipeline.toml").write_text(
+            _SETTINGS.format(
+                servers=servers,
+                store=self.store.as_uri(),
+                app=prefix,
+                directory=self.drills,
+                timeout_s=timeout_s,
+            )
+        )
+        self.fleet.package = package
+        for worker in ("a", "b"):
+            self.fleet.start(worker)
+        self.fleet.wait_for_rest()
+        self._ended = threading.Event()
+        self._sender = threading.Thread(target=self._send)
+        self._sender.start()
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `pipeline drill ARGUMENTS`."""
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_CHECKPOINT")
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "drill", *arguments],
+            cwd=self.directory,
+            env={**kept, "PYTHONPATH": str(ROOT), "SUMS_PREFIX": self.name, "SUMS_GROUPS": "main"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run `pipeline drill ARGUMENTS` to its end, and return what it printed."""
+        process = self.start(*arguments)
+        try:
+            said, _ = process.communicate(timeout=_COMMAND_S)
+        finally:
+            process.kill()
+        assert process.returncode == code, (
+            f"{arguments}: exit {process.returncode}\n{said}\n{self.fleet.story()}"
+        )
+        return said
+
+    def report(self) -> Report:
+        """The last report."""
+        files = sorted((self.drills / "reports").glob("*.json"), key=lambda file: file.stat().st_mtime)
+        return msgspec.json.decode(files[-1].read_bytes(), type=Report)
+
+    def intent(self) -> Intent | None:
+        """The open intent."""
+        return IntentFile(self.drills, self.name).read()
+
+    def place(self, worker: str) -> Path:
+        """`<state_dir>/<app>` of a worker."""
+        return self.directory / "disks" / worker / self.name
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition, with the logs of the workers in the error."""
+        wait_until(condition, self.fleet.story)
+
+    def finish(self) -> None:
+        """Stop the input, wait for all outputs, and compare them with the fold over the inputs."""
+        self._stop_sending()
+        wait_until(lambda: self.bench.outputs() == self.bench.expected(), self.fleet.story)
+        self.bench.checker.check(settle_s=10.0)
+
+    def close(self) -> None:
+        """End the workers, also those that drills have started: they hold locks of the test's state directories."""
+        self._stop_sending()
+        for place in (*(self.directory / "disks").glob("*/*"), *self.drills.glob("state-*/*")):
+            process = holder_of(place)
+            if process is not None:
+                process.send(signal.SIGCONT)
+                process.send(signal.SIGKILL)
+        self.fleet.close()
+        self.bench.close()
+        for name in ("PIPELINE_CHECKPOINT_STORE", "PIPELINE_CHECKPOINT_INTERVAL_S", "SUMS_LETTERS"):
+            os.environ.pop(name, None)
+
+    def _stop_sending(self) -> None:
+        self._ended.set()
+        self._sender.join()
+
+    def _send(self) -> None:
+        while not self._ended.wait(0.1):
+            self.bench.send(20)

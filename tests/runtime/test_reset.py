@@ -57,7 +57,7 @@ def test_a_worker_that_stops_before_it_has_noticed_a_reset_has_not_failed() -> N
     app.driver.run()
     app.driver.reset()
     app.driver.stop()
-    assert len(app.driver.said("task_owned_by_other_worker")) == 2
+    assert len(app.driver.log_events("task_owned_by_other_worker")) == 2
     app.driver.restart()
     app.driver.run()
     assert app.sent("a") == [1, 1]

@@ -47,7 +47,7 @@ class Rig:
             self.driver.send(self.numbers, "k", value)
         self.driver.run()
 
-    def said(self, event: str) -> list[dict[str, Any]]:
+    def log_events(self, event: str) -> list[dict[str, Any]]:
         return [call.kwargs for call in self.log.calls if call.args == (event,)]
 
     def status(self) -> AppStatus:
@@ -72,7 +72,7 @@ def test_a_handler_that_hangs_is_named_with_its_record_and_its_stack(rig: Rig) -
     """Without it the worker looks alive and does nothing, and the record is unknown."""
     handle(rig, lambda value: rig.wait(9.9, 0.2) if value == 3 else None)
     rig.run(1, 2, 3)
-    [warning] = rig.said("handler_has_not_returned")
+    [warning] = rig.log_events("handler_has_not_returned")
     assert warning.pop("handler").endswith("slow")
     hint = warning.pop("hint")
     assert "SIGTERM" in hint
@@ -150,14 +150,18 @@ def test_it_is_said_again_each_time_the_time_doubles(rig: Rig) -> None:
     """A log that repeats itself every second is as unreadable as one that says it once at midnight."""
     handle(rig, lambda _: rig.wait(*[1.0] * 50))
     rig.run(1)
-    assert [warning["running_s"] for warning in rig.said("handler_has_not_returned")] == [10.0, 20.0, 40.0]
+    assert [warning["running_s"] for warning in rig.log_events("handler_has_not_returned")] == [
+        10.0,
+        20.0,
+        40.0,
+    ]
 
 
 def test_a_handler_that_comes_back_is_said_to_have(rig: Rig) -> None:
     """Otherwise the alert stays open for a record that was done long ago."""
     handle(rig, lambda value: rig.wait(12.0) if value == 1 else rig.wait())
     rig.run(1, 2)
-    [back] = rig.said("handler_returned")
+    [back] = rig.log_events("handler_returned")
     assert (back["topic"], back["partition"], back["offset"]) == ("numbers", 0, 0)
     assert back["running_s"] == 12.0
 
@@ -166,7 +170,7 @@ def test_many_quick_records_are_no_slow_handler(rig: Rig) -> None:
     """A batch of thousands may take longer than the limit; each of its records does not."""
     handle(rig, lambda _: rig.wait(6.0))
     rig.run(*range(10))
-    assert rig.said("handler_has_not_returned") == []
+    assert rig.log_events("handler_has_not_returned") == []
 
 
 def test_nothing_is_at_work_between_batches(rig: Rig) -> None:
@@ -185,7 +189,7 @@ def test_a_batch_handler_is_named_with_the_number_of_its_records(rig: Rig) -> No
         rig.wait(11.0)
 
     rig.run(1, 2, 3)
-    [warning] = rig.said("handler_has_not_returned")
+    [warning] = rig.log_events("handler_has_not_returned")
     assert warning["handler"].endswith("all_at_once")
     assert warning["records"] == 3
 
@@ -199,7 +203,7 @@ def test_all_handlers_of_the_record_are_named(rig: Rig) -> None:
         rig.wait(11.0)
 
     rig.run(1)
-    [warning] = rig.said("handler_has_not_returned")
+    [warning] = rig.log_events("handler_has_not_returned")
     first, _, last = warning["handler"].partition(", ")
     assert first.endswith("slow")
     assert last.endswith("second")

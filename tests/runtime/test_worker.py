@@ -48,7 +48,7 @@ def test_a_task_that_fails_for_any_reason_says_what_to_do_next(monkeypatch: pyte
     sums.send(1)
     with pytest.raises(FatalTaskError, match="a reason without advice"):
         sums.driver.run()
-    (failed,) = sums.driver.said("task_failed")
+    (failed,) = sums.driver.log_events("task_failed")
     assert "start the worker again" in failed["hint"]
 
 

@@ -241,7 +241,7 @@ def test_a_value_that_has_no_form_in_the_database_is_its_records_error(
         driver.send(topic, n, n)
     driver.run()
     assert postgres.sql(dsn, "SELECT count(*) FROM odd") == [(count,)]
-    assert len(driver.said("record_rejected")) == 1
+    assert len(driver.log_events("record_rejected")) == 1
 
 
 def test_a_key_that_cannot_tell_rows_apart_is_its_records_error(
@@ -274,7 +274,7 @@ def test_a_batch_that_changes_a_row_too_often_is_written_in_parts(
         driver.send(topic, "a", n)
     driver.run()
     assert postgres.sql(dsn, "SELECT * FROM totals") == [("a", 249)]
-    assert len(driver.said("record_rejected")) == 1
+    assert len(driver.log_events("record_rejected")) == 1
     sizes = postgres.sql(dsn, "SELECT count(*) FROM seen GROUP BY transaction ORDER BY min(n)")
     assert sum(int(str(size)) for (size,) in sizes) == 249
     assert max(int(str(size)) for (size,) in sizes) <= 50

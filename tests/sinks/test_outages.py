@@ -40,7 +40,7 @@ def test_commits_whose_answer_is_lost_and_commits_that_never_arrive_leave_rows_e
         worker = bench.worker()
         bench.catch_up(worker)
         for cut in (Cut.AFTER, Cut.BEFORE, Cut.AFTER, Cut.BEFORE):
-            settled = bench.said("sink_commit_settled")
+            settled = bench.log_event_count("sink_commit_settled")
             proxy.cut_next_commit(cut)
             bench.wait_until(lambda: proxy.was_cut, f"a COMMIT ({cut.value})", send=True)
             bench.wait_for_more("sink_commit_settled", settled)
@@ -88,7 +88,10 @@ def test_a_database_that_is_stopped_and_started_under_a_worker_leaves_rows_exact
         worker = bench.worker()
         bench.catch_up(worker)
         for _ in range(2):
-            away, back = bench.said("database_unreachable"), bench.said("database_reachable")
+            away, back = (
+                bench.log_event_count("database_unreachable"),
+                bench.log_event_count("database_reachable"),
+            )
             own_postgres.stop(mode)
             bench.wait_for_more("database_unreachable", away, send=True)
             assert worker.poll() is None

@@ -230,7 +230,7 @@ def test_a_record_that_fails_is_found_though_others_pass(
     shop[0].send(1, 2, 13, 4)
     shop[0].driver.run()
     assert postgres.sql(dsn, "SELECT n FROM t ORDER BY n") == [(1,), (2,), (4,)]
-    assert len(shop[0].driver.said("record_rejected")) == 1
+    assert len(shop[0].driver.log_events("record_rejected")) == 1
 
 
 def test_a_commit_that_is_a_rollback_is_not_taken_for_done(dsn: str) -> None:

@@ -76,7 +76,7 @@ def test_a_worker_that_was_stopped_past_its_take_over_writes_nothing_more(
     bench.send(50)
     bench.catch_up(successor)
     zombie.send_signal(signal.SIGCONT)
-    bench.wait_until(lambda: bench.said("task_fenced") > 0, "the zombie to find out")
+    bench.wait_until(lambda: bench.log_event_count("task_fenced") > 0, "the zombie to find out")
     bench.send(50)
     bench.catch_up(successor)
     bench.stop(zombie)

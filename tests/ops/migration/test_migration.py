@@ -381,4 +381,6 @@ def test_a_revived_app_continues_from_where_it_was() -> None:
     case.old.driver.restart()
     case.old.driver.run()
     assert case.old.driver.table(case.old.table) == {key: sum(values) for key, values in case.sent.items()}
-    assert [said["restored_from"] for said in case.old.driver.said("task_live")][-4:] == ["local state"] * 4
+    assert [said["restored_from"] for said in case.old.driver.log_events("task_live")][-4:] == [
+        "local state"
+    ] * 4

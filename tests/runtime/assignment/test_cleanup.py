@@ -41,7 +41,7 @@ def test_a_state_is_removed_when_its_task_has_been_elsewhere_for_the_delay() -> 
     fleet.run(DELAY_S + 15.0)
     assert states(fleet, a) == {task.partition for task in a.live}
     assert states(fleet, b) == {task.partition for task in b.live}
-    assert {said["owner"] for said in a.said("local_state_deleted")} == {"b"}
+    assert {said["owner"] for said in a.log_events("local_state_deleted")} == {"b"}
     fleet.stop(b)
     fleet.send()
     fleet.settle()  # and what is gone can be had again
@@ -57,7 +57,7 @@ def test_a_state_waits_for_its_task_until_the_delay_is_over() -> None:
     fleet.kill(b)
     fleet.run(DELAY_S + 10.0)  # a has them all again, or nobody has them: no reason to remove anything
     assert states(fleet, a) == set(range(6))
-    assert not a.said("local_state_deleted")
+    assert not a.log_events("local_state_deleted")
     fleet.settle()
     fleet.check()
 
@@ -81,7 +81,7 @@ def test_the_state_of_a_task_without_an_owner_is_kept() -> None:
         for task in list(run.tasks.values()):
             b.worker._lifecycle._fail(run, task.id, ConfigError("a test ends it"), seq=task.applied.seq)
     fleet.run(DELAY_S + 15.0)
-    assert not a_again.said("local_state_deleted")
+    assert not a_again.log_events("local_state_deleted")
 
 
 def test_a_note_alone_removes_nothing() -> None:
@@ -98,7 +98,7 @@ def test_a_note_alone_removes_nothing() -> None:
     MemoryMembers(fleet.broker, fleet.clock).announce(workers_topic("sums"), lies)
     fleet.run(DELAY_S + 15.0)
     assert states(fleet, a) == {0, 1}
-    assert not a.said("local_state_deleted")
+    assert not a.log_events("local_state_deleted")
 
 
 @pytest.mark.parametrize("came_back", [False, True])
@@ -126,7 +126,7 @@ def test_a_state_that_is_open_somewhere_is_kept_and_said_so() -> None:
     opened = a.stores.open(TaskId("sums", "main", min(away)))
     fleet.run(DELAY_S + 15.0)
     assert min(away) in states(fleet, a)
-    assert a.said("local_state_not_deleted")
+    assert a.log_events("local_state_not_deleted")
     opened.close()
     fleet.run(DELAY_S + 15.0)
     assert states(fleet, a) == {task.partition for task in a.live}

@@ -40,7 +40,7 @@ def test_workers_that_start_together_share_the_tasks_without_a_fight() -> None:
     fleet.settle()
     fleet.check()
     assert [len(tasks) for tasks in fleet.owners().values()] == [4, 4, 4]
-    assert sum(len(node.said("task_live")) for node in fleet.nodes) == 12  # each was restored once
+    assert sum(len(node.log_events("task_live")) for node in fleet.nodes) == 12  # each was restored once
 
 
 def test_a_worker_that_joins_gets_its_share_and_the_others_never_stop() -> None:
@@ -58,7 +58,7 @@ def test_a_worker_that_joins_gets_its_share_and_the_others_never_stop() -> None:
     for task_id, (node, task) in before.items():
         if task_id not in moved:
             assert all_live(fleet)[task_id] == (node, task)  # the very same one: it was never restored
-    assert not any(node.said("task_fenced") for node in fleet.nodes)
+    assert not any(node.log_events("task_fenced") for node in fleet.nodes)
 
 
 def test_the_tasks_of_a_killed_worker_are_taken_over_and_the_others_never_stop() -> None:
@@ -143,7 +143,7 @@ def test_a_worker_that_wakes_up_after_its_tasks_were_taken_writes_nothing_and_re
     fleet.run(5.0)
     fleet.settle()
     fleet.check()
-    assert zombie.said("task_taken_over")
+    assert zombie.log_events("task_taken_over")
 
 
 def test_a_note_that_comes_late_does_not_turn_owners_back() -> None:
@@ -163,7 +163,7 @@ def test_a_note_that_comes_late_does_not_turn_owners_back() -> None:
     assert {task: heard[task].worker for task in before} == {
         task: node.worker_id for node in fleet.nodes for task in node.live if task in before
     }
-    assert not any(node.said("task_fenced") for node in fleet.nodes)
+    assert not any(node.log_events("task_fenced") for node in fleet.nodes)
 
 
 def test_a_worker_that_keeps_a_task_is_not_waited_for_forever() -> None:
@@ -174,7 +174,7 @@ def test_a_worker_that_keeps_a_task_is_not_waited_for_forever() -> None:
     fleet.send()
     fleet.run(45.0)
     assert len(fleet.nodes[1].live) == 6
-    assert fleet.nodes[1].said("task_not_released")
+    assert fleet.nodes[1].log_events("task_not_released")
 
 
 def test_of_two_processes_with_one_worker_id_the_older_one_leaves() -> None:
@@ -204,7 +204,7 @@ def test_workers_of_another_version_wait_until_the_last_of_the_old_one_has_left(
     fleet.send()
     fleet.run(20.0)
     assert not any(node.live for node in newer)
-    assert newer[0].said("waiting_for_other_version")
+    assert newer[0].log_events("waiting_for_other_version")
     for node in fleet.nodes[:2]:
         fleet.stop(node)
     fleet.run(5.0)

@@ -47,7 +47,7 @@ def test_whatever_happens_to_workers_with_checkpoints_no_record_is_lost_or_doubl
     fleet.send()
     fleet.settle(within_s=200)
     fleet.check()
-    assert last.said("checkpoint_refused") == []
+    assert last.log_events("checkpoint_refused") == []
     check_checkpoints(fleet)
 
 

@@ -31,9 +31,9 @@ def test_a_local_state_that_the_journal_has_left_behind_is_replaced() -> None:
     sums.send(9)
     sums.driver.run()
     sums.check()
-    assert sums.driver.said("task_live")[-1]["restored_from"] == "a checkpoint"
-    assert sums.driver.said("local_state_outdated")
-    assert not sums.driver.said("local_state_set_aside")
+    assert sums.driver.log_events("task_live")[-1]["restored_from"] == "a checkpoint"
+    assert sums.driver.log_events("local_state_outdated")
+    assert not sums.driver.log_events("local_state_set_aside")
 
 
 def test_a_local_state_that_fits_is_taken_whatever_the_store_says() -> None:
@@ -44,7 +44,7 @@ def test_a_local_state_that_fits_is_taken_whatever_the_store_says() -> None:
     sums.driver.restart()
     sums.send(1)
     sums.driver.run()
-    assert sums.driver.said("task_live")[-1]["restored_from"] == "local state"
+    assert sums.driver.log_events("task_live")[-1]["restored_from"] == "local state"
     sums.check()
 
 
@@ -109,6 +109,6 @@ def test_a_truncation_that_overtakes_a_restore_makes_it_choose_again() -> None:
         sums.driver.run()
     assert slept == []
     assert begins_at(sums) > 0
-    assert sums.driver.said("task_live")[-1]["restored_from"] == "a checkpoint"
-    assert sums.driver.said("local_state_outdated")
+    assert sums.driver.log_events("task_live")[-1]["restored_from"] == "a checkpoint"
+    assert sums.driver.log_events("local_state_outdated")
     sums.check()

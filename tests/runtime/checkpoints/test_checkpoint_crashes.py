@@ -63,7 +63,7 @@ def test_a_disk_that_is_full_while_a_checkpoint_arrives_stops_the_task_with_that
     assert not sums.driver.stores.exists(sums.task)
     sums.driver.restart()
     sums.driver.run()
-    assert sums.driver.said("task_live")[-1]["restored_from"] == "a checkpoint"
+    assert sums.driver.log_events("task_live")[-1]["restored_from"] == "a checkpoint"
     sums.check()
 
 
@@ -74,7 +74,7 @@ def test_a_disk_that_is_full_while_a_state_is_copied_costs_one_checkpoint() -> N
     sums.driver.stores.fail_next("snapshot", CorruptStateError("cannot be copied: No space left"))
     sums.send(1)
     sums.driver.run()
-    (said,) = sums.driver.said("checkpoint_failed")
+    (said,) = sums.driver.log_events("checkpoint_failed")
     assert "No space left" in said["message"]
     sums.send(2)
     sums.driver.run()

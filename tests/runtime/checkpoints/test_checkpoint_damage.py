@@ -41,7 +41,7 @@ def test_a_checkpoint_whose_manifest_is_damaged_gives_way_to_the_one_before(how:
     newest, before = kept(sums)[:2]
     hurt(sums, prefix(sums) + newest.manifest, how)
     check_restored_from_a_checkpoint(sums, before.seq)
-    assert [said["seq"] for said in sums.driver.said("checkpoint_refused")] == [newest.seq]
+    assert [said["seq"] for said in sums.driver.log_events("checkpoint_refused")] == [newest.seq]
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -53,7 +53,7 @@ def test_a_checkpoint_with_a_damaged_object_gives_way_to_the_one_before(how: str
     assert own
     hurt(sums, prefix(sums) + min(own), how)
     check_restored_from_a_checkpoint(sums, before.seq)
-    assert "object" in sums.driver.said("checkpoint_refused")[0]["message"]
+    assert "object" in sums.driver.log_events("checkpoint_refused")[0]["message"]
 
 
 def test_damage_to_every_checkpoint_stops_the_task_and_names_each() -> None:
@@ -75,8 +75,8 @@ def test_a_state_that_cannot_be_opened_gives_way_to_the_one_before() -> None:
     sums.driver.restart(empty_disk=True)
     sums.driver.stores.fail_next("open", CorruptStateError("no such table file"))
     sums.driver.run()
-    assert [said["seq"] for said in sums.driver.said("checkpoint_refused")] == [newest.seq]
-    live = sums.driver.said("task_live")[-1]
+    assert [said["seq"] for said in sums.driver.log_events("checkpoint_refused")] == [newest.seq]
+    live = sums.driver.log_events("task_live")[-1]
     assert live["seq"] - live["replayed_entries"] - 1 == before.seq
     sums.check()
 
@@ -96,7 +96,9 @@ def test_a_state_that_is_another_state_than_its_manifest_says_gives_way_to_the_o
             lambda _store, _cluster, _task, ref: mixed if ref == newest else manifest(sums, ref),
         )
         check_restored_from_a_checkpoint(sums, before.seq)
-    assert "another state than its manifest says" in sums.driver.said("checkpoint_refused")[0]["message"]
+    assert (
+        "another state than its manifest says" in sums.driver.log_events("checkpoint_refused")[0]["message"]
+    )
 
 
 def test_an_object_that_vanished_is_made_anew_by_the_next_checkpoint() -> None:
@@ -127,7 +129,7 @@ def test_an_object_that_was_lost_by_the_store_is_uploaded_again_before_anything_
         sums.driver.run()
     assert "/objects/" in lost[0]
     check_restored_from_a_checkpoint(sums, kept(sums)[0].seq)
-    assert not sums.driver.said("checkpoint_refused")
+    assert not sums.driver.log_events("checkpoint_refused")
 
 
 def test_nothing_is_deleted_while_a_kept_manifest_cannot_be_read() -> None:
@@ -141,7 +143,7 @@ def test_nothing_is_deleted_while_a_kept_manifest_cannot_be_read() -> None:
     sums.driver.run()
     assert newest in kept(sums)
     assert {prefix(sums) + name for name in objects} <= set(sums.driver.checkpoints.names())
-    assert sums.driver.said("checkpoint_damaged")
+    assert sums.driver.log_events("checkpoint_damaged")
 
 
 def test_a_damaged_local_state_is_set_aside_for_a_checkpoint() -> None:
@@ -151,6 +153,6 @@ def test_a_damaged_local_state_is_set_aside_for_a_checkpoint() -> None:
     sums.driver.stores.corrupt(sums.task)
     sums.driver.restart()
     sums.driver.run()
-    assert sums.driver.said("task_live")[-1]["restored_from"] == "a checkpoint"
-    assert sums.driver.said("local_state_set_aside")
+    assert sums.driver.log_events("task_live")[-1]["restored_from"] == "a checkpoint"
+    assert sums.driver.log_events("local_state_set_aside")
     sums.check()

@@ -31,13 +31,13 @@ def test_processing_continues_while_the_store_is_away() -> None:
     assert kept(sums)[0] == newest
     assert begins_at(sums) == began
     assert len(sums.driver.outputs(sums.sums)) == len(sums.sent)
-    (warning,) = sums.driver.said("checkpoint_store_unavailable")
+    (warning,) = sums.driver.log_events("checkpoint_store_unavailable")
     assert warning["journal_bytes"] > 0
     sums.driver.checkpoints.away = None
     sums.driver.clock.advance(10.0)
     sums.driver.run()
     assert kept(sums)[0].seq > newest.seq
-    assert len(sums.driver.said("checkpoint_store_available")) == 1
+    assert len(sums.driver.log_events("checkpoint_store_available")) == 1
     check_restored_from_a_checkpoint(sums)
 
 
@@ -88,13 +88,13 @@ def test_a_journal_that_grows_too_long_pauses_the_intake_and_loses_nothing() -> 
     for number in range(20):
         sums.send(number)
         sums.driver.run()
-    (paused,) = sums.driver.said("input_paused")
+    (paused,) = sums.driver.log_events("input_paused")
     assert paused["journal_bytes"] > 2_000
     assert len(sums.driver.outputs(sums.sums)) < len(sums.sent)
     sums.driver.checkpoints.away = None
     sums.driver.clock.advance(10.0)
     sums.driver.run()
-    assert sums.driver.said("input_resumed")
+    assert sums.driver.log_events("input_resumed")
     sums.check()
 
 
@@ -108,7 +108,7 @@ def test_a_restore_reads_the_journal_from_its_beginning_while_the_store_is_away(
     sums.driver.restart(empty_disk=True)
     sums.driver.checkpoints.fail_next("get", AWAY)
     sums.driver.run()
-    assert sums.driver.said("task_live")[-1]["restored_from"] == "an empty state"
+    assert sums.driver.log_events("task_live")[-1]["restored_from"] == "an empty state"
     sums.check()
 
 
@@ -118,7 +118,7 @@ def test_deletions_that_failed_are_made_up_for() -> None:
     sums.driver.checkpoints.fail_next("delete", AWAY)
     sums.send(1)
     sums.driver.run()
-    assert sums.driver.said("checkpoint_cleanup_failed")
+    assert sums.driver.log_events("checkpoint_cleanup_failed")
     sums.send(1)
     sums.driver.run()
     named = {name for ref in kept(sums) for name in [ref.manifest, *manifest(sums, ref).objects]}
@@ -131,6 +131,6 @@ def test_a_truncation_that_is_not_allowed_is_said_and_harms_nothing() -> None:
     sums.driver.broker.fail_next("truncate", ConfigError("not authorised"))
     sums.send(1)
     sums.driver.run()
-    (said,) = sums.driver.said("checkpoint_cleanup_failed")
+    (said,) = sums.driver.log_events("checkpoint_cleanup_failed")
     assert "grant DELETE on topic sums.main.journal" in said["hint"]
     check_restored_from_a_checkpoint(sums)

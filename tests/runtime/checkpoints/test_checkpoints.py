@@ -47,7 +47,7 @@ def test_nothing_is_truncated_before_there_are_three() -> None:
         sums.driver.checkpoints.damage(name, lambda data: data[:-1])
     sums.driver.restart(empty_disk=True)
     sums.driver.run()
-    assert sums.driver.said("task_live")[-1]["restored_from"] == "an empty state"
+    assert sums.driver.log_events("task_live")[-1]["restored_from"] == "an empty state"
     sums.check()
 
 
@@ -70,7 +70,7 @@ def test_status_tells_the_newest_checkpoint_and_predicts_a_restore() -> None:
 def test_unchanged_files_are_uploaded_once() -> None:
     """A state of a terabyte that changes by a megabyte costs a megabyte."""
     sums = with_history()
-    last = sums.driver.said("checkpoint_registered")[-1]
+    last = sums.driver.log_events("checkpoint_registered")[-1]
     assert 0 < last["uploaded_files"] < last["files"]
     newest, before = (manifest(sums, ref).objects for ref in kept(sums)[:2])
     assert newest.keys() & before.keys()
@@ -121,7 +121,7 @@ def test_without_a_store_there_are_no_checkpoints() -> None:
 def test_uploads_keep_to_their_limit() -> None:
     """All of a process together."""
     sums = with_history(checkpoint_bytes_per_s=10)
-    said = sums.driver.said("checkpoint_registered")
+    said = sums.driver.log_events("checkpoint_registered")
     assert sum(each["duration_s"] for each in said) >= sum(each["uploaded_bytes"] for each in said) / 10 * 0.5
     sums.check()
 
@@ -134,7 +134,7 @@ def test_a_restore_waits_for_a_store_that_is_away_where_nothing_else_is_left() -
         sums.driver.checkpoints.fail_next("get", AWAY)
     sums.send(1)
     sums.driver.run()
-    assert len(sums.driver.said("task_restarting")) == 3
+    assert len(sums.driver.log_events("task_restarting")) == 3
     sums.check()
 
 
@@ -152,7 +152,7 @@ def test_a_restore_says_how_far_it_is() -> None:
 
     store.get = slow  # type: ignore[method-assign]
     sums.driver.run()
-    said = sums.driver.said("restore_progress")
+    said = sums.driver.log_events("restore_progress")
     assert said
     assert said[0]["phase"] == "copying"
     assert 0 < said[0]["copied_bytes"] <= said[0]["total_bytes"]
@@ -175,7 +175,7 @@ def test_many_tasks_do_not_upload_at_once() -> None:
         uploads = [each for each in worker._checkpointer._tasks.values() if each.upload is not None]
         at_once = max(at_once, len(uploads))
         sums.driver.run_deferred()
-        done.append(len(sums.driver.said("checkpoint_registered")))
+        done.append(len(sums.driver.log_events("checkpoint_registered")))
     assert at_once <= MAX_UPLOADS
     assert done[-1] == 16
     assert 0 < done[len(done) // 2] < 16  # they are spread over the interval

@@ -57,7 +57,7 @@ def test_what_has_arrived_is_not_sent_again() -> None:
     sums.driver.run()
     sums.driver.clock.advance(10.0)
     sums.driver.run()
-    assert len(sums.driver.said("checkpoint_store_available")) == 1
+    assert len(sums.driver.log_events("checkpoint_store_available")) == 1
     assert len(sent.names) > 3
     assert set(Counter(sent.names).values()) == {1}
     check_restored_from_a_checkpoint(sums)
@@ -107,7 +107,7 @@ def test_a_file_that_reads_differently_a_second_time_is_in_no_checkpoint(
         sums.send(1)
         sums.driver.run()
         assert kept(sums)[0] == newest
-    (said,) = sums.driver.said("checkpoint_failed")
+    (said,) = sums.driver.log_events("checkpoint_failed")
     assert "changed while it was uploaded" in said["message"]
     sums.driver.clock.advance(10.0)
     sums.driver.run()

@@ -81,8 +81,8 @@ def test_a_genesis_that_another_worker_has_written_just_before_its_fence_is_not_
     monkeypatch.setattr(MemoryBroker, "init", after_another)
     sums.driver.run()
     sums.check()
-    assert len(other.driver.said("genesis_written")) == 1
-    assert sums.driver.said("genesis_written") == []
+    assert len(other.driver.log_events("genesis_written")) == 1
+    assert sums.driver.log_events("genesis_written") == []
 
 
 @pytest.mark.parametrize("happened", [True, False])
@@ -94,7 +94,7 @@ def test_a_genesis_whose_outcome_is_unknown_is_there_forevery_task_or_for_none(h
     sums.driver.broker.fail_next("commit", unknown, after=happened, where="sums.main.genesis")
     sums.driver.run()
     sums.check()
-    assert len(sums.driver.said("genesis_written")) == (not happened)
+    assert len(sums.driver.log_events("genesis_written")) == (not happened)
 
 
 @pytest.mark.unverified

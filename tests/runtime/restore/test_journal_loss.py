@@ -38,7 +38,7 @@ def test_a_lost_last_entry_is_refused_at_every_start() -> None:
         sums.driver.restart()
         with pytest.raises(FatalTaskError, match="Kafka lost committed records"):
             sums.driver.run()
-    assert sums.driver.said("local_state_set_aside") == []
+    assert sums.driver.log_events("local_state_set_aside") == []
 
 
 @pytest.mark.unverified

@@ -112,12 +112,14 @@ def test_an_older_owner_that_wakes_up_while_a_restore_reads_can_commit_no_more()
     older.send(2)
     older.driver.step()  # the record is processed, its commit not yet due
     made = newer.driver.environment
-    starts = len(newer.driver.said("worker_started"))
+    starts = len(newer.driver.log_events("worker_started"))
 
     class WokenUp(MemoryJournalReader):
         def bounds(self, journal: TopicPartition) -> JournalBounds:
             found = super().bounds(journal)  # the restore's first look
-            restores = len(newer.driver.said("worker_started")) > starts  # the start has looks of its own
+            restores = (
+                len(newer.driver.log_events("worker_started")) > starts
+            )  # the start has looks of its own
             if restores and journal == newer.task.journal and not older.driver.crashed:
                 older.driver.clock.advance(1.0)
                 older.driver.step()  # now it is due

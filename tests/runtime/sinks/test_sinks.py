@@ -82,10 +82,10 @@ def test_a_commit_whose_outcome_is_unknown_is_looked_up(happened: bool) -> None:
     totals.send(5)
     totals.driver.run()
     totals.check()
-    outcomes = [said["outcome"] for said in totals.driver.said("sink_commit_settled")]
+    outcomes = [said["outcome"] for said in totals.driver.log_events("sink_commit_settled")]
     assert outcomes == ["committed" if happened else "aborted"]
     # Doing again what has happened would be noticed by the fence, and cost a claim.
-    assert totals.driver.said("task_superseded") == []
+    assert totals.driver.log_events("task_superseded") == []
 
 
 def test_a_fenced_owner_writes_no_row() -> None:
@@ -137,10 +137,10 @@ def test_a_database_that_is_away_is_said_once_and_waited_for() -> None:
     for _ in range(200):
         totals.driver.step()
         totals.driver.clock.advance(0.02)
-    assert len(totals.driver.said("database_unreachable")) == 1
+    assert len(totals.driver.log_events("database_unreachable")) == 1
     totals.database.away = None
     totals.driver.run()
-    assert len(totals.driver.said("database_reachable")) == 1
+    assert len(totals.driver.log_events("database_reachable")) == 1
     totals.check()
 
 
@@ -201,7 +201,7 @@ def test_a_refused_record_is_skipped_where_that_is_asked_for() -> None:
     totals.driver.run()
     totals.sent = [(key, amount) for key, amount in totals.sent if amount != 13]
     totals.check()
-    assert len(totals.driver.said("record_rejected")) == 2
+    assert len(totals.driver.log_events("record_rejected")) == 2
 
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
@@ -439,14 +439,14 @@ def test_a_worker_that_starts_while_a_database_is_away_runs_the_other_groups_and
     totals.send(2, 3)
     live_for(totals, 8.0)
     assert [event.value for event in totals.driver.outputs(copy)][-2:] == [2, 3]
-    assert len(totals.driver.said("database_unreachable")) == 1
+    assert len(totals.driver.log_events("database_unreachable")) == 1
     problem = next(p for p in look(totals).problems if "has not started" in p.text)
     assert problem.text.startswith("group totals/rows has not started on test: the database postgresql://db.")
-    assert not totals.driver.said("task_restarting")
+    assert not totals.driver.log_events("task_restarting")
     totals.database.away = None
     live_for(totals, 8.0)
     totals.driver.run()
-    assert len(totals.driver.said("database_reachable")) == 1
+    assert len(totals.driver.log_events("database_reachable")) == 1
     assert look(totals).problems == []
     totals.check()
 
@@ -478,7 +478,9 @@ def test_a_database_without_access_is_refused_only_at_the_start() -> None:
     totals.database.away = refused
     live_for(totals, 30.0)
     assert "password" in look(totals).problems[0].text
-    assert any("password" in str(said["message"]) for said in totals.driver.said("database_unreachable"))
+    assert any(
+        "password" in str(said["message"]) for said in totals.driver.log_events("database_unreachable")
+    )
     totals.database.away = None
     live_for(totals, 8.0)
     totals.driver.run()
@@ -496,7 +498,7 @@ def test_a_table_that_is_missing_when_the_database_comes_back_fails_its_tasks_al
     totals.database.shapes["ledger"] = TableShape(("another",), (), None, lacks=["INSERT"])
     totals.send(2)
     live_for(totals, 8.0)
-    [failed] = totals.driver.said("task_failed")
+    [failed] = totals.driver.log_events("task_failed")
     assert "ledger" in str(failed["message"])
     assert [event.value for event in totals.driver.outputs(copy)] == [1, 2]
 

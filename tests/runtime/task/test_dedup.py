@@ -329,7 +329,7 @@ def test_an_id_can_be_taken_from_the_event(batch: bool) -> None:
     driver.send_raw(orders, b"a", b"no number")
     driver.run()
     assert calls == [1, 3]
-    assert [said["error"] for said in driver.said("record_rejected")] == [
+    assert [said["error"] for said in driver.log_events("record_rejected")] == [
         "TypeError",
         "ValueError",
         "UnicodeEncodeError",
@@ -360,7 +360,7 @@ def test_a_duplicate_that_its_topic_would_refuse_is_an_error_of_that_record() ->
         driver.send(orders, None, bytes(plan.DEFAULT_MAX_MESSAGE_BYTES - 300), event_id=b"1")
     driver.run()
     assert driver.outputs(dropped) == []
-    assert [said["message"].split(" (")[0] for said in driver.said("record_rejected")] == [
+    assert [said["message"].split(" (")[0] for said in driver.log_events("record_rejected")] == [
         f"a record of {plan.DEFAULT_MAX_MESSAGE_BYTES - 300 + 99} bytes is over the limit of topic dropped"
     ] * 2
 

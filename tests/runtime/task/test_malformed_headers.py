@@ -67,7 +67,7 @@ def test_unreadable_headers_make_a_dead_letter(batch: bool, dedup: Dedup[str, in
     assert (letter.key, letter.value, list(read[1])) == (b"k", b"2", [("trace", b"7"), ("empty", None)])
     assert read[0].error == f"UnreadableHeadersError: {REASON}"
     assert (read[0].left_out, read[0].tries) == (REASON, 1)
-    assert case.driver.said("record_retried") == []
+    assert case.driver.log_events("record_retried") == []
 
 
 def test_unreadable_headers_are_skipped_under_skip() -> None:
@@ -75,7 +75,7 @@ def test_unreadable_headers_are_skipped_under_skip() -> None:
     case = Case("skip")
     case.send(1, 2, 3, bad=2)
     assert case.seen == [1, 3]
-    (said,) = case.driver.said("record_rejected")
+    (said,) = case.driver.log_events("record_rejected")
     assert (said["topic"], said["offset"], REASON in said["message"]) == ("in", 1, True)
 
 
@@ -146,7 +146,7 @@ def test_a_codec_that_asks_the_message_itself_is_safe(tmp_path: Path) -> None:
     driver.run()
     assert seen == written == [1, 3]
     assert len(driver.dead_letters()) == 1
-    assert [said["policy"] for said in driver.said("record_rejected")].count("skip") == 1
+    assert [said["policy"] for said in driver.log_events("record_rejected")].count("skip") == 1
 
 
 def test_a_replay_of_such_a_letter_has_the_headers_that_were_kept() -> None:

@@ -143,7 +143,7 @@ def test_null_keys_and_values_get_the_policy_whatever_the_codec_raises(error: ty
     driver.run()
     assert seen == [1, 3]
     assert len(driver.dead_letters()) == 3
-    assert driver.said("record_retried") == []
+    assert driver.log_events("record_retried") == []
 
 
 @pytest.mark.parametrize("place", ["row", "write"])
@@ -173,6 +173,6 @@ def test_a_sink_skips_a_record_whose_function_panics(tmp_path: Path, place: str)
     for value in (1, 2, 3):
         driver.send(inputs, "k", value)
     driver.run()
-    skipped = [said["message"] for said in driver.said("record_rejected")]
+    skipped = [said["message"] for said in driver.log_events("record_rejected")]
     assert (len(skipped), written) == ((3, []) if place == "row" else (1, [1, 3]))
     assert all("at the disco" in message for message in skipped)

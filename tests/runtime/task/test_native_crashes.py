@@ -136,7 +136,7 @@ def test_the_policy_is_applied_at_the_fourth_start(on_error: OnError, batch: boo
     assert [dict(letter.headers)["dead-letter-error"] for letter in letters] == (
         [b"NativeCrash: the process crashed natively 3 times while it handled this record"] * len(letters)
     )
-    assert len(native.driver.said("record_rejected")) == 1
+    assert len(native.driver.log_events("record_rejected")) == 1
     assert native.suspects == {}
 
 
@@ -154,7 +154,7 @@ def test_a_crash_is_logged_by_the_next_start() -> None:
     native = Native("skip")
     native.send(*range(20))
     native.crashes()
-    said = native.driver.said("previous_process_crashed")
+    said = native.driver.log_events("previous_process_crashed")
     assert [line["handling"] for line in said] == [
         "in[0] offset 0 to 19 of task app/main/0",
         "in[0] offset 0 to 19 of task app/main/0",
@@ -224,8 +224,8 @@ def test_kills_never_condemn_a_record() -> None:
     native.how = ""
     assert native.crashes() == 0
     assert native.echoed == list(range(20))
-    assert not native.driver.said("record_rejected")
-    assert "SIGKILL" in native.driver.said("previous_process_ended")[0]["reason"]
+    assert not native.driver.log_events("record_rejected")
+    assert "SIGKILL" in native.driver.log_events("previous_process_ended")[0]["reason"]
 
 
 def test_a_foreign_thread_stops_the_task_and_skips_nothing() -> None:
@@ -258,7 +258,7 @@ def test_a_verdict_lasts_until_it_is_committed(step: Step) -> None:
     assert native.crashes(most=3) == 3
     native.driver.crash_at(step, nth=2)  # the first entry is the acquire entry
     assert native.crashes() == 1
-    assert len(native.driver.said("previous_process_crashed")) == 3
+    assert len(native.driver.log_events("previous_process_crashed")) == 3
     assert len(native.driver.dead_letters()) == 1
     assert native.echoed == [value for value in range(20) if value != BAD]
 
@@ -282,7 +282,7 @@ def test_a_start_that_is_killed_counts_a_crash_once() -> None:
     assert native.driver.crashed
     native.driver.restart()
     assert native.crashes() == 2
-    assert [line["crashes"] for line in native.driver.said("previous_process_crashed")] == [1, 2, 3]
+    assert [line["crashes"] for line in native.driver.log_events("previous_process_crashed")] == [1, 2, 3]
 
 
 def test_a_log_that_cannot_be_written_stops_no_task() -> None:
@@ -295,7 +295,7 @@ def test_a_log_that_cannot_be_written_stops_no_task() -> None:
     native.log.full = True
     assert native.crashes() == 0
     assert native.echoed == [value for value in range(20) if value != BAD]
-    assert native.driver.said("crash_log_not_written")
+    assert native.driver.log_events("crash_log_not_written")
     assert native.log.load() == saved
     native.log.full = False
     native.driver.restart()
@@ -312,7 +312,7 @@ def test_a_crash_outside_of_handlers_suspects_no_record() -> None:
     native.log.crash("Aborted")
     native.driver.restart()
     native.driver.run()
-    (said,) = native.driver.said("previous_process_crashed")
+    (said,) = native.driver.log_events("previous_process_crashed")
     assert said["handling"] == "no record"
     assert native.suspects == {}
 
@@ -325,8 +325,8 @@ def test_a_worker_that_stopped_in_order_is_not_spoken_of() -> None:
     native.driver.stop()
     native.driver.restart()
     native.driver.run()
-    assert not native.driver.said("previous_process_ended")
-    assert not native.driver.said("previous_process_crashed")
+    assert not native.driver.log_events("previous_process_ended")
+    assert not native.driver.log_events("previous_process_crashed")
 
 
 def test_a_topic_that_was_recreated_has_other_records() -> None:
@@ -388,7 +388,7 @@ def test_what_another_worker_found_under_stop_is_known() -> None:
     native.lose_the_disk("another")
     with pytest.raises(HandlerError):
         native.crashes(most=2)
-    assert len(native.driver.said("previous_process_crashed")) == 4
+    assert len(native.driver.log_events("previous_process_crashed")) == 4
 
 
 def test_a_replay_that_crashes_is_a_dead_letter_again() -> None:

@@ -67,7 +67,7 @@ def test_what_cannot_be_decoded_is_a_letter_with_the_very_bytes_and_is_not_tried
     assert read is not None
     assert error in read[0].error
     assert (read[0].tries, read[0].handler) == (1, "Odd.note")
-    assert odd.driver.said("record_retried") == []
+    assert odd.driver.log_events("record_retried") == []
     assert odd.seen == []
 
 

@@ -119,9 +119,9 @@ def test_what_the_settings_refuse_is_told_where_it_is_sent(
     case.check()
     assert [letter.partition(" ")[0] for letter in case.letters] == ["500", "501"]
     assert all(said in letter for letter in case.letters)
-    refused = [said["message"] for said in case.driver.said("commit_refused")]
+    refused = [said["message"] for said in case.driver.log_events("commit_refused")]
     assert len(refused) == changed
-    assert case.driver.said("task_failed") == []
+    assert case.driver.log_events("task_failed") == []
 
 
 @pytest.mark.parametrize("batch", [False, True])
@@ -134,7 +134,7 @@ def test_a_record_whose_outputs_are_refused_is_found_and_gets_its_policy(
     case.driver.broker.refuses = lambda output: "it is odd" if output.value == b'"odd"' else None
     case.send(*range(1, 200), BAD, *range(200, 350), BAD + 1, BAD + 2, *range(350, 400))
     case.check()
-    rejected = case.driver.said("record_rejected")
+    rejected = case.driver.log_events("record_rejected")
     assert {(each["topic"], each["offset"]) for each in rejected} == {("in", n) for n in (199, 350, 351)}
     if policy == "dead_letter":
         assert [letter.partition(" ")[0] for letter in case.letters] == ["500", "501", "502"]
@@ -142,8 +142,8 @@ def test_a_record_whose_outputs_are_refused_is_found_and_gets_its_policy(
             "RefusedOutputError: Kafka rejects an output of this record" in each for each in case.letters
         )
         assert all("it is odd" in each for each in case.letters)
-    assert case.driver.said("task_failed") == []
-    assert len(case.driver.said("commit_refused")) <= 3 * 8
+    assert case.driver.log_events("task_failed") == []
+    assert len(case.driver.log_events("commit_refused")) <= 3 * 8
 
 
 def test_under_stop_the_task_ends_with_the_record_that_is_refused() -> None:
@@ -184,7 +184,7 @@ def test_a_refused_replay_is_a_dead_letter_again() -> None:
     case.send(3)
     case.check()
     assert len(case.letters) == 2
-    assert case.driver.said("task_failed") == []
+    assert case.driver.log_events("task_failed") == []
 
 
 def test_a_journal_that_refuses_entries_is_no_records_fault() -> None:
@@ -195,7 +195,7 @@ def test_a_journal_that_refuses_entries_is_no_records_fault() -> None:
     case.driver.broker.refuses = lambda output: "too large" if output.topic == journal else None
     with pytest.raises(FatalTaskError, match="aborted 5 times in a row"):
         case.send(2)
-    assert case.driver.said("record_rejected") == []
+    assert case.driver.log_events("record_rejected") == []
 
 
 STEPS = [Step.BEFORE_BEGIN, Step.AFTER_OUTPUTS, Step.AFTER_FLUSH, Step.DURING_COMMIT, Step.AFTER_COMMIT]

@@ -73,7 +73,7 @@ class Shaky:
 
     @property
     def waits(self) -> list[float]:
-        return [said["wait_s"] for said in self.driver.said("record_retried")]
+        return [said["wait_s"] for said in self.driver.log_events("record_retried")]
 
 
 @pytest.mark.parametrize("batch", [False, True])
@@ -246,7 +246,7 @@ def test_what_means_the_worker_is_not_tried_again_and_stops_the_task(leaving: Ba
     driver.send(inputs, "k", 1)
     with pytest.raises(HandlerError, match=type(leaving).__name__):
         driver.run()
-    assert driver.said("record_retried") == []
+    assert driver.log_events("record_retried") == []
 
 
 def test_a_mistake_of_the_program_is_not_tried_again() -> None:
@@ -263,7 +263,7 @@ def test_a_mistake_of_the_program_is_not_tried_again() -> None:
     driver.send(inputs, "k", 1)
     with pytest.raises(HandlerError, match="not declared by this app"):
         driver.run()
-    assert driver.said("record_retried") == []
+    assert driver.log_events("record_retried") == []
     assert driver.dead_letters() == []
 
 
@@ -304,7 +304,7 @@ def test_tries_that_failed_are_counted() -> None:
     shaky.driver.run()
     progress = shaky.driver.worker.progress()
     assert (progress.records, progress.retried, progress.dead_lettered) == (3, 3, 0)
-    assert shaky.driver.said("record_retried")[0] == {
+    assert shaky.driver.log_events("record_retried")[0] == {
         "event": "record_retried",
         **task_fields(TaskId("shaky", "main", 0)),
         "topic": "numbers",

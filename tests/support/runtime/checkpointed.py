@@ -73,7 +73,7 @@ def check_restored_from_a_checkpoint(sums: Sums, seq: int | None = None) -> None
     sums.driver.restart(empty_disk=True)
     sums.send(7)
     sums.driver.run()
-    live = sums.driver.said("task_live")[-1]
+    live = sums.driver.log_events("task_live")[-1]
     assert live["restored_from"] == "a checkpoint"
     if seq is not None:
         assert live["seq"] - live["replayed_entries"] - 1 == seq

@@ -51,7 +51,7 @@ class Node:
             return {}
         return {task.id: task for run in self.worker.runs for task in run.tasks.values()}
 
-    def said(self, event: str) -> list[dict[str, object]]:
+    def log_events(self, event: str) -> list[dict[str, object]]:
         return [call.kwargs for call in self.log.calls if call.args == (event,)]
 
 

@@ -138,13 +138,13 @@ class SinkBench:
                 self.send(20)
             time.sleep(0.03)
 
-    def said(self, event: str) -> int:
+    def log_event_count(self, event: str) -> int:
         """The number of log entries with an event."""
         return self.log.read_text().count(event) if self.log.exists() else 0
 
     def wait_for_more(self, event: str, seen: int, *, send: bool = False) -> None:
         """Wait until an event was logged more often than `seen`."""
-        self.wait_until(lambda: self.said(event) > seen, event, send=send)
+        self.wait_until(lambda: self.log_event_count(event) > seen, event, send=send)
 
     def check_consistent(self) -> None:
         """Check in one snapshot, at any time, that each offset below the positions has exactly one row."""

@@ -157,7 +157,7 @@ def test_a_restore_says_how_far_it_is() -> None:
     assert said[0]["phase"] == "copying"
     assert 0 < said[0]["copied_bytes"] <= said[0]["total_bytes"]
     assert said[-1]["remaining_s"] is not None
-    live = sums.driver.said("task_live")[-1]
+    live = sums.driver.log_events("task_live")[-1]
     assert 2.0 <= live["copy_s"] <= live["restore_s"]
 
 

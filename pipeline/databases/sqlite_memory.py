@@ -1,4 +1,4 @@
-"""SQLite without a file, for tests of apps: `SqliteInMemory`, opened by `pipeline.testing.MemoryDatabases`."""
+"""SQLite without a file, for tests of apps: `SqliteInMemory`, opened by `pipeline.testing.DriverDatabases`."""
 
 from __future__ import annotations
 

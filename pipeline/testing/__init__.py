@@ -12,10 +12,10 @@ from pipeline.testing.clock import ManualClock as ManualClock
 from pipeline.testing.clock import SeededRandom as SeededRandom
 from pipeline.testing.driver import SimulatedCrash as SimulatedCrash
 from pipeline.testing.driver import TestDriver as TestDriver
+from pipeline.testing.driver_databases import DriverDatabases as DriverDatabases
 from pipeline.testing.faults import Faults as Faults
 from pipeline.testing.guard import StaleHandleError as StaleHandleError
 from pipeline.testing.memory_broker import MemoryBroker as MemoryBroker
-from pipeline.testing.memory_database import MemoryDatabases as MemoryDatabases
 from pipeline.testing.memory_events import MemoryEventClients as MemoryEventClients
 from pipeline.testing.producer import TestProducer as TestProducer
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from pipeline.broker.local import LocalKafka
 
 __all__ = [
+    "DriverDatabases",
     "Faults",
     "LocalKafka",
     "ManualClock",
     "MemoryBroker",
-    "MemoryDatabases",
     "MemoryEventClients",
     "SeededRandom",
     "SimulatedCrash",

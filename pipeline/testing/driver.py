@@ -45,7 +45,7 @@ class TestDriver(SimulatedProcess):
         deferred: Commits and restores run later than the step that starts them, in an order that depends on `seed`.
         settings: The worker's settings. With a `checkpoint_store`, checkpoints are made in memory, whatever its URL.
         databases: The databases of sinks. Default: empty ones in memory, for whatever sinks name.
-            `MemoryDatabases(real=True)` opens the databases and files that they name.
+            `DriverDatabases(connect=True)` opens the databases and files that they name.
 
     Attributes:
         app: The app.

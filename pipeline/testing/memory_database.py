@@ -1,7 +1,7 @@
-"""A database in memory: `MemoryDatabase`, with locks, lost connections and doubt. `MemoryDatabases` opens them.
+"""A database in memory that replaces PostgreSQL: `MemoryDatabase`, with locks, lost connections and unknown outcomes.
 
-A transaction sees its own writes and keeps the rows of positions that it has touched to itself. Tables come into
-being when a sink first names them. A user's own statements cannot run in a MemoryDatabase: it has no SQL.
+A transaction sees its own writes, and locks the rows of positions that it has touched. A table is created when a sink
+first writes to it. There is no SQL, so the `write` functions of users cannot run. `DriverDatabases` opens it.
 """
 
 from __future__ import annotations
@@ -9,15 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
-from weakref import finalize
 
-from pipeline.api.sinks import Postgres, Sink
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.row_sets import Gone, TableFacts
 from pipeline.core.sink_positions import Hold, PositionRow
-from pipeline.databases.opening import RealDatabases
 from pipeline.errors import (
     ConfigError,
     InvariantError,
@@ -25,10 +21,10 @@ from pipeline.errors import (
     RejectedRowsError,
     SinkUnreachableError,
 )
-from pipeline.ports.databases import OwnWrite, RowsWrite, SinkSession, TableShape
+from pipeline.ports.databases import OwnWrite, RowsWrite, TableShape
 from pipeline.testing.faults import Faults
 
-__all__ = ["MemoryDatabase", "MemoryDatabases", "MemorySession"]
+__all__ = ["MemoryDatabase", "MemorySession"]
 
 _Place = tuple[str, str, str, int]  # app, group, topic, partition
 
@@ -43,10 +39,11 @@ class _Contents:
 
 
 class MemoryDatabase:
-    """What sessions share. `away`: while it is set, every call raises it. `refuses`: rows that hold these are refused.
-    `elsewhere`: other tables of positions that have rows of the group.
+    """The data that the sessions of one database share.
 
-    Transactions take turns, as in SQLite; `turns`, `holder` and `contents` are the sessions' business.
+    `away`: while it is set, every call raises it. `refuses`: rows with these values are refused. `elsewhere`: other
+    tables of positions that have rows of the group. One transaction runs at a time, as in SQLite. Only the sessions use
+    `turns`, `holder` and `contents`.
     """
 
     def __init__(self) -> None:
@@ -68,28 +65,29 @@ class MemoryDatabase:
         return sorted(self.contents.positions.values())
 
     def lose_positions(self) -> None:
-        """As `DELETE FROM pipeline_positions` does."""
+        """Delete all positions, like `DELETE FROM pipeline_positions`."""
         self.contents.positions.clear()
 
     def copy(self) -> _Contents:
-        """A backup."""
+        """Make a backup."""
         return self.contents.copy()
 
     def restore(self, backup: _Contents) -> None:
-        """Bring a backup back; every session is ended."""
+        """Restore a backup. Every session is ended."""
         self.end_sessions()
         self.contents = backup.copy()
 
     def end_sessions(self) -> None:
-        """As a restart does: what is open is rolled back."""
+        """End all sessions, as a restart of the server does. The open transaction is rolled back."""
         holder = self.holder
         if holder is not None:
             holder.end()
 
     def fail_next(self, call: str, error: BaseException, *, after: bool = False) -> None:
-        """Let the next `open`, `begin`, `lock`, `move`, `write` or `commit` raise, instead of acting or `after`.
+        """Let the next call of `open`, `begin`, `lock`, `move`, `write` or `commit` raise.
 
-        A commit whose outcome is unknown is an UnknownOutcomeError, with `after` when it did happen.
+        `after`: it takes effect before it raises. For a commit with an unknown outcome, raise UnknownOutcomeError, with
+        `after` if it was committed.
         """
         self.faults.order(call, error, after=after)
 
@@ -176,7 +174,7 @@ class MemorySession:
                 if isinstance(write, OwnWrite):
                     raise ConfigError(
                         "a write function needs a real database",
-                        hint="databases=MemoryDatabases(real=True) opens the one that the sink names; or use Sqlite",
+                        hint="databases=DriverDatabases(connect=True) opens the one that the sink names; or use Sqlite",
                     )
                 try:
                     self._write_rows(tables.setdefault(write.target.table, []), write)
@@ -247,74 +245,3 @@ def _hashed(key: tuple[Any, ...]) -> tuple[Any, ...]:
     except TypeError as error:
         raise RejectedRowsError(f"{key} cannot be a key: {error}") from error
     return key
-
-
-class MemoryDatabases:
-    """`ports.Databases` in memory: a `MemoryDatabase` for each DSN, a SQLite without a file for each path.
-
-    `real`: opens the databases and files that the sinks name. `beside`: those of another process, whose databases these
-    are, too.
-    """
-
-    def __init__(self, *, real: bool = False, beside: MemoryDatabases | None = None) -> None:
-        self._real = RealDatabases() if real else None
-        self.memory: dict[str, MemoryDatabase] = beside.memory if beside is not None else {}
-        self._sqlite: dict[str, Any] = beside._sqlite if beside is not None else {}  # noqa: SLF001 - of one class
-        self._opened: list[SinkSession] = []
-        finalize(self, _close, self._opened)
-
-    def open(self, sink: Sink[Any, Any], app: str) -> SinkSession:
-        if self._real is not None:
-            session = self._real.open(sink, app)
-        elif isinstance(sink, Postgres):
-            database = self.of(sink)
-            with database.faults.at("open"):
-                session = MemorySession(database)
-                session.answer("open")
-        else:
-            session = self._without_file(sink).open(sink.place)
-        self._opened.append(session)
-        return session
-
-    def of(self, sink: Sink[Any, Any]) -> MemoryDatabase:
-        """What stands for a PostgreSQL sink's database."""
-        return self.memory.setdefault(sink.address, MemoryDatabase())
-
-    def rows(self, sink: Sink[Any, Any]) -> list[dict[str, Any]]:
-        """The committed rows of a sink's table."""
-        table = sink.table or ""
-        if self._real is not None:
-            raise ConfigError(
-                f"{sink}: MemoryDatabases(real=True) holds no rows", hint="ask the database itself"
-            )
-        if isinstance(sink, Postgres):
-            return self.of(sink).rows(table)
-        found: list[dict[str, Any]] = self._without_file(sink).rows(table)
-        return found
-
-    def sql(
-        self, sink: Sink[Any, Any], statement: str, parameters: Sequence[Any] = ()
-    ) -> list[tuple[Any, ...]]:
-        """Run a statement in what stands for a SQLite sink's file; what it gives."""
-        if self._real is not None or isinstance(sink, Postgres):
-            raise ConfigError(
-                f"{sink} has no SQL here",
-                hint="a Sqlite sink has, in memory; or open the real database and ask it",
-            )
-        found: list[tuple[Any, ...]] = self._without_file(sink).sql(statement, parameters)
-        return found
-
-    def crash(self) -> None:
-        """The process is gone, and its connections with it."""
-        _close(self._opened)
-
-    def _without_file(self, sink: Sink[Any, Any]) -> Any:
-        """Python may be without SQLite; then no sink can name it."""
-        if sink.address not in self._sqlite:
-            self._sqlite[sink.address] = import_module("pipeline.databases.sqlite_memory").SqliteInMemory()
-        return self._sqlite[sink.address]
-
-
-def _close(sessions: list[SinkSession]) -> None:
-    while sessions:
-        sessions.pop().close()

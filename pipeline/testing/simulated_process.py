@@ -22,12 +22,12 @@ from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.worker import Worker
 from pipeline.testing.clock import ManualClock, SeededRandom
+from pipeline.testing.driver_databases import DriverDatabases
 from pipeline.testing.executor import DeferredExecutor, InlineExecutor
 from pipeline.testing.guard import guarded
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_checkpoints import MemoryCheckpointStore
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
-from pipeline.testing.memory_database import MemoryDatabases
 from pipeline.testing.memory_members import MemoryMembers
 from pipeline.testing.memory_store import MemoryCrashLog, MemoryStores
 
@@ -70,10 +70,10 @@ class SimulatedProcess:
         seed: int = 0,
         deferred: bool = False,
         settings: WorkerSettings | None = None,
-        databases: MemoryDatabases | None = None,
+        databases: DriverDatabases | None = None,
     ) -> None:
         self.app = app
-        self.databases = databases if databases is not None else MemoryDatabases()
+        self.databases = databases if databases is not None else DriverDatabases()
         self.clock = ManualClock()
         self.broker = MemoryBroker(self.clock.wall_ms, defaults=_ANY_TIME)
         self.stores = MemoryStores()

@@ -12,7 +12,7 @@ import pipeline
 import pipeline.testing
 
 # In-memory adapters that a driver gives access to: their classes also serve the package's own tests.
-ADAPTERS = {"Faults", "LocalKafka", "MemoryBroker", "MemoryDatabases", "MemoryEventClients"}
+ADAPTERS = {"Faults", "LocalKafka", "MemoryBroker", "DriverDatabases", "MemoryEventClients"}
 CLASSES = [
     (name, value)
     for module in (pipeline, pipeline.testing)

@@ -11,7 +11,7 @@ import pipeline.databases.postgres.session
 import pipeline.databases.sqlite
 import pipeline.databases.sqlite_memory
 import pipeline.runtime.sinks.backend
-import pipeline.testing.memory_database
+import pipeline.testing.driver_databases
 from tests.support.breaking import Broken, Copy, name_of
 
 BATCH_ENDS = "tests/sinks/test_batch_ends.py"
@@ -43,8 +43,8 @@ ROWS = [
     ),
     Broken(
         "a test of an app writes to the file that its sink names",
-        pipeline.testing.memory_database.MemoryDatabases.__init__,
-        "        self._real = RealDatabases() if real else None\n",
+        pipeline.testing.driver_databases.DriverDatabases.__init__,
+        "        self._real = RealDatabases() if connect else None\n",
         "        self._real = RealDatabases()\n",
         f"{DRIVER} writes_no_file",
     ),

@@ -17,7 +17,7 @@ from pipeline import App, Delete, Event, Postgres, Sqlite
 from pipeline.api.sinks import Row, Sink
 from pipeline.errors import ConfigError, HandlerError
 from pipeline.ports import Step
-from pipeline.testing import MemoryDatabases, TestDriver
+from pipeline.testing import DriverDatabases, TestDriver
 from tests.support.runtime.steps import SINK_STEPS
 from tests.support.sinks.server import PostgresUnderTest
 
@@ -27,7 +27,7 @@ def row(event: Event[str, int | None]) -> Row:
 
 
 def driver_of(
-    databases: MemoryDatabases, sink: Sink[str, int | None], **options: Any
+    databases: DriverDatabases, sink: Sink[str, int | None], **options: Any
 ) -> tuple[TestDriver, Any]:
     app = App("shop")
     topic = app.topic("amounts", key=str, value=int | None)
@@ -36,9 +36,9 @@ def driver_of(
 
 
 @pytest.fixture
-def databases() -> Iterator[MemoryDatabases]:
+def databases() -> Iterator[DriverDatabases]:
     """Real ones; what a test leaves open is closed."""
-    made = MemoryDatabases(real=True)
+    made = DriverDatabases(connect=True)
     yield made
     made.crash()
 
@@ -61,7 +61,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("step", SINK_STEPS)
 def test_a_crash_at_each_step_leaves_a_sqlite_file_exact(
-    databases: MemoryDatabases, path: Path, step: Step, monkeypatch: pytest.MonkeyPatch
+    databases: DriverDatabases, path: Path, step: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file's own transactions, with the steps of the real protocol."""
     monkeypatch.setattr("pipeline.databases.sqlite.BUSY_S", 0.05)
@@ -92,7 +92,7 @@ def test_a_crash_at_each_step_leaves_a_sqlite_file_exact(
 
 
 def test_a_constraint_of_the_table_stops_the_task_at_its_record(
-    databases: MemoryDatabases, path: Path
+    databases: DriverDatabases, path: Path
 ) -> None:
     """What came before it is committed."""
     driver, topic = driver_of(databases, Sqlite(path, "totals", row=row))
@@ -115,7 +115,7 @@ def test_a_constraint_of_the_table_stops_the_task_at_its_record(
 )
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])
 def test_a_table_that_does_not_fit_is_refused_at_the_start(
-    databases: MemoryDatabases,
+    databases: DriverDatabases,
     engine: str,
     path: Path,
     request: pytest.FixtureRequest,
@@ -146,7 +146,7 @@ def _totals(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_role_without_rights_is_told_which_it_needs(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str
 ) -> None:
     """Roles of applications often may not create tables."""
     role = f"r{dsn.rpartition('=')[2]}"
@@ -176,7 +176,7 @@ def test_a_role_without_rights_is_told_which_it_needs(
 
 
 def test_columns_of_many_types_are_written(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str
 ) -> None:
     """As a statement, as a copy, and by way of the temporary table."""
     columns = (
@@ -204,7 +204,7 @@ def test_columns_of_many_types_are_written(
 
 
 def test_a_column_that_the_table_does_not_have_stops_the_task_whatever_its_policy(
-    databases: MemoryDatabases, path: Path
+    databases: DriverDatabases, path: Path
 ) -> None:
     """It is the program's mistake; skipping would lose every record."""
     driver, topic = driver_of(
@@ -223,7 +223,7 @@ def test_a_column_that_the_table_does_not_have_stops_the_task_whatever_its_polic
 @pytest.mark.parametrize("odd", [{"x": object()}, object(), "nul\0", "\ud800", 2**70])
 @pytest.mark.parametrize("count", [1, 150])
 def test_a_value_that_has_no_form_in_the_database_is_its_records_error(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str, odd: object, count: int
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str, odd: object, count: int
 ) -> None:
     """Whatever the client's error is, the worker continues."""
     postgres.sql(dsn, "CREATE TABLE odd (id bigint PRIMARY KEY, j jsonb, t text)")
@@ -245,7 +245,7 @@ def test_a_value_that_has_no_form_in_the_database_is_its_records_error(
 
 
 def test_a_key_that_cannot_tell_rows_apart_is_its_records_error(
-    databases: MemoryDatabases, path: Path
+    databases: DriverDatabases, path: Path
 ) -> None:
     """A list has no hash, and would end the worker while rows are written."""
     unhashable: Any = lambda event: {"id": [event.key] if event.value == 1 else event.key, "n": 1}  # noqa: E731
@@ -257,7 +257,7 @@ def test_a_key_that_cannot_tell_rows_apart_is_its_records_error(
 
 
 def test_a_batch_that_changes_a_row_too_often_is_written_in_parts(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str, monkeypatch: pytest.MonkeyPatch
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under a CHECK each change is shown to the server, and visits the versions before it: their number is bounded."""
     monkeypatch.setattr("pipeline.databases.postgres.session.VERSIONS", 50)

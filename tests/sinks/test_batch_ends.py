@@ -21,7 +21,7 @@ from pipeline.databases.opening import RealDatabases
 from pipeline.errors import RejectedRowsError
 from pipeline.ports.databases import SinkSession
 from pipeline.runtime.sinks.rows import Made, RowMaker
-from pipeline.testing import MemoryDatabases
+from pipeline.testing import DriverDatabases
 from tests.support.sinks.server import PostgresUnderTest
 
 U = "c0ffee00-0000-4000-8000-000000000001"
@@ -135,7 +135,7 @@ class Table:
 
     sink: Sink[Any, Any]
     session: SinkSession
-    databases: MemoryDatabases
+    databases: DriverDatabases
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = self.session.query(sql)  # type: ignore[attr-defined]  # a SqlSession
@@ -184,7 +184,7 @@ def in_postgres(request: pytest.FixtureRequest) -> Iterator[tuple[Table, Case]]:
     postgres: PostgresUnderTest = request.getfixturevalue("postgres")
     sink: Postgres[Any, Any] = Postgres(_shared(postgres), "t", key="id", row=lambda _event: None)
     case = POSTGRES[request.param]
-    table = Table(sink, RealDatabases().open(sink, "shop"), MemoryDatabases())
+    table = Table(sink, RealDatabases().open(sink, "shop"), DriverDatabases())
     unique = "" if request.param == "index" else "PRIMARY KEY" if None not in case.keys else "UNIQUE"
     table.do("DROP TABLE IF EXISTS t")
     table.do(
@@ -216,7 +216,7 @@ def in_sqlite(
     path: Path = tmp_path_factory.mktemp("sqlite") / "shop.db"
     sink: Sqlite[Any, Any] = Sqlite(path, "t", key="id", row=lambda _event: None)
     case = SQLITE[request.param]
-    table = Table(sink, RealDatabases().open(sink, "shop"), MemoryDatabases())
+    table = Table(sink, RealDatabases().open(sink, "shop"), DriverDatabases())
     table.do(
         "PRAGMA synchronous = OFF",
         f"CREATE TABLE t (id {case.column} UNIQUE, v NOT NULL, kept DEFAULT 'new'{case.more})",
@@ -272,7 +272,7 @@ def test_memory_gives_the_same_wherever_batches_end(
     changes: list[tuple[bool, int, int]], cuts: list[int]
 ) -> None:
     """What a test of an app sees is what the app would do."""
-    databases = MemoryDatabases()
+    databases = DriverDatabases()
     sink: Postgres[Any, Any] = Postgres("host=memory", "t", key="id", row=lambda _event: None)
     check(Table(sink, databases.open(sink, "shop"), databases), MEMORY["any"], changes, cuts)
 

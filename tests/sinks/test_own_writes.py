@@ -15,7 +15,7 @@ from psycopg import sql
 from pipeline import App, Event, Postgres, Sqlite
 from pipeline.databases.opening import RealDatabases
 from pipeline.errors import ConfigError, FatalTaskError, HandlerError, InvariantError
-from pipeline.testing import MemoryDatabases, TestDriver
+from pipeline.testing import DriverDatabases, TestDriver
 from tests.support.sinks.server import PostgresUnderTest
 
 Function = Callable[[Any, Sequence[Event[str, int]]], None]
@@ -26,9 +26,9 @@ INSERT = {"postgres": "INSERT INTO t VALUES (%s, %s)", "sqlite": "INSERT INTO t 
 
 
 @pytest.fixture
-def databases() -> Iterator[MemoryDatabases]:
+def databases() -> Iterator[DriverDatabases]:
     """Real ones; what a test leaves open is closed."""
-    made = MemoryDatabases(real=True)
+    made = DriverDatabases(connect=True)
     yield made
     made.crash()
 
@@ -50,7 +50,7 @@ class Shop:
     """An app whose sink is a write function. `function` may be replaced, as a corrected program does."""
 
     def __init__(
-        self, databases: MemoryDatabases, place: str | Path, function: Function, on_error: Any = "stop"
+        self, databases: DriverDatabases, place: str | Path, function: Function, on_error: Any = "stop"
     ) -> None:
         self.function = function
         app = App("shop")
@@ -136,7 +136,7 @@ ENDS: dict[str, End] = {
 @pytest.mark.parametrize("then", ["continues", "raises", "hides"])
 @pytest.mark.parametrize("how", ENDS)
 def test_a_write_that_ends_the_transaction_commits_nothing(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str, how: str, then: str
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str, how: str, then: str
 ) -> None:
     """The positions were moved in it: rows that the function had not written would be lost without a word."""
     shop: list[Shop] = []
@@ -154,7 +154,7 @@ def test_a_write_that_ends_the_transaction_commits_nothing(
 
 @pytest.mark.parametrize("then", ["continues", "raises"])
 def test_a_write_that_removes_the_guard_and_commits_is_told_what_it_did(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str, then: str
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str, then: str
 ) -> None:
     """What is committed cannot be taken back: the error says so, and how to write the missing rows."""
     shop: list[Shop] = []
@@ -173,7 +173,7 @@ def test_a_write_that_removes_the_guard_and_commits_is_told_what_it_did(
 
 
 def test_a_function_that_raises_rollback_writes_no_row(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str
 ) -> None:
     """The client's own exception undoes a block without an error; around a whole batch that loses its rows."""
 
@@ -189,7 +189,7 @@ def test_a_function_that_raises_rollback_writes_no_row(
 
 
 def test_what_a_function_undoes_itself_is_its_own_business(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str
 ) -> None:
     """Savepoints, cursors and settings are not the end of the transaction, and leave nothing behind."""
     postgres.sql(dsn, "ALTER TABLE t ADD UNIQUE (id) DEFERRABLE INITIALLY DEFERRED")
@@ -217,7 +217,7 @@ def test_what_a_function_undoes_itself_is_its_own_business(
 
 @pytest.mark.parametrize("hides", [False, True])
 def test_a_record_that_fails_is_found_though_others_pass(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str, hides: bool
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str, hides: bool
 ) -> None:
     """The check of the transaction must not take a record's own error for an ended transaction."""
     shop: list[Shop] = []
@@ -258,7 +258,7 @@ SQLITE_ENDS: dict[str, End] = {
 @pytest.mark.parametrize("then", ["continues", "raises", "hides"])
 @pytest.mark.parametrize("how", SQLITE_ENDS)
 def test_a_write_that_ends_sqlites_transaction_is_found(
-    databases: MemoryDatabases, tmp_path: Path, how: str, then: str
+    databases: DriverDatabases, tmp_path: Path, how: str, then: str
 ) -> None:
     """SQLite refuses most of it; its own rollback cannot be refused."""
     file = tmp_path / "shop.db"

@@ -22,7 +22,7 @@ from pipeline.errors import (
     SinkUnreachableError,
 )
 from pipeline.ports.databases import OwnWrite, RowsWrite, SinkSession, Target
-from pipeline.testing import MemoryDatabases
+from pipeline.testing import DriverDatabases
 
 GROUP = GroupId("shop", "rows")
 TASK = TaskId("shop", "rows", 0)
@@ -44,7 +44,7 @@ class Bench:
     connect: Callable[[], SinkSession]
     fetch: Callable[[str], list[tuple[Any, ...]]]
     opened: list[SinkSession] = field(default_factory=list)
-    databases: MemoryDatabases | None = None  # what is in memory lives as long as it
+    databases: DriverDatabases | None = None  # what is in memory lives as long as it
 
     def session(self) -> SinkSession:
         session = self.connect()
@@ -86,7 +86,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
 
 
 def _memory() -> Bench:
-    databases, sink = MemoryDatabases(), Postgres[Any, Any]("host=memory", "t", row=lambda _event: {})
+    databases, sink = DriverDatabases(), Postgres[Any, Any]("host=memory", "t", row=lambda _event: {})
     database = databases.of(sink)
 
     def fetch(table: str) -> list[tuple[Any, ...]]:
@@ -101,7 +101,7 @@ def _real(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
         sink = Sqlite(tmp_path / "some" / "shop.db", "t", row=lambda _event: {})
     else:
         sink = Postgres(request.getfixturevalue("dsn"), "t", row=lambda _event: {})
-    databases = MemoryDatabases(real=request.param != "sqlite-memory")
+    databases = DriverDatabases(connect=request.param != "sqlite-memory")
     reader = databases.open(sink, "reader")
     for statement in DDL:
         reader.execute(statement)  # type: ignore[attr-defined]  # both are SqlSessions

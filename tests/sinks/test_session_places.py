@@ -13,7 +13,7 @@ from pipeline.core.names import GroupId
 from pipeline.core.sink_positions import PositionRow
 from pipeline.databases.opening import RealDatabases
 from pipeline.errors import ConfigError
-from pipeline.testing import MemoryDatabases, TestDriver
+from pipeline.testing import DriverDatabases, TestDriver
 from tests.sinks.test_apps import driver_of, row
 from tests.sinks.test_session_contract import GROUP, HOLD, ROW
 from tests.support.sinks.pooler import Pooler
@@ -24,9 +24,9 @@ DDL = "CREATE TABLE totals (id text PRIMARY KEY, n bigint)"
 
 
 @pytest.fixture
-def databases() -> Iterator[MemoryDatabases]:
+def databases() -> Iterator[DriverDatabases]:
     """Real ones; what a test leaves open is closed."""
-    made = MemoryDatabases(real=True)
+    made = DriverDatabases(connect=True)
     yield made
     made.crash()
 
@@ -40,7 +40,7 @@ def pooler(request: pytest.FixtureRequest, postgres: PostgresUnderTest) -> Itera
 
 
 def test_a_pooler_of_transactions_is_refused_and_one_of_sessions_is_not(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str, pooler: Pooler
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str, pooler: Pooler
 ) -> None:
     """Time-outs and temporary tables of a session would be another client's."""
     postgres.sql(dsn, DDL)
@@ -85,7 +85,7 @@ def test_a_pooler_that_was_not_noticed_at_the_start_is_found_by_the_fence(
 
 
 def test_a_changed_search_path_changes_neither_positions_nor_tables(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str
 ) -> None:
     """A write function sets it for its own tables; the rows after it would go to another schema."""
     other = "CREATE TABLE other.pipeline_positions (LIKE public.pipeline_positions INCLUDING ALL)"
@@ -117,7 +117,7 @@ def test_a_changed_search_path_changes_neither_positions_nor_tables(
 
 
 def test_a_start_that_finds_another_schema_is_refused(
-    databases: MemoryDatabases, postgres: PostgresUnderTest, dsn: str
+    databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str
 ) -> None:
     """It would begin at the first record, and append every row again."""
     postgres.sql(dsn, DDL, "CREATE SCHEMA other")
@@ -126,7 +126,7 @@ def test_a_start_that_finds_another_schema_is_refused(
     driver.run()
     driver.stop()
     postgres.sql(dsn, f"ALTER DATABASE {dsn.rpartition('=')[2]} SET search_path = other")
-    again = MemoryDatabases(real=True)
+    again = DriverDatabases(connect=True)
     session = again.open(Postgres(dsn, write=print), "shop")
     session.prepare()
     cluster = str(postgres.sql(dsn, "SELECT cluster_id FROM public.pipeline_positions")[0][0])
@@ -134,7 +134,7 @@ def test_a_start_that_finds_another_schema_is_refused(
     assert session.elsewhere(GroupId("shop", "rows"), "another cluster") == []
     assert session.elsewhere(GroupId("shop", "others"), cluster) == []
     again.crash()
-    driver.databases = MemoryDatabases(real=True)
+    driver.databases = DriverDatabases(connect=True)
     driver.restart()
     with pytest.raises(ConfigError, match=r"has its positions in public.pipeline_positions"):
         driver.run()

@@ -14,7 +14,7 @@ from pipeline import App, Delete, Event, Postgres, Sqlite
 from pipeline.api.sinks import Row, Sink
 from pipeline.errors import ConfigError, FatalTaskError, HandlerError
 from pipeline.ports import Step
-from pipeline.testing import MemoryDatabases, TestDriver
+from pipeline.testing import DriverDatabases, TestDriver
 from tests.support.runtime.steps import SINK_STEPS
 
 
@@ -90,11 +90,11 @@ def test_a_file_is_written_where_a_test_asks_for_it(path: Path) -> None:
         connection.execute("CREATE TABLE totals (id TEXT PRIMARY KEY, n INTEGER)")
         connection.execute("CREATE TABLE log (n INTEGER)")
     shop = Shop(path)
-    driver = shop.driver(databases=MemoryDatabases(real=True))
+    driver = shop.driver(databases=DriverDatabases(connect=True))
     driver.send(shop.amounts, "a", 1)
     driver.run()
     driver.stop()
-    with pytest.raises(ConfigError, match="ask the database itself"):
+    with pytest.raises(ConfigError, match="query the database itself"):
         driver.rows(shop.totals)
     driver.databases.crash()
     with closing(sqlite3.connect(path)) as connection:

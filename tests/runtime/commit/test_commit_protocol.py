@@ -24,7 +24,7 @@ from pipeline.runtime.commit.commit_protocol import MAX_QUICK_ATTEMPTS, RETRY_PA
 from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.environment import Environment, NoSteps
 from pipeline.runtime.restore.restore import RestoredState, restore
-from pipeline.testing import ManualClock, MemoryBroker, MemoryDatabases, SeededRandom
+from pipeline.testing import DriverDatabases, ManualClock, MemoryBroker, SeededRandom
 from pipeline.testing.executor import InlineExecutor
 from pipeline.testing.memory_clients import (
     MemoryCluster,
@@ -85,7 +85,7 @@ def _live(broker: MemoryBroker, clock: ManualClock, producers: MemoryProducers) 
         executor=InlineExecutor(),
         log=structlog.testing.CapturingLogger(),
         steps=NoSteps(),
-        databases=MemoryDatabases(),
+        databases=DriverDatabases(),
     )
     settings = replace(WorkerSettings(), worker_id="w", retry_backoff_ms=100)
     return restore(TASK, "w", IDENTITY, lambda _topic: 0, environment, settings, {})

@@ -12,7 +12,7 @@ from pipeline.core.sink_positions import Hold, InputNow, PositionRow
 from pipeline.errors import ConfigError, FatalTaskError, FencedError, SupersededError, UnknownOutcomeError
 from pipeline.runtime.sinks.sessions import Sessions
 from pipeline.runtime.sinks.writer import SinkWriter, claim
-from pipeline.testing import MemoryDatabases
+from pipeline.testing import DriverDatabases
 from tests.support.sinks.totals import DSN, Totals
 
 TASK = TaskId("shop", "rows", 0)
@@ -26,7 +26,7 @@ class Shop:
 
     def __init__(self, *rows: PositionRow) -> None:
         sink = Postgres[str, int](DSN, "t", key="k", row=lambda _event: None)
-        databases = MemoryDatabases()
+        databases = DriverDatabases()
         self.sessions = Sessions(lambda: databases.open(sink, "shop"))
         self.environment = Totals().driver.environment()
         self.put(rows or (ROW,))

@@ -29,7 +29,7 @@ from pipeline.runtime.reset import plan_reset, start_at
 from pipeline.runtime.sinks.sessions import Sessions
 from pipeline.runtime.sinks.writer import SinkWriter, claim
 from pipeline.runtime.status import AppStatus, TaskPhase, read_status
-from pipeline.testing import Faults, MemoryDatabases, TestDriver
+from pipeline.testing import DriverDatabases, Faults, TestDriver
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from tests.support.runtime.steps import SINK_STEPS
 from tests.support.sinks.totals import DSN, Totals, entry
@@ -90,7 +90,7 @@ def test_a_commit_whose_outcome_is_unknown_is_looked_up(happened: bool) -> None:
 
 def test_a_fenced_owner_writes_no_row() -> None:
     """The fence comes first: what a user's statements do outside of the transaction would be done, too."""
-    databases, sink = MemoryDatabases(), Postgres[str, int](DSN, "t", key="k", row=lambda _event: None)
+    databases, sink = DriverDatabases(), Postgres[str, int](DSN, "t", key="k", row=lambda _event: None)
     sessions = Sessions(lambda: databases.open(sink, "shop"))
     task, inputs = TaskId("shop", "rows", 0), {"orders": InputNow("id", "cluster", 1)}
     with sessions.one() as session:

@@ -18,7 +18,7 @@ from pipeline.runtime.environment import Checkpoints, Environment, NoSteps
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.worker import Worker
-from pipeline.testing import ManualClock, MemoryBroker, MemoryDatabases, SeededRandom
+from pipeline.testing import DriverDatabases, ManualClock, MemoryBroker, SeededRandom
 from pipeline.testing.executor import DeferredExecutor, InlineExecutor
 from pipeline.testing.memory_checkpoints import MemoryCheckpointStore
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
@@ -40,7 +40,7 @@ class Node:
     executor: DeferredExecutor
     stores: MemoryStores
     log: structlog.testing.CapturingLogger
-    databases: MemoryDatabases
+    databases: DriverDatabases
     meter: Meter
     paused: bool = False
     ended: bool = False
@@ -74,7 +74,7 @@ class Fleet:
         self.random = random.Random(self.seed)
         self.started = 0
         self.checkpoints = MemoryCheckpointStore(self.clock.wall_ms)
-        self.databases = MemoryDatabases()
+        self.databases = DriverDatabases()
 
     def start(self, worker_id: str, *, stores: MemoryStores | None = None, sums: Sums | None = None) -> Node:
         """Start a worker. `sums`: another version of the app."""
@@ -83,7 +83,7 @@ class Fleet:
         log = structlog.testing.CapturingLogger()
         stores = stores if stores is not None else MemoryStores()
         stored = bool(self.settings.checkpoint_store)
-        databases = MemoryDatabases(beside=self.databases)
+        databases = DriverDatabases(beside=self.databases)
         meter = Meter(self.clock.monotonic_s)
         environment = Environment(
             cluster=MemoryCluster(self.broker),

@@ -236,7 +236,7 @@ def _stages(report: Report) -> str:
         for each in report.timeline
     ]
     text = '<p class="soft">* touched, and not predicted</p>' if report.blast_radius.unexpected else ""
-    return _section("Stages of each touched task", _table(_COLUMNS, rows, numbers=range(3, 10)) + text)
+    return _section("Stages of each touched task", _table(_COLUMNS, rows, numbers=(*range(3, 10), 11)) + text)
 
 
 def _expectations(report: Report) -> str:

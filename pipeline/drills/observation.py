@@ -151,14 +151,21 @@ class Observer:
         return None
 
     def pause_s(self, task: TaskId, since_ms: int, until_ms: int) -> float:
-        """The longest time between two commits of a task in this period. 0 if it commits nothing in it."""
+        """The longest time between two commits of a task in this period. 0 if it commits nothing in it.
+
+        A time at which the task was seen without lag does not count: it had nothing to commit.
+        """
         times = [entry.wall_ms for entry in self._histories[task].entries if entry.kind is EntryKind.COMMIT]
         before = [at for at in times if at < since_ms][-1:]
         inside = [at for at in times if since_ms <= at <= until_ms]
         if not inside:
             return 0.0
         points = [*before, *inside]
-        return max((b - a for a, b in pairwise(points)), default=0) / 1000
+        idle = [at for at, lag in self._histories[task].lags if lag == 0]
+        pauses = (
+            end - max([start, *(at for at in idle if start < at < end)]) for start, end in pairwise(points)
+        )
+        return max(pauses, default=0) / 1000
 
     def steady_state(self, since_ms: int) -> SteadyState:
         """What was observed since a time."""

@@ -7,6 +7,7 @@ import pytest
 import pipeline.drills.drill
 import pipeline.drills.intent
 import pipeline.drills.judge
+import pipeline.drills.observation
 import pipeline.drills.runner
 import pipeline.drills.workers
 from tests.support.breaking import Broken, Copy, name_of
@@ -50,6 +51,13 @@ ROWS = [
         "elif seen.kind in _OWNED and state.owner and seen.owner not in {state.owner, *state.strangers}:",
         "elif False:",
         f"{_JUDGE} former_owner",
+    ),
+    Broken(
+        "the time without input counts as a pause",
+        pipeline.drills.observation.Observer.pause_s,
+        "if start < at < end",
+        "if False",
+        "tests/drills/test_observation.py without_input",
     ),
     Broken(
         "a step is not written before the change",

@@ -1,0 +1,39 @@
+"""What an observer makes of the journals and of the status."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.core.journal_format import EntryKind
+from pipeline.core.names import TaskId
+from pipeline.drills.judge import SeenEntry
+from tests.support.drills.scenes import APP, observer_of
+from tests.support.runtime.fleet import Fleet
+
+TASK = TaskId(APP, "main", 0)
+
+
+@pytest.mark.parametrize(
+    ("commits", "lags", "pause_s"),
+    [
+        ([1_000, 1_200, 4_200], [], 3.0),
+        ([1_000, 4_000], [(2_000, 0), (3_500, 0)], 0.5),  # without input until 3.5 s
+        ([1_000, 4_000], [(2_000, 0), (3_500, 7)], 2.0),
+        ([1_000, 4_000], [(500, 0), (4_500, 0)], 3.0),
+        ([1_000], [], 0.0),
+        ([], [], 0.0),
+    ],
+)
+def test_a_pause_does_not_include_the_time_without_input(
+    commits: list[int], lags: list[tuple[int, int]], pause_s: float
+) -> None:
+    """A task whose key is rare would otherwise make every drill deviate."""
+    fleet = Fleet(partitions=1)
+    fleet.start("a")
+    fleet.send()
+    fleet.settle()
+    observer = observer_of(fleet)
+    history = observer._histories[TASK]
+    history.entries[:] = [SeenEntry(EntryKind.COMMIT, 2, "a", {}, at, 0, b"") for at in commits]
+    history.lags[:] = lags
+    assert observer.pause_s(TASK, 900, 5_000) == pytest.approx(pause_s)

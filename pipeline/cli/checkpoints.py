@@ -17,9 +17,9 @@ from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
     counted,
-    kafka_settings,
     print_json,
-    say,
+    print_message,
+    quiet_kafka_settings,
 )
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import load_settings
@@ -83,7 +83,7 @@ def verify_(
     began_s = time.monotonic()
     checked = [verify(found, place, count) for found in _inventories(app, group, task, place, kafka)]
     _show(checked, json=json)
-    say(f"read {counted(read, 'byte')} in {time.monotonic() - began_s:.1f} s")
+    print_message(f"read {counted(read, 'byte')} in {time.monotonic() - began_s:.1f} s")
     if any(holding.problem for found in checked for holding in found.holdings):
         raise typer.Exit(1)
 
@@ -119,15 +119,15 @@ def prune_(
             typer.echo(found.prefix + name)
         unreadable = [holding for holding in found.holdings if holding.manifest is None]
         if unreadable:
-            say(
+            print_message(
                 f"{found.task}: nothing is deleted, because a manifest cannot be read: {unreadable[0].problem}"
             )
         elif not found.holdings and found.strays:
-            say(
+            print_message(
                 f"{found.task}: its journal names no checkpoint. {counted(len(found.strays), 'object')} in "
                 f"{found.prefix} may belong to a journal that was lost. If they do not, delete them yourself"
             )
-    say(f"{'would delete' if dry_run else 'deleted'} {counted(deleted, 'object')}")
+    print_message(f"{'would delete' if dry_run else 'deleted'} {counted(deleted, 'object')}")
 
 
 def _store(url: str | None) -> tuple[CheckpointStore, float]:
@@ -152,7 +152,7 @@ def _inventories(
 ) -> Iterator[Inventory]:
     """Read the checkpoints of the tasks. With `grace_s`, also find the objects that can be deleted."""
     group_id = GroupId(app_named(app), check_name("group", group))
-    settings = kafka_settings(kafka)
+    settings = quiet_kafka_settings(kafka)
     with (
         closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
         closing(KafkaJournalReader(settings)) as reader,
@@ -180,12 +180,14 @@ def _show(inventories: Sequence[Inventory], *, json: bool) -> None:
                 typer.echo(f"{_task_name(found)}, entry {holding.ref.seq:,}: {holding.problem}")
     strays = [held for found in inventories for held in found.strays.values()]
     if strays:
-        say(
+        print_message(
             f"{counted(len(strays), 'object')} ({sum(held.size for held in strays):,} bytes) belong to no checkpoint"
         )
     for found in inventories:
         if not found.restorable:
-            say(f"{found.task} cannot be restored on an empty disk: runbooks/nothing-to-restore-from.md")
+            print_message(
+                f"{found.task} cannot be restored on an empty disk: runbooks/nothing-to-restore-from.md"
+            )
 
 
 _COLUMNS = (

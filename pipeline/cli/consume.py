@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import CommandWait, KafkaOption, kafka_settings, print_json
+from pipeline.cli.options import CommandWait, KafkaOption, print_json, quiet_kafka_settings
 from pipeline.cli.rendering import json_field, readable, text_field
 from pipeline.core.headers import readable_headers
 from pipeline.core.names import TopicPartition
@@ -51,7 +51,7 @@ def consume(
     """Show the committed records of a topic: partition, offset, time, key, value."""
     if begin is StartAt.END and not follow:
         raise typer.BadParameter("--from end prints only new records, so it requires --follow")
-    settings = kafka_settings(kafka)
+    settings = quiet_kafka_settings(kafka)
     wanted = key.encode() if key is not None else None
     show = _show_json if json else _show_line
     left = most

@@ -11,7 +11,7 @@ import typer
 
 from pipeline.cli.dead_letter_places import LetterPlace, dead_letter_place
 from pipeline.cli.dead_letter_views import letter_document, letter_lines, record_lines, record_summary
-from pipeline.cli.options import KafkaOption, counted, print_json, say, terminal_width
+from pipeline.cli.options import KafkaOption, counted, print_json, print_message, terminal_width
 from pipeline.errors import InputError
 from pipeline.ops.dead_letters.discarding import Discarder
 from pipeline.ops.dead_letters.letters import Choice, DeadLetter, letter_id, read_letters
@@ -94,7 +94,7 @@ def list_(
         for line in record_lines(rows, terminal_width()):
             typer.echo(line)
         hidden = f"; only the newest {len(rows)} are shown" if len(rows) < len(records) else ""
-        say(
+        print_message(
             f"{counted(len(states), 'record')} of group {place.group.name} failed: {count[State.OPEN]:,} open, "
             f"{count[State.REPLAYED]:,} replayed, {count[State.DISCARDED]:,} discarded{hidden}"
         )
@@ -244,11 +244,11 @@ def purge(
     verb = "deleted" if yes else "would be deleted"
     typer.echo(f"{counted(done.letters, 'dead letter')} {verb}; {counted(done.open, 'record')} open")
     if done.behind:
-        say(
+        print_message(
             f"{counted(done.behind, 'dead letter')} more can be deleted when the open ones before them are handled"
         )
     if not yes and done.letters:
-        say("nothing was changed. To delete them, add --yes")
+        print_message("nothing was changed. To delete them, add --yes")
 
 
 def _choice(ids: Sequence[str] | None, partition: int | None, error: str) -> Choice:
@@ -275,9 +275,11 @@ def _report(done: ReplayReport, place: LetterPlace, *, dry_run: bool, json: bool
         before = f"; {_before(done)}" if done.before else ""
         typer.echo(f"{counted(done.letters, 'dead letter')} {verb}{before}")
     for each in refused:
-        say(f"not replayed: {each['id']}: {each['message']}")
+        print_message(f"not replayed: {each['id']}: {each['message']}")
     if done.letters and not dry_run:
-        say(f"the workers process them next; until then, pipeline status {place.app.name} counts them as lag")
+        print_message(
+            f"the workers process them next; until then, pipeline status {place.app.name} counts them as lag"
+        )
 
 
 def _before(done: ReplayReport) -> str:

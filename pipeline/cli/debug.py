@@ -14,7 +14,7 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.cli.debug_view import print_run, run_document
 from pipeline.cli.journals import journaled_tasks
-from pipeline.cli.options import JsonOption, KafkaOption, confirm, counted, print_json, say
+from pipeline.cli.options import JsonOption, KafkaOption, confirm, counted, print_json, print_message
 from pipeline.cli.past import CACHE_BYTES, StoreOption, open_past
 from pipeline.core.names import TopicPartition
 from pipeline.errors import InputError
@@ -108,14 +108,16 @@ def _announce(prepared: Prepared) -> None:
         handler_name(binding) for binding in prepared.plan.group.bindings if binding.topic.name in topics
     }
     entry = prepared.commit.entry.entry
-    say(
+    print_message(
         f"commit {entry.seq:,} of task {prepared.task}: {counted(len(records), 'record')} up to and with this one, "
         f"for {', '.join(sorted(names)) or 'the handlers of replayed records'}"
     )
     if not prepared.records.exact:
-        say("the order of records of different topics in one commit is not recorded: they run by timestamp")
+        print_message(
+            "the order of records of different topics in one commit is not recorded: they run by timestamp"
+        )
     if prepared.commit.earlier:
-        say(f"the record has {counted(prepared.commit.earlier, 'earlier commit')}, before a reset")
+        print_message(f"the record has {counted(prepared.commit.earlier, 'earlier commit')}, before a reset")
 
 
 def _debugger() -> Calls:

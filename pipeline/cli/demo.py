@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipeline.broker import LocalKafka
 from pipeline.cli.broker import step_progress
-from pipeline.cli.options import say
+from pipeline.cli.options import print_message
 from pipeline.demo.run import Demo, run_demo
 from pipeline.demo.signals import Ended, ended_by_signals
 
@@ -45,12 +45,12 @@ def demo(
     """
     seed = seed if seed is not None else random.SystemRandom().randrange(10**6)
     console = Console(highlight=False, soft_wrap=True)
-    say(f"seed {seed}: repeat with --seed {seed}")
+    print_message(f"seed {seed}: repeat with --seed {seed}")
     try:
         with ended_by_signals():
             exact = run_demo(Demo(seconds, seed, keep), console, _start)
     except Ended as ended:
-        say(f"ended by {ended}; everything that was started has been ended, too")
+        print_message(f"ended by {ended}; everything that was started has been ended, too")
         raise typer.Exit(ended.exit_code) from None
     if not exact:
         raise typer.Exit(1)

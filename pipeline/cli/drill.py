@@ -19,9 +19,9 @@ from pipeline.cli.options import (
     KafkaOption,
     confirm,
     counted,
-    kafka_settings,
     print_json,
-    say,
+    print_message,
+    quiet_kafka_settings,
 )
 from pipeline.cli.tables import Column, print_table
 from pipeline.config import Settings, load_settings
@@ -166,15 +166,15 @@ def suite_(
         drills = [find_drill(each.name, place.declared) for each in suite.drill]
         confirm(f"run {counted(len(drills), 'drill')} on app {place.app}?", yes=yes)
         for drill, each in zip(drills, suite.drill, strict=True):
-            say(f"--- {drill.name}")
+            print_message(f"--- {drill.name}")
             try:
                 report = _run(place, drill, each.options(suite.reason, app or ""), yes=True)
             except PipelineError as error:
-                say(f"error: {error}")
+                print_message(f"error: {error}")
                 codes.append(error.exit_code)
                 continue
             codes.append(_CODES[report.verdict])
-            say(f"{drill.name}: {report.verdict}")
+            print_message(f"{drill.name}: {report.verdict}")
             if codes[-1] == NOT_RESTORED:
                 break
     raise typer.Exit(max(codes))
@@ -195,7 +195,7 @@ def abort(app: AppOption = None) -> None:
             hint=f"restore what it changed: pipeline drill undo --app {name}",
         )
     intent.ask_to_abort()
-    say(f"asked {found.id} to abort")
+    print_message(f"asked {found.id} to abort")
 
 
 @drill_app.command("undo")
@@ -206,7 +206,7 @@ def undo_(app: AppOption = None) -> None:
     intent = IntentFile(settings.drills.directory, name)
     found = intent.read()
     if found is None:
-        say(f"no drill of app {name} is open: there is nothing to restore")
+        print_message(f"no drill of app {name} is open: there is nothing to restore")
         return
     if found.driller.alive:
         raise InputError(
@@ -214,15 +214,15 @@ def undo_(app: AppOption = None) -> None:
         )
     failed = False
     for each in undo(found, SystemClock()):
-        say(f"{each.what}: {each.result}")
+        print_message(f"{each.what}: {each.result}")
         failed |= each.failed
     if failed:
-        say(
+        print_message(
             f"not everything is restored\n  -> correct the cause, and run pipeline drill undo --app {name} again"
         )
         raise typer.Exit(NOT_RESTORED)
     intent.end()
-    say(f"{found.id}: everything is restored")
+    print_message(f"{found.id}: everything is restored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ class _Place:
 
 @contextmanager
 def _open(app: str | None, kafka: str | None) -> Iterator[_Place]:
-    wait = kafka_settings(kafka)
+    wait = quiet_kafka_settings(kafka)
     settings = load_settings({"bootstrap_servers": kafka})
     name = _app_name(app, settings)
     declared = find_app(app) if app is not None and ":" in app else None
@@ -246,7 +246,7 @@ def _open(app: str | None, kafka: str | None) -> Iterator[_Place]:
         closing(KafkaJournalReader(wait)) as reader,
     ):
         store = open_checkpoint_store(settings.worker.checkpoint_store)
-        runner = Runner(name, settings, cluster, reader, store, SystemClock(), say)
+        runner = Runner(name, settings, cluster, reader, store, SystemClock(), print_message)
         yield _Place(name, declared, settings, runner)
 
 
@@ -270,7 +270,7 @@ def _run(place: _Place, drill: Drill, options: Options, *, yes: bool) -> Report:
         confirm(f"run {drill.name} on app {place.app}?", yes=yes)
 
     report, path = Reports(place.settings.drills.directory).save(place.runner.run(drill, options, agreed))
-    say(f"report: {path}")
+    print_message(f"report: {path}")
     return report
 
 

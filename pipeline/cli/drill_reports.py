@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import JsonOption, print_json, say
+from pipeline.cli.options import JsonOption, print_json, print_message
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.drills.page import page_of
@@ -81,7 +81,7 @@ def export(
     report = _reports().find(name)
     path = to if to is not None else Path(f"{report.identity.id}.html")
     path.write_text(page_of(report), encoding="utf-8")
-    say(f"wrote {path}")
+    print_message(f"wrote {path}")
 
 
 @report_app.command("schema")

@@ -13,9 +13,9 @@ from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
     confirm,
-    kafka_settings,
     print_json,
-    say,
+    print_message,
+    quiet_kafka_settings,
 )
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.core.journal_format import JournalEntry
@@ -58,7 +58,7 @@ def show(
 ) -> None:
     """Show journal entries: sequence number, kind, owner, number of table writes, and input positions."""
     group_id = GroupId(app_named(app), check_name("group", group))
-    settings = kafka_settings(kafka)
+    settings = quiet_kafka_settings(kafka)
     cluster = KafkaCluster(settings, CommandWait(settings))
     tasks = journaled_tasks(cluster, group_id, task)
     reader = KafkaJournalReader(settings)
@@ -90,17 +90,17 @@ def forget(
     has, and produces its outputs again. First stop the workers of the app.
     """
     group_id = GroupId(app_named(app), check_name("group", group))
-    settings = kafka_settings(kafka)
+    settings = quiet_kafka_settings(kafka)
     with closing(KafkaCluster(settings, CommandWait(settings))) as cluster:
         traces = traces_of(group_id, cluster)
         if not traces:
             raise InputError(f"this Kafka cluster has no data of group {group_id.app}/{group_id.group}")
         for trace in traces:
-            say(f"to delete: {trace}")
+            print_message(f"to delete: {trace}")
         confirm(f"Delete this data of group {group_id.app}/{group_id.group}?", yes=yes)
-        forget_group(group_id, cluster, say)
+        forget_group(group_id, cluster, print_message)
         cluster_id = cluster.cluster_id()
-    say(
+    print_message(
         f"next: on each machine, move the directory STATE-DIR/{group_id.app}/{group_id.group} elsewhere. If there is a "
         f"checkpoint store, move its prefix {checkpoint_prefix(cluster_id, group_id)} elsewhere. Then start the workers"
     )

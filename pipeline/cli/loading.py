@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from pipeline.cli.options import counted, say
+from pipeline.cli.options import counted, print_message
 from pipeline.ops.loading.file_sequence import FileSequence
 from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.formats.readers import FORMATS
@@ -117,7 +117,7 @@ class LoadReport:
     def _line(self, text: str) -> None:
         if not self._quiet and time.monotonic() - self._said_s >= _REPORT_S:
             self._said_s = time.monotonic()
-            say(text)
+            print_message(text)
 
     def _rate(self, position: LoadPosition) -> str:
         text = f"{counted(position.records, 'record')}, {self._new(position) / self._seconds():,.0f}/s"

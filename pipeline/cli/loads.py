@@ -12,9 +12,9 @@ from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
     counted,
-    kafka_settings,
     print_json,
-    say,
+    print_message,
+    quiet_kafka_settings,
 )
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import KafkaSettings
@@ -33,12 +33,12 @@ loads_app = typer.Typer(help="Show the loads of `pipeline produce` and their pro
 @loads_app.command("list")
 def list_loads(kafka: KafkaOption = None, json: JsonOption = False) -> None:
     """List all loads: the topic, the position, and whether the last run reached the end of its files."""
-    found = _known(kafka_settings(kafka))
+    found = _known(quiet_kafka_settings(kafka))
     if json:
         print_json({"loads": [_document(load) for load in found]})
         return
     if not found:
-        say("this Kafka cluster has no loads of `pipeline produce`")
+        print_message("this Kafka cluster has no loads of `pipeline produce`")
         return
     print_table(_COLUMNS, map(_cells, found))
 
@@ -52,7 +52,7 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Show one load: its options, its position, and the files that it has finished."""
-    load = next((load for load in _known(kafka_settings(kafka)) if load.name == name), None)
+    load = next((load for load in _known(quiet_kafka_settings(kafka)) if load.name == name), None)
     if load is None:
         raise InputError(
             f"there is no load {name!r} in this Kafka cluster", hint="list the loads: pipeline loads list"

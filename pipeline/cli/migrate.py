@@ -17,9 +17,9 @@ from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
     counted,
-    kafka_settings,
     print_json,
-    say,
+    print_message,
+    quiet_kafka_settings,
 )
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import Settings, load_settings
@@ -135,7 +135,7 @@ def run(
                     return
                 SystemClock().sleep(_FOLLOW_S)
         except KeyboardInterrupt:
-            say("stopped. To continue, run the same command again")
+            print_message("stopped. To continue, run the same command again")
             raise typer.Exit(0 if follow else 130) from None
 
 
@@ -196,11 +196,11 @@ def switch(
         _say(problems)
         raise typer.Exit(1)
     topics = ", ".join(migration.topics.values())
-    say(f"{migration.new} can replace {migration.old}. Let producers write to {topics} from now on")
+    print_message(f"{migration.new} can replace {migration.old}. Let producers write to {topics} from now on")
     if retire:
-        say(f"{migration.old} is retired: its workers refuse to start ({counted(retired, 'task')})")
+        print_message(f"{migration.old} is retired: its workers refuse to start ({counted(retired, 'task')})")
     else:
-        say(
+        print_message(
             f"to prevent that a worker of {migration.old} is started by mistake, repeat the command with --retire"
         )
 
@@ -214,7 +214,9 @@ def revive(old: OldArgument, kafka: KafkaOption = None) -> None:
         tasks = tasks_of(groups_of(name, found.cluster))
         environment = build_environment(DeclaredApp(name), found.settings)
         done = revive_tasks(tasks, _owner(found.settings), environment, found.settings.worker)
-    say(f"{name} is no longer retired ({counted(len(done), 'task')})" if done else f"{name} is not retired")
+    print_message(
+        f"{name} is no longer retired ({counted(len(done), 'task')})" if done else f"{name} is not retired"
+    )
 
 
 class _MigrateClients(NamedTuple):
@@ -227,7 +229,7 @@ class _MigrateClients(NamedTuple):
 
 @contextmanager
 def _clients(kafka: str | None) -> Iterator[_MigrateClients]:
-    kafka_settings(kafka)  # silences the log of the Kafka client
+    quiet_kafka_settings(kafka)  # silences the log of the Kafka client
     settings = load_settings({"bootstrap_servers": kafka})
     with (
         closing(KafkaCluster(settings.kafka, CommandWait(settings.kafka))) as cluster,
@@ -269,7 +271,7 @@ def _show(surveyed: Survey) -> None:
     if surveyed.copies:
         print_table(_COLUMNS, map(_cells, surveyed.copies))
     for note in surveyed.notes:
-        say(f"note: {note}")
+        print_message(f"note: {note}")
 
 
 _COLUMNS = (
@@ -293,7 +295,7 @@ def _refuse(surveyed: Survey) -> None:
 
 def _say(problems: Sequence[Problem]) -> None:
     for problem in problems:
-        say(f"problem: {problem.text}\n  -> {problem.hint}")
+        print_message(f"problem: {problem.text}\n  -> {problem.hint}")
 
 
 def _copy(copy: Copy, settings: Settings) -> Copied:
@@ -308,7 +310,7 @@ def _copy(copy: Copy, settings: Settings) -> Copied:
         nonlocal said_s
         if clock.monotonic_s() - said_s >= _REPORT_S:
             said_s = clock.monotonic_s()
-            say(f"{copy.old.name} -> {copy.new.name}: {counted(records, 'record')}")
+            print_message(f"{copy.old.name} -> {copy.new.name}: {counted(records, 'record')}")
 
     return run_copy(copy, _owner(settings), environment, settings.worker, progress)
 
@@ -324,7 +326,7 @@ def _compared(
     if before_ms is not None:
         records = (record for record in records if record.timestamp()[1] < before_ms)
     result = how(records, _records(new, found))
-    say(f"{old} and {new}: {counted(result.keys, 'key')} compared, {len(result.differing)} differ")
+    print_message(f"{old} and {new}: {counted(result.keys, 'key')} compared, {len(result.differing)} differ")
     if not result.differing:
         return []
     keys = ", ".join(repr(key.decode(errors="replace")) for key in result.differing[:_SHOWN_KEYS])
@@ -349,7 +351,7 @@ def _report(copy: Copy, result: Copied, *, json: bool, quiet: bool) -> None:
         print_json({**pair, "copied": result.records, "already_copied": result.before})
         return
     text = f"{copy.old.name} -> {copy.new.name}: {counted(result.records, 'record')} copied"
-    say(f"{text}, {result.before:,} copied by earlier runs" if result.before else text)
+    print_message(f"{text}, {result.before:,} copied by earlier runs" if result.before else text)
 
 
 def _document(surveyed: Survey) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import say
+from pipeline.cli.options import print_message
 from pipeline.ops.new_project import create_project
 
 __all__ = ["new"]
@@ -47,7 +47,7 @@ def new(
     typer.echo(f"created {name}/: {', '.join(files)}")
     servers = os.environ.get("PIPELINE_KAFKA")
     if servers:
-        say(
+        print_message(
             f"PIPELINE_KAFKA is set: commands use the Kafka at {servers}, and not the one in {name}/pipeline.toml\n"
             "  -> to use the one in the file: unset PIPELINE_KAFKA"
         )

@@ -1,4 +1,4 @@
-"""Options, output and confirmation, as all commands use them."""
+"""Shared options, output helpers and confirmation."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = [
     "KafkaOption",
     "confirm",
     "counted",
-    "kafka_settings",
     "print_json",
-    "say",
+    "print_message",
+    "quiet_kafka_settings",
     "table_console",
     "terminal_width",
 ]
@@ -39,10 +39,10 @@ _PIPED_WIDTH = 240
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
-def kafka_settings(bootstrap_servers: str | None) -> KafkaSettings:
-    """Return the Kafka settings; the argument overrides all other sources.
+def quiet_kafka_settings(bootstrap_servers: str | None) -> KafkaSettings:
+    """Return the Kafka settings, and silence the log of the Kafka client.
 
-    Also silences the log of the Kafka client: a command reports an error once, without the client's retries.
+    The argument overrides all other sources. A command reports an error once, without the client's retries.
 
     Raises:
         ConfigError: A setting is wrong.
@@ -59,15 +59,15 @@ class CommandWait:
         self.seconds = chosen if chosen is not None else COMMAND_STARTUP_WAIT_S
         self._said = False
 
-    def waiting(self, error: UnreachableError, waited_s: float) -> None:
+    def on_unreachable(self, error: UnreachableError, waited_s: float) -> None:
         if not self._said:
             self._said = True
-            say(f"{error.message}: retrying for up to {self.seconds - waited_s:.0f} s")
+            print_message(f"{error.message}: retrying for up to {self.seconds - waited_s:.0f} s")
 
-    def answered(self, waited_s: float) -> None:
-        say(f"Kafka is reachable after {waited_s:.0f} s")
+    def on_reachable(self, waited_s: float) -> None:
+        print_message(f"Kafka is reachable after {waited_s:.0f} s")
 
-    def stopped(self) -> bool:
+    def should_stop(self) -> bool:
         return False
 
 
@@ -76,7 +76,7 @@ def print_json(document: Any) -> None:
     typer.echo(msgspec.json.encode(document).decode())
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a message on standard error. Standard output contains only data."""
     typer.echo(text, err=True)
 
@@ -86,7 +86,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        say(
+        print_message(
             "error: this command needs a confirmation, and there is no terminal. Nothing was changed\n  -> add --yes"
         )
         raise typer.Exit(2)
@@ -101,7 +101,7 @@ def table_console() -> Console:
 
 
 def terminal_width() -> int:
-    """The width of the terminal on standard output. Without a terminal it is large."""
+    """The width of the terminal on standard output; 240 without a terminal."""
     return table_console().width
 
 

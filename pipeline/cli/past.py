@@ -13,7 +13,7 @@ import typer
 from pipeline.api.app import DeclaredApp
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import CommandWait, counted, kafka_settings, say
+from pipeline.cli.options import CommandWait, counted, print_message, quiet_kafka_settings
 from pipeline.config import Settings, load_settings
 from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import TaskId
@@ -89,7 +89,7 @@ def open_past(target: str, kafka: str | None, store: str | None) -> Iterator[Pas
     """
     configure_logs("warning")
     app = find_app(target)
-    kafka_settings(kafka)
+    quiet_kafka_settings(kafka)
     settings = load_settings({"bootstrap_servers": kafka, "checkpoint_store": store})
     environment = build_environment(app, settings, wait=CommandWait(settings.kafka))
     try:
@@ -138,4 +138,4 @@ def reach_of(oldest: JournalEntry) -> str:
 
 def say_origin(task: TaskId, past: PastState) -> None:
     """Print both on standard error."""
-    say(f"task {task.partition}: {origin_of(past)}; {reach_of(past.oldest)}")
+    print_message(f"task {task.partition}: {origin_of(past)}; {reach_of(past.oldest)}")

@@ -13,7 +13,14 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.loading import LoadReport
-from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, kafka_settings, print_json, say
+from pipeline.cli.options import (
+    CommandWait,
+    JsonOption,
+    KafkaOption,
+    print_json,
+    print_message,
+    quiet_kafka_settings,
+)
 from pipeline.config import DEFAULT_TOPICS_DIR, KafkaSettings, load_settings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.kafka.clients import ProducerLimits
@@ -131,7 +138,7 @@ def produce(
     if event_id is None:
         _check_declaration(topic)
     request = _Request(topic, load, options, on_missing_key.value, batch, rate, restart, resume_only)
-    _load(request, found, kafka_settings(kafka), quiet=json)
+    _load(request, found, quiet_kafka_settings(kafka), quiet=json)
 
 
 def _check_declaration(topic: str) -> None:
@@ -183,7 +190,7 @@ def _load(request: _Request, files: list[InputFile], settings: KafkaSettings, *,
             with report.showing():
                 last = loader.run(report.progress)
         except KeyboardInterrupt:
-            say("interrupted. To resume, run the same command again")
+            print_message("interrupted. To resume, run the same command again")
             raise typer.Exit(130) from None
     if quiet:
         print_json(report.summary(last))

@@ -11,7 +11,15 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.cli.journals import TaskOption
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import CommandWait, JsonOption, KafkaOption, confirm, counted, print_json, say
+from pipeline.cli.options import (
+    CommandWait,
+    JsonOption,
+    KafkaOption,
+    confirm,
+    counted,
+    print_json,
+    print_message,
+)
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.core.names import is_replays
@@ -56,7 +64,7 @@ def reset(
             print_json(_document(planned, dry_run=dry_run))
     else:
         print_table(_COLUMNS, _rows(resets))
-    say(_consequences(resets))
+    print_message(_consequences(resets))
     if dry_run:
         return
     confirm(f"Reset {counted(len(resets), 'task')}?", yes=yes)
@@ -70,7 +78,7 @@ def reset(
                 hint=error.hint or "run the command again for the other tasks, with --group and --task",
             ) from error
         what = f"epoch {seq}" if planned.plan.group.sinks else f"journal entry {seq}"
-        say(f"task {planned.task} is reset ({what})")
+        print_message(f"task {planned.task} is reset ({what})")
 
 
 def _groups(app: DeclaredApp, name: str | None) -> list[DeclaredGroup]:

@@ -10,7 +10,7 @@ from typing import Annotated, TypedDict
 
 import typer
 
-from pipeline.cli.options import JsonOption, print_json, say
+from pipeline.cli.options import JsonOption, print_json, print_message
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.core.ring import Ring, assign, moves
 
@@ -57,7 +57,9 @@ def simulate(
             print_json(row)
         return
     print_table(_COLUMNS, map(_cells, rows))
-    say(f"{tasks} tasks, {workers} workers, {join} joined, {leave} left; load: tasks per worker at the end")
+    print_message(
+        f"{tasks} tasks, {workers} workers, {join} joined, {leave} left; load: tasks per worker at the end"
+    )
 
 
 _COLUMNS = (

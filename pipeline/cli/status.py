@@ -19,9 +19,9 @@ from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
     counted,
-    kafka_settings,
     print_json,
-    say,
+    print_message,
+    quiet_kafka_settings,
     table_console,
 )
 from pipeline.cli.tables import Cell, Column, table_text
@@ -51,7 +51,7 @@ def status(
     problem, the exit code is 1.
     """
     name = app_named(app)
-    settings = kafka_settings(kafka)
+    settings = quiet_kafka_settings(kafka)
     with (
         closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
         closing(KafkaJournalReader(settings)) as reader,
@@ -113,7 +113,7 @@ def _read_with_retry(
             if live is not None:
                 live.update(Text(text, style="red"), refresh=True)
             else:
-                say(text)
+                print_message(text)
             time.sleep(interval)
 
 

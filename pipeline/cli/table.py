@@ -12,7 +12,7 @@ import typer
 from pipeline.api.declarations import DeclaredTable
 from pipeline.cli.journals import TaskOption
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import KafkaOption, counted, print_json, say
+from pipeline.cli.options import KafkaOption, counted, print_json, print_message
 from pipeline.cli.past import AppOption, StoreOption, open_past, require_app
 from pipeline.cli.table_past import past_rows, print_history
 from pipeline.cli.table_rows import find_table, json_text, rows_of
@@ -146,9 +146,9 @@ def _print(
         return
     print_table((Column("task", number=True), Column("key"), Column("value")), shown)
     if limit and count > limit:
-        say(f"only the first {counted(limit, 'row')} are shown. Show all: --max 0")
+        print_message(f"only the first {counted(limit, 'row')} are shown. Show all: --max 0")
     if count == 0:
-        say("no rows")
+        print_message("no rows")
 
 
 def _check_state_dir(directory: Path) -> None:

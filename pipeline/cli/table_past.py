@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.api.declarations import DeclaredTable
 from pipeline.cli.journals import journaled_tasks
-from pipeline.cli.options import counted, print_json, say
+from pipeline.cli.options import counted, print_json, print_message
 from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_origin
 from pipeline.cli.table_rows import full_key_of, json_text, readable_value, rows_of
 from pipeline.cli.tables import Cell, Column, print_table
@@ -74,12 +74,12 @@ def print_history(
             continue
         left_out = found.total - len(found.changes)
         if left_out:
-            say(
+            print_message(
                 f"task {found.task.partition}: {counted(left_out, 'older change')} not shown. Show all: --max 0"
             )
         if not found.complete and found.first is not None:
             seq = found.first.entry.seq
-            say(
+            print_message(
                 f"task {found.task.partition}: older changes are not in the journal; {reach_of(found.first)}. The "
                 f"value then: pipeline table show {name} {key} --app {place.target} --task {found.task.partition} "
                 f"--at {seq}"

@@ -16,9 +16,9 @@ from pipeline.cli.options import (
     JsonOption,
     KafkaOption,
     counted,
-    kafka_settings,
     print_json,
-    say,
+    print_message,
+    quiet_kafka_settings,
 )
 from pipeline.cli.tables import Column, print_table
 from pipeline.cli.topics_look import DirOption, list_topics, set_topic, show_topic
@@ -188,7 +188,7 @@ class _TopicClients(NamedTuple):
 
 @contextmanager
 def _clients(kafka: str | None) -> Iterator[_TopicClients]:
-    settings = kafka_settings(kafka)
+    settings = quiet_kafka_settings(kafka)
     with ExitStack() as stack:
         cluster = KafkaCluster(settings, CommandWait(settings))
         stack.callback(cluster.close)
@@ -229,7 +229,7 @@ def _asked(planned: Plan, *, quiet: bool) -> bool:
 def _report(outcome: TopicResult, *, json: bool) -> None:
     if not json:
         for line in outcome_lines(outcome):
-            say(line)
+            print_message(line)
 
 
 def _require_done(planned: Plan, outcomes: list[TopicResult], again: Plan) -> None:

@@ -15,9 +15,9 @@ from pipeline.cli.options import (
     KafkaOption,
     confirm,
     counted,
-    kafka_settings,
     print_json,
-    say,
+    print_message,
+    quiet_kafka_settings,
 )
 from pipeline.cli.tables import Column, print_table
 from pipeline.core.names import TopicPartition, held_by_the_pipeline
@@ -42,7 +42,7 @@ TopicArgument = Annotated[str, typer.Argument(metavar="TOPIC", help="An existing
 
 def list_topics(kafka: KafkaOption = None, json: JsonOption = False) -> None:
     """List all topics of the cluster, with those of the pipeline itself."""
-    settings = kafka_settings(kafka)
+    settings = quiet_kafka_settings(kafka)
     with closing(KafkaCluster(settings, CommandWait(settings))) as cluster:
         found = cluster.describe(sorted(cluster.topics()))
     infos = [found[name] for name in sorted(found)]
@@ -57,7 +57,7 @@ def show_topic(topic: TopicArgument, kafka: KafkaOption = None, json: JsonOption
 
     `start` is the first offset of a partition, and `end` the offset after its last record.
     """
-    settings = kafka_settings(kafka)
+    settings = quiet_kafka_settings(kafka)
     with (
         closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
         closing(KafkaJournalReader(settings)) as reader,
@@ -102,16 +102,16 @@ def set_topic(
     changes = _parsed(assignments)
     _refuse_declared(topic, directory)
     _refuse_harm(topic, changes)
-    settings = kafka_settings(kafka)
+    settings = quiet_kafka_settings(kafka)
     with closing(KafkaCluster(settings, CommandWait(settings))) as cluster:
         info = _described(topic, cluster)
         cluster.configure(topic, changes, check_only=True)
         for name, value in changes.items():
             now = info.config.get(name, "?")
-            say(f"{topic}: {name}={now} -> {'its default' if value is None else value}")
+            print_message(f"{topic}: {name}={now} -> {'its default' if value is None else value}")
         confirm("Change these settings?", yes=yes)
         cluster.configure(topic, changes)
-    say(f"{topic}: changed")
+    print_message(f"{topic}: changed")
 
 
 def _described(topic: str, cluster: Cluster) -> TopicInfo:

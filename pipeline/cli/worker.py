@@ -20,7 +20,7 @@ from structlog import get_logger
 
 from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import KafkaOption, counted, say
+from pipeline.cli.options import KafkaOption, counted, print_message
 from pipeline.config import MAX_PORT, HttpSettings, Settings, WorkerSettings, load_settings
 from pipeline.core.membership import check_worker_id
 from pipeline.errors import ConfigError, PipelineError
@@ -152,7 +152,7 @@ def worker(
         os._exit(error.exit_code)
     _end_line(line)
     if line is not None:
-        say("stopped")
+        print_message("stopped")
 
 
 def _end_line(line: ProgressLine | None) -> None:

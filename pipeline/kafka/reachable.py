@@ -35,13 +35,13 @@ class StartupWait(Protocol):
     def seconds(self) -> float:
         """The longest wait in seconds; 0: do not wait."""
 
-    def waiting(self, error: UnreachableError, waited_s: float) -> None:
+    def on_unreachable(self, error: UnreachableError, waited_s: float) -> None:
         """Called after each failed attempt, a few times a second."""
 
-    def answered(self, waited_s: float) -> None:
-        """Called once when Kafka answers, if `waiting` was called before."""
+    def on_reachable(self, waited_s: float) -> None:
+        """Called once when Kafka answers, if `on_unreachable` was called before."""
 
-    def stopped(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether the program should stop. The wait then ends at once, as after a time-out."""
 
 
@@ -50,13 +50,13 @@ class NoWait:
 
     seconds = 0.0
 
-    def waiting(self, error: UnreachableError, waited_s: float) -> None:
+    def on_unreachable(self, error: UnreachableError, waited_s: float) -> None:
         """Do nothing."""
 
-    def answered(self, waited_s: float) -> None:
+    def on_reachable(self, waited_s: float) -> None:
         """Do nothing."""
 
-    def stopped(self) -> bool:
+    def should_stop(self) -> bool:
         return False
 
 
@@ -69,17 +69,17 @@ def wait_for_answer(ask: Callable[[], None], wait: StartupWait) -> None:
             ask()
         except UnreachableError as error:
             waited_s = deadline.elapsed_s
-            if deadline.has_passed() or wait.stopped():
+            if deadline.has_passed() or wait.should_stop():
                 if attempts:
                     text = f"{error.message}; waited {waited_s:.0f} s"
                     raise UnreachableError(text, hint=error.hint) from error
                 raise
             attempts += 1
-            wait.waiting(error, waited_s)
+            wait.on_unreachable(error, waited_s)
             deadline.pause()
         else:
             if attempts:
-                wait.answered(deadline.elapsed_s)
+                wait.on_reachable(deadline.elapsed_s)
             return
 
 

@@ -1,1 +1,1 @@
-"""What the operator's commands do, over ports: loads, topics, dead letters, migration."""
+"""Work behind the CLI commands. It reaches Kafka, disk and databases only through `pipeline/ports`."""

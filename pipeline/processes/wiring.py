@@ -74,7 +74,7 @@ class WorkerWait:
         self._log = log
         self._next_s = 0.0
 
-    def waiting(self, error: UnreachableError, waited_s: float) -> None:
+    def on_unreachable(self, error: UnreachableError, waited_s: float) -> None:
         if waited_s < self._next_s:
             return
         self._next_s = waited_s + REPEAT_S
@@ -88,10 +88,10 @@ class WorkerWait:
             unreachable_s=round(waited_s, 1),
         )
 
-    def answered(self, waited_s: float) -> None:
+    def on_reachable(self, waited_s: float) -> None:
         self._log.warning("kafka_reachable", unreachable_s=round(waited_s, 1))
 
-    def stopped(self) -> bool:
+    def should_stop(self) -> bool:
         return self._stop.is_set()
 
 

@@ -74,14 +74,14 @@ ROWS = [
     Broken(
         "a start ends at once where Kafka comes a little later",
         pipeline.kafka.reachable.wait_for_answer,
-        "            if deadline.has_passed() or wait.stopped():\n",
+        "            if deadline.has_passed() or wait.should_stop():\n",
         "            if True:\n",
         f"{REACHABLE} comes_in_time",
     ),
     Broken(
         "a start that waits for Kafka does not hear that it is to end",
         pipeline.kafka.reachable.wait_for_answer,
-        " or wait.stopped():\n",
+        " or wait.should_stop():\n",
         ":\n",
         f"{REACHABLE} ends_with_its_time_or_with_the_program",
     ),

@@ -22,6 +22,7 @@ from pipeline.setting_sources import (
     checked,
     is_service_link,
     kinds_of,
+    names_a_service,
     parsed,
     properties_in,
     read_toml,
@@ -40,6 +41,7 @@ __all__ = [
     "ProducerSettings",
     "Settings",
     "WorkerSettings",
+    "is_secret",
     "load_settings",
     "refuse_owned",
 ]
@@ -77,6 +79,11 @@ OWNED_PROPERTIES: Mapping[str, str] = {
     "transaction.timeout.ms": "a restore waits for it; set worker.transaction_timeout_ms",
     "transactional.id": "it fences a task",
 }
+
+# Parts of names of properties whose values are secrets.
+_SECRET = ("password", "secret", "token", "key.pem", "oauthbearer.config", "jaas.config")
+# Properties of connections can be variables, too: PIPELINE_KAFKA_SASL_PASSWORD is sasl.password.
+_CONNECTION = ("SASL_", "SSL_", "SECURITY_")
 
 # What a setting accepts, and how an error says it. A comparison with NaN fails, so NaN is refused.
 Count = Annotated[int, Meta(ge=0, description="a whole number, 0 or more")]
@@ -408,7 +415,7 @@ def load_settings(
         ```
     """
     environ = os.environ if environ is None else environ
-    refuse_unknown_variables(environ, _variables())
+    refuse_unknown_variables(environ, _variables(environ))
     path = file if file is not None else Path("pipeline.toml")
     document = read_toml(path, required=file is not None)
     sections = ("kafka", *_SECTIONS)
@@ -437,6 +444,11 @@ def load_settings(
     )
 
 
+def is_secret(name: str) -> bool:
+    """Whether the value of a property of the Kafka client is a secret, such as a password or a private key."""
+    return any(part in name for part in _SECRET)
+
+
 def refuse_owned(properties: Mapping[str, str], where: str = "") -> None:
     """Raise ConfigError when what the guarantees rest on is among the properties; `where` names their place."""
     for name, reason in OWNED_PROPERTIES.items():
@@ -453,6 +465,7 @@ def _kafka(
     properties = dict(properties_in(section))
     in_file = properties.pop("bootstrap.servers", None)
     refuse_owned(properties, f"{path}: [kafka] ")
+    properties |= _connection_properties(environ)
     name, kind = f"kafka.{_STARTUP_WAIT}", Amount
     try:
         if _KAFKA_WAIT in environ:
@@ -466,10 +479,25 @@ def _kafka(
         raise ConfigError(error.message, hint=f"{_STARTUP_WAIT} is set by {place}") from error
 
 
-def _variables() -> Iterator[str]:
-    """The names of all variables that are settings."""
+def _connection_properties(environ: Mapping[str, str]) -> dict[str, str]:
+    """The properties of connections from variables: the rest of the name, in lower case, with dots."""
+    return {
+        variable.removeprefix(f"{_KAFKA}_").lower().replace("_", "."): value
+        for variable, value in environ.items()
+        if _is_connection_variable(variable)
+    }
+
+
+def _is_connection_variable(variable: str) -> bool:
+    names = tuple(f"{_KAFKA}_{part}" for part in _CONNECTION)
+    return variable.startswith(names) and not names_a_service(variable)
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """The names of all variables that are settings. Those of connections are checked by the Kafka client."""
     yield _KAFKA
     yield _KAFKA_WAIT
+    yield from filter(_is_connection_variable, environ)
     for kind, prefix in _SECTIONS.values():
         for setting in fields(kind):
             yield f"{prefix}{setting.name.upper()}"

@@ -24,6 +24,7 @@ __all__ = [
     "checked",
     "is_service_link",
     "kinds_of",
+    "names_a_service",
     "parsed",
     "properties_in",
     "read_toml",
@@ -53,6 +54,11 @@ def is_service_link(variable: str, value: str) -> bool:
     `tcp://10.0.0.1:80`, which is not the setting of that name.
     """
     return bool(_SERVICE_LINK.fullmatch(variable)) and value.partition("://")[0] in {"tcp", "udp", "sctp"}
+
+
+def names_a_service(variable: str) -> bool:
+    """Whether Kubernetes sets a variable of this name, for a service whose name begins with `pipeline`."""
+    return _SERVICE_LINK.fullmatch(variable) is not None
 
 
 def read_toml(path: Path, *, required: bool) -> dict[str, object]:
@@ -122,7 +128,7 @@ def refuse_unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -
     """
     names = {*known, *OTHER_VARIABLES}
     for variable in sorted(environ):
-        if not variable.startswith(PREFIX) or variable in names or _SERVICE_LINK.fullmatch(variable):
+        if not variable.startswith(PREFIX) or variable in names or names_a_service(variable):
             continue
         raise ConfigError(
             f"there is no setting {variable!r}{did_you_mean(variable, names)}",

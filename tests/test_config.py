@@ -275,6 +275,7 @@ def test_a_misspelt_variable_ends_the_start(tmp_path: Path, variable: str, messa
         *("PIPELINE_APP", "PIPELINE_CACHE_DIR", "PIPELINE_IMAGE", "CI_PIPELINE_ID"),
         # of a Kubernetes service with the name `pipeline`, and of one with the name `pipeline-kafka`
         *("PIPELINE_PORT", "PIPELINE_SERVICE_HOST", "PIPELINE_SERVICE_PORT_HTTP", "PIPELINE_PORT_80_TCP"),
+        *("PIPELINE_KAFKA_SSL_SERVICE_HOST", "PIPELINE_KAFKA_SSL_PORT_9093_TCP"),
         *("PIPELINE_KAFKA_PORT_9092_TCP_ADDR", "PIPELINE_KAFKA_SERVICE_PORT", "PIPELINE_KAFKA_PORT"),
     ],
 )
@@ -371,3 +372,28 @@ def test_the_variable_of_a_kubernetes_service_is_not_a_port(tmp_path: Path) -> N
 def test_loopback_addresses_are_known(host: str, loopback: bool) -> None:
     """Elsewhere, the status needs a token."""
     assert HttpSettings(host=host).loopback is loopback
+
+
+def test_properties_of_connections_can_be_variables(tmp_path: Path) -> None:
+    """So that a password comes from a secret of the platform, and not from a file in an image."""
+    path = write(tmp_path, '[kafka]\nsasl.username = "file"\nsasl.password = "file"\nclient.rack = "a"\n')
+    environ = {
+        "PIPELINE_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "PIPELINE_KAFKA_SASL_PASSWORD": "from-a-secret",
+        "PIPELINE_KAFKA_SSL_CA_LOCATION": "/ca.pem",
+    }
+    kafka = load_settings(file=path, environ=environ).kafka
+    assert kafka.properties == {
+        "sasl.username": "file",
+        "sasl.password": "from-a-secret",
+        "client.rack": "a",
+        "security.protocol": "SASL_SSL",
+        "ssl.ca.location": "/ca.pem",
+    }
+    assert "from-a-secret" not in repr(kafka)
+
+
+def test_other_properties_are_not_taken_from_variables(tmp_path: Path) -> None:
+    """A misspelled variable must remain an error; only names of connections cannot be told from it."""
+    with pytest.raises(ConfigError, match="there is no setting 'PIPELINE_KAFKA_ACKS'"):
+        load_settings(file=write(tmp_path, ""), environ={"PIPELINE_KAFKA_ACKS": "1"})

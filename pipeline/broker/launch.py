@@ -33,15 +33,20 @@ _SHOWN_LINES = 15
 
 
 def prepare(
-    runtime: JavaRuntime, data_dir: Path, state: BrokerState, nodes: Sequence[NodeState], report: Report
+    runtime: JavaRuntime,
+    data_dir: Path,
+    state: BrokerState,
+    nodes: Sequence[NodeState],
+    report: Report,
+    settings: Mapping[str, str] | None = None,
 ) -> BrokerState:
-    """Write the settings of these nodes. Format the storage of a new cluster."""
+    """Write the settings of these nodes, with additional ones. Format the storage of a new cluster."""
     for node in nodes:
         directory = node_dir(data_dir, node.id)
         make_dir(directory / SCRATCH)
         log = directory / LOG
         with explain_os_errors(directory):
-            text = properties(state, node, directory / DATA)
+            text = properties(state, node, directory / DATA, settings)
             (directory / "server.properties").write_text(text, encoding="ascii")
             if log.exists():
                 # Keep one older log: the previous run may have crashed.

@@ -77,11 +77,17 @@ class LocalKafka:
     """The cluster in `data_dir`.
 
     Node n listens on `port + n - 1`. Without a port, the first start chooses free ports, which are then kept. `lock`:
-    the Kafka release to run, in tests; without it, the release of this package. Every method may raise BrokerError.
+    the Kafka release to run, in tests; without it, the release of this package. `settings`: additional broker settings
+    of the next start, in tests. The listener CLIENT must remain. Every method may raise BrokerError.
     """
 
     def __init__(
-        self, data_dir: Path, port: int | None = None, nodes: int = 1, lock: Lock | None = None
+        self,
+        data_dir: Path,
+        port: int | None = None,
+        nodes: int = 1,
+        lock: Lock | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         if nodes not in {1, 3}:
             raise BrokerError(f"a local Kafka has 1 or 3 nodes, not {nodes}", hint="--nodes 1 or --nodes 3")
@@ -92,6 +98,7 @@ class LocalKafka:
         self._port = port
         self._nodes = nodes
         self._lock = lock
+        self._settings = settings
 
     def __enter__(self) -> LocalKafka:
         self.start()
@@ -143,7 +150,7 @@ class LocalKafka:
             write_state(self.data_dir, state)
             if len(missing) == len(state.nodes):
                 launch.end_crash(runtime, self.data_dir, state, report)
-            state = launch.prepare(runtime, self.data_dir, state, missing, report)
+            state = launch.prepare(runtime, self.data_dir, state, missing, report, self._settings)
             launch.run(runtime, self.data_dir, state, missing, report)
             return True
 

@@ -29,6 +29,7 @@ __all__ = [
 # Java unpacks native libraries here, because the system's directory may be mounted with noexec.
 SCRATCH = "scratch"
 _GC = "G1"
+_LISTS = frozenset({"listeners", "advertised.listeners", "listener.security.protocol.map"})
 # Memory outside of the heap: code, threads, direct buffers. Measured at 150 MB, plus a margin.
 OVERHEAD_MB = 200
 
@@ -63,8 +64,10 @@ def controller_properties(state: BrokerState, node: NodeState, log_dir: Path) ->
     return _text(settings)
 
 
-def properties(state: BrokerState, node: NodeState, log_dir: Path) -> str:
-    """The text of `server.properties`."""
+def properties(
+    state: BrokerState, node: NodeState, log_dir: Path, more: Mapping[str, str] | None = None
+) -> str:
+    """The text of `server.properties`. `more`: additional settings; listeners are added to those of this module."""
     replicas = min(3, len(state.nodes))
     in_sync = 2 if replicas == 3 else 1
     settings = _controller(state, node, log_dir) | {
@@ -92,6 +95,8 @@ def properties(state: BrokerState, node: NodeState, log_dir: Path) -> str:
         # The default of 128 MB is allocated at the start, a quarter of this heap.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
     }
+    for name, value in (more or {}).items():
+        settings[name] = f"{settings[name]},{value}" if name in _LISTS else value
     return _text(settings)
 
 

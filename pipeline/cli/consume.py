@@ -12,7 +12,7 @@ import typer
 from pipeline.cli.options import CommandWait, KafkaOption, print_json, quiet_kafka_settings
 from pipeline.cli.rendering import json_field, readable, text_field
 from pipeline.core.headers import readable_headers
-from pipeline.core.names import TopicPartition
+from pipeline.core.names import RECORD_READER, TopicPartition
 from pipeline.core.records import iso_time
 from pipeline.core.suggestions import no_topic
 from pipeline.errors import InputError
@@ -23,8 +23,6 @@ from pipeline.ops.reading import last_committed, read_topic
 from pipeline.ports import JournalBounds, Record, SystemClock
 
 __all__ = ["consume"]
-
-_GROUP = "pipeline.consume"  # required by the client; no offsets are committed to it
 
 
 class StartAt(StrEnum):
@@ -57,7 +55,7 @@ def consume(
     left = most
     with (
         closing(KafkaJournalReader(settings)) as reader,
-        closing(KafkaSources(settings).open(_GROUP)) as source,
+        closing(KafkaSources(settings).open(RECORD_READER)) as source,
     ):
         bounds = _bounds(KafkaCluster(settings, CommandWait(settings)), reader, topic, partition)
         starts = {p: b.start if begin is StartAt.BEGINNING else b.stable_end for p, b in bounds.items()}

@@ -43,6 +43,7 @@ COMMANDS = {
     "deadletters": "deadletters:deadletters_app",
     "ring": "ring:ring_app",
     "runbook": "runbook:runbook",
+    "acls": "acls:acls",
 }
 
 
@@ -52,6 +53,7 @@ GROUPS = {
     "Run and inspect an app": ("worker", "status", "table", "journal", "debug", "checkpoints"),
     "Repair and change an app": ("deadletters", "reset", "migrate"),
     "Rehearse failures": ("drill",),
+    "Check and secure": ("acls",),
     "Topics and records": ("topics", "produce", "loads", "consume"),
     "Development and help": ("broker", "ring", "runbook"),
 }

@@ -23,7 +23,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import Settings, load_settings
-from pipeline.core.names import TaskId
+from pipeline.core.names import RECORD_READER, TaskId
 from pipeline.core.problem import Problem
 from pipeline.core.suggestions import no_topic
 from pipeline.errors import InputError
@@ -44,7 +44,6 @@ from pipeline.runtime.restore.retirement import revive as revive_tasks
 
 __all__ = ["migrate_app"]
 
-_GROUP = "pipeline.consume"  # required by the client; no offsets are committed to it
 _REPORT_S = 2.0
 _FOLLOW_S = 1.0
 _SHOWN_KEYS = 5
@@ -338,7 +337,7 @@ def _records(topic: str, found: _MigrateClients) -> Iterator[Record]:
     info = found.cluster.describe([topic]).get(topic)
     if info is None:
         raise no_topic(topic, found.cluster.topics())
-    with closing(KafkaSources(found.settings.kafka).open(_GROUP)) as source:
+    with closing(KafkaSources(found.settings.kafka).open(RECORD_READER)) as source:
         yield from committed_records(info, found.reader, source, SystemClock())
 
 

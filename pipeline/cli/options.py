@@ -47,7 +47,7 @@ def quiet_kafka_settings(bootstrap_servers: str | None) -> KafkaSettings:
     Raises:
         ConfigError: A setting is wrong.
     """
-    logging.getLogger("pipeline.kafka").setLevel(logging.CRITICAL)
+    logging.getLogger("pipeline.kafka").setLevel(logging.CRITICAL + 1)
     return load_settings({"bootstrap_servers": bootstrap_servers}).kafka
 
 

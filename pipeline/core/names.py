@@ -13,9 +13,12 @@ from typing import NamedTuple
 from pipeline.errors import ConfigError
 
 __all__ = [
+    "DEAD_LETTER_READER",
     "EVENT_ID_HEADER",
+    "JOURNAL_READER",
     "LOADS_TOPIC",
     "NEVER_DECLARED",
+    "RECORD_READER",
     "GroupId",
     "TaskId",
     "TopicPartition",
@@ -40,6 +43,11 @@ __all__ = [
 
 EVENT_ID_HEADER = "event-id"
 LOADS_TOPIC = "pipeline.loads"
+
+# Consumer groups of clients that read without committing offsets: the client requires a name.
+JOURNAL_READER = "pipeline.journal-reader"
+DEAD_LETTER_READER = "pipeline.deadletters"
+RECORD_READER = "pipeline.consume"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 # Names of the package itself: `pipeline.load.<name>` fences a load, `<app>.workers` is a Kafka group.
@@ -98,8 +106,13 @@ class GroupId(NamedTuple):
         return f"pipeline.replay.{self.app}.{self.group}"
 
     @property
+    def transactional_prefix(self) -> str:
+        """The beginning of the transactional ids of the group's tasks and of its genesis."""
+        return f"{self.app}.{self.group}."
+
+    @property
     def genesis_transactional_id(self) -> str:
-        return f"{self.app}.{self.group}.genesis"
+        return f"{self.transactional_prefix}genesis"
 
 
 class TaskId(NamedTuple):

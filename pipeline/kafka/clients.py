@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaException
 
-from pipeline.config import KafkaSettings, ProducerSettings
+from pipeline.config import KafkaSettings, ProducerSettings, is_secret
+from pipeline.core.names import JOURNAL_READER
 from pipeline.errors import ConfigError
 from pipeline.kafka.errors import error_of, request_failure
 
@@ -185,7 +186,7 @@ def journal(settings: KafkaSettings) -> Properties:
             "queued.max.messages.kbytes": "65536",
         },
         owned={
-            "group.id": "pipeline.journal-reader",  # required by the client; no offsets are committed to it
+            "group.id": JOURNAL_READER,  # required by the client; no offsets are committed to it
             "enable.auto.commit": "false",
             "enable.auto.offset.store": "false",
             "auto.offset.reset": "error",
@@ -307,9 +308,17 @@ def open_client(client: Callable[[Properties], ClientT], properties: Properties)
         return client(properties)
     except KafkaException as error:
         raise ConfigError(
-            f"the Kafka client refuses its settings: {error_of(error).str()}",
-            hint="check the section [kafka] of the settings file",
-        ) from error
+            f"the Kafka client refuses its settings: {_without_secrets(error_of(error).str(), properties)}",
+            hint="check the section [kafka] of the settings file, and the variables PIPELINE_KAFKA_*",
+        ) from None  # the client's exception may have a secret
+
+
+def _without_secrets(text: str, properties: Properties) -> str:
+    """The text without the values of secret properties, some of which the client repeats in its errors."""
+    for name, value in properties.items():
+        if is_secret(name) and value:
+            text = text.replace(str(value), "***")
+    return text
 
 
 def broker_addresses(admin: Any, timeout_s: float, where: str) -> list[str]:

@@ -50,6 +50,11 @@ class KafkaCluster(KafkaTopics):
 
         try:
             answers = until_settled(ask, what)
+        except UnreachableError:
+            self.member_ids(
+                consumer_group
+            )  # the client reports a denied request as a time-out; then this raises
+            raise
         finally:
             reader.close()
         return {TopicPartition(p.topic, p.partition): p.offset for p in answers if p.offset >= 0}
@@ -59,7 +64,8 @@ class KafkaCluster(KafkaTopics):
         futures = self._admin.delete_consumer_groups([consumer_group], request_timeout=self._timeout_s)
         what = f"deletion of group {consumer_group} on {self._servers}"
         try:
-            self._answer(futures[consumer_group], what, ignore=_NO_GROUP)
+            needs = f"Delete on consumer group {consumer_group}"
+            self._answer(futures[consumer_group], what, needs=needs, ignore=_NO_GROUP)
         except FatalTaskError as error:
             raise ConfigError(error.message, hint="stop the consumers of that group, then repeat") from error
 
@@ -79,7 +85,9 @@ class KafkaCluster(KafkaTopics):
             return [member.client_id for member in found.members]
 
         try:
-            return until_settled(ask, f"{what} on {self._servers}")
+            return until_settled(
+                ask, f"{what} on {self._servers}", f"Describe on consumer group {consumer_group}"
+            )
         except UnreachableError:
             self._choose_another_broker()
             raise

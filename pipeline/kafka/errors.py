@@ -8,7 +8,7 @@ Every other answer is an unknown outcome, and the journal decides.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -29,8 +29,12 @@ from pipeline.ports import Deadline, SystemClock
 __all__ = [
     "NO_ANSWER",
     "delivery_failure",
+    "denied",
     "error_of",
+    "is_denied",
     "is_fencing",
+    "is_login",
+    "login_failure",
     "partition_failure",
     "request_failure",
     "transaction_failure",
@@ -58,17 +62,29 @@ _UNREACHABLE = frozenset(
         KafkaError._DESTROY,  # noqa: SLF001
     }
 )
+# A missing permission, with what it is about. The broker never says which operation it denied.
+_DENIED: Mapping[int, str] = {
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the cluster",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "the consumer group",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the topic",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "the transactional id",
+}
+_GRANT = (
+    "grant the ACL to the user of this client, and run it again: `pipeline acls MODULE:APP --role ROLE` prints all "
+    "that a worker or a command needs"
+)
+# The broker or the client refuses the connection: a wrong password, or a certificate that cannot be verified.
+_LOGIN = frozenset(
+    {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}  # noqa: SLF001
+)
 _REFUSED = frozenset(
     {
         KafkaError._AUTHENTICATION,  # noqa: SLF001
         KafkaError._SSL,  # noqa: SLF001
         KafkaError._INVALID_ARG,  # noqa: SLF001
         KafkaError._UNSUPPORTED_FEATURE,  # noqa: SLF001
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        *_DENIED,
         KafkaError.INVALID_CONFIG,
         KafkaError.INVALID_PARTITIONS,
         KafkaError.INVALID_REPLICATION_FACTOR,
@@ -80,12 +96,10 @@ _REFUSED = frozenset(
     }
 )
 _HINTS = {
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this client lacks a permission on the cluster: ask its administrator",
     KafkaError.INVALID_CONFIG: "correct the setting; `pipeline topics schema` lists those of Kafka",
     KafkaError.INVALID_PARTITIONS: "correct the number of partitions",
     KafkaError.INVALID_REPLICATION_FACTOR: "correct the replication: there cannot be more replicas than brokers",
     KafkaError.POLICY_VIOLATION: "a policy of the cluster forbids it: ask its administrator what it allows",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this client lacks a permission on the topic: ask its administrator",
     KafkaError.TOPIC_DELETION_DISABLED: "the brokers do not allow the deletion of topics (delete.topic.enable)",
 }
 # No leader or coordinator yet: after the start of a broker or the creation of a topic, or while one moves.
@@ -150,8 +164,40 @@ def is_fencing(error: KafkaError) -> bool:
     return error.code() in _FENCING
 
 
-def transaction_failure(error: KafkaError, what: str, *, ending: bool = False) -> PipelineError:
+def is_denied(error: KafkaError) -> bool:
+    """Whether a permission is missing."""
+    return error.code() in _DENIED
+
+
+def denied(error: KafkaError, what: str, needs: str = "") -> ConfigError:
+    """The exception for a missing permission. `needs`: the operation and the resource, as in `Read on topic flights`.
+
+    No data is lost: the broker refused the whole request.
+    """
+    needs = needs or f"a permission on {_DENIED[error.code()]}"
+    return ConfigError(f"{what}: Kafka denies this: it needs {needs} ({error.name()})", hint=_GRANT)
+
+
+def is_login(error: KafkaError) -> bool:
+    """Whether TLS or the login of a connection failed."""
+    return error.code() in _LOGIN
+
+
+def login_failure(error: KafkaError, what: str) -> ConfigError:
+    """The exception for a connection whose TLS or login failed."""
+    return ConfigError(
+        f"{what}: Kafka and this client do not accept each other: {error.str()}",
+        hint="check security.protocol, sasl.* and ssl.* in the section [kafka] of pipeline.toml and in the variables "
+        "PIPELINE_KAFKA_*; docs/how-to/security.md shows a setup",
+    )
+
+
+def transaction_failure(
+    error: KafkaError, what: str, *, ending: bool = False, needs: str = ""
+) -> PipelineError:
     """The exception for a failed transactional call. `what` names the call and the transactional id.
+
+    `needs`: the permissions that the call needs.
 
     `ending`: the call asks the coordinator to end the transaction. An abortable error then does not prove that nothing
     was committed, because librdkafka also reports it if the coordinator refused a request that may have been repeated.
@@ -161,8 +207,10 @@ def transaction_failure(error: KafkaError, what: str, *, ending: bool = False) -
     code = error.code()
     if code in _FENCING:
         return FencedError(f"{reason}: a newer producer has this transactional id")
+    if code in _DENIED and not ending:
+        return denied(error, what, needs)
     if code in _REFUSED and not ending:
-        return ConfigError(reason, hint="check the permissions of this client and the broker's limits")
+        return ConfigError(reason, hint="check the [kafka] settings of this client and the broker's limits")
     if error.txn_requires_abort() and (not ending or code == KafkaError._INCONSISTENT):  # noqa: SLF001
         return AbortableError(reason)
     return UnknownOutcomeError(reason)
@@ -193,8 +241,9 @@ def delivery_failure(error: KafkaError, what: str) -> PipelineError:
             hint="set max_event_bytes of the producer to the smallest max.message.bytes of its topics, minus 100",
         )
     if code in _REFUSED or code in _REFUSED_RECORD:
-        hint = _REFUSED_RECORD.get(code, "grant WRITE on the topic, or correct the [kafka] settings")
-        return ConfigError(f"{what}: {reason}", hint=hint)
+        hint = _REFUSED_RECORD.get(code, "correct the [kafka] settings")
+        refused = ConfigError(f"{what}: {reason}", hint=hint)
+        return denied(error, what, "Write on the topic") if code in _DENIED else refused
     if code in _EXPIRED:
         return DeliveryError(
             f"{what}: not confirmed in time: {reason}",
@@ -208,8 +257,11 @@ def delivery_failure(error: KafkaError, what: str) -> PipelineError:
     return DeliveryError(f"{what}: {reason}", hint="send it again with the same id")
 
 
-def until_settled(ask: Callable[[], T], what: str) -> T:
-    """The result of `ask`, which is retried for a bounded time while no leader or coordinator is elected."""
+def until_settled(ask: Callable[[], T], what: str, needs: str = "") -> T:
+    """The result of `ask`, which is retried for a bounded time while no leader or coordinator is elected.
+
+    `needs`: the permission that the request needs.
+    """
     deadline = Deadline(SystemClock(), _SETTLE_TIMEOUT_S, _SETTLE_POLL_S)
     while True:
         try:
@@ -217,7 +269,7 @@ def until_settled(ask: Callable[[], T], what: str) -> T:
         except KafkaException as exception:
             error = error_of(exception)
             if not deadline.pause(_patience_s(error.code())):
-                raise request_failure(error, what) from exception
+                raise request_failure(error, what, needs) from exception
 
 
 def _patience_s(code: int) -> float:
@@ -226,20 +278,28 @@ def _patience_s(code: int) -> float:
     return _APPEAR_TIMEOUT_S if code in _APPEARING else -1.0
 
 
-def request_failure(error: KafkaError, what: str) -> PipelineError:
-    """The exception for a failed request about metadata, offsets or administration."""
+def request_failure(error: KafkaError, what: str, needs: str = "") -> PipelineError:
+    """The exception for a failed request about metadata, offsets or administration.
+
+    `needs`: the permission that the request needs.
+    """
     reason = f"{what}: {error.str()} ({error.name()})"
     code = error.code()
+    if code in _DENIED:
+        return denied(error, what, needs)
     if code in _REFUSED:
-        hint = _HINTS.get(code, "check the [kafka] settings and the permissions of this client")
+        hint = _HINTS.get(code, "check the [kafka] settings of this client")
         return ConfigError(reason, hint=hint)
     if code in _UNREACHABLE or error.retriable() or not error.fatal():
         return UnreachableError(reason, hint=NO_ANSWER)
     return FatalTaskError(reason)
 
 
-def partition_failure(error: KafkaError, where: str, position: int) -> PipelineError | None:
-    """The exception for a partition that can no longer be read; None for an error from which the client recovers."""
+def partition_failure(error: KafkaError, where: str, position: int, needs: str = "") -> PipelineError | None:
+    """The exception for a partition that can no longer be read; None for an error from which the client recovers.
+
+    `needs`: the permission that reading needs.
+    """
     code = error.code()
     if code in _OUT_OF_RANGE:
         return OutOfRangeError(
@@ -248,6 +308,10 @@ def partition_failure(error: KafkaError, where: str, position: int) -> PipelineE
         )
     if code in _UNREACHABLE or error.retriable():
         return None
+    if code in _DENIED:
+        return denied(error, where, needs)
     if code in _REFUSED:
-        return ConfigError(f"{where}: {error.str()} ({error.name()})", hint="grant READ on the topic")
+        return ConfigError(
+            f"{where}: {error.str()} ({error.name()})", hint="check the [kafka] settings of this client"
+        )
     return FatalTaskError(f"{where} cannot be read: {error.str()} ({error.name()})")

@@ -19,7 +19,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from pipeline.config import KafkaSettings
-from pipeline.core.names import TopicPartition
+from pipeline.core.names import JOURNAL_READER, TopicPartition
 from pipeline.errors import OutOfRangeError, StaleReadError, TruncatedError, UnreachableError
 from pipeline.kafka import clients
 from pipeline.kafka.errors import NO_ANSWER, error_of, partition_failure, request_failure, until_settled
@@ -101,7 +101,8 @@ class KafkaJournalReader:
             consumer.assign([ClientPartition(journal.topic, journal.partition, start)])
             yield from self._checked(_records(consumer, journal, start, end), journal)
         except KafkaException as error:
-            raise request_failure(error_of(error), f"reading {journal}") from error
+            needs = f"Read on topic {journal.topic}"
+            raise request_failure(error_of(error), f"reading {journal}", needs) from error
         finally:
             self._return_consumer(consumer, topics)
 
@@ -138,7 +139,8 @@ class KafkaJournalReader:
         self, journals: Sequence[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel
     ) -> dict[TopicPartition, int]:
         where = f"bounds of {', '.join(sorted(set(map(str, journals)))[:3])}"
-        return until_settled(lambda: self._offsets_once(journals, spec, isolation, where), where)
+        needs = f"Describe on {', '.join(sorted({f'topic {journal.topic}' for journal in journals})[:3])}"
+        return until_settled(lambda: self._offsets_once(journals, spec, isolation, where), where, needs)
 
     def _offsets_once(
         self, journals: Sequence[TopicPartition], spec: OffsetSpec, isolation: IsolationLevel, where: str
@@ -263,7 +265,9 @@ class _OutOfRangeError(Exception):
 
 
 def _raise(error: KafkaError, journal: TopicPartition, position: int) -> None:
-    failure = partition_failure(error, str(journal), position)
+    of_group = error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+    needs = f"Describe on consumer group {JOURNAL_READER}" if of_group else f"Read on topic {journal.topic}"
+    failure = partition_failure(error, str(journal), position, needs)
     if failure is None:
         clients.LOGGER.info("%s: %s", journal, error)
     elif isinstance(failure, OutOfRangeError):

@@ -13,9 +13,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka import TopicPartition as ClientPartition
 
 from pipeline.config import KafkaSettings
-from pipeline.errors import UnreachableError
+from pipeline.errors import PipelineError, UnreachableError
 from pipeline.kafka import clients
-from pipeline.kafka.errors import error_of
+from pipeline.kafka.errors import denied, error_of, is_denied
 
 __all__ = ["KafkaMembers"]
 
@@ -34,6 +34,7 @@ class KafkaMembers:
         self._thread: threading.Thread | None = None
         self._opening = threading.Lock()
         self._leaving = threading.Event()
+        self._denied: PipelineError | None = None
 
     def join(self, consumer_group: str, topic: str, client_id: str, progress: Callable[[], object]) -> None:
         """Become a member, and poll from a separate thread while `progress` returns new values."""
@@ -41,12 +42,15 @@ class KafkaMembers:
         consumer.subscribe([topic], on_assign=_assign_nothing, on_revoke=_unassign_all, on_lost=_unassign_all)
         self._consumer = consumer
         self._thread = threading.Thread(
-            target=self._poll_until_left, args=(consumer, progress), name="kafka-member", daemon=True
+            target=self._poll_until_left,
+            args=(consumer, consumer_group, progress),
+            name="kafka-member",
+            daemon=True,
         )
         self._thread.start()
 
     def announce(self, topic: str, notes: Sequence[tuple[bytes, bytes]]) -> None:
-        """Write the records and wait until they are delivered. Raises UnreachableError."""
+        """Write the records and wait until they are delivered. Raises UnreachableError, ConfigError."""
         producer = self._opened()
         failures: list[KafkaError] = []
 
@@ -58,8 +62,12 @@ class KafkaMembers:
             for key, value in notes:
                 producer.produce(topic, value, key, partition=0, on_delivery=delivered)
             left = producer.flush(_DELIVERY_TIMEOUT_S)
-        except (KafkaException, BufferError) as error:
+        except BufferError as error:
             raise UnreachableError(f"{topic} cannot be written: {error}") from error
+        except KafkaException as exception:
+            failures, left = [error_of(exception)], 0
+        if failures and is_denied(failures[0]):
+            raise denied(failures[0], f"{topic} cannot be written", f"Write on topic {topic}")
         if failures or left:
             reason = failures[0].str() if failures else "no answer"
             raise UnreachableError(f"{topic} cannot be written: {reason}")
@@ -76,7 +84,11 @@ class KafkaMembers:
         if self._thread is not None:
             self._thread.join(_LEAVE_TIMEOUT_S)
 
-    def _poll_until_left(self, consumer: Consumer, progress: Callable[[], object]) -> None:
+    def problem(self) -> PipelineError | None:
+        """Why this process cannot become or stay a member; None if no reason is known."""
+        return self._denied
+
+    def _poll_until_left(self, consumer: Consumer, group: str, progress: Callable[[], object]) -> None:
         last: object = None
         while not self._leaving.wait(_POLL_S):
             now = progress()
@@ -84,9 +96,15 @@ class KafkaMembers:
                 continue  # No progress: without polls, the group removes this member and other workers take its tasks.
             last = now
             try:
-                consumer.poll(0)
+                message = consumer.poll(0)
             except KafkaException as error:
                 clients.LOGGER.info("membership: %s", error_of(error).str())
+                continue
+            error_found = message.error() if message is not None else None
+            if error_found is not None and is_denied(error_found):
+                self._denied = denied(
+                    error_found, f"membership in group {group}", f"Read on consumer group {group}"
+                )
         try:
             consumer.close()
         except (KafkaException, RuntimeError) as error:

@@ -74,7 +74,8 @@ class KafkaTransactionalProducer:
             error = error_of(exception)
             if error.retriable():
                 raise UnreachableError(f"init of {self._id}: {error.str()} ({error.name()})") from exception
-            raise transaction_failure(error, f"init of {self._id}") from exception
+            needs = f"Write on transactional id {self._id}"
+            raise transaction_failure(error, f"init of {self._id}", needs=needs) from exception
 
     def begin(self) -> None:
         self._forget()
@@ -262,7 +263,9 @@ class KafkaTransactionalProducer:
 
     def _failure(self, exception: KafkaException, call: str, *, ending: bool = False) -> PipelineError:
         error = error_of(exception)
-        failure = transaction_failure(error, f"{call} of {self._id}", ending=ending)
+        failure = transaction_failure(
+            error, f"{call} of {self._id}", ending=ending, needs=self._needed_for(error)
+        )
         if isinstance(failure, AbortableError):
             # The client names at most the topic. The refused record is one of these.
             message = f"{failure.message}; largest records sent: {self._largest_per_topic()}"
@@ -271,6 +274,14 @@ class KafkaTransactionalProducer:
                 return AbortableError(message)
             return RefusedError(message, hint=refusal_hint(error), topic=topic)
         return failure
+
+    def _needed_for(self, error: KafkaError) -> str:
+        """The permissions that a transaction needs. The client does not say which topic was denied."""
+        if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            return f"Write on transactional id {self._id}"
+        topics = {output[0] for outputs in self._sent for output in outputs}
+        topics |= {topic for topic, _ in self._offsets if topic is not None}
+        return f"Write on {' and '.join(f'topic {topic}' for topic in sorted(topics)) or 'the topic'}"
 
     def _largest_per_topic(self) -> str:
         largest: dict[str, int] = {}

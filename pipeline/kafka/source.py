@@ -16,7 +16,7 @@ from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
 from pipeline.errors import InvariantError
 from pipeline.kafka import clients
-from pipeline.kafka.errors import error_of, partition_failure, request_failure
+from pipeline.kafka.errors import denied, error_of, is_denied, partition_failure, request_failure
 from pipeline.ports import PartitionFailure, Polled
 
 __all__ = ["KafkaSource", "KafkaSources"]
@@ -124,7 +124,8 @@ class KafkaSource:
                 ClientPartition(*partition), timeout=_REQUEST_TIMEOUT_S, cached=False
             )
         except KafkaException as error:
-            raise request_failure(error_of(error), f"bounds of {partition}") from error
+            needs = f"Describe on topic {partition.topic}"
+            raise request_failure(error_of(error), f"bounds of {partition}", needs) from error
         low, high = answer
         return int(low), int(high)
 
@@ -169,7 +170,10 @@ class KafkaSource:
             if partition not in self._assigned:
                 continue
             failure = partition_failure(
-                error, str(partition), _position_of(message, self._assigned[partition])
+                error,
+                str(partition),
+                _position_of(message, self._assigned[partition]),
+                needs=f"Read on topic {topic}",
             )
             if failure is None:
                 clients.LOGGER.info("%s: %s", partition, error)
@@ -194,4 +198,8 @@ def _plain(partitions: Iterable[TopicPartition]) -> list[ClientPartition]:
 
 def _mirrored(error: KafkaError | None, _partitions: list[ClientPartition]) -> None:
     if error is not None:
-        clients.LOGGER.info("positions were not mirrored: %s", error)
+        if is_denied(error):
+            what = "writing positions to the consumer group, for lag tools"
+            clients.LOGGER.warning("%s", denied(error, what, "Read on the consumer group APP.GROUP"))
+        else:
+            clients.LOGGER.info("positions were not mirrored: %s", error)

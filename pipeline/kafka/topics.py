@@ -66,7 +66,12 @@ class KafkaTopics(AdminRequests):
         configs: dict[str, Mapping[str, Any]] = {}
         for resource, future in answers.items():
             # The topic was deleted between the two requests, so it is missing.
-            entries = self._answer(future, f"configuration of {resource.name}", ignore=_MISSING)
+            entries = self._answer(
+                future,
+                f"configuration of topic {resource.name}",
+                needs=f"DescribeConfigs on topic {resource.name}",
+                ignore=_MISSING,
+            )
             if entries is not None:
                 configs[resource.name] = entries
         return {
@@ -131,7 +136,7 @@ class KafkaTopics(AdminRequests):
         )
         for name, future in futures.items():
             exists = frozenset({KafkaError.TOPIC_ALREADY_EXISTS})
-            self._answer(future, f"creation of topic {name}", ignore=exists)
+            self._answer(future, f"creation of topic {name}", needs=f"Create on topic {name}", ignore=exists)
         names = [spec.name for spec in specs]
         if not check_only:
             self._wait(lambda: self._writable(names), f"topics {', '.join(names)} to have leaders")
@@ -150,7 +155,12 @@ class KafkaTopics(AdminRequests):
             [resource], request_timeout=self._timeout_s, validate_only=check_only
         )
         for future in futures.values():
-            self._answer(future, f"configuration of topic {topic}", ignore=_MISSING)
+            self._answer(
+                future,
+                f"configuration of topic {topic}",
+                needs=f"AlterConfigs on topic {topic}",
+                ignore=_MISSING,
+            )
         self._require(topic)
         if not check_only:
             self._wait(lambda: self._shows(topic, settings), f"topic {topic} to be configured")
@@ -164,7 +174,9 @@ class KafkaTopics(AdminRequests):
             validate_only=check_only,
         )
         for future in futures.values():
-            self._answer(future, f"partitions of topic {topic}", ignore=_MISSING)
+            self._answer(
+                future, f"partitions of topic {topic}", needs=f"Alter on topic {topic}", ignore=_MISSING
+            )
         self._require(topic)
         if not check_only:
             self._wait(
@@ -199,7 +211,9 @@ class KafkaTopics(AdminRequests):
             list(topics), request_timeout=self._timeout_s, operation_timeout=self._timeout_s
         )
         for name, future in futures.items():
-            self._answer(future, f"deletion of topic {name}", ignore=_MISSING)
+            self._answer(
+                future, f"deletion of topic {name}", needs=f"Delete on topic {name}", ignore=_MISSING
+            )
         self._wait(lambda: not self._descriptions(topics), f"the deletion of topics {', '.join(topics)}")
 
     def truncate(self, partition: TopicPartition, before: int) -> None:
@@ -209,7 +223,7 @@ class KafkaTopics(AdminRequests):
         futures = self._admin.delete_records(
             [place], request_timeout=self._timeout_s, operation_timeout=self._timeout_s
         )
-        self._answer(next(iter(futures.values())), where)
+        self._answer(next(iter(futures.values())), where, needs=f"Delete on topic {partition.topic}")
 
     def _descriptions(self, topics: Sequence[str]) -> dict[str, Any]:
         """The client's descriptions of the topics that exist."""
@@ -218,7 +232,12 @@ class KafkaTopics(AdminRequests):
         once = TopicCollection(list(dict.fromkeys(topics)))  # the client refuses duplicate names
         futures = self._admin.describe_topics(once, request_timeout=self._timeout_s)
         found = {
-            name: self._answer(future, f"description of topic {name}", ignore=_MISSING)
+            name: self._answer(
+                future,
+                f"description of topic {name}",
+                needs=f"Describe on topic {name}",
+                ignore=_MISSING,
+            )
             for name, future in futures.items()
         }
         return {name: topic for name, topic in found.items() if topic is not None}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.core.names import TopicPartition
+from pipeline.errors import PipelineError
 
 __all__ = ["Cluster", "Members", "TopicInfo", "TopicSpec"]
 
@@ -128,8 +129,12 @@ class Members(Protocol):
     def announce(self, topic: str, notes: Sequence[tuple[bytes, bytes]]) -> None:
         """Write (key, value) records outside of a transaction, and wait for delivery. From any thread.
 
-        May raise UnreachableError.
+        May raise UnreachableError, or ConfigError for a missing permission.
         """
+        ...
+
+    def problem(self) -> PipelineError | None:
+        """Why this process cannot become or stay a member, such as a missing permission; None if no reason is known."""
         ...
 
     def leave(self) -> None:

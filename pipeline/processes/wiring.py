@@ -243,6 +243,8 @@ def run_worker(
         )
     if worker.displaced is not None:
         raise worker.displaced
+    if worker.refused is not None:
+        raise worker.refused
     if worker.failures:
         raise _summary(list(worker.failures.values()))
 

@@ -42,10 +42,19 @@ def wants_letters(group: DeclaredGroup) -> bool:
 
 
 def dead_letter_topics(groups: Sequence[DeclaredGroup], cluster: Cluster) -> dict[str, TopicInfo]:
-    """The existing topics of these groups. A group that never had dead letters needs no permission for them."""
-    names = {name for group in groups for name in (group.id.dead_letter_topic, group.id.replays_topic)}
-    present = sorted(names.intersection(cluster.topics()))
-    return cluster.describe(present) if present else {}
+    """The existing topics of these groups. A group that never had dead letters needs no permission for them.
+
+    Kafka lists only the topics that the client may describe. So the topics of a group with dead letters are described,
+    whether they are listed or not: then a missing permission is an error, and does not look like a missing topic.
+    """
+    listed = set(cluster.topics())
+    names = {
+        name
+        for group in groups
+        for name in (group.id.dead_letter_topic, group.id.replays_topic)
+        if wants_letters(group) or name in listed
+    }
+    return cluster.describe(sorted(names)) if names else {}
 
 
 def holds_no_letters(group: GroupId, environment: Environment) -> bool:

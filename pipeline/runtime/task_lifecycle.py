@@ -20,7 +20,14 @@ from collections.abc import Callable, Sequence
 
 from pipeline.core.membership import AssignmentAction, Owner, TaskRole
 from pipeline.core.names import TaskId
-from pipeline.errors import DisplacedError, InvariantError, PipelineError, RefusedError, SinkUnreachableError
+from pipeline.errors import (
+    ConfigError,
+    DisplacedError,
+    InvariantError,
+    PipelineError,
+    RefusedError,
+    SinkUnreachableError,
+)
 from pipeline.ports import Pending, Store, error_fields, task_fields
 from pipeline.runtime.assignment.ownership import Ownership
 from pipeline.runtime.counters import counts_of
@@ -67,6 +74,7 @@ class TaskLifecycle:
         self._stopping = False
         self.failures: dict[TaskId, PipelineError] = {}
         self.displaced: DisplacedError | None = None  # by another process of this worker's id
+        self.refused: ConfigError | None = None  # a permission that it needs to share tasks is missing
         self.ended: dict[TaskId, Counter[str]] = {}  # the counts of tasks that were closed
 
     def begin(self, ownership: Ownership) -> None:
@@ -86,8 +94,8 @@ class TaskLifecycle:
 
     @property
     def finished(self) -> bool:
-        """Whether all its tasks have failed, or another process has its worker id."""
-        if self.displaced is not None:
+        """Whether all its tasks have failed, another process has its worker id, or a permission is missing."""
+        if self.displaced is not None or self.refused is not None:
             return True
         busy = (
             self._restoring
@@ -219,6 +227,9 @@ class TaskLifecycle:
             actions = self._ownership.turn(self._roles)
         except DisplacedError as error:
             self._leave_to_newer_process(error)
+            return True
+        except ConfigError as error:
+            self.refused = error
             return True
         for task, action in actions.items():
             run = self._run_of(task)

@@ -13,7 +13,7 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
-from pipeline.errors import DisplacedError, PipelineError
+from pipeline.errors import ConfigError, DisplacedError, PipelineError
 from pipeline.ports import Pending, Record
 from pipeline.runtime.assignment.ownership import Ownership
 from pipeline.runtime.assignment.retried import RetriedRecords
@@ -124,13 +124,18 @@ class Worker:
         return self._lifecycle.failures
 
     @property
+    def refused(self) -> ConfigError | None:
+        """The missing permission without which it cannot share tasks; None if there is none."""
+        return self._lifecycle.refused
+
+    @property
     def displaced(self) -> DisplacedError | None:
         """Why another process with this worker's id continues instead; None if there is none."""
         return self._lifecycle.displaced
 
     @property
     def finished(self) -> bool:
-        """Whether all its tasks have failed, or another process has its worker id."""
+        """Whether all its tasks have failed, another process has its worker id, or a permission is missing."""
         return self._lifecycle.finished
 
     @property

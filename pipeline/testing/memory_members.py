@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pipeline.errors import InvariantError
+from pipeline.errors import InvariantError, PipelineError
 from pipeline.ports import Clock, Output
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_groups import Session
@@ -31,6 +31,9 @@ class MemoryMembers:
         with self._broker.faults.at("announce"):
             for key, value in notes:
                 self._broker.produce(Output(topic, key, value, 0), partition=0)
+
+    def problem(self) -> PipelineError | None:
+        return None
 
     def leave(self) -> None:
         if self._joined is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.core.dead_letters import Headers, Letter, read_letter
 from pipeline.core.headers import readable_headers
-from pipeline.core.names import GroupId, TopicPartition
+from pipeline.core.names import DEAD_LETTER_READER, GroupId, TopicPartition
 from pipeline.errors import InputError
 from pipeline.ops.reading import committed_records
 from pipeline.ports import Cluster, Record, TopicInfo
@@ -19,7 +19,6 @@ from pipeline.runtime.environment import Environment
 
 __all__ = ["Choice", "DeadLetter", "LetterId", "dead_letter_topic", "letter_id", "places_of", "read_letters"]
 
-_READER = "pipeline.deadletters"  # the client requires a consumer group; no offset is committed to it
 LetterId = tuple[int, int]
 
 
@@ -110,7 +109,7 @@ def read_letters(
     within = _within(topic, choice.ids) if within is None else within
     with (
         closing(environment.journals()) as reader,
-        closing(environment.sources.open(_READER)) as source,
+        closing(environment.sources.open(DEAD_LETTER_READER)) as source,
     ):
         for record in committed_records(topic, reader, source, environment.clock, within):
             found = _dead_letter(record)

@@ -25,7 +25,7 @@ from pipeline.core.membership import (
     encode_note,
 )
 from pipeline.core.names import TaskId, TopicPartition, workers_group, workers_topic
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.ports import JournalReader, Pending, TopicSpec, error_fields
 from pipeline.runtime.environment import Environment
 
@@ -75,6 +75,8 @@ class RosterWatch:
         self.roster = Roster((me,))
         self.looked = False
         self.settled = False
+        self._was_settled = self._has_read = self._has_written = False
+        self._refused: PipelineError | None = None
 
     def join(self, progress: Callable[[], object]) -> None:
         """Create the topic if it is missing, and become a member. Raises ConfigError, UnreachableError."""
@@ -84,7 +86,11 @@ class RosterWatch:
         self._environment.members.join(self._group, self._topic.topic, encode_member(self._me), progress)
 
     def turn(self, *, hurry: bool) -> bool:
-        """Do what is due. Returns whether the view has changed."""
+        """Do what is due. Returns whether the view has changed.
+
+        Raises ConfigError if this process lacks a permission to take part. A permission that it had and lost is only
+        logged, because its tasks can run on.
+        """
         now = self._environment.clock.monotonic_s()
         changed = False
         if self._look is not None and self._look.done():
@@ -93,7 +99,7 @@ class RosterWatch:
                 self._take(look.result(), now)
                 changed = True
             except PipelineError as error:
-                self._environment.log.info("members_not_read", **error_fields(error))
+                self._note_failure(error, event="members_not_read")
                 self._forget_reader()
         if self._look is None and now >= self._next_look_s:
             interval_s = self._settings.membership_interval_s
@@ -101,6 +107,11 @@ class RosterWatch:
             reader, position = self._reading(), self._position
             self._look = self._environment.executor.submit(lambda: self._see(reader, position))
         self._speak(now)
+        problem = self._environment.members.problem()
+        if problem is not None and not self._was_settled:
+            raise problem
+        if self._refused is not None:
+            raise self._refused
         return changed
 
     def tell(self, task: TaskId, about: Owner | Claim | DeferredGroup | Suspected) -> None:
@@ -118,7 +129,7 @@ class RosterWatch:
         try:
             self._environment.members.announce(self._topic.topic, _encoded(notes))
         except PipelineError as error:
-            self._environment.log.info("notes_not_written", **error_fields(error))
+            self._note_failure(error, event="notes_not_written")
             self._waiting = {**notes, **self._waiting}
 
     def begin_problem_note(self, problem: str) -> None:
@@ -165,6 +176,15 @@ class RosterWatch:
         if self._reader is not None:
             self._reader.close()
 
+    def _note_failure(self, error: PipelineError, *, event: str) -> None:
+        """Log a failed request, which is repeated. If none of its kind ever succeeded, `turn` raises a ConfigError."""
+        if not isinstance(error, ConfigError):
+            self._environment.log.info(event, **error_fields(error))
+            return
+        if not (self._has_read and self._has_written):
+            self._refused = error
+        self._environment.log.warning(event, **error_fields(error))
+
     def _forget_reader(self) -> None:
         """Use a new reader next time, which may reach a broker with newer data."""
         reader, self._reader = self._reader, None
@@ -193,6 +213,7 @@ class RosterWatch:
 
     def _take(self, look: _NotesRead, now: float) -> None:
         self._position = look.position
+        self._has_read |= bool(look.notes)
         for task, about in look.notes:
             if isinstance(about, Owner):
                 self._heard[task] = about
@@ -203,7 +224,7 @@ class RosterWatch:
         elif processes != self._processes or self._same_since_s is None:
             self._same_since_s = now
         if self._same_since_s is not None and now - self._same_since_s >= self._settings.join_delay_s:
-            self.settled = True
+            self.settled = self._was_settled = True
         self._processes = processes
         self.looked = True
         members = {member.process: member for member in [self._me, *look.members]}
@@ -253,8 +274,9 @@ class RosterWatch:
         (telling, notes), self._telling = self._telling, None
         try:
             telling.result()
+            self._has_written = True
         except PipelineError as error:
-            self._environment.log.info("notes_not_written", **error_fields(error))
+            self._note_failure(error, event="notes_not_written")
             self._waiting = {**notes, **self._waiting}
 
 

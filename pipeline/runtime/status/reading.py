@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from pipeline.core.names import (
     workers_group,
     workers_topic,
 )
+from pipeline.core.permissions import Role
 from pipeline.errors import InputError
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.commit.journal_reader import first_entry, last_entries
@@ -61,7 +62,8 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
 
     Raises InputError if the app does not exist, UnreachableError, FatalTaskError (a damaged journal).
     """
-    topics = cluster.topics()
+    own = [workers_topic(app), letter_counts_topic(app)]
+    topics = {*cluster.topics(), *cluster.describe(own)}
     journals = sorted(name for name in topics if journal_group(app, name) is not None)
     roster, waits = _roster(app, cluster, reader, topics)
     sinks = _of_sinks(roster, cluster)
@@ -69,7 +71,8 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
     if not (journals or sinks or lost or waits):
         raise InputError(
             f"this Kafka has no app {app}",
-            hint="use the name in App(...), or MODULE:APP; an app exists in Kafka after its first worker has started",
+            hint="use the name in App(...), or MODULE:APP; an app exists in Kafka after its first worker has started. "
+            f"Kafka lists no topics to users without Describe on them: pipeline acls MODULE:APP --role {Role.STATUS}",
         )
     groups = [GroupId(app, journal_group(app, name) or "") for name in journals]
     dead_letter_topics = {group.dead_letter_topic for group in groups}.intersection(topics)
@@ -82,6 +85,11 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
     ]
     read = _each(tasks, lambda task: _last(task, reader))
     last = {task: _entered(entry) for task, (entry, _) in read.items()} | sinks | lost
+    # A topic that is not listed was deleted, or may not be described: then these raise.
+    topics |= cluster.describe(
+        sorted({name for known in last.values() for name in known.positions} - topics)
+    ).keys()
+    described |= cluster.describe(sorted(_with_letters(read) - described.keys()))
     inputs = sorted(
         {
             TopicPartition(topic, task.partition)
@@ -106,8 +114,17 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
     return AppStatus(app, found, workers, problems, letters)
 
 
+def _with_letters(read: Mapping[TaskId, _Read]) -> set[str]:
+    """The dead-letter topics that tasks have written to."""
+    return {
+        task.group_id.dead_letter_topic
+        for task, (last, _) in read.items()
+        if last is not None and last.entry.letters is not None and last.entry.letters.topic_id
+    }
+
+
 def _roster(
-    app: str, cluster: Cluster, reader: JournalReader, topics: Sequence[str]
+    app: str, cluster: Cluster, reader: JournalReader, topics: Collection[str]
 ) -> tuple[Roster, Mapping[GroupId, Sequence[DeferredGroup]]]:
     """The roster, and the groups that could not start, by worker."""
     members = [decode_member(client_id) for client_id in cluster.member_ids(workers_group(app))]

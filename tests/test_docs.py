@@ -41,7 +41,7 @@ DOCUMENTS = sorted(
 )
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 # Commands that the documents say are not there. One that comes to be must leave this set, and those sentences.
-NOT_THERE = frozenset({"doctor"})
+NOT_THERE: frozenset[str] = frozenset()
 SHELL_OPERATORS = frozenset({"|", "||", "&&", "&", ";", ">", ">>", "2>", "<"})
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

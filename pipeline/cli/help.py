@@ -26,6 +26,7 @@ EXAMPLES: Mapping[str, str] = {
     "new": "pipeline new my-app",
     "demo": "pipeline demo",
     "worker": "pipeline worker delays:app --processes 4",
+    "doctor": "pipeline doctor delays:app",
     "acls": "pipeline acls delays:app --role worker --role load",
     "status": "pipeline status flight-delays --watch",
     "table show": "pipeline table show totals AA --app delays:app",

@@ -43,6 +43,7 @@ COMMANDS = {
     "deadletters": "deadletters:deadletters_app",
     "ring": "ring:ring_app",
     "runbook": "runbook:runbook",
+    "doctor": "doctor:doctor",
     "acls": "acls:acls",
 }
 
@@ -53,7 +54,7 @@ GROUPS = {
     "Run and inspect an app": ("worker", "status", "table", "journal", "debug", "checkpoints"),
     "Repair and change an app": ("deadletters", "reset", "migrate"),
     "Rehearse failures": ("drill",),
-    "Check and secure": ("acls",),
+    "Check and secure": ("doctor", "acls"),
     "Topics and records": ("topics", "produce", "loads", "consume"),
     "Development and help": ("broker", "ring", "runbook"),
 }

@@ -35,13 +35,14 @@ STALE_READS = (
     ),
     Broken("and nothing proves the read", prove_read, "if unseen:", "if unseen and False:", ""),
 )
+# Its end counts as quick: a slow end is followed by a fence, after which the worker sees that the entry is missing.
 LOST_COMMITS = (
     Broken(
         "one aborted transaction is taken for committed",
         TransactionEngine.commit,
         "took_s = self._end(self._client().commit, timeout_s)",
         f'import os; lost = {_IS_ON} and not os.unlink("{SWITCH}"); '
-        "took_s = self._end(self._client().abort if lost else self._client().commit, timeout_s)",
+        "took_s = self._end(self._client().abort if lost else self._client().commit, timeout_s) * (not lost)",
         "",
     ),
 )
@@ -102,7 +103,7 @@ def _effects(app: LiveApp, kind: str) -> list[Effect]:
 def test_a_takeover_that_misses_entries_is_reported_as_fork_and_duplicates(build: Build) -> None:
     """The journal of such a build is damaged: the drill must say so, and where, instead of showing a recovery."""
     app = build(STALE_READS)
-    app.wait_for(lambda: len(app.bench.sent) > 1_500)
+    app.wait_for(lambda: len(app.bench.sent) > 400)
     _switch(app).touch()
     said = app.run("run", "kill-worker", "--worker", "a", "--yes", code=1)
     for effect in _effects(app, "duplicate"):
@@ -117,9 +118,6 @@ def test_a_takeover_that_misses_entries_is_reported_as_fork_and_duplicates(build
 def test_a_commit_that_did_not_happen_is_reported_as_loss(build: Build) -> None:
     """The first lost input offset is where the people who repair the data must begin."""
     app = build(LOST_COMMITS)
-    app.wait_for(
-        lambda: all(app.place(worker).is_dir() for worker in ("a", "b")) and len(app.bench.sent) > 1_000
-    )
     app.wait_for(lambda: any(app.store.glob("*/*/main/*/manifests/*")))
     driller = app.start("run", "store-down", "--seconds", "8", "--yes")
     app.wait_for(lambda: app.store.is_file() or driller.poll() is not None)

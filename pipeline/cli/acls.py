@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import JsonOption, KafkaOption, print_json, say
+from pipeline.cli.options import JsonOption, KafkaOption, print_json, print_message
 from pipeline.config import load_settings
 from pipeline.core.permissions import Role
 from pipeline.ops.acls import (
@@ -84,6 +84,6 @@ def acls(
 
 def _explain_guesses(topics: set[str]) -> None:
     for name in sorted(topics):
-        say(
+        print_message(
             f"{name}: Write is included, because a group of the app may write it. If none does, add --only-reads {name}"
         )

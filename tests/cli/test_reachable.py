@@ -138,13 +138,13 @@ class _Wait(NoWait):
         self.told: list[str] = []
         self._stops = stops
 
-    def waiting(self, error: UnreachableError, waited_s: float) -> None:
+    def on_unreachable(self, error: UnreachableError, waited_s: float) -> None:
         self.told.append(error.message)
 
-    def answered(self, waited_s: float) -> None:
+    def on_reachable(self, waited_s: float) -> None:
         self.told.append("answered")
 
-    def stopped(self) -> bool:
+    def should_stop(self) -> bool:
         return self._stops and bool(self.told)
 
 

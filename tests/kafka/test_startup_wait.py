@@ -66,7 +66,7 @@ def test_a_listener_without_a_kafka_behind_it_is_waited_for(
     class Wait(NoWait):
         seconds = DEADLINE_S
 
-        def waiting(self, error: UnreachableError, waited_s: float) -> None:
+        def on_unreachable(self, error: UnreachableError, waited_s: float) -> None:
             late.carries = True
 
     with closing(KafkaCluster(KafkaSettings(late.servers), Wait())) as cluster:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from pipeline.core.names import EVENT_ID_HEADER
+from pipeline.core.records import iso_time
 from pipeline.errors import InputError
 from pipeline.ops.loading.formats.cells import MAX_TIMESTAMP_MS, Timestamps, timestamp_ms
 from pipeline.ops.loading.formats.lines import ReadPosition
@@ -25,6 +26,8 @@ from pipeline.ports import Output
 __all__ = ["Cursor", "FileRows", "MissingKey", "RowBatch", "RowLimits", "row_type"]
 
 MissingKey = Literal["error", "null", "skip"]
+_2001_S = 1_000_000_000
+_SMALL_MS = 10 * _2001_S  # the year 1970; in seconds, the year 2286
 Headers = Sequence[tuple[str, bytes]]
 Head = tuple[bytes | None, Headers, int]  # of a record: key, headers, timestamp in epoch ms
 
@@ -147,9 +150,10 @@ class FileRows:
         raise NotImplementedError
 
     def _placed(self, what: str, ahead: int, repair: str | None = None) -> InputError:
+        number = self.cursor.line + ahead + 1
+        loaded = f"all rows before this {self.unit} are loaded; " if number > 1 else ""
         return InputError(
-            f"{self.cursor.name}, {self.unit} {self.cursor.line + ahead + 1}: {what}",
-            hint=f"all rows before this {self.unit} are loaded; {repair or self.repair}",
+            f"{self.cursor.name}, {self.unit} {number}: {what}", hint=f"{loaded}{repair or self.repair}"
         )
 
     def _unfit(self, output: Output, size: int) -> InputError:
@@ -159,15 +163,15 @@ class FileRows:
                 f"the record has {size:,} bytes; topic {self._topic!r} accepts at most {limits.record_bytes:,}"
                 " (max.message.bytes)"
             )
+        time = f"its timestamp {output.timestamp_ms:,} ms, which is {iso_time(output.timestamp_ms)},"
         if output.timestamp_ms < limits.oldest_ms:
             return InputError(
-                f"its timestamp is older than topic {self._topic!r} allows (retention.ms,"
-                " message.timestamp.before.max.ms): Kafka would delete or refuse the record. Change these settings, or"
+                f"{time} is older than topic {self._topic!r} allows (retention.ms, message.timestamp.before.max.ms):"
+                f" Kafka would delete or refuse the record. {_cause_of(output.timestamp_ms)}Change these settings, or"
                 " leave out --timestamp"
             )
         return InputError(
-            f"its timestamp is further in the future than topic {self._topic!r} allows"
-            " (message.timestamp.after.max.ms)"
+            f"{time} is further in the future than topic {self._topic!r} allows (message.timestamp.after.max.ms)"
         )
 
     def _head(self, key: object, event_id: object, time: object) -> Head | None:
@@ -200,6 +204,15 @@ class FileRows:
                 " --on-missing-key null, or --on-missing-key skip to leave them out"
             )
         return None
+
+
+def _cause_of(old_ms: int) -> str:
+    """The likely cause of a timestamp in or near 1970, as a sentence; otherwise nothing."""
+    if old_ms >= _SMALL_MS:
+        return ""
+    if old_ms >= _2001_S:
+        return f"Is it in seconds? {old_ms:,} s is {iso_time(old_ms * 1000)}, and --timestamp needs milliseconds. "
+    return "The field is probably not a time. "
 
 
 def _text(found: object, field: str, purpose: str) -> bytes | None:

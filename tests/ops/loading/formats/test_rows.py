@@ -119,6 +119,59 @@ def test_rows_without_a_key_follow_the_policy(form: Format) -> None:
     assert skipped.end.offset == len(data)
 
 
+def test_a_first_json_row_without_the_field_shows_its_fields() -> None:
+    """A mistyped --key is no defect of line 1."""
+    error = _read('\n{"user":"A","n":1}\n', "jsonl", key="usr").error
+    assert error is not None
+    assert (
+        error.message == "rows.csv, line 2: the first row has no field 'usr', the key; did you mean 'user'?"
+    )
+    assert "its fields: user, n. To accept rows without a key" in (error.hint or "")
+    for option, purpose in (("id", "event id"), ("timestamp", "timestamp")):
+        error = _read('{"a":1}\n', "jsonl", "null", key="k", **{option: "b"}).error
+        assert error is not None
+        assert error.message == f"rows.csv, line 1: the first row has no field 'b', the {purpose}"
+        assert error.hint == "its fields: a."
+    assert _read('{"n":1}\n', "jsonl", "skip", key="k").skipped == 1
+
+
+def test_a_json_row_after_others_may_lack_a_field() -> None:
+    """The other rows show that the field's name is right."""
+    rows = _rows('{"k":1}\n{"k":2}\n{"n":1}\n', "jsonl", limits=RowLimits(batch_rows=2), key="k")
+    rows.read(0)
+    error = rows.read(0).error
+    assert error is not None
+    assert error.message.startswith("rows.csv, line 3: field 'k', the key, is missing or empty")
+    continued = _rows('{"k":1}\n{"n":1}\n', "jsonl", key="k")
+    continued.cursor.skip_to(8, 1)
+    error = continued.read(0).error
+    assert error is not None
+    assert error.message.startswith("rows.csv, line 2: field 'k', the key, is missing or empty")
+
+
+@pytest.mark.parametrize(
+    ("time", "date", "cause"),
+    [
+        (17, "1970-01-01T00:00:00.017Z", "The field is probably not a time. Change"),
+        (
+            1_700_000_000,
+            "1970-01-20T16:13:20.000Z",
+            "Is it in seconds? 1,700,000,000 s is 2023-11-14T22:13:20.000Z",
+        ),
+        (1_600_000_000_000, "2020-09-13T12:26:40.000Z", "the record. Change these settings"),
+    ],
+)
+def test_a_timestamp_that_is_too_old_is_named_with_its_date(time: int, date: str, cause: str) -> None:
+    """A column that is not a time, or is in seconds, is a date of 1970."""
+    rows = _rows(f"t\n{time}\n", limits=RowLimits(oldest_ms=1_650_000_000_000), timestamp="t")
+    error = rows.read(0).error
+    assert error is not None
+    assert (
+        f"line 2: its timestamp {time:,} ms, which is {date}, is older than topic 't' allows" in error.message
+    )
+    assert cause in error.message
+
+
 def test_event_ids_and_times_come_from_their_fields() -> None:
     """Downstream deduplication rests on the id, windows on the time."""
     output = _read("i,t\ne-1,2013-01-01\n", id="i", timestamp="t").outputs[0]

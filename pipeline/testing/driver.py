@@ -190,7 +190,7 @@ class TestDriver(SimulatedProcess):
         self.broker.create(TopicSpec(topic.name, partitions))
 
     def outputs(self, topic: Topic[K, V]) -> list[Event[K, V]]:
-        """The committed records of a topic.
+        """The committed records of a topic, also after a crash.
 
         Args:
             topic: A topic of the app.
@@ -261,7 +261,10 @@ class TestDriver(SimulatedProcess):
         return replayed.letters
 
     def table(self, table: Table[K, V]) -> dict[K, V]:
-        """The committed rows of a table, over all tasks.
+        """The rows of a table on the simulated disk, over all tasks: after `run`, all committed rows.
+
+        It also reads what a crashed process left. That process may have crashed after a commit and before it wrote the
+        rows. `restart` and `run` write them.
 
         Args:
             table: A table of the app.
@@ -280,7 +283,7 @@ class TestDriver(SimulatedProcess):
         return result
 
     def table_by_partition(self, table: Table[K, V]) -> dict[int, dict[K, V]]:
-        """The committed rows of a table, for each task.
+        """The rows of a table, as `table` reads them, for each task.
 
         Args:
             table: A table of the app.

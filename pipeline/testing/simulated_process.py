@@ -15,6 +15,7 @@ from pipeline.api.app import DeclaredApp
 from pipeline.app import App, declared_app
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
+from pipeline.core.suggestions import closest
 from pipeline.errors import InputError, InvariantError, PipelineError
 from pipeline.ports import Executor, Logger, Step, TopicSpec
 from pipeline.runtime.environment import Checkpoints, Environment
@@ -173,19 +174,34 @@ class SimulatedProcess:
     def crash_at(self, step: Step, *, nth: int = 1) -> None:
         """End the process when a step is reached.
 
+        It applies until the next `restart`, which may be after several calls of `run`. Check `driver.crashed` after
+        the run: a step that the app does not reach, such as that of a sink in an app without one, ends nothing.
+
         Args:
             step: The step.
             nth: The number of the occurrence from now on, from 1.
+
+        Raises:
+            InputError: `step` is not a `Step`, or `nth` is less than 1.
 
         Example:
             ```python
             driver.crash_at(Step.AFTER_COMMIT)
             ```
         """
+        if not isinstance(step, Step):
+            raise _not_a_step(step)
+        if nth < 1:
+            raise InputError(f"crash_at: nth is {nth}, and the first occurrence is 1")
         self._steps.armed[step] = nth
 
+    @property
+    def armed(self) -> dict[Step, int]:
+        """The steps of `crash_at` that were not reached, with the number of occurrences that are missing."""
+        return dict(self._steps.armed)
+
     def clear_crashes(self) -> None:
-        """Forget every `crash_at` whose step was not reached.
+        """Forget every `crash_at` whose step was not reached, without a restart.
 
         Example:
             ```python
@@ -198,6 +214,9 @@ class SimulatedProcess:
 
     def restart(self, *, empty_disk: bool = False, app: App | None = None) -> None:
         """Replace the process by a new one. `run` starts its worker.
+
+        It forgets every `crash_at` whose step was not reached, because that named a step of the old process. To end
+        the new process, call `crash_at` after `restart`.
 
         Args:
             empty_disk: The local state is lost.
@@ -215,6 +234,7 @@ class SimulatedProcess:
         if app is not None:
             self.app = app
             self.create_topics()
+        self._steps.armed.clear()
         self.crashed = False
         self.clock.advance(_START_S)
 
@@ -346,6 +366,15 @@ class SimulatedProcess:
     @property
     def _declared(self) -> DeclaredApp:
         return declared_app(self.app)
+
+
+def _not_a_step(given: object) -> InputError:
+    names = {name: f"Step.{step.name}" for step in Step for name in (step.name, step.value)}
+    found = closest(str(given), names)
+    suggestion = f"; did you mean {names[found]}?" if found is not None else ""
+    return InputError(
+        f"crash_at: {given!r} is not a Step{suggestion}", hint="import it: from pipeline.testing import Step"
+    )
 
 
 def _as_fields(_logger: Any, _method: str, fields: Any) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pipeline import App, Context, Event
-from pipeline.errors import InvariantError
+from pipeline.errors import InputError, InvariantError
 from pipeline.ports import Step
 from pipeline.testing import TestDriver
 from tests.support.testing.flights import Delay, Flight, app, delays, flights, totals
@@ -40,6 +42,43 @@ def test_a_crash_at_the_nth_time(driver: TestDriver) -> None:
     driver.send(flights, "AA", Flight("AA", 1))
     driver.run()
     assert driver.crashed
+    assert driver.table(totals) == {"AA": Delay(1, 1)}
+
+
+@pytest.mark.parametrize("name", ["after_commit", "AFTER_COMIT"])
+def test_crash_at_refuses_what_is_not_a_step(driver: TestDriver, name: Any) -> None:
+    """The test would pass without a crash."""
+    with pytest.raises(InputError, match=r"is not a Step; did you mean Step\.AFTER_COMMIT\?"):
+        driver.crash_at(name)
+    with pytest.raises(InputError, match="first occurrence is 1"):
+        driver.crash_at(Step.AFTER_COMMIT, nth=0)
+
+
+def test_a_step_that_was_not_reached_ends_no_later_process(driver: TestDriver) -> None:
+    """It would end the run that follows the restart, whose results the test checks."""
+    driver.crash_at(Step.SINK_AFTER_ROWS)
+    driver.crash_at(Step.AFTER_FLUSH, nth=3)
+    driver.run()
+    assert not driver.crashed
+    assert driver.armed == {Step.SINK_AFTER_ROWS: 1, Step.AFTER_FLUSH: 2}
+    driver.restart()
+    assert driver.armed == {}
+    for _ in range(3):
+        driver.send(flights, "AA", Flight("AA", 1))
+        driver.run()
+    assert not driver.crashed
+
+
+def test_what_a_crashed_process_left_can_be_read(driver: TestDriver) -> None:
+    """Outputs are in Kafka, and rows on the disk: after a crash between both, the rows are older."""
+    driver.run()
+    driver.send(flights, "AA", Flight("AA", 1))
+    driver.crash_at(Step.AFTER_COMMIT)
+    driver.run()
+    assert [event.value for event in driver.outputs(delays)] == [Delay(1, 1)]
+    assert driver.table(totals) == {}
+    driver.restart()
+    driver.run()
     assert driver.table(totals) == {"AA": Delay(1, 1)}
 
 

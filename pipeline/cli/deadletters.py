@@ -63,8 +63,8 @@ def list_(
 ) -> None:
     """Show the records that failed: their position, the time, the error, and their state.
 
-    Each record is one entry, which has the ID of its newest dead letter. `dead_letters` is the number of its dead
-    letters: each replay that fails adds one. The state is open, replayed or discarded.
+    A record that failed several times, because its replay failed, has several dead letters. It is listed once, with the
+    ID of the newest one; `dead_letters` in --json is their number. The state is open, replayed or discarded.
     """
     with dead_letter_place(target, group, kafka) as place:
         marks = place.marks
@@ -157,8 +157,9 @@ def replay(
 ) -> None:
     """Let the group's handlers process failed records again, each exactly once.
 
-    Only this group receives them. The newest dead letter of each record is replayed, whichever of its IDs is given. A
-    record that fails again becomes a dead letter again. After a crash of this command, run it again.
+    Only this group receives them. A record with several dead letters is replayed once, from the newest one; the ID of
+    any of them selects it. A record that fails again becomes a dead letter again. After a crash of this command, run it
+    again.
     """
     with dead_letter_place(target, group, kafka) as place:
         choice = _choice(ids, partition, error)
@@ -227,9 +228,10 @@ def purge(
     kafka: KafkaOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
 ) -> None:
-    """Delete the dead letters of records that were replayed or discarded.
+    """Delete the dead letters of records that were discarded, or replayed and then handled.
 
-    Kafka can only delete from the start of a partition, so a dead letter after an open one is kept.
+    A dead letter is kept while its record is open, and while a replay of it waits for a worker. Kafka can only delete
+    from the start of a partition, so the dead letters after such a one are kept, too.
     """
     with dead_letter_place(target, group, kafka) as place:
         backoff_ms = place.settings.worker.retry_backoff_ms
@@ -239,13 +241,26 @@ def purge(
             else plan_purge(place.group.id, place.environment)
         )
     if json:
-        print_json({"deleted": done.letters, "open": done.open, "blocked": done.behind, "dry_run": not yes})
+        print_json(
+            {
+                "deleted": done.letters,
+                "open": done.open,
+                "waiting": done.waiting,
+                "blocked": done.behind,
+                "dry_run": not yes,
+            }
+        )
         return
     verb = "deleted" if yes else "would be deleted"
     typer.echo(f"{counted(done.letters, 'dead letter')} {verb}; {counted(done.open, 'record')} open")
+    if done.waiting:
+        print_message(
+            f"{counted(done.waiting, 'record')} kept, because a replay waits for a worker: pipeline status "
+            f"{place.app.name} counts it as lag. Run purge again when the workers have handled it"
+        )
     if done.behind:
         print_message(
-            f"{counted(done.behind, 'dead letter')} more can be deleted when the open ones before them are handled"
+            f"{counted(done.behind, 'dead letter')} more can be deleted when those before them are handled"
         )
     if not yes and done.letters:
         print_message("nothing was changed. To delete them, add --yes")

@@ -1,16 +1,21 @@
 """Deletes dead letters that are no longer needed: `plan_purge`, `purge`.
 
 Kafka deletes records only from the start of a partition. So a purge deletes, in each partition, the letters before the
-first open one. A letter is open if it is the newest letter of a record that was neither replayed nor discarded.
+first one that is needed. A letter is needed if it is the newest letter of a record
+
+- that was neither replayed nor discarded (an open record), or
+- whose replay waits: no commit of its task has moved past the replay yet. Until then, the letter is the only copy that
+  `pipeline deadletters show` can show.
 
 1. Fence the replays and discards of the group, write a barrier in the marks and the letters
    (`transactions/proof.py`), and read the marks.
-2. Find the first open letter of each partition.
+2. Find the first needed letter of each partition.
 3. Delete the records before it, and none after the barrier.
 4. Remove the marks of letters that no longer exist.
 
 A crash after 3 leaves marks that are never read; the next purge removes them. Only letters whose marks were read as
-committed are deleted, so a crash, or another command at the same time, cannot delete an open letter.
+committed are deleted, so a crash, or another command at the same time, cannot delete an open letter. A task's position
+in the replays topic never decreases except in a reset. So a position that is out of date keeps too many letters.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ from pipeline.ops.dead_letters.marks import (
     read_marks,
 )
 from pipeline.ops.dead_letters.records import State, failed_records
+from pipeline.ops.dead_letters.waiting_replays import waiting_replays
 from pipeline.ops.reading import seeing
 from pipeline.ops.transactions import ReceiptTransactions
 from pipeline.ports import TopicInfo
@@ -45,12 +51,14 @@ class Purge:
     """The result of a purge, or its plan.
 
     `before`: the first offset that stays, by partition. `letters`: how many letters are deleted. `open`: the number of
-    open records. `behind`: how many letters are not needed, but stay because an open one precedes them.
+    open records. `waiting`: the number of records whose replay waits. `behind`: how many letters are not needed, but
+    stay because a needed one precedes them.
     """
 
     before: dict[int, int]
     letters: int
     open: int
+    waiting: int
     behind: int
 
 
@@ -99,13 +107,20 @@ def _plan(
         found = reader.stable_ends(places_of(topic))
     before = {place.partition: min(end, ends.get(place, end)) for place, end in found.items()}
     records = failed_records(topic, group, Choice(), environment)
+    replays = waiting_replays(group, environment)
     still_open = [record for record in records if record.state(marks) is State.OPEN]
-    for record in still_open:
+    waiting = [
+        record
+        for record in records
+        if record.state(marks) is not State.OPEN and not replays.isdisjoint(record.ids)
+    ]
+    for record in (*still_open, *waiting):
         partition, offset = record.newest
         before[partition] = min(before[partition], offset)
     ids = [letter for record in records for letter in record.ids]
     deleted = sum(offset < before[partition] for partition, offset in ids)
-    return Purge(before, deleted, len(still_open), len(ids) - deleted - len(still_open))
+    needed = len(still_open) + len(waiting)
+    return Purge(before, deleted, len(still_open), len(waiting), len(ids) - deleted - needed)
 
 
 def _forgotten(group: GroupId, topic: TopicInfo, environment: Environment) -> Sequence[ReplayMark]:

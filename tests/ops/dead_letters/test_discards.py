@@ -88,7 +88,7 @@ def test_a_purge_deletes_up_to_the_first_open_letter_of_each_partition() -> None
     orders.driver.run()
     environment = orders.driver.environment()
     planned = plan_purge(GROUP, environment)
-    assert (planned.letters, planned.open, planned.behind) == (3, 1, 0)
+    assert (planned.letters, planned.open, planned.waiting, planned.behind) == (3, 1, 0, 0)
     assert letters(orders) == 4
     assert purge(GROUP, environment, 500) == planned
     assert letters(orders) == 1
@@ -110,6 +110,34 @@ def test_a_purge_deletes_older_letters_of_a_record_that_is_open() -> None:
     orders.check()
 
 
+def test_a_purge_keeps_a_letter_whose_replay_waits() -> None:
+    """Until a worker has handled the replay, the letter is what an operator can look at."""
+    orders = failed(partitions=1)  # letters 3, 4, 8, 11
+    orders.driver.replay_dead_letters(error="3 is")
+    orders.driver.run()
+    orders.driver.replay_dead_letters(error="4 is")
+    discard(orders)
+    waiting = purge(GROUP, orders.driver.environment(), 500)
+    assert (waiting.letters, waiting.open, waiting.waiting, waiting.behind) == (1, 0, 1, 2)
+    assert letters(orders) == 3
+    orders.driver.run()
+    handled = purge(GROUP, orders.driver.environment(), 500)
+    assert (handled.letters, handled.open, handled.waiting, handled.behind) == (3, 0, 0, 0)
+    assert letters(orders) == 0
+
+
+def test_a_purge_knows_the_waiting_replays_of_each_task() -> None:
+    """The position of one task says nothing about the replays of another."""
+    orders = failed(partitions=3)
+    orders.driver.replay_dead_letters()
+    waiting = plan_purge(GROUP, orders.driver.environment())
+    assert (waiting.letters, waiting.open, waiting.waiting) == (0, 0, len(BAD))
+    orders.bad = set(BAD)
+    orders.driver.run()
+    failed_again = plan_purge(GROUP, orders.driver.environment())
+    assert (failed_again.letters, failed_again.open, failed_again.waiting) == (len(BAD), len(BAD), 0)
+
+
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("call", ["init", "truncate", "begin", "send", "commit"])
 @pytest.mark.parametrize("nth", [1, 2])
@@ -118,9 +146,11 @@ def test_a_purge_that_crashes_anywhere_deletes_no_open_letter(call: str, after: 
     orders = failed()
     orders.driver.replay_dead_letters(error="8 is")
     orders.driver.replay_dead_letters(error="3 is")
+    orders.driver.run()
     for _ in range(nth - 1):
         purge(GROUP, orders.driver.environment(), 500)
         orders.driver.replay_dead_letters(error="4 is")
+        orders.driver.run()
     where = ID if call != "truncate" else None
     orders.driver.broker.fail_next(call, Crash(), after=after, where=where)
     with pytest.raises(Crash):
@@ -137,6 +167,7 @@ def test_a_purge_removes_the_marks_of_the_letters_that_it_deletes() -> None:
     orders = failed(partitions=1)
     orders.driver.replay_dead_letters(error="3 is")
     orders.driver.replay_dead_letters(error="8 is")
+    orders.driver.run()
     purge(GROUP, orders.driver.environment(), 500)
     removed = [record.key() for record in orders.driver.broker.records(MARKS) if record.value() is None]
     assert removed == [b"orders/main/0/0"]

@@ -179,7 +179,8 @@ class App:
             key: The type of keys, as for `topic` but never None.
             value: The type of values.
             codec: How values become bytes, as for `topic`.
-            upgrade: Makes a value of the present type from a stored value of an earlier type.
+            upgrade: Makes a value of the present type from a stored value of an earlier type. It gets what
+                `json.loads` would return for a stored JSON value.
 
         Returns:
             The table, for `ctx.table`.
@@ -190,6 +191,9 @@ class App:
         Example:
             ```python
             totals = app.table("totals", key=str, value=int)
+
+            # after a change of the type: earlier values were Structs with the field `amount`, in euros
+            totals = app.table("totals", key=str, value=Cents, upgrade=lambda old: Cents(old["amount"] * 100))
             ```
         """
         return self._declared.main.table(name, key=key, value=value, codec=codec, upgrade=upgrade)

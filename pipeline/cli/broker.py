@@ -30,8 +30,8 @@ _POLL_S = 0.2
 _Port = Annotated[
     int | None,
     typer.Option(
-        help=f"The port of the first node; the others use the next ports. Default: that of $PIPELINE_KAFKA "
-        f"or pipeline.toml, {_PORT}.",
+        help=f"The port of the first node; the other nodes use the ports after it. Default: the port that "
+        f"PIPELINE_KAFKA or pipeline.toml names, otherwise {_PORT}.",
         min=1,
         max=65533,
     ),
@@ -50,7 +50,10 @@ def start(
     port: _Port = None,
     nodes: Annotated[
         int | None,
-        typer.Option(help="1 or 3 nodes. Three nodes replicate. Default: as before; 1 for a new broker."),
+        typer.Option(
+            help="1 or 3. Three nodes replicate all records. Default: 1 for a new broker; a broker that was started "
+            "before keeps its number."
+        ),
     ] = None,
     data_dir: _DataDir = None,
     fresh: Annotated[
@@ -58,7 +61,10 @@ def start(
     ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Start the broker, or those of its nodes that do not run. The first start downloads Kafka (45 MB)."""
+    """Start a Kafka broker on this machine. The first start downloads Kafka (45 MB).
+
+    If the broker is running, this changes nothing. If only some of its nodes are running, this starts the others.
+    """
     kafka = _kafka(port, data_dir, nodes=nodes, fresh=fresh)
     began = time.monotonic()
     with step_progress() as report:

@@ -45,7 +45,7 @@ def show(
     group: Annotated[str, typer.Option(help="The handler group.")] = "main",
     task: TaskOption = None,
     last: Annotated[
-        int, typer.Option(help="About N of the newest entries of each task; 0 for all.", metavar="N", min=0)
+        int, typer.Option(help="The newest N entries of each task; 0 for all.", metavar="N", min=0)
     ] = 10,
     chain: Annotated[
         bool,

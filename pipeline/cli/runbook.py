@@ -22,7 +22,10 @@ def runbook(
         str | None, typer.Argument(metavar="[NAME]", help="The name in the error, such as poison-record.")
     ] = None,
 ) -> None:
-    """Print the runbook that an error names, such as runbooks/poison-record.md. Without NAME, list all runbooks."""
+    """Print a runbook: the steps that repair a problem. Errors name runbooks, such as runbooks/poison-record.md.
+
+    Without NAME, list all runbooks.
+    """
     pages = {path.stem: path for path in sorted(runbooks_dir().glob("*.md"))}
     if name is None:
         width = max(map(len, pages))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -50,15 +51,15 @@ def status(
     Reads only Kafka, so it also works while no worker runs. A killed worker counts as live for 10 s. If there is a
     problem, the exit code is 1.
     """
-    name = app_named(app)
+    app_named(app)  # an error in the argument is reported before the cluster is asked
     settings = quiet_kafka_settings(kafka)
     with (
         closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
         closing(KafkaJournalReader(settings)) as reader,
     ):
-        found = _read(name, cluster, reader)
+        found = _read(app, cluster, reader)
         if watch:
-            _watch(name, cluster, reader, found, interval, json=json)
+            _watch(app, cluster, reader, found, interval, json=json)
             return
         _print(found, json=json)
     if found.problems:
@@ -118,7 +119,12 @@ def _read_with_retry(
 
 
 def _read(app: str, cluster: KafkaCluster, reader: KafkaJournalReader) -> AppStatus:
-    return read_status(app, cluster, reader, time.time_ns() // 1_000_000)
+    """`app`: as it was given. If it is MODULE:APP, the next steps name it, so that they can be copied."""
+    found = read_status(app_named(app), cluster, reader, time.time_ns() // 1_000_000)
+    if ":" not in app:
+        return found
+    problems = [replace(each, hint=each.hint.replace("MODULE:APP", app)) for each in found.problems]
+    return replace(found, problems=problems)
 
 
 def _view(found: AppStatus, width: int | None) -> Group:

@@ -49,7 +49,8 @@ AllowOption = Annotated[
     typer.Option(
         "--allow",
         metavar="TOPIC",
-        help="Allow changes of this topic that delete records or make Kafka refuse some. Repeatable.",
+        help="Permit changes of TOPIC that delete records, or after which Kafka refuses records that it accepts now. "
+        "Repeatable.",
     ),
 ]
 

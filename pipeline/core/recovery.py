@@ -31,7 +31,9 @@ __all__ = [
 ]
 
 NO_UPGRADES: Mapping[str, str] = {}
-_START_OVER = "start over with `pipeline reset`"
+_START_OVER = (
+    "start over with `pipeline reset`, which deletes the group's table rows and processes its input again"
+)
 
 
 class GenesisPlan(Enum):
@@ -330,7 +332,8 @@ def _check_tables(
         if table not in upgrades:
             raise ConfigError(
                 f"{where}: the schema of table {table} changed\n  was {fingerprint}\n  now {now[table]}",
-                hint=f"keep the old schema, add upgrade= to the table (docs/how-to/changes.md), or {_START_OVER}",
+                hint="declare the old type again; or convert the rows: give the table upgrade=, a function from an old "
+                f"value to a new one (help(pipeline.App.table) has an example); or {_START_OVER}",
             )
         if not fingerprint.startswith(upgrades[table]):
             raise ConfigError(

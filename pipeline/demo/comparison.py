@@ -55,10 +55,11 @@ def compare(
 
 def show(lines: Iterable[Comparison], console: Console) -> None:
     """Print the comparisons as a table."""
+    console.print("Compared with a run without Kafka:")
     table = Table(box=None, pad_edge=False)
-    table.add_column("compared with a run without Kafka")
+    table.add_column("", no_wrap=True)
     for heading in ("expected", "found", "lost", "duplicated", "wrong accounts"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
         numbers = (line.expected, line.found, line.lost, line.duplicated, line.wrong)
         table.add_row(line.what, *(f"{number:,}" for number in numbers))

@@ -46,7 +46,8 @@ def upgraded_rows(
             if size > MAX_BYTES:
                 raise ConfigError(
                     f"task {task}: the rows to upgrade exceed {MAX_BYTES >> 20:,} MiB, which one entry cannot carry",
-                    hint="write to a new table beside the old one, or start over with `pipeline reset`",
+                    hint="write to a new table beside the old one, or start over with `pipeline reset`, which deletes "
+                    "the rows of the group's tables and processes its input again",
                 )
         seconds = round(environment.clock.monotonic_s() - began, 3)
         environment.log.info(

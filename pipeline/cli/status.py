@@ -1,11 +1,11 @@
-"""`pipeline status`: the tasks of an app, its workers, and its problems."""
+"""`pipeline status`: the problems of an app, its groups and workers, and whether workers can be stopped."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -19,22 +19,19 @@ from pipeline.cli.options import (
     CommandWait,
     JsonOption,
     KafkaOption,
-    counted,
     print_json,
     print_message,
     quiet_kafka_settings,
     table_console,
 )
-from pipeline.cli.tables import Cell, Column, table_text
+from pipeline.cli.status_screen import Space, screen
 from pipeline.errors import UnreachableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
-from pipeline.runtime.status import AppStatus, TaskPhase, TaskStatus, read_status, status_document
-from pipeline.runtime.status.dead_letter_tallies import GroupLetters
+from pipeline.runtime.status import AppStatus, read_status, reasons_to_wait, status_document
+from pipeline.runtime.status.problems import LETTERS_PER_MINUTE
 
-__all__ = ["status"]
-
-_STYLES = {TaskPhase.LIVE: "green", TaskPhase.FAILED: "bold red", TaskPhase.UNOWNED: "yellow"}
+__all__ = ["print_safety", "status"]
 
 
 def status(
@@ -43,46 +40,106 @@ def status(
     interval: Annotated[
         float, typer.Option(help="Seconds between two readings, with --watch.", min=0.2)
     ] = 2.0,
+    tasks: Annotated[
+        bool, typer.Option("--tasks", help="Show all tasks and all problems, without a limit on the lines.")
+    ] = False,
+    dead_letters_per_minute: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="A group that writes more dead letters in a minute is a problem.", min=0
+        ),
+    ] = LETTERS_PER_MINUTE,
+    safe_to_stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORKER",
+            help="Exit with 0 if the other workers can take all tasks of this one and no task is being restored, "
+            "else with 1 and the reason. Repeat it for workers that stop together.",
+            show_default=False,
+        ),
+    ] = None,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the tasks of an app, its workers, its dead letters, and its problems with the next step for each.
+    """Show the problems of an app with the next step for each, its groups, workers and dead letters.
 
     Reads only Kafka, so it also works while no worker runs. A killed worker counts as live for 10 s. If there is a
     problem, the exit code is 1.
     """
+    if safe_to_stop and watch:
+        raise typer.BadParameter("cannot be combined with --watch", param_hint="--safe-to-stop")
     app_named(app)  # an error in the argument is reported before the cluster is asked
     settings = quiet_kafka_settings(kafka)
     with (
         closing(KafkaCluster(settings, CommandWait(settings))) as cluster,
         closing(KafkaJournalReader(settings)) as reader,
     ):
-        found = _read(app, cluster, reader)
+        reading = _Reading(app, cluster, reader, dead_letters_per_minute)
+        found = reading.read()
         if watch:
-            _watch(app, cluster, reader, found, interval, json=json)
+            _watch(reading, found, interval, tasks=tasks, json=json)
             return
-        _print(found, json=json)
+    if safe_to_stop:
+        print_safety(found, safe_to_stop, json=json)
+        return
+    _print(found, tasks=tasks, json=json)
     if found.problems:
         raise typer.Exit(1)
 
 
-def _print(found: AppStatus, *, json: bool) -> None:
+def print_safety(found: AppStatus, leaving: Sequence[str], *, json: bool) -> None:
+    """Print whether these workers can be stopped now. Exits with 1 if not."""
+    reasons = reasons_to_wait(found, leaving)
+    if json:
+        print_json({"app": found.app, "workers": leaving, "safe": not reasons, "reasons": reasons})
+    elif reasons:
+        typer.echo(f"not safe to stop {', '.join(leaving)}:")
+        for reason in reasons:
+            typer.echo(f"  {reason}")
+    else:
+        tasks = "all of its tasks" if len(leaving) == 1 else "all of their tasks"
+        typer.echo(f"safe to stop {', '.join(leaving)}: the other workers can take {tasks}")
+    if reasons:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Reads the status of an app, as often as needed.
+
+    `app`: as it was given. If it is MODULE:APP, the next steps name it, so that they can be copied.
+    """
+
+    app: str
+    cluster: KafkaCluster
+    reader: KafkaJournalReader
+    letters_per_minute: int
+
+    def read(self) -> AppStatus:
+        name = app_named(self.app)
+        found = read_status(name, self.cluster, self.reader, _now_ms(), self.letters_per_minute)
+        if ":" not in self.app:
+            return found
+        problems = [replace(each, hint=each.hint.replace("MODULE:APP", self.app)) for each in found.problems]
+        return replace(found, problems=problems)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _print(found: AppStatus, *, tasks: bool, json: bool) -> None:
     if json:
         print_json(status_document(found))
-    else:
-        console = table_console()
-        console.print(_view(found, console.width if console.is_terminal else None), crop=False)
+        return
+    console = table_console()
+    # The shell's prompt needs a line, too.
+    space = Space(console.width, console.height - 1) if console.is_terminal else Space()
+    # Without the group, rich would wrap the text.
+    console.print(Group(screen(found, _now_ms(), space, tasks=tasks)), crop=False)
 
 
-def _watch(
-    app: str,
-    cluster: KafkaCluster,
-    reader: KafkaJournalReader,
-    found: AppStatus,
-    interval: float,
-    *,
-    json: bool,
-) -> None:
+def _watch(reading: _Reading, found: AppStatus, interval: float, *, tasks: bool, json: bool) -> None:
     """Repeat until Ctrl-C. While Kafka is unreachable, report this and retry."""
     console = Console(highlight=False)
     live = (
@@ -92,105 +149,26 @@ def _watch(
         with live if live is not None else nullcontext():
             while True:
                 if live is not None:
-                    live.update(_view(found, console.width), refresh=True)
+                    space = Space(console.width, console.height)
+                    live.update(screen(found, _now_ms(), space, tasks=tasks), refresh=True)
                 else:
-                    _print(found, json=json)
+                    _print(found, tasks=tasks, json=json)
                 time.sleep(interval)
-                found = _read_with_retry(app, cluster, reader, live, interval)
+                found = _read_with_retry(reading, live, interval)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
-def _read_with_retry(
-    app: str, cluster: KafkaCluster, reader: KafkaJournalReader, live: Live | None, interval: float
-) -> AppStatus:
+def _read_with_retry(reading: _Reading, live: Live | None, interval: float) -> AppStatus:
     """Read the status, and retry until Kafka answers. The previous status is not shown: it may be outdated."""
     since = datetime.now(UTC).strftime("%H:%M:%S")
     while True:
         try:
-            return _read(app, cluster, reader)
+            return reading.read()
         except UnreachableError as error:
-            text = f"{app}: Kafka has been unreachable since {since} UTC\n{error.message}\nretrying"
+            text = f"{reading.app}: Kafka has been unreachable since {since} UTC\n{error.message}\nretrying"
             if live is not None:
                 live.update(Text(text, style="red"), refresh=True)
             else:
                 print_message(text)
             time.sleep(interval)
-
-
-def _read(app: str, cluster: KafkaCluster, reader: KafkaJournalReader) -> AppStatus:
-    """`app`: as it was given. If it is MODULE:APP, the next steps name it, so that they can be copied."""
-    found = read_status(app_named(app), cluster, reader, time.time_ns() // 1_000_000)
-    if ":" not in app:
-        return found
-    problems = [replace(each, hint=each.hint.replace("MODULE:APP", app)) for each in found.problems]
-    return replace(found, problems=problems)
-
-
-def _view(found: AppStatus, width: int | None) -> Group:
-    now = datetime.now(UTC).strftime("%H:%M:%S")
-    parts = [Text(f"{found.app} at {now} UTC\n"), _tasks(found.tasks, width)]
-    lag = sum(status.lag for status in found.tasks)
-    live = sum(status.phase in {TaskPhase.LIVE, TaskPhase.MOVING} for status in found.tasks)
-    workers = ", ".join(
-        f"{worker.worker} ({counted(worker.tasks, 'task')}{', waiting' if worker.waiting else ''})"
-        for worker in found.workers
-    )
-    parts.append(Text(f"\n{live} of {counted(len(found.tasks), 'task')} live, lag {lag:,}"))
-    parts.append(Text(f"workers: {workers or 'none'}"))
-    now_ms = time.time_ns() // 1_000_000
-    parts += [Text(_letters_line(each, now_ms)) for each in found.letters]
-    parts += [
-        Text(f"problem: {problem.text}\n  -> {problem.hint}", style="red") for problem in found.problems
-    ]
-    return Group(*parts)
-
-
-def _letters_line(each: GroupLetters, now_ms: int) -> str:
-    letters = each.letters
-    line = f"dead letters of group {each.group.group}: {letters.open:,} open"
-    if letters.last_ms:
-        line += f", {round(letters.recent):,} in the last minute, the last {_ago(now_ms - letters.last_ms)}"
-    if not letters.whole:
-        line += (
-            "\n  dead letters of earlier releases are counted after the next replay or discard. List them with "
-            "pipeline deadletters list"
-        )
-    return line
-
-
-_COLUMNS = (
-    Column("task"),
-    Column("worker", shortens=True),
-    Column("phase"),
-    Column("lag", number=True),
-    Column("entry", number=True),
-    Column("last entry", number=True),
-    Column("checkpoint", number=True),
-    Column("restore", number=True),
-)
-
-
-def _tasks(tasks: Sequence[TaskStatus], width: int | None) -> Text:
-    now_ms = time.time_ns() // 1_000_000
-    rows: list[list[Cell]] = [
-        [
-            f"{status.task.group}/{status.task.partition}",
-            (f"{status.worker} -> {status.next_worker}" if status.next_worker else status.worker) or None,
-            Text(status.phase.value, style=_STYLES.get(status.phase, "")),
-            status.lag,
-            status.seq,
-            _ago(now_ms - status.entry_ms) if status.entry_ms else None,
-            _ago(now_ms - status.checkpoint_ms) if status.checkpoint_ms else None,
-            f"~{status.restore_s:,.1f} s" if status.restore_s else None,
-        ]
-        for status in tasks
-    ]
-    return table_text(_COLUMNS, rows, width)
-
-
-def _ago(milliseconds: int) -> str:
-    seconds = max(0, milliseconds // 1000)
-    if seconds < 120:
-        return f"{seconds} s ago"
-    return f"{seconds // 60} min ago" if seconds < 7_200 else f"{seconds // 3_600} h ago"

@@ -14,7 +14,7 @@ from pipeline.runtime.assignment.ownership import Ownership
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.task.backlog import Retried
 
-__all__ = ["RetriedRecords"]
+__all__ = ["RetriedRecords", "retry_note"]
 
 LOOK_S = 1.0
 TOLD_AFTER_S = 3.0
@@ -39,14 +39,15 @@ class RetriedRecords:
         for task in tasks:
             retried = task.retried
             waits = retried is not None and now_s - retried.since_s >= TOLD_AFTER_S
-            problem = _problem(retried) if retried is not None and waits else ""
+            problem = retry_note(retried) if retried is not None and waits else ""
             if problem != told.get(task.id, ""):
                 ownership.troubled(task.id, task.applied.seq, problem)
             if problem:
                 self._told[task.id] = problem
 
 
-def _problem(retried: Retried) -> str:
+def retry_note(retried: Retried) -> str:
+    """The text about a record that is retried. A status counts such texts (`runtime.status.groups`)."""
     reason = retried.reason.splitlines()[0] if retried.reason else "no reason given"
     if len(reason) > _REASON_CHARACTERS:
         reason = f"{reason[:_REASON_CHARACTERS]}..."

@@ -13,6 +13,20 @@ after it, at conservative speeds. `python -m benchmarks restore` measures those 
 
 from pipeline.runtime.status.document import status_document
 from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
+from pipeline.runtime.status.groups import GroupStatus, ProblemCause, group_statuses, problem_causes
 from pipeline.runtime.status.reading import read_status
+from pipeline.runtime.status.stopping import reasons_to_wait
 
-__all__ = ["AppStatus", "TaskPhase", "TaskStatus", "WorkerStatus", "read_status", "status_document"]
+__all__ = [
+    "AppStatus",
+    "GroupStatus",
+    "ProblemCause",
+    "TaskPhase",
+    "TaskStatus",
+    "WorkerStatus",
+    "group_statuses",
+    "problem_causes",
+    "read_status",
+    "reasons_to_wait",
+    "status_document",
+]

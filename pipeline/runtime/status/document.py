@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.ports import task_fields
 from pipeline.runtime.status.found import AppStatus
+from pipeline.runtime.status.groups import group_statuses
 
 __all__ = ["status_document"]
 
@@ -30,8 +31,24 @@ def status_document(found: AppStatus) -> dict[str, Any]:
                 "journal_bytes": status.journal_bytes,
                 "restore_s": status.restore_s,
                 "database": status.database,
+                "records_per_s": status.records_per_s,
             }
             for status in found.tasks
+        ],
+        "groups": [
+            {
+                "group": each.group,
+                "task_count": each.tasks,
+                "phases": {phase.value: count for phase, count in each.phases.items()},
+                "lag": each.lag,
+                "max_lag": each.max_lag,
+                "records_per_s": each.records_per_s,
+                "oldest_commit_ms": each.oldest_commit_ms,
+                "open_dead_letters": each.open_letters,
+                "retried": each.retried,
+                "restore_s": each.restore_s,
+            }
+            for each in group_statuses(found)
         ],
         "workers": [
             {
@@ -53,5 +70,12 @@ def status_document(found: AppStatus) -> dict[str, Any]:
             }
             for each in found.letters
         ],
-        "problems": [{"message": problem.text, "hint": problem.hint} for problem in found.problems],
+        "problems": [
+            {
+                "message": problem.text,
+                "hint": problem.hint,
+                "tasks": [f"{task.group}/{task.partition}" for task in problem.tasks],
+            }
+            for problem in found.problems
+        ],
     }

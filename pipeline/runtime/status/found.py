@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pipeline.core.names import TaskId
+from pipeline.core.names import GroupId, TaskId
 from pipeline.core.problem import Problem
 from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 
@@ -34,7 +34,7 @@ class TaskStatus:
 
     `checkpoint_ms`: the time of the newest checkpoint; 0 if there is none. `restore_s`: predicted, on an empty disk.
     `database`: that of a sink task, whose `seq` is its epoch; empty for a task with a journal. `problem`: why it failed
-    or waits.
+    or waits. `records_per_s`: input offsets of the last commit, per second since the commit before it; None if unknown.
     """
 
     task: TaskId
@@ -51,25 +51,34 @@ class TaskStatus:
     journal_bytes: int = 0  # after the checkpoint
     restore_s: float = 0.0
     database: str = ""
+    records_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A live worker. `waiting`: workers of another version must leave before it gets tasks."""
+    """A live worker. `waiting`: workers of another version must leave before it gets tasks.
+
+    `parameters`: equal for workers that share the same tasks (`Member`).
+    """
 
     worker: str
     process: str
     weight: int
     tasks: int
     waiting: bool
+    parameters: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AppStatus:
-    """The status. `problems`: for the operator. `letters`: those of the groups that have a dead-letter topic."""
+    """The status. `problems`: for the operator. `letters`: those of the groups that have a dead-letter topic.
+
+    `deferred`: the live workers on which a group has not started.
+    """
 
     app: str
     tasks: Sequence[TaskStatus]
     workers: Sequence[WorkerStatus]
     problems: Sequence[Problem]
     letters: Sequence[GroupLetters] = ()
+    deferred: Mapping[GroupId, Sequence[str]] = field(default_factory=dict)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.core.membership import DeferredGroup
-from pipeline.core.names import GroupId
+from pipeline.core.names import GroupId, TaskId
 from pipeline.core.problem import Problem
 from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 from pipeline.runtime.status.found import TaskPhase, TaskStatus, WorkerStatus
 
-__all__ = ["late_groups", "letter_problems", "problems_of"]
+__all__ = ["LETTERS_PER_MINUTE", "late_groups", "letter_problems", "problems_of"]
 
 # A live task with lag and no commit for this long is suspicious. A dead worker is noticed after 10 s.
 SILENT_S = 5
 # Ten times the default interval between checkpoints.
 CHECKPOINT_OLD_S = 600
+# Single bad records stay below it. A handler or a producer that fails for a share of all records does not.
+LETTERS_PER_MINUTE = 10
 
 
 def problems_of(
@@ -40,21 +42,25 @@ def problems_of(
             Problem(
                 f"{len(unowned)} of {len(tasks)} tasks have no worker: {_named(unowned)}",
                 "a worker takes them within seconds; if not, read the workers' logs",
+                _ids(unowned),
+                "no worker",
             )
         )
     silent = [status for status in tasks if _is_silent(status, now_ms)]
     if workers and silent:
         found.append(
-            Problem(
-                f"{_named(silent)}: records are waiting, and nothing was committed for {SILENT_S} s",
+            _of_tasks(
+                silent,
+                f"records are waiting, and nothing was committed for {SILENT_S} s",
                 f"worker {silent[0].worker} may be dead (which is detected after 10 s), a handler takes long, or a "
                 "record is retried: read the worker's log",
             )
         )
     if old := [status for status in tasks if _checkpoint_is_old(status)]:
         found.append(
-            Problem(
-                f"{_named(old)}: no checkpoint for {CHECKPOINT_OLD_S // 60} min, although entries were written",
+            _of_tasks(
+                old,
+                f"no checkpoint for {CHECKPOINT_OLD_S // 60} min, although entries were written",
                 "search the workers' logs for checkpoint_: runbooks/checkpoint-store-unavailable.md",
             )
         )
@@ -78,9 +84,18 @@ def late_groups(waits: Mapping[GroupId, Sequence[DeferredGroup]]) -> list[Proble
     return found
 
 
-def letter_problems(letters: Sequence[GroupLetters]) -> list[Problem]:
-    """The groups with open dead letters: neither replayed nor discarded."""
-    return [
+def letter_problems(letters: Sequence[GroupLetters], per_minute: int = LETTERS_PER_MINUTE) -> list[Problem]:
+    """The groups whose records fail at a high rate, then those with open dead letters: not replayed or discarded."""
+    failing = [
+        Problem(
+            f"group {each.group.app}/{each.group.group} wrote {round(each.letters.recent):,} dead letters in the last "
+            f"minute, more than {per_minute:,}",
+            "find the cause before you replay them: runbooks/poison-record.md",
+        )
+        for each in letters
+        if round(each.letters.recent) > per_minute
+    ]
+    return failing + [
         Problem(
             f"group {each.group.app}/{each.group.group} has {each.letters.open:,} open dead letter"
             f"{'s' * (each.letters.open != 1)}: replay or discard them",
@@ -94,9 +109,13 @@ def letter_problems(letters: Sequence[GroupLetters]) -> list[Problem]:
 def _failure(status: TaskStatus) -> Problem:
     """The problem of a failed task, without the stack frames, which are in the worker's log."""
     text, _, hint = status.problem.partition("\n  -> ")
-    where = f"task {status.task} failed on worker {status.worker}"
     reason = text.splitlines()[0].removeprefix(f"task {status.task}: ") if text else "no reason given"
-    return Problem(f"{where}: {reason}", hint or "fix the cause and restart that worker")
+    return Problem(
+        f"task {status.task} failed on worker {status.worker}: {reason}",
+        hint or "fix the cause and restart that worker",
+        (status.task,),
+        f"failed: {reason}",
+    )
 
 
 def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:
@@ -107,7 +126,7 @@ def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:
     found = []
     for reason, waiting in by_reason.items():
         text, _, hint = reason.partition("\n  -> ")
-        found.append(Problem(f"{_named(waiting)}: {text}", hint or "read the worker's log"))
+        found.append(_of_tasks(waiting, text, hint or "read the worker's log"))
     return found
 
 
@@ -119,6 +138,14 @@ def _is_silent(status: TaskStatus, now_ms: int) -> bool:
 def _checkpoint_is_old(status: TaskStatus) -> bool:
     age_ms = status.entry_ms - status.checkpoint_ms
     return bool(status.checkpoint_ms) and age_ms > CHECKPOINT_OLD_S * 1000
+
+
+def _of_tasks(tasks: Sequence[TaskStatus], cause: str, hint: str) -> Problem:
+    return Problem(f"{_named(tasks)}: {cause}", hint, _ids(tasks), cause)
+
+
+def _ids(tasks: Sequence[TaskStatus]) -> tuple[TaskId, ...]:
+    return tuple(status.task for status in tasks)
 
 
 def _named(tasks: Sequence[TaskStatus]) -> str:

@@ -36,7 +36,7 @@ from pipeline.runtime.commit.journal_reader import first_entry, last_entries
 from pipeline.runtime.restore_progress import predicted_restore_s
 from pipeline.runtime.status.dead_letter_tallies import letters_by_group, read_tallies
 from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
-from pipeline.runtime.status.problems import late_groups, letter_problems, problems_of
+from pipeline.runtime.status.problems import LETTERS_PER_MINUTE, late_groups, letter_problems, problems_of
 
 __all__ = ["read_status"]
 
@@ -57,8 +57,14 @@ class _Last(NamedTuple):
     database: str = ""
 
 
-def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) -> AppStatus:
-    """Read the status once. `now_ms`: the wall clock.
+def read_status(
+    app: str,
+    cluster: Cluster,
+    reader: JournalReader,
+    now_ms: int,
+    letters_per_minute: int = LETTERS_PER_MINUTE,
+) -> AppStatus:
+    """Read the status once. `now_ms`: the wall clock. `letters_per_minute`: more are a problem, for each group.
 
     Raises InputError if the app does not exist, UnreachableError, FatalTaskError (a damaged journal).
     """
@@ -84,7 +90,7 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
         for number in range(described[name].partitions)
     ]
     read = _each(tasks, lambda task: _last(task, reader))
-    last = {task: _entered(entry) for task, (entry, _) in read.items()} | sinks | lost
+    last = {task: _entered(entry) for task, (entry, _, _) in read.items()} | sinks | lost
     # A topic that is not listed was deleted, or may not be described: then these raise.
     topics |= cluster.describe(
         sorted({name for known in last.values() for name in known.positions} - topics)
@@ -102,23 +108,25 @@ def read_status(app: str, cluster: Cluster, reader: JournalReader, now_ms: int) 
     found = [
         _with_restore(
             _task(task, known, roster, _behind(task, known.positions, ends, reader)),
-            *read.get(task, (None, None)),
+            *read.get(task, (None, None, None)),
         )
         for task, known in last.items()
     ]
     workers = _workers(roster, found)
-    entries = {task: entry.entry for task, (entry, _) in read.items() if entry is not None}
+    entries = {task: entry.entry for task, (entry, _, _) in read.items() if entry is not None}
     tallies = read_tallies(app, reader) if letter_counts_topic(app) in topics else {}
     letters = letters_by_group(entries, described, tallies, groups, now_ms)
-    problems = late_groups(waits) + problems_of(app, found, workers, now_ms) + letter_problems(letters)
-    return AppStatus(app, found, workers, problems, letters)
+    problems = late_groups(waits) + problems_of(app, found, workers, now_ms)
+    problems += letter_problems(letters, letters_per_minute)
+    deferred = {group: [about.worker for about in waiting] for group, waiting in waits.items()}
+    return AppStatus(app, found, workers, problems, letters, deferred)
 
 
 def _with_letters(read: Mapping[TaskId, _Read]) -> set[str]:
     """The dead-letter topics that tasks have written to."""
     return {
         task.group_id.dead_letter_topic
-        for task, (last, _) in read.items()
+        for task, (last, _, _) in read.items()
         if last is not None and last.entry.letters is not None and last.entry.letters.topic_id
     }
 
@@ -160,7 +168,8 @@ def _roster(
     return roster, waits
 
 
-_Read = tuple[JournalEntry | None, CheckpointRef | None]
+# The last entry, the newest checkpoint that it refers to, and the records per second of the last commit.
+_Read = tuple[JournalEntry | None, CheckpointRef | None, float | None]
 
 
 def _each(tasks: Sequence[TaskId], read: Callable[[TaskId], _Read]) -> dict[TaskId, _Read]:
@@ -170,17 +179,30 @@ def _each(tasks: Sequence[TaskId], read: Callable[[TaskId], _Read]) -> dict[Task
 
 
 def _last(task: TaskId, reader: JournalReader) -> _Read:
-    """The last entry, and the newest checkpoint that it refers to."""
     bounds = reader.bounds(task.journal)
-    entries = last_entries(task.journal, reader, bounds, 1)
+    entries = last_entries(task.journal, reader, bounds, 2)
     if not entries:
-        return None, None
-    last = entries[-1]
+        return None, None, None
+    last, rate = entries[-1], _rate(entries)
     if last.checkpoint < bounds.start:
-        return last, None
+        return last, None, rate
     registered = first_entry(task, reader, last.checkpoint, last.next_offset)
     kept = kept_checkpoints(registered) if registered is not None else ()
-    return last, kept[0] if kept else None
+    return last, kept[0] if kept else None, rate
+
+
+def _rate(entries: Sequence[JournalEntry]) -> float | None:
+    """The records per second between the last two entries; None if the last one is not a commit.
+
+    Offsets are counted, so a marker counts as a record.
+    """
+    if len(entries) < 2 or entries[-1].entry.kind is not EntryKind.COMMIT:
+        return None
+    before, last = entries[-2].entry, entries[-1].entry
+    offsets = sum(
+        position - before.positions.get(topic, position) for topic, position in last.positions.items()
+    )
+    return round(max(0, offsets) * 1000 / max(1, last.wall_ms - before.wall_ms), 1)
 
 
 def _entered(last: JournalEntry | None) -> _Last:
@@ -224,7 +246,9 @@ def _without_journal(roster: Roster, journals: Sequence[str]) -> dict[TaskId, _L
     }
 
 
-def _with_restore(status: TaskStatus, last: JournalEntry | None, newest: CheckpointRef | None) -> TaskStatus:
+def _with_restore(
+    status: TaskStatus, last: JournalEntry | None, newest: CheckpointRef | None, rate: float | None
+) -> TaskStatus:
     if last is None:
         return status
     copied = newest.size if newest is not None else 0
@@ -235,6 +259,7 @@ def _with_restore(status: TaskStatus, last: JournalEntry | None, newest: Checkpo
         checkpoint_bytes=copied,
         journal_bytes=replayed,
         restore_s=round(predicted_restore_s(copied, replayed), 1),
+        records_per_s=rate,
     )
 
 
@@ -288,8 +313,7 @@ def _workers(roster: Roster, tasks: Sequence[TaskStatus]) -> list[WorkerStatus]:
 
     def status(member: Member) -> WorkerStatus:
         waiting = member.worker not in ring
-        return WorkerStatus(
-            member.worker, member.process, member.weight, running.count(member.worker), waiting
-        )
+        count = running.count(member.worker)
+        return WorkerStatus(member.worker, member.process, member.weight, count, waiting, member.parameters)
 
     return [status(member) for _, member in sorted(roster.workers().items())]

@@ -21,7 +21,7 @@ from pipeline.config import WorkerSettings, load_settings
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.position import decode_position
 from pipeline.errors import InputError
-from pipeline.rocksdb.rocks import RocksStores
+from pipeline.rocksdb.rocks import RocksStores, state_directories
 
 __all__ = ["table_app"]
 
@@ -79,11 +79,8 @@ def show(
     found = find_app(target)
     definition = find_table(found, table)
     settings = load_settings({"state_dir": state_dir})
-    _check_state_dir(settings.worker.state_dir)
     group = TaskId(found.name, definition.group, 0).group_id
-    places = _places(settings.worker, group)
-    if task is not None:
-        places = {number: stores for number, stores in places.items() if number == task}
+    places = _places(settings.worker, group, task)
     if not places:
         what = f"group {definition.group}" if task is None else f"task {definition.group}/{task}"
         raise InputError(
@@ -151,26 +148,20 @@ def _print(
         print_message("no rows")
 
 
-def _check_state_dir(directory: Path) -> None:
-    if not directory.is_dir():
-        what = "is not a directory" if directory.exists() else "does not exist"
-        raise InputError(
-            f"the state directory {directory} {what}",
-            hint="run this on the worker's machine, or give the worker's --state-dir",
-        )
+def _places(settings: WorkerSettings, group: GroupId, task: int | None = None) -> dict[int, RocksStores]:
+    """Where to read the state of each task, or of `task`. Of several processes' states, the one with the newest entry.
 
-
-def _places(settings: WorkerSettings, group: GroupId) -> dict[int, RocksStores]:
-    """Where to read the state of each task. Of several processes' states, the one with the newest entry."""
+    Raises InputError if there is no state directory, ConfigError if it cannot be read.
+    """
     found: dict[int, tuple[int, RocksStores]] = {}
-    for directory in [settings.state_dir, *sorted(settings.state_dir.glob("process.*"))]:
+    for directory in state_directories(settings.state_dir):
         stores = RocksStores(directory, settings.block_cache_bytes)
-        for path in (directory / group.app / group.group).glob("*"):
-            if path.name.isdigit():
-                task = TaskId(group.app, group.group, int(path.name))
-                seq = _applied_seq(stores, task)
-                if seq > found.get(task.partition, (-1, stores))[0]:
-                    found[task.partition] = seq, stores
+        for number in stores.partitions(group):
+            if task is not None and number != task:
+                continue
+            seq = _applied_seq(stores, TaskId(group.app, group.group, number))
+            if seq > found.get(number, (-1, stores))[0]:
+                found[number] = seq, stores
     return {number: stores for number, (_, stores) in sorted(found.items())}
 
 

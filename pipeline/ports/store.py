@@ -135,7 +135,9 @@ class Stores(Protocol):
         """Open or create a state. Raises CorruptStateError, or ConfigError if another process has it open."""
         ...
 
-    def exists(self, task: TaskId) -> bool: ...
+    def exists(self, task: TaskId) -> bool:
+        """Whether there is a state. Raises ConfigError if its directory cannot be read."""
+        ...
 
     def put_away(self, task: TaskId) -> Callable[[], None]:
         """Detach a state from its directory atomically. The returned function deletes it.

@@ -25,6 +25,7 @@ from typing import NoReturn
 
 from pipeline.errors import ConfigError, InvariantError
 from pipeline.ports import Ending
+from pipeline.rocksdb.errors import disk_hint, why
 from pipeline.rocksdb.forks import Held, in_children
 
 __all__ = ["FATAL_SIGNALS", "CrashFiles", "process_in"]
@@ -179,8 +180,8 @@ class CrashFiles:
 
     def _fail(self, error: OSError) -> NoReturn:
         raise ConfigError(
-            f"cannot use the crash log {self._directory}: {error.strerror}",
-            hint="see that this user may write to the state directory, and that its disk has room",
+            f"cannot use the crash log {self._directory}: {why(self._directory, error)}",
+            hint=disk_hint(self._directory, error),
         ) from error
 
 

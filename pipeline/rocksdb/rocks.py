@@ -21,15 +21,15 @@ from rocksdict import (
     Rdict,
 )
 
-from pipeline.core.names import TaskId
-from pipeline.directories import close_to_others, make_private
-from pipeline.errors import ConfigError
-from pipeline.rocksdb.errors import lock_failure, open_failure
+from pipeline.core.names import GroupId, TaskId
+from pipeline.directories import close_to_others, is_present, make_private
+from pipeline.errors import ConfigError, InputError
+from pipeline.rocksdb.errors import access_failure, lock_failure, open_failure, why
 from pipeline.rocksdb.forks import Held
 from pipeline.rocksdb.snapshots import RocksStaged, put_away, remove_leftovers
 from pipeline.rocksdb.store import RocksStore, RocksView
 
-__all__ = ["CLAIM", "RocksStores", "open_database"]
+__all__ = ["CLAIM", "RocksStores", "open_database", "state_directories"]
 
 CLAIM = ".worker"  # locked by the worker, and contains its process id
 _READ_ONLY_ATTEMPTS = 50
@@ -58,7 +58,7 @@ class RocksStores:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise ConfigError(
-                f"cannot use the state directory {self._root}: {error.strerror} ({error.filename})",
+                f"cannot use the state directory {self._root}: {why(Path(error.filename or path), error)}",
                 hint="choose a directory that this user can write, with --state-dir or worker.state_dir",
             ) from error
         held = Held(file)
@@ -85,15 +85,24 @@ class RocksStores:
     def path(self, task: TaskId) -> Path:
         return self._root / task.app / task.group / str(task.partition)
 
+    def partitions(self, group: GroupId) -> list[int]:
+        """The numbers of the tasks of a group that have a directory here. Raises ConfigError if it cannot be read."""
+        path = self._root / group.app / group.group
+        try:
+            return sorted(int(entry.name) for entry in path.iterdir() if entry.name.isdigit())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise access_failure(f"the states {path} cannot be read", path, error) from error
+
     def open(self, task: TaskId) -> RocksStore:
         """Open or create a state. Raises CorruptStateError, or ConfigError if it is already open or not writable."""
         path = self.path(task)
         try:
             make_private(path)
         except OSError as error:
-            raise ConfigError(
-                f"cannot create the state directory {path} of task {task}: {error.strerror}",
-                hint="set worker.state_dir to a directory that this user can write",
+            raise access_failure(
+                f"cannot create the state directory {path} of task {task}", path, error
             ) from error
         try:
             database = open_database(path, self._cache)
@@ -126,7 +135,12 @@ class RocksStores:
                     raise open_failure(path, task, error) from error
 
     def exists(self, task: TaskId) -> bool:
-        return (self.path(task) / "CURRENT").exists()
+        """Whether there is a state. Raises ConfigError if its directory cannot be read."""
+        path = self.path(task)
+        try:
+            return is_present(path / "CURRENT")
+        except OSError as error:
+            raise _unreadable(path, task, error) from error
 
     def put_away(self, task: TaskId) -> Callable[[], None]:
         """Rename the state's directory and return a function that deletes it. Raises ConfigError if the state is open.
@@ -138,7 +152,12 @@ class RocksStores:
 
     def destroy(self, task: TaskId) -> None:
         """Delete the state. Does nothing if there is none. Raises ConfigError if it is open."""
-        if self.path(task).exists():
+        path = self.path(task)
+        try:
+            present = is_present(path)
+        except OSError as error:
+            raise _unreadable(path, task, error) from error
+        if present:
             self.put_away(task)()
 
     def set_aside(self, task: TaskId) -> str:
@@ -146,14 +165,13 @@ class RocksStores:
         path = self.path(task)
         self._refuse_while_open(task)
         number = 1
-        while (target := path.with_name(f"{path.name}.aside-{number}")).exists():
-            number += 1
         try:
+            while is_present(target := path.with_name(f"{path.name}.aside-{number}")):
+                number += 1
             path.rename(target)
         except OSError as error:
-            raise ConfigError(
-                f"cannot set the state {path} of task {task} aside: {error.strerror}",
-                hint="see that this user may write to the state directory, and that its disk has room",
+            raise access_failure(
+                f"cannot set the state {path} of task {task} aside", path.parent, error
             ) from error
         return str(target)
 
@@ -169,20 +187,47 @@ class RocksStores:
         """
         path = self.path(task)
         mine = self._open.get(path)
-        if (mine is not None and not mine.closed) or _locked(path):
+        try:
+            held = (mine is not None and not mine.closed) or _locked(path)
+        except OSError as error:
+            raise _unreadable(path, task, error) from error
+        if held:
             raise lock_failure(path, task)
 
 
-def _locked(path: Path) -> bool:
-    """Whether another process holds RocksDB's lock."""
+def state_directories(root: Path) -> list[Path]:
+    """The state directory, and those that `--processes` makes in it.
+
+    Raises InputError if it is not a directory, ConfigError if it cannot be read.
+    """
     try:
-        with (path / "LOCK").open("r+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return [root, *sorted(entry for entry in root.iterdir() if entry.name.startswith("process."))]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = "does not exist" if isinstance(error, FileNotFoundError) else "is not a directory"
+        raise InputError(
+            f"the state directory {root} {what}",
+            hint="run this on the worker's machine, or give the worker's --state-dir",
+        ) from error
+    except OSError as error:
+        raise access_failure(f"the state directory {root} cannot be read", root, error) from error
+
+
+def _locked(path: Path) -> bool:
+    """Whether another process holds RocksDB's lock. Raises OSError if the lock file cannot be opened."""
+    try:
+        file = (path / "LOCK").open("r+b")
     except FileNotFoundError:
         return False
-    except OSError:
-        return True
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
     return False
+
+
+def _unreadable(path: Path, task: TaskId, error: OSError) -> ConfigError:
+    return access_failure(f"the state {path} of task {task} cannot be read", path, error)
 
 
 _ROWS = "default"  # the name of RocksDB's default column family
@@ -200,7 +245,7 @@ def open_database(path: Path, cache: Cache, access: AccessType | None = None) ->
     and no filter, so each state would have its own cache and no filters.
     """
     options = _options(cache)
-    families = {_ROWS: options} if (path / "CURRENT").exists() else None
+    families = {_ROWS: options} if is_present(path / "CURRENT") else None
     if access is None:
         return Rdict(str(path), options, column_families=families)
     return Rdict(str(path), options, column_families=families, access_type=access)

@@ -10,12 +10,15 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rocksdict import AccessType, Checkpoint, Options, Rdict
 
+from pipeline.directories import is_present
 from pipeline.errors import ConfigError, CorruptStateError, InvariantError
 from pipeline.ports import SnapshotFile
+from pipeline.rocksdb.errors import access_failure, disk_hint, why
 
 __all__ = ["RocksSnapshot", "RocksStaged", "put_away", "remove_leftovers", "take_snapshot"]
 
@@ -95,10 +98,7 @@ class RocksStaged:
             shutil.rmtree(self._path, ignore_errors=True)
             self._path.mkdir(parents=True)
         except OSError as error:
-            raise ConfigError(
-                f"cannot create the directory {self._path}: {error.strerror}",
-                hint="make worker.state_dir writable and free some space",
-            ) from error
+            raise access_failure(f"cannot create the directory {self._path}", self._path, error) from error
 
     def write(self, name: str, content: Iterable[bytes]) -> None:
         """Write one complete file, without fsync: after a crash of the machine, a damaged state is restored again."""
@@ -119,9 +119,9 @@ class RocksStaged:
 
     def install(self) -> None:
         """Rename it to the directory of the state."""
-        if (self._state / "CURRENT").exists():
-            raise InvariantError(f"{self._state} is replaced by a state from elsewhere")
         try:
+            if is_present(self._state / "CURRENT"):
+                raise InvariantError(f"{self._state} is replaced by a state from elsewhere")
             # A failed open may have left a directory without a state.
             shutil.rmtree(self._state, ignore_errors=True)
             self._path.rename(self._state)
@@ -142,14 +142,11 @@ def put_away(state: Path) -> Callable[[], None]:
     place = state.parent / _PUT_AWAY
     try:
         place.mkdir(exist_ok=True)
-        while (target := place / f"{state.name}-{next(_numbers)}").exists():
+        while is_present(target := place / f"{state.name}-{next(_numbers)}"):
             pass  # left by an earlier process
         state.rename(target)
     except OSError as error:
-        raise ConfigError(
-            f"cannot move the state {state} away: {error.strerror}",
-            hint="see that this user may write to the state directory, and that its disk has room",
-        ) from error
+        raise access_failure(f"cannot move the state {state} away", place, error) from error
 
     def remove() -> None:
         try:
@@ -158,7 +155,7 @@ def put_away(state: Path) -> Callable[[], None]:
             shutil.rmtree(target)
         except OSError as error:
             raise ConfigError(
-                f"cannot remove the state {target}, which is not needed any more: {error.strerror}",
+                f"cannot remove the state {target}, which is not needed any more: {why(target, error)}",
                 hint="the next start of this worker tries again",
             ) from error
 
@@ -174,14 +171,18 @@ def _sync(directory: Path) -> None:
 
 
 def remove_leftovers(app_directory: Path) -> None:
-    """Delete the leftovers of other processes. The caller must have claimed the directory."""
+    """Delete the leftovers of other processes. The caller must have claimed the directory.
+
+    A directory that cannot be read keeps its leftovers. Its tasks report it when they are restored.
+    """
     for name in (_SNAPSHOTS, _STAGED, _PUT_AWAY):
-        for path in app_directory.glob(f"*/{name}"):
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            for path in app_directory.glob(f"*/{name}"):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_failure(path: Path, error: OSError) -> CorruptStateError:
     return CorruptStateError(
-        f"{path} cannot be written: {error.strerror}",
-        hint="free space on that disk and start the worker again",
+        f"{path} cannot be written: {why(path, error)}",
+        hint=disk_hint(path, error),
     )

@@ -91,7 +91,7 @@ class StateCleanup:
         for task, since_s in self._since_s.items():
             if now - since_s < self._delay_s:
                 continue
-            if not self._environment.stores.exists(task):
+            if not self._has_state(task):
                 self._since_s[task] = math.inf
                 continue
             owner = roster.owners[task]
@@ -100,6 +100,16 @@ class StateCleanup:
             )  # 1
             self._look = _OwnerCheck(task, owner, agrees)
             return
+
+    def _has_state(self, task: TaskId) -> bool:
+        """Whether there is a state to remove. One that cannot be read stays, and is logged once."""
+        try:
+            return self._environment.stores.exists(task)
+        except PipelineError as error:
+            self._environment.log.warning(
+                "local_state_not_deleted", **task_fields(task), **error_fields(error)
+            )
+            return False
 
     def _put_away(self, look: _OwnerCheck, here: Collection[TaskId], roster: Roster) -> None:
         task, log = look.task, self._environment.log

@@ -229,6 +229,17 @@ def _traces(tasks: list[TaskId], environment: Environment) -> list[str]:
     return traces
 
 
+def _has_state(task: TaskId, environment: Environment) -> bool:
+    """Whether the state exists. A state that cannot be read is not a proof: the journal is read instead.
+
+    The restore of that task then fails with the error, and the other tasks run.
+    """
+    try:
+        return environment.stores.exists(task)
+    except ConfigError:
+        return False
+
+
 def _are_known(where: str, tasks: list[TaskId], environment: Environment, known: set[TaskId]) -> bool:
     """Whether the genesis of each task was read, in several attempts, because a broker may give an old answer or none.
 
@@ -279,7 +290,7 @@ def _look(
 ) -> GenesisPlan:
     """Read with a new reader; adds to `known`. Raises StaleReadError if it does not see the barrier's offset."""
     # A local state was restored from this journal. The restore that follows compares the two.
-    known.update(filter(environment.stores.exists, tasks))
+    known.update(task for task in tasks if _has_state(task, environment))
     written = len(known)
     # A partition whose first record is the barrier was empty.
     open_ones = [task for task in tasks if task not in known and ends.get(task.journal) != 0]

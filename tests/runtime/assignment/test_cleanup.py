@@ -132,6 +132,27 @@ def test_a_state_that_is_open_somewhere_is_kept_and_said_so() -> None:
     assert states(fleet, a) == {task.partition for task in a.live}
 
 
+def test_a_state_that_cannot_be_read_is_kept_and_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of another worker's task must not end this worker."""
+    fleet = moved()
+    a = fleet.nodes[0]
+    away = states(fleet, a) - {task.partition for task in a.live}
+    unreadable = TaskId("sums", "main", min(away))
+    exists = a.stores.exists
+
+    def denied(task: TaskId) -> bool:
+        if task == unreadable:
+            raise ConfigError(f"the state of task {task} cannot be read: Permission denied")
+        return exists(task)
+
+    monkeypatch.setattr(a.stores, "exists", denied)
+    fleet.run(DELAY_S + 15.0)
+    [said] = a.log_events("local_state_not_deleted")
+    assert "Permission denied" in str(said["message"])
+    monkeypatch.undo()
+    assert states(fleet, a) == {task.partition for task in a.live} | {unreadable.partition}
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_removals_in_a_troubled_fleet_lose_no_record(seed: int) -> None:
     """States vanish while tasks come and go, workers are killed, paused and started again."""

@@ -47,6 +47,14 @@ class TroubledBench(Workbench):
             "--state-dir", str(self.state_dir), *arguments,
         )  # fmt: skip
 
+    def restricted_worker(self) -> subprocess.Popen[bytes]:
+        """Start a worker of the fixed app to which file permissions apply, also where the tests run as root."""
+        return self._spawn(
+            "-m", "tests.support.unprivileged",
+            "-m", "pipeline", "worker", "tests.support.kafka.sums:app", "--kafka", self.servers,
+            "--state-dir", str(self.state_dir),
+        )  # fmt: skip
+
     def refused(self) -> subprocess.CompletedProcess[str]:
         """Run a start of the fixed app that must fail, without a stack trace."""
         done = self.command(

@@ -87,12 +87,11 @@ def test_a_state_directory_that_cannot_be_written_is_named_with_the_setting(trou
     troubled.finish()
 
 
-@pytest.mark.parametrize("blocked", ["task", "group"])
-def test_an_unreadable_state_stops_only_its_tasks(troubled: TroubledBench, blocked: str) -> None:
+def test_an_unreadable_state_stops_only_its_task(troubled: TroubledBench) -> None:
     """The other tasks continue, and the error has the directory, the user and the permissions."""
     troubled.send(100)
     troubled.finish()
-    directory = _files(troubled) if blocked == "task" else _files(troubled).parent
+    directory = _files(troubled)
     directory.chmod(0o000)
     try:
         worker = troubled.restricted_worker()
@@ -100,10 +99,8 @@ def test_an_unreadable_state_stops_only_its_tasks(troubled: TroubledBench, block
         assert f"{directory} has mode 0000" in failed["message"]
         assert "this process runs as" in failed["message"]
         assert failed["hint"].startswith("give user")
-        if blocked == "task":
-            troubled.wait_for_event("task_live", times=2 * troubled.partitions * len(troubled.groups) - 1)
-            troubled.stop(worker)
-        worker.wait(60)
+        troubled.wait_for_event("task_live", times=2 * troubled.partitions * len(troubled.groups) - 1)
+        troubled.stop(worker)
         assert "Traceback" not in troubled.log.read_text()
     finally:
         directory.chmod(0o700)

@@ -6,11 +6,11 @@ Pure, and below everything that reads names from people: settings, commands, top
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pipeline.errors import ConfigError
 
-__all__ = ["closest", "did_you_mean", "no_topic"]
+__all__ = ["closest", "did_you_mean", "no_topic", "topic_hint"]
 
 _SIMILARITY = 0.6  # difflib's ratio: below it, unrelated names are suggested
 
@@ -38,7 +38,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def no_topic(name: str, known: Iterable[str]) -> ConfigError:
     """The error for a topic that the cluster does not have. `known`: the topics that it has."""
+    suggestion = did_you_mean(name, known)
     return ConfigError(
-        f"there is no topic {name!r}{did_you_mean(name, known)}",
-        hint=f"declare it in topics/{name}.yaml and run: pipeline topics apply",
+        f"there is no topic {name!r}{suggestion}", hint=topic_hint([name], named=bool(suggestion))
     )
+
+
+def topic_hint(names: Sequence[str], *, named: bool) -> str:
+    """What to do about missing topics. `named`: the message suggests another name, which is the likely mistake."""
+    first = "correct the name. If it is correct, " if named else ""
+    files = ", ".join(f"topics/{name}.yaml" for name in names)
+    return f"{first}declare {'it' if len(names) == 1 else 'them'} in {files} and run: pipeline topics apply"

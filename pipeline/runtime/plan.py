@@ -16,6 +16,7 @@ from pipeline.api.topic_limits import RECORD_OVERHEAD_BYTES, accepted_by
 from pipeline.core.dedup import topic_tag
 from pipeline.core.journal_format import Identity, InputFacts
 from pipeline.core.names import GroupId, TaskId, TopicPartition
+from pipeline.core.suggestions import did_you_mean, topic_hint
 from pipeline.errors import ConfigError
 from pipeline.ports import Clock, TopicInfo
 from pipeline.runtime.dead_letter_topics import dead_letter_topics, wants_letters
@@ -97,10 +98,7 @@ def plan_groups(
     topics = environment.cluster.describe(list(app.topics))
     missing = [name for name in app.topics if name not in topics]
     if missing:
-        raise ConfigError(
-            f"app {app.name}: the cluster has no topic {', '.join(missing)}",
-            hint="declare it in topics/ and run: pipeline topics apply",
-        )
+        raise _missing(app, missing, environment)
     letters = dead_letter_topics(groups, environment.cluster)
     placed_by = {name: topics[name].partitions for name in app.topics}
     plans = [
@@ -117,6 +115,16 @@ def plan_groups(
     return plans, {
         topic: sender_of(topic, topics[topic.name], environment.clock) for topic in app.topics.values()
     }
+
+
+def _missing(app: DeclaredApp, missing: Sequence[str], environment: Environment) -> ConfigError:
+    """The error for topics that the cluster does not have, with similar names of topics that it has."""
+    known = [name for name in environment.cluster.topics() if name not in missing]
+    found = [f"{name}{did_you_mean(name, known)}" for name in missing]
+    return ConfigError(
+        f"app {app.name}: the cluster has no topic {', '.join(found)}",
+        hint=topic_hint(missing, named=found != list(missing)),
+    )
 
 
 class TopicChange(NamedTuple):

@@ -29,4 +29,7 @@ def test_the_error_for_a_missing_topic_says_how_to_declare_it() -> None:
     """Every command that takes a topic gives the same answer."""
     error = no_topic("flight", KNOWN)
     assert error.message == "there is no topic 'flight'; did you mean 'flights'?"
-    assert error.hint == "declare it in topics/flight.yaml and run: pipeline topics apply"
+    assert error.hint == (
+        "correct the name. If it is correct, declare it in topics/flight.yaml and run: pipeline topics apply"
+    )
+    assert no_topic("xyz", KNOWN).hint == "declare it in topics/xyz.yaml and run: pipeline topics apply"

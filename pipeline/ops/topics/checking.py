@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from pipeline.core.suggestions import did_you_mean, topic_hint
 from pipeline.errors import ConfigError
 from pipeline.ops.topics.declarations import (
     WHAT_IS_DECLARED,
@@ -26,8 +27,8 @@ def check_topics(
 ) -> None:
     """Compare the topics of an app that the directory declares with the cluster.
 
-    Another setting, or a topic without a declaration, is logged as a warning. A topic that the cluster does not have is
-    ignored: the start reports it. If the directory has no declaration, no topic is compared.
+    Another setting, or a topic without a declaration, is logged as a warning. A declared topic that the cluster does
+    not have is ignored: the start reports it. If the directory has no declaration, no topic is compared.
 
     Args:
         topics: The topics of the app.
@@ -38,14 +39,16 @@ def check_topics(
 
     Raises:
         ConfigError: The number of partitions differs, because keys would be in other partitions than readers expect; a
-            topic is declared as deleted; or a file is not valid.
+            topic is declared as deleted; a topic is neither in the cluster nor declared; or a file is not valid.
     """
     if not any(path.suffix in {".yaml", ".yml"} for path in directory.iterdir()):
         return
     infos = cluster.describe(list(topics))
     for name in topics:
-        path = _file(name, directory, log)
         info = infos.get(name)
+        if info is None and declaration_file(name, directory) is None:
+            raise _unknown(name, directory, cluster)
+        path = _file(name, directory, log)
         if path is None or info is None:
             continue
         topic = _declared(name, path)
@@ -95,6 +98,15 @@ def _file(name: str, directory: Path, log: Logger) -> Path | None:
             "topic_not_declared", topic=name, hint=f"pipeline topics export --dir {directory} --topic {name}"
         )
     return path
+
+
+def _unknown(name: str, directory: Path, cluster: Cluster) -> ConfigError:
+    declared = [path.stem for path in directory.iterdir() if path.suffix in {".yaml", ".yml"}]
+    suggestion = did_you_mean(name, sorted({*cluster.topics(), *declared}))
+    return ConfigError(
+        f"the topic {name} of this app is neither in the cluster nor declared in {directory}{suggestion}",
+        hint=topic_hint([name], named=bool(suggestion)),
+    )
 
 
 def _declared(name: str, path: Path) -> TopicDeclaration:

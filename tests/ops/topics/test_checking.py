@@ -29,6 +29,23 @@ def test_topics_as_declared_are_not_reported(case: Case, tmp_path: Path) -> None
     assert _check(case, tmp_path, "orders", "missing") == []
 
 
+@pytest.mark.parametrize("place", ["cluster", "declarations"])
+def test_a_misspelled_topic_gets_the_similar_name(case: Case, tmp_path: Path, place: str) -> None:
+    """A warning with a command to export a topic that does not exist would hide the mistake."""
+    if place == "cluster":
+        case.create("users")
+    (tmp_path / ("other.yaml" if place == "cluster" else "users.yaml")).touch()
+    with pytest.raises(ConfigError) as refused, capture_logs() as said:
+        check_topics(["usres"], tmp_path, case.cluster, structlog.get_logger())
+    assert said == []
+    assert refused.value.message == (
+        f"the topic usres of this app is neither in the cluster nor declared in {tmp_path}; did you mean 'users'?"
+    )
+    assert refused.value.hint == (
+        "correct the name. If it is correct, declare it in topics/usres.yaml and run: pipeline topics apply"
+    )
+
+
 def test_another_number_of_partitions_ends_the_start(case: Case, tmp_path: Path) -> None:
     """The author of the file expects the keys in other partitions."""
     case.create("orders", 6)

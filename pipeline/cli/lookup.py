@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError, PipelineError
 __all__ = ["find_app"]
 
 _PACKAGE = Path(__file__).parents[1]
+_MOST_FILES = 200  # that are parsed for a hint
 
 
 def find_app(target: str) -> DeclaredApp:
@@ -34,11 +35,16 @@ def find_app(target: str) -> DeclaredApp:
     value: object = module
     for part in attribute.split("."):
         if not hasattr(value, part):
-            raise ConfigError(f"module {module_name} has no {attribute}", hint=_apps_of(module, attribute))
+            raise ConfigError(
+                f"module {module_name} has no {attribute}{_where_it_is(module)}",
+                hint=_apps_of(module, attribute),
+            )
         value = getattr(value, part)
     if not isinstance(value, App):
         what = f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
-        raise ConfigError(f"{target} is {what}, and not an App", hint=_apps_of(module, attribute))
+        raise ConfigError(
+            f"{target} is {what}, and not an App{_where_it_is(module)}", hint=_apps_of(module, attribute)
+        )
     return declared_app(value)
 
 
@@ -69,6 +75,29 @@ def _apps_in_source(module: str) -> list[str]:
         for target in line.targets
         if isinstance(target, ast.Name) and ast.unparse(line.value.func) in {"App", "pipeline.App"}
     ]
+
+
+def _apps_nearby(module: str, meant: str) -> str | None:
+    """MODULE:APP of the file in the working directory that has an App and is most like the module."""
+    found = {file.stem: _apps_in_source(file.stem) for file in sorted(Path.cwd().glob("*.py"))[:_MOST_FILES]}
+    others = [name for name, apps in found.items() if apps and name != module]
+    nearest = closest(module, others, similarity=0)
+    return f"{nearest}:{closest(meant, found[nearest], similarity=0)}" if nearest else None
+
+
+def _where_it_is(module: ModuleType) -> str:
+    """The end of a message: the file that was imported, and a file of the working directory that it hides."""
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return ""
+    parts = Path(*module.__name__.split("."))
+    hidden = [
+        path
+        for path in (parts.with_suffix(".py"), parts / "__init__.py")
+        if path.exists() and path.resolve() != Path(file).resolve()
+    ]
+    text = f"; it was imported from {_relative(file)}"
+    return f"{text}, which hides ./{hidden[0]}: rename ./{hidden[0]}" if hidden else text
 
 
 def _imported(name: str) -> ModuleType:
@@ -117,5 +146,6 @@ def _relative(file: str) -> str:
 def _apps_of(module: ModuleType, meant: str) -> str:
     found = [name for name, item in vars(module).items() if isinstance(item, App)]
     if not found:
-        return f"module {module.__name__} has no App"
+        nearby = _apps_nearby(module.__name__, meant)
+        return f"module {module.__name__} has no App" + (f". Did you mean {nearby}?" if nearby else "")
     return f"try {module.__name__}:{closest(meant, found, similarity=0) or found[0]}"

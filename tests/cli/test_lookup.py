@@ -91,3 +91,31 @@ def test_a_mistyped_target_is_answered_with_the_next_thing_to_try(
         find_app(target)
     assert error in refused.value.message
     assert hint in (refused.value.hint or "")
+
+
+def test_an_installed_module_of_that_name_is_named(tmp_path: Path, here: None) -> None:
+    """The library of the same name is on the Python path before the working directory."""
+    (tmp_path / "clicks.py").write_text(APP)
+    (tmp_path / "unlike.py").write_text(APP)
+    with pytest.raises(ConfigError) as refused:
+        find_app("click:app")
+    assert refused.value.message.startswith("module click has no app; it was imported from /")
+    assert refused.value.message.endswith("/click/__init__.py")
+    assert refused.value.hint == "module click has no App. Did you mean clicks:app?"
+
+
+def test_a_file_that_an_installed_module_hides_is_named(tmp_path: Path, here: None) -> None:
+    """The user looks at a file that is never imported."""
+    (tmp_path / "click.py").write_text(APP)
+    with pytest.raises(ConfigError) as refused:
+        find_app("click:app")
+    assert refused.value.message.endswith("/click/__init__.py, which hides ./click.py: rename ./click.py")
+    assert refused.value.hint == "module click has no App"
+
+
+def test_a_module_of_the_directory_is_named_by_its_file(tmp_path: Path, here: None) -> None:
+    """It does not hide itself."""
+    (tmp_path / "nothing.py").write_text("")
+    with pytest.raises(ConfigError) as refused:
+        find_app("nothing:app")
+    assert refused.value.message == "module nothing has no app; it was imported from nothing.py"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,6 +11,7 @@ from secrets import token_hex
 from typing import Any
 
 from pipeline.databases.sql import POSITIONS, POSITIONS_DDL, SqlSession, quoted, quoted_column
+from pipeline.directories import access, this_user
 from pipeline.errors import (
     ConfigError,
     FatalTaskError,
@@ -32,7 +34,13 @@ _ABOUT_ROWS = {
     sqlite3.SQLITE_TOOBIG,
     sqlite3.SQLITE_RANGE,
 }
-_FILE = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL}
+_FILE = {
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -41,6 +49,7 @@ class SqliteSession(SqlSession):
 
     def __init__(self, path: Path, place: str) -> None:
         self._place = place
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
@@ -52,6 +61,12 @@ class SqliteSession(SqlSession):
                 hint="choose a file in a directory that this user can write",
                 refused=True,
             ) from error
+        # SQLite opens such a file for reading, and would report it at the first write of each task.
+        if path.exists() and not os.access(path, os.W_OK):
+            self.close()
+            raise SinkUnreachableError(
+                f"{place} cannot be written: {self._access()}", hint=self._access_hint(), refused=True
+            )
 
     @property
     def positions(self) -> str:
@@ -172,7 +187,13 @@ class SqliteSession(SqlSession):
         except OverflowError as error:  # an integer of more than 64 bits
             raise RejectedRowsError(str(error)) from error
 
-    def _translation(self, error: sqlite3.Error) -> PipelineError:
+    def _access(self) -> str:
+        return f"{access(self._path)}, {access(self._path.parent)}; this process runs as {this_user()}"
+
+    def _access_hint(self) -> str:
+        return f"give user {this_user()} write access to the file and its directory, where SQLite creates its journal"
+
+    def _translation(self, error: sqlite3.Error) -> PipelineError:  # noqa: PLR0911 - one reaction for each return
         code = getattr(error, "sqlite_errorcode", None)
         text = f"{self._place}: {error}"
         if code is None:  # a parameter without a type in SQLite, or a closed connection
@@ -182,8 +203,10 @@ class SqliteSession(SqlSession):
             return RejectedRowsError(str(error))
         if primary in _BUSY:
             return RetriableError(text)
+        if primary in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+            return SinkUnreachableError(f"{text} ({self._access()})", hint=self._access_hint(), refused=True)
         if primary in _FILE:
-            return SinkUnreachableError(text, hint="look at the disk and the file's directory")
+            return SinkUnreachableError(text, hint="check the disk and the file's directory")
         if primary in _DAMAGED:
             return FatalTaskError(text, hint="restore the file from a backup: its positions come with it")
         return ConfigError(text, hint="compare the sink with the table that the database has")

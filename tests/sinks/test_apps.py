@@ -217,6 +217,7 @@ def test_a_column_that_the_table_does_not_have_stops_the_task_whatever_its_polic
         HandlerError, match="row returned the column typo, which the table does not have"
     ) as caught:
         driver.run()
+    assert caught.value.message.count(str(path)) == 1
     assert caught.value.hint == "its columns: id, n"
 
 

@@ -373,6 +373,7 @@ class SinkTask:
         final = ours or isinstance(error, LEAVING) or (isinstance(error, NativeCrash) and not error.proven)
         where = f"{record.topic()}[{record.partition()}] offset {record.offset()}"
         reason = error.message if isinstance(error, PipelineError) else error_text(error)
+        reason = reason.removeprefix(f"{outlet.maker.sink}: ")
         if outlet.on_error == "skip" and not final:
             self.rejected.skipped += 1
             self._run.environment.log.warning(

@@ -59,6 +59,8 @@ class DeclaredApp:
             resolve_key(key, where, tombstones=True),
             resolve_value(value, codec, where, tombstones=True),
             self._checked(dedup, where),
+            key_type=key,
+            value_type=value,
         )
         self.topics[name] = topic
         return topic

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from pipeline.api.annotations import check_annotations, described
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.sinks import Sink
 from pipeline.errors import ConfigError
@@ -72,16 +73,18 @@ def check_retries(group: str, binding: Binding) -> None:
         )
 
 
-def check_function(group: str, function: Callable[..., None]) -> None:
-    """Raise ConfigError if `function` cannot be a handler."""
+def check_function(group: str, binding: Binding) -> None:
+    """Raise ConfigError if the function of `binding` cannot be a handler of its topic."""
+    function = binding.function
     if not callable(function):
         raise ConfigError(f"group {group}: the handler {function!r} is not a function")
     if any(kind(function) for kind in _BODY_DOES_NOT_RUN):
         raise ConfigError(
-            f"group {group}: {function.__qualname__} is async or a generator; a handler must be a plain function",
+            f"group {group}: {described(function)} is async or a generator; a handler must be a plain function",
             hint="write it as def handle(event, ctx)",
         )
     _check_arguments(group, function)
+    check_annotations(group, binding.topic, function, batch=binding.batch)
 
 
 def _check_arguments(group: str, function: Callable[..., None]) -> None:
@@ -93,8 +96,8 @@ def _check_arguments(group: str, function: Callable[..., None]) -> None:
     try:
         signature.bind(None, None)
     except TypeError as error:
-        name = getattr(function, "__qualname__", repr(function))
         raise ConfigError(
-            f"group {group}: {name}{signature} cannot be called with an event (or a batch) and a context: {error}",
+            f"group {group}: {described(function)} cannot be called with an event (or a batch) and a context: {error}; "
+            f"its parameters are {signature}",
             hint="give it two parameters, as in def handle(event, ctx)",
         ) from None

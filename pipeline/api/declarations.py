@@ -106,17 +106,26 @@ class Topic(Generic[K, V]):
 
 
 class DeclaredTopic(Topic[K, V]):
-    """A topic with its codecs."""
+    """A topic with its codecs. `key_type` and `value_type`: the declared types, to compare with annotations."""
 
-    __slots__ = ("dedup", "key", "value")
+    __slots__ = ("dedup", "key", "key_type", "value", "value_type")
 
     def __init__(
-        self, name: str, key: KeyCodec[K], value: ValueCodec[V], dedup: Dedup[K, V] | None = None
+        self,
+        name: str,
+        key: KeyCodec[K],
+        value: ValueCodec[V],
+        dedup: Dedup[K, V] | None = None,
+        *,
+        key_type: Any = Any,
+        value_type: Any = Any,
     ) -> None:
         self._name = name
         self.key = key
         self.value = value
         self.dedup = dedup
+        self.key_type = key_type
+        self.value_type = value_type
 
 
 def declared_topic(topic: Topic[K, V]) -> DeclaredTopic[K, V]:

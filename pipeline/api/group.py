@@ -287,7 +287,7 @@ class Group:
     def _bind(self, binding: Binding) -> None:
         if self._sinks:
             raise self._mixed("a handler")
-        check_function(self.name, binding.function)
+        check_function(self.name, binding)
         if binding.on_error not in {"stop", "skip", "dead_letter"}:
             raise ConfigError(
                 f"group {self.name}: on_error is {binding.on_error!r}; it must be stop, skip or dead_letter"

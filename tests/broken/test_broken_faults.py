@@ -95,7 +95,7 @@ ROWS = [
     Broken(
         "a variable that nothing reads is ignored",
         pipeline.config.load_settings,
-        "    refuse_unknown_variables(environ, _variables())\n",
+        "    refuse_unknown_variables(environ, _variables(environ))\n",
         "",
         "tests/test_config.py misspelt_variable",
     ),

@@ -54,7 +54,7 @@ ROWS = [
     Broken(
         "a variable of a Kubernetes service becomes a property of the client",
         pipeline.config._is_connection_variable,
-        " and not is_service_link(variable)",
+        " and not names_a_service(variable)",
         "",
         "tests/test_config.py left_alone",
     ),

@@ -67,7 +67,14 @@ class AdminRequests:
         require_listener(self._servers)
         if self._wait_at_start.seconds > 0:
             # A container engine or a proxy may listen before Kafka itself does.
-            self._answer(self._client.describe_cluster(request_timeout=self._timeout_s), "cluster")
+            try:
+                self._answer(self._client.describe_cluster(request_timeout=self._timeout_s), "cluster")
+            except UnreachableError as error:
+                raise UnreachableError(
+                    f"a program listens at {self._servers}, and does not answer as Kafka",
+                    hint="check the address. If it is right, Kafka may still be starting, or security.protocol in "
+                    "[kafka] differs from that of the listener",
+                ) from error
 
     @property
     def _timeout_s(self) -> float:

@@ -77,6 +77,8 @@ _GRANT = (
 _LOGIN = frozenset(
     {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}  # noqa: SLF001
 )
+# The client's text for these names only its own functions and codes.
+_NO_ANSWERS = frozenset({KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE})  # noqa: SLF001
 _REFUSED = frozenset(
     {
         KafkaError._AUTHENTICATION,  # noqa: SLF001
@@ -283,8 +285,8 @@ def request_failure(error: KafkaError, what: str, needs: str = "") -> PipelineEr
 
     `needs`: the permission that the request needs.
     """
-    reason = f"{what}: {error.str()} ({error.name()})"
     code = error.code()
+    reason = f"{what}: no answer" if code in _NO_ANSWERS else f"{what}: {error.str()} ({error.name()})"
     if code in _DENIED:
         return denied(error, what, needs)
     if code in _REFUSED:

@@ -130,6 +130,21 @@ def test_a_command_says_what_it_waits_for_and_for_how_long(
     ]
 
 
+def test_a_program_that_is_not_kafka_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time-out of the client's request reads as if Kafka were slow."""
+    monkeypatch.setattr("pipeline.kafka.admin.REQUEST_TIMEOUT_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        servers = f"127.0.0.1:{listening.getsockname()[1]}"
+        settings = KafkaSettings(bootstrap_servers=servers)
+        with (
+            closing(KafkaCluster(settings, _Wait(0.1))) as cluster,
+            pytest.raises(UnreachableError) as caught,
+        ):
+            cluster.cluster_id()
+    assert caught.value.message.startswith(f"a program listens at {servers}, and does not answer as Kafka")
+    assert "Local:" not in caught.value.message
+
+
 class _Wait(NoWait):
     """Remembers what it was told."""
 

@@ -14,6 +14,7 @@ from pipeline.cli.journals import TaskOption
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import KafkaOption, counted, print_json, print_message
 from pipeline.cli.past import AppOption, StoreOption, open_past, require_app
+from pipeline.cli.table_origin import asked_of_kafka, read_line
 from pipeline.cli.table_past import past_rows, print_history
 from pipeline.cli.table_rows import find_table, json_text, rows_of
 from pipeline.cli.tables import Cell, Column, print_table
@@ -63,7 +64,7 @@ def show(
 ) -> None:
     """Show the rows of a table from the state directory of this machine, also while the worker runs.
 
-    Rows of a task that has moved to another worker are outdated. `pipeline status` shows the worker of each task.
+    Standard error names the tasks that were read, those whose state is elsewhere or out of date, and their workers.
     With --at, the rows are restored from the checkpoint store and the journal, on any machine, into a temporary
     directory. The app is not disturbed.
     """
@@ -78,21 +79,30 @@ def show(
         return
     found = find_app(target)
     definition = find_table(found, table)
-    settings = load_settings({"state_dir": state_dir})
+    settings = load_settings({"state_dir": state_dir, "bootstrap_servers": kafka})
     group = TaskId(found.name, definition.group, 0).group_id
     places = _places(settings.worker, group, task)
     if not places:
         what = f"group {definition.group}" if task is None else f"task {definition.group}/{task}"
         raise InputError(
             f"the state directory {settings.worker.state_dir} has no state of {what}",
-            hint="give the worker's --state-dir. A table exists after the first run of a worker",
+            hint="give the worker's --state-dir, or restore the rows from Kafka: --at TIME, as in "
+            "--at 2026-01-31T00:00:00Z. A table exists after the first run of a worker",
         )
     missing = InputError(
         f"table {definition.name} has no key {key!r} in the state of this machine",
         hint=f"show some keys: pipeline table show {table} --app {app} --max 5. Keys of other workers' tasks are "
         "on their machines",
     )
-    _print(_rows(group, definition, places, key), limit, None if key is None else missing, json=json)
+    applied = {number: _applied_seq(stores, TaskId(*group, number)) for number, stores in places.items()}
+    try:
+        _print(_rows(group, definition, places, key), limit, None if key is None else missing, json=json)
+    finally:
+        for line in (
+            read_line(group, applied, settings.worker.state_dir),
+            *asked_of_kafka(group, applied, task, settings.kafka),
+        ):
+            print_message(line)
 
 
 @table_app.command()

@@ -57,6 +57,16 @@ def test_a_row_is_shown_and_one_that_is_not_there_is_an_error(pipeline: Run, sta
         assert "table totals has no key 'BB'" in missing.stderr
 
 
+def test_rows_are_shown_without_kafka_and_their_origin_is_named(pipeline: Run, state: Path) -> None:
+    """Rows are needed most in an outage, when it is unknown whether they are current."""
+    shown = pipeline(*SHOW, *APP, "--json", "--kafka", "127.0.0.1:1", code=0)
+    assert [json.loads(line)["key"] for line in shown.stdout.splitlines()] == ["AA"]
+    assert shown.stderr.splitlines() == [
+        "read from .pipeline/state: task 0 (entry 2) of delays/main",
+        "unknown whether these rows are current and complete: no Kafka at 127.0.0.1:1 (connection refused)",
+    ]
+
+
 def test_a_wrong_state_directory_is_reported(pipeline: Run, state: Path) -> None:
     """The command was run somewhere else than the worker, most often."""
     absent = pipeline(*SHOW, *APP, "--state-dir", "elsewhere", code=1).stderr

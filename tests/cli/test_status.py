@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from io import StringIO
+from typing import Any
 
 import pytest
 import typer
 from rich.console import Console, Group
 
+from pipeline.cli import status as cli_status
 from pipeline.cli.status import print_safety
 from pipeline.cli.status_screen import Space, screen
 from pipeline.core.dead_letter_count import OpenLetters
@@ -16,6 +18,8 @@ from pipeline.core.problem import Problem
 from pipeline.runtime.status import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 from pipeline.runtime.status.problems import letter_problems, problems_of
+from pipeline.testing.memory_broker import MemoryBroker
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 
 NOW_MS = 1_800_000_000_000
 SMALL, LARGE = Space(80, 24), Space(120, 40)
@@ -210,6 +214,21 @@ def test_all_tasks_are_shown_with_values_below_their_headings() -> None:
         name: row[: heading.index(name) + len(name)].endswith(f" {value}") for name, value in numbers.items()
     } == dict.fromkeys(numbers, True)
     assert len(shown(troubled(), tasks=True)) > 120
+
+
+@pytest.mark.parametrize(("given", "named"), [("orders.app:app", "orders.app:app"), ("orders", "MODULE:APP")])
+def test_next_steps_name_the_app_as_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, given: str, named: str
+) -> None:
+    """A step that can be copied is taken at once."""
+    problem = Problem("no worker of orders is alive", "start one: pipeline worker MODULE:APP")
+    found = AppStatus("orders", [], [], [problem])
+    monkeypatch.setattr(cli_status, "app_named", lambda _: "orders")
+    monkeypatch.setattr(cli_status, "read_status", lambda *_: found)
+    broker = MemoryBroker()
+    reading: Any = cli_status._Reading
+    read = reading(given, MemoryCluster(broker), MemoryJournalReader(broker), 1).read()
+    assert [each.hint for each in read.problems] == [f"start one: pipeline worker {named}"]
 
 
 def test_open_dead_letters_are_shown_by_group_with_their_rate() -> None:

@@ -61,6 +61,14 @@ def test_a_history_is_not_continued_on_other_ground(now: Identity, facts: list[s
     assert all(re.search(re.escape(fact), caught.value.message) for fact in [TASK, *facts])
 
 
+def test_a_changed_schema_names_the_cost_of_a_reset() -> None:
+    """An operator with only the wheel has no other document, and rows that a reset deletes are gone."""
+    with pytest.raises(ConfigError) as caught:
+        check_identity(TASK, IDENTITY, changed(tables={**IDENTITY.tables, "t": "str->json:str"}))
+    assert "deletes the group's table rows and processes its input again" in (caught.value.hint or "")
+    assert "docs/" not in (caught.value.hint or "")
+
+
 def test_a_refused_history_says_what_to_do() -> None:
     """An error that stops a deployment must name the way on."""
     for now in (changed(cluster_id="x"), changed(partitioner="x"), changed(tables={}), changed(inputs={})):

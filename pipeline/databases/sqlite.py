@@ -188,7 +188,8 @@ class SqliteSession(SqlSession):
             raise RejectedRowsError(str(error)) from error
 
     def _access(self) -> str:
-        return f"{access(self._path)}, {access(self._path.parent)}; this process runs as {this_user()}"
+        path = self._path.absolute()
+        return f"{access(path)}, {access(path.parent)}; this process runs as {this_user()}"
 
     def _access_hint(self) -> str:
         return f"give user {this_user()} write access to the file and its directory, where SQLite creates its journal"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 import pipeline.broker.checks
+import pipeline.databases.sqlite
 import pipeline.directories
 import pipeline.object_store.checkpoint_store
 import pipeline.rocksdb.rocks
+import pipeline.runtime.assignment.cleanup
 from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
@@ -38,6 +40,34 @@ ROWS = [
         '                _protect(self._directory / name.partition("/")[0])\n',
         "                pass\n",
         "tests/test_directories.py checkpoints",
+    ),
+    Broken(
+        "a stat of an unreadable state ends in a traceback",
+        pipeline.rocksdb.rocks.RocksStores.exists,
+        "        except OSError as error:\n",
+        "        except FileNotFoundError as error:\n",
+        "tests/rocksdb/test_access.py unreadable_state",
+    ),
+    Broken(
+        "the lock file of an unreadable state counts as locked",
+        pipeline.rocksdb.rocks._locked,
+        "    except FileNotFoundError:\n        return False\n",
+        "    except FileNotFoundError:\n        return False\n    except OSError:\n        return True\n",
+        "tests/rocksdb/test_access.py unreadable_state",
+    ),
+    Broken(
+        "an unreadable state that is due for deletion ends the worker",
+        pipeline.runtime.assignment.cleanup.StateCleanup._has_state,
+        "        except PipelineError as error:\n",
+        "        except ZeroDivisionError as error:\n",
+        "tests/runtime/assignment/test_cleanup.py cannot_be_read",
+    ),
+    Broken(
+        "a SQLite file without write permission is opened",
+        pipeline.databases.sqlite.SqliteSession.__init__,
+        "        if path.exists() and not os.access(path, os.W_OK):\n",
+        "        if False:\n",
+        "tests/sinks/test_access.py without_write_permission",
     ),
     Broken(
         "a broker starts on the storage of a newer Kafka",

@@ -41,7 +41,8 @@ def demo(
     """Kill workers with SIGKILL while they process payments, and compare the results with a run without Kafka.
 
     Starts a Kafka of its own on a free port, with its data in a temporary directory; needs the extra `local`. Takes
-    about a minute. The exit code is 0 if no result is lost, duplicated or wrong, else 1.
+    about a minute; the first run also downloads and prepares Kafka, which can take some minutes. The exit code is 0 if
+    no result is lost, duplicated or wrong, else 1.
     """
     seed = seed if seed is not None else random.SystemRandom().randrange(10**6)
     console = Console(highlight=False, soft_wrap=True)

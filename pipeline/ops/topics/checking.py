@@ -104,7 +104,7 @@ def _unknown(name: str, directory: Path, cluster: Cluster) -> ConfigError:
     declared = [path.stem for path in directory.iterdir() if path.suffix in {".yaml", ".yml"}]
     suggestion = did_you_mean(name, sorted({*cluster.topics(), *declared}))
     return ConfigError(
-        f"the topic {name} of this app is neither in the cluster nor declared in {directory}{suggestion}",
+        f"the cluster has no topic {name}, which this app uses, and {directory} does not declare it{suggestion}",
         hint=topic_hint([name], named=bool(suggestion)),
     )
 

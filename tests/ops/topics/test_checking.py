@@ -39,7 +39,8 @@ def test_a_misspelled_topic_gets_the_similar_name(case: Case, tmp_path: Path, pl
         check_topics(["usres"], tmp_path, case.cluster, structlog.get_logger())
     assert said == []
     assert refused.value.message == (
-        f"the topic usres of this app is neither in the cluster nor declared in {tmp_path}; did you mean 'users'?"
+        f"the cluster has no topic usres, which this app uses, and {tmp_path} does not declare it; "
+        "did you mean 'users'?"
     )
     assert refused.value.hint == (
         "correct the name. If it is correct, declare it in topics/usres.yaml and run: pipeline topics apply"

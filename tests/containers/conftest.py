@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.broker.ports import choose_ports
-from tests.support.containers.engine import Engine, UnavailableError, find_engine, give_up
+from tests.support.containers.engine import Engine, find_engine
 from tests.support.containers.images import Images, build_images
 from tests.support.containers.project import Project, sweep
+from tests.support.debian import UnavailableError, give_up
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from tests.support.containers.engine import Engine, UnavailableError, give_up
+from tests.support.containers.engine import Engine
 from tests.support.containers.images import Images
 from tests.support.containers.project import sweep
+from tests.support.debian import UnavailableError, give_up
 
 
 def test_missing_engine_skips_on_a_persons_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from examples.flights.reference import Expected, fold
-from tests.support.containers.engine import CommandError, Engine, give_up
+from tests.support.containers.engine import CommandError, Engine
 from tests.support.containers.images import Images
 from tests.support.containers.project import Project
 from tests.support.containers.results import OUTPUTS, differences, open_outputs, table, wait_until
+from tests.support.debian import give_up
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1_800)]
 

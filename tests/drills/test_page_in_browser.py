@@ -1,9 +1,8 @@
-"""The page of a report in headless Chromium, if it is installed."""
+"""The page of a report in headless Chromium, which apt installs if need be (make test-browser)."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from html import escape
 from pathlib import Path
@@ -12,10 +11,10 @@ import pytest
 
 from pipeline.drills.page import page_of
 from pipeline.drills.report import Report
+from tests.support.debian import UnavailableError, give_up, install_packages
 from tests.support.drills.reports import broken_report, held_report
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="Chromium is not installed")
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 # The page in a frame of the width of a phone, which a window cannot have, and what the browser has made of it.
 _FRAME = """<!doctype html><iframe style="width:{width}px;height:2000px;border:0" srcdoc="{page}"></iframe>
@@ -30,15 +29,27 @@ window.onload = () => {{
 </script>"""
 
 
+@pytest.fixture(scope="module")
+def browser() -> str:
+    """The command of Chromium, installed if it was not. Without it tests are skipped; on CI they fail."""
+    try:
+        install_packages(["chromium"])
+    except UnavailableError as error:
+        give_up(error)
+    return "chromium"
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("report", [held_report(), broken_report()], ids=lambda report: report.verdict)
-def test_the_page_fits_its_window_without_errors(report: Report, width: int, tmp_path: Path) -> None:
+def test_the_page_fits_its_window_without_errors(
+    report: Report, width: int, browser: str, tmp_path: Path
+) -> None:
     """A page that must be scrolled sideways is not read on a phone."""
     file = tmp_path / "frame.html"
     file.write_text(_FRAME.format(width=width, page=escape(page_of(report))), encoding="utf-8")
     shown = subprocess.run(
         [
-            str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--window-size=1400,2100",
             f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri(),
         ],

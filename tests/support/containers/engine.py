@@ -10,25 +10,19 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
+from tests.support.debian import UnavailableError, install_packages, must
 
-__all__ = ["CommandError", "Engine", "UnavailableError", "find_engine", "give_up", "must"]
+__all__ = ["CommandError", "Engine", "find_engine"]
 
 # iptables: netavark runs it for every network, but Debian's package only suggests it.
 _PACKAGES = ("podman", "runc", "netavark", "iptables", "aardvark-dns", "catatonit", "debootstrap")
-_INSTALL_S = 300.0
 _BUILD_S = 600.0
 _MOST_FILES = 65_536
 _SHOWN_CHARACTERS = 2_000
-
-
-class UnavailableError(Exception):
-    """Containers cannot be run here. Reaction: `give_up`, with this as the reason."""
 
 
 class CommandError(subprocess.SubprocessError):
@@ -115,13 +109,7 @@ class Engine:
 
 def find_engine(scratch: Path) -> Engine:
     """Return an engine that works, with its settings in `scratch`. Raises UnavailableError."""
-    if os.geteuid() != 0:
-        raise UnavailableError("containers are run by root here, and this is not root")
-    if shutil.which("dpkg-query") is None or shutil.which("apt-get") is None:
-        raise UnavailableError("podman is set up by apt here, and this is no Debian")
-    missing = [package for package in _PACKAGES if not _installed(package)]
-    if missing:
-        _install(missing)
+    install_packages(_PACKAGES)
     # Every network needs it, also that of a build. Without it, netavark's message does not name the cause.
     must([_path("iptables"), "--table=nat", "--list"], timeout_s=30, what="the kernel has no iptables here")
     config = scratch / "containers.conf"
@@ -132,32 +120,6 @@ def find_engine(scratch: Path) -> Engine:
     except (OSError, subprocess.SubprocessError) as error:
         raise UnavailableError(f"podman does not run here: {error}") from error
     return engine
-
-
-def give_up(reason: object) -> NoReturn:
-    """Skip the test because this machine cannot run containers. On CI, fail it, because skips there are not read."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason} (skipped where CI is not set)", pytrace=False)
-    pytest.skip(str(reason))
-
-
-def must(command: Sequence[str | Path], *, timeout_s: float, what: str) -> None:
-    """Run a step of the setup. Raises UnavailableError with the end of its output."""
-    try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UnavailableError(f"{what}: {error}") from error
-    if done.returncode != 0:
-        raise UnavailableError(f"{what}: exit code {done.returncode}: {done.stdout[-500:].strip()}")
 
 
 def _settings() -> str:
@@ -176,24 +138,6 @@ def _settings() -> str:
             "",
         )
     )
-
-
-def _installed(package: str) -> bool:
-    done = subprocess.run(
-        [_path("dpkg-query"), "--show", "--showformat=${db:Status-Status}", package],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    return done.stdout == "installed"
-
-
-def _install(packages: list[str]) -> None:
-    what = f"apt cannot install {', '.join(packages)}"
-    apt = [_path("apt-get"), "--option=DPkg::Lock::Timeout=120"]  # another program may be installing
-    must([*apt, "update"], timeout_s=_INSTALL_S, what=what)
-    must([*apt, "install", "--yes", "--no-install-recommends", *packages], timeout_s=_INSTALL_S, what=what)
 
 
 def _path(command: str) -> str:

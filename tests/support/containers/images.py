@@ -14,7 +14,8 @@ from pathlib import Path
 
 from pipeline.broker import BrokerError, cache_dir
 from pipeline.broker.install import ensure_installed, java_version, own_java, shipped_lock
-from tests.support.containers.engine import CommandError, Engine, UnavailableError, must
+from tests.support.containers.engine import CommandError, Engine
+from tests.support.debian import UnavailableError, must
 
 __all__ = ["ROOT", "Images", "build_images"]
 

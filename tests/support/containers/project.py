@@ -9,8 +9,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.support.containers.engine import Engine, UnavailableError
+from tests.support.containers.engine import Engine
 from tests.support.containers.images import ROOT, Images
+from tests.support.debian import UnavailableError
 
 __all__ = ["Project", "sweep"]
 

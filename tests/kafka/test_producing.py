@@ -142,7 +142,7 @@ def test_an_event_over_the_topics_limit_names_the_setting(kafka: KafkaUnderTest,
     numbers = Numbers(kafka.bootstrap_servers, unique_name, max_message_bytes="2000")
     with Producer(numbers.settings()) as producer:
         sent = producer.send(numbers.topic, os.urandom(2000).hex(), 1)
-        with pytest.raises(ConfigError, match=r"over max.message.bytes of the topic"):
+        with pytest.raises(ConfigError, match=r"exceeds max.message.bytes of the topic"):
             sent.result(DEADLINE_S)
         assert producer.send(numbers.topic, "k", 2).result(DEADLINE_S)
     assert [event.value for event in numbers.events()] == [2]

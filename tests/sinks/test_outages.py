@@ -58,7 +58,7 @@ def test_commits_whose_answer_is_lost_and_commits_that_never_arrive_leave_rows_e
 
 def _check_commands(bench: SinkBench) -> None:
     """What a group without a journal answers to commands that look into journals; and a reset."""
-    status = bench.command("status", bench.prefix)
+    status = bench.command("status", bench.prefix, "--tasks")
     assert status.returncode == 1  # no worker is alive
     assert status.stdout.count("rows/") == bench.partitions
     for words in (["journal", "show"], ["checkpoints", "list", "--store", f"file://{bench.log.parent}"]):

@@ -153,7 +153,7 @@ def test_a_foreign_record_in_replays_becomes_a_letter() -> None:
     assert read is not None
     assert (letter.key, letter.value) == (b"k", b"hello")
     assert read[0].origin.topic == GROUP.replays_topic
-    assert "no replay that this release can read" in read[0].error
+    assert "not a replay that this release can read" in read[0].error
     with pytest.raises(InputError, match=r"topic orders\.main\.replays is no longer an input"):
         orders.driver.replay_dead_letters()
 

@@ -12,7 +12,7 @@ from tests.support.secure.kafka import User
 from tests.support.secure.site import APP, SecureSite, checkpoints_in
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.secured]
 
 BAD = 666
 ROWS = [("AA", 12), ("UA", -3), ("B6", 47), ("AA", BAD), ("UA", 8), ("AA", 5)]

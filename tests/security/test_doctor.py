@@ -13,7 +13,7 @@ from tests.security.test_acls import GOOD, Missing, without
 from tests.support.secure.kafka import User
 from tests.support.secure.site import APP, SecureSite
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.secured]
 
 
 def checks(site: SecureSite, user: User, code: int) -> dict[str, list[tuple[str, str]]]:

@@ -11,7 +11,7 @@ from tests.support.secure.kafka import SecureKafka, User
 from tests.support.secure.site import APP, SecureSite
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.secured]
 
 WRONG = "wrong-password-of-a-test"
 

@@ -12,7 +12,7 @@ from tests.support.secure.kafka import secure_kafka
 from tests.support.secure.tools import install_tools
 from tests.support.walkthrough import Page, page_of, read_page
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.secured]
 
 HOST = "localhost"
 PAGE = ROOT / "docs" / "how-to" / "security.md"

@@ -20,7 +20,7 @@ from pipeline.drills.observation import Observer, Sample, short
 from pipeline.drills.report import Effect, Evidence, Finding
 from pipeline.drills.workers import LocalWorker
 from pipeline.errors import InputError, PipelineError
-from pipeline.ports import CheckpointStore, Clock, Cluster, JournalReader
+from pipeline.ports import CheckpointStore, Clock, Cluster, Deadline, JournalReader
 from pipeline.runtime.restore_progress import predicted_restore_s
 from pipeline.runtime.status import TaskStatus
 
@@ -207,15 +207,14 @@ class Run:
     def wait(self, condition: Callable[[], bool], what: str, within_s: float | None = None) -> None:
         """Observe until the condition is true."""
         limit_s = self.scene.settings.drills.timeout_s if within_s is None else within_s
-        began_s = self.clock.monotonic_s()
+        deadline = Deadline(self.clock, limit_s, _POLL_S)
         while True:
             self.observer.look()
             self._check_abort()
             if condition():
                 return
-            if self.clock.monotonic_s() - began_s >= limit_s:
+            if not deadline.pause():
                 raise UnrecoveredError(f"{what} did not happen in {limit_s:.0f} s")
-            self.clock.sleep(_POLL_S)
 
     def pause(self, seconds: float) -> None:
         """Observe for so long."""

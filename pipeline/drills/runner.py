@@ -32,7 +32,7 @@ from pipeline.drills.report import Report, Restored, Verdict
 from pipeline.drills.timeline import LogMarks
 from pipeline.drills.workers import find_workers
 from pipeline.errors import PipelineError
-from pipeline.ports import CheckpointStore, Clock, Cluster, JournalReader
+from pipeline.ports import CheckpointStore, Clock, Cluster, Deadline, JournalReader
 
 __all__ = ["Runner", "check_allowed"]
 
@@ -155,10 +155,10 @@ class Runner:
         return plan
 
     def _observe(self, observer: Observer) -> None:
-        until_s = self._clock.monotonic_s() + self._settings.drills.steady_s
-        while self._clock.monotonic_s() < until_s:
+        deadline = Deadline(self._clock, self._settings.drills.steady_s, _POLL_S)
+        while not deadline.has_passed():
             observer.look()
-            self._clock.sleep(_POLL_S)
+            deadline.pause()
         observer.look(status=True)
 
     def _check_steady(self, observer: Observer) -> list[str]:
@@ -211,11 +211,11 @@ class Runner:
     def _settle(self, run: Run) -> bool:
         """Wait until all tasks are live on as many workers as before. No abort condition counts any more."""
         wanted = len(run.scene.sample.status.workers)
-        until_s = self._clock.monotonic_s() + self._settings.drills.timeout_s
-        while self._clock.monotonic_s() < until_s:
+        deadline = Deadline(self._clock, self._settings.drills.timeout_s, _POLL_S)
+        while not deadline.has_passed():
             sample = run.observer.look()
             if sample.all_live() and len(sample.status.workers) == wanted:
                 return True
             with suppress(KeyboardInterrupt):
-                self._clock.sleep(_POLL_S)
+                deadline.pause()
         return False

@@ -14,6 +14,7 @@ from pipeline.doctor.findings import Finding, ok, problem, unknown, warning
 from pipeline.errors import ConfigError, UnreachableError
 from pipeline.ports import Cluster, TopicSpec, TransactionalClients
 from pipeline.ports.probe import Probe
+from pipeline.transactions.engine import try_fence
 
 __all__ = ["check_permissions"]
 
@@ -99,8 +100,4 @@ def _denied(operations: tuple[Operation, ...], attempt: Callable[[], None]) -> t
 
 def _try_producer(grant: Grant, producers: TransactionalClients) -> None:
     """Fence a transactional id that no task has. Kafka forgets it after a week."""
-    producer = producers.open(f"{grant.name}doctor" if grant.prefixed else grant.name)
-    try:
-        producer.init()
-    finally:
-        producer.close()
+    try_fence(f"{grant.name}doctor" if grant.prefixed else grant.name, producers)

@@ -20,6 +20,10 @@ Genesis (`runtime/restore/genesis.py`)
     fence     one try, in each of up to ten rounds; a round that another first start fences is repeated
     in doubt  the journals have genesis entries, from any process, or they do not
     proof     a barrier
+Permissions (`doctor/permissions.py`)
+    fence     `try_fence`: one try, of an id that no task has
+    in doubt  nothing is committed
+    proof     nothing is read
 
 Time-outs. Only `TransactionalProducer` limits its commit (`commit_timeout_s`), because a program waits for it. The
 others wait as long as the client does, because they cannot do anything else meanwhile. An abort after a failure is

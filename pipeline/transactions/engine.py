@@ -25,6 +25,7 @@ Two rules hold for every user:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 
 from pipeline.core.names import TopicPartition
 from pipeline.errors import (
@@ -35,10 +36,10 @@ from pipeline.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from pipeline.ports import Clock, Output, TransactionalClient, TransactionalClients
+from pipeline.ports import Clock, Output, SystemClock, TransactionalClient, TransactionalClients
 from pipeline.transactions.proof import BARRIER
 
-__all__ = ["ABORT_TIMEOUT_S", "PASSING", "RENEW_SHARE", "TransactionEngine"]
+__all__ = ["ABORT_TIMEOUT_S", "PASSING", "RENEW_SHARE", "TransactionEngine", "try_fence"]
 
 # librdkafka resends EndTxn after its back-off (jitter 20 %) and reports one clean end. If the end took this share of
 # the back-off, the request may have been sent twice, and the late one could end the next transaction.
@@ -183,3 +184,14 @@ class TransactionEngine:
         if self._producer is None:
             raise InvariantError(f"{self._id}: a transaction without a fence")
         return self._producer
+
+
+def try_fence(transactional_id: str, producers: TransactionalClients) -> None:
+    """Fence an id once, begin no transaction, and release the client: whether this user may write with the id.
+
+    Raises:
+        FencedError, ConfigError, FatalTaskError: and temporary failures (`PASSING`).
+    """
+    no_commits_ms = 0  # the back-off decides only whether a commit was slow
+    with closing(TransactionEngine(transactional_id, producers, SystemClock(), no_commits_ms)) as engine:
+        engine.fence()

@@ -19,7 +19,7 @@ from pipeline.errors import (
 from pipeline.ports import Output, TopicSpec
 from pipeline.testing import ManualClock, MemoryBroker
 from pipeline.testing.memory_clients import MemoryProducers
-from pipeline.transactions.engine import TransactionEngine
+from pipeline.transactions.engine import TransactionEngine, try_fence
 from tests.support.transactions.slow import SlowEnds
 
 ID = "engine-1"
@@ -204,3 +204,17 @@ def test_a_closed_engine_needs_a_fence() -> None:
     assert rig.written == []
     _, stable_end, end = rig.broker.bounds(OUT)
     assert stable_end == end
+
+
+def test_a_tried_fence_fences_and_releases_its_client() -> None:
+    """It must ask for the same permission as a worker, and leave nothing open."""
+    rig = Rig()
+    rig.engine.fence()
+    rig.write(b"old")
+    try_fence(ID, rig.ends)
+    with pytest.raises(FencedError):
+        rig.engine.commit()
+    assert rig.written == []
+    rig.broker.fail_next("init", ConfigError("denied"), where=ID)
+    with pytest.raises(ConfigError):
+        try_fence(ID, rig.ends)

@@ -14,8 +14,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from pipeline.core.recovery import Start
+from pipeline.demo.signals import signals_postponed
 from pipeline.errors import PipelineError
 from pipeline.setting_sources import PREFIX
 
@@ -117,21 +119,19 @@ class Processes:
     def command(self, *arguments: str) -> str:
         """Run `pipeline ARGUMENTS` to its end; its standard output. Raises DemoError if it fails."""
         kafka = [] if arguments[0] == "table" else ["--kafka", self._servers]
-        try:
-            done = subprocess.run(  # noqa: S603 - our own command
-                [*_PIPELINE, *arguments, *kafka],
-                cwd=self._directory,
-                env=self._environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=_COMMAND_S,
-            )
-        except subprocess.TimeoutExpired:
-            raise DemoError(f"pipeline {' '.join(arguments)} was not complete after {_COMMAND_S} s") from None
-        if done.returncode != 0:
-            raise DemoError(f"pipeline {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-        return done.stdout
+        with self._start([*arguments, *kafka], subprocess.PIPE, subprocess.PIPE) as child:
+            try:
+                said, errors = (part.decode() for part in child.communicate(timeout=_COMMAND_S))
+            except BaseException as error:
+                child.kill()
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise DemoError(
+                        f"pipeline {' '.join(arguments)} was not complete after {_COMMAND_S} s"
+                    ) from None
+                raise
+        if child.returncode != 0:
+            raise DemoError(f"pipeline {' '.join(arguments)} failed:\n{said}{errors}")
+        return said
 
     def look(self) -> None:
         """Read new log lines. Raises DemoError if a task has failed, or a worker has ended without being killed."""
@@ -184,21 +184,32 @@ class Processes:
                 raise DemoError(f"worker {worker.name} ended with exit code {code}; {worker.end_of_log()}")
 
     def close(self) -> None:
-        """Kill the processes that still run."""
-        for child in self._children:
-            if child.poll() is None:
-                child.kill()
-            child.wait()
+        """Kill the processes that still run, and close the pipes to all."""
+        with signals_postponed():
+            for child in self._children:
+                if child.poll() is None:
+                    child.kill()
+                child.wait()
+                for pipe in (child.stdout, child.stderr):
+                    if pipe is not None:
+                        pipe.close()
 
     def _spawn(self, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
         with log.open("ab") as file:
+            return self._start([*arguments, "--kafka", self._servers], file, file)
+
+    def _start(
+        self, arguments: Sequence[str], output: int | IO[bytes], errors: int | IO[bytes]
+    ) -> subprocess.Popen[bytes]:
+        """Start `pipeline ARGUMENTS`. A signal is handled only when `close` would end the process."""
+        with signals_postponed():
             child = subprocess.Popen(  # noqa: S603 - our own command
-                [*_PIPELINE, *arguments, "--kafka", self._servers],
+                [*_PIPELINE, *arguments],
                 cwd=self._directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
+                stdout=output,
+                stderr=errors,
             )
-        self._children.append(child)
+            self._children.append(child)
         return child

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Ended", "ended_by_signals"]
+__all__ = ["Ended", "ended_by_signals", "signals_postponed"]
 
 _SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
@@ -39,3 +39,25 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@contextmanager
+def signals_postponed() -> Iterator[None]:
+    """Handle signals that arrive inside the block when it has ended. For short blocks, and only for the main thread.
+
+    A handler that raises while `Popen` waits for its child would leave a process that no one can end. A signal mask
+    would not do: the child would inherit it.
+    """
+    arrived: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        arrived.append(number)
+
+    before = {each: signal.signal(each, note) for each in _SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for number in arrived:
+            signal.raise_signal(number)

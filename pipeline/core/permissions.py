@@ -152,7 +152,11 @@ _RULES: Sequence[_Rule] = (
             Role.STATUS: (R, CONFIGS),
         },
     ),
-    _Rule(ResourceKind.TOPIC, _of_letters(lambda group: group.journal_topic), {Role.REPLAY: (R, CONFIGS)}),
+    _Rule(
+        ResourceKind.TOPIC,
+        _of_letters(lambda group: group.journal_topic),
+        {Role.REPLAY: (R, CONFIGS), Role.PURGE: (R, CONFIGS)},
+    ),
     _Rule(
         ResourceKind.TOPIC,
         lambda use: _of_handlers(lambda group: group.journal_topic)(use) if use.truncates else (),
@@ -175,7 +179,7 @@ _RULES: Sequence[_Rule] = (
         {
             Role.WORKER: (C, R, CONFIGS),
             Role.REPLAY: (W, CONFIGS),
-            Role.PURGE: (SEE, CONFIGS),
+            Role.PURGE: (R, CONFIGS),
             Role.RESET: (R, CONFIGS),
             Role.STATUS: (R,),
         },

@@ -130,6 +130,13 @@ def test_a_load_cannot_touch_an_app() -> None:
     }
 
 
+def test_a_purge_reads_the_replays_but_writes_none() -> None:
+    """It keeps letters whose replay waits, which it finds in the replays topic and the positions in the journal."""
+    grants = grants_of(USE, Role.PURGE)
+    assert Grant(TOPIC, "orders.main.journal", (R, CONFIGS)) in grants
+    assert Grant(TOPIC, "orders.main.replays", (R, CONFIGS)) in grants
+
+
 def test_a_status_cannot_change_anything() -> None:
     """A user who watches an app must not be able to change it."""
     operations = {operation for grant in grants_of(USE, Role.STATUS) for operation in grant.operations}

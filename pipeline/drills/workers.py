@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.broker.processes import spawn_detached
 from pipeline.core.membership import Member
 from pipeline.errors import InputError
 from pipeline.rocksdb.crash_files import process_in
@@ -128,19 +129,9 @@ def start_worker(
 
     Raises InputError.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    in_directory = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', str(directory), *command]
     try:
-        pid = os.posix_spawn(
-            "/bin/sh",
-            ["/bin/sh", "-c", 'cd "$0" && exec "$@"', str(directory), *command],
-            dict(environment),
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,
-        )
+        pid = spawn_detached(in_directory, environment, log, mode=0o600)
     except OSError as error:
         raise InputError(
             f"cannot start {' '.join(command)}: {error.strerror}", hint="start the worker yourself"

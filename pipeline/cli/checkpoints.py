@@ -16,6 +16,7 @@ from pipeline.cli.options import (
     CommandWait,
     JsonOption,
     KafkaOption,
+    StoreOption,
     counted,
     print_json,
     print_message,
@@ -38,15 +39,6 @@ checkpoints_app = typer.Typer(
 )
 
 GroupOption = Annotated[str, typer.Option(help="The handler group.")]
-StoreOption = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        metavar="URL",
-        help="The checkpoint store. Default: worker.checkpoint_store.",
-        show_default=False,
-    ),
-]
 
 
 @checkpoints_app.command("list")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
-from pipeline.cli.lookup import find_app
+from pipeline.cli.lookup import find_app, find_group
 from pipeline.cli.options import CommandWait
 from pipeline.config import Settings, load_settings
 from pipeline.errors import InputError
@@ -61,12 +61,9 @@ def dead_letter_place(target: str, group: str | None, kafka: str | None) -> Iter
 def _group(app: DeclaredApp, name: str | None, environment: Environment) -> DeclaredGroup:
     """The group with this name, or the only group with dead letters."""
     groups = app.groups
-    known = ", ".join(group.name for group in groups) or "none"
     if name is not None:
-        found = [group for group in groups if group.name == name]
-        if not found:
-            raise InputError(f"app {app.name} has no group {name}", hint=f"its groups: {known}")
-        return found[0]
+        return find_group(app, groups, name)
+    known = ", ".join(group.name for group in groups) or "none"
     there = dead_letter_topics(groups, environment.cluster)
     found = [group for group in groups if group.id.dead_letter_topic in there]
     if not found:

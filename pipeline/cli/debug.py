@@ -14,8 +14,17 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.cli.debug_view import print_run, run_document
 from pipeline.cli.journals import journaled_tasks
-from pipeline.cli.options import JsonOption, KafkaOption, confirm, counted, print_json, print_message
-from pipeline.cli.past import CACHE_BYTES, StoreOption, open_past
+from pipeline.cli.lookup import find_group
+from pipeline.cli.options import (
+    JsonOption,
+    KafkaOption,
+    StoreOption,
+    confirm,
+    counted,
+    print_json,
+    print_message,
+)
+from pipeline.cli.past import CACHE_BYTES, open_past
 from pipeline.core.names import TopicPartition
 from pipeline.errors import InputError
 from pipeline.ops.history.debugging import Calls, Prepared, debug_record, prepare
@@ -76,12 +85,8 @@ def _place(text: str) -> tuple[TopicPartition, int]:
 def _group(app: DeclaredApp, topic: str, name: str | None) -> DeclaredGroup:
     """The group of handlers with this name, or the only one that reads the topic."""
     groups = [group for group in app.groups if group.bindings]
-    known = ", ".join(group.name for group in groups) or "none"
     if name is not None:
-        found = [group for group in groups if group.name == name]
-        if not found:
-            raise InputError(f"app {app.name} has no group of handlers {name}", hint=f"its groups: {known}")
-        return found[0]
+        return find_group(app, groups, name, "group of handlers")
     found = [
         group
         for group in groups

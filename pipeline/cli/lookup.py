@@ -1,4 +1,4 @@
-"""Finds the user's App from MODULE:APP."""
+"""Finds the user's App from MODULE:APP, and its groups by name."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import ast
 import importlib
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from pipeline.api.app import DeclaredApp
+from pipeline.api.group import DeclaredGroup
 from pipeline.app import App, declared_app
 from pipeline.core.suggestions import closest
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, InputError, PipelineError
 
-__all__ = ["find_app"]
+__all__ = ["find_app", "find_group"]
 
 _PACKAGE = Path(__file__).parents[1]
 _MOST_FILES = 200  # that are parsed for a hint
@@ -46,6 +48,17 @@ def find_app(target: str) -> DeclaredApp:
             f"{target} is {what}, and not an App{_where_it_is(module)}", hint=_apps_of(module, attribute)
         )
     return declared_app(value)
+
+
+def find_group(
+    app: DeclaredApp, groups: Sequence[DeclaredGroup], name: str, what: str = "group"
+) -> DeclaredGroup:
+    """The one of `groups` with this name. Raises InputError, which says `what` the app does not have."""
+    for group in groups:
+        if group.name == name:
+            return group
+    known = ", ".join(group.name for group in groups) or "none"
+    raise InputError(f"app {app.name} has no {what} {name}", hint=f"its groups: {known}")
 
 
 def _how_to_write_it(target: str) -> str:

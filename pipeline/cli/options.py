@@ -17,6 +17,7 @@ __all__ = [
     "CommandWait",
     "JsonOption",
     "KafkaOption",
+    "StoreOption",
     "confirm",
     "counted",
     "print_json",
@@ -32,6 +33,15 @@ KafkaOption = Annotated[
         "--kafka",
         metavar="HOST:PORT",
         help="Kafka's bootstrap servers. Default: $PIPELINE_KAFKA, pipeline.toml, 127.0.0.1:9092.",
+        show_default=False,
+    ),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="The checkpoint store. Default: worker.checkpoint_store.",
         show_default=False,
     ),
 ]

@@ -29,7 +29,6 @@ __all__ = [
     "CACHE_BYTES",
     "AppOption",
     "PastPlace",
-    "StoreOption",
     "moment_of",
     "open_past",
     "origin_of",
@@ -48,15 +47,6 @@ AppOption = Annotated[
         metavar="MODULE:APP",
         envvar="PIPELINE_APP",
         help="The app of the table. Default: $PIPELINE_APP.",
-    ),
-]
-StoreOption = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        metavar="URL",
-        help="The checkpoint store. Default: worker.checkpoint_store.",
-        show_default=False,
     ),
 ]
 

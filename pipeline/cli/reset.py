@@ -10,7 +10,7 @@ import typer
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.cli.journals import TaskOption
-from pipeline.cli.lookup import find_app
+from pipeline.cli.lookup import find_app, find_group
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -23,7 +23,7 @@ from pipeline.cli.options import (
 from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.core.names import is_replays
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.ports import task_fields
 from pipeline.processes.wiring import build_environment, with_worker_id
 from pipeline.runtime.reset import InputReset, TaskReset, plan_reset, reset_task, start_at
@@ -82,11 +82,7 @@ def reset(
 
 
 def _groups(app: DeclaredApp, name: str | None) -> list[DeclaredGroup]:
-    found = [group for group in app.groups if name in {None, group.name}]
-    if not found:
-        known = ", ".join(group.name for group in app.groups)
-        raise InputError(f"app {app.name} has no group {name}", hint=f"its groups: {known or 'none'}")
-    return found
+    return list(app.groups) if name is None else [find_group(app, app.groups, name)]
 
 
 _COLUMNS = (

@@ -12,8 +12,8 @@ import typer
 from pipeline.api.declarations import DeclaredTable
 from pipeline.cli.journals import TaskOption
 from pipeline.cli.lookup import find_app
-from pipeline.cli.options import KafkaOption, counted, print_json, print_message
-from pipeline.cli.past import AppOption, StoreOption, open_past, require_app
+from pipeline.cli.options import KafkaOption, StoreOption, counted, print_json, print_message
+from pipeline.cli.past import AppOption, open_past, require_app
 from pipeline.cli.table_origin import asked_of_kafka, read_line
 from pipeline.cli.table_past import past_rows, print_history
 from pipeline.cli.table_rows import find_table, json_text, rows_of

@@ -19,7 +19,7 @@ from pipeline.drills.intent import IntentFile, Step
 from pipeline.drills.observation import Observer, Sample, short
 from pipeline.drills.report import Effect, Evidence, Finding
 from pipeline.drills.workers import LocalWorker
-from pipeline.errors import InputError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.ports import CheckpointStore, Clock, Cluster, Deadline, JournalReader
 from pipeline.runtime.restore_progress import predicted_restore_s
 from pipeline.runtime.status import TaskStatus
@@ -73,7 +73,6 @@ class Options:
         target: MODULE:APP, for drills that run code of the app; empty if only the app's name was given.
         reason: why the drill is run, for the report.
         abort_if: the abort conditions of the operator.
-        again_s: how long after a fault a restart by the driller begins.
     """
 
     worker: str = ""
@@ -301,14 +300,12 @@ class Drill(ABC):
         version: raised when the drill does something else under the same name.
         summary: one line for `pipeline drill list`.
         hypothesis: what must be true during and after the fault.
-        loses_tasks: whether affected tasks are acquired again.
     """
 
     name: str
     version = 1
     summary: str
     hypothesis: str
-    needs_steady_state = True
 
     def check(self, scene: Scene) -> Iterator[str]:
         """Yield each precondition that is met. Raises RefusedDrillError for one that is not."""
@@ -322,8 +319,3 @@ class Drill(ABC):
     @abstractmethod
     def perform(self, run: Run, plan: Plan) -> None:
         """Make the change, and wait for the recovery. The runner then undoes what is left of the change."""
-
-
-def refuse_unknown(name: str, known: Sequence[str]) -> InputError:
-    """The error for a name that is not a drill."""
-    return InputError(f"there is no drill {name}", hint=f"the drills are {', '.join(known)}")

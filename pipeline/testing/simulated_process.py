@@ -128,9 +128,7 @@ class SimulatedProcess:
         except SimulatedCrash:
             self.crash()
             return
-        for failure in [worker.displaced, *worker.failures.values()]:
-            if failure is not None:
-                raise failure
+        _raise_failures(worker)
 
     def step(self) -> bool:
         """Run one iteration of the worker, starting it if none runs. No time passes, so processed records stay open.
@@ -260,9 +258,7 @@ class SimulatedProcess:
         except SimulatedCrash:
             self.crash()
             return
-        for failure in [worker.displaced, *worker.failures.values()]:
-            if failure is not None:
-                raise failure
+        _raise_failures(worker)
 
     def run_deferred(self) -> bool:
         """Run one commit or restore that waits. With `deferred` only; `run` does it by itself.
@@ -379,3 +375,9 @@ def _not_a_step(given: object) -> InputError:
 
 def _as_fields(_logger: Any, _method: str, fields: Any) -> Any:
     return ((), dict(fields))
+
+
+def _raise_failures(worker: Worker) -> None:
+    for failure in [worker.displaced, *worker.failures.values()]:
+        if failure is not None:
+            raise failure

@@ -23,20 +23,11 @@ from tests.support.runtime.fleet import Fleet
 @pytest.fixture(scope="module")
 def fleet() -> Fleet:
     """Two workers with two tasks each, at rest."""
-    return _fleet("a", "b")
+    return Fleet.at_rest("a", "b")
 
 
 def _handle(event: Event[str, int], ctx: Context) -> None:
     raise AssertionError((event, ctx))
-
-
-def _fleet(*workers: str) -> Fleet:
-    fleet = Fleet(partitions=4)
-    for worker in workers:
-        fleet.start(worker)
-    fleet.send()
-    fleet.settle()
-    return fleet
 
 
 def _refused(drill: str, scene: Scene) -> str:
@@ -94,7 +85,7 @@ def test_more_tasks_than_allowed_are_refused(fleet: Fleet, tmp_path: Path) -> No
 
 def test_an_app_that_is_not_steady_is_refused(tmp_path: Path) -> None:
     """A fault on top of another one would be blamed for both."""
-    fleet = _fleet("a")
+    fleet = Fleet.at_rest("a")
     fleet.kill(fleet.nodes[0])
     observer = observer_of(fleet)
     fleet.clock.advance(11.0)
@@ -114,7 +105,7 @@ def test_a_worker_that_is_not_here_is_refused_by_its_id(fleet: Fleet, tmp_path: 
 @pytest.mark.parametrize("drill", ["freeze-worker", "scale-in"])
 def test_drills_that_need_a_second_worker_are_refused_for_one(tmp_path: Path, drill: str) -> None:
     """Without another worker, such a drill is an outage."""
-    scene = scene_of(_fleet("a"), settings_of(tmp_path), local=("a",))
+    scene = scene_of(Fleet.at_rest("a"), settings_of(tmp_path), local=("a",))
     assert _refused(drill, scene) == "one-worker"
 
 
@@ -163,7 +154,7 @@ def test_a_checkpoint_is_not_damaged_without_two_others(fleet: Fleet, tmp_path: 
 
 def test_a_disk_is_not_lost_that_could_not_be_restored(tmp_path: Path) -> None:
     """A truncated journal without a checkpoint is a loss, and not a drill."""
-    fleet = _fleet("a", "b")
+    fleet = Fleet.at_rest("a", "b")
     for number in range(4):
         journal = TaskId(APP, "main", number).journal
         fleet.broker.truncate(journal, 2)

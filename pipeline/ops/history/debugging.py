@@ -354,7 +354,7 @@ def _name(record: Record) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _ClockOfThen:
-    """`ports.Clock` that stands at the time of a commit."""
+    """`ports.Clock` that shows the time of a commit, and does not advance."""
 
     now_ms: int
 

@@ -22,15 +22,6 @@ def phases(found: AppStatus) -> set[TaskPhase]:
     return {status.phase for status in found.tasks}
 
 
-def started(*workers: str) -> Fleet:
-    fleet = Fleet(partitions=4)
-    for worker in workers:
-        fleet.start(worker)
-    fleet.send()
-    fleet.settle()
-    return fleet
-
-
 def missed(fleet: Fleet) -> None:
     """Advance the clock past the time after which dead workers are removed; no other worker runs."""
     look(fleet)  # members are seen to be alive when somebody looks
@@ -39,7 +30,7 @@ def missed(fleet: Fleet) -> None:
 
 def test_an_app_that_is_well_has_all_tasks_live_with_their_workers_and_no_problem() -> None:
     """The first thing anybody wants to know, and the exit code of the command."""
-    fleet = started("a", "b")
+    fleet = Fleet.at_rest("a", "b")
     found = look(fleet)
     assert phases(found) == {TaskPhase.LIVE}
     assert found.problems == []
@@ -62,7 +53,7 @@ def test_an_unknown_app_is_named() -> None:
 
 def test_with_every_worker_dead_it_says_so_and_how_far_they_were() -> None:
     """That is when it is asked most."""
-    fleet = started("a")
+    fleet = Fleet.at_rest("a")
     fleet.kill(fleet.nodes[0])
     fleet.sums.driver.send(fleet.sums.numbers, "k1", 5)
     missed(fleet)
@@ -77,7 +68,7 @@ def test_with_every_worker_dead_it_says_so_and_how_far_they_were() -> None:
 
 def test_tasks_of_a_killed_worker_are_shown_as_without_an_owner_until_they_are_taken() -> None:
     """What the seconds of a take-over look like."""
-    fleet = started("a", "b")
+    fleet = Fleet.at_rest("a", "b")
     fleet.kill(fleet.nodes[0])
     missed(fleet)
     fleet.nodes[1].worker.step()  # it is alive, and has not looked yet
@@ -90,7 +81,7 @@ def test_tasks_of_a_killed_worker_are_shown_as_without_an_owner_until_they_are_t
 
 def test_a_failed_task_is_shown_with_its_reason_and_what_helps() -> None:
     """The reason is in the log of one of many workers; here it is for everybody."""
-    fleet = started("a", "b")
+    fleet = Fleet.at_rest("a", "b")
     fleet.sums.driver.send_raw(fleet.sums.numbers, b"k1", b"no number", partition=2)
     fleet.run(5.0)
     found = look(fleet)
@@ -104,7 +95,7 @@ def test_a_failed_task_is_shown_with_its_reason_and_what_helps() -> None:
 @pytest.mark.unverified
 def test_tasks_whose_journal_was_deleted_are_shown_as_failed() -> None:
     """Without a journal, only the workers' notes show that the tasks existed and why they failed."""
-    fleet = started("a", "b")
+    fleet = Fleet.at_rest("a", "b")
     fleet.broker.delete("sums.main.journal")
     for _ in range(int(2 * REST_S / TURN_S)):
         fleet.turn()
@@ -119,7 +110,7 @@ def test_tasks_whose_journal_was_deleted_are_shown_as_failed() -> None:
 
 def test_a_task_that_is_behind_and_silent_is_a_problem_before_its_worker_is_missed() -> None:
     """For ten seconds a killed worker looks alive to Kafka; an operator sees that nothing comes."""
-    fleet = started("a", "b")
+    fleet = Fleet.at_rest("a", "b")
     fleet.kill(fleet.nodes[0])
     fleet.send()
     fleet.run(6.0)
@@ -130,7 +121,7 @@ def test_a_task_that_is_behind_and_silent_is_a_problem_before_its_worker_is_miss
 
 def test_the_marker_of_the_last_transaction_is_no_lag() -> None:
     """A load ends with a marker in each partition: a permanent lag of 1 would never look complete."""
-    fleet = started("a")
+    fleet = Fleet.at_rest("a")
     producer = MemoryProducers(fleet.broker).open("a load")
     producer.init()
     producer.begin()
@@ -142,7 +133,7 @@ def test_the_marker_of_the_last_transaction_is_no_lag() -> None:
 
 def test_a_task_that_could_not_be_restored_is_shown_with_its_reason() -> None:
     """It never was live there, so no release says why."""
-    fleet = started("a")
+    fleet = Fleet.at_rest("a")
     fleet.kill(fleet.nodes[0])
     task = TaskId("sums", "main", 1)
     stores = MemoryStores()
@@ -159,7 +150,7 @@ def test_a_task_that_could_not_be_restored_is_shown_with_its_reason() -> None:
 
 def test_a_task_on_its_way_shows_where_it_goes() -> None:
     """It is still live where it was."""
-    fleet = started("a")
+    fleet = Fleet.at_rest("a")
     fleet.start("b")
     seen = []
     for _ in range(200):

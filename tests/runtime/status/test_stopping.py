@@ -15,18 +15,9 @@ def look(fleet: Fleet) -> AppStatus:
     return read_status("sums", cluster, reader, fleet.clock.wall_ms())
 
 
-def started(*workers: str) -> Fleet:
-    fleet = Fleet(partitions=4)
-    for worker in workers:
-        fleet.start(worker)
-    fleet.send()
-    fleet.settle()
-    return fleet
-
-
 def test_each_of_two_workers_can_be_stopped_alone_but_not_both() -> None:
     """The remaining one takes all tasks; without it, processing stops."""
-    found = look(started("a", "b"))
+    found = look(Fleet.at_rest("a", "b"))
     assert reasons_to_wait(found, ["a"]) == []
     assert reasons_to_wait(found, ["b"]) == []
     assert reasons_to_wait(found, ["a", "b"]) == [
@@ -36,21 +27,21 @@ def test_each_of_two_workers_can_be_stopped_alone_but_not_both() -> None:
 
 def test_the_only_worker_of_an_app_cannot_be_stopped() -> None:
     """Its tasks would wait until it is started again."""
-    assert reasons_to_wait(look(started("a")), ["a"]) == [
+    assert reasons_to_wait(look(Fleet.at_rest("a")), ["a"]) == [
         "main/0-3: no worker can take them, there is no other live worker"
     ]
 
 
 def test_an_unknown_worker_is_not_safe_to_stop() -> None:
     """A mistyped name must not let a rolling restart continue."""
-    assert reasons_to_wait(look(started("a", "b")), ["c"]) == [
+    assert reasons_to_wait(look(Fleet.at_rest("a", "b")), ["c"]) == [
         "c is not a live worker of sums; live workers: a, b"
     ]
 
 
 def test_no_worker_is_stopped_until_the_tasks_of_the_last_one_are_live() -> None:
     """Two restores at once double the time without processing for their tasks."""
-    fleet = started("a", "b", "c")
+    fleet = Fleet.at_rest("a", "b", "c")
     fleet.kill(fleet.nodes[0])
     assert look(fleet)  # members are seen to be alive when they are listed
     fleet.clock.advance(11.0)
@@ -70,7 +61,7 @@ def test_no_worker_is_stopped_until_the_tasks_of_the_last_one_are_live() -> None
 
 def test_workers_of_another_version_do_not_count_as_successors() -> None:
     """They may have other tasks, so these might stop for good."""
-    fleet = started("a")
+    fleet = Fleet.at_rest("a")
     found = look(fleet)
     (only,) = found.workers
     later = replace(only, worker="b", process="9999999999999-x", waiting=True, parameters="other", tasks=0)
@@ -82,7 +73,7 @@ def test_workers_of_another_version_do_not_count_as_successors() -> None:
 
 def test_a_group_that_has_not_started_on_a_successor_is_a_reason() -> None:
     """The ring may assign the tasks to that worker, which cannot run them."""
-    found = replace(look(started("a", "b")), deferred={GroupId("sums", "main"): ["b"]})
+    found = replace(look(Fleet.at_rest("a", "b")), deferred={GroupId("sums", "main"): ["b"]})
     (reason,) = reasons_to_wait(found, ["a"])
     assert reason.endswith(": group main has not started on b, which may get these tasks")
     assert reasons_to_wait(found, ["b"]) == []

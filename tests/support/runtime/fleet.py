@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Self
 
 import structlog
 
@@ -75,6 +76,16 @@ class Fleet:
         self.started = 0
         self.checkpoints = MemoryCheckpointStore(self.clock.wall_ms)
         self.databases = DriverDatabases()
+
+    @classmethod
+    def at_rest(cls, *workers: str) -> Self:
+        """Four tasks on these workers, which have processed their inputs."""
+        fleet = cls(partitions=4)
+        for worker in workers:
+            fleet.start(worker)
+        fleet.send()
+        fleet.settle()
+        return fleet
 
     def start(self, worker_id: str, *, stores: MemoryStores | None = None, sums: Sums | None = None) -> Node:
         """Start a worker. `sums`: another version of the app."""

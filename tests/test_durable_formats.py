@@ -236,6 +236,10 @@ WITHOUT_CHECKSUM = [
         b'[1,"main",3,[7,"worker-1","process-1",true,"why","db"],null,null,null,null]',
     ),
     note(
+        Owner(7, "worker-1", "process-1", False, "why", retrying=True),
+        b'[1,"main",3,[7,"worker-1","process-1",false,"why",""],null,null,null,null,true]',
+    ),
+    note(
         Claim("worker-1", "process-1", True, "why"),
         b'[1,"main",3,null,["worker-1","process-1",true,"why"],null,null,null]',
     ),

@@ -114,7 +114,8 @@ class Owner(NamedTuple):
     """The owner of a task, by its entry `seq`. `released`: it gave the task up, and is preferred for getting it back.
 
     `problem`: why the task failed there or, if it is not `released`, why it waits there. `database`: the database of a
-    sink task's positions, whose epoch is then `seq`; empty for a task with a journal.
+    sink task's positions, whose epoch is then `seq`; empty for a task with a journal. `retrying`: it waits because a
+    record is retried.
     """
 
     seq: int
@@ -123,6 +124,7 @@ class Owner(NamedTuple):
     released: bool = False
     problem: str = ""
     database: str = ""
+    retrying: bool = False
 
     @property
     def order(self) -> tuple[int, bool]:
@@ -169,13 +171,24 @@ class Suspected(NamedTuple):
 About = Owner | Claim | Departure | DeferredGroup | Suspected
 
 
+class _NotedOwner(NamedTuple):
+    """An owner in a note. Older releases refuse a note if this has more fields, and ignore more fields of `Note`."""
+
+    seq: int
+    worker: str
+    process: str
+    released: bool = False
+    problem: str = ""
+    database: str = ""
+
+
 class Note(msgspec.Struct, frozen=True, array_like=True):
     """One record of the workers' topic, about a task (group, partition) or about a process."""
 
     version: int
     group: str = ""
     partition: int = -1
-    owner: Owner | None = None
+    owner: _NotedOwner | None = None
     claim: Claim | None = None
     departure: Departure | None = None
     # A release that does not know these fields ignores the note.
@@ -195,9 +208,15 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
         return f"{kind}/{self.group}/{self.partition}".encode()
 
 
+class _RetryNote(Note, frozen=True, array_like=True):
+    """The note of an owner that retries a record. All others are written without this field, as by older releases."""
+
+    retrying: bool = False
+
+
 _VERSION = 1
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Note)
+_decoder = msgspec.json.Decoder(_RetryNote)
 
 
 def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
@@ -207,12 +226,14 @@ def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
         _VERSION,
         group,
         partition,
-        about if isinstance(about, Owner) else None,
+        _NotedOwner._make(about[: len(_NotedOwner._fields)]) if isinstance(about, Owner) else None,
         about if isinstance(about, Claim) else None,
         about if isinstance(about, Departure) else None,
         about if isinstance(about, DeferredGroup) else None,
         about if isinstance(about, Suspected) else None,
     )
+    if isinstance(about, Owner) and about.retrying:
+        note = _RetryNote(**msgspec.structs.asdict(note), retrying=True)
     return note.key, _encoder.encode(note)
 
 
@@ -222,7 +243,8 @@ def decode_note(app: str, data: bytes) -> tuple[TaskId, About] | None:
         note = _decoder.decode(data)
     except msgspec.DecodeError:
         return None
-    about = note.owner or note.claim or note.departure or note.waiting or note.suspected
+    owner = Owner(*note.owner, note.retrying) if note.owner is not None else None
+    about = owner or note.claim or note.departure or note.waiting or note.suspected
     if note.version != _VERSION or about is None:
         return None
     return TaskId(app, note.group, note.partition), about

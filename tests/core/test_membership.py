@@ -61,7 +61,13 @@ def test_a_worker_id_that_would_not_fit_into_a_client_id_is_refused(worker: str)
 
 
 @pytest.mark.parametrize(
-    "about", [Owner(7, "a", "1-x"), Owner(8, "a", "1-x", True, "why"), Claim("b", "2-y", True)]
+    "about",
+    [
+        Owner(7, "a", "1-x"),
+        Owner(8, "a", "1-x", True, "why"),
+        Claim("b", "2-y", True),
+        Owner(9, "a", "1-x", problem="why", retrying=True),
+    ],
 )
 def test_notes_come_back_as_they_were(about: Owner | Claim) -> None:
     """They are the workers' only word to each other."""

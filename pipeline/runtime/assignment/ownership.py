@@ -178,9 +178,12 @@ class Ownership:
         """The task no longer runs here: it was released, or has a `problem`."""
         self._watch.tell(task, self._mine(task, seq, released=True, problem=problem))
 
-    def troubled(self, task: TaskId, seq: int, problem: str) -> None:
-        """The task runs here and waits because of `problem`; an empty one means that it is solved."""
-        self._watch.tell(task, self._mine(task, seq, problem=problem))
+    def troubled(self, task: TaskId, seq: int, problem: str, *, retrying: bool = False) -> None:
+        """The task runs here and waits because of `problem`; an empty one means that it is solved.
+
+        `retrying`: it waits because a record is retried.
+        """
+        self._watch.tell(task, self._mine(task, seq, problem=problem)._replace(retrying=retrying))
 
     def blocked(self, problem: str) -> None:
         """No task of this process continues, because of `problem`. From any thread."""

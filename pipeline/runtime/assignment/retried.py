@@ -41,13 +41,13 @@ class RetriedRecords:
             waits = retried is not None and now_s - retried.since_s >= TOLD_AFTER_S
             problem = retry_note(retried) if retried is not None and waits else ""
             if problem != told.get(task.id, ""):
-                ownership.troubled(task.id, task.applied.seq, problem)
+                ownership.troubled(task.id, task.applied.seq, problem, retrying=bool(problem))
             if problem:
                 self._told[task.id] = problem
 
 
 def retry_note(retried: Retried) -> str:
-    """The text about a record that is retried. A status counts such texts (`runtime.status.groups`)."""
+    """The text about a record that is retried."""
     reason = retried.reason.splitlines()[0] if retried.reason else "no reason given"
     if len(reason) > _REASON_CHARACTERS:
         reason = f"{reason[:_REASON_CHARACTERS]}..."

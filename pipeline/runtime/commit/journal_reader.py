@@ -16,7 +16,7 @@ from pipeline.errors import FatalTaskError, StaleReadError
 from pipeline.ports import Deadline, JournalBounds, JournalReader
 from pipeline.runtime.environment import Environment
 
-__all__ = ["first_entry", "last_entries", "read_entries", "settled_end", "without_delta"]
+__all__ = ["complete_entries", "first_entry", "last_entries", "read_entries", "settled_end", "without_delta"]
 
 # The interval in which the coordinator aborts expired transactions.
 COORDINATOR_SCAN_S = 10.0
@@ -36,6 +36,13 @@ def read_entries(
 def first_entry(task: TaskId, reader: JournalReader, start: int, end: int) -> JournalEntry | None:
     """The first committed entry at or after `start`; None if there is none below `end`."""
     return next(read_entries(task, reader, start, end, None), None) if start < end else None
+
+
+def complete_entries(task: TaskId, reader: JournalReader, start: int, end: int) -> Iterator[JournalEntry]:
+    """The committed entries that begin in [start, end). `start` may be inside an entry of several chunks."""
+    if start >= end:
+        return iter(())
+    return assemble(dropwhile(_continues_entry, reader.read(task.journal, start, end)), str(task.journal))
 
 
 def last_entries(

@@ -14,7 +14,7 @@ after it, at conservative speeds. `python -m benchmarks restore` measures those 
 from pipeline.runtime.status.document import status_document
 from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.groups import GroupStatus, ProblemCause, group_statuses, problem_causes
-from pipeline.runtime.status.reading import read_status
+from pipeline.runtime.status.reading import read_open_letters, read_status
 from pipeline.runtime.status.stopping import reasons_to_wait
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "WorkerStatus",
     "group_statuses",
     "problem_causes",
+    "read_open_letters",
     "read_status",
     "reasons_to_wait",
     "status_document",

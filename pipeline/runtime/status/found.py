@@ -34,7 +34,8 @@ class TaskStatus:
 
     `checkpoint_ms`: the time of the newest checkpoint; 0 if there is none. `restore_s`: predicted, on an empty disk.
     `database`: that of a sink task, whose `seq` is its epoch; empty for a task with a journal. `problem`: why it failed
-    or waits. `records_per_s`: input offsets of the last commit, per second since the commit before it; None if unknown.
+    or waits. `retrying`: it waits because a record is retried. `records_per_s`: input offsets per second of its last
+    commits (`reading.RATE_S`); None if unknown.
     """
 
     task: TaskId
@@ -52,6 +53,7 @@ class TaskStatus:
     restore_s: float = 0.0
     database: str = ""
     records_per_s: float | None = None
+    retrying: bool = False
 
 
 @dataclass(frozen=True, slots=True)

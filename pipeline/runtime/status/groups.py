@@ -14,8 +14,6 @@ from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus
 
 __all__ = ["GroupStatus", "ProblemCause", "group_statuses", "problem_causes", "task_ranges"]
 
-# The text of a note about a record that is retried: `runtime.assignment.retried`.
-_RETRIED = re.compile(r"record \S+\[\d+] offset \d+ is retried: ")
 _NUMBER = re.compile(r"\d+")
 
 
@@ -90,7 +88,7 @@ def _group(
         records_per_s=sum(rates) if rates else None,
         oldest_commit_ms=min(commits, default=0),
         open_letters=open_letters,
-        retried=sum(1 for status in tasks if _RETRIED.match(status.problem)),
+        retried=sum(status.retrying for status in tasks),
         restore_s=max(status.restore_s for status in tasks),
     )
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
-from pipeline.core.journal_format import EntryKind, JournalEntry
+from pipeline.core.journal_format import Entry, EntryKind, JournalEntry
 from pipeline.core.membership import (
     Claim,
     DeferredGroup,
@@ -30,19 +30,21 @@ from pipeline.core.names import (
     workers_topic,
 )
 from pipeline.core.permissions import Role
-from pipeline.errors import InputError
+from pipeline.errors import InputError, TruncatedError
 from pipeline.ports import Cluster, JournalReader
-from pipeline.runtime.commit.journal_reader import first_entry, last_entries
+from pipeline.runtime.commit.journal_reader import complete_entries, first_entry, last_entries
 from pipeline.runtime.restore_progress import predicted_restore_s
 from pipeline.runtime.status.dead_letter_tallies import letters_by_group, read_tallies
 from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.problems import LETTERS_PER_MINUTE, late_groups, letter_problems, problems_of
 
-__all__ = ["read_status"]
+__all__ = ["read_open_letters", "read_status"]
 
 READS_AT_ONCE = 8
 # From this lag on, offsets are counted; below it, records.
 SMALL_LAG = 20
+# The throughput is that of the commits in this time before the last one. Single commits vary with the batches.
+RATE_S = 10.0
 
 
 class _Last(NamedTuple):
@@ -122,6 +124,29 @@ def read_status(
     return AppStatus(app, found, workers, problems, letters, deferred)
 
 
+def read_open_letters(
+    app: str, groups: Mapping[GroupId, int], cluster: Cluster, reader: JournalReader, now_ms: int
+) -> dict[GroupId, int]:
+    """The open records of each of these groups that has a dead-letter topic.
+
+    `groups`: the numbers of their tasks. Raises UnreachableError, ConfigError (a missing permission), FatalTaskError.
+    """
+    counts = letter_counts_topic(app)
+    described = cluster.describe([counts, *sorted(group.dead_letter_topic for group in groups)])
+    having = [group for group in sorted(groups) if group.dead_letter_topic in described]
+    tasks = [TaskId(*group, number) for group in having for number in range(groups[group])]
+    # One after the other: a worker reads them in the background, and each read at the same time needs a client.
+    entries = {task: entry for task in tasks if (entry := _last_entry(task, reader)) is not None}
+    tallies = read_tallies(app, reader) if counts in described else {}
+    found = letters_by_group(entries, described, tallies, having, now_ms)
+    return {each.group: each.letters.open for each in found}
+
+
+def _last_entry(task: TaskId, reader: JournalReader) -> Entry | None:
+    entries = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
+    return entries[-1].entry if entries else None
+
+
 def _with_letters(read: Mapping[TaskId, _Read]) -> set[str]:
     """The dead-letter topics that tasks have written to."""
     return {
@@ -183,7 +208,7 @@ def _last(task: TaskId, reader: JournalReader) -> _Read:
     entries = last_entries(task.journal, reader, bounds, 2)
     if not entries:
         return None, None, None
-    last, rate = entries[-1], _rate(entries)
+    last, rate = entries[-1], _rate(task, reader, entries)
     if last.checkpoint < bounds.start:
         return last, None, rate
     registered = first_entry(task, reader, last.checkpoint, last.next_offset)
@@ -191,18 +216,36 @@ def _last(task: TaskId, reader: JournalReader) -> _Read:
     return last, kept[0] if kept else None, rate
 
 
-def _rate(entries: Sequence[JournalEntry]) -> float | None:
-    """The records per second between the last two entries; None if the last one is not a commit.
+def _rate(task: TaskId, reader: JournalReader, entries: Sequence[JournalEntry]) -> float | None:
+    """The records per second of the commits in the last RATE_S; None if the last entry is of another kind.
 
-    Offsets are counted, so a marker counts as a record.
+    If there is only one, it is measured from the entry before it. Offsets are counted, so a marker counts as a record.
     """
-    if len(entries) < 2 or entries[-1].entry.kind is not EntryKind.COMMIT:
+    if len(entries) < 2 or entries[-1].entry.kind not in {EntryKind.COMMIT, EntryKind.CHECKPOINT}:
         return None
-    before, last = entries[-2].entry, entries[-1].entry
+    last, before = entries[-1].entry, entries[-2].entry
+    since_ms = last.wall_ms - int(RATE_S * 1000)
+    if before.wall_ms > since_ms:
+        before = _first_since(task, reader, since_ms, entries)
     offsets = sum(
         position - before.positions.get(topic, position) for topic, position in last.positions.items()
     )
     return round(max(0, offsets) * 1000 / max(1, last.wall_ms - before.wall_ms), 1)
+
+
+def _first_since(
+    task: TaskId, reader: JournalReader, since_ms: int, entries: Sequence[JournalEntry]
+) -> Entry:
+    """The first entry since then that has all positions; genesis does not. At the latest, the last but one."""
+    topics = entries[-1].entry.positions.keys()
+    try:
+        start = reader.offset_at(task.journal, since_ms)
+        for found in complete_entries(task, reader, start, entries[-2].offset):
+            if topics <= found.entry.positions.keys():
+                return found.entry
+    except TruncatedError:  # a checkpoint has just made these entries unnecessary
+        pass
+    return entries[-2].entry
 
 
 def _entered(last: JournalEntry | None) -> _Last:
@@ -300,7 +343,8 @@ def _task(task: TaskId, last: _Last, roster: Roster, lag: int) -> TaskStatus:
         problem = f"its last worker noted: {owner.problem}"
     worker = owner.worker if owner is not None else claim.worker if problem and claim else last.owner
     found = TaskStatus(task, phase, worker, last.seq, lag, last.positions, last.wall_ms, taker, problem)
-    return replace(found, database=last.database)
+    retrying = bool(problem) and owner is not None and owner.retrying and roster.is_running(task)
+    return replace(found, database=last.database, retrying=retrying)
 
 
 def _alive(roster: Roster, claim: Claim) -> bool:

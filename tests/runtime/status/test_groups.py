@@ -10,7 +10,6 @@ import pytest
 from pipeline.core.dead_letter_count import OpenLetters
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.problem import Problem
-from pipeline.runtime.assignment.retried import retry_note
 from pipeline.runtime.status import (
     AppStatus,
     TaskPhase,
@@ -23,9 +22,8 @@ from pipeline.runtime.status import (
 from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 from pipeline.runtime.status.groups import task_ranges
 from pipeline.runtime.status.problems import letter_problems
-from pipeline.runtime.task.backlog import Retried
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
-from tests.support.runtime.fleet import REST_S, Fleet
+from tests.support.runtime.fleet import Fleet
 
 
 def tasks_of(group: str, *partitions: int) -> list[TaskId]:
@@ -82,13 +80,21 @@ def test_causes_are_equal_if_they_differ_only_in_numbers() -> None:
 
 def test_a_group_sums_its_tasks() -> None:
     """The line of a group stands for all its tasks: the sum, and the worst of them."""
-    note = retry_note(Retried("t", 1, 5, 3, 0.0, "ValueError"))
     tasks = [
         TaskStatus(
             tasks_of("main", 0)[0], TaskPhase.LIVE, "a", 3, 10, {}, 5_000, restore_s=1.0, records_per_s=2.0
         ),
         TaskStatus(
-            tasks_of("main", 1)[0], TaskPhase.LIVE, "a", 3, 30, {}, 2_000, problem=note, records_per_s=0.5
+            tasks_of("main", 1)[0],
+            TaskPhase.LIVE,
+            "a",
+            3,
+            30,
+            {},
+            2_000,
+            problem="t",
+            retrying=True,
+            records_per_s=0.5,
         ),
         TaskStatus(
             tasks_of("main", 2)[0], TaskPhase.FAILED, "b", 3, 0, {}, 0, restore_s=7.5, problem="broken"
@@ -111,22 +117,45 @@ def test_a_rate_above_the_threshold_is_a_problem_without_open_letters() -> None:
     assert letter_problems(letters, 13) == []
 
 
-def test_the_throughput_is_that_of_the_last_two_commits() -> None:
-    """Without it, an operator cannot tell how long a lag will take."""
+def test_the_throughput_does_not_vary_with_single_commits() -> None:
+    """An operator divides the lag by it; a commit of one record soon after a large one says nothing."""
     fleet = Fleet(partitions=1)
     fleet.start("a")
+    fleet.settle()
+    for _ in range(8):
+        send(fleet, 19)
+        fleet.run(1.8)
+        send(fleet, 1)
+        fleet.run(0.2)
+    (status,) = look(fleet).tasks
+    assert status.records_per_s == pytest.approx(10, rel=0.15)
+
+
+def test_a_single_commit_is_measured_from_the_entry_before_it() -> None:
+    """A task with little input has one commit in many seconds, and is not without throughput."""
+    fleet = Fleet(partitions=1)
+    fleet.start("a")
+    fleet.settle()
     for _ in range(2):
-        for value in range(10):
-            fleet.sums.driver.send(fleet.sums.numbers, "k1", value)
+        send(fleet, 10)
         fleet.settle()
-    found = read_status(
-        "sums", MemoryCluster(fleet.broker), MemoryJournalReader(fleet.broker), fleet.clock.wall_ms()
-    )
+        fleet.run(15.0)
+    found = look(fleet)
     (status,) = found.tasks
     assert status.records_per_s is not None
-    # The fleet rests between the two batches of ten records.
-    assert 0 < status.records_per_s < 10 / REST_S
+    assert 0 < status.records_per_s < 10 / 15.0
     document = msgspec.json.decode(msgspec.json.encode(status_document(found)))
     (group,) = document["groups"]
     assert group["records_per_s"] == status.records_per_s
     assert (group["group"], group["task_count"], group["phases"], group["lag"]) == ("main", 1, {"live": 1}, 0)
+
+
+def look(fleet: Fleet) -> AppStatus:
+    return read_status(
+        "sums", MemoryCluster(fleet.broker), MemoryJournalReader(fleet.broker), fleet.clock.wall_ms()
+    )
+
+
+def send(fleet: Fleet, count: int) -> None:
+    for value in range(count):
+        fleet.sums.driver.send(fleet.sums.numbers, "k1", value)

@@ -12,7 +12,7 @@ from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.errors import HandlerError
 from pipeline.ports import Step, task_fields
-from pipeline.runtime.status import read_status
+from pipeline.runtime.status import group_statuses, read_status
 from pipeline.testing import TestDriver
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 
@@ -318,10 +318,13 @@ def test_tries_that_failed_are_counted() -> None:
 
 
 def problems(shaky: Shaky) -> list[str]:
-    """What a status says is wrong."""
+    """What a status says is wrong. Its number of retried records is that of these problems."""
     broker, clock = shaky.driver.broker, shaky.driver.clock
     found = read_status("shaky", MemoryCluster(broker), MemoryJournalReader(broker), clock.wall_ms())
-    return [problem.text for problem in found.problems]
+    texts = [problem.text for problem in found.problems]
+    retrying = sum(" is retried: " in text and "its last worker noted" not in text for text in texts)
+    assert sum(group.retried for group in group_statuses(found)) == retrying
+    return texts
 
 
 def look_while_it_fails(shaky: Shaky, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:

@@ -197,7 +197,8 @@ _RULES: Sequence[_Rule] = (
     _Rule(
         ResourceKind.TOPIC,
         lambda use: [letter_counts_topic(use.app)] if _has_letters(use) else (),
-        {Role.REPLAY: (C, R, W, CONFIGS), Role.STATUS: (R, CONFIGS)},
+        # A worker reads them for `pipeline_open_dead_letters`, and runs without.
+        {Role.REPLAY: (C, R, W, CONFIGS), Role.STATUS: (R, CONFIGS), Role.WORKER: (R, CONFIGS)},
     ),
     _Rule(ResourceKind.TOPIC, lambda _: [LOADS_TOPIC], {Role.LOAD: (C, R, W, CONFIGS)}),
     # Transactional ids.

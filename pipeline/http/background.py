@@ -30,7 +30,7 @@ class _Read(Generic[T]):
 
 
 class Background(Generic[T]):
-    """The last result of `read`, at most a second old.
+    """The last result of `read`, at most `fresh_s` old.
 
     Args:
         what: What is read, for errors.
@@ -38,32 +38,49 @@ class Background(Generic[T]):
         wait_s: How long a request waits.
         waiters: How many requests may wait at the same time.
         monotonic_s: The clock.
+        fresh_s: An older result is read again.
+        usable_s: A result that is not older is returned while the next read takes longer than `wait_s`, or if that read
+            has failed.
     """
 
     def __init__(
-        self, what: str, read: Callable[[], T], wait_s: float, waiters: int, monotonic_s: Callable[[], float]
+        self,
+        what: str,
+        read: Callable[[], T],
+        wait_s: float,
+        waiters: int,
+        monotonic_s: Callable[[], float],
+        fresh_s: float = FRESH_S,
+        usable_s: float = 0.0,
     ) -> None:
         self._what = what
         self._read = read
         self._wait_s = wait_s
         self._now_s = monotonic_s
+        self._fresh_s = fresh_s
+        self._usable_s = usable_s
         self._waiters = threading.BoundedSemaphore(waiters)
         self._lock = threading.Lock()
         self._under_way: threading.Event | None = None
         self._last: _Read[T] | None = None
+        self._usable: _Read[T] | None = None  # the last one without an error
 
     def value(self) -> T:
-        """The result of a read that is not older than a second.
+        """The result of a read that is fresh, or of an earlier one that is still usable.
 
         Raises:
             PipelineError: The read has failed.
             UnreachableError: It takes too long, or too many requests wait for it.
         """
-        asked_s = self._now_s() - FRESH_S
+        now_s = self._now_s()
+        asked_s = now_s - self._fresh_s
         last = self._last
         if last is None or last.at_s < asked_s:
             self._wait(self._begin())
             last = self._last
+        usable = self._usable
+        if usable is not None and usable.at_s >= now_s - self._usable_s:
+            last, asked_s = usable, usable.at_s
         if last is None or last.at_s < asked_s:
             raise self._busy()
         if last.error is not None:
@@ -99,6 +116,8 @@ class Background(Generic[T]):
             failure = PipelineError(f"{self._what}: {type(error).__name__}: {error}")
         with self._lock:
             self._last = _Read(self._now_s(), value, failure)
+            if failure is None:
+                self._usable = self._last
             self._under_way = None
         done.set()
 

@@ -38,13 +38,14 @@ _OUTCOMES = ("handled", "skipped", "dead_letter", "duplicate", "late")
 class Sources:
     """Where the values come from.
 
-    `figures`: the last published ones; None until the worker has started. `ends`: the ends of the inputs; may raise a
-    PipelineError.
+    `figures`: the last published ones; None until the worker has started. `ends`: the ends of the inputs. `letters`:
+    the open dead letters of the groups whose first task is live here. Both may raise a PipelineError.
     """
 
     figures: Callable[[], WorkerFigures | None]
     meter: Meter
     ends: Callable[[], Mapping[TopicPartition, int]]
+    letters: Callable[[], Mapping[GroupId, int]]
     clock: Clock
 
 
@@ -80,6 +81,9 @@ class _Collector(Collector):
         if figures is not None:
             samples.add("pipeline_workers", (figures.app,), figures.members)
             samples.add("pipeline_kafka_unreachable_seconds", (figures.app,), figures.kafka_unreachable_s)
+            for group, count in sorted(figures.task_counts.items()):
+                samples.add("pipeline_tasks", group, count)
+            self._add_letters(samples, figures)
             self._add_lags(samples, figures)
             for task in sorted(figures.tasks):
                 self._add_task(samples, task, figures.tasks[task])
@@ -133,6 +137,16 @@ class _Collector(Collector):
             if place in ends:
                 labels = (*_labels(task), place.topic, str(place.partition))
                 samples.add("pipeline_input_lag_records", labels, max(0, ends[place] - position))
+
+    def _add_letters(self, samples: _Samples, figures: WorkerFigures) -> None:
+        if not figures.first_tasks:
+            return
+        try:
+            letters = self._sources.letters()
+        except PipelineError:
+            return
+        for group, count in sorted(letters.items()):
+            samples.add("pipeline_open_dead_letters", group, count)
 
     def _add_task(self, samples: _Samples, task: TaskId, figures: TaskFigures) -> None:
         labels = _labels(task)

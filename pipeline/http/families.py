@@ -32,6 +32,7 @@ _TASK = ("app", "group", "task")
 
 FAMILIES = (
     Family("pipeline_task_phase", Kind.GAUGE, (*_TASK, "phase"), "1 for the phase that the task is in here"),
+    Family("pipeline_tasks", Kind.GAUGE, _GROUP, "Tasks of the group, whichever workers have them"),
     Family(
         "pipeline_input_lag_records",
         Kind.GAUGE,
@@ -53,6 +54,12 @@ FAMILIES = (
     ),
     Family("pipeline_rows_total", Kind.COUNTER, _TASK, "Rows that were written to a database"),
     Family("pipeline_retries_total", Kind.COUNTER, _TASK, "Failed attempts that were followed by another"),
+    Family(
+        "pipeline_open_dead_letters",
+        Kind.GAUGE,
+        _GROUP,
+        "Failed records of the group that were neither replayed nor discarded",
+    ),
     Family("pipeline_handler_seconds", Kind.HISTOGRAM, _GROUP, "Duration of a batch of records in handlers"),
     Family(
         "pipeline_handler_busy_ratio",

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from functools import cached_property
 
 from pipeline.config import HttpSettings, WorkerSettings
-from pipeline.core.names import TopicPartition
+from pipeline.core.names import GroupId, TopicPartition
 from pipeline.http.application import Answer, Application, Request, Route, json_answer
 from pipeline.http.background import Background
 from pipeline.http.exporter import Exporter, Sources
@@ -20,12 +19,13 @@ from pipeline.http.server import HttpServer
 from pipeline.ports import Clock, Cluster, JournalReader, Logger
 from pipeline.runtime.metrics.figures import WorkerFigures
 from pipeline.runtime.metrics.meter import Meter
-from pipeline.runtime.status import read_status, status_document
+from pipeline.runtime.status import read_open_letters, read_status, status_document
 
 __all__ = ["StatusClients", "WorkerPort"]
 
 STATUS_WAIT_S = 8.0
 ENDS_WAIT_S = 1.0
+LETTERS_S = 30.0
 
 
 class StatusClients:
@@ -34,24 +34,27 @@ class StatusClients:
     They end with the process: to close a client may take as long as Kafka does not answer.
 
     Args:
-        cluster: Opens a cluster. May raise UnreachableError, ConfigError.
+        cluster: Opens a cluster that several threads may use. May raise UnreachableError, ConfigError.
         reader: Opens a reader that several threads may use. May raise ConfigError.
     """
 
     def __init__(self, cluster: Callable[[], Cluster], reader: Callable[[], JournalReader]) -> None:
         self._open_cluster = cluster
         self._open_reader = reader
-        self._lock = threading.Lock()
+        self._cluster_lock, self._reader_lock = threading.Lock(), threading.Lock()
+        self._cluster: Cluster | None = None
         self._reader: JournalReader | None = None
 
-    @cached_property
+    @property
     def cluster(self) -> Cluster:
-        """Only one thread reads the status."""
-        return self._open_cluster()
+        with self._cluster_lock:
+            if self._cluster is None:
+                self._cluster = self._open_cluster()
+            return self._cluster
 
     @property
     def reader(self) -> JournalReader:
-        with self._lock:
+        with self._reader_lock:
             if self._reader is None:
                 self._reader = self._open_reader()
             return self._reader
@@ -89,8 +92,18 @@ class WorkerPort:
         self._liveness = Liveness(worker.handler_warning_s, clock.monotonic_s)
         self._ends = Background("the end of the inputs", self._read_ends, ENDS_WAIT_S, 1, clock.monotonic_s)
         self._status = Background("the status", self._read_status, STATUS_WAIT_S, 2, clock.monotonic_s)
+        self._letters = Background(
+            "the open dead letters",
+            self._read_letters,
+            ENDS_WAIT_S,
+            1,
+            clock.monotonic_s,
+            fresh_s=LETTERS_S,
+            usable_s=4 * LETTERS_S,
+        )
         self.meter = Meter(clock.monotonic_s)
-        exporter = Exporter(Sources(lambda: self._figures, self.meter, self._ends.value, clock))
+        sources = Sources(lambda: self._figures, self.meter, self._ends.value, self._letters.value, clock)
+        exporter = Exporter(sources)
         self.routes: Mapping[str, Route] = {
             "/livez": Route(self._livez, open=True),
             "/readyz": Route(self._readyz, open=True),
@@ -158,3 +171,14 @@ class WorkerPort:
             sorted({place for task in figures.tasks.values() for place in task.positions}) if figures else []
         )
         return self._clients.reader.stable_ends(places) if places else {}
+
+    def _read_letters(self) -> Mapping[GroupId, int]:
+        """Those of groups whose first task is live here: one worker reads them, and not all."""
+        figures, clients = self._figures, self._clients
+        groups = (
+            {group: figures.task_counts.get(group, 0) for group in figures.first_tasks} if figures else {}
+        )
+        if not groups:
+            return {}
+        now_ms = self._clock.wall_ms()
+        return read_open_letters(self._app, groups, clients.cluster, clients.reader, now_ms)

@@ -225,6 +225,7 @@ class Worker:
             ownership.assigned,
             ownership.members,
             self._maintenance.kafka_unreachable_s,
+            {run.plan.id: run.plan.partitions for run in self._runs},
         )
 
     def progress(self) -> WorkerCounters:

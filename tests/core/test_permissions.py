@@ -103,6 +103,7 @@ def test_a_worker_has_no_operation_that_it_does_not_use() -> None:
         Grant(TOPIC, "orders.main.dead-letters", (W, C, CONFIGS)),
         Grant(TOPIC, "orders.main.journal", (R, W, C, D, CONFIGS)),
         Grant(TOPIC, "orders.main.replays", (R, C, CONFIGS)),
+        Grant(TOPIC, "pipeline.letter-counts.orders", (R, CONFIGS)),
         Grant(TOPIC, "pipeline.workers.orders", (R, W, C, CONFIGS)),
         Grant(TOPIC, "rows", (SEE, CONFIGS)),
         Grant(TOPIC, "totals", (R, W, CONFIGS)),

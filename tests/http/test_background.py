@@ -72,6 +72,45 @@ def test_few_requests_wait_at_a_time(slow: Slow) -> None:
         assert waiting.result(30) == 1
 
 
+def test_an_earlier_result_is_the_answer_while_it_is_usable(slow: Slow) -> None:
+    """A gap in a metric looks like its end, and an alert on it would begin again."""
+    clock = ManualClock()
+    background = Background("it", slow, 30.0, 1, clock.monotonic_s, fresh_s=30.0, usable_s=120.0)
+    slow.may_end.set()
+    assert background.value() == 1
+    clock.advance(29)
+    assert background.value() == 1
+    assert slow.calls == 1
+    slow.may_end.clear()
+    background._wait_s = 0.01
+    clock.advance(90)
+    assert background.value() == 1
+    assert slow.calls == 2
+    clock.advance(2)
+    with pytest.raises(UnreachableError):
+        background.value()
+
+
+def test_a_failed_read_leaves_the_usable_result() -> None:
+    """One request that Kafka does not answer is not worth a gap."""
+    clock = ManualClock()
+    answers: list[int | Exception] = [1, UnreachableError("away"), UnreachableError("away")]
+
+    def read() -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    background = Background("it", read, 30.0, 1, clock.monotonic_s, fresh_s=30.0, usable_s=120.0)
+    assert background.value() == 1
+    clock.advance(100)
+    assert background.value() == 1
+    clock.advance(100)
+    with pytest.raises(UnreachableError, match="away"):
+        background.value()
+
+
 def test_an_error_is_the_answer_until_the_next_read() -> None:
     """A failed read leaves nothing behind that could be taken for a result."""
     clock = ManualClock()

@@ -7,7 +7,7 @@ import pytest
 from pipeline import App, Context, Dedup, Event
 from pipeline.config import WorkerSettings
 from pipeline.core.checkpoint import Manifest
-from pipeline.core.names import TaskId
+from pipeline.core.names import GroupId, TaskId
 from pipeline.errors import AbortableError, HandlerError, RefusedError, SinkUnreachableError, UnreachableError
 from pipeline.http.families import FAMILIES, Kind
 from pipeline.http.health import readiness
@@ -33,6 +33,7 @@ class Shop:
         self.gifts = self.app.topic("gifts", key=str, value=int)
         self.outs = self.app.topic("outs", key=str, value=int)
         self.calls: list[int] = []
+        self.failing = {SKIPPED, LETTER}
         self.app.handler(self.orders, on_error="dead_letter", retries=2)(self.handle)
         self.app.handler(self.gifts, on_error="skip")(self.handle)
         self.driver = TestDriver(self.app)
@@ -42,7 +43,7 @@ class Shop:
     def handle(self, event: Event[str, int], ctx: Context) -> None:
         self.calls.append(event.value)
         ctx.send(self.outs, event.key, event.value)
-        if event.value in {SKIPPED, LETTER} or (event.value == RETRIED and self.calls.count(RETRIED) < 2):
+        if event.value in self.failing or (event.value == RETRIED and self.calls.count(RETRIED) < 2):
             raise ValueError("as ordered")
 
     def order(self, value: int, *, event_id: bytes | None = None) -> None:
@@ -86,6 +87,44 @@ def test_records_are_counted_by_their_outcome() -> None:
     assert found.value("pipeline_outputs_total") == handled + letters
     # Every call is the first attempt of a record or a retry.
     assert found.value("pipeline_retries_total") == len(shop.calls) - 8
+
+
+def test_open_dead_letters_are_those_that_nobody_has_replayed() -> None:
+    """An alert on them must end when the last one is replayed or discarded."""
+    shop = Shop()
+    shop.driver.run()
+    assert shop.scrape().value("pipeline_open_dead_letters", group="main") == 0
+    for value in (LETTER, 1, LETTER, LETTER):
+        shop.order(value)
+    shop.driver.run()
+    assert len(shop.driver.dead_letters()) == 3
+    assert shop.scrape().value("pipeline_open_dead_letters", app="shop", group="main") == 3
+    shop.failing = set()
+    shop.driver.replay_dead_letters()
+    assert shop.scrape().value("pipeline_open_dead_letters") == 0
+    shop.driver.run()
+    assert shop.scrape().value("pipeline_open_dead_letters") == 0
+
+
+def test_only_the_worker_of_the_first_task_counts_dead_letters() -> None:
+    """All workers would read all journals, and a sum over them would count each record several times."""
+    fleet = Fleet(partitions=6)
+    nodes = [fleet.start("a"), fleet.start("b")]
+    fleet.settle()
+    for node in nodes:
+        expected = [GroupId("sums", "main")] if TaskId("sums", "main", 0) in node.live else []
+        assert node.worker.figures().first_tasks == expected
+    assert sum(len(node.worker.figures().first_tasks) for node in nodes) == 1
+
+
+def test_the_tasks_of_a_group_are_its_input_partitions() -> None:
+    """A task that no worker has is missing in every phase, so an alert needs to know how many there are."""
+    fleet = Fleet(partitions=6)
+    first, second = fleet.start("a"), fleet.start("b")
+    fleet.settle()
+    assert 0 < phases(of(fleet, first), "live") < 6
+    for node in (first, second):
+        assert of(fleet, node).value("pipeline_tasks", app="sums", group="main") == 6
 
 
 def test_a_late_duplicate_has_an_outcome_of_its_own() -> None:
@@ -493,7 +532,8 @@ def test_every_family_has_a_sample_in_some_worker() -> None:
         for name, _, _ in found.samples
     }
     missing = {family.name for family in FAMILIES} - bases
-    assert missing == {"pipeline_restore_remaining_bytes"}  # only while a restore runs
+    # The first only while a restore runs; the second only for a group with dead letters.
+    assert missing == {"pipeline_restore_remaining_bytes", "pipeline_open_dead_letters"}
     named = {sample[0]: sample[1] for sample in found.samples}
     for family in FAMILIES:
         if family.name in named:

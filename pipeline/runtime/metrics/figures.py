@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.core.membership import TaskRole
-from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition
 from pipeline.ports import Store
 from pipeline.runtime.counters import counts_of
@@ -61,6 +61,7 @@ class WorkerFigures:
         assigned: The tasks that the ring assigns to it; None until it knows the other workers.
         members: The number of live workers of the app.
         kafka_unreachable_s: How long Kafka has not answered; 0 if it answers.
+        task_counts: The number of tasks of each group, whichever workers have them.
     """
 
     app: str
@@ -68,12 +69,22 @@ class WorkerFigures:
     assigned: Collection[TaskId] | None
     members: int
     kafka_unreachable_s: float
+    task_counts: Mapping[GroupId, int] = field(default_factory=dict)
 
     @property
     def not_live(self) -> list[TaskId]:
         """The assigned tasks that are not live here."""
         live = {task for task, figures in self.tasks.items() if figures.role is TaskRole.LIVE}
         return sorted(set(self.assigned or ()) - live)
+
+    @property
+    def first_tasks(self) -> list[GroupId]:
+        """The groups whose first task is live here: of all workers, this one tells about such a group."""
+        return [
+            task.group_id
+            for task, figures in sorted(self.tasks.items())
+            if task.partition == 0 and figures.role is TaskRole.LIVE
+        ]
 
     def phase(self, task: TaskId) -> str:
         """What the worker does about a task, in a word."""

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.core.names import TopicPartition
+from pipeline.core.names import GroupId, TopicPartition
 from pipeline.http.application import Request
 from pipeline.http.exporter import Exporter, Sources
 from pipeline.runtime.metrics.meter import Meter
+from pipeline.runtime.status import read_open_letters
 from pipeline.runtime.worker import Worker
 from pipeline.testing import ManualClock, MemoryBroker, TestDriver
-from pipeline.testing.memory_clients import MemoryJournalReader
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 
 __all__ = ["Scrape", "Scraper", "scraped"]
 
@@ -76,4 +77,10 @@ def exporter_of(
         places = [place for task in worker().figures().tasks.values() for place in task.positions]
         return MemoryJournalReader(broker).stable_ends(places)
 
-    return Exporter(Sources(lambda: worker().figures(), meter, ends, clock))
+    def letters() -> Mapping[GroupId, int]:
+        figures = worker().figures()
+        groups = {group: figures.task_counts[group] for group in figures.first_tasks}
+        cluster, reader = MemoryCluster(broker), MemoryJournalReader(broker)
+        return read_open_letters(figures.app, groups, cluster, reader, clock.wall_ms())
+
+    return Exporter(Sources(lambda: worker().figures(), meter, ends, letters, clock))

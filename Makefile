@@ -13,7 +13,7 @@ LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-ann
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-kills test-outages test-stale-leader test-security test-browser test-containers test-old-kafka lint docs bench release-check lock clean
+.PHONY: demo drills test test-docs test-kills test-outages test-stale-leader test-security test-browser test-containers test-old-kafka lint docs bench release-check lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -24,6 +24,9 @@ drills: $(INSTALLED) $(FLIGHTS)  ## failures rehearsed on the flights app; repor
 
 test: $(INSTALLED)  ## the test suite, three files at a time, each side on a Kafka of its own
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
+
+test-docs: $(INSTALLED)  ## the commands of pages, run as a reader runs them, each page on a Kafka of its own
+	$(BIN)/python -m pytest tests/docs -m docs -n 3 --dist worksteal $(TESTS)
 
 test-kills: $(INSTALLED)  ## kills at each step of every protocol; twenty faults in a fleet; a million rows to PostgreSQL
 	$(BIN)/python -m pytest tests -m kills $(TESTS)

@@ -53,6 +53,7 @@ def test_a_new_project_passes_its_tests_mypy_and_ruff(tmp_path: Path) -> None:
 
 
 @pytest.mark.kafka
+@pytest.mark.docs
 def test_the_printed_commands_run_as_printed(tmp_path: Path, own_kafka: str) -> None:
     """They are the first commands that a user pastes."""
     commands = _new("my-shop", tmp_path)

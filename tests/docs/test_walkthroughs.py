@@ -25,7 +25,7 @@ PAGES = [
     "how-to/topics",
 ]
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.docs]
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -8,7 +8,8 @@ example. `adopt` applies it to a command line and all its commands.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,12 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["EXAMPLES", "Command", "Commands", "adopt"]
+from pipeline.core.suggestions import did_you_mean
+
+__all__ = ["EXAMPLES", "Command", "Commands", "UsageError", "adopt", "parameter_name"]
+
+# Typer has a private copy of click and exports only this subclass of the errors of a command line.
+UsageError: type[Any] = typer.BadParameter.__bases__[0]
 
 _NUMBER = re.compile(r"int|float", re.IGNORECASE)
 _FILE = re.compile(r"path|file|dir", re.IGNORECASE)
@@ -78,7 +84,22 @@ EXAMPLES: Mapping[str, str] = {
 }
 
 
-class Command(TyperCommand):
+class _KnowsItself:
+    """Names the command in errors of its command line, which Typer leaves out of some of them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words after the command."""
+        with _named(ctx):
+            parsed: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+            return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, which may find values that do not fit together."""
+        with _named(ctx):
+            return super().invoke(ctx)  # type: ignore[misc]
+
+
+class Command(_KnowsItself, TyperCommand):
     """A command with plain help and an example."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -97,7 +118,7 @@ class Command(TyperCommand):
                 formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
 
-class Commands(TyperGroup):
+class Commands(_KnowsItself, TyperGroup):
     """Commands with plain help, each with its first sentence. `sections`: the names of commands, by heading."""
 
     sections: Mapping[str, Sequence[str]] = {}
@@ -105,6 +126,13 @@ class Commands(TyperGroup):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The words after the command: `[OPTIONS] COMMAND ...`."""
         return [self.options_metavar or "", *_arguments(self, ctx), "COMMAND ..."]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the typed command, or raise an error with the name that was probably meant."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"{ctx.command_path} has no command {name!r}{did_you_mean(name, self.commands)}")
+        return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Options, then commands."""
@@ -135,11 +163,20 @@ def adopt(app: typer.Typer, kind: type[Commands] = Commands) -> typer.Typer:
     return app
 
 
+@contextmanager
+def _named(ctx: Any) -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        error.ctx = error.ctx or ctx
+        raise
+
+
 def _write(command: Any, ctx: Any, formatter: Any) -> None:
     shown = [parameter for parameter in command.get_params(ctx) if not parameter.hidden]
     for title, kind in (("Arguments", "argument"), ("Options", "option")):
         rows = [
-            (_name(parameter, ctx), _help(parameter))
+            (parameter_name(parameter, ctx), _help(parameter))
             for parameter in shown
             if parameter.param_type_name == kind
         ]
@@ -150,13 +187,13 @@ def _write(command: Any, ctx: Any, formatter: Any) -> None:
 
 def _arguments(command: Any, ctx: Any) -> list[str]:
     return [
-        _name(parameter, ctx)
+        parameter_name(parameter, ctx)
         for parameter in command.get_params(ctx)
         if parameter.param_type_name == "argument" and not parameter.hidden
     ]
 
 
-def _name(parameter: Any, ctx: Any) -> str:
+def parameter_name(parameter: Any, ctx: Any) -> str:
     """The name of a parameter: `MODULE:APP`, `[ID]...`, `--weight N`, `--json`."""
     if parameter.param_type_name == "argument":
         name = (parameter.metavar or parameter.name.upper()).strip("[].")

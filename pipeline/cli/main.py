@@ -17,10 +17,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline.cli.help import Commands, adopt
+from pipeline.cli.help import Commands, UsageError, adopt
+from pipeline.cli.usage_errors import describe
 from pipeline.errors import PipelineError
 
-__all__ = ["COMMANDS", "GROUPS", "assemble", "end_soon", "main"]
+__all__ = ["COMMANDS", "GROUPS", "assemble", "end_soon", "main", "run"]
 
 # The module and the name of each command. Only the typed command is loaded, so that a worker restarts fast.
 COMMANDS = {
@@ -130,7 +131,7 @@ def _pipeline(
 def main() -> None:
     """Run the typed command, and end the process with its exit code."""
     try:
-        _run()
+        run()
     except SystemExit as end:
         end_soon(_code_of(end))
         raise
@@ -156,16 +157,33 @@ def _typed() -> str | None:
     return sys.argv[1] if len(sys.argv) > 1 else None
 
 
-def _run() -> None:
+def run() -> None:
+    """Run the typed command, and print its error. Raises SystemExit with the exit code."""
     try:
-        assemble(_typed())()
+        code = assemble(_typed())(
+            prog_name="pipeline", standalone_mode=False
+        )  # raises errors instead of printing them
     except PipelineError as error:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print("error:", style="bold red", end=" ")
-        console.print(error.message, markup=False)
-        if error.hint:
-            console.print(f"  -> {error.hint}", markup=False)
+        _print_error(error.message, error.hint)
         sys.exit(error.exit_code)
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            _print_error(*describe(error))
+        sys.exit(2)
+    except typer.Abort:
+        _print_error("aborted", None)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_error(message: str, hint: str | None) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print("error:", style="bold red", end=" ")
+    console.print(message, markup=False)
+    if hint:
+        console.print(f"  -> {hint}", markup=False)
 
 
 LINGER_S = 3.0

@@ -86,4 +86,4 @@ def test_a_wrong_state_directory_is_reported(pipeline: Run, state: Path) -> None
 )
 def test_numbers_that_mean_nothing_are_refused(pipeline: Run, state: Path, words: tuple[str, ...]) -> None:
     """Taken for `all`, -5 would be a surprise on a large table."""
-    assert f"Invalid value for '{words[-2]}'" in pipeline(*words, code=2).stderr
+    assert f"error: {words[-2]} must be at least" in pipeline(*words, code=2).stderr

@@ -8,7 +8,7 @@ of the list is never finished, and may grow.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import InputError, InvariantError
 from pipeline.ops.loading.decisions import LoadPlace, check_prefix, refused
@@ -160,7 +160,8 @@ class FileSequence:
         file = self._files[index]
         opened = self._open(file)
         try:
-            rows = open_rows(opened, self._reading, self._text_columns())
+            reading = replace(self._reading, first_file=index == 0)
+            rows = open_rows(opened, reading, self._text_columns())
             self._check_columns(file, rows.columns)
         except BaseException:
             opened.close()

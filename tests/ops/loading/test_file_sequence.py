@@ -304,3 +304,11 @@ def test_a_packed_file_that_was_cut_off_continues_when_it_is_whole(tmp_path: Pat
     values, _ = read_all(series, step(None, stretch))
     assert [output.value for output in stretch.outputs] + values == lines.splitlines()
     series.close()
+
+
+def test_only_the_first_file_must_have_the_field_of_the_key() -> None:
+    """A later file may have rows without a key only, which the policy accepts."""
+    options = LoadOptions(format="jsonl", key="k")
+    files = {"0.jsonl": b'{"k":"A"}\n', "1.jsonl": b'{"n":1}\n'}
+    values, _ = read_all(series_of(files, options, missing_key="null"))
+    assert values == [b'{"k":"A"}', b'{"n":1}']

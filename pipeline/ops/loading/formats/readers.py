@@ -28,12 +28,16 @@ __all__ = ["FORMATS", "InputFormat", "Reading", "file_format", "open_cursor", "o
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How rows become records. `missing_key`: what happens to rows without a key."""
+    """How rows become records.
+
+    `missing_key`: what happens to rows without a key. `first_file`: whether they are those of the first file of a load.
+    """
 
     topic: str
     options: LoadOptions
     missing_key: MissingKey
     limits: RowLimits
+    first_file: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,14 @@ def _csv(opened: Opened, reading: Reading, decided: tuple[str, ...] | None) -> F
 
 
 def _json_lines(opened: Opened, reading: Reading, _decided: tuple[str, ...] | None) -> FileRows:
-    return JsonRows(_lines(opened), reading.topic, reading.options, reading.missing_key, reading.limits)
+    return JsonRows(
+        _lines(opened),
+        reading.topic,
+        reading.options,
+        reading.missing_key,
+        reading.limits,
+        first_file=reading.first_file,
+    )
 
 
 def _parquet(opened: Opened, reading: Reading, _decided: tuple[str, ...] | None) -> FileRows:

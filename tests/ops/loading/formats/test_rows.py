@@ -132,7 +132,30 @@ def test_a_first_json_row_without_the_field_shows_its_fields() -> None:
         assert error is not None
         assert error.message == f"rows.csv, line 1: the first row has no field 'b', the {purpose}"
         assert error.hint == "its fields: a."
-    assert _read('{"n":1}\n', "jsonl", "skip", key="k").skipped == 1
+
+
+@pytest.mark.parametrize("policy", ["null", "skip"])
+def test_a_key_that_no_first_json_row_has_is_refused(policy: MissingKey) -> None:
+    """A mistyped --key would spread all records over the partitions, or skip them all."""
+    batch = _read('{"user":"A"}\n{"user":"B"}\n', "jsonl", policy, key="usr")
+    assert (batch.outputs, batch.skipped, batch.finished) == ((), 0, False)
+    assert batch.error is not None
+    assert (
+        batch.error.message
+        == "rows.csv: none of the first 2 rows has the field 'usr', the key; did you mean 'user'?"
+    )
+    assert batch.error.hint == "the fields of the first row: user. If no row has a key, leave out --key"
+
+
+def test_json_rows_that_may_all_lack_the_key_are_read() -> None:
+    """A few rows without a key do not show that its name is wrong, nor do those after a row that has it."""
+    few = _rows('{"n":1}\n{"k":"A"}\n', "jsonl", "null", RowLimits(batch_rows=1), key="k")
+    assert [few.read(0).outputs[0].key for _ in range(2)] == [None, b"A"]
+    many = '{"n":1}\n' * 200
+    enough = _rows(many, "jsonl", "null", RowLimits(batch_rows=100), key="k").read(0).error
+    assert enough is not None
+    assert "none of the first 100 rows has the field 'k'" in enough.message
+    assert _read('{"k":"A"}\n' + many, "jsonl", "skip", key="k").skipped == 200
 
 
 def test_a_json_row_after_others_may_lack_a_field() -> None:

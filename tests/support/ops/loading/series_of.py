@@ -11,7 +11,7 @@ from pipeline.ops.loading.file_sequence import FileSequence, Stretch
 from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.formats.compression import Opened, logical_name
 from pipeline.ops.loading.formats.readers import Reading
-from pipeline.ops.loading.formats.rows import RowLimits
+from pipeline.ops.loading.formats.rows import MissingKey, RowLimits
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition, decode_position, encode_position
 
 __all__ = ["OPTIONS", "read_all", "series_of", "step"]
@@ -20,12 +20,17 @@ OPTIONS = LoadOptions(format="jsonl")
 
 
 def series_of(
-    files: Mapping[str, bytes], options: LoadOptions = OPTIONS, *, batch_rows: int = 4, **limits: Any
+    files: Mapping[str, bytes],
+    options: LoadOptions = OPTIONS,
+    *,
+    batch_rows: int = 4,
+    missing_key: MissingKey = "error",
+    **limits: Any,
 ) -> FileSequence:
     """A sequence of the files of a mapping, in its order."""
     return FileSequence(
         [InputFile(name, logical_name(name), len(data)) for name, data in files.items()],
-        Reading("t", options, "error", RowLimits(batch_rows=batch_rows, **limits)),
+        Reading("t", options, missing_key, RowLimits(batch_rows=batch_rows, **limits)),
         lambda path, _unpack: Opened(path, io.BytesIO(files[path]), None),
     )
 

@@ -20,6 +20,7 @@ __all__ = ["find_app", "find_group"]
 
 _PACKAGE = Path(__file__).parents[1]
 _MOST_FILES = 200  # that are parsed for a hint
+_SAME_MODULE = 0.6  # from this similarity on, a name of a module is probably a typo of another one
 
 
 def find_app(target: str) -> DeclaredApp:
@@ -33,7 +34,7 @@ def find_app(target: str) -> DeclaredApp:
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
         raise ConfigError(f"{target!r} is not MODULE:APP", hint=_how_to_write_it(module_name))
-    module = _imported(module_name)
+    module = _imported(module_name, attribute)
     value: object = module
     for part in attribute.split("."):
         if not hasattr(value, part):
@@ -68,9 +69,13 @@ def _how_to_write_it(target: str) -> str:
     return f"{which}. This command runs code of the app, so it needs the module"
 
 
-def _where_modules_are(name: str) -> str:
+def _where_modules_are(name: str, attribute: str) -> str:
+    """The hint for a module that does not exist."""
     if name.endswith(".py") and Path(name).exists():
         return f"write the module, not its file: {'.'.join(Path(name).with_suffix('').parts)}:APP"
+    nearby = _apps_nearby(name, attribute, similarity=_SAME_MODULE)
+    if nearby is not None:
+        return f"did you mean {nearby}?"
     return "run the command in the directory of the module's file or package"
 
 
@@ -90,11 +95,14 @@ def _apps_in_source(module: str) -> list[str]:
     ]
 
 
-def _apps_nearby(module: str, meant: str) -> str | None:
-    """MODULE:APP of the file in the working directory that has an App and is most like the module."""
+def _apps_nearby(module: str, meant: str, similarity: float = 0) -> str | None:
+    """MODULE:APP of the file in the working directory that has an App and is most like the module.
+
+    `similarity`: the least similarity of the module's name, as in `closest`.
+    """
     found = {file.stem: _apps_in_source(file.stem) for file in sorted(Path.cwd().glob("*.py"))[:_MOST_FILES]}
     others = [name for name, apps in found.items() if apps and name != module]
-    nearest = closest(module, others, similarity=0)
+    nearest = closest(module, others, similarity=similarity)
     return f"{nearest}:{closest(meant, found[nearest], similarity=0)}" if nearest else None
 
 
@@ -113,7 +121,8 @@ def _where_it_is(module: ModuleType) -> str:
     return f"{text}, which hides ./{hidden[0]}: rename ./{hidden[0]}" if hidden else text
 
 
-def _imported(name: str) -> ModuleType:
+def _imported(name: str, attribute: str) -> ModuleType:
+    """The module. `attribute`: what is looked up in it, for hints."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -122,7 +131,8 @@ def _imported(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise ConfigError(
-                f"module {name} does not exist in {here} or on the Python path", hint=_where_modules_are(name)
+                f"module {name} does not exist in {here} or on the Python path",
+                hint=_where_modules_are(name, attribute),
             ) from error
         raise ConfigError(
             f"module {name} imports {error.name}, which is not installed",

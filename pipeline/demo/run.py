@@ -31,6 +31,7 @@ from pipeline.demo.payments import Expected, fold, write_payments
 from pipeline.demo.processes import DemoError, Processes
 from pipeline.demo.progress import Progress
 from pipeline.demo.reading import OutputTopic, opened, table_rows
+from pipeline.demo.signals import signals_postponed
 from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["Demo", "run_demo"]
@@ -88,7 +89,8 @@ def run_demo(demo: Demo, console: Console, start: Callable[[LocalKafka], None]) 
             with closing(processes), opened(kafka.bootstrap_servers, OUTPUT, PARTITIONS) as output:
                 exact = _Run(demo, console, processes).run(workspace.directory, output)
         finally:
-            kafka.stop()
+            with signals_postponed():
+                kafka.stop()
         workspace.keep |= not exact
         return exact
 
@@ -250,4 +252,5 @@ def _workspace(console: Console, *, keep: bool) -> Iterator[_Workspace]:
         if workspace.keep:
             console.print(f"kept, with the logs of all processes: {directory}", markup=False)
         else:
-            shutil.rmtree(directory, ignore_errors=True)
+            with signals_postponed():
+                shutil.rmtree(directory, ignore_errors=True)

@@ -40,12 +40,12 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def signals_postponed() -> Iterator[None]:
-    """Handle signals that arrive inside the block when it has ended. For short blocks.
+    """Handle signals that arrive inside the block when it has ended. For blocks of some seconds at most.
 
     Python runs handlers on the main thread, so they cannot interrupt a block on another one. There, this does nothing.
 
-    A handler that raises while `Popen` waits for its child would leave a process that no one can end. A signal mask
-    would not do: the child would inherit it.
+    A handler that raises while `Popen` waits for its child would leave a process that no one can end; one that raises
+    during the cleanup would end the cleanup. A signal mask would not do: a child would inherit it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -13,6 +13,7 @@ import pipeline.kafka.clients
 import pipeline.kafka.errors
 import pipeline.ops.acls
 import pipeline.runtime.dead_letter_topics
+import pipeline.transactions.engine
 from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
@@ -78,6 +79,20 @@ ROWS = [
         "return None if allowed is None else",
         "return () if allowed is None else",
         "tests/doctor/test_permissions.py do_not_tell",
+    ),
+    Broken(
+        "a transactional id is not tried by a fence",
+        pipeline.transactions.engine.try_fence,
+        "engine.fence()",
+        "pass",
+        "tests/transactions/test_engine.py tried_fence",
+    ),
+    Broken(
+        "the client of a tried fence is left open",
+        pipeline.transactions.engine.try_fence,
+        "with closing(TransactionEngine(transactional_id, producers, SystemClock(), no_commits_ms)) as engine:",
+        "if engine := TransactionEngine(transactional_id, producers, SystemClock(), no_commits_ms):",
+        "tests/transactions/test_engine.py tried_fence",
     ),
     Broken(
         "a check that fails ends the diagnosis",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pipeline.cli import demo as command
 from pipeline.cli.main import assemble
 from pipeline.demo import progress
 from pipeline.demo.run import Demo, run_demo
-from pipeline.demo.signals import Ended
+from pipeline.demo.signals import Ended, ended_by_signals
 from tests.support.walkthrough import environment_of_a_reader
 
 _RUN_S = 170  # of the command, which needs about 30 s on a free machine
@@ -137,6 +138,36 @@ def test_a_failure_keeps_the_logs_and_names_their_directory(temporary: Path) -> 
     assert kind is BrokerError
     assert said == f"kept, with the logs of all processes: {kept}\n"
     assert (kept / "kafka" / "broker.log").read_text() == "the cause"
+
+
+@pytest.mark.parametrize("moment", ["Kafka is stopped", "the directory is deleted"])
+def test_a_signal_during_the_cleanup_does_not_end_it(
+    moment: str, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first signal may arrive when all is done, and would leave a Kafka and its data behind."""
+    done: list[str] = []
+
+    def note(step: str) -> None:
+        if step == moment:
+            signal.raise_signal(signal.SIGTERM)
+        done.append(step)
+
+    def stop(_kafka: LocalKafka) -> bool:
+        note("Kafka is stopped")
+        return True
+
+    def remove(directory: Path, **_: object) -> None:
+        note("the directory is deleted")
+        remove_directory(directory)
+
+    remove_directory = shutil.rmtree
+    monkeypatch.setattr(LocalKafka, "stop", stop)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    with ended_by_signals():
+        kind, _ = _run_in_this_process(_fail(BrokerError("no"), log=False))
+    assert kind is Ended
+    assert done == ["Kafka is stopped", "the directory is deleted"]
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize(("error", "log"), [(BrokerError("no"), False), (Ended(signal.SIGINT), True)])

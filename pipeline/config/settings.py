@@ -1,89 +1,40 @@
-"""The settings of one process: from options, `PIPELINE_*` variables, `pipeline.toml` and defaults, in this order.
+"""The settings of one process, by section. Each class checks its values and the relations between them.
 
-`load_settings` is called once, at the edge. Each component is given only the part that it needs.
+Each component is given only the part that it needs.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pipeline.core.suggestions import did_you_mean
+from pipeline.config.sources import check_fields, checked
 from pipeline.errors import ConfigError
-from pipeline.setting_sources import (
-    PREFIX,
-    check_fields,
-    checked,
-    is_service_link,
-    kinds_of,
-    names_a_service,
-    parsed,
-    properties_in,
-    read_toml,
-    refuse_unknown_variables,
-    section_of,
-)
 
 __all__ = [
     "COMMAND_STARTUP_WAIT_S",
+    "DEFAULT_BOOTSTRAP_SERVERS",
     "DEFAULT_TOPICS_DIR",
     "MAX_PORT",
     "WORKER_STARTUP_WAIT_S",
+    "Amount",
     "DrillSettings",
     "HttpSettings",
     "KafkaSettings",
     "ProducerSettings",
     "Settings",
     "WorkerSettings",
-    "is_secret",
-    "load_settings",
-    "refuse_owned",
 ]
 
 DEFAULT_BOOTSTRAP_SERVERS = "127.0.0.1:9092"
 WORKER_STARTUP_WAIT_S = 60.0
 COMMAND_STARTUP_WAIT_S = 10.0
 DEFAULT_TOPICS_DIR = "topics"  # need not be there, unlike one that is asked for
-
-# Properties the guarantees rest on, with the reason that the error gives.
-OWNED_PROPERTIES: Mapping[str, str] = {
-    "acks": "a commit must be on every in-sync replica",
-    "request.required.acks": "a commit must be on every in-sync replica",
-    "batch.size": "it must fit into the smallest max.message.bytes of the topics written to",
-    "allow.auto.create.topics": "topics are declared; a misspelled name must not create one",
-    "auto.offset.reset": "the start of a task is recorded in its journal",
-    "enable.auto.commit": "positions are in the journal",
-    "enable.auto.offset.store": "positions are in the journal",
-    "enable.idempotence": "a retry must not duplicate outputs",
-    "enable.partition.eof": "the worker detects the end of a partition itself",
-    "group.id": "it is derived from the app and the group",
-    "group.instance.id": "workers are dynamic members",
-    "isolation.level": "uncommitted records must not be read",
-    "max.in.flight": "ordering and idempotence depend on it",
-    "max.in.flight.requests.per.connection": "ordering and idempotence depend on it",
-    "message.max.bytes": "it follows max.message.bytes of the topics written to",
-    "message.timeout.ms": "it must stay below the transaction timeout",
-    "delivery.timeout.ms": "it must stay below the transaction timeout",
-    "message.send.max.retries": "outputs are retried until the transaction times out",
-    "retries": "outputs are retried until the transaction times out",
-    "metadata.broker.list": "it is another name of bootstrap.servers; use that one",
-    "partitioner": "keys are partitioned as the Java client does",
-    "retry.backoff.ms": "it times the protection against a repeated commit; set worker.retry_backoff_ms",
-    "retry.backoff.max.ms": "it times the protection against a repeated commit; set worker.retry_backoff_ms",
-    "transaction.timeout.ms": "a restore waits for it; set worker.transaction_timeout_ms",
-    "transactional.id": "it fences a task",
-}
-
-# Parts of names of properties whose values are secrets.
-_SECRET = ("password", "secret", "token", "key.pem", "oauthbearer.config", "jaas.config")
-# Properties of connections can be variables, too: PIPELINE_KAFKA_SASL_PASSWORD is sasl.password.
-_CONNECTION = ("SASL_", "SSL_", "SECURITY_")
 
 # What a setting accepts, and how an error says it. A comparison with NaN fails, so NaN is refused.
 Count = Annotated[int, Meta(ge=0, description="a whole number, 0 or more")]
@@ -370,178 +321,3 @@ class Settings:
     producer: ProducerSettings = ProducerSettings()
     http: HttpSettings = HttpSettings()
     drills: DrillSettings = DrillSettings()
-
-
-SettingsT = TypeVar("SettingsT", WorkerSettings, ProducerSettings, HttpSettings, DrillSettings)
-
-# The sections of settings of ours: their class, and what their environment variables begin with.
-_SECTIONS: Mapping[
-    str, tuple[type[WorkerSettings | ProducerSettings | HttpSettings | DrillSettings], str]
-] = {
-    "worker": (WorkerSettings, PREFIX),
-    "producer": (ProducerSettings, f"{PREFIX}PRODUCER_"),
-    "http": (HttpSettings, f"{PREFIX}HTTP_"),
-    "drills": (DrillSettings, f"{PREFIX}DRILLS_"),
-}
-_HTTP_FLAGS = {"http_host": "host", "http_port": "port"}
-_KAFKA = f"{PREFIX}KAFKA"
-_STARTUP_WAIT = "startup_wait_s"
-_KAFKA_WAIT = f"{_KAFKA}_{_STARTUP_WAIT.upper()}"
-
-
-def load_settings(
-    overrides: Mapping[str, object] | None = None,
-    *,
-    file: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> Settings:
-    """Read the settings: `overrides` first, then variables `PIPELINE_*`, then `pipeline.toml`, then the defaults.
-
-    Args:
-        overrides: Values of worker settings by name, `bootstrap_servers`, `http_host` and `http_port`. None means not
-            set.
-        file: The settings file. Default: `pipeline.toml` in the working directory, if it exists.
-        environ: The environment variables. Default: those of the process.
-
-    Returns:
-        The settings.
-
-    Raises:
-        ConfigError: A setting is unknown or its value is not allowed, or `file` cannot be read.
-
-    Example:
-        ```python
-        app.run(load_settings({"worker_id": "orders-1"}))
-        ```
-    """
-    environ = os.environ if environ is None else environ
-    refuse_unknown_variables(environ, _variables(environ))
-    path = file if file is not None else Path("pipeline.toml")
-    document = read_toml(path, required=file is not None)
-    sections = ("kafka", *_SECTIONS)
-    for name in sorted(document.keys() - set(sections)):
-        raise ConfigError(
-            f"{path}: unknown section [{name}]{did_you_mean(name, sections)}",
-            hint=f"the sections are {', '.join(f'[{each}]' for each in sections)}",
-        )
-    flags = {k: v for k, v in (overrides or {}).items() if v is not None}
-    servers = flags.pop("bootstrap_servers", None)
-    kafka = _kafka(str(servers) if servers else None, document, environ, path)
-    worker, worker_sources = _found("worker", document, environ, path)
-    producer, producer_sources = _found("producer", document, environ, path)
-    http, http_sources = _found("http", document, environ, path)
-    drills, drill_sources = _found("drills", document, environ, path)
-    for name, value in flags.items():
-        values, sources = (http, http_sources) if name in _HTTP_FLAGS else (worker, worker_sources)
-        setting = _HTTP_FLAGS.get(name, name)
-        values[setting], sources[setting] = value, f"--{name.replace('_', '-')}"
-    return Settings(
-        kafka=kafka,
-        worker=_built(WorkerSettings, "worker", worker, worker_sources),
-        producer=_built(ProducerSettings, "producer", producer, producer_sources),
-        http=_built(HttpSettings, "http", http, http_sources),
-        drills=_built(DrillSettings, "drills", drills, drill_sources),
-    )
-
-
-def is_secret(name: str) -> bool:
-    """Whether the value of a property of the Kafka client is a secret, such as a password or a private key."""
-    return any(part in name for part in _SECRET)
-
-
-def refuse_owned(properties: Mapping[str, str], where: str = "") -> None:
-    """Raise ConfigError when what the guarantees rest on is among the properties; `where` names their place."""
-    for name, reason in OWNED_PROPERTIES.items():
-        if name in properties:
-            raise ConfigError(f"{where}{name} cannot be set: {reason}", hint="remove it")
-
-
-def _kafka(
-    servers: str | None, document: Mapping[str, object], environ: Mapping[str, str], path: Path
-) -> KafkaSettings:
-    """The section [kafka], most of which goes to the client as it is. `servers`: those of the flag."""
-    section = dict(section_of(document, "kafka", path))
-    wait, place = section.pop(_STARTUP_WAIT, None), f"[kafka] in {path}"
-    properties = dict(properties_in(section))
-    in_file = properties.pop("bootstrap.servers", None)
-    refuse_owned(properties, f"{path}: [kafka] ")
-    properties |= _connection_properties(environ)
-    name, kind = f"kafka.{_STARTUP_WAIT}", Amount
-    try:
-        if _KAFKA_WAIT in environ:
-            place = _KAFKA_WAIT
-            wait = parsed(kind, name, environ[_KAFKA_WAIT])
-        wait_s: float | None = checked(kind, name, wait) if wait is not None else None
-        return KafkaSettings(
-            servers or environ.get(_KAFKA) or in_file or DEFAULT_BOOTSTRAP_SERVERS, properties, wait_s
-        )
-    except ConfigError as error:
-        raise ConfigError(error.message, hint=f"{_STARTUP_WAIT} is set by {place}") from error
-
-
-def _connection_properties(environ: Mapping[str, str]) -> dict[str, str]:
-    """The properties of connections from variables: the rest of the name, in lower case, with dots."""
-    return {
-        variable.removeprefix(f"{_KAFKA}_").lower().replace("_", "."): value
-        for variable, value in environ.items()
-        if _is_connection_variable(variable)
-    }
-
-
-def _is_connection_variable(variable: str) -> bool:
-    names = tuple(f"{_KAFKA}_{part}" for part in _CONNECTION)
-    return variable.startswith(names) and not names_a_service(variable)
-
-
-def _variables(environ: Mapping[str, str]) -> Iterator[str]:
-    """The names of all variables that are settings. Those of connections are checked by the Kafka client."""
-    yield _KAFKA
-    yield _KAFKA_WAIT
-    yield from filter(_is_connection_variable, environ)
-    for kind, prefix in _SECTIONS.values():
-        for setting in fields(kind):
-            yield f"{prefix}{setting.name.upper()}"
-
-
-def _found(
-    section: str, document: Mapping[str, object], environ: Mapping[str, str], path: Path
-) -> tuple[dict[str, object], dict[str, str]]:
-    """What the file and the environment say of a section, and where each value was found."""
-    kind, prefix = _SECTIONS[section]
-    values: dict[str, object] = dict(section_of(document, section, path))
-    known = kinds_of(kind)
-    for name in values:
-        if name not in known:
-            raise ConfigError(
-                f"{path}: [{section}] has no setting {name!r}{did_you_mean(name, known)}",
-                hint=f"known: {', '.join(known)}",
-            )
-    sources = dict.fromkeys(values, f"[{section}] in {path}")
-    for name, kind_of_value in known.items():
-        variable = f"{prefix}{name.upper()}"
-        if variable in environ and not is_service_link(variable, environ[variable]):
-            try:
-                values[name] = parsed(kind_of_value, f"{section}.{name}", environ[variable])
-            except ConfigError as error:
-                raise ConfigError(error.message, hint=f"{name} is set by {variable}") from error
-            sources[name] = variable
-    return values, sources
-
-
-def _built(
-    kind: type[SettingsT], section: str, values: Mapping[str, object], sources: Mapping[str, str]
-) -> SettingsT:
-    """The settings. `sources` says where each value was found, which is where a wrong one must be corrected."""
-    kinds = kinds_of(kind)
-    try:
-        chosen: dict[str, Any] = {
-            name: checked(kinds[name], f"{section}.{name}", value) for name, value in values.items()
-        }
-        return kind(**chosen)
-    except ConfigError as error:
-        places = [
-            f"{name} is set by {place}"
-            for name, place in sources.items()
-            if f"{section}.{name} " in error.message + " "
-        ]
-        raise ConfigError(error.message, hint="; ".join(places) or error.hint) from error

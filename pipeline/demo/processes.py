@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from pipeline.config.sources import PREFIX
 from pipeline.core.recovery import Start
 from pipeline.demo.signals import signals_postponed
 from pipeline.errors import PipelineError
-from pipeline.setting_sources import PREFIX
 
 __all__ = ["DemoError", "Processes", "Worker"]
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.config import KafkaSettings, is_secret
+from pipeline.config.sources import properties_in, read_toml, section_of
 from pipeline.core.names import GroupId, checkpoint_clock, checkpoint_prefix
 from pipeline.doctor.findings import Finding, ok, problem, warning
 from pipeline.ports import CheckpointStore
-from pipeline.setting_sources import properties_in, read_toml, section_of
 
 __all__ = ["check_disk", "check_settings", "check_store", "mount_of"]
 

@@ -6,6 +6,7 @@ import pytest
 
 import pipeline.api.context
 import pipeline.config
+import pipeline.config.sources
 import pipeline.core.envelope
 import pipeline.core.journal_format
 import pipeline.core.recovery
@@ -24,7 +25,6 @@ import pipeline.runtime.restore.restore
 import pipeline.runtime.task.processor
 import pipeline.runtime.task.refused_outputs
 import pipeline.runtime.task.task
-import pipeline.setting_sources
 import pipeline.transactions.outcomes
 from tests.support.breaking import Broken, Copy, name_of
 
@@ -101,7 +101,7 @@ ROWS = [
     ),
     Broken(
         "a quoted number passes for a number",
-        pipeline.setting_sources.checked,
+        pipeline.config.sources.checked,
         "    return _converted(kind, name, value, strict=True)\n",
         "    return _converted(kind, name, value, strict=False)\n",
         "tests/test_config.py quoted_number",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import pipeline.config
+import pipeline.config.client_properties
 import pipeline.core.permissions
 import pipeline.doctor.cluster
 import pipeline.doctor.findings
@@ -54,7 +54,7 @@ ROWS = [
     ),
     Broken(
         "a variable of a Kubernetes service becomes a property of the client",
-        pipeline.config._is_connection_variable,
+        pipeline.config.client_properties.is_connection_variable,
         " and not names_a_service(variable)",
         "",
         "tests/test_config.py left_alone",

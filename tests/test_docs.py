@@ -370,13 +370,19 @@ def test_the_example_of_a_settings_file_is_read(tmp_path: Path) -> None:
     assert settings.kafka.properties["security.protocol"] == "SASL_SSL"
 
 
-def test_events_that_want_eyes_are_logged_by_those_names() -> None:
-    """Alerts are written from that table."""
-    logged = {event.name: event.levels for event in log_events(ROOT / "pipeline")}
-    rows = _tables(ROOT / "docs" / "reference" / "cli.md", "## Events in the worker's log")
-    assert rows
-    for name, levels, *_ in rows:
-        assert logged.get(_unquoted(name)) == set(levels.split(", ")), name
+def test_every_log_event_is_documented_with_levels_and_fields() -> None:
+    """An operator looks up an event by its name, and writes alerts by its level and its fields."""
+    page = ROOT / "docs" / "reference" / "log-events.md"
+    common = {name for row in _table(page, "## Common fields") for name in re.findall(r"`(\w+)`", row[0])}
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([a-z, ]+) \| (.*?) ?\| (.+) \|$", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    documented = [(name, levels, re.findall(r"`(\w+)`", own)) for name, levels, own, _ in rows]
+    logged = [
+        (event.name, ", ".join(sorted(event.levels)), sorted(event.fields - common))
+        for event in log_events(ROOT / "pipeline")
+    ]
+    assert sorted(documented) == logged
 
 
 def test_the_tour_names_every_package() -> None:

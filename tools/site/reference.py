@@ -1,6 +1,6 @@
 """Writes the reference pages that follow from the code, at each build, so that they cannot be outdated.
 
-Commands come from the command line itself, names of the API from `__all__`, error classes and log events from the
+Commands come from the command line itself, names of the API from `__all__`, error classes from the
 package. Folders without a page of their own get a list of their pages.
 """
 
@@ -19,12 +19,10 @@ import pipeline
 import pipeline.errors
 import pipeline.testing
 from pipeline.cli.main import assemble
-from tools.site.log_events import log_events
 
 __all__ = ["generated_pages"]
 
 _HELP_WIDTH = 84
-_DESCRIBED = re.compile(r"^\| `(\w+)` \| [a-z, ]+ \| (.+) \|$", re.MULTILINE)
 _LISTED_FOLDERS = {
     "runbooks": (
         "Runbooks",
@@ -49,7 +47,6 @@ def generated_pages(pages: Path) -> dict[str, str]:
         "reference/api/errors.md": _api("pipeline", "Errors", _is_error),
         "reference/api/testing.md": _api("pipeline.testing", "pipeline.testing", lambda _: True),
         "reference/error-classes.md": _error_classes(),
-        "reference/log-events.md": _log_events(pages),
     }
     settings = _api("pipeline", "Settings", _is_settings)
     if ":::" in settings:
@@ -153,26 +150,4 @@ def _error_classes() -> str:
         meaning = " ".join((inspect.getdoc(found) or "").split("\n\n")[0].split()).replace("|", "\\|")
         code = getattr(found, "exit_code", 1)
         lines.append(f"| `{name}` | `{found.__bases__[0].__name__}` | {code} | {meaning} |")
-    return "\n".join(lines) + "\n"
-
-
-def _log_events(pages: Path) -> str:
-    command_line = pages / "reference" / "cli.md"
-    described = (
-        dict(_DESCRIBED.findall(command_line.read_text(encoding="utf-8"))) if command_line.exists() else {}
-    )
-    lines = [
-        "# Log events",
-        "",
-        "Every event that the package logs, with its levels and the fields that it can have. On a terminal an event is",
-        "a line of text, elsewhere a JSON object with the event's name in `event`. [The command line](cli.md) has the",
-        "same events by subject.",
-        "",
-        "| event | level | meaning | fields |",
-        "| --- | --- | --- | --- |",
-    ]
-    for event in log_events(Path(pipeline.__file__).parent):
-        fields = ", ".join(f"`{name}`" for name in sorted(event.fields))
-        levels = ", ".join(sorted(event.levels))
-        lines.append(f"| `{event.name}` | {levels} | {described.get(event.name, '')} | {fields} |")
     return "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ import pipeline.runtime.task_lifecycle
 from tests.support.breaking import Broken, Copy, name_of
 
 SINKS = "tests/runtime/sinks/test_sinks.py"
+POSITIONS = "tests/runtime/sinks/test_sink_positions.py"
 SESSIONS = "tests/sinks/test_session_contract.py"
 
 ROWS = [
@@ -83,14 +84,14 @@ ROWS = [
         pipeline.core.sink_positions.next_epoch,
         "    return max([noted, ",
         "    return max([0, ",
-        f"{SINKS} brings_an_epoch_back",
+        f"{POSITIONS} brings_an_epoch_back",
     ),
     Broken(
         "a sink group that lost its positions is taken for a new one",
         pipeline.core.sink_positions.plan_positions,
         "    if not rows and traces:\n",
         "    if False:\n",
-        f"{SINKS} positions_that_are_gone",
+        f"{POSITIONS} positions_that_are_gone",
     ),
 ]
 

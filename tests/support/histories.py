@@ -9,15 +9,17 @@ from typing import Any
 
 import msgspec
 
+from tests.support.checker import Checker, Promise
 from tests.support.checker.log import Headers, Place, Read, Record, TopicFacts
 
-__all__ = ["INPUT", "JOURNAL", "OUTPUT", "History", "WrittenLog"]
+__all__ = ["INPUT", "JOURNAL", "OUTPUT", "PROMISE", "History", "WrittenLog", "check"]
 
 INPUT = Place("numbers", 0)
 OUTPUT = Place("sums", 0)
 JOURNAL = Place("app.main.journal", 0)
 LETTERS = Place("app.main.dead-letters", 0)
 REPLAYS = Place("app.main.replays", 0)
+PROMISE = Promise("app.main", "numbers", "sums", row=True)
 
 _KINDS = {"genesis": 1, "acquire": 2, "commit": 3, "checkpoint": 4, "release": 5, "reset": 6, "retire": 7}
 
@@ -186,3 +188,8 @@ def _chunks(kind: int, seq: int, chain: bytes, body: bytes, count: int) -> list[
         checksum = zlib.crc32(chain + place + payload).to_bytes(4, "big")
         found.append(b"XJ\x01" + bytes([kind]) + place + seq.to_bytes(8, "big") + chain + checksum + payload)
     return found
+
+
+def check(history: History, promise: Promise = PROMISE) -> None:
+    """All that a test may call at its end."""
+    Checker(history.log, promise).finish(history.log)

@@ -10,7 +10,9 @@ from pipeline import App, Delete, Event, Postgres, Topic
 from pipeline.api.sinks import Row
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
+from pipeline.runtime.status import AppStatus, read_status
 from pipeline.testing import TestDriver
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
 from pipeline.testing.memory_database import MemoryDatabase
 
 __all__ = ["Totals"]
@@ -55,6 +57,13 @@ class Totals:
             self.app, partitions=partitions, deferred=deferred, seed=seed, settings=settings
         )
         self.sent: list[tuple[str, int | None]] = []
+
+    def status(self) -> AppStatus:
+        """What `pipeline status` would show. It is read from Kafka only."""
+        broker = self.driver.broker
+        return read_status(
+            "totals", MemoryCluster(broker), MemoryJournalReader(broker), self.driver.clock.wall_ms()
+        )
 
     @classmethod
     def begun(cls) -> Totals:

@@ -25,7 +25,7 @@ drills: $(INSTALLED) $(FLIGHTS)  ## failures rehearsed on the flights app; repor
 test: $(INSTALLED)  ## the test suite, three files at a time, each side on a Kafka of its own
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
 
-test-docs: $(INSTALLED)  ## the commands of pages, run as a reader runs them, each page on a Kafka of its own
+test-docs: $(INSTALLED)  ## the commands and the tests of pages, as a reader runs them, each page on a Kafka of its own
 	$(BIN)/python -m pytest tests/docs -m docs -n 3 --dist worksteal $(TESTS)
 
 test-kills: $(INSTALLED)  ## kills at each step of every protocol; twenty faults in a fleet; a million rows to PostgreSQL

@@ -30,6 +30,7 @@ def _new(name: str, directory: Path) -> list[str]:
     return printed_commands(done.stdout)
 
 
+@pytest.mark.docs
 def test_a_new_project_passes_its_tests_mypy_and_ruff(tmp_path: Path) -> None:
     """It is the model for what a user writes next."""
     _new("my-shop", tmp_path)

@@ -36,6 +36,7 @@ def test_all_python_of_a_comparison_is_valid(name: str) -> None:
         compile(program, name, "exec")
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("name", sorted(set(TESTED) - LEFT_OUT))
 def test_the_tests_of_a_page_pass(name: str, tmp_path: Path) -> None:
     """They show that the page's program does what the page says, and how to test it."""

@@ -90,7 +90,7 @@ LOAD = LoadPosition(
     prefix_hash="ab" * 16,
     finished=False,
     text_columns=("tail",),
-    passed=FinishedFiles(1, "cd" * 16, (Waypoint(1, "a.csv", 600, "cd" * 16),)),
+    finished_files=FinishedFiles(1, "cd" * 16, (Waypoint(1, "a.csv", 600, "cd" * 16),)),
 )
 SUSPECTS = {Input(TASK, "in", "id-1"): [Suspect(Span(41, 44), 2, True)]}
 COUNT = LetterCount("id-2", 1, 4, True, 0.5, WHEN_MS)

@@ -88,7 +88,7 @@ class Sink(ABC, Generic[K, V]):
 
     @property
     @abstractmethod
-    def place(self) -> str:
+    def database(self) -> str:
         """The name of the database in messages. Never a secret."""
 
     @property
@@ -102,7 +102,7 @@ class Sink(ABC, Generic[K, V]):
         """How to connect; equal for sinks that can share a transaction. It may be a secret."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__} {self.place}{f' table {self.table}' if self.table else ''}"
+        return f"{type(self).__name__} {self.database}{f' table {self.table}' if self.table else ''}"
 
     def _check(self) -> None:
         if (self.table is None) == (self.write is None):
@@ -179,7 +179,7 @@ class Postgres(Sink[K, V]):
         super().__init__(table, mode=mode, row=row, key=key, write=write)
 
     @property
-    def place(self) -> str:
+    def database(self) -> str:
         """The name of the database in messages. Never a secret."""
         host, database = _host_and_database(self.dsn)
         return f"postgresql://{host}/{database}"
@@ -247,7 +247,7 @@ class Sqlite(Sink[K, V]):
         return "install a Python that has the sqlite3 module"
 
     @property
-    def place(self) -> str:
+    def database(self) -> str:
         """The name of the database in messages. Never a secret."""
         return f"sqlite:{self.path}"
 

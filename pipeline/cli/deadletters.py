@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.dead_letter_places import LetterPlace, dead_letter_place
+from pipeline.cli.dead_letter_groups import DeadLetterGroup, open_dead_letters
 from pipeline.cli.dead_letter_views import letter_document, letter_lines, record_lines, record_summary
 from pipeline.cli.options import KafkaOption, counted, print_json, print_message, terminal_width
 from pipeline.errors import InputError
@@ -66,10 +66,10 @@ def list_(
     A record that failed several times, because its replay failed, has several dead letters. It is listed once, with the
     ID of the newest one; `dead_letters` in --json is their number. The state is open, replayed or discarded.
     """
-    with dead_letter_place(target, group, kafka) as place:
-        marks = place.marks
+    with open_dead_letters(target, group, kafka) as source:
+        marks = source.marks
         found = failed_records(
-            place.topic, place.group.id, Choice(partition=partition, error=error), place.environment
+            source.topic, source.group.id, Choice(partition=partition, error=error), source.environment
         )
         states = [(record, record.state(marks)) for record in found if record.meant]
         count = Counter(state for _, state in states)
@@ -81,7 +81,7 @@ def list_(
             )
         read = {
             letter.id: (record, letter)
-            for record, letter in newest_letters(place.topic, shown, place.environment)
+            for record, letter in newest_letters(source.topic, shown, source.environment)
         }
         rows = [
             (record, letter, marks.get(letter.id))
@@ -95,7 +95,7 @@ def list_(
             typer.echo(line)
         hidden = f"; only the newest {len(rows)} are shown" if len(rows) < len(records) else ""
         print_message(
-            f"{counted(len(states), 'record')} of group {place.group.name} failed: {count[State.OPEN]:,} open, "
+            f"{counted(len(states), 'record')} of group {source.group.name} failed: {count[State.OPEN]:,} open, "
             f"{count[State.REPLAYED]:,} replayed, {count[State.DISCARDED]:,} discarded{hidden}"
         )
 
@@ -112,11 +112,11 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per dead letter.")] = False,
 ) -> None:
     """Show complete dead letters: the record with its headers and bytes, and the error with its traceback."""
-    with dead_letter_place(target, group, kafka) as place:
+    with open_dead_letters(target, group, kafka) as source:
         choice = _choice(ids, partition, error)
-        marks = place.marks
+        marks = source.marks
         shown = 0
-        for letter in _found(place, choice):
+        for letter in _found(source, choice):
             if shown == most:
                 break
             mark = marks.get(letter.id)
@@ -126,10 +126,10 @@ def show(
                 typer.echo(("\n" if shown else "") + "\n".join(letter_lines(letter, mark)))
             shown += 1
         if not shown:
-            raise InputError(f"topic {place.topic.name} has no such dead letter", hint=_ask(target))
+            raise InputError(f"topic {source.topic.name} has no such dead letter", hint=_ask(target))
         if choice.ids and most is None and shown < len(choice.ids):
             raise InputError(
-                f"topic {place.topic.name} lacks {len(choice.ids) - shown} of these {len(choice.ids)} dead letters",
+                f"topic {source.topic.name} lacks {len(choice.ids) - shown} of these {len(choice.ids)} dead letters",
                 hint=_ask(target),
             )
 
@@ -161,18 +161,18 @@ def replay(
     any of them selects it. A record that fails again becomes a dead letter again. After a crash of this command, run it
     again.
     """
-    with dead_letter_place(target, group, kafka) as place:
+    with open_dead_letters(target, group, kafka) as source:
         choice = _choice(ids, partition, error)
-        backoff_ms = place.settings.worker.retry_backoff_ms
-        replayer = Replayer(place.group, place.environment, backoff_ms, again=again)
+        backoff_ms = source.settings.worker.retry_backoff_ms
+        replayer = Replayer(source.group, source.environment, backoff_ms, again=again)
         if dry_run:
             done = ReplayReport()
             done.letters = sum(1 for _ in replayer.plan(choice, done, most))
         else:
             done = replayer.run(choice, most)
         if choice.ids and not (done.letters or done.before or done.refused):
-            raise InputError(f"topic {place.topic.name} has no such dead letter", hint=_ask(target))
-    _report(done, place, dry_run=dry_run, json=json)
+            raise InputError(f"topic {source.topic.name} has no such dead letter", hint=_ask(target))
+    _report(done, source, dry_run=dry_run, json=json)
     if done.refused:
         raise typer.Exit(1)
 
@@ -200,16 +200,16 @@ def discard(
         raise InputError(
             "the records to discard are not given", hint="add IDs, --partition, --error, or --all"
         )
-    with dead_letter_place(target, group, kafka) as place:
+    with open_dead_letters(target, group, kafka) as source:
         choice = _choice(ids, partition, error)
-        discarder = Discarder(place.group, place.environment, place.settings.worker.retry_backoff_ms)
+        discarder = Discarder(source.group, source.environment, source.settings.worker.retry_backoff_ms)
         if dry_run:
             done = ReplayReport()
             done.letters = sum(1 for _ in discarder.plan(choice, done, most))
         else:
             done = discarder.run(choice, most)
         if choice.ids and not (done.letters or done.before):
-            raise InputError(f"topic {place.topic.name} has no such dead letter", hint=_ask(target))
+            raise InputError(f"topic {source.topic.name} has no such dead letter", hint=_ask(target))
     if json:
         print_json({"discarded": done.letters, "already_handled": done.before, "dry_run": dry_run})
         return
@@ -233,12 +233,12 @@ def purge(
     A dead letter is kept while its record is open, and while a replay of it waits for a worker. Kafka can only delete
     from the start of a partition, so the dead letters after such a one are kept, too.
     """
-    with dead_letter_place(target, group, kafka) as place:
-        backoff_ms = place.settings.worker.retry_backoff_ms
+    with open_dead_letters(target, group, kafka) as source:
+        backoff_ms = source.settings.worker.retry_backoff_ms
         done = (
-            purge_letters(place.group.id, place.environment, backoff_ms)
+            purge_letters(source.group.id, source.environment, backoff_ms)
             if yes
-            else plan_purge(place.group.id, place.environment)
+            else plan_purge(source.group.id, source.environment)
         )
     if json:
         print_json(
@@ -256,7 +256,7 @@ def purge(
     if done.waiting:
         print_message(
             f"{counted(done.waiting, 'record')} kept, because a replay waits for a worker: pipeline status "
-            f"{place.app.name} counts it as lag. Run purge again when the workers have handled it"
+            f"{source.app.name} counts it as lag. Run purge again when the workers have handled it"
         )
     if done.behind:
         print_message(
@@ -270,11 +270,11 @@ def _choice(ids: Sequence[str] | None, partition: int | None, error: str) -> Cho
     return Choice(frozenset(map(letter_id, ids or ())), partition, error)
 
 
-def _found(place: LetterPlace, choice: Choice) -> Iterator[DeadLetter]:
-    return read_letters(place.topic, choice, place.environment)
+def _found(source: DeadLetterGroup, choice: Choice) -> Iterator[DeadLetter]:
+    return read_letters(source.topic, choice, source.environment)
 
 
-def _report(done: ReplayReport, place: LetterPlace, *, dry_run: bool, json: bool) -> None:
+def _report(done: ReplayReport, source: DeadLetterGroup, *, dry_run: bool, json: bool) -> None:
     refused = [{"id": each.letter.name, "message": each.reason} for each in done.refused]
     if json:
         print_json(
@@ -293,7 +293,7 @@ def _report(done: ReplayReport, place: LetterPlace, *, dry_run: bool, json: bool
         print_message(f"not replayed: {each['id']}: {each['message']}")
     if done.letters and not dry_run:
         print_message(
-            f"the workers process them next; until then, pipeline status {place.app.name} counts them as lag"
+            f"the workers process them next; until then, pipeline status {source.app.name} counts them as lag"
         )
 
 

@@ -28,7 +28,7 @@ class LoadReport:
     def __init__(
         self,
         loader: Loader,
-        series: FileSequence,
+        sequence: FileSequence,
         files: Sequence[InputFile],
         pace: RateLimit | None,
         *,
@@ -36,7 +36,7 @@ class LoadReport:
         with_keys: bool,
     ) -> None:
         self._loader = loader
-        self._series = series
+        self._sequence = sequence
         self._files = len(files)
         sizes = [file.size for file in files if file.size is not None]
         self._total_bytes = sum(sizes) if len(sizes) == len(files) else None
@@ -45,7 +45,7 @@ class LoadReport:
         self._quiet = quiet
         self._began_s = self._said_s = time.monotonic()
         self._show: Callable[[str], None] = self._line
-        series.on_check = self._checked
+        sequence.on_check = self._checked
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -59,7 +59,7 @@ class LoadReport:
             task = bar.add_task("loading", total=self._total_bytes)
 
             def show(text: str) -> None:
-                bar.update(task, completed=self._series.consumed(), description=text)
+                bar.update(task, completed=self._sequence.consumed(), description=text)
 
             self._show = show
             yield
@@ -121,7 +121,9 @@ class LoadReport:
 
     def _rate(self, position: LoadPosition) -> str:
         text = f"{counted(position.records, 'record')}, {self._new(position) / self._seconds():,.0f}/s"
-        return text + (f", file {position.passed.count + 1:,} of {self._files:,}" if self._files > 1 else "")
+        return text + (
+            f", file {position.finished_files.count + 1:,} of {self._files:,}" if self._files > 1 else ""
+        )
 
     def _new(self, position: LoadPosition) -> int:
         before = self._loader.continued

@@ -89,7 +89,7 @@ def _cells(load: KnownLoad) -> list[Cell]:
     if at is None:
         return [load.name, None, load.state, None, None]
     place = f"{at.file}, {FORMATS[at.options.format].unit} {at.line:,}"
-    place += f"; {counted(at.passed.count, 'file')} finished" if at.passed.count else ""
+    place += f"; {counted(at.finished_files.count, 'file')} finished" if at.finished_files.count else ""
     return [load.name, at.topic, load.state, at.records, place]
 
 
@@ -114,8 +114,8 @@ def _document(load: KnownLoad) -> dict[str, Any]:
         "skipped_rows": at.skipped,
         "file": at.file,
         f"{FORMATS[at.options.format].unit}s": at.line,
-        "finished_files": at.passed.count,
-        "last_finished_file": at.passed.waypoints[-1].name if at.passed.waypoints else None,
+        "finished_files": at.finished_files.count,
+        "last_finished_file": at.finished_files.waypoints[-1].name if at.finished_files.waypoints else None,
         "run": at.run,
         "transactions": at.seq,
         "options": {option: value for option, value in options.items() if value not in {None, ()}},

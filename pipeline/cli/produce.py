@@ -178,13 +178,13 @@ def _load(request: _Request, files: list[InputFile], settings: KafkaSettings, *,
     )
     batch = request.batch if request.rate is None else paced_rows(request.rate, request.batch)
     limits = row_limits(target.config, batch, SystemClock().wall_ms())
-    series = FileSequence(files, Reading(request.topic, request.options, request.missing_key, limits))
+    sequence = FileSequence(files, Reading(request.topic, request.options, request.missing_key, limits))
     _tune_garbage_collection()
     with _environment(settings, cluster, target) as environment:
-        loader = Loader(environment, load, series)
+        loader = Loader(environment, load, sequence)
         pace = RateLimit(request.rate, SystemClock()) if request.rate is not None else None
         report = LoadReport(
-            loader, series, files, pace, quiet=quiet, with_keys=request.options.key is not None
+            loader, sequence, files, pace, quiet=quiet, with_keys=request.options.key is not None
         )
         try:
             with report.showing():

@@ -22,8 +22,8 @@ class RealDatabases:
         if isinstance(sink, Postgres):
             module = import_module("pipeline.databases.postgres")
             pinned = self._pinned.setdefault(sink.address, module.Pinned())
-            return cast("SinkSession", module.PostgresSession(sink.dsn, sink.place, app, pinned))
+            return cast("SinkSession", module.PostgresSession(sink.dsn, sink.database, app, pinned))
         if isinstance(sink, Sqlite):
             module = import_module("pipeline.databases.sqlite")
-            return cast("SinkSession", module.SqliteSession(sink.path, sink.place))
+            return cast("SinkSession", module.SqliteSession(sink.path, sink.database))
         raise ConfigError(f"{sink!r} is not a sink", hint="use Postgres(...) or Sqlite(...)")

@@ -40,7 +40,7 @@ class DriverDatabases:
                 session = MemorySession(database)
                 session.answer("open")
         else:
-            session = self._sqlite_of(sink).open(sink.place)
+            session = self._sqlite_of(sink).open(sink.database)
         self._opened.append(session)
         return session
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline import Context, Event
 from pipeline.app import declared_app
-from pipeline.cli import dead_letter_places as letter_places
+from pipeline.cli import dead_letter_groups
 from pipeline.cli import deadletters as cli_deadletters
 from pipeline.cli.deadletters import deadletters_app
 from pipeline.cli.rendering import hex_lines, readable
@@ -51,8 +51,8 @@ def case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Case:
     driver = case.orders.driver
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(letter_places, "find_app", lambda _target: declared_app(driver.app))
-    monkeypatch.setattr(letter_places, "build_environment", lambda *_, **__: driver.environment())
+    monkeypatch.setattr(dead_letter_groups, "find_app", lambda _target: declared_app(driver.app))
+    monkeypatch.setattr(dead_letter_groups, "build_environment", lambda *_, **__: driver.environment())
     return case
 
 

@@ -147,7 +147,7 @@ class Table:
 
     def written(self, made: Sequence[Made], cuts: Sequence[int]) -> tuple[list[str], list[int]]:
         """The rows, and the places of the records that were refused, when batches end at `cuts`."""
-        if self.sink.place == "postgresql://memory/":
+        if self.sink.database == "postgresql://memory/":
             self.databases.memory.clear()
             self.session = self.databases.open(self.sink, "shop")
         else:
@@ -158,7 +158,7 @@ class Table:
         bounds = sorted({0, len(made), *(cut for cut in cuts if cut < len(made))})
         for start, end in pairwise(bounds):
             self._write(maker, made, range(start, end), refused)
-        if self.sink.place == "postgresql://memory/":
+        if self.sink.database == "postgresql://memory/":
             return [repr(row) for row in self.databases.of(self.sink).rows("t")], refused
         return sorted(map(repr, self.ask("SELECT * FROM t"))), refused
 

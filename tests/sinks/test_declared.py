@@ -63,7 +63,7 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) 
 def test_a_sink_is_named_without_its_password(dsn: str, place: str) -> None:
     """Its name is in logs, in errors and in the status."""
     sink = one(dsn=dsn)
-    assert sink.place == place
+    assert sink.database == place
     assert repr(sink) == f"Postgres {place} table t"
 
 
@@ -71,7 +71,7 @@ def test_a_sqlite_sink_has_a_file(tmp_path: Path) -> None:
     """In memory, positions would end with the process."""
     with pytest.raises(ConfigError, match="must be a file"):
         Sqlite(":memory:", "t", row=row)
-    assert Sqlite(tmp_path / "a.db", "t", row=row).place == f"sqlite:{tmp_path}/a.db"
+    assert Sqlite(tmp_path / "a.db", "t", row=row).database == f"sqlite:{tmp_path}/a.db"
 
 
 def test_a_missing_client_is_named_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

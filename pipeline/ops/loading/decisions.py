@@ -35,9 +35,9 @@ from pipeline.ops.loading.formats.readers import FORMATS
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition
 
 __all__ = [
-    "LoadPlace",
     "LoadRequest",
     "LoadStep",
+    "SequencePosition",
     "advance",
     "check_prefix",
     "judge",
@@ -64,16 +64,16 @@ class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
     resume_only: bool = False
 
 
-class LoadPlace(NamedTuple):
+class SequencePosition(NamedTuple):
     """How far a load has come.
 
-    `file`: the current file. `mark`: the position in it. `passed`: the finished files. `text_columns`: the CSV columns
-    that are text; None if that is not decided yet.
+    `file`: the current file. `mark`: the position in it. `finished_files`: those before it. `text_columns`: the CSV
+    columns that are text; None if that is not decided yet.
     """
 
     file: str
     mark: ReadPosition
-    passed: FinishedFiles
+    finished_files: FinishedFiles
     text_columns: tuple[str, ...] | None
 
 
@@ -82,7 +82,7 @@ class LoadStep(NamedTuple):
 
     records: int
     skipped: int
-    end: LoadPlace
+    end: SequencePosition
     finished: bool
 
 
@@ -149,11 +149,13 @@ def advance(
 ) -> LoadPosition:
     """The position after `step`, which follows the committed position `previous`."""
     before = previous if previous is not None and previous.run == run else None
-    file, mark, passed, text_columns = step.end
-    if before is not None and (passed.count, mark.offset) < (before.passed.count, before.offset):
+    file, mark, finished_files, text_columns = step.end
+    number = finished_files.count + 1
+    number_before = before.finished_files.count + 1 if before is not None else 1
+    if before is not None and (number, mark.offset) < (number_before, before.offset):
         raise InvariantError(
-            f"load {request.name!r}: the position fell from byte {before.offset} of file {before.passed.count + 1}"
-            f" to byte {mark.offset} of file {passed.count + 1}"
+            f"load {request.name!r}: the position fell from byte {before.offset} of file {number_before}"
+            f" to byte {mark.offset} of file {number}"
         )
     return LoadPosition(
         name=request.name,
@@ -171,7 +173,7 @@ def advance(
         prefix_hash=mark.digest,
         finished=step.finished,
         text_columns=text_columns,
-        passed=passed,
+        finished_files=finished_files,
     )
 
 

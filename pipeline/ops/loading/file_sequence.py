@@ -1,6 +1,6 @@
 """Reads the files of one load as one sequence. A batch may start in one file and end in another.
 
-Owns how far the load has come (`LoadPlace`). Before a load continues, it checks that the finished files, and the
+Owns how far the load has come (`SequencePosition`). Before a load continues, it checks that the finished files, and the
 beginning of the current one, have not changed. A file is finished when the next one has been opened. So the last file
 of the list is never finished, and may grow.
 """
@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.errors import InputError, InvariantError
-from pipeline.ops.loading.decisions import LoadPlace, check_prefix, refused
+from pipeline.ops.loading.decisions import SequencePosition, check_prefix, refused
 from pipeline.ops.loading.files import InputFile
-from pipeline.ops.loading.finished_files import NOTHING_PASSED, altered, misplaced
+from pipeline.ops.loading.finished_files import NO_FINISHED_FILES, altered, misplaced
 from pipeline.ops.loading.formats.compression import STANDARD_INPUT, Opened, logical_name, open_file
 from pipeline.ops.loading.formats.lines import ReadPosition
 from pipeline.ops.loading.formats.readers import FORMATS, Reading, open_cursor, open_rows
@@ -35,7 +35,7 @@ class Stretch:
 
     outputs: Sequence[Output]
     skipped: int
-    end: LoadPlace
+    end: SequencePosition
     finished: bool
     error: InputError | None
 
@@ -54,7 +54,7 @@ class FileSequence:
         self._format = FORMATS[reading.options.format]
         self._opener = opener
         self._index = 0
-        self._passed = NOTHING_PASSED
+        self._finished_files = NO_FINISHED_FILES
         self._opened: Opened | None = None
         self._rows: FileRows | None = None
         self._ended = False  # whether the last row of the open file was read
@@ -73,7 +73,7 @@ class FileSequence:
             return False
         self._check_finished(position)
         self._decided = position.text_columns
-        self._open_rows(position.passed.count)
+        self._open_rows(position.finished_files.count)
         cursor = self._current().cursor
         check_prefix(position, cursor.skip_to(position.offset, position.line))
         at_end = cursor.at_end()
@@ -112,7 +112,7 @@ class FileSequence:
             skipped += batch.skipped
             error, self._ended = batch.error, batch.finished
         finished = error is None and self._ended and self._is_last()
-        return Stretch(outputs, skipped, self._place(), finished, error)
+        return Stretch(outputs, skipped, self._position(), finished, error)
 
     def consumed(self) -> int:
         """How many bytes of the files on disk have been read or checked."""
@@ -127,9 +127,12 @@ class FileSequence:
             self._opened.close()
             self._opened = None
 
-    def _place(self) -> LoadPlace:
-        return LoadPlace(
-            self._files[self._index].shown, self._current().cursor.mark(), self._passed, self._text_columns()
+    def _position(self) -> SequencePosition:
+        return SequencePosition(
+            self._files[self._index].shown,
+            self._current().cursor.mark(),
+            self._finished_files,
+            self._text_columns(),
         )
 
     def _text_columns(self) -> tuple[str, ...] | None:
@@ -147,10 +150,12 @@ class FileSequence:
         """Open the next file. Only then does the current one count as finished."""
         if self._opened is not None:
             self._opened.check_unchanged()
-        passed = self._passed.after(self._files[self._index].name, self._current().cursor.mark())
+        finished_files = self._finished_files.after(
+            self._files[self._index].name, self._current().cursor.mark()
+        )
         left, size = self._opened, self._files[self._index].size or 0
         self._open_rows(self._index + 1)
-        self._passed = passed
+        self._finished_files = finished_files
         self._done_bytes += size
         self._ended = False
         if left is not None:
@@ -186,21 +191,21 @@ class FileSequence:
 
     def _check_finished(self, position: LoadPosition) -> None:
         """Raise InputError if the finished files differ from those that were loaded."""
-        passed, names = position.passed, [file.name for file in self._files]
+        finished_files, names = position.finished_files, [file.name for file in self._files]
         shown = [file.shown for file in self._files]
-        if not passed.count and len(names) == 1:
+        if not finished_files.count and len(names) == 1:
             return
-        moved = misplaced(passed, logical_name(position.file), names)
+        moved = misplaced(finished_files, logical_name(position.file), names)
         if moved:
             raise refused(position.name, moved)
-        for number, file in enumerate(self._files[: passed.count], 1):
-            self._passed = self._passed.after(file.name, self._end_of(file))
+        for number, file in enumerate(self._files[: finished_files.count], 1):
+            self._finished_files = self._finished_files.after(file.name, self._end_of(file))
             self._done_bytes += file.size or 0
-            other = altered(passed, self._passed, shown, f"{self._format.offset_unit}s")
+            other = altered(finished_files, self._finished_files, shown, f"{self._format.offset_unit}s")
             if other:
                 raise refused(position.name, other)
-            self.on_check(number, passed.count)
-        if passed.count and self._format.same_columns:
+            self.on_check(number, finished_files.count)
+        if finished_files.count and self._format.same_columns:
             self._check_columns(self._files[0], self._columns_of(self._files[0]))
 
     def _end_of(self, file: InputFile) -> ReadPosition:

@@ -17,7 +17,7 @@ import msgspec
 
 from pipeline.ops.loading.formats.lines import ReadPosition
 
-__all__ = ["NOTHING_PASSED", "FinishedFiles", "Waypoint", "altered", "misplaced"]
+__all__ = ["NO_FINISHED_FILES", "FinishedFiles", "Waypoint", "altered", "misplaced"]
 
 _WAYPOINTS = 32
 
@@ -61,15 +61,15 @@ class FinishedFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None
 
 
-NOTHING_PASSED = FinishedFiles()
+NO_FINISHED_FILES = FinishedFiles()
 
 
-def misplaced(passed: FinishedFiles, current: str, names: Sequence[str]) -> str | None:
+def misplaced(finished_files: FinishedFiles, current: str, names: Sequence[str]) -> str | None:
     """Why a load cannot continue with a list of these names; None if the names match.
 
     `current`: the name of the file that the load was reading, after the finished ones.
     """
-    known = [(w.number, w.name) for w in passed.waypoints] + [(passed.count + 1, current)]
+    known = [(w.number, w.name) for w in finished_files.waypoints] + [(finished_files.count + 1, current)]
     for number, name in known:
         found = names[number - 1] if number <= len(names) else None
         if found == name:
@@ -83,16 +83,18 @@ def misplaced(passed: FinishedFiles, current: str, names: Sequence[str]) -> str 
     return None
 
 
-def altered(passed: FinishedFiles, walked: FinishedFiles, shown: Sequence[str], unit: str) -> str | None:
+def altered(
+    finished_files: FinishedFiles, walked: FinishedFiles, shown: Sequence[str], unit: str
+) -> str | None:
     """How the first files of the list differ from those that were finished; None if they do not.
 
     Args:
-        passed: The finished files.
+        finished_files: The finished files.
         walked: The first files of the list as they are now. Call this function after each file.
         shown: The names of the files of the list in messages.
         unit: What sizes count, in the plural.
     """
-    known = {waypoint.number: waypoint for waypoint in passed.waypoints}
+    known = {waypoint.number: waypoint for waypoint in finished_files.waypoints}
     was = known.get(walked.count)
     if was is None or was.chain == walked.chain:
         return None

@@ -31,7 +31,15 @@ from functools import cached_property
 from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipeline, load_transactional_id
 from pipeline.core.suggestions import no_topic
 from pipeline.errors import ConfigError, FencedError, InputError
-from pipeline.ops.loading.decisions import LoadPlace, LoadRequest, LoadStep, advance, judge, plan, taken
+from pipeline.ops.loading.decisions import (
+    LoadRequest,
+    LoadStep,
+    SequencePosition,
+    advance,
+    judge,
+    plan,
+    taken,
+)
 from pipeline.ops.loading.file_sequence import FileSequence, Stretch
 from pipeline.ops.loading.formats.readers import FORMATS
 from pipeline.ops.loading.positions import LoadPosition, decode_position, encode_position
@@ -104,10 +112,10 @@ def find_topic(cluster: Cluster, topic: str, known: Callable[[], Iterable[str]] 
 class Loader:
     """One run of one load. Use an object once, from one thread."""
 
-    def __init__(self, environment: LoadEnvironment, request: LoadRequest, series: FileSequence) -> None:
+    def __init__(self, environment: LoadEnvironment, request: LoadRequest, sequence: FileSequence) -> None:
         self._environment = environment
         self._request = request
-        self._series = series
+        self._sequence = sequence
         self._committed: LoadPosition | None = None  # the last one of the name, of any run
         self._run = 1
         self.continued: LoadPosition | None = None
@@ -138,17 +146,17 @@ class Loader:
             raise taken(self._request.name) from error
         finally:
             self._transactions.close()
-            self._series.close()
+            self._sequence.close()
 
     def _begin(self) -> None:
         """Steps 4 and 5. Afterwards the files are at the position."""
         try:
             position = self.continued = plan(self._committed, self._request)
         except InputError:
-            self._series.check_columns()  # if a column is misspelled, its error is more useful
+            self._sequence.check_columns()  # if a column is misspelled, its error is more useful
             raise
         self._run = self._run_of(position)
-        self.already_done = self._series.begin(position)
+        self.already_done = self._sequence.begin(position)
 
     def _run_of(self, position: LoadPosition | None) -> int:
         if position is not None:
@@ -160,7 +168,7 @@ class Loader:
         pending: Pending[LoadPosition] | None = None
         try:
             while True:
-                batch = self._series.read(self._environment.clock.wall_ms())
+                batch = self._sequence.read(self._environment.clock.wall_ms())
                 if pending is not None:
                     progress(pending.result())
                     pending = None
@@ -236,11 +244,11 @@ class Loader:
             outcome=lambda position: judge(previous, position, self._recall()),
         )
 
-    def _name_of(self, end: LoadPlace) -> str:
+    def _name_of(self, end: SequencePosition) -> str:
         """The lines between the committed position and `end`, for an error."""
         unit = FORMATS[self._request.options.format].unit
         before = self._committed if self._committed is not None and self._committed.run == self._run else None
-        here = before is not None and before.passed.count == end.passed.count
+        here = before is not None and before.finished_files.count == end.finished_files.count
         first = before.line + 1 if before is not None and here else 1
         since = f" (and all rows after {before.file}, {unit} {before.line})" if before and not here else ""
         return f"{end.file}, {unit}s {first} to {end.mark.line}{since}"

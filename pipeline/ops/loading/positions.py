@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline.core.envelope import EnvelopeError, Fault, JsonEnvelope, unknown_version
 from pipeline.errors import CorruptStateError, InvariantError
-from pipeline.ops.loading.finished_files import NOTHING_PASSED, FinishedFiles
+from pipeline.ops.loading.finished_files import NO_FINISHED_FILES, FinishedFiles
 
 __all__ = ["Format", "LoadOptions", "LoadPosition", "decode_position", "encode_position", "position_name"]
 
@@ -39,7 +39,7 @@ class LoadPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         run: The number of the run, from 1; `--restart` starts a new run.
         seq: Counts the transactions under this name.
         nonce: Unique to each attempt at a transaction.
-        file: The current file. `passed` are the files before it.
+        file: The current file. `finished_files` are the files before it.
         offset: The position in `file`: bytes after decompression; rows of a Parquet file.
         line: The position in `file`: lines, or rows.
         records: How many records this run has written, from all files.
@@ -47,7 +47,7 @@ class LoadPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         prefix_hash: The hash of the bytes before `offset`; of a Parquet file, of all bytes.
         finished: Whether the load has reached the end of its files.
         text_columns: The CSV columns that are text; None until a file with rows has decided that.
-        passed: The finished files.
+        finished_files: The finished files.
     """
 
     name: str
@@ -65,7 +65,7 @@ class LoadPosition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     prefix_hash: str
     finished: bool
     text_columns: tuple[str, ...] | None = None
-    passed: FinishedFiles = NOTHING_PASSED
+    finished_files: FinishedFiles = msgspec.field(default=NO_FINISHED_FILES, name="passed")
 
 
 def encode_position(position: LoadPosition) -> bytes:
@@ -118,7 +118,7 @@ def _fault(position: LoadPosition) -> str | None:
         return "no nonce"
     if position.line > position.offset:
         return "more lines than bytes"
-    return position.passed.fault()
+    return position.finished_files.fault()
 
 
 def _corrupt(name: str, what: str) -> CorruptStateError:

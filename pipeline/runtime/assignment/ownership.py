@@ -51,7 +51,7 @@ class Ownership:
         for plan in plans:
             self._cluster_ids.update(dict.fromkeys(plan.tasks, plan.identity.cluster_id))
             if plan.group.sinks:
-                self._databases.update(dict.fromkeys(plan.tasks, plan.group.sinks[0].sink.place))
+                self._databases.update(dict.fromkeys(plan.tasks, plan.group.sinks[0].sink.database))
         self._environment = environment
         self._settings = settings
         self.me = Member(

@@ -61,7 +61,7 @@ class SinkBackend:
         self._executor: Executor = (
             environment.sink_executor() if environment.sink_executor else environment.executor
         )
-        self._health = Health(plan.group.sinks[0].sink.place, environment)
+        self._health = Health(plan.group.sinks[0].sink.database, environment)
         self._outlets: Sequence[Outlet] = ()
 
     @property

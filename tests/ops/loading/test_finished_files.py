@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.ops.loading.finished_files import NOTHING_PASSED, FinishedFiles, altered, misplaced
+from pipeline.ops.loading.finished_files import NO_FINISHED_FILES, FinishedFiles, altered, misplaced
 from pipeline.ops.loading.formats.lines import ReadPosition
 
 
@@ -18,23 +18,23 @@ def _mark(content: str) -> ReadPosition:
 
 
 def _passed(files: list[tuple[str, str]]) -> FinishedFiles:
-    passed = NOTHING_PASSED
+    finished_files = NO_FINISHED_FILES
     for name, content in files:
-        passed = passed.after(name, _mark(content))
-        assert passed.fault() is None
-    return passed
+        finished_files = finished_files.after(name, _mark(content))
+        assert finished_files.fault() is None
+    return finished_files
 
 
-def _check(passed: FinishedFiles, files: list[tuple[str, str]]) -> str | None:
+def _check(finished_files: FinishedFiles, files: list[tuple[str, str]]) -> str | None:
     """What a later run says about these files."""
     names = [name for name, _ in files]
-    walked = NOTHING_PASSED
-    for name, content in files[: passed.count]:
+    walked = NO_FINISHED_FILES
+    for name, content in files[: finished_files.count]:
         walked = walked.after(name, _mark(content))
-        said = altered(passed, walked, names, "bytes")
+        said = altered(finished_files, walked, names, "bytes")
         if said:
             return said
-    return None if walked.chain == passed.chain else "fewer files"
+    return None if walked.chain == finished_files.chain else "fewer files"
 
 
 _FILES = st.lists(st.tuples(st.text("abc", max_size=2), st.text("xy", max_size=3)), min_size=1, max_size=90)
@@ -45,21 +45,21 @@ def test_every_list_that_begins_otherwise_is_noticed(
     files: list[tuple[str, str]], data: st.DataObject
 ) -> None:
     """A file that changed, moved or went away has rows that are loaded and others that never would be."""
-    passed = _passed(files)
-    assert _check(passed, [*files, ("more", "x")]) is None
+    finished_files = _passed(files)
+    assert _check(finished_files, [*files, ("more", "x")]) is None
     changed = data.draw(
         st.permutations(files) | st.sampled_from([[*files[:i], *files[i + 1 :]] for i in range(3)])
     )
     if changed[: len(files)] != files:
-        assert _check(passed, changed) is not None
+        assert _check(finished_files, changed) is not None
 
 
 @given(st.integers(1, 5_000))
 def test_what_is_remembered_of_any_number_of_files_is_small(count: int) -> None:
     """It is written with every transaction."""
-    passed = _passed([(f"part-{number:06}.parquet", "content") for number in range(count)])
-    assert len(msgspec.json.encode(passed)) < 5_000
-    assert passed.waypoints[-1].number == passed.count == count
+    finished_files = _passed([(f"part-{number:06}.parquet", "content") for number in range(count)])
+    assert len(msgspec.json.encode(finished_files)) < 5_000
+    assert finished_files.waypoints[-1].number == finished_files.count == count
 
 
 def test_the_file_that_changed_is_named() -> None:

@@ -196,7 +196,7 @@ def test_a_crash_at_any_call_of_a_load_of_many_files_loses_and_doubles_nothing(
     case.broker.fail_next(call, Crash(), after=after, where=ID)
     last = case.load_until_done(files)
     case.check()
-    assert (last.finished, last.passed.count, last.records) == (True, len(ends) - 1, ROWS)
+    assert (last.finished, last.finished_files.count, last.records) == (True, len(ends) - 1, ROWS)
 
 
 @pytest.mark.parametrize("seed", range(40))

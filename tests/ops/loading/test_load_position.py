@@ -10,15 +10,15 @@ import pytest
 from pipeline.core.recovery import CommitOutcome
 from pipeline.errors import CorruptStateError, InputError, InvariantError
 from pipeline.ops.loading.decisions import (
-    LoadPlace,
     LoadRequest,
     LoadStep,
+    SequencePosition,
     advance,
     check_prefix,
     judge,
     plan,
 )
-from pipeline.ops.loading.finished_files import NOTHING_PASSED
+from pipeline.ops.loading.finished_files import NO_FINISHED_FILES
 from pipeline.ops.loading.formats.lines import ReadPosition
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition, decode_position, encode_position
 
@@ -47,8 +47,8 @@ def _changed(**fields: Any) -> LoadPosition:
     return msgspec.structs.replace(POSITION, **fields)
 
 
-def _place(mark: ReadPosition) -> LoadPlace:
-    return LoadPlace("f.csv", mark, NOTHING_PASSED, ("a",))
+def _place(mark: ReadPosition) -> SequencePosition:
+    return SequencePosition("f.csv", mark, NO_FINISHED_FILES, ("a",))
 
 
 def _asked(**fields: Any) -> LoadRequest:

@@ -208,7 +208,7 @@ def test_a_load_of_one_file_continues_as_a_load_of_many() -> None:
     """What began as a file becomes a list when the second one is there."""
     case, files = Case(), csv_files(20, 40, ROWS)
     case.load({"0.csv": files["0.csv"]})
-    assert case.load(files).passed.count == 2
+    assert case.load(files).finished_files.count == 2
     case.check()
 
 

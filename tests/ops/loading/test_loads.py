@@ -27,7 +27,7 @@ def test_each_load_is_known_by_its_last_committed_position() -> None:
     (load,) = known_loads(reader)
     assert load.state == "complete"
     assert load.position is not None
-    assert (load.position.records, load.position.passed.count) == (30, 2)
+    assert (load.position.records, load.position.finished_files.count) == (30, 2)
 
 
 def test_a_position_that_cannot_be_read_is_listed_as_such() -> None:

@@ -21,7 +21,7 @@ from pipeline.ops.loading.formats.parquet import ParquetFile
 from pipeline.ops.loading.formats.readers import Reading, open_rows
 from pipeline.ops.loading.formats.rows import RowBatch, RowLimits
 from pipeline.ops.loading.positions import LoadOptions
-from tests.support.ops.loading.series_of import read_all, series_of, step
+from tests.support.ops.loading.sequences import read_all, sequence_of, step
 
 OPTIONS = LoadOptions(format="parquet")
 INF = float("inf")
@@ -135,16 +135,16 @@ def test_from_each_row_a_load_continues_with_what_is_left(
 ) -> None:
     """Row groups and batches begin and end anywhere."""
     files = {f"{i}.parquet": _numbers(size, row_group_size=group) for i, size in enumerate(sizes)}
-    series, position = series_of(files, OPTIONS, batch_rows=rows), None
+    sequence, position = sequence_of(files, OPTIONS, batch_rows=rows), None
     seen: list[bytes | None] = []
-    series.begin(None)
+    sequence.begin(None)
     while len(seen) <= stop:
-        stretch = series.read(0)
+        stretch = sequence.read(0)
         seen += [output.value for output in stretch.outputs]
         position = step(position, stretch, OPTIONS)
         if stretch.finished:
             break
-    rest, last = read_all(series_of(files, OPTIONS), position)
+    rest, last = read_all(sequence_of(files, OPTIONS), position)
     assert seen + rest == [b'{"n":%d}' % n for size in sizes for n in range(size)]
     assert last.records == sum(sizes)
 
@@ -153,26 +153,26 @@ def test_a_changed_file_is_refused_even_where_its_footer_is_the_same() -> None:
     """Sizes and statistics do not tell of a value changed in the middle."""
     options = {"use_dictionary": False, "compression": "none"}
     data = _numbers(50, **options)
-    series = series_of({"a.parquet": data}, OPTIONS, batch_rows=10)
-    series.begin(None)
-    position = step(None, series.read(0), OPTIONS)
+    sequence = sequence_of({"a.parquet": data}, OPTIONS, batch_rows=10)
+    sequence.begin(None)
+    position = step(None, sequence.read(0), OPTIONS)
     other = _file(pa.table({"n": [*range(20), 31, *range(21, 50)]}), **options)
     assert len(other) == len(data)
     assert other[-300:] == data[-300:]
     with pytest.raises(InputError, match="has changed since 10 of its rows were loaded"):
-        series_of({"a.parquet": other}, OPTIONS).begin(position)
+        sequence_of({"a.parquet": other}, OPTIONS).begin(position)
 
 
 def test_what_is_no_parquet_file_is_refused() -> None:
     """And so is one that was damaged on its way, at the row where it shows."""
     for data in (b"", b"a,b\n1,2\n", _numbers(1000)[:-20]):
         with pytest.raises(InputError, match=r"a\.parquet cannot be read as Parquet"):
-            series_of({"a.parquet": data}, OPTIONS).begin(None)
+            sequence_of({"a.parquet": data}, OPTIONS).begin(None)
     damaged = bytearray(_numbers(5000, row_group_size=1000, use_dictionary=False, write_page_checksum=True))
     damaged[len(damaged) // 2] ^= 0x55
-    series = series_of({"a.parquet": bytes(damaged)}, OPTIONS, batch_rows=10_000)
-    series.begin(None)
-    stretch = series.read(0)
+    sequence = sequence_of({"a.parquet": bytes(damaged)}, OPTIONS, batch_rows=10_000)
+    sequence.begin(None)
+    stretch = sequence.read(0)
     assert stretch.error is not None
     assert "the rest of the file cannot be read" in stretch.error.message
     assert stretch.end.mark.line == len(stretch.outputs)
@@ -202,7 +202,7 @@ def test_files_with_other_columns_are_refused() -> None:
     with pytest.raises(
         InputError, match=r"columns of b\.parquet are not those of a\.parquet: it lacks 'n' and has also 'm'"
     ):
-        read_all(series_of(files, OPTIONS))
+        read_all(sequence_of(files, OPTIONS))
 
 
 def test_memory_does_not_follow_the_size_of_a_row_group(tmp_path: Path) -> None:

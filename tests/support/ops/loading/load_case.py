@@ -93,12 +93,12 @@ class Case:
             resume_only=resume_only,
         )
         files = {"f.csv": data} if isinstance(data, bytes) else data
-        series = FileSequence(
+        sequence = FileSequence(
             [InputFile(name, name, len(content)) for name, content in files.items()],
             Reading("t", options, missing_key, RowLimits(batch_rows=BATCH)),
             lambda path, _unpack: Opened(path, io.BytesIO(files[path]), None),
         )
-        return Loader(self.environment(), request, series)
+        return Loader(self.environment(), request, sequence)
 
     def load(self, data: Files | None = None, *, restart: bool = False) -> LoadPosition:
         return self.loader(csv_file() if data is None else data, restart=restart).run(lambda _: None)

@@ -14,12 +14,12 @@ from pipeline.ops.loading.formats.readers import Reading
 from pipeline.ops.loading.formats.rows import MissingKey, RowLimits
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition, decode_position, encode_position
 
-__all__ = ["OPTIONS", "read_all", "series_of", "step"]
+__all__ = ["OPTIONS", "read_all", "sequence_of", "step"]
 
 OPTIONS = LoadOptions(format="jsonl")
 
 
-def series_of(
+def sequence_of(
     files: Mapping[str, bytes],
     options: LoadOptions = OPTIONS,
     *,
@@ -45,17 +45,19 @@ def step(previous: LoadPosition | None, stretch: Stretch, options: LoadOptions =
     return decoded
 
 
-def read_all(series: FileSequence, position: LoadPosition | None = None) -> tuple[list[bytes], LoadPosition]:
+def read_all(
+    sequence: FileSequence, position: LoadPosition | None = None
+) -> tuple[list[bytes], LoadPosition]:
     """The values after `position`, and the load's position after them. Raises the error of a row."""
     values: list[bytes] = []
-    if series.begin(position):
+    if sequence.begin(position):
         assert position is not None
         return values, position
     while True:
-        stretch = series.read(0)
+        stretch = sequence.read(0)
         values += [output.value or b"" for output in stretch.outputs]
         if stretch.error is not None:
             raise stretch.error
-        position = step(position, stretch, series._reading.options)
+        position = step(position, stretch, sequence._reading.options)
         if stretch.finished:
             return values, position

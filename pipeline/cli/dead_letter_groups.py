@@ -1,4 +1,4 @@
-"""Finds the group whose dead letters a command uses: `dead_letter_place`."""
+"""Finds the group whose dead letters a command uses: `open_dead_letters`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pipeline.processes.wiring import build_environment
 from pipeline.runtime.dead_letter_topics import dead_letter_topics
 from pipeline.runtime.environment import Environment
 
-__all__ = ["LetterPlace", "dead_letter_place"]
+__all__ = ["DeadLetterGroup", "open_dead_letters"]
 
 
-class LetterPlace(NamedTuple):
+class DeadLetterGroup(NamedTuple):
     """A group with dead letters, and what is needed to read them."""
 
     app: DeclaredApp
@@ -37,7 +37,7 @@ class LetterPlace(NamedTuple):
 
 
 @contextmanager
-def dead_letter_place(target: str, group: str | None, kafka: str | None) -> Iterator[LetterPlace]:
+def open_dead_letters(target: str, group: str | None, kafka: str | None) -> Iterator[DeadLetterGroup]:
     """Open the clients for the dead letters of a group, and close them afterwards.
 
     Raises:
@@ -50,7 +50,7 @@ def dead_letter_place(target: str, group: str | None, kafka: str | None) -> Iter
     environment = build_environment(app, settings, wait=CommandWait(settings.kafka))
     try:
         chosen = _group(app, group, environment)
-        yield LetterPlace(
+        yield DeadLetterGroup(
             app, chosen, dead_letter_topic(chosen.id, environment.cluster), environment, settings
         )
     finally:

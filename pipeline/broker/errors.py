@@ -1,10 +1,14 @@
-"""The error of the local broker: `BrokerError`."""
+"""The error of the local broker, `BrokerError`, and what it shows of a node's log."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline.errors import PipelineError
 
-__all__ = ["BrokerError"]
+__all__ = ["SHOWN_LINES", "BrokerError", "died", "last_lines"]
+
+SHOWN_LINES = 15
 
 
 class BrokerError(PipelineError):
@@ -12,3 +16,25 @@ class BrokerError(PipelineError):
 
     The cause is on this machine: a port, a file, memory or the network. The hint tells its user how to fix it.
     """
+
+
+def last_lines(log: Path, count: int) -> str:
+    """The last lines of a log; empty if there is no log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 400 * count))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-count:])
+
+
+def died(log: Path, node_id: int) -> BrokerError:
+    """The error for a node that ended while it started, with the end of its log."""
+    tail = last_lines(log, SHOWN_LINES)
+    hint = f"the whole log: {log}"
+    if "No space left on device" in tail:
+        hint = f"the disk is full: free some space, or choose another with --data-dir ({hint})"
+    elif "insufficient memory" in tail or "OutOfMemoryError" in tail:
+        hint = f"not enough memory: end other programs, or raise the container's limit ({hint})"
+    return BrokerError(f"node {node_id} ended while it started; its last words:\n{tail}", hint=hint)

@@ -10,16 +10,16 @@ from pathlib import Path
 import msgspec
 
 from pipeline.broker.directories import explain_os_errors, make_dir
-from pipeline.broker.errors import BrokerError
+from pipeline.broker.errors import SHOWN_LINES, BrokerError, died, last_lines
 from pipeline.broker.node import SCRATCH, JavaRuntime, format_command, properties, run_command
 from pipeline.broker.probe import View, view_of
 from pipeline.broker.processes import end, is_gone, spawn
 from pipeline.broker.progress import Report, StepProgress
-from pipeline.broker.sessions import CLEAN_MARK, end_sessions, stopped_uncleanly
+from pipeline.broker.sessions import CLEAN_MARK, end_sessions, may_have_session
 from pipeline.broker.state import BrokerState, NodeState, node_dir, write_state
 from pipeline.ports import Deadline, SystemClock
 
-__all__ = ["LOG", "end_crash", "last_lines", "prepare", "run", "stop", "wait_until_serving"]
+__all__ = ["LOG", "end_last_run", "prepare", "run", "stop", "wait_until_serving"]
 
 LOG = "broker.log"
 DATA = "data"
@@ -29,7 +29,6 @@ _SERVE_S = 90.0
 _POLL_S = 0.05
 _FAILED_GRACE_S = 5.0
 _STOP_GRACE_S = 20.0
-_SHOWN_LINES = 15
 
 
 def prepare(
@@ -61,10 +60,9 @@ def prepare(
     return state
 
 
-def end_crash(runtime: JavaRuntime, data_dir: Path, state: BrokerState, report: Report) -> None:
-    """End the old broker sessions if a node was not stopped cleanly. No node may be running."""
-    crashed = [node for node in state.nodes if stopped_uncleanly(node_dir(data_dir, node.id) / DATA)]
-    if crashed:
+def end_last_run(runtime: JavaRuntime, data_dir: Path, state: BrokerState, report: Report) -> None:
+    """End the broker sessions of the last run, if there was one. No node may be running."""
+    if any(may_have_session(node_dir(data_dir, node.id) / DATA) for node in state.nodes):
         end_sessions(runtime, data_dir, state, report)
 
 
@@ -115,7 +113,7 @@ def wait_until_serving(data_dir: Path, state: BrokerState, started: Mapping[int,
     while waiting:
         for node_id, pid in started.items():
             if is_gone(pid, node_dir(data_dir, node_id)):
-                raise _died(node_dir(data_dir, node_id) / LOG, node_id)
+                raise died(node_dir(data_dir, node_id) / LOG, node_id)
         view = view_of(waiting[0].port)
         if view is not None:
             _require_cluster(view, state, waiting[0])
@@ -126,7 +124,7 @@ def wait_until_serving(data_dir: Path, state: BrokerState, started: Mapping[int,
             log = node_dir(data_dir, waiting[0].id) / LOG
             raise BrokerError(
                 f"node {waiting[0].id} does not serve on port {waiting[0].port} after {_SERVE_S:.0f} s\n"
-                f"{last_lines(log, _SHOWN_LINES)}",
+                f"{last_lines(log, SHOWN_LINES)}",
                 hint=f"the whole log: {log}",
             )
 
@@ -137,17 +135,6 @@ def _require_cluster(view: View, state: BrokerState, node: NodeState) -> None:
             f"port {node.port} serves the cluster {view.cluster_id}, not {state.cluster_id}, which broker.json names",
             hint="the records are another cluster's: choose its --data-dir, or add --fresh to begin anew",
         )
-
-
-def last_lines(log: Path, count: int) -> str:
-    """The last lines of a log; empty if there is no log."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - 400 * count))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-count:])
 
 
 def _format(runtime: JavaRuntime, data_dir: Path, state: BrokerState, node: NodeState) -> None:
@@ -166,19 +153,9 @@ def _format(runtime: JavaRuntime, data_dir: Path, state: BrokerState, node: Node
             hint="the machine or its disk is too busy: end other programs, and start again",
         ) from error
     if done.returncode != 0:
-        output = (done.stdout + done.stderr).strip().splitlines()[-_SHOWN_LINES:]
+        output = (done.stdout + done.stderr).strip().splitlines()[-SHOWN_LINES:]
         raise BrokerError(
             f"Kafka's storage tool could not format {settings.parent} (exit {done.returncode})\n"
             + "\n".join(output),
             hint="add --fresh to begin anew (it deletes the records of this broker)",
         )
-
-
-def _died(log: Path, node_id: int) -> BrokerError:
-    tail = last_lines(log, _SHOWN_LINES)
-    hint = f"the whole log: {log}"
-    if "No space left on device" in tail:
-        hint = f"the disk is full: free some space, or choose another with --data-dir ({hint})"
-    elif "insufficient memory" in tail or "OutOfMemoryError" in tail:
-        hint = f"not enough memory: end other programs, or raise the container's limit ({hint})"
-    return BrokerError(f"node {node_id} ended while it started; its last words:\n{tail}", hint=hint)

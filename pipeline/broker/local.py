@@ -127,7 +127,7 @@ class LocalKafka:
         1. Install or check the jars and the class cache.
         2. Check the request against the state in the data directory.
         3. Check memory, disk and ports.
-        4. Write the state. After a crash, end the old sessions. Format the storage of a new cluster.
+        4. Write the state. End the sessions of the last run. Format the storage of a new cluster.
         5. Start the processes and write their ids to the state.
         6. Wait until all nodes answer. On any failure, end the processes of step 5.
         """
@@ -149,7 +149,7 @@ class LocalKafka:
             state = msgspec.structs.replace(state, run_by=lock.kafka_version)
             write_state(self.data_dir, state)
             if len(missing) == len(state.nodes):
-                launch.end_crash(runtime, self.data_dir, state, report)
+                launch.end_last_run(runtime, self.data_dir, state, report)
             state = launch.prepare(runtime, self.data_dir, state, missing, report, self._settings)
             launch.run(runtime, self.data_dir, state, missing, report)
             return True

@@ -77,6 +77,9 @@ def properties(
         "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "CLIENT",
         "auto.create.topics.enable": "false",
+        # A controlled shutdown of the last replica leaves its partitions without a leader while its transaction
+        # coordinator still runs, which then skips markers of committed transactions (sessions.py).
+        "controlled.shutdown.enable": "false",
         "default.replication.factor": replicas,
         "min.insync.replicas": in_sync,
         "offsets.topic.replication.factor": replicas,

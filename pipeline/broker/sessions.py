@@ -1,10 +1,13 @@
-"""After a crash of every node, ends their old sessions before a broker starts.
+"""After a stop or a crash of every node, ends their old sessions before a broker starts.
 
-Kafka counts a killed broker as alive for `broker.session.timeout.ms`. A broker that starts within that time loads its
-transaction coordinator from metadata in which it leads its partitions, and completes the transactions that the crash
-interrupted. Then the old session ends and the partitions have no leader. Kafka treats them as deleted and permanently
-skips the transaction markers (KAFKA-20734, in 4.3.1 and in 4.4.0). Readers then wait forever at a committed
+Kafka counts a broker that has ended as alive for `broker.session.timeout.ms`. A broker that starts within that time
+loads its transaction coordinator from metadata in which it leads its partitions, and completes the transactions that
+its end interrupted. Then the old session ends and the partitions have no leader. Kafka treats them as deleted and
+permanently skips the transaction markers (KAFKA-20734, in 4.3.1 and in 4.4.0). Readers then wait forever at a committed
 transaction, and an abort of the next transaction drops its records.
+
+A controlled shutdown of the only node has the same effect: its partitions have no leader while its coordinator still
+runs. So it is switched off (node.py), and a node that was stopped leaves a session, like one that was killed.
 
 This module runs the controllers alone, so that the sessions end while no coordinator runs.
 """
@@ -16,14 +19,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.broker.directories import explain_os_errors
-from pipeline.broker.errors import BrokerError
+from pipeline.broker.errors import BrokerError, died
 from pipeline.broker.node import JavaRuntime, controller_properties, run_command
 from pipeline.broker.processes import end, is_gone, spawn
 from pipeline.broker.progress import Report, StepProgress
 from pipeline.broker.state import BrokerState, node_dir, write_state
 from pipeline.ports import Deadline, SystemClock
 
-__all__ = ["CLEAN_MARK", "are_over", "end_sessions", "stopped_uncleanly"]
+__all__ = ["CLEAN_MARK", "are_over", "end_sessions", "may_have_session"]
 
 # A broker writes it after it has flushed and closed its records, and removes it at its start.
 CLEAN_MARK = ".kafka_cleanshutdown"
@@ -39,9 +42,9 @@ _CHANGED = re.compile(
 _ACTIVE = "Performing controller activation"
 
 
-def stopped_uncleanly(data: Path) -> bool:
-    """Whether the node with these records ran and was not stopped cleanly. Kafka writes checkpoints while it runs."""
-    return (data / "recovery-point-offset-checkpoint").exists() and not (data / CLEAN_MARK).exists()
+def may_have_session(data: Path) -> bool:
+    """Whether the node with these records has run. Kafka writes checkpoints while it runs."""
+    return (data / "recovery-point-offset-checkpoint").exists()
 
 
 def are_over(logs: Sequence[str]) -> bool:
@@ -69,7 +72,7 @@ def _ended_by(log: str, logs: Sequence[str]) -> bool:
 
 def end_sessions(runtime: JavaRuntime, data_dir: Path, state: BrokerState, report: Report) -> None:
     """Run the controllers of a stopped cluster until all of them have fenced every broker."""
-    report(StepProgress("Kafka was not stopped cleanly: ending its old sessions"))
+    report(StepProgress("ending the sessions of its last run"))
     logs = {node.id: node_dir(data_dir, node.id) / _LOG for node in state.nodes}
     started: dict[int, int] = {}
     try:
@@ -90,11 +93,12 @@ def end_sessions(runtime: JavaRuntime, data_dir: Path, state: BrokerState, repor
 def _wait(data_dir: Path, started: dict[int, int], logs: Sequence[Path]) -> None:
     deadline = Deadline(SystemClock(), _WAIT_S, _POLL_S)
     while not are_over([_text(log) for log in logs]):
-        ended = any(is_gone(pid, node_dir(data_dir, node)) for node, pid in started.items())
-        if ended or not deadline.pause():
-            what = "ended" if ended else f"took over {_WAIT_S:.0f} s"
+        for node, pid in started.items():
+            if is_gone(pid, node_dir(data_dir, node)):
+                raise died(node_dir(data_dir, node) / _LOG, node)
+        if not deadline.pause():
             raise BrokerError(
-                f"Kafka was not stopped cleanly, and ending its old sessions {what}",
+                f"ending the sessions of Kafka's last run took over {_WAIT_S:.0f} s",
                 hint=f"its log: {logs[0]}; --fresh begins anew (it deletes the records of this broker)",
             )
 

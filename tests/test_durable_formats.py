@@ -34,6 +34,7 @@ from pipeline.core.membership import (
     Claim,
     DeferredGroup,
     Departure,
+    MeasuredSpeed,
     Owner,
     Suspected,
     decode_note,
@@ -43,6 +44,7 @@ from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.core.position import decode_position as decode_applied
 from pipeline.core.position import encode_position as encode_applied
+from pipeline.core.recovery_time import RecoverySpeed
 from pipeline.errors import PipelineError
 from pipeline.ops.dead_letters.marks import ReplayMark, decode_mark, mark_output
 from pipeline.ops.loading.finished_files import FinishedFiles, Waypoint
@@ -216,8 +218,8 @@ SEALED = [
 ]
 
 
-def note(about: Owner | Claim | Departure | DeferredGroup | Suspected, data: bytes) -> Format:
-    task = None if isinstance(about, Departure) else TASK
+def note(about: Owner | Claim | Departure | DeferredGroup | Suspected | MeasuredSpeed, data: bytes) -> Format:
+    task = None if isinstance(about, Departure | MeasuredSpeed) else TASK
     read_task = TaskId("app", "", -1) if task is None else task
     return Format(
         f"note: {type(about).__name__}",
@@ -251,6 +253,10 @@ WITHOUT_CHECKSUM = [
     note(
         Suspected((("in", "id-1", Suspect(Span(41, 44), 2, True)),)),
         b'[1,"main",3,null,null,null,null,[[["in","id-1",[[41,44],2,true]]]]]',
+    ),
+    note(
+        MeasuredSpeed("worker-1", RecoverySpeed(1.5, 0.5, 1e8, 4e7)),
+        b'[1,"",-1,null,null,null,null,null,false,["worker-1",[1.5,0.5,100000000.0,40000000.0]]]',
     ),
 ]
 CHUNKS = [

@@ -24,6 +24,7 @@ import msgspec
 
 from pipeline.core.crashes import Suspect
 from pipeline.core.names import TaskId
+from pipeline.core.recovery_time import RecoverySpeed
 from pipeline.core.ring import RING_VERSION, VIRTUAL_NODES, assign
 from pipeline.errors import ConfigError
 
@@ -33,6 +34,7 @@ __all__ = [
     "Claim",
     "DeferredGroup",
     "Departure",
+    "MeasuredSpeed",
     "Member",
     "Note",
     "Owner",
@@ -168,7 +170,14 @@ class Suspected(NamedTuple):
     suspects: tuple[tuple[str, str, Suspect], ...] = ()
 
 
-About = Owner | Claim | Departure | DeferredGroup | Suspected
+class MeasuredSpeed(NamedTuple):
+    """How fast a worker has recovered. For predictions."""
+
+    worker: str
+    speed: RecoverySpeed
+
+
+About = Owner | Claim | Departure | DeferredGroup | Suspected | MeasuredSpeed
 
 
 class _NotedOwner(NamedTuple):
@@ -214,9 +223,19 @@ class _RetryNote(Note, frozen=True, array_like=True):
     retrying: bool = False
 
 
+class _SpeedNote(_RetryNote, frozen=True, array_like=True):
+    """The note of a worker about its speed. All others are written without this field, as by older releases."""
+
+    measured: MeasuredSpeed | None = None
+
+    @property
+    def key(self) -> bytes:
+        return super().key if self.measured is None else f"speed/{self.measured.worker}".encode()
+
+
 _VERSION = 1
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(_RetryNote)
+_decoder = msgspec.json.Decoder(_SpeedNote)
 
 
 def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
@@ -234,6 +253,8 @@ def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
     )
     if isinstance(about, Owner) and about.retrying:
         note = _RetryNote(**msgspec.structs.asdict(note), retrying=True)
+    elif isinstance(about, MeasuredSpeed):
+        note = _SpeedNote(**msgspec.structs.asdict(note), measured=about)
     return note.key, _encoder.encode(note)
 
 
@@ -244,7 +265,7 @@ def decode_note(app: str, data: bytes) -> tuple[TaskId, About] | None:
     except msgspec.DecodeError:
         return None
     owner = Owner(*note.owner, note.retrying) if note.owner is not None else None
-    about = owner or note.claim or note.departure or note.waiting or note.suspected
+    about = owner or note.claim or note.departure or note.waiting or note.suspected or note.measured
     if note.version != _VERSION or about is None:
         return None
     return TaskId(app, note.group, note.partition), about

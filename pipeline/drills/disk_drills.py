@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.drills.drill import START_S, Drill, Plan, RefusedDrillError, Run, Scene
+from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene
 from pipeline.drills.intent import RemovePath, StartWorker
 from pipeline.drills.worker_drills import check_restartable, restart_step
 
@@ -46,7 +46,7 @@ class FillDisk(Drill):
             ["write a file until the disk is full", "delete it when a task has failed", "restart the worker"],
             f"some of {len(tasks)} tasks fail, and their worker may end",
             tasks,
-            START_S + scene.restore_s(tasks, empty_disk=False),
+            scene.start_s(victim.worker) + scene.reopen_s(victim.worker),
         )
 
     def perform(self, run: Run, plan: Plan) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pipeline.config import Settings
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
+from pipeline.core.recovery_time import RecoverySpeed, detection_s, median_speed, predicted_restore_s
 from pipeline.drills.conditions import Condition
 from pipeline.drills.intent import IntentFile, Step
 from pipeline.drills.observation import Observer, Sample, short
@@ -21,7 +22,6 @@ from pipeline.drills.report import Effect, Evidence, Finding
 from pipeline.drills.workers import LocalWorker
 from pipeline.errors import PipelineError
 from pipeline.ports import CheckpointStore, Clock, Cluster, Deadline, JournalReader
-from pipeline.runtime.restore_progress import predicted_restore_s
 from pipeline.runtime.status import TaskStatus
 
 __all__ = [
@@ -35,8 +35,6 @@ __all__ = [
     "UnrecoveredError",
 ]
 
-DETECT_S = 10.0  # Kafka removes a member 7 to 10 s after its end; the others then wait for join_delay_s
-START_S = 1.5  # of a worker process, until it asks for tasks
 _POLL_S = 0.1
 _SMALL_LAG = 50  # records that may be in a commit in progress
 
@@ -146,11 +144,43 @@ class Scene:
                 hint="start a second worker",
             )
 
-    def restore_s(self, tasks: Sequence[TaskId], *, empty_disk: bool) -> float:
-        """The predicted seconds of the restore of these tasks, as in the restore column of `pipeline status`."""
-        if not empty_disk:
-            return predicted_restore_s(0, 0)
-        return max((status.restore_s for status in self.statuses(tasks)), default=0.0)
+    def detect_s(self) -> float:
+        """The predicted seconds until the others take over the tasks of a lost worker."""
+        worker = self.settings.worker
+        return detection_s(worker.membership_interval_s, worker.join_delay_s)
+
+    def notice_s(self) -> float:
+        """The predicted seconds until the others act on a worker that has joined, or has said that it leaves."""
+        worker = self.settings.worker
+        return worker.membership_interval_s / 2 + worker.join_delay_s
+
+    def start_s(self, worker: str) -> float:
+        """The predicted seconds of the start of a worker's process, until it asks for tasks."""
+        return self._speed(worker).start_s
+
+    def restore_s(self, tasks: Sequence[TaskId], *, worker: str = "", workers: int = 1) -> float:
+        """The predicted seconds of the restore of these tasks on empty disks.
+
+        It is computed as for the column `restore` of `pipeline status`, which is about one task.
+
+        Args:
+            tasks: The tasks.
+            worker: The worker that restores them; empty: any.
+            workers: The number of workers that share them.
+        """
+        statuses = self.statuses(tasks)
+        share = -(-len(statuses) // max(1, workers)) / max(1, len(statuses))
+        copied = sum(status.checkpoint_bytes for status in statuses)
+        replayed = sum(status.journal_bytes for status in statuses)
+        return predicted_restore_s(round(copied * share), round(replayed * share), self._speed(worker))
+
+    def reopen_s(self, worker: str) -> float:
+        """The predicted seconds of a restore on a disk that has the state."""
+        return predicted_restore_s(0, 0, self._speed(worker))
+
+    def _speed(self, worker: str) -> RecoverySpeed:
+        speeds = self.sample.status.speeds
+        return speeds[worker] if worker in speeds else median_speed(speeds.values())
 
 
 @dataclass

@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
-from pipeline.drills.drill import START_S, Drill, Plan, RefusedDrillError, Run, Scene
+from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene
 from pipeline.drills.intent import EndProcess, RemovePath, StartWorker
 from pipeline.drills.worker_drills import check_restartable, restart_step
 from pipeline.drills.workers import LocalWorker, command_of, find_workers
 
 __all__ = ["RollingRestart", "ScaleIn", "ScaleOut"]
 
-_HANDOFF_S = 3.0  # a planned move: the new owner prepares while the old one commits
+_STOP_S = 0.5  # a worker commits its open work and releases its tasks
 _GRACE_S = 40.0
 
 
@@ -45,7 +45,7 @@ class RollingRestart(Drill):
             [f"SIGTERM to worker {worker.worker}, and start it" for worker in scene.workers],
             "the tasks of each worker move or wait for its start",
             tasks,
-            START_S + scene.restore_s(tasks, empty_disk=False),
+            max(_STOP_S + scene.start_s(each.worker) + scene.reopen_s(each.worker) for each in scene.workers),
         )
 
     def perform(self, run: Run, plan: Plan) -> None:
@@ -105,7 +105,7 @@ class ScaleIn(Drill):
             [f"SIGTERM to process {victim.process.pid}", "start it again when the others have its tasks"],
             f"{len(tasks)} tasks move to other workers, and some of them back",
             tasks,
-            _HANDOFF_S + scene.restore_s(tasks, empty_disk=True),
+            _STOP_S + scene.notice_s() + scene.restore_s(tasks, workers=len(scene.sample.status.workers) - 1),
         )
 
     def perform(self, run: Run, plan: Plan) -> None:
@@ -141,7 +141,12 @@ class ScaleOut(Drill):
             [f"start worker {worker.worker}-drill", "stop it when it has its share"],
             f"about {len(tasks) // (len(scene.sample.status.workers) + 1)} tasks move to it, and back",
             tasks,
-            START_S + _HANDOFF_S + scene.restore_s(tasks, empty_disk=True),
+            # The newcomer copies its share while the owners process, and then takes over what has been released.
+            scene.start_s(worker.worker)
+            + scene.notice_s()
+            + scene.restore_s(tasks, workers=len(scene.sample.status.workers) + 1)
+            + _STOP_S
+            + scene.reopen_s(worker.worker),
         )
 
     def perform(self, run: Run, plan: Plan) -> None:

@@ -38,7 +38,7 @@ __all__ = [
 
 _VERSION = 1
 _END_S = 40.0
-_START_S = 30.0
+_START_S = 60.0
 _POLL_S = 0.1
 
 

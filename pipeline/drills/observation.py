@@ -98,6 +98,7 @@ class Observer:
         self.judge = Judge()
         self.samples: list[Sample] = []
         self.unreachable_ms: list[int] = []
+        self._looks: list[tuple[int, float]] = []  # (time, seconds) of each look
         self.problems: dict[str, int] = {}  # what could not be read, and when this was first seen
 
     def begin(self) -> Sample:
@@ -112,6 +113,7 @@ class Observer:
 
     def look(self, *, status: bool = False) -> Sample:
         """Read what is new. `status`: read the status now, even if it was just read. Returns the last sample."""
+        began_s = self._clock.monotonic_s()
         try:
             self._follow()
             if status or self._clock.monotonic_s() >= self._next_status_s:
@@ -121,7 +123,15 @@ class Observer:
             self.unreachable_ms.append(self._clock.wall_ms())
         except PipelineError as error:
             self.problems.setdefault(error.message, self._clock.wall_ms())
+        self._looks.append((self._clock.wall_ms(), self._clock.monotonic_s() - began_s))
         return self.samples[-1]
+
+    def slowest_look_s(self, since_ms: int, until_ms: int) -> float:
+        """The longest time that the driller itself waited for answers of Kafka in this period.
+
+        It shares the machine and the brokers with the workers, so this time is not due to them.
+        """
+        return max((seconds for at, seconds in self._looks if since_ms <= at <= until_ms), default=0.0)
 
     def entries(self, task: TaskId, since_ms: int = 0) -> Sequence[SeenEntry]:
         """The entries of a task that were committed at this time or later, as far as they were followed."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.core.journal_format import EntryKind
-from pipeline.drills.drill import DETECT_S, START_S, Drill, Plan, RefusedDrillError, Run, Scene
+from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene
 from pipeline.drills.intent import ContinueProcess, MoveBack, StartWorker
 from pipeline.drills.workers import LocalWorker
 
@@ -65,15 +65,19 @@ class KillWorker(Drill):
         victim = scene.victim()
         tasks = scene.tasks_of(victim.worker)
         alone = self._alone(scene, victim)
-        wait_s = START_S if alone else DETECT_S
-        restore_s = scene.restore_s(tasks, empty_disk=not alone)
+        others = len(scene.sample.status.workers) - 1
+        predicted_s = (
+            scene.start_s(victim.worker) + scene.reopen_s(victim.worker)
+            if alone
+            else scene.detect_s() + scene.restore_s(tasks, workers=others)
+        )
         who = "it is restarted" if alone else "the other workers take over"
         return Plan(
             f"worker {victim.worker}, process {victim.process.pid}",
             [f"SIGKILL to process {victim.process.pid}"],
             f"{len(tasks)} tasks stop until {who}",
             tasks,
-            wait_s + restore_s,
+            predicted_s,
         )
 
     def perform(self, run: Run, plan: Plan) -> None:
@@ -134,7 +138,7 @@ class LoseDisk(Drill):
             ],
             f"{len(tasks)} tasks are restored on an empty disk",
             tasks,
-            START_S + scene.restore_s(tasks, empty_disk=True),
+            scene.start_s(victim.worker) + scene.restore_s(tasks, worker=victim.worker),
         )
 
     def perform(self, run: Run, plan: Plan) -> None:
@@ -189,7 +193,7 @@ class FreezeWorker(Drill):
             ],
             f"{len(tasks)} tasks stop until other workers take over",
             tasks,
-            DETECT_S + scene.restore_s(tasks, empty_disk=True),
+            scene.detect_s() + scene.restore_s(tasks, workers=len(scene.sample.status.workers) - 1),
         )
 
     def perform(self, run: Run, plan: Plan) -> None:

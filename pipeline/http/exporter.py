@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from pipeline.core.membership import TaskRole
 from pipeline.core.names import GroupId, TaskId, TopicPartition
+from pipeline.core.recovery_time import RecoverySpeed, predicted_restore_s
 from pipeline.errors import PipelineError
 from pipeline.http.application import Answer, Request
 from pipeline.http.families import FAMILIES, Kind
@@ -26,7 +27,6 @@ from pipeline.ports import Clock
 from pipeline.runtime.metrics.figures import PHASES, TaskFigures, WorkerFigures
 from pipeline.runtime.metrics.histogram import Histogram
 from pipeline.runtime.metrics.meter import CommitResult, Measured, Meter
-from pipeline.runtime.restore_progress import predicted_restore_s
 
 __all__ = ["Exporter", "Sources"]
 
@@ -86,7 +86,7 @@ class _Collector(Collector):
             self._add_letters(samples, figures)
             self._add_lags(samples, figures)
             for task in sorted(figures.tasks):
-                self._add_task(samples, task, figures.tasks[task])
+                self._add_task(samples, task, figures.tasks[task], figures.speed)
             _add_events(samples, measured, sorted(figures.tasks))
         yield from samples.families
 
@@ -148,7 +148,7 @@ class _Collector(Collector):
         for group, count in sorted(letters.items()):
             samples.add("pipeline_open_dead_letters", group, count)
 
-    def _add_task(self, samples: _Samples, task: TaskId, figures: TaskFigures) -> None:
+    def _add_task(self, samples: _Samples, task: TaskId, figures: TaskFigures, speed: RecoverySpeed) -> None:
         labels = _labels(task)
         for role, phase in PHASES.items():
             samples.add("pipeline_task_phase", (*labels, phase), float(figures.role is role))
@@ -165,7 +165,8 @@ class _Collector(Collector):
         if figures.applied is not None:
             newest = next(iter(figures.applied.checkpoints), None)
             size, journal = newest.size if newest is not None else 0, figures.applied.bytes_after_checkpoint
-            samples.add("pipeline_restore_predicted_seconds", labels, predicted_restore_s(size, journal))
+            predicted_s = predicted_restore_s(size, journal, speed)
+            samples.add("pipeline_restore_predicted_seconds", labels, predicted_s)
             samples.add("pipeline_journal_bytes", labels, journal)
             if newest is not None:
                 age_ms = max(0, self._sources.clock.wall_ms() - newest.wall_ms)

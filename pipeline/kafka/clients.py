@@ -19,6 +19,7 @@ from confluent_kafka import KafkaException
 
 from pipeline.config import KafkaSettings, ProducerSettings, is_secret
 from pipeline.core.names import JOURNAL_READER
+from pipeline.core.recovery_time import MEMBER_HEARTBEAT_S, MEMBER_SESSION_S
 from pipeline.errors import ConfigError
 from pipeline.kafka.errors import error_of, request_failure
 
@@ -40,7 +41,7 @@ __all__ = [
 
 LOGGER = logging.getLogger("pipeline.kafka")
 QUIET_S = 30.0
-SESSION_TIMEOUT_MS = 10_000
+SESSION_TIMEOUT_MS = round(MEMBER_SESSION_S * 1000)
 STUCK_TIMEOUT_MS = 30_000
 
 # A client logs a warning on stderr, before it has a logger, about properties of the other kind of client.
@@ -261,7 +262,7 @@ def member(settings: KafkaSettings, consumer_group: str, client_id: str) -> Prop
     return _layers(
         settings,
         without=_PRODUCER_ONLY,
-        tuning={"heartbeat.interval.ms": "2000"},
+        tuning={"heartbeat.interval.ms": str(round(MEMBER_HEARTBEAT_S * 1000))},
         owned={
             "group.id": consumer_group,
             "client.id": client_id,  # the only data about a member that the other members see

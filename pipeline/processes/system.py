@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["SystemRandom", "ThreadExecutor"]
+__all__ = ["SystemRandom", "ThreadExecutor", "process_began_s"]
 
 T = TypeVar("T")
 
 # Steps mostly wait for a broker, so there can be many threads. Each step works on one task or reads metadata.
 MAX_THREADS = 32
+
+
+def process_began_s() -> float | None:
+    """The start of this process in seconds of `time.monotonic`; None if the system does not tell."""
+    try:
+        fields = (
+            Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
+        since_boot_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+    return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s)
 
 
 class SystemRandom:

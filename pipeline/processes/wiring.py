@@ -36,7 +36,7 @@ from pipeline.object_store.checkpoint_store import open_checkpoint_store
 from pipeline.ports import Logger, Steps, SystemClock, error_fields
 from pipeline.processes.descriptors import demand_of, require_descriptors
 from pipeline.processes.signals import Watch, heard_signals
-from pipeline.processes.system import SystemRandom, ThreadExecutor
+from pipeline.processes.system import SystemRandom, ThreadExecutor, process_began_s
 from pipeline.rocksdb.crash_files import CrashFiles
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.runtime.counters import WorkerCounters
@@ -146,6 +146,7 @@ def build_environment(
         sink_executor=lambda: ThreadExecutor(settings.worker.sink_connections),
         crash_log=CrashFiles(settings.worker.state_dir, ended_by),
         meter=meter,
+        process_began_s=process_began_s(),
     )
 
 

@@ -50,7 +50,8 @@ class Environment:
 
     `checkpoints`: None if no checkpoint store is configured. `sink_executor`: makes an executor for a sink group, so
     that an unreachable database does not delay other groups; None: `executor` is used. `meter`: counts events for
-    metrics; None: nothing is counted.
+    metrics; None: nothing is counted. `process_began_s`: the start of the process on the clock's monotonic time; None
+    if it is unknown.
     """
 
     cluster: Cluster
@@ -69,3 +70,4 @@ class Environment:
     sink_executor: Callable[[], Executor] | None = None
     crash_log: CrashLog = field(default_factory=NoCrashLog)
     meter: Meter | None = None
+    process_began_s: float | None = None

@@ -13,6 +13,7 @@ from pipeline.config import WorkerSettings
 from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.core.position import AppliedPosition
+from pipeline.core.recovery_time import RestoreWork
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending, task_fields
 from pipeline.runtime.assignment.owner import find_owner
@@ -196,6 +197,10 @@ class _RestoredJournalTask:
     @property
     def copy_s(self) -> float:
         return self.restored.copy_s
+
+    @property
+    def work(self) -> RestoreWork | None:
+        return self.restored.work
 
     def live(self) -> LiveTask:
         return self.backend.live(self.restored.publisher.task, self.restored)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId
+from pipeline.core.recovery_time import RestoreWork
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending, Record, Store
 from pipeline.runtime.crashes import InputCrashes
@@ -144,6 +145,11 @@ class RestoredTask(Protocol):
     @property
     def copy_s(self) -> float:
         """The seconds of it that copying a checkpoint took."""
+        ...
+
+    @property
+    def work(self) -> RestoreWork | None:
+        """What was copied and replayed; None without a journal."""
         ...
 
     def live(self) -> LiveTask:

@@ -1,4 +1,4 @@
-"""The duration of a restore: `predicted_restore_s` before it, and `RestoreProgress` while it runs."""
+"""The progress of a restore while it runs: `RestoreProgress`. `core/recovery_time.py` predicts its duration."""
 
 from __future__ import annotations
 
@@ -6,24 +6,12 @@ import threading
 from enum import Enum
 
 from pipeline.core.names import TaskId
+from pipeline.core.recovery_time import RestoreWork, Span
 from pipeline.ports import Clock, Logger, task_fields
 
-__all__ = ["RestorePhase", "RestoreProgress", "predicted_restore_s"]
+__all__ = ["RestorePhase", "RestoreProgress"]
 
 LOG_INTERVAL_S = 2.0
-RESTORE_S = 0.5  # fence, reads of the journal, acquire
-COPY_BYTES_PER_S = 100_000_000
-REPLAY_BYTES_PER_S = 40_000_000
-
-
-def predicted_restore_s(checkpoint_bytes: int, journal_bytes: int) -> float:
-    """The seconds of a restore on an empty disk, at conservative speeds.
-
-    Args:
-        checkpoint_bytes: The size of the newest checkpoint; 0 if there is none.
-        journal_bytes: The bytes of the journal after it.
-    """
-    return RESTORE_S + checkpoint_bytes / COPY_BYTES_PER_S + journal_bytes / REPLAY_BYTES_PER_S
 
 
 class RestorePhase(Enum):
@@ -46,7 +34,9 @@ class RestoreProgress:
         self._clock = clock
         self._log = log
         self._lock = threading.Lock()
-        self._phase_began_s = clock.monotonic_s()
+        self._began_s = self._phase_began_s = clock.monotonic_s()
+        self._copied: Span | None = None
+        self._replayed: Span | None = None
         self._next_log_s = self._phase_began_s + LOG_INTERVAL_S
         self.phase = RestorePhase.CHOOSING
         self.copy_s = 0.0
@@ -81,6 +71,16 @@ class RestoreProgress:
         self.replayed_offsets = offsets
         self._log_when_due()
 
+    def ended(self) -> None:
+        """The state is at the journal's end."""
+        self._begin(RestorePhase.CHOOSING)
+
+    def work(self) -> RestoreWork:
+        """What was done since the beginning."""
+        spans = [span for span in (self._copied, self._replayed) if span is not None]
+        overhead_s = self._clock.monotonic_s() - self._began_s - sum(span.seconds for span in spans)
+        return RestoreWork(overhead_s, self._copied, self._replayed)
+
     def seconds_left(self) -> float | None:
         """The estimate for this phase, at its average speed so far; None if there is no estimate."""
         done, total = {
@@ -107,6 +107,9 @@ class RestoreProgress:
         now = self._clock.monotonic_s()
         if self.phase is RestorePhase.COPYING:
             self.copy_s += now - self._phase_began_s
+            self._copied = Span(self._phase_began_s, now, self.copied_bytes)
+        elif self.phase is RestorePhase.REPLAYING:
+            self._replayed = Span(self._phase_began_s, now, self.replayed_bytes)
         self.phase, self._phase_began_s = phase, now
 
     def _log_when_due(self) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.core.membership import AssignmentAction, Owner, TaskRole
 from pipeline.core.names import TaskId
+from pipeline.core.recovery_time import RecoveryMeter
 from pipeline.errors import (
     ConfigError,
     DisplacedError,
@@ -72,6 +73,7 @@ class TaskLifecycle:
         self._deferred_starts = DeferredStarts(environment)
         self._reactions = Reactions()
         self._stopping = False
+        self.recovery = RecoveryMeter()
         self.failures: dict[TaskId, PipelineError] = {}
         self.displaced: DisplacedError | None = None  # by another process of this worker's id
         self.refused: ConfigError | None = None  # a permission that it needs to share tasks is missing
@@ -80,6 +82,9 @@ class TaskLifecycle:
     def begin(self, ownership: Ownership) -> None:
         """Use `ownership`, which `close` leaves. The runs follow."""
         self._ownership = ownership
+        began_s = self._environment.process_began_s
+        if began_s is not None:
+            self.recovery.started(self._environment.clock.monotonic_s() - began_s)
 
     def defer(self, run: GroupRun, error: SinkUnreachableError) -> None:
         """Start a group later, whose first attempt failed with `error`."""
@@ -313,6 +318,10 @@ class TaskLifecycle:
                 copy_s=round(ready.copy_s, 3),
                 proof_ms=round(ready.proof_s * 1000, 1),
             )
+            if ready.work is not None:
+                self.recovery.add(ready.work)
+        if moved and not self._restoring:
+            self.ownership.measured(self.recovery.speed())
         return moved
 
     def _watched(self, run: GroupRun, task: LiveTask) -> LiveTask:

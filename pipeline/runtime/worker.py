@@ -226,6 +226,7 @@ class Worker:
             ownership.members,
             self._maintenance.kafka_unreachable_s,
             {run.plan.id: run.plan.partitions for run in self._runs},
+            lifecycle.recovery.speed(),
         )
 
     def progress(self) -> WorkerCounters:

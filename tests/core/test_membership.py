@@ -10,6 +10,7 @@ from pipeline.core.membership import (
     Claim,
     DeferredGroup,
     Departure,
+    MeasuredSpeed,
     Member,
     Owner,
     Roster,
@@ -25,6 +26,7 @@ from pipeline.core.membership import (
     ring_parameters,
 )
 from pipeline.core.names import TaskId
+from pipeline.core.recovery_time import RecoverySpeed
 from pipeline.errors import ConfigError
 
 TASK = TaskId("app", "main", 0)
@@ -106,8 +108,18 @@ def test_what_is_suspected_is_told_for_each_task() -> None:
         assert decode_note("app", value) == (TASK, about)
         assert key == b"suspected/main/0"
     assert encode_note(TASK, told)[1] == (
-        b'[1,"main",0,null,null,null,null,[[["in","id-1",[[3,9],2,true]]]]]'
+        b'[1,"main",0,null,null,null,null,[[["in","id-1",[[3,9],2,true]]]],null]'
     )
+
+
+def test_what_a_worker_has_measured_is_told_once_for_each_worker() -> None:
+    """A prediction must survive the end of the process that has measured it."""
+    measured = MeasuredSpeed("a", RecoverySpeed(1.5, 0.25, 1e8, 4e7))
+    key, value = encode_note(None, measured)
+    assert key == b"speed/a"
+    found = decode_note("app", value)
+    assert found is not None
+    assert found[1] == measured
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'[2,"main",0,[7,"a","x"],null]', b'[1,"main",0,null,null]'])

@@ -8,6 +8,7 @@ from pipeline import App, Context, Dedup, Event
 from pipeline.config import WorkerSettings
 from pipeline.core.checkpoint import Manifest
 from pipeline.core.names import GroupId, TaskId
+from pipeline.core.recovery_time import FIRST_COMMIT_S
 from pipeline.errors import AbortableError, HandlerError, RefusedError, SinkUnreachableError, UnreachableError
 from pipeline.http.families import FAMILIES, Kind
 from pipeline.http.health import readiness
@@ -333,7 +334,7 @@ def test_the_journal_and_its_checkpoints_have_the_sizes_of_their_records() -> No
     raw = sum(len(record.value() or b"") for record in sums.driver.broker.records("sums.main.journal"))
     assert found.value("pipeline_journal_bytes") == raw
     assert found.values("pipeline_checkpoint_bytes") == []
-    assert found.value("pipeline_restore_predicted_seconds") == pytest.approx(0.5 + raw / 40e6)
+    assert found.value("pipeline_restore_predicted_seconds") == pytest.approx(FIRST_COMMIT_S + raw / 40e6)
     sums.driver.clock.advance(2 * 3600)
     sums.driver.run()
     newest = kept(sums)[0]

@@ -25,6 +25,7 @@ from pipeline.core.membership import (
     ring_parameters,
 )
 from pipeline.core.names import GroupId, TaskId
+from pipeline.core.recovery_time import RecoverySpeed
 from pipeline.errors import DisplacedError
 from pipeline.ports import Store, task_fields
 from pipeline.runtime.assignment.cleanup import StateCleanup
@@ -206,6 +207,10 @@ class Ownership:
             self._watch.tell(task, suspected)
             if suspected.suspects:
                 self._watch.say()
+
+    def measured(self, speed: RecoverySpeed) -> None:
+        """Note how fast this worker has recovered."""
+        self._watch.tell_speed(speed)
 
     def waits(self, group: GroupId, problem: str) -> None:
         """Note why a whole group cannot start here; empty if it can. An unchanged reason is noted once."""

@@ -15,6 +15,7 @@ from pipeline.core.membership import (
     Claim,
     DeferredGroup,
     Departure,
+    MeasuredSpeed,
     Member,
     Owner,
     Roster,
@@ -25,6 +26,7 @@ from pipeline.core.membership import (
     encode_note,
 )
 from pipeline.core.names import TaskId, TopicPartition, workers_group, workers_topic
+from pipeline.core.recovery_time import RecoverySpeed
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.ports import JournalReader, Pending, TopicSpec, error_fields
 from pipeline.runtime.environment import Environment
@@ -121,6 +123,10 @@ class RosterWatch:
             self._told[task] = about, self._environment.clock.monotonic_s()
         self._waiting[task, type(about)] = about
         self._refresh()
+
+    def tell_speed(self, speed: RecoverySpeed) -> None:
+        """Write how fast this worker has recovered, for predictions."""
+        self._waiting[None, MeasuredSpeed] = MeasuredSpeed(self._me.worker, speed)
 
     def say(self) -> None:
         """Write the pending notes, and wait for it. Notes that cannot be written stay pending."""
@@ -236,7 +242,7 @@ class RosterWatch:
         self.roster = Roster(found, dict(self._owners), dict(self._claims), departed)
 
     def _merge(self, task: TaskId, about: About) -> None:
-        if isinstance(about, DeferredGroup):
+        if isinstance(about, DeferredGroup | MeasuredSpeed):
             return  # for people
         if isinstance(about, Suspected):
             self.suspected[task] = about

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pipeline.core.membership import TaskRole
 from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition
+from pipeline.core.recovery_time import DEFAULT_SPEED, RecoverySpeed
 from pipeline.ports import Store
 from pipeline.runtime.counters import counts_of
 from pipeline.runtime.group_run import GroupRun
@@ -62,6 +63,7 @@ class WorkerFigures:
         members: The number of live workers of the app.
         kafka_unreachable_s: How long Kafka has not answered; 0 if it answers.
         task_counts: The number of tasks of each group, whichever workers have them.
+        speed: How fast it has restored tasks.
     """
 
     app: str
@@ -70,6 +72,7 @@ class WorkerFigures:
     members: int
     kafka_unreachable_s: float
     task_counts: Mapping[GroupId, int] = field(default_factory=dict)
+    speed: RecoverySpeed = DEFAULT_SPEED
 
     @property
     def not_live(self) -> list[TaskId]:

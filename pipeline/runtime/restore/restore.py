@@ -26,6 +26,7 @@ from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition, after, encode_position
 from pipeline.core.recovery import check_identity
+from pipeline.core.recovery_time import RestoreWork
 from pipeline.core.replays_input import acquired_identity
 from pipeline.errors import (
     ConfigError,
@@ -68,6 +69,7 @@ class RestoredState:
     seconds: float
     proof_s: float
     copy_s: float = 0.0  # of a checkpoint
+    work: RestoreWork | None = None
 
 
 def restore(
@@ -159,6 +161,7 @@ class _Restore:
                         seconds,
                         publisher.proof_s,
                         self._progress.copy_s,
+                        self._progress.work(),
                     )
         except BaseException:
             publisher.close()
@@ -182,6 +185,7 @@ class _Restore:
                 task, reader, end, cluster_id, environment, self._progress, opened, proven=self._proven
             )  # 3
             applied, head, replayed = _replay(task, reader, end, chosen, environment, self._progress)  # 4
+            self._progress.ended()
             publisher.take(chosen.store, head, applied, end)
             changed = self._check(head, applied)
             return _Read(chosen.store, applied, replayed, chosen.plan.start.value, changed)

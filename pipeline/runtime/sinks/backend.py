@@ -249,6 +249,7 @@ class _Claimed:
     seconds: float
     proof_s: float = 0.0  # the lock on the rows of positions is the proof
     copy_s: float = 0.0  # there are no checkpoints
+    work: None = None
     start: str = POSITIONS
     replayed: int = 0
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.problem import Problem
+from pipeline.core.recovery_time import RecoverySpeed
 from pipeline.runtime.status.dead_letter_tallies import GroupLetters
 
 __all__ = ["AppStatus", "TaskPhase", "TaskStatus", "WorkerStatus"]
@@ -75,7 +76,7 @@ class WorkerStatus:
 class AppStatus:
     """The status. `problems`: for the operator. `letters`: those of the groups that have a dead-letter topic.
 
-    `deferred`: the live workers on which a group has not started.
+    `deferred`: the live workers on which a group has not started. `speeds`: how fast live workers have recovered.
     """
 
     app: str
@@ -84,3 +85,4 @@ class AppStatus:
     problems: Sequence[Problem]
     letters: Sequence[GroupLetters] = ()
     deferred: Mapping[GroupId, Sequence[str]] = field(default_factory=dict)
+    speeds: Mapping[str, RecoverySpeed] = field(default_factory=dict)

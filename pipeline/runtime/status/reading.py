@@ -13,6 +13,7 @@ from pipeline.core.membership import (
     Claim,
     DeferredGroup,
     Departure,
+    MeasuredSpeed,
     Member,
     Owner,
     Roster,
@@ -30,10 +31,10 @@ from pipeline.core.names import (
     workers_topic,
 )
 from pipeline.core.permissions import Role
+from pipeline.core.recovery_time import RecoverySpeed, median_speed, predicted_restore_s
 from pipeline.errors import InputError, TruncatedError
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.commit.journal_reader import complete_entries, first_entry, last_entries
-from pipeline.runtime.restore_progress import predicted_restore_s
 from pipeline.runtime.status.dead_letter_tallies import letters_by_group, read_tallies
 from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.problems import LETTERS_PER_MINUTE, late_groups, letter_problems, problems_of
@@ -73,7 +74,8 @@ def read_status(
     own = [workers_topic(app), letter_counts_topic(app)]
     topics = {*cluster.topics(), *cluster.describe(own)}
     journals = sorted(name for name in topics if journal_group(app, name) is not None)
-    roster, waits = _roster(app, cluster, reader, topics)
+    roster, waits, speeds = _roster(app, cluster, reader, topics)
+    speed = median_speed(speeds.values())
     sinks = _of_sinks(roster, cluster)
     lost = _without_journal(roster, journals)
     if not (journals or sinks or lost or waits):
@@ -111,6 +113,7 @@ def read_status(
         _with_restore(
             _task(task, known, roster, _behind(task, known.positions, ends, reader)),
             *read.get(task, (None, None, None)),
+            speed,
         )
         for task, known in last.items()
     ]
@@ -121,7 +124,7 @@ def read_status(
     problems = late_groups(waits) + problems_of(app, found, workers, now_ms)
     problems += letter_problems(letters, letters_per_minute)
     deferred = {group: [about.worker for about in waiting] for group, waiting in waits.items()}
-    return AppStatus(app, found, workers, problems, letters, deferred)
+    return AppStatus(app, found, workers, problems, letters, deferred, speeds)
 
 
 def read_open_letters(
@@ -158,13 +161,14 @@ def _with_letters(read: Mapping[TaskId, _Read]) -> set[str]:
 
 def _roster(
     app: str, cluster: Cluster, reader: JournalReader, topics: Collection[str]
-) -> tuple[Roster, Mapping[GroupId, Sequence[DeferredGroup]]]:
-    """The roster, and the groups that could not start, by worker."""
+) -> tuple[Roster, Mapping[GroupId, Sequence[DeferredGroup]], Mapping[str, RecoverySpeed]]:
+    """The roster, the groups that could not start, and how fast live workers have recovered, by worker."""
     members = [decode_member(client_id) for client_id in cluster.member_ids(workers_group(app))]
     owners: dict[TaskId, Owner] = {}
     claims: dict[TaskId, Claim] = {}
     departed: dict[str, str] = {}
     waiting: dict[tuple[GroupId, str], DeferredGroup] = {}
+    speeds: dict[str, RecoverySpeed] = {}
     topic = TopicPartition(workers_topic(app), 0)
     if topic.topic in topics:
         bounds = reader.bounds(topic)
@@ -179,6 +183,8 @@ def _roster(
                 waiting[task.group_id, about.worker] = about
             elif isinstance(about, Claim):
                 claims[task] = about
+            elif isinstance(about, MeasuredSpeed):
+                speeds[about.worker] = about.speed
             elif isinstance(about, Suspected):
                 continue  # for workers
             elif task not in owners or about.order >= owners[task].order:
@@ -190,7 +196,8 @@ def _roster(
     for (group, _), about in waiting.items():
         if about.problem and about.process in living:
             waits.setdefault(group, []).append(about)
-    return roster, waits
+    known = {worker: speed for worker, speed in speeds.items() if worker in roster.workers()}
+    return roster, waits, known
 
 
 # The last entry, the newest checkpoint that it refers to, and the records per second of the last commit.
@@ -290,7 +297,11 @@ def _without_journal(roster: Roster, journals: Sequence[str]) -> dict[TaskId, _L
 
 
 def _with_restore(
-    status: TaskStatus, last: JournalEntry | None, newest: CheckpointRef | None, rate: float | None
+    status: TaskStatus,
+    last: JournalEntry | None,
+    newest: CheckpointRef | None,
+    rate: float | None,
+    speed: RecoverySpeed,
 ) -> TaskStatus:
     if last is None:
         return status
@@ -301,7 +312,7 @@ def _with_restore(
         checkpoint_ms=newest.wall_ms if newest is not None else 0,
         checkpoint_bytes=copied,
         journal_bytes=replayed,
-        restore_s=round(predicted_restore_s(copied, replayed), 1),
+        restore_s=round(predicted_restore_s(copied, replayed, speed), 1),
         records_per_s=rate,
     )
 

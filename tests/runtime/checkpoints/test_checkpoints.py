@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.core.checkpoint import KEPT
 from pipeline.core.journal_format import EntryKind
+from pipeline.core.recovery_time import RecoverySpeed, predicted_restore_s
 from pipeline.runtime.checkpoints.checkpointer import MAX_UPLOADS
 from pipeline.runtime.status import TaskStatus, read_status
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
@@ -159,6 +160,33 @@ def test_a_restore_says_how_far_it_is() -> None:
     assert said[-1]["remaining_s"] is not None
     live = sums.driver.log_events("task_live")[-1]
     assert 2.0 <= live["copy_s"] <= live["restore_s"]
+
+
+def test_a_prediction_uses_what_the_last_restores_have_measured() -> None:
+    """The speed of a store and of a machine is not known before."""
+    sums = with_history()
+    broker, clock, store = sums.driver.broker, sums.driver.clock, sums.driver.checkpoints
+
+    def speed() -> RecoverySpeed:
+        status = read_status("sums", MemoryCluster(broker), MemoryJournalReader(broker), clock.wall_ms())
+        (found,) = status.speeds.values()
+        assert all(
+            task.restore_s == round(predicted_restore_s(task.checkpoint_bytes, task.journal_bytes, found), 1)
+            for task in status.tasks
+        )
+        return found
+
+    before = speed()
+    real = store.get
+
+    def slow(name: str):  # type: ignore[no-untyped-def]
+        clock.advance(20.0)
+        yield from real(name)
+
+    store.get = slow  # type: ignore[method-assign]
+    sums.driver.restart(empty_disk=True)
+    sums.driver.run()
+    assert speed().overhead_s > before.overhead_s
 
 
 def test_many_tasks_do_not_upload_at_once() -> None:

@@ -1,0 +1,74 @@
+"""The prediction of a recovery, and the measurements that it uses."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.core.recovery_time import (
+    DEFAULT_SPEED,
+    FIRST_COMMIT_S,
+    RecoveryMeter,
+    RecoverySpeed,
+    RestoreWork,
+    Span,
+    detection_s,
+    median_speed,
+    predicted_restore_s,
+)
+
+MB = 1_000_000
+
+
+def test_a_prediction_is_the_sum_of_its_parts() -> None:
+    """An operator who doubles the state must see the copy double, and nothing else."""
+    speed = RecoverySpeed(1.0, 0.5, 100 * MB, 10 * MB)
+    assert predicted_restore_s(0, 0, speed) == 0.5
+    assert predicted_restore_s(200 * MB, 30 * MB, speed) == pytest.approx(0.5 + 2.0 + 3.0)
+
+
+def test_a_lost_worker_is_noticed_after_its_session() -> None:
+    """A drill of a second that predicts ten is not wrong: Kafka waits so long."""
+    assert detection_s(1.0, 1.0) == pytest.approx(10.5)
+    assert detection_s(1.0, 3.0) - detection_s(1.0, 1.0) == pytest.approx(2.0)
+
+
+def test_without_a_measurement_the_defaults_are_used() -> None:
+    """An app that was never restored has a prediction, too."""
+    assert RecoveryMeter().speed() == DEFAULT_SPEED
+    assert median_speed([]) == DEFAULT_SPEED
+
+
+def test_tasks_that_are_copied_at_the_same_time_share_the_speed() -> None:
+    """Their own speeds would add up to more than the disk has, or promise a fraction of it."""
+    meter = RecoveryMeter()
+    meter.add(RestoreWork(0.2, Span(10.0, 12.0, 50 * MB)))
+    meter.add(RestoreWork(0.4, Span(11.0, 14.0, 150 * MB)))
+    meter.add(RestoreWork(0.3, Span(20.0, 21.0, 50 * MB)))
+    speed = meter.speed()
+    assert speed.copy_bytes_per_s == pytest.approx(250 * MB / 5)
+    assert speed.overhead_s == pytest.approx(0.3 + FIRST_COMMIT_S)
+
+
+def test_a_few_bytes_say_nothing_about_a_speed() -> None:
+    """A genesis entry that took 50 ms would predict hours for a gigabyte."""
+    meter = RecoveryMeter()
+    meter.add(RestoreWork(0.2, Span(0.0, 0.1, 1_000), Span(0.1, 0.15, 500)))
+    assert meter.speed()[2:] == DEFAULT_SPEED[2:]
+    assert meter.speed().overhead_s == pytest.approx(
+        0.35 + FIRST_COMMIT_S
+    )  # requests take as long for a few bytes
+
+
+def test_a_start_that_waited_for_kafka_is_not_a_speed() -> None:
+    """After an outage of an hour, every prediction would contain that hour."""
+    meter = RecoveryMeter()
+    meter.started(3_600.0)
+    assert meter.speed().start_s == DEFAULT_SPEED.start_s
+    meter.started(2.5)
+    assert meter.speed().start_s == 2.5
+
+
+def test_one_slow_worker_does_not_change_the_prediction_of_all() -> None:
+    """It is not known which worker will restore a task."""
+    slow, fast = RecoverySpeed(9.0, 9.0, 1.0, 1.0), RecoverySpeed(1.0, 1.0, 9.0, 9.0)
+    assert median_speed([fast, slow, fast]) == fast

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import dedup, handoff, loads, observe, producer, restart, restore, sinks, throughput
+from benchmarks import dedup, handoff, loads, observe, producer, recovery, restart, restore, sinks, throughput
 
 HANDOFFS = 20
 NAMES = (
@@ -19,6 +19,7 @@ NAMES = (
     "producer",
     "sinks",
     "observe",
+    "recovery",
 )
 
 
@@ -36,7 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--ids", type=int, default=dedup.IDS, help=f"dedup: ids that are remembered ({dedup.IDS:,})"
     )
-    parser.add_argument("--rounds", type=int, help="times each thing is measured (3; handoff 20; observe 10)")
+    parser.add_argument(
+        "--rounds", type=int, help="times each thing is measured (3; handoff 20; observe 10; recovery 5)"
+    )
+    parser.add_argument(
+        "--mb",
+        type=int,
+        nargs="+",
+        default=recovery.SIZES_MB,
+        help="recovery: sizes of the state in MB (100 1000)",
+    )
     parser.add_argument(
         "--keys",
         type=int,
@@ -71,6 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
         codes.append(sinks.run(rounds))
     if "observe" in wanted:
         codes.append(observe.run(chosen.events or observe.EVENTS, chosen.rounds or observe.PAIRS, keys))
+    if "recovery" in wanted:
+        codes.append(recovery.run(chosen.mb, chosen.rounds or recovery.ROUNDS))
     return max(codes)
 
 

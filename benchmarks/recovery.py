@@ -1,0 +1,310 @@
+"""Predicted and measured seconds of recovery: of a killed worker, a lost disk and a planned handoff.
+
+For each size, worker `b` has all tasks and a state of that size, and worker `a` has none. Orders keep coming. In each
+round, the drills of `pipeline drill` run, with their own predictions and measurements:
+
+    kill        `b` is killed and does not return in time: `a` takes over all tasks, on an empty disk
+    lost disk   `b` is killed and loses its disk; it starts again and restores all tasks
+    handoff     `c` joins and gets half of the tasks, which are processed by `b` until `c` has copied their states
+
+The clock runs from the fault, or the start of `c`, until the last affected task commits on its new owner. A prediction
+uses the sizes of checkpoints and journals, and what the workers have measured of their own restores. So the first round
+predicts with defaults. The bound is on the median of the ratios of measured to predicted seconds: at most BOUND, and at
+least 1 / BOUND.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from statistics import median
+
+import msgspec
+from confluent_kafka import Producer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import BenchmarkError
+from benchmarks.restart_app import PARTITIONS
+from pipeline import KafkaSettings, PipelineError, Settings, WorkerSettings
+from pipeline.config import DrillSettings
+from pipeline.core.partitioner import partition_of
+from pipeline.drills.catalog import find_drill
+from pipeline.drills.drill import Options
+from pipeline.drills.runner import Runner
+from pipeline.drills.workers import holder_of
+from pipeline.kafka.clients import LOGGER
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.object_store.checkpoint_store import open_checkpoint_store
+from pipeline.ports import Deadline, SystemClock, TopicSpec
+from pipeline.runtime.status import AppStatus, read_status
+from pipeline.testing import LocalKafka
+
+__all__ = ["BOUND", "SIZES_MB", "run"]
+
+SIZES_MB = (100, 1000)
+ROUNDS = 5
+BOUND = 1.5
+ROW_BYTES = 1_000
+PERIOD_S = 0.05  # between two orders of a partition
+DEADLINE_S = 600.0
+# `b` and `c` have so large a weight that no task is left for the workers before them.
+WEIGHTS = {"a": 1, "b": 100}
+FAULTS = {"kill": ("kill-worker", "b"), "lost disk": ("lose-disk", "b"), "handoff": ("scale-out", "b")}
+
+
+@dataclass
+class Measured:
+    """One fault at one size: the seconds of each round."""
+
+    fault: str
+    size_mb: int
+    predicted: list[float] = field(default_factory=list)
+    measured: list[float] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        return median(found / told for found, told in zip(self.measured, self.predicted, strict=True))
+
+
+def run(sizes_mb: Sequence[int], rounds: int) -> int:
+    """Measure and print; 0 when the bound holds for each fault and size, else 1."""
+    console = Console(highlight=False, soft_wrap=True)
+    found: list[Measured] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="pipeline-bench-") as workspace,
+        LocalKafka(Path(workspace) / "kafka") as kafka,
+    ):
+        for size_mb in sizes_mb:
+            directory = Path(workspace) / str(size_mb)
+            directory.mkdir()
+            with closing(_Bench(kafka.bootstrap_servers, directory, size_mb, console)) as bench:
+                found += bench.measure(rounds)
+    table = Table("fault", "state, MB", "predicted, s", "measured, s", "ratio", "each round", box=None)
+    for each in found:
+        pairs = zip(each.predicted, each.measured, strict=True)
+        table.add_row(
+            each.fault,
+            str(each.size_mb),
+            f"{median(each.predicted):.1f}",
+            f"{median(each.measured):.1f}",
+            f"{each.ratio:.2f}",
+            "  ".join(f"{told:.1f}/{took:.1f}" for told, took in pairs),
+        )
+    console.print(table)
+    outside = [each for each in found if not 1 / BOUND <= each.ratio <= BOUND]
+    for each in outside:
+        console.print(
+            f"{each.fault}, {each.size_mb} MB: the median ratio is {each.ratio:.2f}, outside of {BOUND:g}"
+        )
+    return int(bool(outside))
+
+
+class _Bench:
+    """One size, with topics, workers and a checkpoint store of its own."""
+
+    def __init__(self, servers: str, directory: Path, size_mb: int, console: Console) -> None:
+        self._servers = servers
+        self._directory = directory
+        self._size_mb = size_mb
+        self._console = console
+        self._name = f"recovery-{size_mb}"
+        self._store = directory / "checkpoints"
+        self._store.mkdir()
+        self._cluster = KafkaCluster(KafkaSettings(servers))
+        self._reader = KafkaJournalReader(KafkaSettings(servers))
+        self._clock = SystemClock()
+
+    def close(self) -> None:
+        """End all workers, also those that drills have started."""
+        for place in self._directory.glob(f"*/{self._name}"):
+            self._end(place)
+        for place in self._directory.glob(f"drills/*/{self._name}"):
+            self._end(place)
+        self._reader.close()
+        self._cluster.close()
+
+    def measure(self, rounds: int) -> list[Measured]:
+        """Load the state, and run each drill in each round."""
+        topics = [f"{self._name}-{what}" for what in ("customers", "orders", "receipts")]
+        self._cluster.create([TopicSpec(topic, PARTITIONS) for topic in topics])
+        began_s = time.monotonic()
+        self._start("b")
+        keys = self._load()
+        found = {fault: Measured(fault, self._size_mb) for fault in FAULTS}
+        with self._orders(keys):
+            self._wait(self._is_covered, "checkpoints of the whole state")
+            size = sum(status.checkpoint_bytes for status in self._status().tasks)
+            seconds = time.monotonic() - began_s
+            self._console.print(
+                f"recovery: {PARTITIONS} tasks, {size / 1e6:,.0f} MB of state, loaded in {seconds:.0f} s; "
+                f"{rounds} rounds"
+            )
+            self._start("a")
+            for _ in range(rounds):
+                for fault, measured in found.items():
+                    self._wait(self._is_ready, f"all tasks on worker b before {fault}")
+                    if fault == "kill":
+                        self._empty("a")
+                        self._wait(self._is_ready, "worker a with an empty disk")
+                    self._drill(measured)
+        return list(found.values())
+
+    def _drill(self, measured: Measured) -> None:
+        name, worker = FAULTS[measured.fault]
+        store = open_checkpoint_store(self._store.as_uri())
+        settings = Settings(
+            KafkaSettings(self._servers),
+            WorkerSettings(checkpoint_store=self._store.as_uri()),
+            drills=DrillSettings(
+                (self._name,),
+                self._directory / "drills",
+                steady_s=1.0,
+                rto_s=DEADLINE_S,
+                timeout_s=DEADLINE_S,
+            ),
+        )
+        runner = Runner(self._name, settings, self._cluster, self._reader, store, self._clock, lambda _: None)
+        report = runner.run(find_drill(name), Options(worker=worker), lambda _: None)
+        took_s = report.recovery.measured_s
+        if took_s is None or report.recovery_point.effects:
+            raise BenchmarkError(f"{name}: {report.verdict}: {'; '.join(report.deviations)}")
+        measured.predicted.append(report.recovery.predicted_s)
+        measured.measured.append(took_s)
+        self._console.print(
+            f"  {measured.fault}: predicted {report.recovery.predicted_s:.1f} s, measured {took_s:.1f} s"
+        )
+
+    def _start(self, worker: str) -> None:
+        """A worker process as an operator starts it, with one checkpoint of each task for each 10 s of commits."""
+        options = {
+            "--kafka": self._servers,
+            "--worker-id": worker,
+            "--state-dir": str(self._directory / worker),
+            "--weight": str(WEIGHTS[worker]),
+            "--topics-dir": "",
+        }
+        root = Path(__file__).resolve().parents[1]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(root),
+            "RECOVERY_APP": self._name,
+            "PIPELINE_CHECKPOINT_STORE": self._store.as_uri(),
+            "PIPELINE_CHECKPOINT_INTERVAL_S": "10",
+        }
+        command = [sys.executable, "-m", "pipeline", "worker", "benchmarks.recovery_app:app"]
+        with (self._directory / f"{worker}.log").open("ab") as log:
+            subprocess.Popen(
+                [*command, *(word for option in options.items() for word in option)],
+                env=environment,
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _empty(self, worker: str) -> None:
+        """Start a worker again on an empty disk: it has kept states of tasks that it ran in an earlier round."""
+        self._end(self._directory / worker / self._name)
+        shutil.rmtree(self._directory / worker, ignore_errors=True)
+        self._start(worker)
+        self._wait(lambda: holder_of(self._directory / worker / self._name) is not None, f"worker {worker}")
+
+    def _end(self, place: Path) -> None:
+        process = holder_of(place)
+        if process is not None:
+            process.send(9)  # type: ignore[arg-type]
+            self._wait(lambda: not process.alive, f"the end of process {process.pid}")
+
+    def _load(self) -> list[bytes]:
+        """Write the rows, and return a key of each partition."""
+        random = Random(1)  # noqa: S311 - rows that cannot be compressed to nothing
+        producer = self._producer(20)
+        keys: dict[int, bytes] = {}
+        for number in range(self._size_mb * 1_000_000 // (ROW_BYTES + 30)):
+            key = b"customer-%d" % number
+            keys.setdefault(partition_of(key, PARTITIONS), key)
+            row = f'{{"name":"{random.randbytes(ROW_BYTES // 2).hex()}"}}'
+            while True:
+                try:
+                    producer.produce(f"{self._name}-customers", row, key)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        producer.flush()
+        return list(keys.values())
+
+    def _producer(self, linger_ms: int) -> Producer:
+        return Producer(
+            {
+                "bootstrap.servers": self._servers,
+                "partitioner": "murmur2_random",
+                "linger.ms": linger_ms,
+                "compression.type": "lz4",
+                "logger": LOGGER,
+            }
+        )
+
+    @contextmanager
+    def _orders(self, keys: Sequence[bytes]) -> Iterator[None]:
+        """Send an order to each partition again and again: a task that has input commits."""
+        stop, producer = threading.Event(), self._producer(0)
+
+        def send() -> None:
+            number = 0
+            while not stop.wait(PERIOD_S):
+                for key in keys:
+                    order = msgspec.json.encode({"number": number, "cents": 1})
+                    producer.produce(f"{self._name}-orders", order, key)
+                    number += 1
+                producer.poll(0)
+            producer.flush(10)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _status(self) -> AppStatus:
+        return read_status(self._name, self._cluster, self._reader, self._clock.wall_ms())
+
+    def _is_covered(self) -> bool:
+        """Whether the input is processed, and nearly all of the state is in checkpoints."""
+        tasks = self._status().tasks
+        return len(tasks) == PARTITIONS and all(
+            not task.lag and task.checkpoint_bytes and task.journal_bytes < task.checkpoint_bytes / 20
+            for task in tasks
+        )
+
+    def _is_ready(self) -> bool:
+        status = self._status()
+        return len(status.workers) == 2 and all(
+            task.worker == "b" and task.phase == "live" and task.lag < PARTITIONS * 100
+            for task in status.tasks
+        )
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = Deadline(self._clock, DEADLINE_S, 0.5)
+        while True:
+            with suppress(PipelineError):  # the app does not exist before its first worker has started
+                if condition():
+                    return
+            if not deadline.pause():
+                logs = "".join(
+                    path.read_text(errors="replace")[-1_500:] for path in self._directory.glob("*.log")
+                )
+                raise BenchmarkError(f"{what} did not come in {DEADLINE_S:.0f} s: {logs}")

@@ -108,7 +108,7 @@ def test_what_is_suspected_is_told_for_each_task() -> None:
         assert decode_note("app", value) == (TASK, about)
         assert key == b"suspected/main/0"
     assert encode_note(TASK, told)[1] == (
-        b'[1,"main",0,null,null,null,null,[[["in","id-1",[[3,9],2,true]]]],null]'
+        b'[1,"main",0,null,null,null,null,[[["in","id-1",[[3,9],2,true]]]]]'
     )
 
 

@@ -142,6 +142,7 @@ class _Bench:
         began_s = time.monotonic()
         self._start("b")
         keys = self._load()
+        self._wait(self._is_loaded, "all rows")  # an order needs its row
         found = {fault: Measured(fault, self._size_mb) for fault in FAULTS}
         with self._orders(keys):
             self._wait(self._is_covered, "checkpoints of the whole state")
@@ -282,12 +283,15 @@ class _Bench:
     def _status(self) -> AppStatus:
         return read_status(self._name, self._cluster, self._reader, self._clock.wall_ms())
 
-    def _is_covered(self) -> bool:
-        """Whether the input is processed, and nearly all of the state is in checkpoints."""
+    def _is_loaded(self) -> bool:
         tasks = self._status().tasks
-        return len(tasks) == PARTITIONS and all(
-            not task.lag and task.checkpoint_bytes and task.journal_bytes < task.checkpoint_bytes / 20
-            for task in tasks
+        return len(tasks) == PARTITIONS and all(task.positions and not task.lag for task in tasks)
+
+    def _is_covered(self) -> bool:
+        """Whether nearly all of the state is in checkpoints."""
+        return all(
+            task.checkpoint_bytes and task.journal_bytes < task.checkpoint_bytes / 20
+            for task in self._status().tasks
         )
 
     def _is_ready(self) -> bool:

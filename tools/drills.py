@@ -1,7 +1,9 @@
 """Drills on the flights app: starts a Kafka, three workers and two loads, and runs the drills of drills.toml.
 
-The reports, as JSON and HTML, are kept in the directory that is given. Everything it starts listens on 127.0.0.1 and
-ends with it. Exits 0 if every hypothesis held.
+Then it runs the drills that must fail: on a build in which a step of a protocol is switched off, the report must say
+`deviated` and name the effect. All reports, as JSON and HTML, and a page that lists them, are kept in the directory
+that is given. Everything it starts listens on 127.0.0.1 and ends with it. Exits 0 if every hypothesis held, and every
+drill that must fail has failed.
 """
 
 from __future__ import annotations
@@ -27,12 +29,15 @@ from pipeline.demo.signals import Ended, ended_by_signals
 from pipeline.drills.workers import holder_of
 from pipeline.ports import Deadline, SystemClock
 from pipeline.testing import LocalKafka
+from tools.drill_index import KEEP_REPORTS, write_index
 
 NAMES = ("a", "b", "c")
 RATE = 150  # records per second and topic: the loads last longer than the drills
 READY_S = 120.0
 CHECKPOINTS = 20  # of group main; 16 carriers leave some of its 12 tasks without input
-SUITE_S = 1100.0
+SUITE_S = 850.0
+MUST_FAIL_S = 500.0
+MUST_FAIL = Path("tests/drills/test_broken_builds.py")
 SUITE = Path(__file__).with_name("drills.toml")
 SETTINGS = """[kafka]
 "bootstrap.servers" = "{servers}"
@@ -55,12 +60,25 @@ def main() -> int:
     )
     parser.add_argument("--reports", type=Path, default=Path("build/drills"), help="where reports are kept")
     parser.add_argument("--suite", type=Path, default=SUITE, help="the drills, as for pipeline drill suite")
+    parser.add_argument(
+        "--only-suite", action="store_true", help="without the drills on builds with a step switched off"
+    )
     arguments = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     reports, suite = arguments.reports.resolve(), arguments.suite.resolve()
+    broken = reports / "must-fail"
+    began_ms = SystemClock().wall_ms()
+    codes = {}
     try:
-        with ended_by_signals(), _workspace() as workspace:
-            return _run(console, workspace, reports, suite)
+        with ended_by_signals():
+            with _workspace() as workspace:
+                codes["suite"] = _run(console, workspace, reports, suite)
+            if not arguments.only_suite:
+                console.print("drills that must fail: a step of a protocol is switched off")
+                codes["must fail"] = _must_fail(broken)
+            index = write_index(reports, began_ms)
+            console.print(f"all reports: {index}")
+            return max(codes.values())
     except PipelineError as error:
         console.print(f"drills failed: {error}", markup=False)
         return 1
@@ -99,7 +117,7 @@ def _run(console: Console, workspace: Path, reports: Path, suite: Path) -> int:
             )
             (workspace / "pipeline.toml").write_text(settings, encoding="utf-8")
             try:
-                return _suite(workspace, suite, reports)
+                return _suite(workspace, suite)
             finally:
                 _end_restarted(workspace)
     finally:
@@ -120,14 +138,17 @@ def _have_checkpoints(processes: Processes) -> bool:
     return listed.count('"seq"') >= CHECKPOINTS
 
 
-def _suite(workspace: Path, suite: Path, reports: Path) -> int:
-    """Run the suite as an operator would, and export each report."""
-    code = _pipeline(workspace, "drill", "suite", str(suite), "--yes")
-    for report in sorted((reports / "reports").glob("*.json")):
-        _pipeline(
-            workspace, "drill", "report", "export", str(report), "--to", str(report.with_suffix(".html"))
-        )
-    return code
+def _suite(workspace: Path, suite: Path) -> int:
+    """Run the suite as an operator would."""
+    return _pipeline(workspace, "drill", "suite", str(suite), "--yes")
+
+
+def _must_fail(reports: Path) -> int:
+    """Run the tests of drills on broken builds, which keep their reports."""
+    shutil.rmtree(reports, ignore_errors=True)
+    environment = {**os.environ, KEEP_REPORTS: str(reports)}
+    command = [sys.executable, "-m", "pytest", str(MUST_FAIL), "-m", "kills", "-q", "-n", "0"]
+    return subprocess.run(command, env=environment, check=False, timeout=MUST_FAIL_S).returncode  # noqa: S603
 
 
 def _pipeline(workspace: Path, *arguments: str) -> int:

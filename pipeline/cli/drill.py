@@ -27,6 +27,7 @@ from pipeline.cli.tables import Column, print_table
 from pipeline.config import Settings, load_settings
 from pipeline.drills.catalog import DRILLS, find_drill
 from pipeline.drills.conditions import MEASURES, parse_conditions
+from pipeline.drills.containers import ENGINES, Engine
 from pipeline.drills.drill import Drill, Options, Plan
 from pipeline.drills.intent import IntentFile, undo
 from pipeline.drills.observation import short
@@ -76,6 +77,15 @@ MaxTasksOption = Annotated[
     int | None,
     typer.Option("--max-tasks", metavar="N", help="Refuse if more tasks would be affected.", min=0),
 ]
+ContainersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--containers",
+        metavar="ENGINE",
+        help=f"Also find workers in containers of this host, with this command: {' or '.join(ENGINES)}.",
+        show_default=False,
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
@@ -96,6 +106,7 @@ def plan_(
     task: TaskOption = None,
     seconds: SecondsOption = None,
     max_tasks: MaxTasksOption = None,
+    containers: ContainersOption = None,
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -103,7 +114,7 @@ def plan_(
 
     A drill whose precondition is not met is refused with the reason, and the exit code is 1.
     """
-    with _open(app, kafka) as place:
+    with _open(app, kafka, containers) as place:
         options = Options(worker, task, seconds, max_tasks, app or "")
         plan, met = place.runner.plan(find_drill(name, place.declared), options)
         if json:
@@ -129,6 +140,7 @@ def run_(
         ),
     ] = "",
     reason: Annotated[str, typer.Option("--reason", help="Why it is run, for the report.")] = "",
+    containers: ContainersOption = None,
     yes: YesOption = False,
     kafka: KafkaOption = None,
     json: JsonOption = False,
@@ -139,7 +151,7 @@ def run_(
     aborted, and 7 if not everything could be restored.
     """
     conditions = parse_conditions(abort_if) if abort_if else ()
-    with _open(app, kafka) as place:
+    with _open(app, kafka, containers) as place:
         options = Options(worker, task, seconds, max_tasks, app or "", reason, conditions)
         report = _run(place, find_drill(name, place.declared), options, yes=yes)
         if json:
@@ -153,6 +165,7 @@ def run_(
 def suite_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A TOML file that lists drills.")],
     app: AppOption = None,
+    containers: ContainersOption = None,
     yes: YesOption = False,
     kafka: KafkaOption = None,
 ) -> None:
@@ -162,7 +175,7 @@ def suite_(
     """
     suite = read_suite(file)
     codes = []
-    with _open(app, kafka) as place:
+    with _open(app, kafka, containers) as place:
         drills = [find_drill(each.name, place.declared) for each in suite.drill]
         confirm(f"run {counted(len(drills), 'drill')} on app {place.app}?", yes=yes)
         for drill, each in zip(drills, suite.drill, strict=True):
@@ -236,7 +249,12 @@ class _Place:
 
 
 @contextmanager
-def _open(app: str | None, kafka: str | None) -> Iterator[_Place]:
+def _open(app: str | None, kafka: str | None, containers: str | None) -> Iterator[_Place]:
+    if containers is not None and containers not in ENGINES:
+        raise InputError(
+            f"there is no container engine {containers!r}",
+            hint=f"--containers {' or --containers '.join(ENGINES)}",
+        )
     wait = quiet_kafka_settings(kafka)
     settings = load_settings({"bootstrap_servers": kafka})
     name = _app_name(app, settings)
@@ -246,7 +264,8 @@ def _open(app: str | None, kafka: str | None) -> Iterator[_Place]:
         closing(KafkaJournalReader(wait)) as reader,
     ):
         store = open_checkpoint_store(settings.worker.checkpoint_store)
-        runner = Runner(name, settings, cluster, reader, store, SystemClock(), print_message)
+        engine = Engine(containers) if containers is not None else None
+        runner = Runner(name, settings, cluster, reader, store, SystemClock(), print_message, engine)
         yield _Place(name, declared, settings, runner)
 
 

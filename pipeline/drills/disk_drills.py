@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene
-from pipeline.drills.intent import RemovePath, StartWorker
+from pipeline.drills.intent import RemovePath, StartContainer, StartWorker
 from pipeline.drills.worker_drills import check_restartable, restart_step
 
 __all__ = ["FillDisk"]
@@ -27,7 +27,7 @@ class FillDisk(Drill):
     )
 
     def check(self, scene: Scene) -> Iterator[str]:
-        victim = scene.victim()
+        victim = scene.local_victim()
         yield check_restartable(victim)
         root = victim.place.parent
         if root.stat().st_dev == root.parent.stat().st_dev:
@@ -39,7 +39,7 @@ class FillDisk(Drill):
         yield f"{root} is a file system of its own"
 
     def plan(self, scene: Scene) -> Plan:
-        victim = scene.victim()
+        victim = scene.local_victim()
         tasks = scene.tasks_of(victim.worker)
         return Plan(
             f"the file system of {victim.place.parent}, worker {victim.worker}",
@@ -50,7 +50,7 @@ class FillDisk(Drill):
         )
 
     def perform(self, run: Run, plan: Plan) -> None:
-        victim = run.scene.victim()
+        victim = run.scene.local_victim()
         restart = restart_step(run, victim)
         filler = victim.place.parent / f".drill-{run.clock.wall_ms()}"
         if not victim.supervised:
@@ -71,8 +71,8 @@ class FillDisk(Drill):
         run.wait_until_committed(plan.tasks, acquired=True)
 
     @staticmethod
-    def _restart(run: Run, restart: StartWorker) -> None:
-        victim = run.scene.victim()
+    def _restart(run: Run, restart: StartWorker | StartContainer) -> None:
+        victim = run.scene.local_victim()
         if victim.process.alive:
             victim.process.send(15)  # type: ignore[arg-type]
             run.wait(lambda: not victim.process.alive, "the end of the worker")

@@ -16,6 +16,7 @@ from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
 from pipeline.core.recovery_time import RecoverySpeed, detection_s, median_speed, predicted_restore_s
 from pipeline.drills.conditions import Condition
+from pipeline.drills.containers import ContainerWorker
 from pipeline.drills.intent import IntentFile, Step
 from pipeline.drills.observation import Observer, Sample, short
 from pipeline.drills.report import Effect, Evidence, Finding
@@ -33,7 +34,10 @@ __all__ = [
     "Run",
     "Scene",
     "UnrecoveredError",
+    "WorkerTarget",
 ]
+
+WorkerTarget = LocalWorker | ContainerWorker
 
 _POLL_S = 0.1
 _SMALL_LAG = 50  # records that may be in a commit in progress
@@ -105,9 +109,9 @@ class Scene:
     clock: Clock
     store: CheckpointStore | None
     sample: Sample
-    workers: Sequence[LocalWorker]
+    workers: Sequence[WorkerTarget]
 
-    def victim(self) -> LocalWorker:
+    def victim(self) -> WorkerTarget:
         """The worker to harm: the chosen one, or the one with the most tasks. Raises RefusedDrillError."""
         known = ", ".join(each.worker for each in self.workers)
         if self.options.worker:
@@ -123,9 +127,21 @@ class Scene:
             raise RefusedDrillError(
                 "no-local-worker",
                 f"no worker of app {self.app} runs on this host as this user",
-                hint="run the drill on a worker's host, as the user of the worker",
+                hint="run the drill on a worker's host, as the user of the worker; for workers in containers, add "
+                "--containers podman or --containers docker",
             )
         return max(self.workers, key=lambda each: (len(self.tasks_of(each.worker)), each.worker))
+
+    def local_victim(self) -> LocalWorker:
+        """As `victim`, for drills that need the worker's files. Raises RefusedDrillError for a container."""
+        victim = self.victim()
+        if isinstance(victim, ContainerWorker):
+            raise RefusedDrillError(
+                "container",
+                f"worker {victim.worker} runs in {victim.process.label}, and this drill needs a process of this host",
+                hint="the drills for containers: kill-worker, freeze-worker, lose-disk, rolling-restart, scale-in",
+            )
+        return victim
 
     def tasks_of(self, worker: str) -> list[TaskId]:
         """The tasks that a worker runs."""

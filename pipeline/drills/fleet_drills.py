@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene
+from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, WorkerTarget
 from pipeline.drills.intent import EndProcess, RemovePath, StartWorker
 from pipeline.drills.worker_drills import check_restartable, restart_step
-from pipeline.drills.workers import LocalWorker, command_of, find_workers
+from pipeline.drills.workers import command_of, find_workers
 
 __all__ = ["RollingRestart", "ScaleIn", "ScaleOut"]
 
@@ -16,12 +16,12 @@ _STOP_S = 0.5  # a worker commits its open work and releases its tasks
 _GRACE_S = 40.0
 
 
-def _stop(run: Run, worker: LocalWorker) -> None:
+def _stop(run: Run, worker: WorkerTarget) -> None:
     """SIGTERM, and the end of the process."""
-    run.act(f"SIGTERM to worker {worker.worker}, process {worker.process.pid}")
+    run.act(f"SIGTERM to worker {worker.worker}, {worker.process.label}")
     worker.process.send(signal.SIGTERM)
     run.wait(lambda: not worker.process.alive, f"the end of worker {worker.worker}", _GRACE_S)
-    run.proves(f"process {worker.process.pid} of worker {worker.worker} has ended")
+    run.proves(f"{worker.process.label} of worker {worker.worker} has ended")
 
 
 class RollingRestart(Drill):
@@ -101,8 +101,8 @@ class ScaleIn(Drill):
         victim = scene.victim()
         tasks = scene.tasks_of(victim.worker)
         return Plan(
-            f"worker {victim.worker}, process {victim.process.pid}",
-            [f"SIGTERM to process {victim.process.pid}", "start it again when the others have its tasks"],
+            f"worker {victim.worker}, {victim.process.label}",
+            [f"SIGTERM to {victim.process.label}", "start it again when the others have its tasks"],
             f"{len(tasks)} tasks move to other workers, and some of them back",
             tasks,
             _STOP_S + scene.notice_s() + scene.restore_s(tasks, workers=len(scene.sample.status.workers) - 1),
@@ -124,7 +124,7 @@ class ScaleOut(Drill):
     hypothesis = "A worker that joins gets its share by planned handoffs. No task waits for a time-out."
 
     def check(self, scene: Scene) -> Iterator[str]:
-        worker = scene.victim()
+        worker = scene.local_victim()
         if worker.supervised:
             raise RefusedDrillError(
                 "supervised",
@@ -134,7 +134,7 @@ class ScaleOut(Drill):
         yield check_restartable(worker)
 
     def plan(self, scene: Scene) -> Plan:
-        worker = scene.victim()
+        worker = scene.local_victim()
         tasks = [status.task for status in scene.sample.status.tasks]
         return Plan(
             f"worker {worker.worker}-drill, with the command of worker {worker.worker}",
@@ -151,7 +151,7 @@ class ScaleOut(Drill):
 
     def perform(self, run: Run, plan: Plan) -> None:
         del plan
-        model = run.scene.victim()
+        model = run.scene.local_victim()
         name = f"{model.worker}-drill"
         directory = run.scene.settings.drills.directory.absolute()
         state = directory / f"state-{run.clock.wall_ms()}"

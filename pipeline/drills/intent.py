@@ -17,20 +17,24 @@ import msgspec
 
 from pipeline.broker import LocalKafka
 from pipeline.directories import make_private
+from pipeline.drills.containers import Container, run_move
 from pipeline.drills.report import Restored
 from pipeline.drills.workers import Process, holder_of, start_worker
 from pipeline.errors import InputError, PipelineError
 from pipeline.ports import Clock, Deadline
 
 __all__ = [
+    "ContinueContainer",
     "ContinueProcess",
     "EndProcess",
     "Intent",
     "IntentFile",
     "MoveBack",
+    "MoveBackInVolume",
     "RemovePath",
     "RestoreFile",
     "StartBroker",
+    "StartContainer",
     "StartWorker",
     "Step",
     "undo",
@@ -105,6 +109,52 @@ class EndProcess(msgspec.Struct, frozen=True, tag=True):
                 process.send(signal.SIGKILL)
                 return "killed, because it did not stop"
         return "stopped"
+
+
+class ContinueContainer(msgspec.Struct, frozen=True, tag=True):
+    """Unpause the container of a worker."""
+
+    worker: str
+    container: Container
+
+    def __str__(self) -> str:
+        return f"continue worker {self.worker}, {self.container.label}"
+
+    def undo(self, _clock: Clock) -> str:
+        if not self.container.alive:
+            return "the container has ended"
+        if self.container.stopped:
+            self.container.send(signal.SIGCONT)
+        return "continued"
+
+
+class StartContainer(msgspec.Struct, frozen=True, tag=True):
+    """Start the container of a worker again, unless it runs."""
+
+    worker: str
+    container: Container
+
+    def __str__(self) -> str:
+        return f"start worker {self.worker}, {self.container.label}"
+
+    def undo(self, _clock: Clock) -> str:
+        return self.container.start()
+
+
+class MoveBackInVolume(msgspec.Struct, frozen=True, tag=True):
+    """As MoveBack, in a volume of a container. `image`, `user`: those of the container."""
+
+    container: Container
+    image: str
+    user: str
+    source: str
+    target: str
+
+    def __str__(self) -> str:
+        return f"move {self.source} back to {self.target} in the volume of {self.container.label}"
+
+    def undo(self, _clock: Clock) -> str:
+        return run_move(self.container, self.image, self.user, self.source, self.target)
 
 
 class StartBroker(msgspec.Struct, frozen=True, tag=True):
@@ -183,7 +233,18 @@ class RemovePath(msgspec.Struct, frozen=True, tag=True):
         return "deleted"
 
 
-Step = ContinueProcess | StartWorker | EndProcess | StartBroker | MoveBack | RestoreFile | RemovePath
+Step = (
+    ContinueProcess
+    | StartWorker
+    | EndProcess
+    | ContinueContainer
+    | StartContainer
+    | MoveBackInVolume
+    | StartBroker
+    | MoveBack
+    | RestoreFile
+    | RemovePath
+)
 
 
 class Intent(msgspec.Struct, frozen=True):

@@ -15,18 +15,18 @@ __all__ = ["Reports", "compare"]
 
 
 class Reports:
-    """Reads and writes reports."""
+    """Reads and writes reports. `directory`: where they are."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory / "reports"
+        self.directory = directory / "reports"
 
     def save(self, report: Report) -> tuple[Report, Path]:
         """Write the report, with its differences to the last run of the same drill. Returns both."""
         last = self.last(report.identity.app, report.identity.drill)
         if last is not None:
             report = msgspec.structs.replace(report, differences=compare(last, report))
-        make_private(self._directory)
-        path = self._directory / f"{report.identity.id}.json"
+        make_private(self.directory)
+        path = self.directory / f"{report.identity.id}.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         return report, path
 
@@ -41,7 +41,7 @@ class Reports:
 
     def all(self) -> Sequence[Report]:
         """All reports, the oldest first. Raises InputError if one cannot be read."""
-        found = [self._read(path) for path in self._directory.glob("*.json")]
+        found = [self._read(path) for path in self.directory.glob("*.json")]
         return sorted(found, key=lambda report: report.identity.began_ms)
 
     def find(self, name: str = "") -> Report:
@@ -55,9 +55,9 @@ class Reports:
         chosen = [each for each in reports if name in {"", each.identity.id, each.identity.drill}]
         if not chosen:
             raise InputError(
-                f"there is no report {name} in {self._directory}"
+                f"there is no report {name} in {self.directory}"
                 if name
-                else f"{self._directory} has no report",
+                else f"{self.directory} has no report",
                 hint="list the reports: pipeline drill report list. Run a drill: pipeline drill run NAME",
             )
         return chosen[-1]

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pipeline.config import Settings
 from pipeline.drills.assembling import Outcome, assemble_report
 from pipeline.drills.conditions import Condition
+from pipeline.drills.containers import Engine, find_containers
 from pipeline.drills.drill import (
     AbortedError,
     Drill,
@@ -25,9 +26,10 @@ from pipeline.drills.drill import (
     Run,
     Scene,
     UnrecoveredError,
+    WorkerTarget,
 )
 from pipeline.drills.intent import IntentFile, undo
-from pipeline.drills.observation import Observer
+from pipeline.drills.observation import Observer, Sample
 from pipeline.drills.report import Report, Restored, Verdict
 from pipeline.drills.timeline import LogMarks
 from pipeline.drills.workers import find_workers
@@ -50,7 +52,10 @@ def check_allowed(app: str, settings: Settings) -> None:
 
 
 class Runner:
-    """Runs drills of one app. `say`: reports progress to the operator."""
+    """Runs drills of one app.
+
+    `say`: reports progress to the operator. `engine`: that of workers in containers; None: only processes of this host.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class Runner:
         store: CheckpointStore | None,
         clock: Clock,
         say: Callable[[str], None],
+        engine: Engine | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -69,6 +75,7 @@ class Runner:
         self._store = store
         self._clock = clock
         self._say = say
+        self._engine = engine
         self._intent = IntentFile(settings.drills.directory, app)
 
     def plan(self, drill: Drill, options: Options) -> tuple[Plan, list[str]]:
@@ -90,7 +97,7 @@ class Runner:
         self._say(f"observing the steady state for {self._settings.drills.steady_s:.0f} s")
         self._observe(observer)  # 2
         scene.sample = observer.samples[-1]
-        scene.workers = find_workers(self._app, scene.sample.members)
+        scene.workers = self._workers(scene.sample)
         met += self._check_steady(observer)
         plan = self._planned(drill, scene)
         steady = observer.steady_state(began_ms)
@@ -131,7 +138,7 @@ class Runner:
             )
         observer = Observer(self._app, self._cluster, self._reader, self._clock)
         sample = observer.begin()
-        workers = find_workers(self._app, sample.members)
+        workers = self._workers(sample)
         return (
             Scene(
                 self._app, self._settings, options, self._cluster, self._reader, self._clock, self._store,
@@ -139,6 +146,12 @@ class Runner:
             ),
             observer,
         )  # fmt: skip
+
+    def _workers(self, sample: Sample) -> list[WorkerTarget]:
+        found: list[WorkerTarget] = [*find_workers(self._app, sample.members)]
+        if self._engine is not None:
+            found += find_containers(self._app, sample.members, self._engine)
+        return sorted(found, key=lambda worker: worker.worker)
 
     def _check(self, drill: Drill, scene: Scene) -> list[str]:
         return [f"drills.allow names app {self._app}", "no other drill is open", *drill.check(scene)]

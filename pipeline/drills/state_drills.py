@@ -41,7 +41,7 @@ class ReplayFromCheckpoint(Drill):
     hypothesis = "Checkpoint and journal give exactly the rows of the live state at the same entry."
 
     def check(self, scene: Scene) -> Iterator[str]:
-        victim = scene.victim()
+        victim = scene.local_victim()
         yield f"the state directory of worker {victim.worker} is {victim.place.parent}"
         for status in scene.statuses(self._tasks(scene)):
             start = scene.reader.bounds(status.task.journal).start
@@ -54,7 +54,7 @@ class ReplayFromCheckpoint(Drill):
         yield "each task can be restored without the live state"
 
     def plan(self, scene: Scene) -> Plan:
-        victim = scene.victim()
+        victim = scene.local_victim()
         tasks = self._tasks(scene)
         return Plan(
             f"{len(tasks)} tasks of worker {victim.worker}",
@@ -67,7 +67,7 @@ class ReplayFromCheckpoint(Drill):
     def perform(self, run: Run, plan: Plan) -> None:
         del plan
         scene = run.scene
-        stores = RocksStores(scene.victim().place.parent, _CACHE_BYTES)
+        stores = RocksStores(scene.local_victim().place.parent, _CACHE_BYTES)
         environment = build_environment(DeclaredApp(scene.app), scene.settings)
         try:
             for task in self._tasks(scene):
@@ -85,7 +85,7 @@ class ReplayFromCheckpoint(Drill):
     def _tasks(scene: Scene) -> list[TaskId]:
         chosen = scene.options.task
         live = [status.task for status in scene.sample.status.tasks if not status.database]
-        mine = [task for task in scene.tasks_of(scene.victim().worker) if task in live]
+        mine = [task for task in scene.tasks_of(scene.local_victim().worker) if task in live]
         return [task for task in mine if chosen is None or task.partition == chosen]
 
     @staticmethod

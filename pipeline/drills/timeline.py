@@ -18,10 +18,9 @@ import msgspec
 
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
-from pipeline.drills.drill import Run
+from pipeline.drills.drill import Run, WorkerTarget
 from pipeline.drills.observation import short
 from pipeline.drills.report import TaskTimeline
-from pipeline.drills.workers import LocalWorker
 
 __all__ = ["LogMarks", "timeline_of", "touched_tasks"]
 
@@ -33,7 +32,7 @@ class LogMarks:
     sizes: dict[Path, int] = field(default_factory=dict)
 
     @staticmethod
-    def of(workers: Sequence[LocalWorker]) -> LogMarks:
+    def of(workers: Sequence[WorkerTarget]) -> LogMarks:
         """The logs of these workers, as they are now."""
         logs = [worker.log for worker in workers if worker.log is not None]
         return LogMarks({log: log.stat().st_size for log in logs})

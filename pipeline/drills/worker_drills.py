@@ -7,8 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.core.journal_format import EntryKind
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene
-from pipeline.drills.intent import ContinueProcess, MoveBack, StartWorker
+from pipeline.drills.containers import ContainerWorker, move_in_volume
+from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, WorkerTarget
+from pipeline.drills.intent import (
+    ContinueContainer,
+    ContinueProcess,
+    MoveBack,
+    MoveBackInVolume,
+    StartContainer,
+    StartWorker,
+)
 from pipeline.drills.workers import LocalWorker
 
 __all__ = ["FreezeWorker", "KillWorker", "LoseDisk", "restart_step"]
@@ -17,8 +25,10 @@ _EFFECT_S = 10.0
 FREEZE_S = 25.0
 
 
-def restart_step(run: Run, worker: LocalWorker) -> StartWorker:
+def restart_step(run: Run, worker: WorkerTarget) -> StartWorker | StartContainer:
     """The step that starts a worker as it runs now."""
+    if isinstance(worker, ContainerWorker):
+        return StartContainer(worker.worker, worker.process)
     log = worker.log if worker.log is not None else _log_of(run, worker.worker)
     return StartWorker(
         worker.worker,
@@ -30,19 +40,28 @@ def restart_step(run: Run, worker: LocalWorker) -> StartWorker:
     )
 
 
+def continue_step(worker: WorkerTarget) -> ContinueProcess | ContinueContainer:
+    """The step that continues a worker which was stopped."""
+    if isinstance(worker, ContainerWorker):
+        return ContinueContainer(worker.worker, worker.process)
+    return ContinueProcess(worker.worker, worker.process)
+
+
 def _log_of(run: Run, worker: str) -> Path:
     """The log of a worker that the drill starts, and whose own log is not a file."""
     return run.scene.settings.drills.directory.absolute() / f"worker-{worker}.log"
 
 
-def check_restartable(worker: LocalWorker) -> str:
+def check_restartable(worker: WorkerTarget) -> str:
     """Return the precondition in words. Raises RefusedDrillError if the driller could not start the worker again."""
     if worker.supervised:
         return f"a supervisor restarts worker {worker.worker}"
+    if isinstance(worker, ContainerWorker):
+        return f"{worker.process.engine} can start {worker.process.label} of worker {worker.worker} again"
     if not worker.command or not worker.directory.is_dir():
         raise RefusedDrillError(
             "command-unknown",
-            f"the command of worker {worker.worker} (process {worker.process.pid}) is not known",
+            f"the command of worker {worker.worker} ({worker.process.label}) is not known",
             hint="start the worker as pipeline worker MODULE:APP",
         )
     return f"the command of worker {worker.worker} is known: {' '.join(worker.command)}"
@@ -73,8 +92,8 @@ class KillWorker(Drill):
         )
         who = "it is restarted" if alone else "the other workers take over"
         return Plan(
-            f"worker {victim.worker}, process {victim.process.pid}",
-            [f"SIGKILL to process {victim.process.pid}"],
+            f"worker {victim.worker}, {victim.process.label}",
+            [f"SIGKILL to {victim.process.label}"],
             f"{len(tasks)} tasks stop until {who}",
             tasks,
             predicted_s,
@@ -85,17 +104,17 @@ class KillWorker(Drill):
         restart = restart_step(run, victim)
         if not victim.supervised:
             run.will_undo(restart)
-        run.act(f"SIGKILL to worker {victim.worker}, process {victim.process.pid}")
+        run.act(f"SIGKILL to worker {victim.worker}, {victim.process.label}")
         victim.process.send(signal.SIGKILL)
         run.wait(lambda: not victim.process.alive, "the end of the process", _EFFECT_S)
-        run.proves(f"process {victim.process.pid} has ended")
+        run.proves(f"{victim.process.label} has ended")
         if self._alone(run.scene, victim) and not victim.supervised:
             run.act(f"start worker {victim.worker}", fault=False)
             restart.undo(run.clock)
         run.wait_until_committed(plan.tasks, acquired=True)
 
     @staticmethod
-    def _alone(scene: Scene, victim: LocalWorker) -> bool:
+    def _alone(scene: Scene, victim: WorkerTarget) -> bool:
         """Whether the tasks continue only when the worker is started again."""
         return victim.supervised or len(scene.sample.status.workers) < 2
 
@@ -113,6 +132,12 @@ class LoseDisk(Drill):
     def check(self, scene: Scene) -> Iterator[str]:
         victim = scene.victim()
         yield check_restartable(victim)
+        if isinstance(victim, ContainerWorker) and not victim.volume:
+            raise RefusedDrillError(
+                "no-volume",
+                f"{victim.place} of {victim.process.label} is not below a volume",
+                hint=f"mount a volume at {victim.place.parent}, or higher",
+            )
         truncated = [
             status.task
             for status in scene.statuses(scene.tasks_of(victim.worker))
@@ -130,9 +155,9 @@ class LoseDisk(Drill):
         victim = scene.victim()
         tasks = scene.tasks_of(victim.worker)
         return Plan(
-            f"worker {victim.worker}, process {victim.process.pid}, {victim.place}",
+            f"worker {victim.worker}, {victim.process.label}, {victim.place}",
             [
-                f"SIGKILL to process {victim.process.pid}",
+                f"SIGKILL to {victim.process.label}",
                 f"move {victim.place} away",
                 f"start worker {victim.worker} with an empty state directory",
             ],
@@ -144,26 +169,44 @@ class LoseDisk(Drill):
     def perform(self, run: Run, plan: Plan) -> None:
         victim = run.scene.victim()
         restart = restart_step(run, victim)
-        aside = victim.place.with_name(f"{victim.place.name}.drill-{run.clock.wall_ms()}")
-        # Undone in reverse: the directory is back, then the process continues or is started.
-        if not victim.supervised:
-            run.will_undo(restart)
-        run.will_undo(ContinueProcess(victim.worker, victim.process))
-        run.will_undo(MoveBack(str(aside), str(victim.place)))
-        # It is stopped first: a running worker would see its files disappear, and a supervisor could be faster.
-        victim.process.send(signal.SIGSTOP)
-        run.wait(lambda: victim.process.stopped, "the stop of the process", _EFFECT_S)
-        run.act(
-            f"move {victim.place} away, and SIGKILL to worker {victim.worker}, process {victim.process.pid}"
-        )
-        victim.place.rename(aside)
-        victim.process.send(signal.SIGKILL)
+        if isinstance(victim, ContainerWorker):
+            self._lose_volume(run, victim)
+        else:
+            self._lose_directory(run, victim)
         run.wait(lambda: not victim.process.alive, "the end of the process", _EFFECT_S)
-        run.proves(f"process {victim.process.pid} has ended, and {victim.place} does not exist")
+        run.proves(f"{victim.process.label} has ended, and {victim.place} does not exist")
         if not victim.supervised:
             run.act(f"start worker {victim.worker} with an empty state directory", fault=False)
             restart.undo(run.clock)
         run.wait_until_committed(plan.tasks, acquired=True)
+
+    @staticmethod
+    def _lose_volume(run: Run, victim: ContainerWorker) -> None:
+        aside = victim.place.with_name(f"{victim.place.name}.drill-{run.clock.wall_ms()}")
+        source, target = str(aside), str(victim.place)
+        run.will_undo(restart_step(run, victim))
+        run.will_undo(MoveBackInVolume(victim.process, victim.image, victim.user, source, target))
+        # It is killed first: the engine does not start it again, and cannot kill a paused container.
+        run.act(f"SIGKILL to worker {victim.worker}, {victim.process.label}")
+        victim.process.send(signal.SIGKILL)
+        run.wait(lambda: not victim.process.alive, "the end of the container", _EFFECT_S)
+        run.act(f"move {victim.place} in its volume away")
+        move_in_volume(victim, victim.place, aside)
+
+    @staticmethod
+    def _lose_directory(run: Run, victim: LocalWorker) -> None:
+        aside = victim.place.with_name(f"{victim.place.name}.drill-{run.clock.wall_ms()}")
+        # Undone in reverse: the directory is back, then the process continues or is started.
+        if not victim.supervised:
+            run.will_undo(restart_step(run, victim))
+        run.will_undo(continue_step(victim))
+        run.will_undo(MoveBack(str(aside), str(victim.place)))
+        # It is stopped first: a running worker would see its files disappear, and a supervisor could be faster.
+        victim.process.send(signal.SIGSTOP)
+        run.wait(lambda: victim.process.stopped, "the stop of the process", _EFFECT_S)
+        run.act(f"move {victim.place} away, and SIGKILL to worker {victim.worker}, {victim.process.label}")
+        victim.place.rename(aside)
+        victim.process.send(signal.SIGKILL)
 
 
 class FreezeWorker(Drill):
@@ -186,9 +229,9 @@ class FreezeWorker(Drill):
         tasks = scene.tasks_of(victim.worker)
         seconds = scene.options.seconds or FREEZE_S
         return Plan(
-            f"worker {victim.worker}, process {victim.process.pid}",
+            f"worker {victim.worker}, {victim.process.label}",
             [
-                f"SIGSTOP to process {victim.process.pid}",
+                f"SIGSTOP to {victim.process.label}",
                 f"SIGCONT after at least {seconds:.0f} s, when other workers have its tasks",
             ],
             f"{len(tasks)} tasks stop until other workers take over",
@@ -198,15 +241,16 @@ class FreezeWorker(Drill):
 
     def perform(self, run: Run, plan: Plan) -> None:
         victim = run.scene.victim()
-        run.will_undo(ContinueProcess(victim.worker, victim.process))
-        run.act(f"SIGSTOP to worker {victim.worker}, process {victim.process.pid}")
+        run.will_undo(continue_step(victim))
+        run.act(f"SIGSTOP to worker {victim.worker}, {victim.process.label}")
         victim.process.send(signal.SIGSTOP)
         run.wait(lambda: victim.process.stopped, "the stop of the process", _EFFECT_S)
-        run.proves(f"process {victim.process.pid} is in state T")
+        state = "is paused" if isinstance(victim, ContainerWorker) else "is in state T"
+        run.proves(f"{victim.process.label} {state}")
         began_s = run.clock.monotonic_s()
         run.wait_until_committed(plan.tasks, acquired=True)
         run.pause(max(0.0, (run.scene.options.seconds or FREEZE_S) - (run.clock.monotonic_s() - began_s)))
-        run.act(f"SIGCONT to worker {victim.worker}, process {victim.process.pid}", fault=False)
+        run.act(f"SIGCONT to worker {victim.worker}, {victim.process.label}", fault=False)
         resumed_ms = run.clock.wall_ms()
         victim.process.send(signal.SIGCONT)
         run.pause(3.0)  # in which it would write, if it was not fenced

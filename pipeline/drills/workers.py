@@ -35,6 +35,11 @@ class Process(msgspec.Struct, frozen=True):
     started: int
 
     @property
+    def label(self) -> str:
+        """What it is called in reports."""
+        return f"process {self.pid}"
+
+    @property
     def alive(self) -> bool:
         """Whether it still runs. A zombie does not."""
         state, started = _stat(self.pid)

@@ -28,11 +28,12 @@ from pipeline.ports import Ending
 from pipeline.rocksdb.errors import disk_hint, why
 from pipeline.rocksdb.forks import Held, in_children
 
-__all__ = ["FATAL_SIGNALS", "CrashFiles", "process_in"]
+__all__ = ["FATAL_SIGNALS", "NOTE", "CrashFiles", "process_in", "process_in_note"]
 
 FATAL_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
 
 _DIRECTORY = ".crashes"
+NOTE = f"{_DIRECTORY}/note"  # below `<state_dir>/<app>`
 _NOTE_BYTES = 4096
 _TRACE_BYTES = 64 * 1024
 _VERSION = 1
@@ -48,9 +49,13 @@ _NOTHING = b"\0\0"
 def process_in(directory: Path) -> str | None:
     """The name of the process that runs, or ran last, in `<state_dir>/<app>`; None if it cannot be read."""
     try:
-        note = (directory / _DIRECTORY / "note").read_bytes()
+        return process_in_note((directory / NOTE).read_bytes())
     except OSError:
         return None
+
+
+def process_in_note(note: bytes) -> str | None:
+    """The name of the process in the content of the file `NOTE`; None if it cannot be understood."""
     if len(note) != _NOTE_BYTES:
         return None
     version, _, _, length, name = _HEAD.unpack_from(note)

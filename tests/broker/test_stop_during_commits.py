@@ -23,7 +23,7 @@ _ANSWER_S = 30.0
 
 
 class _Committer(threading.Thread):
-    """Commits one record after the other, until the broker does not answer. `confirmed`: the commits that succeeded."""
+    """Commits one record after the other until it is stopped. `confirmed`: the commits that succeeded."""
 
     def __init__(self, servers: str, topic: str, partition: int) -> None:
         super().__init__(daemon=True)
@@ -35,16 +35,17 @@ class _Committer(threading.Thread):
         self.topic = topic
         self.partition = partition
         self.confirmed: list[str] = []
+        self.stopping = threading.Event()
 
     def run(self) -> None:
         producer = Producer({**self.settings, "log_level": 0})
         try:
             producer.init_transactions(_ANSWER_S)
-            while True:
+            while not self.stopping.is_set():
                 value = f"{self.partition}-{len(self.confirmed)}"
                 producer.begin_transaction()
                 producer.produce(self.topic, value, partition=self.partition)
-                producer.commit_transaction(3)
+                producer.commit_transaction(_ANSWER_S)
                 self.confirmed.append(value)
         except KafkaException:
             producer.purge()
@@ -72,13 +73,15 @@ def _lost(directory: Path, topic: str, settings: Mapping[str, str]) -> set[str]:
         wait_until(
             lambda: sum(len(committer.confirmed) for committer in committers) >= COMMITS,
             lambda: "too few commits",
-            120.0,
+            300.0,
         )
-        kafka.stop()
         for committer in committers:
-            committer.join(_ANSWER_S)
-            assert not committer.is_alive()
+            committer.stopping.set()  # a commit that is in progress may be completed after the start
+        kafka.stop()
         kafka.start()
+        for committer in committers:
+            committer.join(3 * _ANSWER_S)
+            assert not committer.is_alive()
         for committer in committers:
             committer.abort_once()
         confirmed = {value for committer in committers for value in committer.confirmed}
@@ -95,7 +98,8 @@ def _read(servers: str, topic: str) -> set[str]:
         }
     )
     consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(PARTITIONS)])
-    found, ended = set(), set()
+    found: set[str] = set()
+    ended: set[int | None] = set()
     try:
         while len(ended) < PARTITIONS:
             message = consumer.poll(_ANSWER_S)

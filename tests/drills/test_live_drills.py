@@ -45,6 +45,18 @@ def test_kill_worker_holds_and_its_timeline_has_every_stage(live: LiveApp) -> No
     live.finish()
 
 
+def test_a_supervised_worker_is_started_by_its_supervisor(live: LiveApp) -> None:
+    """A second process of the driller would displace the one that the supervisor starts."""
+    live.fleet.start("s", supervised=True)
+    live.fleet.wait_for_rest()
+    report = _held(live, "kill-worker", "--worker", "s-1")
+    assert "a supervisor restarts worker s-1" in report.preconditions
+    assert not report.restored
+    assert {each.after for each in report.timeline if each.predicted} == {"s-1"}
+    assert report.recovery.predicted_s < 10  # no task waits for Kafka's session time-out
+    live.finish()
+
+
 def test_worker_drills_hold_one_after_the_other(live: LiveApp) -> None:
     """A drill must leave the app as it was, so that the next one can begin."""
     lost = _held(live, "lose-disk", "--worker", "b")

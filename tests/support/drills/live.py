@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,13 @@ import msgspec
 
 from pipeline.drills.intent import Intent, IntentFile
 from pipeline.drills.report import Report
+from pipeline.drills.reports import Reports
 from pipeline.drills.workers import holder_of
 from tests.support.kafka.fleet_harness import FleetBench
 from tests.support.kafka.harness import Workbench
 from tests.support.pages import ROOT
 from tests.support.waiting import wait_until
+from tools.drill_index import KEEP_REPORTS
 
 __all__ = ["LiveApp"]
 
@@ -129,6 +132,7 @@ class LiveApp:
     def close(self) -> None:
         """End the workers, also those that drills have started: they hold locks of the test's state directories."""
         self._stop_sending()
+        self._keep_reports()
         for place in (*(self.directory / "disks").glob("*/*"), *self.drills.glob("state-*/*")):
             process = holder_of(place)
             if process is not None:
@@ -138,6 +142,15 @@ class LiveApp:
         self.bench.close()
         for name in ("PIPELINE_CHECKPOINT_STORE", "PIPELINE_CHECKPOINT_INTERVAL_S", "SUMS_LETTERS"):
             os.environ.pop(name, None)
+
+    def _keep_reports(self) -> None:
+        """Copy the reports to where `make drills` lists them."""
+        kept = os.environ.get(KEEP_REPORTS)
+        if kept:
+            target = Reports(Path(kept)).directory
+            target.mkdir(parents=True, exist_ok=True)
+            for report in Reports(self.drills).directory.glob("*.json"):
+                shutil.copy(report, target)
 
     def _stop_sending(self) -> None:
         self._ended.set()

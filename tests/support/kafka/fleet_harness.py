@@ -67,8 +67,13 @@ class FleetBench:
         self._disks: dict[str, str] = {}
         self.package: Path | None = None  # the directory of the package that the workers run; None: this one
 
-    def start(self, worker: str, *, empty_disk: bool = False, state: str | None = None) -> Process:
-        """Start a process. `state`: the name of its disk; by default the worker's own."""
+    def start(
+        self, worker: str, *, empty_disk: bool = False, state: str | None = None, supervised: bool = False
+    ) -> Process:
+        """Start a process. `state`: the name of its disk; by default the worker's own.
+
+        `supervised`: it is a supervisor with one worker, whose id has the suffix -1.
+        """
         disk = state or (f"{worker}-{len(self.processes)}" if empty_disk else self._disk_of(worker))
         log = self._directory / f"{worker}-{len(self.processes)}.log"
         with log.open("ab") as file:
@@ -77,6 +82,7 @@ class FleetBench:
                     sys.executable, "-m", "pipeline", "worker", "tests.support.kafka.sums:app",
                     "--kafka", self.bench.servers, "--worker-id", worker,
                     "--state-dir", str(self._directory / "disks" / disk), "--commit-interval-ms", "50",
+                    *(("--processes", "1") if supervised else ()),
                 ],
                 cwd=self.package,
                 env={**os.environ, "SUMS_PREFIX": self.bench.prefix, "SUMS_GROUPS": " ".join(self.bench.groups)},

@@ -1,4 +1,4 @@
-"""`pipeline runbook`: prints the runbooks that errors name, also where only the wheel is installed."""
+"""`pipeline runbook`: prints the runbooks that errors and alerts name, also where only the wheel is installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _PACKAGE = Path(__file__).parents[1]
 
 def runbook(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The name in the error, such as poison-record.")
+        str | None,
+        typer.Argument(metavar="[NAME]", help="The name in the error or the alert, such as poison-record."),
     ] = None,
 ) -> None:
     """Print a runbook: the steps that repair a problem. Errors name runbooks, such as runbooks/poison-record.md.
@@ -32,7 +33,8 @@ def runbook(
         for stem, path in pages.items():
             typer.echo(f"{stem:<{width}}  {_title(path)}")
         return
-    page = pages.get(name.removeprefix("runbooks/").removesuffix(".md"))
+    # Errors name a file, alerts a page of the site: runbooks/NAME.md, runbooks/NAME/ or https://.../runbooks/NAME/.
+    page = pages.get(name.rstrip("/").rpartition("/")[2].removesuffix(".md"))
     if page is None:
         raise InputError(
             f"there is no runbook {name!r}{did_you_mean(name, pages)}",

@@ -24,9 +24,15 @@ def test_every_runbook_is_listed_with_its_title(pipeline: Run) -> None:
     assert dict(re.split(r"  +", line, maxsplit=1) for line in lines) == titles
 
 
-@pytest.mark.parametrize("name", ["poison-record", "poison-record.md", "runbooks/poison-record.md"])
-def test_a_runbook_is_printed_by_the_name_that_errors_give(pipeline: Run, name: str) -> None:
-    """It is copied from a log; without a terminal the page is as it was written."""
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("poison-record", "poison-record.md", "runbooks/poison-record.md"),
+        *("runbooks/poison-record/", "https://docs.example.org/pipeline/runbooks/poison-record/"),
+    ],
+)
+def test_a_runbook_is_printed_by_the_name_in_errors_and_alerts(pipeline: Run, name: str) -> None:
+    """It is copied from a log or a page; without a terminal the page is as it was written."""
     assert pipeline("runbook", name, code=0).stdout == PAGES["poison-record"].read_text()
 
 

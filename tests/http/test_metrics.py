@@ -90,7 +90,7 @@ def test_records_are_counted_by_their_outcome() -> None:
     assert found.value("pipeline_retries_total") == len(shop.calls) - 8
 
 
-def test_open_dead_letters_are_those_that_nobody_has_replayed() -> None:
+def test_open_dead_letters_are_those_without_a_replay() -> None:
     """An alert on them must end when the last one is replayed or discarded."""
     shop = Shop()
     shop.driver.run()

@@ -26,7 +26,7 @@ _HELP_WIDTH = 84
 _LISTED_FOLDERS = {
     "runbooks": (
         "Runbooks",
-        "A page for each error that needs one. `pipeline runbook NAME` prints the same page.",
+        "A page for each cause of a failed drill, an alert or an error. `pipeline runbook NAME` prints the same page.",
     ),
     "decisions": (
         "Decisions",

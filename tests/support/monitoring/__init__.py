@@ -1,0 +1,1 @@
+"""Debian's Prometheus, and an app that it scrapes."""

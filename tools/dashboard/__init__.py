@@ -1,0 +1,1 @@
+"""The Grafana dashboard, deploy/grafana/dashboard.json: `python -m tools.dashboard` writes it."""

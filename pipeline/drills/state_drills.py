@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +15,16 @@ from pipeline.core.position import decode_position
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
 from pipeline.drills.observation import short
 from pipeline.drills.report import Effect
-from pipeline.ops.history.past_states import AtEntry, PastState, restore_at, state_hash
+from pipeline.drills.row_differences import RowDifference, different_rows, table_of
+from pipeline.ops.history.past_states import (
+    AtEntry,
+    EntryNotWrittenError,
+    PastState,
+    restore_at,
+    state_hash,
+)
+from pipeline.ops.history.row_changes import row_history
+from pipeline.ports import Deadline
 from pipeline.processes.wiring import build_environment
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.rocksdb.store import RocksView
@@ -23,6 +33,9 @@ from pipeline.runtime.environment import Environment
 __all__ = ["ReplayFromCheckpoint"]
 
 _CACHE_BYTES = 8 << 20
+_VISIBLE_S = 30.0  # until a broker shows an entry that a worker has applied
+_POLL_S = 0.5
+_SHOWN = 3  # rows that differ, per task
 
 
 class _LiveState(NamedTuple):
@@ -91,7 +104,7 @@ class ReplayFromCheckpoint(Drill):
     @staticmethod
     def _compare(run: Run, live: _LiveState, environment: Environment, scratch: Path) -> None:
         with closing(live.view):
-            past = restore_at(live.task, AtEntry(live.seq), environment, RocksStores(scratch, _CACHE_BYTES))
+            past = _restored(run, live, environment, scratch)
             with closing(past.store):
                 now, then = state_hash(live.view), state_hash(past.store)
                 run.compared += 1
@@ -103,7 +116,7 @@ class ReplayFromCheckpoint(Drill):
                     f"hash {then}, live {now}, {verdict}"
                 )
                 if now != then:
-                    run.effects.append(_difference(live, past))
+                    run.effects += _differences(live, past, environment)
 
 
 def _live(task: TaskId, stores: RocksStores) -> _LiveState:
@@ -115,23 +128,45 @@ def _live(task: TaskId, stores: RocksStores) -> _LiveState:
     return _LiveState(task, decode_position(data, str(task)).seq, view)
 
 
-def _difference(live: _LiveState, past: PastState) -> Effect:
-    """The first key whose rows differ."""
-    now, then = iter(live.view.scan(b"")), iter(past.store.scan(b""))
+def _restored(run: Run, live: _LiveState, environment: Environment, scratch: Path) -> PastState:
+    """Restore the state at the entry of the live state. A broker may show an entry after its worker has applied it."""
+    deadline = Deadline(run.clock, _VISIBLE_S, _POLL_S)
     while True:
-        ours, theirs = next(now, None), next(then, None)
-        if ours == theirs and ours is not None:
-            continue
-        keys = [row[0] for row in (ours, theirs) if row is not None]
-        key = min(keys) if keys else b""
-        table, rest = key[:4].hex(), key[4:]
-        values = [row[1][:60] if row is not None and row[0] == key else None for row in (ours, theirs)]
-        return Effect(
+        try:
+            return restore_at(live.task, AtEntry(live.seq), environment, RocksStores(scratch, _CACHE_BYTES))
+        except EntryNotWrittenError:
+            if not deadline.pause():
+                raise
+
+
+def _differences(live: _LiveState, past: PastState, environment: Environment) -> Iterator[Effect]:
+    """The first rows that differ, each with the input offset at which its last write begins."""
+    tables = past.applied.identity.tables
+    found = different_rows(live.view.scan(b""), past.store.scan(b""))
+    shown = list(islice(found, _SHOWN))
+    more = sum(1 for _ in found)
+    for number, row in enumerate(shown, 1):
+        topic, offset, origin = _last_write(live, row, tables, environment)
+        rest = f"; and {more} more rows of this task" if more and number == len(shown) else ""
+        yield Effect(
             kind="state",
             task=short(live.task),
-            topic="",
-            offset=None,
+            topic=topic,
+            offset=offset,
             journal_offset=past.entry.offset,
-            text=f"the first row that differs has key {rest!r} in the table with id {table}: live {values[0]!r}, "
-            f"replayed {values[1]!r}",
+            text=f"{row.describe(tables)}; {origin}{rest}",
         )
+
+
+def _last_write(
+    live: _LiveState, row: RowDifference, tables: Iterable[str], environment: Environment
+) -> tuple[str, int | None, str]:
+    """(input topic, first offset, words) of the last entry up to the live state's that wrote the row."""
+    history = row_history(live.task, table_of(row.key, tables), row.key, environment)
+    changes = [change for change in history.changes if change.entry.entry.seq <= live.seq]
+    if not changes:
+        return "", None, "no entry of the journal wrote it, so its value is from the checkpoint"
+    entry = changes[-1].entry.entry
+    for topic, (first, end) in changes[-1].inputs.items():
+        return topic, first, f"entry {entry.seq} wrote it last, from {topic} offsets {first} to {end - 1}"
+    return "", None, f"entry {entry.seq} wrote it last"

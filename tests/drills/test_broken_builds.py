@@ -143,5 +143,8 @@ def test_a_row_that_differs_from_the_replay_is_named(build: Build) -> None:
     report = app.report()
     assert report.recovery_point.states_equal < report.recovery_point.states_compared
     (effect, *_) = [each for each in report.recovery_point.effects if each.kind == "state"]
-    assert "the first row that differs has key b'key-" in effect.text
+    assert effect.text.startswith("table totals, key key-")
+    assert effect.topic == f"{app.name}-amounts"
+    assert effect.offset is not None
+    assert f"wrote it last, from {effect.topic} offsets {effect.offset} to" in effect.text
     assert effect.text in said

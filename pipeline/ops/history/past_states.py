@@ -37,6 +37,7 @@ from pipeline.runtime.restore_progress import RestoreProgress
 __all__ = [
     "AtEntry",
     "AtTime",
+    "EntryNotWrittenError",
     "Moment",
     "PastState",
     "journal_end",
@@ -49,6 +50,10 @@ T = TypeVar("T")
 
 PAUSES_S = (0.1, 0.5, 1.0, 2.0)  # before the next attempt, if truncation or a stale leader ended one
 _HASH_BYTES = 16
+
+
+class EntryNotWrittenError(InputError):
+    """The journal has no such entry yet, according to the brokers that answered."""
 
 
 class ScannedState(Protocol):
@@ -224,7 +229,7 @@ def _restore(task: TaskId, at: Moment, environment: Environment, reader: Journal
         progress.replaying(end - chosen.plan.offset)
         applied, last, replayed = apply_entries(task, entries, chosen, environment, progress)  # 4
         if isinstance(at, AtEntry) and applied.seq < at.seq:
-            raise InputError(
+            raise EntryNotWrittenError(
                 f"task {task} has no entry {at.seq:,} yet", hint=f"its last entry is {applied.seq:,}"
             )
     except BaseException:

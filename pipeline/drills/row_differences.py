@@ -1,0 +1,72 @@
+"""Compares the rows of two states of a task: `different_rows`, and names what differs.
+
+Both states are scanned in the order of their keys, so the comparison needs no memory for them. A key begins with the
+prefix of its table; the prefix of the ids that drop duplicates begins with a zero byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from pipeline.api.table import table_prefix
+
+__all__ = ["RowDifference", "different_rows", "readable", "table_of"]
+
+_PREFIX_BYTES = 4
+_SHOWN_BYTES = 120
+
+Row = tuple[bytes, bytes]
+
+
+class RowDifference(NamedTuple):
+    """A row that two states do not share. `live`, `replayed`: the value; None if the state has no such row."""
+
+    key: bytes
+    live: bytes | None
+    replayed: bytes | None
+
+    def describe(self, tables: Iterable[str]) -> str:
+        """Table, key and both values, in words."""
+        table, key = table_of(self.key, tables), readable(self.key[_PREFIX_BYTES:])
+        return f"table {table}, key {key}: live {readable(self.live)}, replayed {readable(self.replayed)}"
+
+
+def different_rows(live: Iterable[Row], replayed: Iterable[Row]) -> Iterator[RowDifference]:
+    """The rows that differ, in the order of their keys. Both states yield their rows in this order."""
+    ours, theirs = iter(live), iter(replayed)
+    mine, other = next(ours, None), next(theirs, None)
+    while mine is not None or other is not None:
+        if mine == other:
+            mine, other = next(ours, None), next(theirs, None)
+        elif other is None or (mine is not None and mine[0] < other[0]):
+            assert mine is not None  # noqa: S101 - one of the two is left
+            yield RowDifference(mine[0], mine[1], None)
+            mine = next(ours, None)
+        elif mine is None or other[0] < mine[0]:
+            yield RowDifference(other[0], None, other[1])
+            other = next(theirs, None)
+        else:
+            yield RowDifference(mine[0], mine[1], other[1])
+            mine, other = next(ours, None), next(theirs, None)
+
+
+def table_of(key: bytes, tables: Iterable[str]) -> str:
+    """The name of the table that a full key belongs to."""
+    prefix = key[:_PREFIX_BYTES]
+    if prefix[:1] == b"\0":
+        return "of ids that drop duplicates"
+    return next((name for name in tables if table_prefix(name) == prefix), f"with the prefix {prefix.hex()}")
+
+
+def readable(data: bytes | None) -> str:
+    """Bytes as text, if they are text; `no row` for None."""
+    if data is None:
+        return "no row"
+    cut = data[:_SHOWN_BYTES]
+    more = "..." if len(data) > len(cut) else ""
+    try:
+        text = cut.decode()
+    except UnicodeDecodeError:
+        return repr(cut) + more
+    return (text if text.isprintable() and text else repr(text)) + more

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tests.support.kafka.wire import read_frame, send_frame
+from pipeline.broker.wire import read_frame, send_frame
 from tests.support.waiting import wait_until
 
 __all__ = ["RawRecord", "write_raw"]

@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.support.kafka.wire import Address, Api, Request, error_code, read_frame, readdressed, send_frame
+from pipeline.broker.wire import Address, Request, read_frame, readdressed, send_frame
+from tests.support.kafka.wire import Api, error_code, matches
 
 __all__ = ["Api", "Exchange", "Fault", "Proxy"]
 
@@ -82,7 +83,7 @@ class Fault:
     def takes(self, exchange: Exchange) -> bool:
         """Whether the fault applies to this request. Called under the proxy's lock."""
         request = exchange.request
-        if self.fired or not request.matches(self._api, self._containing):
+        if self.fired or not matches(request, self._api, self._containing):
             return False
         self._left -= 1
         if self._left == 0:
@@ -119,7 +120,7 @@ class Proxy:
             return [
                 exchange
                 for exchange in self.exchanges
-                if exchange.answer is not None and exchange.request.matches(api, containing)
+                if exchange.answer is not None and matches(exchange.request, api, containing)
             ]
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:

@@ -1,33 +1,15 @@
-"""The parts of Kafka's wire format that the proxy needs: request headers, and some fields of some answers.
-
-A frame is a request or an answer without its length prefix. The format is that of the protocol guide
-(kafka.apache.org/protocol). In newer ("flexible") versions of each API, lengths are varints and structures end with
-tagged fields.
-"""
+"""The parts of Kafka's wire format that only tests need: error codes of answers, and a few requests."""
 
 from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 
-__all__ = [
-    "Address",
-    "Api",
-    "Request",
-    "allows_creation",
-    "coordinator_of",
-    "error_code",
-    "read_frame",
-    "readdressed",
-    "send_frame",
-]
+from pipeline.broker.wire import Reader, Request, read_frame, send_frame
 
-Address = tuple[str, int]
-# The start and the end of an address in an answer, and the address.
-Place = tuple[int, int, Address]
+__all__ = ["Api", "allows_creation", "coordinator_of", "error_code", "matches"]
 
 
 class Api(IntEnum):
@@ -42,7 +24,7 @@ class Api(IntEnum):
     END_TXN = 26
 
 
-_FLEXIBLE_FROM = {
+_FLEXIBLE_FROM: Mapping[int, int] = {
     Api.PRODUCE: 9,
     Api.METADATA: 9,
     Api.FIND_COORDINATOR: 3,
@@ -54,45 +36,19 @@ _TRANSACTION = 1  # the kind of coordinator
 _TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request as the client sent it."""
-
-    api: int
-    version: int
-    correlation: int
-    frame: bytes
-
-    @classmethod
-    def of(cls, frame: bytes) -> Request:
-        """Read the header."""
-        api, version, correlation = struct.unpack_from(">hhi", frame)
-        return cls(api, version, correlation, frame)
-
-    def matches(self, api: Api, containing: Iterable[bytes]) -> bool:
-        """Whether it is of this kind and contains all of these names of topics and transactional ids."""
-        return self.api == api and all(name in self.frame for name in containing)
-
-    @property
-    def flexible(self) -> bool:
-        """Whether the answer is in the newer format."""
-        return self.api in _FLEXIBLE_FROM and self.version >= _FLEXIBLE_FROM[Api(self.api)]
+def matches(request: Request, api: Api, containing: Iterable[bytes]) -> bool:
+    """Whether it is of this kind and contains all of these names of topics and transactional ids."""
+    return request.api == api and all(name in request.frame for name in containing)
 
 
-def read_frame(connection: socket.socket) -> bytes | None:
-    """The next frame; None at the end of the connection."""
-    size = _read(connection, 4)
-    return None if size is None else _read(connection, int.from_bytes(size))
-
-
-def send_frame(connection: socket.socket, frame: bytes) -> None:
-    """Send one frame."""
-    connection.sendall(struct.pack(">i", len(frame)) + frame)
+def _reader(request: Request, answer: bytes) -> Reader:
+    first = _FLEXIBLE_FROM.get(request.api)
+    return Reader(answer, flexible=first is not None and request.version >= first)
 
 
 def error_code(request: Request, answer: bytes) -> int:
     """The error code of an answer; that of the first partition if each has its own."""
-    reader = _Reader(answer, flexible=request.flexible)
+    reader = _reader(request, answer)
     reader.header()
     if request.api == Api.PRODUCE:
         return _first_partition(reader)
@@ -115,7 +71,7 @@ def coordinator_of(servers: str, transactional_id: str) -> int:
                 answer = read_frame(connection)
         except OSError:
             continue
-        reader = _Reader(answer or b"", flexible=False)
+        reader = Reader(answer or b"", flexible=False)
         if answer is not None and error_code(Request.of(frame), answer) == 0:
             reader.header()
             reader.skip(6)  # throttle time, error
@@ -130,135 +86,9 @@ def allows_creation(metadata: Request) -> bool:
     return metadata.frame[-3] != 0  # followed by: whether to include permissions, and no tagged fields
 
 
-def readdressed(request: Request, answer: bytes, address_of: Callable[[Address], Address]) -> bytes:
-    """The answer with every broker's address replaced by that of `address_of`."""
-    if request.api == Api.METADATA:
-        find = _metadata_places
-    elif request.api == Api.FIND_COORDINATOR:
-        find = _coordinator_places
-    else:
-        return answer
-    reader = _Reader(answer, flexible=request.flexible)
-    reader.header()
-    parts, at = [], 0
-    for start, end, address in find(reader, request.version):
-        if address[1] > 0:  # without a coordinator there is no address
-            parts += [answer[at:start], reader.encoded(address_of(address))]
-            at = end
-    return b"".join([*parts, answer[at:]])
-
-
-class _Reader:
-    """Reads the fields of an answer one after the other."""
-
-    def __init__(self, frame: bytes, *, flexible: bool) -> None:
-        self._frame = frame
-        self._flexible = flexible
-        self._at = 0
-
-    def skip(self, size: int) -> None:
-        self._at += size
-
-    def header(self) -> None:
-        self.skip(4)  # correlation id
-        self.tags()
-
-    def int16(self) -> int:
-        return int(self._number(">h", 2))
-
-    def int32(self) -> int:
-        return int(self._number(">i", 4))
-
-    def string(self) -> str:
-        """A string; null is returned as empty."""
-        size = self._varint() - 1 if self._flexible else self.int16()
-        self._at += max(size, 0)
-        return self._frame[self._at - max(size, 0) : self._at].decode()
-
-    def count(self) -> int:
-        """The length of an array, which follows."""
-        return self._varint() - 1 if self._flexible else self.int32()
-
-    def tags(self) -> None:
-        if self._flexible:
-            for _ in range(self._varint()):
-                self._varint()
-                self.skip(self._varint())
-
-    def place(self) -> Place:
-        """A host and a port."""
-        start = self._at
-        address = self.string(), self.int32()
-        return start, self._at, address
-
-    def encoded(self, address: Address) -> bytes:
-        """A host and a port in the encoding of this frame.
-
-        Only for short hosts, whose length is one byte of a varint.
-        """
-        host = address[0].encode()
-        size = bytes([len(host) + 1]) if self._flexible else struct.pack(">h", len(host))
-        return size + host + struct.pack(">i", address[1])
-
-    def _number(self, form: str, size: int) -> int:
-        self._at += size
-        (value,) = struct.unpack_from(form, self._frame, self._at - size)
-        return int(value)
-
-    def _varint(self) -> int:
-        value, shift = 0, 0
-        while True:
-            byte = self._frame[self._at]
-            self._at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-
-def _first_partition(reader: _Reader) -> int:
+def _first_partition(reader: Reader) -> int:
     reader.count()
     reader.string()  # the topic
     reader.count()
     reader.int32()  # the partition
     return reader.int16()
-
-
-def _metadata_places(reader: _Reader, version: int) -> Iterator[Place]:
-    if version >= 3:
-        reader.int32()  # throttle time
-    for _ in range(reader.count()):
-        reader.int32()  # node id
-        yield reader.place()
-        if version >= 1:
-            reader.string()  # rack
-        reader.tags()
-
-
-def _coordinator_places(reader: _Reader, version: int) -> Iterator[Place]:
-    if version >= 1:
-        reader.int32()  # throttle time
-    if version >= 4:
-        for _ in range(reader.count()):
-            reader.string()  # key
-            reader.int32()  # node id
-            yield reader.place()
-            reader.int16()  # error
-            reader.string()  # its text
-            reader.tags()
-        return
-    reader.int16()  # error
-    if version >= 1:
-        reader.string()  # its text
-    reader.int32()  # node id
-    yield reader.place()
-
-
-def _read(connection: socket.socket, size: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < size:
-        part = connection.recv(size - len(data))
-        if not part:
-            return None
-        data += part
-    return bytes(data)

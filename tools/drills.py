@@ -1,9 +1,10 @@
 """Drills on the flights app: starts a Kafka, three workers and two loads, and runs the drills of drills.toml.
 
-Then it runs the drills that must fail: on a build in which a step of a protocol is switched off, the report must say
-`deviated` and name the effect. All reports, as JSON and HTML, and a page that lists them, are kept in the directory
-that is given. Everything it starts listens on 127.0.0.1 and ends with it. Exits 0 if every hypothesis held, and every
-drill that must fail has failed.
+First, a replay of the input with other code (`tools/changed_flights.py`) must name the row and the output that differ.
+Worker c reaches Kafka through a proxy, for network drills. After the suite, it runs the drills that must fail: on a
+build in which a step of a protocol is switched off, the report must say `deviated` and name the effect. All reports, as
+JSON and HTML, and a page that lists them, are kept in the directory that is given. Everything it starts listens on
+127.0.0.1 and ends with it. Exits 0 if every hypothesis held, and every drill that must fail has failed.
 """
 
 from __future__ import annotations
@@ -16,22 +17,28 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from examples.flights.faults import APP, LOADS, load_options
 from pipeline import PipelineError
 from pipeline.demo.processes import DemoError, Processes
 from pipeline.demo.signals import Ended, ended_by_signals
+from pipeline.drills.network_faults import ProxyPlace
+from pipeline.drills.report import Report
 from pipeline.drills.workers import holder_of
 from pipeline.ports import Deadline, SystemClock
 from pipeline.testing import LocalKafka
+from tools.changed_flights import CARRIER
 from tools.drill_index import KEEP_REPORTS, write_index
 
 NAMES = ("a", "b", "c")
+PROXIED, PROXY_PORT = "c", 29392
+CHANGED = "tools.changed_flights:app"
 RATE = 150  # records per second and topic: the loads last longer than the drills
 READY_S = 120.0
 CHECKPOINTS = 20  # of group main; 16 carriers leave some of its 12 tasks without input
@@ -102,13 +109,11 @@ def _run(console: Console, workspace: Path, reports: Path, suite: Path) -> int:
     kafka = LocalKafka(workspace / "kafka")
     kafka.start()
     try:
-        with closing(Processes(kafka.bootstrap_servers, workspace, APP, Path.cwd())) as processes:
+        with ExitStack() as stack:
+            processes = stack.enter_context(
+                closing(Processes(kafka.bootstrap_servers, workspace, APP, Path.cwd()))
+            )
             processes.command("topics", "apply")
-            for name in NAMES:
-                processes.worker(name)
-            for topic in LOADS:
-                processes.loader(topic, archive, *load_options(topic, RATE))
-            _wait_until_ready(processes)
             settings = SETTINGS.format(
                 servers=kafka.bootstrap_servers,
                 store=(workspace / "checkpoints").as_uri(),
@@ -116,8 +121,14 @@ def _run(console: Console, workspace: Path, reports: Path, suite: Path) -> int:
                 broker=kafka.data_dir,
             )
             (workspace / "pipeline.toml").write_text(settings, encoding="utf-8")
+            stack.enter_context(_proxy(workspace, reports))
+            for name in NAMES:
+                processes.worker(name, servers=f"127.0.0.1:{PROXY_PORT}" if name == PROXIED else "")
+            for topic in LOADS:
+                processes.loader(topic, archive, *load_options(topic, RATE))
+            _wait_until_ready(processes)
             try:
-                return _suite(workspace, suite)
+                return max(_changed(console, workspace, reports), _suite(workspace, suite))
             finally:
                 _end_restarted(workspace)
     finally:
@@ -140,7 +151,7 @@ def _have_checkpoints(processes: Processes) -> bool:
 
 def _suite(workspace: Path, suite: Path) -> int:
     """Run the suite as an operator would."""
-    return _pipeline(workspace, "drill", "suite", str(suite), "--yes")
+    return _pipeline(workspace, "drill", "suite", str(suite), "--app", APP, "--yes")
 
 
 def _must_fail(reports: Path) -> int:
@@ -149,6 +160,33 @@ def _must_fail(reports: Path) -> int:
     environment = {**os.environ, KEEP_REPORTS: str(reports)}
     command = [sys.executable, "-m", "pytest", str(MUST_FAIL), "-m", "kills", "-q", "-n", "0"]
     return subprocess.run(command, env=environment, check=False, timeout=MUST_FAIL_S).returncode  # noqa: S603
+
+
+def _changed(console: Console, workspace: Path, reports: Path) -> int:
+    """Replay the input with a changed handler. 0 if the drill names the changed row and output."""
+    code = _pipeline(workspace, "drill", "run", "shadow-replay", "--app", CHANGED, "--yes")
+    newest = max((reports / "reports").glob("shadow-replay-*.json"), key=lambda file: file.stat().st_mtime)
+    report = msgspec.json.decode(newest.read_bytes(), type=Report)
+    found = {effect.kind for effect in report.recovery_point.effects if f"key {CARRIER}: live" in effect.text}
+    named = code == 1 and found == {"state", "output"}
+    console.print(f"shadow-replay of other code: the difference was {'named' if named else 'NOT named'}")
+    return 0 if named else 1
+
+
+@contextmanager
+def _proxy(workspace: Path, reports: Path) -> Iterator[None]:
+    """A proxy for network drills, in the directory of the drills."""
+    command = [sys.executable, "-m", "pipeline", "drill", "proxy", "--port", str(PROXY_PORT)]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(command, cwd=workspace, env=environment, stdin=subprocess.DEVNULL) as child:  # noqa: S603
+        try:
+            deadline = Deadline(SystemClock(), READY_S, 0.2)
+            while not any(True for _ in ProxyPlace.running(reports)):
+                if child.poll() is not None or not deadline.pause():
+                    raise DemoError("the proxy has not started")
+            yield
+        finally:
+            child.terminate()
 
 
 def _pipeline(workspace: Path, *arguments: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import typer
 
 from pipeline.api.app import DeclaredApp
 from pipeline.cli.drill_reports import report_app, show_report
+from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import find_app
 from pipeline.cli.options import (
     CommandWait,
@@ -24,27 +27,34 @@ from pipeline.cli.options import (
     quiet_kafka_settings,
 )
 from pipeline.cli.tables import Column, print_table
-from pipeline.config import Settings, load_settings
+from pipeline.config import MAX_PORT, Settings, load_settings
 from pipeline.drills.catalog import DRILLS, find_drill
 from pipeline.drills.conditions import MEASURES, parse_conditions
 from pipeline.drills.containers import ENGINES, Engine
 from pipeline.drills.drill import Drill, Options, Plan
 from pipeline.drills.intent import IntentFile, undo
+from pipeline.drills.network_faults import ProxyPlace
 from pipeline.drills.observation import short
+from pipeline.drills.proxy import NetworkProxy, serve
 from pipeline.drills.report import Report
 from pipeline.drills.reports import Reports
 from pipeline.drills.runner import Runner
+from pipeline.drills.shadow_spec import ShadowSpec
+from pipeline.drills.shadow_worker import run_shadow
 from pipeline.drills.suite import read_suite
 from pipeline.errors import ConfigError, InputError, PipelineError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
 from pipeline.ports import SystemClock
+from pipeline.processes.lifeline import tie
+from pipeline.processes.signals import heard_signals
 
 __all__ = ["drill_app"]
 
 ABORTED = 6
 NOT_RESTORED = 7
+PROXY_PORT = 9392
 _CODES = {"held": 0, "deviated": 1, "aborted": ABORTED, "not restored": NOT_RESTORED}
 
 drill_app = typer.Typer(
@@ -86,6 +96,14 @@ ContainersOption = Annotated[
         show_default=False,
     ),
 ]
+SinceOption = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="START",
+        help="Where shadow-replay begins: a time, or TOPIC/PARTITION/OFFSET. Default: as early as possible.",
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
@@ -107,6 +125,7 @@ def plan_(
     seconds: SecondsOption = None,
     max_tasks: MaxTasksOption = None,
     containers: ContainersOption = None,
+    since: SinceOption = "",
     kafka: KafkaOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -115,7 +134,7 @@ def plan_(
     A drill whose precondition is not met is refused with the reason, and the exit code is 1.
     """
     with _open(app, kafka, containers) as place:
-        options = Options(worker, task, seconds, max_tasks, app or "")
+        options = Options(worker, task, seconds, max_tasks, app or "", since=since)
         plan, met = place.runner.plan(find_drill(name, place.declared), options)
         if json:
             print_json(_plan_document(name, plan, met))
@@ -139,6 +158,7 @@ def run_(
             help=f"Abort when this comparison is true. Measures: {', '.join(MEASURES)}.",
         ),
     ] = "",
+    since: SinceOption = "",
     reason: Annotated[str, typer.Option("--reason", help="Why it is run, for the report.")] = "",
     containers: ContainersOption = None,
     yes: YesOption = False,
@@ -152,7 +172,7 @@ def run_(
     """
     conditions = parse_conditions(abort_if) if abort_if else ()
     with _open(app, kafka, containers) as place:
-        options = Options(worker, task, seconds, max_tasks, app or "", reason, conditions)
+        options = Options(worker, task, seconds, max_tasks, app or "", reason, conditions, since)
         report = _run(place, find_drill(name, place.declared), options, yes=yes)
         if json:
             print_json(report)
@@ -236,6 +256,50 @@ def undo_(app: AppOption = None) -> None:
         raise typer.Exit(NOT_RESTORED)
     intent.end()
     print_message(f"{found.id}: everything is restored")
+
+
+@drill_app.command("proxy")
+def proxy_(
+    port: Annotated[int, typer.Option(help="The port on 127.0.0.1.", min=1, max=MAX_PORT)] = PROXY_PORT,
+    kafka: KafkaOption = None,
+) -> None:
+    """Run a proxy to Kafka for network drills until Ctrl-C. Workers that use its address can be slowed or cut off.
+
+    A fault ends at its deadline, also if the drill was killed. The proxy does not understand TLS.
+    """
+    settings = load_settings({"bootstrap_servers": kafka})
+    if "SSL" in settings.kafka.properties.get("security.protocol", "").upper():
+        raise ConfigError(
+            "Kafka is reached with TLS, and the proxy cannot read encrypted requests",
+            hint="rehearse network failures where Kafka has a listener without TLS",
+        )
+    servers, stop = settings.kafka.bootstrap_servers, threading.Event()
+    with heard_signals(stop), closing(NetworkProxy(servers, port)) as proxy:
+        print_message(f"proxy to {servers}: start workers with --kafka {proxy.servers}")
+        serve(proxy, ProxyPlace.of_port(settings.drills.directory.absolute(), port), servers, stop)
+
+
+@drill_app.command("shadow-worker", hidden=True)
+def shadow_worker(
+    target: Annotated[str, typer.Argument(metavar="MODULE:APP")],
+    spec: Annotated[Path, typer.Argument(metavar="FILE")],
+    log: Annotated[Path, typer.Option("--log")],
+    supervised: Annotated[str, typer.Option("--supervised")],
+    kafka: KafkaOption = None,
+) -> None:
+    """Run the shadow app of a drill. The driller starts this process, which ends with it."""
+    tie(supervised)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    configure_logs("info", worker="shadow")
+    found = ShadowSpec.read(spec)
+    app = find_app(target)
+    try:
+        run_shadow(app, found, load_settings({"bootstrap_servers": kafka}))
+    except PipelineError as error:
+        print_message(f"error: {error}")
+        os._exit(error.exit_code)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,9 @@ def show_report(report: Report) -> None:
     )
     if point.states_compared:
         typer.echo(f"  states: {point.states_equal} of {point.states_compared} equal to the replay")
+    if point.outputs_compared:
+        different = len({effect.topic for effect in point.effects if effect.kind == "output"})
+        typer.echo(f"  outputs: {point.outputs_compared:,} compared, {different} partitions with differences")
     _show_timeline(report)
     for text in report.deviations:
         typer.echo(f"deviation: {text}")

@@ -6,7 +6,7 @@ These strings are part of no release: a release that changed one would lose a jo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -36,6 +36,9 @@ __all__ = [
     "never_declared",
     "producer_transactional_id",
     "replay_marks_topic",
+    "shadow_app",
+    "shadow_output",
+    "topics_of_shadow",
     "workers_app",
     "workers_group",
     "workers_topic",
@@ -50,6 +53,7 @@ DEAD_LETTER_READER = "pipeline.deadletters"
 RECORD_READER = "pipeline.consume"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_LONGEST_TOPIC = 249
 # Names of the package itself: `pipeline.load.<name>` fences a load, `<app>.workers` is a Kafka group.
 _RESERVED = frozenset({("app", "pipeline"), ("group", "workers")})
 _PRODUCER = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -233,6 +237,26 @@ def replay_marks_topic(app: str) -> str:
 def letter_counts_topic(app: str) -> str:
     """The topic that holds the number of open records of each group of an app."""
     return f"pipeline.letter-counts.{app}"
+
+
+def shadow_app(app: str, began_ms: int) -> str:
+    """The name of the app that a drill runs beside `app` to process the same input again."""
+    return f"{app[:60]}-shadow-{began_ms}"
+
+
+def shadow_output(shadow: str, topic: str) -> str:
+    """The topic to which a shadow app writes what its handlers send to `topic`. Never a name of a journal."""
+    name = f"{shadow}-out-{topic}"
+    if len(name) <= _LONGEST_TOPIC:
+        return name
+    digest = blake2b(topic.encode(), digest_size=8).hexdigest()
+    return f"{name[: _LONGEST_TOPIC - len(digest) - 1]}-{digest}"
+
+
+def topics_of_shadow(shadow: str, topics: Iterable[str]) -> list[str]:
+    """Those of `topics` that belong to a shadow app. Its name contains the time of its drill, and so is unique."""
+    own = {workers_topic(shadow), replay_marks_topic(shadow), letter_counts_topic(shadow)}
+    return [name for name in topics if name in own or name.startswith((f"{shadow}.", f"{shadow}-out-"))]
 
 
 def copy_name(topic: str) -> str:

@@ -102,12 +102,14 @@ class Processes:
         """The process in which each task was live last."""
         return {task: worker for task, (_, worker) in self._taken.items()}
 
-    def worker(self, name: str, *, empty_disk: bool = False) -> Worker:
-        """Start a worker, with its earlier state directory or with an empty one."""
+    def worker(self, name: str, *, empty_disk: bool = False, servers: str = "") -> Worker:
+        """Start a worker, with its earlier state directory or with an empty one. `servers`: another way to Kafka."""
         self._disks[name] += empty_disk
         disk = self._workspace / "disks" / f"{name}-{self._disks[name]}"
         log = self._workspace / f"worker-{name}-{len(self.workers)}.log"
-        child = self._spawn(log, "worker", self.app, "--worker-id", name, "--state-dir", str(disk))
+        child = self._spawn(
+            log, "worker", self.app, "--worker-id", name, "--state-dir", str(disk), servers=servers
+        )
         self.workers.append(Worker(name, disk, log, child))
         return self.workers[-1]
 
@@ -194,9 +196,9 @@ class Processes:
                     if pipe is not None:
                         pipe.close()
 
-    def _spawn(self, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, log: Path, *arguments: str, servers: str = "") -> subprocess.Popen[bytes]:
         with log.open("ab") as file:
-            return self._start([*arguments, "--kafka", self._servers], file, file)
+            return self._start([*arguments, "--kafka", servers or self._servers], file, file)
 
     def _start(
         self, arguments: Sequence[str], output: int | IO[bytes], errors: int | IO[bytes]

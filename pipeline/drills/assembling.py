@@ -128,7 +128,11 @@ def _tolerance(rto_s: float, pause_s: float, slow_s: float) -> list[str]:
 
 def _point(point: RecoveryPoint, effects: list[Effect], run: Run) -> RecoveryPoint:
     return msgspec.structs.replace(
-        point, effects=effects, states_compared=run.compared, states_equal=run.equal
+        point,
+        effects=effects,
+        states_compared=run.compared,
+        states_equal=run.equal,
+        outputs_compared=run.outputs_compared,
     )
 
 
@@ -173,8 +177,12 @@ def _last(values: Sequence[float | None]) -> float | None:
 
 
 def _told(effect: Effect) -> str:
-    at = f" {effect.topic} offset {effect.offset}," if effect.offset is not None else ""
-    return f"{effect.kind}: task {effect.task},{at} journal offset {effect.journal_offset}: {effect.text}"
+    where = [
+        f"task {effect.task}" if effect.task else "",
+        f"{effect.topic} offset {effect.offset}" if effect.offset is not None else "",
+        f"journal offset {effect.journal_offset}" if effect.journal_offset >= 0 else "",
+    ]
+    return f"{effect.kind}: {', '.join(filter(None, where))}: {effect.text}"
 
 
 def _late(recovery: Recovery) -> list[str]:

@@ -12,6 +12,7 @@ from pipeline.drills.drill import Drill
 from pipeline.drills.fleet_drills import RollingRestart, ScaleIn, ScaleOut
 from pipeline.drills.network_drills import CutNetwork, SlowNetwork
 from pipeline.drills.record_drills import PoisonRecord
+from pipeline.drills.shadow_replay import ShadowReplay
 from pipeline.drills.state_drills import ReplayFromCheckpoint
 from pipeline.drills.store_drills import DamageCheckpoint, StoreDown
 from pipeline.drills.worker_drills import FreezeWorker, KillWorker, LoseDisk
@@ -35,6 +36,7 @@ DRILLS: Mapping[str, type[Drill]] = {
         FillDisk,
         PoisonRecord,
         ReplayFromCheckpoint,
+        ShadowReplay,
         SlowNetwork,
         CutNetwork,
     )
@@ -49,4 +51,6 @@ def find_drill(name: str, declared: DeclaredApp | None = None) -> Drill:
             f"there is no drill {name}{did_you_mean(name, list(DRILLS))}",
             hint="list them: pipeline drill list",
         )
-    return PoisonRecord(declared) if kind is PoisonRecord else kind()
+    if kind is PoisonRecord:
+        return PoisonRecord(declared)
+    return ShadowReplay(declared) if kind is ShadowReplay else kind()

@@ -74,6 +74,7 @@ class Options:
         max_tasks: the drill is refused if it would affect more tasks.
         target: MODULE:APP, for drills that run code of the app; empty if only the app's name was given.
         reason: why the drill is run, for the report.
+        since: where a replay begins: a time, or TOPIC/PARTITION/OFFSET; empty: as early as possible.
         abort_if: the abort conditions of the operator.
     """
 
@@ -84,6 +85,7 @@ class Options:
     target: str = ""
     reason: str = ""
     abort_if: Sequence[Condition] = ()
+    since: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     compared: int = 0
     equal: int = 0
+    outputs_compared: int = 0
     fired: str = ""
 
     @property

@@ -11,21 +11,28 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
 from pipeline.broker import LocalKafka
+from pipeline.config import load_settings
+from pipeline.core.names import GroupId, topics_of_shadow, workers_group
 from pipeline.directories import make_private
 from pipeline.drills.containers import Container, run_move
+from pipeline.drills.network_faults import ProxyPlace
 from pipeline.drills.report import Restored
 from pipeline.drills.workers import Process, holder_of, start_worker
-from pipeline.errors import InputError, PipelineError
-from pipeline.ports import Clock, Deadline
+from pipeline.errors import ConfigError, InputError, PipelineError
+from pipeline.kafka.cluster import KafkaCluster
+from pipeline.ports import Clock, Cluster, Deadline
 
 __all__ = [
     "ContinueContainer",
     "ContinueProcess",
+    "DeleteShadow",
+    "EndNetworkFault",
     "EndProcess",
     "Intent",
     "IntentFile",
@@ -44,6 +51,7 @@ _VERSION = 1
 _END_S = 40.0
 _START_S = 60.0
 _POLL_S = 0.1
+_MEMBER_S = 30.0
 
 
 class ContinueProcess(msgspec.Struct, frozen=True, tag=True):
@@ -233,6 +241,50 @@ class RemovePath(msgspec.Struct, frozen=True, tag=True):
         return "deleted"
 
 
+class EndNetworkFault(msgspec.Struct, frozen=True, tag=True):
+    """Let a proxy forward everything again. It does so at the fault's deadline, too."""
+
+    place: str
+
+    def __str__(self) -> str:
+        return f"end the fault of the proxy in {self.place}"
+
+    def undo(self, _clock: Clock) -> str:
+        return "ended" if ProxyPlace(Path(self.place)).end() else "had ended"
+
+
+class DeleteShadow(msgspec.Struct, frozen=True, tag=True):
+    """Delete the topics and the Kafka groups of a shadow app. Its process has ended with the driller."""
+
+    shadow: str
+    groups: list[str]
+    kafka: str
+
+    def __str__(self) -> str:
+        return f"delete the topics of shadow app {self.shadow}"
+
+    def undo(self, clock: Clock) -> str:
+        settings = load_settings({"bootstrap_servers": self.kafka}).kafka
+        with closing(KafkaCluster(settings)) as cluster:
+            topics = topics_of_shadow(self.shadow, cluster.topics())
+            cluster.delete(topics)
+            names = [GroupId(self.shadow, group).consumer_group for group in self.groups]
+            for group in [workers_group(self.shadow), *names]:
+                self._forget(group, cluster, clock)
+        return f"{len(topics)} topics deleted"
+
+    @staticmethod
+    def _forget(group: str, cluster: Cluster, clock: Clock) -> None:
+        """Delete a Kafka group. Kafka lists a killed member for some seconds."""
+        deadline = Deadline(clock, _MEMBER_S, 1.0)
+        while True:
+            try:
+                return cluster.forget(group)
+            except ConfigError:
+                if not deadline.pause():
+                    raise
+
+
 Step = (
     ContinueProcess
     | StartWorker
@@ -244,6 +296,8 @@ Step = (
     | MoveBack
     | RestoreFile
     | RemovePath
+    | DeleteShadow
+    | EndNetworkFault
 )
 
 

@@ -1,48 +1,214 @@
-"""Drills on the network: slow-network and cut-network. They need tc, or a proxy of ours between workers and brokers.
+"""Drills on the network between a worker and its Kafka: slow-network and cut-network.
 
-Neither can be used yet: these drills are always refused, with the reason. They are in the catalogue so that a suite
-that names them fails with this reason, and not with an unknown name.
+They need a proxy of `pipeline drill proxy` that the worker connects through. The proxy applies the fault, and ends it
+at its deadline also if the driller was killed.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene
-from pipeline.errors import InvariantError
+from pipeline.core.journal_format import EntryKind
+from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
+from pipeline.drills.intent import EndNetworkFault
+from pipeline.drills.network_faults import NetworkFault, ProxyNote, ProxyPlace
+from pipeline.drills.observation import short
+from pipeline.drills.sockets import connections_of
+from pipeline.drills.workers import LocalWorker
 
 __all__ = ["CutNetwork", "SlowNetwork"]
 
+SLOW_S = 20.0
+DELAY_MS = 150
+CUT_S = 25.0
+_EFFECT_S = 10.0
 
-class SlowNetwork(Drill):
-    """Requests to Kafka take long."""
 
-    name = "slow-network"
-    summary = "delay requests between a worker and Kafka. Not available yet"
-    hypothesis = "Commits become slower, and remain exact."
+class _Way(NamedTuple):
+    """The way of a worker to its Kafka."""
+
+    victim: LocalWorker
+    place: ProxyPlace
+    note: ProxyNote
+
+
+class _NetworkDrill(Drill):
+    """A fault of the network of one worker."""
 
     def check(self, scene: Scene) -> Iterator[str]:
-        yield "the app is allowed"
-        raise _refusal(scene)
-
-    def plan(self, scene: Scene) -> Plan:
-        raise _refusal(scene)
+        way = _way(scene)
+        yield f"worker {way.victim.worker} reaches Kafka only through the proxy at {way.note.servers}"
 
     def perform(self, run: Run, plan: Plan) -> None:
-        raise InvariantError(f"{self.name} is always refused: {run.scene.app}, {plan.target}")
+        way = _way(run.scene)
+        seconds = self._seconds(run.scene)
+        step = EndNetworkFault(str(way.place.path))
+        run.will_undo(step)
+        run.act(f"{self._does()} for worker {way.victim.worker}, process {way.victim.process.pid}")
+        longest_s = seconds + run.scene.settings.drills.timeout_s  # for a driller that is killed meanwhile
+        way.place.begin(self._fault(way.victim, run.clock.wall_ms() + round(1000 * longest_s)))
+        run.wait(lambda: self._affected(way) > 0, "the effect of the fault", _EFFECT_S)
+        began_s = run.clock.monotonic_s()
+        self._during(run, plan)
+        run.pause(max(0.0, seconds - (run.clock.monotonic_s() - began_s)))
+        run.proves(f"the proxy {self._effect()} {self._affected(way)} times")
+        run.act(f"end of the fault for worker {way.victim.worker}", fault=False)
+        step.undo(run.clock)
+        self._after(run, plan)
+
+    @abstractmethod
+    def _does(self) -> str: ...
+
+    @abstractmethod
+    def _effect(self) -> str: ...
+
+    @abstractmethod
+    def _seconds(self, scene: Scene) -> float: ...
+
+    @abstractmethod
+    def _fault(self, victim: LocalWorker, until_ms: int) -> NetworkFault: ...
+
+    @abstractmethod
+    def _during(self, run: Run, plan: Plan) -> None: ...
+
+    @abstractmethod
+    def _after(self, run: Run, plan: Plan) -> None: ...
+
+    @staticmethod
+    def _affected(way: _Way) -> int:
+        note = way.place.note()
+        return note.affected if note is not None and note.process.alive and note.fault else 0
 
 
-class CutNetwork(SlowNetwork):
-    """A worker cannot reach Kafka."""
+class SlowNetwork(_NetworkDrill):
+    """Each request and each answer is delayed."""
+
+    name = "slow-network"
+    summary = (
+        f"delay each request of a worker and each answer by {DELAY_MS} ms for {SLOW_S:.0f} s (--seconds)"
+    )
+    hypothesis = "Commits become slower, and remain exact. The worker keeps its tasks."
+
+    def plan(self, scene: Scene) -> Plan:
+        way = _way(scene)
+        tasks = scene.tasks_of(way.victim.worker)
+        return Plan(
+            f"worker {way.victim.worker}, process {way.victim.process.pid}, through the proxy at {way.note.servers}",
+            [
+                f"delay its requests and answers by {DELAY_MS} ms",
+                f"end this after {self._seconds(scene):.0f} s",
+            ],
+            f"{len(tasks)} tasks commit later",
+            tasks,
+            0.0,
+        )
+
+    def _does(self) -> str:
+        return f"delay each request and each answer by {DELAY_MS} ms"
+
+    def _effect(self) -> str:
+        return "has delayed a request or an answer"
+
+    def _seconds(self, scene: Scene) -> float:
+        return scene.options.seconds or SLOW_S
+
+    def _fault(self, victim: LocalWorker, until_ms: int) -> NetworkFault:
+        return NetworkFault("slow", [victim.process.pid], until_ms, DELAY_MS)
+
+    def _during(self, run: Run, plan: Plan) -> None:
+        run.wait_until_committed(plan.tasks, acquired=False)
+
+    def _after(self, run: Run, plan: Plan) -> None:
+        run.wait_until_committed(plan.tasks, run.clock.wall_ms(), acquired=False)
+        run.wait_for_rest(len(run.scene.sample.status.workers))
+        moved = [
+            short(task)
+            for task in plan.tasks
+            if any(each.kind is EntryKind.ACQUIRE for each in run.observer.entries(task, run.injected_ms))
+        ]
+        if moved:
+            run.deviations.append(f"tasks were acquired again: {', '.join(moved)}")
+
+
+class CutNetwork(_NetworkDrill):
+    """A worker cannot reach Kafka, and Kafka cannot reach it."""
 
     name = "cut-network"
-    summary = "cut a worker off from Kafka. Not available yet"
-    hypothesis = "The tasks of a worker that is cut off commit on other workers."
-
-
-def _refusal(scene: Scene) -> RefusedDrillError:
-    return RefusedDrillError(
-        "no-proxy",
-        f"the workers of app {scene.app} reach Kafka directly, and this release has no proxy to put in between",
-        hint="use freeze-worker for a worker that does not answer, and broker-down for an unreachable Kafka",
+    summary = (
+        f"cut a worker off from Kafka for at least {CUT_S:.0f} s (--seconds), until others have its tasks"
     )
+    hypothesis = (
+        "Other workers take over the tasks of a worker that is cut off. When it reaches Kafka again, it is fenced: it "
+        "commits nothing for a task that it has lost, and gets a share of the tasks again."
+    )
+
+    def check(self, scene: Scene) -> Iterator[str]:
+        yield from super().check(scene)
+        scene.require_another_worker()
+        yield "another worker can take over"
+
+    def plan(self, scene: Scene) -> Plan:
+        way = _way(scene)
+        tasks = scene.tasks_of(way.victim.worker)
+        return Plan(
+            f"worker {way.victim.worker}, process {way.victim.process.pid}, through the proxy at {way.note.servers}",
+            [
+                "close its connections to Kafka, and accept no new ones",
+                f"end this after at least {self._seconds(scene):.0f} s, when other workers have its tasks",
+            ],
+            f"{len(tasks)} tasks stop until other workers take over",
+            tasks,
+            scene.detect_s() + scene.restore_s(tasks, workers=len(scene.sample.status.workers) - 1),
+        )
+
+    def _does(self) -> str:
+        return "close the connections to Kafka, and accept no new ones,"
+
+    def _effect(self) -> str:
+        return "has closed a connection"
+
+    def _seconds(self, scene: Scene) -> float:
+        return scene.options.seconds or CUT_S
+
+    def _fault(self, victim: LocalWorker, until_ms: int) -> NetworkFault:
+        return NetworkFault("cut", [victim.process.pid], until_ms)
+
+    def _during(self, run: Run, plan: Plan) -> None:
+        run.wait_until_committed(plan.tasks, acquired=True)
+
+    def _after(self, run: Run, plan: Plan) -> None:
+        run.wait_for_rest(len(run.scene.sample.status.workers))
+        victim = run.scene.local_victim()
+        if not victim.process.alive:
+            raise UnrecoveredError(
+                f"process {victim.process.pid} of worker {victim.worker} has ended; its {len(plan.tasks)} tasks run on "
+                "other workers"
+            )
+
+
+def _way(scene: Scene) -> _Way:
+    """The proxy of the worker to harm. Raises RefusedDrillError unless all its connections to Kafka go through it."""
+    victim = scene.local_victim()
+    connections = connections_of(victim.process.pid)
+    found = None
+    for place, note in ProxyPlace.running(scene.settings.drills.directory.absolute()):
+        if any(each.remote_port in note.ports for each in connections):
+            found = _Way(victim, place, note)
+    if found is None:
+        raise RefusedDrillError(
+            "no-proxy",
+            f"worker {victim.worker} reaches Kafka directly, so its network cannot be disturbed alone",
+            hint="start pipeline drill proxy in this directory, and the worker with --kafka and the address that it "
+            "prints",
+        )
+    brokers = {int(server.rpartition(":")[2]) for server in found.note.kafka.split(",")}
+    direct = sorted({each.remote_port for each in connections} & (brokers - set(found.note.ports)))
+    if direct:
+        raise RefusedDrillError(
+            "past-the-proxy",
+            f"worker {victim.worker} has connections to port {direct[0]} of Kafka beside those to the proxy",
+            hint="start the worker with the address of the proxy as its only --kafka",
+        )
+    return found

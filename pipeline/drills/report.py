@@ -131,9 +131,13 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
-    """A break of the guarantees, with the first input offset concerned, and the entry's offset in the journal."""
+    """A break of the guarantees, with the first input offset concerned, and the entry's offset in the journal.
 
-    kind: Literal["loss", "duplicate", "fork", "damage", "state"]
+    `output`: an output that differs from that of a replay; `topic` and `offset` are its own, and `task` is empty.
+    `journal_offset`: -1 if the effect is not of one entry.
+    """
+
+    kind: Literal["loss", "duplicate", "fork", "damage", "state", "output"]
     task: str
     topic: str
     offset: int | None
@@ -151,6 +155,7 @@ class RecoveryPoint(msgspec.Struct, frozen=True, kw_only=True):
     effects: list[Effect]
     states_compared: int = 0
     states_equal: int = 0
+    outputs_compared: int = 0
 
 
 class Restored(msgspec.Struct, frozen=True):

@@ -32,6 +32,7 @@ class SuiteDrill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_tasks: int | None = None
     abort_if: str = ""
     reason: str = ""
+    since: str = msgspec.field(default="", name="from")
 
     def options(self, suite_reason: str, target: str) -> Options:
         """The options of the run. Raises InputError for an abort condition that cannot be understood."""
@@ -43,6 +44,7 @@ class SuiteDrill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             target=target,
             reason=self.reason or suite_reason,
             abort_if=parse_conditions(self.abort_if) if self.abort_if else (),
+            since=self.since,
         )
 
 

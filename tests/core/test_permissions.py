@@ -67,6 +67,9 @@ NO_PERMISSION: Mapping[str, str] = {
     "journal_group": "is a rule about names",
     "never_declared": "is a rule about names",
     "producer_transactional_id": "is of a service, which is no role of an app",
+    "shadow_app": "is an app of pipeline drill",
+    "shadow_output": "is a topic of an app of pipeline drill",
+    "topics_of_shadow": "is a rule about names",
     "workers_app": "is a rule about names",
 }
 

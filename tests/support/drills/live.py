@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from pipeline.drills.intent import Intent, IntentFile
+from pipeline.drills.network_faults import ProxyPlace
 from pipeline.drills.report import Report
 from pipeline.drills.reports import Reports
 from pipeline.drills.workers import holder_of
@@ -27,6 +29,7 @@ __all__ = ["LiveApp"]
 
 PARTITIONS = 4
 _COMMAND_S = 170
+_START_S = 120.0
 _SETTINGS = """[kafka]
 "bootstrap.servers" = "{servers}"
 
@@ -46,18 +49,27 @@ rto_s = 50
 class LiveApp:
     """Workers `a` and `b`, and a thread that sends inputs. `close` ends all that the test and its drills started.
 
-    `package`: the directory of the package that the workers run, if it is not this one.
+    `package`: the directory of the package that the workers run, if it is not this one. `proxied`: the workers that
+    reach Kafka through a proxy of `pipeline drill proxy`.
     """
 
     def __init__(
-        self, servers: str, prefix: str, directory: Path, *, package: Path | None = None, timeout_s: int = 60
+        self,
+        servers: str,
+        prefix: str,
+        directory: Path,
+        *,
+        package: Path | None = None,
+        timeout_s: int = 60,
+        proxied: Sequence[str] = (),
+        checkpoint_s: int = 3,
     ) -> None:
         self.name = prefix
         self.directory = directory
         self.store = directory / "checkpoints"
         self.store.mkdir()
         os.environ["PIPELINE_CHECKPOINT_STORE"] = self.store.as_uri()
-        os.environ["PIPELINE_CHECKPOINT_INTERVAL_S"] = "3"
+        os.environ["PIPELINE_CHECKPOINT_INTERVAL_S"] = str(checkpoint_s)
         os.environ["SUMS_LETTERS"] = "1"
         self.bench = Workbench(servers, prefix, directory, groups=("main",), partitions=PARTITIONS)
         self.fleet = FleetBench(self.bench, directory)
@@ -72,14 +84,33 @@ class LiveApp:
             )
         )
         self.fleet.package = package
-        for worker in ("a", "b"):
-            self.fleet.start(worker)
-        self.fleet.wait_for_rest()
+        self.proxy = self._start_proxy() if proxied else None
+        for worker in proxied:
+            self.fleet.servers[worker] = self._proxy_servers()
+        try:
+            for worker in ("a", "b"):
+                self.fleet.start(worker)
+            self.fleet.wait_for_rest(_START_S)
+        except BaseException:
+            self.fleet.close()
+            raise
         self._ended = threading.Event()
         self._sender = threading.Thread(target=self._send)
         self._sender.start()
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def _start_proxy(self) -> subprocess.Popen[str]:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._proxy_port = int(free.getsockname()[1])
+        return self.start("proxy", "--port", str(self._proxy_port))
+
+    def _proxy_servers(self) -> str:
+        place = ProxyPlace.of_port(self.drills, self._proxy_port)
+        self.wait_for(lambda: place.note() is not None)
+        note = place.note()
+        assert note is not None
+        return note.servers
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start `pipeline drill ARGUMENTS`."""
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_CHECKPOINT")
@@ -87,16 +118,22 @@ class LiveApp:
         return subprocess.Popen(
             [sys.executable, "-m", "pipeline", "drill", *arguments],
             cwd=self.directory,
-            env={**kept, "PYTHONPATH": str(ROOT), "SUMS_PREFIX": self.name, "SUMS_GROUPS": "main"},
+            env={
+                **kept,
+                "PYTHONPATH": str(ROOT),
+                "SUMS_PREFIX": self.name,
+                "SUMS_GROUPS": "main",
+                **environment,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def run(self, *arguments: str, code: int = 0) -> str:
+    def run(self, *arguments: str, code: int = 0, **environment: str) -> str:
         """Run `pipeline drill ARGUMENTS` to its end, and return what it printed."""
-        process = self.start(*arguments)
+        process = self.start(*arguments, **environment)
         try:
             said, _ = process.communicate(timeout=_COMMAND_S)
         finally:
@@ -139,6 +176,9 @@ class LiveApp:
                 process.send(signal.SIGCONT)
                 process.send(signal.SIGKILL)
         self.fleet.close()
+        if self.proxy is not None:
+            self.proxy.terminate()
+            self.proxy.communicate(timeout=_COMMAND_S)
         self.bench.close()
         for name in ("PIPELINE_CHECKPOINT_STORE", "PIPELINE_CHECKPOINT_INTERVAL_S", "SUMS_LETTERS"):
             os.environ.pop(name, None)

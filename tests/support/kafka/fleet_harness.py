@@ -66,6 +66,7 @@ class FleetBench:
         self.processes: list[Process] = []
         self._disks: dict[str, str] = {}
         self.package: Path | None = None  # the directory of the package that the workers run; None: this one
+        self.servers: dict[str, str] = {}  # by worker, if they are not those of the bench
 
     def start(
         self, worker: str, *, empty_disk: bool = False, state: str | None = None, supervised: bool = False
@@ -80,7 +81,7 @@ class FleetBench:
             child = subprocess.Popen(
                 [
                     sys.executable, "-m", "pipeline", "worker", "tests.support.kafka.sums:app",
-                    "--kafka", self.bench.servers, "--worker-id", worker,
+                    "--kafka", self.servers.get(worker, self.bench.servers), "--worker-id", worker,
                     "--state-dir", str(self._directory / "disks" / disk), "--commit-interval-ms", "50",
                     *(("--processes", "1") if supervised else ()),
                 ],

@@ -1,0 +1,535 @@
+"""The drill shadow-replay: processes the retained input again in a shadow app, and compares rows and outputs.
+
+    1 note the ends: of the outputs, of the journals, and of the outputs again; restore the live states at starts and
+      ends, because later the live app may delete what they are restored from
+    2 create the topics of the shadow app, and start its process (`shadow_worker.py`)
+    3 wait until each of its tasks has reached the end of its replay
+    4 end the process
+    5 compare each output topic with its shadow, and the rows of each task with the live rows at the same position
+
+The live app is only read: the shadow app has another name, and so its own journals, groups and transactional ids, and
+its outputs go to topics of its own (`shadow_ports.py`). The live rows come from checkpoint and journal.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pipeline.api.app import DeclaredApp
+from pipeline.api.group import DeclaredGroup
+from pipeline.core.names import TaskId, TopicPartition, shadow_app, shadow_output
+from pipeline.core.position import decode_position
+from pipeline.directories import make_private
+from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
+from pipeline.drills.intent import DeleteShadow, RemovePath
+from pipeline.drills.observation import short
+from pipeline.drills.report import Effect
+from pipeline.drills.row_differences import RowDifference, different_rows, table_of
+from pipeline.drills.shadow_outputs import OutputDifference, compare_outputs
+from pipeline.drills.shadow_rows import first_offset
+from pipeline.drills.shadow_spec import ENDS, STARTS, STATES, ShadowSpec, ShadowTask
+from pipeline.drills.shadow_starts import Since, parse_since, shadow_task, start_text
+from pipeline.errors import InputError, RetriableError
+from pipeline.ops.history.past_states import AtEntry, restore_at
+from pipeline.ops.history.row_changes import row_history
+from pipeline.ops.reading import committed_records, last_committed
+from pipeline.ports import Attempts, Deadline, Record, TopicInfo, TopicSpec
+from pipeline.processes.lifeline import TiedProcess
+from pipeline.processes.wiring import build_environment
+from pipeline.rocksdb.rocks import RocksStores
+from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.runtime.environment import Environment
+
+__all__ = ["ShadowReplay"]
+
+READER = "pipeline.shadow-replay"  # the client requires a group; nothing is ever committed to it
+_CACHE_BYTES = 8 << 20
+_SHOWN = 3  # rows per task, and keys per topic
+_LOOK_S = 0.5
+_READS = 5
+_STABLE_S = 60.0
+_END_S = 40.0
+_HEADER_BYTES = 1024  # more than the header that names the task of an output
+_LOG_LINES = 12
+_RUNBOOK = "pipeline runbook shadow-replay-differs"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The two ends of each output partition, and the end of each task's journal."""
+
+    certain: Mapping[TopicPartition, int]
+    possible: Mapping[TopicPartition, int]
+    journals: Mapping[TaskId, int]
+
+
+class ShadowReplay(Drill):
+    """Process the input again in a shadow app, and compare."""
+
+    name = "shadow-replay"
+    summary = "process the retained input again in a shadow app, and compare its rows and outputs with the live ones"
+    hypothesis = (
+        "The code of this directory gives exactly the rows and outputs of the live app for the same input."
+    )
+
+    def __init__(self, declared: DeclaredApp | None = None) -> None:
+        self._declared = declared
+
+    def check(self, scene: Scene) -> Iterator[str]:
+        groups = self._groups(scene)
+        for group in self._app(scene).groups:
+            if group.sinks:
+                yield f"the sinks of group {group.name} are not replayed, and their database is not touched"
+        for group in groups:
+            if len(group.inputs) > 1:
+                yield (
+                    f"group {group.name} reads {len(group.inputs)} topics: the order of their records relative to each "
+                    "other is not recorded, so a difference may come from this order"
+                )
+        yield from start_text(self._tasks(scene, groups, {}))
+
+    def plan(self, scene: Scene) -> Plan:
+        groups = self._groups(scene)
+        tasks = self._tasks(scene, groups, {})
+        count = sum(max(0, task.end[topic] - task.start[topic]) for task in tasks for topic in task.end)
+        return Plan(
+            f"{len(tasks)} tasks of the groups {', '.join(group.name for group in groups)}",
+            [
+                f"create topics {scene.app}-shadow-..., which the drill deletes at its end",
+                f"run the handlers of {scene.options.target} in this directory on about {count:,} input offsets",
+                "repeat the effects of these handlers outside Kafka, such as HTTP calls",
+                "compare rows and outputs with those of the live app",
+            ],
+            "the app is not touched; the shadow app uses CPU of this host, and reads from the same brokers",
+            [],
+            0.0,
+        )
+
+    def perform(self, run: Run, plan: Plan) -> None:
+        del plan
+        scene, groups = run.scene, self._groups(run.scene)
+        with _environment(scene) as environment:
+            shadow = shadow_app(scene.app, run.clock.wall_ms())
+            place = scene.settings.drills.directory.absolute() / shadow
+            run.will_undo(RemovePath(str(place)))
+            make_private(place)
+            ends, tasks = self._note_ends(run, groups, place, environment)  # 1
+            topics = environment.cluster.describe(sorted(self._app(scene).topics))
+            outputs = {name: shadow_output(shadow, name) for name in topics}
+            spec = ShadowSpec(scene.app, shadow, str(place), outputs, tasks)
+            run.will_undo(
+                DeleteShadow(shadow, [group.name for group in groups], scene.settings.kafka.bootstrap_servers)
+            )
+            spec.write(place / "shadow.json")
+            run.act(f"create {len(outputs)} topics {shadow}-out-...", fault=False)
+            environment.cluster.create([_spec_of(info, outputs[name]) for name, info in topics.items()])
+            self._replay(run, spec, place, environment)  # 2 to 4
+            written = self._compare_outputs(run, spec, ends, topics, environment)  # 5
+            for task in tasks:
+                self._compare_rows(run, spec, task, environment)
+                run.pause(0.0)
+            run.proves(
+                f"{run.compared} states and {run.outputs_compared:,} outputs of {written} topics were compared"
+            )
+        run.notes.append(
+            "dead letters, sinks and effects outside Kafka were not compared. Handlers that use the time, random "
+            "numbers, effect_key or other systems may differ in each replay"
+        )
+
+    def _app(self, scene: Scene) -> DeclaredApp:
+        declared = self._declared
+        if declared is None:
+            raise RefusedDrillError(
+                "code-needed",
+                "the handlers of the app are not known, and the shadow app runs them",
+                hint="name the app as MODULE:APP with --app, in the directory with its code",
+            )
+        if declared.name != scene.app:
+            raise RefusedDrillError(
+                "another-app",
+                f"{scene.options.target} is app {declared.name}, and not {scene.app}",
+                hint="--app",
+            )
+        return declared
+
+    def _groups(self, scene: Scene) -> list[DeclaredGroup]:
+        """The groups to replay. Raises RefusedDrillError."""
+        app = self._app(scene)
+        groups = [group for group in app.groups if not group.sinks]
+        if not groups:
+            raise RefusedDrillError(
+                "only-sinks",
+                f"app {app.name} has only sinks, and a shadow app would write to their databases",
+                hint="compare the rows with a query in the database",
+            )
+        live = {status.task.group for status in scene.sample.status.tasks}
+        missing = [group.name for group in groups if group.name not in live]
+        if missing:
+            raise RefusedDrillError(
+                "group-not-live",
+                f"group {missing[0]} of the code does not run in the live app",
+                hint="deploy it first; there is nothing to compare it with",
+            )
+        return groups
+
+    def _tasks(
+        self, scene: Scene, groups: Sequence[DeclaredGroup], ends: Mapping[TaskId, int]
+    ) -> list[ShadowTask]:
+        """What is replayed of each task. `ends`: of the journals; those of now for tasks without one."""
+        since = parse_since(scene.options.since)
+        by_name = {group.name: group for group in groups}
+        live = [status.task for status in scene.sample.status.tasks if status.task.group in by_name]
+        chosen = scene.options.task
+        tasks = []
+        for task in live:
+            found = self._task(scene, task, by_name[task.group], since, ends.get(task))
+            if (chosen is None or task.partition == chosen) and found.seq != found.end_seq:
+                tasks.append(found)
+        if not tasks:
+            raise RefusedDrillError(
+                "nothing-to-replay",
+                "no task has an entry after this start",
+                hint="choose an earlier --from, or another --task",
+            )
+        return tasks
+
+    @staticmethod
+    def _task(scene: Scene, task: TaskId, group: DeclaredGroup, since: Since, end: int | None) -> ShadowTask:
+        """What is replayed of one task. The journal is read again if its worker truncates it meanwhile."""
+        again = Attempts(scene.clock, _READS, lambda: _LOOK_S)
+        while True:
+            try:
+                return shadow_task(
+                    task,
+                    group,
+                    since,
+                    end if end is not None else scene.reader.bounds(task.journal).stable_end,
+                    scene.reader,
+                    checkpoints=scene.store is not None,
+                )
+            except RetriableError:
+                if not again.pause():
+                    raise
+
+    def _note_ends(
+        self, run: Run, groups: Sequence[DeclaredGroup], place: Path, environment: Environment
+    ) -> tuple[_Ends, list[ShadowTask]]:
+        """Step 1. If the live app deletes what a state is restored from, the step is repeated."""
+        attempts = 3
+        while True:
+            ends = self._ends(run, groups, environment)
+            tasks = self._tasks(run.scene, groups, ends.journals)
+            try:
+                for task in tasks:
+                    run.pause(0.0)
+                    _restore(task.task(run.scene.app), task.end_seq, place / ENDS, environment)
+                    if task.seq:
+                        _restore(task.task(run.scene.app), task.seq, place / STARTS, environment)
+            except InputError:
+                attempts -= 1
+                if not attempts:
+                    raise
+                for name in (STARTS, ENDS):
+                    shutil.rmtree(place / name, ignore_errors=True)
+            else:
+                run.act(f"restore the live states of {len(tasks)} tasks in {place}", fault=False)
+                return ends, tasks
+
+    def _ends(self, run: Run, groups: Sequence[DeclaredGroup], environment: Environment) -> _Ends:
+        """The journals are read up to an end at which no transaction is open, and then the outputs."""
+        topics = environment.cluster.describe(sorted(self._app(run.scene).topics))
+        places = [TopicPartition(info.name, n) for info in topics.values() for n in range(info.partitions)]
+        reader = run.scene.reader
+        certain = reader.stable_ends(places)
+        names = {group.name for group in groups}
+        tasks = [each.task for each in run.scene.sample.status.tasks if each.task.group in names]
+        journals = {task: reader.bounds(task.journal).end for task in tasks}
+        _wait_until_stable(run, {task.journal: end for task, end in journals.items()})
+        possible = {place: reader.bounds(place).end for place in places}
+        _wait_until_stable(run, possible)
+        return _Ends(certain, possible, journals)
+
+    def _replay(self, run: Run, spec: ShadowSpec, place: Path, environment: Environment) -> None:
+        """Steps 2 to 4."""
+        log = place / "worker.log"
+        command = [
+            *(sys.executable, "-m", "pipeline", "drill", "shadow-worker", run.scene.options.target),
+            *(str(place / "shadow.json"), "--log", str(log)),
+            *("--kafka", run.scene.settings.kafka.bootstrap_servers, "--supervised"),
+        ]
+        process = TiedProcess(command)
+        try:
+            run.act(f"start the shadow app {spec.shadow}, process {process.pid}", fault=False)
+            began_s = run.clock.monotonic_s()
+            pending = _Pending(spec, environment, run)
+            while pending.tasks:
+                before = pending.reached
+                run.wait(
+                    lambda before=before: (
+                        _ended(process, log) or pending.look() > before or not pending.tasks
+                    ),  # type: ignore[misc]
+                    f"progress of the shadow app (its log: {_tail(log)})",
+                )
+            run.act(
+                f"{len(spec.tasks)} tasks of the shadow app have processed {pending.reached:,} input offsets in "
+                f"{run.clock.monotonic_s() - began_s:.1f} s",
+                fault=False,
+            )
+        finally:
+            _end(process, run)
+
+    def _compare_outputs(
+        self,
+        run: Run,
+        spec: ShadowSpec,
+        ends: _Ends,
+        topics: Mapping[str, TopicInfo],
+        environment: Environment,
+    ) -> int:
+        """Compare each output topic. Returns their number."""
+        count = 0
+        inputs = {name for task in spec.tasks for name in task.end}
+        partial = run.scene.options.task is not None
+        for name, info in topics.items():
+            shadow = environment.cluster.describe([spec.outputs[name]])[spec.outputs[name]]
+            if name in inputs and not any(True for _ in _records(shadow, {}, environment)):
+                continue  # an input that no handler writes to
+            if "compact" in info.config.get("cleanup.policy", ""):
+                run.notes.append(f"outputs of {name} were not compared: Kafka compacts this topic")
+                continue
+            if partial:
+                run.notes.append(f"outputs of {name} were not compared: --task replays only a part of them")
+                continue
+            count += 1
+            whole_topic = all(
+                run.scene.reader.bounds(TopicPartition(name, n)).start == 0 for n in range(info.partitions)
+            )
+            result = compare_outputs(
+                _records(info, ends.possible, environment),
+                _records(shadow, {}, environment),
+                ends.certain,
+                whole_replay=not any(task.seq for task in spec.tasks),
+                whole_topic=whole_topic,
+            )
+            run.outputs_compared += result.compared
+            verdict = "equal" if not result.differences else f"DIFFERENT for {len(result.differences):,} keys"
+            run.act(f"topic {name}: {result.compared:,} outputs of the replay, {verdict}", fault=False)
+            if result.unordered:
+                run.notes.append(
+                    f"topic {name}: {result.unordered:,} keys are null or written by several tasks; their order was "
+                    "not compared"
+                )
+            first = sorted(result.differences, key=lambda each: each.live or (0, 1 << 62))[:_SHOWN]
+            for number, each in enumerate(first, 1):
+                more = len(result.differences) - len(first) if number == len(first) else 0
+                run.effects.append(_output_effect(each, info, shadow, more, environment))
+        return count
+
+    @staticmethod
+    def _compare_rows(run: Run, spec: ShadowSpec, task: ShadowTask, environment: Environment) -> None:
+        live, own = task.task(spec.live), task.task(spec.shadow)
+        ends, states = (
+            RocksStores(Path(spec.place) / name, _CACHE_BYTES).open_read_only(each)
+            for name, each in ((ENDS, live), (STATES, own))
+        )
+        with closing(ends), closing(states):
+            tables = sorted(decode_position(ends.position() or b"", str(live)).identity.tables)
+            differences = different_rows(_rows(ends.scan(b"")), _rows(states.scan(b"")))
+            shown = list(islice(differences, _SHOWN))
+            more = sum(1 for _ in differences)
+        run.compared += 1
+        run.equal += not shown
+        count = len(shown) + more
+        verdict = "equal" if not count else f"{count:,} rows DIFFERENT"
+        run.act(f"task {short(live)} at entry {task.end_seq}: {verdict}", fault=False)
+        for number, row in enumerate(shown, 1):
+            rest = more if number == len(shown) else 0
+            target = run.scene.options.target
+            run.effects.append(_row_effect(row, spec, task, tables, rest, target, environment))
+
+
+class _Pending:
+    """The tasks that have not reached the end of their replay. `reached`: the offsets that are processed."""
+
+    def __init__(self, spec: ShadowSpec, environment: Environment, run: Run) -> None:
+        self._spec = spec
+        self._environment = environment
+        self._run = run
+        self._done = dict.fromkeys((task.task(spec.shadow) for task in spec.tasks), 0)
+        self._next_s = 0.0
+        self.tasks = list(spec.tasks)
+
+    @property
+    def reached(self) -> int:
+        return sum(self._done.values())
+
+    def look(self) -> int:
+        """Read the shadow journals, at most twice per second. Returns the offsets that are processed."""
+        if self._run.clock.monotonic_s() < self._next_s:
+            return self.reached
+        self._next_s = self._run.clock.monotonic_s() + _LOOK_S
+        found = {task.task(self._spec.shadow).group_id.journal_topic for task in self.tasks}
+        if len(self._environment.cluster.describe(sorted(found))) == len(found):
+            self.tasks = [task for task in self.tasks if not self._reached(task)]
+        return self.reached
+
+    def _reached(self, task: ShadowTask) -> bool:
+        """Whether no committed input record is between the position of the shadow task and the end."""
+        own, reader = task.task(self._spec.shadow), self._run.scene.reader
+        entries = last_entries(own.journal, reader, reader.bounds(own.journal), 1)
+        if not entries or entries[0].entry.seq < 3 or not entries[0].entry.positions:  # before its acquire
+            return False
+        at = entries[0].entry.positions
+        self._done[own] = sum(max(0, at.get(topic, 0) - task.start[topic]) for topic in task.end)
+        for topic, end in task.end.items():
+            place = TopicPartition(topic, task.partition)
+            position = at.get(topic, 0)
+            if position < end and last_committed(reader, place, position, end) is not None:
+                return False
+        return True
+
+
+def _restore(task: TaskId, seq: int, place: Path, environment: Environment) -> None:
+    restore_at(task, AtEntry(seq), environment, RocksStores(place, _CACHE_BYTES)).store.close()
+
+
+@contextmanager
+def _environment(scene: Scene) -> Iterator[Environment]:
+    environment = build_environment(DeclaredApp(scene.app), scene.settings)
+    try:
+        yield environment
+    finally:
+        environment.executor.close()
+        if environment.checkpoints is not None:
+            environment.checkpoints.transfers.close()
+        environment.cluster.close()
+
+
+def _wait_until_stable(run: Run, ends: Mapping[TopicPartition, int]) -> None:
+    """Wait until committed readers reach these ends. Raises UnrecoveredError."""
+    deadline = Deadline(run.clock, _STABLE_S, 0.1)
+    while True:
+        found = run.scene.reader.stable_ends(list(ends)) if ends else {}
+        late = [place for place, end in ends.items() if found[place] < end]
+        if not late:
+            return
+        if not deadline.pause():
+            raise UnrecoveredError(f"{late[0]} has had an open transaction for {_STABLE_S:.0f} s")
+
+
+def _spec_of(info: TopicInfo, name: str) -> TopicSpec:
+    """The shadow of a topic: as many partitions, and no record is deleted or compacted."""
+    config = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+    if "max.message.bytes" in info.config:
+        config["max.message.bytes"] = str(int(info.config["max.message.bytes"]) + _HEADER_BYTES)
+    if "message.timestamp.type" in info.config:
+        config["message.timestamp.type"] = info.config["message.timestamp.type"]
+    return TopicSpec(name, info.partitions, 0, config)
+
+
+def _ended(process: TiedProcess, log: Path) -> bool:
+    code = process.poll()
+    if code is not None:
+        raise UnrecoveredError(f"the shadow app ended with code {code}: {_tail(log)}")
+    return False
+
+
+def _end(process: TiedProcess, run: Run) -> None:
+    """SIGTERM, and SIGKILL if it does not stop."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    deadline = Deadline(run.clock, _END_S, 0.1)
+    while process.poll() is None:
+        if not deadline.pause():
+            process.kill()
+
+
+def _tail(log: Path) -> str:
+    """The last lines of the log."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "it has no log yet"
+    return " | ".join(lines[-_LOG_LINES:])
+
+
+def _rows(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """The rows of tables. Those of dedup tables contain times of the process, and begin with a zero byte."""
+    return (row for row in rows if row[0][:1] != b"\0")
+
+
+def _records(
+    info: TopicInfo, ends: Mapping[TopicPartition, int], environment: Environment
+) -> Iterator[Record]:
+    """The committed records of a topic, up to these ends, partition by partition."""
+    with closing(environment.journals()) as reader:
+        for number in range(info.partitions):
+            end = ends.get(TopicPartition(info.name, number))
+            within = {number: range(end if end is not None else 1 << 62)}
+            with closing(environment.sources.open(READER)) as source:
+                yield from committed_records(info, reader, source, environment.clock, within)
+
+
+def _record_at(info: TopicInfo, place: tuple[int, int] | None, environment: Environment) -> Record | None:
+    if place is None:
+        return None
+    partition, offset = place
+    with closing(environment.journals()) as reader, closing(environment.sources.open(READER)) as source:
+        within = {partition: range(offset, offset + 1)}
+        return next(iter(committed_records(info, reader, source, environment.clock, within)), None)
+
+
+def _output_effect(
+    found: OutputDifference, live: TopicInfo, shadow: TopicInfo, more: int, environment: Environment
+) -> Effect:
+    place = found.live or found.shadow or (0, 0)
+    text = found.describe(
+        _record_at(live, found.live, environment), _record_at(shadow, found.shadow, environment)
+    )
+    where = "" if found.live is not None else " (offset of the shadow topic)"
+    rest = f"; and {more:,} more keys" if more else ""
+    return Effect(
+        kind="output",
+        task="",
+        topic=f"{live.name}[{place[0]}]",
+        offset=place[1],
+        journal_offset=-1,
+        text=f"{text}{where}{rest}; {_RUNBOOK}",
+    )
+
+
+def _row_effect(
+    row: RowDifference,
+    spec: ShadowSpec,
+    task: ShadowTask,
+    tables: Sequence[str],
+    more: int,
+    target: str,
+    environment: Environment,
+) -> Effect:
+    live, own = task.task(spec.live), task.task(spec.shadow)
+    topic, offset, where = "", None, "several inputs, so the offset is unknown"
+    if len(task.end) == 1:
+        ((topic, end),) = task.end.items()
+        table = table_of(row.key, tables)
+        ours, theirs = (row_history(each, table, row.key, environment) for each in (live, own))
+        found = first_offset(ours, theirs, topic, task.start[topic], end)
+        offset = found.first
+        debug = f"pipeline debug {target} {topic}/{task.partition}/{offset}"
+        where = f"first different in offsets {found.first} to {found.last} of {topic}: {debug}"
+    rest = f"; and {more:,} more rows of this task" if more else ""
+    return Effect(
+        kind="state",
+        task=short(live),
+        topic=topic,
+        offset=offset,
+        journal_offset=-1,
+        text=f"{row.describe(tables)}; {where}{rest}; {_RUNBOOK}",
+    )

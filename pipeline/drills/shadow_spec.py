@@ -1,0 +1,71 @@
+"""What a shadow app is told: `ShadowSpec`, a file that the driller writes and the process of the shadow app reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from pipeline.core.names import TaskId
+from pipeline.errors import InputError
+
+__all__ = ["ENDS", "STARTS", "STATES", "TASK_HEADER", "ShadowSpec", "ShadowTask"]
+
+# Directories of a shadow app: its states, and the states of the live tasks at the starts and the ends of the replays.
+STATES, STARTS, ENDS = "state", "start", "end"
+
+# The header of each output of a shadow app: the task that wrote it. An order is comparable only within one task.
+TASK_HEADER = "pipeline-shadow-task"
+
+
+class ShadowTask(msgspec.Struct, frozen=True):
+    """The part of a task's history that is replayed.
+
+    Attributes:
+        group: the handler group.
+        partition: the number of the task.
+        seq: the live entry whose state the replay begins with; 0: it begins without rows.
+        start: the first input offset to process, by topic.
+        end: the input offset at which the replay ends, by topic.
+        end_seq: the live entry with these positions.
+        boundaries: the positions of the live entries between, in order, if the task reads one topic. The shadow task
+            commits at some of them, so that its rows can be compared with those of the live task at the same position.
+    """
+
+    group: str
+    partition: int
+    seq: int
+    start: dict[str, int]
+    end: dict[str, int]
+    end_seq: int
+    boundaries: list[int] = []
+
+    def task(self, app: str) -> TaskId:
+        """The task, in the live or in the shadow app."""
+        return TaskId(app, self.group, self.partition)
+
+
+class ShadowSpec(msgspec.Struct, frozen=True):
+    """A shadow app: its name, its topics by those of the live app, and its tasks. `place`: its directory."""
+
+    live: str
+    shadow: str
+    place: str
+    outputs: dict[str, str]
+    tasks: list[ShadowTask]
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        path.write_bytes(msgspec.json.encode(self))
+
+    @staticmethod
+    def read(path: Path) -> ShadowSpec:
+        """Read the file. Raises InputError."""
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=ShadowSpec)
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be read: {error.strerror}", hint="the drill has ended"
+            ) from error
+        except msgspec.MsgspecError as error:
+            raise InputError(f"{path} does not describe a shadow app: {error}") from error

@@ -29,7 +29,7 @@ __all__ = ["LiveApp"]
 
 PARTITIONS = 4
 _COMMAND_S = 170
-_START_S = 120.0
+_START_S = 120.0  # of two workers, and of a driller, on a busy machine
 _SETTINGS = """[kafka]
 "bootstrap.servers" = "{servers}"
 
@@ -158,7 +158,7 @@ class LiveApp:
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition, with the logs of the workers in the error."""
-        wait_until(condition, self.fleet.story)
+        wait_until(condition, self.fleet.story, _START_S)
 
     def finish(self) -> None:
         """Stop the input, wait for all outputs, and compare them with the fold over the inputs."""

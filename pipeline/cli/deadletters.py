@@ -13,12 +13,11 @@ from pipeline.cli.dead_letter_groups import DeadLetterGroup, open_dead_letters
 from pipeline.cli.dead_letter_views import letter_document, letter_lines, record_lines, record_summary
 from pipeline.cli.options import KafkaOption, counted, print_json, print_message, terminal_width
 from pipeline.errors import InputError
-from pipeline.ops.dead_letters.discarding import Discarder
 from pipeline.ops.dead_letters.letters import Choice, DeadLetter, letter_id, read_letters
 from pipeline.ops.dead_letters.purging import plan_purge
 from pipeline.ops.dead_letters.purging import purge as purge_letters
 from pipeline.ops.dead_letters.records import State, failed_records, newest_letters
-from pipeline.ops.dead_letters.replaying import Replayer, ReplayReport
+from pipeline.ops.dead_letters.replaying import Discarder, Replayer, ReplayReport
 
 __all__ = ["deadletters_app"]
 

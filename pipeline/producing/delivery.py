@@ -1,18 +1,27 @@
-"""What becomes of one event: `Delivery`, the caller's handle, and `Delivered`, what it holds in the end."""
+"""What becomes of an event: `Delivery`, the caller's handle; `Delivered`, its result; errors about lost events."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, DeliveryError, PipelineError
 
-__all__ = ["Delivered", "Delivery", "OnDelivery", "RuntimeDelivery", "renew_lock"]
+__all__ = [
+    "Delivered",
+    "Delivery",
+    "OnDelivery",
+    "RuntimeDelivery",
+    "named",
+    "renew_lock",
+    "text_of",
+    "undelivered",
+]
 
 Place = tuple[int, int, int]  # partition, offset, milliseconds
 
@@ -188,3 +197,34 @@ class _Making:
 def renew_lock() -> None:
     """In a forked child: another thread may have held the old one."""
     _Making.lock = threading.Lock()
+
+
+def undelivered(
+    count: int, first: Sequence[Delivery], what: str, reason: PipelineError | None = None
+) -> DeliveryError:
+    """An error about `count` events, of which the first ones are given; `what` says what is wrong with them.
+
+    `reason`: why the first one failed. An error of settings is not fixed by a retry.
+    """
+    because = f"; the first one: {reason.message}" if reason is not None else ""
+    hint = "they may have been written all the same: send them again under the same ids"
+    if isinstance(reason, ConfigError) and reason.hint:
+        hint = reason.hint
+    names = ", ".join(named(delivery) for delivery in first) + (", ..." if count > len(first) else "")
+    return DeliveryError(
+        f"{count} events {what}: {names}{because}",
+        hint=hint,
+        count=count,
+        events=tuple((delivery.topic, delivery.key, delivery.id) for delivery in first),
+    )
+
+
+def named(delivery: Delivery) -> str:
+    """An event as a person can find it again."""
+    key = "without a key" if delivery.key is None else f"of key {delivery.key!r}"
+    return f"event {text_of(delivery.id)} {key} for topic {delivery.topic}"
+
+
+def text_of(data: bytes) -> str:
+    """An id as text."""
+    return data.decode(errors="backslashreplace")

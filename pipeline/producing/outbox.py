@@ -25,9 +25,8 @@ import msgspec
 from pipeline.config import ProducerSettings
 from pipeline.errors import DeliveryError, InvariantError, PipelineError, ProducerClosedError, QueueFullError
 from pipeline.ports import EventClient, EventClients, Logger, error_fields
-from pipeline.producing.delivery import OnDelivery, RuntimeDelivery
+from pipeline.producing.delivery import OnDelivery, RuntimeDelivery, named, text_of, undelivered
 from pipeline.producing.encoding import Encoded
-from pipeline.producing.failures import named, text_of, undelivered
 from pipeline.producing.ids import leave_behind, tell_in_children
 
 __all__ = ["Outbox"]

@@ -1,4 +1,4 @@
-"""Replays dead letters, each exactly once. Uses ports only.
+"""Replays dead letters, each exactly once, or marks them as discarded. Uses ports only.
 
 A replay of a letter is a record in `<app>.<group>.replays`, in the partition of its task. Only the group reads that
 topic. In the original topic, other groups and apps would handle the record a second time. The protocol:
@@ -29,6 +29,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from pipeline.api.group import DeclaredGroup
 from pipeline.core.dead_letters import Replay, encode_replay
 from pipeline.core.names import TopicPartition
@@ -51,7 +53,7 @@ from pipeline.ports import TopicInfo
 from pipeline.runtime.environment import Environment
 from pipeline.transactions.engine import TransactionEngine
 
-__all__ = ["Refused", "ReplayReport", "Replayer"]
+__all__ = ["Discarder", "Refused", "ReplayReport", "Replayer"]
 
 BATCH_LETTERS = 500
 BATCH_BYTES = 4 * 1024 * 1024
@@ -313,3 +315,24 @@ def _batches(letters: Iterable[DeadLetter]) -> Iterator[list[DeadLetter]]:
             batch, size = [], 0
     if batch:
         yield batch
+
+
+class Discarder(Replayer):
+    """Marks failed records of one group as discarded, without replaying them. Use an object once, from one thread.
+
+    The protocol is that of a replay, with the same fence, but only marks are written. A discard that was killed can be
+    run again. `Replayer` with `again` also replays discarded records.
+    """
+
+    def _prepare(self) -> None:
+        """Do nothing: a discard sends no replays, so it needs no topic for them."""
+
+    def _refusal(self, found: DeadLetter) -> str | None:  # noqa: ARG002 - every record can be discarded
+        return None
+
+    def _mark(self, letter: DeadLetter, place: LetterId, nonce: str) -> ReplayMark:
+        mark = super()._mark(letter, place, nonce)
+        return msgspec.structs.replace(mark, times=mark.times - 1, replay=mark.replay - 1, discarded=True)
+
+    def _send_letters(self, engine: TransactionEngine, batch: list[DeadLetter]) -> None:
+        """Do nothing: only marks are sent."""

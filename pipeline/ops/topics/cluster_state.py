@@ -12,7 +12,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from pipeline.core.names import GroupId, TaskId, journal_group, workers_app, workers_group
+from pipeline.core.membership import Owner, decode_note
+from pipeline.core.names import (
+    GroupId,
+    TaskId,
+    TopicPartition,
+    journal_group,
+    workers_app,
+    workers_group,
+    workers_topic,
+)
 from pipeline.core.topic_settings import SETTINGS, UNMANAGED
 from pipeline.errors import FatalTaskError
 from pipeline.ops.apps import last_entry, tasks_of
@@ -21,7 +30,6 @@ from pipeline.ops.topics.applying import checked_topic
 from pipeline.ops.topics.declarations import TopicDeclaration
 from pipeline.ops.topics.plan import ClusterFacts, Plan, Readers, make_plan, uncertain
 from pipeline.ports import Cluster, JournalReader, TopicInfo
-from pipeline.runtime.sinks.noted import sink_groups
 
 __all__ = ["look", "readers_of"]
 
@@ -93,7 +101,7 @@ def readers_of(
                 alive[group.app] = bool(cluster.member_ids(workers_group(group.app)))
             found[topic].append(Readers(group, alive[group.app], "" if topic in reads else unknown))
     for app in filter(None, map(workers_app, sorted(names))):
-        for group in sink_groups(app, reader):
+        for group in _sink_groups(app, reader):
             reads = {partition.topic for partition in cluster.committed(group.consumer_group)}
             for topic in reads & set(topics):
                 found[topic].append(Readers(group, bool(cluster.member_ids(workers_group(app)))))
@@ -123,3 +131,18 @@ def _inputs(task: TaskId, reader: JournalReader) -> frozenset[str] | str:
     except FatalTaskError as error:
         return error.message
     return frozenset()
+
+
+def _sink_groups(app: str, reader: JournalReader) -> list[GroupId]:
+    """The sink groups that have had an owner, from the workers' notes: without the app's code or its database.
+
+    The workers' topic of the app must exist. Raises UnreachableError.
+    """
+    topic = TopicPartition(workers_topic(app), 0)
+    bounds = reader.bounds(topic)
+    found: dict[GroupId, bool] = {}
+    for _, data in reader.read(topic, bounds.start, bounds.stable_end):
+        note = decode_note(app, data)
+        if note is not None and isinstance(note[1], Owner):
+            found[note[0].group_id] = bool(note[1].database)
+    return [group for group, of_sinks in sorted(found.items()) if of_sinks]

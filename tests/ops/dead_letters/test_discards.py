@@ -8,11 +8,10 @@ import pytest
 from pipeline.app import declared_app
 from pipeline.core.names import TopicPartition, replay_marks_topic
 from pipeline.errors import AbortableError, CorruptStateError, UnknownOutcomeError
-from pipeline.ops.dead_letters.discarding import Discarder
 from pipeline.ops.dead_letters.letters import Choice
 from pipeline.ops.dead_letters.marks import decode_mark
 from pipeline.ops.dead_letters.purging import plan_purge, purge
-from pipeline.ops.dead_letters.replaying import ReplayReport
+from pipeline.ops.dead_letters.replaying import Discarder, ReplayReport
 from tests.support.ops.dead_letters.orders import GROUP, Orders
 from tests.support.ops.dead_letters.replay_case import BAD, failed, replayer
 

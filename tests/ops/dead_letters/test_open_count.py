@@ -11,11 +11,10 @@ from pipeline.app import declared_app
 from pipeline.core.dead_letter_count import OpenLetters
 from pipeline.core.names import TopicPartition, letter_counts_topic
 from pipeline.errors import AbortableError, UnknownOutcomeError
-from pipeline.ops.dead_letters.discarding import Discarder
 from pipeline.ops.dead_letters.letters import Choice
 from pipeline.ops.dead_letters.purging import purge
 from pipeline.ops.dead_letters.records import State, failed_records
-from pipeline.ops.dead_letters.replaying import ReplayReport
+from pipeline.ops.dead_letters.replaying import Discarder, ReplayReport
 from pipeline.ports import JournalReader, Step
 from pipeline.runtime.restore import genesis
 from pipeline.runtime.status import AppStatus, read_status

@@ -34,7 +34,7 @@ __all__ = [
 
 PREFIX = "PIPELINE_"
 
-# Variables of this prefix that are no settings of a process: who reads them.
+# Variables with this prefix that are not settings of a process, and what reads them.
 OTHER_VARIABLES: Mapping[str, str] = {
     "PIPELINE_APP": "pipeline table show",
     "PIPELINE_CACHE_DIR": "pipeline broker",
@@ -62,7 +62,7 @@ def names_a_service(variable: str) -> bool:
 
 
 def read_toml(path: Path, *, required: bool) -> dict[str, object]:
-    """The document; an empty one where there is no file and none is required. Raises ConfigError."""
+    """The document of the file. Empty if the file does not exist and is not required. Raises ConfigError."""
     if not required and not path.exists():
         return {}
     try:
@@ -74,7 +74,7 @@ def read_toml(path: Path, *, required: bool) -> dict[str, object]:
 
 
 def section_of(document: Mapping[str, object], name: str, path: Path) -> Mapping[str, object]:
-    """A section of the document, empty where it is left out. Raises ConfigError."""
+    """A section of the document. Empty if the document does not have it. Raises ConfigError."""
     section = document.get(name, {})
     if not isinstance(section, dict):
         raise ConfigError(f"{path}: {name} must be a section, [{name}]")
@@ -82,7 +82,7 @@ def section_of(document: Mapping[str, object], name: str, path: Path) -> Mapping
 
 
 def properties_in(section: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names with dots are sections to TOML unless they are quoted; to us they are names."""
+    """The properties of a section. TOML reads a name with dots as nested sections; their names are joined again."""
     for name, value in section.items():
         if isinstance(value, dict):
             yield from properties_in(value, f"{prefix}{name}.")
@@ -102,7 +102,7 @@ def check_fields(settings: object, section: str) -> None:
 
 
 def checked(kind: object, name: str, value: object) -> Any:
-    """The value of a setting as its type has it.
+    """The value of a setting, converted to its type.
 
     Args:
         kind: The setting's type, with its constraints. `msgspec.Meta(description=...)` says what is accepted.
@@ -124,7 +124,7 @@ def parsed(kind: object, name: str, text: str) -> Any:
 def refuse_unknown_variables(environ: Mapping[str, str], known: Iterable[str]) -> None:
     """Raise ConfigError when the environment has a variable of this prefix that nothing reads.
 
-    A misspelt variable would otherwise leave the default in force without a word.
+    Otherwise a misspelled variable would be ignored, and the default would apply.
     """
     names = {*known, *OTHER_VARIABLES}
     for variable in sorted(environ):
@@ -145,7 +145,7 @@ def _converted(kind: object, name: str, value: object, *, strict: bool) -> Any:
 
 
 def _path(kind: type, value: object) -> Path:
-    """What msgspec asks about a type that it does not know. TOML has no shell that would expand `~`."""
+    """Convert a path, a type that msgspec does not know. No shell has expanded the `~` of a settings file."""
     if kind is Path and isinstance(value, str | Path):
         return Path(value).expanduser()
     raise TypeError

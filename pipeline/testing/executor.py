@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class _PendingStep(Generic[T]):
-    """A step and, once it has run, what it returned or raised."""
+    """A submitted step, and its result or its error after it has run."""
 
     def __init__(self, step: Callable[[], T], run_until: Callable[[_PendingStep[T]], None]) -> None:
         self._step = step
@@ -49,11 +49,11 @@ class InlineExecutor:
         return pending
 
     def close(self) -> None:
-        """Nothing is ever under way."""
+        """Do nothing: every step has run."""
 
 
 class DeferredExecutor:
-    """Runs submitted steps only when told, or when a result is asked for; which first is drawn from the seed."""
+    """Runs submitted steps only on request, or when a result is needed. The seed determines their order."""
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311 (a schedule, never a secret)
@@ -68,19 +68,19 @@ class DeferredExecutor:
         return len(self._waiting)
 
     def run_one(self) -> bool:
-        """Run one waiting step; False when there is none."""
+        """Run one waiting step. Returns False if there is none."""
         if not self._waiting:
             return False
         self._waiting.pop(self._random.randrange(len(self._waiting))).run()
         return True
 
     def run_all(self) -> None:
-        """Run until nothing waits, including what the steps submit."""
+        """Run all waiting steps, and those that they submit."""
         while self.run_one():
             pass
 
     def drop(self) -> None:
-        """Forget what waits, as a process does that is killed."""
+        """Forget the waiting steps, as if the process was killed."""
         self._waiting.clear()
 
     def close(self) -> None:
@@ -89,4 +89,4 @@ class DeferredExecutor:
     def _run_until(self, pending: _PendingStep[T]) -> None:
         while not pending.done():
             if not self.run_one():
-                raise InvariantError("a result is awaited of a step that was dropped")
+                raise InvariantError("the result of a dropped step is needed")

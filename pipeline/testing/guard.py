@@ -1,4 +1,4 @@
-"""Catches handles that a handler keeps after its call: what is written through them belongs to no record."""
+"""Detects a `Context` or a table that a handler uses after its call. Such a write would belong to no record."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class StaleHandleError(PipelineError):
 
 
 class _Handle:
-    """Stands before a Context or a TaskTable and refuses everything once the call is over.
+    """Wraps a Context or a TaskTable, and refuses every use after the handler's call has ended.
 
-    Everything it hands out that is a handle itself (a TaskTable, an iterator over items) is guarded, too.
+    A TaskTable or an iterator that it returns is wrapped, too.
     """
 
     def __init__(self, target: Any, call: _Call) -> None:
@@ -86,7 +86,7 @@ class _Call:
 
 
 def guarded(groups: Sequence[DeclaredGroup]) -> list[DeclaredGroup]:
-    """The same groups with every handler behind a guard."""
+    """The same groups with wrapped handlers: the context of a call cannot be used after it."""
     if not all(isinstance(group, DeclaredGroup) for group in groups):
         raise InvariantError("only groups can be guarded")
     return [group.with_bindings(map(_guard, group.bindings)) for group in groups]

@@ -53,7 +53,7 @@ _POLICIES = frozenset({"compact", "delete"})
 
 
 def check_settings(topic: str, settings: Mapping[str, str | None]) -> None:
-    """Refuse, in the brokers' words, a setting that does not exist or a value that it cannot take (ConfigError)."""
+    """Raise ConfigError, in the words of the brokers, for a setting that does not exist or a value that is invalid."""
     for name, value in settings.items():
         if name not in DEFAULTS:
             raise ConfigError(f"topic {topic}: Unknown topic config name: {name}")

@@ -12,7 +12,7 @@ SESSION_S = 10.0
 
 
 class Session:
-    """A member: alive for as long as its worker makes progress, by the clock."""
+    """A member of a group. It is alive if its worker has made progress in the last `SESSION_S` seconds."""
 
     def __init__(self, client_id: str, progress: Callable[[], object], clock: Clock) -> None:
         self.client_id = client_id
@@ -30,7 +30,7 @@ class Session:
 
 
 class MemoryGroups:
-    """The members of every group. One that is missed is listed again when it makes progress."""
+    """The members of every group. One whose session has expired is listed again when it makes progress."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, list[Session]] = {}

@@ -1,4 +1,4 @@
-"""What a Kafka cluster in memory keeps: records in the logs of partitions, with the transactions that wrote them."""
+"""The data of an in-memory Kafka cluster: the logs of partitions, and the transactions that wrote their records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _CREATE_TIME = 1
-_BATCH_OVERHEAD = 70  # what the broker counts beside key, value and headers of a record
+_BATCH_OVERHEAD = 70  # what the broker counts in addition to key, value and headers of a record
 
 
 class MissingTopicError(Exception):
@@ -32,7 +32,7 @@ class MissingTopicError(Exception):
 
 
 class RefusedRecordError(Exception):
-    """The topic does not take such a record: too large, out of its time, or without a key where it is compacted."""
+    """The topic refuses the record: because of its size or its timestamp, or because a compacted topic needs keys."""
 
     def __init__(self, topic: str, reason: str) -> None:
         super().__init__(f"topic {topic} refuses a record: {reason}")
@@ -40,7 +40,7 @@ class RefusedRecordError(Exception):
 
 
 class TransactionState(Enum):
-    """Where a transaction is."""
+    """The state of a transaction."""
 
     OPEN = "open"
     COMMITTED = "committed"
@@ -48,11 +48,11 @@ class TransactionState(Enum):
 
 
 class MemoryTransaction:
-    """One transaction and the partitions it has written to."""
+    """One transaction, and the partitions to which it has written."""
 
     def __init__(self) -> None:
         self.outcome = TransactionState.OPEN
-        self.partitions: dict[TopicPartition, int] = {}  # with its first offset there
+        self.partitions: dict[TopicPartition, int] = {}  # with its first offset in each
 
 
 class MemoryRecord:
@@ -95,7 +95,10 @@ class MemoryRecord:
         return self._value
 
     def headers(self) -> Any:
-        """As of the Kafka client: a name that is not valid UTF-8 raises once, and leaves a header that kills."""
+        """The headers, with a defect of the Kafka client: a name that is not valid UTF-8 raises at the first call.
+
+        Later calls return a header that ends the process when it is read.
+        """
         error, self._fails_with = self._fails_with, None
         if error is not None:
             raise SystemError("headers returned a result with an exception set") from error
@@ -107,7 +110,7 @@ class MemoryRecord:
         self._fails_with = None
 
     def fetched(self) -> MemoryRecord:
-        """The record as a reader gets it: what one reader does to its headers must not reach another."""
+        """The record for one reader. Readers do not share headers, because `headers` changes them."""
         return self if self._torn is None else MemoryRecord(self._partition, self._offset, self._torn)
 
     def timestamp(self) -> tuple[int, int]:
@@ -115,7 +118,7 @@ class MemoryRecord:
 
 
 class _Torn:
-    """A header whose name is a null pointer. Two items; the real one ends the process when the first is read."""
+    """A header of two items whose name is a null pointer. Reading that name from the Kafka client ends the process."""
 
     __slots__ = ("error",)
 
@@ -133,7 +136,7 @@ class _Torn:
 
 
 def _as_read(name: str | bytes, value: bytes | None) -> Any:
-    """A header as the client gives it back. A name of bytes is what a producer of another kind has written."""
+    """A header as the client returns it. A name is bytes if a producer other than ours may have written it."""
     if isinstance(name, str):
         return name, value
     try:
@@ -154,12 +157,12 @@ class PartitionLog:
         return self.start + len(self.entries)
 
     def truncate(self, before: int) -> None:
-        """Remove what lies below `before`."""
+        """Remove the entries before offset `before`."""
         del self.entries[: max(0, before - self.start)]
         self.start = max(self.start, before)
 
     def lose_tail(self, start: int) -> None:
-        """Remove what lies at `start` or above."""
+        """Remove the entries from offset `start` on."""
         del self.entries[max(0, start - self.start) :]
 
     def between(self, start: int, end: int) -> Iterator[tuple[MemoryRecord | None, MemoryTransaction | None]]:
@@ -170,7 +173,7 @@ class PartitionLog:
 
 @dataclass(slots=True)
 class MemoryTopic:
-    """A topic: its settings, as far as it has its own, and the logs of its partitions."""
+    """A topic: its settings, and the logs of its partitions. `overridden`: the settings that are not defaults."""
 
     topic_id: str
     replication: int
@@ -184,13 +187,13 @@ class MemoryTopic:
 
 
 def refusal(output: Output, config: Mapping[str, str], now_ms: int) -> str | None:
-    """Why a topic with these settings refuses a record, in the order in which the brokers look; None: it takes it."""
+    """Why a topic with these settings refuses a record, checked in the order of the brokers. None if it does not."""
     size, limit = _stored_size(output), int(config["max.message.bytes"])
     if size > limit:
         return f"its {size} bytes are too large, max.message.bytes is {limit}"
     if output.key is None and "compact" in config["cleanup.policy"]:
         return "it has no key, and the topic is compacted (INVALID_RECORD)"
-    stamp = output.timestamp_ms  # 0: the client puts the present there
+    stamp = output.timestamp_ms  # 0: the client sets the current time
     if config["message.timestamp.type"] == "CreateTime" and stamp > 0:
         if stamp - now_ms > int(config["message.timestamp.after.max.ms"]):
             return f"its timestamp {stamp} is too far ahead of {now_ms} (INVALID_TIMESTAMP)"
@@ -200,6 +203,6 @@ def refusal(output: Output, config: Mapping[str, str], now_ms: int) -> str | Non
 
 
 def _stored_size(output: Output) -> int:
-    """What the broker counts of a record against `max.message.bytes`."""
+    """The size of a record that the broker compares with `max.message.bytes`."""
     size = len(output.key or b"") + len(output.value or b"") + _BATCH_OVERHEAD
     return size + sum(len(name) + len(value or b"") for name, value in output.headers)

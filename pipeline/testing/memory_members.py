@@ -13,7 +13,7 @@ __all__ = ["MemoryMembers"]
 
 
 class MemoryMembers:
-    """`ports.Members`. A worker that makes no progress for the session time-out is missed."""
+    """`ports.Members`. A worker that makes no progress during the session timeout is not listed."""
 
     def __init__(self, broker: MemoryBroker, clock: Clock) -> None:
         self._broker = broker

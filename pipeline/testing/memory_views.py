@@ -1,9 +1,9 @@
-"""What a stale leader answers: `StaleLeader`, a view of an in-memory cluster as of an earlier moment.
+"""The answers of a stale leader: `StaleLeader` shows an in-memory cluster as it was at an earlier time.
 
-A broker that has lost its controllers keeps answering Metadata, ListOffsets and Fetch as if it were still the leader.
-Its answers are true but old: its high watermark does not advance, because no follower fetches from it, and everything
-below it is in the log of the leader that was elected since. It confirms no write. (Kafka's replication protocol;
-KIP-101.)
+A broker that has lost its controllers still answers Metadata, ListOffsets and Fetch as if it were the leader. Its
+answers are correct but outdated: its high watermark does not advance, because no follower fetches from it. All records
+below the high watermark are in the log of the new leader, too. It does not confirm writes.
+(Kafka's replication protocol; KIP-101.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Bounds = tuple[int, int, int]
 
 
 class StaleLeader:
-    """Answers as of the moment it was made. `answers` decides, client by client, whether this one asks it."""
+    """The cluster as it was when this object was created. `answers` decides for each new client whether it is used."""
 
     def __init__(
         self,
@@ -30,18 +30,18 @@ class StaleLeader:
         self._topics = dict(topics)
         self._bounds = dict(bounds)
         self.answers = answers
-        self.over = False  # its controllers are reachable again, and it answers like any other broker
+        self.over = False  # whether its controllers are reachable again, so that its answers are current
 
     def chosen(self) -> bool:
         """Whether the client that is being opened asks this broker."""
         return not self.over and self.answers()
 
     def describe(self, topic: str, now: TopicInfo | None) -> TopicInfo | None:
-        """The topic as this broker knows it; `now`: as it is."""
+        """The topic as this broker knows it. `now`: its current description."""
         return now if self.over else self._topics.get(topic)
 
     def bounds(self, partition: TopicPartition, now: Bounds) -> Bounds | None:
-        """Start, stable end and end as this broker knows them; None where it does not know the partition."""
+        """Start, stable end and end as this broker knows them; None if it does not know the partition."""
         if self.over:
             return now
         then = self._bounds.get(partition)

@@ -45,7 +45,7 @@ class SimulatedCrash(BaseException):
 
 
 class _CrashAt:
-    """`ports.Steps` that ends the simulated process where it was told to."""
+    """`ports.Steps` that ends the simulated process at chosen steps."""
 
     def __init__(self) -> None:
         self.armed: dict[Step, int] = {}

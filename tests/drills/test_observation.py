@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 
 from pipeline.core.journal_format import EntryKind
-from pipeline.core.names import TaskId
+from pipeline.core.names import TaskId, TopicPartition
 from pipeline.drills.judge import SeenEntry
 from tests.support.drills.scenes import APP, observer_of
 from tests.support.runtime.fleet import Fleet
@@ -37,3 +39,21 @@ def test_a_pause_does_not_include_the_time_without_input(
     history.entries[:] = [SeenEntry(EntryKind.COMMIT, 2, "a", {}, at, 0, b"") for at in commits]
     history.lags[:] = lags
     assert observer.pause_s(TASK, 900, 5_000) == pytest.approx(pause_s)
+
+
+def test_a_late_answer_to_the_driller_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers on the same busy machine wait as long, and a drill must not deviate for that."""
+    fleet = Fleet.at_rest("a")
+    observer = observer_of(fleet)
+    began_ms = fleet.clock.wall_ms()
+    answer = observer._reader.stable_ends
+
+    def late(partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        fleet.clock.advance(4.0)
+        return answer(partitions)
+
+    monkeypatch.setattr(observer._reader, "stable_ends", late)
+    observer.look()
+    ended_ms = fleet.clock.wall_ms()
+    assert 4.0 <= observer.slowest_look_s(began_ms, ended_ms) < 20.0
+    assert observer.slowest_look_s(ended_ms + 1, ended_ms + 2) == 0.0

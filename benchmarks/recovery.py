@@ -188,7 +188,7 @@ class _Bench:
         )
 
     def _start(self, worker: str) -> None:
-        """A worker process as an operator starts it, with one checkpoint of each task for each 10 s of commits."""
+        """A worker process as an operator starts it, with one checkpoint of each task every 20 s."""
         options = {
             "--kafka": self._servers,
             "--worker-id": worker,
@@ -202,7 +202,7 @@ class _Bench:
             "PYTHONPATH": str(root),
             "RECOVERY_APP": self._name,
             "PIPELINE_CHECKPOINT_STORE": self._store.as_uri(),
-            "PIPELINE_CHECKPOINT_INTERVAL_S": "10",
+            "PIPELINE_CHECKPOINT_INTERVAL_S": "20",
         }
         command = [sys.executable, "-m", "pipeline", "worker", "benchmarks.recovery_app:app"]
         with (self._directory / f"{worker}.log").open("ab") as log:

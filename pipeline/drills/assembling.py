@@ -226,6 +226,7 @@ def _notes(run: Run, timeline: Sequence[TaskTimeline]) -> list[str]:
             "the logs of the workers are not files, so the stages fence, copy and replay are unknown"
         )
     found += [f"the driller could not read the status: {text}" for text in run.observer.problems]
+    found += run.observer.gaps
     if run.observer.unreachable_ms:
         seconds = (run.observer.unreachable_ms[-1] - run.observer.unreachable_ms[0]) / 1000
         found.append(f"the driller could not reach Kafka for about {seconds:.1f} s")

@@ -321,9 +321,9 @@ class Run:
         entries = self.observer.entries(task, since_ms)
         if acquired:
             at = next((n for n, entry in enumerate(entries) if entry.kind is EntryKind.ACQUIRE), None)
-            if at is None:
+            if at is None and not self.observer.has_skipped(task, since_ms):
                 return False
-            entries = entries[at:]
+            entries = entries[at or 0 :]
         if any(entry.kind is EntryKind.COMMIT for entry in entries):
             return True
         sample = self.observer.samples[-1]

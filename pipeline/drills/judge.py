@@ -9,7 +9,8 @@ above it in the topic. So the judge finds
     duplicate   an entry covers inputs again that another one has covered, without a reset
     damage      a record that is not a valid entry
 
-It follows a journal from an entry before the fault, and does not stop at the first break. A worker does: it refuses
+It follows a journal from an entry before the fault, and does not stop at the first break. It skips entries that were
+truncated before they could be read. A worker does: it refuses
 such a journal.
 """
 
@@ -94,6 +95,15 @@ class Judge:
             found += self._entry(state)
         state.next_offset = next_offset
         return found
+
+    def resume(self, task: TaskId, after: JournalEntry) -> None:
+        """Continue behind an entry, because those before it were deleted unread. They are not judged."""
+        state = self._tasks[task]
+        state.parts, state.next_offset = [], after.next_offset
+        state.owner = after.entry.owner
+        self._remember(state, _seen(after))
+        for topic, position in after.entry.positions.items():
+            state.covered[topic] = max(position, state.covered.get(topic, position))
 
     def verdict(self) -> RecoveryPoint:
         """What the journals prove so far."""

@@ -18,9 +18,9 @@ from pipeline.core.membership import Member, decode_member
 from pipeline.core.names import TaskId, workers_group
 from pipeline.drills.judge import Judge, SeenEntry
 from pipeline.drills.report import SteadyState
-from pipeline.errors import PipelineError, UnreachableError
+from pipeline.errors import PipelineError, TruncatedError, UnreachableError
 from pipeline.ports import Clock, Cluster, JournalReader
-from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.runtime.commit.journal_reader import complete_entries, last_entries
 from pipeline.runtime.status import AppStatus, TaskPhase, TaskStatus, read_status
 
 __all__ = ["Observer", "Sample", "short"]
@@ -75,6 +75,7 @@ class _History:
     entries: list[SeenEntry] = field(default_factory=list)
     claimed_ms: dict[str, int] = field(default_factory=dict)  # by the process that claimed it
     lags: list[tuple[int, int]] = field(default_factory=list)  # (time, lag)
+    skipped_ms: int = 0  # when entries were last found to be deleted unread
 
 
 class Observer:
@@ -99,6 +100,7 @@ class Observer:
         self.samples: list[Sample] = []
         self.unreachable_ms: list[int] = []
         self._looks: list[tuple[int, float]] = []  # (time, seconds) of each look
+        self.gaps: list[str] = []  # entries that were deleted before they were read, in words
         self.problems: dict[str, int] = {}  # what could not be read, and when this was first seen
 
     def begin(self) -> Sample:
@@ -136,6 +138,10 @@ class Observer:
     def entries(self, task: TaskId, since_ms: int = 0) -> Sequence[SeenEntry]:
         """The entries of a task that were committed at this time or later, as far as they were followed."""
         return [entry for entry in self._histories[task].entries if entry.wall_ms >= since_ms]
+
+    def has_skipped(self, task: TaskId, since_ms: int) -> bool:
+        """Whether entries of a task were deleted unread, at this time or later."""
+        return self._histories[task].skipped_ms >= since_ms
 
     def claimed_ms(self, task: TaskId, since_ms: int) -> int | None:
         """When another process was first seen to claim the task, at this time or later."""
@@ -217,11 +223,30 @@ class Observer:
         ends = self._reader.stable_ends([task.journal for task in self._tasks])
         grown = [task for task in self._tasks if ends.get(task.journal, 0) > self.judge.next_offset(task)]
 
-        def read(task: TaskId) -> list[tuple[int, bytes]]:
-            return list(self._reader.read(task.journal, self.judge.next_offset(task), ends[task.journal]))
+        def read(task: TaskId) -> list[tuple[int, bytes]] | None:
+            try:
+                return list(self._reader.read(task.journal, self.judge.next_offset(task), ends[task.journal]))
+            except TruncatedError:
+                return None
 
         for task, chunks in self._each(grown, read).items():
-            self._histories[task].entries += self.judge.add(task, chunks, ends[task.journal])
+            if chunks is None:
+                self._skip(task)
+            else:
+                self._histories[task].entries += self.judge.add(task, chunks, ends[task.journal])
+
+    def _skip(self, task: TaskId) -> None:
+        """Continue at the start of a journal that was truncated while the driller could not read it."""
+        bounds = self._reader.bounds(task.journal)
+        first = next(complete_entries(task, self._reader, bounds.start, bounds.stable_end), None)
+        if first is None:
+            return  # at the next look
+        self.gaps.append(
+            f"the journal of task {short(task)} was truncated while the driller could not read it: the entries from "
+            f"offset {self.judge.next_offset(task)} to {first.offset} were not judged"
+        )
+        self.judge.resume(task, first)
+        self._histories[task].skipped_ms = self._clock.wall_ms()
 
     def _read(self) -> Sample:
         status = read_status(self._app, self._cluster, self._reader, self._clock.wall_ms())

@@ -57,3 +57,28 @@ def test_a_late_answer_to_the_driller_is_known(monkeypatch: pytest.MonkeyPatch) 
     ended_ms = fleet.clock.wall_ms()
     assert 4.0 <= observer.slowest_look_s(began_ms, ended_ms) < 20.0
     assert observer.slowest_look_s(ended_ms + 1, ended_ms + 2) == 0.0
+
+
+def test_entries_that_were_deleted_unread_are_skipped_and_told() -> None:
+    """A driller on a busy machine can be slower than the checkpoints, after which journals are truncated."""
+    fleet = Fleet(partitions=1)
+    fleet.start("a")
+    fleet.send()
+    fleet.settle()
+    observer = observer_of(fleet)
+    for _ in range(6):
+        fleet.send()
+        fleet.settle()
+    end = fleet.broker.bounds(TASK.journal)[2]
+    fleet.broker.truncate(TASK.journal, end - 3)
+    since_ms = fleet.clock.wall_ms()
+    observer.look()
+    assert observer.has_skipped(TASK, since_ms)
+    assert observer.problems == {}
+    (gap,) = observer.gaps
+    assert "main/0 was truncated while the driller could not read it" in gap
+    fleet.send()
+    fleet.settle()
+    observer.look()
+    assert observer.entries(TASK)
+    assert observer.judge.effects == []

@@ -281,10 +281,12 @@ def proxy_(
 
 @drill_app.command("shadow-worker", hidden=True)
 def shadow_worker(
-    target: Annotated[str, typer.Argument(metavar="MODULE:APP")],
-    spec: Annotated[Path, typer.Argument(metavar="FILE")],
-    log: Annotated[Path, typer.Option("--log")],
-    supervised: Annotated[str, typer.Option("--supervised")],
+    target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The live app.")],
+    spec: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What it replays; the driller has written it.")
+    ],
+    log: Annotated[Path, typer.Option("--log", help="The file that it logs to.")],
+    supervised: Annotated[str, typer.Option("--supervised", help="The ends of the driller's pipes.")],
     kafka: KafkaOption = None,
 ) -> None:
     """Run the shadow app of a drill. The driller starts this process, which ends with it."""

@@ -21,8 +21,8 @@ def test_all_drills_are_listed(pipeline: Run) -> None:
     shown = pipeline("drill", "list", code=0).stdout
     assert "kill-worker" in shown
     named = {each["name"] for each in json.loads(pipeline("drill", "list", "--json", code=0).stdout)}
-    assert {"freeze-worker", "lose-disk", "replay-from-checkpoint"} <= named
-    assert len(named) == 15
+    assert {"freeze-worker", "lose-disk", "replay-from-checkpoint", "shadow-replay"} <= named
+    assert len(named) == 16
 
 
 def test_an_app_must_be_named_in_the_settings(pipeline: Run, tmp_path: Path) -> None:

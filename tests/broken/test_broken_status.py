@@ -7,10 +7,18 @@ import pytest
 import pipeline.cli.status_screen
 import pipeline.runtime.status.groups
 import pipeline.runtime.status.problems
+import pipeline.runtime.status.reading
 import pipeline.runtime.status.stopping
 from tests.support.breaking import Broken, Copy, name_of
 
 ROWS = [
+    Broken(
+        "the throughput is that of the last two commits",
+        pipeline.runtime.status.reading._rate,
+        "if before.wall_ms > since_ms:",
+        "if False:",
+        "tests/runtime/status/test_groups.py does_not_vary",
+    ),
     Broken(
         "a task that is restored does not delay a stop",
         pipeline.runtime.status.stopping,

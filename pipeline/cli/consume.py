@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.options import CommandWait, KafkaOption, print_json, quiet_kafka_settings
-from pipeline.cli.rendering import json_field, readable, text_field
+from pipeline.cli.rendering import json_field, text_field
 from pipeline.core.headers import readable_headers
 from pipeline.core.names import RECORD_READER, TopicPartition
-from pipeline.core.records import iso_time
+from pipeline.core.records import iso_time, readable
 from pipeline.core.suggestions import no_topic
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster

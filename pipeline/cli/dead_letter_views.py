@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipeline.cli.options import counted
-from pipeline.cli.rendering import hex_lines, json_field, readable, text_field
-from pipeline.core.records import iso_time
+from pipeline.cli.rendering import hex_lines, json_field, text_field
+from pipeline.core.records import iso_time, readable
 from pipeline.ops.dead_letters.letters import DeadLetter
 from pipeline.ops.dead_letters.marks import ReplayMark
 from pipeline.ops.dead_letters.records import FailedRecord, State

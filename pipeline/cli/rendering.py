@@ -1,4 +1,4 @@
-"""Formats keys and values of records: as text on one line, and as JSON fields."""
+"""Formats keys and values of records: as JSON fields, and as a hex dump."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import msgspec
 
-__all__ = ["hex_lines", "json_field", "readable", "text_field"]
+__all__ = ["hex_lines", "json_field", "text_field"]
 
 _HEX_BYTES = 16
 
@@ -30,17 +30,6 @@ def text_field(name: str, data: bytes | None) -> dict[str, object]:
         return {name: data.decode()}
     except UnicodeDecodeError:
         return {f"{name}_base64": b64encode(data).decode()}
-
-
-def readable(data: bytes | None) -> str:
-    """The data as text on one line, with control characters escaped; as hex if it is not UTF-8."""
-    if data is None:
-        return "(null)"
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return f"0x{data.hex()}"
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def hex_lines(data: bytes) -> Iterator[str]:

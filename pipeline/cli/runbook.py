@@ -11,10 +11,9 @@ from rich.markdown import Markdown
 
 from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import InputError
+from pipeline.ops.runbooks import runbooks_dir
 
-__all__ = ["runbook", "runbooks_dir"]
-
-_PACKAGE = Path(__file__).parents[1]
+__all__ = ["runbook"]
 
 
 def runbook(
@@ -46,12 +45,6 @@ def runbook(
         console.print(Markdown(text))
     else:
         typer.echo(text, nl=False)
-
-
-def runbooks_dir() -> Path:
-    """The directory of the runbooks: in an installed package, or next to the package in a checkout."""
-    beside = _PACKAGE.parent / "runbooks"
-    return beside if (beside / "poison-record.md").exists() else _PACKAGE / "runbooks"
 
 
 def _title(path: Path) -> str:

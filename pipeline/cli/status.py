@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -118,10 +118,7 @@ class _Reading:
     def read(self) -> AppStatus:
         name = app_named(self.app)
         found = read_status(name, self.cluster, self.reader, _now_ms(), self.letters_per_minute)
-        if ":" not in self.app:
-            return found
-        problems = [replace(each, hint=each.hint.replace("MODULE:APP", self.app)) for each in found.problems]
-        return replace(found, problems=problems)
+        return found.named(self.app) if ":" in self.app else found
 
 
 def _now_ms() -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["EARLIEST_MS", "Output", "Record", "iso_time", "kept_timestamp"]
+__all__ = ["EARLIEST_MS", "Output", "Record", "iso_time", "kept_timestamp", "readable"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The Kafka client treats timestamp 0 as "none" and sends the current time. This is the closest one it can send.
@@ -45,3 +45,14 @@ def iso_time(milliseconds: int) -> str:
     """The time in UTC, as in 2026-01-31T00:00:00.000Z."""
     moment = _EPOCH + timedelta(milliseconds=milliseconds)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def readable(data: bytes | None) -> str:
+    """The data as text on one line, with control characters escaped; as hex if it is not UTF-8."""
+    if data is None:
+        return "(null)"
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return f"0x{data.hex()}"
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -41,7 +41,7 @@ class Reports:
 
     def all(self) -> Sequence[Report]:
         """All reports, the oldest first. Raises InputError if one cannot be read."""
-        found = [self._read(path) for path in self.directory.glob("*.json")]
+        found = [self.read(path) for path in self.files()]
         return sorted(found, key=lambda report: report.identity.began_ms)
 
     def find(self, name: str = "") -> Report:
@@ -50,7 +50,7 @@ class Reports:
         Raises InputError.
         """
         if name.endswith(".json"):
-            return self._read(Path(name))
+            return self.read(Path(name))
         reports = self.all()
         chosen = [each for each in reports if name in {"", each.identity.id, each.identity.drill}]
         if not chosen:
@@ -62,8 +62,13 @@ class Reports:
             )
         return chosen[-1]
 
+    def files(self) -> Sequence[Path]:
+        """The files of the reports, in any order."""
+        return list(self.directory.glob("*.json"))
+
     @staticmethod
-    def _read(path: Path) -> Report:
+    def read(path: Path) -> Report:
+        """The report in a file. Raises InputError."""
         try:
             return msgspec.json.decode(path.read_bytes(), type=Report)
         except OSError as error:

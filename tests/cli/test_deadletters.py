@@ -14,8 +14,8 @@ from pipeline.app import declared_app
 from pipeline.cli import dead_letter_groups
 from pipeline.cli import deadletters as cli_deadletters
 from pipeline.cli.deadletters import deadletters_app
-from pipeline.cli.rendering import hex_lines, readable
-from pipeline.core.records import iso_time
+from pipeline.cli.rendering import hex_lines
+from pipeline.core.records import iso_time, readable
 from pipeline.errors import ConfigError, InputError
 from pipeline.ports import Output
 from tests.support.ops.dead_letters.orders import GROUP, Orders

@@ -17,7 +17,16 @@ from pipeline.ops.reading import committed_records
 from pipeline.ports import Cluster, Record, TopicInfo
 from pipeline.runtime.environment import Environment
 
-__all__ = ["Choice", "DeadLetter", "LetterId", "dead_letter_topic", "letter_id", "places_of", "read_letters"]
+__all__ = [
+    "Choice",
+    "DeadLetter",
+    "LetterId",
+    "dead_letter_of",
+    "dead_letter_topic",
+    "letter_id",
+    "places_of",
+    "read_letters",
+]
 
 LetterId = tuple[int, int]
 
@@ -112,7 +121,7 @@ def read_letters(
         closing(environment.sources.open(DEAD_LETTER_READER)) as source,
     ):
         for record in committed_records(topic, reader, source, environment.clock, within):
-            found = _dead_letter(record)
+            found = dead_letter_of(record)
             if found is not None and choice.takes(found):
                 yield found
 
@@ -126,7 +135,8 @@ def _within(topic: TopicInfo, ids: Collection[LetterId]) -> dict[int, range] | N
     return {number: range(min(each), max(each) + 1) for number, each in offsets.items()} if ids else None
 
 
-def _dead_letter(record: Record) -> DeadLetter | None:
+def dead_letter_of(record: Record) -> DeadLetter | None:
+    """The dead letter in a record; None if it is another record."""
     read = read_letter(readable_headers(record)[0])
     if read is None:
         return None

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.ports import task_fields
 from pipeline.runtime.status.found import AppStatus
-from pipeline.runtime.status.groups import group_statuses
+from pipeline.runtime.status.groups import group_statuses, problem_causes, task_ranges
 
 __all__ = ["status_document"]
 
@@ -77,5 +77,14 @@ def status_document(found: AppStatus) -> dict[str, Any]:
                 "tasks": [f"{task.group}/{task.partition}" for task in problem.tasks],
             }
             for problem in found.problems
+        ],
+        "causes": [
+            {
+                "message": cause.text,
+                "hint": cause.first.hint,
+                "count": cause.count,
+                "tasks": task_ranges(cause.tasks),
+            }
+            for cause in problem_causes(found.problems)
         ],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from pipeline.core.names import GroupId, TaskId
@@ -86,3 +86,8 @@ class AppStatus:
     letters: Sequence[GroupLetters] = ()
     deferred: Mapping[GroupId, Sequence[str]] = field(default_factory=dict)
     speeds: Mapping[str, RecoverySpeed] = field(default_factory=dict)
+
+    def named(self, target: str) -> AppStatus:
+        """The same, with the app as `target` in the commands of the hints, so that they can be copied."""
+        problems = [replace(each, hint=each.hint.replace("MODULE:APP", target)) for each in self.problems]
+        return replace(self, problems=problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
@@ -39,7 +39,7 @@ from pipeline.runtime.status.dead_letter_tallies import letters_by_group, read_t
 from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.problems import LETTERS_PER_MINUTE, late_groups, letter_problems, problems_of
 
-__all__ = ["read_open_letters", "read_status"]
+__all__ = ["KnownCheckpoint", "read_open_letters", "read_status"]
 
 READS_AT_ONCE = 8
 # From this lag on, offsets are counted; below it, records.
@@ -66,8 +66,12 @@ def read_status(
     reader: JournalReader,
     now_ms: int,
     letters_per_minute: int = LETTERS_PER_MINUTE,
+    checkpoints: MutableMapping[TaskId, KnownCheckpoint] | None = None,
 ) -> AppStatus:
     """Read the status once. `now_ms`: the wall clock. `letters_per_minute`: more are a problem, for each group.
+
+    `checkpoints`: what earlier reads have found, for a caller that reads again and again; it is updated. The entry of a
+    checkpoint is far from the end of a journal, so reading it costs more than all the rest.
 
     Raises InputError if the app does not exist, UnreachableError, FatalTaskError (a damaged journal).
     """
@@ -93,7 +97,8 @@ def read_status(
         if name in described
         for number in range(described[name].partitions)
     ]
-    read = _each(tasks, lambda task: _last(task, reader))
+    known_checkpoints = {} if checkpoints is None else checkpoints
+    read = _each(tasks, lambda task: _last(task, reader, known_checkpoints))
     last = {task: _entered(entry) for task, (entry, _, _) in read.items()} | sinks | lost
     # A topic that is not listed was deleted, or may not be described: then these raise.
     topics |= cluster.describe(
@@ -200,6 +205,14 @@ def _roster(
     return roster, waits, known
 
 
+class KnownCheckpoint(NamedTuple):
+    """The newest checkpoint of a task, by the offset of its entry. `seq`: of a later entry of the same journal."""
+
+    offset: int
+    seq: int
+    newest: CheckpointRef | None
+
+
 # The last entry, the newest checkpoint that it refers to, and the records per second of the last commit.
 _Read = tuple[JournalEntry | None, CheckpointRef | None, float | None]
 
@@ -210,7 +223,7 @@ def _each(tasks: Sequence[TaskId], read: Callable[[TaskId], _Read]) -> dict[Task
         return dict(zip(tasks, pool.map(read, tasks), strict=True))
 
 
-def _last(task: TaskId, reader: JournalReader) -> _Read:
+def _last(task: TaskId, reader: JournalReader, known: MutableMapping[TaskId, KnownCheckpoint]) -> _Read:
     bounds = reader.bounds(task.journal)
     entries = last_entries(task.journal, reader, bounds, 2)
     if not entries:
@@ -218,9 +231,13 @@ def _last(task: TaskId, reader: JournalReader) -> _Read:
     last, rate = entries[-1], _rate(task, reader, entries)
     if last.checkpoint < bounds.start:
         return last, None, rate
-    registered = first_entry(task, reader, last.checkpoint, last.next_offset)
-    kept = kept_checkpoints(registered) if registered is not None else ()
-    return last, kept[0] if kept else None, rate
+    before = known.get(task)
+    # A journal that was created again has other entries at the same offsets, and begins with seq 1.
+    if before is None or before.offset != last.checkpoint or before.seq > last.entry.seq:
+        registered = first_entry(task, reader, last.checkpoint, last.next_offset)
+        kept = kept_checkpoints(registered) if registered is not None else ()
+        before = known[task] = KnownCheckpoint(last.checkpoint, last.entry.seq, kept[0] if kept else None)
+    return last, before.newest, rate
 
 
 def _rate(task: TaskId, reader: JournalReader, entries: Sequence[JournalEntry]) -> float | None:

@@ -9,10 +9,10 @@ import structlog
 
 from benchmarks.throughput import PARTITIONS, make_app, run_worker
 from pipeline import HttpSettings, KafkaSettings, WorkerSettings
-from pipeline.http.port import StatusClients, WorkerPort
-from pipeline.kafka.cluster import KafkaCluster
-from pipeline.kafka.journal import KafkaJournalReader
+from pipeline.http.documents import PageApp
+from pipeline.http.port import WorkerPort
 from pipeline.ports import SystemClock
+from pipeline.processes.wiring import status_clients
 
 __all__ = ["main"]
 
@@ -30,9 +30,10 @@ def main(servers: str, name: str, source: str, target: str, directory: str, even
 
 def _open(servers: str, name: str) -> WorkerPort:
     settings = KafkaSettings(servers)
-    clients = StatusClients(lambda: KafkaCluster(settings), lambda: KafkaJournalReader(settings))
     log = structlog.get_logger("pipeline")
-    port = WorkerPort(name, HttpSettings(), WorkerSettings(), clients, SystemClock(), log)
+    port = WorkerPort(
+        PageApp(name, None), HttpSettings(), WorkerSettings(), status_clients(settings), SystemClock(), log
+    )
     if not port.start():
         raise SystemExit("there is no free port")
     return port

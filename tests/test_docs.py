@@ -28,8 +28,9 @@ from pipeline.config import (
 from pipeline.drills.catalog import DRILLS
 from pipeline.errors import ConfigError
 from pipeline.http import server
+from pipeline.http.documents import READ_WAIT_S, PageApp, StatusClients
 from pipeline.http.families import FAMILIES
-from pipeline.http.port import ENDS_WAIT_S, STATUS_WAIT_S, StatusClients, WorkerPort
+from pipeline.http.port import ENDS_WAIT_S, WorkerPort
 from pipeline.testing import ManualClock, TestDriver, TestProducer
 from tests.support.pages import ROOT
 from tests.support.pages import blocks as _blocks
@@ -311,10 +312,10 @@ def test_every_path_of_the_http_port_is_documented() -> None:
     """With whether it needs the token."""
     rows = _table(ROOT / "docs" / "reference" / "http.md", "curl http://127.0.0.1:8080/metrics")
     port = WorkerPort(
-        "app",
+        PageApp("app", None),
         HttpSettings(),
         WorkerSettings(),
-        StatusClients(_unused, _unused),
+        StatusClients(_unused, _unused, _unused),
         ManualClock(),
         CapturingLogger(),
     )
@@ -329,7 +330,7 @@ def test_the_limits_of_the_http_port_are_documented() -> None:
     assert f"{server.IDLE_S} s without a byte, or {server.CONNECTION_S:.0f} s in total" in limits
     header, body = server.MAX_HEADER_BYTES // 1024, server.MAX_BODY_BYTES // 1024
     assert f"{header} KiB of request headers, {body} KiB of body" in limits
-    assert f"a status that takes longer than {STATUS_WAIT_S:.0f} s to read" in limits
+    assert f"a document that takes longer than {READ_WAIT_S:.0f} s to read" in limits
     assert f"the ends of the inputs take longer than {ENDS_WAIT_S:.0f} s to read" in limits
 
 

@@ -35,6 +35,7 @@ EXAMPLES: Mapping[str, str] = {
     "doctor": "pipeline doctor delays:app",
     "acls": "pipeline acls delays:app --role worker --role load",
     "status": "pipeline status flight-delays --watch",
+    "ui": "pipeline ui delays:app --http-port 8080",
     "table show": "pipeline table show totals AA --app delays:app",
     "table history": "pipeline table history totals AA --app delays:app",
     "debug": "pipeline debug delays:app flights/0/17 --yes",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -31,6 +31,9 @@ from pipeline.processes.supervisor import Supervisor, process_id
 from pipeline.processes.system import SystemRandom
 from pipeline.processes.wiring import run_app, with_worker_id
 from pipeline.runtime.counters import WorkerCounters
+
+if TYPE_CHECKING:
+    from pipeline.drills.served_reports import ServedReports
 
 __all__ = ["ProgressLine", "run_processes", "worker"]
 
@@ -100,7 +103,7 @@ def worker(
         int | None,
         typer.Option(
             metavar="PORT",
-            help="Serve /livez, /readyz, /metrics and /api/status on this port. With --processes, process n uses "
+            help="Serve the page of the app, probes and metrics on this port. With --processes, process n uses "
             f"PORT + n - 1. Default: {_HTTP.port}, which means no port.",
             min=0,
             max=MAX_PORT,
@@ -140,7 +143,7 @@ def worker(
     app = find_app(target)
     before = ended_by(supervised) if supervised is not None else None
     try:
-        run_app(app, settings, report or line, before)
+        run_app(app, settings, report or line, before, target, _drill_reports(settings))
     except PipelineError as error:
         _end_line(line)
         # Threads may still wait for an unreachable broker, and would prevent the exit of the process.
@@ -153,6 +156,15 @@ def worker(
     _end_line(line)
     if line is not None:
         print_message("stopped")
+
+
+def _drill_reports(settings: Settings) -> ServedReports | None:
+    """The reports for the page; None without an HTTP port."""
+    if not settings.http.port:
+        return None
+    from pipeline.drills.served_reports import ServedReports  # noqa: PLC0415 - loaded only if it is used
+
+    return ServedReports(settings.drills.directory)
 
 
 def _end_line(line: ProgressLine | None) -> None:

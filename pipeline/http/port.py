@@ -11,60 +11,29 @@ from collections.abc import Callable, Mapping
 
 from pipeline.config import HttpSettings, WorkerSettings
 from pipeline.core.names import GroupId, TopicPartition
-from pipeline.http.application import Answer, Application, Request, Route, json_answer
+from pipeline.http.application import Answer, Application, Request, Route
+from pipeline.http.assets import page_routes
 from pipeline.http.background import Background
+from pipeline.http.documents import AppDocuments, PageApp, StatusClients
 from pipeline.http.exporter import Exporter, Sources
 from pipeline.http.health import Liveness, readiness
 from pipeline.http.server import HttpServer
-from pipeline.ports import Clock, Cluster, JournalReader, Logger
+from pipeline.ports import Clock, Logger
 from pipeline.runtime.metrics.figures import WorkerFigures
 from pipeline.runtime.metrics.meter import Meter
-from pipeline.runtime.status import read_open_letters, read_status, status_document
+from pipeline.runtime.status import read_open_letters
 
-__all__ = ["StatusClients", "WorkerPort"]
+__all__ = ["WorkerPort"]
 
-STATUS_WAIT_S = 8.0
 ENDS_WAIT_S = 1.0
 LETTERS_S = 30.0
-
-
-class StatusClients:
-    """The Kafka clients of an HTTP port. Each is opened by the first request that needs it, and kept.
-
-    They end with the process: to close a client may take as long as Kafka does not answer.
-
-    Args:
-        cluster: Opens a cluster that several threads may use. May raise UnreachableError, ConfigError.
-        reader: Opens a reader that several threads may use. May raise ConfigError.
-    """
-
-    def __init__(self, cluster: Callable[[], Cluster], reader: Callable[[], JournalReader]) -> None:
-        self._open_cluster = cluster
-        self._open_reader = reader
-        self._cluster_lock, self._reader_lock = threading.Lock(), threading.Lock()
-        self._cluster: Cluster | None = None
-        self._reader: JournalReader | None = None
-
-    @property
-    def cluster(self) -> Cluster:
-        with self._cluster_lock:
-            if self._cluster is None:
-                self._cluster = self._open_cluster()
-            return self._cluster
-
-    @property
-    def reader(self) -> JournalReader:
-        with self._reader_lock:
-            if self._reader is None:
-                self._reader = self._open_reader()
-            return self._reader
 
 
 class WorkerPort:
     """Serves the paths of one worker from `start` to `stop`.
 
     Args:
-        app: The name of the app.
+        app: The app.
         settings: The address and the token.
         worker: For the limit of the liveness probe.
         clients: For the status and the ends of the inputs.
@@ -74,14 +43,14 @@ class WorkerPort:
 
     def __init__(
         self,
-        app: str,
+        app: PageApp,
         settings: HttpSettings,
         worker: WorkerSettings,
         clients: StatusClients,
         clock: Clock,
         log: Logger,
     ) -> None:
-        self._app = app
+        self._app = app.name
         self._settings = settings
         self._clients = clients
         self._clock = clock
@@ -90,25 +59,32 @@ class WorkerPort:
         self._mark: Callable[[], object] | None = None
         self._stopping = False
         self._liveness = Liveness(worker.handler_warning_s, clock.monotonic_s)
-        self._ends = Background("the end of the inputs", self._read_ends, ENDS_WAIT_S, 1, clock.monotonic_s)
-        self._status = Background("the status", self._read_status, STATUS_WAIT_S, 2, clock.monotonic_s)
+        waiter = threading.BoundedSemaphore(1)  # of a scrape
+        self._ends = Background(
+            "the end of the inputs", self._read_ends, ENDS_WAIT_S, waiter, clock.monotonic_s
+        )
         self._letters = Background(
             "the open dead letters",
             self._read_letters,
             ENDS_WAIT_S,
-            1,
+            waiter,
             clock.monotonic_s,
             fresh_s=LETTERS_S,
             usable_s=4 * LETTERS_S,
         )
+        self.documents = AppDocuments(app, clients, settings, clock)
         self.meter = Meter(clock.monotonic_s)
-        sources = Sources(lambda: self._figures, self.meter, self._ends.value, self._letters.value, clock)
+        ends, letters = self._ends, self._letters
+        sources = Sources(
+            lambda: self._figures, self.meter, lambda: ends.aged()[0], lambda: letters.aged()[0], clock
+        )
         exporter = Exporter(sources)
         self.routes: Mapping[str, Route] = {
             "/livez": Route(self._livez, open=True),
             "/readyz": Route(self._readyz, open=True),
             "/metrics": Route(exporter.answer, open=True),
-            "/api/status": Route(self._answer_status),
+            **self.documents.routes,
+            **page_routes(),
         }
         self._server = HttpServer(Application(self.routes, settings, log), settings.host, settings.port)
 
@@ -157,13 +133,6 @@ class WorkerPort:
 
     def _readyz(self, _request: Request) -> Answer:
         return readiness(self._figures, stopping=self._stopping)
-
-    def _answer_status(self, _request: Request) -> Answer:
-        return json_answer(self._status.value())
-
-    def _read_status(self) -> object:
-        clients = self._clients
-        return status_document(read_status(self._app, clients.cluster, clients.reader, self._clock.wall_ms()))
 
     def _read_ends(self) -> Mapping[TopicPartition, int]:
         figures = self._figures

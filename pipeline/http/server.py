@@ -10,6 +10,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from waitress import wasyncore
@@ -20,7 +21,7 @@ __all__ = ["MAX_CONNECTIONS", "HttpServer", "Wsgi"]
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-THREADS = 4
+THREADS = 6
 MAX_CONNECTIONS = 64  # further clients wait in the queue of the listening socket
 QUEUED_CONNECTIONS = 64
 IDLE_S = 15  # a connection without a byte for so long is closed
@@ -88,7 +89,9 @@ class HttpServer:
         if self._server is None:
             return
         # The loop sets it itself. Otherwise it could close the pipe that wakes it before this thread writes to it.
-        self._server.trigger.pull_trigger(self._stopping.set)
+        # It may also be awake for another reason, and close the pipe first.
+        with suppress(OSError):
+            self._server.trigger.pull_trigger(self._stopping.set)
         self._thread.join()
         self._server = None
 

@@ -17,6 +17,7 @@ import structlog
 
 from pipeline.api.app import DeclaredApp
 from pipeline.config import (
+    DEFAULT_BOOTSTRAP_SERVERS,
     DEFAULT_TOPICS_DIR,
     WORKER_STARTUP_WAIT_S,
     KafkaSettings,
@@ -46,9 +47,18 @@ from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.worker import Worker
 
 if TYPE_CHECKING:
+    from pipeline.http.documents import DrillReports, StatusClients
     from pipeline.http.port import WorkerPort
 
-__all__ = ["build_environment", "build_worker", "run_app", "run_worker", "with_worker_id"]
+__all__ = [
+    "build_environment",
+    "build_worker",
+    "run_app",
+    "run_worker",
+    "servers_for_commands",
+    "status_clients",
+    "with_worker_id",
+]
 
 PROGRESS_INTERVAL_S = 1.0
 REPEAT_S = 10.0  # between two log events while the start waits
@@ -255,17 +265,20 @@ def run_app(
     settings: Settings,
     report: Callable[[WorkerCounters], None] | None = None,
     ended_by: Signals | None = None,
+    target: str = "MODULE:APP",
+    reports: DrillReports | None = None,
 ) -> None:
     """Build a worker and run it until SIGTERM or SIGINT. A second SIGINT ends the process immediately.
 
     Must be called on the main thread. If a handler does not return within `stop_timeout_s` of the signal, the process
     ends with exit code 1. `ended_by` is the signal that ended the previous process, if it is known.
+    `target` and `reports`: for the page, what commands call the app, and the reports of drills.
 
     Raises:
         PipelineError: As `build_worker` and `run_worker`.
     """
     stop = threading.Event()
-    with heard_signals(stop), _http_port(app, settings) as port:
+    with heard_signals(stop), _http_port(app, settings, target, reports) as port:
         try:
             meter = port.meter if port is not None else None
             worker = build_worker(app, settings, stop=stop, ended_by=ended_by, meter=meter)
@@ -277,16 +290,20 @@ def run_app(
 
 
 @contextmanager
-def _http_port(app: DeclaredApp, settings: Settings) -> Iterator[WorkerPort | None]:
+def _http_port(
+    app: DeclaredApp, settings: Settings, target: str, reports: DrillReports | None
+) -> Iterator[WorkerPort | None]:
     """The HTTP port of this process; None if the settings have none, or if it is taken."""
     if not settings.http.port:
         yield None
         return
-    from pipeline.http.port import StatusClients, WorkerPort  # noqa: PLC0415 - loaded only if it is used
+    from pipeline.http.documents import PageApp  # noqa: PLC0415 - loaded only if it is used
+    from pipeline.http.port import WorkerPort  # noqa: PLC0415 - as above
 
-    clients = StatusClients(lambda: KafkaCluster(settings.kafka), lambda: KafkaJournalReader(settings.kafka))
     log: Logger = structlog.get_logger("pipeline")
-    port = WorkerPort(app.name, settings.http, settings.worker, clients, SystemClock(), log)
+    worker = with_worker_id(settings.worker)
+    about = PageApp(app.name, app, target, servers_for_commands(settings.kafka), worker.worker_id, reports)
+    port = WorkerPort(about, settings.http, worker, status_clients(settings.kafka), SystemClock(), log)
     if not port.start():
         yield None
         return
@@ -294,6 +311,20 @@ def _http_port(app: DeclaredApp, settings: Settings) -> Iterator[WorkerPort | No
         yield port
     finally:
         port.stop()
+
+
+def status_clients(settings: KafkaSettings) -> StatusClients:
+    """The Kafka clients of an HTTP port. None is opened before it is used."""
+    from pipeline.http.documents import StatusClients  # noqa: PLC0415 - loaded only if it is used
+
+    return StatusClients(
+        lambda: KafkaCluster(settings), lambda: KafkaJournalReader(settings), lambda: KafkaSources(settings)
+    )
+
+
+def servers_for_commands(settings: KafkaSettings) -> str:
+    """The addresses that commands need to reach the same Kafka; empty if it is the default one."""
+    return "" if settings.bootstrap_servers == DEFAULT_BOOTSTRAP_SERVERS else settings.bootstrap_servers
 
 
 def _stop_and_close(worker: Worker) -> None:

@@ -39,7 +39,7 @@ def test_a_result_is_shared_for_a_second() -> None:
     """A page that polls must not multiply the requests to Kafka."""
     clock, slow = ManualClock(), Slow()
     slow.may_end.set()
-    background = Background("it", slow, 30.0, 1, clock.monotonic_s)
+    background = Background("it", slow, 30.0, threading.Semaphore(1), clock.monotonic_s)
     assert [background.value(), background.value()] == [1, 1]
     clock.advance(1.1)
     assert background.value() == 2
@@ -48,7 +48,7 @@ def test_a_result_is_shared_for_a_second() -> None:
 def test_a_request_waits_only_so_long(slow: Slow) -> None:
     """And the next one does not start a second read beside the first."""
     clock = ManualClock()
-    background = Background("the status", slow, 30.0, 2, clock.monotonic_s)
+    background = Background("the status", slow, 30.0, threading.Semaphore(2), clock.monotonic_s)
     slow.may_end.set()
     assert background.value() == 1
     slow.may_end.clear()
@@ -62,20 +62,22 @@ def test_a_request_waits_only_so_long(slow: Slow) -> None:
 
 def test_few_requests_wait_at_a_time(slow: Slow) -> None:
     """The server has four threads, and the probes need one of them."""
-    background = Background("it", slow, 30.0, 1, ManualClock().monotonic_s)
+    background = Background("it", slow, 30.0, threading.Semaphore(1), ManualClock().monotonic_s)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(background.value)
+        waiting = pool.submit(background.aged)
         assert slow.begun.acquire(timeout=30)
         with pytest.raises(UnreachableError):
-            background.value()
+            background.aged()
         slow.may_end.set()
-        assert waiting.result(30) == 1
+        assert waiting.result(30)[0] == 1
 
 
 def test_an_earlier_result_is_the_answer_while_it_is_usable(slow: Slow) -> None:
     """A gap in a metric looks like its end, and an alert on it would begin again."""
     clock = ManualClock()
-    background = Background("it", slow, 30.0, 1, clock.monotonic_s, fresh_s=30.0, usable_s=120.0)
+    background = Background(
+        "it", slow, 30.0, threading.Semaphore(1), clock.monotonic_s, fresh_s=30.0, usable_s=120.0
+    )
     slow.may_end.set()
     assert background.value() == 1
     clock.advance(29)
@@ -102,7 +104,9 @@ def test_a_failed_read_leaves_the_usable_result() -> None:
             raise answer
         return answer
 
-    background = Background("it", read, 30.0, 1, clock.monotonic_s, fresh_s=30.0, usable_s=120.0)
+    background = Background(
+        "it", read, 30.0, threading.Semaphore(1), clock.monotonic_s, fresh_s=30.0, usable_s=120.0
+    )
     assert background.value() == 1
     clock.advance(100)
     assert background.value() == 1
@@ -122,7 +126,7 @@ def test_an_error_is_the_answer_until_the_next_read() -> None:
             raise answer
         return answer
 
-    background = Background("it", read, 30.0, 1, clock.monotonic_s)
+    background = Background("it", read, 30.0, threading.Semaphore(1), clock.monotonic_s)
     assert background.value() == 1
     clock.advance(1.1)
     for _ in range(2):

@@ -12,12 +12,14 @@ import msgspec
 import pytest
 import structlog
 
+from pipeline.app import declared_app
 from pipeline.config import HttpSettings, WorkerSettings
 from pipeline.errors import UnreachableError
-from pipeline.http.port import StatusClients, WorkerPort
+from pipeline.http.documents import PageApp, StatusClients
+from pipeline.http.port import WorkerPort
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.status import read_status, status_document
-from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
+from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemorySources
 from tests.support.http.scrape import Scrape
 from tests.support.runtime.sums import Sums
 
@@ -31,11 +33,14 @@ class Served:
         self.log = structlog.testing.CapturingLogger()
         self.reader: JournalReader = MemoryJournalReader(self.driver.broker)
         self.cluster: Cluster = MemoryCluster(self.driver.broker)
+        self.about = PageApp("sums", declared_app(self.sums.app), "sums:app")
         self.port = WorkerPort(
-            "sums",
+            self.about,
             HttpSettings(),
             WorkerSettings(),
-            StatusClients(lambda: self.cluster, lambda: self.reader),
+            StatusClients(
+                lambda: self.cluster, lambda: self.reader, lambda: MemorySources(self.driver.broker)
+            ),
             self.driver.clock,
             self.log,
         )
@@ -152,7 +157,7 @@ def test_a_kafka_that_hangs_delays_neither_probes_nor_metrics(
         assert answers.wait(60)
         return {}
 
-    monkeypatch.setattr(served.port._status, "_wait_s", 0.2)
+    monkeypatch.setattr(served.port.documents.status, "_wait_s", 0.2)
     monkeypatch.setattr(served.port._ends, "_wait_s", 0.2)
     served.cluster.topics = hangs  # type: ignore[method-assign,assignment]
     served.reader.stable_ends = hangs  # type: ignore[method-assign,assignment]
@@ -167,9 +172,11 @@ def test_a_kafka_that_hangs_delays_neither_probes_nor_metrics(
 def test_a_port_that_is_taken_is_a_warning(served: Served) -> None:
     """Processing matters more than its probes."""
     log = structlog.testing.CapturingLogger()
-    clients = StatusClients(lambda: served.cluster, lambda: served.reader)
+    clients = StatusClients(
+        lambda: served.cluster, lambda: served.reader, lambda: MemorySources(served.driver.broker)
+    )
     settings = HttpSettings(port=served.port.port)
-    second = WorkerPort("sums", settings, WorkerSettings(), clients, served.driver.clock, log)
+    second = WorkerPort(served.about, settings, WorkerSettings(), clients, served.driver.clock, log)
     assert not second.start()
     [call] = log.calls
     assert (call.method_name, call.args) == ("warning", ("http_port_unavailable",))

@@ -1,0 +1,312 @@
+"""One task for people: its last entries, the rows that they wrote, and its dead letters: `TaskView`.
+
+Rows come from the journal, not from a state, so they are the same with and without workers. A row that no recent entry
+wrote is searched for backwards, up to `SEARCHED_BYTES`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import dropwhile
+from typing import Any
+
+import msgspec
+
+from pipeline.api.app import DeclaredApp
+from pipeline.api.declarations import DeclaredTable
+from pipeline.api.keys import parse_key
+from pipeline.api.table import table_prefix
+from pipeline.core.journal_format import EntryKind, JournalEntry, assemble, begins_entry
+from pipeline.core.names import DEAD_LETTER_READER, TaskId, TopicPartition
+from pipeline.core.records import readable
+from pipeline.errors import InputError
+from pipeline.ops.dead_letters.letters import DeadLetter, dead_letter_of
+from pipeline.ops.dead_letters.marks import Marks, decode_mark, marks_place
+from pipeline.ops.reading import committed_records
+from pipeline.ports import Clock, Cluster, JournalBounds, JournalReader, Sources, TopicInfo
+from pipeline.runtime.commit.journal_reader import last_entries
+
+__all__ = ["TaskView"]
+
+ENTRIES = 20
+ENTRIES_BYTES = 2 << 20
+ROWS = 50  # of each table
+LETTERS = 30
+SEARCHED_BYTES = 16 << 20
+_LETTER_OFFSETS = 200  # of each partition that is read
+_ALL_PARTITIONS = 8  # a dead-letter topic with more is read only where letters of the task with keys are
+_SHOWN_CHARACTERS = 2_000
+_PREFIX_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A table write. `entry`: the one that wrote it."""
+
+    entry: JournalEntry
+    full_key: bytes
+    data: bytes | None
+
+
+class TaskView:
+    """Reads one task at a time. Use from one thread at a time.
+
+    Args:
+        app: The name of the app.
+        declared: Its declarations, to decode keys and values; None: they are shown as text.
+        target: The app in commands: MODULE:APP.
+        options: What commands need besides, such as `--kafka HOST:PORT`; it begins with a blank if it is not empty.
+        cluster: Called to get the cluster.
+        reader: Called to get a reader of journals.
+        sources: Called to get the sources of records.
+        clock: The clock.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        declared: DeclaredApp | None,
+        target: str,
+        options: str,
+        cluster: Callable[[], Cluster],
+        reader: Callable[[], JournalReader],
+        sources: Callable[[], Sources],
+        clock: Clock,
+    ) -> None:
+        self._app = app
+        self._target = target
+        self._options = options
+        self._cluster = cluster
+        self._reader = reader
+        self._sources = sources
+        self._clock = clock
+        self._tables: Mapping[str, Mapping[bytes, DeclaredTable[Any, Any]]] = (
+            {g.name: {table_prefix(t.name): t for t in g.tables.values()} for g in declared.groups}
+            if declared is not None
+            else {}
+        )
+        self._declared = declared is not None
+        self._names: dict[bytes, str] = {}  # of tables by prefix, as journals name them
+        self._marks: tuple[int, str, Marks] = 0, "", {}  # up to which offset of the topic
+
+    def read(self, group: str, number: int) -> dict[str, object]:
+        """The document of a task. Raises InputError if it does not exist, UnreachableError."""
+        task = TaskId(self._app, group, number)
+        topics = self._cluster().describe([task.group_id.journal_topic, task.group_id.dead_letter_topic])
+        journal = topics.get(task.group_id.journal_topic)
+        if journal is not None and number >= journal.partitions:
+            raise InputError(f"group {group} has no task {number}", hint="reload the page")
+        entries = self._entries(task) if journal is not None else []
+        letters = topics.get(task.group_id.dead_letter_topic)
+        return {
+            "now_ms": self._clock.wall_ms(),
+            "group": group,
+            "task": number,
+            "entries": [_entry(entry, before) for entry, before in _pairs(entries)][:ENTRIES],
+            "tables": self._rows(task, entries),
+            "dead_letters": self._letters(task, letters) if letters is not None else None,
+        }
+
+    def row(self, group: str, number: int, table: str, key: str) -> dict[str, object]:
+        """The newest value of a row, from the journal. Raises InputError, UnreachableError."""
+        task = TaskId(self._app, group, number)
+        definition = self._tables.get(group, {}).get(table_prefix(table))
+        encoded = definition.key.encode(parse_key(definition.key, key)) if definition else key.encode()
+        full_key = table_prefix(table) + (encoded or b"")
+        searched: JournalEntry | None = None
+        for searched in self._backwards(task):
+            body = searched.entry
+            if full_key in body.delta:
+                row = self._row(task, _Row(searched, full_key, body.delta[full_key]))
+                return {"row": row, "searched_to_seq": body.seq, "complete": True, "command": ""}
+            if body.kind in {EntryKind.RESET, EntryKind.GENESIS}:
+                return {"row": None, "searched_to_seq": body.seq, "complete": True, "command": ""}
+        seq = searched.entry.seq if searched is not None else 0
+        command = f"pipeline table show {table} {shlex.quote(key)} --app {self._target}{self._options}"
+        return {"row": None, "searched_to_seq": seq, "complete": False, "command": command}
+
+    def _entries(self, task: TaskId) -> list[JournalEntry]:
+        """The last entries with their table writes, oldest first, within the limit of bytes."""
+        reader = self._reader()
+        bounds = reader.bounds(task.journal)
+        last = last_entries(task.journal, reader, bounds, 1)
+        if not last:
+            return []
+        mean = max(1, last[0].size, last[0].journal_bytes // last[0].entry.seq)
+        count = max(2, min(ENTRIES + 1, ENTRIES_BYTES // mean))
+        found = last_entries(task.journal, reader, bounds, count, deltas=True)
+        self._learn(found)
+        if not self._declared and not self._names:
+            self._learn_from_the_start(task, reader, bounds)
+        return found
+
+    def _backwards(self, task: TaskId) -> Iterator[JournalEntry]:
+        """The entries from the last one backwards, up to `SEARCHED_BYTES`. Each slice is read forwards."""
+        reader = self._reader()
+        bounds = reader.bounds(task.journal)
+        end, span, left = bounds.stable_end, 64, SEARCHED_BYTES
+        while end > bounds.start and left > 0:
+            start = max(bounds.start, end - span)
+            chunks = dropwhile(
+                lambda chunk: not begins_entry(chunk[1]), reader.read(task.journal, start, end)
+            )
+            found = list(assemble(chunks, str(task.journal)))
+            yield from reversed(found)
+            left -= sum(entry.size for entry in found)
+            end, span = (found[0].offset if found else start), span * 4
+
+    def _learn(self, entries: Sequence[JournalEntry]) -> None:
+        for entry in entries:
+            if entry.entry.identity is not None:
+                self._names.update({table_prefix(name): name for name in entry.entry.identity.tables})
+
+    def _learn_from_the_start(self, task: TaskId, reader: JournalReader, bounds: JournalBounds) -> None:
+        """The first entry of a journal has the names of the tables, unless it was deleted after a checkpoint."""
+        first = next(
+            assemble(reader.read(task.journal, bounds.start, bounds.stable_end), str(task.journal)), None
+        )
+        self._learn([first] if first is not None else [])
+
+    def _rows(self, task: TaskId, entries: Sequence[JournalEntry]) -> list[dict[str, object]]:
+        """The newest rows of each table. A table without a recent write is listed, too."""
+        newest: dict[bytes, dict[bytes, _Row]] = {}
+        for entry in reversed(entries):
+            for full_key, data in reversed(entry.entry.delta.items()):
+                rows = newest.setdefault(full_key[:_PREFIX_BYTES], {})
+                if len(rows) <= ROWS:
+                    rows.setdefault(full_key, _Row(entry, full_key, data))
+        known = self._tables.get(task.group, {}) if self._declared else self._names
+        found = []
+        for prefix in dict.fromkeys([*known, *(newest if not self._declared else [])]):
+            written = list(newest.get(prefix, {}).values())
+            name = self._name(task, prefix)
+            if name:
+                shown = [self._row(task, row) for row in written[:ROWS]]
+                found.append({"name": name, "rows": shown, "more": len(written) > ROWS})
+        return found
+
+    def _name(self, task: TaskId, prefix: bytes) -> str:
+        definition = self._tables.get(task.group, {}).get(prefix)
+        return definition.name if definition is not None else self._names.get(prefix, "")
+
+    def _row(self, task: TaskId, row: _Row) -> dict[str, object]:
+        definition = self._tables.get(task.group, {}).get(row.full_key[:_PREFIX_BYTES])
+        key, body = row.full_key[_PREFIX_BYTES:], row.entry.entry
+        return {
+            "key": _text(key, definition.key.decode if definition else None),
+            "value": None
+            if row.data is None
+            else _text(row.data, definition.value.decode if definition else None),
+            "seq": body.seq,
+            "at_ms": body.wall_ms,
+            "worker": body.owner,
+        }
+
+    def _letters(self, task: TaskId, topic: TopicInfo) -> dict[str, object]:
+        reader = self._reader()
+        numbers = (
+            range(topic.partitions)
+            if topic.partitions <= _ALL_PARTITIONS
+            else [task.partition % topic.partitions]
+        )
+        within, complete = {}, topic.partitions <= _ALL_PARTITIONS
+        for number in numbers:
+            bounds = reader.bounds(TopicPartition(topic.name, number))
+            start = max(bounds.start, bounds.stable_end - _LETTER_OFFSETS)
+            complete &= start == bounds.start
+            within[number] = range(start, bounds.stable_end)
+        marks = self._read_marks(task, topic)
+        with closing(self._sources().open(DEAD_LETTER_READER)) as source:
+            found = [
+                letter
+                for record in committed_records(topic, reader, source, self._clock, within)
+                if (letter := dead_letter_of(record)) is not None
+                and letter.letter.origin.partition == task.partition
+            ]
+        found.sort(key=lambda letter: (letter.letter.failed_ms, letter.offset), reverse=True)
+        return {
+            "topic": topic.name,
+            "complete": complete and len(found) <= LETTERS,
+            "letters": [self._letter(task, letter, marks) for letter in found[:LETTERS]],
+        }
+
+    def _letter(self, task: TaskId, found: DeadLetter, marks: Marks) -> dict[str, object]:
+        letter, mark = found.letter, marks.get(found.id)
+        command = (
+            f"pipeline deadletters replay {self._target} {found.name} --group {task.group}{self._options}"
+        )
+        return {
+            "id": found.name,
+            "topic": letter.origin.topic,
+            "partition": letter.origin.partition,
+            "offset": letter.origin.offset,
+            "failed_ms": letter.failed_ms,
+            "handler": letter.handler,
+            "error": _cut(readable(letter.error.encode(errors="replace"))),
+            "tries": letter.tries,
+            "replay": letter.replay,
+            "state": "open" if mark is None else "discarded" if mark.discarded else "replayed",
+            "key": None if found.key is None else _cut(readable(found.key)),
+            "value": None if found.value is None else _cut(readable(found.value[:_SHOWN_CHARACTERS])),
+            "command": command,
+        }
+
+    def _read_marks(self, task: TaskId, topic: TopicInfo) -> Marks:
+        """The marks of the group's letters; only those that are new are read."""
+        place = marks_place(task.group_id)
+        if not self._cluster().describe([place.topic]):
+            return {}
+        reader = self._reader()
+        bounds = reader.bounds(place)
+        position, key, marks = self._marks
+        if key != topic.topic_id or bounds.stable_end < position:
+            position, marks = bounds.start, {}
+        for _, data in reader.read(place, max(position, bounds.start), bounds.stable_end):
+            mark = decode_mark(data, self._app) if data else None
+            if mark is not None and mark.group == task.group and mark.topic_id == topic.topic_id:
+                marks[mark.partition, mark.offset] = mark
+        self._marks = bounds.stable_end, topic.topic_id, marks
+        return marks
+
+
+def _pairs(entries: Sequence[JournalEntry]) -> Iterator[tuple[JournalEntry, JournalEntry | None]]:
+    """Each entry with the one before it, newest first."""
+    for index in range(len(entries) - 1, -1, -1):
+        yield entries[index], entries[index - 1] if index else None
+
+
+def _entry(entry: JournalEntry, before: JournalEntry | None) -> dict[str, object]:
+    body = entry.entry
+    earlier = before.entry.positions if before is not None else None
+    records = (
+        sum(max(0, at - earlier.get(topic, at)) for topic, at in body.positions.items())
+        if earlier is not None
+        else None
+    )
+    return {
+        "seq": body.seq,
+        "kind": body.kind.name.lower(),
+        "at_ms": body.wall_ms,
+        "owner": body.owner,
+        "records": records,
+        "writes": len(body.delta),
+        "bytes": entry.size,
+    }
+
+
+def _text(data: bytes, decode: Callable[[bytes], Any] | None) -> str:
+    """A key or a value as text. Bytes that the declared type does not fit are shown as they are."""
+    if decode is not None:
+        try:
+            value = decode(data)
+            return _cut(value if isinstance(value, str) else msgspec.json.encode(value).decode())
+        except Exception:  # noqa: BLE001 - a codec of the user may raise anything
+            return _cut(readable(data))
+    return _cut(readable(data))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

@@ -8,7 +8,7 @@ A sink task has its positions in a database, which is not queried. Its owner's n
 are those of the consumer group, to which workers write every few seconds.
 
 The predicted time of a restore on an empty disk is the time to copy the newest checkpoint and to replay the journal
-after it, at conservative speeds. `python -m benchmarks restore` measures those of a machine.
+after it, at the speeds that the live workers have measured (`core/recovery_time.py`).
 """
 
 from pipeline.runtime.status.document import status_document

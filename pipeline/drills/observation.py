@@ -188,13 +188,9 @@ class Observer:
         last = self.samples[-1]
         now_ms = self._clock.wall_ms()
         seconds = max(0.001, (now_ms - since_ms) / 1000)
-        commits, records = 0, 0
-        for task in self._tasks:
-            seen = [each for each in self.entries(task, since_ms) if each.kind is EntryKind.COMMIT]
-            commits += len(seen)
-            if len(seen) > 1:
-                first, end = seen[0].positions, seen[-1].positions
-                records += sum(max(0, end[topic] - first.get(topic, end[topic])) for topic in end)
+        seen = [each for task in self._tasks for each in self.entries(task, since_ms)]
+        commits = sum(each.kind is EntryKind.COMMIT for each in seen)
+        records = self.judge.verdict().input_offsets  # from the last entries before the observation on
         return SteadyState(
             observed_s=round(seconds, 1),
             workers=[worker.worker for worker in last.status.workers],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from pipeline.core.crashes import Span, Suspect
@@ -12,6 +13,7 @@ from pipeline.core.membership import (
     Departure,
     MeasuredSpeed,
     Member,
+    Note,
     Owner,
     Roster,
     Suspected,
@@ -76,6 +78,13 @@ def test_notes_come_back_as_they_were(about: Owner | Claim) -> None:
     key, value = encode_note(TASK, about)
     assert decode_note("app", value) == (TASK, about)
     assert key.decode().endswith("/main/0")
+
+
+def test_an_earlier_release_reads_the_note_of_a_retry() -> None:
+    """During a rolling upgrade, an unreadable note would hide the owner of the task from the older workers."""
+    owner = Owner(9, "a", "1-x", problem="why", retrying=True)
+    found = msgspec.json.decode(encode_note(TASK, owner)[1], type=Note)
+    assert found.owner == tuple(owner)[:-1]
 
 
 def test_a_process_that_said_it_leaves_is_no_member_though_it_is_listed() -> None:

@@ -9,7 +9,14 @@ from pipeline.config import WorkerSettings
 from pipeline.core.checkpoint import Manifest
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.recovery_time import FIRST_COMMIT_S
-from pipeline.errors import AbortableError, HandlerError, RefusedError, SinkUnreachableError, UnreachableError
+from pipeline.errors import (
+    AbortableError,
+    ConfigError,
+    HandlerError,
+    RefusedError,
+    SinkUnreachableError,
+    UnreachableError,
+)
 from pipeline.http.families import FAMILIES, Kind
 from pipeline.http.health import readiness
 from pipeline.ports import Step
@@ -104,6 +111,17 @@ def test_open_dead_letters_are_those_without_a_replay() -> None:
     shop.driver.replay_dead_letters()
     assert shop.scrape().value("pipeline_open_dead_letters") == 0
     shop.driver.run()
+    assert shop.scrape().value("pipeline_open_dead_letters") == 0
+
+
+def test_without_a_permission_there_is_no_count_of_open_dead_letters() -> None:
+    """Workers of an earlier release were not granted it, and their other metrics must not be missing."""
+    shop = Shop()
+    shop.driver.run()
+    shop.driver.broker.fail_next("describe", ConfigError("Kafka denies it"))
+    found = shop.scrape()
+    assert found.values("pipeline_open_dead_letters") == []
+    assert found.value("pipeline_tasks") == 1
     assert shop.scrape().value("pipeline_open_dead_letters") == 0
 
 

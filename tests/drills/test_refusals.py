@@ -207,3 +207,19 @@ def test_every_drill_says_what_it_expects() -> None:
     for drill in DRILLS.values():
         assert drill.summary
         assert drill.hypothesis.endswith(".")
+
+
+def test_a_plan_predicts_a_start_where_the_worker_returns(fleet: Fleet, tmp_path: Path) -> None:
+    """Only the tasks of a worker that does not return wait for Kafka's session time-out."""
+
+    def predicted_s(drill: str, *, supervised: bool = False) -> float:
+        return (
+            find_drill(drill).plan(scene_of(fleet, settings_of(tmp_path), supervised=supervised)).predicted_s
+        )
+
+    assert predicted_s("kill-worker", supervised=True) < 5
+    assert predicted_s("lose-disk") < 5
+    assert predicted_s("rolling-restart") < 5
+    assert predicted_s("scale-in") < 5
+    assert predicted_s("kill-worker") > 10
+    assert predicted_s("freeze-worker") > 10

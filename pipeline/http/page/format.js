@@ -9,9 +9,9 @@ export const NONE = "–";
 
 export const number = (value) => (value === null || value === undefined ? NONE : NUMBER.format(value));
 
-/** A number in at most four characters, for cells of a grid. */
-export function short(value) {
-  if (value < 10_000) return NUMBER.format(value);
+/** A number in at most four characters, or as it is below `plain`: for cells of a grid. */
+export function short(value, plain = 1000) {
+  if (value < plain) return NUMBER.format(value);
   for (const [unit, size] of [["k", 1e3], ["M", 1e6], ["G", 1e9]]) {
     const scaled = value / size;
     if (scaled < 999.5) return `${scaled < 9.95 ? scaled.toFixed(1) : Math.round(scaled)}${unit}`;

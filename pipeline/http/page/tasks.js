@@ -39,7 +39,7 @@ function update(button, task, selected, roomy) {
   const [name, phase, lag, restore, worker] = button.children;
   text(name, String(task.task));
   text(phase, roomy ? `${symbol} ${task.phase}` : symbol);
-  text(lag, roomy ? `lag ${short(task.lag)}` : task.lag ? short(task.lag) : "");
+  text(lag, roomy ? `lag ${short(task.lag, 10_000)}` : task.lag ? short(task.lag) : "");
   text(restore, !roomy ? "" : task.database ? "no state" : `restore ${seconds(task.restore_s)}`);
   rebuilt(worker, [owner, roomy], () => (owner ? [badge(owner), roomy ? h("span", {}, owner) : ""] : [roomy ? "no worker" : ""]));
 }
@@ -123,7 +123,7 @@ export class TaskGrid {
     });
     groups.addEventListener("focusout", () => this.detail.hide());
     groups.addEventListener("keydown", (event) => this.move(event));
-    addEventListener("scroll", () => this.detail.hide(), { passive: true });
+    for (const change of ["scroll", "resize"]) addEventListener(change, () => this.detail.hide(), { passive: true });
   }
 
   rove(button) {

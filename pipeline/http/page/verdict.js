@@ -20,7 +20,7 @@ export function hinted(hint) {
     rest = rest.slice(match.index + match[0].length);
   }
   found.push(rest);
-  return found.map((part) => (typeof part === "string" ? part.replace(/^[:;,\s]+$/, " ") : part));
+  return found.map((part) => (typeof part === "string" ? part.replace(/^[:;,\s]+$/, " ").replace(/^;\s*/, " ") : part));
 }
 
 function figures(status, nowMs, readMs) {

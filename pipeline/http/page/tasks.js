@@ -80,8 +80,14 @@ class Detail {
   show(button) {
     this.cell = button;
     this.refresh();
-    this.node.hidden = false;
-    const at = button.getBoundingClientRect();
+    this.place();
+  }
+
+  /** Put it beside its cell, which may have moved. */
+  place() {
+    if (!this.cell) return;
+    const at = this.cell.getBoundingClientRect();
+    this.node.hidden = at.bottom < 0 || at.top > document.documentElement.clientHeight;
     const { offsetWidth: wide, offsetHeight: high } = this.node;
     const left = Math.max(8, Math.min(at.left, document.documentElement.clientWidth - wide - 8));
     const below = at.bottom + 8 + high < document.documentElement.clientHeight;
@@ -123,7 +129,7 @@ export class TaskGrid {
     });
     groups.addEventListener("focusout", () => this.detail.hide());
     groups.addEventListener("keydown", (event) => this.move(event));
-    for (const change of ["scroll", "resize"]) addEventListener(change, () => this.detail.hide(), { passive: true });
+    for (const change of ["scroll", "resize"]) addEventListener(change, () => this.detail.place(), { passive: true });
   }
 
   rove(button) {

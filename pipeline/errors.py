@@ -16,6 +16,7 @@ __all__ = [
     "DamagedCheckpointError",
     "DamagedStateError",
     "DeliveryError",
+    "DeniedError",
     "DisplacedError",
     "FatalTaskError",
     "FencedError",
@@ -70,6 +71,13 @@ class PipelineError(Exception):
 
 class ConfigError(PipelineError):
     """A setting, a declaration or the configuration of a topic is wrong. The start is refused."""
+
+
+class DeniedError(ConfigError):
+    """Kafka refuses a request, because the user of this client lacks a permission. No data is lost.
+
+    It ends a start, a task or a command, as any ConfigError. A command adds the role that has the permission.
+    """
 
 
 class InputError(PipelineError):

@@ -18,8 +18,9 @@ import typer
 from rich.console import Console
 
 from pipeline.cli.help import Commands, UsageError, adopt
+from pipeline.cli.roles import grant_hint
 from pipeline.cli.usage_errors import describe
-from pipeline.errors import PipelineError
+from pipeline.errors import DeniedError, PipelineError
 
 __all__ = ["COMMANDS", "GROUPS", "assemble", "end_soon", "main", "run"]
 
@@ -165,7 +166,8 @@ def run() -> None:
             prog_name="pipeline", standalone_mode=False
         )  # raises errors instead of printing them
     except PipelineError as error:
-        _print_error(error.message, error.hint)
+        denied = isinstance(error, DeniedError)
+        _print_error(error.message, grant_hint(sys.argv[1:]) if denied else error.hint)
         sys.exit(error.exit_code)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":

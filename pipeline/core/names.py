@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pipeline.errors import ConfigError
 
 __all__ = [
+    "COPY_GROUP",
     "DEAD_LETTER_READER",
     "EVENT_ID_HEADER",
     "JOURNAL_READER",
@@ -46,6 +47,7 @@ __all__ = [
 
 EVENT_ID_HEADER = "event-id"
 LOADS_TOPIC = "pipeline.loads"
+COPY_GROUP = "main"  # of an app that copies a topic
 
 # Consumer groups of clients that read without committing offsets: the client requires a name.
 JOURNAL_READER = "pipeline.journal-reader"

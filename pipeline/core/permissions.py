@@ -14,11 +14,14 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from pipeline.core.names import (
+    COPY_GROUP,
     JOURNAL_READER,
     LOADS_TOPIC,
     GroupId,
+    copy_name,
     letter_counts_topic,
     load_transactional_id,
+    producer_transactional_id,
     replay_marks_topic,
     workers_group,
     workers_topic,
@@ -36,6 +39,13 @@ class Role(StrEnum):
     PURGE = "purge"
     RESET = "reset"
     STATUS = "status"
+    INSPECT = "inspect"
+    TOPICS = "topics"
+    FORGET = "forget"
+    MIGRATE_FROM = "migrate-from"
+    MIGRATE_TO = "migrate-to"
+    DRILL = "drill"
+    PRODUCER = "producer"
 
 
 class ResourceKind(StrEnum):
@@ -126,6 +136,11 @@ def _of_letters(name: Callable[[GroupId], str]) -> Callable[[AppUse], Iterable[s
     return lambda use: [name(group.id) for group in use.groups if group.letters]
 
 
+def _of_copies(name: Callable[[GroupId], str]) -> Callable[[AppUse], Iterable[str]]:
+    """The groups with which `pipeline migrate` copies records into the topics that the app reads."""
+    return lambda use: [name(GroupId(copy_name(topic), COPY_GROUP)) for topic in sorted(use.read)]
+
+
 def _of_groups(name: Callable[[GroupId], str]) -> Callable[[AppUse], Iterable[str]]:
     return lambda use: [name(group.id) for group in use.groups]
 
@@ -137,11 +152,24 @@ _RULES: Sequence[_Rule] = (
     _Rule(
         ResourceKind.TOPIC,
         lambda use: use.topics,
-        dict.fromkeys((Role.WORKER, Role.REPLAY, Role.PURGE, Role.RESET), (SEE, CONFIGS)),
+        {
+            **dict.fromkeys((Role.WORKER, Role.REPLAY, Role.PURGE, Role.RESET), (SEE, CONFIGS)),
+            Role.INSPECT: (R, CONFIGS),
+            Role.TOPICS: (C, Operation.ALTER, Operation.ALTER_CONFIGS),
+        },
     ),
-    _Rule(ResourceKind.TOPIC, lambda use: sorted(use.read), {Role.WORKER: (R,), Role.STATUS: (R,)}),
+    _Rule(
+        ResourceKind.TOPIC,
+        lambda use: sorted(use.read),
+        {
+            **dict.fromkeys((Role.WORKER, Role.STATUS, Role.DRILL), (R,)),
+            Role.FORGET: (SEE,),
+            Role.MIGRATE_FROM: (R, CONFIGS),
+            Role.MIGRATE_TO: (R, W, CONFIGS),
+        },
+    ),
     _Rule(ResourceKind.TOPIC, lambda use: sorted(use.written), {Role.WORKER: (W,)}),
-    _Rule(ResourceKind.TOPIC, lambda use: use.loaded, {Role.LOAD: (W, CONFIGS)}),
+    _Rule(ResourceKind.TOPIC, lambda use: use.loaded, {Role.LOAD: (W, CONFIGS), Role.PRODUCER: (W,)}),
     # The topics of the pipeline.
     _Rule(
         ResourceKind.TOPIC,
@@ -149,7 +177,9 @@ _RULES: Sequence[_Rule] = (
         {
             Role.WORKER: (C, R, W, CONFIGS),
             Role.RESET: (R, W, CONFIGS),
-            Role.STATUS: (R, CONFIGS),
+            **dict.fromkeys((Role.STATUS, Role.INSPECT, Role.DRILL, Role.MIGRATE_TO), (R, CONFIGS)),
+            Role.MIGRATE_FROM: (R, W, CONFIGS),
+            Role.FORGET: (D, CONFIGS),
         },
     ),
     _Rule(
@@ -169,8 +199,8 @@ _RULES: Sequence[_Rule] = (
             Role.WORKER: (C, W, CONFIGS),
             Role.REPLAY: (R, W, CONFIGS),
             Role.PURGE: (R, W, D, CONFIGS),
-            Role.RESET: (SEE, CONFIGS),
-            Role.STATUS: (SEE, CONFIGS),
+            Role.INSPECT: (R, CONFIGS),
+            **dict.fromkeys((Role.RESET, Role.STATUS, Role.DRILL), (SEE, CONFIGS)),
         },
     ),
     _Rule(
@@ -179,15 +209,18 @@ _RULES: Sequence[_Rule] = (
         {
             Role.WORKER: (C, R, CONFIGS),
             Role.REPLAY: (W, CONFIGS),
-            Role.PURGE: (R, CONFIGS),
-            Role.RESET: (R, CONFIGS),
-            Role.STATUS: (R,),
+            **dict.fromkeys((Role.PURGE, Role.RESET, Role.INSPECT), (R, CONFIGS)),
+            **dict.fromkeys((Role.STATUS, Role.DRILL), (R,)),
         },
     ),
     _Rule(
         ResourceKind.TOPIC,
         lambda use: [workers_topic(use.app)],
-        {Role.WORKER: (C, R, W, CONFIGS), Role.STATUS: (R, CONFIGS)},
+        {
+            Role.WORKER: (C, R, W, CONFIGS),
+            **dict.fromkeys((Role.STATUS, Role.DRILL), (R, CONFIGS)),
+            Role.FORGET: (D, CONFIGS),
+        },
     ),
     _Rule(
         ResourceKind.TOPIC,
@@ -198,14 +231,20 @@ _RULES: Sequence[_Rule] = (
         ResourceKind.TOPIC,
         lambda use: [letter_counts_topic(use.app)] if _has_letters(use) else (),
         # A worker reads them for `pipeline_open_dead_letters`, and runs without.
-        {Role.REPLAY: (C, R, W, CONFIGS), Role.STATUS: (R, CONFIGS), Role.WORKER: (R, CONFIGS)},
+        {
+            Role.REPLAY: (C, R, W, CONFIGS),
+            **dict.fromkeys((Role.STATUS, Role.DRILL, Role.WORKER), (R, CONFIGS)),
+        },
     ),
     _Rule(ResourceKind.TOPIC, lambda _: [LOADS_TOPIC], {Role.LOAD: (C, R, W, CONFIGS)}),
+    _Rule(
+        ResourceKind.TOPIC, _of_copies(lambda copy: copy.journal_topic), {Role.MIGRATE_TO: (C, R, W, CONFIGS)}
+    ),
     # Transactional ids.
     _Rule(
         ResourceKind.TRANSACTIONAL_ID,
         _of_handlers(lambda group: group.transactional_prefix),
-        {Role.WORKER: (W,), Role.RESET: (W,)},
+        dict.fromkeys((Role.WORKER, Role.RESET, Role.MIGRATE_FROM), (W,)),
         prefixed=True,
     ),
     _Rule(
@@ -219,20 +258,43 @@ _RULES: Sequence[_Rule] = (
         {Role.LOAD: (W,)},
         prefixed=True,
     ),
+    _Rule(
+        ResourceKind.TRANSACTIONAL_ID,
+        _of_copies(lambda copy: copy.transactional_prefix),
+        {Role.MIGRATE_TO: (W,)},
+        prefixed=True,
+    ),
+    _Rule(
+        ResourceKind.TRANSACTIONAL_ID,
+        lambda _: [producer_transactional_id("x").removesuffix("x")],
+        {Role.PRODUCER: (W,)},
+        prefixed=True,
+    ),
     # Consumer groups. A journal reader commits nothing, but its client asks for the coordinator of the group again and
     # again. Commands that read dead letters or records ask only a few times, and need no permission for their groups.
     _Rule(
         ResourceKind.GROUP,
         lambda use: [workers_group(use.app)],
-        {Role.WORKER: (R,), Role.STATUS: (SEE,)},
+        {
+            Role.WORKER: (R,),
+            **dict.fromkeys((Role.STATUS, Role.DRILL, Role.FORGET, Role.MIGRATE_FROM), (SEE,)),
+        },
     ),
-    _Rule(ResourceKind.GROUP, _of_groups(lambda group: group.consumer_group), {Role.WORKER: (R,)}),
+    _Rule(
+        ResourceKind.GROUP,
+        _of_groups(lambda group: group.consumer_group),
+        {Role.WORKER: (R,), Role.FORGET: (D,)},
+    ),
     _Rule(
         ResourceKind.GROUP,
         lambda use: [group.id.consumer_group for group in use.groups if not group.handlers],
-        {Role.STATUS: (SEE,)},
+        {Role.STATUS: (SEE,), Role.DRILL: (SEE,)},
     ),
-    _Rule(ResourceKind.GROUP, lambda _: [JOURNAL_READER], dict.fromkeys(Role, (SEE,))),
+    _Rule(
+        ResourceKind.GROUP,
+        lambda _: [JOURNAL_READER],
+        dict.fromkeys([role for role in Role if role not in {Role.FORGET, Role.PRODUCER}], (SEE,)),
+    ),
 )
 
 

@@ -17,6 +17,7 @@ from pipeline.errors import (
     AbortableError,
     ConfigError,
     DeliveryError,
+    DeniedError,
     FatalTaskError,
     FencedError,
     OutOfRangeError,
@@ -70,8 +71,8 @@ _DENIED: Mapping[int, str] = {
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "the transactional id",
 }
 _GRANT = (
-    "grant the ACL to the user of this client, and run it again: `pipeline acls MODULE:APP --role ROLE` prints all "
-    "that a worker or a command needs"
+    "grant this ACL to the user of this client, and run it again: `pipeline acls MODULE:APP` prints all that a worker "
+    "needs, and with --role ROLE all that a command needs"
 )
 # The broker or the client refuses the connection: a wrong password, or a certificate that cannot be verified.
 _LOGIN = frozenset(
@@ -171,13 +172,13 @@ def is_denied(error: KafkaError) -> bool:
     return error.code() in _DENIED
 
 
-def denied(error: KafkaError, what: str, needs: str = "") -> ConfigError:
+def denied(error: KafkaError, what: str, needs: str = "") -> DeniedError:
     """The exception for a missing permission. `needs`: the operation and the resource, as in `Read on topic flights`.
 
     No data is lost: the broker refused the whole request.
     """
     needs = needs or f"a permission on {_DENIED[error.code()]}"
-    return ConfigError(f"{what}: Kafka denies this: it needs {needs} ({error.name()})", hint=_GRANT)
+    return DeniedError(f"{what}: Kafka denies this: it needs {needs} ({error.name()})", hint=_GRANT)
 
 
 def is_login(error: KafkaError) -> bool:
@@ -236,7 +237,10 @@ def delivery_failure(error: KafkaError, what: str) -> PipelineError:
     code = error.code()
     reason = f"{error.str()} ({error.name()})"
     if code in _NO_TOPIC:
-        return ConfigError(f"{what}: the topic does not exist", hint="create it: pipeline topics apply")
+        return ConfigError(
+            f"{what}: the topic does not exist",
+            hint="create it: pipeline topics apply. Kafka hides topics from users without a permission on them",
+        )
     if code == KafkaError.MSG_SIZE_TOO_LARGE:
         return ConfigError(
             f"{what}: rejected with its batch, which exceeds max.message.bytes of the topic",

@@ -9,6 +9,7 @@ import pytest
 from pipeline.core import names
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.permissions import AppUse, Grant, GroupUse, Operation, ResourceKind, Role, grants_of
+from tests.support.pages import ROOT
 
 GROUP = GroupId("orders", "main")
 TASK = TaskId("orders", "main", 3)
@@ -31,8 +32,10 @@ TOPIC, CONSUMERS, FENCE = ResourceKind.TOPIC, ResourceKind.GROUP, ResourceKind.T
 IN_KAFKA: Mapping[str, Callable[[], tuple[ResourceKind, str]]] = {
     "JOURNAL_READER": lambda: (CONSUMERS, names.JOURNAL_READER),
     "LOADS_TOPIC": lambda: (TOPIC, names.LOADS_TOPIC),
+    "copy_name": lambda: (TOPIC, GroupId(names.copy_name("orders"), names.COPY_GROUP).journal_topic),
     "letter_counts_topic": lambda: (TOPIC, names.letter_counts_topic("orders")),
     "load_transactional_id": lambda: (FENCE, names.load_transactional_id("orders/a.csv")),
+    "producer_transactional_id": lambda: (FENCE, names.producer_transactional_id("checkout-1")),
     "replay_marks_topic": lambda: (TOPIC, names.replay_marks_topic("orders")),
     "workers_group": lambda: (CONSUMERS, names.workers_group("orders")),
     "workers_topic": lambda: (TOPIC, names.workers_topic("orders")),
@@ -48,6 +51,7 @@ IN_KAFKA: Mapping[str, Callable[[], tuple[ResourceKind, str]]] = {
 }
 # Public names of that module which need no permission of a role, and why.
 NO_PERMISSION: Mapping[str, str] = {
+    "COPY_GROUP": "see copy_name",
     "DEAD_LETTER_READER": "commands run without it",
     "EVENT_ID_HEADER": "is a header",
     "NEVER_DECLARED": "is a rule about names",
@@ -61,12 +65,10 @@ NO_PERMISSION: Mapping[str, str] = {
     "checkpoint_manifest": "is in the checkpoint store",
     "checkpoint_object": "is in the checkpoint store",
     "checkpoint_prefix": "is in the checkpoint store",
-    "copy_name": "is an app of pipeline migrate",
     "held_by_the_pipeline": "is a rule about names",
     "is_replays": "is a rule about names",
     "journal_group": "is a rule about names",
     "never_declared": "is a rule about names",
-    "producer_transactional_id": "is of a service, which is no role of an app",
     "shadow_app": "is an app of pipeline drill",
     "shadow_output": "is a topic of an app of pipeline drill",
     "topics_of_shadow": "is a rule about names",
@@ -141,10 +143,55 @@ def test_a_purge_reads_the_replays_but_writes_none() -> None:
     assert Grant(TOPIC, "orders.main.replays", (R, CONFIGS)) in grants
 
 
-def test_a_status_cannot_change_anything() -> None:
+@pytest.mark.parametrize("role", [Role.STATUS, Role.INSPECT, Role.DRILL])
+def test_a_role_that_reads_cannot_change_anything(role: Role) -> None:
     """A user who watches an app must not be able to change it."""
-    operations = {operation for grant in grants_of(USE, Role.STATUS) for operation in grant.operations}
+    operations = {operation for grant in grants_of(USE, role) for operation in grant.operations}
     assert operations == {R, SEE, CONFIGS}
+
+
+def test_a_service_can_only_write_its_topics() -> None:
+    """`pipeline.Producer` runs in services of other teams."""
+    assert grants_of(USE, Role.PRODUCER) == [
+        Grant(TOPIC, "orders", (W,)),
+        Grant(FENCE, "pipeline.producer.", (W,), prefixed=True),
+    ]
+
+
+DOCUMENTED = AppUse(
+    "<app>",
+    ("topics of the app",),
+    frozenset({"topics of the app"}),
+    ("topics of the app",),
+    (
+        GroupUse(GroupId("<app>", "<group>"), ("topics of the app",), letters=True),
+        GroupUse(GroupId("<app>", "<sink group>"), (), handlers=False),
+    ),
+    truncates=True,
+)
+
+
+def documented_table() -> str:
+    """The table of docs/reference/configuration.md: who needs what on each resource."""
+    cells: dict[tuple[int, str], list[str]] = {}
+    copy = names.copy_name("topics of the app")
+    for role in Role:
+        for grant in grants_of(DOCUMENTED, role):
+            name = grant.name.replace(copy, "copy-<topic>") + ("*" if grant.prefixed else "")
+            shown = name if name == "topics of the app" else f"{_WORDS[grant.kind]}`{name}`"
+            row = cells.setdefault((list(ResourceKind).index(grant.kind), shown), [])
+            row.append(f"`{role}`: {', '.join(grant.operations)}")
+    rows = [f"| {shown} | {'; '.join(cell)} |\n" for (_, shown), cell in sorted(cells.items())]
+    return "| resource | operations by role |\n| --- | --- |\n" + "".join(rows)
+
+
+_WORDS = {TOPIC: "", CONSUMERS: "consumer group ", FENCE: "transactional id "}
+
+
+def test_the_documented_permissions_are_those_that_are_printed() -> None:
+    """A security review reads the page; a table that was written by hand was wrong for a purge."""
+    page = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+    assert documented_table() in page
 
 
 def test_roles_together_have_each_resource_once() -> None:

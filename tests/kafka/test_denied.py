@@ -46,7 +46,7 @@ def test_a_missing_permission_is_named_and_not_retried(code: int) -> None:
     for failure in failures(code):
         assert isinstance(failure, ConfigError)
         assert "Kafka denies this: it needs Write on " in failure.message
-        assert "pipeline acls MODULE:APP --role ROLE" in (failure.hint or "")
+        assert "with --role ROLE all that a command needs" in (failure.hint or "")
         assert Reactions().to(failure, TASK, live=True, stopping=False) is Reaction.FAIL
 
 

@@ -30,7 +30,7 @@ from msgspec import structs
 from pipeline.config import WorkerSettings
 from pipeline.core.headers import UnreadableHeadersError, headers_of
 from pipeline.core.journal_format import EntryKind, Identity, InputFacts
-from pipeline.core.names import GroupId, TaskId, TopicPartition, copy_name
+from pipeline.core.names import COPY_GROUP, GroupId, TaskId, TopicPartition, copy_name
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import check_identity
 from pipeline.errors import (
@@ -56,7 +56,6 @@ from pipeline.runtime.restore.genesis import ensure_genesis
 
 __all__ = ["Copied", "Copy", "copied_up_to", "copy_task", "run_copy"]
 
-GROUP = "main"
 BATCH_RECORDS = 5_000
 BATCH_BYTES = 8 * 1024 * 1024
 _MAX_RUNS = 7
@@ -91,7 +90,7 @@ class Copied:
 
 def copy_task(new_topic: str) -> TaskId:
     """The task whose journal holds the positions of the copy into `new_topic`."""
-    return TaskId(copy_name(new_topic), GROUP, 0)
+    return TaskId(copy_name(new_topic), COPY_GROUP, 0)
 
 
 def copied_up_to(copy: Copy, reader: JournalReader) -> Mapping[TopicPartition, int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import msgspec
 
@@ -20,6 +20,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import TopicSpec
 from tests.support.pages import ROOT
+from tests.support.secure.commands import Commands
 from tests.support.secure.kafka import SecureKafka, User
 
 __all__ = ["APP", "PARTITIONS", "SecureSite", "checkpoints_in"]
@@ -36,18 +37,23 @@ def checkpoints_in(store: Path | None) -> dict[str, str]:
     return {"PIPELINE_CHECKPOINT_STORE": f"file://{store}", "PIPELINE_CHECKPOINT_INTERVAL_S": "0.5"}
 
 
+_COMMANDS = Commands()
+
+
 class SecureSite:
     """One app with users of its own. Every command of a test runs over TLS with a password."""
 
-    def __init__(self, kafka: SecureKafka, name: str, directory: Path) -> None:
+    def __init__(self, kafka: SecureKafka, name: str, directory: Path, partitions: int = PARTITIONS) -> None:
         self.kafka = kafka
         self.name = name
         self.directory = directory
         self.log = directory / "worker.log"
+        self.log.touch()
         self.super_user = KafkaSettings(kafka.plain)
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._children: list[BaseProcess] = []
+        self._printed: dict[tuple[Role, Path | None], list[Grant]] = {}
         with closing(KafkaCluster(self.super_user)) as cluster:
-            cluster.create([TopicSpec(f"{name}-{topic}", PARTITIONS) for topic in ("flights", "totals")])
+            cluster.create([TopicSpec(f"{name}-{topic}", partitions) for topic in ("flights", "totals")])
         with closing(sqlite3.connect(directory / "totals.db")) as database:
             database.execute(
                 "CREATE TABLE totals (carrier TEXT PRIMARY KEY, flights INTEGER, minutes INTEGER)"
@@ -56,6 +62,11 @@ class SecureSite:
 
     def printed(self, role: Role, store: Path | None = None) -> list[Grant]:
         """The permissions that `pipeline acls` prints for a role. `store`: the directory of checkpoints."""
+        if (role, store) not in self._printed:
+            self._printed[role, store] = self._print(role, store)
+        return self._printed[role, store]
+
+    def _print(self, role: Role, store: Path | None) -> list[Grant]:
         done = self.run(
             *("acls", APP, "--role", role.value, "--only-reads", f"{self.name}-flights"),
             *("--topic", f"{self.name}-flights", "--json"),
@@ -81,38 +92,32 @@ class SecureSite:
 
     def run(
         self, *arguments: str, user: User | None = None, variables: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    ) -> CompletedProcess[str]:
         """Run `pipeline ...` to its end, as this user."""
-        return subprocess.run(
-            [sys.executable, "-m", "pipeline", *arguments],
-            cwd=self.directory,
-            env=self.environment(user, variables),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=COMMAND_S,
-        )
+        return _COMMANDS.run(arguments, self.directory, self.environment(user, variables), COMMAND_S)
 
     def worker(
-        self, user: User | None, *arguments: str, variables: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
-        """Start `pipeline worker` as this user."""
-        with self.log.open("ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "pipeline", "worker", APP, "--worker-id", "w1", *arguments],
-                cwd=self.directory,
-                env=self.environment(user, variables),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        self,
+        user: User | None,
+        *arguments: str,
+        variables: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> BaseProcess:
+        """Start `pipeline worker` as this user. `log`: the file of its outputs; default: that of the site."""
+        words = ["worker", APP, "--worker-id", "w1", *arguments]
+        log = log or self.log
+        child = _COMMANDS.start(words, self.directory, self.environment(user, variables), log, log)
         self._children.append(child)
         return child
 
-    def stop(self, worker: subprocess.Popen[bytes]) -> int:
+    def stop(self, worker: BaseProcess) -> int:
         """Send SIGTERM. Returns the exit code."""
-        worker.send_signal(signal.SIGTERM)
-        return worker.wait(COMMAND_S)
+        assert worker.pid is not None
+        if worker.is_alive():
+            os.kill(worker.pid, signal.SIGTERM)
+        worker.join(COMMAND_S)
+        assert worker.exitcode is not None, "the worker does not stop"
+        return worker.exitcode
 
     def flights(self, rows: Sequence[tuple[str, int]], name: str = "flights.csv") -> Path:
         """Write a file to load."""
@@ -161,9 +166,9 @@ class SecureSite:
     def close(self) -> None:
         """End the processes that this test started."""
         for child in self._children:
-            if child.poll() is None:
+            if child.is_alive():
                 child.kill()
-            child.wait()
+            child.join()
 
     def environment(self, user: User | None, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """The settings of this user as variables, because several users run at once in one directory."""

@@ -10,13 +10,18 @@ from typing import NamedTuple
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
-from pipeline.core.names import TopicPartition
+from pipeline.core.names import TopicPartition, workers_topic
 from pipeline.core.partitioner import partition_of
 from pipeline.doctor.findings import Finding, ok, problem, unknown, warning
 from pipeline.ports import Clock, Cluster, JournalReader, Sources, TopicInfo
 from pipeline.ports.probe import Probe
+from pipeline.runtime.assignment.roster import TOPIC_CONFIG
 from pipeline.runtime.dead_letter_topics import wants_letters
-from pipeline.runtime.restore.genesis import JOURNAL_CONFIG
+from pipeline.runtime.restore.genesis import (
+    JOURNAL_CONFIG,
+    JOURNAL_MESSAGE_BYTES,
+    LEAST_JOURNAL_MESSAGE_BYTES,
+)
 
 __all__ = ["SAMPLES", "check_broker", "check_clock", "check_partitioner", "check_topics"]
 
@@ -68,11 +73,13 @@ def check_topics(app: DeclaredApp, cluster: Cluster, probe: Probe) -> Iterator[F
             )
     read = {topic.name for group in app.groups for topic in group.inputs}
     own = _own_topics(app, cluster)
+    most = cluster.default_replication()
     bad = [
         *_partition_counts(app, found),
         *(each for name in sorted(read & found.keys()) for each in _input_settings(found[name])),
+        *(each for info in found.values() for each in _elections(info)),
         *(each for info, wanted in own for each in _own_settings(info, wanted)),
-        *(each for info in [*found.values(), *(info for info, _ in own)] for each in _replicas(info, probe)),
+        *(each for info in [*found.values(), *(i for i, _ in own)] for each in _replicas(info, probe, most)),
     ]
     yield from bad
     if not bad and len(found) == len(app.topics):
@@ -83,8 +90,9 @@ def check_topics(app: DeclaredApp, cluster: Cluster, probe: Probe) -> Iterator[F
 
 
 def _own_topics(app: DeclaredApp, cluster: Cluster) -> list[tuple[TopicInfo, Mapping[str, str]]]:
-    """The journals, dead letters and replays that exist, with the settings that they must have."""
-    wanted = {group.id.journal_topic: JOURNAL_CONFIG for group in app.groups if not group.sinks}
+    """The topics of the worker that exist, with the settings that they must have."""
+    wanted: dict[str, Mapping[str, str]] = {workers_topic(app.name): TOPIC_CONFIG}
+    wanted |= {group.id.journal_topic: JOURNAL_CONFIG for group in app.groups if not group.sinks}
     for group in filter(wants_letters, app.groups):
         wanted |= {group.id.dead_letter_topic: _LETTERS_CONFIG, group.id.replays_topic: _LETTERS_CONFIG}
     found = cluster.describe(sorted(wanted))
@@ -120,7 +128,24 @@ def _input_settings(info: TopicInfo) -> Iterator[Finding]:
         )
 
 
+def _elections(info: TopicInfo) -> Iterator[Finding]:
+    if info.config.get("unclean.leader.election.enable") == "true":
+        yield warning(
+            "topics",
+            f"topic {info.name} has unclean.leader.election.enable=true: a replica that is behind may become the "
+            "leader, and records that were committed are lost",
+            f"pipeline topics set {info.name} unclean.leader.election.enable=false",
+        )
+
+
 def _own_settings(info: TopicInfo, wanted: Mapping[str, str]) -> Iterator[Finding]:
+    limit = int(info.config.get("max.message.bytes", LEAST_JOURNAL_MESSAGE_BYTES))
+    if wanted is JOURNAL_CONFIG and limit < LEAST_JOURNAL_MESSAGE_BYTES:
+        yield problem(
+            "topics",
+            f"topic {info.name} has max.message.bytes={limit:,}: the entries of a commit do not fit",
+            f"pipeline topics set {info.name} max.message.bytes={JOURNAL_MESSAGE_BYTES}",
+        )
     for name, value in wanted.items():
         actual = info.config.get(name, value)
         if actual != value:
@@ -131,8 +156,8 @@ def _own_settings(info: TopicInfo, wanted: Mapping[str, str]) -> Iterator[Findin
             )
 
 
-def _replicas(info: TopicInfo, probe: Probe) -> Iterator[Finding]:
-    """Leaders and replicas against min.insync.replicas, one finding for a topic."""
+def _replicas(info: TopicInfo, probe: Probe, most: int) -> Iterator[Finding]:
+    """Leaders and replicas against min.insync.replicas, one finding for a topic. `most`: replicas it could have."""
     least = int(info.config.get("min.insync.replicas", "1"))
     health = probe.health(info.name)
     leaderless = [number for number, each in enumerate(health) if each.leader is None]
@@ -148,6 +173,12 @@ def _replicas(info: TopicInfo, probe: Probe) -> Iterator[Finding]:
             f"topic {info.name} refuses writes: partitions {short} have fewer replicas in sync than "
             f"min.insync.replicas={least}",
             "check which brokers are down or behind",
+        )
+    elif info.replication < min(most, 2):
+        yield warning(
+            "topics",
+            f"topic {info.name} has 1 replica: a lost disk of one broker loses its records",
+            f"give it {most} replicas with kafka-reassign-partitions.sh",
         )
     elif info.replication >= 3 and least < 2:
         yield warning(

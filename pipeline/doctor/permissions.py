@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from pipeline.core.permissions import Grant, Operation, ResourceKind
 from pipeline.doctor.findings import Finding, ok, problem, unknown, warning
-from pipeline.errors import ConfigError, UnreachableError
+from pipeline.errors import DeniedError, UnreachableError
 from pipeline.ports import Cluster, TopicSpec, TransactionalClients
 from pipeline.ports.probe import Probe
 from pipeline.transactions.engine import try_fence
@@ -81,7 +81,7 @@ def _lacking(
 def _compared(grant: Grant, ask: Callable[[], frozenset[Operation] | None]) -> tuple[Operation, ...] | None:
     try:
         allowed = ask()
-    except ConfigError:
+    except DeniedError:
         return grant.operations  # not even DESCRIBE
     except UnreachableError:
         return None
@@ -91,7 +91,7 @@ def _compared(grant: Grant, ask: Callable[[], frozenset[Operation] | None]) -> t
 def _denied(operations: tuple[Operation, ...], attempt: Callable[[], None]) -> tuple[Operation, ...] | None:
     try:
         attempt()
-    except ConfigError:
+    except DeniedError:
         return operations
     except UnreachableError:
         return None

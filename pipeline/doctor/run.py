@@ -68,7 +68,9 @@ def diagnose(
 
 def _of_app(app: DeclaredApp, target: str, settings: Settings, probe: KafkaProbe) -> Iterator[Finding]:
     use = use_of(app, Corrections(), truncates=bool(settings.worker.checkpoint_store))
-    producers = KafkaProducers(settings.kafka, ProducerLimits())
+    # With the time-out of a worker's transactions, which brokers refuse if it is above their own limit.
+    limits = ProducerLimits(transaction_timeout_ms=settings.worker.transaction_timeout_ms)
+    producers = KafkaProducers(settings.kafka, limits)
     hint = f"pipeline acls {target} --role {Role.WORKER} prints the commands that grant it"
     yield from run_check("topics", lambda: check_topics(app, probe, probe))
     grants, guessed = grants_of(use, Role.WORKER), guessed_topics(use)

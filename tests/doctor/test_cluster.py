@@ -18,6 +18,7 @@ from pipeline.doctor.findings import Finding, Level, run_check
 from pipeline.errors import UnreachableError
 from pipeline.ports import Output, TopicSpec
 from pipeline.ports.probe import BrokerFacts, PartitionHealth
+from pipeline.runtime.restore.genesis import JOURNAL_CONFIG
 from pipeline.testing.clock import ManualClock
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemorySources
@@ -139,6 +140,7 @@ def test_inputs_with_different_partition_counts_are_a_problem() -> None:
         ("retention.ms", "3600000", "topic orders keeps records for 1.0 h"),
         ("min.insync.replicas", "1", "a commit may be on one broker only"),
         ("min.insync.replicas", "3", "topic orders refuses writes while any broker is down"),
+        ("unclean.leader.election.enable", "true", "records that were committed are lost"),
     ],
 )
 def test_a_risky_setting_of_an_input_is_a_warning(
@@ -156,6 +158,44 @@ def test_a_journal_with_a_wrong_setting_is_a_problem_with_the_command(broker: Me
     )
     found = said(topics(broker), Level.PROBLEM)
     assert "pipeline topics set shop.main.journal cleanup.policy=delete" in found
+
+
+@pytest.mark.parametrize(
+    ("topic", "setting", "value"),
+    [
+        ("shop.main.journal", "max.message.bytes", "1048588"),
+        ("shop.main.journal", "unclean.leader.election.enable", "false"),
+        ("shop.main.dead-letters", "retention.ms", "-1"),
+        ("shop.main.replays", "retention.bytes", "-1"),
+        ("pipeline.workers.shop", "cleanup.policy", "compact"),
+    ],
+)
+def test_each_topic_of_a_worker_has_the_settings_that_it_needs(
+    topic: str, setting: str, value: str, broker: MemoryBroker
+) -> None:
+    """An administrator's script that sets a retention on all topics removes entries, letters or owners."""
+    right = {
+        "pipeline.workers.shop": {"cleanup.policy": "compact"},
+        "shop.main.journal": {**JOURNAL_CONFIG, "max.message.bytes": "1048588"},
+    }.get(topic, {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"})
+    broker.create(TopicSpec(topic, 4, replication=3, config=right))
+    assert {finding.level for finding in topics(broker)} == {Level.OK}
+    wrong = {"compact": "delete", "false": "true"}.get(value, "3600")
+    broker.configure(topic, {setting: wrong})
+    assert f"pipeline topics set {topic} {setting}={value}" in said(topics(broker), Level.PROBLEM)
+
+
+def test_a_topic_with_one_replica_of_three_brokers_is_a_warning(broker: MemoryBroker) -> None:
+    """The default of many clusters; it is noticed when a disk is lost, with the journal on it."""
+    broker.create(TopicSpec("shop.main.journal", 4, replication=1, config=dict(JOURNAL_CONFIG)))
+    assert "shop.main.journal has 1 replica" not in said(topics(broker), Level.WARNING)
+
+    class Three(MemoryCluster):
+        def brokers(self) -> int:
+            return 3
+
+    found = check_topics(orders(), Three(broker), FakeProbe())
+    assert "shop.main.journal has 1 replica: a lost disk" in said(found, Level.WARNING)
 
 
 @pytest.mark.parametrize(

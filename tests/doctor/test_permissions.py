@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from pipeline.core.permissions import Grant, Operation, ResourceKind
-from pipeline.doctor.findings import Finding, Level
+from pipeline.doctor.findings import Finding, Level, run_check
 from pipeline.doctor.permissions import check_permissions
-from pipeline.errors import ConfigError, UnreachableError
+from pipeline.errors import ConfigError, DeniedError, UnreachableError
 from pipeline.ports import TopicSpec
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryProducers
@@ -26,12 +26,12 @@ FENCE = Grant(ResourceKind.TRANSACTIONAL_ID, "shop.main.", (W,), prefixed=True)
 class Allowed(FakeProbe):
     """`operations`: what may be done with everything; None: not told; an error: not even that may be asked."""
 
-    operations: frozenset[Operation] | ConfigError | None = field(
+    operations: frozenset[Operation] | DeniedError | None = field(
         default_factory=lambda: frozenset(Operation)
     )
 
     def topic_operations(self, topic: str) -> frozenset[Operation] | None:
-        if isinstance(self.operations, ConfigError):
+        if isinstance(self.operations, DeniedError):
             raise self.operations
         return self.operations
 
@@ -56,7 +56,7 @@ def test_all_permissions_are_fine() -> None:
 
 
 @pytest.mark.parametrize(
-    "probe", [Allowed(operations=frozenset({R})), Allowed(operations=ConfigError("denied"))]
+    "probe", [Allowed(operations=frozenset({R})), Allowed(operations=DeniedError("denied"))]
 )
 def test_a_missing_operation_is_a_problem_with_its_resource(probe: Allowed) -> None:
     """The administrator of the cluster needs exactly these words."""
@@ -71,7 +71,7 @@ def test_a_topic_that_does_not_exist_is_tried_to_be_created() -> None:
     broker = MemoryBroker()
     assert found(Allowed(operations=None), JOURNAL, broker=broker)[-1].level is Level.OK
     assert "shop.main.journal" not in broker.topics()
-    broker.fail_next("create", ConfigError("denied"))
+    broker.fail_next("create", DeniedError("denied"))
     assert (
         "Create on topic shop.main.journal" in found(Allowed(operations=None), JOURNAL, broker=broker)[0].text
     )
@@ -80,7 +80,7 @@ def test_a_topic_that_does_not_exist_is_tried_to_be_created() -> None:
 def test_a_transactional_id_is_tried() -> None:
     """Kafka has no request for what may be done with one."""
     broker = MemoryBroker()
-    broker.fail_next("init", ConfigError("denied"), where="shop.main.doctor")
+    broker.fail_next("init", DeniedError("denied"), where="shop.main.doctor")
     assert "Write on transactional id shop.main." in found(Allowed(), FENCE, broker=broker)[0].text
     broker.fail_next("init", UnreachableError("no answer"), where="shop.main.doctor")
     assert found(Allowed(), FENCE, broker=broker)[0].level is Level.UNKNOWN
@@ -98,3 +98,12 @@ def test_a_guessed_write_is_a_warning() -> None:
     first = found(Allowed(operations=frozenset({R})), ORDERS, guessed=("orders",))[0]
     assert first.level is Level.WARNING
     assert first.hint == "if a group writes to it: grant it"
+
+
+def test_a_refusal_for_another_reason_is_not_called_a_missing_permission() -> None:
+    """An administrator would grant an ACL, and the start would fail again."""
+    broker = MemoryBroker()
+    reason = "init of shop.main.doctor: the transaction time-out is above the limit of the brokers"
+    broker.fail_next("init", ConfigError(reason), where="shop.main.doctor")
+    (only,) = run_check("permissions", lambda: found(Allowed(), FENCE, broker=broker))
+    assert (only.level, only.text) == (Level.PROBLEM, reason)

@@ -249,17 +249,14 @@ def check_partitioner(
     producers, the records of one key are in two partitions, and so in two tasks with a state each.
     """
     check = "partitioner"
-    topics = cluster.describe(sorted({topic.name for group in app.groups for topic in group.inputs}))
-    for group in app.groups:
-        for topic in group.inputs:
-            info = topics.get(topic.name)
-            if info is None:
-                continue
-            if info.partitions == 1:
-                yield ok(check, f"topic {info.name} has one partition")
-                continue
-            sample = _sample(info, _newest(info, group, sources, journals, clock))
-            yield _judged(info, sample)
+    readers = {topic.name: group for group in reversed(app.groups) for topic in group.inputs}
+    topics = cluster.describe(sorted(readers))
+    for name, info in sorted(topics.items()):
+        if info.partitions == 1:
+            yield ok(check, f"topic {name} has one partition")
+        else:
+            records = _newest(info, readers[name], sources, journals, clock)
+            yield _judged(info, _sample(info, records))
 
 
 def _judged(info: TopicInfo, sample: _Sample) -> Finding:

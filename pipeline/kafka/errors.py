@@ -102,6 +102,8 @@ _HINTS = {
     KafkaError.INVALID_CONFIG: "correct the setting; `pipeline topics schema` lists those of Kafka",
     KafkaError.INVALID_PARTITIONS: "correct the number of partitions",
     KafkaError.INVALID_REPLICATION_FACTOR: "correct the replication: there cannot be more replicas than brokers",
+    KafkaError.INVALID_TRANSACTION_TIMEOUT: "lower worker.transaction_timeout_ms, or raise "
+    "transaction.max.timeout.ms of the brokers",
     KafkaError.POLICY_VIOLATION: "a policy of the cluster forbids it: ask its administrator what it allows",
     KafkaError.TOPIC_DELETION_DISABLED: "the brokers do not allow the deletion of topics (delete.topic.enable)",
 }
@@ -213,7 +215,8 @@ def transaction_failure(
     if code in _DENIED and not ending:
         return denied(error, what, needs)
     if code in _REFUSED and not ending:
-        return ConfigError(reason, hint="check the [kafka] settings of this client and the broker's limits")
+        hint = _HINTS.get(code, "check the [kafka] settings of this client and the broker's limits")
+        return ConfigError(reason, hint=hint)
     if error.txn_requires_abort() and (not ending or code == KafkaError._INCONSISTENT):  # noqa: SLF001
         return AbortableError(reason)
     return UnknownOutcomeError(reason)

@@ -46,7 +46,7 @@ ROWS = [
     Broken(
         "a forgotten group keeps the positions by which a lost journal is known",
         pipeline.ops.forgetting.forget_group,
-        "        cluster.forget(group.consumer_group)\n",
+        "    cluster.forget(group.consumer_group)\n",
         "",
         "tests/ops/test_forgetting.py from_the_beginning",
     ),

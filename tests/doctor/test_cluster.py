@@ -261,6 +261,19 @@ def test_a_topic_without_keys_is_not_checked(broker: MemoryBroker) -> None:
     assert found.level is Level.UNKNOWN
 
 
+def test_a_topic_that_two_groups_read_is_sampled_once() -> None:
+    """Each sample may take seconds, and the same line twice looks like two problems."""
+    app = App("shop")
+    placed = app.topic("orders", key=str, value=int)
+    for group in (app.group("first"), app.group("second")):
+        group.handler(placed)(_nothing)
+    broker = MemoryBroker()
+    broker.create(TopicSpec("orders", 4))
+    reader, sources = MemoryJournalReader(broker), MemorySources(broker)
+    found = check_partitioner(declared_app(app), MemoryCluster(broker), sources, reader, ManualClock())
+    assert len(list(found)) == 1
+
+
 def clock(broker: MemoryBroker, newest: Mapping[str, int]) -> list[Finding]:
     return list(check_clock(orders(), MemoryCluster(broker), FakeProbe(newest=newest), NOW_MS))
 

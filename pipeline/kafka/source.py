@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
@@ -35,7 +36,7 @@ class KafkaSources:
     def open(self, consumer_group: str) -> KafkaSource:
         """A source without partitions. Raises ConfigError."""
         properties = clients.consumer(self._settings, consumer_group)
-        properties["on_commit"] = _mirrored
+        properties["on_commit"] = partial(_mirrored, consumer_group)
         return KafkaSource(clients.open_client(Consumer, properties))
 
 
@@ -196,10 +197,12 @@ def _plain(partitions: Iterable[TopicPartition]) -> list[ClientPartition]:
     return [ClientPartition(topic, number) for topic, number in partitions]
 
 
-def _mirrored(error: KafkaError | None, _partitions: list[ClientPartition]) -> None:
-    if error is not None:
-        if is_denied(error):
-            what = "writing positions to the consumer group, for lag tools"
-            clients.LOGGER.warning("%s", denied(error, what, "Read on the consumer group APP.GROUP"))
-        else:
-            clients.LOGGER.info("positions were not mirrored: %s", error)
+def _mirrored(consumer_group: str, error: KafkaError | None, _partitions: list[ClientPartition]) -> None:
+    """Log why positions were not written. The worker continues: the journal has them, and only lag tools miss them."""
+    if error is None:
+        return
+    if is_denied(error):
+        needs = f"Read on consumer group {consumer_group}"
+        clients.LOGGER.warning("%s", denied(error, "writing positions for lag tools", needs))
+    else:
+        clients.LOGGER.info("positions were not mirrored: %s", error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from confluent_kafka import KafkaError, Producer
 
@@ -17,6 +19,7 @@ from pipeline.kafka.errors import (
     request_failure,
     transaction_failure,
 )
+from pipeline.kafka.source import _mirrored
 from pipeline.runtime.reactions import Reaction, Reactions
 
 DENIED = [
@@ -54,6 +57,13 @@ def test_an_unnamed_permission_names_at_least_its_resource() -> None:
     """Better than the bare code of the broker."""
     failure = request_failure(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), "it")
     assert "it needs a permission on the consumer group" in failure.message
+
+
+def test_positions_that_cannot_be_written_name_their_group(caplog: pytest.LogCaptureFixture) -> None:
+    """The worker continues without lag tools, so the log is the only place that tells what to grant."""
+    with caplog.at_level(logging.WARNING, "pipeline.kafka"):
+        _mirrored("shop.main", KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), [])
+    assert "it needs Read on consumer group shop.main" in caplog.text
 
 
 @pytest.mark.parametrize("code", [KafkaError._AUTHENTICATION, KafkaError._SSL])

@@ -19,6 +19,7 @@ ROLES: Mapping[str, Role | None] = {
     "demo": _LOCAL,  # starts a Kafka of its own
     "worker": Role.WORKER,
     "status": Role.STATUS,
+    "ui": Role.STATUS,
     "table show": Role.INSPECT,
     "table history": Role.INSPECT,
     "journal show": Role.STATUS,

@@ -182,7 +182,7 @@ def test_the_page_without_any_worker(bench: Workbench, page: Page, port: int) ->
         )
         assert f"pipeline worker {APP}" in page.text(".problems")
         assert page.value("document.querySelectorAll('.cell[data-phase=unowned]').length") == 2
-        assert "No worker is alive" in page.text("#ring")
+        page.wait_for("document.querySelector('#ring').innerText.includes('No worker is alive')")
         hostile_task(page)
         shows_hostile_text_as_text(page)
         assert f"pipeline deadletters replay {APP} " in page.text(".letters")

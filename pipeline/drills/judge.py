@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple
 from pipeline.core.envelope import EnvelopeError
 from pipeline.core.journal_format import EntryKind, JournalEntry, assemble, begins_entry, chain_after
 from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition
 from pipeline.drills.report import Effect, RecoveryPoint
 from pipeline.errors import FatalTaskError
 
@@ -104,6 +105,24 @@ class Judge:
         self._remember(state, _seen(after))
         for topic, position in after.entry.positions.items():
             state.covered[topic] = max(position, state.covered.get(topic, position))
+
+    def has(self, task: TaskId, chain: bytes) -> bool:
+        """Whether the entry with this chain value is in the journal, and one of the last that were read."""
+        return chain in self._tasks[task].known
+
+    def miss(self, task: TaskId, applied: AppliedPosition, worker: str) -> None:
+        """Report an entry that a worker has applied, and that the journal does not have."""
+        state = self._tasks[task]
+        last = state.last
+        topic, offset = "", None
+        for name, end in applied.positions.items():
+            start = last.positions.get(name, 0) if last is not None else 0
+            if offset is None and end > start:
+                topic, offset = name, start
+        text = (
+            f"worker {worker} has applied entry {applied.seq}, which was confirmed and is not in the journal"
+        )
+        self._effect("loss", state, topic, offset, applied.offset, text)
 
     def verdict(self) -> RecoveryPoint:
         """What the journals prove so far."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from pipeline.config import Settings
+from pipeline.drills.applied_states import check_applied_states
 from pipeline.drills.assembling import Outcome, assemble_report
 from pipeline.drills.conditions import Condition
 from pipeline.drills.containers import Engine, find_containers
@@ -111,6 +112,7 @@ class Runner:
         restored = self._restore()  # 5
         settled = self._settle(run)
         observer.look(status=True)
+        check_applied_states(observer, self._workers(observer.samples[-1]), self._clock)
         if not settled and verdict == "held":
             verdict = "deviated"
             run.deviations.append("not all tasks are live after everything was restored")

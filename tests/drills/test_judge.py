@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pipeline.core.journal_format import Identity
+from pipeline.core.position import AppliedPosition
 from pipeline.drills.report import Effect
-from tests.support.drills.journals import TOPIC, Journal
+from tests.support.drills.journals import TASK, TOPIC, Journal
 
 
 def _effects(journal: Journal) -> list[tuple[str, str, int | None]]:
@@ -102,3 +104,20 @@ def test_effects_name_the_place_in_the_journal() -> None:
     assert isinstance(effect, Effect)
     assert effect.task == "main/3"
     assert effect.journal_offset > 0
+
+
+def test_an_entry_that_only_a_worker_has_is_a_loss() -> None:
+    """The last entry has no successor that shows its absence, and the worker has applied it as confirmed."""
+    journal = Journal()
+    journal.commit(10)
+    kept = journal.commit(20)
+    assert journal.judge.has(TASK, kept.chain)
+    identity = Identity("cluster", "murmur2", {}, {}, "")
+    lost = AppliedPosition(kept.seq + 1, 90, 91, b"x" * 16, {TOPIC: 35}, identity)
+    assert not journal.judge.has(TASK, lost.chain)
+    journal.judge.miss(TASK, lost, "a")
+    found = journal.judge.verdict()
+    (effect,) = found.effects
+    assert (effect.kind, effect.topic, effect.offset, effect.journal_offset) == ("loss", TOPIC, 20, 90)
+    assert "worker a has applied entry" in effect.text
+    assert (found.exactly_once, found.chain_intact) == (False, False)

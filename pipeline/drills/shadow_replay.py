@@ -16,30 +16,22 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.core.names import TaskId, TopicPartition, shadow_app, shadow_output
-from pipeline.core.position import decode_position
 from pipeline.directories import make_private
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
 from pipeline.drills.intent import DeleteShadow, RemovePath
-from pipeline.drills.observation import short
-from pipeline.drills.report import Effect
-from pipeline.drills.row_differences import RowDifference, different_rows, table_of
-from pipeline.drills.shadow_outputs import OutputDifference, compare_outputs
-from pipeline.drills.shadow_rows import first_offset
-from pipeline.drills.shadow_spec import ENDS, STARTS, STATES, ShadowSpec, ShadowTask
-from pipeline.drills.shadow_starts import Since, parse_since, shadow_task, start_text
+from pipeline.drills.shadow_comparison import OutputEnds, compare_rows, compare_topics
+from pipeline.drills.shadow_spec import ENDS, STARTS, ShadowSpec, ShadowTask
+from pipeline.drills.shadow_starts import parse_since, shadow_task, start_text
 from pipeline.errors import InputError, RetriableError
 from pipeline.ops.history.past_states import AtEntry, restore_at
-from pipeline.ops.history.row_changes import row_history
-from pipeline.ops.reading import committed_records, last_committed
-from pipeline.ports import Attempts, Deadline, Record, TopicInfo, TopicSpec
+from pipeline.ops.reading import last_committed
+from pipeline.ports import Attempts, Deadline, TopicInfo, TopicSpec
 from pipeline.processes.lifeline import TiedProcess
 from pipeline.processes.wiring import build_environment
 from pipeline.rocksdb.rocks import RocksStores
@@ -48,25 +40,13 @@ from pipeline.runtime.environment import Environment
 
 __all__ = ["ShadowReplay"]
 
-READER = "pipeline.shadow-replay"  # the client requires a group; nothing is ever committed to it
 _CACHE_BYTES = 8 << 20
-_SHOWN = 3  # rows per task, and keys per topic
 _LOOK_S = 0.5
 _READS = 5
 _STABLE_S = 60.0
 _END_S = 40.0
 _HEADER_BYTES = 1024  # more than the header that names the task of an output
 _LOG_LINES = 12
-_RUNBOOK = "pipeline runbook shadow-replay-differs"
-
-
-@dataclass(frozen=True, slots=True)
-class _Ends:
-    """The two ends of each output partition, and the end of each task's journal."""
-
-    certain: Mapping[TopicPartition, int]
-    possible: Mapping[TopicPartition, int]
-    journals: Mapping[TaskId, int]
 
 
 class ShadowReplay(Drill):
@@ -92,11 +72,11 @@ class ShadowReplay(Drill):
                     f"group {group.name} reads {len(group.inputs)} topics: the order of their records relative to each "
                     "other is not recorded, so a difference may come from this order"
                 )
-        yield from start_text(self._tasks(scene, groups, {}))
+        yield from start_text(self._tasks(scene, groups))
 
     def plan(self, scene: Scene) -> Plan:
         groups = self._groups(scene)
-        tasks = self._tasks(scene, groups, {})
+        tasks = self._tasks(scene, groups)
         count = sum(max(0, task.end[topic] - task.start[topic]) for task in tasks for topic in task.end)
         return Plan(
             f"{len(tasks)} tasks of the groups {', '.join(group.name for group in groups)}",
@@ -130,9 +110,9 @@ class ShadowReplay(Drill):
             run.act(f"create {len(outputs)} topics {shadow}-out-...", fault=False)
             environment.cluster.create([_spec_of(info, outputs[name]) for name, info in topics.items()])
             self._replay(run, spec, place, environment)  # 2 to 4
-            written = self._compare_outputs(run, spec, ends, topics, environment)  # 5
+            written = compare_topics(run, spec, ends, topics, environment)  # 5
             for task in tasks:
-                self._compare_rows(run, spec, task, environment)
+                compare_rows(run, spec, task, environment)
                 run.pause(0.0)
             run.proves(
                 f"{run.compared} states and {run.outputs_compared:,} outputs of {written} topics were compared"
@@ -178,30 +158,22 @@ class ShadowReplay(Drill):
             )
         return groups
 
-    def _tasks(
-        self, scene: Scene, groups: Sequence[DeclaredGroup], ends: Mapping[TaskId, int]
-    ) -> list[ShadowTask]:
-        """What is replayed of each task. `ends`: of the journals; those of now for tasks without one."""
-        since = parse_since(scene.options.since)
-        by_name = {group.name: group for group in groups}
-        live = [status.task for status in scene.sample.status.tasks if status.task.group in by_name]
-        chosen = scene.options.task
-        tasks = []
-        for task in live:
-            found = self._task(scene, task, by_name[task.group], since, ends.get(task))
-            if (chosen is None or task.partition == chosen) and found.seq != found.end_seq:
-                tasks.append(found)
-        if not tasks:
-            raise RefusedDrillError(
-                "nothing-to-replay",
-                "no task has an entry after this start",
-                hint="choose an earlier --from, or another --task",
-            )
-        return tasks
+    def _tasks(self, scene: Scene, groups: Sequence[DeclaredGroup]) -> list[ShadowTask]:
+        """What would be replayed of each task now. Raises RefusedDrillError."""
+        found = [self._task(scene, task, group, None) for task, group in self._live(scene, groups)]
+        return _not_empty(found)
 
     @staticmethod
-    def _task(scene: Scene, task: TaskId, group: DeclaredGroup, since: Since, end: int | None) -> ShadowTask:
+    def _live(scene: Scene, groups: Sequence[DeclaredGroup]) -> list[tuple[TaskId, DeclaredGroup]]:
+        """The chosen tasks, each with its group."""
+        by_name, chosen = {group.name: group for group in groups}, scene.options.task
+        tasks = [status.task for status in scene.sample.status.tasks if status.task.group in by_name]
+        return [(task, by_name[task.group]) for task in tasks if chosen in {None, task.partition}]
+
+    @staticmethod
+    def _task(scene: Scene, task: TaskId, group: DeclaredGroup, end: int | None) -> ShadowTask:
         """What is replayed of one task. The journal is read again if its worker truncates it meanwhile."""
+        since = parse_since(scene.options.since)
         again = Attempts(scene.clock, _READS, lambda: _LOOK_S)
         while True:
             try:
@@ -219,41 +191,45 @@ class ShadowReplay(Drill):
 
     def _note_ends(
         self, run: Run, groups: Sequence[DeclaredGroup], place: Path, environment: Environment
-    ) -> tuple[_Ends, list[ShadowTask]]:
-        """Step 1. If the live app deletes what a state is restored from, the step is repeated."""
-        attempts = 3
-        while True:
-            ends = self._ends(run, groups, environment)
-            tasks = self._tasks(run.scene, groups, ends.journals)
-            try:
-                for task in tasks:
-                    run.pause(0.0)
-                    _restore(task.task(run.scene.app), task.end_seq, place / ENDS, environment)
-                    if task.seq:
-                        _restore(task.task(run.scene.app), task.seq, place / STARTS, environment)
-            except InputError:
-                attempts -= 1
-                if not attempts:
-                    raise
-                for name in (STARTS, ENDS):
-                    shutil.rmtree(place / name, ignore_errors=True)
-            else:
-                run.act(f"restore the live states of {len(tasks)} tasks in {place}", fault=False)
-                return ends, tasks
-
-    def _ends(self, run: Run, groups: Sequence[DeclaredGroup], environment: Environment) -> _Ends:
-        """The journals are read up to an end at which no transaction is open, and then the outputs."""
+    ) -> tuple[OutputEnds, list[ShadowTask]]:
+        """Step 1. The ends of the outputs are read before and after those of all journals."""
         topics = environment.cluster.describe(sorted(self._app(run.scene).topics))
         places = [TopicPartition(info.name, n) for info in topics.values() for n in range(info.partitions)]
         reader = run.scene.reader
         certain = reader.stable_ends(places)
-        names = {group.name for group in groups}
-        tasks = [each.task for each in run.scene.sample.status.tasks if each.task.group in names]
-        journals = {task: reader.bounds(task.journal).end for task in tasks}
-        _wait_until_stable(run, {task.journal: end for task, end in journals.items()})
+        tasks = _not_empty(
+            [
+                self._restored(run, task, group, place, environment)
+                for task, group in self._live(run.scene, groups)
+            ]
+        )
         possible = {place: reader.bounds(place).end for place in places}
         _wait_until_stable(run, possible)
-        return _Ends(certain, possible, journals)
+        run.act(f"restore the live states of {len(tasks)} tasks in {place}", fault=False)
+        return OutputEnds(certain, possible), tasks
+
+    def _restored(
+        self, run: Run, task: TaskId, group: DeclaredGroup, place: Path, environment: Environment
+    ) -> ShadowTask:
+        """Note the end of a task, and restore its live states at once: its worker deletes old checkpoints."""
+        again = Attempts(run.clock, _READS, lambda: _LOOK_S)
+        while True:
+            run.pause(0.0)
+            end = run.scene.reader.bounds(task.journal).end
+            _wait_until_stable(run, {task.journal: end})
+            found = self._task(run.scene, task, group, end)
+            try:
+                if found.seq != found.end_seq:
+                    _restore(task, found.end_seq, place / ENDS, environment)
+                    if found.seq:
+                        _restore(task, found.seq, place / STARTS, environment)
+            except InputError:
+                if not again.pause():
+                    raise
+                for name in (STARTS, ENDS):
+                    shutil.rmtree(RocksStores(place / name, _CACHE_BYTES).path(task), ignore_errors=True)
+            else:
+                return found
 
     def _replay(self, run: Run, spec: ShadowSpec, place: Path, environment: Environment) -> None:
         """Steps 2 to 4."""
@@ -283,75 +259,6 @@ class ShadowReplay(Drill):
             )
         finally:
             _end(process, run)
-
-    def _compare_outputs(
-        self,
-        run: Run,
-        spec: ShadowSpec,
-        ends: _Ends,
-        topics: Mapping[str, TopicInfo],
-        environment: Environment,
-    ) -> int:
-        """Compare each output topic. Returns their number."""
-        count = 0
-        inputs = {name for task in spec.tasks for name in task.end}
-        partial = run.scene.options.task is not None
-        for name, info in topics.items():
-            shadow = environment.cluster.describe([spec.outputs[name]])[spec.outputs[name]]
-            if name in inputs and not any(True for _ in _records(shadow, {}, environment)):
-                continue  # an input that no handler writes to
-            if "compact" in info.config.get("cleanup.policy", ""):
-                run.notes.append(f"outputs of {name} were not compared: Kafka compacts this topic")
-                continue
-            if partial:
-                run.notes.append(f"outputs of {name} were not compared: --task replays only a part of them")
-                continue
-            count += 1
-            whole_topic = all(
-                run.scene.reader.bounds(TopicPartition(name, n)).start == 0 for n in range(info.partitions)
-            )
-            result = compare_outputs(
-                _records(info, ends.possible, environment),
-                _records(shadow, {}, environment),
-                ends.certain,
-                whole_replay=not any(task.seq for task in spec.tasks),
-                whole_topic=whole_topic,
-            )
-            run.outputs_compared += result.compared
-            verdict = "equal" if not result.differences else f"DIFFERENT for {len(result.differences):,} keys"
-            run.act(f"topic {name}: {result.compared:,} outputs of the replay, {verdict}", fault=False)
-            if result.unordered:
-                run.notes.append(
-                    f"topic {name}: {result.unordered:,} keys are null or written by several tasks; their order was "
-                    "not compared"
-                )
-            first = sorted(result.differences, key=lambda each: each.live or (0, 1 << 62))[:_SHOWN]
-            for number, each in enumerate(first, 1):
-                more = len(result.differences) - len(first) if number == len(first) else 0
-                run.effects.append(_output_effect(each, info, shadow, more, environment))
-        return count
-
-    @staticmethod
-    def _compare_rows(run: Run, spec: ShadowSpec, task: ShadowTask, environment: Environment) -> None:
-        live, own = task.task(spec.live), task.task(spec.shadow)
-        ends, states = (
-            RocksStores(Path(spec.place) / name, _CACHE_BYTES).open_read_only(each)
-            for name, each in ((ENDS, live), (STATES, own))
-        )
-        with closing(ends), closing(states):
-            tables = sorted(decode_position(ends.position() or b"", str(live)).identity.tables)
-            differences = different_rows(_rows(ends.scan(b"")), _rows(states.scan(b"")))
-            shown = list(islice(differences, _SHOWN))
-            more = sum(1 for _ in differences)
-        run.compared += 1
-        run.equal += not shown
-        count = len(shown) + more
-        verdict = "equal" if not count else f"{count:,} rows DIFFERENT"
-        run.act(f"task {short(live)} at entry {task.end_seq}: {verdict}", fault=False)
-        for number, row in enumerate(shown, 1):
-            rest = more if number == len(shown) else 0
-            target = run.scene.options.target
-            run.effects.append(_row_effect(row, spec, task, tables, rest, target, environment))
 
 
 class _Pending:
@@ -393,6 +300,18 @@ class _Pending:
             if position < end and last_committed(reader, place, position, end) is not None:
                 return False
         return True
+
+
+def _not_empty(tasks: Sequence[ShadowTask]) -> list[ShadowTask]:
+    """The tasks of which something is replayed. Raises RefusedDrillError if there is none."""
+    found = [task for task in tasks if task.seq != task.end_seq]
+    if not found:
+        raise RefusedDrillError(
+            "nothing-to-replay",
+            "no task has an entry after this start",
+            hint="choose an earlier --from, or another --task",
+        )
+    return found
 
 
 def _restore(task: TaskId, seq: int, place: Path, environment: Environment) -> None:
@@ -458,78 +377,3 @@ def _tail(log: Path) -> str:
     except OSError:
         return "it has no log yet"
     return " | ".join(lines[-_LOG_LINES:])
-
-
-def _rows(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """The rows of tables. Those of dedup tables contain times of the process, and begin with a zero byte."""
-    return (row for row in rows if row[0][:1] != b"\0")
-
-
-def _records(
-    info: TopicInfo, ends: Mapping[TopicPartition, int], environment: Environment
-) -> Iterator[Record]:
-    """The committed records of a topic, up to these ends, partition by partition."""
-    with closing(environment.journals()) as reader:
-        for number in range(info.partitions):
-            end = ends.get(TopicPartition(info.name, number))
-            within = {number: range(end if end is not None else 1 << 62)}
-            with closing(environment.sources.open(READER)) as source:
-                yield from committed_records(info, reader, source, environment.clock, within)
-
-
-def _record_at(info: TopicInfo, place: tuple[int, int] | None, environment: Environment) -> Record | None:
-    if place is None:
-        return None
-    partition, offset = place
-    with closing(environment.journals()) as reader, closing(environment.sources.open(READER)) as source:
-        within = {partition: range(offset, offset + 1)}
-        return next(iter(committed_records(info, reader, source, environment.clock, within)), None)
-
-
-def _output_effect(
-    found: OutputDifference, live: TopicInfo, shadow: TopicInfo, more: int, environment: Environment
-) -> Effect:
-    place = found.live or found.shadow or (0, 0)
-    text = found.describe(
-        _record_at(live, found.live, environment), _record_at(shadow, found.shadow, environment)
-    )
-    where = "" if found.live is not None else " (offset of the shadow topic)"
-    rest = f"; and {more:,} more keys" if more else ""
-    return Effect(
-        kind="output",
-        task="",
-        topic=f"{live.name}[{place[0]}]",
-        offset=place[1],
-        journal_offset=-1,
-        text=f"{text}{where}{rest}; {_RUNBOOK}",
-    )
-
-
-def _row_effect(
-    row: RowDifference,
-    spec: ShadowSpec,
-    task: ShadowTask,
-    tables: Sequence[str],
-    more: int,
-    target: str,
-    environment: Environment,
-) -> Effect:
-    live, own = task.task(spec.live), task.task(spec.shadow)
-    topic, offset, where = "", None, "several inputs, so the offset is unknown"
-    if len(task.end) == 1:
-        ((topic, end),) = task.end.items()
-        table = table_of(row.key, tables)
-        ours, theirs = (row_history(each, table, row.key, environment) for each in (live, own))
-        found = first_offset(ours, theirs, topic, task.start[topic], end)
-        offset = found.first
-        debug = f"pipeline debug {target} {topic}/{task.partition}/{offset}"
-        where = f"first different in offsets {found.first} to {found.last} of {topic}: {debug}"
-    rest = f"; and {more:,} more rows of this task" if more else ""
-    return Effect(
-        kind="state",
-        task=short(live),
-        topic=topic,
-        offset=offset,
-        journal_offset=-1,
-        text=f"{row.describe(tables)}; {where}{rest}; {_RUNBOOK}",
-    )

@@ -1,0 +1,187 @@
+"""Compares a shadow app that has reached its ends with the live app, and adds what differs to the report of a drill.
+
+`compare_topics`: each output topic with its shadow. `compare_rows`: the rows of a task with the live rows at the end of
+its replay, which the driller restored before the shadow app began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pipeline.core.names import TopicPartition
+from pipeline.core.position import decode_position
+from pipeline.drills.drill import Run
+from pipeline.drills.observation import short
+from pipeline.drills.report import Effect
+from pipeline.drills.row_differences import RowDifference, different_rows, table_of
+from pipeline.drills.shadow_outputs import OutputDifference, compare_outputs
+from pipeline.drills.shadow_rows import first_offset
+from pipeline.drills.shadow_spec import ENDS, STATES, ShadowSpec, ShadowTask
+from pipeline.ops.history.row_changes import row_history
+from pipeline.ops.reading import committed_records
+from pipeline.ports import Record, TopicInfo
+from pipeline.rocksdb.rocks import RocksStores
+from pipeline.runtime.environment import Environment
+
+__all__ = ["OutputEnds", "compare_rows", "compare_topics"]
+
+READER = "pipeline.shadow-replay"  # the client requires a group; nothing is ever committed to it
+_CACHE_BYTES = 8 << 20
+_SHOWN = 3  # rows per task, and keys per topic
+_RUNBOOK = "pipeline runbook shadow-replay-differs"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputEnds:
+    """The two ends of each output partition."""
+
+    certain: Mapping[TopicPartition, int]
+    possible: Mapping[TopicPartition, int]
+
+
+def compare_topics(
+    run: Run,
+    spec: ShadowSpec,
+    ends: OutputEnds,
+    topics: Mapping[str, TopicInfo],
+    environment: Environment,
+) -> int:
+    """Compare each output topic. Returns their number."""
+    count = 0
+    inputs = {name for task in spec.tasks for name in task.end}
+    partial = run.scene.options.task is not None
+    for name, info in topics.items():
+        shadow = environment.cluster.describe([spec.outputs[name]])[spec.outputs[name]]
+        if name in inputs and not any(True for _ in _records(shadow, {}, environment)):
+            continue  # an input that no handler writes to
+        if "compact" in info.config.get("cleanup.policy", ""):
+            run.notes.append(f"outputs of {name} were not compared: Kafka compacts this topic")
+            continue
+        if partial:
+            run.notes.append(f"outputs of {name} were not compared: --task replays only a part of them")
+            continue
+        count += 1
+        whole_topic = all(
+            run.scene.reader.bounds(TopicPartition(name, n)).start == 0 for n in range(info.partitions)
+        )
+        result = compare_outputs(
+            _records(info, ends.possible, environment),
+            _records(shadow, {}, environment),
+            ends.certain,
+            whole_replay=not any(task.seq for task in spec.tasks),
+            whole_topic=whole_topic,
+        )
+        run.outputs_compared += result.compared
+        verdict = "equal" if not result.differences else f"DIFFERENT for {len(result.differences):,} keys"
+        run.act(f"topic {name}: {result.compared:,} outputs of the replay, {verdict}", fault=False)
+        if result.unordered:
+            run.notes.append(
+                f"topic {name}: {result.unordered:,} keys are null or written by several tasks; their order was "
+                "not compared"
+            )
+        first = sorted(result.differences, key=lambda each: each.live or (0, 1 << 62))[:_SHOWN]
+        for number, each in enumerate(first, 1):
+            more = len(result.differences) - len(first) if number == len(first) else 0
+            run.effects.append(_output_effect(each, info, shadow, more, environment))
+    return count
+
+
+def compare_rows(run: Run, spec: ShadowSpec, task: ShadowTask, environment: Environment) -> None:
+    live, own = task.task(spec.live), task.task(spec.shadow)
+    ends, states = (
+        RocksStores(Path(spec.place) / name, _CACHE_BYTES).open_read_only(each)
+        for name, each in ((ENDS, live), (STATES, own))
+    )
+    with closing(ends), closing(states):
+        tables = sorted(decode_position(ends.position() or b"", str(live)).identity.tables)
+        differences = different_rows(_rows(ends.scan(b"")), _rows(states.scan(b"")))
+        shown = list(islice(differences, _SHOWN))
+        more = sum(1 for _ in differences)
+    run.compared += 1
+    run.equal += not shown
+    count = len(shown) + more
+    verdict = "equal" if not count else f"{count:,} rows DIFFERENT"
+    run.act(f"task {short(live)} at entry {task.end_seq}: {verdict}", fault=False)
+    for number, row in enumerate(shown, 1):
+        rest = more if number == len(shown) else 0
+        target = run.scene.options.target
+        run.effects.append(_row_effect(row, spec, task, tables, rest, target, environment))
+
+
+def _rows(rows: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """The rows of tables. Those of dedup tables contain times of the process, and begin with a zero byte."""
+    return (row for row in rows if row[0][:1] != b"\0")
+
+
+def _records(
+    info: TopicInfo, ends: Mapping[TopicPartition, int], environment: Environment
+) -> Iterator[Record]:
+    """The committed records of a topic, up to these ends, partition by partition."""
+    with closing(environment.journals()) as reader:
+        for number in range(info.partitions):
+            end = ends.get(TopicPartition(info.name, number))
+            within = {number: range(end if end is not None else 1 << 62)}
+            with closing(environment.sources.open(READER)) as source:
+                yield from committed_records(info, reader, source, environment.clock, within)
+
+
+def _record_at(info: TopicInfo, place: tuple[int, int] | None, environment: Environment) -> Record | None:
+    if place is None:
+        return None
+    partition, offset = place
+    with closing(environment.journals()) as reader, closing(environment.sources.open(READER)) as source:
+        within = {partition: range(offset, offset + 1)}
+        return next(iter(committed_records(info, reader, source, environment.clock, within)), None)
+
+
+def _output_effect(
+    found: OutputDifference, live: TopicInfo, shadow: TopicInfo, more: int, environment: Environment
+) -> Effect:
+    place = found.live or found.shadow or (0, 0)
+    text = found.describe(
+        _record_at(live, found.live, environment), _record_at(shadow, found.shadow, environment)
+    )
+    where = "" if found.live is not None else " (offset of the shadow topic)"
+    rest = f"; and {more:,} more keys" if more else ""
+    return Effect(
+        kind="output",
+        task="",
+        topic=f"{live.name}[{place[0]}]",
+        offset=place[1],
+        journal_offset=-1,
+        text=f"{text}{where}{rest}; {_RUNBOOK}",
+    )
+
+
+def _row_effect(
+    row: RowDifference,
+    spec: ShadowSpec,
+    task: ShadowTask,
+    tables: Sequence[str],
+    more: int,
+    target: str,
+    environment: Environment,
+) -> Effect:
+    live, own = task.task(spec.live), task.task(spec.shadow)
+    topic, offset, where = "", None, "several inputs, so the offset is unknown"
+    if len(task.end) == 1:
+        ((topic, end),) = task.end.items()
+        table = table_of(row.key, tables)
+        ours, theirs = (row_history(each, table, row.key, environment) for each in (live, own))
+        found = first_offset(ours, theirs, topic, task.start[topic], end)
+        offset = found.first
+        debug = f"pipeline debug {target} {topic}/{task.partition}/{offset}"
+        where = f"first different in offsets {found.first} to {found.last} of {topic}: {debug}"
+    rest = f"; and {more:,} more rows of this task" if more else ""
+    return Effect(
+        kind="state",
+        task=short(live),
+        topic=topic,
+        offset=offset,
+        journal_offset=-1,
+        text=f"{row.describe(tables)}; {where}{rest}; {_RUNBOOK}",
+    )

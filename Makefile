@@ -13,7 +13,7 @@ LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-ann
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-docs test-kills test-outages test-stale-leader test-security test-monitoring test-browser test-containers test-old-kafka lint docs bench release-check lock clean
+.PHONY: demo drills test test-docs test-kills test-outages test-stale-leader test-security test-acls test-monitoring test-browser test-containers test-old-kafka lint docs bench release-check lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -45,6 +45,9 @@ test-security: $(INSTALLED)  ## each role with the ACLs that `pipeline acls` pri
 
 test-monitoring: $(INSTALLED)  ## alert rules and the dashboard in Prometheus, installed by apt: root on Debian
 	$(BIN)/python -m pytest tests/monitoring -m monitoring $(TESTS)
+
+test-acls: $(INSTALLED)  ## each ACL that `pipeline acls` prints, left out: a worker or a command must name it
+	$(BIN)/python -m pytest tests/security/test_smallest.py -m acls $(TESTS)
 
 test-browser: $(INSTALLED)  ## pages in headless Chromium, installed by apt: root on Debian
 	$(BIN)/python -m pytest tests -m browser $(TESTS)

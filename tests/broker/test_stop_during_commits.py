@@ -75,9 +75,9 @@ def _lost(directory: Path, topic: str, settings: Mapping[str, str]) -> set[str]:
             lambda: "too few commits",
             300.0,
         )
+        kafka.stop()  # they commit until it does not answer
         for committer in committers:
-            committer.stopping.set()  # a commit that is in progress may be completed after the start
-        kafka.stop()
+            committer.stopping.set()  # the commit that is in progress may be completed after the start
         kafka.start()
         for committer in committers:
             committer.join(3 * _ANSWER_S)

@@ -31,6 +31,7 @@ COMMANDS = {
     "worker": "worker:worker",
     "status": "status:status",
     "ui": "ui:ui",
+    "probe": "probe:probe",
     "reset": "reset:reset",
     "migrate": "migrate:migrate_app",
     "table": "table:table_app",
@@ -54,7 +55,7 @@ COMMANDS = {
 # How the help groups the commands. Every command is in one group.
 GROUPS = {
     "Start": ("new", "demo"),
-    "Run and inspect an app": ("worker", "status", "ui", "table", "journal", "debug", "checkpoints"),
+    "Run and inspect an app": ("worker", "status", "probe", "ui", "table", "journal", "debug", "checkpoints"),
     "Repair and change an app": ("deadletters", "reset", "migrate"),
     "Rehearse failures": ("drill",),
     "Check and secure": ("doctor", "acls"),

@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 FLIGHTS := $(VENV)/.flights
 PODMAN_COMPOSE := $(VENV)/.podman-compose
+KUBERNETES := $(VENV)/.kubernetes-validate
 LOCKER := $(VENV)/lock/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-annotate --custom-compile-command "make lock"
@@ -13,7 +14,7 @@ LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-ann
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-docs test-kills test-outages test-stale-leader test-security test-acls test-monitoring test-browser test-containers test-old-kafka lint docs bench release-check lock clean
+.PHONY: demo drills test test-docs test-kills test-outages test-stale-leader test-security test-acls test-monitoring test-browser test-helm test-containers test-old-kafka lint docs bench release-check lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -52,6 +53,9 @@ test-acls: $(INSTALLED)  ## each ACL that `pipeline acls` prints, left out: a wo
 test-browser: $(INSTALLED)  ## pages in headless Chromium, installed by apt: root on Debian
 	$(BIN)/python -m pytest tests -m browser $(TESTS)
 
+test-helm: $(INSTALLED) $(KUBERNETES)  ## the chart in deploy/helm, rendered by Helm, which is built from its Go module
+	$(BIN)/python -m pytest tests/helm -m helm $(TESTS)
+
 test-containers: $(INSTALLED) $(FLIGHTS) $(PODMAN_COMPOSE)  ## the images and docker-compose.yml, under podman: root on Debian
 	$(BIN)/python -m pytest tests/containers -m containers $(TESTS)
 
@@ -76,6 +80,7 @@ lock: $(LOCKER)  ## pin what pyproject.toml asks for, with hashes: constraints.t
 	$(LOCK) --all-extras $(UPGRADE) pyproject.toml -o constraints.txt
 	$(LOCK) --all-extras --generate-hashes -c constraints.txt pyproject.toml -o requirements/dev.txt
 	$(LOCK) --generate-hashes -c constraints.txt pyproject.toml -o requirements/runtime.txt
+	echo kubernetes-validate | $(LOCK) --generate-hashes -c constraints.txt $(UPGRADE) - -o tests/helm/requirements.txt
 	echo hatchling | $(LOCK) --generate-hashes -c constraints.txt - -o requirements/build.txt
 	echo uv | $(LOCK) --generate-hashes $(UPGRADE) - -o requirements/lock.txt
 
@@ -97,6 +102,10 @@ $(FLIGHTS): $(INSTALLED) examples/flights/requirements.txt
 
 $(PODMAN_COMPOSE): $(INSTALLED) tests/containers/requirements.txt
 	$(BIN)/python $(PIP_INSTALL) --require-hashes --no-deps -r tests/containers/requirements.txt
+	@touch $@
+
+$(KUBERNETES): $(INSTALLED) tests/helm/requirements.txt
+	$(BIN)/python $(PIP_INSTALL) --require-hashes --no-deps -r tests/helm/requirements.txt
 	@touch $@
 
 $(LOCKER): requirements/lock.txt

@@ -10,7 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
-SINGLE = [ROOT / "examples/flights/requirements.txt", ROOT / "tests/containers/requirements.txt"]
+SINGLE = [
+    ROOT / "examples/flights/requirements.txt",
+    ROOT / "tests/containers/requirements.txt",
+    ROOT / "tests/helm/requirements.txt",
+    ROOT / "tests/helm/requirements-go.txt",
+]
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+?)(?: ;.*?)?(?:\s|$)(.*)", re.DOTALL)
 
 each_file = pytest.mark.parametrize("file", [*LOCKS, *SINGLE], ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,0 +1,1 @@
+"""Helm, and what it makes of the chart in deploy/helm."""

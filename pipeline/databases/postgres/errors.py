@@ -1,4 +1,7 @@
-"""Translates psycopg's errors: `translation` for statements, `not_connected` for failed connections."""
+"""Translates psycopg's errors: `translation` for statements, `not_connected` for failed connections.
+
+`refuse_bytes` refuses a database from which psycopg would return bytes instead of text.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from pipeline.errors import (
     SinkUnreachableError,
 )
 
-__all__ = ["not_connected", "translation"]
+__all__ = ["not_connected", "refuse_bytes", "translation"]
 
 # By the first two characters or all five characters of the SQLSTATE.
 _AWAY = {"08", "53", "57", "25006", "25P03"}
@@ -71,6 +74,23 @@ def not_connected(text: str, dsn: str, place: str, known: Mapping[str, Any]) -> 
     return SinkUnreachableError(
         f"{place} cannot be reached: {message}",
         hint="check that the database runs, and the DSN: host, port, user, password, database",
+    )
+
+
+def refuse_bytes(connection: psycopg.Connection[Any], place: str) -> None:
+    """Close the connection and raise ConfigError if the database has no encoding.
+
+    SQL_ASCII stores any bytes. So psycopg returns text as bytes, and other clients may read other characters.
+    """
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "SQL_ASCII":
+        return
+    connection.close()
+    raise ConfigError(
+        f"{place}: the encoding of the database is {encoding}, which stores bytes and not characters; "
+        "sinks need UTF8",
+        hint="move its tables to a database with another name, and name that one in the DSN: "
+        "CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0;",
     )
 
 

@@ -23,7 +23,7 @@ from pipeline.core.names import GroupId, TaskId
 from pipeline.core.row_sets import Gone, TableFacts, as_sets, fits, versions
 from pipeline.core.sink_positions import Hold, PositionRow
 from pipeline.databases.postgres.catalog import facts_of, shape_of
-from pipeline.databases.postgres.errors import not_connected, translation
+from pipeline.databases.postgres.errors import not_connected, refuse_bytes, translation
 from pipeline.databases.postgres.own_writes import run_own_write
 from pipeline.databases.postgres.pooling import refuse_transaction_pooling, transaction_pooling
 from pipeline.databases.sql import POSITIONS, POSITIONS_DDL, SqlSession, quoted_column
@@ -93,6 +93,7 @@ class PostgresSession(SqlSession):
         self._connect_another = partial(psycopg.connect, dsn, **options)
         try:
             self._connection = self._connect_another()
+            refuse_bytes(self._connection, place)
             self._connection.adapters.register_dumper(dict, JsonbDumper)
             [(self._pid, found)] = self._run(
                 f"SELECT pg_backend_pid(), {_FIND_POSITIONS} FROM (SELECT set_config('lock_timeout', %s, false), "

@@ -69,10 +69,10 @@ class PostgresUnderTest:
     def dsn(self, database: str = "postgres", host: str | None = None, port: str = _PORT) -> str:
         return f"host={host or self.directory} port={port} user=postgres dbname={database}"
 
-    def create_database(self) -> str:
-        """Create an empty database. Returns its DSN."""
+    def create_database(self, options: str = "") -> str:
+        """Create an empty database. Returns its DSN. `options`: of CREATE DATABASE."""
         name = f"t{uuid.uuid4().hex}"
-        self.sql(self.dsn(), f"CREATE DATABASE {name}")
+        self.sql(self.dsn(), f"CREATE DATABASE {name} {options}")
         return self.dsn(name)
 
     def sql(self, dsn: str, *statements: str) -> list[tuple[object, ...]]:

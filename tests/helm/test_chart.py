@@ -46,7 +46,7 @@ def test_lint_has_no_complaint(chart: Chart, values: str) -> None:
 @each_set
 @pytest.mark.usefixtures("validator")
 def test_objects_fit_the_schemas_of_kubernetes(chart: Chart, values: str, tmp_path: Path) -> None:
-    """An API server ignores a misspelt field, or refuses the object, and then only in somebody's cluster."""
+    """An API server ignores a misspelt field, or refuses the object, and then only in the user's cluster."""
     standard = [found for found in chart.objects(values) if found["kind"] not in _CUSTOM]
     files = []
     for number, found in enumerate(standard):

@@ -27,7 +27,10 @@ def acls(
     target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app, as in flights.app:app.")],
     role: Annotated[
         list[Role] | None,
-        typer.Option(help="What the principal does. Can be repeated. Default: worker."),
+        typer.Option(
+            metavar="ROLE",
+            help=f"What the principal does: {', '.join(Role)}. Can be repeated. Default: worker.",
+        ),
     ] = None,
     principal: Annotated[
         str | None,

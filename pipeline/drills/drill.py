@@ -48,11 +48,13 @@ class RefusedDrillError(PipelineError):
 
     Attributes:
         name: A short name of the reason, such as `not-allowed`.
+        reason: The message without the name.
     """
 
     def __init__(self, name: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(f"refused ({name}): {message}", hint=hint)
         self.name = name
+        self.reason = message
 
 
 class AbortedError(Exception):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
 from pipeline.api.app import DeclaredApp
 from pipeline.config import ProducerSettings
-from pipeline.core.names import TaskId
+from pipeline.core.names import GroupId, TaskId, TopicPartition
+from pipeline.drills.clients import environment_of
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
 from pipeline.kafka.event_client import KafkaEventClients
+from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, places_of, read_letters
 from pipeline.ports import Record
 
 __all__ = ["PoisonRecord"]
 
 POISON = b"\xff\x00 written by pipeline drill poison-record"
 _DELIVERY_S = 30.0
+_NO_END = 2**63 - 1
 
 
 class PoisonRecord(Drill):
@@ -71,6 +74,7 @@ class PoisonRecord(Drill):
         topic = self._topic(run.scene)
         groups = self._groups(topic)
         before = run.observer.look(status=True).open_letters
+        ends = _letter_ends(run.scene, groups)
         delivered: list[Record] = []
         with closing(KafkaEventClients(run.scene.settings.kafka, ProducerSettings()).open()) as client:
             run.act(f"produce a record that cannot be decoded to {topic}")
@@ -92,10 +96,7 @@ class PoisonRecord(Drill):
             "a dead letter in each group",
         )
         run.proves(f"{len(groups)} dead letters were written")
-        for group in groups:
-            run.notes.append(
-                f"the dead letter of {place} stays open: pipeline deadletters discard MODULE:APP --group {group}"
-            )
+        run.notes += [_cleanup(run.scene, group, ends, delivered[0]) for group in groups]
         partition = delivered[0].partition()
         assert partition is not None  # noqa: S101 - of a delivered record
         tasks = [TaskId(run.scene.app, group, partition) for group in groups]
@@ -114,6 +115,29 @@ class PoisonRecord(Drill):
                 hint='set poison_topics = ["TOPIC"] under [drills] in pipeline.toml',
             )
         return scene.settings.drills.poison_topics[0]
+
+
+def _letter_ends(scene: Scene, groups: Sequence[str]) -> dict[TopicPartition, int]:
+    """The ends of the dead-letter topics. A partition that does not exist yet is missing."""
+    names = [GroupId(scene.app, group).dead_letter_topic for group in groups]
+    places = [place for info in scene.cluster.describe(names).values() for place in places_of(info)]
+    return {place: scene.reader.bounds(place).end for place in places}
+
+
+def _cleanup(scene: Scene, group: str, ends: Mapping[TopicPartition, int], record: Record) -> str:
+    """The command that discards the dead letter of the record, which is after these ends."""
+    target, failed = scene.options.target, (record.topic(), record.partition(), record.offset())
+    where = f"{failed[0]}[{failed[1]}] at offset {failed[2]}"
+    with environment_of(scene) as environment:
+        topic = dead_letter_topic(GroupId(scene.app, group), environment.cluster)
+        within = {place.partition: range(ends.get(place, 0), _NO_END) for place in places_of(topic)}
+        for letter in read_letters(topic, Choice(partition=failed[1]), environment, within):
+            if letter.letter.origin[:3] == failed:
+                command = f"pipeline deadletters discard {target} {letter.name} --group {group}"
+                return f"the dead letter of {where} stays open: {command}"
+    return (
+        f"the dead letter of {where} was not found: pipeline deadletters list {target} --group {group} --open"
+    )
 
 
 def _take(delivered: list[Record], error: object, record: Record) -> None:

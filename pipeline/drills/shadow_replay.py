@@ -16,24 +16,31 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.core.names import TaskId, TopicPartition, shadow_app, shadow_output
+from pipeline.core.records import iso_time
 from pipeline.directories import make_private
+from pipeline.drills.clients import environment_of
 from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
 from pipeline.drills.intent import DeleteShadow, RemovePath
 from pipeline.drills.shadow_comparison import OutputEnds, compare_rows, compare_topics
 from pipeline.drills.shadow_spec import ENDS, STARTS, ShadowSpec, ShadowTask
-from pipeline.drills.shadow_starts import parse_since, shadow_task, start_text
+from pipeline.drills.shadow_starts import (
+    START_REFUSALS,
+    common_start_ms,
+    parse_since,
+    shadow_task,
+    start_text,
+)
 from pipeline.errors import InputError, RetriableError
 from pipeline.ops.history.past_states import AtEntry, restore_at
 from pipeline.ops.reading import last_committed
 from pipeline.ports import Attempts, Deadline, TopicInfo, TopicSpec
 from pipeline.processes.lifeline import TiedProcess
-from pipeline.processes.wiring import build_environment
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.runtime.commit.journal_reader import last_entries
 from pipeline.runtime.environment import Environment
@@ -94,7 +101,7 @@ class ShadowReplay(Drill):
     def perform(self, run: Run, plan: Plan) -> None:
         del plan
         scene, groups = run.scene, self._groups(run.scene)
-        with _environment(scene) as environment:
+        with environment_of(scene) as environment:
             shadow = shadow_app(scene.app, run.clock.wall_ms())
             place = scene.settings.drills.directory.absolute() / shadow
             run.will_undo(RemovePath(str(place)))
@@ -159,8 +166,20 @@ class ShadowReplay(Drill):
         return groups
 
     def _tasks(self, scene: Scene, groups: Sequence[DeclaredGroup]) -> list[ShadowTask]:
-        """What would be replayed of each task now. Raises RefusedDrillError."""
-        found = [self._task(scene, task, group, None) for task, group in self._live(scene, groups)]
+        """What would be replayed of each task now. Raises RefusedDrillError, with a start that all tasks have."""
+        live = self._live(scene, groups)
+        try:
+            found = [self._task(scene, task, group, None) for task, group in live]
+        except RefusedDrillError as refused:
+            if refused.name not in START_REFUSALS:
+                raise
+            start_ms = None
+            with suppress(RetriableError):  # a journal was truncated meanwhile
+                start_ms = common_start_ms(live, scene.reader)
+            if start_ms is None:
+                raise
+            hint = f"begin at a time from which all tasks can be replayed: --from {iso_time(start_ms)}"
+            raise RefusedDrillError(refused.name, refused.reason, hint=hint) from refused
         return _not_empty(found)
 
     @staticmethod
@@ -316,18 +335,6 @@ def _not_empty(tasks: Sequence[ShadowTask]) -> list[ShadowTask]:
 
 def _restore(task: TaskId, seq: int, place: Path, environment: Environment) -> None:
     restore_at(task, AtEntry(seq), environment, RocksStores(place, _CACHE_BYTES)).store.close()
-
-
-@contextmanager
-def _environment(scene: Scene) -> Iterator[Environment]:
-    environment = build_environment(DeclaredApp(scene.app), scene.settings)
-    try:
-        yield environment
-    finally:
-        environment.executor.close()
-        if environment.checkpoints is not None:
-            environment.checkpoints.transfers.close()
-        environment.cluster.close()
 
 
 def _wait_until_stable(run: Run, ends: Mapping[TopicPartition, int]) -> None:

@@ -28,7 +28,13 @@ from pipeline.runtime.commit.journal_reader import read_entries
 from pipeline.runtime.reset import timestamp_of
 from pipeline.runtime.restore.restore_source import registered
 
-__all__ = ["Since", "parse_since", "shadow_task", "start_text"]
+__all__ = ["START_REFUSALS", "Since", "common_start_ms", "parse_since", "shadow_task", "start_text"]
+
+# Another start may help against these.
+START_REFUSALS = frozenset({"start-too-early", "input-expired", "replayed-letters"})
+
+
+_LASTING = 2  # of three checkpoints: the next one deletes the third
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,32 @@ def shadow_task(
     )
 
 
+def common_start_ms(tasks: Sequence[tuple[TaskId, DeclaredGroup]], reader: JournalReader) -> int | None:
+    """A time at which the replay of all these tasks can begin; None if a task has no such entry.
+
+    It is the latest of the times of the tasks. That of a task is its first entry after its last replayed dead letters,
+    with the records of its inputs, and not below its second newest checkpoint: its worker truncates the journal with
+    each new checkpoint, and the start must still be there when the operator uses it.
+    """
+    times = []
+    for task, group in tasks:
+        bounds = reader.bounds(task.journal)
+        history = _read(task, reader, bounds.stable_end)
+        inputs = [topic.name for topic in group.inputs]
+        firsts = {topic: reader.bounds(TopicPartition(topic, task.partition)).start for topic in inputs}
+        if history.root is not None:
+            history.begin_at(inputs, firsts)
+        last = _last_replay(history, group.id.replays_topic)
+        kept = registered(task, reader, bounds.start, bounds.stable_end)[:_LASTING]
+        since_seq = max(last.seq if last is not None else 0, kept[-1].ref.seq if kept else 0)
+        fitting = (e for e in history.entries if e.seq >= since_seq and _has_inputs(e, inputs, firsts))
+        start = next(fitting, None)
+        if start is None:
+            return None
+        times.append(start.wall_ms)
+    return max(times, default=None)
+
+
 def start_text(tasks: Sequence[ShadowTask]) -> Iterator[str]:
     """What the starts mean, in words, one line for each kind."""
     fresh = sum(not task.seq for task in tasks)
@@ -232,7 +264,7 @@ def _chosen(history: _History, since: Since, inputs: Sequence[str], firsts: Mapp
             "start-too-early",
             f"the history of task {history.task} begins at entry {first.seq} of {iso_time(first.wall_ms)}: its "
             "journal, or its last reset",
-            hint=f"the earliest is --from {iso_time(first.wall_ms)}; without --from, the drill chooses",
+            hint="choose a later --from",
         )
     start = fitting[-1]
     if not _has_inputs(start, inputs, firsts):
@@ -250,19 +282,25 @@ def _has_inputs(entry: _Entry, inputs: Sequence[str], firsts: Mapping[str, int])
 
 def _check_replays(history: _History, replays: str, start: _Entry) -> None:
     """Dead letters that were replayed are inputs that the shadow app does not read. Raises RefusedDrillError."""
-    before = start.positions.get(replays)
+    last = _last_replay(history, replays)
+    if last is not None and last.seq > start.seq:
+        raise RefusedDrillError(
+            "replayed-letters",
+            f"task {history.task} has processed replayed dead letters up to entry {last.seq}, and the shadow app does "
+            "not get them",
+            hint="choose a later --from",
+        )
+
+
+def _last_replay(history: _History, replays: str) -> _Entry | None:
+    """The last entry that has processed replayed dead letters; None if no entry has."""
+    found = before = None
     for entry in history.entries:
-        if entry.seq < start.seq:
-            continue
         position = entry.positions.get(replays)
         if before is not None and position is not None and position > before:
-            raise RefusedDrillError(
-                "replayed-letters",
-                f"task {history.task} has processed replayed dead letters in entry {entry.seq}, and the shadow app "
-                "does not get them",
-                hint=f"begin after them: --from {iso_time(entry.wall_ms + 1)}",
-            )
-        before = position if before is None else before
+            found = entry
+        before = position if before is None else before if position is None else position
+    return found
 
 
 def _listed(firsts: Mapping[str, int]) -> str:

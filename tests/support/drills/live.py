@@ -112,11 +112,14 @@ class LiveApp:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start `pipeline drill ARGUMENTS`."""
+        return self._start_command("drill", *arguments, **environment)
+
+    def _start_command(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith("PIPELINE_CHECKPOINT")
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline", "drill", *arguments],
+            [sys.executable, "-m", "pipeline", *arguments],
             cwd=self.directory,
             env={
                 **kept,
@@ -133,7 +136,11 @@ class LiveApp:
 
     def run(self, *arguments: str, code: int = 0, **environment: str) -> str:
         """Run `pipeline drill ARGUMENTS` to its end, and return what it printed."""
-        process = self.start(*arguments, **environment)
+        return self.run_command("drill", *arguments, code=code, **environment)
+
+    def run_command(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """Run `pipeline ARGUMENTS` to its end, and return what it printed."""
+        process = self._start_command(*arguments, **environment)
         try:
             said, _ = process.communicate(timeout=_COMMAND_S)
         finally:

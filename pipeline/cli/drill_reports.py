@@ -99,10 +99,11 @@ def show_report(report: Report) -> None:
     typer.echo(f"  target: {report.fault.target}")
     if report.abort_fired:
         typer.echo(f"  aborted: {report.abort_fired}")
-    typer.echo(
-        f"  recovery: predicted {recovery.predicted_s:.1f} s, measured {_seconds(recovery.measured_s)}, objective "
-        f"{recovery.objective_s:g} s; caught up after {_seconds(recovery.caught_up_s)}"
-    )
+    if report.measures_recovery:
+        typer.echo(
+            f"  recovery: predicted {recovery.predicted_s:.1f} s, measured {_seconds(recovery.measured_s)}, objective "
+            f"{recovery.objective_s:g} s; caught up after {_seconds(recovery.caught_up_s)}"
+        )
     typer.echo(
         f"  other tasks: longest pause {recovery.unaffected_pause_s:.2f} s, limit {recovery.unaffected_limit_s:g} s"
     )

@@ -225,6 +225,16 @@ def _notes(run: Run, timeline: Sequence[TaskTimeline]) -> list[str]:
         found.append(
             "the logs of the workers are not files, so the stages fence, copy and replay are unknown"
         )
+    returned = [each for each in timeline if each.last_owner not in {"", each.after}]
+    if returned:
+        named = ", ".join(f"{each.task} to {each.last_owner}" for each in returned[:5])
+        more = " ..." if len(returned) > 5 else ""
+        found.append(f"tasks that moved again before the end of the drill: {named}{more}")
+    if not run.observer.judge.verdict().input_offsets and not run.compared:
+        found.append(
+            "the app committed no input during the drill, so that no record could be lost or processed twice: this "
+            "proves little. Run the drill while the app has input"
+        )
     found += [f"the driller could not read the status: {text}" for text in run.observer.problems]
     found += run.observer.gaps
     if run.observer.unreachable_ms:

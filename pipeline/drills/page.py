@@ -78,13 +78,11 @@ def _cards(report: Report) -> str:
     late = recovery.measured_s is not None and recovery.measured_s - recovery.fault_s > recovery.objective_s
     paused = recovery.unaffected_pause_s > recovery.unaffected_limit_s
     kinds = sorted({effect.kind for effect in point.effects})
-    cards = [
-        _card(
-            "Recovery",
-            _seconds(recovery.measured_s),
-            f"predicted {recovery.predicted_s:.1f} s, objective {recovery.objective_s:g} s",
-            bad=late,
-        ),
+    cards = []
+    if report.measures_recovery:
+        text = f"predicted {recovery.predicted_s:.1f} s, objective {recovery.objective_s:g} s"
+        cards.append(_card("Recovery", _seconds(recovery.measured_s), text, bad=late))
+    cards += [
         _card(
             "Exactly once",
             ", ".join(kinds) if kinds else "yes",
@@ -210,8 +208,8 @@ def _steady_state(report: Report) -> str:
             [
                 ("workers", ", ".join(steady.workers)),
                 ("tasks live", f"{steady.tasks_live} of {steady.tasks}"),
-                ("input", f"{steady.records_per_s:,.0f} records/s"),
-                ("commits", f"{steady.commits_per_s:,.0f} per second"),
+                ("input", f"{_rate(steady.records_per_s)} records/s"),
+                ("commits", f"{_rate(steady.commits_per_s)} per second"),
                 ("lag", f"{steady.lag:,}"),
                 ("longest pause", f"{steady.longest_pause_s:.2f} s"),
                 ("open dead letters", f"{steady.open_dead_letters:,}"),
@@ -322,6 +320,10 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], numbers: Iterab
 
 def _seconds(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.1f} s"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.1f}" if 0 < value < 1 else f"{value:,.0f}"
 
 
 def _time(at_ms: int) -> str:

@@ -94,9 +94,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 class TaskTimeline(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after the fault at which a touched task reached each stage.
 
+    `before`: the owner before the fault. `after`: the worker that first acquired the task after it, whose stages these
+    are. `last_owner`: the owner at the end of the drill; empty in reports of older releases.
+
     `detect`: another process claimed the task. `fence`: the restore fenced the previous owner. `copy`: a checkpoint was
     copied, if one was. `replay`: the journal was replayed. `first_commit`: inputs are committed again. `caught_up`: the
-    lag is as before. `recovered`: the first commit, or, if there was no input, when the task was seen live without lag.
+    task has recovered and its lag is as before. `recovered`: the first commit. If there was no input: when the task was
+    acquired, or, if it kept its owner, when it was seen live without lag.
     """
 
     task: str
@@ -113,6 +117,7 @@ class TaskTimeline(msgspec.Struct, frozen=True, kw_only=True):
     recovered_s: float | None = None
     restored_from: str = ""
     replayed_entries: int | None = None
+    last_owner: str = ""
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,6 +212,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     findings: list[Finding]
     notes: list[str]
     logs: list[str]
+
+    @property
+    def measures_recovery(self) -> bool:
+        """Whether the drill affects tasks, so that their recovery was predicted or measured."""
+        return bool(self.blast_radius.predicted) or self.recovery.measured_s is not None
 
 
 def schema() -> dict[str, Any]:

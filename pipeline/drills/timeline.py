@@ -73,13 +73,21 @@ def timeline_of(run: Run, task: TaskId, lines: Sequence[Mapping[str, Any]]) -> T
     commit = next((e for e in entries if e.kind is EntryKind.COMMIT and e.wall_ms >= after_ms), None)
     caught_up_ms = run.observer.caught_up_ms(task, after_ms, run.lag_before(task))
     idle_ms = run.observer.idle_ms(task, after_ms)
-    recovered = [at for at in (commit.wall_ms if commit is not None else None, idle_ms) if at is not None]
-    live = _live_line(task, [line for line in lines if line["at_ms"] >= start_ms])
+    if acquired is not None and idle_ms is not None and (commit is None or idle_ms <= commit.wall_ms):
+        idle_ms = after_ms  # it had no input since it was acquired; the status shows this up to seconds later
+    recovered_ms = _earliest(commit.wall_ms if commit is not None else None, idle_ms)
+    if caught_up_ms is not None and idle_ms is not None:
+        caught_up_ms = min(caught_up_ms, idle_ms)
+    if caught_up_ms is not None and recovered_ms is not None:
+        caught_up_ms = max(caught_up_ms, recovered_ms)
+    owner = acquired.owner if acquired is not None else ""
+    live = _live_line(task, owner, [line for line in lines if line["at_ms"] >= start_ms])
     fence_ms = replayed_ms = None
     if live is not None:
         replayed_ms = int(live["at_ms"])
         fence_ms = replayed_ms - round(1000 * float(live.get("restore_s", 0.0)))
-    before, after = run.scene.sample.of(task), run.observer.samples[-1].of(task)
+    before, now = run.scene.sample.of(task), run.observer.samples[-1].of(task)
+    last_owner = now.worker if now is not None else ""
     detected_ms = _detected_ms(run, task, fence_ms or after_ms) if acquired is not None else None
 
     def seconds(at_ms: int | None) -> float | None:
@@ -90,7 +98,8 @@ def timeline_of(run: Run, task: TaskId, lines: Sequence[Mapping[str, Any]]) -> T
         task=short(task),
         predicted=task in run.predicted,
         before=before.worker if before is not None else "",
-        after=after.worker if after is not None else "",
+        after=owner or last_owner,
+        last_owner=last_owner,
         detect_s=seconds(detected_ms),
         fence_s=seconds(fence_ms),
         copy_s=seconds(fence_ms + round(1000 * float(copy_s))) if copy_s and fence_ms is not None else None,
@@ -98,7 +107,7 @@ def timeline_of(run: Run, task: TaskId, lines: Sequence[Mapping[str, Any]]) -> T
         acquired_s=seconds(acquired.wall_ms if acquired is not None else None),
         first_commit_s=seconds(commit.wall_ms if commit is not None else None),
         caught_up_s=seconds(caught_up_ms),
-        recovered_s=seconds(min(recovered, default=None)),
+        recovered_s=seconds(recovered_ms),
         restored_from=str(live.get("restored_from", "")) if live is not None else "",
         replayed_entries=live.get("replayed_entries") if live is not None else None,
     )
@@ -120,13 +129,18 @@ def _detected_ms(run: Run, task: TaskId, fence_ms: int) -> int | None:
     return min([*known, fence_ms]) if known else None
 
 
-def _live_line(task: TaskId, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The line of the first restore of the task since the fault."""
+def _earliest(*times: int | None) -> int | None:
+    return min((at for at in times if at is not None), default=None)
+
+
+def _live_line(task: TaskId, owner: str, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The line of the first restore of the task since the fault, by the worker that acquired it; empty: by any."""
     wanted = (task.app, task.group, task.partition)
     for line in lines:
         if (
             line.get("event") == "task_live"
             and (line.get("app"), line.get("group"), line.get("task")) == wanted
+            and owner in {"", line.get("worker", owner)}
         ):
             return line
     return None

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pipeline.cli.drill_reports import show_report
 from pipeline.drills.page import page_of
-from pipeline.drills.report import Report, schema
+from pipeline.drills.report import BlastRadius, Report, schema
 from pipeline.drills.reports import Reports
 from pipeline.errors import InputError
 from tests.support.drills.reports import BEGAN_MS, broken_report, held_report
@@ -109,3 +110,27 @@ def test_the_page_of_a_broken_run_names_the_effect() -> None:
     page = page_of(broken_report())
     assert '<b class="bad">loss</b>' in page
     assert page.index("loss: task main/1, amounts offset 41") < page.index("Timeline")
+
+
+def test_a_drill_that_affects_no_task_shows_no_recovery(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was predicted or measured, and zeros would look like a result."""
+    report = held_report()
+    shown = "Recovery</span>", "recovery: predicted"
+    show_report(report)
+    assert (shown[0] in page_of(report), shown[1] in capsys.readouterr().out) == (True, True)
+    report = msgspec.structs.replace(
+        report,
+        blast_radius=BlastRadius(predicted=[], touched=[], unexpected=[]),
+        recovery=msgspec.structs.replace(report.recovery, predicted_s=0.0, measured_s=None),
+    )
+    show_report(report)
+    assert (shown[0] in page_of(report), shown[1] in capsys.readouterr().out) == (False, False)
+
+
+def test_a_rate_below_one_is_not_shown_as_zero() -> None:
+    """Few large commits are another steady state than none."""
+    report = held_report()
+    for rate, text in ((0.1, "0.1"), (0.0, "0"), (1234.6, "1,235")):
+        steady = msgspec.structs.replace(report.steady_state, commits_per_s=rate)
+        page = page_of(msgspec.structs.replace(report, steady_state=steady))
+        assert f"<dd>{text} per second</dd>" in page

@@ -1,4 +1,4 @@
-"""The problems in an app's status that an operator should handle, with hints."""
+"""The problems in an app's status that an operator should handle. The hint of each names its runbook."""
 
 from __future__ import annotations
 
@@ -30,18 +30,24 @@ def problems_of(
         found.append(
             Problem(
                 f"{len(retired)} of {len(tasks)} tasks are retired, and the others are not",
-                f"finish it: pipeline migrate switch ... --retire; or undo it: pipeline migrate revive {app}",
+                f"finish it: pipeline migrate switch ... --retire; or undo it: pipeline migrate revive {app}; "
+                "see runbooks/partitions-changed.md",
             )
         )
     if not workers and not retired:
-        found.append(Problem(f"no worker of {app} is alive", "start one: pipeline worker MODULE:APP"))
+        found.append(
+            Problem(
+                f"no worker of {app} is alive",
+                "start one: pipeline worker MODULE:APP; if it ends again, follow runbooks/worker-down.md",
+            )
+        )
     elif workers and (
         unowned := [status for status in tasks if status.phase in {TaskPhase.UNOWNED, TaskPhase.NEW}]
     ):
         found.append(
             Problem(
                 f"{len(unowned)} of {len(tasks)} tasks have no worker: {_named(unowned)}",
-                "a worker takes them within seconds; if not, read the workers' logs",
+                "a worker takes them within seconds; if not, follow runbooks/task-not-live.md",
                 _ids(unowned),
                 "no worker",
             )
@@ -53,7 +59,7 @@ def problems_of(
                 silent,
                 f"records are waiting, and nothing was committed for {SILENT_S} s",
                 f"worker {silent[0].worker} may be dead (which is detected after 10 s), a handler takes long, or a "
-                "record is retried: read the worker's log",
+                "record is retried: runbooks/commits-slow.md",
             )
         )
     if old := [status for status in tasks if _checkpoint_is_old(status)]:
@@ -68,7 +74,7 @@ def problems_of(
         found.append(
             Problem(
                 f"workers of another version wait for the others to leave: {', '.join(waiting)}",
-                "stop the workers of the old version",
+                "stop the workers of the old version: runbooks/replace-workers.md",
             )
         )
     return found
@@ -80,7 +86,9 @@ def late_groups(waits: Mapping[GroupId, Sequence[DeferredGroup]]) -> list[Proble
         text, _, hint = waiting[0].problem.partition("\n  -> ")
         workers = ", ".join(about.worker for about in waiting)
         where = f"group {group.app}/{group.group} has not started on {workers}"
-        found.append(Problem(f"{where}: {text}", hint or "read the worker's log"))
+        found.append(
+            Problem(f"{where}: {text}", _with_runbook(hint or "read the worker's log", "task-not-live"))
+        )
     return found
 
 
@@ -99,7 +107,7 @@ def letter_problems(letters: Sequence[GroupLetters], per_minute: int = LETTERS_P
         Problem(
             f"group {each.group.app}/{each.group.group} has {each.letters.open:,} open dead letter"
             f"{'s' * (each.letters.open != 1)}: replay or discard them",
-            f"pipeline deadletters list MODULE:APP --group {each.group.group} --open",
+            f"pipeline deadletters list MODULE:APP --group {each.group.group} --open; see runbooks/poison-record.md",
         )
         for each in letters
         if each.letters.open
@@ -112,7 +120,7 @@ def _failure(status: TaskStatus) -> Problem:
     reason = text.splitlines()[0].removeprefix(f"task {status.task}: ") if text else "no reason given"
     return Problem(
         f"task {status.task} failed on worker {status.worker}: {reason}",
-        hint or "fix the cause and restart that worker",
+        _with_runbook(hint or "fix the cause and restart that worker", "task-failed"),
         (status.task,),
         f"failed: {reason}",
     )
@@ -126,8 +134,21 @@ def _waits(tasks: Sequence[TaskStatus]) -> list[Problem]:
     found = []
     for reason, waiting in by_reason.items():
         text, _, hint = reason.partition("\n  -> ")
-        found.append(_of_tasks(waiting, text, hint or "read the worker's log"))
+        hint = _with_runbook(hint or "read the worker's log", _runbook_of_wait(waiting[0]))
+        found.append(_of_tasks(waiting, text, hint))
     return found
+
+
+def _runbook_of_wait(status: TaskStatus) -> str:
+    """The runbook for a task that waits, if the reason names none."""
+    if status.retrying:
+        return "poison-record"
+    return "commits-slow" if status.phase in {TaskPhase.LIVE, TaskPhase.MOVING} else "task-not-live"
+
+
+def _with_runbook(hint: str, runbook: str) -> str:
+    """The hint of an error, with this runbook if it names none."""
+    return hint if "runbooks/" in hint else f"{hint.rstrip('.')}; see runbooks/{runbook}.md"
 
 
 def _is_silent(status: TaskStatus, now_ms: int) -> bool:

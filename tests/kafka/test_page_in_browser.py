@@ -183,7 +183,11 @@ def test_the_page_without_any_worker(bench: Workbench, page: Page, port: int) ->
         assert f"pipeline worker {APP}" in page.text(".problems")
         assert page.value("document.querySelectorAll('.cell[data-phase=unowned]').length") == 2
         page.wait_for("document.querySelector('#ring').innerText.includes('No worker is alive')")
+        assert "Runbook: worker-down" in page.text(".problems")
+        assert page.text(".cell .owner") == "last: worker-1"
         hostile_task(page)
+        assert "unowned, last: " in page.text("#task-lead")
+        letters_follow_the_sorted_ids(page)
         shows_hostile_text_as_text(page)
         assert f"pipeline deadletters replay {APP} " in page.text(".letters")
         finds_a_row(page)
@@ -208,6 +212,41 @@ def give_token(page: Page, token: str) -> None:
     page.wait_for("document.querySelector('#token').open")
     page.value(f"(document.querySelector('#token-value').value = {json.dumps(token)}, true)")
     page.click("#token-form button")
+
+
+def letters_follow_the_sorted_ids(page: Page) -> None:
+    """Two pages that saw the workers in another order show the same letters, also for dead owners."""
+    found = [
+        letters(page, alive, owners, "a-1", "a-2", "a-10", "gone")
+        for alive, owners in (
+            (["a-10", "a-2"], ["a-1"]),
+            (["a-2", "a-1"], ["a-10"]),
+            ([], ["a-2", "a-10", "a-1"]),
+        )
+    ]
+    assert found == ["A0 B1 C2 ·none"] * 3
+
+
+def letters(page: Page, alive: list[str], owners: list[str], *shown: str) -> str:
+    """The letter and the colour of each badge, after a status with these live workers and owners of tasks."""
+    status = {
+        "workers": [{"worker": worker} for worker in alive],
+        "tasks": [{"worker": worker, "next_worker": ""} for worker in owners],
+    }
+    module = 'document.querySelector("script[type=module]").src.replace("main.js", "workers.js")'
+    page.value(
+        f"""(window.letters = "", import({module}).then(({{ badge, introduce }}) => {{
+            const before = {json.dumps(shown)}.map(badge);
+            const place = document.createElement("div");
+            place.append(...before);
+            document.body.append(place);
+            introduce({json.dumps(status)});
+            window.letters = before.map((each) => each.textContent + each.dataset.worker).join(" ");
+            place.remove();
+        }}), true)"""
+    )
+    page.wait_for('window.letters !== ""')
+    return str(page.value("window.letters"))
 
 
 def finds_a_row(page: Page) -> None:

@@ -49,7 +49,7 @@ async function showStatus() {
   const { document: status, atMs } = await get("api/status");
   state.status = status;
   state.readMs = atMs;
-  introduce(status.workers.map((worker) => worker.worker));
+  introduce(status);
   showVerdict(at("verdict"), status, now(), atMs);
   showSelected();
   attr(document.querySelector("link[rel=icon]"), "data-problems", status.causes.length || null);

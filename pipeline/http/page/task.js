@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { attr, command, h, keyed, rebuilt, text } from "./dom.js";
 import { NONE, ago, bytes, number, plural, when } from "./format.js";
 import { factList, taskKey } from "./tasks.js";
-import { named } from "./workers.js";
+import { named, owned } from "./workers.js";
 
 const table = (name, ...titles) => h("div", { class: "scroll" }, h("table", { class: name }, h("thead", {}, h("tr", {}, titles.map(([title, kind]) => h("th", { class: kind ?? null }, title)))), h("tbody", {})));
 
@@ -28,7 +28,7 @@ export class TaskPanel {
       this.build();
     }
     this.task = task;
-    rebuilt(this.lead, [taskKey(task), task.phase, task.worker], () => [h("b", {}, taskKey(task)), `  ${task.phase} `, task.worker ? named(task.worker) : ""]);
+    rebuilt(this.lead, [taskKey(task), task.phase, task.worker], () => [h("b", {}, taskKey(task)), `  ${task.phase}${task.worker && !owned(task) ? ", last: " : " "}`, task.worker ? named(task.worker) : ""]);
     rebuilt(this.body.querySelector(".task-facts"), [task, ago(task.last_entry_ms, nowMs), ago(task.last_checkpoint_ms, nowMs)], () => factList(task, nowMs));
     const positions = Object.entries(task.positions).filter(([topic, position]) => position || !topic.endsWith(".replays"));
     rebuilt(this.body.querySelector(".positions"), positions, () => positions.map(([topic, position]) => h("div", {}, h("dt", {}, topic), h("dd", {}, number(position)))));

@@ -2,7 +2,7 @@
 
 import { attr, h, keyed, rebuilt, text } from "./dom.js";
 import { NONE, ago, bytes, number, plural, rate, seconds, short } from "./format.js";
-import { badge } from "./workers.js";
+import { badge, owned } from "./workers.js";
 
 // Each phase has a symbol and a colour, so that none is known by its colour alone.
 export const PHASES = {
@@ -34,20 +34,22 @@ function update(button, task, selected, roomy) {
   attr(button, "data-phase", task.phase);
   attr(button, "data-problem", task.problem ? "yes" : null);
   attr(button, "aria-pressed", taskKey(task) === selected ? "true" : "false");
-  const owner = task.next_worker && task.phase !== "live" ? task.next_worker : task.worker;
-  attr(button, "aria-label", `Task ${taskKey(task)}: ${task.phase}, lag ${number(task.lag)}, ${owner || "no worker"}`);
+  const taker = task.phase !== "live" ? task.next_worker : "";
+  const owner = taker || (owned(task) ? task.worker : "");
+  const without = task.worker ? `last: ${task.worker}` : "no worker";
+  attr(button, "aria-label", `Task ${taskKey(task)}: ${task.phase}, lag ${number(task.lag)}, ${owner || (task.worker ? `no worker, ${without}` : without)}`);
   const [name, phase, lag, restore, worker] = button.children;
   text(name, String(task.task));
   text(phase, roomy ? `${symbol} ${task.phase}` : symbol);
   text(lag, roomy ? `lag ${short(task.lag, 10_000)}` : task.lag ? short(task.lag) : "");
   text(restore, !roomy ? "" : task.database ? "no state" : `restore ${seconds(task.restore_s)}`);
-  rebuilt(worker, [owner, roomy], () => (owner ? [badge(owner), roomy ? h("span", {}, owner) : ""] : [roomy ? "no worker" : ""]));
+  rebuilt(worker, [owner, without, roomy], () => (owner ? [badge(owner), roomy ? h("span", {}, owner) : ""] : [roomy ? h("span", {}, without) : ""]));
 }
 
 function facts(task, nowMs) {
   return [
     ["Phase", `${PHASES[task.phase]?.[0] ?? ""} ${task.phase}: ${PHASES[task.phase]?.[1] ?? ""}`],
-    ["Worker", task.worker || NONE],
+    [owned(task) ? "Worker" : "Last worker", task.worker || NONE],
     ...(task.next_worker ? [["Next worker", task.next_worker]] : []),
     ["Lag", plural(task.lag, "record")],
     ["Throughput", task.records_per_s === null ? NONE : `${rate(task.records_per_s)} records/s`],

@@ -1,25 +1,36 @@
-// The workers: who owns what as a ring, and what moved, when and why. A worker has the same letter and colour everywhere.
+// The workers: who owns what as a ring, and what moved, when and why.
+//
+// A worker has the same letter and colour everywhere, also on the page of another worker: they depend only on the ids in
+// the status. A worker that is neither alive nor the last owner of a task has none.
 
 import { attr, h, keyed, rebuilt, s, text } from "./dom.js";
 import { NONE, ago, number, plural, when } from "./format.js";
 
 const COLOURS = 10;
-const known = new Map(); // worker: its index, in the order in which they were seen
+let known = []; // the ids of the live workers and the last owners, sorted
 
-function indexOf(worker) {
-  if (!known.has(worker)) known.set(worker, known.size);
-  return known.get(worker);
+const colour = (worker) => (known.includes(worker) ? known.indexOf(worker) % COLOURS : "none");
+
+function letter(worker) {
+  const index = known.indexOf(worker);
+  return index < 0 ? "·" : index < 26 ? String.fromCharCode(65 + index) : String(index + 1);
 }
 
-/** Give letters in the order of names, before anything is shown. */
-export const introduce = (workers) => [...workers].sort((a, b) => a.localeCompare(b, "en", { numeric: true })).forEach(indexOf);
+/** Give the workers of a status their letters, and correct those that are shown. */
+export function introduce(status) {
+  const ids = [...status.workers.map((each) => each.worker), ...status.tasks.flatMap((task) => [task.worker, task.next_worker])];
+  known = [...new Set(ids.filter(Boolean))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }) || (a < b ? -1 : 1));
+  for (const each of document.querySelectorAll(".badge")) {
+    attr(each, "data-worker", colour(each.title));
+    text(each, letter(each.title));
+  }
+}
 
 /** A worker's letter, with its colour. */
-export function badge(worker) {
-  const index = indexOf(worker);
-  const letter = index < 26 ? String.fromCharCode(65 + index) : String(index + 1);
-  return h("span", { class: "badge", "data-worker": index % COLOURS, title: worker, "aria-hidden": "true" }, letter);
-}
+export const badge = (worker) => h("span", { class: "badge", "data-worker": colour(worker), title: worker, "aria-hidden": "true" }, letter(worker));
+
+/** Whether a worker has the task now; else its worker is the last one. */
+export const owned = (task) => running(task) || task.phase === "failed";
 
 const named = (worker) => (worker ? h("span", { class: "worker" }, badge(worker), h("span", {}, worker)) : h("span", { class: "soft" }, "no worker"));
 
@@ -35,7 +46,7 @@ function arc(from, to) {
 
 /** One segment for each task, ordered by worker; tasks without one are last. */
 function ring(tasks) {
-  const rank = (task) => (task.worker && running(task) ? indexOf(task.worker) : 1e6);
+  const rank = (task) => (task.worker && running(task) ? known.indexOf(task.worker) : 1e6);
   const ordered = [...tasks].sort((a, b) => rank(a) - rank(b) || a.group.localeCompare(b.group) || a.task - b.task);
   const gap = ordered.length > 120 ? 0 : 0.0022;
   const count = ordered.length;
@@ -43,7 +54,7 @@ function ring(tasks) {
     "svg", { viewBox: "0 0 200 200", role: "img", "aria-label": `The ring: ${plural(count, "task")}`, class: "ring" },
     ordered.map((task, index) =>
       s(
-        "path", { d: arc(index / count + gap, (index + 1) / count - gap), "data-worker": running(task) ? indexOf(task.worker) % COLOURS : "none" },
+        "path", { d: arc(index / count + gap, (index + 1) / count - gap), "data-worker": running(task) ? colour(task.worker) : "none" },
         s("title", {}, `${task.group}/${task.task}: ${running(task) ? task.worker : task.phase}`),
       ),
     ),
@@ -68,7 +79,7 @@ export function showWorkers(body, status, document, nowMs) {
       h("ol", { class: "events moves" }),
     );
   }
-  rebuilt(body.querySelector(".ring-place"), status.tasks.map((task) => [task.group, task.task, running(task) ? task.worker : task.phase]), () => ring(status.tasks));
+  rebuilt(body.querySelector(".ring-place"), [known, status.tasks.map((task) => [task.group, task.task, running(task) ? task.worker : task.phase])], () => ring(status.tasks));
   const rows = body.querySelector("tbody");
   if (document.workers.length) {
     keyed(

@@ -28,7 +28,7 @@ from pipeline.processes.signals import heard_signals
 from pipeline.processes.wiring import servers_for_commands, status_clients
 from pipeline.runtime.status import read_status
 
-__all__ = ["DEFAULT_PORT", "ui"]
+__all__ = ["DEFAULT_PORT", "ui", "warning_without_token"]
 
 DEFAULT_PORT = 8080
 _HTTP = HttpSettings()
@@ -100,9 +100,21 @@ def ui(
         port.start()
         try:
             typer.echo(port.url)
+            if warning := warning_without_token(http):
+                print_message(warning)
             print_message("Ctrl-C ends it")
             while not stop.wait(1.0):
                 pass
         finally:
             port.stop()
     print_message("stopped")
+
+
+def warning_without_token(http: HttpSettings) -> str:
+    """What to print if other hosts can connect, but get no data; else nothing."""
+    if http.loopback or http.token:
+        return ""
+    return (
+        f"warning: without a token, requests to {http.host} from other hosts are refused (403)\n"
+        "  -> set a token: PIPELINE_HTTP_TOKEN, or http.token in pipeline.toml"
+    )

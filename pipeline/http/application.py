@@ -128,9 +128,11 @@ class Application:
             given = str(environ.get("HTTP_AUTHORIZATION", ""))
             if hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
                 return None
-            refused = failed(
-                HTTPStatus.UNAUTHORIZED, "this path needs the token", "Authorization: Bearer TOKEN"
-            )
+            if given.startswith("Bearer "):
+                reason, hint = "the token is wrong", "use the value of http.token (PIPELINE_HTTP_TOKEN)"
+            else:
+                reason, hint = "this path needs the token", "Authorization: Bearer TOKEN"
+            refused = failed(HTTPStatus.UNAUTHORIZED, reason, hint)
             return Answer(refused.body, refused.content_type, refused.status, {"WWW-Authenticate": "Bearer"})
         host = str(environ.get("HTTP_HOST", ""))
         name = host if host.endswith("]") else host.rpartition(":")[0] or host

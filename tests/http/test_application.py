@@ -117,6 +117,16 @@ def test_a_wrong_token_is_refused(given: str) -> None:
     assert SECRET.encode() not in body
 
 
+def test_a_wrong_token_is_told_from_a_missing_one() -> None:
+    """A reader who has given a token would look for the mistake in the header."""
+    _, _, missing = ask("/closed", WITH_TOKEN)
+    assert msgspec.json.decode(missing)["error"] == "this path needs the token"
+    _, _, wrong = ask("/closed", WITH_TOKEN, HTTP_AUTHORIZATION="Bearer s3cre")
+    told = msgspec.json.decode(wrong)
+    assert told["error"] == "the token is wrong"
+    assert "PIPELINE_HTTP_TOKEN" in told["hint"]
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])  # noqa: S104
 def test_the_right_token_is_accepted(host: str) -> None:
     """A token that is set is also required on the loopback address."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,7 @@ from pipeline.cli.options import (
     print_message,
 )
 from pipeline.cli.past import CACHE_BYTES, open_past
-from pipeline.core.names import TopicPartition
+from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import InputError
 from pipeline.ops.history.debugging import Calls, Prepared, debug_record, prepare
 from pipeline.rocksdb.rocks import RocksStores
@@ -61,7 +61,7 @@ def debug(
     place, offset = _place(record)
     with open_past(target, kafka, store) as past:
         chosen = _group(past.app, place.topic, group)
-        [task] = journaled_tasks(past.environment.cluster, chosen.id, place.partition)
+        task = _task(journaled_tasks(past.environment.cluster, chosen.id, None), place)
         prepared = prepare(past.app, chosen, task, place.topic, offset, past.environment)
         _announce(prepared)
         confirm("Run these handlers? Their effects outside Kafka, such as HTTP calls, happen again.", yes=yes)
@@ -80,6 +80,17 @@ def _place(text: str) -> tuple[TopicPartition, int]:
     if not (topic and partition.isdecimal() and offset.isdecimal()):
         raise InputError(f"{text!r} is not TOPIC/PARTITION/OFFSET", hint="as in flights/0/17")
     return TopicPartition(topic, int(partition)), int(offset)
+
+
+def _task(tasks: Sequence[TaskId], place: TopicPartition) -> TaskId:
+    """The task that reads the partition. Raises InputError if none does."""
+    if place.partition < len(tasks):
+        return tasks[place.partition]
+    last = len(tasks) - 1
+    raise InputError(
+        f"topic {place.topic} has no partition {place.partition} that group {tasks[0].app}/{tasks[0].group} reads",
+        hint=f"its partitions are 0 to {last}" if last else "its only partition is 0",
+    )
 
 
 def _group(app: DeclaredApp, topic: str, name: str | None) -> DeclaredGroup:

@@ -60,7 +60,8 @@ def journaled_tasks(cluster: Cluster, group_id: GroupId, number: int | None) -> 
         )
     if number is not None and not 0 <= number < topic.partitions:
         raise InputError(
-            f"group {group_id.app}/{group_id.group} has no task {number}: its tasks are 0 to {topic.partitions - 1}"
+            f"group {group_id.app}/{group_id.group} has no task {number}",
+            hint=f"its tasks are 0 to {topic.partitions - 1}, one for each partition of its inputs",
         )
     numbers = range(topic.partitions) if number is None else [number]
     return [TaskId(group_id.app, group_id.group, each) for each in numbers]

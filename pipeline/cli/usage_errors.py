@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.cli.help import EXAMPLES, parameter_name
-from pipeline.core.suggestions import did_you_mean
+from pipeline.core.suggestions import closest
 
 __all__ = ["describe"]
 
@@ -43,7 +43,7 @@ def describe(error: Any) -> tuple[str, str | None]:
     match type(error).__name__:
         case "NoSuchOption":
             name = error.option_name
-            return f"{command} has no option {name}{did_you_mean(name, _options(error.ctx))}", hint
+            return f"{command} has no option {name}{_option_meant(name, error.ctx)}", hint
         case "MissingParameter":
             example = EXAMPLES.get(command.partition(" ")[2])
             missing = parameter_name(error.param, error.ctx)
@@ -53,6 +53,13 @@ def describe(error: Any) -> tuple[str, str | None]:
             separator = " " if reason.startswith(("must ", "is not ")) else ": "
             return f"{given}{separator}{reason}" if given else reason, hint
     return _reason(error), hint
+
+
+def _option_meant(name: str, context: Any) -> str:
+    """The end of the message. The dashes are not compared: all options have them, so short names would be alike."""
+    options = {option.lstrip("-"): option for option in _options(context)}
+    found = closest(name.lstrip("-"), options)
+    return f"; did you mean {options[found]!r}?" if found is not None else ""
 
 
 def _options(context: Any) -> Iterator[str]:

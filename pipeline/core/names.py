@@ -32,6 +32,7 @@ __all__ = [
     "held_by_the_pipeline",
     "is_replays",
     "journal_group",
+    "known_apps",
     "letter_counts_topic",
     "load_transactional_id",
     "never_declared",
@@ -218,6 +219,17 @@ def workers_group(app: str) -> str:
 def workers_topic(app: str) -> str:
     """The topic of the notes of an app's workers."""
     return f"pipeline.workers.{app}"
+
+
+def known_apps(topics: Iterable[str]) -> set[str]:
+    """The apps that have one of these topics: that of their workers, or a journal."""
+    found = set()
+    for topic in topics:
+        first = topic.partition(".")[0]
+        app = first if journal_group(first, topic) is not None else workers_app(topic)
+        if app is not None:
+            found.add(app)
+    return found
 
 
 def workers_app(topic: str) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.core.journal_format import JournalEntry
-from pipeline.core.names import GroupId, TaskId, TopicPartition, journal_group
+from pipeline.core.names import GroupId, TaskId, TopicPartition, journal_group, known_apps
+from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import InputError
 from pipeline.ops.reading import last_committed
 from pipeline.ports import Cluster, JournalBounds, JournalReader
@@ -19,13 +20,14 @@ def groups_of(app: str, cluster: Cluster) -> dict[GroupId, int]:
 
     Raises InputError if the app does not exist, and UnreachableError.
     """
-    named = {GroupId(app, group) for name in cluster.topics() if (group := journal_group(app, name))}
+    topics = cluster.topics()
+    named = {GroupId(app, group) for name in topics if (group := journal_group(app, name))}
     found = cluster.describe(sorted(group.journal_topic for group in named))
     if found.keys() != {group.journal_topic for group in named}:  # one broker may know less than another
         found = cluster.describe_by_most(sorted(group.journal_topic for group in named))
     if not found:
         raise InputError(
-            f"this Kafka has no app {app}",
+            f"this Kafka has no app {app}{did_you_mean(app, known_apps(topics))}",
             hint="use the name in App(...), or MODULE:APP; an app exists in Kafka after its first worker has started",
         )
     return {g: found[g.journal_topic].partitions for g in sorted(named) if g.journal_topic in found}

@@ -7,9 +7,9 @@ import pytest
 from examples.flights.app import app as flights
 from pipeline import App, Context, Event
 from pipeline.app import declared_app
-from pipeline.cli.debug import _group, _place
+from pipeline.cli.debug import _group, _place, _task
 from pipeline.cli.past import moment_of
-from pipeline.core.names import TopicPartition
+from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import InputError
 from pipeline.ops.history.past_states import AtEntry, AtTime
 
@@ -38,6 +38,20 @@ def test_a_record_is_typed_as_topic_partition_and_offset() -> None:
     for wrong in ("flights", "flights/0", "flights/0/x", "/0/1", "flights/-1/2"):
         with pytest.raises(InputError, match="is not TOPIC/PARTITION/OFFSET"):
             _place(wrong)
+
+
+def test_a_partition_that_does_not_exist_names_those_that_do() -> None:
+    """The usual mistake is a partition of another topic, or a digit too many."""
+    tasks = [TaskId("flights", "main", number) for number in range(4)]
+    assert _task(tasks, TopicPartition("flights", 3)) == tasks[3]
+    with pytest.raises(
+        InputError, match="topic flights has no partition 9 that group flights/main reads"
+    ) as error:
+        _task(tasks, TopicPartition("flights", 9))
+    assert error.value.hint == "its partitions are 0 to 3"
+    with pytest.raises(InputError) as error:
+        _task(tasks[:1], TopicPartition("flights", 1))
+    assert error.value.hint == "its only partition is 0"
 
 
 def test_the_group_that_reads_the_topic_is_found() -> None:

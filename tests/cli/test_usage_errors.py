@@ -43,6 +43,12 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             "see pipeline worker --help",
         ),
         ("--verison", "pipeline has no option --verison; did you mean '--version'?", "see pipeline --help"),
+        ("status flights --lsat", "pipeline status has no option --lsat", "see pipeline status --help"),
+        (
+            "journal show flights --lsat 3",
+            "pipeline journal show has no option --lsat; did you mean '--last'?",
+            "see pipeline journal show --help",
+        ),
         ("worker a:b -x", "pipeline worker has no option -x", "see pipeline worker --help"),
         (
             "worker",

@@ -17,6 +17,7 @@ from pipeline.core.names import (
     copy_name,
     held_by_the_pipeline,
     is_replays,
+    known_apps,
     load_transactional_id,
     replay_marks_topic,
 )
@@ -129,3 +130,15 @@ def test_only_names_of_the_pipeline_are_held() -> None:
     assert held_by_the_pipeline(LOADS_TOPIC)
     for topic in ("journal", "my.journal", "a.b.c.journal", "a.b.journals", "pipeline", "pipelines.a"):
         assert held_by_the_pipeline(topic) is None
+
+
+def test_apps_are_known_from_their_journals_and_workers_topics() -> None:
+    """A mistyped app gets the name of one that exists, and no name of another topic."""
+    topics = [
+        "flight-delays.main.journal",
+        "pipeline.workers.sinks-only",
+        "flights",
+        "a.b.c.journal",
+        "x.journal",
+    ]
+    assert known_apps([*topics, GroupId("shop", "main").dead_letter_topic]) == {"flight-delays", "sinks-only"}

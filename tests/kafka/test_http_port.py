@@ -24,6 +24,7 @@ pytestmark = pytest.mark.kafka
 
 SENT = 300
 MIN_PORTS = 20_000
+APP = "tests.support.kafka.sums:app"
 
 
 @pytest.fixture
@@ -126,7 +127,8 @@ def test_a_scrape_agrees_with_kafka_and_with_the_files(bench: Workbench, port: i
     status, text = ask(port, "/api/status")
     assert status == 200
     document = json.loads(text)
-    told = json.loads(bench.command("status", bench.prefix, "--kafka", bench.servers, "--json").stdout)
+    # The same argument as the worker's: the commands in the hints name it.
+    told = json.loads(bench.command("status", APP, "--kafka", bench.servers, "--json").stdout)
     assert document == told
     assert sum(sum(task["positions"].values()) for task in document["tasks"]) == SENT
     os.kill(worker.pid, signal.SIGKILL)

@@ -26,12 +26,14 @@ from pipeline.core.names import (
     TaskId,
     TopicPartition,
     journal_group,
+    known_apps,
     letter_counts_topic,
     workers_group,
     workers_topic,
 )
 from pipeline.core.permissions import Role
 from pipeline.core.recovery_time import RecoverySpeed, median_speed, predicted_restore_s
+from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import InputError, TruncatedError
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.commit.journal_reader import complete_entries, first_entry, last_entries
@@ -84,7 +86,7 @@ def read_status(
     lost = _without_journal(roster, journals)
     if not (journals or sinks or lost or waits):
         raise InputError(
-            f"this Kafka has no app {app}",
+            f"this Kafka has no app {app}{did_you_mean(app, known_apps(topics))}",
             hint="use the name in App(...), or MODULE:APP; an app exists in Kafka after its first worker has started. "
             f"Kafka lists no topics to users without Describe on them: pipeline acls MODULE:APP --role {Role.STATUS}",
         )

@@ -47,8 +47,16 @@ def test_an_app_that_is_well_has_all_tasks_live_with_their_workers_and_no_proble
 def test_an_unknown_app_is_named() -> None:
     """Mostly MODULE:APP was given, or no worker ever ran."""
     fleet = Fleet(partitions=1)
-    with pytest.raises(InputError, match="this Kafka has no app sums"):
+    with pytest.raises(InputError, match=r"this Kafka has no app sums\n"):
         look(fleet)
+
+
+def test_a_mistyped_app_gets_the_name_of_one_that_exists() -> None:
+    """Its topics are known, so the reader need not list them."""
+    fleet = Fleet.at_rest("a")
+    cluster, reader = MemoryCluster(fleet.broker), MemoryJournalReader(fleet.broker)
+    with pytest.raises(InputError, match="this Kafka has no app smus; did you mean 'sums'\\?"):
+        read_status("smus", cluster, reader, fleet.clock.wall_ms())
 
 
 def test_with_every_worker_dead_it_says_so_and_how_far_they_were() -> None:
@@ -61,7 +69,8 @@ def test_with_every_worker_dead_it_says_so_and_how_far_they_were() -> None:
     assert phases(found) == {TaskPhase.UNOWNED}
     assert found.workers == []
     assert found.problems[0].text == "no worker of sums is alive"
-    assert "pipeline worker" in found.problems[0].hint
+    assert "pipeline worker MODULE:APP;" in found.problems[0].hint
+    assert "runbooks/worker-down.md" in found.problems[0].hint
     assert sum(status.lag for status in found.tasks) == 1
     assert {status.worker for status in found.tasks} == {"a"}
 

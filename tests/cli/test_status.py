@@ -53,6 +53,7 @@ def task(
         problem=problem,
         restore_s=1.0 + partition,
         records_per_s=250.0,
+        retrying=" is retried: " in problem,
     )
 
 

@@ -60,6 +60,7 @@ ROLES: Mapping[str, Role | None] = {
     "topics list": Role.INSPECT,
     "topics show": Role.INSPECT,
     "topics schema": _LOCAL,
+    "probe": _LOCAL,  # asks the HTTP port of a worker
     "produce": Role.LOAD,
     "loads list": Role.LOAD,
     "loads show": Role.LOAD,

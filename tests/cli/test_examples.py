@@ -22,7 +22,7 @@ def _at(path: tuple[str, ...]) -> Any:
     return command
 
 
-LEAVES = [path for path in PATHS if path and not hasattr(_at(path), "commands")]
+LEAVES = [path for path in PATHS if path and not hasattr(_at(path), "commands") and not _at(path).hidden]
 
 
 def test_every_command_has_an_example() -> None:

@@ -16,7 +16,7 @@ pipeline.cli.main.LINGER_S = {linger_s}
 def run():
     {end}
 
-command._run = run
+command.run = run
 command.main()
 """
 THREAD = "threading.Thread(target=threading.Event().wait, name='theirs').start()"

@@ -20,8 +20,8 @@ ROWS = [
     Broken(
         "an internal topic has no row in the permissions",
         pipeline.core.permissions,
-        "        {Role.WORKER: (C, R, W, CONFIGS), Role.STATUS: (R, CONFIGS)},\n",
-        "        {},\n",
+        "lambda use: [workers_topic(use.app)],",
+        "lambda use: [],",
         "tests/core/test_permissions.py",
     ),
     Broken(

@@ -211,7 +211,9 @@ def test_a_tried_fence_fences_and_releases_its_client() -> None:
     rig = Rig()
     rig.engine.fence()
     rig.write(b"old")
+    open_before = rig.ends.open_now
     try_fence(ID, rig.ends)
+    assert rig.ends.open_now == open_before
     with pytest.raises(FencedError):
         rig.engine.commit()
     assert rig.written == []

@@ -127,6 +127,11 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     journal_bytes: int = 0
     letters: LetterCount | None = None
 
+    def offsets_since(self, before: Entry) -> int:
+        """The input offsets after an earlier entry. A topic that `before` does not have, or that was reset, adds 0."""
+        earlier = before.positions
+        return sum(max(0, at - earlier.get(topic, at)) for topic, at in self.positions.items())
+
 
 class JournalEntry(NamedTuple):
     """An entry in a journal: first chunk's `offset`, `next_offset` after the last, chain value, bytes."""

@@ -141,21 +141,10 @@ class AppDocuments:
         self._waiters = threading.BoundedSemaphore(WAITERS)
         self._checkpoints: dict[TaskId, KnownCheckpoint] = {}
         self._table_names: dict[str, Sequence[str]] = {}
-        self._notes = NotesReader(
-            app.name, lambda: clients.cluster, lambda: clients.reader, lambda: clients.sources, clock
-        )
+        self._notes = NotesReader(app.name, clients, clock)
         self._notes_lock = threading.Lock()
-        self._history = Timeline(lambda: clients.reader, clock.wall_ms)
-        self._view = TaskView(
-            app.name,
-            app.declared,
-            app.target,
-            app.options,
-            lambda: clients.cluster,
-            lambda: clients.reader,
-            lambda: clients.sources,
-            clock,
-        )
+        self._history = Timeline(clients, clock.wall_ms)
+        self._view = TaskView(app.name, app.declared, app.target, app.options, clients, clock)
         self._view_lock = threading.Lock()
         self.status = self._background("the status", self._read_status)
         self._ring = self._background("the ring", self._read_ring)
@@ -302,7 +291,7 @@ class AppDocuments:
         return json_answer({"reports": listed, "directory_read": reports is not None})
 
     def _link(self, report: str) -> str:
-        """The address of a report, relative to the page. With a token, it is signed and valid for ten minutes."""
+        """The address of a report, relative to the page. With a token, it is signed and valid for 10 to 20 minutes."""
         if not self._settings.token:
             return f"drills/{report}"
         # The same link for a while, so that the list does not change at each request.

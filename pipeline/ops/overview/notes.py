@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 
 from pipeline.core.membership import decode_note
 from pipeline.core.names import JOURNAL_READER, TopicPartition, workers_topic
+from pipeline.ops.overview.clients import Clients
 from pipeline.ops.overview.moves import Moves
 from pipeline.ops.reading import last_committed, read_topic
-from pipeline.ports import Clock, Cluster, JournalReader, Sources
+from pipeline.ports import Clock
 
 __all__ = ["NotesReader"]
 
@@ -21,24 +21,13 @@ class NotesReader:
 
     Args:
         app: The name of the app.
-        cluster: Called to get the cluster.
-        reader: Called to get a reader of partitions.
-        sources: Called to get the sources of records.
+        clients: For Kafka.
         clock: The clock.
     """
 
-    def __init__(
-        self,
-        app: str,
-        cluster: Callable[[], Cluster],
-        reader: Callable[[], JournalReader],
-        sources: Callable[[], Sources],
-        clock: Clock,
-    ) -> None:
+    def __init__(self, app: str, clients: Clients, clock: Clock) -> None:
         self._app = app
-        self._cluster = cluster
-        self._reader = reader
-        self._sources = sources
+        self._clients = clients
         self._clock = clock
         self._place = TopicPartition(workers_topic(app), 0)
         self._position = 0
@@ -46,16 +35,16 @@ class NotesReader:
 
     def read(self) -> Moves:
         """The history up to now. Raises PipelineError."""
-        if not self._position and not self._cluster().describe([self._place.topic]):
+        if not self._position and not self._clients.cluster.describe([self._place.topic]):
             return self._moves  # no worker has ever started
-        reader = self._reader()
+        reader = self._clients.reader
         bounds = reader.bounds(self._place)
         if bounds.stable_end < self._position:
             self._position, self._moves = 0, Moves()  # the topic was created again
         start = max(bounds.start, self._position, bounds.stable_end - _MOST_OFFSETS)
         last = last_committed(reader, self._place, start, bounds.stable_end)
         if last is not None:
-            with closing(self._sources().open(JOURNAL_READER)) as source:
+            with closing(self._clients.sources.open(JOURNAL_READER)) as source:
                 for record in read_topic(source, self._clock, {self._place: start}, {self._place: last}):
                     note = decode_note(self._app, record.value() or b"")
                     if note is not None:

@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import dropwhile
 from typing import Any
 
 import msgspec
@@ -19,15 +18,16 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.keys import parse_key
 from pipeline.api.table import table_prefix
-from pipeline.core.journal_format import EntryKind, JournalEntry, assemble, begins_entry
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import DEAD_LETTER_READER, TaskId, TopicPartition
 from pipeline.core.records import readable
 from pipeline.errors import InputError
 from pipeline.ops.dead_letters.letters import DeadLetter, dead_letter_of
 from pipeline.ops.dead_letters.marks import Marks, decode_mark, marks_place
+from pipeline.ops.overview.clients import Clients
 from pipeline.ops.reading import committed_records
-from pipeline.ports import Clock, Cluster, JournalBounds, JournalReader, Sources, TopicInfo
-from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.ports import Clock, JournalBounds, JournalReader, TopicInfo
+from pipeline.runtime.commit.journal_reader import complete_entries, first_entry, last_entries
 
 __all__ = ["TaskView"]
 
@@ -59,9 +59,7 @@ class TaskView:
         declared: Its declarations, to decode keys and values; None: they are shown as text.
         target: The app in commands: MODULE:APP.
         options: What commands need besides, such as `--kafka HOST:PORT`; it begins with a blank if it is not empty.
-        cluster: Called to get the cluster.
-        reader: Called to get a reader of journals.
-        sources: Called to get the sources of records.
+        clients: For Kafka.
         clock: The clock.
     """
 
@@ -71,17 +69,13 @@ class TaskView:
         declared: DeclaredApp | None,
         target: str,
         options: str,
-        cluster: Callable[[], Cluster],
-        reader: Callable[[], JournalReader],
-        sources: Callable[[], Sources],
+        clients: Clients,
         clock: Clock,
     ) -> None:
         self._app = app
         self._target = target
         self._options = options
-        self._cluster = cluster
-        self._reader = reader
-        self._sources = sources
+        self._clients = clients
         self._clock = clock
         self._tables: Mapping[str, Mapping[bytes, DeclaredTable[Any, Any]]] = (
             {g.name: {table_prefix(t.name): t for t in g.tables.values()} for g in declared.groups}
@@ -95,7 +89,9 @@ class TaskView:
     def read(self, group: str, number: int) -> dict[str, object]:
         """The document of a task. Raises InputError if it does not exist, UnreachableError."""
         task = TaskId(self._app, group, number)
-        topics = self._cluster().describe([task.group_id.journal_topic, task.group_id.dead_letter_topic])
+        topics = self._clients.cluster.describe(
+            [task.group_id.journal_topic, task.group_id.dead_letter_topic]
+        )
         journal = topics.get(task.group_id.journal_topic)
         if journal is not None and number >= journal.partitions:
             raise InputError(f"group {group} has no task {number}", hint="reload the page")
@@ -130,7 +126,7 @@ class TaskView:
 
     def _entries(self, task: TaskId) -> list[JournalEntry]:
         """The last entries with their table writes, oldest first, within the limit of bytes."""
-        reader = self._reader()
+        reader = self._clients.reader
         bounds = reader.bounds(task.journal)
         last = last_entries(task.journal, reader, bounds, 1)
         if not last:
@@ -145,15 +141,12 @@ class TaskView:
 
     def _backwards(self, task: TaskId) -> Iterator[JournalEntry]:
         """The entries from the last one backwards, up to `SEARCHED_BYTES`. Each slice is read forwards."""
-        reader = self._reader()
+        reader = self._clients.reader
         bounds = reader.bounds(task.journal)
         end, span, left = bounds.stable_end, 64, SEARCHED_BYTES
         while end > bounds.start and left > 0:
             start = max(bounds.start, end - span)
-            chunks = dropwhile(
-                lambda chunk: not begins_entry(chunk[1]), reader.read(task.journal, start, end)
-            )
-            found = list(assemble(chunks, str(task.journal)))
+            found = list(complete_entries(task, reader, start, end))
             yield from reversed(found)
             left -= sum(entry.size for entry in found)
             end, span = (found[0].offset if found else start), span * 4
@@ -165,9 +158,7 @@ class TaskView:
 
     def _learn_from_the_start(self, task: TaskId, reader: JournalReader, bounds: JournalBounds) -> None:
         """The first entry of a journal has the names of the tables, unless it was deleted after a checkpoint."""
-        first = next(
-            assemble(reader.read(task.journal, bounds.start, bounds.stable_end), str(task.journal)), None
-        )
+        first = first_entry(task, reader, bounds.start, bounds.stable_end)
         self._learn([first] if first is not None else [])
 
     def _rows(self, task: TaskId, entries: Sequence[JournalEntry]) -> list[dict[str, object]]:
@@ -206,7 +197,7 @@ class TaskView:
         }
 
     def _letters(self, task: TaskId, topic: TopicInfo) -> dict[str, object]:
-        reader = self._reader()
+        reader = self._clients.reader
         numbers = (
             range(topic.partitions)
             if topic.partitions <= _ALL_PARTITIONS
@@ -219,7 +210,7 @@ class TaskView:
             complete &= start == bounds.start
             within[number] = range(start, bounds.stable_end)
         marks = self._read_marks(task, topic)
-        with closing(self._sources().open(DEAD_LETTER_READER)) as source:
+        with closing(self._clients.sources.open(DEAD_LETTER_READER)) as source:
             found = [
                 letter
                 for record in committed_records(topic, reader, source, self._clock, within)
@@ -257,9 +248,9 @@ class TaskView:
     def _read_marks(self, task: TaskId, topic: TopicInfo) -> Marks:
         """The marks of the group's letters; only those that are new are read."""
         place = marks_place(task.group_id)
-        if not self._cluster().describe([place.topic]):
+        if not self._clients.cluster.describe([place.topic]):
             return {}
-        reader = self._reader()
+        reader = self._clients.reader
         bounds = reader.bounds(place)
         position, key, marks = self._marks
         if key != topic.topic_id or bounds.stable_end < position:
@@ -280,18 +271,12 @@ def _pairs(entries: Sequence[JournalEntry]) -> Iterator[tuple[JournalEntry, Jour
 
 def _entry(entry: JournalEntry, before: JournalEntry | None) -> dict[str, object]:
     body = entry.entry
-    earlier = before.entry.positions if before is not None else None
-    records = (
-        sum(max(0, at - earlier.get(topic, at)) for topic, at in body.positions.items())
-        if earlier is not None
-        else None
-    )
     return {
         "seq": body.seq,
         "kind": body.kind.name.lower(),
         "at_ms": body.wall_ms,
         "owner": body.owner,
-        "records": records,
+        "records": body.offsets_since(before.entry) if before is not None else None,
         "writes": len(body.delta),
         "bytes": entry.size,
     }

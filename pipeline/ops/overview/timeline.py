@@ -11,15 +11,20 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import dropwhile
 
 from pipeline.core.checkpoint_refs import kept_checkpoints
-from pipeline.core.journal_format import EntryKind, JournalEntry, assemble, begins_entry
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError, UnreachableError
+from pipeline.ops.overview.clients import Clients
 from pipeline.ops.overview.moves import Move, Moves, grouped
 from pipeline.ports import JournalReader
-from pipeline.runtime.commit.journal_reader import OFFSETS_PER_ENTRY, last_entries, without_delta
+from pipeline.runtime.commit.journal_reader import (
+    OFFSETS_PER_ENTRY,
+    complete_entries,
+    last_entries,
+    without_delta,
+)
 from pipeline.runtime.status.groups import task_ranges
 
 __all__ = ["BUCKETS", "BUCKET_MS", "Timeline"]
@@ -66,9 +71,7 @@ class _History:
         if body.kind is EntryKind.COMMIT:
             self._spread(self.commits, entries, from_ms, body.wall_ms)
             if before is not None:
-                positions = before.entry.positions
-                moved = sum(max(0, at - positions.get(topic, at)) for topic, at in body.positions.items())
-                self._spread(self.records, moved, from_ms, body.wall_ms)
+                self._spread(self.records, body.offsets_since(before.entry), from_ms, body.wall_ms)
             return
         kind, text = _KINDS[body.kind]
         if body.kind is EntryKind.CHECKPOINT:
@@ -92,19 +95,19 @@ class Timeline:
     """Reads what is new at each call. Use from one thread at a time.
 
     Args:
-        reader: Called to get a reader of journals that several threads may use.
+        clients: For Kafka. Several threads use the reader.
         wall_ms: The clock.
     """
 
-    def __init__(self, reader: Callable[[], JournalReader], wall_ms: Callable[[], int]) -> None:
-        self._reader = reader
+    def __init__(self, clients: Clients, wall_ms: Callable[[], int]) -> None:
+        self._clients = clients
         self._wall_ms = wall_ms
         self._histories: dict[TaskId, _History] = {}
 
     def read(self, tasks: Sequence[TaskId], moves: Moves) -> dict[str, object]:
         """The document. `tasks`: those with a journal. Raises UnreachableError."""
         self._histories = {task: self._histories.get(task, _History()) for task in tasks}
-        ends = self._reader().stable_ends([task.journal for task in tasks]) if tasks else {}
+        ends = self._clients.reader.stable_ends([task.journal for task in tasks]) if tasks else {}
 
         def follow(task: TaskId) -> None:
             self._follow(task, ends[task.journal])
@@ -133,17 +136,14 @@ class Timeline:
             history = self._histories[task] = _History()  # the journal was created again
         if end <= history.next_offset:
             return
-        reader, limit = self._reader(), max(_LEAST_ENTRIES, ENTRIES // len(self._histories))
+        reader, limit = self._clients.reader, max(_LEAST_ENTRIES, ENTRIES // len(self._histories))
         try:
             if history.last is None:
                 start = self._first_start(task, end, limit, reader)
             else:
                 limit = min(limit, self._fitting(history.last))
                 start = max(history.next_offset, end - OFFSETS_PER_ENTRY * limit)
-            chunks = dropwhile(
-                lambda chunk: not begins_entry(chunk[1]), reader.read(task.journal, start, end)
-            )
-            for entry in assemble(chunks, str(task.journal)):
+            for entry in complete_entries(task, reader, start, end):
                 history.take(task, without_delta(entry))
         except UnreachableError:
             raise

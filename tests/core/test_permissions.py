@@ -68,6 +68,7 @@ NO_PERMISSION: Mapping[str, str] = {
     "held_by_the_pipeline": "is a rule about names",
     "is_replays": "is a rule about names",
     "journal_group": "is a rule about names",
+    "known_apps": "is a rule about names",
     "never_declared": "is a rule about names",
     "shadow_app": "is an app of pipeline drill",
     "shadow_output": "is a topic of an app of pipeline drill",

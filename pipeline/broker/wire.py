@@ -47,10 +47,13 @@ class Request:
         return cls(api, version, correlation, frame)
 
 
-def read_frame(connection: socket.socket) -> bytes | None:
-    """The next frame; None at the end of the connection."""
-    size = _read(connection, 4)
-    return None if size is None else _read(connection, int.from_bytes(size))
+def read_frame(connection: socket.socket, most: int | None = None) -> bytes | None:
+    """The next frame; None at the end of the connection, and for a frame of more than `most` bytes."""
+    prefix = _read(connection, 4)
+    if prefix is None:
+        return None
+    size = int.from_bytes(prefix)
+    return None if most is not None and size > most else _read(connection, size)
 
 
 def send_frame(connection: socket.socket, frame: bytes) -> None:

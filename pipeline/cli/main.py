@@ -18,7 +18,6 @@ import typer
 from rich.console import Console
 
 from pipeline.cli.help import Commands, UsageError, adopt
-from pipeline.cli.roles import grant_hint
 from pipeline.cli.usage_errors import describe
 from pipeline.errors import DeniedError, PipelineError
 
@@ -167,8 +166,12 @@ def run() -> None:
             prog_name="pipeline", standalone_mode=False
         )  # raises errors instead of printing them
     except PipelineError as error:
-        denied = isinstance(error, DeniedError)
-        _print_error(error.message, grant_hint(sys.argv[1:]) if denied else error.hint)
+        hint = error.hint
+        if isinstance(error, DeniedError):
+            from pipeline.cli.roles import grant_hint  # noqa: PLC0415 - the table of permissions is slow to load
+
+            hint = grant_hint(sys.argv[1:])
+        _print_error(error.message, hint)
         sys.exit(error.exit_code)
     except UsageError as error:
         if type(error).__name__ == "NoArgsIsHelpError":

@@ -20,6 +20,7 @@ import msgspec
 from pipeline.broker.processes import spawn_detached
 from pipeline.core.membership import Member
 from pipeline.errors import InputError
+from pipeline.processes.system import START_TICKS, process_stat
 from pipeline.rocksdb.crash_files import process_in
 from pipeline.rocksdb.rocks import CLAIM
 
@@ -189,9 +190,7 @@ def _stat(pid: int) -> tuple[str, int]:
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     try:
-        fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
+        fields = process_stat(pid)
     except OSError:
         return "", -1
-    return fields[0], int(fields[19])
+    return fields[0], int(fields[START_TICKS])

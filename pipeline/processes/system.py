@@ -1,4 +1,6 @@
-"""Randomness and threads in production. Only this module uses them on behalf of the runtime."""
+"""Randomness, threads and facts about processes in production. Only this module uses randomness and threads for the
+runtime.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +12,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["SystemRandom", "ThreadExecutor", "process_began_s"]
+__all__ = ["START_TICKS", "SystemRandom", "ThreadExecutor", "process_began_s", "process_stat"]
 
 T = TypeVar("T")
 
 # Steps mostly wait for a broker, so there can be many threads. Each step works on one task or reads metadata.
 MAX_THREADS = 32
+START_TICKS = 19  # the field of `process_stat` with the start of the process, in ticks since the boot
+
+
+def process_stat(pid: int) -> list[str]:
+    """The fields of `/proc/PID/stat` after the name of the process. Raises OSError."""
+    content = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return content.rpartition(")")[2].split()
 
 
 def process_began_s() -> float | None:
     """The start of this process in seconds of `time.monotonic`; None if the system does not tell."""
     try:
-        fields = (
-            Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
-        since_boot_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        since_boot_s = int(process_stat(os.getpid())[START_TICKS]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return None
     return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s)

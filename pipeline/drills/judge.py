@@ -9,9 +9,8 @@ above it in the topic. So the judge finds
     duplicate   an entry covers inputs again that another one has covered, without a reset
     damage      a record that is not a valid entry
 
-It follows a journal from an entry before the fault, and does not stop at the first break. It skips entries that were
-truncated before they could be read. A worker does: it refuses
-such a journal.
+It follows a journal from an entry before the fault, and does not stop at the first break. (A worker does: it refuses
+such a journal.) It skips entries that were truncated before they could be read.
 """
 
 from __future__ import annotations

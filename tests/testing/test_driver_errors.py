@@ -36,8 +36,8 @@ def test_poison_is_raised_after_what_came_before_it_was_committed() -> None:
             driver.run()
         assert driver.table(sums) == {"sum": 3}
         driver.restart()
-    mended, _, sums = make(100)
-    driver.restart(app=mended)
+    repaired, _, sums = make(100)
+    driver.restart(app=repaired)
     driver.run()
     assert driver.table(sums) == {"sum": 56}
 

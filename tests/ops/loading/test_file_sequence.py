@@ -159,8 +159,8 @@ def test_a_file_that_cannot_be_read_ends_the_load_behind_the_one_before() -> Non
     assert "b.csv is empty" in stretch.error.message
     assert len(stretch.outputs) == 1
     position = step(None, stretch, CSV)
-    mended = {**files, "b.csv": b"n\n2\n"}
-    assert read_all(sequence_of(mended, CSV), position)[0] == [b'{"n":2}', b'{"n":3}']
+    repaired = {**files, "b.csv": b"n\n2\n"}
+    assert read_all(sequence_of(repaired, CSV), position)[0] == [b'{"n":2}', b'{"n":3}']
     without = {name: content for name, content in files.items() if name != "b.csv"}
     assert read_all(sequence_of(without, CSV), position)[0] == [b'{"n":3}']
 

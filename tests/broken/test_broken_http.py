@@ -122,7 +122,7 @@ ROWS = [
         pipeline.runtime.assignment.ownership.Ownership.acquired,
         "planned=before.released and not before.problem",
         "planned=True",
-        "tests/http/test_metrics.py moves",
+        "tests/http/test_state_metrics.py moves",
     ),
     Broken(
         "the batch at hand does not count as busy",
@@ -143,7 +143,7 @@ ROWS = [
         pipeline.http.exporter._Collector._add_lags,
         "except PipelineError:\n            return",
         "except PipelineError:\n            ends = {place: position for (_, place), position in positions.items()}",
-        "tests/http/test_metrics.py no_lag",
+        "tests/http/test_state_metrics.py no_lag",
     ),
     Broken(
         "a state is closed while a scrape asks it",

@@ -17,7 +17,6 @@ import contextlib
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,7 +30,6 @@ __all__ = ["NetworkProxy", "serve"]
 
 _HOST = "127.0.0.1"
 _CONNECT_S = 5.0
-_SLOT_S = 0.05
 _LOOK_S = 0.1
 
 
@@ -65,6 +63,7 @@ class NetworkProxy:
         self._listeners: dict[Address, socket.socket] = {}
         self._pipes: list[_Pipe] = []
         self._fault: NetworkFault | None = None
+        self._ended = threading.Event()  # that fault is over
         self._struck: set[int] = set()  # the client ports of the connections that the fault is about
         self._closed = False
         self.affected = 0
@@ -85,6 +84,9 @@ class NetworkProxy:
         with self._lock:
             if fault != self._fault and fault is not None:
                 self.affected = 0
+            if fault != self._fault:
+                self._ended.set()
+                self._ended = threading.Event()
             self._fault = fault
             pipes = list(self._pipes)
         self._struck = self._ports_of(fault) if fault is not None else set()
@@ -99,6 +101,7 @@ class NetworkProxy:
         """End all connections."""
         with self._lock:
             self._closed = True
+            self._ended.set()
             listeners, pipes = list(self._listeners.values()), list(self._pipes)
         for listener in listeners:
             with contextlib.suppress(OSError):
@@ -178,13 +181,12 @@ class NetworkProxy:
 
     def _delay(self, port: int) -> None:
         """Wait, if a fault delays the connection of this port. The end of the fault ends the wait."""
-        fault = self._fault
+        with self._lock:
+            fault, ended = self._fault, self._ended
         if fault is None or fault.kind != "slow" or port not in self._struck:
             return
         self._note()
-        end_s = time.monotonic() + fault.delay_ms / 1000
-        while self._fault is fault and (left_s := end_s - time.monotonic()) > 0:
-            time.sleep(min(_SLOT_S, left_s))
+        ended.wait(fault.delay_ms / 1000)
 
     def _note(self) -> None:
         with self._lock:

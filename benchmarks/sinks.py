@@ -19,7 +19,7 @@ from rich.table import Table
 
 from pipeline import Delete, Postgres, Sink, Sqlite
 from pipeline.api.sinks import Mode
-from pipeline.databases.opening import RealDatabases
+from pipeline.databases import RealDatabases
 from pipeline.ports.databases import SinkSession
 from pipeline.runtime.sinks.rows import Made, RowMaker
 from tests.support.sinks.server import PostgresUnderTest

@@ -14,7 +14,7 @@ from pipeline.core.names import TopicPartition, workers_topic
 from pipeline.core.partitioner import partition_of
 from pipeline.doctor.findings import Finding, ok, problem, unknown, warning
 from pipeline.ports import Clock, Cluster, JournalReader, Sources, TopicInfo
-from pipeline.ports.probe import Probe
+from pipeline.ports.cluster import Probe
 from pipeline.runtime.assignment.roster import TOPIC_CONFIG
 from pipeline.runtime.dead_letter_topics import wants_letters
 from pipeline.runtime.restore.genesis import (

@@ -13,7 +13,7 @@ from pipeline.core.permissions import Grant, Operation, ResourceKind
 from pipeline.doctor.findings import Finding, ok, problem, unknown, warning
 from pipeline.errors import DeniedError, UnreachableError
 from pipeline.ports import Cluster, TopicSpec, TransactionalClients
-from pipeline.ports.probe import Probe
+from pipeline.ports.cluster import Probe
 from pipeline.transactions.engine import try_fence
 
 __all__ = ["check_permissions"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.api.app import DeclaredApp
 from pipeline.config import Settings
 from pipeline.core.permissions import Role, grants_of
-from pipeline.databases.opening import RealDatabases
+from pipeline.databases import RealDatabases
 from pipeline.doctor.cluster import check_broker, check_clock, check_partitioner, check_topics
 from pipeline.doctor.databases import check_databases
 from pipeline.doctor.findings import Finding, Level, ok, run_check, unknown, warning

@@ -17,7 +17,7 @@ from pipeline.errors import UnreachableError
 from pipeline.kafka import clients
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.errors import NO_ANSWER, error_of, until_settled
-from pipeline.ports.probe import BrokerFacts, PartitionHealth
+from pipeline.ports.cluster import BrokerFacts, PartitionHealth
 
 __all__ = ["KafkaProbe"]
 

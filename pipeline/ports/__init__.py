@@ -1,15 +1,12 @@
 """The ports: protocols for everything outside the process. Adapters and in-memory fakes implement them.
 
-Each port has its own module; all other code uses `from pipeline.ports import X`. The docstrings state which errors of
+All other code uses `from pipeline.ports import X`. The docstrings state which errors of
 `pipeline.errors` a method may raise; any other exception is a bug. The same contract tests (tests/contracts) run on
 the fakes and on the adapters.
 """
 
 from pipeline.core.records import EARLIEST_MS, Output, Record, kept_timestamp
 from pipeline.ports.cluster import Cluster, Members, TopicInfo, TopicSpec
-from pipeline.ports.crashes import CrashLog, Ending
-from pipeline.ports.journal import JournalBounds, JournalReader
-from pipeline.ports.log_fields import error_fields, record_fields, task_fields
 from pipeline.ports.producer import (
     EventClient,
     EventClients,
@@ -17,10 +14,12 @@ from pipeline.ports.producer import (
     TransactionalClient,
     TransactionalClients,
 )
-from pipeline.ports.source import PartitionFailure, Polled, Source, Sources
+from pipeline.ports.source import JournalBounds, JournalReader, PartitionFailure, Polled, Source, Sources
 from pipeline.ports.steps import Step, Steps
 from pipeline.ports.store import (
     CheckpointStore,
+    CrashLog,
+    Ending,
     Snapshot,
     SnapshotFile,
     Staged,
@@ -29,8 +28,20 @@ from pipeline.ports.store import (
     StoredObject,
     Stores,
 )
-from pipeline.ports.system import Clock, Executor, Logger, Pending, Random, SystemClock
-from pipeline.ports.waiting import Attempts, Deadline, growing
+from pipeline.ports.system import (
+    Attempts,
+    Clock,
+    Deadline,
+    Executor,
+    Logger,
+    Pending,
+    Random,
+    SystemClock,
+    error_fields,
+    growing,
+    record_fields,
+    task_fields,
+)
 
 __all__ = [
     "EARLIEST_MS",

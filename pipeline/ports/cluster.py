@@ -1,4 +1,6 @@
-"""The ports to topics and cluster administration, `Cluster`, and to consumer groups, `Members`."""
+"""The ports to topics and cluster administration, `Cluster`, to consumer groups, `Members`, and of `pipeline doctor`,
+`Probe`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.core.names import TopicPartition
+from pipeline.core.permissions import Operation
 from pipeline.errors import PipelineError
 
-__all__ = ["Cluster", "Members", "TopicInfo", "TopicSpec"]
+__all__ = ["BrokerFacts", "Cluster", "Members", "PartitionHealth", "Probe", "TopicInfo", "TopicSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +142,48 @@ class Members(Protocol):
 
     def leave(self) -> None:
         """Leave the group at once. Does nothing before `join`. Never raises."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFacts:
+    """A cluster. `controller`: None if no broker names one. `release`: as far as it can be told; empty if not."""
+
+    cluster_id: str
+    brokers: int
+    controller: int | None
+    release: str = ""
+    supported: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionHealth:
+    """The replicas of one partition. `leader`: None if it has none."""
+
+    leader: int | None
+    replicas: int
+    in_sync: int
+
+
+class Probe(Protocol):
+    """Requests about one cluster. Every call may raise UnreachableError or ConfigError."""
+
+    def facts(self) -> BrokerFacts:
+        """The brokers and their controller."""
+        ...
+
+    def health(self, topic: str) -> list[PartitionHealth]:
+        """The replicas by partition; empty if the topic does not exist."""
+        ...
+
+    def topic_operations(self, topic: str) -> frozenset[Operation] | None:
+        """What this user may do with a topic; None if the topic does not exist, or the brokers do not tell."""
+        ...
+
+    def group_operations(self, group: str) -> frozenset[Operation] | None:
+        """What this user may do with a consumer group; None if the brokers do not tell."""
+        ...
+
+    def newest_ms(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The largest timestamp of each partition that has records."""
         ...

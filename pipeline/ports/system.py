@@ -1,4 +1,38 @@
-"""The ports to the process: time, randomness, background work and the log."""
+"""The ports to the process: time, randomness, background work and the log.
+
+All loops that wait use `Deadline` or `Attempts`. `Deadline` limits polling by time:
+
+    deadline = Deadline(clock, 10.0, pause_s=0.05)
+    while not is_there():
+        if not deadline.pause():
+            raise FatalTaskError("it is not there after 10 s")
+
+To retry a call that fails:
+
+    while True:
+        try:
+            return ask()
+        except RetriableError:
+            if not deadline.pause():
+                raise
+
+The condition is always checked at least once, and once more after the last pause. The clock is read only after a
+check that failed.
+
+`Attempts` limits a step that may take long itself, such as a restore, by its number of attempts. With a time-out, a
+restore of ten minutes that is overtaken once would not be repeated.
+
+    attempts = Attempts(clock, 5, growing(0.1, 2.0))
+    while True:
+        try:
+            return restore()
+        except RetriableError:
+            if not attempts.pause():
+                raise
+
+Every log event names a task, a record or an error by the same fields (`task_fields`, `record_fields`,
+`error_fields`). So one query finds all events of a task.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +40,24 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Clock", "Executor", "Logger", "Pending", "Random", "SystemClock"]
+from pipeline.core.names import TaskId
+from pipeline.core.records import Record
+from pipeline.errors import PipelineError
+
+__all__ = [
+    "Attempts",
+    "Clock",
+    "Deadline",
+    "Executor",
+    "Logger",
+    "Pending",
+    "Random",
+    "SystemClock",
+    "error_fields",
+    "growing",
+    "record_fields",
+    "task_fields",
+]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -69,3 +120,100 @@ class Logger(Protocol):
     def info(self, event: str, **fields: Any) -> Any: ...
     def warning(self, event: str, **fields: Any) -> Any: ...
     def error(self, event: str, **fields: Any) -> Any: ...
+
+
+class Deadline:
+    """A time-out that starts now, and the pauses until it expires. For one wait, from one thread.
+
+    Args:
+        clock: the source of time.
+        timeout_s: seconds from now; 0: the condition is checked once.
+        pause_s: seconds between two attempts, or a function that returns them, for random pauses.
+    """
+
+    def __init__(self, clock: Clock, timeout_s: float, pause_s: float | Callable[[], float]) -> None:
+        self._clock = clock
+        self._pause_s = pause_s
+        self._began_s = clock.monotonic_s()
+        self._timeout_s = timeout_s
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return self._clock.monotonic_s() - self._began_s
+
+    def has_passed(self, timeout_s: float | None = None) -> bool:
+        """Whether the time-out has expired. `timeout_s`: a shorter time-out to check instead."""
+        allowed_s = self._timeout_s if timeout_s is None else timeout_s
+        return self.elapsed_s >= allowed_s
+
+    def pause(self, timeout_s: float | None = None) -> bool:
+        """Sleep until the next attempt. Returns False if the time-out has expired, else True."""
+        if self.has_passed(timeout_s):
+            return False
+        self._clock.sleep(self._pause_s() if callable(self._pause_s) else self._pause_s)
+        return True
+
+
+class Attempts:
+    """A limited number of attempts, and the pauses between them. For one wait, from one thread.
+
+    Args:
+        clock: pauses.
+        limit: the number of attempts, from 1.
+        pause_s: seconds between two attempts, or a function that returns them, for random or growing pauses.
+    """
+
+    def __init__(self, clock: Clock, limit: int, pause_s: float | Callable[[], float]) -> None:
+        self._clock = clock
+        self._pause_s = pause_s
+        self._left = limit
+
+    def pause(self) -> bool:
+        """Sleep until the next attempt. Returns False if the last attempt was made, else True."""
+        self._left -= 1
+        if self._left <= 0:
+            return False
+        self._clock.sleep(self._pause_s() if callable(self._pause_s) else self._pause_s)
+        return True
+
+
+def growing(first_s: float, longest_s: float) -> Callable[[], float]:
+    """Pauses in seconds: `first_s`, then twice as long each time, up to `longest_s`."""
+    next_s = first_s
+
+    def pause_s() -> float:
+        nonlocal next_s
+        this_s, next_s = next_s, min(next_s * 2, longest_s)
+        return this_s
+
+    return pause_s
+
+
+def task_fields(task: TaskId) -> dict[str, Any]:
+    """The fields that name a task: `app`, `group`, `task` (a number) and `partitions` (a list).
+
+    Example:
+        >>> task_fields(TaskId("shop", "main", 3))
+        {'app': 'shop', 'group': 'main', 'task': 3, 'partitions': [3]}
+    """
+    return {"app": task.app, "group": task.group, "task": task.partition, "partitions": [task.partition]}
+
+
+def record_fields(record: Record) -> dict[str, Any]:
+    """The fields that name a record: `topic`, `partition` and `offset`."""
+    return {"topic": record.topic(), "partition": record.partition(), "offset": record.offset()}
+
+
+def error_fields(error: PipelineError, *, hint: str | None = None) -> dict[str, Any]:
+    """The fields that describe an error: `error` (its class), `message`, and `hint` if there is a next step.
+
+    Args:
+        error: The error.
+        hint: The next step, if it differs from that of the error.
+    """
+    fields: dict[str, Any] = {"error": type(error).__name__, "message": error.message}
+    advice = hint or error.hint
+    if advice:
+        fields["hint"] = advice
+    return fields

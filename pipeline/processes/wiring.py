@@ -24,7 +24,7 @@ from pipeline.config import (
     Settings,
     WorkerSettings,
 )
-from pipeline.databases.opening import RealDatabases
+from pipeline.databases import RealDatabases
 from pipeline.errors import ConfigError, FatalTaskError, PipelineError, UnreachableError
 from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.cluster import KafkaCluster

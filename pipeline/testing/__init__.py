@@ -8,16 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipeline.ports.steps import Step as Step
-from pipeline.testing.clock import ManualClock as ManualClock
-from pipeline.testing.clock import SeededRandom as SeededRandom
+from pipeline.testing.databases import DriverDatabases as DriverDatabases
 from pipeline.testing.driver import SimulatedCrash as SimulatedCrash
 from pipeline.testing.driver import TestDriver as TestDriver
-from pipeline.testing.driver_databases import DriverDatabases as DriverDatabases
 from pipeline.testing.faults import Faults as Faults
 from pipeline.testing.guard import StaleHandleError as StaleHandleError
 from pipeline.testing.memory_broker import MemoryBroker as MemoryBroker
-from pipeline.testing.memory_events import MemoryEventClients as MemoryEventClients
+from pipeline.testing.producer import MemoryEventClients as MemoryEventClients
 from pipeline.testing.producer import TestProducer as TestProducer
+from pipeline.testing.system import ManualClock as ManualClock
+from pipeline.testing.system import SeededRandom as SeededRandom
 
 if TYPE_CHECKING:
     from pipeline.broker.local import LocalKafka

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.errors import InvariantError, PipelineError
 from pipeline.ports import Clock, Output
-from pipeline.testing.memory_broker import MemoryBroker
-from pipeline.testing.memory_groups import Session
+from pipeline.testing.memory_broker import MemoryBroker, Session
 
 __all__ = ["MemoryMembers"]
 

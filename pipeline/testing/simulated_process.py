@@ -22,15 +22,13 @@ from pipeline.runtime.environment import Checkpoints, Environment
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.worker import Worker
-from pipeline.testing.clock import ManualClock, SeededRandom
-from pipeline.testing.driver_databases import DriverDatabases
-from pipeline.testing.executor import DeferredExecutor, InlineExecutor
+from pipeline.testing.databases import DriverDatabases
 from pipeline.testing.guard import guarded
 from pipeline.testing.memory_broker import MemoryBroker
-from pipeline.testing.memory_checkpoints import MemoryCheckpointStore
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
 from pipeline.testing.memory_members import MemoryMembers
-from pipeline.testing.memory_store import MemoryCrashLog, MemoryStores
+from pipeline.testing.memory_store import MemoryCheckpointStore, MemoryCrashLog, MemoryStores
+from pipeline.testing.system import DeferredExecutor, InlineExecutor, ManualClock, SeededRandom
 
 __all__ = ["SimulatedCrash", "SimulatedProcess"]
 

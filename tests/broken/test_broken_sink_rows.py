@@ -9,9 +9,8 @@ import pipeline.databases.postgres.own_writes
 import pipeline.databases.postgres.pooling
 import pipeline.databases.postgres.session
 import pipeline.databases.sqlite
-import pipeline.databases.sqlite_memory
 import pipeline.runtime.sinks.backend
-import pipeline.testing.driver_databases
+import pipeline.testing.databases
 from tests.support.breaking import Broken, Copy, name_of
 
 BATCH_ENDS = "tests/sinks/test_batch_ends.py"
@@ -43,14 +42,14 @@ ROWS = [
     ),
     Broken(
         "a test of an app writes to the file that its sink names",
-        pipeline.testing.driver_databases.DriverDatabases.__init__,
+        pipeline.testing.databases.DriverDatabases.__init__,
         "        self._real = RealDatabases() if connect else None\n",
         "        self._real = RealDatabases()\n",
         f"{DRIVER} writes_no_file",
     ),
     Broken(
         "databases of one test are those of the next",
-        pipeline.databases.sqlite_memory.SqliteInMemory.__init__,
+        pipeline.databases.sqlite.SqliteInMemory.__init__,
         "file:pipeline-{token_hex(8)}?mode",
         "file:pipeline-shared?mode",
         f"{DRIVER} writes_no_file",

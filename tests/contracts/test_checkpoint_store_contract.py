@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 from pipeline.errors import CheckpointStoreError, ConfigError, CorruptStateError, DamagedCheckpointError
 from pipeline.object_store.checkpoint_store import PIECE_BYTES, open_checkpoint_store
 from pipeline.ports import CheckpointStore
-from pipeline.testing.memory_checkpoints import MemoryCheckpointStore
+from pipeline.testing.memory_store import MemoryCheckpointStore
 
 BUCKET = "checkpoints"
 

@@ -15,9 +15,9 @@ from pipeline.errors import (
 )
 from pipeline.ports import TopicSpec
 from pipeline.testing import ManualClock, MemoryBroker, SeededRandom
-from pipeline.testing.executor import DeferredExecutor, InlineExecutor
 from pipeline.testing.memory_clients import MemoryJournalReader, MemoryProducer, MemoryProducers
 from pipeline.testing.memory_store import MemoryStores
+from pipeline.testing.system import DeferredExecutor, InlineExecutor
 
 JOURNAL = TopicPartition("journal", 0)
 TASK = TaskId("app", "group", 0)

@@ -17,11 +17,11 @@ from pipeline.doctor.cluster import check_broker, check_clock, check_partitioner
 from pipeline.doctor.findings import Finding, Level, run_check
 from pipeline.errors import UnreachableError
 from pipeline.ports import Output, TopicSpec
-from pipeline.ports.probe import BrokerFacts, PartitionHealth
+from pipeline.ports.cluster import BrokerFacts, PartitionHealth
 from pipeline.runtime.restore.genesis import JOURNAL_CONFIG
-from pipeline.testing.clock import ManualClock
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemorySources
+from pipeline.testing.system import ManualClock
 
 NOW_MS = 1_700_000_000_000
 WEEK_MS = 7 * 24 * 3600 * 1000

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline import App, Sqlite
 from pipeline.api.app import DeclaredApp
 from pipeline.app import declared_app
-from pipeline.databases.opening import RealDatabases
+from pipeline.databases import RealDatabases
 from pipeline.doctor.databases import check_databases
 from pipeline.doctor.findings import Level
 

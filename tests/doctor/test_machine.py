@@ -14,7 +14,7 @@ from pipeline.config import KafkaSettings
 from pipeline.doctor.findings import Finding, Level, run_check
 from pipeline.doctor.machine import check_disk, check_settings, check_store, mount_of
 from pipeline.errors import CheckpointStoreError
-from pipeline.testing.memory_checkpoints import MemoryCheckpointStore
+from pipeline.testing.memory_store import MemoryCheckpointStore
 
 LOCAL = "/dev/sda1 / ext4 rw 0 0\n"
 

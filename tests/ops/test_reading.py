@@ -8,9 +8,9 @@ from pipeline.core.names import TopicPartition
 from pipeline.errors import FatalTaskError, UnreachableError
 from pipeline.ops.reading import last_committed, read_topic
 from pipeline.ports import Output, TopicSpec
-from pipeline.testing.clock import ManualClock
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryJournalReader, MemoryProducers, MemorySources
+from pipeline.testing.system import ManualClock
 
 P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
 

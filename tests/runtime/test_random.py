@@ -29,7 +29,7 @@ from pipeline.errors import (
 )
 from pipeline.ports import Output, Step
 from pipeline.testing import TestDriver
-from pipeline.testing.executor import DeferredExecutor
+from pipeline.testing.system import DeferredExecutor
 from tests.support.checker import Checker, MemoryLog
 from tests.support.runtime.random_app import (
     FLAKY,

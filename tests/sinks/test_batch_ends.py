@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline import Delete, Postgres, Sqlite
 from pipeline.api.sinks import Mode, Sink
-from pipeline.databases.opening import RealDatabases
+from pipeline.databases import RealDatabases
 from pipeline.errors import RejectedRowsError
 from pipeline.ports.databases import SinkSession
 from pipeline.runtime.sinks.rows import Made, RowMaker

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import App, Context, Dedup, Event, Postgres, Sqlite
 from pipeline.app import declared_app
-from pipeline.databases.opening import RealDatabases
+from pipeline.databases import RealDatabases
 from pipeline.errors import ConfigError, SinkUnreachableError
 
 DSN = "postgresql://pipeline:s3cret@db.example:5432/shop"

@@ -11,7 +11,7 @@ import pytest
 from pipeline import Event, Postgres
 from pipeline.config import WorkerSettings
 from pipeline.errors import SinkUnreachableError, UnknownOutcomeError
-from pipeline.testing.memory_database import MemoryDatabase
+from pipeline.testing.databases import MemoryDatabase
 from tests.runtime.assignment.test_random_fleet import live_through_troubles
 from tests.support.runtime.fleet import Fleet
 from tests.support.runtime.sums import Sums

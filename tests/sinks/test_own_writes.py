@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from pipeline import App, Event, Postgres, Sqlite
-from pipeline.databases.opening import RealDatabases
+from pipeline.databases import RealDatabases
 from pipeline.errors import ConfigError, FatalTaskError, HandlerError, InvariantError
 from pipeline.testing import DriverDatabases, TestDriver
 from tests.support.sinks.server import PostgresUnderTest

@@ -11,7 +11,7 @@ import pytest
 from pipeline import App, Event, Postgres, Sqlite
 from pipeline.core.names import GroupId
 from pipeline.core.sink_positions import PositionRow
-from pipeline.databases.opening import RealDatabases
+from pipeline.databases import RealDatabases
 from pipeline.errors import ConfigError
 from pipeline.testing import DriverDatabases, TestDriver
 from tests.sinks.test_apps import driver_of, row

@@ -20,10 +20,9 @@ from pipeline.errors import (
 from pipeline.ops.loading.loader import LOADS, LoadEnvironment
 from pipeline.ops.loading.positions import LoadPosition
 from pipeline.ports import Output
-from pipeline.testing.clock import ManualClock
-from pipeline.testing.executor import DeferredExecutor
 from pipeline.testing.faults import Faults
 from pipeline.testing.memory_clients import MemoryProducer, MemoryProducers
+from pipeline.testing.system import DeferredExecutor, ManualClock
 from tests.support.ops.loading.load_case import ID, ROWS, Case, Crash, csv_file, csv_files
 from tests.support.ops.slow import SlowClock, count_inits
 

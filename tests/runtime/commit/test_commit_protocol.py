@@ -25,7 +25,6 @@ from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.environment import Environment, NoSteps
 from pipeline.runtime.restore.restore import RestoredState, restore
 from pipeline.testing import DriverDatabases, ManualClock, MemoryBroker, SeededRandom
-from pipeline.testing.executor import InlineExecutor
 from pipeline.testing.memory_clients import (
     MemoryCluster,
     MemoryJournalReader,
@@ -35,6 +34,7 @@ from pipeline.testing.memory_clients import (
 )
 from pipeline.testing.memory_members import MemoryMembers
 from pipeline.testing.memory_store import MemoryStores
+from pipeline.testing.system import InlineExecutor
 
 TASK = TaskId("app", "main", 0)
 IDENTITY = Identity("memory-cluster", "murmur2_random", {}, {}, "")

@@ -20,11 +20,10 @@ from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.worker import Worker
 from pipeline.testing import DriverDatabases, ManualClock, MemoryBroker, SeededRandom
-from pipeline.testing.executor import DeferredExecutor, InlineExecutor
-from pipeline.testing.memory_checkpoints import MemoryCheckpointStore
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
 from pipeline.testing.memory_members import MemoryMembers
-from pipeline.testing.memory_store import MemoryStores
+from pipeline.testing.memory_store import MemoryCheckpointStore, MemoryStores
+from pipeline.testing.system import DeferredExecutor, InlineExecutor
 from tests.support.checker import MemoryLog
 from tests.support.runtime.sums import Sum, Sums
 

@@ -12,8 +12,8 @@ from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.runtime.status import AppStatus, read_status
 from pipeline.testing import TestDriver
+from pipeline.testing.databases import MemoryDatabase
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
-from pipeline.testing.memory_database import MemoryDatabase
 
 __all__ = ["Totals"]
 

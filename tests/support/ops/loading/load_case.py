@@ -16,10 +16,9 @@ from pipeline.ops.loading.formats.rows import MissingKey, RowLimits
 from pipeline.ops.loading.loader import LoadEnvironment, Loader, find_topic
 from pipeline.ops.loading.positions import LoadOptions, LoadPosition, decode_position
 from pipeline.ports import Executor, TopicSpec
-from pipeline.testing.clock import ManualClock, SeededRandom
-from pipeline.testing.executor import InlineExecutor
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers
+from pipeline.testing.system import InlineExecutor, ManualClock, SeededRandom
 
 __all__ = ["ID", "KEYS", "NAME", "ROWS", "Case", "Crash", "Files", "csv_file", "csv_files"]
 

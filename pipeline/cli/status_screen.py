@@ -24,7 +24,7 @@ from pipeline.runtime.status import (
     group_statuses,
     problem_causes,
 )
-from pipeline.runtime.status.dead_letter_tallies import GroupLetters
+from pipeline.runtime.status.app_status import GroupLetters
 
 __all__ = ["Space", "screen"]
 

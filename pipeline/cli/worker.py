@@ -30,7 +30,7 @@ from pipeline.processes.signals import heard_signals
 from pipeline.processes.supervisor import Supervisor, process_id
 from pipeline.processes.system import SystemRandom
 from pipeline.processes.wiring import run_app, with_worker_id
-from pipeline.runtime.counters import WorkerCounters
+from pipeline.runtime.metrics.figures import WorkerCounters
 
 if TYPE_CHECKING:
     from pipeline.drills.served_reports import ServedReports

@@ -25,8 +25,7 @@ from pipeline.http.application import Answer, Request
 from pipeline.http.families import FAMILIES, Kind
 from pipeline.ports import Clock
 from pipeline.runtime.metrics.figures import PHASES, TaskFigures, WorkerFigures
-from pipeline.runtime.metrics.histogram import Histogram
-from pipeline.runtime.metrics.meter import CommitResult, Measured, Meter
+from pipeline.runtime.metrics.meter import CommitResult, Histogram, Measured, Meter
 
 __all__ = ["Exporter", "Sources"]
 

@@ -13,8 +13,7 @@ from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.names import GroupId, TaskId, checkpoint_clock, checkpoint_prefix
 from pipeline.errors import CheckpointStoreError, DamagedCheckpointError
 from pipeline.ports import CheckpointStore, JournalReader
-from pipeline.runtime.restore.download import read_manifest, verified
-from pipeline.runtime.restore.restore_source import registered
+from pipeline.runtime.restore.restore_source import read_manifest, registered, verified
 
 __all__ = ["Holding", "Inventory", "look", "prune", "store_time_ms", "verify"]
 

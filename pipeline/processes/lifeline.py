@@ -18,7 +18,7 @@ from contextlib import suppress
 
 import msgspec
 
-from pipeline.runtime.counters import WorkerCounters
+from pipeline.runtime.metrics.figures import WorkerCounters
 
 __all__ = ["TiedProcess", "ended_by", "tie"]
 

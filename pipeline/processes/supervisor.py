@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pipeline.errors import DisplacedError
 from pipeline.ports import Clock, Deadline, Logger, Random
-from pipeline.runtime.counters import WorkerCounters
+from pipeline.runtime.metrics.figures import WorkerCounters
 
 __all__ = ["Child", "End", "Restarts", "Supervisor"]
 

@@ -40,9 +40,9 @@ from pipeline.processes.signals import Watch, heard_signals
 from pipeline.processes.system import SystemRandom, ThreadExecutor, process_began_s
 from pipeline.rocksdb.crash_files import CrashFiles
 from pipeline.rocksdb.rocks import RocksStores
-from pipeline.runtime.counters import WorkerCounters
 from pipeline.runtime.dead_letter_topics import dead_letter_topics
 from pipeline.runtime.environment import Checkpoints, Environment, NoSteps
+from pipeline.runtime.metrics.figures import WorkerCounters
 from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.worker import Worker
 

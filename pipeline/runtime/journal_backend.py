@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,27 +10,33 @@ from typing import Any
 from pipeline.api.context import Sender
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.config import WorkerSettings
+from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.membership import Owner
 from pipeline.core.names import TaskId, TopicPartition, is_replays
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery_time import RestoreWork
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending, task_fields
-from pipeline.runtime.assignment.owner import find_owner
 from pipeline.runtime.commit.commit_rate import CommitRate
-from pipeline.runtime.commit.journal_reader import read_entries
+from pipeline.runtime.commit.journal_reader import last_entries, read_entries
 from pipeline.runtime.dead_letter_topics import holds_no_letters
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.live_task import LiveTask, RestoredTask, RestoreRequest, TaskPosition
 from pipeline.runtime.plan import GroupPlan, largest_letter, sender_of
 from pipeline.runtime.restore.genesis import ensure_genesis
-from pipeline.runtime.restore.restore import RestoredState, restore
+from pipeline.runtime.restore.restore import PROCESS, RestoredState, restore
 from pipeline.runtime.restore.retirement import refuse_retired
 from pipeline.runtime.restore_progress import RestoreProgress
 from pipeline.runtime.task.refused_outputs import RefusalSearch
 from pipeline.runtime.task.task import Task
 
-__all__ = ["JournalBackend"]
+__all__ = ["JournalBackend", "find_owner", "owner_after"]
+
+# A fenced worker waits longer than an acquire takes before it reads the new owner.
+FENCED_WAIT_S = (1.5, 3.0)
+
+# Without a start offset, an acquire entry further back than this is not searched.
+MAX_SEARCHED_ENTRIES = 100
 
 
 class JournalBackend:
@@ -51,7 +57,7 @@ class JournalBackend:
         self._environment = environment
         self._settings = settings
         self._pace = pace
-        self._looked_at: dict[TaskId, int] = {}  # the journal's end at the last check
+        self._checked_end: dict[TaskId, int] = {}  # the journal's end at the last check
         self._no_letters = False  # whether the dead-letter topic had records at the start
         self._largest_letter = plan.largest_letter
         self._narrowing: dict[TaskId, RefusalSearch] = {}
@@ -88,7 +94,7 @@ class JournalBackend:
 
         def restored() -> RestoredTask:
             if refused:
-                self._look_at_settings()
+                self._update_limits()
             return _RestoredJournalTask(self, step())
 
         return self._environment.executor.submit(restored)
@@ -119,7 +125,7 @@ class JournalBackend:
     def _narrowing_of(self, task: TaskId) -> RefusalSearch:
         return self._narrowing.setdefault(task, RefusalSearch(self._settings.max_records_per_commit))
 
-    def _look_at_settings(self) -> None:
+    def _update_limits(self) -> None:
         """Update what the output topics accept. Runs on any thread: each attribute is replaced atomically."""
         letters = self._plan.id.dead_letter_topic
         now = self._environment.cluster.describe([*(topic.name for topic in self._senders), letters])
@@ -138,10 +144,10 @@ class JournalBackend:
         return False
 
     def answered(self) -> None:
-        """Kafka itself is watched by the upkeep."""
+        """`Maintenance` checks Kafka itself."""
 
     def poll_problem(self) -> str | None:
-        """Kafka itself is watched by the upkeep."""
+        """`Maintenance` checks Kafka itself."""
         return None
 
     def close(self) -> None:
@@ -155,13 +161,13 @@ class JournalBackend:
             found = set()
             for task, applied in places.items():
                 end = ends[task.journal]
-                if end in {applied.next_offset, self._looked_at.get(task)}:
+                if end in {applied.next_offset, self._checked_end.get(task)}:
                     continue
                 # Usually the marker of this worker's own last entry.
                 if next(read_entries(task, reader, applied.next_offset, end, None), None) is not None:
                     found.add(task)
                 else:
-                    self._looked_at[task] = end
+                    self._checked_end[task] = end
             return found
         finally:
             reader.close()
@@ -251,3 +257,45 @@ def _restore_step(
             )
 
     return step
+
+
+def find_owner(
+    task: TaskId, applied: AppliedPosition | None, environment: Environment
+) -> Pending[Owner | None]:
+    """Find the owner after a pause, on the executor."""
+    wait_s = environment.random.uniform(*FENCED_WAIT_S)
+
+    def read_owner() -> Owner | None:
+        environment.clock.sleep(wait_s)
+        return owner_after(task, applied, environment)
+
+    return environment.executor.submit(read_owner)
+
+
+def owner_after(task: TaskId, applied: AppliedPosition | None, environment: Environment) -> Owner | None:
+    """The last owner that acquired `task` after `applied`, or recently; None if there is none.
+
+    Raises UnreachableError.
+    """
+    with closing(environment.journals()) as reader:
+        bounds = reader.bounds(task.journal)
+        if applied is not None and applied.offset >= bounds.start:
+            return owner_in(
+                entry
+                for entry in read_entries(task, reader, applied.offset, bounds.stable_end, None)
+                if entry.entry.seq > applied.seq
+            )
+        lately = last_entries(task.journal, reader, bounds, MAX_SEARCHED_ENTRIES)
+        return owner_in(entry for entry in lately if applied is None or entry.entry.seq > applied.seq)
+
+
+def owner_in(entries: Iterable[JournalEntry]) -> Owner | None:
+    """The owner in the last acquire entry; released if a release entry follows. Keeps one entry in memory at a time."""
+    owner: Owner | None = None
+    for entry in entries:
+        kind, body = entry.entry.kind, entry.entry
+        if kind is EntryKind.ACQUIRE:
+            owner = Owner(body.seq, body.owner, body.extra.get(PROCESS, b"").decode())
+        elif kind is EntryKind.RELEASE:
+            owner = Owner(body.seq, body.owner, owner.process if owner is not None else "", released=True)
+    return owner

@@ -48,11 +48,11 @@ class Maintenance:
         self._next_mirror_s = now + settings.mirror_interval_s
         self._check: Pending[dict[str, TopicInfo]] | None = None
         self._known: dict[str, TopicInfo] = {}  # as of the last check
-        self._asked_s = now
+        self._requested_s = now
         self._outage = Outage(environment.clock, environment.log)
         self._changes: dict[GroupRun, TopicChange | None] = {}  # ends of journals, at the last check
         self._idle_positions = IdlePositions(runs, environment)
-        self._looks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
+        self._owner_checks: dict[GroupRun, tuple[Pending[set[TaskId]], dict[TaskId, int]]] = {}
 
     @property
     def kafka_unreachable_s(self) -> float:
@@ -68,25 +68,25 @@ class Maintenance:
                 run.mirror()
         found: list[tuple[GroupRun, TaskId, PipelineError]] = []
         if self._check is not None and not self._check.done():
-            self._outage.unanswered(self._asked_s)
+            self._outage.unanswered(self._requested_s)
         elif self._check is not None:
             check, self._check = self._check, None
             try:
                 found = self._judge(check.result())
                 self._outage.answered()
             except UnreachableError as error:
-                self._outage.unanswered(self._asked_s, error)
+                self._outage.unanswered(self._requested_s, error)
             except PipelineError as error:
                 self._environment.log.info("topics_not_checked", **error_fields(error))
         if now >= self._next_check_s and self._check is None:
             self._next_check_s = now + self._settings.check_interval_s
-            self._asked_s = now
+            self._requested_s = now
             plans = [run.plan for run in self._runs]
             names = sorted({name for plan in plans for name in _watched(plan)})
             self._check = self._environment.executor.submit(lambda: self._described(names))
-            self._find_owners()
+            self._begin_owner_checks()
             self._idle_positions.turn()
-        return found + self._taken()
+        return found + self._taken_tasks()
 
     def _described(self, names: Sequence[str]) -> dict[str, TopicInfo]:
         """The topics. A change that would stop a task must be confirmed by most brokers."""
@@ -147,21 +147,21 @@ class Maintenance:
         except PipelineError:
             return False
 
-    def _find_owners(self) -> None:
+    def _begin_owner_checks(self) -> None:
         for run in self._runs:
             idle = {task.id: task.applied for task in run.tasks.values() if task.idle}
-            if idle and run not in self._looks:
+            if idle and run not in self._owner_checks:
                 seqs = {task: place.seq for task, place in idle.items()}
-                self._looks[run] = run.backend.begin_check(idle), seqs
+                self._owner_checks[run] = run.backend.begin_check(idle), seqs
 
-    def _taken(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
+    def _taken_tasks(self) -> list[tuple[GroupRun, TaskId, PipelineError]]:
         found: list[tuple[GroupRun, TaskId, PipelineError]] = []
-        for run, (look, seqs) in list(self._looks.items()):
-            if not look.done():
+        for run, (check, seqs) in list(self._owner_checks.items()):
+            if not check.done():
                 continue
-            del self._looks[run]
+            del self._owner_checks[run]
             try:
-                taken = look.result()
+                taken = check.result()
             except PipelineError as error:
                 self._environment.log.info(
                     "owners_not_checked", app=run.plan.id.app, group=run.plan.id.group, **error_fields(error)

@@ -31,12 +31,12 @@ from pipeline.errors import (
 )
 from pipeline.ports import Pending, Store, error_fields, task_fields
 from pipeline.runtime.assignment.ownership import Ownership
-from pipeline.runtime.counters import counts_of
 from pipeline.runtime.crashes import Crashes
 from pipeline.runtime.deferred_start import DeferredStarts
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.live_task import LiveTask, RestoredTask, RestoreRequest
+from pipeline.runtime.metrics.figures import counts_of
 from pipeline.runtime.reactions import Reaction, Reactions
 
 __all__ = ["TaskLifecycle"]

@@ -20,14 +20,13 @@ from pipeline.runtime.assignment.retried import RetriedRecords
 from pipeline.runtime.backends import Resources, plan_backends
 from pipeline.runtime.checkpoints.checkpointer import Checkpointer
 from pipeline.runtime.commit.commit_rate import CommitRate
-from pipeline.runtime.counters import WorkerCounters, counts_of
 from pipeline.runtime.crashes import Crashes
 from pipeline.runtime.deferred_start import begin
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.maintenance import Maintenance
-from pipeline.runtime.metrics.figures import WorkerFigures, task_figures
+from pipeline.runtime.metrics.figures import WorkerCounters, WorkerFigures, counts_of, task_figures
 from pipeline.runtime.task_lifecycle import TaskLifecycle
 from pipeline.runtime.watchdog import AtWork
 

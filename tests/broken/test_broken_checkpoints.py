@@ -9,7 +9,6 @@ import pipeline.core.recovery
 import pipeline.runtime.checkpoints.checkpointer
 import pipeline.runtime.checkpoints.upload
 import pipeline.runtime.group_run
-import pipeline.runtime.restore.download
 import pipeline.runtime.restore.genesis
 import pipeline.runtime.restore.restore_source
 from tests.support.breaking import Broken, Copy, name_of
@@ -71,7 +70,7 @@ ROWS = [
     ),
     Broken(
         "a downloaded object is not compared with its hash",
-        pipeline.runtime.restore.download.verified,
+        pipeline.runtime.restore.restore_source.verified,
         "    if digest.digest() != file.digest:\n",
         "    if False:\n",
         "tests/runtime/checkpoints/test_checkpoint_damage.py with_a_damaged_object",

@@ -159,7 +159,7 @@ ROWS = [
     Broken(
         "the records of a refused commit are searched with the settings of the start",
         pipeline.runtime.journal_backend.JournalBackend.begin_restore,
-        "            if refused:\n                self._look_at_settings()\n",
+        "            if refused:\n                self._update_limits()\n",
         "",
         f"{REFUSED} told_where_it_is_sent",
     ),

@@ -138,7 +138,7 @@ ROWS = [
     Broken(
         "each failed try writes a note",
         pipeline.runtime.assignment.retried.RetriedRecords.turn,
-        "now_s - retried.since_s >= TOLD_AFTER_S",
+        "now_s - retried.since_s >= NOTED_AFTER_S",
         "now_s - retried.since_s >= 0",
         "tests/runtime/task/test_retries.py writes_no_note",
     ),

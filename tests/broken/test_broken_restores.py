@@ -125,7 +125,7 @@ ROWS = [
     Broken(
         "an idle task does not look whether it was fenced",
         pipeline.runtime.maintenance.Maintenance.turn,
-        "            self._find_owners()\n",
+        "            self._begin_owner_checks()\n",
         "            pass\n",
         "tests/runtime/test_reset.py begins_at_an_offset",
     ),

@@ -6,7 +6,7 @@ import pytest
 
 import pipeline.core.sink_positions
 import pipeline.databases.sql
-import pipeline.runtime.sinks.batches
+import pipeline.runtime.sinks.rows
 import pipeline.runtime.sinks.writer
 import pipeline.runtime.task_lifecycle
 from tests.support.breaking import Broken, Copy, name_of
@@ -18,7 +18,7 @@ SESSIONS = "tests/sinks/test_session_contract.py"
 ROWS = [
     Broken(
         "two sinks of one table are written sink by sink",
-        pipeline.runtime.sinks.batches.writes_of,
+        pipeline.runtime.sinks.rows.writes_of,
         "    if len({*tables}) == len(tables):\n",
         "    if True:\n",
         f"{SINKS} two_sinks_of_one_table",

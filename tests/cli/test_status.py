@@ -16,7 +16,7 @@ from pipeline.core.dead_letter_count import OpenLetters
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.problem import Problem
 from pipeline.runtime.status import AppStatus, TaskPhase, TaskStatus, WorkerStatus
-from pipeline.runtime.status.dead_letter_tallies import GroupLetters
+from pipeline.runtime.status.app_status import GroupLetters
 from pipeline.runtime.status.problems import letter_problems, problems_of
 from pipeline.testing.memory_broker import MemoryBroker
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader

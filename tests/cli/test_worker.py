@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.cli.worker import ProgressLine
-from pipeline.runtime.counters import WorkerCounters
+from pipeline.runtime.metrics.figures import WorkerCounters
 from tests.cli.conftest import Run
 
 

@@ -20,8 +20,7 @@ from pipeline.core.checkpoint import KEPT
 from pipeline.core.names import TaskId, checkpoint_prefix
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
-from pipeline.runtime.restore.download import read_manifest
-from pipeline.runtime.restore.restore_source import registered
+from pipeline.runtime.restore.restore_source import read_manifest, registered
 from tests.conftest import KafkaUnderTest
 from tests.support.kafka.harness import Workbench
 from tests.support.runtime.steps import CHECKPOINT_STEPS, DOWNLOAD_STEPS

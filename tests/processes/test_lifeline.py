@@ -18,7 +18,7 @@ DEADLINE_S = 20.0
 CHILD = """
 import ctypes, sys, time
 from pipeline.processes.lifeline import tie
-from pipeline.runtime.counters import WorkerCounters
+from pipeline.runtime.metrics.figures import WorkerCounters
 report = tie(sys.argv[1])
 report(WorkerCounters(1, 2, 3, 4, 5, 6, 7, 8, 9))
 """

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from pipeline.processes.supervisor import GRACE_S, MAX_REFUSALS, MAX_WAIT_S, WELL_S, End, Restarts, Supervisor
-from pipeline.runtime.counters import WorkerCounters
+from pipeline.runtime.metrics.figures import WorkerCounters
 from pipeline.testing import ManualClock, SeededRandom
 
 STOP_TIMEOUT_S = 30.0

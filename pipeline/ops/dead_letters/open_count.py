@@ -26,7 +26,7 @@ from pipeline.ops.dead_letters.records import FailedRecord, State
 from pipeline.ports import JournalReader, Output, TopicInfo, TopicSpec
 from pipeline.runtime.commit.journal_reader import last_entries
 from pipeline.runtime.environment import Environment
-from pipeline.runtime.status.dead_letter_tallies import read_tallies
+from pipeline.runtime.status.app_status import read_tallies
 
 __all__ = ["OpenCount"]
 

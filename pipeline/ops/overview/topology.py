@@ -15,7 +15,7 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTopic
 from pipeline.api.group import DeclaredGroup
 from pipeline.core.names import GroupId, TaskId, is_replays
-from pipeline.runtime.status.found import AppStatus
+from pipeline.runtime.status.app_status import AppStatus
 
 __all__ = ["topology_of"]
 

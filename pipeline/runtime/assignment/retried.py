@@ -16,8 +16,8 @@ from pipeline.runtime.task.backlog import Retried
 
 __all__ = ["RetriedRecords", "retry_note"]
 
-LOOK_S = 1.0
-TOLD_AFTER_S = 3.0
+INTERVAL_S = 1.0
+NOTED_AFTER_S = 3.0
 _REASON_CHARACTERS = 200
 
 
@@ -27,23 +27,23 @@ class RetriedRecords:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._next_s = 0.0
-        self._told: dict[TaskId, str] = {}
+        self._noted: dict[TaskId, str] = {}
 
     def turn(self, tasks: Iterable[LiveTask], ownership: Ownership) -> None:
         """Write the changes, at most once per second. `tasks`: the live tasks."""
         now_s = self._clock.monotonic_s()
         if now_s < self._next_s:
             return
-        self._next_s = now_s + LOOK_S
-        told, self._told = self._told, {}
+        self._next_s = now_s + INTERVAL_S
+        noted, self._noted = self._noted, {}
         for task in tasks:
             retried = task.retried
-            waits = retried is not None and now_s - retried.since_s >= TOLD_AFTER_S
+            waits = retried is not None and now_s - retried.since_s >= NOTED_AFTER_S
             problem = retry_note(retried) if retried is not None and waits else ""
-            if problem != told.get(task.id, ""):
+            if problem != noted.get(task.id, ""):
                 ownership.troubled(task.id, task.applied.seq, problem, retrying=bool(problem))
             if problem:
-                self._told[task.id] = problem
+                self._noted[task.id] = problem
 
 
 def retry_note(retried: Retried) -> str:

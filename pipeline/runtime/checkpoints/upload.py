@@ -63,7 +63,7 @@ from pipeline.ports import (
     task_fields,
 )
 from pipeline.runtime.environment import Environment
-from pipeline.runtime.restore.download import read_manifest
+from pipeline.runtime.restore.restore_source import read_manifest
 
 __all__ = ["Attempt", "Known", "Made", "Throttle", "clean_up", "listed"]
 

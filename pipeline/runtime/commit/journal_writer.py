@@ -1,12 +1,14 @@
 """`JournalWriter`: the transactions that append a task's entries, and its position in the journal.
 
-The numbered steps are those of `commit_protocol.py`.
+The numbered steps are those of `commit_protocol.py`. `settle_by_journal` finds in the journal the outcome of commit
+attempts whose outcome is unknown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from pipeline.config import WorkerSettings
@@ -20,18 +22,78 @@ from pipeline.core.journal_format import (
     make_journal_entry,
 )
 from pipeline.core.names import TaskId
-from pipeline.errors import InvariantError, PipelineError
-from pipeline.ports import Step, error_fields, task_fields
-from pipeline.runtime.commit.journal_outcome import settle_by_journal
-from pipeline.runtime.commit.journal_reader import without_delta
+from pipeline.core.recovery import CommitOutcome, resolve_outcome
+from pipeline.errors import (
+    FatalTaskError,
+    InvariantError,
+    PipelineError,
+    StaleReadError,
+    SupersededError,
+    TruncatedError,
+    UnreachableError,
+)
+from pipeline.ports import Step, error_fields, growing, task_fields
+from pipeline.runtime.commit.journal_reader import read_entries, settled_end, without_delta
 from pipeline.runtime.commit.task_fence import TaskFence
 from pipeline.runtime.environment import Environment
 from pipeline.transactions.proof import prove_read
 
-__all__ = ["CHUNK_BYTES", "Commit", "JournalWriter"]
+__all__ = ["CHUNK_BYTES", "Commit", "JournalWriter", "settle_by_journal"]
 
 CHUNK_BYTES = 512 * 1024
 SLOW_COMMITS_NOTED = 10
+
+# Increasing pauses between reads, while a broker shows only a part of the journal.
+STALE_PAUSES_S = (0.1, 2.0)
+BARRIER_READS = 10  # after this many reads, a new barrier determines the journal's end
+MAX_COMPARED = 3  # entries from the head on: the head, the attempt's entry and one more are enough to decide
+
+
+def settle_by_journal(
+    task: TaskId,
+    fence: TaskFence,
+    head: JournalEntry,
+    nonces: Sequence[bytes],
+    environment: Environment,
+    settings: WorkerSettings,
+) -> tuple[JournalEntry | None, int]:
+    """The entry of the committed attempt, or None if none was committed, and the journal's end. After a fence.
+
+    Repeats the read with new readers until one of them reads far enough. Treats a missing head as truncated only
+    after a barrier. Raises SupersededError if another owner has committed after `head`.
+    """
+    pause_s = growing(*STALE_PAUSES_S)
+    proven = False
+    reads = 0
+    while True:
+        reads += 1
+        reader = environment.journals()
+        try:
+            end = settled_end(task, environment, settings, fence.fence, fence.known_end)
+            found = islice(read_entries(task, reader, head.offset, end, None), MAX_COMPARED)
+            outcome, entry = resolve_outcome(str(task), head, nonces, list(found))
+        except TruncatedError as error:
+            # Only entries that later checkpoints contain are truncated, so other owners have committed after our head.
+            raise SupersededError(f"task {task}: {error.message}") from error
+        except (FatalTaskError, StaleReadError) as error:
+            if isinstance(error, FatalTaskError) and proven:
+                raise
+            if fence.stopping:
+                raise UnreachableError(error.message, hint=error.hint) from error
+            environment.log.warning("journal_read_stale", **task_fields(task), **error_fields(error))
+        else:
+            if outcome is CommitOutcome.SUPERSEDED:
+                raise SupersededError(
+                    f"task {task}: {entry.entry.owner} committed entry {entry.entry.seq} meanwhile"
+                )
+            return (entry if outcome is CommitOutcome.COMMITTED else None), end
+        finally:
+            reader.close()
+        if not proven or reads % BARRIER_READS == 0:  # the record of the barrier may also be lost
+            fence.barrier()
+            proven = True
+        else:
+            environment.clock.sleep(pause_s())
 
 
 @dataclass(frozen=True, slots=True)

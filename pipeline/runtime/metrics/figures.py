@@ -1,6 +1,7 @@
 """`WorkerFigures`: the state and the counts of a worker at one moment, taken on the processing thread between batches.
 
 An HTTP thread reads only complete figures, so the counts of a task never go back while it moves between lists.
+`WorkerCounters` has the sums over all tasks, for people.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery_time import DEFAULT_SPEED, RecoverySpeed
 from pipeline.ports import Store
-from pipeline.runtime.counters import counts_of
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.live_task import LiveTask
 from pipeline.runtime.task.task import Task
 
-__all__ = ["PHASES", "TaskFigures", "WorkerFigures", "task_figures"]
+__all__ = ["PHASES", "TaskFigures", "WorkerCounters", "WorkerFigures", "counts_of", "task_figures"]
 
 PHASES: Mapping[TaskRole, str] = {
     TaskRole.LIVE: "live",
@@ -29,6 +29,40 @@ PHASES: Mapping[TaskRole, str] = {
     TaskRole.FAILED: "failed",
 }
 _ELSEWHERE = "not here"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCounters:
+    """Counts since the worker started."""
+
+    records: int
+    outputs: int
+    commits: int
+    skipped: int
+    dead_lettered: int
+    live: int
+    restoring: int
+    standby: int
+    failed: int
+    retried: int = 0
+    duplicates: int = 0
+    late_duplicates: int = 0
+    rows: int = 0
+
+
+def counts_of(task: LiveTask) -> Counter[str]:
+    """The counts, by field name of `WorkerCounters`."""
+    return Counter(
+        records=task.records,
+        outputs=task.outputs,
+        rows=task.rows,
+        commits=task.commits,
+        skipped=task.rejected.skipped,
+        dead_lettered=task.rejected.dead_lettered,
+        retried=task.rejected.retried,
+        duplicates=task.duplicates[0],
+        late_duplicates=task.duplicates[1],
+    )
 
 
 @dataclass(frozen=True, slots=True)

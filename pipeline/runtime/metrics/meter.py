@@ -8,22 +8,67 @@ then nothing is counted.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
 from pipeline.core.names import GroupId, TaskId
 from pipeline.errors import FencedError, RefusedError, RejectedRowsError, SupersededError
-from pipeline.runtime.metrics.histogram import Histogram
 from pipeline.runtime.restore_progress import RestoreProgress
 
-__all__ = ["COMMIT_BOUNDS_S", "HANDLER_BOUNDS_S", "RESTORE_BOUNDS_S", "CommitResult", "Measured", "Meter"]
+__all__ = [
+    "COMMIT_BOUNDS_S",
+    "HANDLER_BOUNDS_S",
+    "RESTORE_BOUNDS_S",
+    "CommitResult",
+    "Histogram",
+    "Measured",
+    "Meter",
+]
 
 HANDLER_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 COMMIT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 RESTORE_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+
+
+class Histogram:
+    """Counts observed values by upper bound.
+
+    Args:
+        bounds: The upper bounds of the buckets in increasing order. A value equal to a bound is in its bucket. A last
+            bucket without a bound is added.
+    """
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """The number of observed values."""
+        return sum(self.counts)
+
+    def copy(self) -> Histogram:
+        """A copy that later observations do not change."""
+        copied = Histogram(self.bounds)
+        copied.counts, copied.total = list(self.counts), self.total
+        return copied
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """(upper bound, number of values up to it), as Prometheus writes them; the last bound is `+Inf`."""
+        found, seen = [], 0
+        for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
+            seen += count
+            found.append((bound, float(seen)))
+        return found
 
 
 class CommitResult(StrEnum):

@@ -1,23 +1,29 @@
-"""Chooses the state that a restore starts from, and installs it: `choose`.
+"""Chooses the state that a restore starts from, and installs it: `choose`. Downloads checkpoints: `download`.
 
     1 read the local state, and the journal's entry at its position
     2 unless these match: read the checkpoints of the last CHECKPOINT entry, and the entries at their positions
     3 decide (`core.recovery.plan_restore`)
     4 download and verify the checkpoint; a damaged one is refused, and 3 decides again
+    4.1 the manifest, verified against the journal's reference
+    4.2 its files, several at a time, each verified against its hash while it arrives
     5 move the local state away, install the downloaded one, and read its position
 
 Only checkpoints that the journal names are considered: other objects in the store may be those of a fenced worker.
-A crash before 5 changes nothing. A crash in 5 leaves no local state, and the next start downloads again.
+A crash in 4 leaves a directory that the next start removes; a crash before it changes nothing. A crash in 5 leaves no
+local state, and the next start downloads again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import NamedTuple
 
-from pipeline.core.checkpoint_refs import kept_checkpoints
+from pipeline.core.checkpoint import DIGEST_BYTES, Manifest, StateFile, decode_manifest
+from pipeline.core.checkpoint_refs import CheckpointRef, kept_checkpoints
 from pipeline.core.journal_format import JournalEntry
-from pipeline.core.names import TaskId
+from pipeline.core.names import TaskId, checkpoint_prefix
 from pipeline.core.position import AppliedPosition, decode_position
 from pipeline.core.recovery import Candidate, JournalFacts, RestorePlan, Start, plan_restore, tail_is_lost
 from pipeline.errors import (
@@ -28,13 +34,92 @@ from pipeline.errors import (
     InvariantError,
     PipelineError,
 )
-from pipeline.ports import JournalBounds, JournalReader, Step, Store, error_fields, task_fields
+from pipeline.ports import (
+    CheckpointStore,
+    JournalBounds,
+    JournalReader,
+    Staged,
+    Step,
+    Store,
+    error_fields,
+    task_fields,
+)
 from pipeline.runtime.commit.journal_reader import first_entry, last_entries
-from pipeline.runtime.environment import Environment
-from pipeline.runtime.restore.download import download
+from pipeline.runtime.environment import Checkpoints, Environment
 from pipeline.runtime.restore_progress import RestoreProgress
 
-__all__ = ["RestoreSource", "UnprovenError", "choose", "from_checkpoint", "registered"]
+__all__ = [
+    "RestoreSource",
+    "UnprovenError",
+    "choose",
+    "download",
+    "from_checkpoint",
+    "read_manifest",
+    "registered",
+    "verified",
+]
+
+
+def read_manifest(store: CheckpointStore, cluster_id: str, task: TaskId, ref: CheckpointRef) -> Manifest:
+    """The manifest that `ref` registers, verified. Raises DamagedCheckpointError, CheckpointStoreError."""
+    data = b"".join(store.get(checkpoint_prefix(cluster_id, task) + ref.manifest))
+    return decode_manifest(data, task, ref)
+
+
+def download(
+    task: TaskId,
+    ref: CheckpointRef,
+    cluster_id: str,
+    checkpoints: Checkpoints,
+    environment: Environment,
+    progress: RestoreProgress,
+) -> tuple[Staged, Manifest]:
+    """Download the checkpoint's files beside the task's state directory, ready to be installed.
+
+    Raises DamagedCheckpointError, CheckpointStoreError, ConfigError and CorruptStateError (the local disk).
+    """
+    manifest = read_manifest(checkpoints.store, cluster_id, task, ref)  # 4.1
+    progress.copying(manifest.size)
+    staged = environment.stores.stage(task)
+    prefix = checkpoint_prefix(cluster_id, task)
+    failures: list[BaseException] = []
+
+    def bring(file: StateFile) -> Callable[[], None]:
+        def step() -> None:
+            if not failures:
+                staged.write(file.name, verified(checkpoints.store, prefix, file, progress.copied))
+                environment.steps.reached(Step.DURING_DOWNLOAD, task)
+
+        return step
+
+    largest_first = sorted(manifest.files, key=lambda file: -file.size)
+    under_way = [checkpoints.transfers.submit(bring(file)) for file in largest_first]  # 4.2
+    for transfer in under_way:
+        try:
+            transfer.result()
+        except BaseException as error:  # noqa: BLE001 - raised below, once no thread writes to the directory
+            failures.append(error)
+    if failures:
+        staged.discard()
+        raise failures[0]
+    return staged, manifest
+
+
+def verified(
+    store: CheckpointStore, prefix: str, file: StateFile, arrived: Callable[[int], None]
+) -> Iterator[bytes]:
+    """A file's content. At its end, it is compared with its hash. Raises DamagedCheckpointError then."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    size = 0
+    for piece in store.get(prefix + file.object):
+        digest.update(piece)
+        size += len(piece)
+        yield piece
+        arrived(len(piece))
+    if size != file.size:
+        raise DamagedCheckpointError(f"object {file.object} has {size} bytes instead of {file.size}")
+    if digest.digest() != file.digest:
+        raise DamagedCheckpointError(f"object {file.object} is damaged: its content has another hash")
 
 
 class UnprovenError(PipelineError):

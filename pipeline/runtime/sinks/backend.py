@@ -32,8 +32,7 @@ from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.live_task import LiveTask, RestoredTask, RestoreRequest, TaskPosition
 from pipeline.runtime.plan import GroupPlan
-from pipeline.runtime.sinks.batches import Outlet
-from pipeline.runtime.sinks.rows import RowMaker
+from pipeline.runtime.sinks.rows import Outlet, RowMaker
 from pipeline.runtime.sinks.sessions import Health, Sessions
 from pipeline.runtime.sinks.task import SinkRun, SinkTask
 from pipeline.runtime.sinks.writer import SinkWriter, claim

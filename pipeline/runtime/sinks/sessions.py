@@ -80,7 +80,7 @@ class Health:
             to_check="the database runs and can be reached",
         )
         self._problem = ""
-        self._told = ""
+        self._reported = ""
 
     def unanswered(self, error: PipelineError) -> None:
         self._outage.unanswered(self._clock.monotonic_s(), error)
@@ -95,7 +95,7 @@ class Health:
 
     def poll_problem(self) -> str | None:
         """The problem, or empty; None if it has not changed since the last call."""
-        if self._problem == self._told:
+        if self._problem == self._reported:
             return None
-        self._told = self._problem
+        self._reported = self._problem
         return self._problem

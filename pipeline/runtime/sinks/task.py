@@ -36,7 +36,7 @@ from pipeline.runtime.commit.commit_rate import CommitRate
 from pipeline.runtime.crashes import NativeCrash, unrecorded
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.metrics.meter import CommitResult
-from pipeline.runtime.sinks.batches import Item, OpenBatch, Outlet, SinkBatch, halves, writes_of
+from pipeline.runtime.sinks.rows import Item, OpenBatch, Outlet, SinkBatch, halves, writes_of
 from pipeline.runtime.sinks.sessions import Health
 from pipeline.runtime.sinks.writer import SinkWriter
 from pipeline.runtime.task.backlog import Backlog, Retried

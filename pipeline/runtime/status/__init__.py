@@ -11,8 +11,8 @@ The predicted time of a restore on an empty disk is the time to copy the newest 
 after it, at the speeds that the live workers have measured (`core/recovery_time.py`).
 """
 
+from pipeline.runtime.status.app_status import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.document import status_document
-from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.groups import GroupStatus, ProblemCause, group_statuses, problem_causes
 from pipeline.runtime.status.reading import read_open_letters, read_status
 from pipeline.runtime.status.stopping import reasons_to_wait

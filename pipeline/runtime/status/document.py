@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.ports import task_fields
-from pipeline.runtime.status.found import AppStatus
+from pipeline.runtime.status.app_status import AppStatus
 from pipeline.runtime.status.groups import group_statuses, problem_causes, task_ranges
 
 __all__ = ["status_document"]

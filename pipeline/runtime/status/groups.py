@@ -10,7 +10,7 @@ from itertools import groupby
 
 from pipeline.core.names import TaskId
 from pipeline.core.problem import Problem
-from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus
+from pipeline.runtime.status.app_status import AppStatus, TaskPhase, TaskStatus
 
 __all__ = ["GroupStatus", "ProblemCause", "group_statuses", "problem_causes", "task_ranges"]
 

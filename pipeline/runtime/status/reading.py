@@ -37,8 +37,14 @@ from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import InputError, TruncatedError
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.commit.journal_reader import complete_entries, first_entry, last_entries
-from pipeline.runtime.status.dead_letter_tallies import letters_by_group, read_tallies
-from pipeline.runtime.status.found import AppStatus, TaskPhase, TaskStatus, WorkerStatus
+from pipeline.runtime.status.app_status import (
+    AppStatus,
+    TaskPhase,
+    TaskStatus,
+    WorkerStatus,
+    letters_by_group,
+    read_tallies,
+)
 from pipeline.runtime.status.problems import LETTERS_PER_MINUTE, late_groups, letter_problems, problems_of
 
 __all__ = ["KnownCheckpoint", "read_open_letters", "read_status"]

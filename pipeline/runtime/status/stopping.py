@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from pipeline.core.membership import process_age
-from pipeline.runtime.status.found import AppStatus, TaskPhase, WorkerStatus
+from pipeline.runtime.status.app_status import AppStatus, TaskPhase, WorkerStatus
 from pipeline.runtime.status.groups import task_ranges
 
 __all__ = ["reasons_to_wait"]

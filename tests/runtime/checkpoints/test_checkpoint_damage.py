@@ -92,7 +92,7 @@ def test_a_state_that_is_another_state_than_its_manifest_says_gives_way_to_the_o
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "pipeline.runtime.restore.download.read_manifest",
+            "pipeline.runtime.restore.restore_source.read_manifest",
             lambda _store, _cluster, _task, ref: mixed if ref == newest else manifest(sums, ref),
         )
         check_restored_from_a_checkpoint(sums, before.seq)

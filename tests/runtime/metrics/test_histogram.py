@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.runtime.metrics.histogram import Histogram
+from pipeline.runtime.metrics.meter import Histogram
 
 BOUNDS = (0.1, 1.0, 10.0)
 

@@ -10,12 +10,12 @@ import pytest
 from pipeline.core.journal_format import Entry
 from pipeline.core.names import TopicPartition
 from pipeline.errors import UnknownOutcomeError
-from pipeline.runtime.assignment.owner import owner_after
+from pipeline.runtime.journal_backend import owner_after
 from pipeline.testing.memory_clients import MemoryJournalReader
 from pipeline.testing.memory_store import MemoryStores
 from tests.support.runtime.sums import Sums
 
-LOOK_BACK = 8
+MAX_SEARCHED_ENTRIES = 8
 COMMITS = 16
 HELD = 5
 
@@ -56,14 +56,14 @@ def with_another_owner() -> tuple[Sums, Sums]:
 @pytest.mark.parametrize("known", [True, False])
 def test_a_look_for_the_owner_holds_one_entry_at_a_time(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows of everything since would take as much memory as the journal."""
-    monkeypatch.setattr("pipeline.runtime.assignment.owner.LOOK_BACK", LOOK_BACK)
+    monkeypatch.setattr("pipeline.runtime.journal_backend.MAX_SEARCHED_ENTRIES", MAX_SEARCHED_ENTRIES)
     sleeper, owner = with_another_owner()
     worker = sleeper.driver.worker
     (task,) = worker.runs[0].tasks.values()
     held = Held(monkeypatch)
     applied = task.applied if known else None
     found = owner_after(sleeper.task, applied, owner.driver.environment())  # type: ignore[arg-type]
-    assert held.chunks >= LOOK_BACK
+    assert held.chunks >= MAX_SEARCHED_ENTRIES
     assert held.most <= HELD
     assert (found is not None) == known  # its acquire entry is further back than is looked at without a place
 

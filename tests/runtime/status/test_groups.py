@@ -19,7 +19,7 @@ from pipeline.runtime.status import (
     read_status,
     status_document,
 )
-from pipeline.runtime.status.dead_letter_tallies import GroupLetters
+from pipeline.runtime.status.app_status import GroupLetters
 from pipeline.runtime.status.groups import task_ranges
 from pipeline.runtime.status.problems import letter_problems
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader

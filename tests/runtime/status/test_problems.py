@@ -12,7 +12,7 @@ from pipeline.core.membership import DeferredGroup
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.problem import Problem
 from pipeline.runtime.status import TaskPhase, TaskStatus, WorkerStatus
-from pipeline.runtime.status.dead_letter_tallies import GroupLetters
+from pipeline.runtime.status.app_status import GroupLetters
 from pipeline.runtime.status.problems import late_groups, letter_problems, problems_of
 from tests.support.pages import ROOT
 

@@ -11,7 +11,7 @@ from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import checkpoint_prefix
 from pipeline.errors import CheckpointStoreError
 from pipeline.runtime.commit.journal_reader import read_entries
-from pipeline.runtime.restore.download import read_manifest
+from pipeline.runtime.restore.restore_source import read_manifest
 from pipeline.testing import MemoryBroker
 from pipeline.testing.memory_clients import MemoryJournalReader
 from tests.support.runtime.sums import Sums

@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 from pipeline.api.event import Event
 from pipeline.errors import ConfigError
-from pipeline.extras import install_hint
+from pipeline.installation import install_hint
 
 __all__ = ["Delete", "Mode", "Postgres", "Row", "Sink", "Sqlite", "Write"]
 

@@ -30,7 +30,7 @@ import msgspec
 from pipeline.broker.directories import exclusive, explain_os_errors, make_dir, write_atomically
 from pipeline.broker.errors import BrokerError
 from pipeline.broker.progress import Report, StepProgress, silent
-from pipeline.extras import install_hint
+from pipeline.installation import install_hint
 
 __all__ = [
     "LOCK_FILE",

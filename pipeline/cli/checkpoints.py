@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.journals import AppArgument, TaskOption, app_named, journaled_tasks
+from pipeline.cli.lookup import AppArgument, TaskOption, app_named, journaled_tasks
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -22,7 +22,7 @@ from pipeline.cli.options import (
     print_message,
     quiet_kafka_settings,
 )
-from pipeline.cli.tables import Cell, Column, print_table
+from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.core.names import GroupId, check_name
 from pipeline.errors import ConfigError

@@ -13,8 +13,7 @@ import typer
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.cli.debug_view import print_run, run_document
-from pipeline.cli.journals import journaled_tasks
-from pipeline.cli.lookup import find_group
+from pipeline.cli.lookup import find_group, journaled_tasks
 from pipeline.cli.options import (
     JsonOption,
     KafkaOption,

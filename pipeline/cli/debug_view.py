@@ -9,9 +9,8 @@ import typer
 from pipeline.api.declarations import DeclaredTable
 from pipeline.cli.options import counted
 from pipeline.cli.past import origin_of, reach_of
-from pipeline.cli.rendering import json_field, text_field
+from pipeline.cli.rendering import Cell, Column, json_field, print_table, text_field
 from pipeline.cli.table_rows import json_text
-from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.core.records import iso_time, readable
 from pipeline.ops.history.debugging import DebugRun, RowComparison, RunOutput
 from pipeline.ops.history.tracing import Access, AccessKind

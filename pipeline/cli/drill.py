@@ -26,7 +26,7 @@ from pipeline.cli.options import (
     print_message,
     quiet_kafka_settings,
 )
-from pipeline.cli.tables import Column, print_table
+from pipeline.cli.rendering import Column, print_table
 from pipeline.config import MAX_PORT, Settings, load_settings
 from pipeline.drills.catalog import DRILLS, find_drill
 from pipeline.drills.conditions import MEASURES, parse_conditions

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.options import JsonOption, print_json, print_message
-from pipeline.cli.tables import Cell, Column, print_table
+from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.drills.page import page_of
 from pipeline.drills.report import Report, schema

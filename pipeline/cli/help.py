@@ -1,8 +1,11 @@
-"""The help of every command: plain text, the same on a terminal and in a pipe.
+"""The help of every command, and the errors of a command line: plain text, the same on a terminal and in a pipe.
 
 Typer's own help has boxes with three columns, and puts required arguments in braces. This help looks like that of `git`
 and `kubectl`: a usage line that can be typed, then arguments and options with their values and defaults, and an
 example. `adopt` applies it to a command line and all its commands.
+
+For an error such as an unknown option, Typer would print a usage line and its own words. `describe` gives it a message
+that names the command, and a hint, as all other errors have. Unknown names get the name that was probably meant.
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from pipeline.core.suggestions import did_you_mean
+from pipeline.core.suggestions import closest, did_you_mean
 
-__all__ = ["EXAMPLES", "Command", "Commands", "UsageError", "adopt", "parameter_name"]
+__all__ = ["EXAMPLES", "Command", "Commands", "UsageError", "adopt", "describe", "parameter_name"]
 
 # Typer has a private copy of click and exports only this subclass of the errors of a command line.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -85,6 +88,22 @@ EXAMPLES: Mapping[str, str] = {
     "ring simulate": "pipeline ring simulate --workers 4 --tasks 64 --join 1",
     "runbook": "pipeline runbook poison-record",
 }
+
+# Parts of Typer's messages, and what replaces them.
+_WORDING = [
+    (re.compile(pattern), text)
+    for pattern, text in (
+        (r"^Value error, ", ""),
+        (r"^Input should be a valid integer.*", "is not a whole number"),
+        (r"^Input should be a valid number.*", "is not a number"),
+        (r"^Input should be ", "must be "),
+        (r"greater than or equal to", "at least"),
+        (r"less than or equal to", "at most"),
+        (r"^Option '(.+)' requires an argument", r"\1 requires a value"),
+        (r"^Option '(.+)' does not take a value", r"\1 does not take a value"),
+        (r"^Got unexpected extra arguments?(?:\(s\))? \((.+)\)", r"there are too many arguments: \1"),
+    )
+]
 
 
 class _KnowsItself:
@@ -234,3 +253,58 @@ def _first_sentence(text: str) -> str:
     """The first sentence, which the list of commands shows. It is never cut."""
     paragraph = " ".join(text.strip().partition("\n\n")[0].split())
     return re.split(r"(?<=[.]) ", paragraph, maxsplit=1)[0]
+
+
+def describe(error: Any) -> tuple[str, str | None]:
+    """The message and the hint for an error of Typer's parser, or for a `typer.BadParameter` of ours.
+
+    Args:
+        error: A `UsageError`. Its classes are private, so they are told apart by their names.
+    """
+    command = error.ctx.command_path if error.ctx is not None else "pipeline"
+    hint = f"see {command} --help"
+    match type(error).__name__:
+        case "NoSuchOption":
+            name = error.option_name
+            return f"{command} has no option {name}{_option_meant(name, error.ctx)}", hint
+        case "MissingParameter":
+            example = EXAMPLES.get(command.partition(" ")[2])
+            missing = parameter_name(error.param, error.ctx)
+            return f"{command} requires {missing}", f"for example: {example}" if example else hint
+        case "BadParameter":
+            given, reason = _given(error), _reason(error)
+            separator = " " if reason.startswith(("must ", "is not ")) else ": "
+            return f"{given}{separator}{reason}" if given else reason, hint
+    return _reason(error), hint
+
+
+def _option_meant(name: str, context: Any) -> str:
+    """The end of the message. The dashes are not compared: all options have them, so short names would be alike."""
+    options = {option.lstrip("-"): option for option in _options(context)}
+    found = closest(name.lstrip("-"), options)
+    return f"; did you mean {options[found]!r}?" if found is not None else ""
+
+
+def _options(context: Any) -> Iterator[str]:
+    for parameter in context.command.get_params(context):
+        if parameter.param_type_name == "option" and not parameter.hidden:
+            yield from (*parameter.opts, *parameter.secondary_opts)
+
+
+def _given(error: Any) -> str | None:
+    """The option or the argument whose value is wrong."""
+    if error.param_hint is not None:
+        return str(error.param_hint)
+    if error.param is None:
+        return None
+    if error.param.param_type_name == "argument":
+        return parameter_name(error.param, error.ctx)
+    return str(error.param.opts[-1])
+
+
+def _reason(error: Any) -> str:
+    """Typer's message in our words."""
+    text: str = error.message.rstrip(".")
+    for pattern, replacement in _WORDING:
+        text = pattern.sub(replacement, text)
+    return text

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.journals import AppArgument, TaskOption, app_named, journaled_tasks
+from pipeline.cli.lookup import AppArgument, TaskOption, app_named, journaled_tasks
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -17,13 +17,13 @@ from pipeline.cli.options import (
     print_message,
     quiet_kafka_settings,
 )
-from pipeline.cli.tables import Cell, Column, print_table
+from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.core.journal_format import JournalEntry
 from pipeline.core.names import GroupId, TaskId, check_name, checkpoint_prefix
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
-from pipeline.ops.forgetting import forget_group, traces_of
+from pipeline.ops.apps import forget_group, traces_of
 from pipeline.ports import task_fields
 from pipeline.runtime.commit.journal_reader import last_entries
 

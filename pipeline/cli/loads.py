@@ -16,14 +16,14 @@ from pipeline.cli.options import (
     print_message,
     quiet_kafka_settings,
 )
-from pipeline.cli.tables import Cell, Column, print_table
+from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import KafkaSettings
 from pipeline.core.names import LOADS_TOPIC
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ops.loading.formats.readers import FORMATS
-from pipeline.ops.loading.loads import KnownLoad, known_loads
+from pipeline.ops.loading.loader import KnownLoad, known_loads
 
 __all__ = ["loads_app"]
 

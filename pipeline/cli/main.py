@@ -17,8 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline.cli.help import Commands, UsageError, adopt
-from pipeline.cli.usage_errors import describe
+from pipeline.cli.help import Commands, UsageError, adopt, describe
 from pipeline.errors import DeniedError, PipelineError
 
 __all__ = ["COMMANDS", "GROUPS", "assemble", "end_soon", "main", "run"]
@@ -168,7 +167,7 @@ def run() -> None:
     except PipelineError as error:
         hint = error.hint
         if isinstance(error, DeniedError):
-            from pipeline.cli.roles import grant_hint  # noqa: PLC0415 - the table of permissions is slow to load
+            from pipeline.cli.acls import grant_hint  # noqa: PLC0415 - the table of permissions is slow to load
 
             hint = grant_hint(sys.argv[1:])
         _print_error(error.message, hint)

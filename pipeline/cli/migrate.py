@@ -10,8 +10,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from pipeline.api.app import DeclaredApp
-from pipeline.cli.journals import app_named
 from pipeline.cli.logs import configure_logs
+from pipeline.cli.lookup import app_named
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -21,7 +21,7 @@ from pipeline.cli.options import (
     print_message,
     quiet_kafka_settings,
 )
-from pipeline.cli.tables import Cell, Column, print_table
+from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import Settings, load_settings
 from pipeline.core.names import RECORD_READER, TaskId
 from pipeline.core.problem import Problem
@@ -33,8 +33,7 @@ from pipeline.kafka.source import KafkaSources
 from pipeline.ops.apps import groups_of, tasks_of
 from pipeline.ops.migration.comparing import Comparison, compare_histories, compare_last_values
 from pipeline.ops.migration.copying import Copied, Copy, copy_task, run_copy
-from pipeline.ops.migration.cutover import unfinished
-from pipeline.ops.migration.migration import Migration, Survey, survey
+from pipeline.ops.migration.migration import Migration, Survey, survey, unfinished
 from pipeline.ops.reading import committed_records
 from pipeline.ports import Record, SystemClock
 from pipeline.processes.wiring import build_environment, with_worker_id

@@ -9,8 +9,7 @@ import typer
 
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
-from pipeline.cli.journals import TaskOption
-from pipeline.cli.lookup import find_app, find_group
+from pipeline.cli.lookup import TaskOption, find_app, find_group
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -20,7 +19,7 @@ from pipeline.cli.options import (
     print_json,
     print_message,
 )
-from pipeline.cli.tables import Cell, Column, print_table
+from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import load_settings
 from pipeline.core.names import is_replays
 from pipeline.errors import PipelineError

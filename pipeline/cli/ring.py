@@ -11,7 +11,7 @@ from typing import Annotated, TypedDict
 import typer
 
 from pipeline.cli.options import JsonOption, print_json, print_message
-from pipeline.cli.tables import Cell, Column, print_table
+from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.core.ring import Ring, assign, moves
 
 __all__ = ["ring_app"]

@@ -11,7 +11,7 @@ from rich.markdown import Markdown
 
 from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import InputError
-from pipeline.ops.runbooks import runbooks_dir
+from pipeline.installation import runbooks_dir
 
 __all__ = ["runbook"]
 

@@ -14,7 +14,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from pipeline.cli.journals import AppArgument, app_named
+from pipeline.cli.lookup import AppArgument, app_named
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.cli.options import counted
-from pipeline.cli.tables import Cell, Column, table_text
+from pipeline.cli.rendering import Cell, Column, table_text
 from pipeline.runtime.status import (
     AppStatus,
     GroupStatus,

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.api.declarations import DeclaredTable
-from pipeline.cli.journals import journaled_tasks
+from pipeline.cli.lookup import journaled_tasks
 from pipeline.cli.options import counted, print_json, print_message
 from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_origin
+from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.cli.table_rows import full_key_of, json_text, readable_value, rows_of
-from pipeline.cli.tables import Cell, Column, print_table
 from pipeline.core.names import GroupId
 from pipeline.core.records import iso_time
 from pipeline.errors import InputError

@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.console import Console
 
+from pipeline.cli.cluster_topics import DirOption, list_topics, set_topic, show_topic
 from pipeline.cli.options import (
     CommandWait,
     JsonOption,
@@ -20,8 +21,7 @@ from pipeline.cli.options import (
     print_message,
     quiet_kafka_settings,
 )
-from pipeline.cli.tables import Column, print_table
-from pipeline.cli.topics_look import DirOption, list_topics, set_topic, show_topic
+from pipeline.cli.rendering import Column, print_table
 from pipeline.cli.topics_view import outcome_lines, plan_document, plan_text
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster

@@ -12,9 +12,8 @@ import structlog
 import typer
 
 from pipeline.api.app import DeclaredApp
-from pipeline.cli.journals import app_named
 from pipeline.cli.logs import configure_logs
-from pipeline.cli.lookup import find_app
+from pipeline.cli.lookup import app_named, find_app
 from pipeline.cli.options import CommandWait, KafkaOption, print_message, quiet_kafka_settings
 from pipeline.config import MAX_PORT, HttpSettings, load_settings
 from pipeline.drills.served_reports import ServedReports

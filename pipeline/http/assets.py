@@ -12,7 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from pipeline.http.application import Answer, Request, Route, failed
-from pipeline.ops.runbooks import runbooks_dir
+from pipeline.installation import runbooks_dir
 
 __all__ = ["PAGE_POLICY", "page_routes"]
 

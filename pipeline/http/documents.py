@@ -23,8 +23,7 @@ from pipeline.core.names import TaskId
 from pipeline.errors import InputError
 from pipeline.http.application import Answer, Request, Route, failed, json_answer
 from pipeline.http.background import Background
-from pipeline.ops.overview.moves import grouped
-from pipeline.ops.overview.notes import NotesReader
+from pipeline.ops.overview.moves import NotesReader, grouped
 from pipeline.ops.overview.task import TaskView
 from pipeline.ops.overview.timeline import Timeline
 from pipeline.ops.overview.topology import topology_of

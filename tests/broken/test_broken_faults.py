@@ -12,7 +12,7 @@ import pipeline.core.journal_format
 import pipeline.core.recovery
 import pipeline.kafka.admin
 import pipeline.kafka.reachable
-import pipeline.ops.forgetting
+import pipeline.ops.apps
 import pipeline.processes.descriptors
 import pipeline.runtime.commit.admin_entry
 import pipeline.runtime.commit.commit_protocol
@@ -38,14 +38,14 @@ REACHABLE = "tests/cli/test_reachable.py"
 ROWS = [
     Broken(
         "a group is forgotten under its workers",
-        pipeline.ops.forgetting.traces_of,
+        pipeline.ops.apps.traces_of,
         "    if members:\n",
         "    if False:\n",
         "tests/ops/test_forgetting.py under_its_workers",
     ),
     Broken(
         "a forgotten group keeps the positions by which a lost journal is known",
-        pipeline.ops.forgetting.forget_group,
+        pipeline.ops.apps.forget_group,
         "    cluster.forget(group.consumer_group)\n",
         "",
         "tests/ops/test_forgetting.py from_the_beginning",

@@ -11,7 +11,6 @@ from typer.testing import CliRunner, Result
 
 from pipeline import Context, Event
 from pipeline.app import declared_app
-from pipeline.cli import dead_letter_groups
 from pipeline.cli import deadletters as cli_deadletters
 from pipeline.cli.deadletters import deadletters_app
 from pipeline.cli.rendering import hex_lines
@@ -51,8 +50,8 @@ def case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Case:
     driver = case.orders.driver
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(dead_letter_groups, "find_app", lambda _target: declared_app(driver.app))
-    monkeypatch.setattr(dead_letter_groups, "build_environment", lambda *_, **__: driver.environment())
+    monkeypatch.setattr(cli_deadletters, "find_app", lambda _target: declared_app(driver.app))
+    monkeypatch.setattr(cli_deadletters, "build_environment", lambda *_, **__: driver.environment())
     return case
 
 

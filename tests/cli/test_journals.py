@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.journals import app_named
+from pipeline.cli.lookup import app_named
 from pipeline.errors import ConfigError
 
 

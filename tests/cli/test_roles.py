@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from pipeline.cli import main
-from pipeline.cli.roles import ROLES, grant_hint, role_of
+from pipeline.cli.acls import ROLES, grant_hint, role_of
 from pipeline.core.permissions import Role
 from pipeline.errors import DeniedError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.cli.table_origin import missing_rows, read_line
+from pipeline.cli.table import missing_rows, read_line
 from pipeline.core.names import GroupId
 from pipeline.core.records import iso_time
 from pipeline.runtime.status import read_status

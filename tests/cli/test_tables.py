@@ -6,7 +6,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from pipeline.cli.tables import Cell, Column, print_whole, table_text
+from pipeline.cli.rendering import Cell, Column, print_whole, table_text
 
 COLUMNS = (
     Column("task"),

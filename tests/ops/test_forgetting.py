@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.ops.forgetting import forget_group, traces_of
+from pipeline.ops.apps import forget_group, traces_of
 from pipeline.testing.memory_clients import MemoryCluster
 from tests.support.runtime.sums import Sum, Sums
 

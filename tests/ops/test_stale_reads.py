@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError, StaleReadError, UnknownOutcomeError, Un
 from pipeline.ops.apps import groups_of
 from pipeline.ops.dead_letters.letters import Choice
 from pipeline.ops.dead_letters.purging import purge
-from pipeline.ops.migration.cutover import _look
+from pipeline.ops.migration.migration import _look
 from pipeline.runtime.commit.admin_entry import last_of
 from pipeline.runtime.restore.retirement import retire, revive
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader

@@ -15,7 +15,8 @@ first one that is needed. A letter is needed if it is the newest letter of a rec
 
 A crash after 3 leaves marks that are never read; the next purge removes them. Only letters whose marks were read as
 committed are deleted, so a crash, or another command at the same time, cannot delete an open letter. A task's position
-in the replays topic never decreases except in a reset. So a position that is out of date keeps too many letters.
+in the replays topic never decreases except in a reset. So a position that is out of date keeps too many letters. The
+commit that moves it past a replay has the results of the replay, too.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from pipeline.core.names import GroupId, TopicPartition
+from pipeline.core.dead_letters import decode_replay
+from pipeline.core.names import GroupId, TaskId, TopicPartition
 from pipeline.core.recovery import CommitOutcome
-from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, places_of
+from pipeline.ops.dead_letters.letters import Choice, LetterId, dead_letter_topic, places_of
 from pipeline.ops.dead_letters.marks import (
     ReplayMark,
     ensure_marks_topic,
@@ -35,15 +37,17 @@ from pipeline.ops.dead_letters.marks import (
     read_marks,
 )
 from pipeline.ops.dead_letters.records import State, failed_records
-from pipeline.ops.dead_letters.waiting_replays import waiting_replays
-from pipeline.ops.reading import seeing
+from pipeline.ops.reading import committed_records, seeing
 from pipeline.ops.transactions import ReceiptTransactions
-from pipeline.ports import TopicInfo
+from pipeline.ports import JournalReader, TopicInfo
+from pipeline.runtime.commit.journal_reader import last_entries
 from pipeline.runtime.environment import Environment
 
-__all__ = ["Purge", "plan_purge", "purge"]
+__all__ = ["Purge", "plan_purge", "purge", "waiting_replays"]
 
 BATCH_MARKS = 5_000
+
+_READER = "pipeline.deadletters"  # the client requires a consumer group; no offset is committed to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +147,35 @@ def _forget(marks: Sequence[ReplayMark], transactions: ReceiptTransactions, envi
         send=lambda engine, _: engine.send([forgotten_mark(mark, now_ms) for mark in marks]),
         outcome=lambda _: CommitOutcome.COMMITTED,
     )
+
+
+def waiting_replays(group: GroupId, environment: Environment) -> set[LetterId]:
+    """The ids of the dead letters whose replay no task has handled yet.
+
+    Only the part of the replays topic is read that the tasks have not read. Raises UnreachableError.
+    """
+    found = environment.cluster.describe([group.replays_topic, group.journal_topic])
+    topic, journal = found.get(group.replays_topic), found.get(group.journal_topic)
+    if topic is None:
+        return set()
+    with (
+        closing(environment.journals()) as reader,
+        closing(environment.sources.open(_READER)) as source,
+    ):
+        within = {}
+        for number in range(topic.partitions):
+            bounds = reader.bounds(TopicPartition(topic.name, number))
+            has_entries = journal is not None and number < journal.partitions
+            position = _position(TaskId(*group, number), topic.name, reader) if has_entries else 0
+            if position < bounds.stable_end:
+                within[number] = range(position, bounds.stable_end)
+        replays = (
+            decode_replay(record.value())
+            for record in committed_records(topic, reader, source, environment.clock, within)
+        )
+        return {(each.letter_partition, each.letter_offset) for each in replays if each is not None}
+
+
+def _position(task: TaskId, topic: str, reader: JournalReader) -> int:
+    last = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
+    return last[-1].entry.positions.get(topic, 0) if last else 0

@@ -20,6 +20,8 @@ A crash leaves the last committed position and exactly the records before it. A 
 
 Step 3 waits until all transactions before the end have ended. A read that stops at the stable end could miss our own
 last commit behind another load's open transaction, and the load would write its records twice.
+
+`known_loads` lists the loads of a cluster with their positions, and changes nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from functools import cached_property
 
 from pipeline.core.names import LOADS_TOPIC, TopicPartition, held_by_the_pipeline, load_transactional_id
 from pipeline.core.suggestions import no_topic
-from pipeline.errors import ConfigError, FencedError, InputError
+from pipeline.errors import ConfigError, CorruptStateError, FencedError, InputError
 from pipeline.ops.loading.decisions import (
     LoadRequest,
     LoadStep,
@@ -42,7 +44,7 @@ from pipeline.ops.loading.decisions import (
 )
 from pipeline.ops.loading.file_sequence import FileSequence, Stretch
 from pipeline.ops.loading.formats.readers import FORMATS
-from pipeline.ops.loading.positions import LoadPosition, decode_position, encode_position
+from pipeline.ops.loading.positions import LoadPosition, decode_position, encode_position, position_name
 from pipeline.ops.reading import read_settled
 from pipeline.ops.transactions import ReceiptTransactions
 from pipeline.ports import (
@@ -59,7 +61,7 @@ from pipeline.ports import (
 )
 from pipeline.transactions.engine import TransactionEngine
 
-__all__ = ["LOADS_SPEC", "LoadEnvironment", "Loader", "find_topic"]
+__all__ = ["LOADS_SPEC", "KnownLoad", "LoadEnvironment", "Loader", "find_topic", "known_loads"]
 
 LOADS_SPEC = TopicSpec(
     LOADS_TOPIC,
@@ -252,3 +254,37 @@ class Loader:
         first = before.line + 1 if before is not None and here else 1
         since = f" (and all rows after {before.file}, {unit} {before.line})" if before and not here else ""
         return f"{end.file}, {unit}s {first} to {end.mark.line}{since}"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLoad:
+    """The last committed position of a load. `fault`: why it cannot be read; `position` is then None."""
+
+    name: str
+    position: LoadPosition | None
+    fault: CorruptStateError | None = None
+
+    @property
+    def state(self) -> str:
+        """`complete` (its last run reached the end of the files), `begun`, or `unreadable`.
+
+        It does not show whether a loader is running now.
+        """
+        if self.position is None:
+            return "unreadable"
+        return "complete" if self.position.finished else "begun"
+
+
+def known_loads(reader: JournalReader) -> list[KnownLoad]:
+    """All loads, sorted by name. A record without a readable name is skipped. Raises UnreachableError."""
+    bounds = reader.bounds(LOADS)
+    found: dict[str, KnownLoad] = {}
+    for _, data in reader.read(LOADS, bounds.start, bounds.stable_end):
+        name = position_name(data)
+        if name is None:
+            continue
+        try:
+            found[name] = KnownLoad(name, decode_position(data, name))
+        except CorruptStateError as error:
+            found[name] = KnownLoad(name, None, error)
+    return [found[name] for name in sorted(found)]

@@ -42,8 +42,7 @@ from pipeline.errors import (
     StaleReadError,
     SupersededError,
 )
-from pipeline.ops.migration.merging import merged
-from pipeline.ops.migration.widening import Era, era_of
+from pipeline.ops.migration.copy_order import Era, era_of, merged
 from pipeline.ops.reading import last_committed
 from pipeline.ports import Attempts, JournalReader, Output, Record, TopicInfo, growing, kept_timestamp
 from pipeline.runtime.commit.admin_entry import settled_last

@@ -24,7 +24,7 @@ from pipeline.core.records import readable
 from pipeline.errors import InputError
 from pipeline.ops.dead_letters.letters import DeadLetter, dead_letter_of
 from pipeline.ops.dead_letters.marks import Marks, decode_mark, marks_place
-from pipeline.ops.overview.clients import Clients
+from pipeline.ops.overview import Clients
 from pipeline.ops.reading import committed_records
 from pipeline.ports import Clock, JournalBounds, JournalReader, TopicInfo
 from pipeline.runtime.commit.journal_reader import complete_entries, first_entry, last_entries

@@ -16,7 +16,7 @@ from pipeline.core.checkpoint_refs import kept_checkpoints
 from pipeline.core.journal_format import EntryKind, JournalEntry
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError, UnreachableError
-from pipeline.ops.overview.clients import Clients
+from pipeline.ops.overview import Clients
 from pipeline.ops.overview.moves import Move, Moves, grouped
 from pipeline.ports import JournalReader
 from pipeline.runtime.commit.journal_reader import (

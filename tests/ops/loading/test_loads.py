@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.core.names import LOADS_TOPIC, load_transactional_id
-from pipeline.ops.loading.loads import known_loads
+from pipeline.ops.loading.loader import known_loads
 from pipeline.ports import Output
 from pipeline.testing.memory_clients import MemoryJournalReader, MemoryProducers
 from tests.support.ops.loading.load_case import ID, NAME, Case, Crash, csv_file, csv_files

@@ -12,8 +12,7 @@ from pipeline.errors import ConfigError, FatalTaskError, InputError
 from pipeline.ops.apps import groups_of, tasks_of
 from pipeline.ops.migration.comparing import compare_histories, compare_last_values
 from pipeline.ops.migration.copying import Copy, run_copy
-from pipeline.ops.migration.cutover import unfinished
-from pipeline.ops.migration.migration import Migration, Survey, survey
+from pipeline.ops.migration.migration import Migration, Survey, survey, unfinished
 from pipeline.ports import Output, Step, TopicSpec
 from pipeline.runtime.restore import retirement
 from pipeline.runtime.status import AppStatus, TaskPhase, read_status

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.partitioner import partition_of
-from pipeline.ops.migration.widening import Era, era_of
+from pipeline.ops.migration.copy_order import Era, era_of
 
 KEYS = [b"key-%d" % number for number in range(100)]
 MOVED = next(key for key in KEYS if partition_of(key, 2) != partition_of(key, 3))

@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from pipeline.errors import ConfigError, InputError
-from pipeline.extras import install_hint
+from pipeline.installation import install_hint
 
 __all__ = ["STANDARD_INPUT", "Opened", "logical_name", "open_file", "uncompressed_suffix", "unreadable"]
 

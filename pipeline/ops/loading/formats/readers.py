@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import ConfigError
-from pipeline.extras import install_hint
+from pipeline.installation import install_hint
 from pipeline.ops.loading.formats.compression import Opened, uncompressed_suffix
 from pipeline.ops.loading.formats.csv_rows import CsvRows
 from pipeline.ops.loading.formats.json_rows import JsonRows

@@ -19,7 +19,7 @@ from pipeline.cli.options import (
     print_message,
     quiet_kafka_settings,
 )
-from pipeline.cli.tables import Column, print_table
+from pipeline.cli.rendering import Column, print_table
 from pipeline.core.names import TopicPartition, held_by_the_pipeline
 from pipeline.core.suggestions import no_topic
 from pipeline.errors import ConfigError

@@ -1,13 +1,16 @@
-"""The optional dependencies of this package, and the command that installs those of one extra."""
+"""How this package is installed: its optional dependencies, and the directory of its runbooks."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
-__all__ = ["install_hint"]
+__all__ = ["install_hint", "runbooks_dir"]
 
 _PACKAGE = "exactly-once-pipeline"
+
+_PACKAGE_DIR = Path(__file__).parents[1]
 
 
 def install_hint(extra: str) -> str:
@@ -23,3 +26,9 @@ def install_hint(extra: str) -> str:
     if not needed:
         return f"install {_PACKAGE} again, with its extra `{extra}`"
     return f"pip install {shlex.join(needed)}"
+
+
+def runbooks_dir() -> Path:
+    """The directory of the runbooks: in an installed package, or next to the package in a checkout."""
+    beside = _PACKAGE_DIR.parent / "runbooks"
+    return beside if (beside / "poison-record.md").exists() else _PACKAGE_DIR / "runbooks"

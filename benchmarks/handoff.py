@@ -26,7 +26,7 @@ from rich.console import Console
 
 from pipeline import KafkaSettings
 from pipeline.core.names import GroupId, TopicPartition
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.kafka.clients import LOGGER
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.source import KafkaSources

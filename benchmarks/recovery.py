@@ -38,7 +38,7 @@ from benchmarks import BenchmarkError
 from benchmarks.restart_app import PARTITIONS
 from pipeline import KafkaSettings, PipelineError, Settings, WorkerSettings
 from pipeline.config import DrillSettings
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.drills.catalog import find_drill
 from pipeline.drills.drill import Options
 from pipeline.drills.runner import Runner

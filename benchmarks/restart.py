@@ -40,7 +40,7 @@ from benchmarks.restart_app import HOLD, PARTITIONS, STATE, TIMELINE, held
 from benchmarks.timeline import STAGES, Part, parts, read_record
 from pipeline import KafkaSettings
 from pipeline.core.names import GroupId, TopicPartition
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.kafka.clients import LOGGER
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.source import KafkaSources

@@ -43,8 +43,8 @@ from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ports import TopicSpec
 from pipeline.processes.wiring import build_environment
 from pipeline.runtime.plan import plan_groups
+from pipeline.runtime.restore.progress import RestoreProgress
 from pipeline.runtime.restore.restore import RestoredState, restore
-from pipeline.runtime.restore_progress import RestoreProgress
 from pipeline.runtime.task.task import Task
 from pipeline.runtime.worker import Worker
 from pipeline.testing import LocalKafka, Step

@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, settings
 from pipeline.broker import LocalKafka, cache_dir
 from pipeline.broker.install import Lock, read_lock
 from pipeline.broker.ports import choose_ports
-from pipeline.broker.probe import view_of
 from pipeline.broker.state import new_cluster_id
+from pipeline.broker.wire import view_of
 
 _IMAGE = os.environ.get("KAFKA_IMAGE", "apache/kafka:4.4.0")
 _CONNECT_S = 5.0

@@ -26,8 +26,7 @@ from rich.console import Console
 
 from examples.flights.faults import APP, LOADS, load_options
 from pipeline import PipelineError
-from pipeline.demo.processes import DemoError, Processes
-from pipeline.demo.signals import Ended, ended_by_signals
+from pipeline.demo.processes import DemoError, Ended, Processes, ended_by_signals
 from pipeline.drills.network_faults import ProxyPlace
 from pipeline.drills.report import Report
 from pipeline.drills.workers import holder_of

@@ -30,8 +30,7 @@ from examples.flights.outputs import Outputs, Poll, opened
 from examples.flights.reference import Expected, fold
 from examples.flights.verdict import Tables, Verdict
 from pipeline import PipelineError
-from pipeline.demo.processes import DemoError, Processes
-from pipeline.demo.signals import Ended, ended_by_signals
+from pipeline.demo.processes import DemoError, Ended, Processes, ended_by_signals
 from pipeline.testing import LocalKafka
 
 DEADLINE_S = 180.0  # three times what it takes: another program may have the processors

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pipeline.broker.directories import cache_dir, default_data_dir
-from pipeline.broker.errors import BrokerError
 from pipeline.broker.local import LocalKafka, NodeStatus, Status
-from pipeline.broker.progress import Report, StepProgress
+from pipeline.broker.reporting import BrokerError, Report, StepProgress
 
 __all__ = [
     "BrokerError",

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline.broker.errors import BrokerError
 from pipeline.broker.node import OVERHEAD_MB, heap_mb
 from pipeline.broker.ports import Listener, choose_ports, is_free, listener_of
-from pipeline.broker.probe import view_of
 from pipeline.broker.processes import find_node, marked_dir
+from pipeline.broker.reporting import BrokerError
 from pipeline.broker.state import LOCK, MAX_NODES, BrokerState, NodeState, node_dir
+from pipeline.broker.wire import view_of
 from pipeline.ports import Deadline, SystemClock
 
 __all__ = [

@@ -15,8 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.broker.errors import BrokerError
-from pipeline.broker.progress import Report, StepProgress, silent
+from pipeline.broker.reporting import BrokerError, Report, StepProgress, silent
 from pipeline.directories import make_private
 from pipeline.ports import Deadline, SystemClock
 

@@ -28,8 +28,7 @@ from typing import Any
 import msgspec
 
 from pipeline.broker.directories import exclusive, explain_os_errors, make_dir, write_atomically
-from pipeline.broker.errors import BrokerError
-from pipeline.broker.progress import Report, StepProgress, silent
+from pipeline.broker.reporting import BrokerError, Report, StepProgress, silent
 from pipeline.installation import install_hint
 
 __all__ = [

@@ -20,14 +20,12 @@ import msgspec
 
 from pipeline.broker import checks, launch
 from pipeline.broker.directories import cache_dir, exclusive, explain_os_errors, make_dir
-from pipeline.broker.errors import BrokerError
 from pipeline.broker.install import Lock, ensure_installed, install_dir, java_version, own_java, shipped_lock
 from pipeline.broker.node import JavaRuntime
 from pipeline.broker.ports import choose_ports
-from pipeline.broker.probe import view_of
 from pipeline.broker.processes import kill
-from pipeline.broker.progress import Report, StepProgress, silent
 from pipeline.broker.quickstart import with_quick_start
+from pipeline.broker.reporting import BrokerError, Report, StepProgress, silent
 from pipeline.broker.state import (
     LOCK,
     BrokerState,
@@ -39,6 +37,7 @@ from pipeline.broker.state import (
     read_state,
     write_state,
 )
+from pipeline.broker.wire import view_of
 from pipeline.directories import close_to_others
 
 __all__ = ["LocalKafka", "NodeStatus", "Status"]

@@ -78,7 +78,7 @@ def properties(
         "inter.broker.listener.name": "CLIENT",
         "auto.create.topics.enable": "false",
         # A controlled shutdown of the last replica leaves its partitions without a leader while its transaction
-        # coordinator still runs, which then skips markers of committed transactions (sessions.py).
+        # coordinator still runs, which then skips markers of committed transactions (launch.py).
         "controlled.shutdown.enable": "false",
         "default.replication.factor": replicas,
         "min.insync.replicas": in_sync,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.broker.errors import BrokerError
+from pipeline.broker.reporting import BrokerError
 
 __all__ = ["HOST", "Listener", "choose_ports", "is_free", "listener_of"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.broker.directories import explain_os_errors
-from pipeline.broker.errors import BrokerError
+from pipeline.broker.reporting import BrokerError
 from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["end", "find_node", "is_gone", "is_node", "kill", "mark", "marked_dir", "spawn", "spawn_detached"]

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from pipeline.broker import checks, launch
 from pipeline.broker.directories import exclusive, make_dir
-from pipeline.broker.errors import BrokerError
 from pipeline.broker.node import JavaRuntime
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.processes import end
-from pipeline.broker.progress import Report, StepProgress, silent
+from pipeline.broker.reporting import BrokerError, Report, StepProgress, silent
 from pipeline.broker.state import BrokerState, NodeState, new_cluster_id, node_dir
 
 __all__ = ["with_quick_start"]

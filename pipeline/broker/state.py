@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from pipeline.broker.directories import explain_os_errors, write_atomically
-from pipeline.broker.errors import BrokerError
 from pipeline.broker.processes import find_node, is_node
+from pipeline.broker.reporting import BrokerError
 
 __all__ = [
     "LOCK",

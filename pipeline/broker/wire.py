@@ -1,8 +1,11 @@
-"""The parts of Kafka's wire format that a proxy needs: request headers, and the addresses of brokers in answers.
+"""The parts of Kafka's wire format that a proxy needs, and one request for the metadata of a node: `view_of`.
 
 A frame is a request or an answer without its length prefix. The format is that of the protocol guide
 (kafka.apache.org/protocol). In newer ("flexible") versions of each API, lengths are varints and structures end with
 tagged fields. Only two answers contain addresses that our clients use: Metadata and FindCoordinator.
+
+A node that lists all nodes of its cluster has registered with the controller and serves clients. An open port alone
+does not show this.
 """
 
 from __future__ import annotations
@@ -18,9 +21,11 @@ __all__ = [
     "Address",
     "Reader",
     "Request",
+    "View",
     "read_frame",
     "readdressed",
     "send_frame",
+    "view_of",
 ]
 
 Address = tuple[str, int]
@@ -29,6 +34,9 @@ Place = tuple[int, int, Address]
 
 METADATA, FIND_COORDINATOR = 3, 10
 _FLEXIBLE_FROM = {METADATA: 9, FIND_COORDINATOR: 3}
+
+_VERSION, _CORRELATION = 2, 77
+_MAX_ANSWER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,3 +193,39 @@ def _read(connection: socket.socket, size: int) -> bytes | None:
             return None
         data += part
     return bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The metadata of a cluster according to one node."""
+
+    cluster_id: str
+    node_ids: frozenset[int]
+    controller_id: int
+
+
+def view_of(port: int, *, host: str = "127.0.0.1", timeout_s: float = 1.0) -> View | None:
+    """The view of the node at `host:port`; None if nothing there answers like Kafka."""
+    client = b"pipeline-probe"
+    header = struct.pack(">hhih", METADATA, _VERSION, _CORRELATION, len(client)) + client
+    no_topics = struct.pack(">i", 0)
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            send_frame(connection, header + no_topics)
+            answer = read_frame(connection, _MAX_ANSWER)
+        return None if answer is None else _parse(answer)
+    except (OSError, struct.error, UnicodeDecodeError):
+        return None
+
+
+def _parse(answer: bytes) -> View | None:
+    """None for an answer to another request."""
+    reader = Reader(answer, flexible=False)
+    if reader.int32() != _CORRELATION:
+        return None
+    ids = set()
+    for _ in range(reader.count()):
+        ids.add(reader.int32())
+        reader.place()
+        reader.string()  # rack
+    return View(reader.string(), frozenset(ids), reader.int32())

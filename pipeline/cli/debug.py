@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.api.app import DeclaredApp
+from pipeline.api.declarations import DeclaredTable
 from pipeline.api.group import DeclaredGroup
-from pipeline.cli.debug_view import print_run, run_document
 from pipeline.cli.lookup import find_group, journaled_tasks
 from pipeline.cli.options import (
     JsonOption,
@@ -23,14 +23,34 @@ from pipeline.cli.options import (
     print_json,
     print_message,
 )
-from pipeline.cli.past import CACHE_BYTES, open_past
+from pipeline.cli.past import CACHE_BYTES, open_past, origin_of, reach_of
+from pipeline.cli.rendering import Cell, Column, json_field, print_table, text_field
+from pipeline.cli.table_rows import json_text
 from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.records import iso_time, readable
 from pipeline.errors import InputError
-from pipeline.ops.history.debugging import Calls, Prepared, debug_record, prepare
+from pipeline.ops.history.debugging import (
+    Calls,
+    DebugRun,
+    Prepared,
+    RowComparison,
+    RunOutput,
+    debug_record,
+    prepare,
+)
+from pipeline.ops.history.tracing import Access, AccessKind
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.runtime.task.handler_errors import handler_name
 
-__all__ = ["debug"]
+__all__ = ["debug", "print_run", "run_document"]
+
+_OUTCOMES = {
+    "handled": "handled",
+    "duplicate": "dropped as a duplicate: no handler was called",
+    "skip": "failed and was skipped",
+    "dead_letter": "failed and became a dead letter",
+    "stop": "failed, which stops the task",
+}
 
 
 def debug(
@@ -156,3 +176,188 @@ def _debugger() -> Calls:
             raise KeyboardInterrupt
 
     return call
+
+
+def print_run(run: DebugRun) -> None:
+    """Print the result as text."""
+    records, commit = run.prepared.records, run.prepared.commit
+    record, entry = records.record, commit.entry.entry
+    timestamp_ms = record.timestamp()[1]
+    when = f" of {iso_time(timestamp_ms)}" if timestamp_ms >= 0 else ""
+    place = f"{record.topic()}[{record.partition()}] offset {record.offset():,}"
+    inputs = ", ".join(f"{topic} {each.start:,}-{each.stop - 1:,}" for topic, each in commit.inputs.items())
+    others = f"{counted(len(records.before), 'record')} before this one, {len(records.after):,} after it"
+    attempts = f", {run.attempts} attempts" if run.attempts > 1 else ""
+    facts = [
+        ("record", f"{place}{when}, key {readable(record.key())}"),
+        ("commit", f"entry {entry.seq:,} of {iso_time(entry.wall_ms)}, by worker {entry.owner}"),
+        ("inputs", f"{inputs}: {others}"),
+        ("state", f"{origin_of(run.past)}; {reach_of(run.past.oldest)}"),
+        ("outcome", _OUTCOMES[run.outcome] + attempts),
+    ]
+    for name, text in facts:
+        typer.echo(f"{name:<9}{text}")
+    if run.accesses:
+        typer.echo()
+        print_table(_ACCESS_COLUMNS, (_access_cells(run, n, access) for n, access in enumerate(run.accesses)))
+    if run.outputs:
+        typer.echo()
+        print_table(_OUTPUT_COLUMNS, map(_output_cells, run.outputs))
+    _print_error(run)
+
+
+def _print_error(run: DebugRun) -> None:
+    if run.error:
+        typer.echo(f"\n{'error':<11}{run.error}")
+    if run.letter is not None:
+        found = run.letter
+        same = "the same error" if found.letter.error == run.error else found.letter.error
+        typer.echo(f"{'committed':<11}dead letter {found.partition}:{found.offset}: {same}")
+    elif run.outcome == "dead_letter":
+        typer.echo(f"{'committed':<11}no dead letter of this record was found")
+    if run.traceback:
+        typer.echo(f"\n{run.traceback}")
+
+
+_ACCESS_COLUMNS = (
+    Column("handler"),
+    Column("access"),
+    Column("table"),
+    Column("key"),
+    Column("value", shortens=True),
+    Column("committed", shortens=True),
+)
+_OUTPUT_COLUMNS = (
+    Column("output"),
+    Column("key"),
+    Column("value", shortens=True),
+    Column("committed", shortens=True),
+)
+
+
+def _access_cells(run: DebugRun, number: int, access: Access) -> list[Cell]:
+    attempt = f" (attempt {access.attempt})" if run.attempts > 1 else ""
+    return [
+        f"{access.handler}{attempt}",
+        access.kind.value,
+        access.table,
+        access.key if isinstance(access.key, str) else json_text(access.key),
+        json_text(access.value) if access.exists else None,
+        _committed_text(run, number, access),
+    ]
+
+
+def _committed_text(run: DebugRun, number: int, access: Access) -> str:
+    if access.kind is AccessKind.READ:
+        return ""
+    found = run.writes.get(number)
+    if found is None:
+        undone = run.outcome != "handled" or access.attempt < run.attempts
+        return "undone" if undone else "written again below"
+    if found.same:
+        return "the same"
+    if not found.in_commit:
+        return "not written"
+    later = len(run.prepared.records.after)
+    why = f" (perhaps by one of {counted(later, 'later record')})" if later else ""
+    if found.committed is None:
+        return f"deleted{why}"
+    return f"{json_text(_committed_value(run, access, found))}{why}"
+
+
+def _committed_value(run: DebugRun, access: Access, found: RowComparison) -> Any:
+    """The value that the commit wrote; None for a delete."""
+    table: DeclaredTable[Any, Any] = run.prepared.plan.group.tables[access.table]
+    return table.value.decode(found.committed) if found.committed is not None else None
+
+
+def _output_cells(made: RunOutput) -> list[Cell]:
+    output, found = made.output, made.committed
+    if found is None:
+        shown = "not found"
+    else:
+        place = f"{output.topic}[{found.partition}] offset {found.offset:,}"
+        shown = f"{place}: the same" if found.equal else f"{place}: {readable(found.value)}"
+    return [output.topic, readable(output.key), readable(output.value), shown]
+
+
+def run_document(run: DebugRun) -> dict[str, Any]:
+    """The result as a JSON document."""
+    records, entry = run.prepared.records, run.prepared.commit.entry
+    record, letter = records.record, run.letter
+    start = run.past.start
+    return {
+        "app": run.prepared.task.app,
+        "group": run.prepared.task.group,
+        "task": run.prepared.task.partition,
+        "record": {
+            "topic": record.topic(),
+            "partition": record.partition(),
+            "offset": record.offset(),
+            "timestamp_ms": record.timestamp()[1],
+            **text_field("key", record.key()),
+            **json_field("value", record.value()),
+        },
+        "commit": {
+            "seq": entry.entry.seq,
+            "offset": entry.offset,
+            "timestamp_ms": entry.entry.wall_ms,
+            "worker": entry.entry.owner,
+            "inputs": {
+                t: {"first": r.start, "last": r.stop - 1} for t, r in run.prepared.commit.inputs.items()
+            },
+            "records_before": len(records.before),
+            "records_after": len(records.after),
+            "order_known": records.exact,
+        },
+        "state": {
+            "seq": run.past.applied.seq,
+            "checkpoint": start.ref.seq if start is not None else None,
+            "replayed_entries": run.past.replayed,
+            "oldest_seq": run.past.oldest.entry.seq,
+        },
+        "outcome": run.outcome,
+        "attempts": run.attempts,
+        "error": run.error or None,
+        "traceback": run.traceback or None,
+        "accesses": [_access_document(run, number, access) for number, access in enumerate(run.accesses)],
+        "outputs": [_output_document(made) for made in run.outputs],
+        "dead_letter": None
+        if letter is None
+        else {
+            "id": f"{letter.partition}:{letter.offset}",
+            "error": letter.letter.error,
+            "same_error": letter.letter.error == run.error,
+        },
+    }
+
+
+def _access_document(run: DebugRun, number: int, access: Access) -> dict[str, Any]:
+    document = {
+        "handler": access.handler,
+        "attempt": access.attempt,
+        "access": access.kind.value,
+        "table": access.table,
+        "key": access.key,
+        "value": access.value,
+        "exists": access.exists,
+    }
+    found = run.writes.get(number)
+    if found is not None:
+        document["committed"] = "same" if found.same else "differs" if found.in_commit else "not_written"
+        if found.in_commit and not found.same:
+            document["committed_value"] = _committed_value(run, access, found)
+    return document
+
+
+def _output_document(made: RunOutput) -> dict[str, Any]:
+    output, found = made.output, made.committed
+    return {
+        "topic": output.topic,
+        **text_field("key", output.key),
+        **json_field("value", output.value),
+        "timestamp_ms": output.timestamp_ms,
+        "committed": None
+        if found is None
+        else {"partition": found.partition, "offset": found.offset, "same": found.equal},
+    }

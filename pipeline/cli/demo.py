@@ -11,8 +11,8 @@ from rich.console import Console
 from pipeline.broker import LocalKafka
 from pipeline.cli.broker import step_progress
 from pipeline.cli.options import print_message
+from pipeline.demo.processes import Ended, ended_by_signals
 from pipeline.demo.run import Demo, run_demo
-from pipeline.demo.signals import Ended, ended_by_signals
 
 __all__ = ["demo"]
 

@@ -28,7 +28,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.rendering import Column, print_table
 from pipeline.config import MAX_PORT, Settings, load_settings
-from pipeline.drills.catalog import DRILLS, find_drill
+from pipeline.drills.catalog import DRILLS, find_drill, read_suite
 from pipeline.drills.conditions import MEASURES, parse_conditions
 from pipeline.drills.containers import ENGINES, Engine
 from pipeline.drills.drill import Drill, Options, Plan
@@ -41,7 +41,6 @@ from pipeline.drills.reports import Reports
 from pipeline.drills.runner import Runner
 from pipeline.drills.shadow_spec import ShadowSpec
 from pipeline.drills.shadow_worker import run_shadow
-from pipeline.drills.suite import read_suite
 from pipeline.errors import ConfigError, InputError, PipelineError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader

@@ -13,8 +13,7 @@ from pipeline.cli.options import counted, print_message
 from pipeline.ops.loading.file_sequence import FileSequence
 from pipeline.ops.loading.files import InputFile
 from pipeline.ops.loading.formats.readers import FORMATS
-from pipeline.ops.loading.limits import RateLimit
-from pipeline.ops.loading.loader import Loader
+from pipeline.ops.loading.loader import Loader, RateLimit
 from pipeline.ops.loading.positions import LoadPosition
 
 __all__ = ["LoadReport"]

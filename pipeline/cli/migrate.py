@@ -24,8 +24,7 @@ from pipeline.cli.options import (
 from pipeline.cli.rendering import Cell, Column, print_table
 from pipeline.config import Settings, load_settings
 from pipeline.core.names import RECORD_READER, TaskId
-from pipeline.core.problem import Problem
-from pipeline.core.suggestions import no_topic
+from pipeline.core.suggestions import Problem, no_topic
 from pipeline.errors import InputError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader

@@ -33,8 +33,16 @@ from pipeline.ops.loading.files import InputFile, find_files, one_format
 from pipeline.ops.loading.formats.compression import STANDARD_INPUT
 from pipeline.ops.loading.formats.readers import FORMATS, Reading
 from pipeline.ops.loading.formats.rows import MissingKey
-from pipeline.ops.loading.limits import DEFAULT_RECORD_BYTES, RateLimit, paced_rows, record_bytes, row_limits
-from pipeline.ops.loading.loader import LoadEnvironment, Loader, find_topic
+from pipeline.ops.loading.loader import (
+    DEFAULT_RECORD_BYTES,
+    LoadEnvironment,
+    Loader,
+    RateLimit,
+    find_topic,
+    paced_rows,
+    record_bytes,
+    row_limits,
+)
 from pipeline.ops.loading.positions import Format, LoadOptions
 from pipeline.ports import SystemClock, TopicInfo
 from pipeline.processes.system import SystemRandom, ThreadExecutor

@@ -16,7 +16,7 @@ from pipeline.cli.logs import configure_logs
 from pipeline.cli.lookup import app_named, find_app
 from pipeline.cli.options import CommandWait, KafkaOption, print_message, quiet_kafka_settings
 from pipeline.config import MAX_PORT, HttpSettings, load_settings
-from pipeline.drills.served_reports import ServedReports
+from pipeline.drills.reports import ServedReports
 from pipeline.errors import InputError
 from pipeline.http.documents import PageApp
 from pipeline.http.ui import UiPort

@@ -33,7 +33,7 @@ from pipeline.processes.wiring import run_app, with_worker_id
 from pipeline.runtime.metrics.figures import WorkerCounters
 
 if TYPE_CHECKING:
-    from pipeline.drills.served_reports import ServedReports
+    from pipeline.drills.reports import ServedReports
 
 __all__ = ["ProgressLine", "run_processes", "worker"]
 
@@ -162,7 +162,7 @@ def _drill_reports(settings: Settings) -> ServedReports | None:
     """The reports for the page; None without an HTTP port."""
     if not settings.http.port:
         return None
-    from pipeline.drills.served_reports import ServedReports  # noqa: PLC0415 - loaded only if it is used
+    from pipeline.drills.reports import ServedReports  # noqa: PLC0415 - loaded only if it is used
 
     return ServedReports(settings.drills.directory)
 

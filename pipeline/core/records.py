@@ -1,4 +1,9 @@
-"""Records as they are read from and written to Kafka."""
+"""Records as they are read from and written to Kafka, and the partition of a key: `partition_of`.
+
+Co-partitioned topics and restored states require that every producer maps a key to the same partition. So
+`partition_of` must always agree with librdkafka's `murmur2_random`. Source: MurmurHash2 by Austin Appleby, 32 bits,
+with the seed that Apache Kafka uses.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,24 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["EARLIEST_MS", "Output", "Record", "iso_time", "kept_timestamp", "readable"]
+__all__ = [
+    "EARLIEST_MS",
+    "Output",
+    "Record",
+    "iso_time",
+    "kept_timestamp",
+    "murmur2",
+    "partition_of",
+    "readable",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The Kafka client treats timestamp 0 as "none" and sends the current time. This is the closest one it can send.
 EARLIEST_MS = 1
+
+_MULTIPLIER = 0x5BD1E995
+_SEED = 0x9747B28C
+_MASK = 0xFFFFFFFF
 
 
 class Record(Protocol):
@@ -56,3 +74,23 @@ def readable(data: bytes | None) -> str:
     except UnicodeDecodeError:
         return f"0x{data.hex()}"
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def murmur2(data: bytes) -> int:
+    """The 32-bit hash, unsigned."""
+    length = len(data)
+    hashed = _SEED ^ length
+    whole = length - length % 4
+    for at in range(0, whole, 4):
+        word = int.from_bytes(data[at : at + 4], "little") * _MULTIPLIER & _MASK
+        word = (word ^ word >> 24) * _MULTIPLIER & _MASK
+        hashed = hashed * _MULTIPLIER & _MASK ^ word
+    if whole < length:
+        hashed = (hashed ^ int.from_bytes(data[whole:], "little")) * _MULTIPLIER & _MASK
+    hashed = (hashed ^ hashed >> 13) * _MULTIPLIER & _MASK
+    return hashed ^ hashed >> 15
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a record with this key. A record without a key can go to any partition."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions

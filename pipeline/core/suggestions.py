@@ -1,16 +1,19 @@
-"""The answer to a mistyped name: the known name that is most like it. Every message that suggests a name uses this.
+"""What messages suggest to the operator: the name that was probably meant, and the next step for a `Problem`.
 
-Pure, and below everything that reads names from people: settings, commands, topic declarations.
+Every message that suggests a name uses this. Pure, and below everything that reads names from people: settings,
+commands, topic declarations.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from pipeline.core.names import TaskId
 from pipeline.errors import ConfigError
 
-__all__ = ["closest", "did_you_mean", "no_topic", "topic_hint"]
+__all__ = ["Problem", "closest", "did_you_mean", "no_topic", "topic_hint"]
 
 _SIMILARITY = 0.6  # difflib's ratio: below it, unrelated names are suggested
 
@@ -49,3 +52,16 @@ def topic_hint(names: Sequence[str], *, named: bool) -> str:
     first = "correct the name. If it is correct, " if named else ""
     files = ", ".join(f"topics/{name}.yaml" for name in names)
     return f"{first}declare {'it' if len(names) == 1 else 'them'} in {files} and run: pipeline topics apply"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem, and what to do about it.
+
+    `tasks`: the tasks that have it, if it is a problem of tasks. `cause`: then the text without their names.
+    """
+
+    text: str
+    hint: str
+    tasks: Sequence[TaskId] = ()
+    cause: str = ""

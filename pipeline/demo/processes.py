@@ -1,6 +1,7 @@
 """The processes of a demonstration: workers with one state directory each, loaders, and the owners of tasks.
 
-`Processes` ends only processes that it has started, by their `Popen` objects.
+`Processes` ends only processes that it has started, by their `Popen` objects. A signal ends the demonstration early,
+and closes everything that it has started (`ended_by_signals`).
 """
 
 from __future__ import annotations
@@ -10,22 +11,86 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from pipeline.config.sources import PREFIX
 from pipeline.core.recovery import Start
-from pipeline.demo.signals import signals_postponed
 from pipeline.errors import PipelineError
 
-__all__ = ["DemoError", "Processes", "Worker"]
+__all__ = ["DemoError", "Ended", "Processes", "Worker", "ended_by_signals", "signals_postponed"]
 
 _PIPELINE = [sys.executable, "-m", "pipeline"]
 _COMMAND_S = 60
 _SHOWN_LINES = 15
+
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+class Ended(BaseException):
+    """A signal has arrived. `exit_code`: what a shell reports for a process that this signal ended."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Raise `Ended` inside the block at the first SIGHUP, SIGINT or SIGTERM, so that `finally` clauses run.
+
+    Later signals are ignored until the block has ended: they would interrupt the cleanup, and a held Ctrl-C sends
+    many. Only for the main thread.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise Ended(number)
+
+    with _handled_by(end):
+        yield
+
+
+@contextmanager
+def signals_postponed() -> Iterator[None]:
+    """Handle signals that arrive inside the block when it has ended. For blocks of some seconds at most.
+
+    Python runs handlers on the main thread, so they cannot interrupt a block on another one. There, this does nothing.
+
+    A handler that raises while `Popen` waits for its child would leave a process that no one can end; one that raises
+    during the cleanup would end the cleanup. A signal mask would not do: a child would inherit it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        arrived.append(number)
+
+    try:
+        with _handled_by(note):
+            yield
+    finally:
+        for number in arrived:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {each: signal.signal(each, handler) for each in _SIGNALS}
+    try:
+        yield
+    finally:
+        for each, earlier in before.items():
+            signal.signal(each, earlier)
 
 
 class DemoError(PipelineError):

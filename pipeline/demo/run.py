@@ -26,12 +26,10 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.broker import LocalKafka
-from pipeline.demo.comparison import Comparison, Found, compare, show
-from pipeline.demo.payments import Expected, fold, write_payments
-from pipeline.demo.processes import DemoError, Processes
+from pipeline.demo.comparison import Comparison, Expected, Found, compare, fold, show, write_payments
+from pipeline.demo.processes import DemoError, Processes, signals_postponed
 from pipeline.demo.progress import Progress
 from pipeline.demo.reading import OutputTopic, opened, table_rows
-from pipeline.demo.signals import signals_postponed
 from pipeline.ports import Deadline, SystemClock
 
 __all__ = ["Demo", "run_demo"]

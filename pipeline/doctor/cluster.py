@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pipeline.api.app import DeclaredApp
 from pipeline.api.group import DeclaredGroup
 from pipeline.core.names import TopicPartition, workers_topic
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.doctor.findings import Finding, ok, problem, unknown, warning
 from pipeline.ports import Clock, Cluster, JournalReader, Sources, TopicInfo
 from pipeline.ports.cluster import Probe

@@ -1,4 +1,4 @@
-"""Runs all checks, in an order in which one explains the next: `diagnose`."""
+"""Runs all checks, in an order in which one explains the next: `diagnose`. `check_databases` is the check of sinks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.config import Settings
 from pipeline.core.permissions import Role, grants_of
 from pipeline.databases import RealDatabases
 from pipeline.doctor.cluster import check_broker, check_clock, check_partitioner, check_topics
-from pipeline.doctor.databases import check_databases
-from pipeline.doctor.findings import Finding, Level, ok, run_check, unknown, warning
+from pipeline.doctor.findings import Finding, Level, ok, problem, run_check, unknown, warning
 from pipeline.doctor.machine import check_disk, check_settings, check_store
 from pipeline.doctor.permissions import check_permissions
+from pipeline.errors import PipelineError
 from pipeline.kafka.clients import ProducerLimits
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.probe import KafkaProbe
@@ -25,9 +25,11 @@ from pipeline.kafka.source import KafkaSources
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
 from pipeline.ops.acls import Corrections, guessed_topics, use_of
 from pipeline.ports import SystemClock
-from pipeline.processes.descriptors import demand_of, require_descriptors
+from pipeline.ports.databases import Databases
+from pipeline.processes.system import demand_of, require_descriptors
+from pipeline.runtime.sinks.rows import RowMaker
 
-__all__ = ["diagnose"]
+__all__ = ["check_databases", "diagnose"]
 
 _OF_BROKER = ("topics", "permissions", "partitioner", "clock", "open files")
 
@@ -111,3 +113,17 @@ def _store(app: DeclaredApp | None, settings: Settings, probe: KafkaProbe | None
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def check_databases(app: DeclaredApp, databases: Databases) -> Iterator[Finding]:
+    """Connect to each database, and compare the table of each sink with its declaration. Changes nothing."""
+    for group in app.groups:
+        for bound in group.sinks:
+            try:
+                with closing(databases.open(bound.sink, app.name)) as session:
+                    RowMaker(bound.sink, session)
+            except PipelineError as error:
+                hint = error.hint or "check the address, the user and the table of the sink"
+                yield problem("database", f"group {group.name}: {error.message}", hint)
+            else:
+                yield ok("database", f"group {group.name}: {bound.sink} can be used")

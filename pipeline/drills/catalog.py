@@ -1,24 +1,35 @@
-"""All drills by name."""
+"""All drills by name. A suite is a TOML file with the drills to run, in order:
+
+reason = "before the release"
+
+[[drill]]
+name = "kill-worker"
+worker = "orders-2"          # optional, as the options of `pipeline drill run`
+abort_if = "lag > 100000"
+max_tasks = 8
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
 
 from pipeline.api.app import DeclaredApp
 from pipeline.core.suggestions import did_you_mean
-from pipeline.drills.broker_drills import BrokerDown, BrokerRestart
-from pipeline.drills.disk_drills import FillDisk
-from pipeline.drills.drill import Drill
+from pipeline.drills.conditions import parse_conditions
+from pipeline.drills.drill import Drill, Options
 from pipeline.drills.fleet_drills import RollingRestart, ScaleIn, ScaleOut
-from pipeline.drills.network_drills import CutNetwork, SlowNetwork
+from pipeline.drills.kafka_drills import BrokerDown, BrokerRestart, CutNetwork, SlowNetwork
 from pipeline.drills.record_drills import PoisonRecord
 from pipeline.drills.shadow_replay import ShadowReplay
 from pipeline.drills.state_drills import ReplayFromCheckpoint
 from pipeline.drills.store_drills import DamageCheckpoint, StoreDown
-from pipeline.drills.worker_drills import FreezeWorker, KillWorker, LoseDisk
+from pipeline.drills.worker_drills import FillDisk, FreezeWorker, KillWorker, LoseDisk
 from pipeline.errors import InputError
 
-__all__ = ["DRILLS", "find_drill"]
+__all__ = ["DRILLS", "Suite", "SuiteDrill", "find_drill", "read_suite"]
 
 DRILLS: Mapping[str, type[Drill]] = {
     drill.name: drill
@@ -54,3 +65,51 @@ def find_drill(name: str, declared: DeclaredApp | None = None) -> Drill:
     if kind is PoisonRecord:
         return PoisonRecord(declared)
     return ShadowReplay(declared) if kind is ShadowReplay else kind()
+
+
+class SuiteDrill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One drill of a suite."""
+
+    name: str
+    worker: str = ""
+    task: int | None = None
+    seconds: float | None = None
+    max_tasks: int | None = None
+    abort_if: str = ""
+    reason: str = ""
+    since: str = msgspec.field(default="", name="from")
+
+    def options(self, suite_reason: str, target: str) -> Options:
+        """The options of the run. Raises InputError for an abort condition that cannot be understood."""
+        return Options(
+            worker=self.worker,
+            task=self.task,
+            seconds=self.seconds,
+            max_tasks=self.max_tasks,
+            target=target,
+            reason=self.reason or suite_reason,
+            abort_if=parse_conditions(self.abort_if) if self.abort_if else (),
+            since=self.since,
+        )
+
+
+class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Drills in the order of their runs."""
+
+    drill: tuple[SuiteDrill, ...]
+    reason: str = ""
+
+
+def read_suite(path: Path) -> Suite:
+    """Read a suite. Raises InputError."""
+    try:
+        suite = msgspec.toml.decode(path.read_bytes(), type=Suite)
+    except OSError as error:
+        raise InputError(f"the suite {path} cannot be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f"{path} is not a suite of drills: {error}", hint='write a [[drill]] with name = "kill-worker"'
+        ) from error
+    if not suite.drill:
+        raise InputError(f"{path} has no [[drill]]", hint='write a [[drill]] with name = "kill-worker"')
+    return suite

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from pipeline.api.app import DeclaredApp
 from pipeline.config import Settings
 from pipeline.core.journal_format import EntryKind
 from pipeline.core.names import TaskId
@@ -23,6 +25,8 @@ from pipeline.drills.report import Effect, Evidence, Finding
 from pipeline.drills.workers import LocalWorker
 from pipeline.errors import PipelineError
 from pipeline.ports import CheckpointStore, Clock, Cluster, Deadline, JournalReader
+from pipeline.processes.wiring import build_environment
+from pipeline.runtime.environment import Environment
 from pipeline.runtime.status import TaskStatus
 
 __all__ = [
@@ -35,6 +39,7 @@ __all__ = [
     "Scene",
     "UnrecoveredError",
     "WorkerTarget",
+    "environment_of",
 ]
 
 WorkerTarget = LocalWorker | ContainerWorker
@@ -370,3 +375,16 @@ class Drill(ABC):
     @abstractmethod
     def perform(self, run: Run, plan: Plan) -> None:
         """Make the change, and wait for the recovery. The runner then undoes what is left of the change."""
+
+
+@contextmanager
+def environment_of(scene: Scene) -> Iterator[Environment]:
+    """Open the clients of the app's Kafka and checkpoint store, and close them afterwards."""
+    environment = build_environment(DeclaredApp(scene.app), scene.settings)
+    try:
+        yield environment
+    finally:
+        environment.executor.close()
+        if environment.checkpoints is not None:
+            environment.checkpoints.transfers.close()
+        environment.cluster.close()

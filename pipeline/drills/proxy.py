@@ -17,20 +17,57 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.broker.wire import Address, Request, read_frame, readdressed, send_frame
 from pipeline.drills.network_faults import NetworkFault, ProxyNote, ProxyPlace
-from pipeline.drills.sockets import connections_of
 from pipeline.drills.workers import Process
 from pipeline.errors import ConfigError
 
-__all__ = ["NetworkProxy", "serve"]
+__all__ = ["Connection", "NetworkProxy", "connections_of", "serve"]
 
 _HOST = "127.0.0.1"
 _CONNECT_S = 5.0
 _LOOK_S = 0.1
+
+_ESTABLISHED = "01"
+
+
+class Connection(NamedTuple):
+    """An established connection: the port of the process, and the port that it is connected to."""
+
+    local_port: int
+    remote_port: int
+
+
+def connections_of(pid: int) -> list[Connection]:
+    """The established TCP connections of a process; none if it has ended or belongs to another user."""
+    inodes = set(_inodes(pid))
+    found = []
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in Path(f"/proc/{pid}/net/{name}").read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _ESTABLISHED and fields[9] in inodes:
+                    found.append(Connection(_port(fields[1]), _port(fields[2])))
+    return found
+
+
+def _inodes(pid: int) -> Iterator[str]:
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                target = str(descriptor.readlink())
+                if target.startswith("socket:["):
+                    yield target[8:-1]
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
 
 
 @dataclass(slots=True)

@@ -8,8 +8,7 @@ from contextlib import closing
 from pipeline.api.app import DeclaredApp
 from pipeline.config import ProducerSettings
 from pipeline.core.names import GroupId, TaskId, TopicPartition
-from pipeline.drills.clients import environment_of
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
+from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError, environment_of
 from pipeline.kafka.event_client import KafkaEventClients
 from pipeline.ops.dead_letters.letters import Choice, dead_letter_topic, places_of, read_letters
 from pipeline.ports import Record

@@ -5,16 +5,22 @@
 3 write the intent
 4 perform the drill; observe until an abort condition is true, or the app has recovered
 5 undo what is left of the change, the last step first; wait until all tasks are live
-6 judge the journals, write the report, and delete the intent if everything was restored
+6 judge the journals and the states of local workers, write the report, and delete the intent if everything was restored
+
+A worker applies a commit after Kafka has confirmed it. So a state that contains an entry which the journal does not
+have proves a loss (`check_applied_states`). The judge alone cannot see that the last entry is missing, because no later
+one continues it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from typing import NamedTuple
 
 from pipeline.config import Settings
-from pipeline.drills.applied_states import check_applied_states
+from pipeline.core.names import TaskId
+from pipeline.core.position import AppliedPosition, decode_position
 from pipeline.drills.assembling import Outcome, assemble_report
 from pipeline.drills.conditions import Condition
 from pipeline.drills.containers import Engine, find_containers
@@ -33,13 +39,18 @@ from pipeline.drills.intent import IntentFile, undo
 from pipeline.drills.observation import Observer, Sample
 from pipeline.drills.report import Report, Restored, Verdict
 from pipeline.drills.timeline import LogMarks
-from pipeline.drills.workers import find_workers
+from pipeline.drills.workers import LocalWorker, find_workers
 from pipeline.errors import PipelineError
 from pipeline.ports import CheckpointStore, Clock, Cluster, Deadline, JournalReader
+from pipeline.rocksdb.rocks import RocksStores
 
-__all__ = ["Runner", "check_allowed"]
+__all__ = ["Runner", "check_allowed", "check_applied_states"]
 
 _POLL_S = 0.2
+
+_VISIBLE_S = 10.0  # until readers see what a worker has applied
+_APPLY_POLL_S = 0.2
+_CACHE_BYTES = 8 << 20
 
 
 def check_allowed(app: str, settings: Settings) -> None:
@@ -234,3 +245,41 @@ class Runner:
             with suppress(KeyboardInterrupt):
                 deadline.pause()
         return False
+
+
+class _Applied(NamedTuple):
+    worker: str
+    task: TaskId
+    position: AppliedPosition
+
+
+def check_applied_states(observer: Observer, workers: Sequence[WorkerTarget], clock: Clock) -> None:
+    """Let the judge report each entry that a worker of this host has applied and that its journal does not have."""
+    pending = list(_applied(observer, workers))
+    deadline = Deadline(clock, _VISIBLE_S, _APPLY_POLL_S)
+    while pending:
+        observer.look()
+        pending = [each for each in pending if not observer.judge.has(each.task, each.position.chain)]
+        if not deadline.pause():
+            break
+    for each in pending:
+        # Otherwise the journal was not read up to there, for example because Kafka is unreachable.
+        if observer.judge.next_offset(each.task) > each.position.offset:
+            observer.judge.miss(each.task, each.position, each.worker)
+
+
+def _applied(observer: Observer, workers: Sequence[WorkerTarget]) -> Iterator[_Applied]:
+    """The applied positions of the tasks that these workers own. A state that cannot be read is left out."""
+    sample = observer.samples[-1]
+    for worker in workers:
+        if not isinstance(worker, LocalWorker):
+            continue
+        stores = RocksStores(worker.place.parent, _CACHE_BYTES)
+        for task in observer.tasks:
+            status = sample.of(task)
+            if status is None or status.worker != worker.worker:
+                continue
+            with suppress(PipelineError), closing(stores.open_read_only(task)) as view:
+                data = view.position()
+                if data is not None:
+                    yield _Applied(worker.worker, task, decode_position(data, str(task)))

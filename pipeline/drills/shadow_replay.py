@@ -24,8 +24,7 @@ from pipeline.api.group import DeclaredGroup
 from pipeline.core.names import TaskId, TopicPartition, shadow_app, shadow_output
 from pipeline.core.records import iso_time
 from pipeline.directories import make_private
-from pipeline.drills.clients import environment_of
-from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError
+from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene, UnrecoveredError, environment_of
 from pipeline.drills.intent import DeleteShadow, RemovePath
 from pipeline.drills.shadow_comparison import OutputEnds, compare_rows, compare_topics
 from pipeline.drills.shadow_spec import ENDS, STARTS, ShadowSpec, ShadowTask

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.core.names import TopicPartition
-from pipeline.core.permissions import Operation
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.core.permissions import Operation  # slow to load, and only `pipeline doctor` needs it
 
 __all__ = ["BrokerFacts", "Cluster", "Members", "PartitionHealth", "Probe", "TopicInfo", "TopicSpec"]
 

@@ -35,9 +35,14 @@ from pipeline.kafka.reachable import StartupWait
 from pipeline.kafka.source import KafkaSources
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
 from pipeline.ports import Logger, Steps, SystemClock, error_fields
-from pipeline.processes.descriptors import demand_of, require_descriptors
 from pipeline.processes.signals import Watch, heard_signals
-from pipeline.processes.system import SystemRandom, ThreadExecutor, process_began_s
+from pipeline.processes.system import (
+    SystemRandom,
+    ThreadExecutor,
+    demand_of,
+    process_began_s,
+    require_descriptors,
+)
 from pipeline.rocksdb.crash_files import CrashFiles
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.runtime.dead_letter_topics import dead_letter_topics

@@ -24,9 +24,9 @@ from pipeline.runtime.environment import Environment
 from pipeline.runtime.live_task import LiveTask, RestoredTask, RestoreRequest, TaskPosition
 from pipeline.runtime.plan import GroupPlan, largest_letter, sender_of
 from pipeline.runtime.restore.genesis import ensure_genesis
+from pipeline.runtime.restore.progress import RestoreProgress
 from pipeline.runtime.restore.restore import PROCESS, RestoredState, restore
 from pipeline.runtime.restore.retirement import refuse_retired
-from pipeline.runtime.restore_progress import RestoreProgress
 from pipeline.runtime.task.refused_outputs import RefusalSearch
 from pipeline.runtime.task.task import Task
 

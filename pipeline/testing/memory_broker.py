@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.core.names import TopicPartition
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.errors import ConfigError, FencedError, InvariantError
 from pipeline.ports import Clock, Output, TopicInfo, TopicSpec
 from pipeline.testing.faults import Faults
@@ -25,10 +25,10 @@ from pipeline.testing.memory_log import (
     MissingTopicError,
     PartitionLog,
     RefusedRecordError,
+    StaleLeader,
     TransactionState,
     refusal,
 )
-from pipeline.testing.memory_views import StaleLeader
 
 __all__ = ["MemoryBroker", "MemoryGroups", "Session"]
 

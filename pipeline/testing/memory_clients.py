@@ -21,8 +21,7 @@ from pipeline.errors import (
 )
 from pipeline.ports import JournalBounds, Output, PartitionFailure, Polled, TopicInfo, TopicSpec
 from pipeline.testing.memory_broker import MemoryBroker
-from pipeline.testing.memory_log import MemoryRecord, MissingTopicError, RefusedRecordError
-from pipeline.testing.memory_views import StaleLeader
+from pipeline.testing.memory_log import MemoryRecord, MissingTopicError, RefusedRecordError, StaleLeader
 
 __all__ = [
     "MemoryCluster",

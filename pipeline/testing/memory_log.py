@@ -1,16 +1,22 @@
-"""The data of an in-memory Kafka cluster: the logs of partitions, and the transactions that wrote their records."""
+"""The data of an in-memory Kafka cluster: the logs of partitions, and the transactions that wrote their records.
+
+`StaleLeader` shows a cluster as it was at an earlier time. A broker that has lost its controllers still answers
+Metadata, ListOffsets and Fetch as if it were the leader. Its answers are correct but outdated: its high watermark does
+not advance, because no follower fetches from it. All records below the high watermark are in the log of the new leader,
+too. It does not confirm writes. (Kafka's replication protocol; KIP-101.)
+"""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from pipeline.core.names import TopicPartition
 from pipeline.errors import InvariantError
-from pipeline.ports import Output
+from pipeline.ports import Output, TopicInfo
 
 __all__ = [
     "MemoryRecord",
@@ -19,12 +25,15 @@ __all__ = [
     "MissingTopicError",
     "PartitionLog",
     "RefusedRecordError",
+    "StaleLeader",
     "TransactionState",
     "refusal",
 ]
 
 _CREATE_TIME = 1
 _BATCH_OVERHEAD = 70  # what the broker counts in addition to key, value and headers of a record
+
+Bounds = tuple[int, int, int]
 
 
 class MissingTopicError(Exception):
@@ -206,3 +215,36 @@ def _stored_size(output: Output) -> int:
     """The size of a record that the broker compares with `max.message.bytes`."""
     size = len(output.key or b"") + len(output.value or b"") + _BATCH_OVERHEAD
     return size + sum(len(name) + len(value or b"") for name, value in output.headers)
+
+
+class StaleLeader:
+    """The cluster as it was when this object was created. `answers` decides for each new client whether it is used."""
+
+    def __init__(
+        self,
+        topics: Mapping[str, TopicInfo],
+        bounds: Mapping[TopicPartition, Bounds],
+        answers: Callable[[], bool],
+    ) -> None:
+        self._topics = dict(topics)
+        self._bounds = dict(bounds)
+        self.answers = answers
+        self.over = False  # whether its controllers are reachable again, so that its answers are current
+
+    def chosen(self) -> bool:
+        """Whether the client that is being opened asks this broker."""
+        return not self.over and self.answers()
+
+    def describe(self, topic: str, now: TopicInfo | None) -> TopicInfo | None:
+        """The topic as this broker knows it. `now`: its current description."""
+        return now if self.over else self._topics.get(topic)
+
+    def bounds(self, partition: TopicPartition, now: Bounds) -> Bounds | None:
+        """Start, stable end and end as this broker knows them; None if it does not know the partition."""
+        if self.over:
+            return now
+        then = self._bounds.get(partition)
+        if then is None:
+            return None
+        start, stable_end, end = then
+        return max(start, now[0]), min(stable_end, now[1]), min(end, now[2])

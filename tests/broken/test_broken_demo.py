@@ -7,7 +7,6 @@ import pytest
 import pipeline.demo.comparison
 import pipeline.demo.processes
 import pipeline.demo.run
-import pipeline.demo.signals
 from tests.support.breaking import Broken, Copy, name_of
 
 _COMPARISON = "tests/demo/test_results.py"
@@ -59,7 +58,7 @@ ROWS = [
     ),
     Broken(
         "a postponed signal is forgotten",
-        pipeline.demo.signals.signals_postponed,
+        pipeline.demo.processes.signals_postponed,
         "signal.raise_signal(number)",
         "pass",
         f"{_PROCESSES} after_the_block",

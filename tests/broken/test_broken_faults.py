@@ -13,7 +13,7 @@ import pipeline.core.recovery
 import pipeline.kafka.admin
 import pipeline.kafka.reachable
 import pipeline.ops.apps
-import pipeline.processes.descriptors
+import pipeline.processes.system
 import pipeline.runtime.commit.admin_entry
 import pipeline.runtime.commit.commit_protocol
 import pipeline.runtime.commit.journal_reader
@@ -52,21 +52,21 @@ ROWS = [
     ),
     Broken(
         "the soft limit on open files is left as it is",
-        pipeline.processes.descriptors.raise_limit,
+        pipeline.processes.system.raise_limit,
         "    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))\n",
         "",
         f"{DESCRIPTORS} soft_limit_is_raised",
     ),
     Broken(
         "a worker starts that may not open the files of its tasks",
-        pipeline.processes.descriptors.require_descriptors,
+        pipeline.processes.system.require_descriptors,
         "    if needed <= limit:\n",
         "    if True:\n",
         f"{DESCRIPTORS} too_low",
     ),
     Broken(
         "connections to brokers are left out of the count of files",
-        pipeline.processes.descriptors,
+        pipeline.processes.system,
         "_PER_BROKER = 3\n",
         "_PER_BROKER = 0\n",
         f"{DESCRIPTORS} covers_what_was_measured",

@@ -7,7 +7,6 @@ import pytest
 import pipeline.http.application
 import pipeline.http.background
 import pipeline.http.exporter
-import pipeline.http.health
 import pipeline.http.port
 import pipeline.http.server
 import pipeline.rocksdb.store
@@ -42,14 +41,14 @@ ROWS = [
     ),
     Broken(
         "a loop that stands still is live",
-        pipeline.http.health.Liveness.look,
+        pipeline.http.port.Liveness.look,
         "if mark is None or stuck_s <= self._limit_s:",
         "if True:",
         "tests/http/test_port.py stands_still",
     ),
     Broken(
         "a worker that starts must make progress",
-        pipeline.http.health.Liveness.look,
+        pipeline.http.port.Liveness.look,
         "if mark is None or stuck_s <= self._limit_s:",
         "if stuck_s <= self._limit_s and mark is not None:",
         "tests/http/test_port.py live_before_it_is_ready",

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.broker import checks
-from pipeline.broker.errors import BrokerError
 from pipeline.broker.ports import HOST, choose_ports, is_free, listener_of
 from pipeline.broker.processes import kill, mark, spawn
+from pipeline.broker.reporting import BrokerError
 from pipeline.broker.state import BrokerState, NodeState
 
 _LISTEN = """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.broker.directories import cache_dir, default_data_dir, explain_os_errors, write_atomically
-from pipeline.broker.errors import BrokerError
+from pipeline.broker.reporting import BrokerError
 
 
 @pytest.mark.parametrize(

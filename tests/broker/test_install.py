@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker.errors import BrokerError
 from pipeline.broker.install import Jar, Lock, ensure_installed, install_dir, shipped_lock
+from pipeline.broker.reporting import BrokerError
 
 CONTENTS = {"org.example:one:1": b"first jar", "org.example:two:2": b"the second jar"}
 

@@ -12,8 +12,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from pipeline.broker import BrokerError, LocalKafka
-from pipeline.broker.probe import view_of
 from pipeline.broker.state import read_state, write_state
+from pipeline.broker.wire import view_of
 
 pytestmark = pytest.mark.kafka
 

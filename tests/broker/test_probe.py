@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from pipeline.broker.ports import HOST, choose_ports
-from pipeline.broker.probe import View, view_of
+from pipeline.broker.wire import View, view_of
 
 _CORRELATION = 77
 

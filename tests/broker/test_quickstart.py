@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.broker import quickstart
-from pipeline.broker.errors import BrokerError
 from pipeline.broker.node import JavaRuntime
-from pipeline.broker.progress import silent
+from pipeline.broker.reporting import BrokerError, silent
 
 RUNTIME = JavaRuntime(Path("java"), ())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.broker.sessions import are_over
+from pipeline.broker.launch import are_over
 
 _PREFIX = "2026-01-01 INFO ClusterControlManager - [QuorumController id=1] "
 REGISTERED = (

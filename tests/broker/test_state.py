@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.broker.errors import BrokerError
+from pipeline.broker.reporting import BrokerError
 from pipeline.broker.state import (
     BrokerState,
     NodeState,

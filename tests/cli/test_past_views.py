@@ -11,7 +11,7 @@ from examples.flights.app import totals
 from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import declared_table
 from pipeline.app import declared_app
-from pipeline.cli.debug_view import print_run, run_document
+from pipeline.cli.debug import print_run, run_document
 from pipeline.cli.past import PastPlace
 from pipeline.cli.table_past import past_rows, print_history
 from pipeline.cli.table_rows import readable_value

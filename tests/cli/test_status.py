@@ -14,7 +14,7 @@ from pipeline.cli.status import print_safety
 from pipeline.cli.status_screen import Space, screen
 from pipeline.core.dead_letter_count import OpenLetters
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.problem import Problem
+from pipeline.core.suggestions import Problem
 from pipeline.runtime.status import AppStatus, TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.app_status import GroupLetters
 from pipeline.runtime.status.problems import letter_problems, problems_of

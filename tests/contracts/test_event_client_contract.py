@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.names import TopicPartition
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.errors import ConfigError, DeliveryError
 from pipeline.ports import EventClient
 from tests.contracts.conftest import World, drain, wait_until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.core.partitioner import murmur2, partition_of
+from pipeline.core.records import murmur2, partition_of
 
 
 @pytest.mark.parametrize(

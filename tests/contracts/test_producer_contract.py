@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import KafkaSettings
 from pipeline.core.names import TopicPartition
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.errors import AbortableError, FencedError, UnreachableError
 from pipeline.kafka.producer import KafkaProducers
 from pipeline.ports import Output, TransactionalClient, kept_timestamp

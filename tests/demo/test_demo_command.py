@@ -20,8 +20,8 @@ from pipeline.broker import BrokerError, LocalKafka
 from pipeline.cli import demo as command
 from pipeline.cli.main import assemble
 from pipeline.demo import progress
+from pipeline.demo.processes import Ended, ended_by_signals
 from pipeline.demo.run import Demo, run_demo
-from pipeline.demo.signals import Ended, ended_by_signals
 from tests.support.walkthrough import environment_of_a_reader
 
 _RUN_S = 170  # of the command, which needs about 30 s on a free machine

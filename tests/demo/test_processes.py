@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.demo import processes as module
-from pipeline.demo.processes import Processes
-from pipeline.demo.signals import Ended, ended_by_signals, signals_postponed
+from pipeline.demo.processes import Ended, Processes, ended_by_signals, signals_postponed
 
 STARTS: list[Callable[[Processes, Path], object]] = [
     lambda processes, file: processes.loader("payments", file),

@@ -10,8 +10,7 @@ import msgspec
 import pytest
 
 from pipeline.demo.app import Payment, accounts, app, payments, results
-from pipeline.demo.comparison import Found, compare
-from pipeline.demo.payments import Expected, fold, write_payments
+from pipeline.demo.comparison import Expected, Found, compare, fold, write_payments
 from pipeline.testing import TestDriver
 
 _RESULTS: dict[str, list[object]] = {"ann": [{"number": 0}, {"number": 2}], "bob": [{"number": 1}]}

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import os, signal, sys, time
-from pipeline.demo.signals import Ended, ended_by_signals
+from pipeline.demo.processes import Ended, ended_by_signals
 
 try:
     with ended_by_signals():

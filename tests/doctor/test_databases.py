@@ -10,8 +10,8 @@ from pipeline import App, Sqlite
 from pipeline.api.app import DeclaredApp
 from pipeline.app import declared_app
 from pipeline.databases import RealDatabases
-from pipeline.doctor.databases import check_databases
 from pipeline.doctor.findings import Level
+from pipeline.doctor.run import check_databases
 
 
 def sinking(path: Path) -> DeclaredApp:

@@ -10,7 +10,7 @@ import pytest
 from pipeline.core.journal_format import Identity
 from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition, encode_position
-from pipeline.drills.applied_states import check_applied_states
+from pipeline.drills.runner import check_applied_states
 from pipeline.drills.workers import LocalWorker, Process
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.runtime.commit.journal_reader import last_entries

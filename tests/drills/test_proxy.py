@@ -14,8 +14,7 @@ import pytest
 
 from pipeline.config import KafkaSettings
 from pipeline.drills.network_faults import NetworkFault, ProxyPlace
-from pipeline.drills.proxy import NetworkProxy, serve
-from pipeline.drills.sockets import connections_of
+from pipeline.drills.proxy import NetworkProxy, connections_of, serve
 from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from tests.conftest import KafkaUnderTest

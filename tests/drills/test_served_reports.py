@@ -6,8 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.drills.reports import Reports
-from pipeline.drills.served_reports import ServedReports
+from pipeline.drills.reports import Reports, ServedReports
 from tests.support.drills.reports import broken_report, held_report
 
 

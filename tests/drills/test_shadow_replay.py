@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config import KafkaSettings
 from pipeline.core.names import topics_of_shadow
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.kafka.cluster import KafkaCluster
 from tests.conftest import KafkaUnderTest
 from tests.support.drills.live import PARTITIONS, LiveApp

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.core.journal_format import NO_CHAIN, Entry, EntryKind, JournalEntry
 from pipeline.core.names import TaskId
-from pipeline.drills.shadow_rows import first_offset
+from pipeline.drills.shadow_comparison import first_offset
 from pipeline.ops.history.row_changes import RowChange, RowHistory, StoredValue
 
 _TOPIC = "orders"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import pipeline.http
-from pipeline.http.assets import PAGE_POLICY
+from pipeline.http.ui import PAGE_POLICY
 from tests.support.http.asked import Asked
 from tests.support.runtime.sums import Sums
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.core.membership import TaskRole
 from pipeline.core.names import TaskId
-from pipeline.http.health import Liveness, readiness
+from pipeline.http.port import Liveness, readiness
 from pipeline.runtime.metrics.figures import TaskFigures, WorkerFigures
 from pipeline.testing import ManualClock
 

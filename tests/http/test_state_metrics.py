@@ -12,7 +12,7 @@ from pipeline.errors import (
     SinkUnreachableError,
     UnreachableError,
 )
-from pipeline.http.health import readiness
+from pipeline.http.port import readiness
 from pipeline.ports import Step
 from pipeline.runtime.restore import restore
 from tests.support.http.scrape import Scrape, Scraper, scraped

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.processes.descriptors import Demand
+from pipeline.processes.system import Demand
 from tests.conftest import KafkaUnderTest
 from tests.support.kafka.harness import Workbench
 from tests.support.waiting import wait_until

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from pipeline.processes.descriptors import Demand
+from pipeline.processes.system import Demand
 from tests.conftest import KafkaUnderTest
 from tests.support.http.scrape import Scrape
 from tests.support.kafka.harness import DEADLINE_S, Workbench

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from tests.conftest import KafkaUnderTest
 from tests.support.kafka.harness import DEADLINE_S, PARTITIONS, Workbench
 from tests.support.waiting import wait_until

@@ -7,7 +7,7 @@ import signal
 import msgspec
 import pytest
 
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from tests.support.kafka.harness import PARTITIONS, Workbench
 from tests.support.waiting import wait_until
 

@@ -12,7 +12,7 @@ from pipeline.app import declared_app
 from pipeline.errors import ConfigError
 from pipeline.http.server import MAX_CONNECTIONS
 from pipeline.ports import TopicInfo
-from pipeline.processes.descriptors import Demand, demand_of, raise_limit, require_descriptors
+from pipeline.processes.system import Demand, demand_of, raise_limit, require_descriptors
 
 # Workers whose tasks had a few rows each: (tasks, brokers, the most descriptors that were open at once).
 MEASURED = [(10, 1, 237), (50, 1, 979), (300, 1, 4517), (10, 3, 421), (50, 3, 1487)]

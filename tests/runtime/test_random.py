@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from pipeline.config import WorkerSettings
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.errors import (
     CheckpointStoreError,
     ConfigError,

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from confluent_kafka import Producer
 
-from pipeline.core.partitioner import partition_of
 from pipeline.core.permissions import Grant, Operation, ResourceKind, Role
+from pipeline.core.records import partition_of
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.ports import TopicSpec
 from tests.security.test_acls import BAD, GOOD, Missing, folded, without

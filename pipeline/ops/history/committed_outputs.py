@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pipeline.core.dead_letters import Letter, read_letter
 from pipeline.core.headers import readable_headers
 from pipeline.core.names import TopicPartition
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.ops.history.record_commits import READER
 from pipeline.ops.reading import committed_records
 from pipeline.ports import Output, Record, TopicInfo

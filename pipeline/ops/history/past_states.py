@@ -30,9 +30,9 @@ from pipeline.errors import CheckpointStoreError, DamagedCheckpointError, InputE
 from pipeline.ports import JournalReader, Store, Stores, error_fields, task_fields
 from pipeline.runtime.commit.journal_reader import first_entry, read_entries, without_delta
 from pipeline.runtime.environment import Environment, NoSteps
+from pipeline.runtime.restore.progress import RestoreProgress
 from pipeline.runtime.restore.restore import apply_entries
 from pipeline.runtime.restore.restore_source import RestoreSource, from_checkpoint, registered
-from pipeline.runtime.restore_progress import RestoreProgress
 
 __all__ = [
     "AtEntry",

@@ -18,7 +18,7 @@ from enum import Enum
 from heapq import heapify, heappop, heapreplace
 
 from pipeline.core.names import TopicPartition
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.errors import UnreachableError
 from pipeline.ops.reading import NOTHING_ARRIVES
 from pipeline.ports import Clock, Record, Source

@@ -20,7 +20,7 @@ from pipeline.core.names import (
     is_replays,
     workers_group,
 )
-from pipeline.core.problem import Problem
+from pipeline.core.suggestions import Problem
 from pipeline.errors import InputError
 from pipeline.ops.apps import groups_of, holding_more, last_entry, last_positions, listed, tasks_of
 from pipeline.ops.migration.copying import Copy, copied_up_to, copy_task

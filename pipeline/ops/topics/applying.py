@@ -17,8 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pipeline.core.problem import Problem
-from pipeline.core.suggestions import did_you_mean
+from pipeline.core.suggestions import Problem, did_you_mean
 from pipeline.core.topic_settings import SETTINGS, UNMANAGED
 from pipeline.errors import ConfigError, UnreachableError
 from pipeline.ops.topics.declarations import TopicDeclaration

@@ -24,8 +24,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from pipeline.core.names import GroupId, never_declared
-from pipeline.core.problem import Problem
-from pipeline.core.suggestions import did_you_mean
+from pipeline.core.suggestions import Problem, did_you_mean
 from pipeline.core.topic_settings import UNMANAGED, loss, same_value
 from pipeline.errors import InputError
 from pipeline.ops.topics.declarations import TopicDeclaration

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from pipeline.core.names import GroupId, TaskId
 from pipeline.errors import FencedError, RefusedError, RejectedRowsError, SupersededError
-from pipeline.runtime.restore_progress import RestoreProgress
+from pipeline.runtime.restore.progress import RestoreProgress
 
 __all__ = [
     "COMMIT_BOUNDS_S",

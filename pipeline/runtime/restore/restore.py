@@ -42,10 +42,10 @@ from pipeline.runtime.commit.commit_protocol import Publisher
 from pipeline.runtime.commit.journal_reader import read_entries, settled_end
 from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.environment import Environment
+from pipeline.runtime.restore.progress import RestoreProgress
 from pipeline.runtime.restore.restore_source import RestoreSource, UnprovenError, choose
 from pipeline.runtime.restore.retirement import retired_error
 from pipeline.runtime.restore.upgrade import upgraded_rows
-from pipeline.runtime.restore_progress import RestoreProgress
 
 __all__ = ["PROCESS", "RestoredState", "apply_entries", "catch_up", "restore"]
 

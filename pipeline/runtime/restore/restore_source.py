@@ -46,7 +46,7 @@ from pipeline.ports import (
 )
 from pipeline.runtime.commit.journal_reader import first_entry, last_entries
 from pipeline.runtime.environment import Checkpoints, Environment
-from pipeline.runtime.restore_progress import RestoreProgress
+from pipeline.runtime.restore.progress import RestoreProgress
 
 __all__ = [
     "RestoreSource",

@@ -13,8 +13,8 @@ from enum import StrEnum
 from pipeline.core.dead_letter_count import LetterTally, OpenLetters, decode_tally, open_letters
 from pipeline.core.journal_format import Entry, EntryKind
 from pipeline.core.names import GroupId, TaskId, TopicPartition, letter_counts_topic
-from pipeline.core.problem import Problem
 from pipeline.core.recovery_time import RecoverySpeed
+from pipeline.core.suggestions import Problem
 from pipeline.ports import JournalReader, TopicInfo
 
 __all__ = [

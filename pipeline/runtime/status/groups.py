@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from pipeline.core.names import TaskId
-from pipeline.core.problem import Problem
+from pipeline.core.suggestions import Problem
 from pipeline.runtime.status.app_status import AppStatus, TaskPhase, TaskStatus
 
 __all__ = ["GroupStatus", "ProblemCause", "group_statuses", "problem_causes", "task_ranges"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.core.membership import DeferredGroup
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.problem import Problem
+from pipeline.core.suggestions import Problem
 from pipeline.runtime.status.app_status import GroupLetters, TaskPhase, TaskStatus, WorkerStatus
 
 __all__ = ["LETTERS_PER_MINUTE", "late_groups", "letter_problems", "problems_of"]

@@ -12,7 +12,7 @@ from pipeline import App, Context, Event, Topic
 from pipeline.api.declarations import declared_table
 from pipeline.api.table import table_prefix
 from pipeline.core.names import TaskId
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.ops.history.past_states import AtEntry, restore_at
 from pipeline.ops.history.row_changes import RowHistory, StoredValue, row_history
 from pipeline.testing import TestDriver

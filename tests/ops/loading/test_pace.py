@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.ops.loading.limits import RateLimit, paced_rows
+from pipeline.ops.loading.loader import RateLimit, paced_rows
 from pipeline.testing import ManualClock
 
 

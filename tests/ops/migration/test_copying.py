@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline import App
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId, TopicPartition
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.errors import (
     AbortableError,
     ConfigError,

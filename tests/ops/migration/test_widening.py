@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from pipeline.ops.migration.copy_order import Era, era_of
 
 KEYS = [b"key-%d" % number for number in range(100)]

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.core.dead_letter_count import OpenLetters
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.problem import Problem
+from pipeline.core.suggestions import Problem
 from pipeline.runtime.status import (
     AppStatus,
     TaskPhase,

@@ -10,7 +10,7 @@ import pytest
 from pipeline.core.dead_letter_count import OpenLetters
 from pipeline.core.membership import DeferredGroup
 from pipeline.core.names import GroupId, TaskId
-from pipeline.core.problem import Problem
+from pipeline.core.suggestions import Problem
 from pipeline.runtime.status import TaskPhase, TaskStatus, WorkerStatus
 from pipeline.runtime.status.app_status import GroupLetters
 from pipeline.runtime.status.problems import late_groups, letter_problems, problems_of

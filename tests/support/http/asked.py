@@ -13,8 +13,8 @@ from pipeline import App
 from pipeline.app import declared_app
 from pipeline.config import HttpSettings
 from pipeline.http.application import Application, Route
-from pipeline.http.assets import page_routes
 from pipeline.http.documents import AppDocuments, DrillReports, PageApp, StatusClients
+from pipeline.http.ui import page_routes
 from pipeline.testing import TestDriver
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemorySources
 

@@ -20,8 +20,8 @@ from pipeline.api.table import table_prefix
 from pipeline.config import KafkaSettings
 from pipeline.core.journal_format import EntryKind, JournalEntry, assemble
 from pipeline.core.names import TaskId, TopicPartition
-from pipeline.core.partitioner import partition_of
 from pipeline.core.position import AppliedPosition, decode_position
+from pipeline.core.records import partition_of
 from pipeline.errors import RetriableError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader

@@ -18,7 +18,7 @@ import msgspec
 
 from pipeline import App, Batch, Context, Dedup, Event, Table, Topic
 from pipeline.api.group import Group
-from pipeline.core.partitioner import partition_of
+from pipeline.core.records import partition_of
 from tests.support.checker import Promise, made_from
 
 __all__ = [

@@ -20,8 +20,7 @@ from pipeline.ops.loading.formats.rows import Cursor, FileRows, MissingKey, RowL
 from pipeline.ops.loading.positions import Format, LoadOptions
 
 if TYPE_CHECKING:
-    from pipeline.ops.loading.formats.parquet import ParquetFile
-    from pipeline.ops.loading.formats.parquet_rows import ParquetRows
+    from pipeline.ops.loading.formats.parquet import ParquetFile, ParquetRows
 
 __all__ = ["FORMATS", "InputFormat", "Reading", "file_format", "open_cursor", "open_rows"]
 
@@ -121,8 +120,10 @@ def _parquet_cursor(opened: Opened) -> Cursor:
 
 def _parquet_readers() -> tuple[type[ParquetRows], type[ParquetFile]]:
     try:
-        from pipeline.ops.loading.formats.parquet import ParquetFile  # noqa: PLC0415 - needs an extra
-        from pipeline.ops.loading.formats.parquet_rows import ParquetRows  # noqa: PLC0415
+        from pipeline.ops.loading.formats.parquet import (  # noqa: PLC0415 - needs an extra
+            ParquetFile,
+            ParquetRows,
+        )
     except ImportError as error:
         raise ConfigError(
             "reading Parquet needs the extra `parquet`", hint=install_hint("parquet")

@@ -1,12 +1,17 @@
-"""The error of the local broker, `BrokerError`, and what it shows of a node's log."""
+"""What the local broker reports to its user: its error, `BrokerError`, the end of a node's log, and progress.
+
+The installation and the start call one function with the progress of their long steps.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PipelineError
 
-__all__ = ["SHOWN_LINES", "BrokerError", "died", "last_lines"]
+__all__ = ["SHOWN_LINES", "BrokerError", "Report", "StepProgress", "died", "last_lines", "silent"]
 
 SHOWN_LINES = 15
 
@@ -38,3 +43,24 @@ def died(log: Path, node_id: int) -> BrokerError:
     elif "insufficient memory" in tail or "OutOfMemoryError" in tail:
         hint = f"not enough memory: end other programs, or raise the container's limit ({hint})"
     return BrokerError(f"node {node_id} ended while it started; its last words:\n{tail}", hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class StepProgress:
+    """One step, with its progress in bytes if it is known (`total_bytes` above 0)."""
+
+    step: str
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+    def __str__(self) -> str:
+        if not self.total_bytes:
+            return self.step
+        return f"{self.step}: {self.done_bytes / 1e6:.0f} of {self.total_bytes / 1e6:.0f} MB"
+
+
+Report = Callable[[StepProgress], None]
+
+
+def silent(progress: StepProgress) -> None:
+    """Discard the report."""

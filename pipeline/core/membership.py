@@ -339,11 +339,11 @@ class TaskRole(Enum):
     ::
 
         ABSENT --claim--> RESTORING --acquired--> LIVE --release--> LEAVING --> ABSENT
-           \\--follow--> FOLLOWING --claim--/          \\--its own error--> FAILED
+           \\--standby--> STANDBY --claim--/           \\--its own error--> FAILED
     """
 
     ABSENT = "absent"
-    FOLLOWING = "following"
+    STANDBY = "standby"
     RESTORING = "restoring"
     LIVE = "live"
     LEAVING = "leaving"
@@ -351,11 +351,12 @@ class TaskRole(Enum):
 
 
 class AssignmentAction(Enum):
-    """The next action for a task. CLAIM: fence, restore, acquire. FOLLOW: keep a standby copy of the state."""
+    """The next action for a task. CLAIM: fence, restore, acquire. START_STANDBY: keep a standby copy of the
+    state. DROP_STANDBY: drop it."""
 
     CLAIM = "claim"
-    FOLLOW = "follow"
-    FORGET = "forget"
+    START_STANDBY = "start standby"
+    DROP_STANDBY = "drop standby"
     RELEASE = "release"
 
 
@@ -373,27 +374,27 @@ def decide(
     that it owned last: otherwise workers that start together would fence each other for tasks that no worker runs.
 
         row  the ring says  role           the task                              action
-        1    me             ABSENT/FOLL.   was mine last, or                     CLAIM
+        1    me             ABSENT/STANDBY was mine last, or                     CLAIM
                                            no worker runs it, and settled        CLAIM
-        2    me             ABSENT         another process runs it               FOLLOW
+        2    me             ABSENT         another process runs it               START_STANDBY
         3    another        LIVE           that worker is ready for it           RELEASE
-        4    another        FOLLOWING                                            FORGET
+        4    another        STANDBY                                              DROP_STANDBY
         5    anything else                                                       nothing
     """
     result: dict[TaskId, AssignmentAction] = {}
     for task, worker in assigned.items():
         role = places.get(task, TaskRole.ABSENT)
-        if worker == me.worker and role in {TaskRole.ABSENT, TaskRole.FOLLOWING}:
+        if worker == me.worker and role in {TaskRole.ABSENT, TaskRole.STANDBY}:
             owner = roster.owners.get(task)
             mine = owner is not None and owner.worker == me.worker
             if mine or (settled and not roster.is_running(task)):
                 result[task] = AssignmentAction.CLAIM
             elif settled and role is TaskRole.ABSENT:
-                result[task] = AssignmentAction.FOLLOW
+                result[task] = AssignmentAction.START_STANDBY
         elif worker != me.worker and role is TaskRole.LIVE:
             claim = roster.claims.get(task)
             if claim is not None and claim.ready and claim.worker == worker:
                 result[task] = AssignmentAction.RELEASE
-        elif worker != me.worker and role is TaskRole.FOLLOWING:
-            result[task] = AssignmentAction.FORGET
+        elif worker != me.worker and role is TaskRole.STANDBY:
+            result[task] = AssignmentAction.DROP_STANDBY
     return result

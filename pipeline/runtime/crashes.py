@@ -45,7 +45,7 @@ from pipeline.ports import CrashLog, Ending, Logger, Record, error_fields
 __all__ = ["Crashes", "InputCrashes", "NativeCrash", "NoCrashLog", "unrecorded"]
 
 _FRAMES = 10  # frames of a crashed thread in an error
-MAX_TOLD = 16  # suspicions of a task in the notes to other workers
+MAX_NOTED = 16  # suspicions of a task in the notes to other workers
 
 
 class NativeCrash(Exception):  # noqa: N818 - it is what happened, and was not raised
@@ -126,11 +126,11 @@ class Crashes:
 
         def changed(at: Input, suspects: Sequence[Suspect]) -> None:
             self._change(at, suspects)
-            others.suspect(task, self._told(inputs))
+            others.suspect(task, self._noted(inputs))
 
         suspects = {topic: self._suspects[at] for topic, at in inputs.items() if at in self._suspects}
         if suspects:
-            others.suspect(task, self._told(inputs))
+            others.suspect(task, self._noted(inputs))
         return InputCrashes(self._crash_log, inputs, suspects, changed, self._stack)
 
     def leave(self) -> None:
@@ -153,9 +153,9 @@ class Crashes:
             if merged != list(self._suspects.get(at, ())):
                 self._change(at, merged)
 
-    def _told(self, inputs: Mapping[str, Input]) -> Suspected:
+    def _noted(self, inputs: Mapping[str, Input]) -> Suspected:
         found = ((at, suspect) for at in inputs.values() for suspect in self._suspects.get(at, ()))
-        return Suspected(tuple((at.topic, at.topic_id, suspect) for at, suspect in found)[-MAX_TOLD:])
+        return Suspected(tuple((at.topic, at.topic_id, suspect) for at, suspect in found)[-MAX_NOTED:])
 
     def _change(self, at: Input, suspects: Sequence[Suspect]) -> None:
         if suspects:

@@ -80,7 +80,7 @@ class TaskLifecycle:
         self.ended: dict[TaskId, Counter[str]] = {}  # the counts of tasks that were closed
 
     def begin(self, ownership: Ownership) -> None:
-        """Use `ownership`, which `close` leaves. The runs follow."""
+        """Use `ownership`, which `close` leaves. The worker adds the runs afterwards."""
         self._ownership = ownership
         began_s = self._environment.process_began_s
         if began_s is not None:
@@ -125,7 +125,7 @@ class TaskLifecycle:
     @property
     def roles(self) -> dict[TaskId, TaskRole]:
         """What this worker does about each task, copies of other workers' tasks included."""
-        return {**dict.fromkeys(self.ownership.standby, TaskRole.FOLLOWING), **self._roles()}
+        return {**dict.fromkeys(self.ownership.standby, TaskRole.STANDBY), **self._roles()}
 
     @property
     def restoring_count(self) -> int:
@@ -141,7 +141,7 @@ class TaskLifecycle:
         """Do what is due. Returns whether anything changed."""
         # All three must run. The last one also writes the notes about tasks that are live now. A handler may not return
         # from the first record of such a task, and then this thread would never write them.
-        return self._begin_late() | self._take_live() | self._carry_out_assignment()
+        return self._end_deferred_starts() | self._start_restored() | self._carry_out_assignment()
 
     def stop(self) -> None:
         """Acquire no more tasks. An error of a task no longer leads to a restore."""
@@ -207,11 +207,11 @@ class TaskLifecycle:
         """A problem of a group's backend is noted for each of its tasks until it is solved."""
         problem = run.backend.poll_problem()
         if problem is not None:
-            self.ownership.waits(run.plan.id, problem if run in self._deferred_starts else "")
+            self.ownership.note_deferred(run.plan.id, problem if run in self._deferred_starts else "")
             for task in run.tasks.values():
-                self.ownership.troubled(task.id, task.applied.seq, problem)
+                self.ownership.note_problem(task.id, task.applied.seq, problem)
 
-    def _begin_late(self) -> bool:
+    def _end_deferred_starts(self) -> bool:
         """Start groups whose database was unreachable when the worker started."""
         ended = () if self._stopping else self._deferred_starts.turn()
         for run, error in ended:
@@ -225,7 +225,7 @@ class TaskLifecycle:
         """Start the actions that the ring requires."""
         for task in [task for task, closing in self._closing.items() if closing.done()]:
             del self._closing[task]
-        self._learn_owners()
+        self._handle_found_owners()
         if self._ownership is None or self._stopping:
             return False
         try:
@@ -255,7 +255,7 @@ class TaskLifecycle:
         busy = [*self._restoring, *self._fenced, *self._deferred_starts.tasks]
         return {**roles, **dict.fromkeys(busy, TaskRole.RESTORING)}
 
-    def _learn_owners(self) -> None:
+    def _handle_found_owners(self) -> None:
         """React to fenced tasks whose new owner is now known."""
         for task in [task for task, search in self._fenced.items() if search.done()]:
             search = self._fenced.pop(task)
@@ -288,11 +288,11 @@ class TaskLifecycle:
 
         `copy_of`: returns the standby copy to start from.
         """
-        process, noted = self.ownership.me.process, self.ownership.noted(task)
+        process, noted = self.ownership.me.process, self.ownership.last_noted_seq(task)
         request = RestoreRequest(task, process, noted, wait_s, damage, copy_of, self._closing.pop(task, None))
         self._restoring[task] = run.backend.begin_restore(request)
 
-    def _take_live(self) -> bool:
+    def _start_restored(self) -> bool:
         moved = False
         for task_id in [task for task, pending in self._restoring.items() if pending.done()]:
             moved = True
@@ -340,7 +340,7 @@ class TaskLifecycle:
         if seq is not None:
             self.ownership.released(task_id, seq, reason)
         elif not self._stopping:
-            self.ownership.could_not_take(task_id, reason)
+            self.ownership.note_failed_acquire(task_id, reason)
 
     def _leave_to_newer_process(self, error: DisplacedError) -> None:
         """Leave the tasks to another process with this worker's id."""

@@ -70,7 +70,7 @@ ROWS = [
     Broken(
         "what is suspected is told when the records have been handled",
         pipeline.runtime.assignment.ownership.Ownership.suspect,
-        "            if suspected.suspects:\n                self._watch.say()\n",
+        "            if suspected.suspects:\n                self._watch.write_notes()\n",
         "",
         f"{CRASHES} takes_only_its_last",
     ),

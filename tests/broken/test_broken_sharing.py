@@ -23,8 +23,8 @@ ROWS = [
     Broken(
         "a handler that hangs at once leaves its task without a note",
         pipeline.runtime.task_lifecycle.TaskLifecycle.turn,
-        "        return self._begin_late() | self._take_live() | self._carry_out_assignment()\n",
-        "        return self._begin_late() | self._carry_out_assignment() | self._take_live()\n",
+        "        return self._end_deferred_starts() | self._start_restored() | self._carry_out_assignment()\n",
+        "        return self._end_deferred_starts() | self._carry_out_assignment() | self._start_restored()\n",
         "tests/runtime/test_watchdog.py first_record_hangs",
     ),
     Broken(
@@ -99,7 +99,7 @@ ROWS = [
     ),
     Broken(
         "a fenced worker takes the task back without asking who has it",
-        pipeline.runtime.task_lifecycle.TaskLifecycle._learn_owners,
+        pipeline.runtime.task_lifecycle.TaskLifecycle._handle_found_owners,
         "            self._reactions.settled(task)\n"
         '            self._environment.log.warning(\n                "task_taken_over"',
         "            self._begin_restore(self._run_of(task), task)\n"

@@ -58,7 +58,7 @@ def worker(roles: dict[TaskId, TaskRole], assigned: list[TaskId] | None) -> Work
 
 def test_a_worker_is_ready_when_its_tasks_are_live() -> None:
     """Tasks of other workers, and copies of them, do not matter."""
-    roles = {TASKS[0]: TaskRole.LIVE, TASKS[1]: TaskRole.LIVE, TASKS[2]: TaskRole.FOLLOWING}
+    roles = {TASKS[0]: TaskRole.LIVE, TASKS[1]: TaskRole.LIVE, TASKS[2]: TaskRole.STANDBY}
     answer = readiness(worker(roles, TASKS[:2]), stopping=False)
     assert answer.status == 200
     assert msgspec.json.decode(answer.body) == {"ready": True, "tasks": 2}
@@ -66,7 +66,7 @@ def test_a_worker_is_ready_when_its_tasks_are_live() -> None:
 
 
 @pytest.mark.parametrize(
-    "role", [TaskRole.RESTORING, TaskRole.FAILED, TaskRole.FOLLOWING, TaskRole.LEAVING, None]
+    "role", [TaskRole.RESTORING, TaskRole.FAILED, TaskRole.STANDBY, TaskRole.LEAVING, None]
 )
 def test_a_worker_with_a_task_that_is_not_live_is_not_ready(role: TaskRole | None) -> None:
     """A rolling update would otherwise stop the next worker while this one still restores."""

@@ -37,7 +37,7 @@ from pipeline.runtime.plan import GroupPlan
 __all__ = ["Ownership"]
 
 # Kafka evicts a dead process with this worker id sooner than this.
-GHOST_S = 15.0
+EVICTION_S = 15.0
 MAX_PROBLEM = 2_000  # characters of a problem in a note
 
 
@@ -62,13 +62,13 @@ class Ownership:
             ring_parameters(self._cluster_ids),
         )
         self._watch = RosterWatch(app, self.me, environment, settings)
-        self._followers = StandbyTasks(environment)
+        self._standby_tasks = StandbyTasks(environment)
         with_state = [task for task in self._cluster_ids if task not in self._databases]
         delay_s = settings.state_cleanup_delay_s
         self._cleanup = StateCleanup(with_state, self.me.worker, environment, delay_s)
         self._ready_s: dict[TaskId, float] = {}
-        self._waits: dict[GroupId, str] = {}
-        self._younger_since_s: float | None = None
+        self._deferred: dict[GroupId, str] = {}
+        self._newer_process_since_s: float | None = None
         self._outside = False
         self._hurry = True
         self._reconsider = False
@@ -87,7 +87,7 @@ class Ownership:
 
     @property
     def standby_count(self) -> int:
-        return len(self._followers)
+        return len(self._standby_tasks)
 
     def join(self, progress: Callable[[], object]) -> None:
         """Become a member. Raises ConfigError, UnreachableError."""
@@ -99,11 +99,11 @@ class Ownership:
         Raises DisplacedError if a newer process has this worker's id.
         """
         changed = self._watch.turn(hurry=self._hurry)
-        for task in self._followers.turn():
+        for task in self._standby_tasks.turn():
             self._ready_s[task] = self._environment.clock.monotonic_s()
             self._claim(task, ready=True)
             self._reconsider = True
-        if not (changed or self._reconsider) or not self._watch.looked:
+        if not (changed or self._reconsider) or not self._watch.has_read_members:
             return {}
         self._reconsider = False
         if not self._is_the_process_of_its_id():
@@ -113,23 +113,23 @@ class Ownership:
     def _decide(self, places: Mapping[TaskId, TaskRole]) -> dict[TaskId, AssignmentAction]:
         roster, settled = self._watch.roster, self._watch.settled
         self._note_waiting()
-        known = {**dict.fromkeys(self._followers.tasks, TaskRole.FOLLOWING), **places}
+        known = {**dict.fromkeys(self._standby_tasks.tasks, TaskRole.STANDBY), **places}
         assigned = roster.assignment(self._cluster_ids)
         self._assigned = frozenset(task for task, worker in assigned.items() if worker == self.me.worker)
         actions = decide(roster, self.me, assigned, known, settled=settled)
         self._hurry_while_tasks_move(assigned, known, actions)
         for task, action in list(actions.items()):
-            if action is AssignmentAction.FOLLOW:
+            if action is AssignmentAction.START_STANDBY:
                 del actions[task]
                 if task in self._databases:
-                    self._followers.begin_without_state(task)
+                    self._standby_tasks.begin_without_state(task)
                 else:
-                    self._followers.begin(task, self._cluster_ids[task])
+                    self._standby_tasks.begin(task, self._cluster_ids[task])
                 self._claim(task, ready=False)
-            elif action is AssignmentAction.FORGET:
+            elif action is AssignmentAction.DROP_STANDBY:
                 del actions[task]
-                self._forget(task)
-            elif action is AssignmentAction.CLAIM and task not in self._followers:
+                self._drop_standby(task)
+            elif action is AssignmentAction.CLAIM and task not in self._standby_tasks:
                 self._claim(task, ready=False)
         for task in self._overdue(known):
             # Its worker does not release it, although it is a live member. Fencing it is safe.
@@ -140,15 +140,15 @@ class Ownership:
     def clean(self, here: Callable[[], Iterable[TaskId]]) -> None:
         """Remove states of tasks that another worker owns. `here`: the tasks that this worker still uses."""
         self._cleanup.turn(
-            lambda: {*here(), *self._followers.tasks, *self._followers.closing}, self._watch.roster
+            lambda: {*here(), *self._standby_tasks.tasks, *self._standby_tasks.closing}, self._watch.roster
         )
 
     def copy_of(self, task: TaskId) -> Callable[[], Store | None] | None:
         """The standby copy of a task that is claimed now."""
         self._ready_s.pop(task, None)
-        return self._followers.take(task)
+        return self._standby_tasks.release_copy(task)
 
-    def noted(self, task: TaskId) -> int:
+    def last_noted_seq(self, task: TaskId) -> int:
         """The seq or epoch of the task's last owner in the notes; 0 if there is none."""
         owner = self._watch.roster.owners.get(task)
         return owner.seq if owner is not None else 0
@@ -166,33 +166,33 @@ class Ownership:
     @property
     def standby(self) -> Collection[TaskId]:
         """The tasks of which this worker keeps a standby copy."""
-        return self._followers.tasks
+        return self._standby_tasks.tasks
 
     def acquired(self, task: TaskId, seq: int) -> None:
         meter, before = self._environment.meter, self._watch.roster.owners.get(task)
         if meter is not None and before is not None and before.worker not in {"", self.me.worker}:
             meter.moved(task, planned=before.released and not before.problem)
-        self._watch.tell(task, self._mine(task, seq))
-        self._watch.tell(task, Claim("", ""))
+        self._watch.note(task, self._mine(task, seq))
+        self._watch.note(task, Claim("", ""))
 
     def released(self, task: TaskId, seq: int, problem: str = "") -> None:
         """The task no longer runs here: it was released, or has a `problem`."""
-        self._watch.tell(task, self._mine(task, seq, released=True, problem=problem))
+        self._watch.note(task, self._mine(task, seq, released=True, problem=problem))
 
-    def troubled(self, task: TaskId, seq: int, problem: str, *, retrying: bool = False) -> None:
+    def note_problem(self, task: TaskId, seq: int, problem: str, *, retrying: bool = False) -> None:
         """The task runs here and waits because of `problem`; an empty one means that it is solved.
 
         `retrying`: it waits because a record is retried.
         """
-        self._watch.tell(task, self._mine(task, seq, problem=problem)._replace(retrying=retrying))
+        self._watch.note(task, self._mine(task, seq, problem=problem)._replace(retrying=retrying))
 
     def blocked(self, problem: str) -> None:
         """No task of this process continues, because of `problem`. From any thread."""
         self._watch.begin_problem_note(problem[:MAX_PROBLEM])
 
-    def could_not_take(self, task: TaskId, problem: str) -> None:
+    def note_failed_acquire(self, task: TaskId, problem: str) -> None:
         """The task failed here before it was live."""
-        self._watch.tell(task, Claim(self.me.worker, self.me.process, problem=problem[:MAX_PROBLEM]))
+        self._watch.note(task, Claim(self.me.worker, self.me.process, problem=problem[:MAX_PROBLEM]))
 
     def suspected(self, task: TaskId) -> Suspected:
         """The suspicions about its records in the notes."""
@@ -204,27 +204,27 @@ class Ownership:
         The note is written before this returns, because the process may crash as soon as it handles the records.
         """
         if suspected != self.suspected(task):
-            self._watch.tell(task, suspected)
+            self._watch.note(task, suspected)
             if suspected.suspects:
-                self._watch.say()
+                self._watch.write_notes()
 
     def measured(self, speed: RecoverySpeed) -> None:
         """Note how fast this worker has recovered."""
-        self._watch.tell_speed(speed)
+        self._watch.note_speed(speed)
 
-    def waits(self, group: GroupId, problem: str) -> None:
+    def note_deferred(self, group: GroupId, problem: str) -> None:
         """Note why a whole group cannot start here; empty if it can. An unchanged reason is noted once."""
-        if problem != self._waits.get(group, ""):
-            self._waits[group] = problem
+        if problem != self._deferred.get(group, ""):
+            self._deferred[group] = problem
             about = DeferredGroup(self.me.worker, self.me.process, problem[:MAX_PROBLEM])
-            self._watch.tell(TaskId(*group, -1), about)
+            self._watch.note(TaskId(*group, -1), about)
 
     def lost(self, task: TaskId, owner: Owner) -> None:
         """The journal names another process as the owner.
 
         Raises DisplacedError if that is a newer process with this worker's id.
         """
-        self._watch.learn(task, owner)
+        self._watch.note_owner(task, owner)
         if owner.worker == self.me.worker and process_age(owner.process) > self.me.age:
             raise _same_worker_id(self.me.worker, owner.process)
 
@@ -236,7 +236,7 @@ class Ownership:
         """Close the standby copies, write the remaining notes, and leave the group."""
         for task in list(self._ready_s):
             self._claim_nothing(task)
-        self._followers.close()
+        self._standby_tasks.close()
         self._watch.depart()
         self._watch.leave()
 
@@ -250,7 +250,7 @@ class Ownership:
         known: Mapping[TaskId, TaskRole],
         actions: Mapping[TaskId, AssignmentAction],
     ) -> None:
-        moving = {TaskRole.FOLLOWING, TaskRole.LEAVING}
+        moving = {TaskRole.STANDBY, TaskRole.LEAVING}
         away = any(
             place in moving or (place is TaskRole.LIVE and assigned.get(task) != self.me.worker)
             for task, place in known.items()
@@ -267,23 +267,23 @@ class Ownership:
         return [
             task
             for task, ready_s in self._ready_s.items()
-            if known.get(task) is TaskRole.FOLLOWING
-            and task in self._followers
+            if known.get(task) is TaskRole.STANDBY
+            and task in self._standby_tasks
             and now - ready_s > self._settings.handoff_timeout_s
         ]
 
-    def _forget(self, task: TaskId) -> None:
-        self._followers.forget(task)
+    def _drop_standby(self, task: TaskId) -> None:
+        self._standby_tasks.drop(task)
         self._ready_s.pop(task, None)
         self._claim_nothing(task)
 
     def _claim(self, task: TaskId, *, ready: bool) -> None:
-        self._watch.tell(task, Claim(self.me.worker, self.me.process, ready))
+        self._watch.note(task, Claim(self.me.worker, self.me.process, ready))
 
     def _claim_nothing(self, task: TaskId) -> None:
         claim = self._watch.roster.claims.get(task)
         if claim is not None and claim.process == self.me.process:
-            self._watch.tell(task, Claim("", ""))
+            self._watch.note(task, Claim("", ""))
 
     def _note_waiting(self) -> None:
         """Log once that workers of another version must leave first."""
@@ -303,18 +303,18 @@ class Ownership:
         member = self._watch.roster.workers().get(self.me.worker)
         now = self._environment.clock.monotonic_s()
         if member is None or member.process == self.me.process:
-            self._younger_since_s = None
+            self._newer_process_since_s = None
             return True
-        if self._younger_since_s is None:
-            self._younger_since_s = now
-        if now - self._younger_since_s > GHOST_S:
+        if self._newer_process_since_s is None:
+            self._newer_process_since_s = now
+        if now - self._newer_process_since_s > EVICTION_S:
             raise _same_worker_id(self.me.worker, member.process)
         return False
 
 
-def _same_worker_id(worker: str, younger: str) -> DisplacedError:
+def _same_worker_id(worker: str, newer_process: str) -> DisplacedError:
     """The error if two processes have one worker id: the newer one owns the tasks."""
-    started_ms, _ = process_age(younger)
+    started_ms, _ = process_age(newer_process)
     when = datetime.fromtimestamp(started_ms / 1000, UTC).isoformat(" ", "seconds").removesuffix("+00:00")
     return DisplacedError(
         f"a newer process, started at {when} UTC, has the worker id {worker} and takes over this worker's tasks",

@@ -41,7 +41,7 @@ class RetriedRecords:
             waits = retried is not None and now_s - retried.since_s >= NOTED_AFTER_S
             problem = retry_note(retried) if retried is not None and waits else ""
             if problem != noted.get(task.id, ""):
-                ownership.troubled(task.id, task.applied.seq, problem, retrying=bool(problem))
+                ownership.note_problem(task.id, task.applied.seq, problem, retrying=bool(problem))
             if problem:
                 self._noted[task.id] = problem
 

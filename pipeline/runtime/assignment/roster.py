@@ -34,8 +34,8 @@ from pipeline.runtime.environment import Environment
 __all__ = ["RosterWatch"]
 
 TOPIC_CONFIG: Mapping[str, str] = {"cleanup.policy": "compact"}
-HURRY = 5  # how much more often it reads while tasks move
-TELL_AGAIN_S = 3.0
+HURRY_FACTOR = 5  # how much more often it reads while tasks move
+REPEAT_AFTER_S = 3.0
 
 
 class _NotesRead(NamedTuple):
@@ -61,21 +61,21 @@ class RosterWatch:
         self._topic = TopicPartition(workers_topic(app), 0)
         self._reader: JournalReader | None = None
         self._position = 0
-        self._look: Pending[_NotesRead] | None = None
-        self._next_look_s = 0.0
+        self._pending_read: Pending[_NotesRead] | None = None
+        self._next_read_s = 0.0
         self._same_since_s: float | None = None
         self._processes: frozenset[str] = frozenset()
         self._owners: dict[TaskId, Owner] = {}
         self._claims: dict[TaskId, Claim] = {}
         # the last note about each task, as a new member would read it; it may not have the highest seq
-        self._heard: dict[TaskId, Owner] = {}
-        self._told: dict[TaskId, tuple[Owner, float]] = {}
+        self._last_read: dict[TaskId, Owner] = {}
+        self._own_notes: dict[TaskId, tuple[Owner, float]] = {}
         self._departed: dict[str, str] = {}  # by worker: the last process that noted it
         self._waiting: _Notes = {}
-        self._telling: tuple[Pending[None], _Notes] | None = None
+        self._pending_write: tuple[Pending[None], _Notes] | None = None
         self.suspected: dict[TaskId, Suspected] = {}
         self.roster = Roster((me,))
-        self.looked = False
+        self.has_read_members = False
         self.settled = False
         self._was_settled = self._has_read = self._has_written = False
         self._refused: PipelineError | None = None
@@ -95,20 +95,20 @@ class RosterWatch:
         """
         now = self._environment.clock.monotonic_s()
         changed = False
-        if self._look is not None and self._look.done():
-            look, self._look = self._look, None
+        if self._pending_read is not None and self._pending_read.done():
+            read, self._pending_read = self._pending_read, None
             try:
-                self._take(look.result(), now)
+                self._merge_read(read.result(), now)
                 changed = True
             except PipelineError as error:
                 self._note_failure(error, event="members_not_read")
-                self._forget_reader()
-        if self._look is None and now >= self._next_look_s:
+                self._drop_reader()
+        if self._pending_read is None and now >= self._next_read_s:
             interval_s = self._settings.membership_interval_s
-            self._next_look_s = now + (interval_s / HURRY if hurry or not self.settled else interval_s)
-            reader, position = self._reading(), self._position
-            self._look = self._environment.executor.submit(lambda: self._see(reader, position))
-        self._speak(now)
+            self._next_read_s = now + (interval_s / HURRY_FACTOR if hurry or not self.settled else interval_s)
+            reader, position = self._open_reader(), self._position
+            self._pending_read = self._environment.executor.submit(lambda: self._read(reader, position))
+        self._begin_write(now)
         problem = self._environment.members.problem()
         if problem is not None and not self._was_settled:
             raise problem
@@ -116,21 +116,21 @@ class RosterWatch:
             raise self._refused
         return changed
 
-    def tell(self, task: TaskId, about: Owner | Claim | DeferredGroup | Suspected) -> None:
+    def note(self, task: TaskId, about: Owner | Claim | DeferredGroup | Suspected) -> None:
         """Add a note to the view, and write it for the other workers."""
         self._merge(task, about)
         if isinstance(about, Owner):
-            self._told[task] = about, self._environment.clock.monotonic_s()
+            self._own_notes[task] = about, self._environment.clock.monotonic_s()
         self._waiting[task, type(about)] = about
         self._refresh()
 
-    def tell_speed(self, speed: RecoverySpeed) -> None:
+    def note_speed(self, speed: RecoverySpeed) -> None:
         """Write how fast this worker has recovered, for predictions."""
         self._waiting[None, MeasuredSpeed] = MeasuredSpeed(self._me.worker, speed)
 
-    def say(self) -> None:
+    def write_notes(self) -> None:
         """Write the pending notes, and wait for it. Notes that cannot be written stay pending."""
-        self._end_telling()
+        self._end_write()
         notes, self._waiting = self._waiting, {}
         try:
             self._environment.members.announce(self._topic.topic, _encoded(notes))
@@ -146,7 +146,7 @@ class RosterWatch:
         """
         notes = [
             encode_note(task, owner._replace(problem=problem))
-            for task, (owner, _) in list(self._told.items())
+            for task, (owner, _) in list(self._own_notes.items())
             if not owner.released
         ]
 
@@ -159,9 +159,9 @@ class RosterWatch:
         if notes:
             self._environment.executor.submit(announce)
 
-    def learn(self, task: TaskId, owner: Owner) -> None:
+    def note_owner(self, task: TaskId, owner: Owner) -> None:
         """Note an owner that the journal names, because it may have died before it could write its own note."""
-        self._told.pop(task, None)
+        self._own_notes.pop(task, None)
         self._merge(task, owner)
         self._waiting[task, Owner] = owner
         self._refresh()
@@ -169,14 +169,14 @@ class RosterWatch:
     def depart(self) -> None:
         """Note that this process leaves, and write all pending notes. Notes that cannot be written are dropped."""
         self._waiting[None, Departure] = Departure(self._me.worker, self._me.process)
-        self.say()
+        self.write_notes()
 
     def leave(self) -> None:
         """Leave the group."""
         self._environment.members.leave()
-        if self._look is not None:
+        if self._pending_read is not None:
             try:
-                self._look.result()
+                self._pending_read.result()
             except PipelineError as error:
                 self._environment.log.info("members_not_read", **error_fields(error))
         if self._reader is not None:
@@ -191,18 +191,18 @@ class RosterWatch:
             self._refused = error
         self._environment.log.warning(event, **error_fields(error))
 
-    def _forget_reader(self) -> None:
+    def _drop_reader(self) -> None:
         """Use a new reader next time, which may reach a broker with newer data."""
         reader, self._reader = self._reader, None
         if reader is not None:
             self._environment.executor.submit(reader.close)
 
-    def _reading(self) -> JournalReader:
+    def _open_reader(self) -> JournalReader:
         if self._reader is None:
             self._reader = self._environment.journals()
         return self._reader
 
-    def _see(self, reader: JournalReader, position: int) -> _NotesRead:
+    def _read(self, reader: JournalReader, position: int) -> _NotesRead:
         found = map(decode_member, self._environment.cluster.member_ids(self._group))
         members = [member for member in found if member is not None]
         end = reader.stable_ends([self._topic])[self._topic]
@@ -217,14 +217,14 @@ class RosterWatch:
                 notes.append(note)
         return _NotesRead(members, notes, end)
 
-    def _take(self, look: _NotesRead, now: float) -> None:
-        self._position = look.position
-        self._has_read |= bool(look.notes)
-        for task, about in look.notes:
+    def _merge_read(self, read: _NotesRead, now: float) -> None:
+        self._position = read.position
+        self._has_read |= bool(read.notes)
+        for task, about in read.notes:
             if isinstance(about, Owner):
-                self._heard[task] = about
+                self._last_read[task] = about
             self._merge(task, about)
-        processes = frozenset(member.process for member in look.members)
+        processes = frozenset(member.process for member in read.members)
         if self._me.process not in processes:
             self._same_since_s, self.settled = None, False
         elif processes != self._processes or self._same_since_s is None:
@@ -232,8 +232,8 @@ class RosterWatch:
         if self._same_since_s is not None and now - self._same_since_s >= self._settings.join_delay_s:
             self.settled = self._was_settled = True
         self._processes = processes
-        self.looked = True
-        members = {member.process: member for member in [self._me, *look.members]}
+        self.has_read_members = True
+        members = {member.process: member for member in [self._me, *read.members]}
         self._refresh(members)
 
     def _refresh(self, members: Mapping[str, Member] | None = None) -> None:
@@ -257,29 +257,29 @@ class RosterWatch:
         if known is None or about.order >= known.order:
             self._owners[task] = about
 
-    def _speak(self, now: float) -> None:
-        if self._telling is not None and not self._telling[0].done():
+    def _begin_write(self, now: float) -> None:
+        if self._pending_write is not None and not self._pending_write[0].done():
             return
-        self._end_telling()
-        for task, (owner, told_s) in list(self._told.items()):
+        self._end_write()
+        for task, (owner, noted_s) in list(self._own_notes.items()):
             # A paused worker may have written an older note after it, or the topic may have been recreated.
-            if self._heard.get(task) != owner and now - told_s >= TELL_AGAIN_S:
-                self._told[task] = owner, now
+            if self._last_read.get(task) != owner and now - noted_s >= REPEAT_AFTER_S:
+                self._own_notes[task] = owner, now
                 self._waiting.setdefault((task, Owner), owner)
         if self._waiting:
             topic, notes = self._topic.topic, _encoded(self._waiting)
-            telling = self._environment.executor.submit(
+            write = self._environment.executor.submit(
                 lambda: self._environment.members.announce(topic, notes)
             )
-            self._telling, self._waiting = (telling, self._waiting), {}
+            self._pending_write, self._waiting = (write, self._waiting), {}
 
-    def _end_telling(self) -> None:
+    def _end_write(self) -> None:
         """Notes that could not be written are pending again, unless there is a newer one."""
-        if self._telling is None:
+        if self._pending_write is None:
             return
-        (telling, notes), self._telling = self._telling, None
+        (write, notes), self._pending_write = self._pending_write, None
         try:
-            telling.result()
+            write.result()
             self._has_written = True
         except PipelineError as error:
             self._note_failure(error, event="notes_not_written")

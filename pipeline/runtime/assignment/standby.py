@@ -20,7 +20,7 @@ from pipeline.runtime.restore.restore import catch_up
 __all__ = ["StandbyTasks"]
 
 MAX_CATCHING_UP = 2  # restored at a time, beside the live tasks
-AGAIN_S = 1.0
+PAUSE_S = 1.0
 AFTER_ERROR_S = 5.0
 # A step that took less, or had less to do during the previous one, makes a handoff short.
 SHORT_S = 0.5
@@ -51,14 +51,14 @@ class StandbyTasks:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._followers: dict[TaskId, _StandbyTask] = {}
+        self._tasks: dict[TaskId, _StandbyTask] = {}
         self._closing: dict[TaskId, Pending[None]] = {}  # copies that were dropped
 
     def __contains__(self, task: object) -> bool:
-        return task in self._followers
+        return task in self._tasks
 
     def __len__(self) -> int:
-        return len(self._followers)
+        return len(self._tasks)
 
     @property
     def closing(self) -> list[TaskId]:
@@ -67,72 +67,72 @@ class StandbyTasks:
 
     @property
     def tasks(self) -> list[TaskId]:
-        return list(self._followers)
+        return list(self._tasks)
 
     def begin(self, task: TaskId, cluster_id: str) -> None:
-        self._followers[task] = _StandbyTask(cluster_id, self._closing.get(task))
+        self._tasks[task] = _StandbyTask(cluster_id, self._closing.get(task))
 
     def begin_without_state(self, task: TaskId) -> None:
         """Add a task without local state. It is ready at the next turn, because nothing must be copied."""
-        self._followers[task] = _StandbyTask("", None, due_s=math.inf)
+        self._tasks[task] = _StandbyTask("", None, due_s=math.inf)
 
     def turn(self) -> list[TaskId]:
         """Do what is due. Returns the tasks that have become ready."""
         now = self._environment.clock.monotonic_s()
         self._closing = {task: closing for task, closing in self._closing.items() if not closing.done()}
         ready = []
-        for task, follower in self._followers.items():
-            if follower.due_s == math.inf and not follower.ready:
-                follower.ready = True
+        for task, standby in self._tasks.items():
+            if standby.due_s == math.inf and not standby.ready:
+                standby.ready = True
                 ready.append(task)
-            if follower.step is None or not follower.step.done():
+            if standby.step is None or not standby.step.done():
                 continue
-            step, follower.step = follower.step, None
+            step, standby.step = standby.step, None
             try:
-                follower.copy, seconds, replayed = step.result()
+                standby.copy, seconds, replayed = step.result()
             except PipelineError as error:
                 # Its owner keeps the task until this succeeds.
                 self._environment.log.warning("standby_failed", **task_fields(task), **error_fields(error))
-                follower.copy, follower.due_s = None, now + AFTER_ERROR_S
+                standby.copy, standby.due_s = None, now + AFTER_ERROR_S
                 continue
-            follower.steps += 1
-            short = seconds < SHORT_S or (follower.steps > 1 and replayed < SHORT_ENTRIES)
-            follower.due_s = now + AGAIN_S if short else now
-            if short and not follower.ready:
-                follower.ready = True
+            standby.steps += 1
+            short = seconds < SHORT_S or (standby.steps > 1 and replayed < SHORT_ENTRIES)
+            standby.due_s = now + PAUSE_S if short else now
+            if short and not standby.ready:
+                standby.ready = True
                 ready.append(task)
-        busy = sum(follower.step is not None for follower in self._followers.values())
-        for task, follower in self._followers.items():
-            if follower.step is None and now >= follower.due_s and busy < MAX_CATCHING_UP:
+        busy = sum(standby.step is not None for standby in self._tasks.values())
+        for task, standby in self._tasks.items():
+            if standby.step is None and now >= standby.due_s and busy < MAX_CATCHING_UP:
                 busy += 1
-                copy, follower.copy = follower.copy, None
-                follower.step = self._environment.executor.submit(
-                    _catching_up(task, follower, copy, self._environment)
+                copy, standby.copy = standby.copy, None
+                standby.step = self._environment.executor.submit(
+                    _catching_up(task, standby, copy, self._environment)
                 )
         return ready
 
-    def take(self, task: TaskId) -> Callable[[], Store | None] | None:
+    def release_copy(self, task: TaskId) -> Callable[[], Store | None] | None:
         """Stop updating a copy.
 
         Returns a function that waits for the current step and returns the copy; None if none.
         """
-        follower = self._followers.pop(task, None)
-        if follower is None:
+        standby = self._tasks.pop(task, None)
+        if standby is None:
             closing = self._closing.get(task)
             return None if closing is None else closing.result
-        step, copy = follower.step, follower.copy
+        step, copy = standby.step, standby.copy
         if step is None:
             return lambda: copy
         return lambda: _result(step, task, self._environment)
 
-    def forget(self, task: TaskId) -> Pending[None] | None:
+    def drop(self, task: TaskId) -> Pending[None] | None:
         """Drop a copy. Returns a function that closes it."""
-        take = self.take(task)
-        if take is None:
+        release = self.release_copy(task)
+        if release is None:
             return None
 
         def close() -> None:
-            copy = take()
+            copy = release()
             if copy is not None:
                 copy.close()
 
@@ -141,19 +141,19 @@ class StandbyTasks:
 
     def close(self) -> None:
         """Drop all copies, and wait until they are closed."""
-        for pending in [self.forget(task) for task in list(self._followers)]:
+        for pending in [self.drop(task) for task in list(self._tasks)]:
             if pending is not None:
                 pending.result()
 
 
 def _catching_up(
-    task: TaskId, follower: _StandbyTask, copy: Store | None, environment: Environment
+    task: TaskId, standby: _StandbyTask, copy: Store | None, environment: Environment
 ) -> Callable[[], _CopyStep]:
     def step() -> _CopyStep:
         began = environment.clock.monotonic_s()
-        if follower.after is not None:
-            follower.after.result()
-        store, replayed = catch_up(task, follower.cluster_id, copy, environment)
+        if standby.after is not None:
+            standby.after.result()
+        store, replayed = catch_up(task, standby.cluster_id, copy, environment)
         return _CopyStep(store, environment.clock.monotonic_s() - began, replayed)
 
     return step

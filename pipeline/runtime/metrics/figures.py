@@ -24,7 +24,7 @@ __all__ = ["PHASES", "TaskFigures", "WorkerCounters", "WorkerFigures", "counts_o
 PHASES: Mapping[TaskRole, str] = {
     TaskRole.LIVE: "live",
     TaskRole.RESTORING: "restoring",
-    TaskRole.FOLLOWING: "standby",
+    TaskRole.STANDBY: "standby",
     TaskRole.LEAVING: "releasing",
     TaskRole.FAILED: "failed",
 }

@@ -159,7 +159,7 @@ def test_a_note_that_comes_late_does_not_turn_owners_back() -> None:
     newcomer = fleet.start("c")
     fleet.run(0.5)
     fleet.settle()
-    heard = newcomer.worker._lifecycle.ownership._watch._heard
+    heard = newcomer.worker._lifecycle.ownership._watch._last_read
     assert {task: heard[task].worker for task in before} == {
         task: node.worker_id for node in fleet.nodes for task in node.live if task in before
     }

@@ -59,7 +59,7 @@ def test_what_was_said_wrongly_about_an_own_task_is_said_again() -> None:
     """A newcomer knows only what compaction left: the last note, not the right one."""
     watched = Watched()
     mine = Owner(9, "me", ME.process)
-    watched.watch.tell(TASK, mine)
+    watched.watch.note(TASK, mine)
     watched.turn()
     watched.note(Owner(3, "b", "1-b"))
     for _ in range(5):
@@ -70,14 +70,14 @@ def test_what_was_said_wrongly_about_an_own_task_is_said_again() -> None:
     newcomer.join(lambda: 0)
     newcomer.turn(hurry=False)
     newcomer.turn(hurry=False)
-    assert newcomer._heard[TASK] == mine
+    assert newcomer._last_read[TASK] == mine
 
 
 def test_notes_that_could_not_be_written_are_written_later() -> None:
     """Kafka may be away for a while; without the note others wait for a hand-over that has happened."""
     watched = Watched()
     watched.driver.broker.fail_next("announce", UnreachableError("away"))
-    watched.watch.tell(TASK, Owner(9, "me", ME.process))
+    watched.watch.note(TASK, Owner(9, "me", ME.process))
     for _ in range(4):
         watched.turn()
     records = watched.driver.broker.records(workers_topic("sums"))
@@ -89,10 +89,10 @@ def test_a_claim_that_could_not_be_written_is_written_later_unless_it_was_taken_
     """Without it the owner waits for a follower that has been ready all along."""
     watched = Watched()
     watched.driver.broker.fail_next("announce", UnreachableError("away"))
-    watched.watch.tell(TASK, Claim("me", ME.process, ready=True))
+    watched.watch.note(TASK, Claim("me", ME.process, ready=True))
     watched.watch.turn(hurry=False)  # it is on its way, and will not arrive
     if not again:
-        watched.watch.tell(TASK, Claim("", ""))
+        watched.watch.note(TASK, Claim("", ""))
     for _ in range(3):
         watched.turn()
     (record,) = watched.driver.broker.records(workers_topic("sums"))
@@ -104,7 +104,7 @@ def test_who_leaves_says_so_although_the_last_notes_were_lost() -> None:
     """Else it is waited for until Kafka misses it."""
     watched = Watched()
     watched.driver.broker.fail_next("announce", UnreachableError("away"))
-    watched.watch.tell(TASK, Owner(9, "me", ME.process, released=True))
+    watched.watch.note(TASK, Owner(9, "me", ME.process, released=True))
     watched.watch.turn(hurry=False)
     watched.watch.depart()
     keys = [record.key() for record in watched.driver.broker.records(workers_topic("sums"))]

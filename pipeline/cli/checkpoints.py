@@ -29,7 +29,7 @@ from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.object_store.checkpoint_store import open_checkpoint_store
-from pipeline.ops.checkpoints import Holding, Inventory, look, prune, store_time_ms, verify
+from pipeline.ops.checkpoints import Holding, Inventory, inventory_of, prune, store_time_ms, verify
 from pipeline.ports import CheckpointStore, task_fields
 
 __all__ = ["checkpoints_app"]
@@ -154,7 +154,7 @@ def _inventories(
         if grace_s is not None:
             now_ms = store_time_ms(cluster_id, group_id, store, os.urandom(8))
         for task in tasks:
-            found = look(
+            found = inventory_of(
                 task, cluster_id, reader, store, now_ms, grace_s or 0.0, to_delete=grace_s is not None
             )
             yield found

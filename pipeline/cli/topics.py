@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.ops.topics.applying import TopicResult, carry_out, checked
-from pipeline.ops.topics.cluster_state import look
+from pipeline.ops.topics.cluster_state import plan_for_cluster
 from pipeline.ops.topics.declarations import read_topics
 from pipeline.ops.topics.exporting import FileState, chosen_topics, plan_export, write_export
 from pipeline.ops.topics.fields import schema_text
@@ -203,7 +203,7 @@ def _clients(kafka: str | None) -> Iterator[_TopicClients]:
 
 
 def _plan(directory: Path, allow: list[str] | None, found: _TopicClients) -> Plan:
-    return look(read_topics(directory), found.cluster, found.journals, frozenset(allow or []))
+    return plan_for_cluster(read_topics(directory), found.cluster, found.journals, frozenset(allow or []))
 
 
 def _show(planned: Plan, *, json: bool, everything: bool = False) -> None:

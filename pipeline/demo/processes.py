@@ -200,7 +200,7 @@ class Processes:
             raise DemoError(f"pipeline {' '.join(arguments)} failed:\n{said}{errors}")
         return said
 
-    def look(self) -> None:
+    def read_logs(self) -> None:
         """Read new log lines. Raises DemoError if a task has failed, or a worker has ended without being killed."""
         lines = [(line["timestamp"], worker, line) for worker in self.workers for line in worker.new_lines()]
         for at, worker, line in sorted(lines, key=lambda found: found[0]):

@@ -50,7 +50,7 @@ class Progress:
 
     def wait_for(self, what: str, condition: Callable[[], bool]) -> None:
         """Wait for a condition. Raises NoProgressError after `idle_s` without progress; `what` names the wait there."""
-        self._look()
+        self._count_results()
         while not condition():
             if not self._deadline.pause():
                 seconds = self._clock.monotonic_s() - self._began_s
@@ -59,7 +59,7 @@ class Progress:
                     f"after {seconds:.0f} s, there were {self.results:,} of {self.expected:,} results",
                     hint="end other programs that need the processors, and repeat; the cause is in the logs",
                 )
-            self._look()
+            self._count_results()
 
     def wait_for_results(self, at_rest: Callable[[], bool], lag: Callable[[], int]) -> None:
         """Wait until `at_rest` holds and all results are there, or all that can still come.
@@ -78,7 +78,7 @@ class Progress:
                 raise
             # Results are lost: all payments are processed, so none will follow. The comparison counts them.
 
-    def _look(self) -> None:
+    def _count_results(self) -> None:
         count = self._count()
         if count > self.results:
             self.results = count

@@ -208,7 +208,7 @@ class _Run:
         return compare(expected.results, expected.accounts, Found(output.read(), rows))
 
     def _at_rest(self) -> bool:
-        self._processes.look()
+        self._processes.read_logs()
         return self._processes.at_rest(PARTITIONS)
 
     def _settle(self, progress: Progress) -> None:

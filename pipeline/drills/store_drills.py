@@ -13,7 +13,7 @@ from pipeline.drills.drill import Drill, Plan, RefusedDrillError, Run, Scene
 from pipeline.drills.intent import MoveBack, RestoreFile
 from pipeline.drills.worker_drills import LoseDisk
 from pipeline.errors import PipelineError
-from pipeline.ops.checkpoints import Holding, Inventory, look, verify
+from pipeline.ops.checkpoints import Holding, Inventory, inventory_of, verify
 
 __all__ = ["DamageCheckpoint", "StoreDown"]
 
@@ -163,7 +163,7 @@ class DamageCheckpoint(LoseDisk):
         if scene.store is None:
             return None
         with suppress(PipelineError):
-            found = look(task, scene.cluster.cluster_id(), scene.reader, scene.store, 0, 0.0)
+            found = inventory_of(task, scene.cluster.cluster_id(), scene.reader, scene.store, 0, 0.0)
             checked = verify(found, scene.store, lambda _: None)
             valid = [holding for holding in checked.holdings if holding.problem is None]
             if len(valid) >= _VALID and valid[0] is checked.holdings[0]:

@@ -50,7 +50,7 @@ class Liveness:
         self._mark: object = None
         self._since_s = 0.0
 
-    def look(self, mark: object) -> Answer:
+    def check(self, mark: object) -> Answer:
         """The answer to a request. `mark`: of the loop; None while it starts or stops, which has its own time-outs."""
         now_s = self._now_s()
         with self._lock:
@@ -188,7 +188,7 @@ class WorkerPort:
 
     def _livez(self, _request: Request) -> Answer:
         mark = self._mark
-        return self._liveness.look(None if mark is None else mark())
+        return self._liveness.check(None if mark is None else mark())
 
     def _readyz(self, _request: Request) -> Answer:
         return readiness(self._figures, stopping=self._stopping)

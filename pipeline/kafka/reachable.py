@@ -94,12 +94,12 @@ def require_listener(bootstrap_servers: str) -> None:
         return  # the client reports an address that it cannot parse
     answers: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
 
-    def look(at: int, host: str, port: int) -> None:
+    def try_server(at: int, host: str, port: int) -> None:
         answers.put((at, _refusal(host, port)))
 
     for at, server in enumerate(known):
         # Never joined, because a name lookup cannot be interrupted.
-        threading.Thread(target=look, args=(at, *server), daemon=True).start()
+        threading.Thread(target=try_server, args=(at, *server), daemon=True).start()
     deadline_s = time.monotonic() + _TIMEOUT_S
     refusals: dict[int, str] = {}
     for _ in known:

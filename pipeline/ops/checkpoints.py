@@ -15,7 +15,7 @@ from pipeline.errors import CheckpointStoreError, DamagedCheckpointError
 from pipeline.ports import CheckpointStore, JournalReader
 from pipeline.runtime.restore.restore_source import read_manifest, registered, verified
 
-__all__ = ["Holding", "Inventory", "look", "prune", "store_time_ms", "verify"]
+__all__ = ["Holding", "Inventory", "inventory_of", "prune", "store_time_ms", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Inventory:
         return self.journal_start == 0 or any(holding.problem is None for holding in self.holdings)
 
 
-def look(
+def inventory_of(
     task: TaskId,
     cluster_id: str,
     reader: JournalReader,
@@ -67,7 +67,7 @@ def look(
         reader: Reads the journal.
         store: The checkpoint store.
         now_ms: The time, which gives the objects' ages. To prune objects, use `store_time_ms`.
-        grace_s: Younger objects are not prunable: an upload may still be running.
+        grace_s: Newer objects are not prunable: an upload may still be running.
         to_delete: Ask every broker for the end of the journal. An old end would miss the newest checkpoints, and their
             objects would look like strays.
 

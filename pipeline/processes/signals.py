@@ -46,7 +46,7 @@ class Watch:
             self._log,
         )
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True, name="pipeline-watch")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="pipeline-watch")
         self._deadline_s: float | None = None
 
     def __enter__(self) -> Watch:
@@ -59,14 +59,14 @@ class Watch:
 
     @property
     def left_s(self) -> float:
-        """The rest of `stop_timeout_s`; all of it before the worker is told to stop."""
+        """The rest of `stop_timeout_s`; all of it before the worker is asked to stop."""
         if self._deadline_s is None:
             return self._timeout_s
         return max(0.0, self._deadline_s - time.monotonic())
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         while not self._ended.wait(self._dog.interval_s):
-            self._dog.look()
+            self._dog.check()
             if self._stop.is_set():
                 if self._deadline_s is None:
                     self._deadline_s = time.monotonic() + self._timeout_s

@@ -50,7 +50,7 @@ class IdlePositions:
         self._runs = runs
         self._environment = environment
         self._quiet: dict[TaskId, _IdleTask] = {}
-        self._look: Pending[Mapping[TaskId, _Found]] | None = None
+        self._pending_check: Pending[Mapping[TaskId, _Found]] | None = None
 
     def turn(self) -> None:
         """Do what is due. A call every few seconds is enough."""
@@ -59,20 +59,20 @@ class IdlePositions:
         idle = {task.id: run.applied(task) for run in self._runs for task in run.tasks.values() if task.idle}
         self._quiet = {task: self._seen(task, places, now) for task, places in idle.items()}
         due = {task: each.places for task, each in self._quiet.items() if now - each.since_s >= QUIET_S}
-        if due and self._look is None:
+        if due and self._pending_check is None:
             self._quiet.update({task: _IdleTask(places, now) for task, places in due.items()})
-            self._look = self._environment.executor.submit(_looking(due, self._environment))
+            self._pending_check = self._environment.executor.submit(_check_step(due, self._environment))
 
     def _seen(self, task: TaskId, places: _Places, now: float) -> _IdleTask:
         known = self._quiet.get(task)
         return known if known is not None and known.places == places else _IdleTask(places, now)
 
     def _take(self) -> None:
-        if self._look is None or not self._look.done():
+        if self._pending_check is None or not self._pending_check.done():
             return
-        look, self._look = self._look, None
+        check, self._pending_check = self._pending_check, None
         try:
-            found = look.result()
+            found = check.result()
         except PipelineError as error:
             self._environment.log.info("input_ends_not_read", **error_fields(error))
             return
@@ -83,10 +83,10 @@ class IdlePositions:
                     task.pass_over({place.topic: end for place, end in ends.items()})
 
 
-def _looking(
+def _check_step(
     due: Mapping[TaskId, _Places], environment: Environment
 ) -> Callable[[], Mapping[TaskId, _Found]]:
-    def look() -> Mapping[TaskId, _Found]:
+    def check() -> Mapping[TaskId, _Found]:
         with closing(environment.journals()) as reader:
             ends = reader.stable_ends([place for places in due.values() for place in places])
             return {
@@ -94,7 +94,7 @@ def _looking(
                 for task, places in due.items()
             }
 
-    return look
+    return check
 
 
 def _is_empty(place: TopicPartition, position: int, end: int, reader: JournalReader) -> bool:

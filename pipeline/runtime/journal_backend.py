@@ -88,9 +88,9 @@ class JournalBackend:
     def begin_later(self) -> Pending[None]:
         return self._environment.executor.submit(self.begin)
 
-    def begin_restore(self, asked: RestoreRequest) -> Pending[RestoredTask]:
-        step = _restore_step(self._plan, asked, self._environment, self._settings)
-        refused = self._narrowing_of(asked.task).active
+    def begin_restore(self, request: RestoreRequest) -> Pending[RestoredTask]:
+        step = _restore_step(self._plan, request, self._environment, self._settings)
+        refused = self._narrowing_of(request.task).active
 
         def restored() -> RestoredTask:
             if refused:
@@ -216,10 +216,10 @@ class _RestoredJournalTask:
 
 
 def _restore_step(
-    plan: GroupPlan, asked: RestoreRequest, environment: Environment, settings: WorkerSettings
+    plan: GroupPlan, request: RestoreRequest, environment: Environment, settings: WorkerSettings
 ) -> Callable[[], RestoredState]:
     """The restore as a step for an executor."""
-    task = asked.task
+    task = request.task
 
     def start_position(topic: str) -> int:
         # The source cannot be used here: it answers only on the processing thread, between polls.
@@ -231,14 +231,14 @@ def _restore_step(
             return reader.highest_ends([place])[place]
 
     def step() -> RestoredState:
-        if asked.wait_s:
-            environment.clock.sleep(asked.wait_s)
-        if asked.closing is not None:
-            asked.closing.result()
-        if asked.damage is not None:
+        if request.wait_s:
+            environment.clock.sleep(request.wait_s)
+        if request.closing is not None:
+            request.closing.result()
+        if request.damage is not None:
             place = environment.stores.set_aside(task)
             environment.log.warning(
-                "local_state_set_aside", **task_fields(task), reason=asked.damage, path=place
+                "local_state_set_aside", **task_fields(task), reason=request.damage, path=place
             )
         progress = RestoreProgress(task, environment.clock, environment.log)
         meter = environment.meter
@@ -251,8 +251,8 @@ def _restore_step(
                 environment,
                 settings,
                 plan.group.tables,
-                process=asked.process,
-                copy=asked.copy_of() if asked.copy_of is not None else None,
+                process=request.process,
+                copy=request.copy_of() if request.copy_of is not None else None,
                 progress=progress,
             )
 

@@ -67,7 +67,7 @@ class Watchdog:
         """The interval of checks, which is also the maximum delay of a warning."""
         return min(1.0, self._warn_after_s / 4)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check once. Seconds are counted from the first check that found the record."""
         now = self._clock.monotonic_s()
         found = self._at_work()

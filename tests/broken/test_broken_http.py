@@ -41,14 +41,14 @@ ROWS = [
     ),
     Broken(
         "a loop that stands still is live",
-        pipeline.http.port.Liveness.look,
+        pipeline.http.port.Liveness.check,
         "if mark is None or stuck_s <= self._limit_s:",
         "if True:",
         "tests/http/test_port.py stands_still",
     ),
     Broken(
         "a worker that starts must make progress",
-        pipeline.http.port.Liveness.look,
+        pipeline.http.port.Liveness.check,
         "if mark is None or stuck_s <= self._limit_s:",
         "if stuck_s <= self._limit_s and mark is not None:",
         "tests/http/test_port.py live_before_it_is_ready",

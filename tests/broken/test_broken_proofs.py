@@ -79,10 +79,10 @@ ROWS = [
     ),
     Broken(
         "a genesis is written by an old answer that there is none",
-        pipeline.runtime.restore.genesis._look,
+        pipeline.runtime.restore.genesis._read_plan,
         "            if stable_end <= ends.get(task.journal, -1):\n",
         "            if False:\n",
-        "tests/runtime/restore/test_stale_reads.py first_look",
+        "tests/runtime/restore/test_stale_reads.py first_read",
     ),
     Broken(
         "a load continues from an old position",

@@ -59,7 +59,7 @@ ROWS = [
     ),
     Broken(
         "a plan for an empty cluster passes every setting",
-        pipeline.ops.topics.cluster_state.look,
+        pipeline.ops.topics.cluster_state.plan_for_cluster,
         "    return plan if facts.topics else _asked(plan, cluster)\n",
         "    return plan\n",
         "tests/ops/topics/test_applying.py misspelt_setting",

@@ -28,26 +28,26 @@ def liveness(clock: ManualClock) -> Liveness:
 def test_a_loop_that_advances_is_live(clock: ManualClock, liveness: Liveness) -> None:
     """However rarely a probe comes."""
     for turn in range(5):
-        assert liveness.look(turn).status == 200
+        assert liveness.check(turn).status == 200
         clock.advance(10 * LIMIT_S)
 
 
 def test_a_loop_that_stands_still_is_live_until_the_limit(clock: ManualClock, liveness: Liveness) -> None:
     """A handler may take as long as its watchdog allows."""
-    liveness.look("here")
+    liveness.check("here")
     clock.advance(LIMIT_S)
-    assert liveness.look("here").status == 200
+    assert liveness.check("here").status == 200
     clock.advance(0.1)
-    stuck = liveness.look("here")
+    stuck = liveness.check("here")
     assert stuck.status == 503
     assert "runbooks/handler-hangs.md" in msgspec.json.decode(stuck.body)["hint"]
-    assert liveness.look("further").status == 200
+    assert liveness.check("further").status == 200
 
 
 def test_a_worker_that_starts_or_stops_is_live(clock: ManualClock, liveness: Liveness) -> None:
     """Both have time-outs of their own, and a start may wait for Kafka for a minute."""
     for _ in range(3):
-        assert liveness.look(None).status == 200
+        assert liveness.check(None).status == 200
         clock.advance(10 * LIMIT_S)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.core.checkpoint import KEPT
 from pipeline.errors import StaleReadError
-from pipeline.ops.checkpoints import Inventory, look, prune, store_time_ms, verify
+from pipeline.ops.checkpoints import Inventory, inventory_of, prune, store_time_ms, verify
 from pipeline.ports import Step
 from pipeline.testing import MemoryBroker
 from pipeline.testing.memory_clients import MemoryJournalReader
@@ -19,7 +19,7 @@ from tests.support.runtime.sums import Sums
 def inventory(sums: Sums, grace_s: float = 0.0) -> Inventory:
     driver = sums.driver
     reader = MemoryJournalReader(driver.broker)
-    return look(
+    return inventory_of(
         sums.task, MemoryBroker.cluster_id, reader, driver.checkpoints, driver.clock.wall_ms(), grace_s
     )
 
@@ -170,7 +170,7 @@ def test_a_prune_by_a_stale_leaders_answer_deletes_nothing_that_is_kept() -> Non
     cluster_id, now_ms = MemoryBroker.cluster_id, driver.clock.wall_ms()
     with suppress(StaleReadError):  # this reader cannot see the end, and says so
         prune(
-            look(sums.task, cluster_id, reader, driver.checkpoints, now_ms, 0.0, to_delete=True),
+            inventory_of(sums.task, cluster_id, reader, driver.checkpoints, now_ms, 0.0, to_delete=True),
             driver.checkpoints,
         )
     driver.broker.heal()

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError, StaleReadError, UnknownOutcomeError, Un
 from pipeline.ops.apps import groups_of
 from pipeline.ops.dead_letters.letters import Choice
 from pipeline.ops.dead_letters.purging import purge
-from pipeline.ops.migration.migration import _look
+from pipeline.ops.migration.migration import _read_progress
 from pipeline.runtime.commit.admin_entry import last_of
 from pipeline.runtime.restore.retirement import retire, revive
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader
@@ -181,7 +181,7 @@ def test_a_reset_is_not_taken_for_the_end_of_a_migration() -> None:
     stale_leader.answers = lambda: False
     groups = groups_of("sums", MemoryCluster(sums.driver.broker))
     with pytest.raises(StaleReadError):
-        _look(groups, stale)
+        _read_progress(groups, stale)
 
 
 def test_a_group_that_one_broker_does_not_know_is_not_left_out() -> None:

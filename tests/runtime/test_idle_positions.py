@@ -137,12 +137,12 @@ def test_a_task_that_went_on_while_it_was_looked_is_left_alone() -> None:
     send_in_transactions(sums, 1)
     sums.driver.run()
     quiet = sums.driver.worker._maintenance._idle_positions
-    while quiet._look is None:
+    while quiet._pending_check is None:
         sums.driver.clock.advance(1.0)
         sums.driver.step()
     send_in_transactions(sums, 2)
     sums.driver.run()
-    assert quiet._look is not None
+    assert quiet._pending_check is not None
     be_quiet(sums.driver, 10.0)
     assert commits(sums) == 2
     sums.check()

@@ -37,10 +37,10 @@ class Rig:
 
     def wait(self, *seconds: float) -> None:
         """Look, and look again after each of these times."""
-        self.dog.look()
+        self.dog.check()
         for time_s in seconds:
             self.driver.clock.advance(time_s)
-            self.dog.look()
+            self.dog.check()
 
     def run(self, *values: int) -> None:
         for value in values:

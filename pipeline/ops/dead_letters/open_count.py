@@ -35,7 +35,10 @@ _READS_AT_ONCE = 8
 
 
 class OpenCount:
-    """The tally of one group during one command. Call `look` first, then `begin`. `topic`: the dead-letter topic."""
+    """The tally of one group during one command. Call `read_counts` first, then `begin`.
+
+    `topic`: the dead-letter topic.
+    """
 
     def __init__(self, group: GroupId, topic: TopicInfo, environment: Environment) -> None:
         self._group = group
@@ -56,7 +59,7 @@ class OpenCount:
         """The partition of the tally."""
         return TopicPartition(letter_counts_topic(self._group.app), 0)
 
-    def look(self) -> None:
+    def read_counts(self) -> None:
         """Read the counts of the tasks from their last entries. Raises UnreachableError.
 
         Call it before the barrier in the dead-letter topic, so that the letters of these entries precede the barrier.

@@ -133,7 +133,7 @@ class Replayer:
         replayed = ReplayReport()
         try:
             ensure_marks_topic(self._group, self._environment.cluster)
-            self._count.look()
+            self._count.read_counts()
             self._transactions.fence()  # 1
             environment, transactions = self._environment, self._transactions
             journals = seeing(environment.journals, lambda: transactions.known_ends, environment.clock)

@@ -199,7 +199,7 @@ def unfinished(
     except InputError:
         hint = "start its workers: pipeline worker MODULE:APP"
         return [*problems, Problem(f"app {migration.new} has not started", hint)]
-    first, second = _look(groups, reader), _look(groups, reader)
+    first, second = _read_progress(groups, reader), _read_progress(groups, reader)
     read = {topic for seen in second.values() for topic in seen.reads}
     if unread := sorted(set(migration.topics.values()) - read):
         text = f"app {migration.new} does not read {', '.join(unread)}"
@@ -228,7 +228,7 @@ class _Seen(NamedTuple):
     behind: tuple[TopicPartition, ...]
 
 
-def _look(groups: Mapping[GroupId, int], reader: JournalReader) -> dict[TaskId, _Seen]:
+def _read_progress(groups: Mapping[GroupId, int], reader: JournalReader) -> dict[TaskId, _Seen]:
     seqs: dict[TaskId, int] = {}
     places: dict[TaskId, dict[TopicPartition, int]] = {}
     tasks = tasks_of(groups)

@@ -31,12 +31,12 @@ from pipeline.ops.topics.declarations import TopicDeclaration
 from pipeline.ops.topics.plan import ClusterFacts, Plan, Readers, make_plan, uncertain
 from pipeline.ports import Cluster, JournalReader, TopicInfo
 
-__all__ = ["look", "readers_of"]
+__all__ = ["plan_for_cluster", "readers_of"]
 
 _READS_AT_ONCE = 8  # each read waits most of the time for a request or two
 
 
-def look(
+def plan_for_cluster(
     declared: Sequence[TopicDeclaration],
     cluster: Cluster,
     journals: Callable[[], JournalReader],

@@ -8,7 +8,7 @@ A state that is kept when its task moves makes a return fast. After `state_clean
     according to the notes, a live worker with another id has owned it for the whole delay
     the journal's last entry is that worker's, at or after the acquire entry in the notes
 
-    1 look       at the journal's end, on the executor
+    1 check       at the journal's end, on the executor
     2 put away   rename the state's directory, on the processing thread, which starts all restores
     3 remove     the renamed directory, on the executor
 
@@ -54,7 +54,7 @@ class StateCleanup:
         self._delay_s = delay_s
         self._since_s: dict[TaskId, float] = {}  # inf: there is no state on this disk
         self._next_s = 0.0
-        self._look: _OwnerCheck | None = None
+        self._pending_check: _OwnerCheck | None = None
         self._removal: tuple[TaskId, Pending[None]] | None = None
 
     def turn(self, here: Callable[[], Collection[TaskId]], roster: Roster) -> None:
@@ -65,15 +65,15 @@ class StateCleanup:
         now = self._environment.clock.monotonic_s()
         if self._removal is not None and self._removal[1].done():
             self._end_removal()
-        if self._look is not None and self._look.agrees.done():
-            look, self._look = self._look, None
-            self._since_s[look.task] = now  # whatever the outcome is
-            self._put_away(look, here(), roster)
+        if self._pending_check is not None and self._pending_check.agrees.done():
+            check, self._pending_check = self._pending_check, None
+            self._since_s[check.task] = now  # whatever the outcome is
+            self._put_away(check, here(), roster)
         if now < self._next_s or not self._tasks:
             return
         self._next_s = now + INTERVAL_S
         self._observe(here(), roster, now)
-        if self._look is None and self._removal is None:
+        if self._pending_check is None and self._removal is None:
             self._find_owner(roster, now)
 
     def _observe(self, here: Collection[TaskId], roster: Roster, now: float) -> None:
@@ -98,7 +98,7 @@ class StateCleanup:
             agrees = self._environment.executor.submit(
                 partial(_journal_agrees, task, owner, self._environment)
             )  # 1
-            self._look = _OwnerCheck(task, owner, agrees)
+            self._pending_check = _OwnerCheck(task, owner, agrees)
             return
 
     def _has_state(self, task: TaskId) -> bool:
@@ -111,10 +111,10 @@ class StateCleanup:
             )
             return False
 
-    def _put_away(self, look: _OwnerCheck, here: Collection[TaskId], roster: Roster) -> None:
-        task, log = look.task, self._environment.log
+    def _put_away(self, check: _OwnerCheck, here: Collection[TaskId], roster: Roster) -> None:
+        task, log = check.task, self._environment.log
         try:
-            agrees = look.agrees.result()
+            agrees = check.agrees.result()
             if not agrees or task in here or not self._is_anothers(task, roster):
                 return
             remove = self._environment.stores.put_away(task)  # 2
@@ -124,7 +124,7 @@ class StateCleanup:
         log.info(
             "local_state_deleted",
             **task_fields(task),
-            owner=look.owner.worker,
+            owner=check.owner.worker,
             reason=f"another worker has had the task for {self._delay_s:.0f} s",
         )
         self._removal = task, self._environment.executor.submit(remove)  # 3

@@ -57,7 +57,7 @@ AGAIN_S = (0.05, 0.5)
 CREATED_S = 10.0
 CREATED_POLL_S = 0.05
 HALF_SEEN_S = 3.0
-FIRST_LOOKS = 5
+FIRST_READS = 5
 
 
 def ensure_genesis(
@@ -245,11 +245,11 @@ def _are_known(where: str, tasks: list[TaskId], environment: Environment, known:
 
     Otherwise, the barrier would be written to journals that workers write to.
     """
-    for look in range(FIRST_LOOKS):
+    for attempt in range(FIRST_READS):
         try:
-            if _look(where, tasks, environment, {}, known) is GenesisPlan.PRESENT:
+            if _read_plan(where, tasks, environment, {}, known) is GenesisPlan.PRESENT:
                 return True
-            if not known and look:
+            if not known and attempt:
                 return False  # a new group, according to two clients
         except (FatalTaskError, RetriableError, UnreachableError) as error:
             environment.log.info("genesis_not_read", **error_fields(error))
@@ -272,7 +272,7 @@ def _plan(
     deadline = _deadline(environment)
     while True:
         try:
-            return _look(where, tasks, environment, ends, known)
+            return _read_plan(where, tasks, environment, ends, known)
         except RetriableError as error:
             if not deadline.pause():
                 raise UnreachableError(error.message, hint="check the brokers, then start again") from error
@@ -281,7 +281,7 @@ def _plan(
                 raise
 
 
-def _look(
+def _read_plan(
     where: str,
     tasks: list[TaskId],
     environment: Environment,

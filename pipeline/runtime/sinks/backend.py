@@ -112,24 +112,24 @@ class SinkBackend:
         environment.steps.reached(Step.SINK_AFTER_POSITIONS, plan.tasks[0])
         environment.log.info("positions_written", app=plan.id.app, group=plan.id.group, rows=len(missing))
 
-    def begin_restore(self, asked: RestoreRequest) -> Pending[RestoredTask]:
+    def begin_restore(self, request: RestoreRequest) -> Pending[RestoredTask]:
         """Claim the task, once the request's conditions are met."""
         inputs = inputs_now(self._plan)
 
         def step() -> RestoredTask:
             began_s = self._environment.clock.monotonic_s()
             hold = claim(
-                asked.task,
+                request.task,
                 self._settings.worker_id,
-                asked.process,
-                asked.noted,
+                request.process,
+                request.noted,
                 inputs,
                 self._sessions,
                 self._environment,
             )
             return _Claimed(self, hold, self._environment.clock.monotonic_s() - began_s)
 
-        return self._later(asked.wait_s, step, asked.closing)
+        return self._later(request.wait_s, step, request.closing)
 
     def find_owner(self, task: TaskId, place: TaskPosition | None) -> Pending[Owner | None]:
         """The current owner of the task, if it acquired the task after `place`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pipeline.ops.topics.applying import TopicResult, carry_out, checked
-from pipeline.ops.topics.cluster_state import look
+from pipeline.ops.topics.cluster_state import plan_for_cluster
 from pipeline.ops.topics.declarations import TopicDeclaration, parse_topic
 from pipeline.ops.topics.plan import Plan, TopicPlan
 from pipeline.ports import TopicInfo, TopicSpec
@@ -39,7 +39,7 @@ class Case:
 
     def plan(self, *declared: TopicDeclaration, allow: str = "") -> Plan:
         allowed = frozenset(allow.split())
-        return look(declared, self.cluster, lambda: MemoryJournalReader(self.broker), allowed)
+        return plan_for_cluster(declared, self.cluster, lambda: MemoryJournalReader(self.broker), allowed)
 
     def one(self, declared: TopicDeclaration, allow: str = "") -> TopicPlan:
         (planned,) = self.plan(declared, allow=allow).topics

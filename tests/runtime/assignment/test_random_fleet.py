@@ -10,7 +10,7 @@ from pipeline import Dedup
 from pipeline.config import WorkerSettings
 from pipeline.core.names import TaskId
 from pipeline.errors import AbortableError, FencedError, UnknownOutcomeError, UnreachableError
-from pipeline.ops.checkpoints import look, verify
+from pipeline.ops.checkpoints import inventory_of, verify
 from pipeline.testing.memory_clients import MemoryJournalReader
 from tests.support.runtime.fleet import Fleet
 
@@ -87,7 +87,7 @@ def check_checkpoints(fleet: Fleet) -> None:
     reader, store = MemoryJournalReader(fleet.broker), fleet.checkpoints
     for partition in range(fleet.partitions):
         task = TaskId("sums", "main", partition)
-        found = look(task, fleet.broker.cluster_id, reader, store, fleet.clock.wall_ms(), 0.0)
+        found = inventory_of(task, fleet.broker.cluster_id, reader, store, fleet.clock.wall_ms(), 0.0)
         found = verify(found, store, lambda _size: None)
         assert [holding.problem for holding in found.holdings] == [None] * len(found.holdings)
         assert found.restorable

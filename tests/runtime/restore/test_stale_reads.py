@@ -115,7 +115,7 @@ def test_a_reset_by_a_stale_end_does_not_fork_the_journal(nth: int) -> None:
 
 @pytest.mark.parametrize("created", [True, False])
 @pytest.mark.parametrize("nth", CLIENTS)
-def test_a_stale_first_look_writes_no_second_genesis(nth: int, created: bool) -> None:
+def test_a_stale_first_read_writes_no_second_genesis(nth: int, created: bool) -> None:
     """A worker that starts beside the first one would begin the journal a second time."""
     first = Sums()
     if created:

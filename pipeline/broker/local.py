@@ -20,11 +20,18 @@ import msgspec
 
 from pipeline.broker import checks, launch
 from pipeline.broker.directories import cache_dir, exclusive, explain_os_errors, make_dir
-from pipeline.broker.install import Lock, ensure_installed, install_dir, java_version, own_java, shipped_lock
+from pipeline.broker.install import (
+    Lock,
+    ensure_installed,
+    install_dir,
+    java_version,
+    own_java,
+    shipped_lock,
+    with_quick_start,
+)
 from pipeline.broker.node import JavaRuntime
 from pipeline.broker.ports import choose_ports
 from pipeline.broker.processes import kill
-from pipeline.broker.quickstart import with_quick_start
 from pipeline.broker.reporting import BrokerError, Report, StepProgress, silent
 from pipeline.broker.state import (
     LOCK,

@@ -17,8 +17,7 @@ from pipeline.cli.lookup import TaskOption, find_app
 from pipeline.cli.options import KafkaOption, StoreOption, counted, print_json, print_message
 from pipeline.cli.past import AppOption, open_past, require_app
 from pipeline.cli.rendering import Cell, Column, print_table
-from pipeline.cli.table_past import past_rows, print_history
-from pipeline.cli.table_rows import find_table, json_text, rows_of
+from pipeline.cli.table_rows import find_table, json_text, past_rows, print_history, rows_of
 from pipeline.config import KafkaSettings, WorkerSettings, load_settings
 from pipeline.core.names import GroupId, TaskId
 from pipeline.core.position import decode_position

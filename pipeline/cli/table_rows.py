@@ -1,4 +1,4 @@
-"""The rows of a table in one state, and the table that an argument names: for `show` and `history`."""
+"""The rows of a table in one state, now or as they were, and the changes of a row: for `show` and `history`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,27 @@ from pipeline.api.app import DeclaredApp
 from pipeline.api.declarations import DeclaredTable
 from pipeline.api.keys import parse_key
 from pipeline.api.table import ReadableStore, table_prefix
+from pipeline.cli.lookup import journaled_tasks
+from pipeline.cli.options import counted, print_json, print_message
+from pipeline.cli.past import PastPlace, moment_of, reach_of, restored, say_origin
+from pipeline.cli.rendering import Cell, Column, print_table
+from pipeline.core.names import GroupId
 from pipeline.core.position import decode_position
+from pipeline.core.records import iso_time
 from pipeline.errors import ConfigError, InputError
-from pipeline.ops.history.row_changes import StoredValue
+from pipeline.ops.history.row_changes import RowChange, RowHistory, StoredValue, row_history
+from pipeline.ports import task_fields
 from pipeline.runtime.restore.upgrade import decoder_of
 
-__all__ = ["find_table", "full_key_of", "json_text", "readable_value", "rows_of"]
+__all__ = [
+    "find_table",
+    "full_key_of",
+    "json_text",
+    "past_rows",
+    "print_history",
+    "readable_value",
+    "rows_of",
+]
 
 
 class _State(ReadableStore, Protocol):
@@ -87,3 +102,120 @@ def readable_value(definition: DeclaredTable[Any, Any], stored: StoredValue) -> 
 def json_text(value: Any) -> str:
     """The value as one line of JSON."""
     return msgspec.json.encode(value).decode()
+
+
+def past_rows(
+    place: PastPlace, definition: DeclaredTable[Any, Any], at: str, number: int | None, key: str | None
+) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+    """The rows of a table as they were, task by task. Where each state comes from is said on standard error.
+
+    Raises:
+        InputError: There is no such task or entry, or it is too old.
+    """
+    moment = moment_of(at, number)
+    group = GroupId(place.app.name, definition.group)
+    for task in journaled_tasks(place.environment.cluster, group, number):
+        with restored(task, moment, place.environment) as past:
+            say_origin(task, past)
+            for row_key, value in rows_of(definition, past.store, f"task {task}", key):
+                yield {"task": task.partition, "seq": past.applied.seq}, row_key, value
+
+
+def print_history(
+    place: PastPlace,
+    definition: DeclaredTable[Any, Any],
+    name: str,
+    key: str,
+    number: int | None,
+    limit: int,
+    *,
+    json: bool,
+) -> None:
+    """Print the changes of a row, task by task, oldest first.
+
+    Raises:
+        InputError: No task has a change of this row.
+    """
+    group = GroupId(place.app.name, definition.group)
+    full_key = full_key_of(definition, key)
+    tasks = journaled_tasks(place.environment.cluster, group, number)
+    histories = [
+        row_history(task, definition.name, full_key, place.environment, limit or None) for task in tasks
+    ]
+    if not any(found.changes for found in histories):
+        raise InputError(
+            f"no journal entry changed key {key!r} of table {definition.name}",
+            hint=f"show some keys: pipeline table show {name} --app {place.target} --max 5",
+        )
+    if json:
+        for found in histories:
+            for change in found.changes:
+                print_json(_document(definition, found, change, key))
+    else:
+        print_table(_COLUMNS, (_cells(definition, found, c) for found in histories for c in found.changes))
+    for found in histories:
+        if not found.changes:
+            continue
+        left_out = found.total - len(found.changes)
+        if left_out:
+            print_message(
+                f"task {found.task.partition}: {counted(left_out, 'older change')} not shown. Show all: --max 0"
+            )
+        if not found.complete and found.first is not None:
+            seq = found.first.entry.seq
+            print_message(
+                f"task {found.task.partition}: older changes are not in the journal; {reach_of(found.first)}. The "
+                f"value then: pipeline table show {name} {key} --app {place.target} --task {found.task.partition} "
+                f"--at {seq}"
+            )
+
+
+_COLUMNS = (
+    Column("task", number=True),
+    Column("seq", number=True),
+    Column("time"),
+    Column("worker", shortens=True),
+    Column("inputs"),
+    Column("old", shortens=True),
+    Column("new", shortens=True),
+)
+
+
+def _cells(definition: DeclaredTable[Any, Any], found: RowHistory, change: RowChange) -> list[Cell]:
+    entry = change.entry.entry
+    inputs = ", ".join(f"{topic} {a:,}-{b - 1:,}" for topic, (a, b) in change.inputs.items())
+    if change.before is None:
+        inputs = "?"  # the entry with the positions before it is no longer in the journal
+    return [
+        *(found.task.partition, entry.seq, iso_time(entry.wall_ms), entry.owner),
+        inputs or entry.kind.name.lower(),
+        _text(definition, change.old),
+        _text(definition, change.new),
+    ]
+
+
+def _text(definition: DeclaredTable[Any, Any], stored: StoredValue | None) -> str:
+    """The value as JSON. A dash: there was no row; a question mark: unknown."""
+    if stored is None:
+        return "?"
+    return "-" if stored.data is None else json_text(readable_value(definition, stored))
+
+
+def _document(
+    definition: DeclaredTable[Any, Any], found: RowHistory, change: RowChange, key: str
+) -> dict[str, Any]:
+    entry = change.entry.entry
+    return {
+        **task_fields(found.task),
+        "key": key,
+        "seq": entry.seq,
+        "offset": change.entry.offset,
+        "kind": entry.kind.name.lower(),
+        "timestamp_ms": entry.wall_ms,
+        "worker": entry.owner,
+        "old_known": change.old is not None,
+        "old": readable_value(definition, change.old) if change.old is not None else None,
+        "new": readable_value(definition, change.new),
+        "inputs": {topic: {"first": a, "last": b - 1} for topic, (a, b) in change.inputs.items()},
+        "positions": entry.positions,
+    }

@@ -1,4 +1,4 @@
-"""Dead letters and their replays as bytes. Pure.
+"""Dead letters and their replays as bytes, and the replays topic in acquire entries. Pure.
 
 A dead letter is a byte-for-byte copy of the failed record. After the record's own headers it has a block of headers
 with the record's origin and the reason of the failure. The block begins with `dead-letter-topic`. A dead letter that
@@ -6,17 +6,33 @@ was itself an input and failed has two blocks, and the last one counts.
 
 A replay is a dead letter that is sent back to its task. Only the task's group reads it, so its value has a format of
 its own, with a version and a checksum.
+
+`acquired_identity`: how an acquire entry records the replays topic, the only input that may be missing. The topic does
+not exist for an owner whose release has no dead letters, nor for one that started before the topic was created. Such an
+owner keeps the topic's id and the position of the last owner that read it. The next owner that finds the topic compares
+the ids:
+
+    row  before                 now             the acquire entry says
+    1    read or never seen     a topic         that topic; another one is refused by `core.recovery.check_identity`
+    2    read                   none            the old id, `absent`; the position stays
+    3    absent                 none            the same
+    4    absent                 the same id     that topic; the position counts again
+    5    absent                 another id      that topic, `replaced`: it begins at its first record
+    6    position without id    ends before it  the same as row 5. Earlier releases did not keep the id
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from pipeline.core.dead_letter_count import NOT_NUMBERED, LetterNumber
 from pipeline.core.envelope import BinaryEnvelope, EnvelopeError
+from pipeline.core.journal_format import Identity, InputFacts
+from pipeline.core.names import is_replays
+from pipeline.core.position import AppliedPosition
 from pipeline.errors import InvariantError
 
 __all__ = [
@@ -24,6 +40,7 @@ __all__ = [
     "Letter",
     "Origin",
     "Replay",
+    "acquired_identity",
     "bounded",
     "decode_replay",
     "encode_replay",
@@ -206,3 +223,31 @@ def decode_replay(data: bytes | None) -> Replay | None:
         return _decoder.decode(_ENVELOPE.open(data))
     except (EnvelopeError, msgspec.DecodeError):
         return None
+
+
+def acquired_identity(
+    before: AppliedPosition, now: Identity, ends_before: Callable[[str, int], bool]
+) -> Identity:
+    """The identity of the acquire entry after `before`, for an owner that found `now`.
+
+    `ends_before`: whether a topic's partition of the task ends before a position.
+    """
+    inputs: dict[str, InputFacts] = {}
+    for topic, current in now.inputs.items():
+        replaced = is_replays(topic) and _replaced(before, topic, current, ends_before)
+        inputs[topic] = msgspec.structs.replace(current, replaced=replaced) if replaced else current
+    for topic, facts in before.identity.inputs.items():
+        if is_replays(topic) and topic not in inputs:  # rows 2 and 3
+            inputs[topic] = InputFacts(facts.topic_id, facts.partitions, absent=True)
+    return msgspec.structs.replace(now, inputs=inputs)
+
+
+def _replaced(
+    before: AppliedPosition, topic: str, current: InputFacts, ends_before: Callable[[str, int], bool]
+) -> bool:
+    facts, position = before.identity.inputs.get(topic), before.positions.get(topic)
+    if position is None:
+        return False
+    if facts is None:  # row 6
+        return ends_before(topic, position)
+    return facts.absent and facts.topic_id != current.topic_id  # rows 4 and 5

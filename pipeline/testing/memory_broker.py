@@ -17,8 +17,8 @@ from pipeline.core.records import partition_of
 from pipeline.errors import ConfigError, FencedError, InvariantError
 from pipeline.ports import Clock, Output, TopicInfo, TopicSpec
 from pipeline.testing.faults import Faults
-from pipeline.testing.memory_configs import DEFAULTS, check_settings
 from pipeline.testing.memory_log import (
+    DEFAULTS,
     MemoryRecord,
     MemoryTopic,
     MemoryTransaction,
@@ -27,6 +27,7 @@ from pipeline.testing.memory_log import (
     RefusedRecordError,
     StaleLeader,
     TransactionState,
+    check_settings,
     refusal,
 )
 

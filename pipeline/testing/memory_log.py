@@ -1,5 +1,7 @@
 """The data of an in-memory Kafka cluster: the logs of partitions, and the transactions that wrote their records.
 
+Topic settings are taken and refused as by the brokers of Kafka 4.4 (`DEFAULTS`, `check_settings`).
+
 `StaleLeader` shows a cluster as it was at an earlier time. A broker that has lost its controllers still answers
 Metadata, ListOffsets and Fetch as if it were the leader. Its answers are correct but outdated: its high watermark does
 not advance, because no follower fetches from it. All records below the high watermark are in the log of the new leader,
@@ -15,10 +17,11 @@ from enum import Enum
 from typing import Any
 
 from pipeline.core.names import TopicPartition
-from pipeline.errors import InvariantError
+from pipeline.errors import ConfigError, InvariantError
 from pipeline.ports import Output, TopicInfo
 
 __all__ = [
+    "DEFAULTS",
     "MemoryRecord",
     "MemoryTopic",
     "MemoryTransaction",
@@ -27,6 +30,7 @@ __all__ = [
     "RefusedRecordError",
     "StaleLeader",
     "TransactionState",
+    "check_settings",
     "refusal",
 ]
 
@@ -34,6 +38,79 @@ _CREATE_TIME = 1
 _BATCH_OVERHEAD = 70  # what the broker counts in addition to key, value and headers of a record
 
 Bounds = tuple[int, int, int]
+
+_LONGEST = str(2**63 - 1)
+
+DEFAULTS: Mapping[str, str] = {
+    "cleanup.policy": "delete",
+    "compression.gzip.level": "-1",
+    "compression.lz4.level": "9",
+    "compression.type": "producer",
+    "compression.zstd.level": "3",
+    "delete.retention.ms": "86400000",
+    "errors.deadletterqueue.group.enable": "false",
+    "file.delete.delay.ms": "60000",
+    "flush.messages": _LONGEST,
+    "flush.ms": _LONGEST,
+    "follower.replication.throttled.replicas": "",
+    "index.interval.bytes": "4096",
+    "leader.replication.throttled.replicas": "",
+    "local.retention.bytes": "-2",
+    "local.retention.ms": "-2",
+    "max.compaction.lag.ms": _LONGEST,
+    "max.decompressed.message.bytes": "2147483639",
+    "max.message.bytes": "1048588",
+    "message.timestamp.after.max.ms": "3600000",
+    "message.timestamp.before.max.ms": _LONGEST,
+    "message.timestamp.type": "CreateTime",
+    "min.cleanable.dirty.ratio": "0.5",
+    "min.compaction.lag.ms": "0",
+    "min.insync.replicas": "1",
+    "preallocate": "false",
+    "remote.copy.lag.bytes": "-1",
+    "remote.copy.lag.ms": "0",
+    "remote.log.copy.disable": "false",
+    "remote.log.delete.on.disable": "false",
+    "remote.storage.enable": "false",
+    "retention.bytes": "-1",
+    "retention.ms": "604800000",
+    "segment.bytes": "1073741824",
+    "segment.index.bytes": "10485760",
+    "segment.jitter.ms": "0",
+    "segment.ms": "604800000",
+    "unclean.leader.election.enable": "false",
+}
+_POLICIES = frozenset({"compact", "delete"})
+
+
+def check_settings(topic: str, settings: Mapping[str, str | None]) -> None:
+    """Raise ConfigError, in the words of the brokers, for a setting that does not exist or a value that is invalid."""
+    for name, value in settings.items():
+        if name not in DEFAULTS:
+            raise ConfigError(f"topic {topic}: Unknown topic config name: {name}")
+        if value is not None and not _fits(name, value):
+            raise ConfigError(f"topic {topic}: Invalid value {value} for configuration {name}")
+
+
+def _fits(name: str, value: str) -> bool:
+    default = DEFAULTS[name]
+    if default.lstrip("-").isdigit():
+        return _is_number(value, int)
+    if name == "min.cleanable.dirty.ratio":
+        return _is_number(value, float) and 0 <= float(value) <= 1
+    if default in {"true", "false"}:
+        return value.strip().lower() in {"true", "false"}
+    if name == "cleanup.policy":
+        return not value.strip() or {part.strip() for part in value.split(",")} <= _POLICIES
+    return True
+
+
+def _is_number(value: str, kind: type[int] | type[float]) -> bool:
+    try:
+        kind(value)
+    except ValueError:
+        return False
+    return True
 
 
 class MissingTopicError(Exception):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+import pipeline.core.dead_letters
 import pipeline.core.records
-import pipeline.core.replays_input
 import pipeline.ops.dead_letters.open_count
 import pipeline.ops.dead_letters.purging
 import pipeline.ops.dead_letters.records
@@ -60,14 +60,14 @@ ROWS = [
     ),
     Broken(
         "offsets of a deleted topic of replays count in the one that replaced it",
-        pipeline.core.replays_input._replaced,
+        pipeline.core.dead_letters._replaced,
         "    return facts.absent and facts.topic_id != current.topic_id",
         "    return False",
         "tests/ops/dead_letters/test_replays_input.py from_its_first_record",
     ),
     Broken(
         "an owner without a topic of replays forgets which one was read before",
-        pipeline.core.replays_input.acquired_identity,
+        pipeline.core.dead_letters.acquired_identity,
         "        if is_replays(topic) and topic not in inputs:",
         "        if False:",
         "tests/core/test_replays_input.py says_what_became",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker import quickstart
+from pipeline.broker import install
 from pipeline.broker.node import JavaRuntime
 from pipeline.broker.reporting import BrokerError, silent
 
@@ -34,14 +34,14 @@ class Recordings:
 def recordings(monkeypatch: pytest.MonkeyPatch) -> Recordings:
     """No node is run."""
     made = Recordings()
-    monkeypatch.setattr(quickstart, "_run_once", made)
+    monkeypatch.setattr(install, "_run_once", made)
     monkeypatch.setattr("pipeline.broker.checks.require_memory", lambda **_: None)
     monkeypatch.setattr("pipeline.broker.checks.require_disk", lambda _: None)
     return made
 
 
 def _options(root: Path) -> tuple[str, ...]:
-    return quickstart.with_quick_start(
+    return install.with_quick_start(
         RUNTIME, root, kafka_version="4", java_version="25", report=silent
     ).options
 

@@ -13,8 +13,7 @@ from pipeline.api.declarations import declared_table
 from pipeline.app import declared_app
 from pipeline.cli.debug import print_run, run_document
 from pipeline.cli.past import PastPlace
-from pipeline.cli.table_past import past_rows, print_history
-from pipeline.cli.table_rows import readable_value
+from pipeline.cli.table_rows import past_rows, print_history, readable_value
 from pipeline.config import Settings
 from pipeline.errors import InputError
 from pipeline.ops.history.row_changes import StoredValue

@@ -38,7 +38,7 @@ from pipeline.ports import (
 from pipeline.rocksdb.rocks import RocksStores
 from pipeline.testing import MemoryBroker, MemoryEventClients
 from pipeline.testing.memory_clients import MemoryCluster, MemoryJournalReader, MemoryProducers, MemorySources
-from pipeline.testing.memory_configs import DEFAULTS
+from pipeline.testing.memory_log import DEFAULTS
 from pipeline.testing.memory_members import MemoryMembers
 from pipeline.testing.memory_store import MemoryStores
 from tests.support.raw_records import RawRecord, write_raw

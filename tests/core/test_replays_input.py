@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.core.dead_letters import acquired_identity
 from pipeline.core.journal_format import (
     NO_CHAIN,
     Entry,
@@ -15,7 +16,6 @@ from pipeline.core.journal_format import (
 )
 from pipeline.core.position import AppliedPosition
 from pipeline.core.recovery import check_identity
-from pipeline.core.replays_input import acquired_identity
 from pipeline.errors import ConfigError, FatalTaskError
 
 TOPIC = "app.main.replays"

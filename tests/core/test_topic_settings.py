@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.core.topic_settings import SETTINGS, UNMANAGED, loss, same_value
-from pipeline.testing.memory_configs import DEFAULTS
+from pipeline.testing.memory_log import DEFAULTS
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from pipeline.broker import BrokerError, LocalKafka
 from pipeline.cli import demo as command
 from pipeline.cli.main import assemble
-from pipeline.demo import progress
+from pipeline.demo import run
 from pipeline.demo.processes import Ended, ended_by_signals
 from pipeline.demo.run import Demo, run_demo
 from tests.support.walkthrough import environment_of_a_reader
@@ -186,9 +186,9 @@ def test_a_demo_without_progress_keeps_the_logs_of_its_workers(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that cannot start is the usual reason, and only its log says why."""
-    monkeypatch.setattr(progress, "IDLE_S", 0.0)
+    monkeypatch.setattr(run, "IDLE_S", 0.0)
     kind, _said = _run_in_this_process(_start_kafka)
-    assert kind is progress.NoProgressError
+    assert kind is run.NoProgressError
     (kept,) = temporary.iterdir()
     assert sorted(path.name for path in kept.glob("worker-*.log")) == [
         "worker-a-0.log",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.demo.processes import DemoError
-from pipeline.demo.progress import Progress
+from pipeline.demo.run import Progress
 from pipeline.testing import ManualClock
 
 _IDLE_S = 10.0

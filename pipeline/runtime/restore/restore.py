@@ -22,12 +22,12 @@ from typing import Any
 
 from pipeline.api.declarations import DeclaredTable
 from pipeline.config import WorkerSettings
+from pipeline.core.dead_letters import acquired_identity
 from pipeline.core.journal_format import EntryKind, Identity, JournalEntry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.position import AppliedPosition, after, encode_position
 from pipeline.core.recovery import check_identity
 from pipeline.core.recovery_time import RestoreWork
-from pipeline.core.replays_input import acquired_identity
 from pipeline.errors import (
     ConfigError,
     FatalTaskError,

@@ -36,7 +36,7 @@ OVERHEAD_MB = 200
 
 @dataclass(frozen=True, slots=True)
 class JavaRuntime:
-    """The Java part of every command line. `options`: those of quickstart.py."""
+    """The Java part of every command line. `options`: those of `install.with_quick_start`."""
 
     java: Path
     jars: tuple[Path, ...]

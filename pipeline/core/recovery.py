@@ -276,7 +276,7 @@ def check_identity(
 
     Allowed: an additional input topic or table; a changed schema of a table whose values can be upgraded; a replays
     topic that does not exist, or that was created after this worker started; a new replays topic if the last owner
-    found none (`core.replays_input`). Refused: another cluster, a recreated topic, a changed partition count, a
+    found none (`core.dead_letters`). Refused: another cluster, a recreated topic, a changed partition count, a
     removed input or table, any other changed schema of a table.
 
     `upgrades`: for each table with `upgrade=`, the prefix that the stored fingerprint must have. The prefix is the

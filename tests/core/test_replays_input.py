@@ -1,4 +1,4 @@
-"""What an acquire entry says about the topic of replays: every row of `core.replays_input`."""
+"""What an acquire entry says about the topic of replays: every row of `core.dead_letters.acquired_identity`."""
 
 from __future__ import annotations
 

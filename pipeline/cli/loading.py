@@ -29,7 +29,7 @@ class LoadReport:
         loader: Loader,
         sequence: FileSequence,
         files: Sequence[InputFile],
-        pace: RateLimit | None,
+        rate_limit: RateLimit | None,
         *,
         quiet: bool,
         with_keys: bool,
@@ -39,7 +39,7 @@ class LoadReport:
         self._files = len(files)
         sizes = [file.size for file in files if file.size is not None]
         self._total_bytes = sum(sizes) if len(sizes) == len(files) else None
-        self._pace = pace
+        self._rate_limit = rate_limit
         self._with_keys = with_keys
         self._quiet = quiet
         self._began_s = self._said_s = time.monotonic()
@@ -66,8 +66,8 @@ class LoadReport:
     def progress(self, position: LoadPosition) -> None:
         """Show a committed position. If the load has a rate, wait until it allows the next records."""
         self._show(self._rate(position))
-        if self._pace is not None:
-            self._pace(self._new(position))
+        if self._rate_limit is not None:
+            self._rate_limit(self._new(position))
 
     def closing(self, last: LoadPosition) -> str:
         """The summary as text."""

@@ -190,9 +190,9 @@ def _load(request: _Request, files: list[InputFile], settings: KafkaSettings, *,
     _tune_garbage_collection()
     with _environment(settings, cluster, target) as environment:
         loader = Loader(environment, load, sequence)
-        pace = RateLimit(request.rate, SystemClock()) if request.rate is not None else None
+        rate_limit = RateLimit(request.rate, SystemClock()) if request.rate is not None else None
         report = LoadReport(
-            loader, sequence, files, pace, quiet=quiet, with_keys=request.options.key is not None
+            loader, sequence, files, rate_limit, quiet=quiet, with_keys=request.options.key is not None
         )
         try:
             with report.showing():

@@ -116,7 +116,7 @@ class Crashes:
         ending = self._crash_log.previous(app)
         self._suspects, self._counted = decode_suspects(self._crash_log.load())
         if ending is not None and ending.process != self._counted:
-            self._learn(ending)
+            self._record_ending(ending)
         self._crash_log.begin(process)
 
     def of(self, task: TaskId, topic_ids: Mapping[str, str], others: Others) -> InputCrashes:
@@ -171,7 +171,7 @@ class Crashes:
     def _save(self) -> None:
         self._crash_log.save(encode_suspects(self._suspects, self._counted))
 
-    def _learn(self, ending: Ending) -> None:
+    def _record_ending(self, ending: Ending) -> None:
         found = read_trace(ending.trace)
         at, span = Input.decode(ending.place), Span(ending.first, ending.last)
         doing = f"{_where(at, span)} of task {at.task}" if at is not None else "no record"

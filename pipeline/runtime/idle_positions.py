@@ -80,7 +80,7 @@ class IdlePositions:
             for task in run.tasks.values():
                 before, ends = found.get(task.id, _NOTHING)
                 if ends and task.idle and run.applied(task) == before:
-                    task.pass_over({place.topic: end for place, end in ends.items()})
+                    task.skip_to({place.topic: end for place, end in ends.items()})
 
 
 def _check_step(

@@ -49,14 +49,14 @@ class JournalBackend:
         resources: Any,
         environment: Environment,
         settings: WorkerSettings,
-        pace: CommitRate,
+        commit_rate: CommitRate,
     ) -> None:
         self._plan = plan
         self._senders = senders
         self._resources = resources
         self._environment = environment
         self._settings = settings
-        self._pace = pace
+        self._commit_rate = commit_rate
         self._checked_end: dict[TaskId, int] = {}  # the journal's end at the last check
         self._no_letters = False  # whether the dead-letter topic had records at the start
         self._largest_letter = plan.largest_letter
@@ -116,7 +116,7 @@ class JournalBackend:
             self._resources,
             self._environment,
             self._settings,
-            self._pace,
+            self._commit_rate,
             self._narrowing_of(task),
             self._largest_letter,
             no_letters=self._no_letters,

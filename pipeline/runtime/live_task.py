@@ -101,7 +101,7 @@ class LiveTask(Protocol):
         """Do what is due. Returns whether anything changed."""
         ...
 
-    def pass_over(self, positions: Mapping[str, int]) -> None:
+    def skip_to(self, positions: Mapping[str, int]) -> None:
         """Commit these positions, below which no record is unprocessed. Only while the task is idle."""
         ...
 

@@ -55,7 +55,7 @@ ROWS = [
     ),
     Broken(
         "the end of a process is counted at each start",
-        pipeline.runtime.crashes.Crashes._learn,
+        pipeline.runtime.crashes.Crashes._record_ending,
         "            self._counted = ending.process\n",
         "",
         f"{CRASHES} counts_a_crash_once",

@@ -123,7 +123,7 @@ def test_a_record_that_comes_before_the_entry_is_written_does_not_turn_positions
     send_in_transactions(sums, 1)
     sums.driver.run()
     (run,) = sums.driver.worker.runs
-    run.tasks[0].pass_over({"numbers": 2})
+    run.tasks[0].skip_to({"numbers": 2})
     send_in_transactions(sums, 2, 3)
     sums.driver.run()
     sums.driver.restart(empty_disk=True)

@@ -134,9 +134,9 @@ class TaskView:
         mean = max(1, last[0].size, last[0].journal_bytes // last[0].entry.seq)
         count = max(2, min(ENTRIES + 1, ENTRIES_BYTES // mean))
         found = last_entries(task.journal, reader, bounds, count, deltas=True)
-        self._learn(found)
+        self._note_tables(found)
         if not self._declared and not self._names:
-            self._learn_from_the_start(task, reader, bounds)
+            self._note_first_tables(task, reader, bounds)
         return found
 
     def _backwards(self, task: TaskId) -> Iterator[JournalEntry]:
@@ -151,15 +151,15 @@ class TaskView:
             left -= sum(entry.size for entry in found)
             end, span = (found[0].offset if found else start), span * 4
 
-    def _learn(self, entries: Sequence[JournalEntry]) -> None:
+    def _note_tables(self, entries: Sequence[JournalEntry]) -> None:
         for entry in entries:
             if entry.entry.identity is not None:
                 self._names.update({table_prefix(name): name for name in entry.entry.identity.tables})
 
-    def _learn_from_the_start(self, task: TaskId, reader: JournalReader, bounds: JournalBounds) -> None:
+    def _note_first_tables(self, task: TaskId, reader: JournalReader, bounds: JournalBounds) -> None:
         """The first entry of a journal has the names of the tables, unless it was deleted after a checkpoint."""
         first = first_entry(task, reader, bounds.start, bounds.stable_end)
-        self._learn([first] if first is not None else [])
+        self._note_tables([first] if first is not None else [])
 
     def _rows(self, task: TaskId, entries: Sequence[JournalEntry]) -> list[dict[str, object]]:
         """The newest rows of each table. A table without a recent write is listed, too."""

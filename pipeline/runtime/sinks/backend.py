@@ -50,12 +50,12 @@ class SinkBackend:
     """`TaskBackend` of one sink group."""
 
     def __init__(
-        self, plan: GroupPlan, environment: Environment, settings: WorkerSettings, pace: CommitRate
+        self, plan: GroupPlan, environment: Environment, settings: WorkerSettings, commit_rate: CommitRate
     ) -> None:
         self._plan = plan
         self._environment = environment
         self._settings = settings
-        self._pace = pace
+        self._commit_rate = commit_rate
         self._sessions = sessions_of(plan, environment)
         self._executor: Executor = (
             environment.sink_executor() if environment.sink_executor else environment.executor
@@ -164,7 +164,7 @@ class SinkBackend:
         """A claimed task."""
         self.answered()
         run = SinkRun(
-            self._outlets, self._health, self._executor, self._environment, self._settings, self._pace
+            self._outlets, self._health, self._executor, self._environment, self._settings, self._commit_rate
         )
         return SinkTask(SinkWriter(hold, self._sessions, self._environment), run)
 

@@ -67,7 +67,7 @@ class SinkRun:
     executor: Executor
     environment: Environment
     settings: WorkerSettings
-    pace: CommitRate
+    commit_rate: CommitRate
 
 
 class SinkTask:
@@ -146,7 +146,7 @@ class SinkTask:
         else:
             self._take(topic, records)
 
-    def pass_over(self, positions: Mapping[str, int]) -> None:
+    def skip_to(self, positions: Mapping[str, int]) -> None:
         """Commit these positions, below which every record is written. Only while the task is idle."""
         if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
             raise InvariantError(f"task {self.id} skips {positions} at {self._positions}")
@@ -167,7 +167,7 @@ class SinkTask:
         """Handle the outcome of the batch in progress, process waiting records, seal and write if it is due."""
         moved = False
         if self._under_way is not None and self._under_way.done():
-            self._learn()
+            self._finish_step()
             moved = True
         while self._backlog and not self.full and self.poison is None:
             waiting = self._backlog.take()
@@ -193,11 +193,11 @@ class SinkTask:
     def wait(self) -> None:
         """Wait for the batch in progress. Raises the error that ended it."""
         if self._under_way is not None:
-            self._learn()
+            self._finish_step()
 
     def close(self) -> Pending[None] | None:
         """Discard the rows that are not written."""
-        self._run.pace.forget(self.id)
+        self._run.commit_rate.forget(self.id)
         if self._meter is not None:
             self._meter.waits(self.id, waiting=False)
         pending = self._under_way
@@ -282,7 +282,7 @@ class SinkTask:
         if self.full or self.poison is not None:
             return True
         open_s = self._run.environment.clock.monotonic_s() - self._open.since_s
-        return open_s * 1000 >= self._run.settings.commit_interval_ms and self._run.pace.may(self.id)
+        return open_s * 1000 >= self._run.settings.commit_interval_ms and self._run.commit_rate.may(self.id)
 
     def _seal(self) -> None:
         self._sealed.append(SinkBatch(self._open.items, dict(self._positions)))
@@ -302,7 +302,7 @@ class SinkTask:
         self._under_way = self._run.executor.submit(write)
         return True
 
-    def _learn(self) -> None:
+    def _finish_step(self) -> None:
         """Handle the outcome of the step in progress."""
         pending, self._under_way = self._under_way, None
         if pending is None:
@@ -356,9 +356,9 @@ class SinkTask:
         if self._reject(item.record, strictest, error):
             self._sealed.appendleft(SinkBatch([], batch.after))
         else:
-            self._forget_what_follows()
+            self._discard_later_records()
 
-    def _forget_what_follows(self) -> None:
+    def _discard_later_records(self) -> None:
         """Discard everything after a record that stops the task. The next owner reads it again."""
         self._sealed.clear()
         self._open = OpenBatch()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.core.membership import DeferredGroup
 from pipeline.core.names import GroupId, TaskId
@@ -22,35 +22,10 @@ LETTERS_PER_MINUTE = 10
 def problems_of(
     app: str, tasks: Sequence[TaskStatus], workers: Sequence[WorkerStatus], now_ms: int
 ) -> list[Problem]:
+    """The problems of tasks and workers, the most urgent first."""
     found = [_failure(status) for status in tasks if status.phase is TaskPhase.FAILED]
     found += _waits([status for status in tasks if status.phase is not TaskPhase.FAILED and status.problem])
-    retired = [status for status in tasks if status.phase is TaskPhase.RETIRED]
-    if retired and len(retired) < len([status for status in tasks if not status.database]):
-        found.append(
-            Problem(
-                f"{len(retired)} of {len(tasks)} tasks are retired, and the others are not",
-                f"finish it: pipeline migrate switch ... --retire; or undo it: pipeline migrate revive {app}; "
-                "see runbooks/partitions-changed.md",
-            )
-        )
-    if not workers and not retired:
-        found.append(
-            Problem(
-                f"no worker of {app} is alive",
-                "start one: pipeline worker MODULE:APP; if it ends again, follow runbooks/worker-down.md",
-            )
-        )
-    elif workers and (
-        unowned := [status for status in tasks if status.phase in {TaskPhase.UNOWNED, TaskPhase.NEW}]
-    ):
-        found.append(
-            Problem(
-                f"{len(unowned)} of {len(tasks)} tasks have no worker: {_named(unowned)}",
-                "a worker takes them within seconds; if not, follow runbooks/task-not-live.md",
-                _ids(unowned),
-                "no worker",
-            )
-        )
+    found += _without_worker(app, tasks, workers)
     silent = [status for status in tasks if _is_silent(status, now_ms)]
     if workers and silent:
         found.append(
@@ -79,7 +54,34 @@ def problems_of(
     return found
 
 
+def _without_worker(
+    app: str, tasks: Sequence[TaskStatus], workers: Sequence[WorkerStatus]
+) -> Iterator[Problem]:
+    """An unfinished retirement, no worker at all, and tasks that no worker runs."""
+    retired = [status for status in tasks if status.phase is TaskPhase.RETIRED]
+    if retired and len(retired) < len([status for status in tasks if not status.database]):
+        yield Problem(
+            f"{len(retired)} of {len(tasks)} tasks are retired, and the others are not",
+            f"finish it: pipeline migrate switch ... --retire; or undo it: pipeline migrate revive {app}; "
+            "see runbooks/partitions-changed.md",
+        )
+    unowned = [status for status in tasks if status.phase in {TaskPhase.UNOWNED, TaskPhase.NEW}]
+    if not workers and not retired:
+        yield Problem(
+            f"no worker of {app} is alive",
+            "start one: pipeline worker MODULE:APP; if it ends again, follow runbooks/worker-down.md",
+        )
+    elif workers and unowned:
+        yield Problem(
+            f"{len(unowned)} of {len(tasks)} tasks have no worker: {_named(unowned)}",
+            "a worker takes them within seconds; if not, follow runbooks/task-not-live.md",
+            _ids(unowned),
+            "no worker",
+        )
+
+
 def late_groups(waits: Mapping[GroupId, Sequence[DeferredGroup]]) -> list[Problem]:
+    """The groups that could not start, each with its workers and the reason."""
     found = []
     for group, waiting in sorted(waits.items()):
         text, _, hint = waiting[0].problem.partition("\n  -> ")

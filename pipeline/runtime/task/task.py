@@ -63,7 +63,7 @@ class Task:
         resources: Any,
         environment: Environment,
         settings: WorkerSettings,
-        pace: CommitRate,
+        commit_rate: CommitRate,
         narrowing: RefusalSearch,
         largest_letter: int,
         *,
@@ -71,7 +71,7 @@ class Task:
     ) -> None:
         self.id = task
         group = plan.group
-        self._pace = pace
+        self._commit_rate = commit_rate
         self._environment = environment
         self._meter = environment.meter
         self._settings = settings
@@ -190,7 +190,7 @@ class Task:
         """
         self._entries.append((Commit(kind, {}, extra=extra), then or _nothing))
 
-    def pass_over(self, positions: Mapping[str, int]) -> None:
+    def skip_to(self, positions: Mapping[str, int]) -> None:
         """Commit these positions, below which no record is unprocessed. Only while the task is idle."""
         if not self.idle or any(at < self._positions[topic] for topic, at in positions.items()):
             raise InvariantError(f"task {self.id} skips {positions} at {self._positions}")
@@ -253,7 +253,7 @@ class Task:
 
         A commit in progress still uses both. Then they are closed after it, and a future for that is returned.
         """
-        self._pace.forget(self.id)
+        self._commit_rate.forget(self.id)
         if self._meter is not None:
             self._meter.waits(self.id, waiting=False)
         pending = self._under_way
@@ -278,7 +278,7 @@ class Task:
         if self.full or self.poison is not None:
             return True
         open_s = self._environment.clock.monotonic_s() - self._open_since_s
-        return open_s * 1000 >= self._settings.commit_interval_ms and self._pace.may(self.id)
+        return open_s * 1000 >= self._settings.commit_interval_ms and self._commit_rate.may(self.id)
 
     def _process(self, topic: str, records: Sequence[Record], failures: int = 0) -> None:
         first = records[0].offset()

@@ -11,14 +11,14 @@ from pipeline.testing import ManualClock
 def test_a_load_takes_as_long_as_its_rate_says_and_makes_up_for_what_was_late() -> None:
     """A rehearsal at the rate of every day needs that rate, also on the average."""
     clock = ManualClock()
-    pace = RateLimit(1_000, clock)
-    pace(500)
+    rate_limit = RateLimit(1_000, clock)
+    rate_limit(500)
     assert clock.monotonic_s() == pytest.approx(0.5)
     clock.advance(2.0)  # a slow commit
-    pace(1_000)
-    pace(2_000)
+    rate_limit(1_000)
+    rate_limit(2_000)
     assert clock.monotonic_s() == pytest.approx(2.5)
-    pace(4_000)
+    rate_limit(4_000)
     assert clock.monotonic_s() == pytest.approx(4.0)
 
 

@@ -1,7 +1,7 @@
 """Event ids, by which a duplicate is detected, and what must not be shared with a forked process.
 
 An id is in the header `event-id`, as bytes. A fork leaves in the child clients without their threads, and locks whose
-holders do not exist there. An object with such resources registers itself (`tell_in_children`), and is called in the
+holders do not exist there. An object with such resources registers itself (`call_in_children`), and is called in the
 child before anything else runs there.
 """
 
@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from pipeline.producing.delivery import renew_lock
 
-__all__ = ["event_id", "forget_random", "leave_behind", "new_event_id", "tell_in_children"]
+__all__ = ["call_in_children", "event_id", "forget_random", "never_release", "new_event_id"]
 
 _MOST_BYTES = 1024
 _AT_ONCE = 256
@@ -81,12 +81,12 @@ T = TypeVar("T")
 _KNOWN: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
 
 
-def tell_in_children(one: T, forked: Callable[[T], None]) -> None:
+def call_in_children(one: T, forked: Callable[[T], None]) -> None:
     """Call `forked(one)` in each child of this process, as long as `one` lives. `forked` must not refer to it."""
     _KNOWN[one] = forked
 
 
-def leave_behind(client: object) -> None:
+def never_release(client: object) -> None:
     """Never release the parent's client, not at the end of the process either: it would wait for its threads."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
 

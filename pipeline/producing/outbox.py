@@ -1,13 +1,13 @@
-"""The events of a producer that are under way: `Outbox`, with its bound, its thread and its client.
+"""The events of a producer that are not delivered yet: `Outbox`, with its bound, its thread and its client.
 
     put --(room)--> waiting --(report)--> settled: the delivery is done, callbacks have run, the room is free
 
-Promises: an event that `put` took is reported exactly once, delivered or failed; records of one partition are
-written in the order of `put`; what waits stays within `max_records` and `max_bytes`.
+Guarantees: an event that `put` accepted is reported exactly once, as delivered or failed. Records of one partition are
+written in the order of `put`. Waiting events stay within `max_records` and `max_bytes`.
 
-Reports are collected by the thread that serves the client, and handed out when it has them all. Each report
-takes the interpreter for a moment, and a busy sender would grant it one every 5 ms (the switch interval). So
-senders give way while reports come in: without that, a tight loop of `put` runs full and crawls.
+The thread that serves the client collects the delivery reports of one poll, and then settles them together. Each report
+needs the interpreter lock for a moment, and a busy sender would release it only every 5 ms (the switch interval). So
+senders pause while reports arrive. Without that, the outbox of a tight loop of `put` is always full.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.errors import DeliveryError, InvariantError, PipelineError, Produc
 from pipeline.ports import EventClient, EventClients, Logger, error_fields
 from pipeline.producing.delivery import OnDelivery, RuntimeDelivery, named, text_of, undelivered
 from pipeline.producing.encoding import Encoded
-from pipeline.producing.ids import leave_behind, tell_in_children
+from pipeline.producing.ids import call_in_children, never_release
 
 __all__ = ["Outbox"]
 
@@ -39,10 +39,10 @@ _REMEMBERED = 1000  # so many failures are kept until the caller reads them; bey
 
 
 class _Report(msgspec.Struct, gc=False, eq=False):
-    """What the client calls once it knows what became of an event; it keeps what it was told.
+    """The delivery report of an event. The client calls it with the outcome, which it stores.
 
-    Tens of thousands wait at a time, and each object more that the garbage collector visits for each of them costs
-    microseconds an event: this one it does not know. It is a part of no cycle that lasts.
+    Tens of thousands of events can wait at a time. Each further object that the garbage collector tracks for an event
+    costs microseconds. So it does not track this one, which is not part of a lasting cycle.
     """
 
     outbox: Outbox
@@ -57,7 +57,7 @@ class _Report(msgspec.Struct, gc=False, eq=False):
 
 
 class Outbox:
-    """Takes records from any thread. `forked` makes it an empty one, with a client of its own at first use."""
+    """Accepts records from any thread. `forked` empties it; it then opens its own client at first use."""
 
     def __init__(self, clients: EventClients, settings: ProducerSettings, log: Logger) -> None:
         self._clients = clients
@@ -68,11 +68,11 @@ class Outbox:
         self._ended: PipelineError | None = None
         self._begin_empty()
         self._open()
-        tell_in_children(self, Outbox.forked)
+        call_in_children(self, Outbox.forked)
 
     def _begin_empty(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.RLock()  # may be taken again: a collection may end us anywhere
+        self._lock = threading.RLock()  # reentrant: a garbage collection may call `abandon` anywhere
         self._room = threading.Condition(self._lock)
         self._closing = threading.Lock()
         self._waiting: dict[RuntimeDelivery, None] = {}  # by age
@@ -97,9 +97,9 @@ class Outbox:
         return client
 
     def put(self, event: Encoded, on_delivery: OnDelivery | None, *, wait: bool) -> RuntimeDelivery | None:
-        """Take an event; None when there is no room and `wait` is false.
+        """Accept an event. Returns None if there is no room and `wait` is false.
 
-        Raises QueueFullError after `max_block_s`, ProducerClosedError, and what the client's `enqueue` raises.
+        Raises QueueFullError after `max_block_s`, ProducerClosedError, and the errors of the client's `enqueue`.
         """
         if self._pid != os.getpid():
             self.forked()
@@ -130,7 +130,7 @@ class Outbox:
                 deadline = self._wait_for_room(deadline, event)
 
     def call_when_room(self, call: Callable[[], object]) -> None:
-        """Call once, on the producer's thread, when there may be room. At once when there is."""
+        """Call `call` once: now if nothing waits, otherwise on the producer's thread as soon as there may be room."""
         with self._room:
             if self._waiting:
                 self._when_room.append(call)
@@ -138,7 +138,7 @@ class Outbox:
         call()
 
     def remember(self, delivery: RuntimeDelivery) -> None:
-        """Let the next `flush` say that this one has failed, unless the caller reads its result before."""
+        """Report this failure at the next `flush`, unless the caller reads its result before."""
         with self._lock:
             if len(self._failed) < _REMEMBERED:
                 self._failed[delivery] = None
@@ -146,9 +146,9 @@ class Outbox:
                 self._failed_beyond += 1
 
     def flush(self, timeout_s: float | None) -> None:
-        """Wait until everything that was put so far is settled.
+        """Wait until all events that were put so far are settled.
 
-        Raises DeliveryError: what is not settled in time, and failures that the caller has not read.
+        Raises DeliveryError for events that are not settled in time, and for failures that the caller has not read.
         """
         self._refuse_own_thread("flush")
         with self._room:
@@ -160,12 +160,12 @@ class Outbox:
         self._raise_failed()
 
     def close(self, timeout_s: float | None) -> None:
-        """As `flush`, and release the client: what is not settled in time is given up, and the error says so.
+        """Like `flush`, and close the client. Events that are not settled in time are dropped; the error names them.
 
-        1. Take nothing more.
-        2. Wait.
-        3. Give up what is left; each is reported as failed.
-        4. End the thread and the client.
+        1. Accept no more events.
+        2. Wait until all are settled.
+        3. Drop the remaining events. Each is reported as failed.
+        4. End the thread and close the client.
         """
         self._refuse_own_thread("close")
         with self._closing:
@@ -190,7 +190,7 @@ class Outbox:
         self._raise_failed()
 
     def abandon(self) -> None:
-        """The producer is gone without `close`: say what is lost. The serving thread ends by itself."""
+        """The producer was garbage-collected without `close`: log the lost events. The thread ends by itself."""
         if self._pid != os.getpid() or self._stop:
             return
         with self._room:
@@ -205,9 +205,9 @@ class Outbox:
             warnings.warn(str(lost), RuntimeWarning, stacklevel=2)
 
     def forked(self) -> None:
-        """This is a child now: its parent delivers what it took; nothing of it is sent from here."""
+        """In a forked child: start empty. The parent delivers the events that it accepted."""
         if self._client is not None:
-            leave_behind(self._client)
+            never_release(self._client)
         theirs = self._waiting
         self._begin_empty()
         for delivery in theirs:
@@ -233,12 +233,12 @@ class Outbox:
         client.close()
 
     def note(self, report: _Report) -> None:
-        """A report has come. Runs inside `serve`, once for each event: as little as can be."""
+        """Collect a report. Runs inside `serve`, once for each event, so it does as little as possible."""
         self._serving = True
         self._reported.append(report)
 
     def _settle(self, client: EventClient) -> None:
-        """1. Free the room. 2. Tell who waits for an event. 3. Tell who waits for all."""
+        """1. Free the room. 2. Complete the deliveries. 3. Wake the threads that wait for all events."""
         reported, self._reported = self._reported, []
         if not reported:
             return
@@ -325,7 +325,7 @@ class Outbox:
             return undelivered(len(self._waiting), list(islice(self._waiting, _NAMED)), what)
 
     def _raise_failed(self) -> None:
-        """Say once what has failed, and was not told to anybody."""
+        """Raise once for the failures that the caller has not read."""
         with self._room:
             failed = [delivery for delivery in self._failed if not delivery.seen]
             count = len(failed) + self._failed_beyond

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -12,15 +13,100 @@ from pipeline.api.declarations import Topic
 from pipeline.config import ProducerSettings
 from pipeline.errors import InvariantError
 from pipeline.ports import EventClients, Logger
-from pipeline.producing.delivery import Delivered, Delivery, OnDelivery
-from pipeline.producing.encoding import Encoder
-from pipeline.producing.loops import Loop
+from pipeline.producing.delivery import Delivered, Delivery, OnDelivery, RuntimeDelivery
+from pipeline.producing.encoding import Encoded, Encoder
 from pipeline.producing.outbox import Outbox
 
-__all__ = ["EventProducer"]
+__all__ = ["EventProducer", "Loop"]
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class Loop:
+    """The sender of the running event loop. It never waits on the loop's thread.
+
+    Coroutines take turns in the order in which they called `send`, also while there is no room. So their events are
+    accepted in that order. One call on the loop's thread delivers the outcomes of many events.
+    """
+
+    def __init__(self, outbox: Outbox, max_block_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._outbox = outbox
+        self._max_block_s = max_block_s
+        self._turn = asyncio.Lock()  # fair
+        self._done: list[tuple[asyncio.Future[Delivered], RuntimeDelivery]] = []
+        self._scheduled = False
+
+    @property
+    def closed(self) -> bool:
+        return self._loop.is_closed()
+
+    async def send(self, event: Encoded) -> Delivered:
+        """Wait for room, then for the delivery. A cancellation does not recall an event that was accepted."""
+        outcome: asyncio.Future[Delivered] = self._loop.create_future()
+        report = partial(self._report, outcome)
+        async with self._turn:
+            delivery = self._outbox.put(event, report, wait=False)
+            if delivery is None:
+                try:
+                    async with asyncio.timeout(self._max_block_s):
+                        while self._outbox.put(event, report, wait=False) is None:
+                            await self._room()
+                except TimeoutError:
+                    raise self._outbox.full(event, self._max_block_s) from None
+        return await outcome
+
+    async def _room(self) -> None:
+        room: asyncio.Future[None] = self._loop.create_future()
+        self._outbox.call_when_room(partial(self._call, partial(_set, room)))
+        await room
+
+    def _report(self, outcome: asyncio.Future[Delivered], delivery: RuntimeDelivery) -> None:
+        """Note an outcome. Runs on the producer's thread."""
+        self._done.append((outcome, delivery))
+        if not self._scheduled:
+            self._scheduled = True
+            if not self._call(self._resolve):
+                self._forget()
+
+    def _resolve(self) -> None:
+        """Set the outcomes. Runs on the loop's thread. Later outcomes schedule it again."""
+        self._scheduled = False
+        done, self._done = self._done, []
+        for outcome, delivery in done:
+            failure = delivery.exception()
+            if outcome.cancelled():
+                self._nobody_waits(delivery)
+            elif failure is not None:
+                outcome.set_exception(failure)
+            else:
+                outcome.set_result(delivery.result())
+
+    def _forget(self) -> None:
+        """The loop is closed, so no coroutine reads the outcomes."""
+        self._scheduled = False
+        done, self._done = self._done, []
+        for _, delivery in done:
+            self._nobody_waits(delivery)
+
+    def _nobody_waits(self, delivery: RuntimeDelivery) -> None:
+        if delivery.exception() is not None:
+            delivery.seen = False
+            self._outbox.remember(delivery)
+
+    def _call(self, function: Callable[[], object]) -> bool:
+        """Schedule a call on the loop. Returns False if the loop is closed."""
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except RuntimeError:
+            return False
+        return True
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class EventProducer:

@@ -48,7 +48,7 @@ from pipeline.errors import (
 )
 from pipeline.ports import Output, SystemClock, TransactionalClients
 from pipeline.producing.encoding import Encoder
-from pipeline.producing.ids import leave_behind, tell_in_children
+from pipeline.producing.ids import call_in_children, never_release
 from pipeline.transactions.engine import TransactionEngine
 
 __all__ = ["Transaction", "TransactionalSender"]
@@ -182,7 +182,7 @@ class TransactionalSender:
         self._commit_timeout_s = settings.commit_timeout_s
         self._begin_empty()
         self._ended: PipelineError | None = None
-        tell_in_children(self, TransactionalSender._forked)
+        call_in_children(self, TransactionalSender._forked)
 
     def _begin_empty(self) -> None:
         self._pid = os.getpid()
@@ -221,13 +221,13 @@ class TransactionalSender:
         try:
             self._refuse_after_end()
             if self._engine.fence_due:
-                self._told(self._engine.fence)  # 1
+                self._before_commit(self._engine.fence)  # 1
             batch = RuntimeTransaction(self._send, self._encoder)
-            self._told(self._engine.begin)  # 2
+            self._before_commit(self._engine.begin)  # 2
             try:
                 yield batch  # 3
                 batch.complete()
-                self._told(self._engine.flush)  # 4
+                self._before_commit(self._engine.flush)  # 4
             except BaseException:
                 self._abort()
                 raise
@@ -262,7 +262,7 @@ class TransactionalSender:
 
     def _forked(self) -> None:
         """The child must not end its parent's transactions, which sharing its id would do."""
-        leave_behind(self._engine)
+        never_release(self._engine)
         self._begin_empty()
         self._ended = ProducerClosedError(
             f"the transactional producer {self._id} was made before this process was forked",
@@ -289,9 +289,9 @@ class TransactionalSender:
 
     def _send(self, outputs: Sequence[Output]) -> None:
         """Step 3."""
-        self._told(partial(self._engine.send, outputs))
+        self._before_commit(partial(self._engine.send, outputs))
 
-    def _told(self, call: Callable[[], object]) -> None:
+    def _before_commit(self, call: Callable[[], object]) -> None:
         """Make a call before the commit: whatever it raises, nothing of the batch was written."""
         if not self._engine.has_client:
             self._refuse_after_end()  # in a child that was forked inside the block

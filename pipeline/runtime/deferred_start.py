@@ -74,7 +74,7 @@ class DeferredStarts:
     def add(self, run: GroupRun, error: SinkUnreachableError) -> None:
         """Add a group whose first attempt failed with `error`."""
         self._late.append(_Late(run, FIRST_WAIT_S, 0.0))
-        self._put_off(self._late[-1], error)
+        self._retry_later(self._late[-1], error)
 
     def turn(self) -> Sequence[tuple[GroupRun, PipelineError | None]]:
         """Do what is due. Returns the groups that have started, and those that cannot start, with the reason."""
@@ -90,7 +90,7 @@ class DeferredStarts:
             try:
                 step.result()
             except _AGAIN as error:
-                self._put_off(late, error)
+                self._retry_later(late, error)
                 continue
             except PipelineError as error:
                 ended.append((late.run, error))
@@ -100,7 +100,7 @@ class DeferredStarts:
             self._late.remove(late)
         return ended
 
-    def _put_off(self, late: _Late, error: PipelineError) -> None:
+    def _retry_later(self, late: _Late, error: PipelineError) -> None:
         late.run.backend.unanswered(error)
         wait_s = self._environment.random.uniform(late.wait_s / 2, late.wait_s)
         late.due_s = self._environment.clock.monotonic_s() + wait_s

@@ -91,7 +91,7 @@ ROWS = [
     ),
     Broken(
         "an installed state is not asked where it stands",
-        pipeline.runtime.restore.restore_source._bring,
+        pipeline.runtime.restore.restore_source._install_checkpoint,
         "        if applied != manifest.applied:\n",
         "        if False:\n",
         "tests/runtime/checkpoints/test_checkpoint_damage.py another_state_than",
@@ -115,7 +115,7 @@ ROWS = [
     ),
     Broken(
         "a manifest is written without another look at its objects",
-        pipeline.runtime.checkpoints.upload.Attempt.run,
+        pipeline.runtime.checkpoints.upload.CheckpointUpload.run,
         "        self._check_there(manifest, there)  # 4\n",
         "",
         "tests/runtime/checkpoints/test_checkpoint_damage.py lost_by_the_store",

@@ -197,7 +197,7 @@ class _Run:
         self, prepared: Prepared, past: PastState, environment: Environment, call: Calls | None
     ) -> None:
         task, plan = prepared.task, prepared.plan
-        clock = _ClockOfThen(prepared.commit.entry.entry.wall_ms)
+        clock = _RecordedClock(prepared.commit.entry.entry.wall_ms)
         self._prepared = prepared
         self._past = past
         self._environment = environment
@@ -353,7 +353,7 @@ def _name(record: Record) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _ClockOfThen:
+class _RecordedClock:
     """`ports.Clock` that shows the time of a commit, and does not advance."""
 
     now_ms: int

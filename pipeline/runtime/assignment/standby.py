@@ -107,7 +107,7 @@ class StandbyTasks:
                 busy += 1
                 copy, standby.copy = standby.copy, None
                 standby.step = self._environment.executor.submit(
-                    _catching_up(task, standby, copy, self._environment)
+                    _catch_up_step(task, standby, copy, self._environment)
                 )
         return ready
 
@@ -146,7 +146,7 @@ class StandbyTasks:
                 pending.result()
 
 
-def _catching_up(
+def _catch_up_step(
     task: TaskId, standby: _StandbyTask, copy: Store | None, environment: Environment
 ) -> Callable[[], _CopyStep]:
     def step() -> _CopyStep:

@@ -24,7 +24,7 @@ from pipeline.core.names import TaskId
 from pipeline.core.position import AppliedPosition
 from pipeline.errors import CheckpointStoreError, PipelineError
 from pipeline.ports import Pending, Step, error_fields, task_fields
-from pipeline.runtime.checkpoints.upload import Attempt, Known, Made, Throttle, clean_up
+from pipeline.runtime.checkpoints.upload import CheckpointUpload, Throttle, UploadCache, Uploaded, clean_up
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.group_run import GroupRun
 from pipeline.runtime.task.task import Task
@@ -44,10 +44,10 @@ class _Checkpointing:
     run: GroupRun
     task: Task
     due_s: float
-    known: Known
+    known: UploadCache
     wait_s: float = 0.0
-    attempt: Attempt | None = None
-    upload: Pending[Made] | None = None
+    attempt: CheckpointUpload | None = None
+    upload: Pending[Uploaded] | None = None
     entered: bool = False
     cleaning: Pending[PipelineError | None] | None = None
 
@@ -70,8 +70,8 @@ class Checkpointer:
     environment: Environment
     settings: WorkerSettings
     _tasks: dict[TaskId, _Checkpointing] = field(default_factory=dict)
-    _known: dict[TaskId, Known] = field(default_factory=dict)
-    _ending: list[tuple[Attempt, Pending[Made] | None]] = field(default_factory=list)
+    _known: dict[TaskId, UploadCache] = field(default_factory=dict)
+    _ending: list[tuple[CheckpointUpload, Pending[Uploaded] | None]] = field(default_factory=list)
     _outage: _Outage | None = None
     _throttle: Throttle | None = None
     _next_s: float = 0.0
@@ -87,7 +87,7 @@ class Checkpointer:
         if self.environment.checkpoints is None or now < self._next_s:
             return False
         self._next_s = now + TURN_S
-        moved = self._follow_tasks(now)
+        moved = self._update_tasks(now)
         for each in list(self._tasks.values()):
             moved |= self._advance(each, now)
             self._hold_or_resume(each)
@@ -114,7 +114,7 @@ class Checkpointer:
         if self.environment.checkpoints is not None:
             self.environment.checkpoints.transfers.close()
 
-    def _follow_tasks(self, now: float) -> bool:
+    def _update_tasks(self, now: float) -> bool:
         live = {
             task.id: (run, task) for run in self.runs for task in run.tasks.values() if isinstance(task, Task)
         }
@@ -126,7 +126,7 @@ class Checkpointer:
                 # The first one is due at a random time of an interval, so that tasks that start together do not stay
                 # in step.
                 due_s = now + self.environment.random.uniform(0.0, self.settings.checkpoint_interval_s)
-                known = self._known.setdefault(task_id, Known())
+                known = self._known.setdefault(task_id, UploadCache())
                 self._tasks[task_id] = _Checkpointing(run, task, due_s, known)
         ended = [item for item in self._ending if item[1] is None or item[1].done()]
         for attempt, upload in ended:
@@ -153,7 +153,7 @@ class Checkpointer:
         if self._throttle is None:
             self._throttle = Throttle(self.settings.checkpoint_bytes_per_s, self.environment.clock)
         if each.attempt is None:
-            each.attempt = Attempt(
+            each.attempt = CheckpointUpload(
                 each.task.id,
                 self.settings.worker_id,
                 each.task.store,
@@ -185,7 +185,7 @@ class Checkpointer:
             return True
         return False
 
-    def _enter(self, each: _Checkpointing, made: Made) -> None:
+    def _enter(self, each: _Checkpointing, made: Uploaded) -> None:
         """Register the checkpoint in the journal."""
         attempt, each.attempt = each.attempt, None
         began_s = attempt.began_s if attempt is not None else 0.0
@@ -203,7 +203,9 @@ class Checkpointer:
 
         each.task.enter(EntryKind.CHECKPOINT, {CHECKPOINTS: encode_kept(made.kept)}, then)
 
-    def _registered(self, each: _Checkpointing, made: Made, applied: AppliedPosition, seconds: float) -> None:
+    def _registered(
+        self, each: _Checkpointing, made: Uploaded, applied: AppliedPosition, seconds: float
+    ) -> None:
         environment, task, checkpoints = self.environment, each.task.id, self.environment.checkpoints
         each.entered = False
         environment.log.info(

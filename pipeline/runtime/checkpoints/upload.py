@@ -1,4 +1,4 @@
-"""Makes one checkpoint of a task, and cleans up after it is registered: `Attempt`, `clean_up`.
+"""Makes one checkpoint of a task, and cleans up after it is registered: `CheckpointUpload`, `clean_up`.
 
     1 snapshot: hard links of the state at one moment. The snapshot records its journal entry
     2 read the manifests that the journal keeps, and list the task's objects in the store
@@ -65,7 +65,7 @@ from pipeline.ports import (
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.restore_source import read_manifest
 
-__all__ = ["Attempt", "Known", "Made", "Throttle", "clean_up", "listed"]
+__all__ = ["CheckpointUpload", "Throttle", "UploadCache", "Uploaded", "clean_up", "listed"]
 
 NONCE_BYTES = 8
 
@@ -92,7 +92,7 @@ class Throttle:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Uploaded:
     """A complete checkpoint that is not registered yet. `kept`: the checkpoints that its entry will keep, newest first.
 
     `cleanup`: names, relative to the task's prefix, that may be deleted once the entry is committed.
@@ -109,7 +109,7 @@ class Made:
         return self.kept[0]
 
 
-class Known:
+class UploadCache:
     """A process's cache of facts about a task's files and checkpoints.
 
     The attempt of a dropped task may still write to it while the next attempt does. This is safe, because each writes
@@ -121,7 +121,7 @@ class Known:
         self.manifests: dict[CheckpointRef, Manifest] = {}
 
 
-class Attempt:
+class CheckpointUpload:
     """A checkpoint that is being made. After a CheckpointStoreError, `run` can be called again, and resumes.
 
     `stopped`: set by the owner to end a run early.
@@ -136,7 +136,7 @@ class Attempt:
         environment: Environment,
         grace_s: float,
         throttle: Throttle,
-        known: Known,
+        known: UploadCache,
     ) -> None:
         self._task = task
         self._owner = owner
@@ -155,7 +155,7 @@ class Attempt:
         self.began_s = environment.clock.monotonic_s()
         self.stopped = False
 
-    def run(self) -> Made:
+    def run(self) -> Uploaded:
         """Steps 1 to 6. Raises CheckpointStoreError, CorruptStateError, RetriableError (stopped)."""
         steps, task = self._environment.steps, self._task
         if self._snapshot is None:
@@ -190,7 +190,7 @@ class Attempt:
         cleanup = plan_cleanup(
             [(ref, manifest), *(each for each in kept if each[0] in keeping)], there, self._grace_s
         )  # 6
-        return Made(
+        return Uploaded(
             keeping,
             cleanup,
             len(manifest.files),
@@ -265,7 +265,7 @@ def listed(store: CheckpointStore, prefix: str, environment: Environment) -> dic
 
 
 def clean_up(
-    task: TaskId, cluster_id: str, made: Made, store: CheckpointStore, environment: Environment
+    task: TaskId, cluster_id: str, made: Uploaded, store: CheckpointStore, environment: Environment
 ) -> PipelineError | None:
     """Steps 8 and 9, after the entry that keeps `made` was committed and applied.
 

@@ -84,7 +84,7 @@ def ensure_genesis(
     tasks = [TaskId(group.app, group.group, partition) for partition in range(partitions)]
     journal = environment.cluster.describe([group.journal_topic]).get(group.journal_topic)
     if journal is None and (traces := _traces(tasks, environment)):
-        journal = _look_again(group.journal_topic, environment)
+        journal = _read_again(group.journal_topic, environment)
         if journal is None:
             plan_genesis(
                 where, journal_exists=False, with_genesis=0, written=0, partitions=partitions, traces=traces
@@ -318,7 +318,7 @@ def _read_plan(
     )
 
 
-def _look_again(topic: str, environment: Environment) -> TopicInfo | None:
+def _read_again(topic: str, environment: Environment) -> TopicInfo | None:
     """Describe a topic that one broker does not know. None if it remains unknown."""
     deadline = _deadline(environment)
     while True:

@@ -84,7 +84,7 @@ def download(
     prefix = checkpoint_prefix(cluster_id, task)
     failures: list[BaseException] = []
 
-    def bring(file: StateFile) -> Callable[[], None]:
+    def fetch(file: StateFile) -> Callable[[], None]:
         def step() -> None:
             if not failures:
                 staged.write(file.name, verified(checkpoints.store, prefix, file, progress.copied))
@@ -93,8 +93,8 @@ def download(
         return step
 
     largest_first = sorted(manifest.files, key=lambda file: -file.size)
-    under_way = [checkpoints.transfers.submit(bring(file)) for file in largest_first]  # 4.2
-    for transfer in under_way:
+    transfers = [checkpoints.transfers.submit(fetch(file)) for file in largest_first]  # 4.2
+    for transfer in transfers:
         try:
             transfer.result()
         except BaseException as error:  # noqa: BLE001 - raised below, once no thread writes to the directory
@@ -192,7 +192,7 @@ def choose(
             if plan.checkpoint is None:
                 break
             try:
-                return _bring(task, plan, local, cluster_id, environment, progress)
+                return _install_checkpoint(task, plan, local, cluster_id, environment, progress)
             except DamagedCheckpointError as error:
                 # It does not exist if it was set aside for a checkpoint that was then found to be damaged.
                 if not environment.stores.exists(task):
@@ -204,7 +204,7 @@ def choose(
         local.close()
         raise
     if plan.set_aside is not None:
-        _put_away(task, plan, local, environment)
+        _remove_local(task, plan, local, environment)
     store = local.store if local.store is not None else environment.stores.open(task)
     return RestoreSource(store, plan, at_local if plan.start is Start.LOCAL else None)
 
@@ -238,7 +238,7 @@ def from_checkpoint(
         raise DamagedCheckpointError(f"checkpoint {candidate.ref.seq} cannot be used: {candidate.problem}")
     offset = candidate.found.next_offset
     plan = RestorePlan(Start.CHECKPOINT, offset, None, checkpoint=candidate.ref, head=candidate.found)
-    return _bring(task, plan, _Local(), cluster_id, environment, progress)
+    return _install_checkpoint(task, plan, _Local(), cluster_id, environment, progress)
 
 
 def _open_local(task: TaskId, store: Store | None, environment: Environment) -> _Local:
@@ -253,7 +253,7 @@ def _open_local(task: TaskId, store: Store | None, environment: Environment) -> 
     return _Local(store, applied, None)
 
 
-def _bring(
+def _install_checkpoint(
     task: TaskId,
     plan: RestorePlan,
     local: _Local,
@@ -268,7 +268,7 @@ def _bring(
     staged, manifest = download(task, ref, cluster_id, environment.checkpoints, environment, progress)  # 4
     environment.steps.reached(Step.BEFORE_INSTALL, task)
     try:
-        _put_away(task, plan, local, environment)  # 5
+        _remove_local(task, plan, local, environment)  # 5
         staged.install()
     except BaseException:
         staged.discard()
@@ -289,7 +289,7 @@ def _bring(
     return RestoreSource(store, replace(plan, position=applied), head)
 
 
-def _put_away(task: TaskId, plan: RestorePlan, local: _Local, environment: Environment) -> None:
+def _remove_local(task: TaskId, plan: RestorePlan, local: _Local, environment: Environment) -> None:
     """Move the local state away. A state that may still be useful is kept."""
     local.close()
     if not environment.stores.exists(task):

@@ -7,7 +7,7 @@ import pytest
 from pipeline.core.names import TaskId
 from pipeline.errors import FatalTaskError
 from pipeline.ports import Step
-from pipeline.runtime.checkpoints.upload import Made, clean_up
+from pipeline.runtime.checkpoints.upload import Uploaded, clean_up
 from pipeline.testing import MemoryBroker
 from tests.support.runtime.checkpointed import (
     begins_at,
@@ -80,9 +80,9 @@ def test_a_truncation_that_overtakes_a_restore_makes_it_choose_again() -> None:
     sums.driver.stop()
     old = sums.driver.stores
     sums.driver.restart(empty_disk=True)
-    slept: list[Made] = []
+    slept: list[Uploaded] = []
 
-    def asleep(_task: object, _cluster: object, made: Made, *_: object) -> None:
+    def asleep(_task: object, _cluster: object, made: Uploaded, *_: object) -> None:
         slept.append(made)
 
     with pytest.MonkeyPatch.context() as patch:

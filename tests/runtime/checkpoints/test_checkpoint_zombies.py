@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.ports import Step
-from pipeline.runtime.checkpoints.upload import Made, clean_up
+from pipeline.runtime.checkpoints.upload import Uploaded, clean_up
 from pipeline.testing import MemoryBroker
 from tests.support.runtime.checkpointed import (
     begins_at,
@@ -21,9 +21,9 @@ def test_a_fenced_owner_deletes_only_what_is_not_needed() -> None:
     """Its entry was committed; then it slept, while the next owner made checkpoints of its own."""
     sums = with_history()
     environment = sums.driver.environment()
-    slept: list[Made] = []
+    slept: list[Uploaded] = []
 
-    def asleep(task: object, cluster: object, made: Made, *_: object) -> None:
+    def asleep(task: object, cluster: object, made: Uploaded, *_: object) -> None:
         slept.append(made)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from pipeline.errors import RetriableError
-from pipeline.runtime.checkpoints.upload import Attempt, Known, Throttle
+from pipeline.runtime.checkpoints.upload import CheckpointUpload, Throttle, UploadCache
 from pipeline.runtime.task.task import Task
 from pipeline.testing.memory_store import MemorySnapshot
 from tests.support.runtime.checkpointed import (
@@ -38,13 +38,13 @@ class Sent:
         self.names.append(name)
 
 
-def attempt(sums: Sums) -> Attempt:
+def attempt(sums: Sums) -> CheckpointUpload:
     """Another checkpoint of the live task."""
     (run,) = sums.driver.worker.runs
     task, environment, store = run.tasks[0], sums.driver.environment(), sums.driver.checkpoints
     assert isinstance(task, Task)
-    return Attempt(
-        task.id, "w", task.store, store, environment, 60.0, Throttle(0, environment.clock), Known()
+    return CheckpointUpload(
+        task.id, "w", task.store, store, environment, 60.0, Throttle(0, environment.clock), UploadCache()
     )
 
 

@@ -1,4 +1,4 @@
-"""What becomes of an event: `Delivery`, the caller's handle; `Delivered`, its result; errors about lost events."""
+"""The outcome of a sent event: `Delivery`, the caller's handle; `Delivered`, its result; errors about lost events."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Delivery(msgspec.Struct, eq=False):
     topic: str
     key: bytes | None
     id: bytes
-    _seen: bool = False  # the program has asked for the outcome
+    _seen: bool = False  # the program has read the outcome
     _outcome: Place | PipelineError | None = None
     _future: Future[Delivered] | None = None
 
@@ -135,13 +135,13 @@ class Delivery(msgspec.Struct, eq=False):
                 future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
                 self._future = future
         self._seen = True
-        # After the line that shows the future to `finish`: one of the two sees what the other has set.
+        # Only after `_future` is set: so this method or `finish`, or both, see both attributes and set the result.
         if self._outcome is not None:
             self._settle(self._future)
         return self._future
 
     def _settle(self, future: Future[Delivered]) -> None:
-        with suppress(InvalidStateError):  # both may see it
+        with suppress(InvalidStateError):  # both threads may set it
             if isinstance(self._outcome, PipelineError):
                 future.set_exception(self._outcome)
             else:
@@ -153,9 +153,9 @@ class Delivery(msgspec.Struct, eq=False):
 
 
 class RuntimeDelivery(Delivery, eq=False):
-    """A delivery as the outbox keeps it.
+    """The outbox's view of a delivery.
 
-    `size`: bytes that it counts for. `sequence`: of the `send`.
+    `size`: in bytes, for the limit. `sequence`: the number of its `send`.
     """
 
     size: int = 0
@@ -164,7 +164,7 @@ class RuntimeDelivery(Delivery, eq=False):
 
     @property
     def seen(self) -> bool:
-        """Whether the program has asked for the outcome."""
+        """Whether the program has read the outcome."""
         return self._seen
 
     @seen.setter
@@ -172,37 +172,37 @@ class RuntimeDelivery(Delivery, eq=False):
         self._seen = seen
 
     def finish(self, outcome: Place | PipelineError) -> None:
-        """Say what became of it; once."""
+        """Set the outcome. Called once."""
         self._outcome = outcome
         if self._future is not None:
             self._settle(self._future)
 
     def disown(self, reason: PipelineError) -> None:
-        """The same in a forked child, where no other thread can wait, and locks may never be released."""
+        """Set the outcome in a forked child. No other thread waits there, and no lock may be taken."""
         if self._outcome is None:
             self._outcome = reason
             self._future = None
 
 
 OnDelivery = Callable[[Delivery], object]
-"""Told of a delivery that is done, on the producer's own thread: do not block there."""
+"""Called with each completed delivery, on the producer's thread. It must not block."""
 
 
 class _Making:
-    """A lock held while a Delivery's one Future is made."""
+    """The lock under which the only Future of a Delivery is created."""
 
     lock = threading.Lock()
 
 
 def renew_lock() -> None:
-    """In a forked child: another thread may have held the old one."""
+    """In a forked child: replace the lock, which another thread of the parent may have held."""
     _Making.lock = threading.Lock()
 
 
 def undelivered(
     count: int, first: Sequence[Delivery], what: str, reason: PipelineError | None = None
 ) -> DeliveryError:
-    """An error about `count` events, of which the first ones are given; `what` says what is wrong with them.
+    """An error about `count` events. `first`: the first ones. `what`: the predicate of the message.
 
     `reason`: why the first one failed. An error of settings is not fixed by a retry.
     """
@@ -220,7 +220,7 @@ def undelivered(
 
 
 def named(delivery: Delivery) -> str:
-    """An event as a person can find it again."""
+    """An event in a message: its id, key and topic."""
     key = "without a key" if delivery.key is None else f"of key {delivery.key!r}"
     return f"event {text_of(delivery.id)} {key} for topic {delivery.topic}"
 

@@ -19,7 +19,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class Encoded(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """A record to be. `timestamp_ms` 0 is now; `size` in bytes, headers included."""
+    """An encoded event. `timestamp_ms` 0: the time of the send. `size`: in bytes, with the headers."""
 
     topic: str
     key: bytes | None
@@ -93,7 +93,7 @@ class Encoder:
 
 
 def _add(carried: list[tuple[str, bytes]], headers: Headers) -> int:
-    """Append the caller's headers, checked; their size in bytes."""
+    """Append the caller's headers. Returns their size in bytes. Raises TypeError, ValueError."""
     size = 0
     for name, content in headers:
         if type(name) is not str or type(content) is not bytes:

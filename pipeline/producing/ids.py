@@ -1,8 +1,8 @@
-"""Event ids, by which a duplicate is detected, and what must not be shared with a forked process.
+"""Event ids, by which duplicates are detected, and calls in forked children: `call_in_children`.
 
-An id is in the header `event-id`, as bytes. A fork leaves in the child clients without their threads, and locks whose
-holders do not exist there. An object with such resources registers itself (`call_in_children`), and is called in the
-child before anything else runs there.
+An id is in the header `event-id`, as bytes. In a forked child, clients have no threads, and locks may be held by
+threads that do not exist. An object with such resources registers a function that is called in the child before any
+other code runs there.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _VARIANT = b"89ab"
 
 
 class _Made:
-    """Random ends of ids that are not used yet, and the beginning of all ids of this millisecond."""
+    """Random suffixes of ids that are not used yet, and the prefix of all ids of this millisecond."""
 
     ends: Iterator[bytes] = iter(())
     start: tuple[int, bytes] = (0, b"")
 
 
 def new_event_id() -> bytes:
-    """A UUID of version 7 (RFC 9562) as text: 36 bytes that begin with the time, so ids sort about as made.
+    """A UUID of version 7 (RFC 9562) as text: 36 bytes that begin with the time, so ids sort approximately by time.
 
     Any thread may call it: taking from an iterator is one step, so no end is taken twice.
     """
@@ -50,12 +50,12 @@ def new_event_id() -> bytes:
 
 
 def forget_random() -> None:
-    """In a forked child, which must not use what its parent uses, too."""
+    """In a forked child: discard the suffixes, which the parent uses."""
     _Made.ends = iter(())
 
 
 def event_id(given: str | bytes) -> bytes:
-    """A caller's id as bytes. Raises TypeError, ValueError."""
+    """A caller's id as UTF-8 bytes. Raises TypeError, ValueError (empty or too long)."""
     if type(given) is not bytes:
         if not isinstance(given, str):
             raise TypeError(f"an event's id is str or bytes, not {type(given).__name__}")
@@ -66,7 +66,7 @@ def event_id(given: str | bytes) -> bytes:
 
 
 def _random_ends() -> Iterator[bytes]:
-    """What follows the version in an id: 74 random bits, asked from the operating system for many at once."""
+    """The characters after the version: 74 random bits, read from the operating system for many ids at once."""
     digits = os.urandom(10 * _AT_ONCE).hex().encode()
     return iter(
         [
@@ -87,7 +87,7 @@ def call_in_children(one: T, forked: Callable[[T], None]) -> None:
 
 
 def never_release(client: object) -> None:
-    """Never release the parent's client, not at the end of the process either: it would wait for its threads."""
+    """Leak the parent's client: its release, even at exit, would wait for threads that do not exist."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
 
 

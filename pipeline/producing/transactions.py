@@ -1,4 +1,4 @@
-"""`TransactionalSender`: batches of events that readers of committed records see whole or not at all.
+"""`TransactionalSender`: batches of events that readers of committed records see completely or not at all.
 
     with producer.transaction() as batch:
         batch.send(orders, "k", Order(5), id="order-5")
@@ -8,21 +8,21 @@ One batch, numbered as in `transaction`:
 
 | step | what |
 | --- | --- |
-| 1 renew | a new client and its fence, at first and after an end that was bad or slow |
-| 2 begin | a local matter of the client |
-| 3 send | events, as the caller gives them |
+| 1 renew | open a new client and fence; only at first, and after a failed or slow transaction |
+| 2 begin | local to the client |
+| 3 send | the events, as the caller sends them |
 | 4 flush | every event is delivered |
-| 5 commit | the commit point, timed |
+| 5 commit | the commit point; its duration is measured |
 
-The steps are those of `pipeline/transactions/engine.py`, whose table says what a crash leaves: an open transaction,
-which the next fence or its time-out aborts, or a decided one, of which the caller was not told.
+The steps are those of `pipeline/transactions/engine.py`, whose table shows what a crash leaves: an open transaction,
+which the next fence or its time-out aborts, or a decided one, whose outcome the caller does not know.
 
-A batch is never sent a second time by itself. Its caller sends it again with the same ids, and readers
-that recognise ids see each event once.
+A batch is never sent again automatically. The caller sends it again with the same ids, and readers that recognize ids
+see each event once.
 
-Each step has its bound: 30 s for the fence, `transaction_timeout_ms` for the flush, `commit_timeout_s` for the commit,
-after which its outcome is unknown. The renewal that follows settles it: Kafka completes a commit that it has begun, or
-aborts, before it answers, and refuses whatever of the old client comes later.
+Each step is bounded: 30 s for the fence, `transaction_timeout_ms` for the flush, `commit_timeout_s` for the commit.
+After that, the outcome of the commit is unknown, and the next renewal settles it. Before Kafka answers the fence, it
+completes a commit that it has begun, or aborts. After the fence, it refuses all requests of the old client.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ RETRY_BACKOFF_MS = 500
 
 
 class Transaction:
-    """An open transaction: what `TransactionalProducer.transaction()` gives to its `with` block.
+    """An open transaction: the target of `with producer.transaction() as ...`.
 
     Valid inside the block, for the thread that opened it. An event that is refused fails the whole transaction, even
     if the caller catches the exception: without that event, the transaction would be committed in part.
@@ -132,13 +132,13 @@ class Transaction:
         return event.id
 
     def _pass_on(self) -> None:
-        """Hand to the client what was collected."""
+        """Pass the collected events to the client."""
         outputs, self._outputs = self._outputs, []
         if outputs:
             self._send(outputs)
 
     def _check(self) -> None:
-        """Raise AbortableError when an event was refused."""
+        """Raise AbortableError if an event was refused."""
         if self._refused is not None:
             reason = self._refused.message if isinstance(self._refused, PipelineError) else self._refused
             raise AbortableError(
@@ -149,7 +149,7 @@ class Transaction:
 
 
 class RuntimeTransaction(Transaction):
-    """A transaction as its producer handles it."""
+    """The producer's view of a transaction."""
 
     def __init__(self, send: Callable[[Sequence[Output]], None], encoder: Encoder) -> None:
         self._send = send
@@ -160,17 +160,17 @@ class RuntimeTransaction(Transaction):
         self._count = 0
 
     def complete(self) -> None:
-        """Hand the rest to the client. Raises AbortableError if an event was refused."""
+        """Pass the remaining events to the client. Raises AbortableError if an event was refused."""
         self._check()
         self._pass_on()
 
     def end(self) -> None:
-        """Take nothing more."""
+        """Accept no more events."""
         self._open = False
 
 
 class TransactionalSender:
-    """Writes transactions under one id, one at a time; another with the same id ends this one (the fence)."""
+    """Writes transactions under one id, one at a time. A newer producer with this id fences this one."""
 
     def __init__(
         self, producers: TransactionalClients, transactional_id: str, settings: ProducerSettings
@@ -261,7 +261,7 @@ class TransactionalSender:
                 self._turn.release()
 
     def _forked(self) -> None:
-        """The child must not end its parent's transactions, which sharing its id would do."""
+        """In a forked child: end this producer. A client with the same id would fence the parent's."""
         never_release(self._engine)
         self._begin_empty()
         self._ended = ProducerClosedError(
@@ -270,7 +270,10 @@ class TransactionalSender:
         )
 
     def _take_turn(self) -> threading.Lock:
-        """The lock that is held now. A child that is forked meanwhile has another one."""
+        """Take the lock, and return it, because a child that is forked meanwhile replaces it.
+
+        Raises ProducerClosedError, QueueFullError.
+        """
         if self._pid != os.getpid():
             self._forked()
         if self._owner == threading.get_ident():
@@ -292,7 +295,7 @@ class TransactionalSender:
         self._before_commit(partial(self._engine.send, outputs))
 
     def _before_commit(self, call: Callable[[], object]) -> None:
-        """Make a call before the commit: whatever it raises, nothing of the batch was written."""
+        """Make a call before the commit. Its errors say that nothing was written."""
         if not self._engine.has_client:
             self._refuse_after_end()  # in a child that was forked inside the block
         try:
@@ -309,14 +312,14 @@ class TransactionalSender:
             ) from error
 
     def _abort(self) -> None:
-        """What fails here is ended by the renewal before the next transaction, or by Kafka's time-out."""
+        """Abort. If this fails, the next renewal or Kafka's time-out aborts the transaction."""
         try:
             self._engine.abort()
         except FencedError as error:
             self._fenced(error, "nothing of the transaction was written")
 
     def _commit(self) -> None:
-        """Step 5. Its outcome is the caller's to settle: nothing of the package reads what was sent."""
+        """Step 5. The caller must settle an unknown outcome, because this package does not read the events."""
         try:
             self._engine.commit(self._commit_timeout_s)
         except AbortableError as error:

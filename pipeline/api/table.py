@@ -58,7 +58,7 @@ class TaskOverlay:
         ] = []  # with RuntimeTables, which TaskTable does not know
 
     def take_back(self) -> None:
-        """Undo every write of the record at hand, the last one first."""
+        """Undo every write of the current record, the last one first."""
         while self.undo:
             table, slot, value, data, dirty = self.undo.pop()
             table.restore(slot, value, data, dirty=dirty)

@@ -160,7 +160,7 @@ def _debugger() -> Calls:
     from pdb import Pdb  # noqa: PLC0415 - only this option needs the debugger
 
     class Debugger(Pdb):
-        """Notes that the user has quit, which `runcall` does not tell."""
+        """Notes that the user has quit, which `runcall` does not report."""
 
         left = False
 

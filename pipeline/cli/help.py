@@ -259,7 +259,7 @@ def describe(error: Any) -> tuple[str, str | None]:
     """The message and the hint for an error of Typer's parser, or for a `typer.BadParameter` of ours.
 
     Args:
-        error: A `UsageError`. Its classes are private, so they are told apart by their names.
+        error: A `UsageError`. Its classes are private, so they are distinguished by their names.
     """
     command = error.ctx.command_path if error.ctx is not None else "pipeline"
     hint = f"see {command} --help"

@@ -135,7 +135,7 @@ def _where_it_is(module: ModuleType) -> str:
 
 
 def _imported(name: str, attribute: str) -> ModuleType:
-    """The module. `attribute`: what is looked up in it, for hints."""
+    """The module. `attribute`: the name that is looked up in it, for hints."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

@@ -1,4 +1,4 @@
-"""What the commands that look into the past share: the moment, the clients, scratch directories, and how far back."""
+"""Shared code of the commands that read past states: the moment, clients, scratch directories, the oldest moment."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def restored(task: TaskId, at: Moment, environment: Environment) -> Iterator[Pas
 
 
 def origin_of(past: PastState) -> str:
-    """Which entry a state is at, and what it was restored from."""
+    """The entry that a state is at, and the source of its restore."""
     entry = past.entry.entry
     start = f"checkpoint {past.start.ref.seq:,} and " if past.start is not None else ""
     return f"entry {entry.seq:,} of {iso_time(entry.wall_ms)}, from {start}{counted(past.replayed, 'journal entry')}"

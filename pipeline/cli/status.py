@@ -68,7 +68,7 @@ def status(
     """
     if safe_to_stop and watch:
         raise typer.BadParameter("cannot be combined with --watch", param_hint="--safe-to-stop")
-    app_named(app)  # an error in the argument is reported before the cluster is asked
+    app_named(app)  # an error in the argument is reported before the first request
     settings = quiet_kafka_settings(kafka)
     with (
         closing(KafkaCluster(settings, CommandWait(settings))) as cluster,

@@ -107,7 +107,7 @@ def json_text(value: Any) -> str:
 def past_rows(
     place: PastPlace, definition: DeclaredTable[Any, Any], at: str, number: int | None, key: str | None
 ) -> Iterator[tuple[dict[str, Any], Any, Any]]:
-    """The rows of a table as they were, task by task. Where each state comes from is said on standard error.
+    """The rows of a table as they were, task by task. The source of each state is printed on standard error.
 
     Raises:
         InputError: There is no such task or entry, or it is too old.

@@ -12,7 +12,7 @@ A format that is kept in Kafka, in a state directory or in a checkpoint store is
 
 The checksum covers the exact bytes of the body. `seal` makes the bytes; `open` returns the body once version and
 checksum are verified, and raises EnvelopeError otherwise. Each format translates that into the error its readers
-react to. What the body says is each format's own affair, and is validated there.
+react to. Each format validates its own body.
 
 Notes of workers (`core/membership.py`) are hints, and have a version but no checksum.
 """

@@ -101,7 +101,7 @@ def _replace(record: Any, error: SystemError) -> Unreadable:
 
 
 def _names_in(error: BaseException) -> list[bytes]:
-    """The name that the client failed on last, which is all that it tells."""
+    """The name that the client failed on last, which is all that it reports."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UnicodeDecodeError):
         cause = cause.__cause__

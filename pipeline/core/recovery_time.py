@@ -36,7 +36,7 @@ MEMBER_SESSION_S = 10.0
 MEMBER_HEARTBEAT_S = 2.0  # between two heartbeats of a member
 FIRST_COMMIT_S = 0.1  # after the acquire entry
 MAX_START_S = 30.0  # a longer start has waited for Kafka
-# Less work than this says nothing about a speed: its time belongs to the overhead.
+# Less work than this does not show a speed: its time belongs to the overhead.
 LEAST_BYTES = 1_000_000
 _KEPT = 64  # restores
 
@@ -115,7 +115,7 @@ class RecoveryMeter:
         self._works: deque[RestoreWork] = deque(maxlen=_KEPT)
 
     def started(self, seconds: float) -> None:
-        """The process has taken so long until it asked for tasks. A start that waited for Kafka does not count."""
+        """Add the duration from the start of the process until it asked for tasks, unless it waited for Kafka."""
         self._start_s = seconds if seconds <= MAX_START_S else None
 
     def add(self, work: RestoreWork) -> None:

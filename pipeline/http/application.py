@@ -153,5 +153,5 @@ def _request(path: str, environ: Mapping[str, Any]) -> Request:
 
 
 def failed(status: HTTPStatus, message: str, hint: str) -> Answer:
-    """An answer that says why there is no other, and what to do."""
+    """The answer to a failed request: the reason and the next step."""
     return json_answer({"error": message, "hint": hint}, status)

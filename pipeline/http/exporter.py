@@ -120,7 +120,7 @@ class _Collector(Collector):
         }
 
     def _add_lags(self, samples: _Samples, figures: WorkerFigures) -> None:
-        """Without an answer of Kafka there are no lags: an old end would look like an input that stands still."""
+        """Without an answer of Kafka there are no lags: an old end would look like an input without new records."""
         positions = {
             (task, place): position
             for task, of_task in figures.tasks.items()
@@ -221,7 +221,7 @@ class _Samples:
         self._plain[name].add_metric(labels, value)
 
     def set_once(self, name: str, labels: tuple[str, ...], value: float) -> None:
-        """Add a value that several tasks share, unless it is there."""
+        """Add a value that several tasks share, unless it was added before."""
         if not self._plain[name].samples:
             self.add(name, labels, value)
 

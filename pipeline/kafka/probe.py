@@ -1,4 +1,4 @@
-"""Requests of `pipeline doctor` beside those of a worker: `KafkaProbe`."""
+"""Requests that only `pipeline doctor` makes: `KafkaProbe`."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class KafkaProbe(KafkaCluster):
         return found
 
     def _api_versions(self) -> dict[str, int]:
-        """The newest version of each request that a broker answers, which the client only tells in its debug log."""
+        """The newest version of each request that a broker answers, which is only in the client's debug log."""
         lines: list[str] = []
         logger = logging.Logger("pipeline.kafka.probe", logging.DEBUG)  # noqa: LOG001 - of this call only
         logger.addHandler(_Lines(lines))

@@ -89,7 +89,7 @@ class Watch:
 
 @contextmanager
 def heard_signals(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` at SIGTERM or SIGINT, whatever the main thread is doing. A second SIGINT ends the process.
+    """Set `stop` at SIGTERM or SIGINT, independent of the main thread. A second SIGINT ends the process.
 
     Main thread only. The C part of Python's signal handling writes the signal number to a socket immediately. A signal
     handler in Python would run only after the main thread has returned from C code.

@@ -1,7 +1,7 @@
 """Runs the worker processes of `--processes`, and restarts those that end.
 
 `Restarts` decides for one process when it is restarted, or that it is not restarted any more. `Supervisor` acts on
-these decisions for each `Child`, and ends all processes when it is told to stop. A killed process loses only work that
+these decisions for each `Child`, and ends all processes when it is asked to stop. A killed process loses only work that
 was not committed, and this work is repeated. So no record is lost or duplicated.
 """
 

@@ -64,7 +64,7 @@ def process_stat(pid: int) -> list[str]:
 
 
 def process_began_s() -> float | None:
-    """The start of this process in seconds of `time.monotonic`; None if the system does not tell."""
+    """The start of this process in seconds of `time.monotonic`; None if the system does not provide it."""
     try:
         since_boot_s = int(process_stat(os.getpid())[START_TICKS]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):

@@ -80,7 +80,7 @@ def producer_limits(settings: Settings, message_bytes: dict[str, int]) -> Produc
 
 
 class WorkerWait:
-    """The `StartupWait` of a worker. It logs every 10 s that it waits, and ends when the worker is told to stop."""
+    """The `StartupWait` of a worker. It logs every 10 s that it waits, and ends when the worker is asked to stop."""
 
     def __init__(self, settings: KafkaSettings, stop: threading.Event, log: Logger) -> None:
         chosen = settings.startup_wait_s
@@ -289,7 +289,7 @@ def run_app(
             worker = build_worker(app, settings, stop=stop, ended_by=ended_by, meter=meter)
         except UnreachableError:
             if stop.is_set():
-                return  # it was told to stop while it waited for Kafka; no work was started
+                return  # it was asked to stop while it waited for Kafka; no work was started
             raise
         run_worker(worker, stop, settings.worker, report, port)
 

@@ -1,4 +1,4 @@
-"""`EventProducer`: typed events from any thread or coroutine to topics, on whatever client it is given."""
+"""`EventProducer`: sends typed events from any thread or coroutine to topics, through any `EventClients`."""
 
 from __future__ import annotations
 

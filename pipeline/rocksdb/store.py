@@ -124,7 +124,7 @@ class RocksStore(RocksView):
 
     def usage(self) -> StateUsage | None:
         """The use of memory and disk, by RocksDB's properties; None if the state is closed. Takes about 50 µs."""
-        with self._ending:  # the client would refuse to close a database while it is asked
+        with self._ending:  # the client would refuse to close a database during a request
             if self.closed:
                 return None
             stalls = dict(_STALLS.findall(self.figure("rocksdb.cf-write-stall-stats")))

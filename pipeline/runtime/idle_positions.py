@@ -6,7 +6,7 @@ partition, that position is below the log start. A restart could not distinguish
 before they were processed, so the task would fail. Hence:
 
     1 idle: a task is idle, and has been at the same positions for QUIET_S
-    2 look: read the stable end of each input, and whether a committed record precedes it
+    2 read: the stable end of each input, and whether a committed record precedes it
     3 if the task is still idle at those positions: commit the ends
 
 A crash leaves the old or the new positions. Both are correct.
@@ -37,7 +37,7 @@ _NOTHING: _Found = ({}, {})
 
 @dataclass(frozen=True, slots=True)
 class _IdleTask:
-    """A task that is idle at `places` since `since_s`, which is also renewed by each look."""
+    """A task that is idle at `places` since `since_s`, which is also renewed by each check."""
 
     places: _Places
     since_s: float

@@ -1,4 +1,4 @@
-"""The periodic work of a worker beside processing.
+"""The periodic work of a worker, other than processing.
 
 It mirrors positions to the consumer group, checks that topics have not changed, moves the positions of idle tasks past
 transaction markers, and checks whether an idle task was fenced. A task that commits notices a fence by itself. A task

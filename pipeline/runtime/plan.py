@@ -71,7 +71,7 @@ class GroupPlan:
     def check_replays(self) -> None:
         """Check that each task has its partition of the replays topic. Raises ConfigError.
 
-        The journal is checked first, because its errors tell more if the inputs have changed.
+        The journal is checked first, because its errors are more specific if the inputs have changed.
         """
         found = self.identity.inputs.get(self.id.replays_topic)
         if found is not None and found.partitions != self.partitions:

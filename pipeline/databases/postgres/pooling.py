@@ -1,8 +1,8 @@
 """Detects a pooler that gives each transaction another session of the server: `refuse_transaction_pooling`.
 
 A sink's session has time-outs for locks and idle transactions, temporary tables and prepared statements. Under
-transaction pooling they are another client's, or gone. A direct connection is recognized by its process id, which the
-server has sent to the client; a pooler makes one up.
+transaction pooling, they belong to another client's transactions, or are lost. A direct connection is recognized by its
+process id, which the server has sent to the client; a pooler makes one up.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def refuse_transaction_pooling(first: Connection, connect: Callable[[], Connecti
 
 
 def transaction_pooling(place: str) -> ConfigError:
-    """What is said about it."""
+    """The error for a database behind such a pooler."""
     return ConfigError(
         f"{place}: a pooler gives each transaction another session of the server; the sessions of sinks keep settings, "
         "temporary tables and prepared statements",

@@ -4,7 +4,7 @@ A mark is written in the transaction that replays its letter, so a letter has a 
 
 Marks are readable JSON with a version and a checksum over the exact bytes of the body. A mark includes the id of the
 dead-letter topic, because the same offset in a topic that was created again is another letter. A separate field with
-its own checksum, outside the body, tells that the letter was discarded. Earlier releases ignore it, and treat the
+its own checksum, outside the body, marks the letter as discarded. Earlier releases ignore it, and treat the
 letter as replayed.
 """
 

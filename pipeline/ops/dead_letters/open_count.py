@@ -1,4 +1,4 @@
-"""The number of open records, stored beside the marks: `OpenCount`.
+"""The number of open records, stored with the marks: `OpenCount`.
 
 A command that reads all letters of a group counts the open records, up to the letter that each task's last entry
 names, and writes that tally in the transaction of its marks. A command that reads only some letters subtracts the

@@ -71,7 +71,7 @@ class RunOutput:
 
 @dataclass(frozen=True, slots=True)
 class RowComparison:
-    """A row that the run wrote, beside the commit. `in_commit`: whether the commit wrote it.
+    """A row that the run wrote, compared with the commit. `in_commit`: whether the commit wrote it.
 
     `committed`, `written`: the value's bytes; None for a delete.
     """
@@ -88,7 +88,7 @@ class RowComparison:
 
 @dataclass(frozen=True, slots=True)
 class DebugRun:
-    """The result of a run beside what was committed.
+    """The result of a run, compared with the commit.
 
     `outcome`: `handled`, `duplicate`, `skip`, `dead_letter` or `stop`. `error`, `traceback`: of the last attempt, as a
     dead letter has them; empty after success. `accesses`: of all attempts; the writes of a failed attempt were undone.

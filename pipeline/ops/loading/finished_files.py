@@ -1,6 +1,6 @@
 """The finished files of a load, in a record whose size does not depend on their number. Pure.
 
-`chain` is a hash over the name, the size and the content hash of every finished file, in order. This one value tells
+`chain` is a hash over the name, the size and the content hash of every finished file, in order. This one value shows
 whether a list starts with exactly these files.
 
 Waypoints help to find the file that differs. A waypoint is the value of the chain after one of the files. There is one

@@ -19,7 +19,7 @@ __all__ = ["Clients"]
 
 
 class Clients(Protocol):
-    """Kafka clients, each opened when it is first asked for. Each may raise UnreachableError, ConfigError."""
+    """Kafka clients, each opened at its first use. Each may raise UnreachableError, ConfigError."""
 
     @property
     def cluster(self) -> Cluster:

@@ -130,7 +130,7 @@ class Timeline:
         }
 
     def _follow(self, task: TaskId, end: int) -> None:
-        """Read the new entries of a journal. A journal that cannot be read has no news; `problems` tell why."""
+        """Read the new entries of a journal. If it cannot be read, `problems` has the reason."""
         history = self._histories[task]
         if end < history.next_offset:
             history = self._histories[task] = _History()  # the journal was created again

@@ -1,4 +1,4 @@
-"""Reads the state of a cluster and makes a plan from it: `look`. Changes nothing.
+"""Reads the state of a cluster and makes a plan from it: `plan_for_cluster`. Changes nothing.
 
 The journals show which groups read a topic: the last entry of a task has a position for each input, and the genesis
 entry names the inputs. So no worker and no program of the app is needed. A group of sinks has no journal. Its inputs

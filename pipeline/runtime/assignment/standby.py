@@ -19,7 +19,7 @@ from pipeline.runtime.restore.restore import catch_up
 
 __all__ = ["StandbyTasks"]
 
-MAX_CATCHING_UP = 2  # restored at a time, beside the live tasks
+MAX_CATCHING_UP = 2  # restored at a time, in addition to the live tasks
 PAUSE_S = 1.0
 AFTER_ERROR_S = 5.0
 # A step that took less, or had less to do during the previous one, makes a handoff short.

@@ -116,7 +116,7 @@ class WorkerFigures:
 
     @property
     def first_tasks(self) -> list[GroupId]:
-        """The groups whose first task is live here: of all workers, this one tells about such a group."""
+        """The groups whose first task is live here: only this worker reports the figures of such a group."""
         return [
             task.group_id
             for task, figures in sorted(self.tasks.items())

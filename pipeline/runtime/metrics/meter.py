@@ -90,7 +90,7 @@ class Measured:
 
     Attributes:
         handler_s: The durations of batches in handlers, by group.
-        busy_s: The seconds in handlers by group, with those of the batch at hand.
+        busy_s: The seconds in handlers by group, including the running batch.
         commit_s: The durations of commits by group, from the seal to the applied state.
         restore_s: The durations of restores by group.
         commits: Attempts by task and result.
@@ -132,7 +132,7 @@ class Meter:
         self._renewals = Counter[TaskId]()
         self._moves = Counter[tuple[GroupId, bool]]()
         self._restores: dict[TaskId, RestoreProgress] = {}
-        self._running: tuple[GroupId, float] | None = None  # the batch at hand, and its start
+        self._running: tuple[GroupId, float] | None = None  # the running batch, and its start
         self._waiting: dict[TaskId, float] = {}  # tasks whose records wait for a commit, and since when
 
     @contextmanager

@@ -401,7 +401,7 @@ class SinkTask:
 
 
 class _Completion:
-    """A future that is done when a step is, whatever the step raises."""
+    """A future that is done when a step is. It ignores the step's error."""
 
     def __init__(self, pending: Pending[Hold]) -> None:
         self._pending = pending

@@ -48,7 +48,7 @@ class ProblemCause:
 
     @property
     def text(self) -> str:
-        """One line: the tasks as ranges and the cause. Of several texts, the first stands for all."""
+        """One line: the tasks as ranges and the cause. If the texts differ, it is the first one."""
         if not self.tasks:
             return self.first.text
         text = f"{task_ranges(self.tasks)}: {self.first.cause}"

@@ -311,7 +311,7 @@ def _of_sinks(roster: Roster, cluster: Cluster) -> dict[TaskId, _Last]:
 
 
 def _without_journal(roster: Roster, journals: Sequence[str]) -> dict[TaskId, _Last]:
-    """The failed tasks whose journal topic does not exist: only the notes tell why they failed."""
+    """The failed tasks whose journal topic does not exist: only the notes have the reason."""
     failed = {task: owner.worker for task, owner in roster.owners.items() if owner.problem and owner.released}
     failed |= {task: claim.worker for task, claim in roster.claims.items() if claim.problem}
     return {

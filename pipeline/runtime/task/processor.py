@@ -89,14 +89,14 @@ class Processor:
         self._log = log
         self._letters = letters
         self._dedup = dedup  # by name of the topic
-        self._seen: DedupTable | None = None  # of the topic at hand
+        self._seen: DedupTable | None = None  # of the current topic
         self._routes: dict[str, tuple[DeclaredTopic[Any, Any], list[Binding]]] = {
             topic.name: (topic, [b for b in group.bindings if b.topic is topic]) for topic in group.inputs
         }
         self._events = {
             topic.name: event_type(task.app, task.group, topic_ids[topic.name]) for topic in group.inputs
         }
-        self._make: type[Event[Any, Any]] = Event  # of the topic at hand
+        self._make: type[Event[Any, Any]] = Event  # of the current topic
         self.rejected = Rejected()
         self._running: tuple[list[Binding], int] | None = None  # handlers, and records in one call of them
         self._failures = 0

@@ -2,8 +2,8 @@
 
 If a row is invalid, the batch contains the records before it and its error, so that the records before it are loaded.
 
-Values are JSON objects: all columns of a CSV row (`cells.py` tells which cells become numbers), the line itself of JSON
-lines, all columns of a Parquet row (`parquet_values.py`). Blank lines are skipped.
+Values are JSON objects: all columns of a CSV row (`cells.py` decides which cells become numbers), the line itself of
+JSON lines, all columns of a Parquet row (`parquet_values.py`). Blank lines are skipped.
 """
 
 from __future__ import annotations

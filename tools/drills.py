@@ -144,7 +144,7 @@ def _wait_until_ready(processes: Processes) -> None:
     """Return when all tasks are live, and most of those with input have three checkpoints."""
     deadline = Deadline(SystemClock(), READY_S, 1.0)
     while not processes.at_rest(24) or not _have_checkpoints(processes):
-        processes.look()
+        processes.read_logs()
         if not deadline.pause():
             raise DemoError("the app was not ready for drills in time")
 

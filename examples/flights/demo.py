@@ -91,7 +91,7 @@ def _run(console: Console, workspace: Path, seed: int) -> int:
                 story = Story(console, chance, processes, poll, live)
                 for _ in story.tell(archive, expected.flights, expected.output_count):
                     poll(live)
-                    processes.look()
+                    processes.read_logs()
                     _check_time(began_s, processes, live, expected)
                 processes.stop(processes.alive, STOP_S)
                 seconds = time.monotonic() - began_s

@@ -20,7 +20,7 @@ from pipeline.drills.judge import Judge, SeenEntry
 from pipeline.drills.report import SteadyState
 from pipeline.errors import PipelineError, TruncatedError, UnreachableError
 from pipeline.ports import Clock, Cluster, JournalReader
-from pipeline.runtime.commit.journal_reader import complete_entries, last_entries
+from pipeline.runtime.commit.journal_reader import complete_entries, last_entry
 from pipeline.runtime.status import AppStatus, TaskPhase, TaskStatus, read_status
 
 __all__ = ["Observer", "Sample", "short"]
@@ -212,8 +212,7 @@ class Observer:
 
     def _last(self, task: TaskId) -> tuple[JournalEntry | None, int]:
         bounds = self._reader.bounds(task.journal)
-        found = last_entries(task.journal, self._reader, bounds, 1)
-        return (found[-1] if found else None), bounds.stable_end
+        return last_entry(task.journal, self._reader, bounds), bounds.stable_end
 
     def _follow(self) -> None:
         ends = self._reader.stable_ends([task.journal for task in self._tasks])

@@ -41,7 +41,7 @@ from pipeline.ops.reading import last_committed
 from pipeline.ports import Attempts, Deadline, TopicInfo, TopicSpec
 from pipeline.processes.lifeline import TiedProcess
 from pipeline.rocksdb.rocks import RocksStores
-from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.runtime.commit.journal_reader import last_entry
 from pipeline.runtime.environment import Environment
 
 __all__ = ["ShadowReplay"]
@@ -307,10 +307,10 @@ class _Pending:
     def _reached(self, task: ShadowTask) -> bool:
         """Whether no committed input record is between the position of the shadow task and the end."""
         own, reader = task.task(self._spec.shadow), self._run.scene.reader
-        entries = last_entries(own.journal, reader, reader.bounds(own.journal), 1)
-        if not entries or entries[0].entry.seq < 3 or not entries[0].entry.positions:  # before its acquire
+        last = last_entry(own.journal, reader)
+        if last is None or last.entry.seq < 3 or not last.entry.positions:  # before its acquire
             return False
-        at = entries[0].entry.positions
+        at = last.entry.positions
         self._done[own] = sum(max(0, at.get(topic, 0) - task.start[topic]) for topic in task.end)
         for topic, end in task.end.items():
             place = TopicPartition(topic, task.partition)

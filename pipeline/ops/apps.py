@@ -23,13 +23,13 @@ from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import ConfigError, InputError
 from pipeline.ops.reading import last_committed
 from pipeline.ports import Cluster, JournalBounds, JournalReader
-from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.runtime.commit.journal_reader import last_entry
 
 __all__ = [
     "forget_group",
     "groups_of",
     "holding_more",
-    "last_entry",
+    "last_entry_before",
     "last_positions",
     "listed",
     "tasks_of",
@@ -60,21 +60,17 @@ def tasks_of(groups: Mapping[GroupId, int]) -> list[TaskId]:
     return [TaskId(*group, number) for group, count in groups.items() for number in range(count)]
 
 
-def last_entry(task: TaskId, reader: JournalReader, end: int | None = None) -> JournalEntry | None:
+def last_entry_before(task: TaskId, reader: JournalReader, end: int) -> JournalEntry | None:
     """The last entry of a task before offset `end`; None if the journal has no entry yet.
 
     Raises UnreachableError, StaleReadError (the reader cannot read up to `end`), FatalTaskError.
     """
-    bounds = reader.bounds(task.journal)
-    if end is not None:
-        bounds = JournalBounds(bounds.start, end, end)
-    entries = last_entries(task.journal, reader, bounds, 1)
-    return entries[-1] if entries else None
+    return last_entry(task.journal, reader, JournalBounds(reader.bounds(task.journal).start, end, end))
 
 
 def last_positions(task: TaskId, reader: JournalReader) -> Mapping[str, int]:
     """The input positions of a task's last entry; empty before its first acquire."""
-    last = last_entry(task, reader)
+    last = last_entry(task.journal, reader)
     return last.entry.positions if last is not None else {}
 
 

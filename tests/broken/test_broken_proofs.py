@@ -112,8 +112,8 @@ ROWS = [
     Broken(
         "an app is refused by an old entry that retired it",
         pipeline.runtime.restore.retirement,
-        "_LOOKS = 3\n",
-        "_LOOKS = 1\n",
+        "_READS = 3\n",
+        "_READS = 1\n",
         "tests/ops/test_stale_reads.py revived_app_starts",
     ),
     Broken(

@@ -24,7 +24,7 @@ from pipeline.core.names import GroupId, TaskId, TopicPartition, letter_counts_t
 from pipeline.ops.dead_letters.marks import Marks
 from pipeline.ops.dead_letters.records import FailedRecord, State
 from pipeline.ports import JournalReader, Output, TopicInfo, TopicSpec
-from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.runtime.commit.journal_reader import last_entry
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.status.app_status import read_tallies
 
@@ -118,11 +118,11 @@ class OpenCount:
             for number in range(journal.partitions if journal is not None else 0)
         ]
         with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            found = pool.map(lambda place: last_entries(place, reader, reader.bounds(place), 1), places)
+            found = pool.map(lambda place: last_entry(place, reader), places)
         last = {
             place.partition: entry.entry.letters
-            for place, read in zip(places, found, strict=True)
-            for entry in read
+            for place, entry in zip(places, found, strict=True)
+            if entry is not None
         }
         return {partition: count for partition, count in last.items() if count is not None}
 

@@ -40,7 +40,7 @@ from pipeline.ops.dead_letters.records import State, failed_records
 from pipeline.ops.reading import committed_records, seeing
 from pipeline.ops.transactions import ReceiptTransactions
 from pipeline.ports import JournalReader, TopicInfo
-from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.runtime.commit.journal_reader import last_entry
 from pipeline.runtime.environment import Environment
 
 __all__ = ["Purge", "plan_purge", "purge", "waiting_replays"]
@@ -177,5 +177,5 @@ def waiting_replays(group: GroupId, environment: Environment) -> set[LetterId]:
 
 
 def _position(task: TaskId, topic: str, reader: JournalReader) -> int:
-    last = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
-    return last[-1].entry.positions.get(topic, 0) if last else 0
+    last = last_entry(task.journal, reader)
+    return last.entry.positions.get(topic, 0) if last is not None else 0

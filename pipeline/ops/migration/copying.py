@@ -47,7 +47,7 @@ from pipeline.ops.reading import last_committed
 from pipeline.ports import Attempts, JournalReader, Output, Record, TopicInfo, growing, kept_timestamp
 from pipeline.runtime.commit.admin_entry import settled_last
 from pipeline.runtime.commit.commit_protocol import Publisher
-from pipeline.runtime.commit.journal_reader import first_entry, last_entries
+from pipeline.runtime.commit.journal_reader import first_entry, last_entry
 from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.plan import PARTITIONER
@@ -95,8 +95,8 @@ def copy_task(new_topic: str) -> TaskId:
 def copied_up_to(copy: Copy, reader: JournalReader) -> Mapping[TopicPartition, int]:
     """The offset of each partition of the old topic below which all records are copied; empty before the first run."""
     task = copy_task(copy.new.name)
-    entries = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
-    positions = entries[-1].entry.positions if entries else {}
+    last = last_entry(task.journal, reader)
+    positions = last.entry.positions if last is not None else {}
     if not positions:
         return {}
     return {p: min(positions.get(_name(p, era), 0) for era in copy.passes) for p in copy.partitions}

@@ -22,7 +22,7 @@ from pipeline.core.names import (
 )
 from pipeline.core.suggestions import Problem
 from pipeline.errors import InputError
-from pipeline.ops.apps import groups_of, holding_more, last_entry, last_positions, listed, tasks_of
+from pipeline.ops.apps import groups_of, holding_more, last_entry_before, last_positions, listed, tasks_of
 from pipeline.ops.migration.copying import Copy, copied_up_to, copy_task
 from pipeline.ports import Clock, Cluster, JournalReader, TopicInfo
 
@@ -234,7 +234,7 @@ def _read_progress(groups: Mapping[GroupId, int], reader: JournalReader) -> dict
     tasks = tasks_of(groups)
     ends = reader.highest_ends([task.journal for task in tasks])
     for task in tasks:
-        last = last_entry(task, reader, ends[task.journal])
+        last = last_entry_before(task, reader, ends[task.journal])
         positions = last.entry.positions if last is not None else {}
         seqs[task] = last.entry.seq if last is not None else 0
         places[task] = {TopicPartition(topic, task.partition): at for topic, at in positions.items()}

@@ -27,7 +27,7 @@ from pipeline.ops.dead_letters.marks import Marks, decode_mark, marks_place
 from pipeline.ops.overview import Clients
 from pipeline.ops.reading import committed_records
 from pipeline.ports import Clock, JournalBounds, JournalReader, TopicInfo
-from pipeline.runtime.commit.journal_reader import complete_entries, first_entry, last_entries
+from pipeline.runtime.commit.journal_reader import complete_entries, first_entry, last_entries, last_entry
 
 __all__ = ["TaskView"]
 
@@ -128,10 +128,10 @@ class TaskView:
         """The last entries with their table writes, oldest first, within the limit of bytes."""
         reader = self._clients.reader
         bounds = reader.bounds(task.journal)
-        last = last_entries(task.journal, reader, bounds, 1)
-        if not last:
+        last = last_entry(task.journal, reader, bounds)
+        if last is None:
             return []
-        mean = max(1, last[0].size, last[0].journal_bytes // last[0].entry.seq)
+        mean = max(1, last.size, last.journal_bytes // last.entry.seq)
         count = max(2, min(ENTRIES + 1, ENTRIES_BYTES // mean))
         found = last_entries(task.journal, reader, bounds, count, deltas=True)
         self._note_tables(found)

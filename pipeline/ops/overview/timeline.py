@@ -22,7 +22,7 @@ from pipeline.ports import JournalReader
 from pipeline.runtime.commit.journal_reader import (
     OFFSETS_PER_ENTRY,
     complete_entries,
-    last_entries,
+    last_entry,
     without_delta,
 )
 from pipeline.runtime.status.groups import task_ranges
@@ -154,10 +154,10 @@ class Timeline:
 
     def _first_start(self, task: TaskId, end: int, limit: int, reader: JournalReader) -> int:
         bounds = reader.bounds(task.journal)
-        found = last_entries(task.journal, reader, bounds, 1)
-        if not found:
+        last = last_entry(task.journal, reader, bounds)
+        if last is None:
             return end
-        limit = min(limit, self._fitting(found[-1]))
+        limit = min(limit, self._fitting(last))
         return max(bounds.start, end - OFFSETS_PER_ENTRY * limit)
 
     def _fitting(self, last: JournalEntry) -> int:

@@ -24,12 +24,13 @@ from pipeline.core.names import (
 )
 from pipeline.core.topic_settings import SETTINGS, UNMANAGED
 from pipeline.errors import FatalTaskError
-from pipeline.ops.apps import last_entry, tasks_of
+from pipeline.ops.apps import tasks_of
 from pipeline.ops.reading import last_committed
 from pipeline.ops.topics.applying import checked_topic
 from pipeline.ops.topics.declarations import TopicDeclaration
 from pipeline.ops.topics.plan import ClusterFacts, Plan, Readers, make_plan, uncertain
 from pipeline.ports import Cluster, JournalReader, TopicInfo
+from pipeline.runtime.commit.journal_reader import last_entry
 
 __all__ = ["plan_for_cluster", "readers_of"]
 
@@ -119,7 +120,7 @@ def _groups(names: Sequence[str]) -> Iterator[GroupId]:
 def _inputs(task: TaskId, reader: JournalReader) -> frozenset[str] | str:
     """The inputs of a task, empty before the genesis entry; or, as text, why they are unknown."""
     try:
-        last = last_entry(task, reader)
+        last = last_entry(task.journal, reader)
         if last is not None:
             identity = last.entry.identity
             return frozenset(last.entry.positions) | frozenset(

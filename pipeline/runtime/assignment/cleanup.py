@@ -28,7 +28,7 @@ from pipeline.core.membership import Owner, Roster
 from pipeline.core.names import TaskId
 from pipeline.errors import PipelineError
 from pipeline.ports import Pending, error_fields, task_fields
-from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.runtime.commit.journal_reader import last_entry
 from pipeline.runtime.environment import Environment
 
 __all__ = ["StateCleanup"]
@@ -144,12 +144,12 @@ class StateCleanup:
 def _journal_agrees(task: TaskId, owner: Owner, environment: Environment) -> bool:
     reader = environment.journals()
     try:
-        last = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
+        last = last_entry(task.journal, reader)
     finally:
         reader.close()
-    if not last:
+    if last is None:
         return False
-    entry = last[0].entry
+    entry = last.entry
     return (
         entry.owner == owner.worker
         and entry.seq >= owner.seq

@@ -20,7 +20,7 @@ from pipeline.core.position import AppliedPosition
 from pipeline.errors import FatalTaskError, FencedError, RetriableError, SupersededError
 from pipeline.ports import Attempts, JournalBounds, JournalReader, growing
 from pipeline.runtime.commit.commit_protocol import Publisher
-from pipeline.runtime.commit.journal_reader import last_entries, settled_end
+from pipeline.runtime.commit.journal_reader import last_entry, settled_end
 from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.environment import Environment
 
@@ -87,17 +87,17 @@ def settled_last(
 
 def last_of(task: TaskId, reader: JournalReader) -> JournalEntry:
     """The last entry of a task. Raises FatalTaskError if there is none."""
-    return _last(task, reader, reader.bounds(task.journal))
+    return _last(task, reader)
 
 
-def _last(task: TaskId, reader: JournalReader, bounds: JournalBounds) -> JournalEntry:
-    entries = last_entries(task.journal, reader, bounds, 1)
-    if not entries:
+def _last(task: TaskId, reader: JournalReader, bounds: JournalBounds | None = None) -> JournalEntry:
+    entry = last_entry(task.journal, reader, bounds)
+    if entry is None:
         raise FatalTaskError(
             f"the journal of task {task} holds no entry",
             hint="start a worker; if the group existed before: runbooks/journal-lost.md",
         )
-    return entries[0]
+    return entry
 
 
 class _NoStore:

@@ -16,7 +16,15 @@ from pipeline.errors import FatalTaskError, StaleReadError
 from pipeline.ports import Deadline, JournalBounds, JournalReader
 from pipeline.runtime.environment import Environment
 
-__all__ = ["complete_entries", "first_entry", "last_entries", "read_entries", "settled_end", "without_delta"]
+__all__ = [
+    "complete_entries",
+    "first_entry",
+    "last_entries",
+    "last_entry",
+    "read_entries",
+    "settled_end",
+    "without_delta",
+]
 
 # The interval in which the coordinator aborts expired transactions.
 COORDINATOR_SCAN_S = 10.0
@@ -59,6 +67,17 @@ def last_entries(
         if len(entries) >= count or start <= bounds.start:
             return list(entries)
         span *= 4
+
+
+def last_entry(
+    journal: TopicPartition, reader: JournalReader, bounds: JournalBounds | None = None
+) -> JournalEntry | None:
+    """The last committed entry of a journal, with an empty delta; None if it has none. `bounds`: default, the current.
+
+    Raises UnreachableError, RetriableError (the journal was truncated meanwhile), FatalTaskError (it is damaged).
+    """
+    found = last_entries(journal, reader, reader.bounds(journal) if bounds is None else bounds, 1)
+    return found[0] if found else None
 
 
 def without_delta(entry: JournalEntry) -> JournalEntry:

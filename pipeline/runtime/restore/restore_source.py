@@ -44,7 +44,7 @@ from pipeline.ports import (
     error_fields,
     task_fields,
 )
-from pipeline.runtime.commit.journal_reader import first_entry, last_entries
+from pipeline.runtime.commit.journal_reader import first_entry, last_entry
 from pipeline.runtime.environment import Checkpoints, Environment
 from pipeline.runtime.restore.progress import RestoreProgress
 
@@ -214,8 +214,8 @@ def registered(task: TaskId, reader: JournalReader, start: int, end: int) -> lis
 
     This takes two reads, whatever the journal's length: the last entry has the offset of the last CHECKPOINT entry.
     """
-    last = last_entries(task.journal, reader, JournalBounds(start, end, end), 1)
-    place = last[0].checkpoint if last else -1
+    last = last_entry(task.journal, reader, JournalBounds(start, end, end))
+    place = last.checkpoint if last is not None else -1
     if not start <= place < end:
         return []
     entry = _entry_at(task, reader, place, end)
@@ -328,10 +328,10 @@ def _refuse(
 def _last_seq(task: TaskId, reader: JournalReader, start: int, end: int) -> int:
     """The seq of the journal's last entry; 0 if there is none, or only a part of one."""
     try:
-        last = last_entries(task.journal, reader, JournalBounds(start, end, end), 1)
+        last = last_entry(task.journal, reader, JournalBounds(start, end, end))
     except FatalTaskError:
         return 0  # the tail may be lost from the middle of an entry
-    return last[0].entry.seq if last else 0
+    return last.entry.seq if last is not None else 0
 
 
 def _entry_at_local(

@@ -19,14 +19,14 @@ from pipeline.core.journal_format import Entry, EntryKind, JournalEntry
 from pipeline.core.names import GroupId, TaskId
 from pipeline.errors import ConfigError, FatalTaskError, RetriableError, UnreachableError
 from pipeline.runtime.commit.admin_entry import append_entry
-from pipeline.runtime.commit.journal_reader import last_entries
+from pipeline.runtime.commit.journal_reader import last_entry
 from pipeline.runtime.commit.journal_writer import Commit
 from pipeline.runtime.environment import Environment
 
 __all__ = ["refuse_retired", "retire", "retired_error", "retired_since", "revive", "successor_of"]
 
 _SUCCESSOR = "successor"
-_LOOKS = 3
+_READS = 3
 
 
 def retire(
@@ -73,11 +73,11 @@ def refuse_retired(group: GroupId, environment: Environment) -> None:
     task = TaskId(*group, 0)
     entry: Entry | None = None
     unanswered: UnreachableError | None = None
-    for _ in range(_LOOKS):
+    for _ in range(_READS):
         # Each attempt uses a new client: a broker may still return the entry from before the app was revived.
         try:
             with closing(environment.journals()) as reader:
-                last = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
+                last = last_entry(task.journal, reader)
         except RetriableError:
             continue  # it was truncated meanwhile
         except UnreachableError as error:
@@ -85,9 +85,9 @@ def refuse_retired(group: GroupId, environment: Environment) -> None:
             continue
         except FatalTaskError:
             return
-        if not last or last[0].entry.kind is not EntryKind.RETIRE:
+        if last is None or last.entry.kind is not EntryKind.RETIRE:
             return
-        entry = last[0].entry
+        entry = last.entry
     if entry is not None:
         raise retired_error(task, entry)
     if unanswered is not None:

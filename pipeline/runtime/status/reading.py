@@ -36,7 +36,7 @@ from pipeline.core.recovery_time import RecoverySpeed, median_speed, predicted_r
 from pipeline.core.suggestions import did_you_mean
 from pipeline.errors import InputError, TruncatedError
 from pipeline.ports import Cluster, JournalReader
-from pipeline.runtime.commit.journal_reader import complete_entries, first_entry, last_entries
+from pipeline.runtime.commit.journal_reader import complete_entries, first_entry, last_entries, last_entry
 from pipeline.runtime.status.app_status import (
     AppStatus,
     TaskPhase,
@@ -152,15 +152,11 @@ def read_open_letters(
     having = [group for group in sorted(groups) if group.dead_letter_topic in described]
     tasks = [TaskId(*group, number) for group in having for number in range(groups[group])]
     # One after the other: a worker reads them in the background, and each read at the same time needs a client.
-    entries = {task: entry for task in tasks if (entry := _last_entry(task, reader)) is not None}
+    last = ((task, last_entry(task.journal, reader)) for task in tasks)
+    entries = {task: found.entry for task, found in last if found is not None}
     tallies = read_tallies(app, reader) if counts in described else {}
     found = letters_by_group(entries, described, tallies, having, now_ms)
     return {each.group: each.letters.open for each in found}
-
-
-def _last_entry(task: TaskId, reader: JournalReader) -> Entry | None:
-    entries = last_entries(task.journal, reader, reader.bounds(task.journal), 1)
-    return entries[-1].entry if entries else None
 
 
 def _with_letters(read: Mapping[TaskId, _Read]) -> set[str]:

@@ -10,7 +10,7 @@ __all__ = ["install_hint", "runbooks_dir"]
 
 _PACKAGE = "exactly-once-pipeline"
 
-_PACKAGE_DIR = Path(__file__).parents[1]
+_PACKAGE_DIR = Path(__file__).parent
 
 
 def install_hint(extra: str) -> str:

@@ -17,10 +17,10 @@ from pipeline import App, Batch, Context, Event, KafkaSettings, Settings, Worker
 from pipeline.app import declared_app
 from pipeline.cli.logs import configure_logs
 from pipeline.core.names import TaskId
+from pipeline.ports import Step
 from pipeline.processes.signals import heard_signals
 from pipeline.processes.wiring import build_environment, run_worker
 from pipeline.runtime.worker import Worker
-from pipeline.testing import Step
 
 __all__ = ["HOLD", "PARTITIONS", "STATE", "TIMELINE", "held", "make_app", "work"]
 

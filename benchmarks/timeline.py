@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 import msgspec
 
 from pipeline.core.names import TaskId
+from pipeline.ports import Step
 from pipeline.runtime.environment import Environment
-from pipeline.testing import Step
 
 __all__ = ["STAGES", "Event", "Part", "Record", "Timeline", "parts", "read_record", "watched"]
 

@@ -182,9 +182,7 @@ class ObjectCheckpointStore:
     def _gone(self, error: Exception) -> str | None:
         """The reason if the directory or the bucket itself is missing; None if only the object is."""
         if self._directory is not None:
-            return (
-                None if self._directory.is_dir() else f"its directory {self._directory} is not there any more"
-            )
+            return None if self._directory.is_dir() else f"its directory {self._directory} does not exist"
         return "its bucket does not exist" if any(word in str(error).lower() for word in _NO_BUCKET) else None
 
     def _failure(self, what: str, error: Exception) -> CheckpointStoreError:

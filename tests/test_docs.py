@@ -356,7 +356,9 @@ def test_every_drill_is_documented() -> None:
 
 def test_every_property_that_cannot_be_set_is_documented() -> None:
     """An error gives the reason at the start; the document gives it before."""
-    rows = _table(ROOT / "docs" / "reference" / "configuration.md", "What the guarantees rest on")
+    rows = _table(
+        ROOT / "docs" / "reference" / "configuration.md", "The guarantees depend on some properties"
+    )
     assert {_unquoted(row[0]) for row in rows} == set(OWNED_PROPERTIES)
 
 

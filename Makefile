@@ -41,13 +41,13 @@ test-stale-leader: $(INSTALLED)  ## twenty times: a node of three loses its cont
 test-old-kafka: $(INSTALLED)  ## contracts and kills on the oldest supported Kafka
 	$(BIN)/python -m pytest --kafka-version 3.9 -m "not outage and not containers" $(or $(TESTS),$(ON_OLD_KAFKA))
 
-test-security: $(INSTALLED)  ## each role with the ACLs that `pipeline acls` prints, over TLS and SASL/SCRAM
+test-security: $(INSTALLED)  ## roles with the ACLs that `pipeline acls` prints, over TLS and SASL/SCRAM
 	$(BIN)/python -m pytest tests/security -m secured $(TESTS)
 
 test-monitoring: $(INSTALLED)  ## alert rules and the dashboard in Prometheus, installed by apt: root on Debian
 	$(BIN)/python -m pytest tests/monitoring -m monitoring $(TESTS)
 
-test-acls: $(INSTALLED)  ## each ACL that `pipeline acls` prints, left out: a worker or a command must name it
+test-acls: $(INSTALLED)  ## workers and commands without one of their ACLs: each must name the missing one
 	$(BIN)/python -m pytest tests/security/test_smallest.py -m acls $(TESTS)
 
 test-browser: $(INSTALLED)  ## pages in headless Chromium, installed by apt: root on Debian

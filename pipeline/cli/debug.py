@@ -144,8 +144,8 @@ def _announce(prepared: Prepared) -> None:
     }
     entry = prepared.commit.entry.entry
     print_message(
-        f"commit {entry.seq:,} of task {prepared.task}: {counted(len(records), 'record')} up to and with this one, "
-        f"for {', '.join(sorted(names)) or 'the handlers of replayed records'}"
+        f"commit {entry.seq:,} of task {prepared.task}: {counted(len(records), 'record')} up to and including "
+        f"this one, for {', '.join(sorted(names)) or 'the handlers of replayed records'}"
     )
     if not prepared.records.exact:
         print_message(

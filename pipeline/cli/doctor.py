@@ -30,7 +30,7 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="MODULE:APP",
-            help="The app, as in flights.app:app. Default: check only what needs no app.",
+            help="The app, as in flights.app:app. Default: run only the checks that need no app.",
         ),
     ] = None,
     kafka: KafkaOption = None,

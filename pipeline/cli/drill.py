@@ -72,7 +72,7 @@ AppOption = Annotated[
     ),
 ]
 WorkerOption = Annotated[
-    str, typer.Option("--worker", metavar="ID", help="The worker to harm. Default: one with the most tasks.")
+    str, typer.Option("--worker", metavar="ID", help="The target worker. Default: one with the most tasks.")
 ]
 TaskOption = Annotated[
     int | None,
@@ -158,7 +158,7 @@ def run_(
         ),
     ] = "",
     since: SinceOption = "",
-    reason: Annotated[str, typer.Option("--reason", help="Why it is run, for the report.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="The reason of the drill, for the report.")] = "",
     containers: ContainersOption = None,
     yes: YesOption = False,
     kafka: KafkaOption = None,
@@ -214,7 +214,7 @@ def suite_(
 
 @drill_app.command("abort")
 def abort(app: AppOption = None) -> None:
-    """Ask the drill that runs to abort. It restores what it changed, and ends with exit code 6."""
+    """Abort the running drill. It restores what it changed, and ends with exit code 6."""
     settings = load_settings()
     name = _app_name(app, settings)
     intent = IntentFile(settings.drills.directory, name)
@@ -223,7 +223,7 @@ def abort(app: AppOption = None) -> None:
         raise InputError(f"no drill of app {name} runs", hint="see pipeline drill report list")
     if not found.driller.alive:
         raise InputError(
-            f"the driller of {found.id} does not run any more",
+            f"the process of {found.id} has ended",
             hint=f"restore what it changed: pipeline drill undo --app {name}",
         )
     intent.ask_to_abort()
@@ -232,7 +232,7 @@ def abort(app: AppOption = None) -> None:
 
 @drill_app.command("undo")
 def undo_(app: AppOption = None) -> None:
-    """Restore what a drill has changed whose driller was killed. The exit code is 7 if something cannot be restored."""
+    """Undo the changes of a drill that was killed. The exit code is 7 if something cannot be restored."""
     settings = load_settings()
     name = _app_name(app, settings)
     intent = IntentFile(settings.drills.directory, name)
@@ -282,13 +282,14 @@ def proxy_(
 def shadow_worker(
     target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The live app.")],
     spec: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What it replays; the driller has written it.")
+        Path,
+        typer.Argument(metavar="FILE", help="The input and the ends of the replay, written by the drill."),
     ],
     log: Annotated[Path, typer.Option("--log", help="The file that it logs to.")],
-    supervised: Annotated[str, typer.Option("--supervised", help="The ends of the driller's pipes.")],
+    supervised: Annotated[str, typer.Option("--supervised", help="The pipes to the process of the drill.")],
     kafka: KafkaOption = None,
 ) -> None:
-    """Run the shadow app of a drill. The driller starts this process, which ends with it."""
+    """Run the shadow app of a drill. The drill starts this process, which ends with the drill."""
     tie(supervised)
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)

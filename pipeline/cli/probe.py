@@ -1,4 +1,4 @@
-"""`pipeline probe`: asks the worker on this machine whether it is live or ready, for images without curl.
+"""`pipeline probe`: checks whether the worker on this machine is live or ready, for images without curl.
 
 It is the health check of the image. It reads the same settings as the worker, so it finds the worker's port.
 """
@@ -49,7 +49,7 @@ def probe(
     timeout_s: Annotated[float, typer.Option(help="Seconds to wait for the answer.", min=0.1)] = 3.0,
     config: Annotated[Path | None, typer.Option(help="The settings file. Default: pipeline.toml.")] = None,
 ) -> None:
-    """Ask the HTTP port of a worker on this machine, for a health check: exit code 0 if the answer is yes, else 1.
+    """Check whether the worker on this machine is live or ready, over its HTTP port. If not, the exit code is 1.
 
     A container is healthy if its worker is live. A worker that is not ready may be restoring its tasks.
     """

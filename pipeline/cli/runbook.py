@@ -24,7 +24,8 @@ def runbook(
 ) -> None:
     """Print a runbook: the steps that repair a problem. Errors name runbooks, such as runbooks/poison-record.md.
 
-    Without NAME, list all runbooks.
+    Without NAME, list all runbooks. Run the commands of a runbook in the directory of the app, with the settings of the
+    workers; steps that need a worker's host name it. The examples use the app flight-delays in delays:app and worker b.
     """
     pages = {path.stem: path for path in sorted(runbooks_dir().glob("*.md"))}
     if name is None:

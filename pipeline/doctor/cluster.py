@@ -40,7 +40,7 @@ def check_broker(probe: Probe) -> Iterator[Finding]:
     """The brokers answer, know a controller, and are of a supported release."""
     check = "broker"
     facts = probe.facts()
-    release = f"Kafka {facts.release}" if facts.release else "a release that could not be told"
+    release = f"Kafka {facts.release}" if facts.release else "an unknown release"
     brokers = f"{facts.brokers} broker{'' if facts.brokers == 1 else 's'}"
     if not facts.supported:
         yield problem(check, f"{brokers} of {release}", "upgrade the brokers to Kafka 3.9 or newer")
@@ -115,7 +115,7 @@ def _input_settings(info: TopicInfo) -> Iterator[Finding]:
     if "compact" in info.config.get("cleanup.policy", "delete"):
         yield warning(
             "topics",
-            f"topic {info.name} is compacted: of the records of a key that wait, only the last one is processed",
+            f"topic {info.name} is compacted: if several records of a key wait, only the last one is processed",
             f"if the app must see each record: pipeline topics set {info.name} cleanup.policy=delete",
         )
     retention = int(info.config.get("retention.ms", "-1"))

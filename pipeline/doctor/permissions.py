@@ -55,7 +55,7 @@ def check_permissions(
     for each in missing:
         yield problem(_CHECK, f"this user of Kafka lacks {each}", hint)
     if untold:
-        yield unknown(_CHECK, f"the brokers do not tell the permissions on {', '.join(untold)}")
+        yield unknown(_CHECK, f"the brokers do not report the permissions on {', '.join(untold)}")
     if not missing:
         yield ok(_CHECK, f"all of {len(grants) - len(untold)} resources that a worker uses are allowed")
 

@@ -94,7 +94,7 @@ def _descriptors(app: DeclaredApp, settings: Settings, probe: KafkaProbe) -> Ite
     topics = probe.describe(list(app.topics))
     demand = demand_of(app.groups, topics, probe.brokers(), settings.worker.state_dir / app.name)
     require_descriptors(app.name, demand)
-    yield ok("open files", f"a worker may need {demand.descriptors} open files, and may have more")
+    yield ok("open files", f"a worker may need {demand.descriptors} open files, and the limit is not lower")
 
 
 def _store(app: DeclaredApp | None, settings: Settings, probe: KafkaProbe | None) -> Iterator[Finding]:
@@ -103,7 +103,7 @@ def _store(app: DeclaredApp | None, settings: Settings, probe: KafkaProbe | None
     if store is None:
         yield warning(
             "checkpoint store",
-            "none is set: journals grow without end, and a worker with an empty disk replays all of them",
+            "none is set: journals grow without a limit, and a worker with an empty disk replays all of them",
             "set worker.checkpoint_store in pipeline.toml (docs/reference/configuration.md)",
         )
         return

@@ -117,8 +117,8 @@ def assemble_report(outcome: Outcome) -> Report:
 
 
 def _tolerance(rto_s: float, pause_s: float, slow_s: float) -> list[str]:
-    slow = f"; {slow_s:.1f} s of it because Kafka answered the driller late" if slow_s >= 1 else ""
-    bound = f"drills.pause_s, or three times the longest pause before the fault{slow}"
+    slow = f", plus {slow_s:.1f} s for which the drill waited for Kafka" if slow_s >= 1 else ""
+    bound = f"the larger of drills.pause_s and three times the longest pause before the fault{slow}"
     return [
         "every input offset is in exactly one committed entry, and the chain of each journal is intact",
         f"each affected task commits again within {rto_s:g} s (drills.rto_s)",
@@ -232,12 +232,12 @@ def _notes(run: Run, timeline: Sequence[TaskTimeline]) -> list[str]:
         found.append(f"tasks that moved again before the end of the drill: {named}{more}")
     if not run.observer.judge.verdict().input_offsets and not run.compared:
         found.append(
-            "the app committed no input during the drill, so that no record could be lost or processed twice: this "
-            "proves little. Run the drill while the app has input"
+            "the app committed no input during the drill, so no record could be lost or processed twice. Run the "
+            "drill while the app has input"
         )
-    found += [f"the driller could not read the status: {text}" for text in run.observer.problems]
+    found += [f"the drill could not read the status: {text}" for text in run.observer.problems]
     found += run.observer.gaps
     if run.observer.unreachable_ms:
         seconds = (run.observer.unreachable_ms[-1] - run.observer.unreachable_ms[0]) / 1000
-        found.append(f"the driller could not reach Kafka for about {seconds:.1f} s")
+        found.append(f"the drill could not reach Kafka for about {seconds:.1f} s")
     return found

@@ -54,7 +54,7 @@ class BrokerRestart(Drill):
     name = "broker-restart"
     summary = "stop and start the local broker"
     hypothesis = (
-        "All tasks commit again after the broker is back, without a restart of a worker. Nothing is lost."
+        "All tasks commit again after the broker has started, without a restart of a worker. No data is lost."
     )
     outage_s = 0.0
 
@@ -103,7 +103,9 @@ class BrokerDown(BrokerRestart):
 
     name = "broker-down"
     summary = f"stop the local broker for {DOWN_S:.0f} s (--seconds), and start it"
-    hypothesis = "Workers wait while Kafka is unreachable, and continue when it is back. Nothing is lost."
+    hypothesis = (
+        "Workers wait while Kafka is unreachable, and continue when it is reachable. No data is lost."
+    )
     outage_s = DOWN_S
 
 

@@ -237,8 +237,8 @@ class Observer:
         if first is None:
             return  # at the next look
         self.gaps.append(
-            f"the journal of task {short(task)} was truncated while the driller could not read it: the entries from "
-            f"offset {self.judge.next_offset(task)} to {first.offset} were not judged"
+            f"the journal of task {short(task)} was truncated while the drill could not read it: the entries from "
+            f"offset {self.judge.next_offset(task)} to {first.offset} were not checked"
         )
         self.judge.resume(task, first)
         self._histories[task].skipped_ms = self._clock.wall_ms()

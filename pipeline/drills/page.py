@@ -35,11 +35,11 @@ _COLUMNS = (
     *("restored from", "entries"),
 )
 _STAGES = (
-    ("wait", "not noticed yet"),
-    ("detect", "noticed, waiting for an owner"),
+    ("wait", "not detected yet"),
+    ("detect", "detected, waiting for an owner"),
     ("restore", "fenced and restored"),
     ("commit", "until the first commit"),
-    ("late", "until it has caught up"),
+    ("late", "until caught up"),
 )
 
 
@@ -99,7 +99,7 @@ def _cards(report: Report) -> str:
         _card(
             "Tasks touched",
             f"{len(radius.touched)} of {report.steady_state.tasks}",
-            f"{len(radius.predicted)} predicted, {len(radius.unexpected)} of the others",
+            f"{len(radius.predicted)} predicted, {len(radius.unexpected)} not predicted",
         ),
     ]
     if point.states_compared:

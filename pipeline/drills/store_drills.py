@@ -88,7 +88,7 @@ class StoreDown(Drill):
         move.undo(run.clock)
         since_ms = run.clock.wall_ms()
         run.wait(lambda: _newest_checkpoint_ms(run) > since_ms, "a new checkpoint")
-        run.proves("a checkpoint was made after the store was back")
+        run.proves("a checkpoint was made after the store was available again")
 
 
 def _newest_checkpoint_ms(run: Run) -> int:

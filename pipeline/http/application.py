@@ -131,7 +131,7 @@ class Application:
             if given.startswith("Bearer "):
                 reason, hint = "the token is wrong", "use the value of http.token (PIPELINE_HTTP_TOKEN)"
             else:
-                reason, hint = "this path needs the token", "Authorization: Bearer TOKEN"
+                reason, hint = "this path needs a token", "Authorization: Bearer TOKEN"
             refused = failed(HTTPStatus.UNAUTHORIZED, reason, hint)
             return Answer(refused.body, refused.content_type, refused.status, {"WWW-Authenticate": "Bearer"})
         host = str(environ.get("HTTP_HOST", ""))

@@ -31,8 +31,10 @@ _GROUP = ("app", "group")
 _TASK = ("app", "group", "task")
 
 FAMILIES = (
-    Family("pipeline_task_phase", Kind.GAUGE, (*_TASK, "phase"), "1 for the phase that the task is in here"),
-    Family("pipeline_tasks", Kind.GAUGE, _GROUP, "Tasks of the group, whichever workers have them"),
+    Family(
+        "pipeline_task_phase", Kind.GAUGE, (*_TASK, "phase"), "1 for the phase of the task in this worker"
+    ),
+    Family("pipeline_tasks", Kind.GAUGE, _GROUP, "Tasks of the group, on all workers"),
     Family(
         "pipeline_input_lag_records",
         Kind.GAUGE,

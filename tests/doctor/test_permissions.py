@@ -90,7 +90,7 @@ def test_what_brokers_do_not_tell_is_named() -> None:
     """Silence would read as permission."""
     first = found(Allowed(operations=None), GROUP)[0]
     assert first.level is Level.UNKNOWN
-    assert first.text == "the brokers do not tell the permissions on consumer group shop.workers"
+    assert first.text == "the brokers do not report the permissions on consumer group shop.workers"
 
 
 def test_a_guessed_write_is_a_warning() -> None:

@@ -76,7 +76,7 @@ def test_entries_that_were_deleted_unread_are_skipped_and_told() -> None:
     assert observer.has_skipped(TASK, since_ms)
     assert observer.problems == {}
     (gap,) = observer.gaps
-    assert "main/0 was truncated while the driller could not read it" in gap
+    assert "main/0 was truncated while the drill could not read it" in gap
     fleet.send()
     fleet.settle()
     observer.look()

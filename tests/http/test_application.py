@@ -120,7 +120,7 @@ def test_a_wrong_token_is_refused(given: str) -> None:
 def test_a_wrong_token_is_told_from_a_missing_one() -> None:
     """A reader who has given a token would look for the mistake in the header."""
     _, _, missing = ask("/closed", WITH_TOKEN)
-    assert msgspec.json.decode(missing)["error"] == "this path needs the token"
+    assert msgspec.json.decode(missing)["error"] == "this path needs a token"
     _, _, wrong = ask("/closed", WITH_TOKEN, HTTP_AUTHORIZATION="Bearer s3cre")
     told = msgspec.json.decode(wrong)
     assert told["error"] == "the token is wrong"

@@ -173,7 +173,7 @@ def test_the_page_without_any_worker(bench: Workbench, page: Page, port: int) ->
         page.window(1280)
         page.open(f"http://127.0.0.1:{port}/")
         give_token(page, "wrong")
-        page.wait_for("document.querySelector('#token-error').textContent === 'This is not the token.'")
+        page.wait_for("document.querySelector('#token-error').textContent === 'The token is wrong.'")
         assert SHOWN not in page.text("body")
         give_token(page, TOKEN)
         page.wait_for(ALL_READ)

@@ -26,7 +26,11 @@ _HELP_WIDTH = 84
 _LISTED_FOLDERS = {
     "runbooks": (
         "Runbooks",
-        "A page for each cause of a failed drill, an alert or an error. `pipeline runbook NAME` prints the same page.",
+        """A page for each cause of a failed drill, an alert or an error. `pipeline runbook NAME` prints the same page.
+
+Run the commands in the directory of the app, with the settings of the workers; steps that need a worker's host name it.
+The examples use the app `flight-delays` in `delays:app`, the worker `b`, its state directory `state/b` and its log
+`worker.log`.""",
     ),
     "decisions": (
         "Decisions",

@@ -17,7 +17,7 @@ function bar(report) {
 export function showDrills(body, document, nowMs) {
   const { reports } = document;
   rebuilt(body, [reports, Math.floor(nowMs / 60_000)], () => {
-    if (!document.directory_read) return h("p", { class: "empty" }, "This worker was started by a program of its own, which does not read reports. pipeline worker and pipeline ui show them.");
+    if (!document.directory_read) return h("p", { class: "empty" }, "This worker was started by App.run, which does not read reports. pipeline worker and pipeline ui show them.");
     if (!reports.length) return h("p", { class: "empty" }, "This directory has no report of a drill of this app. Rehearse a failure: ", h("code", {}, "pipeline drill list"));
     return h("ul", { class: "reports" }, reports.map((report) =>
       h("li", { "data-verdict": report.verdict.replace(" ", "-") },

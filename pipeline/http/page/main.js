@@ -103,13 +103,13 @@ function showFreshness() {
   const old = state.status !== null && age > OLD_MS;
   attr(fresh, "data-state", failure ? "failed" : state.status === null ? "waiting" : old ? "old" : "good");
   text(fresh, state.status === null ? (failure ? "no data" : "reading Kafka") : failure ? `data of ${clock(state.readMs)}` : old ? `${seconds(age / 1000)} old` : "live");
-  attr(fresh, "title", state.readMs ? `read from Kafka ${Math.max(0, Math.round(age / 1000))} s ago; asked for again every 2 s` : null);
+  attr(fresh, "title", state.readMs ? `read from Kafka ${Math.max(0, Math.round(age / 1000))} s ago; requested again every 2 s` : null);
   const alert = at("alert");
   alert.hidden = !failure;
   document.body.classList.toggle("stale", state.status !== null && failure !== null);
   if (!failure) return;
   const since = `since ${clock(state.failedMs)}`;
-  const seen = state.status ? ` What you see is of ${clock(state.readMs)}.` : "";
+  const seen = state.status ? ` The page shows data of ${clock(state.readMs)}.` : "";
   const message = failure instanceof Gone ? `${failure.message} ${since}. The process that served this page has ended, or the network is down.` : `${failure.message} (${since}).`;
   const hint = failure.hint ? ` Next: ${failure.hint}.` : "";
   text(alert, `${message}${hint}${seen} Trying again.`);
@@ -117,7 +117,7 @@ function showFreshness() {
 
 function askForToken(error) {
   const dialog = at("token");
-  text(at("token-error"), token.get() ? "This is not the token." : "");
+  text(at("token-error"), token.get() ? "The token is wrong." : "");
   token.forget();
   if (!dialog.open) dialog.showModal();
   state.failure = state.status ? error : null;

@@ -37,7 +37,7 @@ export class TaskPanel {
   build() {
     const input = h("input", { type: "search", id: "row-key", placeholder: "key", autocomplete: "off", spellcheck: "false", "aria-label": "Key of a row" });
     input.addEventListener("input", () => { this.filter = input.value; this.found = null; this.rows(); });
-    const search = h("form", { class: "search" }, input, h("button", { type: "submit" }, "Find in the journal"));
+    const search = h("form", { class: "search" }, input, h("button", { type: "submit" }, "Search the journal"));
     search.addEventListener("submit", (event) => { event.preventDefault(); this.find(); });
     this.body.replaceChildren(
       h("div", { class: "two" },
@@ -99,10 +99,10 @@ export class TaskPanel {
     if (this.found && !this.found.row) {
       return this.found.complete
         ? { text: "The row does not exist: no entry of this task has written it." }
-        : { text: `No entry since ${number(this.found.searched_to_seq)} has written this row. Its state has it, if it exists: `, command: this.found.command };
+        : { text: `No entry since ${number(this.found.searched_to_seq)} has written this row. If the row exists, the state of the task contains it: `, command: this.found.command };
     }
     if (this.found) return { text: "The newest value of this row." };
-    if (!rows.length) return { text: this.filter ? "No recent row has such a key. Find it in the journal." : "The last entries have written no row." };
+    if (!rows.length) return { text: this.filter ? "No row of the last entries has this key. Search the journal for it." : "The last entries have written no row." };
     return { text: chosen.more ? `The newest ${rows.length} of the rows that the last entries have written.` : "The rows that the last entries have written, the newest first." };
   }
 

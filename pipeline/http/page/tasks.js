@@ -7,10 +7,10 @@ import { badge, owned } from "./workers.js";
 // Each phase has a symbol and a colour, so that none is known by its colour alone.
 export const PHASES = {
   live: ["●", "a worker runs it"],
-  moving: ["⇄", "it is handed over to another worker"],
+  moving: ["⇄", "another worker prepares to take it over"],
   restoring: ["◔", "a worker restores its state"],
   unowned: ["○", "no worker runs it"],
-  failed: ["✕", "it failed, and waits for an operator"],
+  failed: ["✕", "it has stopped with an error"],
   new: ["＋", "it has never run"],
   retired: ["▪", "another app has replaced this one"],
 };

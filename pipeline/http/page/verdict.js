@@ -61,7 +61,7 @@ export function showVerdict(section, status, nowMs, readMs) {
   const set = (node, value) => { if (node.textContent !== value) node.textContent = value; };
   set(sign, causes.length ? "!" : "✓");
   set(title, causes.length ? plural(causes.length, "problem") : "Healthy");
-  set(lead, causes.length ? "The most urgent one is first." : `${plural(tasks, "task")} on ${workers}. No task waits for anything.`);
+  set(lead, causes.length ? "The most urgent one is first." : `${plural(tasks, "task")} on ${workers}. No problem was found.`);
   keyed(
     section.querySelector(".figures"), figures(status, nowMs, readMs), ([name]) => name,
     ([name]) => h("div", {}, h("dt", {}, name), h("dd", {})),

@@ -93,7 +93,7 @@ export function showWorkers(body, status, document, nowMs) {
         attr(node, "title", `process ${each.process}`);
       },
     );
-  } else rebuilt(rows, [], () => h("tr", {}, h("td", { colspan: 5, class: "empty" }, "No worker is alive. Kafka notices a killed worker after 10 s.")));
+  } else rebuilt(rows, [], () => h("tr", {}, h("td", { colspan: 5, class: "empty" }, "No worker is alive. Kafka detects a killed worker after 10 s.")));
   if (document.workers.length) rows.shownValue = undefined;
   const list = body.querySelector(".moves");
   if (document.moves.length) {
@@ -110,7 +110,7 @@ export function showWorkers(body, status, document, nowMs) {
       },
     );
     list.shownValue = undefined;
-  } else rebuilt(list, [], () => h("li", { class: "empty" }, "No move of a task is noted."));
+  } else rebuilt(list, [], () => h("li", { class: "empty" }, "No move of a task is recorded."));
 }
 
 export { named };

@@ -87,7 +87,7 @@ class Moves:
             why = claim.problem.partition("\n")[0]
             self.events.append(Move(at_ms, "failure", (task,), claim.worker, "", why))
         elif claim.worker and not claim.ready and (before is None or before.process != claim.process):
-            why = "it fences the owner before it, and restores the state"
+            why = "it fences the previous owner, and restores the state"
             self.events.append(Move(at_ms, "claim", (task,), claim.worker, "", why))
 
     def _has_departed(self, owner: Owner | None) -> bool:
@@ -106,7 +106,7 @@ class Moves:
 def _why(before: Owner | None, now: Owner, *, departed: bool) -> str:
     """Why a task has another owner now, from the last note about the one before."""
     if before is None:
-        return "no earlier owner is noted"
+        return "no earlier owner is recorded"
     if before.worker == now.worker:
         again = "it was restored again by the same process"
         restarted = (

@@ -24,7 +24,7 @@ def moves_of(*notes: About) -> Moves:
 @pytest.mark.parametrize(
     ("notes", "why"),
     [
-        ((), "no earlier owner is noted"),
+        ((), "no earlier owner is recorded"),
         ((Owner(1, "a", A2),), "it was restored again by the same process"),
         ((Owner(1, "a", A1),), "a was restarted after a crash"),
         ((Owner(1, "a", A1, released=True),), "the worker was restarted"),

@@ -96,7 +96,7 @@ ROWS = (
             ),
             _stat(
                 "Tasks that are not live",
-                "Tasks that no worker runs: they are restored, have failed, or have no worker. Their input waits.",
+                "Tasks that are being restored, have failed, or have no worker. Their input waits.",
                 f"sum(max by (group) (pipeline_tasks{{{_OF_GROUP}}})) - "
                 f'(sum(max by (group, task) (pipeline_task_phase{{{_OF_GROUP}, phase="live"}})) or vector(0))',
                 red_from=1,
@@ -145,7 +145,7 @@ ROWS = (
             ),
             Panel(
                 "Tasks that changed their worker",
-                "Planned: the worker before had released the task. Unplanned: it died or stood still.",
+                "Planned: the previous worker had released the task. Unplanned: that worker died or hung.",
                 [
                     Query(
                         "sum by (planned) "
@@ -214,7 +214,7 @@ ROWS = (
         [
             Panel(
                 "Duration of commits",
-                "From the start until the rows are in the local state. Outputs are as late as this.",
+                "From the start until the rows are in the local state. Outputs are late by this time.",
                 _quantiles("pipeline_commit_seconds"),
                 "s",
             ),
@@ -228,7 +228,7 @@ ROWS = (
             Panel(
                 "Waiting for commits",
                 "The time in which records waited for a commit, per second, summed over tasks. Above 0.1 for a "
-                "task: Kafka, and not the handlers, limits the throughput.",
+                "task: Kafka or the database limits the throughput, not the handlers.",
                 [Query(_rate("pipeline_commit_wait_seconds_total", "group"), "{{group}}")],
                 "percentunit",
             ),

@@ -34,7 +34,7 @@ def test_compose_waits_longer_than_a_worker_stops(services: Any, worker: str) ->
     assert int(seconds[1]) > WorkerSettings().stop_timeout_s
 
 
-@pytest.mark.parametrize("service", [*_WORKERS, "topics", "load-by-carrier", "load-by-tail"])
+@pytest.mark.parametrize("service", [*_WORKERS, "ui", "topics", "load-by-carrier", "load-by-tail"])
 def test_compose_gives_our_containers_no_rights(services: Any, service: str) -> None:
     """A service that is added with other anchors must not lose them."""
     found = services[service]
@@ -51,6 +51,20 @@ def test_compose_sets_settings_that_exist(services: Any, worker: str) -> None:
     settings = load_settings(environ=environ).worker
     assert settings.worker_id == worker
     assert settings.checkpoint_store.startswith("s3://")
+
+
+def test_compose_opens_ports_to_this_machine_only(services: Any) -> None:
+    """Its passwords are known, and Docker's rules for published ports come before those of a firewall."""
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(published) == 4
+    assert [port for port in published if not port.startswith("127.0.0.1:")] == []
+
+
+def test_the_page_of_compose_has_a_token(services: Any) -> None:
+    """Its container listens on every address. Without a token, it would refuse data to this machine, too."""
+    environ = services["ui"]["environment"]
+    assert load_settings(environ={name: str(value) for name, value in environ.items()}).http.token
+    assert services["ui"]["command"][1] == services["worker-1"]["command"][1]
 
 
 def test_prometheus_scrapes_every_worker_of_compose(services: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pipeline.broker.ports import choose_ports
 from tests.support.containers.engine import Engine, find_engine
 from tests.support.containers.images import Images, build_images
-from tests.support.containers.project import Project, sweep
+from tests.support.containers.project import Ports, Project, sweep
 from tests.support.debian import UnavailableError, give_up
 
 
@@ -34,17 +34,17 @@ def images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 
 @pytest.fixture
-def ports() -> tuple[int, int]:
-    """Where Kafka and Prometheus listen on this machine, on 127.0.0.1 alone."""
-    kafka, prometheus = choose_ports(2)
-    return kafka, prometheus
+def ports() -> Ports:
+    """Free ports for the services that this machine can reach."""
+    kafka, prometheus, ui = choose_ports(3)
+    return Ports(kafka, prometheus, ui)
 
 
 @pytest.fixture
-def project(engine: Engine, images: Images, ports: tuple[int, int]) -> Iterator[Project]:
+def project(engine: Engine, images: Images, ports: Ports) -> Iterator[Project]:
     """The compose file; nothing of it is left afterwards."""
     try:
-        project = Project(engine, images, *ports)
+        project = Project(engine, images, ports)
     except UnavailableError as error:
         give_up(error)
     try:

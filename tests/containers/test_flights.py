@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from functools import partial
+from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,9 +18,16 @@ import pytest
 from examples.flights.reference import Expected, fold
 from tests.support.containers.engine import CommandError, Engine
 from tests.support.containers.images import Images
-from tests.support.containers.project import Project
+from tests.support.containers.project import Ports, Project
 from tests.support.containers.results import OUTPUTS, differences, open_outputs, table, wait_until
-from tests.support.containers.services import cancelled_flights, prometheus, rows, targets
+from tests.support.containers.services import (
+    cancelled_flights,
+    get_page,
+    prometheus,
+    rows,
+    status_of_page,
+    targets,
+)
 from tests.support.debian import give_up
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1_800)]
@@ -47,28 +55,29 @@ def expected(archive: Path) -> Expected:
 
 
 def test_all_but_grafana_runs_and_a_lost_worker_changes_nothing(
-    expected: Expected, archive: Path, project: Project, engine: Engine, ports: tuple[int, int]
+    expected: Expected, archive: Path, project: Project, engine: Engine, ports: Ports
 ) -> None:
     """The promise of the product, on the images and the file that people deploy from."""
-    kafka_port, prometheus_port = ports
-    kafka = f"127.0.0.1:{kafka_port}"
+    kafka = f"127.0.0.1:{ports.kafka}"
     every = expected.output_count
     project.up()
+    _check_page(ports.ui)
     with open_outputs(kafka) as outputs:
         wait_until(lambda: outputs.read() >= every // 4, 240, "a quarter of the outputs")
         for worker in _WORKERS:
             assert '"task_live"' in project.logs(worker), f"{worker} has no task"
-            _check_hardening(engine, project.container(worker))
-            healthy = partial(engine.is_healthy, project.container(worker))
-            wait_until(healthy, 30, f"{worker} is healthy")
-        wait_until(lambda: targets(prometheus_port) == _UP, 30, "Prometheus scrapes every worker")
+        for service in (*_WORKERS, "ui"):
+            _check_hardening(engine, project.container(service))
+            healthy = partial(engine.is_healthy, project.container(service))
+            wait_until(healthy, 30, f"{service} is healthy")
+        wait_until(lambda: targets(ports.prometheus) == _UP, 30, "Prometheus scrapes every worker")
         assert outputs.count < every
         project.lose("worker-1", "state-1")
         wait_until(lambda: outputs.read() >= every, 300, "all outputs, without the lost worker")
     wait_until(lambda: all(map(project.ended_well, _LOADS)), 60, "the end of both loads")
     down = _UP | {"worker-1:8080": "down"}
-    wait_until(lambda: targets(prometheus_port) == down, 30, "Prometheus misses the lost worker")
-    _check_metrics(expected, prometheus_port)
+    wait_until(lambda: targets(ports.prometheus) == down, 30, "Prometheus misses the lost worker")
+    _check_metrics(expected, ports.prometheus)
 
     # What the second had goes to the third, which then has every task and so the whole of each table.
     third = project.container("worker-3")
@@ -76,6 +85,7 @@ def test_all_but_grafana_runs_and_a_lost_worker_changes_nothing(
     _wait_for_tables(project, third, expected)
     project.pipeline(third, "checkpoints", "verify", "flights")  # reads every object; fails if one is missing
     assert project.stop(third) == 0
+    wait_until(partial(_shows, ports.ui), 60, "the page shows the tasks without a worker")
 
     # A machine that has never seen any of it has the same tables, from the store and Kafka alone.
     fourth = project.run_alone("worker-4")
@@ -95,7 +105,7 @@ def test_all_but_grafana_runs_and_a_lost_worker_changes_nothing(
 
 
 def _check_hardening(engine: Engine, container: str) -> None:
-    """The worker runs with the rights that the file leaves it: none, and nothing but its volume and /tmp to write."""
+    """The container has the rights that the file leaves it: none, and nothing but its volume and /tmp to write."""
     status = dict(
         line.split(":\t", 1)
         for line in engine.run("exec", container, "cat", "/proc/self/status").splitlines()
@@ -105,6 +115,26 @@ def _check_hardening(engine: Engine, container: str) -> None:
     assert status["NoNewPrivs"] == "1"
     with pytest.raises(CommandError, match="Read-only file system"):
         engine.run("exec", "--user=0", container, "touch", "/opt/pipeline/written")
+
+
+def _check_page(port: int) -> None:
+    """The page opens in a browser of this machine, and its data needs the token."""
+    wait_until(lambda: get_page(port, "/")[0] == HTTPStatus.OK, 120, "the page opens")
+    script = re.search(r'<script type="module" src="([^"]+)"', get_page(port, "/")[1])
+    assert script is not None
+    assert get_page(port, f"/{script[1].removeprefix('/')}")[0] == HTTPStatus.OK
+    assert get_page(port, "/api/status")[0] == HTTPStatus.UNAUTHORIZED
+    wait_until(partial(_shows, port, *_WORKERS), 120, "the page shows the tasks and every worker")
+
+
+def _shows(port: int, *workers: str) -> bool:
+    """Whether the data of the page has the tasks of the app, and exactly these workers."""
+    found = status_of_page(port)
+    return (
+        found.get("app") == "flights"
+        and len(found["tasks"]) >= _TASKS
+        and sorted(each["worker"] for each in found["workers"]) == sorted(workers)
+    )
 
 
 def _check_metrics(expected: Expected, port: int) -> None:

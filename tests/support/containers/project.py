@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.support.containers.engine import Engine
 from tests.support.containers.images import ROOT, Images
 from tests.support.debian import UnavailableError
 
-__all__ = ["SERVICES", "Project", "sweep"]
+__all__ = ["SERVICES", "UI_TOKEN", "Ports", "Project", "sweep"]
 
 _NAME = "pipeline-test-"  # followed by the process id of the run
 _LABEL = "io.podman.compose.project"
@@ -22,13 +23,23 @@ _GRACE_S = 40
 _SHOWN_LINES = 25
 _APP = "examples.flights.database:app"
 _SETTINGS = ("PIPELINE_", "AWS_", "DATABASE_URL=")
+UI_TOKEN = "of-the-test"  # noqa: S105 - of the test alone
 _ADDRESSES = {"kafka": 10, "postgres": 11, "store": 12}  # as in fixed-addresses.yml
 
 # Everything but Grafana, whose program is in no package registry. Tests of its files are in tests/monitoring.
 SERVICES = (
-    *("kafka", "postgres", "store", "prometheus", "topics"),
+    *("kafka", "postgres", "store", "prometheus", "ui", "topics"),
     *("load-by-carrier", "load-by-tail", "worker-1", "worker-2", "worker-3"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where services listen on this machine, on 127.0.0.1 alone."""
+
+    kafka: int
+    prometheus: int
+    ui: int
 
 
 class Project:
@@ -37,11 +48,10 @@ class Project:
     Args:
         engine: Runs the containers.
         images: The stand-ins of the services.
-        kafka_port: Kafka's port on this machine.
-        prometheus_port: Prometheus' port on this machine.
+        ports: The ports of its services on this machine.
     """
 
-    def __init__(self, engine: Engine, images: Images, kafka_port: int, prometheus_port: int) -> None:
+    def __init__(self, engine: Engine, images: Images, ports: Ports) -> None:
         if find_spec("podman_compose") is None:
             raise UnavailableError("podman-compose is missing: run `make test-containers`, which installs it")
         self._engine = engine
@@ -56,8 +66,10 @@ class Project:
             "STORE_IMAGE": images.store,
             "PROMETHEUS_IMAGE": images.prometheus,
             "PIPELINE_IMAGE": images.flights,
-            "KAFKA_PORT": str(kafka_port),
-            "PROMETHEUS_PORT": str(prometheus_port),
+            "KAFKA_PORT": str(ports.kafka),
+            "PROMETHEUS_PORT": str(ports.prometheus),
+            "UI_PORT": str(ports.ui),
+            "UI_TOKEN": UI_TOKEN,
             "TEST_NETWORK": self._network,
         }
 

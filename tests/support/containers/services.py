@@ -1,4 +1,4 @@
-"""What the services of the compose file say: the rows in PostgreSQL, and the targets and rules of Prometheus."""
+"""What the services of the compose file say: rows in PostgreSQL, targets and rules of Prometheus, the page."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import urllib.request
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from tests.support.containers.engine import CommandError
-from tests.support.containers.project import Project
+from tests.support.containers.project import UI_TOKEN, Project
 
-__all__ = ["cancelled_flights", "prometheus", "rows", "targets"]
+__all__ = ["cancelled_flights", "get_page", "prometheus", "rows", "status_of_page", "targets"]
 
 _TIMEOUT_S = 5.0
+_PAGE_TIMEOUT_S = 15.0  # above the 8 s that the page waits for Kafka
 
 
 def rows(project: Project, table: str) -> list[dict[str, Any]]:
@@ -49,6 +51,25 @@ def prometheus(port: int, path: str) -> Any:
             return json.load(answer)["data"]
     except (OSError, urllib.error.URLError):
         return None
+
+
+def get_page(port: int, path: str, token: str = "") -> tuple[int, str]:
+    """The status code and the text of an answer of the page's port; 0 and the reason if there is no answer."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=_PAGE_TIMEOUT_S) as answer:  # noqa: S310 - HTTP
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError as error:
+        return 0, str(error)
+
+
+def status_of_page(port: int) -> Any:
+    """The document of /api/status; an empty one while Kafka or the port does not answer."""
+    code, text = get_page(port, "/api/status", UI_TOKEN)
+    return json.loads(text) if code == HTTPStatus.OK else {}
 
 
 def targets(port: int) -> Mapping[str, str]:

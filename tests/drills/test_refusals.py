@@ -190,6 +190,16 @@ def test_a_poison_record_needs_dead_letters(fleet: Fleet, tmp_path: Path, app: s
     assert refused.value.name == name
 
 
+def test_the_plan_of_a_poison_record_names_no_partition(fleet: Fleet, tmp_path: Path) -> None:
+    """The record has no key, so a partition in the plan would be another one than that of the record."""
+    declared = App(APP)
+    numbers = declared.topic("numbers", key=str, value=int)
+    declared.handler(numbers, on_error="dead_letter")(_handle)
+    scene = scene_of(fleet, settings_of(tmp_path, poison_topics=("numbers",)))
+    plan = find_drill("poison-record", declared_app(declared)).plan(scene)
+    assert plan.target == "topic numbers"
+
+
 @pytest.mark.parametrize("drill", ["slow-network", "cut-network"])
 def test_network_drills_are_refused_without_a_proxy(fleet: Fleet, tmp_path: Path, drill: str) -> None:
     """They are in the catalogue, so that a suite that names them fails with the reason."""

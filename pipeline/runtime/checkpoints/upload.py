@@ -286,7 +286,9 @@ def clean_up(
             environment.cluster.truncate(task.journal, offset)  # 9
         except ConfigError as error:
             left = ConfigError(
-                error.message, hint=f"grant DELETE on topic {task.journal.topic} to the worker"
+                error.message,
+                hint=f"grant Delete on topic {task.journal.topic} to the user of the workers: "
+                "`pipeline acls MODULE:APP` prints all that a worker needs",
             )
         except PipelineError as error:
             left = error

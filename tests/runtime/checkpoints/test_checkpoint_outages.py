@@ -132,5 +132,6 @@ def test_a_truncation_that_is_not_allowed_is_said_and_harms_nothing() -> None:
     sums.send(1)
     sums.driver.run()
     (said,) = sums.driver.log_events("checkpoint_cleanup_failed")
-    assert "grant DELETE on topic sums.main.journal" in said["hint"]
+    assert "grant Delete on topic sums.main.journal" in said["hint"]
+    assert "`pipeline acls " in said["hint"]
     check_restored_from_a_checkpoint(sums)

@@ -121,7 +121,10 @@ class Scene:
     workers: Sequence[WorkerTarget]
 
     def victim(self) -> WorkerTarget:
-        """The worker to harm: the chosen one, or the one with the most tasks. Raises RefusedDrillError."""
+        """The worker to harm: the chosen one; else one that runs the chosen task; else the one with the most tasks.
+
+        Raises RefusedDrillError.
+        """
         known = ", ".join(each.worker for each in self.workers)
         if self.options.worker:
             for each in self.workers:
@@ -139,7 +142,13 @@ class Scene:
                 hint="run the drill on a worker's host, as the user of the worker; for workers in containers, add "
                 "--containers podman or --containers docker",
             )
-        return max(self.workers, key=lambda each: (len(self.tasks_of(each.worker)), each.worker))
+        chosen = self.options.task
+
+        def preference(each: WorkerTarget) -> tuple[bool, int, str]:
+            tasks = self.tasks_of(each.worker)
+            return any(task.partition == chosen for task in tasks), len(tasks), each.worker
+
+        return max(self.workers, key=preference)
 
     def local_victim(self) -> LocalWorker:
         """As `victim`, for drills that need the worker's files. Raises RefusedDrillError for a container."""

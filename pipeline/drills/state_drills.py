@@ -56,7 +56,15 @@ class ReplayFromCheckpoint(Drill):
     def check(self, scene: Scene) -> Iterator[str]:
         victim = scene.local_victim()
         yield f"the state directory of worker {victim.worker} is {victim.place.parent}"
-        for status in scene.statuses(self._tasks(scene)):
+        tasks = self._tasks(scene)
+        if not tasks:
+            chosen = "" if scene.options.task is None else f" {scene.options.task}"
+            raise RefusedDrillError(
+                "no-task",
+                f"worker {victim.worker} runs no task{chosen} with a state that could be compared",
+                hint=f"see which worker runs which task: pipeline status {scene.app} --tasks",
+            )
+        for status in scene.statuses(tasks):
             start = scene.reader.bounds(status.task.journal).start
             if start and scene.store is None:
                 raise RefusedDrillError(

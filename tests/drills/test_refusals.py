@@ -190,6 +190,24 @@ def test_a_poison_record_needs_dead_letters(fleet: Fleet, tmp_path: Path, app: s
     assert refused.value.name == name
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_a_drill_on_a_task_takes_a_worker_that_runs_it(fleet: Fleet, tmp_path: Path, number: int) -> None:
+    """On another worker, replay-from-checkpoint would compare no state, and hold."""
+    scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=number))
+    assert TaskId(APP, "main", number) in scene.tasks_of(scene.victim().worker)
+
+
+@pytest.mark.parametrize(("worker", "task"), [("", 7), ("a", "of b")])
+def test_a_replay_without_a_state_to_compare_is_refused(
+    fleet: Fleet, tmp_path: Path, worker: str, task: int | str
+) -> None:
+    """A drill that compares nothing must not say that all states are equal."""
+    scene = scene_of(fleet, settings_of(tmp_path))
+    number = task if isinstance(task, int) else scene.tasks_of("b")[0].partition
+    scene.options = Options(worker, number)
+    assert _refused("replay-from-checkpoint", scene) == "no-task"
+
+
 def test_the_plan_of_a_poison_record_names_no_partition(fleet: Fleet, tmp_path: Path) -> None:
     """The record has no key, so a partition in the plan would be another one than that of the record."""
     declared = App(APP)

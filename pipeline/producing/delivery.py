@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from pipeline.errors import ConfigError, DeliveryError, PipelineError
+from pipeline.forks import in_children
 
 __all__ = [
     "Delivered",
@@ -18,7 +19,6 @@ __all__ = [
     "OnDelivery",
     "RuntimeDelivery",
     "named",
-    "renew_lock",
     "text_of",
     "undelivered",
 ]
@@ -194,9 +194,12 @@ class _Making:
     lock = threading.Lock()
 
 
-def renew_lock() -> None:
+def _renew_lock() -> None:
     """In a forked child: replace the lock, which another thread of the parent may have held."""
     _Making.lock = threading.Lock()
+
+
+in_children(_renew_lock)
 
 
 def undelivered(

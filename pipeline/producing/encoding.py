@@ -1,8 +1,13 @@
-"""A caller's key, value, id and headers as the bytes of a record, checked as `ctx.send` checks them."""
+"""A caller's key, value, id and headers as the bytes of a record, checked as `ctx.send` checks them.
+
+By the ids of events, duplicates are detected. An id is in the header `event-id`, as bytes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -11,11 +16,71 @@ from pipeline.api.declarations import DeclaredTopic, Topic, declared_topic
 from pipeline.api.encode_errors import LATEST_MS, REFUSALS, check_header_name, refuse_key, refuse_value
 from pipeline.core.names import EVENT_ID_HEADER
 from pipeline.errors import ConfigError
-from pipeline.producing.ids import event_id, new_event_id
+from pipeline.forks import in_children
 
-__all__ = ["Encoded", "Encoder"]
+__all__ = ["Encoded", "Encoder", "event_id", "new_event_id"]
 
 Headers = Sequence[tuple[str, bytes]]
+
+_MOST_BYTES = 1024
+_AT_ONCE = 256
+_VARIANT = b"89ab"
+
+
+class _IdSuffixes:
+    """Random suffixes of ids that are not used yet, and the prefix of all ids of this millisecond."""
+
+    ends: Iterator[bytes] = iter(())
+    start: tuple[int, bytes] = (0, b"")
+
+
+def new_event_id() -> bytes:
+    """A UUID of version 7 (RFC 9562) as text: 36 bytes that begin with the time, so ids sort approximately by time.
+
+    Any thread may call it: taking from an iterator is one step, so no end is taken twice.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    known, start = _IdSuffixes.start
+    if milliseconds != known:
+        text = b"%012x" % (milliseconds & 0xFFFF_FFFF_FFFF)
+        start = b"%b-%b-7" % (text[:8], text[8:])
+        _IdSuffixes.start = milliseconds, start
+    end = next(_IdSuffixes.ends, None)
+    if end is None:
+        ends = _random_ends()
+        end = next(ends)
+        _IdSuffixes.ends = ends
+    return start + end
+
+
+def _forget_suffixes() -> None:
+    """In a forked child: discard the suffixes, which the parent uses."""
+    _IdSuffixes.ends = iter(())
+
+
+def event_id(given: str | bytes) -> bytes:
+    """A caller's id as UTF-8 bytes. Raises TypeError, ValueError (empty or too long)."""
+    if type(given) is not bytes:
+        if not isinstance(given, str):
+            raise TypeError(f"an event's id is str or bytes, not {type(given).__name__}")
+        given = given.encode()
+    if not 0 < len(given) <= _MOST_BYTES:
+        raise ValueError(f"an event's id has 1 to {_MOST_BYTES} bytes, not {len(given)}")
+    return given
+
+
+def _random_ends() -> Iterator[bytes]:
+    """The characters after the version: 74 random bits, read from the operating system for many ids at once."""
+    digits = os.urandom(10 * _AT_ONCE).hex().encode()
+    return iter(
+        [
+            b"%b-%c%b-%b" % (part[:3], _VARIANT[part[3] & 3], part[4:7], part[7:19])
+            for part in (digits[at : at + 20] for at in range(0, len(digits), 20))
+        ]
+    )
+
+
+in_children(_forget_suffixes)
 
 
 class Encoded(msgspec.Struct, frozen=True, gc=False, eq=False):

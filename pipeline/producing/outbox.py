@@ -24,10 +24,10 @@ import msgspec
 
 from pipeline.config import ProducerSettings
 from pipeline.errors import DeliveryError, InvariantError, PipelineError, ProducerClosedError, QueueFullError
+from pipeline.forks import call_in_children, never_release
 from pipeline.ports import EventClient, EventClients, Logger, error_fields
 from pipeline.producing.delivery import OnDelivery, RuntimeDelivery, named, text_of, undelivered
 from pipeline.producing.encoding import Encoded
-from pipeline.producing.ids import call_in_children, never_release
 
 __all__ = ["Outbox"]
 

@@ -46,9 +46,9 @@ from pipeline.errors import (
     QueueFullError,
     UnknownOutcomeError,
 )
+from pipeline.forks import call_in_children, never_release
 from pipeline.ports import Output, SystemClock, TransactionalClients
 from pipeline.producing.encoding import Encoder
-from pipeline.producing.ids import call_in_children, never_release
 from pipeline.transactions.engine import TransactionEngine
 
 __all__ = ["Transaction", "TransactionalSender"]

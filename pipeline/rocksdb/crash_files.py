@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.errors import ConfigError, InvariantError
+from pipeline.forks import Held, in_children
 from pipeline.ports import Ending
 from pipeline.rocksdb.errors import disk_hint, why
-from pipeline.rocksdb.forks import Held, in_children
 
 __all__ = ["FATAL_SIGNALS", "NOTE", "CrashFiles", "process_in", "process_in_note"]
 

@@ -24,8 +24,8 @@ from rocksdict import (
 from pipeline.core.names import GroupId, TaskId
 from pipeline.directories import close_to_others, is_present, make_private
 from pipeline.errors import ConfigError, InputError
+from pipeline.forks import Held
 from pipeline.rocksdb.errors import access_failure, lock_failure, open_failure, why
-from pipeline.rocksdb.forks import Held
 from pipeline.rocksdb.snapshots import RocksStaged, put_away, remove_leftovers
 from pipeline.rocksdb.store import RocksStore, RocksView
 

@@ -6,7 +6,7 @@ import pytest
 
 import pipeline.cli.main
 import pipeline.core.crashes
-import pipeline.rocksdb.forks
+import pipeline.forks
 import pipeline.runtime.assignment.ownership
 import pipeline.runtime.commit.commit_protocol
 import pipeline.runtime.crashes
@@ -97,7 +97,7 @@ ROWS = [
     ),
     Broken(
         "a forked child keeps the state directory locked",
-        pipeline.rocksdb.forks._forked,
+        pipeline.forks._forked,
         "        held.close()\n",
         "        held.fd = -1\n",
         "tests/rocksdb/test_forks.py",

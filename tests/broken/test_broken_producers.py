@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import pipeline.producing.ids
+import pipeline.producing.encoding
 import pipeline.producing.outbox
 import pipeline.producing.transactions
 import pipeline.transactions.engine
@@ -27,8 +27,8 @@ ROWS = [
     ),
     Broken(
         "a forked child makes the ids that its parent makes",
-        pipeline.producing.ids._in_child,
-        "    forget_random()\n",
+        pipeline.producing.encoding,
+        "\nin_children(_forget_suffixes)\n",
         "",
         "tests/producing/test_forks.py",
     ),

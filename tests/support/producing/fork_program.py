@@ -15,7 +15,7 @@ from pipeline import App
 from pipeline.config import ProducerSettings
 from pipeline.errors import DeliveryError
 from pipeline.producing import delivery as deliveries
-from pipeline.producing import ids
+from pipeline.producing import encoding
 from pipeline.testing import TestProducer
 
 LONG_S = 30.0
@@ -38,7 +38,7 @@ def child(producer: TestProducer, parents: deliveries.Delivery, parents_ends: It
     mine = producer.clients.opened[-1]
     assert len(producer.clients.opened) == 2, "the parent's client is used"
     assert mine.closed
-    assert ids._Made.ends is not parents_ends, "both would make the same ids"
+    assert encoding._IdSuffixes.ends is not parents_ends, "both would make the same ids"
     assert not producer.clients.opened[0].closed, "the parent's client was released"
     sys.stdout.write(f"child {[event.value for event in producer.sent(numbers)]}\n")
     sys.stdout.flush()
@@ -50,8 +50,8 @@ def main() -> int:
     producer.clients.hold()
     under_way = producer.send(numbers, "parent", 1, id="p")
     under_way.future()
-    ids.new_event_id()
-    parents_ends = ids._Made.ends
+    encoding.new_event_id()
+    parents_ends = encoding._IdSuffixes.ends
     held, forked = threading.Event(), threading.Event()
 
     def hold_locks() -> None:

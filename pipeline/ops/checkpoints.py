@@ -13,6 +13,7 @@ from pipeline.core.checkpoint_refs import CheckpointRef
 from pipeline.core.names import GroupId, TaskId, checkpoint_clock, checkpoint_prefix
 from pipeline.errors import CheckpointStoreError, DamagedCheckpointError
 from pipeline.ports import CheckpointStore, JournalReader
+from pipeline.runtime.checkpoints.upload import list_objects
 from pipeline.runtime.restore.restore_source import read_manifest, registered, verified
 
 __all__ = ["Holding", "Inventory", "inventory_of", "prune", "store_time_ms", "verify"]
@@ -79,10 +80,7 @@ def inventory_of(
     """
     prefix = checkpoint_prefix(cluster_id, task)
     # List the store before reading the journal: a checkpoint that is registered in between is then not a stray.
-    there = {
-        found.name.removeprefix(prefix): Listed(found.size, (now_ms - found.modified_ms) / 1000)
-        for found in store.objects(prefix)
-    }
+    there = list_objects(store, prefix, now_ms)
     bounds = reader.bounds(task.journal)
     if to_delete:
         bounds = bounds._replace(stable_end=reader.highest_ends([task.journal])[task.journal])

@@ -41,7 +41,7 @@ ROWS = [
         pipeline.runtime.checkpoints.upload.clean_up,
         "        for name in made.cleanup:\n",
         "        kept = [(ref, read_manifest(store, cluster_id, task, ref)) for ref in made.kept]\n"
-        "        for name in plan_cleanup(kept, listed(store, prefix, environment), 0.0):\n",
+        "        for name in plan_cleanup(kept, list_objects(store, prefix, environment.clock.wall_ms()), 0.0):\n",
         "tests/runtime/checkpoints/test_checkpoint_zombies.py fenced_owner_deletes_only",
     ),
     Broken(

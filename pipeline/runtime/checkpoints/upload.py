@@ -65,7 +65,7 @@ from pipeline.ports import (
 from pipeline.runtime.environment import Environment
 from pipeline.runtime.restore.restore_source import read_manifest
 
-__all__ = ["CheckpointUpload", "Throttle", "UploadCache", "Uploaded", "clean_up", "listed"]
+__all__ = ["CheckpointUpload", "Throttle", "UploadCache", "Uploaded", "clean_up", "list_objects"]
 
 NONCE_BYTES = 8
 
@@ -166,7 +166,7 @@ class CheckpointUpload:
         prefix = checkpoint_prefix(applied.identity.cluster_id, task)
         kept = [(ref, self._manifest(ref, applied.identity.cluster_id)) for ref in applied.checkpoints]
         if self._plan is None:
-            there = listed(self._store, prefix, self._environment)  # 2
+            there = list_objects(self._store, prefix, self._environment.clock.wall_ms())  # 2
             digests = {file.token: self._digest(snapshot, file) for file in snapshot.files}
             contents = [FileContent(f.name, f.size, digests[f.token]) for f in snapshot.files]
             manifests = {ref: manifest for ref, manifest in kept if manifest is not None}
@@ -178,7 +178,7 @@ class CheckpointUpload:
                 self._uploaded.add(file.object)
                 steps.reached(Step.DURING_UPLOAD, task)
         manifest = Manifest(str(task), self._owner, self._wall_ms, applied, self._plan.files)
-        there = listed(self._store, prefix, self._environment)
+        there = list_objects(self._store, prefix, self._environment.clock.wall_ms())
         self._check_there(manifest, there)  # 4
         steps.reached(Step.BEFORE_MANIFEST, task)
         data = encode_manifest(manifest)
@@ -255,9 +255,8 @@ class CheckpointUpload:
             raise RetriableError(f"the checkpoint of task {self._task} is abandoned")
 
 
-def listed(store: CheckpointStore, prefix: str, environment: Environment) -> dict[str, Listed]:
-    """The objects with a prefix, by their names without it."""
-    now_ms = environment.clock.wall_ms()
+def list_objects(store: CheckpointStore, prefix: str, now_ms: int) -> dict[str, Listed]:
+    """The objects with a prefix, by their names without it. `now_ms`: for their ages. Raises CheckpointStoreError."""
     return {
         found.name.removeprefix(prefix): Listed(found.size, (now_ms - found.modified_ms) / 1000)
         for found in store.objects(prefix)

@@ -30,7 +30,7 @@ from pipeline.kafka.cluster import KafkaCluster
 from pipeline.kafka.journal import KafkaJournalReader
 from pipeline.kafka.source import KafkaSources
 from pipeline.ops.apps import groups_of, tasks_of
-from pipeline.ops.migration.comparing import Comparison, compare_histories, compare_last_values
+from pipeline.ops.migration.comparing import TopicComparison, compare_histories, compare_last_values
 from pipeline.ops.migration.copying import Copied, Copy, copy_task, run_copy
 from pipeline.ops.migration.migration import Migration, Survey, survey, unfinished
 from pipeline.ops.reading import committed_records
@@ -315,7 +315,7 @@ def _copy(copy: Copy, settings: Settings) -> Copied:
 def _compared(
     old: str,
     new: str,
-    how: Callable[[Iterator[Record], Iterator[Record]], Comparison],
+    how: Callable[[Iterator[Record], Iterator[Record]], TopicComparison],
     before_ms: int | None,
     found: _MigrateClients,
 ) -> list[Problem]:

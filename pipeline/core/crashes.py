@@ -47,11 +47,11 @@ __all__ = [
     "MAX_SUSPECTS",
     "Conduct",
     "Crash",
+    "CrashTrace",
     "Input",
     "Span",
     "Suspect",
     "Suspects",
-    "Trace",
     "conduct",
     "decode_suspects",
     "encode_suspects",
@@ -140,7 +140,10 @@ def judge(before: Sequence[Suspect], crash: Crash) -> list[Suspect]:
         first, last = max(suspect.span.first, crash.span.first), min(suspect.span.last, crash.span.last)
         if first <= last:
             kept.remove(suspect)
-            return [*kept, Suspect(Span(first, last), suspect.crashes + 1, suspect.proven and crash.here)]
+            return [
+                *kept,
+                Suspect(Span(first, last), suspect.crashes + 1, suspect.proven and crash.here),
+            ]
     return [*kept, Suspect(crash.span, 1, crash.here)]
 
 
@@ -179,7 +182,7 @@ def conduct(suspect: Suspect | None) -> Conduct:
     return Conduct.APPLY_POLICY if suspect.proven else Conduct.STOP
 
 
-class Trace(NamedTuple):
+class CrashTrace(NamedTuple):
     """The output of the fault handler. `thread`: the one that received the signal; None if it is not a Python thread.
 
     `stack`: its frames, innermost first.
@@ -190,15 +193,15 @@ class Trace(NamedTuple):
     stack: str
 
 
-def read_trace(text: str) -> Trace | None:
+def read_trace(text: str) -> CrashTrace | None:
     """The trace; None if the fault handler did not write the text."""
     reason = _REASON.search(text)
     if reason is None:
         return None
     thread = _THREAD.search(text)
     if thread is None:
-        return Trace(reason[1], None, "")
-    return Trace(reason[1], int(thread[1], 16), thread[2][:_MAX_STACK].rstrip())
+        return CrashTrace(reason[1], None, "")
+    return CrashTrace(reason[1], int(thread[1], 16), thread[2][:_MAX_STACK].rstrip())
 
 
 class _CrashRow(msgspec.Struct, frozen=True, array_like=True):

@@ -26,7 +26,7 @@ __all__ = [
     "RecoveryMeter",
     "RecoverySpeed",
     "RestoreWork",
-    "Span",
+    "TimedBytes",
     "detection_s",
     "median_speed",
     "predicted_restore_s",
@@ -54,7 +54,7 @@ class RecoverySpeed(NamedTuple):
 DEFAULT_SPEED = RecoverySpeed(1.5, 0.5, 100_000_000, 40_000_000)
 
 
-class Span(NamedTuple):
+class TimedBytes(NamedTuple):
     """Work on some bytes, in seconds of the monotonic clock."""
 
     began_s: float
@@ -70,8 +70,8 @@ class RestoreWork(NamedTuple):
     """What one restore has done. `overhead_s`: the seconds that were neither a copy nor a replay."""
 
     overhead_s: float
-    copied: Span | None = None
-    replayed: Span | None = None
+    copied: TimedBytes | None = None
+    replayed: TimedBytes | None = None
 
 
 def predicted_restore_s(
@@ -128,7 +128,7 @@ class RecoveryMeter:
         replayed = [work.replayed for work in self._works if _is_large(work.replayed)]
         overheads = [
             work.overhead_s
-            + sum(span.seconds for span in (work.copied, work.replayed) if span and not _is_large(span))
+            + sum(part.seconds for part in (work.copied, work.replayed) if part and not _is_large(part))
             for work in self._works
         ]
         return RecoverySpeed(
@@ -139,15 +139,15 @@ class RecoveryMeter:
         )
 
 
-def _is_large(span: Span | None) -> TypeGuard[Span]:
-    return span is not None and span.size >= LEAST_BYTES
+def _is_large(part: TimedBytes | None) -> TypeGuard[TimedBytes]:
+    return part is not None and part.size >= LEAST_BYTES
 
 
-def _bytes_per_s(spans: Sequence[Span]) -> float | None:
-    """None without spans."""
-    total = sum(span.size for span in spans)
+def _bytes_per_s(parts: Sequence[TimedBytes]) -> float | None:
+    """The mean speed over the union of their times; None without parts."""
+    total = sum(part.size for part in parts)
     busy_s, end_s = 0.0, -math.inf
-    for began_s, ended_s, _ in sorted(spans):
+    for began_s, ended_s, _ in sorted(parts):
         busy_s += max(0.0, ended_s - max(began_s, end_s))
         end_s = max(end_s, ended_s)
     return total / busy_s if busy_s > 0 else None

@@ -27,14 +27,14 @@ from pipeline.ports import Clock
 from pipeline.runtime.metrics.figures import PHASES, TaskFigures, WorkerFigures
 from pipeline.runtime.metrics.meter import CommitResult, Histogram, Measured, Meter
 
-__all__ = ["Exporter", "Sources"]
+__all__ = ["Exporter", "ExporterSources"]
 
 BUSY_WINDOW_S = 5.0
 _OUTCOMES = ("handled", "skipped", "dead_letter", "duplicate", "late")
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class ExporterSources:
     """Where the values come from.
 
     `figures`: the last published ones; None until the worker has started. `ends`: the ends of the inputs. `letters`:
@@ -51,7 +51,7 @@ class Sources:
 class Exporter:
     """Answers requests for `/metrics`."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: ExporterSources) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Collector(sources))
         ProcessCollector(registry=self._registry)
@@ -63,7 +63,7 @@ class Exporter:
 
 
 class _Collector(Collector):
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: ExporterSources) -> None:
         self._sources = sources
         self._lock = threading.Lock()
         self._busy: deque[tuple[float, Mapping[GroupId, float]]] = deque()

@@ -19,7 +19,7 @@ from pipeline.core.names import GroupId, TopicPartition
 from pipeline.http.application import Answer, Application, Request, Route, json_answer
 from pipeline.http.background import Background
 from pipeline.http.documents import AppDocuments, PageApp, StatusClients
-from pipeline.http.exporter import Exporter, Sources
+from pipeline.http.exporter import Exporter, ExporterSources
 from pipeline.http.server import HttpServer
 from pipeline.http.ui import page_routes
 from pipeline.ports import Clock, Logger
@@ -134,7 +134,7 @@ class WorkerPort:
         self.documents = AppDocuments(app, clients, settings, clock)
         self.meter = Meter(clock.monotonic_s)
         ends, letters = self._ends, self._letters
-        sources = Sources(
+        sources = ExporterSources(
             lambda: self._figures, self.meter, lambda: ends.aged()[0], lambda: letters.aged()[0], clock
         )
         exporter = Exporter(sources)

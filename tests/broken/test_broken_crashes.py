@@ -22,7 +22,7 @@ ROWS = [
         "a process that was killed counts as one that crashed",
         pipeline.core.crashes.read_trace,
         "    if reason is None:\n        return None\n",
-        '    if reason is None:\n        return Trace("killed", None, "")\n',
+        '    if reason is None:\n        return CrashTrace("killed", None, "")\n',
         f"{CRASHES} kills_never",
     ),
     Broken(

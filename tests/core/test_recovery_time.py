@@ -10,7 +10,7 @@ from pipeline.core.recovery_time import (
     RecoveryMeter,
     RecoverySpeed,
     RestoreWork,
-    Span,
+    TimedBytes,
     detection_s,
     median_speed,
     predicted_restore_s,
@@ -41,9 +41,9 @@ def test_without_a_measurement_the_defaults_are_used() -> None:
 def test_tasks_that_are_copied_at_the_same_time_share_the_speed() -> None:
     """Their own speeds would add up to more than the disk has, or promise a fraction of it."""
     meter = RecoveryMeter()
-    meter.add(RestoreWork(0.2, Span(10.0, 12.0, 50 * MB)))
-    meter.add(RestoreWork(0.4, Span(11.0, 14.0, 150 * MB)))
-    meter.add(RestoreWork(0.3, Span(20.0, 21.0, 50 * MB)))
+    meter.add(RestoreWork(0.2, TimedBytes(10.0, 12.0, 50 * MB)))
+    meter.add(RestoreWork(0.4, TimedBytes(11.0, 14.0, 150 * MB)))
+    meter.add(RestoreWork(0.3, TimedBytes(20.0, 21.0, 50 * MB)))
     speed = meter.speed()
     assert speed.copy_bytes_per_s == pytest.approx(250 * MB / 5)
     assert speed.overhead_s == pytest.approx(0.3 + FIRST_COMMIT_S)
@@ -52,7 +52,7 @@ def test_tasks_that_are_copied_at_the_same_time_share_the_speed() -> None:
 def test_a_few_bytes_say_nothing_about_a_speed() -> None:
     """A genesis entry that took 50 ms would predict hours for a gigabyte."""
     meter = RecoveryMeter()
-    meter.add(RestoreWork(0.2, Span(0.0, 0.1, 1_000), Span(0.1, 0.15, 500)))
+    meter.add(RestoreWork(0.2, TimedBytes(0.0, 0.1, 1_000), TimedBytes(0.1, 0.15, 500)))
     assert meter.speed()[2:] == DEFAULT_SPEED[2:]
     assert meter.speed().overhead_s == pytest.approx(
         0.35 + FIRST_COMMIT_S

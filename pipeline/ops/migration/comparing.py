@@ -8,14 +8,14 @@ from hashlib import blake2b
 
 from pipeline.ports import Record
 
-__all__ = ["Comparison", "compare_histories", "compare_last_values"]
+__all__ = ["TopicComparison", "compare_histories", "compare_last_values"]
 
 _DIGEST_BYTES = 16
 _NOTHING = bytes(_DIGEST_BYTES)
 
 
 @dataclass(slots=True)
-class Comparison:
+class TopicComparison:
     """The result of a comparison.
 
     `keys`: how many keys the old topic has. `ahead`: how many keys have more records in the new topic than in the old
@@ -27,7 +27,7 @@ class Comparison:
     differing: list[bytes] = field(default_factory=list)
 
 
-def compare_histories(old: Iterable[Record], new: Iterable[Record]) -> Comparison:
+def compare_histories(old: Iterable[Record], new: Iterable[Record]) -> TopicComparison:
     """Compare the values of each key: those in `old` must be the first ones in `new`, in the same order.
 
     `new` may have further values, because the old app may have stopped earlier. Records without a key are ignored: they
@@ -48,10 +48,10 @@ def compare_histories(old: Iterable[Record], new: Iterable[Record]) -> Compariso
         if at == wanted.get(key):
             agreeing.add(key)
     ahead = sum(count > wanted.get(key, (0, _NOTHING))[0] for key, (count, _) in found.items())
-    return Comparison(len(wanted), ahead, sorted(wanted.keys() - agreeing))
+    return TopicComparison(len(wanted), ahead, sorted(wanted.keys() - agreeing))
 
 
-def compare_last_values(old: Iterable[Record], new: Iterable[Record]) -> Comparison:
+def compare_last_values(old: Iterable[Record], new: Iterable[Record]) -> TopicComparison:
     """Compare the last value of each key. A key that only one topic has counts as a difference.
 
     For outputs in which a key depends on several input partitions: the order of their records differs from run to run.
@@ -63,7 +63,7 @@ def compare_last_values(old: Iterable[Record], new: Iterable[Record]) -> Compari
     differing = [
         k for k in last_old.keys() | last_new.keys() if last_old.get(k, missing) != last_new.get(k, missing)
     ]
-    return Comparison(len(last_old), len(last_new.keys() - last_old.keys()), sorted(differing))
+    return TopicComparison(len(last_old), len(last_new.keys() - last_old.keys()), sorted(differing))
 
 
 def _chained(digest: bytes, value: bytes | None) -> bytes:

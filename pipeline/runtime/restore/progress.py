@@ -6,7 +6,7 @@ import threading
 from enum import Enum
 
 from pipeline.core.names import TaskId
-from pipeline.core.recovery_time import RestoreWork, Span
+from pipeline.core.recovery_time import RestoreWork, TimedBytes
 from pipeline.ports import Clock, Logger, task_fields
 
 __all__ = ["RestorePhase", "RestoreProgress"]
@@ -35,8 +35,8 @@ class RestoreProgress:
         self._log = log
         self._lock = threading.Lock()
         self._began_s = self._phase_began_s = clock.monotonic_s()
-        self._copied: Span | None = None
-        self._replayed: Span | None = None
+        self._copied: TimedBytes | None = None
+        self._replayed: TimedBytes | None = None
         self._next_log_s = self._phase_began_s + LOG_INTERVAL_S
         self.phase = RestorePhase.CHOOSING
         self.copy_s = 0.0
@@ -107,9 +107,9 @@ class RestoreProgress:
         now = self._clock.monotonic_s()
         if self.phase is RestorePhase.COPYING:
             self.copy_s += now - self._phase_began_s
-            self._copied = Span(self._phase_began_s, now, self.copied_bytes)
+            self._copied = TimedBytes(self._phase_began_s, now, self.copied_bytes)
         elif self.phase is RestorePhase.REPLAYING:
-            self._replayed = Span(self._phase_began_s, now, self.replayed_bytes)
+            self._replayed = TimedBytes(self._phase_began_s, now, self.replayed_bytes)
         self.phase, self._phase_began_s = phase, now
 
     def _log_when_due(self) -> None:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.core.names import GroupId, TopicPartition
 from pipeline.http.application import Request
-from pipeline.http.exporter import Exporter, Sources
+from pipeline.http.exporter import Exporter, ExporterSources
 from pipeline.runtime.metrics.meter import Meter
 from pipeline.runtime.status import read_open_letters
 from pipeline.runtime.worker import Worker
@@ -83,4 +83,4 @@ def exporter_of(
         cluster, reader = MemoryCluster(broker), MemoryJournalReader(broker)
         return read_open_letters(figures.app, groups, cluster, reader, clock.wall_ms())
 
-    return Exporter(Sources(lambda: worker().figures(), meter, ends, letters, clock))
+    return Exporter(ExporterSources(lambda: worker().figures(), meter, ends, letters, clock))

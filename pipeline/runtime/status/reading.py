@@ -91,11 +91,7 @@ def read_status(
     sinks = _of_sinks(roster, cluster)
     lost = _without_journal(roster, journals)
     if not (journals or sinks or lost or waits):
-        raise InputError(
-            f"this Kafka has no app {app}{did_you_mean(app, known_apps(topics))}",
-            hint="use the name in App(...), or MODULE:APP; an app exists in Kafka after its first worker has started. "
-            f"Kafka lists no topics to users without Describe on them: pipeline acls MODULE:APP --role {Role.STATUS}",
-        )
+        raise _unknown_app(app, topics)
     groups = [GroupId(app, journal_group(app, name) or "") for name in journals]
     dead_letter_topics = {group.dead_letter_topic for group in groups}.intersection(topics)
     described = cluster.describe([*journals, *sorted(dead_letter_topics)])
@@ -113,15 +109,7 @@ def read_status(
         sorted({name for known in last.values() for name in known.positions} - topics)
     ).keys()
     described |= cluster.describe(sorted(_with_letters(read) - described.keys()))
-    inputs = sorted(
-        {
-            TopicPartition(topic, task.partition)
-            for task, known in last.items()
-            for topic in known.positions
-            if topic in topics
-        }
-    )
-    ends = reader.stable_ends(inputs) if inputs else {}
+    ends = _input_ends(last, topics, reader)
     found = [
         _with_restore(
             _task(task, known, roster, _behind(task, known.positions, ends, reader)),
@@ -138,6 +126,29 @@ def read_status(
     problems += letter_problems(letters, letters_per_minute)
     deferred = {group: [about.worker for about in waiting] for group, waiting in waits.items()}
     return AppStatus(app, found, workers, problems, letters, deferred, speeds)
+
+
+def _unknown_app(app: str, topics: Collection[str]) -> InputError:
+    return InputError(
+        f"this Kafka has no app {app}{did_you_mean(app, known_apps(topics))}",
+        hint="use the name in App(...), or MODULE:APP; an app exists in Kafka after its first worker has started. "
+        f"Kafka lists no topics to users without Describe on them: pipeline acls MODULE:APP --role {Role.STATUS}",
+    )
+
+
+def _input_ends(
+    last: Mapping[TaskId, _Last], topics: Collection[str], reader: JournalReader
+) -> Mapping[TopicPartition, int]:
+    """The stable ends of the existing inputs of all tasks."""
+    inputs = sorted(
+        {
+            TopicPartition(topic, task.partition)
+            for task, known in last.items()
+            for topic in known.positions
+            if topic in topics
+        }
+    )
+    return reader.stable_ends(inputs) if inputs else {}
 
 
 def read_open_letters(

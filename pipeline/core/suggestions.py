@@ -10,10 +10,10 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.core.names import TaskId
-from pipeline.errors import ConfigError
+from pipeline.core.names import TaskId, known_apps
+from pipeline.errors import ConfigError, InputError
 
-__all__ = ["Problem", "closest", "did_you_mean", "no_topic", "topic_hint"]
+__all__ = ["Problem", "closest", "did_you_mean", "no_app", "no_topic", "topic_hint"]
 
 _SIMILARITY = 0.6  # difflib's ratio: below it, unrelated names are suggested
 
@@ -44,6 +44,15 @@ def no_topic(name: str, known: Iterable[str]) -> ConfigError:
     suggestion = did_you_mean(name, known)
     return ConfigError(
         f"there is no topic {name!r}{suggestion}", hint=topic_hint([name], named=bool(suggestion))
+    )
+
+
+def no_app(name: str, topics: Iterable[str], *, advice: str = "") -> InputError:
+    """The error for an app that the cluster does not have. `topics`: all that it has. `advice`: ends the hint."""
+    return InputError(
+        f"this Kafka has no app {name}{did_you_mean(name, known_apps(topics))}",
+        hint="use the name in App(...), or MODULE:APP; an app exists in Kafka after its first worker has started"
+        f"{advice}",
     )
 
 

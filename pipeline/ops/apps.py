@@ -15,12 +15,11 @@ from pipeline.core.names import (
     TaskId,
     TopicPartition,
     journal_group,
-    known_apps,
     workers_group,
     workers_topic,
 )
-from pipeline.core.suggestions import did_you_mean
-from pipeline.errors import ConfigError, InputError
+from pipeline.core.suggestions import no_app
+from pipeline.errors import ConfigError
 from pipeline.ops.reading import last_committed
 from pipeline.ports import Cluster, JournalBounds, JournalReader
 from pipeline.runtime.commit.journal_reader import last_entry
@@ -48,10 +47,7 @@ def groups_of(app: str, cluster: Cluster) -> dict[GroupId, int]:
     if found.keys() != {group.journal_topic for group in named}:  # one broker may know less than another
         found = cluster.describe_by_most(sorted(group.journal_topic for group in named))
     if not found:
-        raise InputError(
-            f"this Kafka has no app {app}{did_you_mean(app, known_apps(topics))}",
-            hint="use the name in App(...), or MODULE:APP; an app exists in Kafka after its first worker has started",
-        )
+        raise no_app(app, topics)
     return {g: found[g.journal_topic].partitions for g in sorted(named) if g.journal_topic in found}
 
 

@@ -26,15 +26,14 @@ from pipeline.core.names import (
     TaskId,
     TopicPartition,
     journal_group,
-    known_apps,
     letter_counts_topic,
     workers_group,
     workers_topic,
 )
 from pipeline.core.permissions import Role
 from pipeline.core.recovery_time import RecoverySpeed, median_speed, predicted_restore_s
-from pipeline.core.suggestions import did_you_mean
-from pipeline.errors import InputError, TruncatedError
+from pipeline.core.suggestions import no_app
+from pipeline.errors import TruncatedError
 from pipeline.ports import Cluster, JournalReader
 from pipeline.runtime.commit.journal_reader import complete_entries, first_entry, last_entries, last_entry
 from pipeline.runtime.status.app_status import (
@@ -91,7 +90,10 @@ def read_status(
     sinks = _of_sinks(roster, cluster)
     lost = _without_journal(roster, journals)
     if not (journals or sinks or lost or waits):
-        raise _unknown_app(app, topics)
+        grant = f"pipeline acls MODULE:APP --role {Role.STATUS}"
+        raise no_app(
+            app, topics, advice=f". Kafka lists no topics to users without Describe on them: {grant}"
+        )
     groups = [GroupId(app, journal_group(app, name) or "") for name in journals]
     dead_letter_topics = {group.dead_letter_topic for group in groups}.intersection(topics)
     described = cluster.describe([*journals, *sorted(dead_letter_topics)])
@@ -126,14 +128,6 @@ def read_status(
     problems += letter_problems(letters, letters_per_minute)
     deferred = {group: [about.worker for about in waiting] for group, waiting in waits.items()}
     return AppStatus(app, found, workers, problems, letters, deferred, speeds)
-
-
-def _unknown_app(app: str, topics: Collection[str]) -> InputError:
-    return InputError(
-        f"this Kafka has no app {app}{did_you_mean(app, known_apps(topics))}",
-        hint="use the name in App(...), or MODULE:APP; an app exists in Kafka after its first worker has started. "
-        f"Kafka lists no topics to users without Describe on them: pipeline acls MODULE:APP --role {Role.STATUS}",
-    )
 
 
 def _input_ends(

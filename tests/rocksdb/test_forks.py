@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,5 +66,8 @@ def _is_alive(pid: int) -> bool:
 
 def _held_by(pid: int, root: Path) -> list[str]:
     """Files by which a child could hold on to the directory or write into its crash log."""
-    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # the child is closing it
+            links.append(str(link.readlink()))
     return [link for link in links if link.startswith(str(root)) and link.endswith((".worker", "trace"))]

@@ -29,7 +29,10 @@ class RowDifference(NamedTuple):
     def describe(self, tables: Iterable[str]) -> str:
         """Table, key and both values, in words."""
         table, key = table_of(self.key, tables), readable(self.key[_PREFIX_BYTES:])
-        return f"table {table}, key {key}: live {readable(self.live)}, replayed {readable(self.replayed)}"
+        live, replayed = (
+            "no row" if value is None else readable(value) for value in (self.live, self.replayed)
+        )
+        return f"table {table}, key {key}: live {live}, replayed {replayed}"
 
 
 def different_rows(live: Iterable[Row], replayed: Iterable[Row]) -> Iterator[RowDifference]:
@@ -60,9 +63,9 @@ def table_of(key: bytes, tables: Iterable[str]) -> str:
 
 
 def readable(data: bytes | None) -> str:
-    """Bytes as text, if they are text; `no row` for None."""
+    """Bytes as text, if they are text. A null of Kafka is `null value`, because `null` is the text of a JSON null."""
     if data is None:
-        return "no row"
+        return "null value"
     cut = data[:_SHOWN_BYTES]
     more = "..." if len(data) > len(cut) else ""
     try:

@@ -51,9 +51,11 @@ class OutputDifference(NamedTuple):
 
     def describe(self, live: Record | None, shadow: Record | None) -> str:
         """Key, number and both values, in words."""
-        ours = f"live {readable(live.value())}" if live is not None else "live none"
-        theirs = f"replayed {readable(shadow.value())}" if shadow is not None else "replayed none"
-        return f"output {self.number} of key {readable(self.key) if self.key is not None else 'null'}: {ours}, {theirs}"
+        key = f"key {readable(self.key)}" if self.key is not None else "the null key"
+        ours, theirs = (
+            "no output" if record is None else readable(record.value()) for record in (live, shadow)
+        )
+        return f"output {self.number} of {key}: live {ours}, replayed {theirs}"
 
 
 @dataclass(slots=True)

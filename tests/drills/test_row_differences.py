@@ -34,3 +34,14 @@ def test_bytes_that_are_not_text_are_shown_as_bytes() -> None:
     assert readable(b"\xff\x00") == r"b'\xff\x00'"
     assert readable(b"a\x1b[2J") == r"'a\x1b[2J'"
     assert readable(b"x" * 500).endswith("x...")
+
+
+def test_a_null_is_neither_an_absent_row_nor_a_json_null() -> None:
+    """A tombstone that one app has sent is an output, and a missing output is another difference."""
+    assert readable(None) == "null value"
+    assert readable(b"null") == "null"
+    assert (
+        RowDifference(_TOTALS + b"AA", None, b"null")
+        .describe(["totals"])
+        .endswith("live no row, replayed null")
+    )

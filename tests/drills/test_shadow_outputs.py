@@ -15,10 +15,19 @@ from pipeline.testing.memory_log import MemoryRecord
 _LIVE, _SHADOW = "sums", "shadow-sums"
 
 
-def _record(topic: str, offset: int, key: bytes | None, value: str, task: str = "") -> Record:
-    headers = [(TASK_HEADER, task.encode())] if task else []
-    output = Output(topic, key, value.encode(), 1_000, headers)
-    return MemoryRecord(TopicPartition(topic, 0), offset, output)
+def _record(
+    topic: str,
+    offset: int,
+    key: bytes | None,
+    value: str | None,
+    task: str = "",
+    *,
+    partition: int = 0,
+    headers: Sequence[tuple[str, bytes | None]] = (),
+) -> Record:
+    own = [(TASK_HEADER, task.encode())] if task else []
+    output = Output(topic, key, value.encode() if value is not None else None, 1_000, [*headers, *own])
+    return MemoryRecord(TopicPartition(topic, partition), offset, output)
 
 
 def _live(*values: str, key: bytes | None = b"k", start: int = 0) -> list[Record]:
@@ -72,6 +81,25 @@ def test_the_first_different_output_of_a_key_is_found_with_both_places() -> None
     assert (found.number, found.live, found.shadow) == (2, (0, 1), (0, 1))
     live, shadow = _live("2")[0], _shadow("x")[0]
     assert found.describe(live, shadow) == "output 2 of key k: live 2, replayed x"
+
+
+def test_a_null_output_is_not_described_as_a_missing_one() -> None:
+    """A handler that sends a tombstone instead of nothing is wrong in another way."""
+    (found,) = _compared(_live(""), [_record(_SHADOW, 0, b"k", None, "main/0")], 1).differences
+    null, one = _record(_SHADOW, 0, b"k", None, "main/0"), _live("1")[0]
+    assert found.describe(one, null) == "output 1 of key k: live 1, replayed null value"
+    assert found.describe(one, None) == "output 1 of key k: live 1, replayed no output"
+    assert found._replace(key=None).describe(None, one).startswith("output 1 of the null key: live no output")
+
+
+def test_outputs_differ_by_headers_and_partition_too() -> None:
+    """A reader of the topic gets both, and a changed partition changes the order of a key."""
+    made: list[tuple[str, bytes | None]] = [("made", b"x")]
+    live = [_record(_LIVE, 0, b"k", "1", headers=made)]
+    assert _is_equal(live, [_record(_SHADOW, 0, b"k", "1", "main/0", headers=made)], 1)
+    for headers in ([], [("made", b"y")], [("made", None)], [("other", b"x")], made * 2):
+        assert not _is_equal(live, [_record(_SHADOW, 0, b"k", "1", "main/0", headers=headers)], 1), headers
+    assert not _is_equal(live, [_record(_SHADOW, 0, b"k", "1", "main/0", partition=1, headers=made)], 1)
 
 
 def test_an_order_within_a_key_is_compared_only_for_one_task() -> None:

@@ -29,7 +29,7 @@ test: $(INSTALLED)  ## the test suite, three files at a time, each side on a Kaf
 test-docs: $(INSTALLED)  ## the commands and the tests of pages, as a reader runs them, each page on a Kafka of its own
 	$(BIN)/python -m pytest tests/docs -m docs -n 3 --dist worksteal $(TESTS)
 
-test-kills: $(INSTALLED)  ## kills at each step of every protocol; twenty faults in a fleet; a million rows to PostgreSQL
+test-kills: $(INSTALLED)  ## kills at each step of every protocol; twenty faults in a fleet; rehearsals of runbooks; a million rows to PostgreSQL
 	$(BIN)/python -m pytest tests -m kills $(TESTS)
 
 test-outages: $(INSTALLED)  ## Kafka away for minutes; nodes of three killed

@@ -10,11 +10,24 @@ import pytest
 from pipeline.drills.catalog import DRILLS
 from tests.support.monitoring.rules import alerts
 from tests.support.pages import ROOT, blocks
+from tests.support.rehearsals.by_hand import BY_HAND
+from tests.support.rehearsals.running import places_of
+from tests.support.rehearsals.with_drills import WITH_DRILLS
 
 RUNBOOKS = sorted((ROOT / "runbooks").glob("*.md"))
 SECTIONS = ["Symptom", "Meaning", "What not to do", "Steps", "Verify", "Rehearse"]
-# A slow disk cannot be had on any machine; the page says how to measure the reserve instead.
-WITHOUT_REHEARSAL = {"disk-slow"}
+REHEARSALS = BY_HAND | WITH_DRILLS
+# Runbooks whose commands no test runs, with the reason.
+NOT_REHEARSED = {
+    "commits-slow": "the delay of slow-network is too short for the event on the page; tests/drills runs the drill",
+    "disk-full": "it needs root and a file system of its own; tests/drills/test_fill_disk.py runs the drill",
+    "disk-lost": "its drill runs in tests/drills and in the rehearsal of task-not-live; the other steps are open",
+    "disk-slow": "no machine has a slow disk on demand; the page says how to measure the reserve instead",
+    "hanging-transaction": "its steps need Kafka's own tools, which the local broker lacks",
+    "journal-tail-lost": "it exchanges the disk of a broker that it starts itself, which no rehearsal does yet",
+    "kafka-unreachable": "its three drills take minutes; tests/drills and `make drills` run each of them",
+}
+WITHOUT_COMMANDS = {"disk-slow"}  # in the section Rehearse
 
 each_runbook = pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
 
@@ -47,7 +60,21 @@ def test_a_runbook_has_steps_and_warnings_that_can_be_followed(page: Path) -> No
 def test_a_runbook_can_be_rehearsed(page: Path) -> None:
     """A page that was never followed is wrong when it is needed."""
     rehearsal = section(page, "Rehearse")
-    assert ("```sh" in rehearsal) != (page.stem in WITHOUT_REHEARSAL)
+    assert ("```sh" in rehearsal) != (page.stem in WITHOUT_COMMANDS)
+
+
+def test_each_runbook_is_rehearsed_or_has_a_reason() -> None:
+    """A new page without a test of its commands is a decision, and not an oversight."""
+    assert not REHEARSALS.keys() & NOT_REHEARSED.keys()
+    assert REHEARSALS.keys() | NOT_REHEARSED.keys() == {page.stem for page in RUNBOOKS}
+
+
+@pytest.mark.parametrize("name", sorted(REHEARSALS))
+def test_a_rehearsal_runs_every_command_of_its_page(name: str) -> None:
+    """A command that is added to a page is run, or the rehearsal says why it is not."""
+    rehearsal = REHEARSALS[name]
+    assert not rehearsal.places & rehearsal.left_out.keys()
+    assert rehearsal.places | rehearsal.left_out.keys() == places_of(name)
 
 
 def test_each_drill_rehearses_a_runbook() -> None:
@@ -70,4 +97,4 @@ def test_each_runbook_is_reached_from_an_error_an_alert_or_a_drill() -> None:
     }
     rehearsed = {page.stem for page in RUNBOOKS if "pipeline drill run " in section(page, "Rehearse")}
     reached = errors | {alert.runbook for alert in alerts()} | rehearsed
-    assert {page.stem for page in RUNBOOKS} - reached == {"disk-slow"} - reached
+    assert {page.stem for page in RUNBOOKS} - reached == WITHOUT_COMMANDS - reached

@@ -15,6 +15,7 @@ from pipeline.config import load_settings
 from pipeline.drills.page import page_of
 from pipeline.drills.report import Report, schema
 from pipeline.drills.reports import Reports, compare
+from pipeline.errors import InputError
 
 __all__ = ["report_app", "show_report"]
 
@@ -80,7 +81,10 @@ def export(
     """Write a report as one HTML page, which needs no other file and no network."""
     report = _reports().find(name)
     path = to if to is not None else Path(f"{report.identity.id}.html")
-    path.write_text(page_of(report), encoding="utf-8")
+    try:
+        path.write_text(page_of(report), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}", hint="choose another: --to") from error
     print_message(f"wrote {path}")
 
 

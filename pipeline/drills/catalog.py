@@ -105,7 +105,10 @@ def read_suite(path: Path) -> Suite:
     try:
         suite = msgspec.toml.decode(path.read_bytes(), type=Suite)
     except OSError as error:
-        raise InputError(f"the suite {path} cannot be read: {error.strerror}") from error
+        raise InputError(
+            f"the suite {path} cannot be read: {error.strerror}",
+            hint="give the path of a TOML file with a [[drill]] for each drill",
+        ) from error
     except msgspec.DecodeError as error:
         raise InputError(
             f"{path} is not a suite of drills: {error}", hint='write a [[drill]] with name = "kill-worker"'

@@ -21,6 +21,7 @@ from pipeline.config import load_settings
 from pipeline.core.names import GroupId, topics_of_shadow, workers_group
 from pipeline.directories import make_private
 from pipeline.drills.containers import Container, run_move
+from pipeline.drills.directory import usable
 from pipeline.drills.network_faults import ProxyPlace
 from pipeline.drills.report import Restored
 from pipeline.drills.workers import Process, holder_of, start_worker
@@ -324,10 +325,13 @@ class IntentFile:
 
     def read(self) -> Intent | None:
         """The intent of a drill that runs or was not undone; None if there is none. Raises InputError."""
+        with usable(self.path.parent):
+            try:
+                content = self.path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
         try:
-            return msgspec.json.decode(self.path.read_bytes(), type=Intent)
-        except FileNotFoundError:
-            return None
+            return msgspec.json.decode(content, type=Intent)
         except msgspec.MsgspecError as error:
             raise InputError(
                 f"{self.path} cannot be understood: {error}",
@@ -335,19 +339,22 @@ class IntentFile:
             ) from error
 
     def begin(self, intent: Intent) -> None:
-        """Write the intent of a drill that begins."""
-        make_private(self.path.parent)
-        self._abort.unlink(missing_ok=True)
-        self._write(intent)
+        """Write the intent of a drill that begins. Raises InputError."""
+        with usable(self.path.parent):
+            make_private(self.path.parent)
+            self._abort.unlink(missing_ok=True)
+            self._write(intent)
 
     def add(self, step: Step) -> None:
-        """Add a step. When this returns, the step survives a crash, and the change may be made."""
+        """Add a step. When this returns, the step survives a crash, and the change may be made. Raises InputError."""
         if self._intent is not None:
-            self._write(msgspec.structs.replace(self._intent, steps=(*self._intent.steps, step)))
+            with usable(self.path.parent):
+                self._write(msgspec.structs.replace(self._intent, steps=(*self._intent.steps, step)))
 
     def ask_to_abort(self) -> None:
-        """Ask the driller to abort."""
-        self._abort.touch(mode=0o600)
+        """Ask the driller to abort. Raises InputError."""
+        with usable(self.path.parent):
+            self._abort.touch(mode=0o600)
 
     @property
     def asked_to_abort(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from pipeline.directories import make_private
+from pipeline.drills.directory import usable
 from pipeline.drills.workers import Process
 
 __all__ = ["NetworkFault", "ProxyNote", "ProxyPlace"]
@@ -76,8 +77,10 @@ class ProxyPlace:
         return None
 
     def write_note(self, note: ProxyNote) -> None:
-        make_private(self.path)
-        _replace(self._note, msgspec.json.encode(note))
+        """Write what a reader of `note` gets. Raises InputError."""
+        with usable(self.path.parent):
+            make_private(self.path)
+            _replace(self._note, msgspec.json.encode(note))
 
     def fault(self) -> NetworkFault | None:
         """The fault that is not over; None if there is none."""

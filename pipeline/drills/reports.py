@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from pipeline.directories import make_private
+from pipeline.directories import is_present, make_private
+from pipeline.drills.directory import usable
 from pipeline.drills.page import page_of
 from pipeline.drills.report import Difference, Report
 from pipeline.errors import InputError
@@ -27,13 +29,14 @@ class Reports:
         self.directory = directory / "reports"
 
     def save(self, report: Report) -> tuple[Report, Path]:
-        """Write the report, with its differences to the last run of the same drill. Returns both."""
+        """Write the report, with its differences to the last run of the same drill. Returns both. Raises InputError."""
         last = self.last(report.identity.app, report.identity.drill)
         if last is not None:
             report = msgspec.structs.replace(report, differences=compare(last, report))
-        make_private(self.directory)
         path = self.directory / f"{report.identity.id}.json"
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+        with usable(self.directory):
+            make_private(self.directory)
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         return report, path
 
     def last(self, app: str = "", drill: str = "") -> Report | None:
@@ -69,8 +72,12 @@ class Reports:
         return chosen[-1]
 
     def files(self) -> Sequence[Path]:
-        """The files of the reports, in any order."""
-        return list(self.directory.glob("*.json"))
+        """The files of the reports, in any order. Raises InputError."""
+        with usable(self.directory):
+            if not is_present(self.directory):
+                return []
+            # iterdir, because glob finds nothing in a directory that this user may not read
+            return [path for path in self.directory.iterdir() if path.suffix == ".json"]
 
     @staticmethod
     def read(path: Path) -> Report:
@@ -78,7 +85,10 @@ class Reports:
         try:
             return msgspec.json.decode(path.read_bytes(), type=Report)
         except OSError as error:
-            raise InputError(f"the report {path} cannot be read: {error.strerror}") from error
+            raise InputError(
+                f"the report {path} cannot be read: {error.strerror}",
+                hint="list the reports: pipeline drill report list",
+            ) from error
         except msgspec.MsgspecError as error:
             raise InputError(
                 f"{path} is not a report of a drill: {error}",
@@ -146,11 +156,17 @@ class ServedReports:
         """A report as HTML; None if the app has no such report."""
         return next((page_of(each) for each in self._reports(app) if each.identity.id == report), None)
 
+    def _files(self) -> Sequence[Path]:
+        """The files, or none if another user runs drills here, and this one may not read them."""
+        with suppress(InputError):
+            return Reports(self._directory).files()
+        return []
+
     def _reports(self, app: str) -> list[Report]:
         """The reports of an app, the newest first. A file is read again only if it was written again."""
         known = self._read
         self._read = {}
-        for path in Reports(self._directory).files():
+        for path in self._files():
             try:
                 written = path.stat().st_mtime_ns
                 before = known.get(path)

@@ -90,6 +90,14 @@ def test_reports_are_shown_compared_and_exported(pipeline: Run, tmp_path: Path) 
     assert "Report" in json.loads(pipeline("drill", "report", "schema", code=0).stdout)["$defs"]
 
 
+def test_a_page_that_cannot_be_written_is_an_error(pipeline: Run, tmp_path: Path) -> None:
+    """A mistyped path must not end the command with a traceback."""
+    Reports(tmp_path / ".pipeline" / "drills").save(held_report())
+    said = pipeline("drill", "report", "export", "--to", "missing/page.html", code=1).stderr
+    assert "cannot write missing/page.html: No such file or directory" in said
+    assert "--to" in said
+
+
 def test_a_suite_is_read_before_anything_is_done(pipeline: Run, tmp_path: Path) -> None:
     """A suite with a typing error must not run half."""
     (tmp_path / "pipeline.toml").write_text(ALLOWED)
@@ -100,4 +108,6 @@ def test_a_suite_is_read_before_anything_is_done(pipeline: Run, tmp_path: Path) 
     ):
         (tmp_path / "suite.toml").write_text(text)
         assert problem in pipeline("drill", "suite", "suite.toml", "--yes", code=1).stderr
-    assert "cannot be read" in pipeline("drill", "suite", "missing.toml", "--yes", code=1).stderr
+    said = pipeline("drill", "suite", "missing.toml", "--yes", code=1).stderr
+    assert "missing.toml cannot be read: No such file or directory" in said
+    assert "give the path" in said

@@ -22,12 +22,47 @@ from pipeline.drills.intent import (
     StartWorker,
     undo,
 )
+from pipeline.drills.reports import Reports
 from pipeline.drills.workers import Process, holder_of
 from pipeline.errors import InputError
 from pipeline.ports import SystemClock
 from tests.support.waiting import wait_until
 
 CLOCK = SystemClock()
+
+
+def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    """The runner restores what it has changed after such an error, and not after an OSError."""
+    place = tmp_path / "drills"
+    place.touch()
+    file = IntentFile(place, "shop")
+    intent = file.new("kill-worker-1", "kill-worker", "shop", "kafka:9092", CLOCK)
+    with pytest.raises(InputError, match="cannot use the directory of drills") as refused:
+        file.begin(intent)
+    assert "drills.directory" in (refused.value.hint or "")
+    place.unlink()
+    file.begin(intent)
+    place.rename(tmp_path / "away")
+    with pytest.raises(InputError, match="cannot use the directory of drills"):
+        file.add(RemovePath("/nowhere"))
+
+
+def test_a_directory_that_cannot_be_read_has_an_unknown_intent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not look as if no drill were open."""
+
+    def refuse(_path: Path, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(InputError, match="Permission denied"):
+        IntentFile(tmp_path, "shop").read()
+    with pytest.raises(InputError, match="Permission denied"):
+        Reports(tmp_path).files()
+
+
 # A program that holds the lock of a state directory, as a worker does.
 HOLDER = """
 import fcntl, os, sys, time

@@ -26,7 +26,7 @@ from pipeline.cli.options import (
 from pipeline.cli.past import CACHE_BYTES, open_past, origin_of, reach_of
 from pipeline.cli.rendering import Cell, Column, json_field, print_table, text_field
 from pipeline.cli.table_rows import json_text
-from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.names import TaskId, TopicPartition, record_place
 from pipeline.core.records import iso_time, readable
 from pipeline.errors import InputError
 from pipeline.ops.history.debugging import (
@@ -94,11 +94,12 @@ def debug(
 
 
 def _place(text: str) -> tuple[TopicPartition, int]:
-    topic, _, rest = text.partition("/")
-    partition, _, offset = rest.partition("/")
-    if not (topic and partition.isdecimal() and offset.isdecimal()):
-        raise InputError(f"{text!r} is not TOPIC/PARTITION/OFFSET", hint="as in flights/0/17")
-    return TopicPartition(topic, int(partition)), int(offset)
+    place = record_place(text)
+    if place is None:
+        raise InputError(
+            f"{text!r} is not TOPIC/PARTITION/OFFSET", hint="as in flights/0/17, or flights[0]@17"
+        )
+    return place
 
 
 def _task(tasks: Sequence[TaskId], place: TopicPartition) -> TaskId:

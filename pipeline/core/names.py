@@ -37,6 +37,7 @@ __all__ = [
     "load_transactional_id",
     "never_declared",
     "producer_transactional_id",
+    "record_place",
     "replay_marks_topic",
     "shadow_app",
     "shadow_output",
@@ -73,6 +74,9 @@ NEVER_DECLARED: Mapping[str, str] = {
 }
 
 
+_RECORD_PLACE = re.compile(r"([^/\[\]]+)(?:/([0-9]+)/([0-9]+)|\[([0-9]+)\]@([0-9]+))")
+
+
 class TopicPartition(NamedTuple):
     """One partition of one topic."""
 
@@ -81,6 +85,16 @@ class TopicPartition(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]"
+
+
+def record_place(text: str) -> tuple[TopicPartition, int] | None:
+    """Parse the place of a record: `flights/0/17`, or `flights[0]@17` as dead letters show it. None for other text."""
+    found = _RECORD_PLACE.fullmatch(text)
+    if found is None:
+        return None
+    topic, *numbers = (part for part in found.groups() if part is not None)
+    partition, offset = map(int, numbers)
+    return TopicPartition(topic, partition), offset
 
 
 class GroupId(NamedTuple):

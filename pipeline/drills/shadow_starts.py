@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from pipeline.api.group import DeclaredGroup
 from pipeline.core.journal_format import EntryKind
-from pipeline.core.names import TaskId, TopicPartition
+from pipeline.core.names import TaskId, TopicPartition, record_place
 from pipeline.core.records import iso_time
 from pipeline.drills.drill import RefusedDrillError
 from pipeline.drills.shadow_spec import ShadowTask
@@ -50,10 +50,9 @@ def parse_since(text: str) -> Since:
     """Parse `--from`: empty, a time with an offset from UTC, or TOPIC/PARTITION/OFFSET. Raises RefusedDrillError."""
     if not text:
         return Since()
-    topic, _, rest = text.partition("/")
-    partition, _, offset = rest.partition("/")
-    if topic and partition.isdecimal() and offset.isdecimal():
-        return Since(place=TopicPartition(topic, int(partition)), offset=int(offset))
+    record = record_place(text)
+    if record is not None:
+        return Since(None, *record)
     try:
         return Since(time_ms=timestamp_of(text, "is not a start", "TOPIC/PARTITION/OFFSET, or "))
     except InputError as error:

@@ -9,6 +9,7 @@ from pipeline import App, Context, Event
 from pipeline.app import declared_app
 from pipeline.cli.debug import _group, _place, _task
 from pipeline.cli.past import moment_of
+from pipeline.core.dead_letters import Origin
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.errors import InputError
 from pipeline.ops.history.past_states import AtEntry, AtTime
@@ -35,9 +36,15 @@ def test_a_time_needs_its_offset_from_utc() -> None:
 def test_a_record_is_typed_as_topic_partition_and_offset() -> None:
     """Topic names contain dots and dashes, but no slash."""
     assert _place("flights.x-y/0/17") == (TopicPartition("flights.x-y", 0), 17)
-    for wrong in ("flights", "flights/0", "flights/0/x", "/0/1", "flights/-1/2"):
+    for wrong in ("flights", "flights/0", "flights/0/x", "/0/1", "flights/-1/2", "flights[0]/17"):
         with pytest.raises(InputError, match="is not TOPIC/PARTITION/OFFSET"):
             _place(wrong)
+
+
+def test_a_record_can_be_copied_from_the_list_of_dead_letters() -> None:
+    """The list and the command must agree on how a record is written."""
+    origin = Origin("flights.x-y", 1, 8)
+    assert _place(str(origin)) == (TopicPartition("flights.x-y", 1), 8)
 
 
 def test_a_partition_that_does_not_exist_names_those_that_do() -> None:

@@ -110,10 +110,11 @@ def ui(
 
 
 def warning_without_token(http: HttpSettings) -> str:
-    """What to print if other hosts can connect, but get no data; else nothing."""
+    """What to print if other hosts can connect, but no request gets data; else nothing."""
     if http.loopback or http.token:
         return ""
     return (
-        f"warning: without a token, requests to {http.host} from other hosts are refused (403)\n"
-        "  -> set a token: PIPELINE_HTTP_TOKEN, or http.token in pipeline.toml"
+        f"warning: there is no token, and {http.host} is not a loopback address: requests for data are refused (403), "
+        "also from this host\n"
+        "  -> set a token: PIPELINE_HTTP_TOKEN, or http.token in pipeline.toml. Or listen on 127.0.0.1"
     )

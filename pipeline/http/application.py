@@ -138,8 +138,11 @@ class Application:
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if self._settings.loopback and name in _LOOPBACK_NAMES:
             return None
+        where = "to requests for localhost" if self._settings.loopback else "on a loopback address"
         return failed(
-            HTTPStatus.FORBIDDEN, "without a token, this path is served only to this host", "set http.token"
+            HTTPStatus.FORBIDDEN,
+            f"without a token, this path is served only {where}",
+            "set http.token (PIPELINE_HTTP_TOKEN)",
         )
 
 

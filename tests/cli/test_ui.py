@@ -10,10 +10,11 @@ from pipeline.config import HttpSettings
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])  # noqa: S104
 def test_an_open_address_without_a_token_is_a_warning(host: str) -> None:
-    """Readers on other hosts get 403, and only this terminal can say why."""
+    """Every reader gets 403, and only this terminal can say why."""
     said = warning_without_token(HttpSettings(host=host))
     assert said.startswith("warning: ")
     assert host in said
+    assert "also from this host" in said
     assert "PIPELINE_HTTP_TOKEN" in said
     assert warning_without_token(HttpSettings(host=host, token="s3cret")) == ""  # noqa: S106
 

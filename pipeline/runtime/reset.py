@@ -155,7 +155,10 @@ def plan_reset(
             if numbers is None:
                 _require_journal(plan, environment)
             if partition is not None and not 0 <= partition < plan.partitions:
-                raise InputError(f"group {plan.id.group} has partitions 0 to {plan.partitions - 1}")
+                raise InputError(
+                    f"group {plan.id.app}/{plan.id.group} has no task {partition}",
+                    hint=f"its tasks are 0 to {plan.partitions - 1}, one for each partition of its inputs",
+                )
             read = {topic.name for topic in plan.group.inputs}
             outputs = tuple(name for name in app.topics if name not in read) or tuple(app.topics)
             for task in plan.tasks:

@@ -76,7 +76,7 @@ WorkerOption = Annotated[
 ]
 TaskOption = Annotated[
     int | None,
-    typer.Option("--task", metavar="N", help="The task, for drills on one. Default: any.", min=0),
+    typer.Option("--task", metavar="N", help="The task's number, for drills on one. Default: any.", min=0),
 ]
 SecondsOption = Annotated[
     float | None,

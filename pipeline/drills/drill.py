@@ -148,7 +148,14 @@ class Scene:
             tasks = self.tasks_of(each.worker)
             return any(task.partition == chosen for task in tasks), len(tasks), each.worker
 
-        return max(self.workers, key=preference)
+        best = max(self.workers, key=preference)
+        if chosen is not None and not preference(best)[0]:
+            raise RefusedDrillError(
+                "no-task",
+                f"no worker of app {self.app} on this host runs task {chosen}",
+                hint=f"see which worker runs which task: pipeline status {self.app} --tasks",
+            )
+        return best
 
     def local_victim(self) -> LocalWorker:
         """As `victim`, for drills that need the worker's files. Raises RefusedDrillError for a container."""

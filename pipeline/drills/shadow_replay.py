@@ -85,7 +85,8 @@ class ShadowReplay(Drill):
         tasks = self._tasks(scene, groups)
         count = sum(max(0, task.end[topic] - task.start[topic]) for task in tasks for topic in task.end)
         return Plan(
-            f"{len(tasks)} tasks of the groups {', '.join(group.name for group in groups)}",
+            f"{len(tasks)} task{'s' * (len(tasks) != 1)} of "
+            + ", ".join(f"group {group.name}" for group in groups),
             [
                 f"create topics {scene.app}-shadow-..., which the drill deletes at its end",
                 f"run the handlers of {scene.options.target} in this directory on about {count:,} input offsets",

@@ -78,7 +78,7 @@ class ReplayFromCheckpoint(Drill):
         victim = scene.local_victim()
         tasks = self._tasks(scene)
         return Plan(
-            f"{len(tasks)} tasks of worker {victim.worker}",
+            f"{len(tasks)} task{'s' * (len(tasks) != 1)} of worker {victim.worker}",
             ["restore each task in a scratch directory", "compare the hash of its rows with the live state"],
             "the app is not touched",
             [],

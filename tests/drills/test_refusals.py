@@ -197,6 +197,16 @@ def test_a_drill_on_a_task_takes_a_worker_that_runs_it(fleet: Fleet, tmp_path: P
     assert TaskId(APP, "main", number) in scene.tasks_of(scene.victim().worker)
 
 
+@pytest.mark.parametrize("drill", ["kill-worker", "freeze-worker", "lose-disk"])
+def test_a_task_that_no_worker_here_runs_is_refused(fleet: Fleet, tmp_path: Path, drill: str) -> None:
+    """A mistyped task, or one of another host, must not harm the worker with the most tasks."""
+    scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=7))
+    assert _refused(drill, scene) == "no-task"
+    elsewhere = scene_of(fleet, settings_of(tmp_path)).tasks_of("b")[0].partition
+    scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=elsewhere), local=("a",))
+    assert _refused(drill, scene) == "no-task"
+
+
 @pytest.mark.parametrize(("worker", "task"), [("", 7), ("a", "of b")])
 def test_a_replay_without_a_state_to_compare_is_refused(
     fleet: Fleet, tmp_path: Path, worker: str, task: int | str

@@ -141,7 +141,7 @@ class ShadowReplay(Drill):
             raise RefusedDrillError(
                 "another-app",
                 f"{scene.options.target} is app {declared.name}, and not {scene.app}",
-                hint="--app",
+                hint=f"name the app {scene.app} with --app MODULE:APP",
             )
         return declared
 

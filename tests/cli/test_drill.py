@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
+
 from pipeline.drills.intent import IntentFile, RemovePath, StartWorker
 from pipeline.drills.reports import Reports
 from pipeline.drills.workers import Process
@@ -70,6 +72,27 @@ def test_an_abort_needs_a_drill_that_runs(pipeline: Run, tmp_path: Path) -> None
     """The error leads to undo if the driller was killed."""
     (tmp_path / "pipeline.toml").write_text(ALLOWED)
     assert "no drill of app shop runs" in pipeline("drill", "abort", code=1).stderr
+    file = IntentFile(tmp_path / ".pipeline" / "drills", "shop")
+    intent = file.new("kill-worker-1", "kill-worker", "shop", "kafka:9092", SystemClock())
+    file.begin(msgspec.structs.replace(intent, driller=Process(os.getpid(), 1)))
+    said = pipeline("drill", "abort", code=1).stderr
+    assert "the driller of kill-worker-1 does not run any more" in said
+    assert "pipeline drill undo --app shop" in said
+
+
+def test_a_proxy_needs_a_kafka_without_tls(pipeline: Run, tmp_path: Path) -> None:
+    """It could not read requests, and each worker behind it would fail."""
+    (tmp_path / "pipeline.toml").write_text('[kafka]\n"security.protocol" = "SASL_SSL"\n')
+    said = pipeline("drill", "proxy", code=1).stderr
+    assert "the proxy cannot read encrypted requests" in said
+
+
+def test_an_unknown_container_engine_is_refused(pipeline: Run, tmp_path: Path) -> None:
+    """Without an engine, the drill would find no worker in a container."""
+    (tmp_path / "pipeline.toml").write_text(ALLOWED)
+    said = pipeline("drill", "plan", "kill-worker", "--containers", "lxc", code=1).stderr
+    assert "there is no container engine 'lxc'" in said
+    assert "--containers podman or --containers docker" in said
 
 
 def test_reports_are_shown_compared_and_exported(pipeline: Run, tmp_path: Path) -> None:

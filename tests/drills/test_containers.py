@@ -83,6 +83,15 @@ def test_what_the_engine_says_is_in_the_error(engine: FakeEngine) -> None:
         PODMAN.run("pause", "nothing")
 
 
+def test_an_engine_that_cannot_be_run_is_named(engine: FakeEngine, tmp_path: Path) -> None:
+    """A broken installation must not look like a host without containers."""
+    del engine
+    (tmp_path / "podman").write_text("")  # neither a program nor a script
+    with pytest.raises(InputError, match=r"podman ps: .*Exec format error") as caught:
+        PODMAN.run("ps")
+    assert "podman ps" in (caught.value.hint or "")
+
+
 def test_an_intent_starts_a_container_after_the_driller_was_killed(tmp_path: Path) -> None:
     """The file must have all that the engine needs."""
     file = IntentFile(tmp_path, APP)

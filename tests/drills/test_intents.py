@@ -23,9 +23,10 @@ from pipeline.drills.intent import (
     undo,
 )
 from pipeline.drills.reports import Reports
-from pipeline.drills.workers import Process, holder_of
+from pipeline.drills.workers import LocalWorker, Process, holder_of
 from pipeline.errors import InputError
 from pipeline.ports import SystemClock
+from pipeline.testing import ManualClock
 from tests.support.waiting import wait_until
 
 CLOCK = SystemClock()
@@ -191,6 +192,43 @@ def test_a_worker_that_ends_at_its_start_is_reported(tmp_path: Path) -> None:
     step = StartWorker("a", str(tmp_path / "s" / "shop"), ["/bin/false"], "/", {}, str(tmp_path / "log"))
     with pytest.raises(InputError, match="worker a ended at its start"):
         step.undo(CLOCK)
+
+
+class _Impatient(ManualClock):
+    """Each pause is a minute."""
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(60.0 + seconds)
+
+
+def test_a_worker_that_claims_no_directory_is_not_waited_for(tmp_path: Path) -> None:
+    """It hangs, or it is another program. The operator must read its log."""
+    told = tmp_path / "pid"
+    command = ["/bin/sh", "-c", f"echo $$ > {told}.new && mv {told}.new {told} && exec sleep 60"]
+    step = StartWorker(
+        "a", str(tmp_path / "s" / "shop"), command, "/", dict(os.environ), str(tmp_path / "log")
+    )
+    with pytest.raises(InputError, match="worker a did not start in 60 s") as caught:
+        step.undo(_Impatient())
+    assert caught.value.hint == f"read {tmp_path / 'log'}"
+    wait_until(told.exists, lambda: "the id of the process")
+    os.kill(int(told.read_text()), signal.SIGKILL)
+
+
+def test_a_worker_whose_log_cannot_be_opened_is_not_started(tmp_path: Path) -> None:
+    """The operator can still start it."""
+    step = StartWorker("a", str(tmp_path / "s" / "shop"), ["pipeline"], "/", {}, str(tmp_path / "no" / "log"))
+    with pytest.raises(InputError, match="cannot start pipeline: No such file or directory") as caught:
+        step.undo(CLOCK)
+    assert caught.value.hint == "start the worker yourself"
+
+
+def test_a_worker_that_has_ended_has_no_environment(tmp_path: Path) -> None:
+    """A drill would start it again without its settings."""
+    ended = Process(2**22 + 1, 1)  # no process has such an id
+    worker = LocalWorker("a", "1-a", ended, tmp_path, ["pipeline"], Path("/"), None, supervised=False)
+    with pytest.raises(InputError, match=r"worker a .* has just ended"):
+        worker.environment()
 
 
 def test_a_reused_process_id_gets_no_signal(sleeper: Process) -> None:

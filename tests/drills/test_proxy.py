@@ -15,7 +15,6 @@ import pytest
 from pipeline.config import KafkaSettings
 from pipeline.drills.network_faults import NetworkFault, ProxyPlace
 from pipeline.drills.proxy import NetworkProxy, connections_of, serve
-from pipeline.errors import ConfigError
 from pipeline.kafka.cluster import KafkaCluster
 from tests.conftest import KafkaUnderTest
 from tests.support.waiting import wait_until
@@ -89,11 +88,3 @@ def test_a_fault_ends_at_its_deadline_by_itself(proxy: NetworkProxy, tmp_path: P
     finally:
         stop.set()
         serving.join()
-
-
-def test_a_port_that_is_in_use_is_an_error_with_a_next_step(
-    kafka: KafkaUnderTest, proxy: NetworkProxy
-) -> None:
-    """A second proxy on the port would get no connections."""
-    with pytest.raises(ConfigError, match="the proxy cannot listen on"):
-        NetworkProxy(kafka.bootstrap_servers, proxy.ports[0])

@@ -8,14 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline import App, Context, Event
+from pipeline import App, Context, Event, Sqlite
 from pipeline.app import declared_app
 from pipeline.core.names import TaskId
-from pipeline.drills.catalog import DRILLS, find_drill
-from pipeline.drills.drill import Options, RefusedDrillError, Scene
+from pipeline.drills.catalog import DRILLS, find_drill, read_suite
+from pipeline.drills.drill import Drill, Options, RefusedDrillError, Scene
 from pipeline.drills.intent import IntentFile
+from pipeline.drills.shadow_replay import ShadowReplay
 from pipeline.drills.workers import Process
-from pipeline.errors import InputError
+from pipeline.errors import InputError, UnreachableError
+from tests.support.drills.proxied import behind_proxy
 from tests.support.drills.scenes import APP, observer_of, runner_of, scene_of, settings_of
 from tests.support.runtime.fleet import Fleet
 
@@ -30,9 +32,10 @@ def _handle(event: Event[str, int], ctx: Context) -> None:
     raise AssertionError((event, ctx))
 
 
-def _refused(drill: str, scene: Scene) -> str:
+def _refused(drill: str | Drill, scene: Scene) -> str:
+    found = find_drill(drill) if isinstance(drill, str) else drill
     with pytest.raises(RefusedDrillError) as refused:
-        list(find_drill(drill).check(scene))
+        list(found.check(scene))
     assert refused.value.hint
     assert f"refused ({refused.value.name})" in refused.value.message
     return refused.value.name
@@ -94,6 +97,18 @@ def test_an_app_that_is_not_steady_is_refused(tmp_path: Path) -> None:
         runner_of(fleet, settings_of(tmp_path))._check_steady(observer)
     assert refused.value.name == "not-steady"
     assert "4 of 4 tasks are not live" in refused.value.message
+
+
+def test_a_fault_does_not_follow_an_outage_of_kafka(tmp_path: Path) -> None:
+    """The seconds of the outage would be taken for those of the recovery."""
+    fleet = Fleet.at_rest("a")
+    observer = observer_of(fleet)
+    fleet.broker.fail_next("member_ids", UnreachableError("the brokers do not answer"))
+    observer.look(status=True)
+    observer.look(status=True)
+    with pytest.raises(RefusedDrillError, match="Kafka was unreachable before the fault") as refused:
+        runner_of(fleet, settings_of(tmp_path))._check_steady(observer)
+    assert refused.value.name == "not-steady"
 
 
 def test_a_worker_that_is_not_here_is_refused_by_its_id(fleet: Fleet, tmp_path: Path) -> None:
@@ -232,6 +247,85 @@ def test_the_plan_of_a_poison_record_names_no_partition(fleet: Fleet, tmp_path: 
 def test_network_drills_are_refused_without_a_proxy(fleet: Fleet, tmp_path: Path, drill: str) -> None:
     """They are in the catalogue, so that a suite that names them fails with the reason."""
     assert _refused(drill, scene_of(fleet, settings_of(tmp_path))) == "no-proxy"
+
+
+@pytest.mark.parametrize("drill", ["slow-network", "cut-network"])
+def test_a_worker_beside_its_proxy_is_not_disturbed(fleet: Fleet, tmp_path: Path, drill: str) -> None:
+    """The fault would reach a part of its connections only, which is no failure of a network."""
+    scene = scene_of(fleet, settings_of(tmp_path))
+    with behind_proxy(tmp_path) as proxied:
+        assert f"only through the proxy at {proxied.note.servers}" in "".join(find_drill(drill).check(scene))
+        proxied.write(kafka=f"127.0.0.1:{proxied.direct}")
+        assert _refused(drill, scene) == "past-the-proxy"
+        proxied.write(process=Process(os.getpid(), 1))  # the proxy has ended
+        assert _refused(drill, scene) == "no-proxy"
+
+
+def test_the_only_worker_is_not_cut_off(tmp_path: Path) -> None:
+    """No other worker could take over, and none could fence it."""
+    scene = scene_of(Fleet.at_rest("a"), settings_of(tmp_path), local=("a",))
+    with behind_proxy(tmp_path):
+        assert _refused("cut-network", scene) == "one-worker"
+        assert list(find_drill("slow-network").check(scene))
+
+
+def _shadow(name: str, kind: str) -> ShadowReplay:
+    """The drill with an app that has one group, which reads the numbers of the sums app."""
+    app = App(name)
+    numbers = app.topic("numbers", key=str, value=int)
+    app.table("totals", key=str, value=int)
+    if kind == "sinks":
+        app.group("rows").sink(numbers, Sqlite("rows.db", "rows", row=lambda event: {"id": event.key}))
+    else:
+        (app if kind == "main" else app.group(kind)).handler(numbers)(_handle)
+    return ShadowReplay(declared_app(app))
+
+
+def test_a_replay_runs_only_the_code_of_the_live_app(fleet: Fleet, tmp_path: Path) -> None:
+    """Each other app would differ in every row, or write to a database."""
+    scene = scene_of(fleet, settings_of(tmp_path))
+    assert _refused(ShadowReplay(), scene) == "code-needed"
+    assert _refused(_shadow("other", "main"), scene) == "another-app"
+    assert _refused(_shadow(APP, "sinks"), scene) == "only-sinks"
+    assert _refused(_shadow(APP, "second"), scene) == "group-not-live"
+    assert _refused(_shadow(APP, "main"), scene) == "table-changed"
+
+
+@pytest.mark.parametrize(
+    ("since", "name"),
+    [
+        ("yesterday", "start-unknown"),
+        ("2026-01-31T00:00:00", "start-unknown"),
+        ("sums/0/5", "not-an-input"),
+        ("numbers/7/0", "nothing-to-replay"),
+        ("2100-01-01T00:00:00Z", "nothing-to-replay"),
+        ("2000-01-01T00:00:00Z", "start-too-early"),
+    ],
+)
+def test_a_replay_without_a_usable_start_is_refused(
+    fleet: Fleet, tmp_path: Path, since: str, name: str
+) -> None:
+    """A replay of nothing would hold, and would prove nothing."""
+    scene = scene_of(fleet, settings_of(tmp_path), options=Options(since=since))
+    assert _refused(ShadowReplay(declared_app(fleet.sums.app)), scene) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[[drill]]\nname = "kill-worker"\nworkers = "a"\n', "is not a suite of drills"),
+        ("nothing", "is not a suite of drills"),
+        ("drill = []\n", r"has no \[\[drill\]\]"),
+        (None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_a_suite_with_an_error_is_not_run_in_part(tmp_path: Path, text: str | None, problem: str) -> None:
+    """An option with a typing error would widen a drill that the suite bounds."""
+    suite = tmp_path / "weekly.toml"
+    if text is not None:
+        suite.write_text(text)
+    with pytest.raises(InputError, match=problem):
+        read_suite(suite)
 
 
 def test_an_unknown_drill_is_named_with_a_similar_one() -> None:

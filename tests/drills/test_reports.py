@@ -41,6 +41,8 @@ def test_a_report_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(InputError, match="is not a report of a drill"):
         Reports(tmp_path).find(str(tmp_path / "other.json"))
+    with pytest.raises(InputError, match="cannot be read: No such file or directory"):
+        Reports(tmp_path).find(str(tmp_path / "missing.json"))
 
 
 def test_the_schema_describes_the_fields_of_a_report() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from pipeline.core.names import TopicPartition, shadow_app, shadow_output, topics_of_shadow
 from pipeline.drills.shadow_ports import BoundedSources, ShadowProducers
 from pipeline.drills.shadow_spec import TASK_HEADER, ShadowSpec, ShadowTask
-from pipeline.errors import InvariantError
+from pipeline.errors import InputError, InvariantError
 from pipeline.ports import Output, Record, TopicSpec
 from pipeline.testing import MemoryBroker
 from pipeline.testing.memory_clients import MemoryProducers, MemorySources
@@ -74,6 +76,31 @@ def test_a_rewind_discards_records_that_are_held(broker: MemoryBroker) -> None:
     assert [record.offset() for record in source.poll(9, 0.0).records] == [2, 3, 4, 5]
 
 
+def test_records_that_are_held_leave_with_their_partition(broker: MemoryBroker) -> None:
+    """The partition may come back, and its records would be processed twice."""
+    _orders(broker, 6)
+    source = BoundedSources(MemorySources(broker), _spec(6, [4, 6])).open(f"{_SHADOW}.main")
+    source.assign({_ORDERS: 2})
+    assert [record.offset() for record in source.poll(3, 0.0).records] == [2, 3]
+    source.unassign([_ORDERS])
+    source.assign({_ORDERS: 4})
+    assert [record.offset() for record in source.poll(9, 0.0).records] == [4, 5]
+
+
+def test_each_group_ends_where_its_own_tasks_do(broker: MemoryBroker) -> None:
+    """Groups read the same topic at different positions. A task that is not replayed gets nothing."""
+    _orders(broker, 6)
+    spec = _spec(2)
+    other = msgspec.structs.replace(spec.tasks[0], group="other", end={"orders": 5})
+    sources = BoundedSources(MemorySources(broker), msgspec.structs.replace(spec, tasks=[*spec.tasks, other]))
+    found = {}
+    for group in ("main", "other", "third"):
+        source = sources.open(f"{_SHADOW}.{group}")
+        source.assign({_ORDERS: 0})
+        found[group] = len(source.poll(9, 0.0).records)
+    assert found == {"main": 2, "other": 5, "third": 0}
+
+
 def _sent(broker: MemoryBroker, outputs: Sequence[Output]) -> None:
     client = ShadowProducers(MemoryProducers(broker), _spec(1)).open(f"{_SHADOW}.main.0")
     client.init()
@@ -111,6 +138,19 @@ def test_a_record_for_a_foreign_topic_is_refused(broker: MemoryBroker) -> None:
         producers.open("shop.main.0")
     with pytest.raises(InvariantError, match=r"would write to the journal shop\.main\.journal"):
         producers.open(f"{_SHADOW}.main.0").append(TopicPartition("shop.main.journal", 0), [b"x"])
+
+
+def test_a_shadow_app_without_its_description_does_not_begin(tmp_path: Path) -> None:
+    """It would not know which topics are its own."""
+    file = tmp_path / "shadow.json"
+    with pytest.raises(InputError, match="cannot be read: No such file or directory") as caught:
+        ShadowSpec.read(file)
+    assert caught.value.hint == "the drill has ended"
+    file.write_text('{"live": "shop"}')
+    with pytest.raises(InputError, match="does not describe a shadow app"):
+        ShadowSpec.read(file)
+    _spec(4).write(file)
+    assert ShadowSpec.read(file) == _spec(4)
 
 
 def test_only_topics_of_this_shadow_app_are_deleted() -> None:

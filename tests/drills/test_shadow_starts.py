@@ -16,7 +16,7 @@ from pipeline.core.checkpoint_refs import CHECKPOINTS, CheckpointRef, encode_kep
 from pipeline.core.journal_format import NO_CHAIN, Entry, EntryKind, encode_entry
 from pipeline.core.names import TaskId, TopicPartition
 from pipeline.core.records import iso_time
-from pipeline.drills.drill import RefusedDrillError
+from pipeline.drills.drill import Options, RefusedDrillError
 from pipeline.drills.shadow_replay import ShadowReplay
 from pipeline.drills.shadow_starts import common_start_ms
 from pipeline.errors import TruncatedError
@@ -123,6 +123,41 @@ def test_a_refused_start_has_one_that_is_valid_for_all_tasks(tmp_path: Path) -> 
         assert refused.value.hint.endswith(f"--from {start}")
     scene.options = replace(scene.options, since=start)
     assert any("2 tasks are replayed from a later entry" in fact for fact in drill.check(scene))
+
+
+def _replay_refused(tmp_path: Path, journals: _Journals, since: str = "") -> RefusedDrillError:
+    fleet = Fleet(partitions=1)
+    fleet.start("a")
+    fleet.settle()
+    scene = scene_of(fleet, settings_of(tmp_path), local=("a",), options=Options(since=since))
+    scene.reader = journals
+    with pytest.raises(RefusedDrillError) as refused:
+        list(ShadowReplay(_declared()).check(scene))
+    return refused.value
+
+
+def test_a_task_without_a_journal_is_not_replayed(tmp_path: Path) -> None:
+    """Nothing says where its replay would end."""
+    journals = _Journals()
+    journals.chunks[_tasks(1)[0][0].journal] = []
+    assert _replay_refused(tmp_path, journals).name == "no-history"
+
+
+@pytest.mark.parametrize(
+    ("first", "since", "start"), [(1_000, "", None), (500, iso_time(300), 500), (1_000, iso_time(300), None)]
+)
+def test_inputs_that_have_expired_are_not_replayed(
+    tmp_path: Path, first: int, since: str, start: int | None
+) -> None:
+    """A replay from a later record would miss rows, and the report would call that a difference."""
+    task, journals = _tasks(1)[0][0], _Journals()
+    journals.write(task, [(t, {"numbers": t}) for t in range(100, 1000, 100)])
+    journals.starts[TopicPartition("numbers", 0)] = first
+    refused = _replay_refused(tmp_path, journals, since)
+    assert refused.name == "input-expired"
+    assert f"its inputs begin at numbers offset {first}" in refused.message
+    assert refused.hint is not None
+    assert start is None or refused.hint.endswith(f"--from {iso_time(start)}")
 
 
 def test_a_start_for_all_tasks_outlives_the_next_checkpoint() -> None:

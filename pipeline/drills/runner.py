@@ -220,6 +220,11 @@ class Runner:
             self._say(f"deviated: {error.message}")
             run.deviations.append(error.message)
             return "deviated"
+        except OSError as error:
+            # Such as a directory that cannot be moved. The runner undoes what the drill has changed before.
+            self._say(f"deviated: {error}")
+            run.deviations.append(str(error))
+            return "deviated"
         except KeyboardInterrupt:
             run.fired = "Ctrl-C"
             self._say("aborted: Ctrl-C")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ _VALID = 3  # the newest is damaged, and two others must be valid
 
 
 def store_directory(scene: Scene) -> Path:
-    """The directory of the checkpoint store. Raises RefusedDrillError if the store is not a directory."""
+    """The directory of the checkpoint store. Raises RefusedDrillError if the store is not a directory of this host."""
     url = scene.settings.worker.checkpoint_store
     if not url:
         raise RefusedDrillError(
@@ -38,7 +39,14 @@ def store_directory(scene: Scene) -> Path:
             f"the checkpoint store {url} is not a directory of this host",
             hint="rehearse the outage of an object store by its access policy, and watch pipeline status",
         )
-    return Path(unquote(parts.path))
+    root = Path(unquote(parts.path))
+    if not root.is_dir():
+        raise RefusedDrillError(
+            "store-not-found",
+            f"the checkpoint store {root} does not exist on this host",
+            hint="run the drill on a host of the workers",
+        )
+    return root
 
 
 class StoreDown(Drill):
@@ -53,6 +61,13 @@ class StoreDown(Drill):
     def check(self, scene: Scene) -> Iterator[str]:
         root = store_directory(scene)
         yield f"the checkpoint store is the directory {root}"
+        if root.is_mount() or not os.access(root.parent, os.W_OK):
+            raise RefusedDrillError(
+                "store-not-movable",
+                f"the checkpoint store {root} is a mount point, or {root.parent} is not writable for this user, so it "
+                "cannot be moved away",
+                hint="use a directory below the mount point as the store",
+            )
         used = sum(1 for status in scene.sample.status.tasks if status.checkpoint_ms)
         if not used:
             raise RefusedDrillError(

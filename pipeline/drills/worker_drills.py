@@ -146,6 +146,12 @@ class LoseDisk(Drill):
                 f"{victim.place} of {victim.process.label} is not below a volume",
                 hint=f"mount a volume at {victim.place.parent}, or higher",
             )
+        if isinstance(victim, LocalWorker) and victim.place.is_mount():
+            raise RefusedDrillError(
+                "mount-point",
+                f"{victim.place} is a mount point, so it cannot be moved away",
+                hint=f"mount its file system at {victim.place.parent}, or higher",
+            )
         truncated = [
             status.task
             for status in scene.statuses(scene.tasks_of(victim.worker))

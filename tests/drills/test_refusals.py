@@ -153,6 +153,16 @@ def test_a_store_that_is_not_a_directory_here_is_not_touched(
     assert _refused(drill, scene_of(fleet, remote)) == "store-not-local"
 
 
+def test_a_directory_that_cannot_be_moved_is_not_taken(fleet: Fleet, tmp_path: Path) -> None:
+    """The drill would fail in the middle, with the worker stopped."""
+    mounted = Path("/proc")
+    assert _refused("lose-disk", scene_of(fleet, settings_of(tmp_path), place=mounted)) == "mount-point"
+    store = settings_of(tmp_path, store=mounted.as_uri())
+    assert _refused("store-down", scene_of(fleet, store)) == "store-not-movable"
+    missing = settings_of(tmp_path, store=(tmp_path / "missing").as_uri())
+    assert _refused("store-down", scene_of(fleet, missing)) == "store-not-found"
+
+
 def test_a_store_without_checkpoints_is_not_taken_away(fleet: Fleet, tmp_path: Path) -> None:
     """The drill could not show that the store is used again."""
     assert (

@@ -7,7 +7,10 @@ import pytest
 import pipeline.drills.drill
 import pipeline.drills.intent
 import pipeline.drills.judge
+import pipeline.drills.kafka_drills
+import pipeline.drills.network_faults
 import pipeline.drills.observation
+import pipeline.drills.proxy
 import pipeline.drills.runner
 import pipeline.drills.workers
 from tests.support.breaking import Broken, Copy, name_of
@@ -15,6 +18,9 @@ from tests.support.breaking import Broken, Copy, name_of
 _JUDGE = "tests/drills/test_judge.py"
 _INTENTS = "tests/drills/test_intents.py"
 _REFUSALS = "tests/drills/test_refusals.py"
+_APPLIED = "tests/drills/test_applied_states.py"
+_FAULTS = "tests/drills/test_proxy_faults.py"
+_STEPS = "tests/drills/test_network_steps.py"
 
 ROWS = [
     Broken(
@@ -114,6 +120,153 @@ ROWS = [
         "if waiting:",
         "if False:",
         f"{_REFUSALS} not_steady",
+    ),
+    Broken(
+        "a change that the system denies leaves the others in place",
+        pipeline.drills.runner.Runner._perform,
+        "except OSError as error:",
+        "except ZeroDivisionError as error:",
+        "tests/drills/test_runner.py system_denies",
+    ),
+    Broken(
+        "an applied entry that the journal lacks is not reported",
+        pipeline.drills.runner.check_applied_states,
+        "observer.judge.miss(each.task, each.position, each.worker)",
+        "pass",
+        f"{_APPLIED} journal_lacks",
+    ),
+    Broken(
+        "an applied entry is looked up by its number",
+        pipeline.drills.judge.Judge.has,
+        "return chain in self._tasks[task].known",
+        "return True",
+        f"{_APPLIED} journal_lacks",
+    ),
+    Broken(
+        "a local state of a task that moved away is compared",
+        pipeline.drills.runner._applied,
+        "if status is None or status.worker != worker.worker:",
+        "if status is None:",
+        f"{_APPLIED} moved_away",
+    ),
+    Broken(
+        "an entry that the driller could not read is a loss",
+        pipeline.drills.runner.check_applied_states,
+        "if observer.judge.next_offset(each.task) > each.position.offset:",
+        "if True:",
+        f"{_APPLIED} beyond_what_was_read",
+    ),
+    Broken(
+        "a lost entry is reported from the first input on",
+        pipeline.drills.judge.Judge.miss,
+        "start = last.positions.get(name, 0) if last is not None else 0",
+        "start = 0",
+        f"{_JUDGE} only_a_worker_has",
+    ),
+    Broken(
+        "a confirmed entry that is lost leaves the verdict exact",
+        pipeline.drills.judge.Judge.verdict,
+        'exactly_once=not kinds & {"loss", "duplicate", "fork"},',
+        'exactly_once=not kinds & {"duplicate", "fork"},',
+        f"{_JUDGE} only_a_worker_has",
+    ),
+    Broken(
+        "a network drill acts on a worker that reaches Kafka beside its proxy",
+        pipeline.drills.kafka_drills._way,
+        "if direct:",
+        "if False:",
+        f"{_REFUSALS} beside_its_proxy",
+    ),
+    Broken(
+        "the only worker may be cut off",
+        pipeline.drills.kafka_drills.CutNetwork.check,
+        "scene.require_another_worker()",
+        "pass",
+        f"{_REFUSALS} only_worker",
+    ),
+    Broken(
+        "a fault of the network begins before it is noted",
+        pipeline.drills.kafka_drills._NetworkDrill.perform,
+        "run.will_undo(step)",
+        "pass",
+        f"{_STEPS} noted_before",
+    ),
+    Broken(
+        "a fault of the network has no deadline of its own",
+        pipeline.drills.kafka_drills._NetworkDrill.perform,
+        "longest_s = seconds + run.scene.settings.drills.timeout_s",
+        "longest_s = 1e9",
+        f"{_STEPS} noted_before",
+    ),
+    Broken(
+        "the number of an earlier fault counts as an effect",
+        pipeline.drills.kafka_drills._NetworkDrill._affected,
+        "return note.affected if note is not None and note.process.alive and note.fault else 0",
+        "return note.affected if note is not None and note.process.alive else 0",
+        f"{_STEPS} without_an_effect",
+    ),
+    Broken(
+        "a task may move in a slow network",
+        pipeline.drills.kafka_drills.SlowNetwork._after,
+        "if moved:",
+        "if False:",
+        f"{_STEPS} that_moves",
+    ),
+    Broken(
+        "a proxy applies a fault after its deadline",
+        pipeline.drills.network_faults.ProxyPlace.fault,
+        "return None if found.over() else found",
+        "return found",
+        f"{_FAULTS} after_its_deadline",
+    ),
+    Broken(
+        "a proxy that has ended is taken for one that runs",
+        pipeline.drills.network_faults.ProxyPlace.running,
+        "if note is not None and note.process.alive:",
+        "if note is not None:",
+        f"{_FAULTS} that_has_ended",
+    ),
+    Broken(
+        "a slow network delays every worker behind the proxy",
+        pipeline.drills.proxy.NetworkProxy._delay,
+        'if fault is None or fault.kind != "slow" or port not in self._struck:',
+        'if fault is None or fault.kind != "slow":',
+        f"{_FAULTS} another_process",
+    ),
+    Broken(
+        "a cut closes the connections of every worker behind the proxy",
+        pipeline.drills.proxy.NetworkProxy.apply,
+        "if pipe.port in self._struck:",
+        "if True:",
+        f"{_FAULTS} another_process",
+    ),
+    Broken(
+        "a connection that begins during a cut is open",
+        pipeline.drills.proxy.NetworkProxy._accept,
+        'if fault.kind == "cut":',
+        "if False:",
+        f"{_FAULTS} cut_closes",
+    ),
+    Broken(
+        "a connection that begins in a slow network is fast",
+        pipeline.drills.proxy.NetworkProxy._accept,
+        "self._struck.add(port)",
+        "pass",
+        f"{_FAULTS} slow_network",
+    ),
+    Broken(
+        "answers in a slow network are fast",
+        pipeline.drills.proxy.NetworkProxy._answers,
+        "self._delay(port)",
+        "pass",
+        f"{_FAULTS} slow_network",
+    ),
+    Broken(
+        "the end of a fault does not end its delays",
+        pipeline.drills.proxy.NetworkProxy.apply,
+        "self._ended.set()",
+        "pass",
+        f"{_FAULTS} slow_network",
     ),
 ]
 

@@ -76,7 +76,7 @@ def test_an_abort_needs_a_drill_that_runs(pipeline: Run, tmp_path: Path) -> None
     intent = file.new("kill-worker-1", "kill-worker", "shop", "kafka:9092", SystemClock())
     file.begin(msgspec.structs.replace(intent, driller=Process(os.getpid(), 1)))
     said = pipeline("drill", "abort", code=1).stderr
-    assert "the driller of kill-worker-1 does not run any more" in said
+    assert "the process of kill-worker-1 has ended" in said
     assert "pipeline drill undo --app shop" in said
 
 

@@ -70,6 +70,7 @@ NO_PERMISSION: Mapping[str, str] = {
     "journal_group": "is a rule about names",
     "known_apps": "is a rule about names",
     "never_declared": "is a rule about names",
+    "record_place": "is the notation of a place in commands",
     "shadow_app": "is an app of pipeline drill",
     "shadow_output": "is a topic of an app of pipeline drill",
     "topics_of_shadow": "is a rule about names",

@@ -50,6 +50,7 @@ def committed_records_are_verified(request: pytest.FixtureRequest) -> Iterator[N
         yield
         return
     new: _New = request.getfixturevalue("committed_records")
+    new.done()  # tests of other directories, which have readers of their own, share this Kafka
     yield
     try:
         if request.node.get_closest_marker("unverified") is None:

@@ -14,7 +14,7 @@ LOCK := $(VENV)/lock/bin/uv pip compile --quiet --no-config --universal --no-ann
 ON_OLD_KAFKA := tests/contracts tests/kafka/test_worker_kills.py::test_kills_at_each_step_of_a_commit_on_one_state_leave_outputs_and_tables_exact \
 	tests/kafka/test_load_kills.py::test_kills_at_each_point_of_one_load_lose_and_double_no_row
 
-.PHONY: demo drills test test-docs test-kills test-outages test-stale-leader test-security test-acls test-monitoring test-browser test-helm test-containers test-old-kafka lint docs bench release-check lock clean
+.PHONY: demo drills test test-broken test-docs test-kills test-outages test-stale-leader test-security test-acls test-monitoring test-browser test-helm test-containers test-old-kafka lint docs bench release-check lock clean
 .DEFAULT_GOAL := test
 
 demo: $(INSTALLED) $(FLIGHTS)  ## real flights through the flights app, with kills, checked
@@ -25,6 +25,9 @@ drills: $(INSTALLED) $(FLIGHTS)  ## failures rehearsed on the flights app; repor
 
 test: $(INSTALLED)  ## the test suite, three files at a time, each side on a Kafka of its own
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TESTS)
+
+test-broken: $(INSTALLED)  ## every rule of the protocols, broken on purpose in a copy: its test must fail
+	$(BIN)/python -m pytest tests/broken -m broken -n 3 --dist worksteal $(TESTS)
 
 test-docs: $(INSTALLED)  ## the commands and the tests of pages, as a reader runs them, each page on a Kafka of its own
 	$(BIN)/python -m pytest tests/docs -m docs -n 3 --dist worksteal $(TESTS)

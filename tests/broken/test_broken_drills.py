@@ -271,6 +271,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.broken
 @pytest.mark.parametrize("broken", ROWS, ids=name_of)
 def test_a_broken_drill_is_noticed(copied: Copy, broken: Broken) -> None:
     """Each row must fail its test."""

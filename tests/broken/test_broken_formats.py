@@ -96,6 +96,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.broken
 @pytest.mark.parametrize("broken", ROWS, ids=name_of)
 def test_a_broken_format_is_noticed(broken: Broken, copied: Copy) -> None:
     """The checker decodes by itself, and does not believe what the package writes and reads back."""

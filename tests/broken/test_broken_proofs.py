@@ -154,6 +154,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.broken
 @pytest.mark.parametrize("broken", ROWS, ids=name_of)
 def test_a_broken_rule_is_noticed(broken: Broken, copied: Copy) -> None:
     """A rule that no test misses could be dropped by mistake."""

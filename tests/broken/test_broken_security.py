@@ -104,6 +104,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.broken
 @pytest.mark.parametrize("broken", ROWS, ids=name_of)
 def test_a_broken_rule_is_noticed(broken: Broken, copied: Copy) -> None:
     """A test that passes with the rule broken does not test it."""

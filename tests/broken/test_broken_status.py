@@ -78,6 +78,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.broken
 @pytest.mark.parametrize("broken", ROWS, ids=name_of)
 def test_a_broken_rule_is_noticed(broken: Broken, copied: Copy) -> None:
     """An operator stops a worker, or does not look further, because of what the status says."""

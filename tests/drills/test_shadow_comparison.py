@@ -103,7 +103,7 @@ def test_a_different_output_is_an_effect_with_its_place(bench: _Bench) -> None:
 
 
 def test_a_compacted_topic_is_not_compared(bench: _Bench) -> None:
-    """Kafka has deleted outputs of it, in an order that nobody knows."""
+    """Kafka deletes outputs of it at any time, so that the two topics differ by chance."""
     bench.fleet.broker.configure("sums", {"cleanup.policy": "compact"})
     assert bench.compare() == 0
     assert bench.run.effects == []

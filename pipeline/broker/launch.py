@@ -64,7 +64,6 @@ CLEAN_MARK = ".kafka_cleanshutdown"
 _LOG = "sessions.log"
 _WAIT_S = 60.0
 _GRACE_S = 2.0
-_SESSION_POLL_S = 0.05
 
 _REGISTERED = re.compile(r"Replayed (?:initial )?RegisterBrokerRecord .*?\(brokerId=(\d+),.*?\bfenced=(\w+)")
 _CHANGED = re.compile(
@@ -122,7 +121,7 @@ def end_sessions(runtime: JavaRuntime, data_dir: Path, state: BrokerState, repor
 
 
 def _wait(data_dir: Path, started: dict[int, int], logs: Sequence[Path]) -> None:
-    deadline = Deadline(SystemClock(), _WAIT_S, _SESSION_POLL_S)
+    deadline = Deadline(SystemClock(), _WAIT_S, _POLL_S)
     while not are_over([_text(log) for log in logs]):
         for node, pid in started.items():
             if is_gone(pid, node_dir(data_dir, node)):

@@ -52,7 +52,6 @@ _POLL_S = 0.05
 
 # More than three workers need to start, or one to restore its tasks from a checkpoint, on a loaded machine.
 IDLE_S = 120.0
-_PROGRESS_POLL_S = 0.05
 
 
 class NoProgressError(DemoError):
@@ -84,7 +83,7 @@ class Progress:
 
     def step(self) -> None:
         """A part of the demonstration is complete: the time limit starts again."""
-        self._deadline = Deadline(self._clock, self._idle_s, _PROGRESS_POLL_S)
+        self._deadline = Deadline(self._clock, self._idle_s, _POLL_S)
 
     def wait_for(self, what: str, condition: Callable[[], bool]) -> None:
         """Wait for a condition. Raises NoProgressError after `idle_s` without progress; `what` names the wait there."""

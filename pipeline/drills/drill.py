@@ -143,19 +143,18 @@ class Scene:
                 "--containers podman or --containers docker",
             )
         chosen = self.options.task
-
-        def preference(each: WorkerTarget) -> tuple[bool, int, str]:
-            tasks = self.tasks_of(each.worker)
-            return any(task.partition == chosen for task in tasks), len(tasks), each.worker
-
-        best = max(self.workers, key=preference)
-        if chosen is not None and not preference(best)[0]:
+        possible = [
+            each
+            for each in self.workers
+            if chosen is None or any(task.partition == chosen for task in self.tasks_of(each.worker))
+        ]
+        if not possible:
             raise RefusedDrillError(
                 "no-task",
                 f"no worker of app {self.app} on this host runs task {chosen}",
                 hint=f"see which worker runs which task: pipeline status {self.app} --tasks",
             )
-        return best
+        return max(possible, key=lambda each: (len(self.tasks_of(each.worker)), each.worker))
 
     def local_victim(self) -> LocalWorker:
         """As `victim`, for drills that need the worker's files. Raises RefusedDrillError for a container."""

@@ -13,7 +13,6 @@ connections: a request may have reached its broker, and its answer is lost, as i
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import threading
@@ -119,17 +118,17 @@ class NetworkProxy:
     def apply(self, fault: NetworkFault | None) -> None:
         """Apply a fault from now on; None ends it."""
         with self._lock:
-            if fault != self._fault and fault is not None:
-                self.affected = 0
             if fault != self._fault:
                 self._ended.set()
                 self._ended = threading.Event()
+                if fault is not None:
+                    self.affected = 0
             self._fault = fault
             pipes = list(self._pipes)
         self._struck = self._ports_of(fault) if fault is not None else set()
         if fault is not None and fault.kind == "cut":
             for pipe in pipes:
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     if pipe.port in self._struck:
                         self._note()
                         _end(pipe)
@@ -141,7 +140,7 @@ class NetworkProxy:
             self._ended.set()
             listeners, pipes = list(self._listeners.values()), list(self._pipes)
         for listener in listeners:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         for pipe in pipes:
@@ -191,7 +190,7 @@ class NetworkProxy:
     def _forward(self, pipe: _Pipe, direction: Callable[[_Pipe, int], None]) -> None:
         """One direction, until either side closes. The last of the two closes the sockets."""
         try:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 direction(pipe, pipe.port)
         finally:
             _end(pipe)
@@ -256,7 +255,7 @@ def serve(proxy: NetworkProxy, place: ProxyPlace, kafka: str, stop: threading.Ev
 def _end(pipe: _Pipe) -> None:
     """Shut both connections down, without closing descriptors that another thread may use."""
     for one in (pipe.client, pipe.broker):
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)
 
 

@@ -47,9 +47,7 @@ from pipeline.rocksdb.rocks import RocksStores
 __all__ = ["Runner", "check_allowed", "check_applied_states"]
 
 _POLL_S = 0.2
-
 _VISIBLE_S = 10.0  # until readers see what a worker has applied
-_APPLY_POLL_S = 0.2
 _CACHE_BYTES = 8 << 20
 
 
@@ -212,16 +210,12 @@ class Runner:
         except AbortedError as aborted:
             self._say(f"aborted: {aborted}")
             return "aborted"
-        except UnrecoveredError as error:
-            self._say(f"deviated: {error}")
-            run.deviations.append(str(error))
-            return "deviated"
         except PipelineError as error:
             self._say(f"deviated: {error.message}")
             run.deviations.append(error.message)
             return "deviated"
-        except OSError as error:
-            # Such as a directory that cannot be moved. The runner undoes what the drill has changed before.
+        except (UnrecoveredError, OSError) as error:
+            # OSError: such as a directory that cannot be moved. The runner undoes what the drill has changed before.
             self._say(f"deviated: {error}")
             run.deviations.append(str(error))
             return "deviated"
@@ -261,7 +255,7 @@ class _Applied(NamedTuple):
 def check_applied_states(observer: Observer, workers: Sequence[WorkerTarget], clock: Clock) -> None:
     """Let the judge report each entry that a worker of this host has applied and that its journal does not have."""
     pending = list(_applied(observer, workers))
-    deadline = Deadline(clock, _VISIBLE_S, _APPLY_POLL_S)
+    deadline = Deadline(clock, _VISIBLE_S, _POLL_S)
     while pending:
         observer.look()
         pending = [each for each in pending if not observer.judge.has(each.task, each.position.chain)]

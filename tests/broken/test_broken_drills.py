@@ -124,8 +124,8 @@ ROWS = [
     Broken(
         "a change that the system denies leaves the others in place",
         pipeline.drills.runner.Runner._perform,
-        "except OSError as error:",
-        "except ZeroDivisionError as error:",
+        "except (UnrecoveredError, OSError) as error:",
+        "except UnrecoveredError as error:",
         "tests/drills/test_runner.py system_denies",
     ),
     Broken(

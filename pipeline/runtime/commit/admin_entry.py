@@ -79,18 +79,14 @@ def settled_last(
             try:
                 end = settled_end(task, environment, settings, publisher.fence, publisher.known_end)
                 start = reader.bounds(task.journal).start
-                return _last(task, reader, JournalBounds(start, end, end)), end
+                return last_of(task, reader, JournalBounds(start, end, end)), end
             except RetriableError:
                 if not reads.pause():
                     raise
 
 
-def last_of(task: TaskId, reader: JournalReader) -> JournalEntry:
-    """The last entry of a task. Raises FatalTaskError if there is none."""
-    return _last(task, reader)
-
-
-def _last(task: TaskId, reader: JournalReader, bounds: JournalBounds | None = None) -> JournalEntry:
+def last_of(task: TaskId, reader: JournalReader, bounds: JournalBounds | None = None) -> JournalEntry:
+    """The last entry of a task, within bounds that were read before. Raises FatalTaskError if there is none."""
     entry = last_entry(task.journal, reader, bounds)
     if entry is None:
         raise FatalTaskError(

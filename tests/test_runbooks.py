@@ -9,14 +9,12 @@ import pytest
 
 from pipeline.drills.catalog import DRILLS
 from tests.support.monitoring.rules import alerts
-from tests.support.pages import ROOT, blocks
-from tests.support.rehearsals.by_hand import BY_HAND
+from tests.support.pages import ROOT, blocks, sections
+from tests.support.rehearsals import REHEARSALS
 from tests.support.rehearsals.running import places_of
-from tests.support.rehearsals.with_drills import WITH_DRILLS
 
 RUNBOOKS = sorted((ROOT / "runbooks").glob("*.md"))
 SECTIONS = ["Symptom", "Meaning", "What not to do", "Steps", "Verify", "Rehearse"]
-REHEARSALS = BY_HAND | WITH_DRILLS
 # Runbooks whose commands no test runs, with the reason.
 NOT_REHEARSED = {
     "commits-slow": "the delay of slow-network is too short for the event on the page; tests/drills runs the drill",
@@ -34,7 +32,7 @@ each_runbook = pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.s
 
 def section(page: Path, heading: str) -> str:
     """The text of a section."""
-    return page.read_text(encoding="utf-8").split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return sections(page.read_text(encoding="utf-8"))[heading]
 
 
 @each_runbook

@@ -7,14 +7,11 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tests.support.rehearsals.by_hand import BY_HAND
+from tests.support.rehearsals import REHEARSALS
 from tests.support.rehearsals.running import rehearse
-from tests.support.rehearsals.with_drills import WITH_DRILLS
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kills, pytest.mark.timeout(400)]
-
-REHEARSALS = BY_HAND | WITH_DRILLS
 
 
 @pytest.mark.parametrize("name", REHEARSALS)

@@ -243,14 +243,10 @@ def test_forgetting_a_group_needs_each_of_its_acls(lived_in: LivedIn) -> None:
     needed = [grant for grant in needed if not grant.name.endswith(".database")]
     # Each case finds what the ones before it have left: the journal of the first group goes first, then the topic of
     # the workers, then a consumer group.
-    order = ["counting.journal", f"pipeline.workers.{name}", "counting", "main.journal", "main"]
-    needed.sort(key=lambda grant: _place(grant.name.removeprefix(f"{name}."), order))
+    groups = (f"{name}.counting", f"{name}.main")
+    order = [f"{groups[0]}.journal", f"pipeline.workers.{name}", groups[0], f"{groups[1]}.journal", groups[1]]
+    needed.sort(key=lambda grant: order.index(grant.name) if grant.name in order else -1)
     check(lived_in.site, needed, lambda *_: commands, {}, at_once=1)
-
-
-def _place(name: str, order: Sequence[str]) -> int:
-    """What is not in the order, comes first."""
-    return order.index(name) if name in order else -1
 
 
 def test_topics_as_code_need_each_of_their_acls(site: SecureSite) -> None:

@@ -22,7 +22,6 @@ class _New:
     def __init__(self, kafka: KafkaUnderTest) -> None:
         self._done: set[str] = set()
         self.log = KafkaLog(kafka.bootstrap_servers, self._concerns)
-        self.done()
 
     def done(self) -> None:
         self._done.update(self.log.topics())
@@ -50,13 +49,10 @@ def committed_records_are_verified(request: pytest.FixtureRequest) -> Iterator[N
         yield
         return
     new: _New = request.getfixturevalue("committed_records")
-    new.done()  # tests of other directories, which have readers of their own, share this Kafka
+    new.done()  # earlier tests, also of directories with readers of their own, share this Kafka
     yield
-    try:
-        if request.node.get_closest_marker("unverified") is None:
-            Checker(new.log).check(settle_s=_MARKERS_S)
-    finally:
-        new.done()
+    if request.node.get_closest_marker("unverified") is None:
+        Checker(new.log).check(settle_s=_MARKERS_S)
 
 
 @pytest.fixture(autouse=True)

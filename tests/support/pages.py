@@ -10,20 +10,30 @@ from typing import Any
 
 import pytest
 
-__all__ = ["ROOT", "blocks", "import_program"]
+__all__ = ["ROOT", "blocks", "blocks_in", "import_program", "sections"]
 
 ROOT = Path(__file__).parents[2]
+_SECTION = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 
 
 def blocks(document: Path, language: str) -> list[str]:
     """The code blocks of a language, without their indentation in the page."""
-    text = document.read_text(encoding="utf-8")
+    return blocks_in(document.read_text(encoding="utf-8"), language)
+
+
+def blocks_in(text: str, language: str) -> list[str]:
+    """Like `blocks`, for a text."""
     found = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
     return [
         re.sub(rf"^{indent}", "", body, flags=re.MULTILINE)
         for indent, name, body in found
         if name == language
     ]
+
+
+def sections(text: str) -> dict[str, str]:
+    """The texts of the sections of a page, by their headings."""
+    return dict(_SECTION.findall(text))
 
 
 def import_program(name: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.broker.ports import choose_ports
-from tests.support.pages import ROOT
+from tests.support.pages import ROOT, blocks_in, sections
 from tests.support.walkthrough import Page, page_of, read_page
 
 __all__ = ["BEGIN", "MORE", "Rehearsal", "end_processes_in", "places_of", "rehearse"]
@@ -64,8 +64,6 @@ process_of() {
 touch worker.log
 """
 _TOPIC = "name: {}\npartitions: 4\nowner: me\nkey: a carrier, text\nvalue: an object\n"
-_SECTION = re.compile(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
-_COMMANDS = re.compile(r"^( *)```sh\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _PLACE = re.compile(r"^@ (\w+ \d+)( finds problems)?(?:, (.+))?$", re.MULTILINE)
 _WORKER = re.compile(
     r"^((?:[A-Z_]+=\S+ )*pipeline worker [^&|\n]*?)(?: 2> worker\.log)?(?: & (\w+)=\$!)?$", re.MULTILINE
@@ -165,9 +163,9 @@ def _script(text: str, script: str) -> str:
 def _commands(text: str) -> dict[str, str]:
     """The blocks of commands of a page by their places, without their indentation."""
     return {
-        f"{section} {number}": re.sub(rf"^{block[1]}", "", block[2], flags=re.MULTILINE).rstrip("\n")
-        for section, part in _SECTION.findall(text)
-        for number, block in enumerate(_COMMANDS.finditer(part), 1)
+        f"{section} {number}": block.rstrip("\n")
+        for section, part in sections(text).items()
+        for number, block in enumerate(blocks_in(part, "sh"), 1)
     }
 
 

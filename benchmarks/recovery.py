@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -216,16 +217,20 @@ class _Bench:
             )
 
     def _empty(self, worker: str) -> None:
-        """Start a worker again on an empty disk: it has kept states of tasks that it ran in an earlier round."""
-        self._end(self._directory / worker / self._name)
+        """Start a worker again on an empty disk: it has kept states of tasks that it ran in an earlier round.
+
+        It leaves the members' group first. A killed worker stays in it for its session. A join in that time makes the
+        coordinator wait for it, and the session of the worker that the drill kills begins only after this wait.
+        """
+        self._end(self._directory / worker / self._name, signal.SIGTERM)
         shutil.rmtree(self._directory / worker, ignore_errors=True)
         self._start(worker)
         self._wait(lambda: holder_of(self._directory / worker / self._name) is not None, f"worker {worker}")
 
-    def _end(self, place: Path) -> None:
+    def _end(self, place: Path, by: signal.Signals = signal.SIGKILL) -> None:
         process = holder_of(place)
         if process is not None:
-            process.send(9)  # type: ignore[arg-type]
+            process.send(by)
             self._wait(lambda: not process.alive, f"the end of process {process.pid}")
 
     def _load(self) -> list[bytes]:

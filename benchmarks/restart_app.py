@@ -102,9 +102,9 @@ class _Steps:
         if self._timeline.open:
             self._timeline.reached(step, task)
             if step in {Step.AFTER_ACQUIRE, Step.AFTER_APPLY}:
-                self._count(step, task.partition)
+                self._count(step, task.number)
         elif step is Step.AFTER_FLUSH and (self._directory / HOLD).exists():
-            held(self._directory, task.partition).touch()
+            held(self._directory, task.number).touch()
             threading.Event().wait()
 
     def _count(self, step: Step, partition: int) -> None:

@@ -106,7 +106,7 @@ class Timeline:
 
     def reached(self, step: Step, task: TaskId) -> None:
         now = time.monotonic()
-        self.note(Event(step.value, threading.get_ident(), now, now, task.partition))
+        self.note(Event(step.value, threading.get_ident(), now, now, task.number))
 
     def finish(self, file: Path) -> None:
         """Write the events, whole or not at all, and collect no more."""

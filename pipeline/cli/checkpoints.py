@@ -209,7 +209,7 @@ def _rows(found: Inventory) -> Iterator[list[Cell]]:
 
 
 def _task_name(found: Inventory) -> str:
-    return f"{found.task.group}/{found.task.partition}"
+    return f"{found.task.group}/{found.task.number}"
 
 
 def _document(found: Inventory) -> dict[str, Any]:

@@ -290,7 +290,7 @@ def run_document(run: DebugRun) -> dict[str, Any]:
     return {
         "app": run.prepared.task.app,
         "group": run.prepared.task.group,
-        "task": run.prepared.task.partition,
+        "task": run.prepared.task.number,
         "record": {
             "topic": record.topic(),
             "partition": record.partition(),

@@ -128,4 +128,4 @@ def reach_of(oldest: JournalEntry) -> str:
 
 def say_origin(task: TaskId, past: PastState) -> None:
     """Print both on standard error."""
-    print_message(f"task {task.partition}: {origin_of(past)}; {reach_of(past.oldest)}")
+    print_message(f"task {task.number}: {origin_of(past)}; {reach_of(past.oldest)}")

@@ -101,7 +101,7 @@ def _rows(resets: Sequence[TaskReset]) -> Iterator[list[Cell]]:
         moved = [place for place in planned.inputs if place.again or place.skipped or _is_new(place)]
         for place in moved or still[:1]:
             yield [
-                f"{planned.task.group}/{planned.task.partition}",
+                f"{planned.task.group}/{planned.task.number}",
                 *(place.topic, place.position, place.start, place.again, place.skipped),
             ]
 

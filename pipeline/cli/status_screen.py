@@ -199,7 +199,7 @@ _TASK_COLUMNS = (
 def _tasks(tasks: Sequence[TaskStatus], now_ms: int, width: int | None) -> list[Text]:
     rows: list[list[Cell]] = [
         [
-            f"{status.task.group}/{status.task.partition}",
+            f"{status.task.group}/{status.task.number}",
             (f"{status.worker} -> {status.next_worker}" if status.next_worker else status.worker) or None,
             Text(status.phase.value, style=_STYLES.get(status.phase, "")),
             status.lag,

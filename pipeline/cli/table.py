@@ -69,7 +69,7 @@ def missing_rows(
     """
     elsewhere, lines = [], []
     for status in read_status(group.app, cluster, reader, now_ms).tasks:
-        number = status.task.partition
+        number = status.task.number
         if status.task.group_id != group or only not in {None, number}:
             continue
         worker = f"worker {status.worker}" if status.worker else "no worker"

@@ -118,7 +118,7 @@ def past_rows(
         with restored(task, moment, place.environment) as past:
             say_origin(task, past)
             for row_key, value in rows_of(definition, past.store, f"task {task}", key):
-                yield {"task": task.partition, "seq": past.applied.seq}, row_key, value
+                yield {"task": task.number, "seq": past.applied.seq}, row_key, value
 
 
 def print_history(
@@ -159,13 +159,13 @@ def print_history(
         left_out = found.total - len(found.changes)
         if left_out:
             print_message(
-                f"task {found.task.partition}: {counted(left_out, 'older change')} not shown. Show all: --max 0"
+                f"task {found.task.number}: {counted(left_out, 'older change')} not shown. Show all: --max 0"
             )
         if not found.complete and found.first is not None:
             seq = found.first.entry.seq
             print_message(
-                f"task {found.task.partition}: older changes are not in the journal; {reach_of(found.first)}. The "
-                f"value then: pipeline table show {name} {key} --app {place.target} --task {found.task.partition} "
+                f"task {found.task.number}: older changes are not in the journal; {reach_of(found.first)}. The "
+                f"value then: pipeline table show {name} {key} --app {place.target} --task {found.task.number} "
                 f"--at {seq}"
             )
 
@@ -187,7 +187,7 @@ def _cells(definition: DeclaredTable[Any, Any], found: RowHistory, change: RowCh
     if change.before is None:
         inputs = "?"  # the entry with the positions before it is no longer in the journal
     return [
-        *(found.task.partition, entry.seq, iso_time(entry.wall_ms), entry.owner),
+        *(found.task.number, entry.seq, iso_time(entry.wall_ms), entry.owner),
         inputs or entry.kind.name.lower(),
         _text(definition, change.old),
         _text(definition, change.new),

@@ -81,7 +81,7 @@ class Input(NamedTuple):
 
     def encode(self) -> bytes:
         """The text form in a note."""
-        group, partition = self.task.group, self.task.partition
+        group, partition = self.task.group, self.task.number
         return "\n".join([self.task.app, group, str(partition), self.topic, self.topic_id]).encode()
 
     @classmethod

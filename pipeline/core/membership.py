@@ -240,7 +240,7 @@ _decoder = msgspec.json.Decoder(_SpeedNote)
 
 def encode_note(task: TaskId | None, about: About) -> tuple[bytes, bytes]:
     """(key, value) of the record."""
-    group, partition = (task.group, task.partition) if task is not None else ("", -1)
+    group, partition = (task.group, task.number) if task is not None else ("", -1)
     note = Note(
         _VERSION,
         group,

@@ -137,11 +137,11 @@ class GroupId(NamedTuple):
 
 
 class TaskId(NamedTuple):
-    """The unit of ownership: one partition number across a group's input topics."""
+    """The unit of ownership: number `number` of a group's tasks."""
 
     app: str
     group: str
-    partition: int
+    number: int
 
     @property
     def group_id(self) -> GroupId:
@@ -149,15 +149,15 @@ class TaskId(NamedTuple):
 
     @property
     def journal(self) -> TopicPartition:
-        return TopicPartition(self.group_id.journal_topic, self.partition)
+        return TopicPartition(self.group_id.journal_topic, self.number)
 
     @property
     def transactional_id(self) -> str:
         """Static: a successor's init under this id is the fence."""
-        return f"{self.app}.{self.group}.{self.partition}"
+        return f"{self.app}.{self.group}.{self.number}"
 
     def __str__(self) -> str:
-        return f"{self.app}/{self.group}/{self.partition}"
+        return f"{self.app}/{self.group}/{self.number}"
 
 
 def check_name(kind: str, name: str) -> str:

@@ -121,7 +121,7 @@ class SqlSession(ABC):
                     task.app,
                     task.group,
                     topic,
-                    task.partition,
+                    task.number,
                     hold.seq,
                     hold.process,
                     hold.positions[topic],

@@ -146,7 +146,7 @@ class Scene:
         possible = [
             each
             for each in self.workers
-            if chosen is None or any(task.partition == chosen for task in self.tasks_of(each.worker))
+            if chosen is None or any(task.number == chosen for task in self.tasks_of(each.worker))
         ]
         if not possible:
             raise RefusedDrillError(

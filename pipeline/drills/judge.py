@@ -219,7 +219,7 @@ class Judge:
         at: int,
         text: str,
     ) -> None:
-        task = f"{state.task.group}/{state.task.partition}"
+        task = f"{state.task.group}/{state.task.number}"
         self.effects.append(
             Effect(kind=kind, task=task, topic=topic, offset=offset, journal_offset=at, text=text)
         )

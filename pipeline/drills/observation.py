@@ -33,7 +33,7 @@ _LIVE = {TaskPhase.LIVE, TaskPhase.MOVING}
 
 def short(task: TaskId) -> str:
     """The task's name in a report: group/number."""
-    return f"{task.group}/{task.partition}"
+    return f"{task.group}/{task.number}"
 
 
 @dataclass(frozen=True, slots=True)

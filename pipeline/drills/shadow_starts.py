@@ -110,7 +110,7 @@ def shadow_task(
     history = _read(task, reader, end)
     _check_tables(history, group)
     inputs = [topic.name for topic in group.inputs]
-    firsts = {topic: reader.bounds(TopicPartition(topic, task.partition)).start for topic in inputs}
+    firsts = {topic: reader.bounds(TopicPartition(topic, task.number)).start for topic in inputs}
     if since.place is not None and since.place.topic not in inputs:
         raise RefusedDrillError(
             "not-an-input",
@@ -133,7 +133,7 @@ def shadow_task(
         boundaries = sorted({entry.positions.get(inputs[0], 0) for entry in history.entries})
     return ShadowTask(
         task.group,
-        task.partition,
+        task.number,
         start.seq if with_rows else 0,
         {topic: start.positions.get(topic, firsts[topic]) for topic in inputs},
         {topic: last.positions.get(topic, 0) for topic in inputs},
@@ -154,7 +154,7 @@ def common_start_ms(tasks: Sequence[tuple[TaskId, DeclaredGroup]], reader: Journ
         bounds = reader.bounds(task.journal)
         history = _read(task, reader, bounds.stable_end)
         inputs = [topic.name for topic in group.inputs]
-        firsts = {topic: reader.bounds(TopicPartition(topic, task.partition)).start for topic in inputs}
+        firsts = {topic: reader.bounds(TopicPartition(topic, task.number)).start for topic in inputs}
         if history.root is not None:
             history.begin_at(inputs, firsts)
         last = _last_replay(history, group.id.replays_topic)
@@ -251,7 +251,7 @@ def _oldest(
 def _chosen(history: _History, since: Since, inputs: Sequence[str], firsts: Mapping[str, int]) -> _Entry:
     """The last entry up to the chosen time or record. Raises RefusedDrillError."""
     place, time_ms = since.place, since.time_ms
-    if place is not None and history.task.partition == place.partition:
+    if place is not None and history.task.number == place.partition:
         fitting = [each for each in history.entries if each.positions.get(place.topic, 0) <= since.offset]
     elif time_ms is not None:
         fitting = [each for each in history.entries if each.wall_ms <= time_ms]

@@ -135,7 +135,7 @@ def _earliest(*times: int | None) -> int | None:
 
 def _live_line(task: TaskId, owner: str, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The line of the first restore of the task since the fault, by the worker that acquired it; empty: by any."""
-    wanted = (task.app, task.group, task.partition)
+    wanted = (task.app, task.group, task.number)
     for line in lines:
         if (
             line.get("event") == "task_live"

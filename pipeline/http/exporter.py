@@ -230,4 +230,4 @@ class _Samples:
 
 
 def _labels(task: TaskId) -> tuple[str, str, str]:
-    return task.app, task.group, str(task.partition)
+    return task.app, task.group, str(task.number)

@@ -197,7 +197,7 @@ def task_fields(task: TaskId) -> dict[str, Any]:
         >>> task_fields(TaskId("shop", "main", 3))
         {'app': 'shop', 'group': 'main', 'task': 3, 'partitions': [3]}
     """
-    return {"app": task.app, "group": task.group, "task": task.partition, "partitions": [task.partition]}
+    return {"app": task.app, "group": task.group, "task": task.number, "partitions": [task.number]}
 
 
 def record_fields(record: Record) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class RocksStores:
             claim()
 
     def path(self, task: TaskId) -> Path:
-        return self._root / task.app / task.group / str(task.partition)
+        return self._root / task.app / task.group / str(task.number)
 
     def partitions(self, group: GroupId) -> list[int]:
         """The numbers of the tasks of a group that have a directory here. Raises ConfigError if it cannot be read."""

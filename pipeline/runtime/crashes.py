@@ -289,7 +289,7 @@ def unrecorded(task: TaskId, topics: Iterable[str]) -> InputCrashes:
 
 def _where(at: Input, span: Span) -> str:
     to = f" to {span.last}" if span.last != span.first else ""
-    return f"{at.topic}[{at.task.partition}] offset {span.first}{to}"
+    return f"{at.topic}[{at.task.number}] offset {span.first}{to}"
 
 
 def _next(suspect: Suspect) -> str:

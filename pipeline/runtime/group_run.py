@@ -29,8 +29,8 @@ class GroupRun:
 
     def add(self, task: LiveTask) -> None:
         """Add a live task, and read its partitions from its positions."""
-        partitions = self.plan.partitions_of(task.id.partition)
-        self.tasks[task.id.partition] = task
+        partitions = self.plan.partitions_of(task.id.number)
+        self.tasks[task.id.number] = task
         self.source.assign({tp: task.applied.positions[tp.topic] for tp in partitions})
 
     def release(self, partition: int) -> None:
@@ -102,7 +102,7 @@ class GroupRun:
 
     def applied(self, task: LiveTask) -> dict[TopicPartition, int]:
         """The positions of a task in its inputs."""
-        partitions = self.plan.partitions_of(task.id.partition)
+        partitions = self.plan.partitions_of(task.id.number)
         return {tp: task.applied.positions[tp.topic] for tp in partitions}
 
 

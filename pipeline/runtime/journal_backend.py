@@ -223,7 +223,7 @@ def _restore_step(
 
     def start_position(topic: str) -> int:
         # The source cannot be used here: it answers only on the processing thread, between polls.
-        place = TopicPartition(topic, task.partition)
+        place = TopicPartition(topic, task.number)
         with closing(environment.journals()) as reader:
             # Replays are always handled from the first one.
             if settings.start == "earliest" or is_replays(topic):

@@ -162,7 +162,7 @@ def plan_reset(
             read = {topic.name for topic in plan.group.inputs}
             outputs = tuple(name for name in app.topics if name not in read) or tuple(app.topics)
             for task in plan.tasks:
-                if partition is None or task.partition == partition:
+                if partition is None or task.number == partition:
                     seq, positions = numbers[task] if numbers is not None else _entered(task, plan, reader)
                     inputs = _input_resets(task, plan, positions, start, reader)
                     yield TaskReset(task, plan, seq, inputs, () if plan.group.sinks else outputs)
@@ -208,7 +208,7 @@ def _entered(task: TaskId, plan: GroupPlan, reader: JournalReader) -> tuple[int,
         if was is not None and now is not None:
             same = was.topic_id == now.topic_id
         else:
-            same = now is None or position <= _end(reader, TopicPartition(topic, task.partition))
+            same = now is None or position <= _end(reader, TopicPartition(topic, task.number))
         if same:
             found[topic] = position
     return last.seq, found
@@ -250,7 +250,7 @@ def _input_resets(
     task: TaskId, plan: GroupPlan, positions: Mapping[str, int], start: StartAt, reader: JournalReader
 ) -> tuple[InputReset, ...]:
     inputs = []
-    for partition in plan.partitions_of(task.partition):
+    for partition in plan.partitions_of(task.number):
         first, end = reader.bounds(partition).start, _end(reader, partition)
         position = positions.get(partition.topic)
         if is_replays(partition.topic):
@@ -281,7 +281,7 @@ def read_positions(plan: GroupPlan, environment: Environment) -> dict[TaskId, di
             rows = rows_of(plan, session)
     finally:
         sessions.close()
-    return {task: {row.topic: row for row in rows if row.partition == task.partition} for task in plan.tasks}
+    return {task: {row.topic: row for row in rows if row.partition == task.number} for task in plan.tasks}
 
 
 def reset_positions(
@@ -297,7 +297,7 @@ def reset_positions(
             session.begin()
             epoch = next_epoch(session.lock(task), 0)
             rows = [
-                PositionRow(topic, task.partition, position, epoch, "", "", *inputs[topic])
+                PositionRow(topic, task.number, position, epoch, "", "", *inputs[topic])
                 for topic, position in positions.items()
             ]
             session.put(task.group_id, rows, keep=False)

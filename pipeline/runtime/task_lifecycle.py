@@ -171,7 +171,7 @@ class TaskLifecycle:
 
     def react(self, run: GroupRun, task_id: TaskId, error: PipelineError) -> None:
         """React to the error that ended a task, live or not, by the table in `pipeline.runtime.reactions`."""
-        task = run.tasks.get(task_id.partition) or run.leaving.get(task_id.partition)
+        task = run.tasks.get(task_id.number) or run.leaving.get(task_id.number)
         self._drop(run, task_id)
         log = self._environment.log
         reaction = self._reactions.to(error, task_id, live=task is not None, stopping=self._stopping)
@@ -240,7 +240,7 @@ class TaskLifecycle:
             run = self._run_of(task)
             if action is AssignmentAction.RELEASE:
                 self._environment.log.info("task_releasing", **task_fields(task))
-                run.release(task.partition)
+                run.release(task.number)
             elif task not in self._closing:
                 self._begin_restore(run, task, copy_of=self._ownership.copy_of(task))
         self._ownership.clean(lambda: {*self._roles(), *self._closing})
@@ -352,7 +352,7 @@ class TaskLifecycle:
 
     def _drop(self, run: GroupRun, task_id: TaskId) -> None:
         """Close the task if it is live or being released."""
-        task = run.remove(task_id.partition)
+        task = run.remove(task_id.number)
         if task is None:
             return
         self.ended.setdefault(task_id, Counter()).update(counts_of(task))

@@ -187,7 +187,7 @@ class Worker:
                 self._advance_leaving(run, task)
         for run in self._runs:
             for task in list(run.leaving.values()):
-                while task.id.partition in run.leaving:
+                while task.id.number in run.leaving:
                     self._wait_leaving(run, task)
             run.mirror()
 
@@ -271,7 +271,7 @@ class Worker:
         ended = [each for each in self._failing if each[2].done()]
         self._failing = [each for each in self._failing if not each[2].done()]
         for run, task, why in ended:
-            if run.tasks.get(task.id.partition) is task:
+            if run.tasks.get(task.id.number) is task:
                 self._lifecycle.react(run, task.id, why.result())
         return bool(ended)
 

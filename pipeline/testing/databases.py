@@ -161,7 +161,7 @@ class MemorySession:
         with self._database.faults.at("move"):
             found, task = self._transaction().positions, hold.task
             for topic, position in hold.positions.items():
-                place = (task.app, task.group, topic, task.partition)
+                place = (task.app, task.group, topic, task.number)
                 row = found.get(place)
                 if row is None or (row.epoch, row.process, row.position) != (
                     hold.seq,

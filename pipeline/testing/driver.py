@@ -302,7 +302,7 @@ class TestDriver(SimulatedProcess):
         result: dict[int, dict[K, V]] = {}
         for task in self._tasks(table.group):
             rows = self.stores.contents(task)
-            result[task.partition] = {
+            result[task.number] = {
                 declared.key.decode(key[skip:]): declared.value.decode(value)
                 for key, value in sorted(rows.items())
                 if key.startswith(prefix)

@@ -276,7 +276,7 @@ class SimulatedProcess:
     def failures(self) -> dict[tuple[str, int], PipelineError]:
         """The errors of the tasks that have stopped, by group and partition."""
         found = self._worker.failures if self._worker is not None else {}
-        return {(task.group, task.partition): error for task, error in found.items()}
+        return {(task.group, task.number): error for task, error in found.items()}
 
     def create_topics(self) -> None:
         """Create the topics that the app has declared since, as `restart(app=...)` does.

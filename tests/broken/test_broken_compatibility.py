@@ -118,8 +118,8 @@ ROWS = [
     Broken(
         "a task has another transactional id",
         pipeline.core.names.TaskId.transactional_id,
-        'return f"{self.app}.{self.group}.{self.partition}"',
-        'return f"{self.app}.{self.group}-{self.partition}"',
+        'return f"{self.app}.{self.group}.{self.number}"',
+        'return f"{self.app}.{self.group}-{self.number}"',
         NAMES,
     ),
     Broken(

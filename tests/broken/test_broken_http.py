@@ -105,7 +105,7 @@ ROWS = [
     Broken(
         "every worker counts the open dead letters",
         pipeline.runtime.metrics.figures.WorkerFigures.first_tasks,
-        "if task.partition == 0 and figures.role is TaskRole.LIVE",
+        "if task.number == 0 and figures.role is TaskRole.LIVE",
         "if figures.role is TaskRole.LIVE",
         "tests/http/test_metrics.py first_task",
     ),

@@ -82,7 +82,7 @@ ROWS = [
         "                    place.topic: position\n"
         "                    for place, position in (\n"
         "                        environment.cluster.committed(task.group_id.consumer_group).items())\n"
-        "                    if place.partition == task.partition\n"
+        "                    if place.partition == task.number\n"
         "                },\n"
         "                **",
         "tests/runtime/restore/test_restore.py consumer_group",

@@ -23,7 +23,7 @@ def test_states_elsewhere_and_behind_are_named_with_workers() -> None:
     fleet.settle()
     clients = MemoryCluster(fleet.broker), MemoryJournalReader(fleet.broker)
     now_ms = fleet.clock.wall_ms()
-    last = {status.task.partition: status for status in read_status("sums", *clients, now_ms).tasks}
+    last = {status.task.number: status for status in read_status("sums", *clients, now_ms).tasks}
     current = {number: status.seq for number, status in last.items()}
     assert missing_rows(GROUP, current, None, *clients, now_ms) == []
 

@@ -155,7 +155,7 @@ def test_a_store_is_opened_once_at_a_time(stores: Stores) -> None:
         stores.destroy(TASK)
     with pytest.raises(ConfigError):
         stores.set_aside(TASK)
-    other = stores.open(TASK._replace(partition=4))
+    other = stores.open(TASK._replace(number=4))
     other.close()
     store.close()
 

@@ -124,7 +124,7 @@ def test_suspicions_are_bounded_and_the_newest_stay() -> None:
         suspects = remember(suspects, Crash(other, Span(0, 0), here=True))
     assert len(suspects) == MAX_SUSPECTS
     assert INPUT not in suspects
-    assert list(suspects)[-1].task.partition == MAX_SUSPECTS + 9
+    assert list(suspects)[-1].task.number == MAX_SUSPECTS + 9
 
 
 def test_suspicions_come_back_from_the_disk() -> None:

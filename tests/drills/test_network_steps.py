@@ -103,4 +103,4 @@ def test_a_task_that_moves_in_a_slow_network_is_a_deviation(
         ),
     )
     _perform(run)
-    assert run.deviations == [f"tasks were acquired again: main/{task.partition}"]
+    assert run.deviations == [f"tasks were acquired again: main/{task.number}"]

@@ -227,7 +227,7 @@ def test_a_task_that_no_worker_here_runs_is_refused(fleet: Fleet, tmp_path: Path
     """A mistyped task, or one of another host, must not harm the worker with the most tasks."""
     scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=7))
     assert _refused(drill, scene) == "no-task"
-    elsewhere = scene_of(fleet, settings_of(tmp_path)).tasks_of("b")[0].partition
+    elsewhere = scene_of(fleet, settings_of(tmp_path)).tasks_of("b")[0].number
     scene = scene_of(fleet, settings_of(tmp_path), options=Options(task=elsewhere), local=("a",))
     assert _refused(drill, scene) == "no-task"
 
@@ -238,7 +238,7 @@ def test_a_replay_without_a_state_to_compare_is_refused(
 ) -> None:
     """A drill that compares nothing must not say that all states are equal."""
     scene = scene_of(fleet, settings_of(tmp_path))
-    number = task if isinstance(task, int) else scene.tasks_of("b")[0].partition
+    number = task if isinstance(task, int) else scene.tasks_of("b")[0].number
     scene.options = Options(worker, number)
     assert _refused("replay-from-checkpoint", scene) == "no-task"
 

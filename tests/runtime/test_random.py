@@ -303,16 +303,16 @@ class RandomHistories(RuleBasedStateMachine):
 
     def _reset_task(self, task: TaskId, start: str | float) -> None:
         if task.group == "second":
-            self.driver.reset(group="second", partition=task.partition)
+            self.driver.reset(group="second", partition=task.number)
             for key, found in self.topics.reports.since().items():
-                if partition_of(key.encode(), PARTITIONS) == task.partition:
+                if partition_of(key.encode(), PARTITIONS) == task.number:
                     self.resets[key].append(len(found))
             return
-        end = len(self.expected.inputs[task.partition])
+        end = len(self.expected.inputs[task.number])
         place = {"earliest": 0, "latest": end}[start] if isinstance(start, str) else int(end * start)
-        self.driver.reset(str(place), partition=task.partition)
-        sums, letters = self.results(task.partition)
-        self.expected.reset(task.partition, place, sum(map(len, sums.values())) + len(letters))
+        self.driver.reset(str(place), partition=task.number)
+        sums, letters = self.results(task.number)
+        self.expected.reset(task.number, place, sum(map(len, sums.values())) + len(letters))
 
     @contextmanager
     def in_another_process(self) -> Iterator[None]:

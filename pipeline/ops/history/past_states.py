@@ -270,7 +270,7 @@ def _too_old(task: TaskId, at: Moment, oldest: JournalEntry, first: JournalEntry
     )
     return InputError(
         f"task {task}: {at} is before the oldest state that can be restored, which is entry {seq:,} of {when}: {why}",
-        hint=f"the oldest possible is --task {task.partition} --at {seq}, or --at {when}",
+        hint=f"the oldest possible is --task {task.number} --at {seq}, or --at {when}",
     )
 
 

@@ -62,7 +62,7 @@ def find_commit(task: TaskId, topic: str, offset: int, environment: Environment)
 
 
 def _find(task: TaskId, topic: str, offset: int, reader: JournalReader) -> RecordCommit:
-    record = f"{topic}[{task.partition}] offset {offset:,}"
+    record = f"{topic}[{task.number}] offset {offset:,}"
     found: RecordCommit | None = None
     commits = 0
     first: JournalEntry | None = None
@@ -155,7 +155,7 @@ def records_of(
     )
     if place is None:
         raise InputError(
-            f"there is no committed record at {topic}[{task.partition}] offset {offset:,}",
+            f"there is no committed record at {topic}[{task.number}] offset {offset:,}",
             hint="it may be the marker of a transaction, or compaction has deleted it",
         )
     return CommitRecords(ordered[:place], ordered[place], ordered[place + 1 :], len(by_topic) == 1)
@@ -163,7 +163,7 @@ def records_of(
 
 def _read(task: TaskId, topic: str, offsets: range, environment: Environment) -> list[Record]:
     info = environment.cluster.describe([topic]).get(topic)
-    place = TopicPartition(topic, task.partition)
+    place = TopicPartition(topic, task.number)
     if info is None:
         raise InputError(f"topic {topic}, an input of the commit, does not exist any more")
 
@@ -182,7 +182,7 @@ def _read(task: TaskId, topic: str, offsets: range, environment: Environment) ->
                 hint="a broker may have lost its controllers, or the topic was created again",
             )
         with closing(environment.sources.open(READER)) as source:
-            within = {task.partition: offsets}
+            within = {task.number: offsets}
             return list(committed_records(info, reader, source, environment.clock, within))
 
     return with_reader(environment, read)

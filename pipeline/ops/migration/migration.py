@@ -237,7 +237,7 @@ def _read_progress(groups: Mapping[GroupId, int], reader: JournalReader) -> dict
         last = last_entry_before(task, reader, ends[task.journal])
         positions = last.entry.positions if last is not None else {}
         seqs[task] = last.entry.seq if last is not None else 0
-        places[task] = {TopicPartition(topic, task.partition): at for topic, at in positions.items()}
+        places[task] = {TopicPartition(topic, task.number): at for topic, at in positions.items()}
     behind = set()
     for group in groups:  # groups may read the same partitions from different positions
         read = {

@@ -201,7 +201,7 @@ class TaskView:
         numbers = (
             range(topic.partitions)
             if topic.partitions <= _ALL_PARTITIONS
-            else [task.partition % topic.partitions]
+            else [task.number % topic.partitions]
         )
         within, complete = {}, topic.partitions <= _ALL_PARTITIONS
         for number in numbers:
@@ -215,7 +215,7 @@ class TaskView:
                 letter
                 for record in committed_records(topic, reader, source, self._clock, within)
                 if (letter := dead_letter_of(record)) is not None
-                and letter.letter.origin.partition == task.partition
+                and letter.letter.origin.partition == task.number
             ]
         found.sort(key=lambda letter: (letter.letter.failed_ms, letter.offset), reverse=True)
         return {

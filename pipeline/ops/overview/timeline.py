@@ -194,7 +194,7 @@ class Timeline:
         single = len(self._histories) <= _LANES
         lanes: dict[tuple[str, int | None], list[_History]] = {}
         for task, history in sorted(self._histories.items()):
-            lanes.setdefault((task.group, task.partition if single else None), []).append(history)
+            lanes.setdefault((task.group, task.number if single else None), []).append(history)
         buckets = range(last - BUCKETS + 1, last + 1)
         return [
             {
@@ -220,7 +220,7 @@ def _document(move: Move) -> dict[str, object]:
         "kind": move.kind,
         "tasks": task_ranges(move.tasks),
         "task_count": len(move.tasks),
-        "lanes": sorted({f"{task.group}/{task.partition}" for task in move.tasks})[:_LANES],
+        "lanes": sorted({f"{task.group}/{task.number}" for task in move.tasks})[:_LANES],
         "worker": move.worker,
         "before": move.before,
         "text": move.why,

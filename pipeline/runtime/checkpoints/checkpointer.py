@@ -274,10 +274,10 @@ class Checkpointer:
         # The first checkpoint of a group that was created without a checkpoint store may take longer.
         first = not task.applied.checkpoints and self._outage is None
         over = bool(limit) and grown > limit and not first
-        if over == each.run.is_held(task.id.partition):
+        if over == each.run.is_held(task.id.number):
             return
         if over:
-            each.run.hold(task.id.partition)
+            each.run.hold(task.id.number)
             self.environment.log.error(
                 "input_paused",
                 **task_fields(task.id),
@@ -288,5 +288,5 @@ class Checkpointer:
                 "runbooks/checkpoint-store-unavailable.md",
             )
         else:
-            each.run.unhold(task.id.partition)
+            each.run.unhold(task.id.number)
             self.environment.log.warning("input_resumed", **task_fields(task.id), journal_bytes=grown)

@@ -120,7 +120,7 @@ class WorkerFigures:
         return [
             task.group_id
             for task, figures in sorted(self.tasks.items())
-            if task.partition == 0 and figures.role is TaskRole.LIVE
+            if task.number == 0 and figures.role is TaskRole.LIVE
         ]
 
     def phase(self, task: TaskId) -> str:
@@ -146,5 +146,5 @@ def _of_live(run: GroupRun, task: LiveTask, role: TaskRole, before: Counter[str]
     counts = counts_of(task)
     counts.update(before or {})
     applied, store = (task.applied, task.store) if isinstance(task, Task) else (None, None)
-    paused = run.is_paused(task.id.partition)
+    paused = run.is_paused(task.id.number)
     return TaskFigures(counts, role, run.applied(task), paused, applied, store)

@@ -200,10 +200,10 @@ def _ends(
     """The ends of the inputs that are not read from their first record, for all tasks in one request."""
     found = {
         task: [
-            TopicPartition(topic, task.partition)
+            TopicPartition(topic, task.number)
             for topic, facts in identity.inputs.items()
             # If their partition count differs, the group is refused after its genesis (GroupPlan.check_replays).
-            if (latest or is_replays(topic)) and task.partition < facts.partitions
+            if (latest or is_replays(topic)) and task.number < facts.partitions
         ]
         for task in tasks
     }

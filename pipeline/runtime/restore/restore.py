@@ -231,7 +231,7 @@ class _Restore:
 
     def _ends_before(self, topic: str, position: int) -> bool:
         """Reads the end with a barrier: with the end of a stale leader, replays would be handled twice."""
-        return self._publisher.end_of(TopicPartition(topic, self._task.partition)) < position
+        return self._publisher.end_of(TopicPartition(topic, self._task.number)) < position
 
 
 def _given_up(task: TaskId, error: PipelineError) -> PipelineError:

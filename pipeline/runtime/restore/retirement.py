@@ -44,7 +44,7 @@ def retire(
         done.append(task)
         return Commit(EntryKind.RETIRE, dict(last.entry.positions), extra={_SUCCESSOR: successor.encode()})
 
-    for task in sorted(tasks, key=lambda task: task.partition):
+    for task in sorted(tasks, key=lambda task: task.number):
         append_entry(task, owner, make, environment, settings)
     return done
 
@@ -61,7 +61,7 @@ def revive(
         done.append(task)
         return Commit(EntryKind.RELEASE, dict(last.entry.positions))
 
-    for task in sorted(tasks, key=lambda task: -task.partition):
+    for task in sorted(tasks, key=lambda task: -task.number):
         append_entry(task, owner, make, environment, settings)
     return done
 

@@ -137,7 +137,7 @@ class SinkBackend:
 
         def step() -> Owner | None:
             with self._sessions.one() as session:
-                rows = [row for row in session.rows(task.group_id) if row.partition == task.partition]
+                rows = [row for row in session.rows(task.group_id) if row.partition == task.number]
             newest = max(rows, key=lambda row: row.epoch, default=None)
             if newest is None or newest.epoch <= seq or not newest.process:
                 return None
@@ -147,7 +147,7 @@ class SinkBackend:
 
     def begin_check(self, places: Mapping[TaskId, TaskPosition]) -> Pending[set[TaskId]]:
         """Which idle tasks were fenced. They hold no state, but must not count as live. It also detects a reset."""
-        seqs = {task.partition: (task, place.seq) for task, place in places.items()}
+        seqs = {task.number: (task, place.seq) for task, place in places.items()}
 
         def step() -> set[TaskId]:
             with self._sessions.one() as session:

@@ -63,7 +63,7 @@ def letters_by_group(
             tally = tallies.get(group.group)
             counted_ms = tally.wall_ms if tally is not None and tally.topic_id == topic.topic_id else -1
             counts = {
-                task.partition: entry.letters
+                task.number: entry.letters
                 for task, entry in entries.items()
                 if task.group_id == group and not _is_included(entry, counted_ms)
             }

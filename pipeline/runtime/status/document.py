@@ -74,7 +74,7 @@ def status_document(found: AppStatus) -> dict[str, Any]:
             {
                 "message": problem.text,
                 "hint": problem.hint,
-                "tasks": [f"{task.group}/{task.partition}" for task in problem.tasks],
+                "tasks": [f"{task.group}/{task.number}" for task in problem.tasks],
             }
             for problem in found.problems
         ],

@@ -118,7 +118,7 @@ def task_ranges(tasks: Iterable[TaskId]) -> str:
     """
     found = []
     for group, same in groupby(sorted(set(tasks)), key=lambda task: task.group):
-        partitions = [task.partition for task in same]
+        partitions = [task.number for task in same]
         # Consecutive numbers have the same distance from their indexes.
         runs = [
             [number for _, number in run]

@@ -136,7 +136,7 @@ def _input_ends(
     """The stable ends of the existing inputs of all tasks."""
     inputs = sorted(
         {
-            TopicPartition(topic, task.partition)
+            TopicPartition(topic, task.number)
             for task, known in last.items()
             for topic in known.positions
             if topic in topics
@@ -303,7 +303,7 @@ def _of_sinks(roster: Roster, cluster: Cluster) -> dict[TaskId, _Last]:
         task: _Last(
             owner.seq,
             owner.worker,
-            {at.topic: p for at, p in mirrors[task.group_id].items() if at.partition == task.partition},
+            {at.topic: p for at, p in mirrors[task.group_id].items() if at.partition == task.number},
             0,
             database=owner.database,
         )
@@ -349,7 +349,7 @@ def _behind(
     """The lag. A lag of one or two offsets is usually the marker of the last transaction."""
     lag = 0
     for topic, position in positions.items():
-        partition = TopicPartition(topic, task.partition)
+        partition = TopicPartition(topic, task.number)
         offsets = max(0, ends.get(partition, position) - position)
         if 0 < offsets <= SMALL_LAG:
             offsets = sum(1 for _ in reader.read(partition, position, position + offsets))

@@ -39,8 +39,8 @@ def test_a_state_is_removed_when_its_task_has_been_elsewhere_for_the_delay() -> 
     fleet = moved()
     a, b = fleet.nodes
     fleet.run(DELAY_S + 15.0)
-    assert states(fleet, a) == {task.partition for task in a.live}
-    assert states(fleet, b) == {task.partition for task in b.live}
+    assert states(fleet, a) == {task.number for task in a.live}
+    assert states(fleet, b) == {task.number for task in b.live}
     assert {said["owner"] for said in a.log_events("local_state_deleted")} == {"b"}
     fleet.stop(b)
     fleet.send()
@@ -92,7 +92,7 @@ def test_a_note_alone_removes_nothing() -> None:
     fleet.settle()
     b = fleet.start("b")
     fleet.settle()
-    [theirs] = [task.partition for task in b.live]
+    [theirs] = [task.number for task in b.live]
     note = Owner(1_000_000, "b", b.worker._lifecycle.ownership.me.process)
     lies = [encode_note(TaskId("sums", "main", theirs), note)]
     MemoryMembers(fleet.broker, fleet.clock).announce(workers_topic("sums"), lies)
@@ -122,21 +122,21 @@ def test_a_state_that_is_open_somewhere_is_kept_and_said_so() -> None:
     """Another process may look at it."""
     fleet = moved()
     a = fleet.nodes[0]
-    away = states(fleet, a) - {task.partition for task in a.live}
+    away = states(fleet, a) - {task.number for task in a.live}
     opened = a.stores.open(TaskId("sums", "main", min(away)))
     fleet.run(DELAY_S + 15.0)
     assert min(away) in states(fleet, a)
     assert a.log_events("local_state_not_deleted")
     opened.close()
     fleet.run(DELAY_S + 15.0)
-    assert states(fleet, a) == {task.partition for task in a.live}
+    assert states(fleet, a) == {task.number for task in a.live}
 
 
 def test_a_state_that_cannot_be_read_is_kept_and_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of another worker's task must not end this worker."""
     fleet = moved()
     a = fleet.nodes[0]
-    away = states(fleet, a) - {task.partition for task in a.live}
+    away = states(fleet, a) - {task.number for task in a.live}
     unreadable = TaskId("sums", "main", min(away))
     exists = a.stores.exists
 
@@ -150,7 +150,7 @@ def test_a_state_that_cannot_be_read_is_kept_and_logged_once(monkeypatch: pytest
     [said] = a.log_events("local_state_not_deleted")
     assert "Permission denied" in str(said["message"])
     monkeypatch.undo()
-    assert states(fleet, a) == {task.partition for task in a.live} | {unreadable.partition}
+    assert states(fleet, a) == {task.number for task in a.live} | {unreadable.number}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -163,4 +163,4 @@ def test_removals_in_a_troubled_fleet_lose_no_record(seed: int) -> None:
     fleet.run(20.0)
     for node in fleet.nodes:
         if not node.ended:
-            assert states(fleet, node) == {task.partition for task in node.live}
+            assert states(fleet, node) == {task.number for task in node.live}

@@ -104,7 +104,7 @@ def test_a_stop_while_kafka_is_away_does_not_wait_for_a_task_that_was_leaving_al
     while not node.live[task].records:
         fleet.turn()
     run = node.worker.runs[0]
-    run.release(task.partition)
+    run.release(task.number)
     fleet.broker.fail_next("commit", UnknownOutcomeError("no answer"), where=task.transactional_id)
     for _ in range(100):
         fleet.broker.fail_next("init", UnreachableError("away"), where=task.transactional_id)

@@ -36,8 +36,7 @@ def test_an_app_that_is_well_has_all_tasks_live_with_their_workers_and_no_proble
     assert found.problems == []
     assert {worker.worker: worker.tasks for worker in found.workers} == {"a": 2, "b": 2}
     owners = {
-        name: [status.task.partition for status in found.tasks if status.worker == name]
-        for name in ("a", "b")
+        name: [status.task.number for status in found.tasks if status.worker == name] for name in ("a", "b")
     }
     assert owners == fleet.owners()
     assert sum(status.lag for status in found.tasks) == 0

@@ -129,7 +129,7 @@ class FleetBench:
         counts: dict[int, int] = defaultdict(int)
         for task, end in ends.items():
             if task.group == self.bench.groups[0]:
-                counts[task.partition] = end
+                counts[task.number] = end
         assert sum(counts.values()) == len(self.bench.sent)
         assert self.bench.outputs() == self.bench.expected()
         self.bench.verify_at_rest()

@@ -74,7 +74,7 @@ class KillAt:
 
     def _end(self, task: TaskId) -> None:
         if self._point == DURING_APPLY:
-            _limit_files(_log_of(self._state_dir / task.app / task.group / str(task.partition)))
+            _limit_files(_log_of(self._state_dir / task.app / task.group / str(task.number)))
         elif self._step in _DURING_COMMIT:
             threading.Timer(self._nth * COMMIT_QUARTER_S, _kill).start()
         else:

@@ -97,7 +97,7 @@ class Reference:
         entries = log.entries(task)
         if _last_acquire(entries) <= self._acquired.get(task, 0):
             return False
-        if self._end(entries) != len(self._inputs[task.partition]):
+        if self._end(entries) != len(self._inputs[task.number]):
             return False
         state = _state(state_dir, task)
         return state is not None and state.applied.seq == entries[-1].entry.seq
@@ -119,8 +119,8 @@ class Reference:
         deadline = time.monotonic() + MARKERS_S
         while True:
             position = self._end(log.entries(task))
-            wanted = _sums(self._inputs[task.partition][:position])
-            read = log.committed(TopicPartition(f"{self._prefix}-sums", task.partition))
+            wanted = _sums(self._inputs[task.number][:position])
+            read = log.committed(TopicPartition(f"{self._prefix}-sums", task.number))
             found = [(row["count"], row["total"]) for row in (msgspec.json.decode(v) for _, v in read)]
             if found == wanted or time.monotonic() > deadline:
                 break
@@ -134,7 +134,7 @@ class Reference:
         deadline = time.monotonic() + MARKERS_S
         while (last := [entry.entry.seq for entry in log.entries(task)][-1:]) < [state.applied.seq]:
             assert time.monotonic() < deadline, f"{task} has applied {state.applied.seq} of {last}"
-        inputs = self._inputs[task.partition][: self._position(state.applied.positions)]
+        inputs = self._inputs[task.number][: self._position(state.applied.positions)]
         folded: dict[str, object] = {}
         for (key, _), (count, total) in zip(inputs, _sums(inputs), strict=True):
             folded[key] = {"count": count, "total": total} if task.group == "main" else count

@@ -74,7 +74,7 @@ class PastFlights:
         """The table `totals` of a task by carrier, from its input records up to these positions."""
         rows: dict[str, Any] = {}
         for record in self.driver.broker.records(by_carrier.name):
-            if record.partition() != task.partition or record.offset() >= positions[by_carrier.name]:
+            if record.partition() != task.number or record.offset() >= positions[by_carrier.name]:
                 continue
             read = json.loads(record.value() or b"")
             row = rows.setdefault(

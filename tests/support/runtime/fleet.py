@@ -174,7 +174,7 @@ class Fleet:
     def owners(self) -> dict[str, list[int]]:
         """The live partitions of each running worker."""
         return {
-            node.worker_id: sorted(task.partition for task in node.live)
+            node.worker_id: sorted(task.number for task in node.live)
             for node in self.nodes
             if not (node.paused or node.ended)
         }

@@ -7,7 +7,8 @@
     replay      bytes of journal / speed
 
 The last four depend on the machine and on its load. So each worker measures its own restores (`RecoveryMeter`) and
-writes the result to the workers' topic. Until a worker has measured something, the values of `DEFAULT_SPEED` are used.
+writes the result to the workers' topic. What a process has not measured yet is what the process before it has written,
+and without that the value of `DEFAULT_SPEED`.
 """
 
 from __future__ import annotations
@@ -113,6 +114,11 @@ class RecoveryMeter:
     def __init__(self) -> None:
         self._start_s: float | None = None
         self._works: deque[RestoreWork] = deque(maxlen=_KEPT)
+        self._before = DEFAULT_SPEED
+
+    def resume(self, speed: RecoverySpeed) -> None:
+        """Continue with what an earlier process of this worker has measured."""
+        self._before = speed
 
     def started(self, seconds: float) -> None:
         """Add the duration from the start of the process until it asked for tasks, unless it waited for Kafka."""
@@ -123,7 +129,7 @@ class RecoveryMeter:
         self._works.append(work)
 
     def speed(self) -> RecoverySpeed:
-        """What was measured, and DEFAULT_SPEED for the rest."""
+        """What was measured; for the rest, what an earlier process has measured, or DEFAULT_SPEED."""
         copied = [work.copied for work in self._works if _is_large(work.copied)]
         replayed = [work.replayed for work in self._works if _is_large(work.replayed)]
         overheads = [
@@ -132,10 +138,10 @@ class RecoveryMeter:
             for work in self._works
         ]
         return RecoverySpeed(
-            DEFAULT_SPEED.start_s if self._start_s is None else self._start_s,
-            FIRST_COMMIT_S + median(overheads) if overheads else DEFAULT_SPEED.overhead_s,
-            _bytes_per_s(copied) or DEFAULT_SPEED.copy_bytes_per_s,
-            _bytes_per_s(replayed) or DEFAULT_SPEED.replay_bytes_per_s,
+            self._before.start_s if self._start_s is None else self._start_s,
+            FIRST_COMMIT_S + median(overheads) if overheads else self._before.overhead_s,
+            _bytes_per_s(copied) or self._before.copy_bytes_per_s,
+            _bytes_per_s(replayed) or self._before.replay_bytes_per_s,
         )
 
 

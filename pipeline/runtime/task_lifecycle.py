@@ -321,6 +321,8 @@ class TaskLifecycle:
             if ready.work is not None:
                 self.recovery.add(ready.work)
         if moved and not self._restoring:
+            if self.ownership.speed_before is not None:
+                self.recovery.resume(self.ownership.speed_before)
             self.ownership.measured(self.recovery.speed())
         return moved
 

@@ -38,6 +38,15 @@ def test_without_a_measurement_the_defaults_are_used() -> None:
     assert median_speed([]) == DEFAULT_SPEED
 
 
+def test_a_new_process_continues_with_the_earlier_speed() -> None:
+    """After a restart on the same disk nothing was copied, and the next loss of the disk would be predicted badly."""
+    meter = RecoveryMeter()
+    meter.resume(RecoverySpeed(1.0, 0.3, 400 * MB, 90 * MB))
+    assert meter.speed() == RecoverySpeed(1.0, 0.3, 400 * MB, 90 * MB)
+    meter.add(RestoreWork(0.5, replayed=TimedBytes(0.0, 1.0, 20 * MB)))
+    assert meter.speed() == RecoverySpeed(1.0, 0.5 + FIRST_COMMIT_S, 400 * MB, 20 * MB)
+
+
 def test_tasks_that_are_copied_at_the_same_time_share_the_speed() -> None:
     """Their own speeds would add up to more than the disk has, or promise a fraction of it."""
     meter = RecoveryMeter()

@@ -208,6 +208,11 @@ class Ownership:
             if suspected.suspects:
                 self._watch.write_notes()
 
+    @property
+    def speed_before(self) -> RecoverySpeed | None:
+        """How fast an earlier process of this worker has recovered; None if the notes do not say."""
+        return self._watch.speed_before
+
     def measured(self, speed: RecoverySpeed) -> None:
         """Note how fast this worker has recovered."""
         self._watch.note_speed(speed)

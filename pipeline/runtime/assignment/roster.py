@@ -74,6 +74,8 @@ class RosterWatch:
         self._waiting: _Notes = {}
         self._pending_write: tuple[Pending[None], _Notes] | None = None
         self.suspected: dict[TaskId, Suspected] = {}
+        self.speed_before: RecoverySpeed | None = None  # noted by an earlier process of this worker
+        self._has_noted_speed = False
         self.roster = Roster((me,))
         self.has_read_members = False
         self.settled = False
@@ -126,6 +128,7 @@ class RosterWatch:
 
     def note_speed(self, speed: RecoverySpeed) -> None:
         """Write how fast this worker has recovered, for predictions."""
+        self._has_noted_speed = True
         self._waiting[None, MeasuredSpeed] = MeasuredSpeed(self._me.worker, speed)
 
     def write_notes(self) -> None:
@@ -242,8 +245,12 @@ class RosterWatch:
         self.roster = Roster(found, dict(self._owners), dict(self._claims), departed)
 
     def _merge(self, task: TaskId, about: About) -> None:
-        if isinstance(about, DeferredGroup | MeasuredSpeed):
+        if isinstance(about, DeferredGroup):
             return  # for people
+        if isinstance(about, MeasuredSpeed):
+            if about.worker == self._me.worker and not self._has_noted_speed:
+                self.speed_before = about.speed
+            return
         if isinstance(about, Suspected):
             self.suspected[task] = about
             return
